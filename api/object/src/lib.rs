@@ -1,0 +1,1 @@
+//! The dynamic object: paths, patches, server-side apply and managed fields. Pure.

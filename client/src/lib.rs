@@ -1,0 +1,1 @@
+//! How every component speaks to the API server: client, informers, work queues, plans.

@@ -1,0 +1,1 @@
+//! kube-apiserver: the one API that every client and component goes through.

@@ -1,0 +1,1 @@
+//! kube-controller-manager: one file a controller, each a pure reconcile function.

@@ -1,0 +1,1 @@
+//! Cluster DNS: Services, headless endpoints, pods, SRV and PTR; forwards and caches the rest.

@@ -1,0 +1,1 @@
+//! kube-scheduler: the framework, one file a plugin, queue and preemption.

@@ -1,0 +1,2 @@
+//! The binary: subcommands, configuration, certificates, start order, supervision.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The hands: namespaces, mounts, cgroups, netlink, nftables. The only unsafe code.

@@ -1,0 +1,1 @@
+//! kube-proxy: renders Services and EndpointSlices into nftables maps.

@@ -1,0 +1,1 @@
+//! The container runtime: CRI server, images, snapshots, sandboxes, containers, streams and logs.
