@@ -1,1 +1,21 @@
-//! How every component speaks to the API server: client, informers, work queues, plans.
+//! How every component speaks to the API server. Nothing here knows a component; every component knows this.
+//!
+//! - [`connect`]: a `kube::Client` over an in-process server or from a kubeconfig, with the caller's own identity
+//! - [`informer`]: list+watch into a shared, indexed cache, with handlers
+//! - [`queue`]: de-duplicating work queue with delays and per-item backoff
+//! - [`plan`]: what a pure decision wants done, and the executor that does it
+//! - [`events`]: Events, counted instead of repeated
+//! - [`lease`]: leader election on a `Lease`
+
+pub mod connect;
+pub mod events;
+pub mod informer;
+pub mod lease;
+pub mod plan;
+pub mod queue;
+
+pub use connect::{from_kubeconfig, in_process};
+pub use events::{EventRecorder, EventType};
+pub use informer::{Cache, Delta, Informer, Key};
+pub use plan::{Action, Executor, PatchBody, Plan, Target};
+pub use queue::WorkQueue;

@@ -1,0 +1,291 @@
+//! What a pure decision wants done to the API, and the executor that does it. Controllers, the scheduler and the
+//! kubelet return a [`Plan`]; the executor carries its preconditions, runs it in order and stops at the first failure,
+//! because later steps were decided on the success of earlier ones.
+
+use std::time::Duration;
+
+use kube::api::PropagationPolicy;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::Value;
+
+use crate::events::{EventRecorder, EventType};
+
+/// The object an action is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    pub resource: ApiResource,
+    /// Empty for cluster-scoped resources.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Target {
+    /// The target that `object` is, of a built-in type.
+    pub fn of<K: kube::Resource<DynamicType = ()>>(object: &K) -> Target {
+        let meta = object.meta();
+        Target::named::<K>(meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""))
+    }
+
+    pub fn named<K: kube::Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Target {
+        Target { resource: ApiResource::erase::<K>(&()), namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// A patch and its kind. Put `metadata.uid` or `metadata.resourceVersion` into the body as a precondition.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PatchBody {
+    Merge(Value),
+    Strategic(Value),
+    Json(Value),
+    /// Server-side apply with force, as the executor's field manager.
+    Apply(Value),
+}
+
+/// One step of a plan. `why` belongs into the log line; what users should see is an [`Action::Event`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// The target's name is empty with `metadata.generateName`.
+    Create {
+        target: Target,
+        object: Value,
+    },
+    Patch {
+        target: Target,
+        subresource: Option<&'static str>,
+        patch: PatchBody,
+    },
+    /// Replaces the object (or its subresource): the body carries `metadata.resourceVersion`.
+    Update {
+        target: Target,
+        subresource: Option<&'static str>,
+        object: Value,
+    },
+    Delete {
+        target: Target,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        propagation: Option<PropagationPolicy>,
+        grace_seconds: Option<u32>,
+    },
+    /// POST to a subresource: `binding`, `eviction`, `token`.
+    Post {
+        target: Target,
+        subresource: &'static str,
+        object: Value,
+    },
+    Event {
+        regarding: Box<k8s_openapi::api::core::v1::ObjectReference>,
+        kind: EventType,
+        reason: String,
+        note: String,
+    },
+}
+
+/// What to do, in order, and when to look again without being told.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    pub requeue_after: Option<Duration>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.requeue_after.is_none()
+    }
+
+    pub fn push(&mut self, action: Action) -> &mut Self {
+        self.actions.push(action);
+        self
+    }
+
+    /// Looks again after `delay`, or earlier if another reason asks so.
+    pub fn requeue(&mut self, delay: Duration) -> &mut Self {
+        self.requeue_after = Some(self.requeue_after.map_or(delay, |d| d.min(delay)));
+        self
+    }
+}
+
+/// The failed step and the server's answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct ExecuteError {
+    /// Index into `plan.actions`.
+    pub index: usize,
+    pub step: String,
+    pub source: Box<kube::Error>,
+}
+
+impl ExecuteError {
+    /// The HTTP code and reason of the server, if it answered.
+    pub fn status(&self) -> Option<(u16, &str)> {
+        match &*self.source {
+            kube::Error::Api(status) => Some((status.code, status.reason.as_str())),
+            _ => None,
+        }
+    }
+
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(|(code, reason)| code == 409 && reason == "Conflict")
+    }
+
+    pub fn is_already_exists(&self) -> bool {
+        self.status().is_some_and(|(_, reason)| reason == "AlreadyExists")
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(|(code, _)| code == 404)
+    }
+}
+
+/// Executes plans as one identity. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    client: kube::Client,
+    manager: String,
+    events: EventRecorder,
+}
+
+impl Executor {
+    /// `manager` is the field manager and the source component of events.
+    pub fn new(client: kube::Client, manager: &str) -> Executor {
+        let events = EventRecorder::new(client.clone(), manager);
+        Executor { client, manager: manager.to_owned(), events }
+    }
+
+    pub fn events(&self) -> &EventRecorder {
+        &self.events
+    }
+
+    pub fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
+    /// Runs the actions in order and gives back what each create, patch and update answered (`None` for the others).
+    /// Deleting what is gone already counts as done.
+    pub async fn run(&self, plan: &Plan) -> Result<Vec<Option<DynamicObject>>, ExecuteError> {
+        let mut answers = Vec::with_capacity(plan.actions.len());
+        for (index, action) in plan.actions.iter().enumerate() {
+            let answer = self.act(action).await;
+            answers.push(answer.map_err(|e| ExecuteError { index, step: describe(action), source: Box::new(e) })?);
+        }
+        Ok(answers)
+    }
+
+    fn api(&self, target: &Target) -> Api<DynamicObject> {
+        if target.namespace.is_empty() {
+            Api::all_with(self.client.clone(), &target.resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), &target.namespace, &target.resource)
+        }
+    }
+
+    async fn act(&self, action: &Action) -> Result<Option<DynamicObject>, kube::Error> {
+        match action {
+            Action::Create { target, object } => {
+                let object = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+                self.api(target).create(&self.post_params(), &object).await.map(Some)
+            }
+            Action::Patch { target, subresource, patch } => self.patch(target, *subresource, patch).await.map(Some),
+            Action::Update { target, subresource, object } => {
+                let api = self.api(target);
+                match subresource {
+                    Some(sub) => api.replace_subresource(sub, &target.name, &self.post_params(), object).await,
+                    None => {
+                        let object = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+                        api.replace(&target.name, &self.post_params(), &object).await
+                    }
+                }
+                .map(Some)
+            }
+            Action::Delete { target, uid, resource_version, propagation, grace_seconds } => {
+                let params = DeleteParams {
+                    preconditions: (uid.is_some() || resource_version.is_some())
+                        .then(|| Preconditions { uid: uid.clone(), resource_version: resource_version.clone() }),
+                    propagation_policy: propagation.clone(),
+                    grace_period_seconds: *grace_seconds,
+                    ..DeleteParams::default()
+                };
+                match self.api(target).delete(&target.name, &params).await {
+                    Ok(_) => Ok(None),
+                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+            Action::Post { target, subresource, object } => {
+                let api = self.api(target);
+                let _: Value = api.create_subresource(subresource, &target.name, &self.post_params(), object).await?;
+                Ok(None)
+            }
+            Action::Event { regarding, kind, reason, note } => {
+                self.events.record(regarding, *kind, reason, note).await;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn patch(&self, target: &Target, sub: Option<&str>, body: &PatchBody) -> Result<DynamicObject, kube::Error> {
+        let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
+        let (params, patch) = match body {
+            PatchBody::Merge(value) => (params, Patch::Merge(value.clone())),
+            PatchBody::Strategic(value) => (params, Patch::Strategic(value.clone())),
+            PatchBody::Apply(value) => (params.force(), Patch::Apply(value.clone())),
+            PatchBody::Json(value) => return self.json_patch(target, sub, value).await,
+        };
+        let api = self.api(target);
+        match sub {
+            Some(sub) => api.patch_subresource(sub, &target.name, &params, &patch).await,
+            None => api.patch(&target.name, &params, &patch).await,
+        }
+    }
+
+    /// kube wants a typed JSON patch behind a feature; the request is plain enough to write.
+    async fn json_patch(&self, target: &Target, sub: Option<&str>, ops: &Value) -> Result<DynamicObject, kube::Error> {
+        let base = if target.namespace.is_empty() {
+            DynamicUrl::cluster(&target.resource)
+        } else {
+            DynamicUrl::namespaced(&target.resource, &target.namespace)
+        };
+        let sub = sub.map(|s| format!("/{s}")).unwrap_or_default();
+        let uri = format!("{base}/{}{sub}?fieldManager={}", target.name, self.manager);
+        let request = http::Request::patch(uri)
+            .header(http::header::CONTENT_TYPE, "application/json-patch+json")
+            .body(serde_json::to_vec(ops).map_err(kube::Error::SerdeError)?)
+            .map_err(kube::Error::HttpError)?;
+        self.client.request(request).await
+    }
+
+    fn post_params(&self) -> PostParams {
+        PostParams { field_manager: Some(self.manager.clone()), ..PostParams::default() }
+    }
+}
+
+struct DynamicUrl;
+
+impl DynamicUrl {
+    fn root(resource: &ApiResource) -> String {
+        let prefix = if resource.group.is_empty() { "/api" } else { "/apis" };
+        format!("{prefix}/{}", resource.api_version)
+    }
+
+    fn cluster(resource: &ApiResource) -> String {
+        format!("{}/{}", Self::root(resource), resource.plural)
+    }
+
+    fn namespaced(resource: &ApiResource, namespace: &str) -> String {
+        format!("{}/namespaces/{namespace}/{}", Self::root(resource), resource.plural)
+    }
+}
+
+fn describe(action: &Action) -> String {
+    let (verb, target) = match action {
+        Action::Create { target, .. } => ("create", target),
+        Action::Patch { target, .. } => ("patch", target),
+        Action::Update { target, .. } => ("update", target),
+        Action::Delete { target, .. } => ("delete", target),
+        Action::Post { target, subresource, .. } => {
+            return format!("create {}/{subresource} {}/{}", target.resource.plural, target.namespace, target.name);
+        }
+        Action::Event { reason, .. } => return format!("event {reason}"),
+    };
+    format!("{verb} {} {}/{}", target.resource.plural, target.namespace, target.name)
+}

@@ -1,0 +1,191 @@
+//! The work queue between informers and a controller's loop: an item waits once however often it is added, is worked
+//! on by one worker at a time, can be delayed, and backs off when it fails. The bookkeeping is the pure [`Core`].
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Backoff of a failing item: upstream's default controller rate limiter without its global bucket.
+const BASE_DELAY: Duration = Duration::from_millis(5);
+const MAX_DELAY: Duration = Duration::from_secs(1000);
+
+#[derive(Debug)]
+struct Core<T> {
+    ready: VecDeque<T>,
+    dirty: HashSet<T>,
+    working: HashSet<T>,
+    delayed: BTreeMap<(Instant, u64), T>,
+    failures: HashMap<T, u32>,
+    sequence: u64,
+}
+
+impl<T: Clone + Eq + Hash> Core<T> {
+    fn add(&mut self, item: T) {
+        if self.dirty.insert(item.clone()) && !self.working.contains(&item) {
+            self.ready.push_back(item);
+        }
+    }
+
+    fn add_at(&mut self, item: T, at: Instant) {
+        self.sequence += 1;
+        self.delayed.insert((at, self.sequence), item);
+    }
+
+    fn fail(&mut self, item: &T) -> Duration {
+        let failures = self.failures.entry(item.clone()).or_insert(0);
+        let delay = BASE_DELAY.saturating_mul(1 << (*failures).min(18)).min(MAX_DELAY);
+        *failures += 1;
+        delay
+    }
+
+    fn take(&mut self, now: Instant) -> Option<T> {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let item = entry.remove();
+            self.add(item);
+        }
+        let item = self.ready.pop_front()?;
+        self.dirty.remove(&item);
+        self.working.insert(item.clone());
+        Some(item)
+    }
+
+    fn done(&mut self, item: &T) {
+        self.working.remove(item);
+        if self.dirty.contains(item) {
+            self.ready.push_back(item.clone());
+        }
+    }
+}
+
+/// A work queue shared by handlers and workers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkQueue<T> {
+    core: Arc<Mutex<Core<T>>>,
+    changed: Arc<Notify>,
+}
+
+impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
+    fn default() -> Self {
+        let core = Core {
+            ready: VecDeque::new(),
+            dirty: HashSet::new(),
+            working: HashSet::new(),
+            delayed: BTreeMap::new(),
+            failures: HashMap::new(),
+            sequence: 0,
+        };
+        WorkQueue { core: Arc::new(Mutex::new(core)), changed: Arc::new(Notify::new()) }
+    }
+}
+
+impl<T: Clone + Eq + Hash> WorkQueue<T> {
+    pub fn add(&self, item: T) {
+        self.core.lock().add(item);
+        self.changed.notify_one();
+    }
+
+    pub fn add_after(&self, item: T, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(item);
+        }
+        self.core.lock().add_at(item, Instant::now() + delay);
+        self.changed.notify_one();
+    }
+
+    /// Adds a failed item again, later each time, until [`WorkQueue::forget`].
+    pub fn retry(&self, item: T) {
+        let mut core = self.core.lock();
+        let delay = core.fail(&item);
+        core.add_at(item, Instant::now() + delay);
+        drop(core);
+        self.changed.notify_one();
+    }
+
+    /// How often the item failed since it was last forgotten.
+    pub fn failures(&self, item: &T) -> u32 {
+        self.core.lock().failures.get(item).copied().unwrap_or(0)
+    }
+
+    pub fn forget(&self, item: &T) {
+        self.core.lock().failures.remove(item);
+    }
+
+    /// The next item; the caller must say [`WorkQueue::done`] when it has worked on it.
+    pub async fn next(&self) -> T {
+        loop {
+            let wait = {
+                let mut core = self.core.lock();
+                if let Some(item) = core.take(Instant::now()) {
+                    if !core.ready.is_empty() {
+                        self.changed.notify_one();
+                    }
+                    return item;
+                }
+                core.delayed.first_key_value().map(|((at, _), _)| *at)
+            };
+            match wait {
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    () = self.changed.notified() => {}
+                },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    pub fn done(&self, item: &T) {
+        self.core.lock().done(item);
+        self.changed.notify_one();
+    }
+
+    /// Items ready to be worked on.
+    pub fn len(&self) -> usize {
+        self.core.lock().ready.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_item_added_while_worked_on_comes_again_once() {
+        let queue = WorkQueue::default();
+        queue.add("a");
+        queue.add("a");
+        let item = queue.next().await;
+        queue.add("a");
+        queue.add("a");
+        assert!(queue.is_empty(), "never two workers on one item");
+        queue.done(&item);
+        assert_eq!(queue.next().await, "a");
+        queue.done(&"a");
+        assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_back_off_and_forget_starts_over() {
+        let queue = WorkQueue::default();
+        let start = Instant::now();
+        for _ in 0..3 {
+            queue.retry("a");
+            let item = queue.next().await;
+            queue.done(&item);
+        }
+        assert!(start.elapsed() >= Duration::from_millis(5 + 10 + 20));
+        queue.forget(&"a");
+        assert_eq!(queue.failures(&"a"), 0);
+    }
+}
