@@ -1,1 +1,22 @@
 //! Protobuf messages and gRPC services of etcd v3 and of the container runtime interface.
+//!
+//! The `.proto` files in `proto/` are written here from the public field numbers; `build.rs` makes the code.
+//! Callers: the kubelet and the runtime (`cri`), command lines that load images (`images`).
+
+/// The container runtime interface, v1 as of Kubernetes 1.37.
+#[allow(clippy::all, missing_docs)]
+pub mod cri {
+    tonic::include_proto!("runtime.v1");
+
+    impl std::fmt::Debug for AuthConfig {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("AuthConfig").field("server_address", &self.server_address).finish_non_exhaustive()
+        }
+    }
+}
+
+/// What the runtime's image store offers beyond CRI: loading archives and pulls that report progress.
+#[allow(clippy::all, missing_docs)]
+pub mod images {
+    tonic::include_proto!("ferrokube.images.v1");
+}
