@@ -1,0 +1,221 @@
+//! One object in the watch cache: the stored bytes and the few things about it that lists and watches need.
+//!
+//! `resourceVersion` is not stored: it is the key's mod revision, known only after the write. It is spliced in right
+//! after the opening brace of `metadata`, so the stored bytes are shared by the store, the cache and every reply.
+
+use std::sync::OnceLock;
+
+use bytes::{Bytes, BytesMut};
+
+use super::scan::{self, Paths};
+use crate::storage::KeyValue;
+
+/// What to extract from the objects of one resource.
+#[derive(Debug, Clone)]
+pub struct HeaderSpec {
+    /// `metadata`, `metadata.labels`, then the selectable fields.
+    paths: Paths,
+    /// What an absent field compares as, by field ("" for strings, "false" for booleans, "0" for numbers).
+    absent: Vec<Box<str>>,
+}
+
+impl HeaderSpec {
+    /// `fields`: path of each selectable field (beyond metadata.name and metadata.namespace, which come from the key)
+    /// and the value that stands for its absence.
+    pub fn new(fields: impl IntoIterator<Item = (Vec<String>, String)>) -> HeaderSpec {
+        let mut paths = vec![vec!["metadata".to_owned()], vec!["metadata".to_owned(), "labels".to_owned()]];
+        let mut absent = Vec::new();
+        for (path, default) in fields {
+            paths.push(path);
+            absent.push(default.into_boxed_str());
+        }
+        HeaderSpec { paths: Paths::new(paths), absent }
+    }
+}
+
+/// See the module's head. Immutable; shared as `Arc<Entry>`.
+#[derive(Debug)]
+pub struct Entry {
+    /// The store key.
+    pub key: Bytes,
+    /// Offset in `key` where `[namespace/]name` begins.
+    tail: usize,
+    /// Stored JSON, without resourceVersion.
+    pub value: Bytes,
+    /// Mod revision (for the last state in a DELETED event: the revision of the deletion).
+    pub revision: i64,
+    pub create_revision: i64,
+    /// Where `metadata` lies in `value`, braces included.
+    metadata: (usize, usize),
+    /// Sorted by key.
+    labels: Box<[(Box<str>, Box<str>)]>,
+    /// Selectable fields, in the order of the resource's spec.
+    fields: Box<[Box<str>]>,
+    /// The object in protobuf, made when first asked for.
+    pub protobuf: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// `None` when the value is no JSON object with metadata: the store holds something that is not an object of ours.
+    pub fn new(kv: KeyValue, prefix_len: usize, spec: &HeaderSpec) -> Option<Entry> {
+        let found = spec.paths.find(&kv.value)?;
+        let metadata = found[0].clone().filter(|r| kv.value[r.start] == b'{')?;
+        let mut labels: Vec<(Box<str>, Box<str>)> = match &found[1] {
+            Some(range) => {
+                let map: Option<std::collections::BTreeMap<String, String>> =
+                    serde_json::from_slice(&kv.value[range.clone()]).ok()?;
+                map.unwrap_or_default().into_iter().map(|(k, v)| (k.into(), v.into())).collect()
+            }
+            None => Vec::new(),
+        };
+        labels.sort();
+        let fields = found[2..].iter().zip(&spec.absent).map(|(range, absent)| match range {
+            Some(range) => match scan::scalar(&kv.value[range.clone()]) {
+                text if text.is_empty() => absent.clone(),
+                text => text.into(),
+            },
+            None => absent.clone(),
+        });
+        let fields = fields.collect();
+        Some(Entry {
+            tail: prefix_len,
+            key: kv.key,
+            revision: kv.mod_revision,
+            create_revision: kv.create_revision,
+            metadata: (metadata.start, metadata.end),
+            labels: labels.into(),
+            fields,
+            value: kv.value,
+            protobuf: OnceLock::new(),
+        })
+    }
+
+    /// The same object as it was last seen, at the revision of its deletion.
+    pub fn at_revision(&self, revision: i64) -> Entry {
+        Entry {
+            key: self.key.clone(),
+            tail: self.tail,
+            value: self.value.clone(),
+            revision,
+            create_revision: self.create_revision,
+            metadata: self.metadata,
+            labels: self.labels.clone(),
+            fields: self.fields.clone(),
+            protobuf: OnceLock::new(),
+        }
+    }
+
+    /// `[namespace/]name`.
+    pub fn path(&self) -> &str {
+        std::str::from_utf8(&self.key[self.tail..]).unwrap_or_default()
+    }
+
+    pub fn name(&self) -> &str {
+        let path = self.path();
+        path.rsplit_once('/').map_or(path, |(_, name)| name)
+    }
+
+    /// Empty for cluster-scoped objects.
+    pub fn namespace(&self) -> &str {
+        self.path().rsplit_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let at = self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
+        Some(&self.labels[at].1)
+    }
+
+    pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
+        &self.labels
+    }
+
+    /// The selectable field with this index in the resource's spec.
+    pub fn field(&self, index: usize) -> &str {
+        self.fields.get(index).map_or("", |f| f)
+    }
+
+    /// Appends the object as clients see it.
+    pub fn write_json(&self, out: &mut BytesMut) {
+        let at = self.metadata.0 + 1;
+        out.extend_from_slice(&self.value[..at]);
+        write_version(out, self.revision, self.metadata.1 - self.metadata.0 > 2);
+        out.extend_from_slice(&self.value[at..]);
+    }
+
+    /// Appends only `metadata`, as clients see it.
+    pub fn write_metadata(&self, out: &mut BytesMut) {
+        out.extend_from_slice(b"{");
+        write_version(out, self.revision, self.metadata.1 - self.metadata.0 > 2);
+        out.extend_from_slice(&self.value[self.metadata.0 + 1..self.metadata.1]);
+    }
+
+    /// Bytes that [`Entry::write_json`] appends.
+    pub fn json_len(&self) -> usize {
+        let comma = usize::from(self.metadata.1 - self.metadata.0 > 2);
+        self.value.len() + r#""resourceVersion":"""#.len() + digits(self.revision) + comma
+    }
+
+    /// The object as clients see it.
+    pub fn json(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.json_len());
+        self.write_json(&mut out);
+        out.freeze()
+    }
+
+    /// The object as a value, with its resourceVersion.
+    pub fn object(&self) -> serde_json::Value {
+        let mut value: serde_json::Value = serde_json::from_slice(&self.value).unwrap_or_default();
+        value["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        value
+    }
+}
+
+fn write_version(out: &mut BytesMut, revision: i64, more: bool) {
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.to_string().as_bytes());
+    out.extend_from_slice(if more { b"\"," } else { b"\"" });
+}
+
+fn digits(number: i64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn entry(json: &str, revision: i64) -> Entry {
+        let spec = HeaderSpec::new([
+            (vec!["spec".to_owned(), "nodeName".to_owned()], String::new()),
+            (vec!["spec".to_owned(), "hostNetwork".to_owned()], "false".to_owned()),
+        ]);
+        let kv = KeyValue {
+            key: Bytes::from_static(b"/registry/pods/ns/web"),
+            value: Bytes::copy_from_slice(json.as_bytes()),
+            create_revision: revision,
+            mod_revision: revision,
+            lease: 0,
+        };
+        Entry::new(kv, "/registry/pods/".len(), &spec).expect("an object")
+    }
+
+    #[test]
+    fn the_revision_is_spliced_into_the_stored_bytes() {
+        let e = entry(r#"{"kind":"Pod","metadata":{"name":"web","labels":{"a":"b"}},"spec":{"nodeName":"n1"}}"#, 120);
+        let json = String::from_utf8(e.json().to_vec()).expect("utf-8");
+        assert_eq!(
+            json,
+            r#"{"kind":"Pod","metadata":{"resourceVersion":"120","name":"web","labels":{"a":"b"}},"spec":{"nodeName":"n1"}}"#
+        );
+        assert_eq!(json.len(), e.json_len());
+        assert_eq!((e.namespace(), e.name()), ("ns", "web"));
+        assert_eq!((e.field(0), e.field(1), e.label("a"), e.label("b")), ("n1", "false", Some("b"), None));
+    }
+
+    #[test]
+    fn empty_metadata_gets_no_comma() {
+        let e = entry(r#"{"metadata":{}}"#, 7);
+        assert_eq!(&e.json()[..], br#"{"metadata":{"resourceVersion":"7"}}"#);
+        assert_eq!(e.json().len(), e.json_len());
+    }
+}

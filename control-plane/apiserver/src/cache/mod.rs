@@ -1,0 +1,391 @@
+//! The watch cache of one resource: its objects in key order, the recent events, and who watches them.
+//!
+//! Fed by [`hub`] in store revision order. Readers take a persistent snapshot (O(1)) and never block the feed for
+//! long; an older state within the event window is the newest one with the later events undone. Watchers get shared
+//! events whose encoded frames are made once per format.
+
+pub mod entry;
+pub mod hub;
+pub mod scan;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+use tokio::sync::watch as progress;
+
+pub use entry::{Entry, HeaderSpec};
+pub use watch::{Scope, Watcher};
+
+use crate::storage::{StoreEvent, keys};
+
+/// Events kept per resource for watches that resume and pages that continue: a minute of a very busy resource.
+const WINDOW_EVENTS: usize = 65_536;
+/// Bytes of replaced and deleted objects that the window may hold on to, per resource.
+const WINDOW_BYTES: usize = 32 << 20;
+
+/// What happened to an object, before any selector is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventType {
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+        }
+    }
+}
+
+/// Which encoding of an event a frame is: the word, whether it shows the state before, and the encoder's own number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameKey {
+    pub event: EventType,
+    pub previous: bool,
+    pub format: u64,
+}
+
+/// One change of one object. `entry` is the new state; for `Deleted`, the last state at the revision of the deletion.
+#[derive(Debug)]
+pub struct Event {
+    pub event: EventType,
+    pub entry: Arc<Entry>,
+    pub previous: Option<Arc<Entry>>,
+    /// Number of the event within its cache; two objects written by one transaction share a revision, not this.
+    sequence: u64,
+    frames: Mutex<SmallVec<[(FrameKey, Bytes); 1]>>,
+}
+
+impl Event {
+    pub fn revision(&self) -> i64 {
+        self.entry.revision
+    }
+
+    /// The frame under `key`, encoded by the first watcher that needs it and shared with all others.
+    pub fn frame(&self, key: FrameKey, encode: impl FnOnce() -> Bytes) -> Bytes {
+        let mut frames = self.frames.lock();
+        if let Some((_, frame)) = frames.iter().find(|(k, _)| *k == key) {
+            return frame.clone();
+        }
+        let frame = encode();
+        frames.push((key, frame.clone()));
+        frame
+    }
+}
+
+/// A consistent view of one resource.
+#[derive(Clone)]
+pub struct Snapshot {
+    map: OrdMap<Bytes, Arc<Entry>>,
+    /// The view holds every event up to this revision and none after.
+    pub revision: i64,
+}
+
+impl Snapshot {
+    pub fn get(&self, key: &[u8]) -> Option<&Arc<Entry>> {
+        self.map.get(key)
+    }
+
+    /// Entries whose key starts with `prefix` and is at least `start` (empty: from the beginning), in key order.
+    pub fn range<'a>(&'a self, prefix: &Bytes, start: &Bytes) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
+        let from = if start > prefix { start.clone() } else { prefix.clone() };
+        let end = keys::prefix_end(prefix);
+        let to = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+        self.map.range((Bound::Included(from), to)).map(|(_, entry)| entry)
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}
+
+/// Why a read at a revision or a watch from a revision is not possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowError {
+    /// Older than the event window, which begins after `oldest`.
+    TooOld { oldest: i64 },
+    /// Newer than anything seen.
+    TooNew { current: i64 },
+}
+
+struct State {
+    map: OrdMap<Bytes, Arc<Entry>>,
+    window: VecDeque<Arc<Event>>,
+    window_bytes: usize,
+    /// Everything after this revision is in the window.
+    floor: i64,
+    /// Revision of the last event applied, or of the load.
+    last: i64,
+    /// Sequence of the next event; the window holds those just before it, without gaps.
+    next: u64,
+    /// The resource is no longer served.
+    closed: bool,
+}
+
+/// See the module's head.
+pub struct Cache {
+    /// Store prefix of the resource, `/registry/pods/`.
+    pub prefix: Bytes,
+    header: HeaderSpec,
+    state: RwLock<State>,
+    watchers: Mutex<watch::Watchers>,
+    /// Revision up to which the feed has handed out events, all resources together.
+    processed: progress::Receiver<i64>,
+}
+
+impl Cache {
+    pub(crate) fn new(prefix: Bytes, header: HeaderSpec, processed: progress::Receiver<i64>) -> Cache {
+        let state = State {
+            map: OrdMap::new(),
+            window: VecDeque::new(),
+            window_bytes: 0,
+            floor: i64::MAX,
+            last: 0,
+            next: 1,
+            closed: false,
+        };
+        Cache { prefix, header, state: RwLock::new(state), watchers: Mutex::default(), processed }
+    }
+
+    /// The newest view.
+    pub fn snapshot(&self) -> Snapshot {
+        // Read before the lock: everything up to here has been applied by then.
+        let processed = *self.processed.borrow();
+        let state = self.state.read();
+        Snapshot { map: state.map.clone(), revision: processed.max(state.last) }
+    }
+
+    /// The view as of `revision` exactly, if the window reaches back that far.
+    pub fn snapshot_at(&self, revision: i64) -> Result<Snapshot, WindowError> {
+        let processed = *self.processed.borrow();
+        let state = self.state.read();
+        if revision < state.floor {
+            return Err(WindowError::TooOld { oldest: state.floor });
+        }
+        if revision > processed.max(state.last) {
+            return Err(WindowError::TooNew { current: processed.max(state.last) });
+        }
+        let mut map = state.map.clone();
+        for event in state.window.iter().rev().take_while(|e| e.revision() > revision) {
+            match &event.previous {
+                Some(previous) => map.insert(event.entry.key.clone(), previous.clone()),
+                None => map.remove(&event.entry.key),
+            };
+        }
+        Ok(Snapshot { map, revision })
+    }
+
+    /// One object, newest state.
+    pub fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        self.state.read().map.get(key).cloned()
+    }
+
+    /// One object by namespace (empty for cluster scope) and name, newest state.
+    pub fn lookup(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.get(&self.key(namespace, name))
+    }
+
+    /// Store key of an object.
+    pub fn key(&self, namespace: &str, name: &str) -> Bytes {
+        let mut key = Vec::with_capacity(self.prefix.len() + namespace.len() + name.len() + 1);
+        key.extend_from_slice(&self.prefix);
+        if !namespace.is_empty() {
+            key.extend_from_slice(namespace.as_bytes());
+            key.push(b'/');
+        }
+        key.extend_from_slice(name.as_bytes());
+        Bytes::from(key)
+    }
+
+    /// Store prefix of a namespace's objects; the whole resource for an empty namespace.
+    pub fn namespace_prefix(&self, namespace: &str) -> Bytes {
+        if namespace.is_empty() { self.prefix.clone() } else { self.key(namespace, "") }
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.read().map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Revision of the last event of this resource (or of its load): changes exactly when its content does.
+    pub fn last_change(&self) -> i64 {
+        self.state.read().last
+    }
+
+    /// Revision up to which this cache is known to be complete.
+    pub fn revision(&self) -> i64 {
+        let processed = *self.processed.borrow();
+        processed.max(self.state.read().last)
+    }
+
+    /// What this cache extracts from its objects.
+    pub fn header(&self) -> &HeaderSpec {
+        &self.header
+    }
+
+    /// Registers a watcher for events after `revision`. Those of the window come first.
+    pub fn watch(self: &Arc<Self>, revision: i64, scope: Scope) -> Result<Watcher, WindowError> {
+        let mut watchers = self.watchers.lock();
+        let state = self.state.read();
+        let backlog = state.since(revision)?;
+        let backlog = backlog.filter(|event| scope.covers(event)).cloned().collect();
+        let start = watch::Start { backlog, after: revision, sequence: state.next - 1 };
+        Ok(watchers.register(self.clone(), start, scope))
+    }
+
+    /// Continues a watch whose queue overflowed, after the event with this sequence.
+    fn watch_after(self: &Arc<Self>, sequence: u64, after: i64, scope: Scope) -> Option<Watcher> {
+        let mut watchers = self.watchers.lock();
+        let state = self.state.read();
+        let first = state.next - state.window.len() as u64;
+        if state.closed || sequence + 1 < first {
+            return None;
+        }
+        let missed = state.window.range((sequence + 1 - first) as usize..);
+        let backlog = missed.filter(|event| scope.covers(event)).cloned().collect();
+        let start = watch::Start { backlog, after, sequence: state.next - 1 };
+        Some(watchers.register(self.clone(), start, scope))
+    }
+
+    /// A snapshot and a watcher that continues exactly where it ends.
+    pub fn snapshot_and_watch(self: &Arc<Self>, scope: Scope) -> (Snapshot, Watcher) {
+        let mut watchers = self.watchers.lock();
+        let snapshot = self.snapshot();
+        let sequence = self.state.read().next - 1;
+        let start = watch::Start { backlog: VecDeque::new(), after: 0, sequence };
+        let watcher = watchers.register(self.clone(), start, scope);
+        (snapshot, watcher)
+    }
+
+    /// Number of registered watchers.
+    pub fn watcher_count(&self) -> usize {
+        self.watchers.lock().len()
+    }
+
+    /// Replaces the whole content (start, or the feed lost its place). Watchers are cut: they come back and relist.
+    pub(crate) fn load(&self, entries: Vec<crate::storage::KeyValue>, revision: i64) {
+        let mut watchers = self.watchers.lock();
+        let mut map = OrdMap::new();
+        for kv in entries {
+            if let Some(entry) = self.entry(kv) {
+                map.insert(entry.key.clone(), Arc::new(entry));
+            }
+        }
+        let mut state = self.state.write();
+        // A gap in the sequence: nobody continues over a load.
+        let next = state.next + 2;
+        *state = State {
+            map,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            floor: revision,
+            last: revision,
+            next,
+            closed: false,
+        };
+        watchers.clear();
+    }
+
+    /// Cuts every watcher: the resource is no longer served.
+    pub(crate) fn close(&self) {
+        let mut watchers = self.watchers.lock();
+        self.state.write().closed = true;
+        watchers.clear();
+    }
+
+    /// Makes the cache's form of a stored object.
+    pub fn entry(&self, kv: crate::storage::KeyValue) -> Option<Entry> {
+        let key = kv.key.clone();
+        let entry = Entry::new(kv, self.prefix.len(), &self.header);
+        if entry.is_none() {
+            tracing::error!(key = %String::from_utf8_lossy(&key), "the store holds something that is not a JSON object; left out");
+        }
+        entry
+    }
+
+    /// Applies consecutive events of this resource.
+    pub(crate) fn apply(&self, events: Vec<StoreEvent>) {
+        let mut watchers = self.watchers.lock();
+        let prepared: Vec<(StoreEvent, Option<Arc<Entry>>)> = events
+            .into_iter()
+            .map(|event| match &event {
+                StoreEvent::Put(kv) => {
+                    let entry = self.entry(kv.clone()).map(Arc::new);
+                    (event, entry)
+                }
+                StoreEvent::Delete { .. } => (event, None),
+            })
+            .collect();
+        let mut applied = Vec::with_capacity(prepared.len());
+        {
+            let mut state = self.state.write();
+            for (event, entry) in prepared {
+                applied.extend(state.apply(&event, entry));
+            }
+        }
+        for event in &applied {
+            watchers.dispatch(event);
+        }
+    }
+}
+
+impl State {
+    fn since(&self, revision: i64) -> Result<impl Iterator<Item = &Arc<Event>> + use<'_>, WindowError> {
+        if revision < self.floor {
+            return Err(WindowError::TooOld { oldest: self.floor });
+        }
+        if self.closed {
+            return Err(WindowError::TooOld { oldest: i64::MAX });
+        }
+        let from = self.window.partition_point(|event| event.revision() <= revision);
+        Ok(self.window.range(from..))
+    }
+
+    fn apply(&mut self, event: &StoreEvent, entry: Option<Arc<Entry>>) -> Option<Arc<Event>> {
+        if event.revision() < self.last || (event.revision() == self.last && self.floor == self.last) {
+            return None;
+        }
+        self.last = event.revision();
+        let (kind, entry, previous) = match entry {
+            Some(entry) => {
+                let previous = self.map.insert(entry.key.clone(), entry.clone());
+                (if previous.is_some() { EventType::Modified } else { EventType::Added }, entry, previous)
+            }
+            None => {
+                let previous = self.map.remove(event.key())?;
+                (EventType::Deleted, Arc::new(previous.at_revision(event.revision())), Some(previous))
+            }
+        };
+        self.window_bytes += previous.as_ref().map_or(0, |p| p.value.len());
+        let event = Arc::new(Event { event: kind, entry, previous, sequence: self.next, frames: Mutex::default() });
+        self.next += 1;
+        self.window.push_back(event.clone());
+        while self.window.len() > WINDOW_EVENTS || self.window_bytes > WINDOW_BYTES {
+            let Some(old) = self.window.pop_front() else { break };
+            self.floor = old.revision();
+            self.window_bytes -= old.previous.as_ref().map_or(0, |p| p.value.len());
+        }
+        Some(event)
+    }
+}
