@@ -8,7 +8,6 @@ use http::{Request, Response};
 use kube::client::Body;
 use tower::{BoxError, Service};
 
-
 /// A client over a server in the same process. The service must answer as the identity it was made for.
 pub fn in_process<S, B>(service: S) -> kube::Client
 where

@@ -2,16 +2,20 @@
 //! happens again. Recording never fails a decision: what can't be written is logged and forgotten.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 /// Events remembered for counting; upstream's correlator keeps as many.
 const REMEMBERED: usize = 4096;
+
+/// Events waiting to be written by [`EventRecorder::tell`]; upstream's broadcaster queues as many before it drops.
+const WAITING: usize = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
@@ -54,11 +58,25 @@ pub struct EventRecorder {
     component: String,
     host: Option<String>,
     memory: Arc<Mutex<Memory>>,
+    waiting: Arc<OnceLock<mpsc::Sender<Told>>>,
+}
+
+struct Told {
+    regarding: ObjectReference,
+    kind: EventType,
+    reason: String,
+    note: String,
 }
 
 impl EventRecorder {
     pub fn new(client: kube::Client, component: &str) -> EventRecorder {
-        EventRecorder { client, component: component.to_owned(), host: None, memory: Arc::default() }
+        EventRecorder {
+            client,
+            component: component.to_owned(),
+            host: None,
+            memory: Arc::default(),
+            waiting: Arc::default(),
+        }
     }
 
     /// The node that events come from (kubelet, kube-proxy).
@@ -70,6 +88,25 @@ impl EventRecorder {
     pub async fn record(&self, regarding: &ObjectReference, kind: EventType, reason: &str, note: &str) {
         if let Err(error) = self.write(regarding, kind, reason, note).await {
             tracing::debug!(%error, reason, "event not recorded");
+        }
+    }
+
+    /// As [`EventRecorder::record`], without waiting: written in order by a task of its own, dropped when too many wait.
+    pub fn tell(&self, regarding: &ObjectReference, kind: EventType, reason: &str, note: &str) {
+        let waiting = self.waiting.get_or_init(|| {
+            let (sender, mut receiver) = mpsc::channel::<Told>(WAITING);
+            // The writer must not hold the sender: it ends when the last recorder is gone.
+            let writer = EventRecorder { waiting: Arc::default(), ..self.clone() };
+            tokio::spawn(async move {
+                while let Some(told) = receiver.recv().await {
+                    writer.record(&told.regarding, told.kind, &told.reason, &told.note).await;
+                }
+            });
+            sender
+        });
+        let told = Told { regarding: regarding.clone(), kind, reason: reason.to_owned(), note: note.to_owned() };
+        if waiting.try_send(told).is_err() {
+            tracing::debug!(reason, "too many events waiting, one dropped");
         }
     }
 

@@ -67,11 +67,17 @@ pub struct Cache<K> {
     state: Arc<RwLock<State<K>>>,
     index_fns: Arc<HashMap<&'static str, IndexFn<K>>>,
     synced: watch::Receiver<bool>,
+    version: watch::Receiver<u64>,
 }
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Cache { state: self.state.clone(), index_fns: self.index_fns.clone(), synced: self.synced.clone() }
+        Cache {
+            state: self.state.clone(),
+            index_fns: self.index_fns.clone(),
+            synced: self.synced.clone(),
+            version: self.version.clone(),
+        }
     }
 }
 
@@ -119,6 +125,12 @@ impl<K> Cache<K> {
     pub async fn synced(&self) {
         let mut synced = self.synced.clone();
         let _ = synced.wait_for(|done| *done).await;
+    }
+
+    /// The newest resource version that the cache has taken in; it changes after the handlers were told. Lets a writer
+    /// wait until the cache shows its own write.
+    pub fn version(&self) -> watch::Receiver<u64> {
+        self.version.clone()
     }
 
     fn put(&self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
@@ -170,20 +182,23 @@ pub struct Informer<K> {
     indexes: HashMap<&'static str, IndexFn<K>>,
     cache: Cache<K>,
     synced: watch::Sender<bool>,
+    version: watch::Sender<u64>,
     trim: fn(&mut K),
 }
 
 impl<K: Watched> Informer<K> {
     pub fn new(api: Api<K>) -> Informer<K> {
         let (synced, seen) = watch::channel(false);
+        let (version, newest) = watch::channel(0);
         let state = Arc::new(RwLock::new(State { objects: BTreeMap::new(), indexes: HashMap::new() }));
         Informer {
             api,
             config: watcher::Config::default(),
             handlers: Vec::new(),
             indexes: HashMap::new(),
-            cache: Cache { state, index_fns: Arc::default(), synced: seen },
+            cache: Cache { state, index_fns: Arc::default(), synced: seen, version: newest },
             synced,
+            version,
             trim: drop_managed_fields,
         }
     }
@@ -268,14 +283,23 @@ impl<K: Watched> Informer<K> {
             Some(old) => Delta::Updated { old, new },
             None => Delta::Added(new),
         };
-        self.handlers.iter().for_each(|h| h(&delta));
+        self.tell(&delta);
         key
     }
 
     fn delete(&self, key: &Key, last: Option<K>) {
         let Some(known) = self.cache.remove(key) else { return };
         let delta = Delta::Deleted(last.map_or(known, Arc::new));
-        self.handlers.iter().for_each(|h| h(&delta));
+        self.tell(&delta);
+    }
+
+    fn tell(&self, delta: &Delta<K>) {
+        self.handlers.iter().for_each(|h| h(delta));
+        let seen = delta.object().meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
+        self.version.send_if_modified(|newest| {
+            *newest = seen.max(*newest);
+            true
+        });
     }
 }
 

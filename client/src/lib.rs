@@ -17,5 +17,5 @@ pub mod queue;
 pub use connect::{from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};
 pub use informer::{Cache, Delta, Informer, Key};
-pub use plan::{Action, Executor, PatchBody, Plan, Target};
+pub use plan::{Action, Executor, PatchBody, Plan, Target, Words};
 pub use queue::WorkQueue;

@@ -4,11 +4,15 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use kube::api::PropagationPolicy;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
 
 use crate::events::{EventRecorder, EventType};
+
+/// Requests under way for one [`Action::Together`]: enough to share group commits, too few to crowd others out.
+const AT_ONCE: usize = 32;
 
 /// The object an action is about.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +83,23 @@ pub enum Action {
         reason: String,
         note: String,
     },
+    /// Does all of these at once. One that fails doesn't stop its siblings, but nothing after them is done.
+    Together(Vec<Action>),
+    /// Does the action, then tells as an event how it went: the name (which a create may have from the server) or the
+    /// server's refusal follows the given words.
+    Told {
+        action: Box<Action>,
+        regarding: Box<k8s_openapi::api::core::v1::ObjectReference>,
+        done: Words,
+        failed: Words,
+    },
+}
+
+/// Reason and start of the note of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    pub reason: &'static str,
+    pub note: &'static str,
 }
 
 /// What to do, in order, and when to look again without being told.
@@ -124,6 +145,16 @@ impl ExecuteError {
         }
     }
 
+    /// What the server said, without the step.
+    pub fn message(&self) -> String {
+        server_message(&self.source)
+    }
+
+    /// The namespace is being deleted: nothing can be made there any more, and that is nobody's fault.
+    pub fn is_namespace_terminating(&self) -> bool {
+        namespace_terminating(&self.source)
+    }
+
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|(code, reason)| code == 409 && reason == "Conflict")
     }
@@ -135,6 +166,19 @@ impl ExecuteError {
     pub fn is_not_found(&self) -> bool {
         self.status().is_some_and(|(code, _)| code == 404)
     }
+}
+
+fn server_message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    causes.into_iter().any(|c| c.reason == "NamespaceTerminating")
 }
 
 /// Executes plans as one identity. Cheap to clone.
@@ -160,15 +204,61 @@ impl Executor {
         &self.client
     }
 
-    /// Runs the actions in order and gives back what each create, patch and update answered (`None` for the others).
-    /// Deleting what is gone already counts as done.
+    /// Runs the actions in order and gives back what each create, patch and update answered, and each delete that
+    /// left the object there for now (`None` for the others). Deleting what is gone already counts as done.
     pub async fn run(&self, plan: &Plan) -> Result<Vec<Option<DynamicObject>>, ExecuteError> {
         let mut answers = Vec::with_capacity(plan.actions.len());
-        for (index, action) in plan.actions.iter().enumerate() {
-            let answer = self.act(action).await;
-            answers.push(answer.map_err(|e| ExecuteError { index, step: describe(action), source: Box::new(e) })?);
-        }
+        self.run_telling(plan, |_, answer| answers.push(answer)).await?;
         Ok(answers)
+    }
+
+    /// As [`Executor::run`], but gives each answer to `told` as it comes, so that those of a plan that fails half way
+    /// are known too. Actions done together are told one by one.
+    pub async fn run_telling(
+        &self,
+        plan: &Plan,
+        mut told: impl FnMut(&Action, Option<DynamicObject>) + Send,
+    ) -> Result<(), ExecuteError> {
+        for (index, action) in plan.actions.iter().enumerate() {
+            let failed =
+                |step: &Action, e: kube::Error| ExecuteError { index, step: describe(step), source: Box::new(e) };
+            if let Action::Together(all) = action {
+                let mut first = None;
+                let mut results = futures::stream::iter(all)
+                    .map(|one| async move { (one, self.one(one).await) })
+                    .buffer_unordered(AT_ONCE);
+                while let Some((one, result)) = results.next().await {
+                    match result {
+                        Ok(answer) => told(one, answer),
+                        Err(error) => first = first.or(Some(failed(one, error))),
+                    }
+                }
+                first.map_or(Ok(()), Err)?;
+            } else {
+                told(action, self.one(action).await.map_err(|e| failed(action, e))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// One action that is not `Together`, with its event.
+    async fn one(&self, action: &Action) -> Result<Option<DynamicObject>, kube::Error> {
+        let Action::Told { action, regarding, done, failed } = action else { return self.act(action).await };
+        let result = self.act(action).await;
+        match &result {
+            Ok(answer) => {
+                let made = answer.as_ref().and_then(|o| o.metadata.name.clone());
+                let name = made.or_else(|| target(action).map(|t| t.name.clone())).unwrap_or_default();
+                let note = format!("{}{name}", done.note);
+                self.events.tell(regarding, EventType::Normal, done.reason, &note);
+            }
+            Err(error) if namespace_terminating(error) => {}
+            Err(error) => {
+                let note = format!("{}{}", failed.note, server_message(error));
+                self.events.tell(regarding, EventType::Warning, failed.reason, &note);
+            }
+        }
+        result
     }
 
     fn api(&self, target: &Target) -> Api<DynamicObject> {
@@ -206,7 +296,7 @@ impl Executor {
                     ..DeleteParams::default()
                 };
                 match self.api(target).delete(&target.name, &params).await {
-                    Ok(_) => Ok(None),
+                    Ok(left) => Ok(left.left()),
                     Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -217,9 +307,11 @@ impl Executor {
                 Ok(None)
             }
             Action::Event { regarding, kind, reason, note } => {
-                self.events.record(regarding, *kind, reason, note).await;
+                self.events.tell(regarding, *kind, reason, note);
                 Ok(None)
             }
+            // Both are taken apart by the callers; neither nests.
+            Action::Together(_) | Action::Told { .. } => Ok(None),
         }
     }
 
@@ -276,6 +368,19 @@ impl DynamicUrl {
     }
 }
 
+/// What the action is about.
+fn target(action: &Action) -> Option<&Target> {
+    match action {
+        Action::Create { target, .. }
+        | Action::Patch { target, .. }
+        | Action::Update { target, .. }
+        | Action::Delete { target, .. }
+        | Action::Post { target, .. } => Some(target),
+        Action::Told { action, .. } => target(action),
+        Action::Event { .. } | Action::Together(_) => None,
+    }
+}
+
 fn describe(action: &Action) -> String {
     let (verb, target) = match action {
         Action::Create { target, .. } => ("create", target),
@@ -286,6 +391,8 @@ fn describe(action: &Action) -> String {
             return format!("create {}/{subresource} {}/{}", target.resource.plural, target.namespace, target.name);
         }
         Action::Event { reason, .. } => return format!("event {reason}"),
+        Action::Together(all) => return format!("{} at once", all.len()),
+        Action::Told { action, .. } => return describe(action),
     };
     format!("{verb} {} {}/{}", target.resource.plural, target.namespace, target.name)
 }
