@@ -1,7 +1,10 @@
 //! Protobuf messages and gRPC services of etcd v3 and of the container runtime interface.
 //!
 //! The `.proto` files in `proto/` are written here from the public field numbers; `build.rs` makes the code.
-//! Callers: the kubelet and the runtime (`cri`), command lines that load images (`images`).
+//! Callers: the kubelet and the runtime (`cri`), command lines that load images (`images`),
+//! the etcd server and the API server's client to a remote one (`etcd`).
+
+pub mod etcd;
 
 /// The container runtime interface, v1 as of Kubernetes 1.37.
 #[allow(clippy::all, missing_docs)]
