@@ -1,0 +1,65 @@
+//! Netlink, the kernel's configuration protocol, spoken directly.
+//!
+//! `message` builds and takes apart messages, `socket` sends them and waits for the answer, `route`
+//! speaks rtnetlink (links, addresses, routes, neighbours). `nft` and `conntrack` beside this module
+//! speak the netfilter family. Everything blocks and is quick (tens of microseconds), so callers that
+//! live on an async runtime use a thread of their own.
+
+pub mod message;
+mod prefix;
+pub mod route;
+mod route_decode;
+pub mod socket;
+
+pub use prefix::{ParsePrefixError, Prefix};
+pub use route::{Link, LinkAddress, Mac, Neighbour, NewVeth, Route, Rtnl};
+pub use socket::Socket;
+
+/// What went wrong with a request to the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused the request. `message` is its own explanation, where it gives one.
+    #[error("{what}: {}{}", os_message(*.errno), .message.as_ref().map(|m| format!(" ({m})")).unwrap_or_default())]
+    Refused { what: String, errno: i32, message: Option<String> },
+    /// The socket itself failed.
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    /// The kernel answered something that we don't understand.
+    #[error("{what}: the kernel's answer is malformed: {detail}")]
+    Malformed { what: String, detail: &'static str },
+}
+
+impl Error {
+    /// The errno of the failure, 0 where there is none.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Error::Refused { errno, .. } => *errno,
+            Error::Io { source, .. } => source.raw_os_error().unwrap_or(0),
+            Error::Malformed { .. } => 0,
+        }
+    }
+
+    /// Whether the object that was to be made is there already.
+    pub fn is_exists(&self) -> bool {
+        self.errno() == libc::EEXIST
+    }
+
+    /// Whether the object asked for is not there: no such link, table, address or route.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.errno(), libc::ENOENT | libc::ENODEV | libc::ESRCH | libc::EADDRNOTAVAIL | libc::ENXIO)
+    }
+
+    /// Puts what was being done before the kernel's words, replacing a vaguer description.
+    pub fn doing(self, what: impl Into<String>) -> Self {
+        let what = what.into();
+        match self {
+            Error::Refused { errno, message, .. } => Error::Refused { what, errno, message },
+            Error::Io { source, .. } => Error::Io { what, source },
+            Error::Malformed { detail, .. } => Error::Malformed { what, detail },
+        }
+    }
+}
+
+fn os_message(errno: i32) -> std::io::Error {
+    std::io::Error::from_raw_os_error(errno)
+}

@@ -1,0 +1,93 @@
+//! Links, addresses, routes and neighbours are made, found and removed.
+
+use linux::netlink::{Mac, NewVeth, Prefix, Route, Rtnl};
+use linux::netns::NetNs;
+use std::os::fd::AsFd;
+
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+#[test]
+fn a_bridge_with_a_port_whose_other_end_is_in_another_namespace() {
+    let host = NetNs::create().unwrap();
+    let pod = NetNs::create().unwrap();
+    let mut rtnl = Rtnl::open_in(&host).unwrap();
+    rtnl.add_bridge("br0", MAC, 1400).unwrap();
+    let bridge = rtnl.link("br0").unwrap().unwrap();
+    assert_eq!((bridge.kind.as_deref(), bridge.mtu, bridge.up, bridge.mac), (Some("bridge"), 1400, true, Some(MAC)));
+    assert!(rtnl.add_bridge("br0", MAC, 1400).unwrap_err().is_exists());
+
+    let veth = NewVeth {
+        name: "veth0",
+        mac: None,
+        master: Some(bridge.index),
+        mtu: 1400,
+        peer_name: "eth0",
+        peer_mac: Some(Mac([2, 0, 0, 0, 0, 9])),
+        peer_ns: Some(pod.as_fd()),
+    };
+    rtnl.add_veth(&veth).unwrap();
+    let port = rtnl.link("veth0").unwrap().unwrap();
+    assert_eq!((port.master, port.hairpin), (Some(bridge.index), false));
+    rtnl.set_hairpin(port.index, true).unwrap();
+    assert!(rtnl.link("veth0").unwrap().unwrap().hairpin);
+
+    let mut inside = Rtnl::open_in(&pod).unwrap();
+    let eth0 = inside.link("eth0").unwrap().unwrap();
+    inside.set_up(eth0.index, true).unwrap();
+    assert!(inside.link_by_index(eth0.index).unwrap().unwrap().up);
+    let address: Prefix = "10.1.0.2/24".parse().unwrap();
+    inside.add_address_without_route(eth0.index, address).unwrap();
+    inside.add_address_without_route(eth0.index, address).unwrap();
+    assert_eq!(inside.addresses(Some(eth0.index)).unwrap().iter().filter(|a| a.prefix.addr.is_ipv4()).count(), 1);
+    let gateway = "10.1.0.1".parse().unwrap();
+    inside.put_route(&Route::link(Prefix::host(std::net::Ipv4Addr::new(10, 1, 0, 1)), eth0.index)).unwrap();
+    inside.put_route(&Route::via("0.0.0.0/0".parse().unwrap(), gateway, eth0.index)).unwrap();
+    inside.put_neighbour(eth0.index, gateway, MAC).unwrap();
+    let default = inside.default_route().unwrap().unwrap();
+    assert_eq!((default.gateway, default.index), (Some(gateway), Some(eth0.index)));
+    assert!(inside.neighbours().unwrap().iter().any(|n| n.addr == gateway && n.permanent && n.mac == Some(MAC)));
+
+    inside.delete_neighbour(eth0.index, gateway).unwrap();
+    inside.delete_route(&default).unwrap();
+    assert_eq!(inside.default_route().unwrap(), None);
+    inside.delete_address(eth0.index, address).unwrap();
+    inside.delete_address(eth0.index, address).unwrap();
+
+    rtnl.delete_link("veth0").unwrap();
+    rtnl.delete_link("veth0").unwrap();
+    assert_eq!(inside.link("eth0").unwrap(), None);
+}
+
+#[test]
+fn the_kernels_own_words_are_told() {
+    let host = NetNs::create().unwrap();
+    let mut rtnl = Rtnl::open_in(&host).unwrap();
+    let e = rtnl.add_bridge("a-name-longer-than-fifteen", MAC, 1500).unwrap_err();
+    assert!(e.to_string().starts_with("adding bridge a-name-longer-than-fifteen: "), "{e}");
+}
+
+#[test]
+fn a_bound_namespace_outlives_its_maker_and_is_removed() {
+    let dir = std::env::temp_dir().join(format!("netns-test-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("one");
+    drop(NetNs::create_at(&path).unwrap());
+    let again = NetNs::open(&path).unwrap();
+    assert_eq!(Rtnl::open_in(&again).unwrap().links().unwrap()[0].name, "lo");
+    NetNs::remove_at(&path).unwrap();
+    NetNs::remove_at(&path).unwrap();
+    assert!(!path.exists());
+    std::fs::remove_dir(&dir).unwrap();
+}
+
+#[test]
+fn settings_are_those_of_the_namespace() {
+    let host = NetNs::create().unwrap();
+    let before = linux::sysctl::get("net.ipv4.ip_forward").unwrap();
+    let inside = host.run(|| {
+        let old = linux::sysctl::set("net.ipv4.ip_forward", "1").unwrap();
+        (old, linux::sysctl::get("net.ipv4.ip_forward").unwrap())
+    });
+    assert_eq!(inside.unwrap(), ("0".to_owned(), "1".to_owned()));
+    assert_eq!(linux::sysctl::get("net.ipv4.ip_forward").unwrap(), before);
+}

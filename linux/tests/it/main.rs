@@ -1,0 +1,4 @@
+//! The network side of the kernel, tried for real inside namespaces that the tests make. Needs root.
+
+mod links;
+mod rules;
