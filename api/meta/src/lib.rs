@@ -1,1 +1,25 @@
 //! Names, UIDs, labels, selectors, quantities, time and Status errors: the words that every other crate speaks.
+//!
+//! Map of the crate: [`gvk`] names types and resources, [`status`] is the error that every API call can answer,
+//! [`field`] says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
+//! [`quantity`], [`time`] and [`duration`] are the scalar types with a text form, [`names`] checks identifiers,
+//! [`uid`] makes them, [`text`] quotes like upstream. Pure: nothing here reads a clock, a file or a socket.
+
+pub mod duration;
+pub mod field;
+pub mod fields;
+pub mod gvk;
+pub mod labels;
+pub mod names;
+pub mod quantity;
+pub mod status;
+pub mod text;
+pub mod time;
+pub mod uid;
+
+pub use field::{FieldError, FieldErrorKind, Path};
+pub use fields::FieldSelector;
+pub use gvk::{Gvk, Gvr, Scope, Str};
+pub use labels::Selector;
+pub use quantity::Quantity;
+pub use status::{Cause, Details, Reason, Status};

@@ -1,0 +1,404 @@
+//! The schema tree: what a value may look like, how it merges, and where protobuf puts it.
+//!
+//! `kinds` builds it for built-in types, [`crate::parse`] for custom resources; everything else only reads it. Node
+//! facts (type, list type, rules) sit on [`Schema`], facts of one use (protobuf number, patch strategy) on [`Field`].
+
+use meta::{Gvk, Str};
+use serde_json::{Number, Value};
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+/// The JSON type of a value. `Any` accepts everything (raw JSON).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Type {
+    #[default]
+    Any,
+    Object,
+    Array,
+    String,
+    Integer,
+    Number,
+    Boolean,
+    IntOrString,
+}
+
+/// `x-kubernetes-list-type`. Lists without the extension are atomic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ListType {
+    #[default]
+    Atomic,
+    Set,
+    Map,
+}
+
+/// `x-kubernetes-map-type`. Objects without the extension are granular.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MapType {
+    #[default]
+    Granular,
+    Atomic,
+}
+
+/// One node of a schema.
+#[derive(Clone, Debug, Default)]
+pub struct Schema {
+    pub ty: Type,
+    /// `int32`, `int64`, `double`, `byte`, `date-time`, `int-or-string`, ... ; empty when there is none.
+    pub format: Str,
+    pub nullable: bool,
+    pub default: Option<Value>,
+    pub properties: Properties,
+    /// Schema of the values of a map (`additionalProperties`); `true` is a node of type `Any` that keeps everything.
+    pub additional: Option<SchemaRef>,
+    pub items: Option<SchemaRef>,
+    pub required: Vec<Str>,
+    pub list_type: ListType,
+    pub list_map_keys: Vec<Str>,
+    pub map_type: MapType,
+    /// `x-kubernetes-preserve-unknown-fields: true`.
+    pub preserve_unknown: bool,
+    /// `x-kubernetes-embedded-resource: true`: the value is a whole object with apiVersion, kind and metadata.
+    pub embedded_resource: bool,
+    /// What was written in the source, so that OpenAPI shows no list or map type that nobody declared.
+    pub declared: Declared,
+    pub validation: Option<Box<Validation>>,
+    /// Name of the definition (`io.k8s.api.core.v1.PodSpec`); such a node is published once and referred to.
+    pub name: Option<Str>,
+    /// Group, version and kinds that this definition is the root of.
+    pub kinds: Vec<Gvk>,
+    pub docs: Option<Box<Docs>>,
+}
+
+/// Which extensions the source of a schema spelled out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    pub list_type: bool,
+    pub map_type: bool,
+}
+
+/// Prose of a node, published and otherwise unused.
+#[derive(Clone, Debug, Default)]
+pub struct Docs {
+    pub description: Str,
+    pub title: String,
+    pub example: Option<Value>,
+    pub external_docs: Option<Value>,
+}
+
+/// Rules beyond the type. Custom resources have them all; built-in kinds are validated by code.
+#[derive(Clone, Debug, Default)]
+pub struct Validation {
+    pub enumeration: Vec<Value>,
+    pub minimum: Option<Number>,
+    pub maximum: Option<Number>,
+    pub exclusive_minimum: bool,
+    pub exclusive_maximum: bool,
+    pub multiple_of: Option<Number>,
+    pub min_length: Option<u64>,
+    pub max_length: Option<u64>,
+    pub pattern: Option<Pattern>,
+    pub min_items: Option<u64>,
+    pub max_items: Option<u64>,
+    pub unique_items: bool,
+    pub min_properties: Option<u64>,
+    pub max_properties: Option<u64>,
+    pub all_of: Vec<Schema>,
+    pub any_of: Vec<Schema>,
+    pub one_of: Vec<Schema>,
+    pub not: Option<Box<Schema>>,
+    /// `x-kubernetes-validations`, kept and published; there is no engine for them here.
+    pub rules: Vec<Rule>,
+}
+
+/// One entry of `x-kubernetes-validations`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rule {
+    pub rule: String,
+    pub message: String,
+    pub message_expression: String,
+    pub reason: String,
+    pub field_path: String,
+    pub optional_old_self: Option<bool>,
+}
+
+/// A field of an object: its schema and what holds for this use of it only.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub schema: SchemaRef,
+    /// The type checker of built-in kinds reads `Schema::required`; this is the same fact beside the field.
+    pub required: bool,
+    pub proto: Option<Proto>,
+    pub patch: Patch,
+    /// Overrides the map type of a shared definition for this field (`claimRef` of a PersistentVolume is granular).
+    pub map_type: Option<MapType>,
+    /// Overrides the default of a shared definition for this field.
+    pub default: Option<Value>,
+    pub description: Str,
+}
+
+/// Where and how protobuf carries a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proto {
+    /// Field numbers from the outside in: usually one, two for a field of an embedded message (`2.19`).
+    pub path: Vec<u32>,
+    pub wire: Wire,
+    /// One entry an element (lists) or a map entry.
+    pub repeated: bool,
+    /// The Go type, as `*v1.ObjectMeta` or `[]string`: tells special forms such as `resource.Quantity` apart.
+    pub go: Str,
+}
+
+/// How a protobuf value is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wire {
+    Varint,
+    Fixed64,
+    Fixed32,
+    Bytes,
+    /// `apiVersion` and `kind`: carried by the envelope, not by the message.
+    Envelope,
+}
+
+/// Strategic-merge behaviour of a field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    pub strategy: PatchStrategy,
+    pub retain_keys: bool,
+    /// Set for lists of objects that merge by key.
+    pub merge_key: Option<Str>,
+}
+
+/// `x-kubernetes-patch-strategy`, without `retainKeys`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PatchStrategy {
+    /// None given: objects merge, lists are replaced.
+    #[default]
+    None,
+    Merge,
+    Replace,
+}
+
+/// A schema that is owned or one of the (possibly recursive) shared definitions. Read through `Deref`.
+#[derive(Clone, Debug)]
+pub enum SchemaRef {
+    Owned(Arc<Schema>),
+    /// Filled before the first request; reading an empty cell yields a node that accepts anything.
+    Static(&'static OnceLock<Schema>),
+}
+
+static ANYTHING: Schema = Schema::ANYTHING;
+
+impl Deref for SchemaRef {
+    type Target = Schema;
+
+    fn deref(&self) -> &Schema {
+        match self {
+            SchemaRef::Owned(schema) => schema,
+            SchemaRef::Static(cell) => cell.get().unwrap_or(&ANYTHING),
+        }
+    }
+}
+
+impl From<Schema> for SchemaRef {
+    fn from(schema: Schema) -> SchemaRef {
+        SchemaRef::Owned(Arc::new(schema))
+    }
+}
+
+impl Schema {
+    /// Accepts and keeps everything.
+    pub const ANYTHING: Schema = Schema::blank(Type::Any, true);
+
+    const fn blank(ty: Type, preserve_unknown: bool) -> Schema {
+        Schema {
+            ty,
+            format: Str::Borrowed(""),
+            nullable: false,
+            default: None,
+            properties: Properties { fields: Vec::new() },
+            additional: None,
+            items: None,
+            required: Vec::new(),
+            list_type: ListType::Atomic,
+            list_map_keys: Vec::new(),
+            map_type: MapType::Granular,
+            preserve_unknown,
+            embedded_resource: false,
+            declared: Declared { list_type: false, map_type: false },
+            validation: None,
+            name: None,
+            kinds: Vec::new(),
+            docs: None,
+        }
+    }
+
+    /// A node of a type with nothing else said.
+    pub fn of(ty: Type) -> Schema {
+        Schema::blank(ty, false)
+    }
+
+    /// A string.
+    pub fn string() -> Schema {
+        Schema::of(Type::String)
+    }
+
+    /// An object with these fields.
+    pub fn object(fields: impl IntoIterator<Item = (Str, Field)>) -> Schema {
+        let properties: Properties = fields.into_iter().collect();
+        let required = properties.iter().filter(|(_, f)| f.required).map(|(name, _)| name.clone()).collect();
+        Schema { properties, required, ..Schema::of(Type::Object) }
+    }
+
+    /// A map from strings to values of one schema.
+    pub fn map_of(values: impl Into<SchemaRef>) -> Schema {
+        Schema { additional: Some(values.into()), ..Schema::of(Type::Object) }
+    }
+
+    /// An atomic list.
+    pub fn list_of(items: impl Into<SchemaRef>) -> Schema {
+        Schema { items: Some(items.into()), ..Schema::of(Type::Array) }
+    }
+
+    /// The schema of field `name`: a declared property, or else the schema of map values.
+    pub fn child(&self, name: &str) -> Option<&Schema> {
+        match self.properties.get(name) {
+            Some(field) => Some(&field.schema),
+            None => self.additional.as_deref(),
+        }
+    }
+
+    /// The description, empty when there is none.
+    pub fn description(&self) -> &str {
+        self.docs.as_ref().map_or("", |docs| &docs.description)
+    }
+
+    /// Whether a value may be null here.
+    pub fn accepts_null(&self) -> bool {
+        self.nullable || (self.ty == Type::Any && self.preserve_unknown)
+    }
+}
+
+impl Field {
+    /// An optional field with nothing else said.
+    pub fn new(schema: impl Into<SchemaRef>) -> Field {
+        Field {
+            schema: schema.into(),
+            required: false,
+            proto: None,
+            patch: Patch::default(),
+            map_type: None,
+            default: None,
+            description: Str::Borrowed(""),
+        }
+    }
+
+    /// The map type that holds for this field.
+    pub fn map_type(&self) -> MapType {
+        self.map_type.unwrap_or(self.schema.map_type)
+    }
+}
+
+/// Fields of an object, kept sorted by name; iteration is in that order, as published documents are.
+#[derive(Clone, Debug, Default)]
+pub struct Properties {
+    fields: Vec<(Str, Field)>,
+}
+
+impl Properties {
+    /// The field called `name`.
+    pub fn get(&self, name: &str) -> Option<&Field> {
+        self.position(name).ok().map(|at| &self.fields[at].1)
+    }
+
+    /// Adds or replaces a field.
+    pub fn insert(&mut self, name: Str, field: Field) {
+        match self.position(&name) {
+            Ok(at) => self.fields[at].1 = field,
+            Err(at) => self.fields.insert(at, (name, field)),
+        }
+    }
+
+    /// The field called `name`, to change it.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Field> {
+        self.position(name).ok().map(|at| &mut self.fields[at].1)
+    }
+
+    /// Fields by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Str, &Field)> {
+        self.fields.iter().map(|(name, field)| (name, field))
+    }
+
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.fields.binary_search_by(|(known, _)| known.as_ref().cmp(name))
+    }
+}
+
+impl FromIterator<(Str, Field)> for Properties {
+    fn from_iter<I: IntoIterator<Item = (Str, Field)>>(fields: I) -> Properties {
+        let mut fields: Vec<(Str, Field)> = fields.into_iter().collect();
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        fields.dedup_by(|a, b| a.0 == b.0);
+        Properties { fields }
+    }
+}
+
+/// A regular expression, compiled when first used: most patterns of a large CRD never are.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    source: String,
+    compiled: OnceLock<Option<regex::Regex>>,
+}
+
+impl Pattern {
+    /// Keeps the source; [`Pattern::check`] tells whether it is an expression at all.
+    pub fn new(source: impl Into<String>) -> Pattern {
+        Pattern { source: source.into(), compiled: OnceLock::new() }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the pattern occurs in `text`. A pattern that does not compile matches nothing.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.compiled.get_or_init(|| regex::Regex::new(&self.source).ok()).as_ref().is_some_and(|re| re.is_match(text))
+    }
+
+    /// The reason why the pattern is no regular expression.
+    pub fn check(&self) -> Result<(), String> {
+        regex::Regex::new(&self.source).map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.source == other.source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_properties_or_map_values() {
+        let schema = Schema {
+            additional: Some(Schema::of(Type::Integer).into()),
+            ..Schema::object([
+                ("b".into(), Field::new(Schema::string())),
+                ("a".into(), Field::new(Schema::of(Type::Boolean))),
+            ])
+        };
+        assert_eq!(schema.child("a").map(|s| s.ty), Some(Type::Boolean));
+        assert_eq!(schema.child("zzz").map(|s| s.ty), Some(Type::Integer));
+        assert_eq!(schema.properties.iter().map(|(n, _)| n.as_ref()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+}
