@@ -1,0 +1,3 @@
+//! Kinds of the `apiextensions` group.
+
+pub(crate) mod custom_resource_definition;

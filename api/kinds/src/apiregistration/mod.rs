@@ -1,0 +1,3 @@
+//! Kinds of the `apiregistration` group.
+
+pub(crate) mod api_service;

@@ -1,0 +1,12 @@
+//! `horizontalpodautoscalers` of autoscaling.
+
+use crate::kind::{Column, Kind};
+
+/// The row of the table.
+pub(crate) fn kind() -> Kind {
+    Kind::namespaced_row("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        .short(&["hpa"])
+        .category("all")
+        .status()
+        .columns(vec![Column::name(), Column::text("Reference"), Column::text("Targets"), Column::text("MinPods"), Column::text("MaxPods"), Column::text("Replicas"), Column::text("Age")])
+}

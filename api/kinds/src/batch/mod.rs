@@ -1,0 +1,4 @@
+//! Kinds of the `batch` group.
+
+pub(crate) mod cron_job;
+pub(crate) mod job;

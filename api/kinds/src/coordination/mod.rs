@@ -1,0 +1,3 @@
+//! Kinds of the `coordination` group.
+
+pub(crate) mod lease;

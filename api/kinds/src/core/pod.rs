@@ -1,0 +1,31 @@
+//! `pods`.
+
+use meta::Gvk;
+
+use crate::kind::{Action, Column, Kind, Selectable, Verbs};
+
+/// The row of the table.
+pub(crate) fn kind() -> Kind {
+    Kind::namespaced_row("", "v1", "Pod", "pods")
+        .short(&["po"])
+        .category("all")
+        .connect("attach", "PodAttachOptions", Action::Attach, Verbs::CREATE.and(Verbs::GET))
+        .foreign("binding", Gvk::new("", "v1", "Binding"), vec![Gvk::new("", "v1", "Binding")], Action::Binding, Verbs::CREATE)
+        .own("ephemeralcontainers", Action::EphemeralContainers, Verbs::GET_PATCH_UPDATE)
+        .foreign(
+            "eviction",
+            Gvk::new("policy", "v1", "Eviction"),
+            vec![Gvk::new("policy", "v1", "Eviction"), Gvk::new("policy", "v1beta1", "Eviction")],
+            Action::Eviction,
+            Verbs::CREATE,
+        )
+        .connect("exec", "PodExecOptions", Action::Exec, Verbs::CREATE.and(Verbs::GET))
+        .own("log", Action::Log, Verbs::GET)
+        .connect("portforward", "PodPortForwardOptions", Action::PortForward, Verbs::CREATE.and(Verbs::GET))
+        .connect("proxy", "PodProxyOptions", Action::Proxy, Verbs::PROXY)
+        .own("resize", Action::Resize, Verbs::GET_PATCH_UPDATE)
+        .status()
+        .columns(vec![Column::name(), Column::text("Ready"), Column::text("Status"), Column::text("Restarts"), Column::text("Age"), Column::text("IP").wide(), Column::text("Node").wide(), Column::text("Nominated Node").wide(), Column::text("Readiness Gates").wide()])
+        .selectable(vec![Selectable::path("spec.nodeName"), Selectable::path("spec.restartPolicy"), Selectable::path("spec.schedulerName"), Selectable::path("spec.serviceAccountName"), Selectable::path("spec.hostNetwork").or("false"), Selectable::path("status.phase"), Selectable::path("status.podIP"), Selectable::path("status.podIPs"), Selectable::path("status.nominatedNodeName")])
+        .generations()
+}

@@ -1,0 +1,3 @@
+//! Kinds of the `discovery` group.
+
+pub(crate) mod endpoint_slice;

@@ -1,0 +1,3 @@
+//! Kinds of the `events` group.
+
+pub(crate) mod event;

@@ -1,0 +1,10 @@
+//! `servicecidrs` of networking.k8s.io.
+
+use crate::kind::{Column, Kind};
+
+/// The row of the table.
+pub(crate) fn kind() -> Kind {
+    Kind::cluster_row("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs")
+        .status()
+        .columns(vec![Column::name(), Column::text("CIDRs"), Column::text("Age")])
+}

@@ -1,0 +1,3 @@
+//! Kinds of the `node` group.
+
+pub(crate) mod runtime_class;

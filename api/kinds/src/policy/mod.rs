@@ -1,0 +1,3 @@
+//! Kinds of the `policy` group.
+
+pub(crate) mod pod_disruption_budget;

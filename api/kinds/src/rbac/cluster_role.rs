@@ -1,0 +1,11 @@
+//! `clusterroles` of rbac.authorization.k8s.io.
+
+use crate::kind::{Column, Kind, NameRule};
+
+/// The row of the table.
+pub(crate) fn kind() -> Kind {
+    Kind::cluster_row("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles")
+        .columns(vec![Column::name(), Column::date("Created At")])
+        .names(NameRule::PathSegment)
+        .created_by_update()
+}

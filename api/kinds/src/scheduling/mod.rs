@@ -1,0 +1,3 @@
+//! Kinds of the `scheduling` group.
+
+pub(crate) mod priority_class;

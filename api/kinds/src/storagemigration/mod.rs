@@ -1,0 +1,3 @@
+//! Kinds of the `storagemigration` group.
+
+pub(crate) mod storage_version_migration;
