@@ -16,12 +16,22 @@ pub fn storage_version_hash(stored: &Gvk) -> String {
 
 impl Kind {
     /// A kind whose objects live in a namespace.
-    pub(crate) fn namespaced_row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
+    pub(crate) fn namespaced_row(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+    ) -> Kind {
         Kind::row(Scope::Namespaced, group, version, kind, plural)
     }
 
     /// A kind whose objects belong to the cluster.
-    pub(crate) fn cluster_row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
+    pub(crate) fn cluster_row(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+    ) -> Kind {
         Kind::row(Scope::Cluster, group, version, kind, plural)
     }
 
@@ -126,7 +136,14 @@ impl Kind {
     }
 
     /// A subresource that speaks another kind.
-    pub(crate) fn foreign(mut self, name: &'static str, kind: Gvk, accepts: Vec<Gvk>, action: Action, verbs: Verbs) -> Kind {
+    pub(crate) fn foreign(
+        mut self,
+        name: &'static str,
+        kind: Gvk,
+        accepts: Vec<Gvk>,
+        action: Action,
+        verbs: Verbs,
+    ) -> Kind {
         self.subresources.push(Subresource { name: name.into(), kind, accepts, verbs, action });
         self
     }

@@ -165,7 +165,14 @@ impl Column {
         Column::typed(name, "date")
     }
     fn typed(name: &'static str, kind: &'static str) -> Column {
-        Column { name: name.into(), kind: kind.into(), format: "".into(), description: "".into(), priority: 0, path: None }
+        Column {
+            name: name.into(),
+            kind: kind.into(),
+            format: "".into(),
+            description: "".into(),
+            priority: 0,
+            path: None,
+        }
     }
     /// Shown with `-o wide` only.
     pub fn wide(self) -> Column {

@@ -1,1 +1,47 @@
-//! The table of built-in kinds: one file a kind (row, defaults, validation, columns).
+//! The built-in kinds: what upstream spreads over API types, defaults, registry strategies, validation and printers.
+//!
+//! Map: [`ALL`] is the table, one row a kind; a row is a [`Kind`] ([`kind`]) with [`Hooks`] ([`hooks`]) and lives in
+//! `<group>/<kind>.rs` beside its defaults, strategy, validation, columns and tests. [`types`] holds the fields of every
+//! type, [`definitions`] the schemas made of them, [`groups`] the order of groups and versions, [`bootstrap`] what a new
+//! cluster holds. [`metadata`] checks object metadata for every kind, custom ones included. Pure.
+
+pub mod bootstrap;
+mod build;
+pub mod definitions;
+pub mod groups;
+pub mod hooks;
+pub mod kind;
+pub mod metadata;
+pub mod print;
+mod table;
+pub mod types;
+pub mod value;
+
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod flowcontrol;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+mod scheduling;
+mod storage;
+mod storagemigration;
+
+pub use bootstrap::bootstrap;
+pub use build::storage_version_hash;
+pub use hooks::{Context, Hooks, User};
+pub use kind::{Action, Column, Kind, KindRef, NameRule, ScalePaths, Selectable, Storage, Subresource, Verbs};
+pub use table::{ALL, by_kind, by_resource};

@@ -84,13 +84,11 @@ const ROWS: [fn() -> Kind; 72] = [
     crate::storagemigration::storage_version_migration::kind,
 ];
 
-static BY_KIND: LazyLock<HashMap<(&'static str, &'static str, &'static str), usize>> = LazyLock::new(|| {
-    ALL.iter().enumerate().map(|(i, k)| ((&*k.group, &*k.version, &*k.kind), i)).collect()
-});
+static BY_KIND: LazyLock<HashMap<(&'static str, &'static str, &'static str), usize>> =
+    LazyLock::new(|| ALL.iter().enumerate().map(|(i, k)| ((&*k.group, &*k.version, &*k.kind), i)).collect());
 
-static BY_RESOURCE: LazyLock<HashMap<(&'static str, &'static str, &'static str), usize>> = LazyLock::new(|| {
-    ALL.iter().enumerate().map(|(i, k)| ((&*k.group, &*k.version, &*k.plural), i)).collect()
-});
+static BY_RESOURCE: LazyLock<HashMap<(&'static str, &'static str, &'static str), usize>> =
+    LazyLock::new(|| ALL.iter().enumerate().map(|(i, k)| ((&*k.group, &*k.version, &*k.plural), i)).collect());
 
 /// The built-in kind of that name.
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static KindRef> {

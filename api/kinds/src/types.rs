@@ -252,9 +252,10 @@ fn mark_defaults(messages: &mut [Message]) {
         let marked: Vec<bool> = messages.iter().map(|m| m.has_defaults).collect();
         let mut changed = false;
         for message in messages.iter_mut().filter(|m| !m.has_defaults) {
-            message.has_defaults = message.fields.iter().any(|f| {
-                f.default.is_some() || matches!(f.scalar, Scalar::Message(id) if marked[usize::from(id)])
-            });
+            message.has_defaults = message
+                .fields
+                .iter()
+                .any(|f| f.default.is_some() || matches!(f.scalar, Scalar::Message(id) if marked[usize::from(id)]));
             changed |= message.has_defaults;
         }
         if !changed {

@@ -1,5 +1,6 @@
 //! `mutatingadmissionpolicies` of admissionregistration.k8s.io.
 
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 
 /// The row of the table.
@@ -9,4 +10,5 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::int("Mutations"), Column::text("ParamKind"), Column::text("Age")])
         .conditional_update()
         .generations()
+        .hooks(Hooks { row: |object, now| super::policy_row(object, "spec.mutations", now), ..Hooks::NONE })
 }

@@ -1,5 +1,6 @@
 //! `validatingadmissionpolicies` of admissionregistration.k8s.io.
 
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 
 /// The row of the table.
@@ -10,4 +11,5 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::int("Validations"), Column::text("ParamKind"), Column::text("Age")])
         .conditional_update()
         .generations()
+        .hooks(Hooks { row: |object, now| super::policy_row(object, "spec.validations", now), ..Hooks::NONE })
 }

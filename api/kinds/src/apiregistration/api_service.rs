@@ -1,6 +1,12 @@
 //! `apiservices` of apiregistration.k8s.io.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, NameRule};
+use crate::print::{age, condition, name};
+use crate::value::{at, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -12,4 +18,18 @@ pub(crate) fn kind() -> Kind {
         .names(NameRule::Any)
         .conditional_update()
         .generations()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let service = match at(object, "spec.service") {
+        Some(service) => format!("{}/{}", text(service, "namespace"), text(service, "name")),
+        None => "Local".to_owned(),
+    };
+    let available = match condition(object, "Available") {
+        Some(c) if text(c, "status") == "True" || text(c, "reason").is_empty() => text(c, "status").to_owned(),
+        Some(c) => format!("{} ({})", text(c, "status"), text(c, "reason")),
+        None => "Unknown".to_owned(),
+    };
+    vec![name(object), service.into(), available.into(), age(object, now)]
 }

@@ -1,6 +1,11 @@
 //! `replicasets` of apps.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
+use crate::print::{age, containers, count, name, selector};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -9,7 +14,31 @@ pub(crate) fn kind() -> Kind {
         .category("all")
         .scale()
         .status()
-        .columns(vec![Column::name(), Column::int("Desired"), Column::int("Current"), Column::int("Ready"), Column::text("Age"), Column::text("Containers").wide(), Column::text("Images").wide(), Column::text("Selector").wide()])
+        .columns(vec![
+            Column::name(),
+            Column::int("Desired"),
+            Column::int("Current"),
+            Column::int("Ready"),
+            Column::text("Age"),
+            Column::text("Containers").wide(),
+            Column::text("Images").wide(),
+            Column::text("Selector").wide(),
+        ])
         .selectable(vec![Selectable::path("status.replicas").or("0")])
         .generations()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let [names, images] = containers(object, "spec.template.spec");
+    vec![
+        name(object),
+        count(object, "spec.replicas"),
+        count(object, "status.replicas"),
+        count(object, "status.readyReplicas"),
+        age(object, now),
+        names,
+        images,
+        selector(object, "spec.selector"),
+    ]
 }

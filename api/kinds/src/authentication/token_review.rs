@@ -4,6 +4,5 @@ use crate::kind::{Kind, Verbs};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
-    Kind::cluster_row("authentication.k8s.io", "v1", "TokenReview", "tokenreviews")
-        .virtual_with(Verbs::CREATE)
+    Kind::cluster_row("authentication.k8s.io", "v1", "TokenReview", "tokenreviews").virtual_with(Verbs::CREATE)
 }

@@ -11,5 +11,13 @@ pub(crate) fn kind() -> Kind {
         .category("all")
         .stored_as(Gvk::new("autoscaling", "v2", "HorizontalPodAutoscaler"))
         .status()
-        .columns(vec![Column::name(), Column::text("Reference"), Column::text("Targets"), Column::text("MinPods"), Column::text("MaxPods"), Column::text("Replicas"), Column::text("Age")])
+        .columns(vec![
+            Column::name(),
+            Column::text("Reference"),
+            Column::text("Targets"),
+            Column::text("MinPods"),
+            Column::text("MaxPods"),
+            Column::text("Replicas"),
+            Column::text("Age"),
+        ])
 }

@@ -1,6 +1,12 @@
 //! `componentstatuses`.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Verbs};
+use crate::print::name;
+use crate::value::{items, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -8,4 +14,17 @@ pub(crate) fn kind() -> Kind {
         .short(&["cs"])
         .virtual_with(Verbs::GET.and(Verbs::LIST))
         .columns(vec![Column::name(), Column::text("Status"), Column::text("Message"), Column::text("Error")])
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
+    let healthy = items(object, "conditions").iter().find(|c| text(c, "type") == "Healthy");
+    let (status, message, error) = match healthy {
+        None => ("Unknown", "", ""),
+        Some(c) => {
+            let status = if text(c, "status") == "True" { "Healthy" } else { "Unhealthy" };
+            (status, text(c, "message"), text(c, "error"))
+        }
+    };
+    vec![name(object), status.into(), message.into(), error.into()]
 }

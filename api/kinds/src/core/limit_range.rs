@@ -1,5 +1,6 @@
 //! `limitranges`.
 
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 
 /// The row of the table.
@@ -8,4 +9,5 @@ pub(crate) fn kind() -> Kind {
         .short(&["limits"])
         .columns(vec![Column::name(), Column::date("Created At")])
         .created_by_update()
+        .hooks(Hooks { row: crate::print::name_and_creation, ..Hooks::NONE })
 }

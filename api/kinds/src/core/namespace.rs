@@ -1,6 +1,12 @@
 //! `namespaces`.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Action, Column, Kind, NameRule, Selectable, Verbs};
+use crate::print::{age, name};
+use crate::value::text;
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -12,4 +18,9 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::text("Status"), Column::text("Age")])
         .selectable(vec![Selectable::path("status.phase")])
         .names(NameRule::Label)
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![name(object), text(object, "status.phase").into(), age(object, now)]
 }

@@ -1,11 +1,48 @@
 //! `persistentvolumes`.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
+use crate::print::{access_modes, age, name, storage_class, text_or};
+use crate::value::{at, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
     Kind::cluster_row("", "v1", "PersistentVolume", "persistentvolumes")
         .short(&["pv"])
         .status()
-        .columns(vec![Column::name(), Column::text("Capacity"), Column::text("Access Modes"), Column::text("Reclaim Policy"), Column::text("Status"), Column::text("Claim"), Column::text("StorageClass"), Column::text("VolumeAttributesClass"), Column::text("Reason"), Column::text("Age"), Column::text("VolumeMode").wide()])
+        .columns(vec![
+            Column::name(),
+            Column::text("Capacity"),
+            Column::text("Access Modes"),
+            Column::text("Reclaim Policy"),
+            Column::text("Status"),
+            Column::text("Claim"),
+            Column::text("StorageClass"),
+            Column::text("VolumeAttributesClass"),
+            Column::text("Reason"),
+            Column::text("Age"),
+            Column::text("VolumeMode").wide(),
+        ])
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let claim = at(object, "spec.claimRef").map(|c| format!("{}/{}", text(c, "namespace"), text(c, "name")));
+    let deleting = at(object, "metadata.deletionTimestamp").is_some();
+    vec![
+        name(object),
+        text_or(object, "spec.capacity.storage", "0"),
+        access_modes(object, "spec.accessModes").into(),
+        text(object, "spec.persistentVolumeReclaimPolicy").into(),
+        if deleting { "Terminating" } else { text(object, "status.phase") }.into(),
+        claim.unwrap_or_default().into(),
+        storage_class(object).into(),
+        text_or(object, "spec.volumeAttributesClassName", "<unset>"),
+        text(object, "status.reason").into(),
+        age(object, now),
+        text_or(object, "spec.volumeMode", "<unset>"),
+    ]
 }

@@ -2,6 +2,7 @@
 
 use meta::Gvk;
 
+use crate::hooks::Hooks;
 use crate::kind::{Action, Column, Kind, Selectable, Verbs};
 
 /// The row of the table.
@@ -10,7 +11,13 @@ pub(crate) fn kind() -> Kind {
         .short(&["po"])
         .category("all")
         .connect("attach", "PodAttachOptions", Action::Attach, Verbs::CREATE.and(Verbs::GET))
-        .foreign("binding", Gvk::new("", "v1", "Binding"), vec![Gvk::new("", "v1", "Binding")], Action::Binding, Verbs::CREATE)
+        .foreign(
+            "binding",
+            Gvk::new("", "v1", "Binding"),
+            vec![Gvk::new("", "v1", "Binding")],
+            Action::Binding,
+            Verbs::CREATE,
+        )
         .own("ephemeralcontainers", Action::EphemeralContainers, Verbs::GET_PATCH_UPDATE)
         .foreign(
             "eviction",
@@ -25,7 +32,28 @@ pub(crate) fn kind() -> Kind {
         .connect("proxy", "PodProxyOptions", Action::Proxy, Verbs::PROXY)
         .own("resize", Action::Resize, Verbs::GET_PATCH_UPDATE)
         .status()
-        .columns(vec![Column::name(), Column::text("Ready"), Column::text("Status"), Column::text("Restarts"), Column::text("Age"), Column::text("IP").wide(), Column::text("Node").wide(), Column::text("Nominated Node").wide(), Column::text("Readiness Gates").wide()])
-        .selectable(vec![Selectable::path("spec.nodeName"), Selectable::path("spec.restartPolicy"), Selectable::path("spec.schedulerName"), Selectable::path("spec.serviceAccountName"), Selectable::path("spec.hostNetwork").or("false"), Selectable::path("status.phase"), Selectable::path("status.podIP"), Selectable::path("status.podIPs"), Selectable::path("status.nominatedNodeName")])
+        .columns(vec![
+            Column::name(),
+            Column::text("Ready"),
+            Column::text("Status"),
+            Column::text("Restarts"),
+            Column::text("Age"),
+            Column::text("IP").wide(),
+            Column::text("Node").wide(),
+            Column::text("Nominated Node").wide(),
+            Column::text("Readiness Gates").wide(),
+        ])
+        .selectable(vec![
+            Selectable::path("spec.nodeName"),
+            Selectable::path("spec.restartPolicy"),
+            Selectable::path("spec.schedulerName"),
+            Selectable::path("spec.serviceAccountName"),
+            Selectable::path("spec.hostNetwork").or("false"),
+            Selectable::path("status.phase"),
+            Selectable::path("status.podIP"),
+            Selectable::path("status.podIPs"),
+            Selectable::path("status.nominatedNodeName"),
+        ])
         .generations()
+        .hooks(Hooks { row: super::pod_print::row, ..Hooks::NONE })
 }

@@ -1,10 +1,21 @@
 //! `podtemplates`.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
+use crate::print::{containers, labels, name};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
     Kind::namespaced_row("", "v1", "PodTemplate", "podtemplates")
         .columns(vec![Column::name(), Column::text("Containers"), Column::text("Images"), Column::text("Pod Labels")])
         .generations()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
+    let [names, images] = containers(object, "template.spec");
+    vec![name(object), names, images, labels(object, "template.metadata.labels")]
 }

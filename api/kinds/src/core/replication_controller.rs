@@ -1,6 +1,11 @@
 //! `replicationcontrollers`.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
+use crate::print::{age, containers, count, labels, name};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -10,7 +15,31 @@ pub(crate) fn kind() -> Kind {
         .stored_at("/registry/controllers")
         .scale()
         .status()
-        .columns(vec![Column::name(), Column::int("Desired"), Column::int("Current"), Column::int("Ready"), Column::text("Age"), Column::text("Containers").wide(), Column::text("Images").wide(), Column::text("Selector").wide()])
+        .columns(vec![
+            Column::name(),
+            Column::int("Desired"),
+            Column::int("Current"),
+            Column::int("Ready"),
+            Column::text("Age"),
+            Column::text("Containers").wide(),
+            Column::text("Images").wide(),
+            Column::text("Selector").wide(),
+        ])
         .selectable(vec![Selectable::path("status.replicas").or("0")])
         .generations()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let [names, images] = containers(object, "spec.template.spec");
+    vec![
+        name(object),
+        count(object, "spec.replicas"),
+        count(object, "status.replicas"),
+        count(object, "status.readyReplicas"),
+        age(object, now),
+        names,
+        images,
+        labels(object, "spec.selector"),
+    ]
 }

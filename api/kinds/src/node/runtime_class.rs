@@ -1,6 +1,12 @@
 //! `runtimeclasses` of node.k8s.io.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
+use crate::print::{age, name};
+use crate::value::text;
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -8,4 +14,9 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::text("Handler"), Column::text("Age")])
         .conditional_update()
         .created_by_update()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![name(object), text(object, "handler").into(), age(object, now)]
 }

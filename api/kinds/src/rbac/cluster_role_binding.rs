@@ -1,11 +1,20 @@
 //! `clusterrolebindings` of rbac.authorization.k8s.io.
 
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, NameRule};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
     Kind::cluster_row("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings")
-        .columns(vec![Column::name(), Column::text("Role"), Column::text("Age"), Column::text("Users").wide(), Column::text("Groups").wide(), Column::text("ServiceAccounts").wide()])
+        .columns(vec![
+            Column::name(),
+            Column::text("Role"),
+            Column::text("Age"),
+            Column::text("Users").wide(),
+            Column::text("Groups").wide(),
+            Column::text("ServiceAccounts").wide(),
+        ])
         .names(NameRule::PathSegment)
         .created_by_update()
+        .hooks(Hooks { row: super::binding_row, ..Hooks::NONE })
 }

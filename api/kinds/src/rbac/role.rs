@@ -1,5 +1,6 @@
 //! `roles` of rbac.authorization.k8s.io.
 
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, NameRule};
 
 /// The row of the table.
@@ -8,4 +9,5 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::date("Created At")])
         .names(NameRule::PathSegment)
         .created_by_update()
+        .hooks(Hooks { row: crate::print::name_and_creation, ..Hooks::NONE })
 }

@@ -1,6 +1,12 @@
 //! `resourceclaims` of resource.k8s.io.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
+use crate::print::{age, name};
+use crate::value::{at, items};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -8,4 +14,15 @@ pub(crate) fn kind() -> Kind {
         .status()
         .columns(vec![Column::name(), Column::text("State"), Column::text("Age")])
         .generations()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let deleting = at(object, "metadata.deletionTimestamp").is_some();
+    let allocated = at(object, "status.allocation").is_some();
+    let reserved = allocated && !items(object, "status.reservedFor").is_empty();
+    let states =
+        [("deleted", deleting), ("pending", !allocated && !deleting), ("allocated", allocated), ("reserved", reserved)];
+    let state = states.iter().filter(|(_, is)| *is).map(|(state, _)| *state).collect::<Vec<_>>().join(",");
+    vec![name(object), state.into(), age(object, now)]
 }

@@ -1,11 +1,33 @@
 //! `resourceslices` of resource.k8s.io.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
+use crate::print::{age, name};
+use crate::value::text;
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
     Kind::cluster_row("resource.k8s.io", "v1", "ResourceSlice", "resourceslices")
-        .columns(vec![Column::name(), Column::text("Node"), Column::text("Driver"), Column::text("Pool"), Column::text("Age")])
-        .selectable(vec![Selectable::path("spec.nodeName"), Selectable::path("spec.driver"), Selectable::at("spec.pool.name", &["spec.pool.name"])])
+        .columns(vec![
+            Column::name(),
+            Column::text("Node"),
+            Column::text("Driver"),
+            Column::text("Pool"),
+            Column::text("Age"),
+        ])
+        .selectable(vec![
+            Selectable::path("spec.nodeName"),
+            Selectable::path("spec.driver"),
+            Selectable::at("spec.pool.name", &["spec.pool.name"]),
+        ])
         .generations()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let path = |p| Value::from(text(object, p));
+    vec![name(object), path("spec.nodeName"), path("spec.driver"), path("spec.pool.name"), age(object, now)]
 }

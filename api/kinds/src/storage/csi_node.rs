@@ -1,6 +1,12 @@
 //! `csinodes` of storage.k8s.io.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
+use crate::print::{age, name};
+use crate::value::items;
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -8,4 +14,9 @@ pub(crate) fn kind() -> Kind {
         .status()
         .columns(vec![Column::name(), Column::int("Drivers"), Column::text("Age")])
         .conditional_update()
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+    vec![name(object), items(object, "spec.drivers").len().into(), age(object, now)]
 }
