@@ -32,7 +32,7 @@ pub(crate) fn kind() -> Kind {
 
 fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
     let states = items(object, "status.conditions").iter().map(|c| text(c, "type"));
-    let state = states.filter(|t| ["Issued", "Denied", "Failed"].contains(t)).last().unwrap_or("Pending");
+    let state = states.filter(|t| ["Issued", "Denied", "Failed"].contains(t)).next_back().unwrap_or("Pending");
     vec![
         name(object),
         text(object, "spec.podName").into(),

@@ -23,6 +23,6 @@ fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
     let resource = qualified(text(object, "spec.resource.resource"), text(object, "spec.resource.group"));
     let held =
         items(object, "status.conditions").iter().filter(|c| text(c, "status") == "True").map(|c| text(c, "type"));
-    let state = held.filter(|t| ["Running", "Failed", "Succeeded"].contains(t)).last().unwrap_or("Unknown");
+    let state = held.filter(|t| ["Running", "Failed", "Succeeded"].contains(t)).next_back().unwrap_or("Unknown");
     vec![name(object), resource.into(), state.into()]
 }
