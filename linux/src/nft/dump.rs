@@ -155,7 +155,8 @@ impl Nft {
         })
     }
 
-    /// The elements of a set or map, sorted by key.
+    /// The elements of a set or map, sorted by key. Just after a change of thousands, while the kernel resizes
+    /// the hash table, some may be missing.
     pub fn elements(&mut self, family: Family, table: &str, set: &str) -> Result<Vec<ElementInfo>, Error> {
         let fill = |w: &mut Writer| {
             w.raw(&[family as u8, 0, 0, 0]);

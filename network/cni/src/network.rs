@@ -1,0 +1,310 @@
+//! The built-in pod network of a node: a bridge, host-local addresses, masquerading, host ports. Does I/O.
+//!
+//! The runtime calls [`Network::add`] and [`Network::del`] on a thread that may block. All state is in the
+//! kernel (links, rules, named by the configuration) and in small files; nothing is lost by a crash, and
+//! [`Network::gc`] and [`teardown`] find whatever is there.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use linux::netlink::{Prefix, Rtnl};
+
+use crate::Error;
+use crate::alloc::{Allocator, Owner};
+use crate::bridge::{self, Attach, Bridge};
+use crate::rules::{self, Table};
+use crate::types::{AddResult, Interface, IpConfig, PortMapping, RouteConfig, VERSION};
+
+/// What the network of a node is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The bridge's name, at most 15 bytes; one a cluster on a host.
+    pub bridge: String,
+    /// The name of our nftables table in the ip family; one a cluster on a host.
+    pub table: String,
+    /// The node's share of the pod network, such as 10.42.0.0/24.
+    pub subnet: Prefix,
+    /// The bridge's address; none: the first of the subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// Where pods' own addresses are kept, besides the subnet: the whole pod network of the cluster.
+    pub cluster_ranges: Vec<Prefix>,
+    /// What pods send outside takes the host's address.
+    pub masquerade: bool,
+    /// Bytes; none: that of the link of the default route.
+    pub mtu: Option<u32>,
+    /// Where records of addresses and old settings are kept.
+    pub state_dir: PathBuf,
+}
+
+/// A pod's interface to make or remove.
+#[derive(Clone, Copy, Debug)]
+pub struct Pod<'a> {
+    pub container_id: &'a str,
+    pub netns: &'a Path,
+    /// The name of the interface inside: eth0.
+    pub ifname: &'a str,
+    /// Namespace and name of the pod, for messages.
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub ports: &'a [PortMapping],
+}
+
+/// The network, ready for pods. Cheap calls, safe from several threads.
+#[derive(Debug)]
+pub struct Network {
+    config: Config,
+    bridge: Bridge,
+    table: Table,
+    gateway: Ipv4Addr,
+    index: u32,
+    alloc: Mutex<Allocator>,
+}
+
+impl Network {
+    /// Makes what is missing of bridge, rules and settings; what a former run left is taken over.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        check(&config)?;
+        let gateway = gateway(&config)?;
+        let mtu = match config.mtu {
+            Some(mtu) => mtu,
+            None => bridge::uplink_mtu()?,
+        };
+        fs::create_dir_all(&config.state_dir).map_err(Error::io(format!("making {}", config.state_dir.display())))?;
+        let bridge = Bridge {
+            name: config.bridge.clone(),
+            gateway: Some(Prefix::new(gateway, config.subnet.len)),
+            mtu,
+            hairpin: false,
+            promiscuous: false,
+        };
+        let alloc = Allocator::open(addresses(&config.state_dir), config.subnet, gateway, None)?;
+        let index = bridge.ensure()?;
+        let table = Table { name: config.table.clone(), bridge: config.bridge.clone() };
+        table.ensure(config.masquerade.then_some((config.subnet, &config.cluster_ranges[..])))?;
+        bridge::setting(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
+        forwarding(&config)?;
+        Ok(Network { config, bridge, table, gateway, index, alloc: Mutex::new(alloc) })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The bridge's address, which pods send to.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// The bytes of a packet that pods may send.
+    pub fn mtu(&self) -> u32 {
+        self.bridge.mtu
+    }
+
+    /// Gives a pod its interface. When it fails nothing is left of it. Doing it again for the same container
+    /// gives the same address.
+    pub fn add(&self, pod: &Pod<'_>) -> Result<AddResult, Error> {
+        let owner = owner(pod);
+        let netns = bridge::open_netns(pod.netns)?;
+        let addr = self.alloc().allocate(&owner)?;
+        let address = Prefix::new(addr, self.config.subnet.len);
+        let host_name = bridge::host_name(pod.container_id, pod.ifname);
+        let everywhere = [Prefix::new(Ipv4Addr::UNSPECIFIED, 0)];
+        let attach = Attach { host_name: &host_name, ifname: pod.ifname, address, netns: &netns, routes: &everywhere };
+        let made = self.bridge.attach(self.index, &attach).and_then(|links| {
+            self.table.open_ports(&owner_name(&owner), addr, pod.ports)?;
+            Ok(links)
+        });
+        let (host, inside) = match made {
+            Ok(links) => links,
+            Err(e) => {
+                let _ = self.remove(&owner);
+                return Err(e);
+            }
+        };
+        Ok(AddResult {
+            cni_version: VERSION.to_owned(),
+            interfaces: vec![
+                interface(&self.bridge.name, &bridge::mac_of(self.gateway).to_string(), self.bridge.mtu, ""),
+                interface(&host.name, &mac_text(&host), self.bridge.mtu, ""),
+                interface(pod.ifname, &mac_text(&inside), self.bridge.mtu, &pod.netns.to_string_lossy()),
+            ],
+            ips: vec![IpConfig {
+                interface: Some(2),
+                address: address.to_string(),
+                gateway: Some(self.gateway.into()),
+                version: None,
+            }],
+            routes: vec![RouteConfig { dst: "0.0.0.0/0".to_owned(), gw: Some(self.gateway.into()) }],
+            dns: Default::default(),
+        })
+    }
+
+    /// Takes a pod's interface away; content when there is none. The namespace may be gone.
+    pub fn del(&self, container_id: &str, ifname: &str) -> Result<(), Error> {
+        self.remove(&Owner { container_id: container_id.to_owned(), ifname: ifname.to_owned() })
+    }
+
+    fn remove(&self, owner: &Owner) -> Result<(), Error> {
+        let name = owner_name(owner);
+        self.table.close_ports(|other| other == name)?;
+        // The links go before the address is free: no two pods ever have it at once.
+        let addrs: Vec<_> = self.alloc().of(owner).into_iter().collect();
+        self.bridge.detach(&bridge::host_name(&owner.container_id, &owner.ifname), &addrs)?;
+        self.alloc().release(owner)?;
+        Ok(())
+    }
+
+    /// Whether a pod's interface is as it was made.
+    pub fn check(&self, pod: &Pod<'_>) -> Result<(), Error> {
+        let problem =
+            |problem: &str| Error::Check { container: pod.container_id.to_owned(), problem: problem.to_owned() };
+        let addr = self.alloc().of(&owner(pod)).ok_or_else(|| problem("it has no address"))?;
+        let port = Rtnl::open()?.link(&bridge::host_name(pod.container_id, pod.ifname))?;
+        if port.is_none_or(|p| p.master != Some(self.index)) {
+            return Err(problem("its link is not in the bridge"));
+        }
+        let mut inside = Rtnl::open_in(&bridge::open_netns(pod.netns)?)?;
+        let link = inside.link(pod.ifname)?.ok_or_else(|| problem("its interface is gone"))?;
+        if !inside.addresses(Some(link.index))?.iter().any(|a| a.prefix.addr == IpAddr::V4(addr)) {
+            return Err(problem("its address is not on the interface"));
+        }
+        if inside.default_route()?.is_none_or(|r| r.gateway != Some(self.gateway.into())) {
+            return Err(problem("its default route does not lead to the bridge"));
+        }
+        Ok(())
+    }
+
+    /// The address of a container's interface, when it has one.
+    pub fn address_of(&self, container_id: &str, ifname: &str) -> Option<Ipv4Addr> {
+        self.alloc().of(&Owner { container_id: container_id.to_owned(), ifname: ifname.to_owned() })
+    }
+
+    /// Frees addresses, links and host ports of all containers but these (container id, interface). Returns the
+    /// addresses that were freed.
+    pub fn gc(&self, valid: &[(&str, &str)]) -> Result<Vec<Ipv4Addr>, Error> {
+        let owners: Vec<_> = valid
+            .iter()
+            .map(|(id, ifname)| Owner { container_id: (*id).to_owned(), ifname: (*ifname).to_owned() })
+            .collect();
+        let links: HashSet<_> = valid.iter().map(|(id, ifname)| bridge::host_name(id, ifname)).collect();
+        let names: HashSet<_> = owners.iter().map(owner_name).collect();
+        self.table.close_ports(|owner| !names.contains(owner))?;
+        let mut rtnl = Rtnl::open()?;
+        for link in rtnl.links()? {
+            if link.master == Some(self.index) && !links.contains(&link.name) {
+                rtnl.delete_link(&link.name)?;
+            }
+        }
+        let freed = self.alloc().gc(&owners)?;
+        for addr in &freed {
+            rtnl.delete_neighbour(self.index, (*addr).into())?;
+        }
+        Ok(freed)
+    }
+
+    /// Whether another pod could be given an interface.
+    pub fn status(&self) -> Result<(), Error> {
+        let alloc = self.alloc();
+        if alloc.has_room() {
+            return Ok(());
+        }
+        Err(Error::NoAddress { subnet: self.config.subnet.to_string(), used: alloc.taken().count() })
+    }
+
+    fn alloc(&self) -> MutexGuard<'_, Allocator> {
+        // Records are files; the memory beside them is right after each step, also when a caller panicked.
+        self.alloc.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the host forward packets and keeps the old value for [`teardown`]. Returns the value before.
+pub fn forwarding(config: &Config) -> Result<String, Error> {
+    const FORWARD: &str = "net.ipv4.ip_forward";
+    let old = linux::sysctl::get(FORWARD).map_err(Error::io(format!("reading {FORWARD}")))?;
+    if old != "1" {
+        // Kept first: a crash between the two must not lose what was before.
+        let path = old_forwarding(&config.state_dir);
+        if !path.exists() {
+            fs::write(&path, &old).map_err(Error::io(format!("writing {}", path.display())))?;
+        }
+        bridge::setting(FORWARD, "1")?;
+    }
+    Ok(old)
+}
+
+/// Removes all that the network made: links, rules, records, settings. Content when nothing is there.
+pub fn teardown(config: &Config) -> Result<(), Error> {
+    let table = Table { name: config.table.clone(), bridge: config.bridge.clone() };
+    table.remove()?;
+    let mut rtnl = Rtnl::open()?;
+    if let Some(bridge) = rtnl.link(&config.bridge)?
+        && bridge.kind.as_deref() == Some("bridge")
+    {
+        for port in rtnl.links()?.iter().filter(|l| l.master == Some(bridge.index)) {
+            rtnl.delete_link(&port.name)?;
+        }
+        rtnl.delete_link(&config.bridge)?;
+    }
+    let path = old_forwarding(&config.state_dir);
+    if let Ok(old) = fs::read_to_string(&path)
+        && !rules::others_exist(&config.table)?
+    {
+        bridge::setting("net.ipv4.ip_forward", old.trim())?;
+    }
+    match fs::remove_dir_all(&config.state_dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", config.state_dir.display()))(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    if config.bridge.is_empty() || config.bridge.len() > 15 || config.bridge.contains(['/', ' ']) {
+        return Err(Error::config("bridge", format!("{:?} is not a link name of 1 to 15 bytes", config.bridge)));
+    }
+    if config.table.is_empty() {
+        return Err(Error::config("table", "the nftables table needs a name"));
+    }
+    Ok(())
+}
+
+fn gateway(config: &Config) -> Result<Ipv4Addr, Error> {
+    let first = match config.subnet.nth(1) {
+        Some(IpAddr::V4(first)) => first,
+        _ => return Err(Error::config("subnet", format!("{} is not an IPv4 range of pods", config.subnet))),
+    };
+    let gateway = config.gateway.unwrap_or(first);
+    if !config.subnet.contains(gateway.into()) {
+        return Err(Error::config("gateway", format!("{gateway} is not in {}", config.subnet)));
+    }
+    Ok(gateway)
+}
+
+fn owner(pod: &Pod<'_>) -> Owner {
+    Owner { container_id: pod.container_id.to_owned(), ifname: pod.ifname.to_owned() }
+}
+
+/// How rules name a container.
+fn owner_name(owner: &Owner) -> String {
+    format!("{}/{}", owner.container_id, owner.ifname)
+}
+
+fn addresses(state_dir: &Path) -> PathBuf {
+    state_dir.join("addresses")
+}
+
+fn old_forwarding(state_dir: &Path) -> PathBuf {
+    state_dir.join("ip_forward.before")
+}
+
+fn interface(name: &str, mac: &str, mtu: u32, sandbox: &str) -> Interface {
+    Interface { name: name.to_owned(), mac: mac.to_owned(), mtu, sandbox: sandbox.to_owned() }
+}
+
+fn mac_text(link: &linux::netlink::Link) -> String {
+    link.mac.map(|m| m.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,173 @@
+//! The built-in network: pods reach each other, the host, the outside; host ports; nothing leaks.
+
+use std::os::fd::AsFd;
+
+use cni::{Network, PortMapping, Protocol};
+use linux::netlink::{Mac, NewVeth, Prefix, Route, Rtnl};
+use linux::netns::NetNs;
+use linux::nft::Nft;
+
+use crate::world::{World, ask_tcp, ask_udp, path_of, pod, port, serve_tcp, serve_udp};
+
+#[test]
+fn pods_reach_each_other_and_the_host_with_their_own_addresses() {
+    let world = World::new();
+    let (a, b) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    world.on_host(|| {
+        let network = Network::new(world.config.clone()).unwrap();
+        let result = network.add(&pod("a", &path_of(&a), &[])).unwrap();
+        assert_eq!(result.ips[0].address, "10.42.0.2/24");
+        assert_eq!(result.ips[0].gateway, Some("10.42.0.1".parse().unwrap()));
+        let again = network.add(&pod("a", &path_of(&a), &[]));
+        assert_eq!(again.unwrap().ip(), result.ip(), "adding again gives the same address");
+        assert_eq!(network.add(&pod("b", &path_of(&b), &[])).unwrap().ips[0].address, "10.42.0.3/24");
+        network.check(&pod("a", &path_of(&a), &[])).unwrap();
+        network.status().unwrap();
+    });
+    serve_tcp(&a, 80);
+    serve_udp(&a, 53);
+    serve_tcp(&world.host, 6443);
+    assert_eq!(ask_tcp(&b, "10.42.0.2:80").unwrap(), "10.42.0.3");
+    assert_eq!(ask_udp(&b, "10.42.0.2:53").unwrap(), "10.42.0.3");
+    assert_eq!(ask_tcp(&world.host, "10.42.0.2:80").unwrap(), "10.42.0.1");
+    assert_eq!(ask_tcp(&b, "10.42.0.1:6443").unwrap(), "10.42.0.3");
+    assert_eq!(ask_tcp(&a, "127.0.0.1:80").unwrap(), "127.0.0.1");
+}
+
+#[test]
+fn what_pods_send_outside_takes_the_hosts_address() {
+    let world = World::new();
+    let (a, outside) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    uplink(&world.host, &outside);
+    world.on_host(|| {
+        let network = Network::new(world.config.clone()).unwrap();
+        assert_eq!(network.mtu(), 1380, "the MTU is the uplink's");
+        network.add(&pod("a", &path_of(&a), &[])).unwrap();
+    });
+    serve_tcp(&outside, 80);
+    assert_eq!(ask_tcp(&a, "192.168.7.2:80").unwrap(), "192.168.7.1");
+}
+
+#[test]
+fn host_ports_lead_to_pods_from_outside_the_host_loopback_and_the_pod_itself() {
+    let world = World::new();
+    let (a, b, outside) = (NetNs::create().unwrap(), NetNs::create().unwrap(), NetNs::create().unwrap());
+    uplink(&world.host, &outside);
+    let only_here = PortMapping { host_ip: Some("192.168.7.1".parse().unwrap()), ..port(8080, 81, Protocol::Tcp) };
+    let a_ports = [port(8080, 80, Protocol::Tcp), port(8080, 53, Protocol::Udp)];
+    world.on_host(|| {
+        up(&mut Rtnl::open().unwrap(), "lo");
+        let network = Network::new(world.config.clone()).unwrap();
+        network.add(&pod("a", &path_of(&a), &a_ports)).unwrap();
+        let e = network.add(&pod("b", &path_of(&b), &a_ports[..1])).unwrap_err();
+        assert_eq!(e.to_string(), "host port 8080 is in use by a/eth0");
+        assert_eq!(network.address_of("b", "eth0"), None, "a failed add leaves nothing");
+        network.add(&pod("b", &path_of(&b), &[only_here])).unwrap();
+    });
+    serve_tcp(&a, 80);
+    serve_udp(&a, 53);
+    serve_tcp(&b, 81);
+    assert_eq!(ask_udp(&outside, "192.168.7.1:8080").unwrap(), "192.168.7.2");
+    assert_eq!(ask_tcp(&world.host, "127.0.0.1:8080").unwrap(), "10.42.0.1");
+    assert_eq!(ask_tcp(&world.host, "10.42.0.1:8080").unwrap(), "10.42.0.1");
+    assert_eq!(ask_tcp(&a, "10.42.0.1:8080").unwrap(), "10.42.0.1", "a pod reaches itself by its host port");
+    assert_eq!(ask_tcp(&b, "10.42.0.1:8080").unwrap(), "10.42.0.4");
+    // The mapping with a host address goes first there.
+    assert_eq!(ask_tcp(&outside, "192.168.7.1:8080").unwrap(), "192.168.7.2");
+    serve_tcp(&world.host, 9000);
+    world.on_host(|| {
+        let network = Network::new(world.config.clone()).unwrap();
+        network.del("b", "eth0").unwrap();
+        network.del("b", "eth0").unwrap();
+    });
+    assert_eq!(ask_tcp(&outside, "192.168.7.1:8080").unwrap(), "192.168.7.2");
+    world.on_host(|| Network::new(world.config.clone()).unwrap().del("a", "eth0").unwrap());
+    assert!(ask_tcp(&outside, "192.168.7.1:8080").is_err());
+}
+
+#[test]
+fn after_a_crash_everything_is_found_again_and_what_nobody_claims_is_collected() {
+    let world = World::new();
+    let (a, b) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    world.on_host(|| {
+        let network = Network::new(world.config.clone()).unwrap();
+        network.add(&pod("a", &path_of(&a), &[port(80, 80, Protocol::Tcp)])).unwrap();
+        network.add(&pod("b", &path_of(&b), &[port(81, 80, Protocol::Tcp)])).unwrap();
+    });
+    drop(b);
+    world.on_host(|| {
+        let network = Network::new(world.config.clone()).unwrap();
+        network.check(&pod("a", &path_of(&a), &[])).unwrap();
+        assert_eq!(network.gc(&[("a", "eth0")]).unwrap(), ["10.42.0.3".parse::<std::net::Ipv4Addr>().unwrap()]);
+        network.check(&pod("a", &path_of(&a), &[])).unwrap();
+        let ports = Nft::open().unwrap().elements(linux::nft::Family::Ip, "fk-test-cni", "host-ports").unwrap();
+        assert_eq!(ports.len(), 1);
+    });
+    serve_tcp(&a, 80);
+    assert_eq!(ask_tcp(&world.host, "10.42.0.1:80").unwrap(), "10.42.0.1");
+}
+
+#[test]
+fn teardown_leaves_the_host_as_it_was() {
+    let world = World::new();
+    let a = NetNs::create().unwrap();
+    world.on_host(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        let before =
+            (rtnl.links().unwrap(), rtnl.routes().unwrap(), linux::sysctl::get("net.ipv4.ip_forward").unwrap());
+        cni::teardown(&world.config).unwrap();
+        let network = Network::new(world.config.clone()).unwrap();
+        network.add(&pod("a", &path_of(&a), &[port(80, 80, Protocol::Tcp)])).unwrap();
+        assert_eq!(linux::sysctl::get("net.ipv4.ip_forward").unwrap(), "1");
+        cni::teardown(&world.config).unwrap();
+        let after = (rtnl.links().unwrap(), rtnl.routes().unwrap(), linux::sysctl::get("net.ipv4.ip_forward").unwrap());
+        assert_eq!(before, after);
+        assert_eq!(Nft::open().unwrap().tables().unwrap(), []);
+        assert!(!world.config.state_dir.exists());
+        cni::teardown(&world.config).unwrap();
+    });
+    assert_eq!(Rtnl::open_in(&a).unwrap().link("eth0").unwrap(), None);
+}
+
+#[test]
+fn what_is_not_ours_is_refused_in_a_sentence() {
+    let world = World::new();
+    let outside = NetNs::create().unwrap();
+    uplink(&world.host, &outside);
+    world.on_host(|| {
+        let e = Network::new(cni::Config { bridge: "uplink".into(), ..world.config.clone() }).unwrap_err();
+        let text = "uplink is there already and is not ours: it is not a bridge; give the network another bridge name";
+        assert_eq!(e.to_string(), text);
+        let tiny = cni::Config { subnet: "10.0.0.0/31".parse().unwrap(), ..world.config.clone() };
+        let e = Network::new(tiny).unwrap_err();
+        assert_eq!(e.to_string(), "network configuration: subnet: 10.0.0.0/31 has no room for a gateway and a pod");
+    });
+}
+
+/// Joins the host to an outside by 192.168.7.0/24.
+fn uplink(host: &NetNs, outside: &NetNs) {
+    let mut rtnl = Rtnl::open_in(host).unwrap();
+    let veth = NewVeth {
+        name: "uplink",
+        mac: Some(Mac([2, 0, 0, 0, 7, 1])),
+        master: None,
+        mtu: 1380,
+        peer_name: "eth0",
+        peer_mac: None,
+        peer_ns: Some(outside.as_fd()),
+    };
+    rtnl.add_veth(&veth).unwrap();
+    let link = rtnl.link("uplink").unwrap().unwrap();
+    rtnl.add_address(link.index, "192.168.7.1/24".parse().unwrap()).unwrap();
+    let mut far = Rtnl::open_in(outside).unwrap();
+    let peer = up(&mut far, "eth0");
+    far.add_address(peer, "192.168.7.2/24".parse().unwrap()).unwrap();
+    let all: Prefix = "0.0.0.0/0".parse().unwrap();
+    rtnl.put_route(&Route::via(all, "192.168.7.2".parse().unwrap(), link.index)).unwrap();
+}
+
+fn up(rtnl: &mut Rtnl, name: &str) -> u32 {
+    let index = rtnl.link(name).unwrap().unwrap().index;
+    rtnl.set_up(index, true).unwrap();
+    index
+}
