@@ -67,6 +67,7 @@ impl Bridge {
         rtnl.set_up(link.index, true)?;
         // Pods send everything to the bridge, so "there is a shorter way" would be said of each packet.
         setting(&format!("net/ipv4/conf/{}/send_redirects", self.name), "0")?;
+        quiet(&self.name);
         Ok(link.index)
     }
 
@@ -106,6 +107,7 @@ impl Bridge {
             answer => answer?,
         }
         let host = rtnl.link(attach.host_name)?.ok_or_else(|| self.foreign("the new port went away"))?;
+        quiet(attach.host_name);
         if self.hairpin {
             rtnl.set_hairpin(host.index, true)?;
         }
@@ -188,6 +190,12 @@ pub(crate) fn uplink_mtu() -> Result<u32, Error> {
 
 pub(crate) fn open_netns(path: &Path) -> Result<NetNs, Error> {
     NetNs::open(path).map_err(Error::io(format!("opening network namespace {}", path.display())))
+}
+
+/// Keeps IPv6 off the host's side of an IPv4 network: no multicast chatter for each pod that starts. A kernel
+/// without IPv6 has no such setting.
+fn quiet(link: &str) {
+    let _ = linux::sysctl::set(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1");
 }
 
 /// Sets a kernel setting and returns the old value.

@@ -77,7 +77,9 @@ impl Network {
             name: config.bridge.clone(),
             gateway: Some(Prefix::new(gateway, config.subnet.len)),
             mtu,
-            hairpin: false,
+            // Where the kernel shows bridged packets to nftables, a pod's packet to itself by a Service turns round
+            // inside the bridge and leaves by the port it came in.
+            hairpin: true,
             promiscuous: false,
         };
         let alloc = Allocator::open(addresses(&config.state_dir), config.subnet, gateway, None)?;

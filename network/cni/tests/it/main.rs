@@ -1,4 +1,6 @@
 //! The pod network for real, inside network namespaces that the tests make. Needs root.
 
+#![allow(clippy::unwrap_used)]
+
 mod network;
 mod world;
