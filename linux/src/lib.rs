@@ -2,9 +2,24 @@
 //!
 //! Network: `netlink` (messages, sockets, links, addresses, routes, neighbours), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`.
+//!
+//! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `caps`,
+//! `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, and `container`, which puts them together; `failure` is their
+//! error.
 
+pub mod caps;
+pub mod cgroup;
 pub mod conntrack;
+pub mod container;
+pub mod failure;
+pub mod fdpass;
+pub mod mount;
+pub mod namespaces;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod process;
+pub mod pty;
+pub mod root;
+pub mod seccomp;
 pub mod sysctl;

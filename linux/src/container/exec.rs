@@ -1,0 +1,70 @@
+//! Puts one more process into a running container. Does I/O; runs in a process forked for it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::init::{Stdio, join_cgroups, open_terminal};
+use super::program;
+use super::spec::Program;
+use crate::failure::{Doing, Failure};
+use crate::{namespaces, process};
+
+/// What to run where.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Exec {
+    /// The container's first process, by the host's number.
+    pub pid: i32,
+    /// When that process started, in clock ticks since boot: a number taken over by another process is refused.
+    pub started: u64,
+    pub cgroup_join: Vec<PathBuf>,
+    pub program: Program,
+}
+
+/// A container's first process, held so that its number can't come to mean another.
+#[derive(Debug)]
+pub struct Target(OwnedFd);
+
+impl Target {
+    /// Opens the process, checks that it is the one meant, and turns the caller's future children towards its PIDs.
+    pub fn open(exec: &Exec) -> Result<Self, Failure> {
+        let gone = || Failure::new("enter the container", "it is not running");
+        let pidfd = process::pidfd(exec.pid).map_err(|_| gone())?;
+        if start_time(exec.pid) != Some(exec.started) {
+            return Err(gone());
+        }
+        namespaces::enter_pid_of(&pidfd)?;
+        Ok(Target(pidfd))
+    }
+
+    /// Turns the calling process, a fresh fork, into the program in the container. Returns only on failure.
+    pub fn become_program(&self, exec: &Exec, stdio: &Stdio<'_>) -> Failure {
+        match self.enter(exec, stdio) {
+            Ok(()) => program::run(&exec.program),
+            Err(failure) => failure,
+        }
+    }
+
+    fn enter(&self, exec: &Exec, stdio: &Stdio<'_>) -> Result<(), Failure> {
+        process::hide().doing("hide from the container")?;
+        process::new_session().doing("start a session")?;
+        join_cgroups(&exec.cgroup_join)?;
+        program::set_oom_score(exec.program.oom_score_adj)?;
+        // The parent tie set before exec would be lost; it is set again with the user.
+        namespaces::enter_all_of(self.0.as_fd())?;
+        match stdio {
+            Stdio::Files { stdin, stdout, stderr } => {
+                process::set_stdio(stdin, stdout, stderr).doing("set the standard streams")
+            }
+            Stdio::Terminal { send_to } => open_terminal(send_to.as_fd(), false),
+        }
+    }
+}
+
+/// Clock ticks since boot at which a process started (field 22 of /proc/PID/stat); `None` when there is none.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, so counting starts behind its end.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}

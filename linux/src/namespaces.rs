@@ -1,0 +1,157 @@
+//! Namespaces that outlive processes, and entering those of others. Does I/O.
+//!
+//! A pod's network, IPC and host name live as files that are bound to the namespaces: no pause process holds them.
+//! Called by the sandbox code of the runtime (make, remove) and by the container init (enter). Network namespaces
+//! alone are in `netns`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+
+use crate::failure::{Doing, Failure};
+
+/// The magic number of the file system that namespace files live on (linux/magic.h).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// A kind of namespace that can be held by a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Net,
+    Ipc,
+    Uts,
+    Pid,
+}
+
+impl Kind {
+    /// The name in `/proc/PID/ns`, which is also the file name of the pin.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Net => "net",
+            Kind::Ipc => "ipc",
+            Kind::Uts => "uts",
+            Kind::Pid => "pid",
+        }
+    }
+
+    fn unshare_flag(self) -> UnshareFlags {
+        match self {
+            Kind::Net => UnshareFlags::NEWNET,
+            Kind::Ipc => UnshareFlags::NEWIPC,
+            Kind::Uts => UnshareFlags::NEWUTS,
+            Kind::Pid => UnshareFlags::NEWPID,
+        }
+    }
+
+    fn enter_flag(self) -> ThreadNameSpaceType {
+        match self {
+            Kind::Net => ThreadNameSpaceType::NETWORK,
+            Kind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+            Kind::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+            Kind::Pid => ThreadNameSpaceType::PROCESS_ID,
+        }
+    }
+}
+
+/// Makes new namespaces of the given kinds, runs `setup` inside them (host name, sysctls), and pins each as
+/// `dir/net`, `dir/ipc`, ... Nothing stays when it fails.
+pub fn pin(dir: &Path, kinds: &[Kind], setup: impl FnOnce() -> Result<(), Failure> + Send) -> Result<(), Failure> {
+    let made = std::thread::scope(|scope| {
+        let worker = || {
+            let flags = kinds.iter().fold(UnshareFlags::empty(), |all, kind| all | kind.unshare_flag());
+            // SAFETY: none of the kinds changes memory, descriptors or the file system view; the thread ends here.
+            unsafe { rustix::thread::unshare_unsafe(flags) }.doing("make the pod's namespaces")?;
+            setup()?;
+            for kind in kinds {
+                bind(&format!("/proc/thread-self/ns/{}", kind.name()), &dir.join(kind.name()))?;
+            }
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name("namespaces".into()).spawn_scoped(scope, worker);
+        thread.doing("start a thread")?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    if made.is_err() {
+        for kind in kinds {
+            let _ = unpin(&dir.join(kind.name()));
+        }
+    }
+    made
+}
+
+/// Pins a namespace of a live process.
+pub fn pin_of(pid: i32, kind: Kind, path: &Path) -> Result<(), Failure> {
+    bind(&format!("/proc/{pid}/ns/{}", kind.name()), path)
+}
+
+fn bind(source: &str, path: &Path) -> Result<(), Failure> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .doing(format_args!("make {}", path.display()))?;
+    rustix::mount::mount_bind(source, path).doing(format_args!("pin {source} as {}", path.display()))
+}
+
+/// Undoes a pin; content when there is none.
+pub fn unpin(path: &Path) -> io::Result<()> {
+    crate::mount::detach(path)?;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the file is bound to a namespace (it isn't after a reboot).
+pub fn is_pinned(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC)
+}
+
+/// Opens a pinned namespace, and nothing else.
+pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
+    let doing = format!("open namespace {}", path.display());
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(&doing)?;
+    let fs = rustix::fs::fstatfs(&fd).doing(&doing)?;
+    if fs.f_type as u64 != NSFS_MAGIC {
+        return Err(Failure::new(doing, "not a namespace"));
+    }
+    Ok(fd)
+}
+
+/// Moves the calling thread into a namespace; for PID namespaces, its future children.
+pub fn enter(namespace: impl AsFd, kind: Kind) -> Result<(), Failure> {
+    rustix::thread::move_into_thread_name_spaces(namespace.as_fd(), kind.enter_flag())
+        .doing(format_args!("enter the {} namespace", kind.name()))
+}
+
+/// Moves the calling, single-threaded process into all namespaces of a process but its PID namespace (whose turn is at
+/// fork) and its user namespace.
+pub fn enter_all_of(pidfd: impl AsFd) -> Result<(), Failure> {
+    let all = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::NETWORK;
+    rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), all).doing("enter the container's namespaces")
+}
+
+/// Makes the children of the calling process members of the process's PID namespace.
+pub fn enter_pid_of(pidfd: impl AsFd) -> Result<(), Failure> {
+    rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+        .doing("enter the container's PID namespace")
+}
+
+/// Gives the calling process a cgroup namespace rooted where it is now.
+pub fn unshare_cgroup() -> Result<(), Failure> {
+    // SAFETY: changes only how /proc and cgroup mounts show cgroup paths.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.doing("make a cgroup namespace")
+}
+
+/// Gives the calling, single-threaded process a mount namespace of its own, cut off from the old one.
+pub fn unshare_mounts() -> Result<(), Failure> {
+    // SAFETY: the process is single-threaded, so nobody shares its file system view.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.doing("make a mount namespace")?;
+    crate::mount::make_private().doing("make mounts private")
+}
