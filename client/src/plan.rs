@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::api::PropagationPolicy;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
@@ -224,9 +224,9 @@ impl Executor {
                 |step: &Action, e: kube::Error| ExecuteError { index, step: describe(step), source: Box::new(e) };
             if let Action::Together(all) = action {
                 let mut first = None;
-                let mut results = futures::stream::iter(all)
-                    .map(|one| async move { (one, self.one(one).await) })
-                    .buffer_unordered(AT_ONCE);
+                // Boxed and collected first: the compiler can't prove a closure that is held across an await `Send`.
+                let started: Vec<_> = all.iter().map(|one| async move { (one, self.one(one).await) }.boxed()).collect();
+                let mut results = futures::stream::iter(started).buffer_unordered(AT_ONCE);
                 while let Some((one, result)) = results.next().await {
                     match result {
                         Ok(answer) => told(one, answer),

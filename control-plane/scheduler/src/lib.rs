@@ -1,1 +1,19 @@
-//! kube-scheduler: the framework, one file a plugin, queue and preemption.
+//! kube-scheduler: gives each pod without a node the node that suits it best.
+//!
+//! The engine is pure: [`snapshot`] holds the nodes and what runs on them, [`pod`] what a pod asks for, [`schedule`]
+//! one decision by the table [`plugins::PLUGINS`], [`preemption`] who must go when nothing fits, [`queue`] who is next.
+//! [`plan`] turns a decision into API calls; [`daemon`] is the loop. Called by `ferrokube`.
+
+pub mod daemon;
+pub mod framework;
+pub mod labels;
+pub mod plan;
+pub mod plugins;
+pub mod pod;
+pub mod preemption;
+pub mod queue;
+pub mod resources;
+pub mod schedule;
+pub mod snapshot;
+
+pub use daemon::{Config, Error, run};

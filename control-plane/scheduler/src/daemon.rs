@@ -1,0 +1,285 @@
+//! The loop: informers feed one channel; each event changes snapshot and queue; then pods are decided on until none is
+//! active. Bindings run beside the loop: the pod is assumed on its node meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::informer::{Delta, Informer};
+use client::plan::{ExecuteError, Executor};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Api;
+use kube::runtime::watcher;
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::framework::Change;
+use crate::plan;
+use crate::pod::PodInfo;
+use crate::preemption::{Budget, Preemption, preempt};
+use crate::queue::{Queue, Queued};
+use crate::schedule::{Decision, FitError, schedule};
+use crate::snapshot::Snapshot;
+
+/// Decisions made before new events are looked at: keeps the view fresh in a storm of pods.
+const DECISIONS_PER_TURN: usize = 64;
+
+/// Settings of the scheduler.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Pods with this `spec.schedulerName` are ours.
+    pub scheduler_name: String,
+    /// Breaks ties among equally good nodes.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { scheduler_name: "default-scheduler".into(), seed: 0 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the scheduler's informers ended")]
+    InformersEnded,
+}
+
+enum Event {
+    Pod(Delta<Pod>),
+    Node(Delta<Node>),
+    Namespace(Delta<Namespace>),
+    Budget(Delta<PodDisruptionBudget>),
+    /// A plan was carried out, or not.
+    Done {
+        uid: String,
+        binding: bool,
+        result: Result<(), ExecuteError>,
+    },
+}
+
+/// Schedules pods until `shutdown`.
+pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let (tx, mut rx) = mpsc::unbounded_channel();
+    let send = |tx: &mpsc::UnboundedSender<Event>| tx.clone();
+    let (pods, nodes, namespaces, budgets) = (send(&tx), send(&tx), send(&tx), send(&tx));
+    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    let (_, a) = Informer::new(Api::<Pod>::all(client.clone()))
+        .select(live)
+        .on(move |d| drop(pods.send(Event::Pod(d.clone()))))
+        .run(shutdown.clone());
+    let (node_cache, b) = Informer::new(Api::<Node>::all(client.clone()))
+        .on(move |d| drop(nodes.send(Event::Node(d.clone()))))
+        .run(shutdown.clone());
+    let (_, c) = Informer::new(Api::<Namespace>::all(client.clone()))
+        .on(move |d| drop(namespaces.send(Event::Namespace(d.clone()))))
+        .run(shutdown.clone());
+    let (_, d) = Informer::new(Api::<PodDisruptionBudget>::all(client.clone()))
+        .on(move |d| drop(budgets.send(Event::Budget(d.clone()))))
+        .run(shutdown.clone());
+    let mut scheduler = Scheduler::new(config, Executor::new(client, "default-scheduler"), tx);
+    tokio::select! {
+        () = node_cache.synced() => {}
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    loop {
+        let wait = scheduler.wait();
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            event = rx.recv() => match event {
+                Some(event) => scheduler.apply(event),
+                None => return Err(Error::InformersEnded),
+            },
+            () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => {}
+        }
+        while let Ok(event) = rx.try_recv() {
+            scheduler.apply(event);
+        }
+        scheduler.decide();
+    }
+    for task in [a, b, c, d] {
+        task.abort();
+    }
+    Ok(())
+}
+
+struct Scheduler {
+    config: Config,
+    snapshot: Snapshot,
+    queue: Queue,
+    budgets: FxHashMap<client::Key, Budget>,
+    executor: Executor,
+    done: mpsc::UnboundedSender<Event>,
+    began: Instant,
+    decisions: u64,
+    start: usize,
+}
+
+impl Scheduler {
+    fn new(config: Config, executor: Executor, done: mpsc::UnboundedSender<Event>) -> Scheduler {
+        Scheduler {
+            config,
+            snapshot: Snapshot::default(),
+            queue: Queue::default(),
+            budgets: FxHashMap::default(),
+            executor,
+            done,
+            began: Instant::now(),
+            decisions: 0,
+            start: 0,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// How long nothing can happen without an event.
+    fn wait(&self) -> Option<Duration> {
+        if self.queue.has_active() {
+            return Some(Duration::ZERO);
+        }
+        self.queue.next_deadline().map(|at| Duration::from_millis(at.saturating_sub(self.now())))
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Pod(delta) => self.pod(&delta),
+            Event::Node(delta) => self.node(&delta),
+            Event::Namespace(Delta::Deleted(ns)) => {
+                self.snapshot.namespaces.remove(ns.metadata.name.as_deref().unwrap_or_default());
+            }
+            Event::Namespace(delta) => {
+                let meta = &delta.object().metadata;
+                let name = meta.name.clone().unwrap_or_default();
+                self.snapshot.namespaces.insert(name, meta.labels.clone().unwrap_or_default());
+            }
+            Event::Budget(Delta::Deleted(pdb)) => drop(self.budgets.remove(&client::Key::of(pdb.as_ref()))),
+            Event::Budget(delta) => {
+                let pdb = delta.object();
+                self.budgets.insert(client::Key::of(pdb.as_ref()), Budget::of(pdb));
+            }
+            Event::Done { uid, binding, result } => self.done(&uid, binding, result),
+        }
+    }
+
+    fn pod(&mut self, delta: &Delta<Pod>) {
+        let info = Arc::new(PodInfo::new(delta.object().clone()));
+        let gone = matches!(delta, Delta::Deleted(_));
+        if gone {
+            self.queue.remove(&info.uid);
+            if self.snapshot.displace(&info.uid).is_some() {
+                self.queue.changed(&Change::PodRemoved(&info));
+            }
+            return;
+        }
+        if let Some(node) = info.node().map(str::to_owned) {
+            self.queue.remove(&info.uid);
+            let known = self.snapshot.place_of(&info.uid) == Some(node.as_str());
+            self.snapshot.place(info.clone(), &node);
+            if !known || matches!(delta, Delta::Updated { old, new } if old.metadata.labels != new.metadata.labels) {
+                self.queue.changed(&Change::PodAdded(&info));
+            }
+            return;
+        }
+        let ours =
+            info.pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()) == Some(&self.config.scheduler_name);
+        let unchanged = matches!(delta, Delta::Updated { old, new } if same_wishes(old, new));
+        if info.is_terminating() || !ours {
+            self.queue.remove(&info.uid);
+        } else if !unchanged && self.snapshot.place_of(&info.uid).is_none() {
+            let now = self.now();
+            self.queue.put(info, now);
+        }
+    }
+
+    fn node(&mut self, delta: &Delta<Node>) {
+        let node = delta.object();
+        let name = node.metadata.name.clone().unwrap_or_default();
+        match delta {
+            Delta::Deleted(_) => return self.snapshot.remove_node(&name),
+            Delta::Updated { old, new } if same_node(old, new) => return,
+            Delta::Added(_) | Delta::Updated { .. } => self.snapshot.set_node(node),
+        }
+        let Some(info) = self.snapshot.node(&name) else { return };
+        let change = match delta {
+            Delta::Added(_) => Change::NodeAdded(info),
+            _ => Change::NodeUpdated(info),
+        };
+        self.queue.changed(&change);
+    }
+
+    fn done(&mut self, uid: &str, binding: bool, result: Result<(), ExecuteError>) {
+        let Err(error) = result else { return };
+        tracing::warn!(%error, uid, "scheduling decision not carried out");
+        if binding {
+            // Bound by someone else, gone, or the server failed: the informer tells which; until then it may try again.
+            self.snapshot.displace(uid);
+            let now = self.now();
+            self.queue.failed(uid, now);
+        }
+    }
+
+    fn decide(&mut self) {
+        for _ in 0..DECISIONS_PER_TURN {
+            let now = self.now();
+            let Some(queued) = self.queue.take(now) else { return };
+            self.decisions += 1;
+            let seed = self.config.seed.wrapping_add(self.decisions);
+            match schedule(&queued.pod, &self.snapshot, self.start, seed) {
+                Decision::Bind { node, evaluated, .. } => {
+                    self.start = (self.start + evaluated) % self.snapshot.slots().len().max(1);
+                    self.bind(&queued, &node);
+                }
+                Decision::Unschedulable(error) => self.refuse(&queued, &error, now),
+            }
+        }
+    }
+
+    fn bind(&mut self, queued: &Queued, node: &str) {
+        self.snapshot.place(queued.pod.clone(), node);
+        self.execute(queued.pod.uid.clone(), true, plan::bind(&queued.pod, node));
+    }
+
+    fn refuse(&mut self, queued: &Queued, error: &FitError, now: u64) {
+        let budgets: Vec<Budget> = self.budgets.values().cloned().collect();
+        let mut message = error.to_string();
+        let nomination = match preempt(&queued.pod, &self.snapshot, error, &budgets) {
+            Preemption::Nominate(nomination) => Some(nomination),
+            Preemption::Pointless(why) if error.nodes > 0 => {
+                message = format!("{message} preemption: {why}");
+                None
+            }
+            Preemption::Pointless(_) => None,
+        };
+        let stamp = timestamp();
+        let plan = plan::unschedulable(&queued.pod, "Unschedulable", &message, nomination.as_ref(), &stamp);
+        self.queue.refused(&queued.pod.uid, error.plugins.clone(), now);
+        self.execute(queued.pod.uid.clone(), false, plan);
+    }
+
+    fn execute(&self, uid: String, binding: bool, plan: client::Plan) {
+        let (executor, done) = (self.executor.clone(), self.done.clone());
+        tokio::spawn(async move {
+            let result = executor.run(&plan).await.map(|_| ());
+            let _ = done.send(Event::Done { uid, binding, result });
+        });
+    }
+}
+
+fn timestamp() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Whether an update of a waiting pod leaves everything that scheduling looks at as it was.
+fn same_wishes(old: &Pod, new: &Pod) -> bool {
+    old.spec == new.spec
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+}
+
+fn same_node(old: &Node, new: &Node) -> bool {
+    let status = |n: &Node| n.status.as_ref().map(|s| (s.allocatable.clone(), s.images.clone()));
+    old.spec == new.spec && old.metadata.labels == new.metadata.labels && status(old) == status(new)
+}

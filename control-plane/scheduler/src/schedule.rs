@@ -1,0 +1,196 @@
+//! One decision: a pod and the snapshot in, a [`Decision`] out. Same snapshot, pod and seed, same answer.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use crate::framework::{Cycle, Plugin, Verdict};
+use crate::plugins::PLUGINS;
+use crate::pod::PodInfo;
+use crate::snapshot::{NodeInfo, Snapshot};
+
+/// In clusters smaller than this every feasible node is scored.
+const MIN_FEASIBLE: usize = 100;
+/// Never less than this part of a large cluster is searched, in percent.
+const MIN_PERCENT: usize = 5;
+
+/// What to do with a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    Bind { node: String, evaluated: usize, feasible: usize },
+    Unschedulable(FitError),
+}
+
+/// Why no node fits: how many said what, and which plugins said it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FitError {
+    pub nodes: usize,
+    pub reasons: BTreeMap<String, usize>,
+    /// A plugin's word about the pod as a whole.
+    pub rejected: Option<String>,
+    pub plugins: Vec<&'static str>,
+    /// Slots of nodes where taking pods away could help.
+    pub resolvable: Vec<usize>,
+}
+
+impl std::fmt::Display for FitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.nodes == 0 {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        write!(f, "0/{} nodes are available:", self.nodes)?;
+        if let Some(reason) = &self.rejected {
+            return write!(f, " {reason}.");
+        }
+        let mut reasons: Vec<_> = self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        reasons.sort();
+        write!(f, " {}.", reasons.join(", "))
+    }
+}
+
+/// The plugins that have something to say of this pod.
+pub struct Active {
+    pub filters: SmallVec<[&'static Plugin; 10]>,
+    pub scores: SmallVec<[&'static Plugin; 10]>,
+    pub only: Option<Vec<String>>,
+    pub reject: Option<(&'static str, Cow<'static, str>)>,
+}
+
+/// Lets each plugin look at the pod.
+pub fn prepare(cycle: &mut Cycle) -> Active {
+    let mut active = Active { filters: SmallVec::new(), scores: SmallVec::new(), only: None, reject: None };
+    for plugin in PLUGINS.iter().copied() {
+        let interest = (plugin.prepare)(cycle);
+        if interest.filter && plugin.filter.is_some() {
+            active.filters.push(plugin);
+        }
+        if interest.score && plugin.score.is_some() {
+            active.scores.push(plugin);
+        }
+        if let Some(only) = interest.only {
+            active.only = Some(only);
+        }
+        if let Some(reason) = interest.reject {
+            active.reject = Some((plugin.name, reason));
+        }
+    }
+    active
+}
+
+/// The first filter that refuses the node, and its word.
+pub fn refuse(cycle: &Cycle, active: &Active, node: &NodeInfo) -> Option<(&'static str, Verdict)> {
+    active.filters.iter().find_map(|plugin| {
+        let verdict = plugin.filter.map_or(Verdict::Fits, |filter| filter(cycle, node));
+        (verdict != Verdict::Fits).then_some((plugin.name, verdict))
+    })
+}
+
+/// How many feasible nodes are enough, of this many: upstream's adaptive percentageOfNodesToScore.
+pub fn enough(nodes: usize) -> usize {
+    if nodes < MIN_FEASIBLE {
+        return nodes;
+    }
+    let percent = 50usize.saturating_sub(nodes / 125).max(MIN_PERCENT);
+    (nodes * percent / 100).max(MIN_FEASIBLE)
+}
+
+/// Decides on one pod. `start` is where the round of nodes begins, so that all get their turn; `seed` breaks ties.
+pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, start: usize, seed: u64) -> Decision {
+    let mut cycle = Cycle::new(pod, snapshot);
+    let active = prepare(&mut cycle);
+    let total = snapshot.len();
+    let mut error = FitError { nodes: total, ..FitError::default() };
+    if let Some((plugin, reason)) = &active.reject {
+        error.rejected = Some(reason.to_string());
+        error.plugins.push(plugin);
+        return Decision::Unschedulable(error);
+    }
+    let mut feasible: Vec<usize> = Vec::new();
+    let mut evaluated = 0;
+    for slot in candidates(snapshot, &active, start) {
+        let node = &snapshot.slots()[slot];
+        if !node.exists {
+            continue;
+        }
+        evaluated += 1;
+        match refuse(&cycle, &active, node) {
+            None => feasible.push(slot),
+            Some((plugin, verdict)) => error.note(plugin, verdict, slot),
+        }
+        if feasible.len() >= enough(total) {
+            break;
+        }
+    }
+    if feasible.is_empty() {
+        if active.only.is_some() && evaluated < total {
+            let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
+            *error.reasons.entry(reason.into()).or_insert(0) += total - evaluated;
+            error.plugins.push("NodeAffinity");
+        }
+        return Decision::Unschedulable(error);
+    }
+    let best = best(&cycle, &active, &feasible, seed);
+    Decision::Bind { node: snapshot.slots()[best].name.clone(), evaluated, feasible: feasible.len() }
+}
+
+impl FitError {
+    fn note(&mut self, plugin: &'static str, verdict: Verdict, slot: usize) {
+        if !self.plugins.contains(&plugin) {
+            self.plugins.push(plugin);
+        }
+        let reason = match verdict {
+            Verdict::Fits => return,
+            Verdict::Unschedulable(reason) => {
+                self.resolvable.push(slot);
+                reason
+            }
+            Verdict::Unresolvable(reason) => reason,
+        };
+        for line in reason.lines() {
+            match self.reasons.get_mut(line) {
+                Some(n) => *n += 1,
+                None => drop(self.reasons.insert(line.to_owned(), 1)),
+            }
+        }
+    }
+}
+
+fn candidates<'a>(snapshot: &'a Snapshot, active: &Active, start: usize) -> Box<dyn Iterator<Item = usize> + 'a> {
+    match &active.only {
+        Some(names) => {
+            let slots: Vec<usize> = names.iter().filter_map(|n| snapshot.index(n)).collect();
+            Box::new(slots.into_iter())
+        }
+        None => {
+            let n = snapshot.slots().len();
+            Box::new((0..n).map(move |i| (start + i) % n.max(1)))
+        }
+    }
+}
+
+fn best(cycle: &Cycle, active: &Active, feasible: &[usize], seed: u64) -> usize {
+    if feasible.len() == 1 {
+        return feasible[0];
+    }
+    let nodes: Vec<&NodeInfo> = feasible.iter().map(|i| &cycle.snapshot.slots()[*i]).collect();
+    let mut totals = vec![0i64; nodes.len()];
+    let mut scores = vec![0i64; nodes.len()];
+    for plugin in &active.scores {
+        let Some(score) = plugin.score else { continue };
+        scores.iter_mut().zip(&nodes).for_each(|(s, node)| *s = score(cycle, node));
+        plugin.normalize.apply(&mut scores);
+        totals.iter_mut().zip(&scores).for_each(|(total, s)| *total += s * plugin.weight);
+    }
+    let top = totals.iter().max().copied().unwrap_or(0);
+    let ties: Vec<usize> = (0..totals.len()).filter(|i| totals[*i] == top).collect();
+    feasible[ties[(mix(seed) % ties.len() as u64) as usize]]
+}
+
+/// splitmix64: spreads consecutive seeds.
+fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
