@@ -1,2 +1,54 @@
-//! The work loop's one entry point: `cargo xtask test`, `bench`, `tidy`, `codegen`.
-fn main() {}
+//! The work loop's one entry point: `cargo xtask test`, `tidy`, `tools`, `bench`. CI and people call the same.
+
+mod bench;
+mod run;
+mod test;
+mod tidy;
+mod tools;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Ferrokube's work loop")]
+struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Debug, Subcommand)]
+enum Cmd {
+    /// Everything that must pass: fmt, clippy, tidy, unit, integration and end-to-end tests
+    Test {
+        /// Also what takes long: crash loops and soak tests
+        #[arg(long)]
+        full: bool,
+        /// Only the steps whose name contains this
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// The rules of the house that no compiler checks
+    Tidy,
+    /// Install and fetch what tests use: Debian packages, kubectl, Helm
+    Tools,
+    /// Take the figures of benches/README.md, each beside its real counterpart
+    Bench {
+        /// Only benchmarks whose name contains this
+        only: Option<String>,
+    },
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Cli::parse().command {
+        Cmd::Test { full, only } => test::run(full, only.as_deref()),
+        Cmd::Tidy => tidy::run(),
+        Cmd::Tools => tools::install().map(|_| ()),
+        Cmd::Bench { only } => bench::run(only.as_deref()),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

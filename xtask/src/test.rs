@@ -1,0 +1,60 @@
+//! `cargo xtask test`: the one test command. Each step prints its name and duration; the first failure ends it.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::run::{self, cargo};
+use crate::{tidy, tools};
+
+type Step = (&'static str, fn(&Plan) -> Result<()>);
+
+/// What is to be tested, and with which tools.
+struct Plan {
+    full: bool,
+    tools: tools::Tools,
+}
+
+const STEPS: &[Step] = &[
+    ("fmt", |_| run::run(cargo().args(["fmt", "--all", "--check"]))),
+    ("tidy", |_| tidy::run()),
+    ("clippy", |_| {
+        run::run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+    }),
+    ("build", |_| run::run(cargo().args(["build", "--quiet", "--package", "ferrokube"]))),
+    ("unit and integration tests", unit),
+    ("end-to-end tests", end_to_end),
+];
+
+pub fn run(full: bool, only: Option<&str>) -> Result<()> {
+    let began = Instant::now();
+    let plan = Plan { full, tools: tools::install()? };
+    for (name, step) in STEPS.iter().filter(|(name, _)| only.is_none_or(|o| name.contains(o))) {
+        let at = Instant::now();
+        println!("--- {name}");
+        step(&plan).with_context(|| format!("step {name:?}"))?;
+        println!("--- {name}: passed in {:.1} s", at.elapsed().as_secs_f64());
+    }
+    println!("All steps passed in {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn unit(plan: &Plan) -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"]);
+    plan.tools.environment(&mut command);
+    if plan.full {
+        command.env("FERROKUBE_TEST_FULL", "1");
+    }
+    run::run(&mut command)
+}
+
+fn end_to_end(plan: &Plan) -> Result<()> {
+    let mut command = cargo();
+    command.args(["test", "--package", "e2e", "--", "--test-threads=1", "--nocapture"]);
+    plan.tools.environment(&mut command);
+    if plan.full {
+        command.env("FERROKUBE_TEST_FULL", "1");
+    }
+    run::run(&mut command)
+}
