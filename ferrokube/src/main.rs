@@ -1,2 +1,35 @@
-//! The binary: subcommands, configuration, certificates, start order, supervision.
-fn main() {}
+//! The binary: every part of a Kubernetes cluster, and the commands that run it.
+//!
+//! [`cli`] is the command line; [`config`] what a cluster is; [`cluster`] the start order and supervision of
+//! [`components::COMPONENTS`]; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a command.
+
+mod cli;
+mod commands;
+mod config;
+mod fault;
+mod kubeconfig;
+mod pki;
+mod preflight;
+mod process;
+mod progress;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A container monitor outlives the daemon and must stay tiny: it never gets as far as a thread or a parser.
+    let mut args = std::env::args_os();
+    let _program = args.next();
+    if args.next().is_some_and(|first| first == runtime::monitor::SUBCOMMAND) {
+        runtime::monitor::main(args);
+    }
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let code = error.downcast_ref::<fault::Fault>().map_or(1, |f| f.code);
+    eprintln!("ferrokube: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,112 @@
+//! The command line: what can be typed, and which file of `commands` answers it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+use crate::config::{Shape, Which};
+
+/// A complete Kubernetes cluster in one binary.
+///
+/// `ferrokube up` starts a cluster on this host and returns when its node is Ready and DNS answers.
+#[derive(Debug, Parser)]
+#[command(name = "ferrokube", version = env!("CARGO_PKG_VERSION"), propagate_version = false, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(subcommand)]
+    pub command: Cmd,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Cmd {
+    /// Start the cluster in the background and wait until it is ready
+    Up {
+        #[command(flatten)]
+        shape: Shape,
+        /// Also run a small web app behind a Service and print its URL
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Run the cluster in the foreground
+    Server {
+        #[command(flatten)]
+        shape: Shape,
+        #[arg(long, hide = true)]
+        told_to_parent: bool,
+    },
+    /// Show what runs
+    Status {
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Stop the cluster and its pods; `up` continues from where it was
+    Down,
+    /// Remove the cluster and everything it made on this host
+    Reset {
+        /// Don't ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Work with the node's images
+    #[command(subcommand)]
+    Image(Image),
+    /// Print the administrator's kubeconfig
+    Kubeconfig,
+    /// Print a completion script for a shell
+    Completion { shell: clap_complete::Shell },
+    /// Print the version
+    Version,
+    #[command(external_subcommand)]
+    Component(Vec<std::ffi::OsString>),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Import a docker archive, an OCI archive or an OCI layout directory; `-` reads standard input
+    Import { file: PathBuf },
+    /// List images
+    Ls {
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Pull an image from its registry
+    Pull { image: String },
+    /// Remove an image
+    Rm { image: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+/// Parses the command line and runs the command. Called by argv[0] or as the first word, a component's upstream
+/// name runs that component alone.
+pub fn run() -> Result<()> {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    let program = args.first().map(PathBuf::from).unwrap_or_default();
+    let program = program.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+    if commands::component::is_component(&program) {
+        args[0] = program.into();
+        return commands::component::run(&args);
+    }
+    let cli = Cli::parse_from(args);
+    let which = &cli.which;
+    match cli.command {
+        Cmd::Up { shape, demo } => commands::up::run(which, &shape, demo),
+        Cmd::Server { shape, told_to_parent } => commands::server::run(which, &shape, told_to_parent),
+        Cmd::Status { output } => commands::status::run(which, output),
+        Cmd::Down => commands::down::run(which),
+        Cmd::Reset { yes } => commands::reset::run(which, yes),
+        Cmd::Image(image) => commands::image::run(which, &image),
+        Cmd::Kubeconfig => commands::misc::kubeconfig(which),
+        Cmd::Completion { shell } => commands::misc::completion(shell),
+        Cmd::Version => commands::misc::version(),
+        Cmd::Component(args) => commands::component::run(&args),
+    }
+}

@@ -1,0 +1,48 @@
+//! `down`: stops the daemon, its pods and its monitors. State stays; `up` continues from it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::process::Signal;
+
+use crate::cluster::stop_pods;
+use crate::commands::misc::print;
+use crate::config::{Cluster, Which};
+use crate::preflight;
+use crate::process::Daemon;
+use crate::progress::{duration, step_line};
+
+/// Pods get this long to end by themselves when the cluster goes down.
+pub const POD_GRACE: Duration = Duration::from_secs(8);
+/// The daemon's own end after its pods: it must stop its listeners and sync its store.
+const DAEMON_GRACE: Duration = Duration::from_secs(4);
+
+pub fn run(which: &Which) -> Result<()> {
+    preflight::root("down")?;
+    let Some(cluster) = which.load()? else {
+        return print(&format!("There is no cluster {:?}.\n", which.name));
+    };
+    let began = Instant::now();
+    stop(&cluster, POD_GRACE)?;
+    print(&format!("The cluster {:?} is down ({}). `ferrokube up` continues from here.\n", cluster.name, duration(began.elapsed())))
+}
+
+/// Stops everything of the cluster that runs, daemon or no daemon.
+pub fn stop(cluster: &Cluster, grace: Duration) -> Result<()> {
+    let began = Instant::now();
+    if let Some(daemon) = Daemon::find(cluster) {
+        daemon.signal(Signal::TERM);
+        if !daemon.wait(grace + DAEMON_GRACE) {
+            daemon.signal(Signal::KILL);
+            daemon.wait(DAEMON_GRACE);
+        }
+        print(&(step_line("Daemon stopped", began.elapsed().as_millis() as u64) + "\n"))?;
+    }
+    let pods = Instant::now();
+    let left = stop_pods(cluster, grace)?;
+    if left > 0 {
+        print(&(step_line(&format!("{left} containers stopped"), pods.elapsed().as_millis() as u64) + "\n"))?;
+    }
+    let _ = std::fs::remove_file(cluster.pid_file());
+    Ok(())
+}

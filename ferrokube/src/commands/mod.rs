@@ -1,0 +1,11 @@
+//! One file a command. Each takes what was typed, says what it does, and leaves nothing half done.
+
+pub mod component;
+pub mod demo;
+pub mod down;
+pub mod image;
+pub mod misc;
+pub mod reset;
+pub mod server;
+pub mod status;
+pub mod up;

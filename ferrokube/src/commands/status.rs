@@ -1,0 +1,72 @@
+//! `status`: what of the cluster runs, as a table or as JSON (each of our processes with its role and pid).
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::cli::Output;
+use crate::commands::misc::print;
+use crate::config::{Cluster, Which};
+use crate::fault::Fault;
+use crate::process::Daemon;
+
+/// One of our processes.
+struct Process {
+    role: &'static str,
+    pid: i32,
+    what: String,
+}
+
+pub fn run(which: &Which, output: Output) -> Result<()> {
+    let Some(cluster) = which.load()? else {
+        if output == Output::Json {
+            print(&format!("{}\n", json!({"name": which.name, "state": "absent", "processes": []})))?;
+        }
+        return Err(Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name)).into());
+    };
+    let processes = processes(&cluster);
+    let running = processes.iter().any(|p| p.role == "daemon");
+    let state = if running { "running" } else { "stopped" };
+    match output {
+        Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes))),
+        Output::Table => print(&as_table(&cluster, state, &processes)),
+    }
+}
+
+fn processes(cluster: &Cluster) -> Vec<Process> {
+    let daemon = Daemon::find(cluster).map(|d| Process { role: "daemon", pid: d.pid, what: "all components".into() });
+    let monitors = runtime::monitor::running(&cluster.runtime_root());
+    let monitors = monitors.into_iter().map(|(pid, container)| Process { role: "monitor", pid, what: container });
+    daemon.into_iter().chain(monitors).collect()
+}
+
+fn as_json(cluster: &Cluster, state: &str, processes: &[Process]) -> serde_json::Value {
+    let processes: Vec<_> =
+        processes.iter().map(|p| json!({"role": p.role, "pid": p.pid, "what": p.what})).collect();
+    json!({
+        "name": cluster.name,
+        "state": state,
+        "server": cluster.server_url(),
+        "dataDir": cluster.data_dir,
+        "kubeconfig": cluster.kubeconfig(),
+        "podCIDR": cluster.pod_cidr,
+        "serviceCIDR": cluster.service_cidr,
+        "processes": processes,
+    })
+}
+
+fn as_table(cluster: &Cluster, state: &str, processes: &[Process]) -> String {
+    let mut text = format!(
+        "Cluster     {}\nState       {state}\nServer      {}\nKubeconfig  {}\nData        {}\n",
+        cluster.name,
+        cluster.server_url(),
+        cluster.kubeconfig().display(),
+        cluster.data_dir.display(),
+    );
+    if !processes.is_empty() {
+        text += &format!("\n{:<9} {:>8}  {}\n", "ROLE", "PID", "WHAT");
+        for p in processes {
+            text += &format!("{:<9} {:>8}  {}\n", p.role, p.pid, p.what);
+        }
+    }
+    text
+}

@@ -1,0 +1,242 @@
+//! kubeconfig files: the cluster's own, and the entry merged into the user's. Nothing else in the user's file is
+//! touched; what `up` put in, `reset` takes out, byte for byte when nobody changed the file in between.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::config::{Cluster, write_private};
+use crate::fault::Fault;
+use crate::pki::Pki;
+
+/// The person behind the command: under sudo, the one who called it.
+#[derive(Debug, Clone)]
+pub struct Person {
+    pub home: PathBuf,
+    pub ids: Option<(u32, u32)>,
+}
+
+impl Person {
+    pub fn current() -> Option<Person> {
+        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        if let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID"))
+            && uid != 0
+        {
+            return Some(Person { home: home_of(uid)?, ids: Some((uid, gid)) });
+        }
+        Some(Person { home: std::env::var_os("HOME")?.into(), ids: None })
+    }
+
+    /// The file that kubectl would write to: the first of `KUBECONFIG`, or `~/.kube/config`.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let first = std::env::var_os("KUBECONFIG").and_then(|v| std::env::split_paths(&v).find(|p| !p.as_os_str().is_empty()));
+        first.unwrap_or_else(|| self.home.join(".kube/config"))
+    }
+
+    fn own(&self, path: &Path) {
+        if let Some((uid, gid)) = self.ids {
+            let _ = std::os::unix::fs::chown(path, Some(uid), Some(gid));
+        }
+    }
+}
+
+fn home_of(uid: u32) -> Option<PathBuf> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let line = passwd.lines().find(|l| l.split(':').nth(2) == Some(&uid.to_string()))?;
+    line.split(':').nth(5).map(PathBuf::from)
+}
+
+/// Writes `<data-dir>/kubeconfig` for the administrator and gives back its content.
+pub fn write_admin(cluster: &Cluster, pki: &Pki) -> Result<Value> {
+    let encode = |path: &Path| -> Result<String> {
+        Ok(STANDARD.encode(fs::read(path).with_context(|| path.display().to_string())?))
+    };
+    let admin = pki.pair("admin");
+    let name = &cluster.name;
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {
+            "certificate-authority-data": encode(&pki.ca())?, "server": cluster.server_url()}}],
+        "users": [{"name": name, "user": {
+            "client-certificate-data": encode(&admin.cert)?, "client-key-data": encode(&admin.key)?}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+        "preferences": {},
+    });
+    write_private(&cluster.kubeconfig(), to_yaml(&config)?.as_bytes())?;
+    Ok(config)
+}
+
+/// What the user's file was before the merge and what the merge made of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Undo {
+    path: PathBuf,
+    before: Option<String>,
+    after: String,
+}
+
+fn undo_file(cluster: &Cluster) -> PathBuf {
+    cluster.data_dir.join("kubeconfig.undo")
+}
+
+/// Fails in one sentence when the user's kubeconfig can't be read: asked before anything is started.
+pub fn check_user_file() -> Result<()> {
+    let Some(person) = Person::current() else { return Ok(()) };
+    read_user_file(&person.kubeconfig()).map(|_| ())
+}
+
+fn read_user_file(path: &Path) -> Result<Option<(String, Value)>> {
+    let bad = |why: &dyn std::fmt::Display| {
+        Fault::failed(format!(
+            "the kubeconfig {} can't be used ({why}): mend or move it, or set KUBECONFIG to another file",
+            path.display()
+        ))
+    };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(bad(&e).into()),
+    };
+    if text.trim().is_empty() {
+        return Ok(Some((text, json!({}))));
+    }
+    let value: Value = serde_saphyr::from_str(&text).map_err(|e| bad(&e.to_string().lines().next().unwrap_or("")))?;
+    if value.is_null() {
+        return Ok(Some((text, json!({}))));
+    }
+    let lists = ["clusters", "users", "contexts"];
+    if !value.is_object() || lists.iter().any(|l| value.get(l).is_some_and(|v| !v.is_array() && !v.is_null())) {
+        return Err(bad(&"it isn't a kubeconfig").into());
+    }
+    Ok(Some((text, value)))
+}
+
+/// Merges the cluster's context into the user's kubeconfig and makes it the current one. Returns the file.
+pub fn merge_into_user(cluster: &Cluster, admin: &Value) -> Result<Option<PathBuf>> {
+    let Some(person) = Person::current() else { return Ok(None) };
+    let path = person.kubeconfig();
+    let existing = read_user_file(&path)?;
+    let before = existing.as_ref().map(|(text, _)| text.clone());
+    let mut config = existing.map_or_else(|| json!({"apiVersion": "v1", "kind": "Config"}), |(_, value)| value);
+    merge(&mut config, admin);
+    let after = to_yaml(&config)?;
+    if before.as_deref() == Some(&after) {
+        return Ok(Some(path));
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    if !parent.exists() {
+        fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        person.own(parent);
+    }
+    // The file as it was before the first merge is what `reset` gives back.
+    let known = fs::read(undo_file(cluster)).ok().and_then(|b| serde_json::from_slice::<Undo>(&b).ok());
+    let original = match known {
+        Some(undo) if undo.path == path && Some(&undo.after) == before.as_ref() => undo.before,
+        _ => before,
+    };
+    let undo = Undo { path: path.clone(), before: original, after: after.clone() };
+    write_private(&undo_file(cluster), &serde_json::to_vec(&undo)?)?;
+    write_private(&path, after.as_bytes())?;
+    person.own(&path);
+    Ok(Some(path))
+}
+
+/// Takes the cluster's context out of the kubeconfig it was merged into.
+pub fn remove_from_user(cluster: &Cluster) -> Result<()> {
+    let Ok(bytes) = fs::read(undo_file(cluster)) else { return Ok(()) };
+    let Ok(undo) = serde_json::from_slice::<Undo>(&bytes) else { return Ok(()) };
+    let Some((text, mut config)) = read_user_file(&undo.path)? else { return Ok(()) };
+    let person = Person::current();
+    if text == undo.after {
+        match &undo.before {
+            Some(before) => write_private(&undo.path, before.as_bytes())?,
+            None => fs::remove_file(&undo.path).with_context(|| undo.path.display().to_string())?,
+        }
+    } else {
+        let previous = undo.before.as_deref().and_then(|b| serde_saphyr::from_str::<Value>(b).ok());
+        remove(&mut config, &cluster.name, previous.as_ref().and_then(|p| p.get("current-context")));
+        write_private(&undo.path, to_yaml(&config)?.as_bytes())?;
+    }
+    if let Some(person) = person
+        && undo.path.exists()
+    {
+        person.own(&undo.path);
+    }
+    Ok(())
+}
+
+fn merge(config: &mut Value, admin: &Value) {
+    let Some(config) = config.as_object_mut() else { return };
+    for list in ["clusters", "users", "contexts"] {
+        let entry = &admin[list][0];
+        let target = config.entry(list).or_insert_with(|| json!([]));
+        if target.is_null() {
+            *target = json!([]);
+        }
+        let Some(items) = target.as_array_mut() else { continue };
+        match items.iter_mut().find(|i| i["name"] == entry["name"]) {
+            Some(item) => *item = entry.clone(),
+            None => items.push(entry.clone()),
+        }
+    }
+    config.insert("current-context".into(), admin["current-context"].clone());
+}
+
+fn remove(config: &mut Value, name: &str, previous: Option<&Value>) {
+    let Some(config) = config.as_object_mut() else { return };
+    for list in ["clusters", "users", "contexts"] {
+        if let Some(items) = config.get_mut(list).and_then(Value::as_array_mut) {
+            items.retain(|i| i["name"] != name);
+        }
+    }
+    if config.get("current-context").is_some_and(|c| c == name) {
+        config.insert("current-context".into(), previous.cloned().unwrap_or_else(|| json!("")));
+    }
+}
+
+/// kubeconfigs are small and flat: this writes them as kubectl does, lists under their key without indent.
+pub fn to_yaml(config: &Value) -> Result<String> {
+    let empty = Map::new();
+    let object = config.as_object().unwrap_or(&empty);
+    serde_saphyr::to_string(object).context("writing YAML")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admin(name: &str) -> Value {
+        json!({
+            "clusters": [{"name": name, "cluster": {"server": "https://127.0.0.1:6443"}}],
+            "users": [{"name": name, "user": {"token": "t"}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "current-context": name,
+        })
+    }
+
+    #[test]
+    fn merging_and_removing_leaves_the_others_alone() {
+        let original = admin("work");
+        let mut config = original.clone();
+        merge(&mut config, &admin("ferrokube"));
+        assert_eq!(config["clusters"].as_array().map(Vec::len), Some(2));
+        assert_eq!(config["current-context"], "ferrokube");
+        merge(&mut config, &admin("ferrokube"));
+        assert_eq!(config["users"].as_array().map(Vec::len), Some(2), "merging twice adds nothing");
+        remove(&mut config, "ferrokube", original.get("current-context"));
+        assert_eq!(config, original);
+    }
+
+    #[test]
+    fn yaml_round_trips() {
+        let config = admin("a");
+        let back: Value = serde_saphyr::from_str(&to_yaml(&config).expect("yaml")).expect("parsed");
+        assert_eq!(back, config);
+    }
+}

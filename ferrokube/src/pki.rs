@@ -1,0 +1,207 @@
+//! The cluster's certificates and keys: who may speak as whom. Made at the first start, kept in `<data-dir>/pki` with
+//! kubeadm's file names, renewed at a start when less than a third of their life is left. Called by `server`.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+use crate::config::{Cluster, private_dir, write_private};
+use crate::fault::Fault;
+
+const CA_DAYS: i64 = 3650;
+const LEAF_DAYS: i64 = 365;
+/// A certificate is renewed when a start finds less than this left of it.
+const RENEW_DAYS: i64 = LEAF_DAYS / 3;
+
+/// Paths of everything in `<data-dir>/pki`.
+#[derive(Debug, Clone)]
+pub struct Pki {
+    dir: PathBuf,
+}
+
+/// A certificate and its key, as files.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What a leaf says of its holder.
+struct Leaf<'a> {
+    name: &'a str,
+    ca: &'a str,
+    common_name: &'a str,
+    organisation: Option<&'a str>,
+    sans: Vec<SanType>,
+    usages: &'a [ExtendedKeyUsagePurpose],
+}
+
+impl Pki {
+    pub fn pair(&self, name: &str) -> Pair {
+        Pair { cert: self.dir.join(format!("{name}.crt")), key: self.dir.join(format!("{name}.key")) }
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.pair("ca").cert
+    }
+
+    pub fn etcd_ca(&self) -> PathBuf {
+        self.pair("etcd/ca").cert
+    }
+
+    /// PKCS#8 key that signs service-account tokens.
+    pub fn service_account_key(&self) -> PathBuf {
+        self.dir.join("sa.key")
+    }
+
+    /// Makes what is missing or runs out. `node_ip` is the address by which pods reach this host.
+    pub fn ensure(cluster: &Cluster, node_ip: Ipv4Addr) -> Result<Pki> {
+        let pki = Pki { dir: cluster.pki() };
+        private_dir(&pki.dir)?;
+        private_dir(&pki.dir.join("etcd"))?;
+        pki.ensure_ca("ca", "kubernetes")?;
+        pki.ensure_ca("etcd/ca", "etcd-ca")?;
+        pki.ensure_ca("front-proxy-ca", "front-proxy-ca")?;
+        let (server, client) = ([ExtendedKeyUsagePurpose::ServerAuth], [ExtendedKeyUsagePurpose::ClientAuth]);
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let host = || vec![dns(&cluster.node_name), dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(node_ip)];
+        let mut api = host();
+        api.push(ip(cluster.api_service_ip()));
+        let domain = &cluster.cluster_domain;
+        for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
+            api.push(dns(name));
+        }
+        api.push(dns(&format!("kubernetes.default.svc.{domain}")));
+        let node = format!("system:node:{}", cluster.node_name);
+        let leaves = [
+            Leaf { name: "apiserver", ca: "ca", common_name: "kube-apiserver", organisation: None, sans: api, usages: &server },
+            Leaf {
+                name: "apiserver-kubelet-client",
+                ca: "ca",
+                common_name: "kube-apiserver-kubelet-client",
+                organisation: Some("system:masters"),
+                sans: vec![],
+                usages: &client,
+            },
+            Leaf { name: "kubelet", ca: "ca", common_name: &node, organisation: Some("system:nodes"), sans: host(), usages: &server },
+            Leaf { name: "admin", ca: "ca", common_name: "kubernetes-admin", organisation: Some("system:masters"), sans: vec![], usages: &client },
+            Leaf { name: "front-proxy-client", ca: "front-proxy-ca", common_name: "front-proxy-client", organisation: None, sans: vec![], usages: &client },
+            Leaf { name: "etcd/server", ca: "etcd/ca", common_name: &cluster.node_name, organisation: None, sans: host(), usages: &both },
+            Leaf {
+                name: "etcd/healthcheck-client",
+                ca: "etcd/ca",
+                common_name: "kube-etcd-healthcheck-client",
+                organisation: None,
+                sans: vec![],
+                usages: &client,
+            },
+        ];
+        for leaf in &leaves {
+            pki.ensure_leaf(leaf)?;
+        }
+        pki.ensure_service_account_key()?;
+        Ok(pki)
+    }
+
+    fn ensure_ca(&self, name: &str, common_name: &str) -> Result<()> {
+        let files = self.pair(name);
+        if files.cert.exists() && files.key.exists() {
+            return Ok(());
+        }
+        let key = KeyPair::generate().context("generating a key")?;
+        let mut params = params(common_name, None, CA_DAYS);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let cert = params.self_signed(&key).context("signing the CA certificate")?;
+        write_private(&files.key, key.serialize_pem().as_bytes())?;
+        write_private(&files.cert, cert.pem().as_bytes())
+    }
+
+    fn ensure_leaf(&self, leaf: &Leaf) -> Result<()> {
+        let files = self.pair(leaf.name);
+        if files.key.exists() && lasts(&files.cert, &leaf.sans) {
+            return Ok(());
+        }
+        let ca = self.pair(leaf.ca);
+        let ca_key = KeyPair::from_pem(&read(&ca.key)?).map_err(|e| damaged(&ca.key, &e))?;
+        let issuer = Issuer::from_ca_cert_pem(&read(&ca.cert)?, ca_key).map_err(|e| damaged(&ca.cert, &e))?;
+        let key = KeyPair::generate().context("generating a key")?;
+        let mut params = params(leaf.common_name, leaf.organisation, LEAF_DAYS);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = leaf.usages.to_vec();
+        params.subject_alt_names = leaf.sans.clone();
+        params.use_authority_key_identifier_extension = true;
+        let cert = params.signed_by(&key, &issuer).context("signing a certificate")?;
+        write_private(&files.key, key.serialize_pem().as_bytes())?;
+        write_private(&files.cert, cert.pem().as_bytes())
+    }
+
+    fn ensure_service_account_key(&self) -> Result<()> {
+        let path = self.service_account_key();
+        if path.exists() {
+            return Ok(());
+        }
+        let key = KeyPair::generate().context("generating a key")?;
+        write_private(&self.dir.join("sa.pub"), key.public_key_pem().as_bytes())?;
+        write_private(&path, key.serialize_pem().as_bytes())
+    }
+}
+
+fn params(common_name: &str, organisation: Option<&str>, days: i64) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    if let Some(organisation) = organisation {
+        name.push(DnType::OrganizationName, organisation);
+    }
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    let now = time::OffsetDateTime::now_utc();
+    // A clock that is a little behind elsewhere must not refuse a new certificate.
+    params.not_before = now - time::Duration::minutes(5);
+    params.not_after = now + time::Duration::days(days);
+    params
+}
+
+/// Whether the certificate is whole, has more than a third of its life left and names every address it must.
+fn lasts(cert: &Path, sans: &[SanType]) -> bool {
+    let Ok(pem) = fs::read(cert) else { return false };
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&pem) else { return false };
+    let Ok(cert) = pem.parse_x509() else { return false };
+    let left = cert.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
+    left > RENEW_DAYS * 86_400 && names_all(&cert, sans)
+}
+
+fn names_all(cert: &x509_parser::certificate::X509Certificate<'_>, sans: &[SanType]) -> bool {
+    use x509_parser::extensions::GeneralName;
+    let Ok(Some(extension)) = cert.subject_alternative_name() else { return sans.is_empty() };
+    sans.iter().all(|san| {
+        extension.value.general_names.iter().any(|name| match (san, name) {
+            (SanType::DnsName(a), GeneralName::DNSName(b)) => a.as_str() == *b,
+            (SanType::IpAddress(IpAddr::V4(a)), GeneralName::IPAddress(b)) => a.octets() == *b,
+            _ => false,
+        })
+    })
+}
+
+fn dns(name: &str) -> SanType {
+    // Host names are checked when the cluster's configuration is made.
+    SanType::DnsName(name.try_into().unwrap_or_else(|_| "localhost".try_into().expect("a host name")))
+}
+
+fn ip(address: Ipv4Addr) -> SanType {
+    SanType::IpAddress(IpAddr::V4(address))
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Fault {
+    Fault::failed(format!("{} is damaged ({error}): restore it from a backup, or `ferrokube reset`", path.display()))
+}

@@ -1,0 +1,97 @@
+//! The daemon as a process: its pid file, whether it lives, how it is started and stopped. The kernel's start time
+//! stands beside the pid, so that a reused pid is never taken for ours.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::config::{Cluster, private_dir, write_private};
+
+/// A process that is ours for as long as pid and start time agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Daemon {
+    pub pid: i32,
+    started: u64,
+}
+
+impl Daemon {
+    pub fn current() -> Option<Daemon> {
+        let pid = i32::try_from(std::process::id()).ok()?;
+        Some(Daemon { pid, started: start_time(pid)? })
+    }
+
+    /// The cluster's daemon, if it runs.
+    pub fn find(cluster: &Cluster) -> Option<Daemon> {
+        let text = fs::read_to_string(cluster.pid_file()).ok()?;
+        let (pid, started) = text.trim().split_once(' ')?;
+        let daemon = Daemon { pid: pid.parse().ok()?, started: started.parse().ok()? };
+        daemon.lives().then_some(daemon)
+    }
+
+    pub fn lives(&self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
+    pub fn register(&self, cluster: &Cluster) -> Result<()> {
+        private_dir(&cluster.run_dir())?;
+        write_private(&cluster.pid_file(), format!("{} {}", self.pid, self.started).as_bytes())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid)
+            && self.lives()
+        {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Waits until the process is gone; false when it outlived `patience`.
+    pub fn wait(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while self.lives() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+}
+
+/// Start time in clock ticks since boot; `None` when the process is gone or a zombie.
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name may hold spaces and parentheses: the fields begin after the last one.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if fields.first() == Some(&"Z") {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+/// Starts `ferrokube server` for the cluster, detached from the terminal; its steps come on the child's stdout.
+pub fn spawn_daemon(cluster: &Cluster) -> Result<Child> {
+    use std::os::unix::process::CommandExt;
+    let log = open_log(&cluster.log())?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("ferrokube")
+        .args(["server", "--told-to-parent", "--name", &cluster.name, "--data-dir"])
+        .arg(&cluster.data_dir)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .process_group(0);
+    command.spawn().context("starting the daemon")
+}
+
+fn open_log(path: &Path) -> Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let open = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    open.with_context(|| path.display().to_string())
+}
