@@ -2,8 +2,6 @@
 //!
 //! Which fields a kind can be selected by is the kind's business; this is only the language.
 
-use crate::text::quote;
-
 /// A conjunction of terms. Empty selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
@@ -112,7 +110,8 @@ fn unescape(value: &str) -> Result<String, String> {
                 None => return Err("invalid field selector: invalid escape sequence: \\".to_owned()),
             },
             ',' | '=' => {
-                return Err(format!("invalid field selector: unescaped character in value: {}", quote(&c.to_string())));
+                // Upstream prints the code point as a number.
+                return Err(format!("invalid field selector: unescaped character in value: {}", c as u32));
             }
             c => out.push(c),
         }

@@ -392,7 +392,8 @@ mod parser {
                 (Token::Word | Token::Comma, _) => self.entries(),
                 (Token::Close, _) => {
                     self.next();
-                    Ok(Vec::new())
+                    // `x in ()` is accepted and asks for the empty value.
+                    Ok(vec![String::new()])
                 }
                 (_, text) => Err(format!("found '{text}', expected: ',', ')' or identifier")),
             }
@@ -489,10 +490,11 @@ mod tests {
             ("x y", "unable to parse requirement: found 'y', expected: in, notin, =, ==, !=, gt, lt"),
             ("a,", "found '', expected: identifier after ','"),
             ("=a", "found '=', expected: !, identifier, or 'end of string'"),
-            (
-                "x in ()",
-                "unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
-            ),
+            ("x in (a b)", "unable to parse requirement: found 'b', expected: ',' or ')'"),
+            ("!x=y", "found '=', expected: ',' or 'end of string'"),
+            ("x>=1", "unable to parse requirement: found '=', expected: identifier"),
+            ("a b c", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            ("/a", "unable to parse requirement: <nil>: Invalid value: \"/a\": prefix part must be non-empty"),
             ("x=a b", "found 'b', expected: ',' or 'end of string'"),
             (
                 "x>a",

@@ -16,8 +16,13 @@ const LABEL_1035: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 
-/// `must be no more than 63 bytes`.
+/// `must be no more than 63 characters`.
 pub fn max_len(limit: usize) -> String {
+    format!("must be no more than {limit} characters")
+}
+
+/// `must be no more than 63 bytes`: what label keys and values say.
+fn max_bytes(limit: usize) -> String {
     format!("must be no more than {limit} bytes")
 }
 
@@ -77,7 +82,9 @@ fn collect(too_long: Option<usize>, text: &str, shape: bool, message: impl FnOnc
 pub fn dns1123_label(text: &str) -> Vec<String> {
     collect(Some(LABEL_MAX), text, label_shape(text), || {
         let what = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character";
-        // A full subdomain may have come in by mistake; upstream says the same either way.
+        if subdomain_shape(text) {
+            return "must not contain dots".to_owned();
+        }
         pattern(what, LABEL, &["my-name", "123-abc"])
     })
 }
@@ -130,7 +137,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         None => text,
         Some((_, name)) if name.contains('/') => {
             return vec![format!(
-                "a qualified name {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                "a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
                 message()
             )];
         }
@@ -146,7 +153,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     if name.is_empty() {
         out.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        out.push(format!("name part {}", max_len(LABEL_MAX)));
+        out.push(format!("name part {}", max_bytes(LABEL_MAX)));
     }
     if !qualified_shape(name) {
         out.push(format!("name part {}", message()));
@@ -156,7 +163,10 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 
 /// The value of a label.
 pub fn label_value(text: &str) -> Vec<String> {
-    collect(Some(LABEL_MAX), text, text.is_empty() || qualified_shape(text), || {
+    if text.len() > LABEL_MAX {
+        return vec![max_bytes(LABEL_MAX)];
+    }
+    collect(None, text, text.is_empty() || qualified_shape(text), || {
         let what = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
         pattern(what, LABEL_VALUE, &["MyValue", "my_value", "12345"])
     })
@@ -366,5 +376,7 @@ mod tests {
             assert_eq!(check(name).join("; "), want, "{name}");
         }
         assert_eq!(label_value(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 characters"]);
+        assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
     }
 }

@@ -3,13 +3,14 @@
 //! A quantity remembers the family of its suffix (binary, decimal, exponent), because the canonical form keeps it.
 //! Held as billionths in 128 bits: that is exact for every amount upstream holds exactly; larger ones saturate.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 const NANO: i128 = 1_000_000_000;
 
-/// Parsed amounts above this are cut to it where upstream leaves its 64-bit form.
+/// Binary amounts above this are cut to it, as are those that do not fit at all.
 const LARGEST: i128 = (i64::MAX as i128) * NANO;
 
 /// Longest number text that is looked at: far more digits than can matter.
@@ -110,9 +111,33 @@ impl Quantity {
         self.plus(Quantity { nanos: -other.nanos, format: other.format })
     }
 
-    /// The canonical text of another text: `1000m` becomes `1`.
-    pub fn canonical(text: &str) -> Result<String, QuantityError> {
-        text.parse::<Quantity>().map(|q| q.to_string())
+    /// The same amount in whole thousandths, rounded away from zero: what resource lists are defaulted to.
+    pub fn rounded_to_milli(self) -> Quantity {
+        let unit = NANO / 1_000;
+        Quantity { nanos: round_up(self.nanos, unit) * unit, format: self.format }
+    }
+
+    /// The text that an object keeps for this text: `1000m` becomes `1`.
+    ///
+    /// Texts whose number and suffix are canonical already stay as written (`+5`, `1e+3`), as upstream keeps them.
+    pub fn canonical(text: &str) -> Result<Cow<'_, str>, QuantityError> {
+        Quantity::text_of(text, |q| q)
+    }
+
+    /// [`Quantity::canonical`] with the amount rounded to thousandths, as in resource lists.
+    pub fn canonical_milli(text: &str) -> Result<Cow<'_, str>, QuantityError> {
+        Quantity::text_of(text, Quantity::rounded_to_milli)
+    }
+
+    fn text_of(text: &str, change: impl FnOnce(Quantity) -> Quantity) -> Result<Cow<'_, str>, QuantityError> {
+        let parts = split(text)?;
+        let quantity = parts.amount()?;
+        let changed = change(quantity);
+        let cut = quantity.format == Format::Binary && quantity.nanos.abs() == LARGEST;
+        if changed == quantity && !cut && !quantity.is_zero() && parts.is_canonical()? {
+            return Ok(Cow::Borrowed(text));
+        }
+        Ok(Cow::Owned(changed.to_string()))
     }
 }
 
@@ -189,32 +214,48 @@ fn to_nanos(mantissa: i128, scale: i32, binary: u32) -> Option<i128> {
     }
 }
 
-impl FromStr for Quantity {
-    type Err = QuantityError;
-
-    fn from_str(text: &str) -> Result<Quantity, QuantityError> {
-        let parts = split(text)?;
-        let (base, exponent, format) = suffix(parts.suffix)?;
-        let fraction = parts.fraction.trim_end_matches('0');
-        let digits: String = [parts.whole.trim_start_matches('0'), fraction].concat();
+impl Parts<'_> {
+    fn amount(&self) -> Result<Quantity, QuantityError> {
+        let (base, exponent, format) = suffix(self.suffix)?;
+        let fraction = self.fraction.trim_end_matches('0');
+        let digits: String = [self.whole.trim_start_matches('0'), fraction].concat();
         // Digits past the 36th are below every unit that counts, unless the number is too large anyway.
         let kept = digits.len().min(36);
         let mantissa = if kept == 0 { 0 } else { digits[..kept].parse::<i128>().map_err(|_| QuantityError::Number)? };
         let scale = (digits.len() - kept) as i32 - fraction.len() as i32;
         let (scale, binary) =
             if base == 2 { (scale, exponent.unsigned_abs()) } else { (scale.saturating_add(exponent), 0) };
-        let short = base == 10 && digits.len() <= 18;
-        let mut nanos = match to_nanos(mantissa, scale, binary) {
-            Some(nanos) if short || nanos <= LARGEST => nanos,
+        let nanos = match to_nanos(mantissa, scale, binary) {
+            Some(nanos) if base == 10 || nanos <= LARGEST => nanos,
             Some(_) => LARGEST,
             None if mantissa == 0 => 0,
             None if scale < 0 => LARGEST.min(to_nanos_lossy(mantissa, scale, binary)),
             None => LARGEST,
         };
-        if parts.negative {
-            nanos = -nanos;
+        Ok(Quantity { nanos: if self.negative { -nanos } else { nanos }, format })
+    }
+
+    /// Whether number and suffix are those of the canonical form; sign and leading zeros do not matter.
+    fn is_canonical(&self) -> Result<bool, QuantityError> {
+        const MANY: usize = 18;
+        let whole = self.whole.trim_start_matches('0');
+        if !self.fraction.is_empty() || whole.is_empty() || whole.len() > MANY {
+            return Ok(false);
         }
-        Ok(Quantity { nanos, format })
+        let number = whole.parse::<i128>().map_err(|_| QuantityError::Number)?;
+        let (base, exponent, _) = suffix(self.suffix)?;
+        Ok(match base {
+            2 => number % 1024 != 0 && (number << exponent) % 1000 != 0,
+            _ => exponent % 3 == 0 && number % 1000 != 0,
+        })
+    }
+}
+
+impl FromStr for Quantity {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Quantity, QuantityError> {
+        split(text)?.amount()
     }
 }
 
@@ -329,19 +370,29 @@ mod tests {
             ("512", "512"),
             ("1000", "1k"),
             ("1e3", "1e3"),
-            ("12E6", "12e6"),
-            ("1e0", "1"),
+            ("12E6", "12E6"),
+            ("1000e3", "1e6"),
+            ("1e0", "1e0"),
+            ("1e1", "10"),
+            ("1e19", "10e18"),
+            ("1e-10", "1e-9"),
+            ("+1000Ki", "1000Ki"),
+            ("05Mi", "05Mi"),
+            ("-0", "0"),
+            ("Mi", "0"),
+            ("8Ei", "9223372036854775807"),
+            ("999999999999999999E", "999999999999999999E"),
             ("100M", "100M"),
             ("0.1Ki", "102400m"),
             ("-5", "-5"),
-            ("+5", "5"),
+            ("+5", "+5"),
             ("1.0000000001", "1000000001n"),
             ("0.00000000001", "1n"),
             (".5", "500m"),
             ("9223372036854775807", "9223372036854775807"),
-            ("99999999999999999999", "9223372036854775807"),
+            ("99999999999999999999", "99999999999999999999"),
             ("5Ei", "5Ei"),
-            ("010", "10"),
+            ("010", "010"),
         ] {
             assert_eq!(Quantity::canonical(text).as_deref(), Ok(want), "{text}");
         }

@@ -250,8 +250,10 @@ impl Status {
 
     /// 406 naming the media types that this resource can be had in.
     pub fn not_acceptable<S: AsRef<str>>(accepted: &[S]) -> Status {
-        let message = format!("only the following media types are accepted: {}", join(accepted));
-        Status::failure(406, Reason::NotAcceptable, message)
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", join(accepted));
+        let mut status = Status::failure(406, Reason::NotAcceptable, message);
+        status.details = Some(Box::default());
+        status
     }
 
     /// 415 naming the media types that a body may have.
