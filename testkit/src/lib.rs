@@ -1,1 +1,26 @@
-//! Helpers shared by tests: temporary clusters, namespaces, eventually().
+//! Helpers of the tests that run the real binary: a cluster to talk to, commands with their output, patience, images
+//! made on the spot, and a runner that always cleans up. Used by `tests/e2e` and the benchmarks.
+
+pub mod cluster;
+pub mod command;
+pub mod image;
+pub mod runner;
+
+pub use cluster::Cluster;
+pub use command::{Output, output};
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Tries until it works; after `patience` fails with the last error.
+pub fn eventually<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > deadline => bail!("not within {patience:?}: {error:#}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}

@@ -1,1 +1,1 @@
-//! The real binary with the real clients.
+//! The real binary with the real clients: see `tests/main.rs`.

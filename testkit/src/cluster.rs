@@ -1,0 +1,149 @@
+//! A cluster of the binary under test, with its own name, data directory and kubeconfig, and the clients to drive it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::command::{Output, output};
+use crate::{eventually, image};
+
+/// See the module's head. Not removed on drop: the runner resets it, so that a failing test leaves its logs until then.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub name: String,
+    /// Holds the data directory, HOME and whatever the test writes.
+    pub dir: PathBuf,
+}
+
+impl Cluster {
+    pub fn new(name: &str) -> Result<Cluster> {
+        let dir = std::env::temp_dir().join(format!("ferrokube-test-{name}"));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("home"))?;
+        Ok(Cluster { name: name.to_owned(), dir })
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("kubeconfig")
+    }
+
+    /// The binary with this cluster's flags and an environment of its own.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(args).args(["--name", &self.name, "--data-dir"]).arg(self.data_dir());
+        command.env("HOME", self.dir.join("home")).env_remove("KUBECONFIG").env_remove("SUDO_UID");
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Result<Output> {
+        output(&mut self.command(args), "")
+    }
+
+    pub fn up(&self) -> Result<String> {
+        self.run(&["up"])?.ok()
+    }
+
+    pub fn reset(&self) -> Result<()> {
+        self.run(&["reset", "--yes"])?.ok()?;
+        let _ = std::fs::remove_dir_all(&self.dir);
+        Ok(())
+    }
+
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.run(&["status", "-o", "json"])?.ok()?)?)
+    }
+
+    /// Pids of our processes with this role.
+    pub fn pids(&self, role: &str) -> Result<Vec<i32>> {
+        let status = self.status()?;
+        let processes = status["processes"].as_array().cloned().unwrap_or_default();
+        let wanted = processes.iter().filter(|p| p["role"] == role);
+        Ok(wanted.filter_map(|p| i32::try_from(p["pid"].as_i64()?).ok()).collect())
+    }
+
+    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<Output> {
+        let mut command = Command::new(tool("KUBECTL", "kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).env("HOME", self.dir.join("home"));
+        command.current_dir(&self.dir);
+        output(&mut command, input)
+    }
+
+    /// Standard output of a kubectl that must succeed.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_with(args, "")?.ok()
+    }
+
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        self.kubectl_with(&["apply", "-f", "-"], manifest)?.ok()
+    }
+
+    /// An object as JSON: `get("pod/web")`, `get("-n kube-system svc/kube-dns")`.
+    pub fn get(&self, what: &str) -> Result<Value> {
+        let mut args = vec!["get", "-o", "json"];
+        args.extend(what.split_whitespace());
+        Ok(serde_json::from_str(&self.kubectl(&args)?)?)
+    }
+
+    /// Waits until `kubectl get` of `what` satisfies `holds`.
+    pub fn wait_for(&self, what: &str, patience: Duration, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut last = Value::Null;
+        let found = eventually(patience, || {
+            last = self.get(what)?;
+            anyhow::ensure!(holds(&last), "{what} isn't so yet");
+            Ok(last.clone())
+        });
+        found.with_context(|| format!("{what}: {}", last["status"]))
+    }
+
+    /// Waits for a pod to be Ready; on failure tells its status and events.
+    pub fn ready(&self, pod: &str) -> Result<Value> {
+        let ready = |p: &Value| {
+            let conditions = p["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        };
+        let found = self.wait_for(&format!("pod/{pod}"), Duration::from_secs(30), ready);
+        found.with_context(|| self.kubectl(&["describe", "pod", pod]).unwrap_or_default())
+    }
+
+    pub fn helm(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(tool("HELM", "helm"));
+        command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir.join("home"));
+        output(command.current_dir(&self.dir), "")?.ok()
+    }
+
+    /// Imports an image made of Debian's static busybox under this name.
+    pub fn import_busybox(&self, name: &str) -> Result<()> {
+        let file = self.dir.join("busybox.tar");
+        image::busybox_archive(&file, name)?;
+        self.run(&["image", "import", &file.display().to_string()])?.ok()?;
+        Ok(())
+    }
+
+    /// The daemon's log: for the message of a failed test.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.data_dir().join("daemon.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// The binary under test: `FERROKUBE`, or the one beside the test's own.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("FERROKUBE") {
+        return path.into();
+    }
+    let test = std::env::current_exe().unwrap_or_default();
+    let profile = test.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+    profile.join("ferrokube")
+}
+
+fn tool(variable: &str, name: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| name.into(), PathBuf::from)
+}

@@ -1,0 +1,32 @@
+//! End to end: one cluster of the real binary, driven by kubectl, Helm and etcdctl as a person would. The tests run in
+//! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
+
+mod life;
+mod workload;
+
+use std::process::ExitCode;
+
+use testkit::Cluster;
+use testkit::runner::{Test, run};
+
+/// Every test by name.
+const TESTS: &[&[Test]] = &[life::BEFORE, life::TESTS, workload::TESTS, life::AFTER];
+
+fn main() -> ExitCode {
+    if !is_root() {
+        println!("end-to-end tests make namespaces and mounts: run them as root");
+        return ExitCode::FAILURE;
+    }
+    let cluster = match Cluster::new("e2e") {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            println!("no directory for the test cluster: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    run(&cluster, &TESTS.concat())
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}

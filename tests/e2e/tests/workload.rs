@@ -1,0 +1,53 @@
+//! A person's first workload: a Deployment behind a Service with a DNS name, logs, exec.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use testkit::runner::Test;
+use testkit::{Cluster, eventually};
+
+pub const TESTS: &[Test] = &[("a_pod_runs", pod), ("a_deployment_answers_by_its_dns_name", deployment)];
+
+const IMAGE: &str = "docker.io/library/busybox:test";
+
+fn pod(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&["run", "one", "--image", IMAGE, "--", "sh", "-c", "echo hello; sleep 1000"])?;
+    let pod = cluster.ready("one")?;
+    ensure!(pod["status"]["podIP"].as_str().is_some_and(|ip| ip.starts_with("10.")), "{}", pod["status"]);
+    eventually(Duration::from_secs(5), || {
+        let logs = cluster.kubectl(&["logs", "one"])?;
+        ensure!(logs == "hello\n", "{logs:?}");
+        Ok(())
+    })?;
+    ensure!(cluster.kubectl(&["exec", "one", "--", "echo", "inside"])? == "inside\n");
+    let failed = cluster.kubectl_with(&["exec", "one", "--", "sh", "-c", "exit 7"], "")?;
+    ensure!(failed.code == 7, "{failed:?}");
+    cluster.kubectl(&["delete", "pod", "one", "--grace-period=1"])?;
+    Ok(())
+}
+
+fn deployment(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&[
+        "create",
+        "deployment",
+        "web",
+        "--image",
+        IMAGE,
+        "--replicas=2",
+        "--port=80",
+        "--",
+        "httpd",
+        "-f",
+        "-h",
+        "/var/www",
+    ])?;
+    cluster.kubectl(&["expose", "deployment", "web"])?;
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    cluster.kubectl(&["run", "client", "--image", IMAGE, "--", "sleep", "1000"])?;
+    cluster.ready("client")?;
+    let fetch = ["exec", "client", "--", "wget", "-q", "-T", "3", "-O", "-", "http://web.default.svc.cluster.local/"];
+    let page = eventually(Duration::from_secs(10), || cluster.kubectl(&fetch))?;
+    ensure!(page == "hello\n", "{page:?}");
+    cluster.kubectl(&["delete", "deployment/web", "service/web", "pod/client", "--grace-period=1"])?;
+    Ok(())
+}
