@@ -3,7 +3,17 @@
 //! One tree type ([`Schema`]) describes built-in kinds (made by `kinds` from its table) and custom resources (parsed
 //! from `openAPIV3Schema`), so the server, the codec, patches and server-side apply treat both alike.
 
+//!
+//! Entry points: [`parse::custom_resource`] reads a CRD's schema; [`prune`], [`drop_nulls`], [`apply_defaults`] shape a
+//! decoded object, in this order; [`unknown_fields`] lists what strict field validation complains of.
+
+mod default;
 mod node;
+pub mod parse;
+mod prune;
+
+pub use default::{apply_defaults, drop_nulls, has_defaults};
+pub use prune::{MAX_REPORTED, prune, unknown_fields};
 
 pub use node::{
     Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Proto, Rule, Schema,

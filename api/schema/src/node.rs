@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-/// The JSON type of a value. `Any` accepts everything (raw JSON).
+/// The JSON type of a value. `Any` accepts every type; raw JSON is `Any` that also preserves unknown fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Type {
     #[default]
@@ -48,7 +48,7 @@ pub struct Schema {
     pub nullable: bool,
     pub default: Option<Value>,
     pub properties: Properties,
-    /// Schema of the values of a map (`additionalProperties`); `true` is a node of type `Any` that keeps everything.
+    /// Schema of the values of a map (`additionalProperties`); `true` is a bare node of type `Any`.
     pub additional: Option<SchemaRef>,
     pub items: Option<SchemaRef>,
     pub required: Vec<Str>,
@@ -108,6 +108,30 @@ pub struct Validation {
     pub not: Option<Box<Schema>>,
     /// `x-kubernetes-validations`, kept and published; there is no engine for them here.
     pub rules: Vec<Rule>,
+}
+
+impl Validation {
+    /// Whether no rule is set.
+    pub fn is_empty(&self) -> bool {
+        let numbers = [&self.minimum, &self.maximum, &self.multiple_of];
+        let counts = [
+            self.min_length,
+            self.max_length,
+            self.min_items,
+            self.max_items,
+            self.min_properties,
+            self.max_properties,
+        ];
+        let flags = [self.exclusive_minimum, self.exclusive_maximum, self.unique_items];
+        self.enumeration.is_empty()
+            && self.pattern.is_none()
+            && self.not.is_none()
+            && self.rules.is_empty()
+            && [&self.all_of, &self.any_of, &self.one_of].iter().all(|list| list.is_empty())
+            && numbers.iter().all(|n| n.is_none())
+            && counts.iter().all(Option::is_none)
+            && flags.iter().all(|flag| !flag)
+    }
 }
 
 /// One entry of `x-kubernetes-validations`.
@@ -270,11 +294,6 @@ impl Schema {
     /// The description, empty when there is none.
     pub fn description(&self) -> &str {
         self.docs.as_ref().map_or("", |docs| &docs.description)
-    }
-
-    /// Whether a value may be null here.
-    pub fn accepts_null(&self) -> bool {
-        self.nullable || (self.ty == Type::Any && self.preserve_unknown)
     }
 }
 
