@@ -1,1 +1,18 @@
-//! JSON, YAML and protobuf over the same schema; Table and PartialObjectMetadata.
+//! Wire forms of API objects over the tables of `kinds`: JSON, YAML and protobuf in and out, Table and
+//! PartialObjectMetadata. Inside the server an object is always the same JSON value.
+//!
+//! Map: [`json`] decodes a body once, along its type, and collects unknown and duplicate fields; [`yaml`] does the same
+//! for YAML and writes it; [`proto`] transcodes to and from Kubernetes protobuf, envelope and watch frames included;
+//! [`normal`] brings a changed object into the form that upstream's typed round trip gives it; [`table`] and [`partial`]
+//! make the two views that clients ask for with `;as=`. Pure: no I/O, no clock.
+
+pub mod error;
+pub mod json;
+pub mod normal;
+pub mod partial;
+pub mod proto;
+pub mod table;
+pub mod yaml;
+
+pub use error::{DecodeError, EncodeError};
+pub use json::{Decoded, Form};

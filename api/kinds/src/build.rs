@@ -56,6 +56,7 @@ impl Kind {
                 ttl_seconds: None,
             }),
             schema: crate::definitions::of_kind(&gvk),
+            message: crate::definitions::message_of(&gvk),
             columns: Vec::new(),
             selectable: Vec::new(),
             names: NameRule::Subdomain,

@@ -10,6 +10,7 @@ use schema::SchemaRef;
 use serde_json::Value;
 
 use crate::hooks::Hooks;
+use crate::types::MessageId;
 
 /// A set of API verbs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -254,6 +255,8 @@ pub struct Kind {
     /// None for kinds that are answered and never stored (reviews, bindings, component statuses).
     pub storage: Option<Storage>,
     pub schema: SchemaRef,
+    /// The type in [`crate::types`]; None for kinds made from a CustomResourceDefinition.
+    pub message: Option<MessageId>,
     pub columns: Vec<Column>,
     pub selectable: Vec<Selectable>,
     pub names: NameRule,
@@ -303,6 +306,14 @@ impl Kind {
     /// Field selectors understood: metadata.name, metadata.namespace and the row's own.
     pub fn selects(&self, field: &str) -> bool {
         field == "metadata.name" || field == "metadata.namespace" || self.selectable.iter().any(|s| s.name == field)
+    }
+    /// Fills in what upstream fills in: constant defaults of the types, then what depends on other values, then the
+    /// constants of what that added. Kinds made from a CustomResourceDefinition are defaulted by their schema instead.
+    pub fn apply_defaults(&self, object: &mut Value) {
+        let Some(message) = self.message else { return };
+        crate::defaults::constants(object, message);
+        (self.hooks.default)(object);
+        crate::defaults::constants(object, message);
     }
     /// Everything wrong with a new object's metadata, then with the object itself.
     pub fn check(&self, object: &Value) -> Vec<FieldError> {

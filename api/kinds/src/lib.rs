@@ -7,6 +7,7 @@
 
 pub mod bootstrap;
 mod build;
+mod defaults;
 pub mod definitions;
 pub mod groups;
 pub mod hooks;

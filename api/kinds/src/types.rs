@@ -87,6 +87,19 @@ pub struct Field {
     pub(crate) facts: &'static str,
 }
 
+impl Field {
+    /// A struct in Go, which encoders write although nobody set it.
+    pub fn is_struct(&self) -> bool {
+        use Scalar::{IntOrString, MicroTime, Quantity, RawExtension, Time};
+        let scalar = matches!(self.scalar, Scalar::Message(_) | Time | MicroTime | Quantity | IntOrString | RawExtension);
+        scalar && self.shape == Shape::One && !self.pointer
+    }
+
+    fn written_when_absent(&self) -> bool {
+        !self.omit_zero && (self.always || self.is_struct())
+    }
+}
+
 /// One type.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -98,6 +111,8 @@ pub struct Message {
     pub fields: Vec<Field>,
     /// Indexes into `fields`, sorted by path.
     pub by_number: Vec<u16>,
+    /// Indexes into `fields` of what Go writes even when nobody set it: structs, times, and fields marked so.
+    pub filled: Vec<u16>,
     /// A field of it, or of what it holds, has a default.
     pub has_defaults: bool,
     pub(crate) facts: &'static str,
@@ -168,8 +183,8 @@ fn parse() -> Types {
             let (name, facts) = head.split_once(' ').unwrap_or((head, ""));
             package = name.rsplit_once('.').map_or("", |(package, _)| package);
             let is_kind = facts.split(' ').any(|f| f == "K");
-            let (fields, by_number) = (Vec::new(), Vec::new());
-            messages.push(Message { name: publish(name), is_kind, fields, by_number, has_defaults: false, facts });
+            let (fields, by_number, filled) = (Vec::new(), Vec::new(), Vec::new());
+            messages.push(Message { name: publish(name), is_kind, fields, by_number, filled, has_defaults: false, facts });
         } else if let Some(message) = messages.last_mut() {
             message.fields.push(parse_field(line, package, &by_name));
         }
@@ -179,6 +194,8 @@ fn parse() -> Types {
         let mut order: Vec<u16> = (0..message.fields.len() as u16).collect();
         order.sort_by(|a, b| message.fields[usize::from(*a)].path.cmp(&message.fields[usize::from(*b)].path));
         message.by_number = order;
+        message.filled =
+            (0..).zip(&message.fields).filter(|(_, f)| f.written_when_absent()).map(|(i, _)| i).collect();
     }
     mark_defaults(&mut messages);
     Types { messages, by_name }
