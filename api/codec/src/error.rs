@@ -25,6 +25,8 @@ pub enum EncodeError {
     #[error("{path}: {why}")]
     Value { path: String, why: &'static str },
     /// Custom resources and tables have no protobuf form.
-    #[error("object {kind} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message")]
+    #[error(
+        "object {kind} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
+    )]
     NotMarshalable { kind: String },
 }

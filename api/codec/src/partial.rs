@@ -21,8 +21,7 @@ struct Partial<'a> {
 /// The stored JSON of an object, cut to its metadata. None when the bytes are no object.
 pub fn from_bytes(json: &[u8]) -> Option<Vec<u8>> {
     let parts: Parts = serde_json::from_slice(json).ok()?;
-    let partial =
-        Partial { kind: "PartialObjectMetadata", api_version: "meta.k8s.io/v1", metadata: parts.metadata };
+    let partial = Partial { kind: "PartialObjectMetadata", api_version: "meta.k8s.io/v1", metadata: parts.metadata };
     serde_json::to_vec(&partial).ok()
 }
 

@@ -37,9 +37,7 @@ pub fn columns(kind: &Kind) -> Value {
     } else {
         &kind.columns[..]
     };
-    let one = |c: &Column| {
-        json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
-    };
+    let one = |c: &Column| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
     columns.iter().map(one).collect()
 }
 
@@ -105,6 +103,7 @@ pub fn jsonpath<'a>(object: &'a Value, path: &str) -> Vec<&'a Value> {
     found
 }
 
+#[derive(Clone, Copy)]
 enum Step<'p> {
     Key(&'p str),
     Index(i64),
@@ -175,11 +174,15 @@ mod tests {
     #[test]
     fn built_in_kinds_have_their_columns() {
         let kind = kinds::by_kind("", "v1", "ConfigMap").unwrap();
-        let object = json!({"metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}, "data": {"x": "1"}});
+        let object =
+            json!({"metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}, "data": {"x": "1"}});
         let row = row(kind, &object, Include::Metadata, now());
         assert_eq!(row["cells"], json!(["a", 1, "5m3s"]));
         assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
-        assert_eq!(columns(kind)[0], json!({"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}));
+        assert_eq!(
+            columns(kind)[0],
+            json!({"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0})
+        );
     }
 
     #[test]

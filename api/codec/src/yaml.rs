@@ -17,7 +17,7 @@ pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| DecodeError::Syntax("error converting YAML to JSON: yaml: invalid UTF-8".to_owned()))?;
     decode_with(text, form, |walk, text| {
-        let run = |de: serde_saphyr::Deserializer<'_>| -> Result<Result<Value, String>, serde_saphyr::Error> {
+        let run = |de: serde_saphyr::Deserializer<'_, '_>| -> Result<Result<Value, String>, serde_saphyr::Error> {
             Ok(walk.run(de))
         };
         let result = serde_saphyr::with_deserializer_from_str_with_options(text, options(), run);

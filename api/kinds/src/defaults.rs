@@ -58,7 +58,8 @@ mod tests {
     #[test]
     fn constants_reach_into_templates() {
         let kind = crate::by_kind("apps", "v1", "Deployment").unwrap();
-        let mut d = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}}}});
+        let mut d =
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}}}});
         kind.apply_defaults(&mut d);
         assert_eq!(d["spec"]["replicas"], 1);
         assert_eq!(d["spec"]["template"]["spec"]["dnsPolicy"], "ClusterFirst");

@@ -91,7 +91,8 @@ impl Field {
     /// A struct in Go, which encoders write although nobody set it.
     pub fn is_struct(&self) -> bool {
         use Scalar::{IntOrString, MicroTime, Quantity, RawExtension, Time};
-        let scalar = matches!(self.scalar, Scalar::Message(_) | Time | MicroTime | Quantity | IntOrString | RawExtension);
+        let scalar =
+            matches!(self.scalar, Scalar::Message(_) | Time | MicroTime | Quantity | IntOrString | RawExtension);
         scalar && self.shape == Shape::One && !self.pointer
     }
 
@@ -184,7 +185,15 @@ fn parse() -> Types {
             package = name.rsplit_once('.').map_or("", |(package, _)| package);
             let is_kind = facts.split(' ').any(|f| f == "K");
             let (fields, by_number, filled) = (Vec::new(), Vec::new(), Vec::new());
-            messages.push(Message { name: publish(name), is_kind, fields, by_number, filled, has_defaults: false, facts });
+            messages.push(Message {
+                name: publish(name),
+                is_kind,
+                fields,
+                by_number,
+                filled,
+                has_defaults: false,
+                facts,
+            });
         } else if let Some(message) = messages.last_mut() {
             message.fields.push(parse_field(line, package, &by_name));
         }
@@ -194,8 +203,7 @@ fn parse() -> Types {
         let mut order: Vec<u16> = (0..message.fields.len() as u16).collect();
         order.sort_by(|a, b| message.fields[usize::from(*a)].path.cmp(&message.fields[usize::from(*b)].path));
         message.by_number = order;
-        message.filled =
-            (0..).zip(&message.fields).filter(|(_, f)| f.written_when_absent()).map(|(i, _)| i).collect();
+        message.filled = (0..).zip(&message.fields).filter(|(_, f)| f.written_when_absent()).map(|(i, _)| i).collect();
     }
     mark_defaults(&mut messages);
     Types { messages, by_name }

@@ -70,7 +70,8 @@ fn what_is_no_json_is_a_syntax_error() {
 
 #[test]
 fn custom_resources_keep_what_they_hold() {
-    let body = r#"{"apiVersion":"a/v1","kind":"X","metadata":{"name":"n","foo":1},"spec":{"a":null,"b":[],"c":1.0,"c":2}}"#;
+    let body =
+        r#"{"apiVersion":"a/v1","kind":"X","metadata":{"name":"n","foo":1},"spec":{"a":null,"b":[],"c":1.0,"c":2}}"#;
     let decoded = decode(body.as_bytes(), Form::Custom).unwrap();
     assert_eq!(decoded.object["spec"], json!({"a": null, "b": [], "c": 2}));
     assert_eq!(decoded.object["metadata"], json!({"name": "n"}));

@@ -15,7 +15,12 @@ pub const MAX_DEPTH: usize = 100;
 
 /// Decodes a message of type `id`.
 pub fn decode_message(bytes: &[u8], id: MessageId) -> Result<Value, DecodeError> {
-    message(bytes, id, 0).map(Value::Object)
+    message_at(bytes, id, 0)
+}
+
+/// As [`decode_message`], for an object inside others.
+pub(super) fn message_at(bytes: &[u8], id: MessageId, depth: usize) -> Result<Value, DecodeError> {
+    message(bytes, id, depth).map(Value::Object)
 }
 
 fn message(bytes: &[u8], id: MessageId, depth: usize) -> Result<Map<String, Value>, DecodeError> {
@@ -141,7 +146,7 @@ fn entry(field: &Field, record: Record, depth: usize) -> Result<(String, Value),
     Ok((key, value.unwrap_or_else(empty)))
 }
 
-fn bytes(record: Record) -> Result<&[u8], DecodeError> {
+fn bytes<'a>(record: Record<'a>) -> Result<&'a [u8], DecodeError> {
     match record {
         Record::Bytes(bytes) => Ok(bytes),
         _ => Err(DecodeError::Type("proto: wrong wireType".to_owned())),
@@ -167,7 +172,7 @@ fn scalar(kind: Scalar, record: Record, depth: usize) -> Result<Value, DecodeErr
         (Scalar::Time | Scalar::MicroTime, record) => time(bytes(record)?, kind == Scalar::MicroTime)?,
         (Scalar::Quantity, record) => quantity(bytes(record)?)?,
         (Scalar::IntOrString, record) => int_or_string(bytes(record)?)?,
-        (Scalar::RawExtension | Scalar::FieldsV1 | Scalar::Json, record) => raw(bytes(record)?)?,
+        (Scalar::RawExtension | Scalar::FieldsV1 | Scalar::Json, record) => raw(bytes(record)?, depth)?,
         (Scalar::SchemaOrArray | Scalar::SchemaOrBool | Scalar::SchemaOrStrings, record) => {
             schema_or(kind, bytes(record)?, depth)?
         }
@@ -224,7 +229,7 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, DecodeError> {
 }
 
 /// JSON bytes inside a message; whole objects inside others may themselves be protobuf with an envelope.
-fn raw(bytes: &[u8]) -> Result<Value, DecodeError> {
+fn raw(bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {
     let mut found: &[u8] = &[];
     let mut reader = Reader::new(bytes);
     while let Some((number, record)) = reader.next()? {
@@ -236,7 +241,7 @@ fn raw(bytes: &[u8]) -> Result<Value, DecodeError> {
         return Ok(Value::Null);
     }
     if found.starts_with(super::MAGIC) {
-        return super::decode_object(found).map(|(_, object)| object);
+        return super::envelope::decode_object_at(found, depth + 1).map(|(_, object)| object);
     }
     serde_json::from_slice(found).map_err(|e| DecodeError::Syntax(e.to_string()))
 }

@@ -65,7 +65,7 @@ impl<'a> Encode<'a> {
     }
 
     fn number_out<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        let What::One(number, scalar) | What::Field(number, scalar, Shape::One) = self.what else {
+        let (What::One(number, scalar) | What::Field(number, scalar, Shape::One)) = self.what else {
             return Err(self.misfit());
         };
         match scalar {
@@ -90,7 +90,7 @@ impl<'a> Encode<'a> {
     }
 
     fn text_out<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        let What::One(number, scalar) | What::Field(number, scalar, Shape::One) = self.what else {
+        let (What::One(number, scalar) | What::Field(number, scalar, Shape::One)) = self.what else {
             return Err(self.misfit());
         };
         match scalar {

@@ -5,7 +5,7 @@ use kinds::definitions::message_of_kind;
 use meta::gvk::split_api_version;
 use serde_json::Value;
 
-use super::decode::decode_message;
+use super::decode::message_at;
 use super::encode::encode_value;
 use super::wire::{Reader, Record, put_bytes, put_nested};
 use crate::error::{DecodeError, EncodeError};
@@ -55,7 +55,9 @@ fn infallible(result: Result<(), std::convert::Infallible>) {
 /// Opens a wrapper. The object inside is not looked at.
 pub fn open(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     let Some(rest) = body.strip_prefix(MAGIC) else {
-        return Err(DecodeError::Syntax("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".to_owned()));
+        return Err(DecodeError::Syntax(
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".to_owned(),
+        ));
     };
     let mut envelope =
         Envelope { api_version: String::new(), kind: String::new(), raw: &[], content_type: String::new() };
@@ -82,13 +84,18 @@ pub fn open(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
 
 /// Decodes a wrapped object of any built-in type, with its apiVersion and kind.
 pub fn decode_object(body: &[u8]) -> Result<(Envelope<'_>, Value), DecodeError> {
+    decode_object_at(body, 0)
+}
+
+/// As [`decode_object`], for an object inside others.
+pub(super) fn decode_object_at(body: &[u8], depth: usize) -> Result<(Envelope<'_>, Value), DecodeError> {
     let envelope = open(body)?;
     let (group, version) = split_api_version(&envelope.api_version);
     let Some(id) = message_of_kind(group, version, &envelope.kind) else {
         return Err(DecodeError::UnknownKind { api_version: envelope.api_version, kind: envelope.kind });
     };
     let mut object = match envelope.content_type.as_str() {
-        "" | "application/vnd.kubernetes.protobuf" => decode_message(envelope.raw, id)?,
+        "" | "application/vnd.kubernetes.protobuf" => message_at(envelope.raw, id, depth)?,
         _ => crate::json::decode(envelope.raw, crate::Form::Typed(id))?.object,
     };
     if let Value::Object(map) = &mut object {

@@ -8,7 +8,6 @@ pub(super) enum Wire {
     Varint,
     Fixed64,
     Bytes,
-    Fixed32,
 }
 
 /// One record of a message.
@@ -100,7 +99,6 @@ pub(super) fn put_tag(out: &mut Vec<u8>, number: u32, wire: Wire) {
         Wire::Varint => 0,
         Wire::Fixed64 => 1,
         Wire::Bytes => 2,
-        Wire::Fixed32 => 5,
     };
     put_varint(out, u64::from(number) << 3 | kind);
 }

@@ -29,7 +29,7 @@ pub(crate) fn kind() -> Kind {
 /// Metrics shown before the rest is counted.
 const SHOWN: usize = 2;
 
-fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+pub(crate) fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     let target = format!("{}/{}", text(object, "spec.scaleTargetRef.kind"), text(object, "spec.scaleTargetRef.name"));
     let min = int(object, "spec.minReplicas").map_or_else(|| "<unset>".to_owned(), |n| n.to_string());
     vec![

@@ -31,8 +31,8 @@ pub(crate) fn kind() -> Kind {
 }
 
 fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
-    let states = items(object, "status.conditions").iter().map(|c| text(c, "type"));
-    let state = states.filter(|t| ["Issued", "Denied", "Failed"].contains(t)).next_back().unwrap_or("Pending");
+    let mut states = items(object, "status.conditions").iter().map(|c| text(c, "type"));
+    let state = states.rfind(|t| ["Issued", "Denied", "Failed"].contains(t)).unwrap_or("Pending");
     vec![
         name(object),
         text(object, "spec.podName").into(),

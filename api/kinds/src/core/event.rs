@@ -45,7 +45,7 @@ pub(crate) fn kind() -> Kind {
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 
-fn row(object: &Value, now: Timestamp) -> Vec<Value> {
+pub(crate) fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     let first = if time(object, "firstTimestamp").is_some() { "firstTimestamp" } else { "eventTime" };
     let first = since(object, first, now);
     let (mut last, mut count) = (first.clone(), int(object, "count").unwrap_or(0));

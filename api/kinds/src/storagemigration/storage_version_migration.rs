@@ -21,8 +21,8 @@ pub(crate) fn kind() -> Kind {
 
 fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
     let resource = qualified(text(object, "spec.resource.resource"), text(object, "spec.resource.group"));
-    let held =
+    let mut held =
         items(object, "status.conditions").iter().filter(|c| text(c, "status") == "True").map(|c| text(c, "type"));
-    let state = held.filter(|t| ["Running", "Failed", "Succeeded"].contains(t)).next_back().unwrap_or("Unknown");
+    let state = held.rfind(|t| ["Running", "Failed", "Succeeded"].contains(t)).unwrap_or("Unknown");
     vec![name(object), resource.into(), state.into()]
 }

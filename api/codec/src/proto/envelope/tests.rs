@@ -3,6 +3,8 @@
 use super::*;
 use serde_json::json;
 
+use crate::proto::decode_message;
+
 fn round_trip(object: Value) {
     let bytes = encode_object(&object).unwrap();
     let (envelope, back) = decode_object(&bytes).unwrap();
