@@ -227,10 +227,18 @@ impl<K: Watched> Informer<K> {
         self
     }
 
+    /// The cache, before anything fills it: for handlers that read the caches of several informers. Indexes must be
+    /// added before.
+    pub fn cache(&mut self) -> Cache<K> {
+        if !self.indexes.is_empty() {
+            self.cache.index_fns = Arc::new(std::mem::take(&mut self.indexes));
+        }
+        self.cache.clone()
+    }
+
     /// Starts listing and watching; ends with `shutdown`.
     pub fn run(mut self, shutdown: CancellationToken) -> (Cache<K>, JoinHandle<()>) {
-        self.cache.index_fns = Arc::new(std::mem::take(&mut self.indexes));
-        let cache = self.cache.clone();
+        let cache = self.cache();
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}

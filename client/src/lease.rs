@@ -81,7 +81,6 @@ impl Election {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                 spec: Some(self.spec(now, 0)),
-                ..Lease::default()
             };
             api.create(&PostParams::default(), &lease).await?;
             return Ok(true);

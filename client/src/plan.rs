@@ -196,6 +196,12 @@ impl Executor {
         Executor { client, manager: manager.to_owned(), events }
     }
 
+    /// Events come from `component` instead of the field manager's name.
+    pub fn reporting(mut self, component: &str) -> Executor {
+        self.events = EventRecorder::new(self.client.clone(), component);
+        self
+    }
+
     pub fn events(&self) -> &EventRecorder {
         &self.events
     }
