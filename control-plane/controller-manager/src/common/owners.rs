@@ -1,0 +1,111 @@
+//! Controller references: who owns an object, which orphans an owner adopts and which objects it lets go. The index
+//! [`by_owner`] makes both a lookup instead of a scan.
+
+use std::sync::Arc;
+
+use client::Action;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+use serde_json::json;
+
+use super::acts::{self, Written};
+use super::select::Selector;
+
+/// Name of the index made by [`by_owner`].
+pub const OWNER: &str = "owner";
+
+/// The reference of the managing controller, if there is one.
+pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|r| r.controller == Some(true))
+}
+
+/// The controller's name, if it is of this kind (and group).
+pub fn controller_named<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Option<&str> {
+    let owner = controller_of(meta)?;
+    let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    (owner.kind == K::kind(&()) && group == K::group(&())).then_some(owner.name.as_str())
+}
+
+/// Whether the object is managed by the owner with this uid.
+pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
+    controller_of(meta).is_some_and(|r| r.uid == uid)
+}
+
+/// The reference that makes `owner` the managing controller.
+pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: owner.meta().name.clone().unwrap_or_default(),
+        uid: owner.meta().uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// Index: by the uid of the managing controller, or by namespace when there is none.
+pub fn by_owner<K: Resource>(object: &K) -> Vec<String> {
+    let meta = object.meta();
+    vec![controller_of(meta).map_or_else(|| orphans_of(meta.namespace.as_deref().unwrap_or("")), |r| r.uid.clone())]
+}
+
+/// The index value of all objects in the namespace that nobody manages.
+pub fn orphans_of(namespace: &str) -> String {
+    format!("orphans of {namespace}")
+}
+
+/// What belongs to an owner after the changes that [`Claim::actions`] makes.
+pub struct Claim<K> {
+    pub mine: Vec<Arc<K>>,
+    pub actions: Vec<Action>,
+}
+
+/// Sorts candidates (the owner's objects and the namespace's orphans) by who they should belong to: the owner keeps
+/// what its selector matches, adopts matching orphans, and releases its own that match no more. An owner that is being
+/// deleted adopts and releases nothing. `finalizer` goes on with adoption and off with release.
+pub fn claim<O, K>(
+    owner: &O,
+    selector: &Selector,
+    candidates: impl IntoIterator<Item = Arc<K>>,
+    finalizer: Option<&str>,
+) -> Claim<K>
+where
+    O: Resource<DynamicType = ()>,
+    K: Written,
+{
+    let reference = owner_reference(owner);
+    let going = owner.meta().deletion_timestamp.is_some();
+    let mut claim = Claim { mine: Vec::new(), actions: Vec::new() };
+    for object in candidates {
+        let meta = object.meta();
+        let matches = selector.matches(meta.labels.as_ref());
+        match controller_of(meta) {
+            Some(other) if other.uid != reference.uid => {}
+            Some(_) if matches => claim.mine.push(object),
+            Some(_) if going || meta.deletion_timestamp.is_some() => {}
+            Some(_) => claim.actions.push(release(&*object, &reference.uid, finalizer)),
+            None if !matches || going || meta.deletion_timestamp.is_some() => {}
+            None => {
+                claim.actions.push(adopt(&*object, &reference, finalizer));
+                claim.mine.push(object);
+            }
+        }
+    }
+    claim
+}
+
+fn adopt<K: Written>(object: &K, reference: &OwnerReference, finalizer: Option<&str>) -> Action {
+    let mut body = json!({"metadata": {"ownerReferences": [reference]}});
+    if let Some(finalizer) = finalizer {
+        body["metadata"]["finalizers"] = json!([finalizer]);
+    }
+    acts::patch(object, body)
+}
+
+fn release<K: Written>(object: &K, owner: &str, finalizer: Option<&str>) -> Action {
+    let mut body = json!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner}]}});
+    if let Some(finalizer) = finalizer {
+        body["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+    }
+    acts::patch(object, body)
+}

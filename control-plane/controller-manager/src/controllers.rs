@@ -1,0 +1,95 @@
+//! The table of controllers. A row names what upstream names: the controller, the service account it acts as, what it
+//! watches. What is not in the table is not done.
+
+use crate::setup::Setup;
+
+pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod namespace;
+pub mod node_ipam;
+pub mod replicaset;
+pub mod replicationcontroller;
+pub mod root_ca;
+pub mod serviceaccount;
+pub mod services;
+
+/// One controller.
+pub struct Controller {
+    /// As `--controllers` and upstream's logs call it.
+    pub name: &'static str,
+    /// Its service account in `kube-system`; RBAC's bootstrap roles are bound to it.
+    pub account: &'static str,
+    /// Resources of its shared informers.
+    pub watches: &'static [&'static str],
+    /// Runs with `--controllers=*`.
+    pub enabled: bool,
+    pub start: fn(&mut Setup),
+}
+
+/// Every controller there is, by name.
+pub const ALL: &[Controller] = &[
+    Controller {
+        name: "deployment-controller",
+        account: "deployment-controller",
+        watches: &["deployments.apps", "pods", "replicasets.apps"],
+        enabled: true,
+        start: deployment::start,
+    },
+    Controller {
+        name: "endpoints-controller",
+        account: "endpoint-controller",
+        watches: &["endpoints", "pods", "services"],
+        enabled: true,
+        start: endpoints::start,
+    },
+    Controller {
+        name: "endpointslice-controller",
+        account: "endpointslice-controller",
+        watches: &["endpointslices.discovery.k8s.io", "nodes", "pods", "services"],
+        enabled: true,
+        start: endpointslice::start,
+    },
+    Controller {
+        name: "namespace-controller",
+        account: "namespace-controller",
+        watches: &["namespaces", "pods"],
+        enabled: true,
+        start: namespace::start,
+    },
+    Controller {
+        name: "node-ipam-controller",
+        account: "node-controller",
+        watches: &["nodes"],
+        enabled: true,
+        start: node_ipam::start,
+    },
+    Controller {
+        name: "replicaset-controller",
+        account: "replicaset-controller",
+        watches: &["pods", "replicasets.apps"],
+        enabled: true,
+        start: replicaset::start,
+    },
+    Controller {
+        name: "replicationcontroller-controller",
+        account: "replication-controller",
+        watches: &["pods", "replicationcontrollers"],
+        enabled: true,
+        start: replicationcontroller::start,
+    },
+    Controller {
+        name: "root-ca-certificate-publisher-controller",
+        account: "root-ca-cert-publisher",
+        watches: &["configmaps", "namespaces"],
+        enabled: true,
+        start: root_ca::start,
+    },
+    Controller {
+        name: "serviceaccount-controller",
+        account: "service-account-controller",
+        watches: &["namespaces", "serviceaccounts"],
+        enabled: true,
+        start: serviceaccount::start,
+    },
+];

@@ -1,0 +1,186 @@
+//! node-ipam-controller: a range of pod addresses for each node, cut from the cluster's ranges. What is given out is
+//! read from the nodes themselves, so nothing is lost or leaked by a restart. One node at a time.
+
+use client::{Delta, Key, Plan, WorkQueue};
+use k8s_openapi::api::core::v1::Node;
+use serde_json::json;
+use std::collections::HashSet;
+
+use crate::common::acts;
+use crate::common::cidr::Cidr;
+use crate::config::Config;
+use crate::runner::Work;
+use crate::setup::Setup;
+
+/// More nodes than this are not served from one cluster range (upstream's limit on mask difference is 16 bits).
+const MOST_BITS: u8 = 16;
+
+/// The cluster ranges and how they are cut.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ranges {
+    /// Cluster range and prefix length of a node's share.
+    clusters: Vec<(Cidr, u8)>,
+    excluded: Vec<Cidr>,
+}
+
+impl Ranges {
+    /// Fails with what is wrong about `--cluster-cidr`; empty when nothing is to be given out.
+    pub fn of(config: &Config) -> Result<Ranges, String> {
+        if !config.allocate_node_cidrs {
+            return Ok(Ranges::default());
+        }
+        if config.cluster_cidrs.is_empty() || config.cluster_cidrs.len() > 2 {
+            return Err("one range, or one IPv4 and one IPv6 range, is needed to allocate node CIDRs".into());
+        }
+        let mut clusters: Vec<(Cidr, u8)> = Vec::new();
+        for text in &config.cluster_cidrs {
+            let range: Cidr = text.parse()?;
+            let share = if range.v6 { config.node_cidr_mask_size_ipv6 } else { config.node_cidr_mask_size_ipv4 };
+            let bits = share.checked_sub(range.prefix).filter(|bits| *bits <= MOST_BITS);
+            if bits.is_none() || share > if range.v6 { 128 } else { 32 } {
+                return Err(format!("{range} cannot be cut into node ranges of /{share}"));
+            }
+            if clusters.iter().any(|(other, _)| other.v6 == range.v6) {
+                return Err("two ranges must be of different families".into());
+            }
+            clusters.push((range, share));
+        }
+        let excluded = config.service_cidrs.iter().map(|c| c.parse()).collect::<Result<_, _>>()?;
+        Ok(Ranges { clusters, excluded })
+    }
+
+    /// A free share of each range.
+    fn free(&self, used: &HashSet<String>, odd: &[Cidr]) -> Option<Vec<String>> {
+        let one = |(range, share): &(Cidr, u8)| {
+            (0..range.subnets(*share))
+                .map(|n| range.subnet(*share, n))
+                .filter(|c| !self.excluded.iter().chain(odd).any(|other| other.overlaps(*c)))
+                .map(|c| c.to_string())
+                .find(|c| !used.contains(c))
+        };
+        self.clusters.iter().map(one).collect()
+    }
+}
+
+pub fn start(setup: &mut Setup) {
+    let Ok(ranges) = Ranges::of(setup.config) else { return };
+    if ranges.clusters.is_empty() {
+        return;
+    }
+    let queue: WorkQueue<Key> = WorkQueue::default();
+    let again = queue.clone();
+    let nodes = setup.on(move |delta: &Delta<Node>| {
+        if needs_ranges(delta.object()) && !matches!(delta, Delta::Deleted(_)) {
+            again.add(Key::of(delta.object().as_ref()));
+        }
+    });
+    // A freed range may be what a waiting node needs.
+    let (again, all) = (queue.clone(), nodes.clone());
+    setup.on(move |delta: &Delta<Node>| {
+        if matches!(delta, Delta::Deleted(_)) {
+            all.list().iter().filter(|n| needs_ranges(n)).for_each(|n| again.add(Key::of(n.as_ref())));
+        }
+    });
+    let executor = setup.executor("cidrAllocator");
+    let work = Work::new(&queue, executor, 1, move |key, _| {
+        let Some(node) = nodes.get(key) else { return Plan::default() };
+        let all = nodes.list();
+        reconcile(&node, all.iter().map(|n| n.as_ref()), &ranges)
+    });
+    setup.run(work.serial());
+}
+
+fn needs_ranges(node: &Node) -> bool {
+    ranges_of(node).next().is_none()
+}
+
+fn ranges_of(node: &Node) -> impl Iterator<Item = &String> {
+    let spec = node.spec.as_ref();
+    let many = spec.and_then(|s| s.pod_cidrs.as_ref()).into_iter().flatten();
+    let one = spec.filter(|s| s.pod_cidrs.is_none()).and_then(|s| s.pod_cidr.as_ref());
+    many.chain(one).filter(|c| !c.is_empty())
+}
+
+fn reconcile<'a>(node: &Node, all: impl Iterator<Item = &'a Node>, ranges: &Ranges) -> Plan {
+    let mut plan = Plan::default();
+    if !needs_ranges(node) || node.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    let used: HashSet<String> = all.flat_map(ranges_of).cloned().collect();
+    // Ranges of another size, given by hand or under another mask, block all that they overlap.
+    let is_share = |c: &Cidr| ranges.clusters.iter().any(|(r, share)| r.v6 == c.v6 && *share == c.prefix);
+    let odd: Vec<Cidr> = used.iter().filter_map(|c| c.parse().ok()).filter(|c| !is_share(c)).collect();
+    match ranges.free(&used, &odd) {
+        Some(given) => {
+            let body = json!({"spec": {"podCIDR": given[0], "podCIDRs": given}});
+            plan.push(acts::patch(node, body));
+        }
+        None => {
+            let name = node.metadata.name.as_deref().unwrap_or("");
+            plan.push(acts::normal(node, "CIDRNotAvailable", format!("Node {name} status is now: CIDRNotAvailable")));
+        }
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::{Action, PatchBody};
+
+    fn node(name: &str, range: Option<&str>) -> Node {
+        let mut node = Node::default();
+        node.metadata.name = Some(name.into());
+        let spec = node.spec.get_or_insert_default();
+        spec.pod_cidr = range.map(str::to_owned);
+        spec.pod_cidrs = range.map(|r| vec![r.to_owned()]);
+        node
+    }
+
+    fn ranges(cluster: &[&str], services: &[&str]) -> Result<Ranges, String> {
+        Ranges::of(&Config {
+            allocate_node_cidrs: true,
+            cluster_cidrs: cluster.iter().map(|c| (*c).to_owned()).collect(),
+            service_cidrs: services.iter().map(|c| (*c).to_owned()).collect(),
+            ..Config::default()
+        })
+    }
+
+    fn given(plan: &Plan) -> String {
+        match &plan.actions[0] {
+            Action::Patch { patch: PatchBody::Strategic(body), .. } => body["spec"]["podCIDR"].as_str().unwrap().into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_node_gets_the_first_free_range_and_keeps_it() {
+        let ranges = ranges(&["10.244.0.0/16"], &[]).unwrap();
+        let nodes = [node("a", Some("10.244.0.0/24")), node("b", None), node("c", Some("10.244.2.0/24"))];
+        assert_eq!(given(&reconcile(&nodes[1], nodes.iter(), &ranges)), "10.244.1.0/24");
+        assert!(reconcile(&nodes[0], nodes.iter(), &ranges).is_empty());
+    }
+
+    #[test]
+    fn ranges_of_services_and_of_other_sizes_are_left_out() {
+        let ranges = ranges(&["10.0.0.0/16"], &["10.0.0.0/23"]).unwrap();
+        let nodes = [node("a", Some("10.0.2.0/25")), node("b", None)];
+        assert_eq!(given(&reconcile(&nodes[1], nodes.iter(), &ranges)), "10.0.3.0/24");
+    }
+
+    #[test]
+    fn a_full_cluster_says_so_on_the_node() {
+        let ranges = ranges(&["10.0.0.0/24"], &[]).unwrap();
+        let nodes = [node("a", Some("10.0.0.0/24")), node("b", None)];
+        let plan = reconcile(&nodes[1], nodes.iter(), &ranges);
+        assert!(matches!(&plan.actions[0], Action::Event { reason, .. } if reason == "CIDRNotAvailable"));
+    }
+
+    #[test]
+    fn wrong_cluster_ranges_are_refused() {
+        assert!(ranges(&[], &[]).is_err());
+        assert!(ranges(&["10.0.0.0/25"], &[]).unwrap_err().contains("/24"));
+        assert!(ranges(&["10.0.0.0/16", "10.1.0.0/16"], &[]).is_err());
+        assert!(ranges(&["10.0.0.0/16", "fd00::/56"], &[]).is_ok());
+    }
+}

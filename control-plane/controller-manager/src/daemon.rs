@@ -1,0 +1,64 @@
+//! Runs the table: gives every wanted controller its identity, starts the shared informers, then the workers, and ends
+//! with `shutdown` or when leadership is lost. The only entry for `ferrokube`.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::controllers;
+use crate::setup::{Informers, Setup};
+
+/// Why the controller manager could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("--controllers: there is no controller {name:?}; known: {known}")]
+    UnknownController { name: String, known: String },
+    #[error("--cluster-cidr: {0}")]
+    ClusterCidr(String),
+    #[error("leadership lost")]
+    LeadershipLost,
+}
+
+/// Runs until `shutdown`. `client` is the manager's own identity (`system:kube-controller-manager`).
+pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+    check(&config)?;
+    let Some(election) = config.leader_election.clone() else {
+        start(Arc::new(config), client, &shutdown);
+        shutdown.cancelled().await;
+        return Ok(());
+    };
+    let Some(held) = election.acquire(client.clone(), shutdown.clone()).await else { return Ok(()) };
+    start(Arc::new(config), client, &held);
+    held.cancelled().await;
+    if shutdown.is_cancelled() { Ok(()) } else { Err(Error::LeadershipLost) }
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    let known = |name: &str| controllers::ALL.iter().any(|c| c.name == name);
+    for word in config.controllers.iter().filter(|w| *w != "*") {
+        let name = word.strip_prefix('-').unwrap_or(word);
+        if !known(name) {
+            let known: Vec<&str> = controllers::ALL.iter().map(|c| c.name).collect();
+            return Err(Error::UnknownController { name: name.into(), known: known.join(", ") });
+        }
+    }
+    controllers::node_ipam::Ranges::of(config).map(|_| ()).map_err(Error::ClusterCidr)
+}
+
+fn start(config: Arc<Config>, client: kube::Client, shutdown: &CancellationToken) {
+    let mut informers = Informers::new(client.clone());
+    let mut started = Vec::new();
+    for controller in controllers::ALL.iter().filter(|c| config.wants(c.name, c.enabled)) {
+        let own = config.controller_clients.as_ref().map_or_else(|| client.clone(), |of| of(controller.account));
+        let mut setup = Setup::new(controller.name, &config, &mut informers, own, shutdown.clone());
+        (controller.start)(&mut setup);
+        started.push(setup.finish());
+    }
+    informers.start(shutdown);
+    for controller in started {
+        let views: Arc<[_]> = controller.views.into();
+        controller.work.into_iter().for_each(|work| work.start(controller.name, views.clone(), shutdown));
+        tracing::debug!(controller = controller.name, "started");
+    }
+}

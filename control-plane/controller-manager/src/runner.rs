@@ -1,0 +1,213 @@
+//! Queue -> worker -> reconcile -> executor -> retry or look again later: the loop that every controller shares. A key
+//! is not worked on again until the caches show what its last plan wrote, so no decision is made twice on old news.
+//! I/O: spawns tasks and runs plans; the only loops besides `daemon`.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::plan::ExecuteError;
+use client::{Action, Executor, Key, Plan, WorkQueue};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+use tokio_util::sync::CancellationToken;
+
+use crate::setup::View;
+
+/// A cache that stays behind this long has lost its watch: deciding on what it shows is better than not deciding.
+const STALE_LIMIT: Duration = Duration::from_secs(30);
+
+type Reconcile = Arc<dyn Fn(Key, Timestamp) -> BoxFuture<'static, Plan> + Send + Sync>;
+type OnFailure = Arc<dyn Fn(&Key, &ExecuteError, Timestamp) -> Plan + Send + Sync>;
+
+/// One queue and how it is worked through.
+pub struct Work {
+    pub queue: WorkQueue<Key>,
+    pub executor: Executor,
+    pub workers: usize,
+    reconcile: Reconcile,
+    on_failure: Option<OnFailure>,
+    serial: bool,
+}
+
+impl Work {
+    /// `reconcile` reads caches and decides.
+    pub fn new(
+        queue: &WorkQueue<Key>,
+        executor: Executor,
+        workers: usize,
+        reconcile: impl Fn(&Key, Timestamp) -> Plan + Send + Sync + 'static,
+    ) -> Work {
+        let reconcile = Arc::new(reconcile);
+        Work::asking(queue, executor, workers, move |key, now| {
+            let reconcile = reconcile.clone();
+            async move { reconcile(&key, now) }
+        })
+    }
+
+    /// As [`Work::new`], for the few that must ask the server before they decide.
+    pub fn asking<F>(
+        queue: &WorkQueue<Key>,
+        executor: Executor,
+        workers: usize,
+        reconcile: impl Fn(Key, Timestamp) -> F + Send + Sync + 'static,
+    ) -> Work
+    where
+        F: Future<Output = Plan> + Send + 'static,
+    {
+        Work {
+            queue: queue.clone(),
+            executor,
+            workers: workers.max(1),
+            reconcile: Arc::new(move |key, now| reconcile(key, now).boxed()),
+            on_failure: None,
+            serial: false,
+        }
+    }
+
+    /// What to do when a step of a plan failed, before the key is tried again.
+    pub fn on_failure(
+        mut self,
+        decide: impl Fn(&Key, &ExecuteError, Timestamp) -> Plan + Send + Sync + 'static,
+    ) -> Work {
+        self.on_failure = Some(Arc::new(decide));
+        self
+    }
+
+    /// One key at a time, each seeing what the one before it wrote: for those that share something between keys.
+    pub fn serial(mut self) -> Work {
+        self.serial = true;
+        self.workers = 1;
+        self
+    }
+
+    /// Starts the workers; they end with `shutdown`.
+    pub fn start(self, name: &'static str, views: Arc<[Arc<dyn View>]>, shutdown: &CancellationToken) {
+        let workers = self.workers;
+        let work = Arc::new(self);
+        for _ in 0..workers {
+            let (work, views, shutdown) = (work.clone(), views.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = work.serve(name, views) => {}
+                }
+            });
+        }
+    }
+
+    async fn serve(&self, name: &'static str, views: Arc<[Arc<dyn View>]>) {
+        for view in views.iter() {
+            view.synced().await;
+        }
+        loop {
+            let key = self.queue.next().await;
+            let written = self.step(name, &key).await;
+            if written.is_empty() {
+                self.queue.done(&key);
+            } else if self.serial {
+                shown(&views, written).await;
+                self.queue.done(&key);
+            } else {
+                let (queue, views) = (self.queue.clone(), views.clone());
+                tokio::spawn(async move {
+                    shown(&views, written).await;
+                    queue.done(&key);
+                });
+            }
+        }
+    }
+
+    /// Decides and acts once; gives back what was written.
+    async fn step(&self, name: &'static str, key: &Key) -> Vec<Write> {
+        let mut written = Vec::new();
+        let decided = AssertUnwindSafe((self.reconcile)(key.clone(), Timestamp::now())).catch_unwind().await;
+        let Ok(plan) = decided else {
+            tracing::error!(controller = name, %key, "decision panicked, trying again");
+            self.queue.retry(key.clone());
+            return written;
+        };
+        let result = self.executor.run_telling(&plan, |action, answer| note(&mut written, action, answer)).await;
+        match result {
+            Ok(()) => {
+                self.queue.forget(key);
+                if let Some(delay) = plan.requeue_after {
+                    self.queue.add_after(key.clone(), delay);
+                }
+            }
+            Err(error) => self.failed(name, key, error, &mut written).await,
+        }
+        written
+    }
+
+    async fn failed(&self, name: &'static str, key: &Key, error: ExecuteError, written: &mut Vec<Write>) {
+        if error.is_conflict() || error.is_not_found() || error.is_namespace_terminating() {
+            tracing::debug!(controller = name, %key, %error, "step failed, trying again");
+        } else {
+            tracing::warn!(controller = name, %key, error = %error.message(), step = error.step, "step failed, trying again");
+        }
+        if let Some(decide) = &self.on_failure {
+            let plan = decide(key, &error, Timestamp::now());
+            let told = self.executor.run_telling(&plan, |action, answer| note(written, action, answer)).await;
+            if let Err(error) = told {
+                tracing::debug!(controller = name, %key, %error, "failure not told");
+            }
+        }
+        self.queue.retry(key.clone());
+    }
+}
+
+/// Something written that the caches should come to show.
+#[derive(Debug, Clone, PartialEq)]
+struct Write {
+    resource: (String, String),
+    key: Key,
+    what: Written,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Written {
+    /// At this resource version or later.
+    Version(u64),
+    /// Not live any more under this uid.
+    Gone(Option<String>),
+}
+
+fn note(written: &mut Vec<Write>, action: &Action, answer: Option<DynamicObject>) {
+    let (target, gone) = match action {
+        Action::Told { action, .. } => return note(written, action, answer),
+        Action::Create { target, .. } | Action::Patch { target, .. } | Action::Update { target, .. } => (target, None),
+        Action::Delete { target, uid, .. } => (target, Some(uid.clone())),
+        Action::Post { .. } | Action::Event { .. } | Action::Together(_) => return,
+    };
+    let resource = (target.resource.group.clone(), target.resource.plural.clone());
+    let key = Key::new(target.namespace.clone(), target.name.clone());
+    if let Some(uid) = gone {
+        written.push(Write { resource, key, what: Written::Gone(uid) });
+    } else if let Some(version) = answer.and_then(|o| o.metadata.resource_version?.parse().ok()) {
+        written.push(Write { resource, key, what: Written::Version(version) });
+    }
+}
+
+/// Waits until the caches show all of `written`.
+async fn shown(views: &[Arc<dyn View>], written: Vec<Write>) {
+    let all = async {
+        for write in &written {
+            let Some(view) = views.iter().find(|v| *v.resource() == write.resource) else { continue };
+            let mut version = view.version();
+            match &write.what {
+                Written::Version(wanted) => {
+                    let _ = version.wait_for(|seen| seen >= wanted).await;
+                }
+                Written::Gone(uid) => {
+                    let _ = version.wait_for(|_| view.deleted(&write.key, uid.as_deref())).await;
+                }
+            }
+        }
+    };
+    if tokio::time::timeout(STALE_LIMIT, all).await.is_err() {
+        tracing::warn!("a cache does not show a write of {} s ago", STALE_LIMIT.as_secs());
+    }
+}
