@@ -13,23 +13,25 @@ use crate::storage::KeyValue;
 /// What to extract from the objects of one resource.
 #[derive(Debug, Clone)]
 pub struct HeaderSpec {
-    /// `metadata`, `metadata.labels`, then the selectable fields.
+    /// `metadata`, `metadata.labels`, then every path of every selectable field.
     paths: Paths,
-    /// What an absent field compares as, by field ("" for strings, "false" for booleans, "0" for numbers).
-    absent: Vec<Box<str>>,
+    fields: Vec<FieldSpec>,
+}
+
+/// One selectable field: the paths that may hold it, best first, and what its absence compares as ("" for strings,
+/// "false" for booleans, "0" for numbers). metadata.name and metadata.namespace come from the key and are not listed.
+#[derive(Debug, Clone)]
+pub struct FieldSpec {
+    pub paths: Vec<Vec<String>>,
+    pub absent: String,
 }
 
 impl HeaderSpec {
-    /// `fields`: path of each selectable field (beyond metadata.name and metadata.namespace, which come from the key)
-    /// and the value that stands for its absence.
-    pub fn new(fields: impl IntoIterator<Item = (Vec<String>, String)>) -> HeaderSpec {
-        let mut paths = vec![vec!["metadata".to_owned()], vec!["metadata".to_owned(), "labels".to_owned()]];
-        let mut absent = Vec::new();
-        for (path, default) in fields {
-            paths.push(path);
-            absent.push(default.into_boxed_str());
-        }
-        HeaderSpec { paths: Paths::new(paths), absent }
+    pub fn new(fields: impl IntoIterator<Item = FieldSpec>) -> HeaderSpec {
+        let fields: Vec<FieldSpec> = fields.into_iter().collect();
+        let fixed = [vec!["metadata".to_owned()], vec!["metadata".to_owned(), "labels".to_owned()]];
+        let paths = fixed.into_iter().chain(fields.iter().flat_map(|field| field.paths.iter().cloned()));
+        HeaderSpec { paths: Paths::new(paths), fields }
     }
 }
 
@@ -69,14 +71,14 @@ impl Entry {
             None => Vec::new(),
         };
         labels.sort();
-        let fields = found[2..].iter().zip(&spec.absent).map(|(range, absent)| match range {
-            Some(range) => match scan::scalar(&kv.value[range.clone()]) {
-                text if text.is_empty() => absent.clone(),
-                text => text.into(),
-            },
-            None => absent.clone(),
-        });
-        let fields = fields.collect();
+        let mut ranges = found[2..].iter();
+        let mut fields = Vec::with_capacity(spec.fields.len());
+        for field in &spec.fields {
+            let texts = ranges.by_ref().take(field.paths.len()).flatten().map(|r| scan::scalar(&kv.value[r.clone()]));
+            let texts: Vec<_> = texts.collect();
+            let text = texts.iter().find(|text| !text.is_empty()).map_or(field.absent.as_str(), |text| text);
+            fields.push(text.into());
+        }
         Some(Entry {
             tail: prefix_len,
             key: kv.key,
@@ -84,7 +86,7 @@ impl Entry {
             create_revision: kv.create_revision,
             metadata: (metadata.start, metadata.end),
             labels: labels.into(),
-            fields,
+            fields: fields.into(),
             value: kv.value,
             protobuf: OnceLock::new(),
         })
@@ -185,10 +187,11 @@ mod tests {
     use super::*;
 
     pub(crate) fn entry(json: &str, revision: i64) -> Entry {
-        let spec = HeaderSpec::new([
-            (vec!["spec".to_owned(), "nodeName".to_owned()], String::new()),
-            (vec!["spec".to_owned(), "hostNetwork".to_owned()], "false".to_owned()),
-        ]);
+        let field = |name: &str, absent: &str| FieldSpec {
+            paths: vec![vec!["spec".to_owned(), name.to_owned()]],
+            absent: absent.to_owned(),
+        };
+        let spec = HeaderSpec::new([field("nodeName", ""), field("hostNetwork", "false")]);
         let kv = KeyValue {
             key: Bytes::from_static(b"/registry/pods/ns/web"),
             value: Bytes::copy_from_slice(json.as_bytes()),

@@ -22,7 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tokio::sync::watch as progress;
 
-pub use entry::{Entry, HeaderSpec};
+pub use entry::{Entry, FieldSpec, HeaderSpec};
 pub use watch::{Scope, Watcher};
 
 use crate::storage::{StoreEvent, keys};
@@ -140,11 +140,16 @@ struct State {
     closed: bool,
 }
 
+/// Brings stored bytes into the form that is served: the current storage version, defaults of custom resources filled
+/// in. `None` when the value cannot be read.
+pub type Normalise = Arc<dyn Fn(&Bytes) -> Option<Bytes> + Send + Sync>;
+
 /// See the module's head.
 pub struct Cache {
     /// Store prefix of the resource, `/registry/pods/`.
     pub prefix: Bytes,
     header: HeaderSpec,
+    normalise: Option<Normalise>,
     state: RwLock<State>,
     watchers: Mutex<watch::Watchers>,
     /// Revision up to which the feed has handed out events, all resources together.
@@ -152,7 +157,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(prefix: Bytes, header: HeaderSpec, processed: progress::Receiver<i64>) -> Cache {
+    pub(crate) fn new(
+        prefix: Bytes,
+        header: HeaderSpec,
+        normalise: Option<Normalise>,
+        processed: progress::Receiver<i64>,
+    ) -> Cache {
         let state = State {
             map: OrdMap::new(),
             window: VecDeque::new(),
@@ -162,7 +172,7 @@ impl Cache {
             next: 1,
             closed: false,
         };
-        Cache { prefix, header, state: RwLock::new(state), watchers: Mutex::default(), processed }
+        Cache { prefix, header, normalise, state: RwLock::new(state), watchers: Mutex::default(), processed }
     }
 
     /// The newest view.
@@ -315,8 +325,11 @@ impl Cache {
     }
 
     /// Makes the cache's form of a stored object.
-    pub fn entry(&self, kv: crate::storage::KeyValue) -> Option<Entry> {
+    pub fn entry(&self, mut kv: crate::storage::KeyValue) -> Option<Entry> {
         let key = kv.key.clone();
+        if let Some(value) = self.normalise.as_ref().and_then(|normalise| normalise(&kv.value)) {
+            kv.value = value;
+        }
         let entry = Entry::new(kv, self.prefix.len(), &self.header);
         if entry.is_none() {
             tracing::error!(key = %String::from_utf8_lossy(&key), "the store holds something that is not a JSON object; left out");

@@ -20,8 +20,9 @@ struct Fixture {
 async fn fixture() -> Fixture {
     let store = MemoryStore::default();
     let hub = Arc::new(Hub::new(Arc::new(store.clone()), Bytes::from_static(b"/registry/")));
-    let fields = [(vec!["spec".to_owned(), "nodeName".to_owned()], String::new())];
-    let cache = hub.declare(Bytes::from_static(b"/registry/pods/"), HeaderSpec::new(fields));
+    let path = vec!["spec".to_owned(), "nodeName".to_owned()];
+    let fields = [FieldSpec { paths: vec![path], absent: String::new() }];
+    let cache = hub.declare(Bytes::from_static(b"/registry/pods/"), HeaderSpec::new(fields), None);
     let (ready, wait) = oneshot::channel();
     tokio::spawn(hub.clone().run(ready, CancellationToken::new()));
     wait.await.expect("loaded");
@@ -119,7 +120,7 @@ async fn a_cache_added_later_is_complete_and_cut_when_removed() {
     let key = Bytes::from_static(b"/registry/example.com/widgets/ns/w");
     f.write(Txn::create(key.clone(), body("w", ""), 0)).await;
     let prefix = Bytes::from_static(b"/registry/example.com/widgets/");
-    let cache = f.hub.add(prefix.clone(), HeaderSpec::new([])).await;
+    let cache = f.hub.add(prefix.clone(), HeaderSpec::new([]), None).await;
     assert_eq!(cache.len(), 1);
     let mut watcher = cache.watch(cache.revision(), Scope::All).expect("watch");
     f.hub.remove(&prefix);

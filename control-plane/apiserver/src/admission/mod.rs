@@ -1,0 +1,153 @@
+//! The admission chain: what happens between decoding an object and storing it, beyond its own kind's rules.
+//!
+//! [`ADMISSION`] is the table, in upstream's order. Every plugin first gets to change the object ([`Plugin::admit`]),
+//! then, when the object is final, to refuse it ([`Plugin::validate`]).
+
+mod default_tolerations;
+mod namespace_lifecycle;
+mod priority;
+mod refuse_unenforced;
+mod service_account;
+
+use async_trait::async_trait;
+use kinds::{Kind, KindRef};
+use meta::{Gvr, Status};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::authn::UserInfo;
+use crate::server::Core;
+use crate::storage::{Guard, Write};
+
+/// What is being done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+impl Operation {
+    /// The word in AdmissionReview and in messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
+}
+
+/// One request on its way through the chain.
+pub struct Request<'a> {
+    pub operation: Operation,
+    pub kind: &'a KindRef,
+    /// Empty for the main resource.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// Empty on create with generateName only.
+    pub name: &'a str,
+    /// The new object in the request's version; null for deletes, the options for connects.
+    pub object: &'a mut Value,
+    /// The object before; `None` on create.
+    pub old: Option<&'a Value>,
+    pub user: &'a UserInfo,
+    pub dry_run: bool,
+    /// Writes that must happen in the same transaction as the object's own (allocations), with their guards.
+    pub extra: &'a mut Extra,
+    pub warnings: &'a Mutex<Vec<String>>,
+}
+
+/// See [`Request::extra`].
+#[derive(Debug, Default)]
+pub struct Extra {
+    pub guards: Vec<Guard>,
+    pub writes: Vec<Write>,
+}
+
+impl Request<'_> {
+    /// Whether this is about `plural` of `group`, main resource only.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.subresource.is_empty() && self.kind.group == group && self.kind.plural == plural
+    }
+
+    pub fn gvr(&self) -> Gvr {
+        self.kind.gvr()
+    }
+
+    /// The 403 of a plugin, in upstream's form.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(&self.gvr(), self.name, why)
+    }
+
+    /// Adds a `Warning` header to the answer.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+
+    pub fn kind(&self) -> &Kind {
+        self.kind
+    }
+}
+
+/// One admission plugin. Plugins are stateless values; what they know comes from `core`'s caches.
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// Upstream's name, as in `--enable-admission-plugins`.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin cares at all; called first, so it must be cheap.
+    fn handles(&self, request: &Request<'_>) -> bool;
+
+    /// May change the object, or refuse.
+    async fn admit(&self, _request: &mut Request<'_>, _core: &Core) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// May refuse the final object.
+    async fn validate(&self, _request: &Request<'_>, _core: &Core) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// A row of the table.
+pub struct Row {
+    pub plugin: &'static dyn Plugin,
+    /// Part of the chain without being asked for.
+    pub default_on: bool,
+}
+
+const fn on(plugin: &'static dyn Plugin) -> Row {
+    Row { plugin, default_on: true }
+}
+
+/// Every admission plugin, in the order in which they run.
+pub static ADMISSION: &[Row] = &[
+    on(&namespace_lifecycle::NamespaceLifecycle),
+    on(&service_account::ServiceAccount),
+    on(&priority::Priority),
+    on(&default_tolerations::DefaultTolerationSeconds),
+    on(&refuse_unenforced::RefuseUnenforced),
+];
+
+/// Runs the mutating half.
+pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status> {
+    for row in core.admission() {
+        if row.plugin.handles(request) {
+            row.plugin.admit(request, core).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the validating half.
+pub async fn validate(request: &Request<'_>, core: &Core) -> Result<(), Status> {
+    for row in core.admission() {
+        if row.plugin.handles(request) {
+            row.plugin.validate(request, core).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Who is calling: certificates, tokens, anonymity, impersonation.
+//!
+//! [`Authenticator`]s are asked in order; the first that knows the caller decides. A credential that is presented and
+//! wrong ends in 401, never in anonymity.
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use meta::Status;
+use rustls::pki_types::CertificateDer;
+
+pub use kinds::User as UserInfo;
+
+/// Group of every caller who proved an identity.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of every caller who did not.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Name of callers who did not prove an identity.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// Members may do everything; no other authoriser is asked.
+pub const MASTERS: &str = "system:masters";
+
+/// What a connection and a request say about the caller.
+pub struct Credentials<'a> {
+    pub headers: &'a HeaderMap,
+    /// The verified-by-nobody chain that the client presented in TLS, leaf first.
+    pub certificates: &'a [CertificateDer<'static>],
+}
+
+impl Credentials<'_> {
+    /// The bearer token of the Authorization header.
+    pub fn bearer(&self) -> Option<&str> {
+        let value = self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim();
+        let (scheme, token) = value.split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    }
+}
+
+/// A caller that proved who it is, and for whom the credential was made (empty: for this server).
+#[derive(Debug, Clone, Default)]
+pub struct Authenticated {
+    pub user: UserInfo,
+    pub audiences: Vec<String>,
+    /// To be sent as `Warning` headers, such as a token that is past its rotation time.
+    pub warnings: Vec<String>,
+}
+
+/// One way to authenticate.
+#[async_trait]
+pub trait Authenticator: Send + Sync {
+    /// `Ok(None)` when the request carries no credential of this kind; an error when it carries a wrong one.
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Authenticated>, AuthnError>;
+}
+
+/// A credential was presented and is wrong; the text goes to the log, the client learns only 401.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct AuthnError(pub String);
+
+/// The identity of a caller who presents nothing.
+pub fn anonymous() -> UserInfo {
+    UserInfo { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..UserInfo::default() }
+}
+
+/// Asks every authenticator; `allow_anonymous` decides about a caller whom none knows.
+pub async fn authenticate(
+    chain: &[Box<dyn Authenticator>],
+    credentials: &Credentials<'_>,
+    allow_anonymous: bool,
+) -> Result<Authenticated, Status> {
+    let mut refused = false;
+    for authenticator in chain {
+        match authenticator.authenticate(credentials).await {
+            Ok(Some(mut caller)) => {
+                if !caller.user.groups.iter().any(|group| group == AUTHENTICATED) {
+                    caller.user.groups.push(AUTHENTICATED.to_owned());
+                }
+                return Ok(caller);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "credential refused");
+                refused = true;
+            }
+        }
+    }
+    if refused || credentials.bearer().is_some() || !allow_anonymous {
+        return Err(Status::unauthorized("Unauthorized"));
+    }
+    Ok(Authenticated { user: anonymous(), ..Authenticated::default() })
+}

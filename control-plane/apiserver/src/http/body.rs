@@ -1,0 +1,143 @@
+//! Bodies: what handlers read and what they answer with.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use meta::Status;
+
+/// Error of a body in either direction.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Body of a request, from a connection or from a component in the same process.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Largest request body: upstream's limit, above what one object in the store may have.
+pub const MAX_REQUEST_BODY: usize = 3 << 20;
+
+/// Boxes any body as the body of a request.
+pub fn request_body<B>(body: B) -> RequestBody
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// Reads a whole request body.
+pub async fn read(body: RequestBody) -> Result<Bytes, Status> {
+    match Limited::new(body, MAX_REQUEST_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Status::too_large(format!("limit is {MAX_REQUEST_BODY}")))
+        }
+        Err(error) => Err(Status::bad_request(format!("the request body could not be read: {error}"))),
+    }
+}
+
+/// Body of a response.
+pub enum Body {
+    /// Nothing (left), or all at once.
+    Full(Option<Bytes>),
+    /// Frames made as the client takes them; the length when it is known.
+    Stream(Pin<Box<dyn Frames>>, Option<u64>),
+}
+
+/// A source of frames; `None` ends the body, an error cuts the connection.
+pub trait Frames: Send {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>>;
+}
+
+impl Body {
+    pub fn empty() -> Body {
+        Body::Full(None)
+    }
+
+    pub fn stream(frames: impl Frames + 'static) -> Body {
+        Body::Stream(Box::pin(frames), None)
+    }
+
+    /// A body that another HTTP message brought, passed on as it comes.
+    pub fn forward<B>(body: B) -> Body
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Body::stream(Forward(body.map_err(Into::into).boxed_unsync()))
+    }
+
+    /// Everything in one piece: for tests and small answers.
+    pub async fn collect(self) -> Result<Bytes, BoxError> {
+        Ok(BodyExt::collect(self).await?.to_bytes())
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        Body::Full(Some(bytes))
+    }
+}
+
+impl From<BytesMut> for Body {
+    fn from(bytes: BytesMut) -> Body {
+        Body::Full(Some(bytes.freeze()))
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Body {
+        Body::Full(Some(text.into()))
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Body {
+        Body::Full(Some(Bytes::from_static(text.as_bytes())))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Body::Full(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b)))),
+            Body::Stream(frames, _) => {
+                frames.as_mut().poll_frame(cx).map(|frame| frame.map(|frame| frame.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Full(bytes) if bytes.as_ref().is_none_or(Bytes::is_empty))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Body::Stream(_, Some(length)) => SizeHint::with_exact(*length),
+            Body::Stream(_, None) => SizeHint::default(),
+        }
+    }
+}
+
+struct Forward(RequestBody);
+
+impl Frames for Forward {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        loop {
+            return match std::task::ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Poll::Ready(Some(Ok(data))),
+                    Err(_trailers) => continue,
+                },
+                Some(Err(error)) => Poll::Ready(Some(Err(error))),
+                None => Poll::Ready(None),
+            };
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! POST: a new object.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meta::Status;
+use serde_json::Value;
+
+use super::options::WriteOptions;
+use super::write::{Committed, MAX_RETRIES, meta_text, metadata};
+use super::{Served, managed};
+use crate::admission::{self, Extra, Operation};
+use crate::http::answer::Answer;
+use crate::http::call::Call;
+use crate::http::content;
+use crate::server::Core;
+
+/// Tries to find a free name for `generateName`, as many as upstream makes.
+const NAME_TRIES: usize = 8;
+
+/// Checks the namespace of a body against the path's, and fills it in.
+pub fn settle_namespace(served: &Served, namespace: &str, object: &mut Value) -> Result<(), Status> {
+    let given = meta_text(object, "namespace");
+    if served.namespaced() {
+        if given.is_empty() {
+            metadata(object).insert("namespace".to_owned(), namespace.into());
+        } else if given != namespace {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    } else if !given.is_empty() {
+        // Upstream drops a namespace on cluster-scoped objects only when it is empty.
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// Fills what only the server decides about a new object.
+pub fn stamp(served: &Served, call: &Call, object: &mut Value) {
+    let meta = metadata(object);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+        meta.remove(field);
+    }
+    meta.insert("uid".to_owned(), meta::uid::new_uid().into());
+    meta.insert("creationTimestamp".to_owned(), meta::time::format(call.now).into());
+    if served.kind.generation {
+        meta.insert("generation".to_owned(), 1.into());
+    }
+}
+
+impl Core {
+    /// Creates from a request body.
+    pub async fn create(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
+        let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+        for _ in 0..MAX_RETRIES {
+            let object = content::decode(call, served, body, options.field_validation)?;
+            if let Some(answer) = self.create_object(call, served, "", object, &options, None).await? {
+                return Ok(answer);
+            }
+        }
+        Err(Status::server_timeout(&served.gvr(), "create", 1))
+    }
+
+    /// Creates a decoded object; `None` when an allocation made for it was lost to another request. `name` is the
+    /// path's, for creation by PUT or apply; `applied` carries the managed fields that apply computed.
+    pub async fn create_object(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        name: &str,
+        mut object: Value,
+        options: &WriteOptions,
+        applied: Option<Value>,
+    ) -> Result<Option<Answer>, Status> {
+        if !meta_text(&object, "resourceVersion").is_empty() && meta_text(&object, "resourceVersion") != "0" {
+            let message = "resourceVersion should not be set on objects to be created";
+            return Err(Status::failure(500, meta::Reason::Unknown, message));
+        }
+        settle_namespace(served, &call.info.namespace, &mut object)?;
+        let generated = name.is_empty() && meta_text(&object, "name").is_empty();
+        let base = meta_text(&object, "generateName").to_owned();
+        let generated = generated && !base.is_empty();
+        stamp(served, call, &mut object);
+        if generated {
+            metadata(&mut object).insert("name".to_owned(), meta::uid::random_name(&base).into());
+        }
+        self.prepare_new(call, served, &mut object, options, applied)?;
+        let mut extra = Extra::default();
+        let final_name = meta_text(&object, "name").to_owned();
+        let shown_name = if generated { "" } else { final_name.as_str() };
+        self.admit_new(call, served, shown_name, &mut object, options, &mut extra).await?;
+        self.store_new(call, served, object, options, extra, generated.then_some(base)).await
+    }
+
+    fn prepare_new(
+        &self,
+        call: &Call,
+        served: &Served,
+        object: &mut Value,
+        options: &WriteOptions,
+        applied: Option<Value>,
+    ) -> Result<(), Status> {
+        let kind = &served.kind;
+        schema::default(&kind.schema, object);
+        (kind.hooks.default)(object);
+        (kind.hooks.prepare_create)(object, &call.context());
+        match applied {
+            Some(fields) => managed::set(object, fields),
+            None => managed::on_write(call, served, None, object, &options.field_manager, "")?,
+        }
+        Ok(())
+    }
+
+    async fn admit_new(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        name: &str,
+        object: &mut Value,
+        options: &WriteOptions,
+        extra: &mut Extra,
+    ) -> Result<(), Status> {
+        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
+        let mut request = admission::Request {
+            operation: Operation::Create,
+            kind: &served.kind,
+            subresource: "",
+            namespace: &namespace,
+            name,
+            object,
+            old: None,
+            user: &call.user,
+            dry_run: options.dry_run,
+            extra,
+            warnings: &call.warnings,
+        };
+        admission::admit(&mut request, self).await?;
+        let errors = served.check(request.object);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&served.kind.gvk(), meta_text(request.object, "name"), &errors));
+        }
+        for warning in (served.kind.hooks.warnings)(request.object, None) {
+            call.warn(warning);
+        }
+        crate::warnings::unenforced(&served.kind, request.object, |text| call.warn(text));
+        admission::validate(&request, self).await
+    }
+
+    async fn store_new(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        mut object: Value,
+        options: &WriteOptions,
+        extra: Extra,
+        base: Option<String>,
+    ) -> Result<Option<Answer>, Status> {
+        let store = self.stored(served)?;
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        if options.dry_run {
+            let key = store.cache.key(namespace, meta_text(&object, "name"));
+            if self.live(served, &key).await?.is_some() {
+                return Err(Status::already_exists(&served.gvr(), meta_text(&object, "name")));
+            }
+            return Ok(Some(Answer::object(201, served, object)));
+        }
+        let tries = if base.is_some() { NAME_TRIES } else { 1 };
+        let mut extra = Some(extra);
+        for attempt in 1..=tries {
+            let name = meta_text(&object, "name").to_owned();
+            let key = store.cache.key(namespace, &name);
+            let last = attempt == tries;
+            let writes = extra.take().unwrap_or_default();
+            let again = (!last && writes.guards.is_empty() && writes.writes.is_empty()).then(|| object.clone());
+            match self.commit(served, &key, 0, std::mem::take(&mut object), writes).await? {
+                Committed::Stored(entry) => return Ok(Some(Answer::entry(201, served, entry))),
+                Committed::Taken => return Ok(None),
+                Committed::Conflict(_) => match (again, &base) {
+                    (Some(mut again), Some(base)) => {
+                        metadata(&mut again).insert("name".to_owned(), meta::uid::random_name(base).into());
+                        object = again;
+                    }
+                    (None, Some(_)) if !last => return Ok(None),
+                    (_, Some(_)) => return Err(Status::generate_name_conflict(&served.gvr(), &name, 1)),
+                    _ => return Err(Status::already_exists(&served.gvr(), &name)),
+                },
+            }
+        }
+        Ok(None)
+    }
+}

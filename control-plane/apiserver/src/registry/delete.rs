@@ -1,0 +1,305 @@
+//! DELETE of one object or of a collection: grace periods, finalizers, preconditions.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use meta::{Details, Status};
+use serde_json::{Value, json};
+
+use super::options::{DeleteOptions, ListOptions, Propagation};
+use super::selection::Selection;
+use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
+use super::Served;
+use crate::admission::{self, Extra, Operation};
+use crate::cache::Entry;
+use crate::http::answer::Answer;
+use crate::http::call::Call;
+use crate::http::content;
+use crate::server::Core;
+
+/// Finalizers that ask the garbage collector to settle dependents first.
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+impl Core {
+    /// Deletes the object that the path names.
+    pub async fn delete(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
+        let options = self.delete_options(call, body)?;
+        let name = call.info.name.clone();
+        self.delete_named(call, served, &name, &options).await
+    }
+
+    /// Options from the body, or from the query when there is none.
+    pub fn delete_options(&self, call: &Call, body: &Bytes) -> Result<DeleteOptions, Status> {
+        if body.is_empty() {
+            return DeleteOptions::from_query(&call.query);
+        }
+        DeleteOptions::from_body(&content::decode_options(call, body, "DeleteOptions")?, &call.query)
+    }
+
+    /// Deletes one object of the request's namespace.
+    pub async fn delete_named(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Answer, Status> {
+        let key = self.key_of(call, served, name)?;
+        let mut current = self.cached(served, &key).await;
+        let mut fresh = current.is_none();
+        if fresh {
+            current = self.live(served, &key).await?;
+        }
+        for _ in 0..MAX_RETRIES {
+            let Some(entry) = current.take() else {
+                return Err(Status::not_found(&served.gvr(), name));
+            };
+            match self.delete_attempt(call, served, name, options, &entry).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(now)) => {
+                    current = now;
+                    fresh = true;
+                }
+                Err(_) if !fresh => {
+                    current = self.live(served, &key).await?;
+                    fresh = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Status::modified(&served.gvr(), name))
+    }
+
+    /// The inner error is the newer state to try again on.
+    async fn delete_attempt(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        name: &str,
+        options: &DeleteOptions,
+        entry: &Arc<Entry>,
+    ) -> Result<Result<Answer, Option<Arc<Entry>>>, Status> {
+        let old = served.object(entry);
+        preconditions(served, name, options, &old)?;
+        let mut extra = Extra::default();
+        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
+        let mut nothing = Value::Null;
+        let mut request = admission::Request {
+            operation: Operation::Delete,
+            kind: &served.kind,
+            subresource: "",
+            namespace: &namespace,
+            name,
+            object: &mut nothing,
+            old: Some(&old),
+            user: &call.user,
+            dry_run: options.dry_run,
+            extra: &mut extra,
+            warnings: &call.warnings,
+        };
+        admission::admit(&mut request, self).await?;
+        admission::validate(&request, self).await?;
+        let outcome = match plan(served, options, &old, call.now) {
+            Plan::Pending => return Ok(Ok(Answer::entry(200, served, entry.clone()))),
+            Plan::Mark(new) if options.dry_run => return Ok(Ok(Answer::object(200, served, new))),
+            Plan::Mark(new) => {
+                let committed = self.commit(served, &entry.key, entry.revision, new, Extra::default()).await?;
+                if let Committed::Stored(stored) = committed {
+                    return Ok(Ok(Answer::entry(200, served, stored)));
+                }
+                committed
+            }
+            Plan::Erase if options.dry_run => return Ok(Ok(deleted(served, name, &old, entry))),
+            Plan::Erase => self.erase(served, entry, extra).await?,
+        };
+        Ok(match outcome {
+            Committed::Stored(last) => Ok(deleted(served, name, &old, &last)),
+            Committed::Conflict(now) => Err(now),
+            Committed::Taken => Err(Some(entry.clone())),
+        })
+    }
+
+    /// Deletes everything that the list options select; answers with the list of what they were.
+    pub async fn delete_collection(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
+        let options = self.delete_options(call, body)?;
+        let list = ListOptions::parse(&call.query, false)?;
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        let selection = Selection::new(&served.kind, namespace, &list.labels, &list.fields)?;
+        let store = self.stored(served)?;
+        let revision = self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
+        let snapshot = store.cache.snapshot();
+        let prefix = selection.prefix(&store.cache);
+        let entries: Vec<Arc<Entry>> =
+            snapshot.range(&prefix, &Bytes::new()).filter(|e| selection.matches(e)).cloned().collect();
+        for entry in &entries {
+            match self.delete_named(call, served, entry.name(), &options).await {
+                Ok(_) => {}
+                Err(error) if error.reason == meta::Reason::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Answer::list(served, entries, revision.max(snapshot.revision)))
+    }
+}
+
+fn preconditions(served: &Served, name: &str, options: &DeleteOptions, old: &Value) -> Result<(), Status> {
+    let checks = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.resource_version, "resourceVersion")];
+    for (what, wanted, field) in checks {
+        let Some(wanted) = wanted else { continue };
+        let have = meta_text(old, field);
+        if wanted != have {
+            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}");
+            return Err(Status::conflict(&served.gvr(), name, why));
+        }
+    }
+    Ok(())
+}
+
+/// What a delete does to an object in a given state.
+enum Plan {
+    /// It is being deleted already and this request changes nothing.
+    Pending,
+    /// It stays for now, marked as being deleted.
+    Mark(Value),
+    /// It goes.
+    Erase,
+}
+
+fn plan(served: &Served, options: &DeleteOptions, old: &Value, now: Timestamp) -> Plan {
+    let mut new = old.clone();
+    let finalizers_changed = settle_finalizers(served, options, &mut new);
+    let held = has_finalizers(&new) || served.has_spec_finalizers(&new);
+    let deleting = old["metadata"]["deletionTimestamp"].is_string();
+    let grace = match graceful(served, options, old, &mut new, now) {
+        Grace::Pending if !finalizers_changed => return Plan::Pending,
+        Grace::Pending => return Plan::Mark(new),
+        Grace::Wait => true,
+        Grace::None => false,
+    };
+    if grace {
+        return Plan::Mark(new);
+    }
+    if !held {
+        return Plan::Erase;
+    }
+    if !deleting || old["metadata"]["deletionGracePeriodSeconds"].as_i64() != Some(0) {
+        let generation = old["metadata"]["generation"].as_i64().filter(|g| *g > 0 && !deleting);
+        let meta = metadata(&mut new);
+        if !deleting {
+            meta.insert("deletionTimestamp".to_owned(), meta::time::format(now).into());
+        }
+        meta.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+        if let Some(generation) = generation {
+            meta.insert("generation".to_owned(), (generation + 1).into());
+        }
+        if served.has_spec_finalizers(&new) {
+            meta.remove("deletionGracePeriodSeconds");
+            new["status"]["phase"] = json!("Terminating");
+        }
+        return Plan::Mark(new);
+    }
+    if finalizers_changed { Plan::Mark(new) } else { Plan::Pending }
+}
+
+enum Grace {
+    /// A graceful deletion is under way and stays as it is.
+    Pending,
+    /// Somebody (the kubelet) gets time to wind the object down.
+    Wait,
+    None,
+}
+
+fn graceful(served: &Served, options: &DeleteOptions, old: &Value, new: &mut Value, now: Timestamp) -> Grace {
+    if !served.kind.graceful_deletion {
+        return Grace::None;
+    }
+    let asked = options.grace_period.map(|period| if period < 0 { 1 } else { period });
+    if let Some(since) = old["metadata"]["deletionTimestamp"].as_str() {
+        let Some(before) = old["metadata"]["deletionGracePeriodSeconds"].as_i64() else { return Grace::None };
+        return match asked {
+            Some(0) => Grace::None,
+            Some(period) if period < before => {
+                let at = meta::time::parse(since).unwrap_or(now) + SignedDuration::from_secs(period - before);
+                let meta = metadata(new);
+                meta.insert("deletionTimestamp".to_owned(), meta::time::format(at).into());
+                meta.insert("deletionGracePeriodSeconds".to_owned(), period.into());
+                Grace::Wait
+            }
+            _ if before == 0 => Grace::None,
+            _ => Grace::Pending,
+        };
+    }
+    let unplaced = old["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
+    let finished = matches!(old["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
+    let default = old["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let period = if unplaced || finished { 0 } else { asked.unwrap_or(default).max(0) };
+    if period == 0 {
+        return Grace::None;
+    }
+    let generation = old["metadata"]["generation"].as_i64().filter(|g| *g > 0);
+    let meta = metadata(new);
+    let at = now + SignedDuration::from_secs(period);
+    meta.insert("deletionTimestamp".to_owned(), meta::time::format(at).into());
+    meta.insert("deletionGracePeriodSeconds".to_owned(), period.into());
+    if let Some(generation) = generation {
+        meta.insert("generation".to_owned(), (generation + 1).into());
+    }
+    Grace::Wait
+}
+
+/// Sets the garbage collector's finalizers as the propagation policy asks; whether that changed anything.
+fn settle_finalizers(served: &Served, options: &DeleteOptions, new: &mut Value) -> bool {
+    let list = |object: &Value| -> Vec<String> {
+        let all = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+        all.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let before = list(new);
+    let has = |name: &str| before.iter().any(|f| f == name);
+    let policy = match (options.orphan_dependents, options.propagation) {
+        (Some(true), _) => Propagation::Orphan,
+        (Some(false), _) => Propagation::Background,
+        (None, Some(policy)) => policy,
+        (None, None) if has(ORPHAN) => Propagation::Orphan,
+        (None, None) if has(FOREGROUND) => Propagation::Foreground,
+        (None, None) if served.orphans_by_default() => Propagation::Orphan,
+        (None, None) => Propagation::Background,
+    };
+    let mut after: Vec<String> = before.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
+    match policy {
+        Propagation::Orphan => after.push(ORPHAN.to_owned()),
+        Propagation::Foreground => after.push(FOREGROUND.to_owned()),
+        Propagation::Background => {}
+    }
+    let mut sorted = (before, after.clone());
+    sorted.0.sort();
+    sorted.1.sort();
+    if sorted.0 == sorted.1 {
+        return false;
+    }
+    if after.is_empty() {
+        metadata(new).remove("finalizers");
+    } else {
+        metadata(new).insert("finalizers".to_owned(), after.into());
+    }
+    true
+}
+
+fn deleted(served: &Arc<Served>, name: &str, old: &Value, last: &Arc<Entry>) -> Answer {
+    if served.answers_deleted_object() {
+        return Answer::entry(200, served, last.clone());
+    }
+    Answer::status(Status::success(Details {
+        name: name.to_owned(),
+        group: served.kind.group.to_string(),
+        kind: served.kind.plural.to_string(),
+        uid: meta_text(old, "uid").to_owned(),
+        ..Details::default()
+    }))
+}

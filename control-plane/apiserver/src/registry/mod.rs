@@ -1,0 +1,169 @@
+//! What is served: every resource, where it is kept, and the verbs on it.
+//!
+//! The table is built from `kinds::ALL` and grows and shrinks with CustomResourceDefinitions; from here on built-in and
+//! custom kinds take the same path. One file a verb: [`create`], [`update`], [`patch`], [`delete`], [`read`], [`watch`].
+
+pub mod create;
+pub mod delete;
+pub mod options;
+pub mod patch;
+pub mod read;
+pub mod selection;
+pub mod update;
+pub mod watch;
+pub mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kinds::{Kind, KindRef};
+use meta::Gvr;
+use serde_json::Value;
+
+use crate::cache::hub::Hub;
+use crate::cache::{Cache, Entry, FieldSpec, HeaderSpec};
+
+/// One resource in one version.
+pub struct Served {
+    pub kind: KindRef,
+    /// Absent for kinds that are answered and never stored.
+    pub store: Option<Stored>,
+    /// Made from a CustomResourceDefinition.
+    pub custom: bool,
+    /// Sent as a warning with every answer, for deprecated versions.
+    pub deprecation: Option<String>,
+}
+
+/// Where the objects of a resource are.
+#[derive(Clone)]
+pub struct Stored {
+    pub cache: Arc<Cache>,
+    /// The kind in the version that is stored.
+    pub kind: KindRef,
+}
+
+impl Served {
+    /// Whether stored bytes are what this version serves.
+    pub fn native(&self) -> bool {
+        self.store.as_ref().is_none_or(|store| Arc::ptr_eq(&store.kind, &self.kind))
+    }
+
+    /// Turns an object of this version into what is stored.
+    pub fn to_storage(&self, object: &mut Value) {
+        let Some(store) = self.store.as_ref().filter(|_| !self.native()) else { return };
+        (self.kind.hooks.to_storage)(object);
+        object["apiVersion"] = store.kind.api_version().into();
+        object["kind"] = store.kind.kind.as_ref().into();
+    }
+
+    /// Turns a stored object into this version.
+    pub fn from_storage(&self, object: &mut Value) {
+        if !self.native() {
+            (self.kind.hooks.from_storage)(object);
+            object["apiVersion"] = self.kind.api_version().into();
+            object["kind"] = self.kind.kind.as_ref().into();
+        }
+    }
+
+    /// The object of an entry in this version.
+    pub fn object(&self, entry: &Entry) -> Value {
+        let mut object = entry.object();
+        self.from_storage(&mut object);
+        object
+    }
+
+    pub fn gvr(&self) -> Gvr {
+        self.kind.gvr()
+    }
+
+    /// Objects are namespaced.
+    pub fn namespaced(&self) -> bool {
+        self.kind.namespaced()
+    }
+}
+
+/// Everything that is served, by group, version and plural. Replaced as a whole when it changes.
+#[derive(Default, Clone)]
+pub struct Registry {
+    served: HashMap<(String, String, String), Arc<Served>>,
+    /// In the order of discovery.
+    order: Vec<Arc<Served>>,
+}
+
+impl Registry {
+    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
+        // A tuple of borrowed strings cannot look up a tuple of owned ones.
+        self.served.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// The resource that serves a kind.
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Served>> {
+        self.order.iter().find(|s| s.kind.group == group && s.kind.version == version && s.kind.kind == kind)
+    }
+
+    /// Some served version of a resource: for looking at its objects whatever the version.
+    pub fn any(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
+        self.order.iter().find(|s| s.kind.group == group && s.kind.plural == plural)
+    }
+
+    /// The cache of a resource, in any version.
+    pub fn cache(&self, group: &str, plural: &str) -> Option<Arc<Cache>> {
+        self.any(group, plural)?.store.as_ref().map(|store| store.cache.clone())
+    }
+
+    /// In the order of discovery.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.order.iter()
+    }
+
+    pub fn has_group(&self, group: &str) -> bool {
+        self.order.iter().any(|s| s.kind.group == group)
+    }
+
+    pub fn has_version(&self, group: &str, version: &str) -> bool {
+        self.order.iter().any(|s| s.kind.group == group && s.kind.version == version)
+    }
+
+    /// Adds one resource in one version.
+    pub fn insert(&mut self, served: Served) {
+        let kind = served.kind.clone();
+        let served = Arc::new(served);
+        let key = (kind.group.to_string(), kind.version.to_string(), kind.plural.to_string());
+        self.served.insert(key, served.clone());
+        self.order.push(served);
+    }
+
+    /// Drops the custom resources of a group with this plural.
+    pub fn remove_custom(&mut self, group: &str, plural: &str) {
+        let gone = |s: &Served| s.custom && s.kind.group == group && s.kind.plural == plural;
+        self.served.retain(|_, served| !gone(served));
+        self.order.retain(|served| !gone(served));
+    }
+
+    /// The built-in kinds, their caches declared to the hub.
+    pub fn builtin(hub: &Hub) -> Registry {
+        let mut registry = Registry::default();
+        let mut caches: HashMap<Bytes, Arc<Cache>> = HashMap::new();
+        for kind in kinds::ALL.iter() {
+            let store = kind.storage.as_ref().map(|storage| {
+                let stored = &storage.kind;
+                let stored_kind = kinds::by_kind(&stored.group, &stored.version, &stored.kind).unwrap_or(kind).clone();
+                let prefix = Bytes::from(format!("{}/", stored_kind.storage.as_ref().unwrap_or(storage).prefix));
+                let header = header_spec(&stored_kind);
+                let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, None)).clone();
+                Stored { cache, kind: stored_kind }
+            });
+            registry.insert(Served { kind: kind.clone(), store, custom: false, deprecation: None });
+        }
+        registry
+    }
+}
+
+/// What the watch cache extracts from the objects of a kind.
+pub fn header_spec(kind: &Kind) -> HeaderSpec {
+    HeaderSpec::new(kind.selectable.iter().map(|field| FieldSpec {
+        paths: field.paths.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect(),
+        absent: field.missing.to_string(),
+    }))
+}

@@ -1,0 +1,300 @@
+//! PUT, and the core that every change of an existing object goes through: read, change, check, write if unchanged.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meta::{FieldError, Status};
+use serde_json::Value;
+
+use super::create::settle_namespace;
+use super::options::WriteOptions;
+use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
+use super::{Served, managed};
+use crate::admission::{self, Extra, Operation};
+use crate::cache::Entry;
+use crate::http::answer::Answer;
+use crate::http::call::Call;
+use crate::http::content;
+use crate::server::Core;
+
+/// Which part of an object a change is about.
+#[derive(Clone, Copy)]
+pub enum Part {
+    /// The main resource.
+    Main,
+    /// /status.
+    Status,
+    /// Another subresource: keeps of the new state what the subresource may change.
+    Other(fn(&mut Value, &Value)),
+}
+
+/// A change of an existing object.
+pub struct Change<'a> {
+    pub part: Part,
+    pub subresource: &'a str,
+    pub name: &'a str,
+    pub options: &'a WriteOptions,
+    /// A client that sends no resourceVersion takes what comes; patches compute on what they read and always retry.
+    pub retry: bool,
+    /// Managed fields come from apply.
+    pub apply: bool,
+}
+
+impl Core {
+    /// Replaces from a request body.
+    pub async fn update(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        part: Part,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
+        let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+        let mut object = content::decode(call, served, body, options.field_validation)?;
+        let name = call.info.name.as_str();
+        let given = meta_text(&object, "name");
+        if given.is_empty() && !name.is_empty() {
+            metadata(&mut object).insert("name".to_owned(), name.into());
+        } else if given != name {
+            let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+            return Err(Status::bad_request(message));
+        }
+        settle_namespace(served, &call.info.namespace, &mut object)?;
+        let unconditional = meta_text(&object, "resourceVersion").is_empty();
+        let change = Change {
+            part,
+            subresource: &call.info.subresource,
+            name,
+            options: &options,
+            retry: unconditional,
+            apply: false,
+        };
+        let creates = served.kind.create_on_update && matches!(part, Part::Main);
+        let outcome = self.change(call, served, &change, |_| Ok(object.clone())).await;
+        match outcome {
+            Err(error) if creates && error.code == 404 && error.reason == meta::Reason::NotFound => {
+                metadata(&mut object).remove("resourceVersion");
+                match self.create_object(call, served, name, object, &options, None).await? {
+                    Some(answer) => Ok(answer),
+                    None => Err(Status::server_timeout(&served.gvr(), "update", 1)),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Applies `change` to the newest state until the write wins or the change itself fails on fresh state.
+    pub async fn change(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        change: &Change<'_>,
+        mut make: impl FnMut(&Value) -> Result<Value, Status> + Send,
+    ) -> Result<Answer, Status> {
+        let key = self.key_of(call, served, change.name)?;
+        let mut current = self.cached(served, &key).await;
+        let mut fresh = current.is_none();
+        if fresh {
+            current = self.live(served, &key).await?;
+        }
+        for _ in 0..MAX_RETRIES {
+            let Some(entry) = current.take() else {
+                return Err(Status::not_found(&served.gvr(), change.name));
+            };
+            match self.attempt(call, served, change, &entry, &mut make).await {
+                Ok(Attempt::Done(answer)) => return Ok(answer),
+                Ok(Attempt::Lost(now)) => {
+                    if !change.retry && fresh {
+                        return Err(Status::modified(&served.gvr(), change.name));
+                    }
+                    current = now;
+                    fresh = true;
+                }
+                // Another server may have written since this cache heard of it: refuse only on fresh state.
+                Err(_) if !fresh => {
+                    current = self.live(served, &key).await?;
+                    fresh = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Status::modified(&served.gvr(), change.name))
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        change: &Change<'_>,
+        entry: &Arc<Entry>,
+        make: &mut (impl FnMut(&Value) -> Result<Value, Status> + Send),
+    ) -> Result<Attempt, Status> {
+        let old = served.object(entry);
+        let mut new = make(&old)?;
+        check_identity(served, change, &old, &new)?;
+        keep_system_fields(&old, &mut new);
+        self.prepare_changed(call, served, change, &old, &mut new)?;
+        let mut extra = Extra::default();
+        self.admit_changed(call, served, change, &old, &mut new, &mut extra).await?;
+        metadata(&mut new).insert("resourceVersion".to_owned(), entry.revision.to_string().into());
+        if change.options.dry_run {
+            return Ok(Attempt::Done(Answer::object(200, served, new)));
+        }
+        if ends(served, &old, &new) {
+            return match self.erase(served, entry, extra).await? {
+                Committed::Stored(_) => Ok(Attempt::Done(Answer::object(200, served, new))),
+                Committed::Conflict(now) => Ok(Attempt::Lost(now)),
+                Committed::Taken => Ok(Attempt::Lost(Some(entry.clone()))),
+            };
+        }
+        if new == old {
+            return Ok(Attempt::Done(Answer::entry(200, served, entry.clone())));
+        }
+        match self.commit(served, &entry.key, entry.revision, new, extra).await? {
+            Committed::Stored(stored) => Ok(Attempt::Done(Answer::entry(200, served, stored))),
+            Committed::Conflict(now) => Ok(Attempt::Lost(now)),
+            Committed::Taken => Ok(Attempt::Lost(Some(entry.clone()))),
+        }
+    }
+
+    fn prepare_changed(
+        &self,
+        call: &Call,
+        served: &Served,
+        change: &Change<'_>,
+        old: &Value,
+        new: &mut Value,
+    ) -> Result<(), Status> {
+        let kind = &served.kind;
+        schema::default(&kind.schema, new);
+        (kind.hooks.default)(new);
+        match change.part {
+            Part::Main => (kind.hooks.prepare_update)(new, old, &call.context()),
+            Part::Status => (kind.hooks.prepare_status)(new, old, &call.context()),
+            Part::Other(keep) => keep(new, old),
+        }
+        if kind.generation && desired_state_differs(kind.has_status(), old, new) {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            metadata(new).insert("generation".to_owned(), generation.into());
+        }
+        if !change.apply {
+            managed::on_write(call, served, Some(old), new, &change.options.field_manager, change.subresource)?;
+        }
+        Ok(())
+    }
+
+    async fn admit_changed(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        change: &Change<'_>,
+        old: &Value,
+        new: &mut Value,
+        extra: &mut Extra,
+    ) -> Result<(), Status> {
+        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
+        let mut request = admission::Request {
+            operation: Operation::Update,
+            kind: &served.kind,
+            subresource: change.subresource,
+            namespace: &namespace,
+            name: change.name,
+            object: new,
+            old: Some(old),
+            user: &call.user,
+            dry_run: change.options.dry_run,
+            extra,
+            warnings: &call.warnings,
+        };
+        admission::admit(&mut request, self).await?;
+        let errors = match change.part {
+            Part::Status => served.check_status(request.object, old),
+            _ => served.check_update(request.object, old),
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid(&served.kind.gvk(), change.name, &errors));
+        }
+        if matches!(change.part, Part::Main) {
+            for warning in (served.kind.hooks.warnings)(request.object, Some(old)) {
+                call.warn(warning);
+            }
+            crate::warnings::unenforced(&served.kind, request.object, |text| call.warn(text));
+        }
+        admission::validate(&request, self).await
+    }
+
+    /// Store key of a named object of the request's namespace.
+    pub fn key_of(&self, call: &Call, served: &Served, name: &str) -> Result<Bytes, Status> {
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        if name.is_empty() || (served.namespaced() && namespace.is_empty()) {
+            return Err(Status::method_not_allowed());
+        }
+        Ok(self.stored(served)?.cache.key(namespace, name))
+    }
+
+    /// An object from the cache, at least as new as everything this server has written.
+    pub async fn cached(&self, served: &Served, key: &Bytes) -> Option<Arc<Entry>> {
+        self.hub.wait_for(self.last_commit()).await.ok()?;
+        served.store.as_ref()?.cache.get(key)
+    }
+}
+
+enum Attempt {
+    Done(Answer),
+    /// Somebody else wrote first; the state after that.
+    Lost(Option<Arc<Entry>>),
+}
+
+fn check_identity(served: &Served, change: &Change<'_>, old: &Value, new: &Value) -> Result<(), Status> {
+    let version = meta_text(new, "resourceVersion");
+    if version.is_empty() {
+        if !change.retry || !served.kind.unconditional_update {
+            let detail = "must be specified for an update";
+            let error = FieldError::invalid("metadata.resourceVersion", 0, detail);
+            return Err(Status::invalid(&served.kind.gvk(), change.name, &[error]));
+        }
+    } else if version != meta_text(old, "resourceVersion") {
+        return Err(Status::modified(&served.gvr(), change.name));
+    }
+    let uid = meta_text(new, "uid");
+    if !uid.is_empty() && uid != meta_text(old, "uid") {
+        let old = meta_text(old, "uid");
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old}");
+        return Err(Status::conflict(&served.gvr(), change.name, why));
+    }
+    Ok(())
+}
+
+/// What a client may leave out of an update, and the generation, which it may not set.
+fn keep_system_fields(old: &Value, new: &mut Value) {
+    let fresh = metadata(new);
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if fresh.get(field).is_none_or(Value::is_null) {
+            match old["metadata"].get(field) {
+                Some(value) => fresh.insert(field.to_owned(), value.clone()),
+                None => fresh.remove(field),
+            };
+        }
+    }
+    fresh.remove("selfLink");
+    match old["metadata"].get("generation") {
+        Some(generation) => fresh.insert("generation".to_owned(), generation.clone()),
+        None => fresh.remove("generation"),
+    };
+}
+
+/// Whether anything but metadata (and status, where it is a subresource) changed.
+fn desired_state_differs(status_apart: bool, old: &Value, new: &Value) -> bool {
+    let relevant = |key: &str| key != "metadata" && !(status_apart && key == "status");
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return true };
+    let keys = old.keys().chain(new.keys()).filter(|key| relevant(key));
+    keys.into_iter().any(|key| old.get(key) != new.get(key))
+}
+
+/// Whether this update takes the last hold off an object that is being deleted.
+fn ends(served: &Served, old: &Value, new: &Value) -> bool {
+    let deleting = old["metadata"]["deletionTimestamp"].is_string();
+    let grace = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let held = has_finalizers(new) || served.has_spec_finalizers(new);
+    deleting && grace == 0 && !held
+}

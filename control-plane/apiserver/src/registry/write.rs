@@ -1,0 +1,153 @@
+//! Putting an object into the store, and what every write does to metadata.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use meta::{Gvr, Status};
+use serde_json::{Map, Value};
+
+use super::{Served, Stored};
+use crate::admission::Extra;
+use crate::cache::Entry;
+use crate::server::Core;
+use crate::storage::{Guard, KeyValue, StoreError, Txn, TxnOutcome, Write};
+
+/// How often a write that lost a race is tried again before the client hears of it.
+pub const MAX_RETRIES: usize = 16;
+
+/// What became of a guarded write.
+pub enum Committed {
+    Stored(Arc<Entry>),
+    /// The object is not at the expected revision; its current state.
+    Conflict(Option<Arc<Entry>>),
+    /// The object is, but something allocated along with it was taken meanwhile.
+    Taken,
+}
+
+/// The store's trouble as the client's answer.
+pub fn store_status(error: StoreError, gvr: &Gvr, operation: &str) -> Status {
+    match error {
+        StoreError::Compacted { .. } => {
+            Status::expired("The provided resource version is too old and has been compacted.")
+        }
+        StoreError::FutureRevision { current } => {
+            Status::too_large_resource_version(current.max(0) as u64 + 1, current.max(0) as u64, 1)
+        }
+        StoreError::NoSpace(_) | StoreError::TooLarge(_) => {
+            Status::failure(500, meta::Reason::InternalError, error.to_string())
+        }
+        StoreError::Unavailable(_) | StoreError::LeaseNotFound => {
+            tracing::warn!(%error, operation, "the store did not answer");
+            Status::server_timeout(gvr, operation, 1)
+        }
+        StoreError::Fault(_) => Status::internal(error),
+    }
+}
+
+/// `metadata` of an object, made when it is missing.
+pub fn metadata(object: &mut Value) -> &mut Map<String, Value> {
+    if !object["metadata"].is_object() {
+        object["metadata"] = Value::Object(Map::new());
+    }
+    object["metadata"].as_object_mut().expect("made an object just now")
+}
+
+/// A text of `metadata`, empty when absent.
+pub fn meta_text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// Whether `metadata.finalizers` holds anything.
+pub fn has_finalizers(object: &Value) -> bool {
+    object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+}
+
+impl Core {
+    /// Writes an object that must be at revision `expected` (0: must not exist).
+    pub async fn commit(
+        &self,
+        served: &Served,
+        key: &Bytes,
+        expected: i64,
+        mut object: Value,
+        extra: Extra,
+    ) -> Result<Committed, Status> {
+        let store = self.stored(served)?;
+        served.to_storage(&mut object);
+        metadata(&mut object).remove("resourceVersion");
+        let value = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?);
+        drop(object);
+        let lease = match store.kind.storage.as_ref().and_then(|s| s.ttl_seconds) {
+            Some(ttl) => self.leases.get(&*self.store, i64::from(ttl)).await.map_err(|e| self.store_error(e, served))?,
+            None => 0,
+        };
+        let mut txn = Txn {
+            guards: vec![Guard { key: key.clone(), mod_revision: expected }],
+            writes: vec![Write::Put { key: key.clone(), value: value.clone(), lease }],
+        };
+        txn.guards.extend(extra.guards);
+        txn.writes.extend(extra.writes);
+        match self.store.txn(txn).await.map_err(|e| self.store_error(e, served))? {
+            TxnOutcome::Committed { revision } => {
+                self.committed.fetch_max(revision, Ordering::AcqRel);
+                let kv =
+                    KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, lease };
+                self.entry(store, kv).map(Committed::Stored)
+            }
+            TxnOutcome::Conflict { current, .. } => self.lost(store, expected, current),
+        }
+    }
+
+    /// Removes an object that must be at revision `expected`; the last state at the revision of its deletion.
+    pub async fn erase(&self, served: &Served, entry: &Entry, extra: Extra) -> Result<Committed, Status> {
+        let store = self.stored(served)?;
+        let mut txn = Txn::delete(entry.key.clone(), entry.revision);
+        txn.guards.extend(extra.guards);
+        txn.writes.extend(extra.writes);
+        match self.store.txn(txn).await.map_err(|e| self.store_error(e, served))? {
+            TxnOutcome::Committed { revision } => {
+                self.committed.fetch_max(revision, Ordering::AcqRel);
+                Ok(Committed::Stored(Arc::new(entry.at_revision(revision))))
+            }
+            TxnOutcome::Conflict { current, .. } => self.lost(store, entry.revision, current),
+        }
+    }
+
+    fn lost(&self, store: &Stored, expected: i64, current: Vec<Option<KeyValue>>) -> Result<Committed, Status> {
+        match current.into_iter().next().flatten() {
+            Some(kv) if kv.mod_revision == expected => Ok(Committed::Taken),
+            Some(kv) => Ok(Committed::Conflict(Some(self.entry(store, kv)?))),
+            None if expected == 0 => Ok(Committed::Taken),
+            None => Ok(Committed::Conflict(None)),
+        }
+    }
+
+    /// The newest state of an object, straight from the store.
+    pub async fn live(&self, served: &Served, key: &Bytes) -> Result<Option<Arc<Entry>>, Status> {
+        let store = self.stored(served)?;
+        let (_, kv) = self.store.get(key.clone()).await.map_err(|e| self.store_error(e, served))?;
+        kv.map(|kv| self.entry(store, kv)).transpose()
+    }
+
+    fn entry(&self, store: &Stored, kv: KeyValue) -> Result<Arc<Entry>, Status> {
+        // What the cache already holds shares its labels and encodings.
+        if let Some(entry) = store.cache.get(&kv.key).filter(|entry| entry.revision == kv.mod_revision) {
+            return Ok(entry);
+        }
+        let key = String::from_utf8_lossy(&kv.key).into_owned();
+        match store.cache.entry(kv) {
+            Some(entry) => Ok(Arc::new(entry)),
+            None => Err(Status::internal(format!("the stored object at {key} cannot be decoded"))),
+        }
+    }
+
+    /// Where a resource is kept; kinds that are never stored do not support the call.
+    pub fn stored<'a>(&self, served: &'a Served) -> Result<&'a Stored, Status> {
+        served.store.as_ref().ok_or_else(Status::method_not_allowed)
+    }
+
+    pub fn store_error(&self, error: StoreError, served: &Served) -> Status {
+        store_status(error, &served.gvr(), "write")
+    }
+}
