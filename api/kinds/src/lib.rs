@@ -9,6 +9,7 @@ pub mod bootstrap;
 mod build;
 mod defaults;
 pub mod definitions;
+pub mod deletion;
 pub mod groups;
 pub mod hooks;
 pub mod kind;

@@ -1,7 +1,26 @@
 //! kube-apiserver: the one component that touches the store.
 //!
-//! `storage` is the contract with etcd. Requests come in over `http`, pass authn, authz and admission, and end in the
-//! `registry`, which works on dynamic objects plus a schema: no file here names a kind outside admission plugins.
+//! Map: [`storage`] is the contract with etcd; [`cache`] follows it, one watch for all resources; [`http`] speaks with
+//! clients; [`authn`], [`authz`] and [`admission`] decide who may do what; [`registry`] holds what is served and does
+//! the verbs, for built-in and custom kinds alike: objects are dynamic values plus a schema, and no file here names a
+//! kind outside admission plugins. [`discovery`] tells clients what there is, [`crd`] makes kinds at run time.
+//! Entry points: [`daemon::start`] and [`daemon::run`]; [`server::Server::handle`] for components in the same process.
 
+pub mod admission;
+pub mod authn;
+pub mod authz;
 pub mod cache;
+pub mod config;
+pub mod crd;
+pub mod daemon;
+pub mod discovery;
+pub mod error;
+pub mod http;
+pub mod registry;
+pub mod server;
 pub mod storage;
+pub mod warnings;
+
+pub use authn::UserInfo;
+pub use config::Config;
+pub use server::Server;

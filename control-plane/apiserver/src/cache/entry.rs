@@ -172,6 +172,12 @@ impl Entry {
     }
 }
 
+impl meta::labels::Labels for Entry {
+    fn label(&self, key: &str) -> Option<&str> {
+        Entry::label(self, key)
+    }
+}
+
 fn write_version(out: &mut BytesMut, revision: i64, more: bool) {
     out.extend_from_slice(b"\"resourceVersion\":\"");
     out.extend_from_slice(revision.to_string().as_bytes());

@@ -101,10 +101,12 @@ impl Hub {
         let wait = async {
             // Usually the events are on their way; ask for progress only when they are not.
             loop {
-                match tokio::time::timeout(PROGRESS_ASK, processed.wait_for(|at| *at >= target)).await {
-                    Ok(_) => return Ok(()),
-                    Err(_) => self.store.request_progress().await?,
+                let there = processed.wait_for(|at| *at >= target);
+                let there = tokio::time::timeout(PROGRESS_ASK, there).await.is_ok();
+                if there {
+                    return Ok(());
                 }
+                self.store.request_progress().await?;
             }
         };
         match tokio::time::timeout(CATCH_UP, wait).await {

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use meta::Status;
 
 /// Error of a body in either direction.
@@ -28,14 +28,27 @@ where
 }
 
 /// Reads a whole request body.
-pub async fn read(body: RequestBody) -> Result<Bytes, Status> {
-    match Limited::new(body, MAX_REQUEST_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Status::too_large(format!("limit is {MAX_REQUEST_BODY}")))
+pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
+    let mut first: Option<Bytes> = None;
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Status::bad_request(format!("the request body could not be read: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = first.as_ref().map_or(0, Bytes::len) + all.len();
+        if so_far + data.len() > MAX_REQUEST_BODY {
+            return Err(Status::too_large(format!("limit is {MAX_REQUEST_BODY}")));
         }
-        Err(error) => Err(Status::bad_request(format!("the request body could not be read: {error}"))),
+        // Most bodies come in one piece, which is then not copied.
+        match first.take() {
+            None if all.is_empty() => first = Some(data),
+            Some(head) => {
+                all.extend_from_slice(&head);
+                all.extend_from_slice(&data);
+            }
+            None => all.extend_from_slice(&data),
+        }
     }
+    Ok(first.unwrap_or_else(|| all.freeze()))
 }
 
 /// Body of a response.

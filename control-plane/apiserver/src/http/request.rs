@@ -130,8 +130,7 @@ fn method_word(method: &Method) -> &'static str {
 
 impl RequestInfo {
     pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
-        let mut info =
-            RequestInfo { path: path.to_owned(), verb: method_word(method), ..RequestInfo::default() };
+        let mut info = RequestInfo { path: path.to_owned(), verb: method_word(method), ..RequestInfo::default() };
         let mut parts: Vec<&str> = path.split('/').skip(1).collect();
         if parts.last() == Some(&"") {
             parts.pop();
@@ -232,7 +231,15 @@ mod tests {
             (Method::PUT, "/api/v1/namespaces/a/finalize", "update", "namespaces", "a", "a", "finalize"),
             (Method::POST, "/apis/apps/v1/namespaces/a/deployments", "create", "deployments", "a", "", ""),
             (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "deletecollection", "deployments", "a", "", ""),
-            (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch", "deployments", "a", "d", "scale"),
+            (
+                Method::PATCH,
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch",
+                "deployments",
+                "a",
+                "d",
+                "scale",
+            ),
             (Method::GET, "/api/v1/watch/pods", "watch", "pods", "", "", ""),
             (Method::GET, "/api/v1/nodes?fieldSelector=metadata.name%3Dn1", "list", "nodes", "", "n1", ""),
             (Method::HEAD, "/api/v1/nodes/n", "get", "nodes", "", "n", ""),

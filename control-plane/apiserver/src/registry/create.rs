@@ -104,8 +104,7 @@ impl Core {
         applied: Option<Value>,
     ) -> Result<(), Status> {
         let kind = &served.kind;
-        schema::default(&kind.schema, object);
-        (kind.hooks.default)(object);
+        served.fill_defaults(object);
         (kind.hooks.prepare_create)(object, &call.context());
         match applied {
             Some(fields) => managed::set(object, fields),

@@ -7,10 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use meta::{Details, Status};
 use serde_json::{Value, json};
 
+use super::Served;
 use super::options::{DeleteOptions, ListOptions, Propagation};
 use super::selection::Selection;
 use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
-use super::Served;
 use crate::admission::{self, Extra, Operation};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
@@ -122,12 +122,7 @@ impl Core {
     }
 
     /// Deletes everything that the list options select; answers with the list of what they were.
-    pub async fn delete_collection(
-        &self,
-        call: &Call,
-        served: &Arc<Served>,
-        body: &Bytes,
-    ) -> Result<Answer, Status> {
+    pub async fn delete_collection(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
         let options = self.delete_options(call, body)?;
         let list = ListOptions::parse(&call.query, false)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
@@ -191,6 +186,7 @@ fn plan(served: &Served, options: &DeleteOptions, old: &Value, now: Timestamp) -
     }
     if !deleting || old["metadata"]["deletionGracePeriodSeconds"].as_i64() != Some(0) {
         let generation = old["metadata"]["generation"].as_i64().filter(|g| *g > 0 && !deleting);
+        let spec_held = served.has_spec_finalizers(&new);
         let meta = metadata(&mut new);
         if !deleting {
             meta.insert("deletionTimestamp".to_owned(), meta::time::format(now).into());
@@ -199,7 +195,7 @@ fn plan(served: &Served, options: &DeleteOptions, old: &Value, now: Timestamp) -
         if let Some(generation) = generation {
             meta.insert("generation".to_owned(), (generation + 1).into());
         }
-        if served.has_spec_finalizers(&new) {
+        if spec_held {
             meta.remove("deletionGracePeriodSeconds");
             new["status"]["phase"] = json!("Terminating");
         }

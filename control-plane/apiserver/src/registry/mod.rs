@@ -5,6 +5,7 @@
 
 pub mod create;
 pub mod delete;
+pub mod managed;
 pub mod options;
 pub mod patch;
 pub mod read;
@@ -17,8 +18,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kinds::{Kind, KindRef};
-use meta::Gvr;
+use kinds::{Action, Kind, KindRef};
+use meta::{FieldError, Gvr};
 use serde_json::Value;
 
 use crate::cache::hub::Hub;
@@ -75,6 +76,53 @@ impl Served {
 
     pub fn gvr(&self) -> Gvr {
         self.kind.gvr()
+    }
+
+    /// Everything wrong with a new object.
+    pub fn check(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = self.kind.check(object);
+        errors.extend(self.check_schema(object));
+        errors
+    }
+
+    /// Everything wrong with replacing `old`.
+    pub fn check_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.kind.check_update(object, old);
+        errors.extend(self.check_schema(object));
+        errors
+    }
+
+    /// Everything wrong with replacing the status of `old`.
+    pub fn check_status(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = kinds::metadata::validate_update(&self.kind, object, old);
+        errors.extend((self.kind.hooks.validate_status)(object, old));
+        errors.extend(self.check_schema(object));
+        errors
+    }
+
+    /// Built-in types were checked when the body was decoded.
+    fn check_schema(&self, object: &Value) -> Vec<FieldError> {
+        let _ = object;
+        Vec::new()
+    }
+
+    /// Defaults of the schema, then those that depend on other values.
+    pub fn fill_defaults(&self, object: &mut Value) {
+        (self.kind.hooks.default)(object);
+    }
+
+    /// Whether `spec.finalizers` holds the object (kinds that have a /finalize).
+    pub fn has_spec_finalizers(&self, object: &Value) -> bool {
+        self.kind.subresources.iter().any(|s| s.action == Action::Finalize)
+            && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+    }
+
+    pub fn orphans_by_default(&self) -> bool {
+        self.kind.orphans_dependents_by_default()
+    }
+
+    pub fn answers_deleted_object(&self) -> bool {
+        self.kind.answers_delete_with_object()
     }
 
     /// Objects are namespaced.

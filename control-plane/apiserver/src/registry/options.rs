@@ -96,9 +96,8 @@ pub struct ListOptions {
 
 impl ListOptions {
     pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
-        let labels = Selector::parse(query.text("labelSelector")).map_err(|error| {
-            Status::bad_request(format!("unable to parse requirement: {error}"))
-        })?;
+        let labels = Selector::parse(query.text("labelSelector"))
+            .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
         let fields = FieldSelector::parse(query.text("fieldSelector"))
             .map_err(|error| Status::bad_request(error.to_string()))?;
         let gvk = Gvk::new("meta.k8s.io", "v1", "ListOptions");
@@ -107,8 +106,7 @@ impl ListOptions {
             "NotOlderThan" => Match::NotOlderThan,
             "Exact" => Match::Exact,
             other => {
-                let error =
-                    FieldError::not_supported("resourceVersionMatch", other, &["Exact", "NotOlderThan"]);
+                let error = FieldError::not_supported("resourceVersionMatch", other, &["Exact", "NotOlderThan"]);
                 return Err(Status::invalid(&gvk, "", &[error]));
             }
         };

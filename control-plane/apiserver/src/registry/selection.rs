@@ -31,15 +31,10 @@ enum What {
 
 impl Selection {
     /// Refuses fields that the kind does not know.
-    pub fn new(
-        kind: &Kind,
-        namespace: &str,
-        labels: &Selector,
-        fields: &FieldSelector,
-    ) -> Result<Selection, Status> {
+    pub fn new(kind: &Kind, namespace: &str, labels: &Selector, fields: &FieldSelector) -> Result<Selection, Status> {
         let mut terms = Vec::new();
-        for requirement in fields.requirements() {
-            let what = match requirement.field.as_str() {
+        for term in &fields.terms {
+            let what = match term.field.as_str() {
                 "metadata.name" => What::Name,
                 "metadata.namespace" => What::Namespace,
                 field => match kind.selectable.iter().position(|s| s.name == field) {
@@ -50,9 +45,9 @@ impl Selection {
                     }
                 },
             };
-            terms.push(Term { what, value: requirement.value.clone(), equal: requirement.equal });
+            terms.push(Term { what, value: term.value.clone(), equal: term.equal });
         }
-        let labels = (!labels.is_empty()).then(|| labels.clone());
+        let labels = (!labels.is_everything()).then(|| labels.clone());
         Ok(Selection { namespace: namespace.to_owned(), labels, terms })
     }
 
@@ -78,7 +73,7 @@ impl Selection {
             };
             (value == term.value) == term.equal
         });
-        fields && self.labels.as_ref().is_none_or(|labels| labels.matches_with(|key| entry.label(key)))
+        fields && self.labels.as_ref().is_none_or(|labels| labels.matches(entry))
     }
 
     /// The only object that can match, when its name is given.

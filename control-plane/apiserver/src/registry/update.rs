@@ -42,13 +42,7 @@ pub struct Change<'a> {
 
 impl Core {
     /// Replaces from a request body.
-    pub async fn update(
-        &self,
-        call: &Call,
-        served: &Arc<Served>,
-        part: Part,
-        body: &Bytes,
-    ) -> Result<Answer, Status> {
+    pub async fn update(&self, call: &Call, served: &Arc<Served>, part: Part, body: &Bytes) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
         let mut object = content::decode(call, served, body, options.field_validation)?;
         let name = call.info.name.as_str();
@@ -166,8 +160,7 @@ impl Core {
         new: &mut Value,
     ) -> Result<(), Status> {
         let kind = &served.kind;
-        schema::default(&kind.schema, new);
-        (kind.hooks.default)(new);
+        served.fill_defaults(new);
         match change.part {
             Part::Main => (kind.hooks.prepare_update)(new, old, &call.context()),
             Part::Status => (kind.hooks.prepare_status)(new, old, &call.context()),

@@ -79,7 +79,9 @@ impl Core {
         let value = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?);
         drop(object);
         let lease = match store.kind.storage.as_ref().and_then(|s| s.ttl_seconds) {
-            Some(ttl) => self.leases.get(&*self.store, i64::from(ttl)).await.map_err(|e| self.store_error(e, served))?,
+            Some(ttl) => {
+                self.leases.get(&*self.store, i64::from(ttl)).await.map_err(|e| self.store_error(e, served))?
+            }
             None => 0,
         };
         let mut txn = Txn {
@@ -91,8 +93,7 @@ impl Core {
         match self.store.txn(txn).await.map_err(|e| self.store_error(e, served))? {
             TxnOutcome::Committed { revision } => {
                 self.committed.fetch_max(revision, Ordering::AcqRel);
-                let kv =
-                    KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, lease };
+                let kv = KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, lease };
                 self.entry(store, kv).map(Committed::Stored)
             }
             TxnOutcome::Conflict { current, .. } => self.lost(store, expected, current),

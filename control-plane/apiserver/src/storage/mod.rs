@@ -6,6 +6,7 @@
 //! binary. Keys follow upstream's layout (see [`keys`]); values are opaque bytes that implementations share, not copy.
 
 pub mod keys;
+pub mod lease;
 pub mod memory;
 
 use std::pin::Pin;

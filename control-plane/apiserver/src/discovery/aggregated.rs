@@ -1,0 +1,103 @@
+//! Aggregated discovery: everything a client wants to know about groups and resources in one document. Pure.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::legacy::{group_names, versions_of};
+use super::tagged;
+use crate::http::answer::Answer;
+use crate::http::call::Call;
+use crate::http::negotiate::{self, clauses};
+use crate::registry::{Registry, Served};
+
+const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Whether the client takes the aggregated document before the plain one.
+pub fn wanted(call: &Call) -> Option<()> {
+    for clause in clauses(call.header(http::header::ACCEPT)) {
+        match clause.media_type {
+            negotiate::JSON | "*/*" | "application/*" => {}
+            _ => continue,
+        }
+        let ours = clause.parameter("as") == Some("APIGroupDiscoveryList")
+            && clause.parameter("g") == Some("apidiscovery.k8s.io")
+            && clause.parameter("v") == Some("v2");
+        if ours {
+            return Some(());
+        }
+        if clause.parameter("as").is_none() {
+            return None;
+        }
+    }
+    None
+}
+
+fn resource(served: &Served) -> Value {
+    let kind = &served.kind;
+    let mut row = json!({
+        "resource": kind.plural,
+        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "scope": kind.scope.as_str(),
+        "singularResource": kind.singular,
+        "verbs": kind.verbs.names().collect::<Vec<_>>(),
+    });
+    if !kind.short_names.is_empty() {
+        row["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        row["categories"] = json!(kind.categories);
+    }
+    let mut subresources: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|sub| {
+            let kind = &sub.kind;
+            let mut row = json!({
+                "subresource": sub.name,
+                "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+                "verbs": sub.verbs.names().collect::<Vec<_>>(),
+            });
+            if !sub.accepts.is_empty() {
+                let accepts = sub.accepts.iter();
+                row["acceptedTypes"] =
+                    accepts.map(|k| json!({"group": k.group, "version": k.version, "kind": k.kind})).collect();
+            }
+            row
+        })
+        .collect();
+    if !subresources.is_empty() {
+        subresources.sort_by(|a, b| a["subresource"].as_str().cmp(&b["subresource"].as_str()));
+        row["subresources"] = subresources.into();
+    }
+    row
+}
+
+fn group(registry: &Registry, name: &str) -> Value {
+    let versions: Vec<Value> = versions_of(registry, name)
+        .into_iter()
+        .map(|version| {
+            let mut resources: Vec<Value> = registry
+                .iter()
+                .filter(|s| s.kind.group == name && s.kind.version == version.as_str())
+                .map(|s| resource(s))
+                .collect();
+            resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
+            json!({"version": version, "resources": resources, "freshness": "Current"})
+        })
+        .collect();
+    let metadata = match name {
+        "" => json!({"creationTimestamp": null}),
+        name => json!({"name": name, "creationTimestamp": null}),
+    };
+    json!({"metadata": metadata, "versions": versions})
+}
+
+/// `/api` (core) or `/apis` (every other group).
+pub fn serve(registry: &Registry, core: bool, _version: (), call: &Call) -> Answer {
+    let names = group_names(registry);
+    let items: Vec<Value> =
+        names.iter().filter(|name| name.is_empty() == core).map(|name| group(registry, name)).collect();
+    let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    let body = serde_json::to_vec(&document).unwrap_or_default();
+    Answer::Raw(tagged(call, CONTENT_TYPE, Bytes::from(body)))
+}

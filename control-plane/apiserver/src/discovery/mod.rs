@@ -1,0 +1,116 @@
+//! What clients ask before anything else: which groups, versions and resources there are, how healthy the server is,
+//! which version it has.
+
+mod aggregated;
+mod legacy;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Response};
+use meta::Status;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha512};
+
+use crate::http::answer::Answer;
+use crate::http::body::Body;
+use crate::http::call::Call;
+use crate::http::negotiate;
+use crate::http::respond::response;
+use crate::server::Core;
+
+/// Minor version of the API that is served.
+pub const MINOR: &str = "37";
+/// What `kubectl version` shows: upstream's version whose API this is, and ours as build metadata.
+pub const GIT_VERSION: &str = concat!("v1.37.2+ferrokube.", env!("CARGO_PKG_VERSION"));
+
+/// Answers a request that is about no resource.
+pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
+    if !matches!(call.method, Method::GET | Method::HEAD) {
+        return Err(Status::method_not_allowed());
+    }
+    let registry = core.registry.load_full();
+    let parts: Vec<&str> = call.info.path.split('/').filter(|part| !part.is_empty()).collect();
+    let document = match parts.as_slice() {
+        [] => paths(&registry),
+        ["version"] => version(),
+        ["api"] | ["apis"] if aggregated::wanted(call).is_some() => {
+            let beta = aggregated::wanted(call).unwrap_or_default();
+            return Ok(aggregated::serve(&registry, parts[0] == "api", beta, call));
+        }
+        ["api"] => legacy::versions(),
+        ["apis"] => legacy::groups(&registry),
+        ["apis", group] if registry.has_group(group) => legacy::group(&registry, group),
+        ["api", version] if registry.has_version("", version) => legacy::resources(&registry, "", version),
+        ["apis", group, version] if registry.has_version(group, version) => {
+            legacy::resources(&registry, group, version)
+        }
+        ["healthz" | "livez" | "readyz"] => return Ok(Answer::Raw(response(200, "text/plain; charset=utf-8", "ok"))),
+        _ => return Err(Status::no_such_path()),
+    };
+    Ok(document_answer(call, &document))
+}
+
+/// A document in the encoding asked for; discovery and version come in JSON (and YAML) only.
+fn document_answer(call: &Call, document: &Value) -> Answer {
+    let body = if call.pretty() { serde_json::to_vec_pretty(document) } else { serde_json::to_vec(document) };
+    Answer::Raw(response(200, negotiate::JSON, Bytes::from(body.unwrap_or_default())))
+}
+
+/// A body with an ETag, or 304 when the client has it.
+pub fn tagged(call: &Call, content_type: &'static str, body: Bytes) -> Response<Body> {
+    let digest = Sha512::digest(&body);
+    let tag: String = digest.iter().take(32).map(|byte| format!("{byte:02X}")).collect();
+    let tag = format!("\"{tag}\"");
+    let known = call.header(header::IF_NONE_MATCH).split(',').any(|known| known.trim() == tag);
+    let mut answer = if known {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = http::StatusCode::NOT_MODIFIED;
+        answer
+    } else {
+        response(200, content_type, body)
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    answer
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": MINOR,
+        "emulationMajor": "1", "emulationMinor": MINOR,
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
+        "gitVersion": GIT_VERSION,
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+    })
+}
+
+/// The architecture in Go's words, which clients compare with.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn paths(registry: &crate::registry::Registry) -> Value {
+    let mut paths: Vec<String> =
+        ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/healthz", "/livez", "/metrics"]
+            .map(str::to_owned)
+            .to_vec();
+    paths.extend(["/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned));
+    for served in registry.iter().filter(|served| !served.kind.group.is_empty()) {
+        paths.push(format!("/apis/{}", served.kind.group));
+        paths.push(format!("/apis/{}/{}", served.kind.group, served.kind.version));
+    }
+    paths.sort();
+    paths.dedup();
+    json!({"paths": paths})
+}

@@ -1,0 +1,11 @@
+//! HTTP: what comes in, what goes out, and the listener.
+
+pub mod answer;
+pub mod body;
+pub mod call;
+pub mod content;
+pub mod encode;
+pub mod listener;
+pub mod negotiate;
+pub mod request;
+pub mod respond;

@@ -1,0 +1,226 @@
+//! GET: one object, or a list with limits, continuation and every meaning of resourceVersion.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use meta::Status;
+use serde::{Deserialize, Serialize};
+
+use super::options::{ListOptions, Match};
+use super::selection::Selection;
+use super::{Served, Stored};
+use crate::cache::{Entry, Snapshot, WindowError};
+use crate::http::answer::{Answer, List};
+use crate::http::call::Call;
+use crate::server::Core;
+use crate::storage::{RangeRequest, StoreError, keys};
+
+/// What a continue token holds: upstream's form, so that either server goes on with the other's.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// Revision of the list; -1 continues in the newest state.
+    rv: i64,
+    /// First key of the rest, without the list's prefix.
+    #[serde(default)]
+    start: String,
+}
+
+/// Text of the 410 that a client gets whose list was compacted away.
+const EXPIRED_LIST: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+const EXPIRED_EXACT: &str = "The resourceVersion for the provided list is too old.";
+
+fn encode_token(rv: i64, start: &str) -> String {
+    let token = Token { v: "meta.k8s.io/v1".to_owned(), rv, start: start.to_owned() };
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+}
+
+fn decode_token(text: &str) -> Result<Token, Status> {
+    let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+    let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| bad(&error.to_string()))?;
+    let token: Token = serde_json::from_slice(&raw).map_err(|error| bad(&error.to_string()))?;
+    if token.v != "meta.k8s.io/v1" {
+        return Err(bad("server does not recognize this encoded version"));
+    }
+    if token.rv == 0 {
+        return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+    }
+    if token.start.is_empty() || token.start.contains("..") {
+        return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
+    }
+    Ok(token)
+}
+
+impl Core {
+    /// One object; from the cache when the client takes any state, from the store otherwise.
+    pub async fn get(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
+        let key = self.key_of(call, served, &call.info.name)?;
+        let entry = match call.query.text("resourceVersion") {
+            "" => self.live(served, &key).await?,
+            text => {
+                let revision = ListOptions::parse(&call.query, false)?.revision()?.unwrap_or(0);
+                tracing::trace!(text, "get from cache");
+                self.reach(served, revision).await?;
+                self.stored(served)?.cache.get(&key)
+            }
+        };
+        match entry {
+            Some(entry) => Ok(Answer::entry(200, served, entry)),
+            None => Err(Status::not_found(&served.gvr(), &call.info.name)),
+        }
+    }
+
+    /// Waits until the cache holds `revision`.
+    pub async fn reach(&self, served: &Served, revision: i64) -> Result<(), Status> {
+        match self.hub.wait_for(revision).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::FutureRevision { current }) => {
+                Err(Status::too_large_resource_version(revision.max(0) as u64, current.max(0) as u64, 1))
+            }
+            Err(error) => Err(self.store_error(error, served)),
+        }
+    }
+
+    /// A list, whole or a page of it.
+    pub async fn list(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
+        let options = ListOptions::parse(&call.query, false)?;
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        let selection = Selection::new(&served.kind, namespace, &options.labels, &options.fields)?;
+        let store = self.stored(served)?;
+        // The token speaks of the path's own prefix, whatever selectors narrow further.
+        let base = store.cache.namespace_prefix(namespace);
+        let page = Page { store, selection: &selection, base: &base, limit: options.limit };
+        if !options.continue_token.is_empty() {
+            if !matches!(options.resource_version.as_str(), "" | "0") {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            return self.list_rest(served, &page, &options.continue_token).await;
+        }
+        let revision = options.revision()?;
+        let any = options.matching != Match::Exact && revision == Some(0);
+        let exact = options.matching == Match::Exact
+            || (options.limit > 0 && options.matching == Match::Unset && revision.is_some_and(|r| r > 0));
+        if let Some(revision) = revision.filter(|_| exact) {
+            return self.list_at(served, &page, revision, Bytes::new(), EXPIRED_EXACT).await;
+        }
+        match revision {
+            None => drop(self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?),
+            Some(revision) => self.reach(served, revision).await?,
+        }
+        let snapshot = store.cache.snapshot();
+        let page = if any { Page { limit: 0, ..page } } else { page };
+        Ok(page.take(served, &snapshot, Bytes::new()))
+    }
+
+    async fn list_rest(&self, served: &Arc<Served>, page: &Page<'_>, token: &str) -> Result<Answer, Status> {
+        let token = decode_token(token)?;
+        let mut start = page.base.to_vec();
+        start.extend_from_slice(token.start.as_bytes());
+        let start = Bytes::from(start);
+        if token.rv > 0 {
+            let outcome = self.list_at(served, page, token.rv, start, EXPIRED_LIST).await;
+            return outcome.map_err(|mut error| {
+                if error.reason == meta::Reason::Expired {
+                    error.continue_token = Some(encode_token(-1, &token.start).into());
+                }
+                error
+            });
+        }
+        self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
+        Ok(page.take(served, &page.store.cache.snapshot(), start))
+    }
+
+    /// The state at a revision: from the cache's window, or else from the store's history.
+    async fn list_at(
+        &self,
+        served: &Arc<Served>,
+        page: &Page<'_>,
+        revision: i64,
+        start: Bytes,
+        expired: &str,
+    ) -> Result<Answer, Status> {
+        self.reach(served, revision).await?;
+        match page.store.cache.snapshot_at(revision) {
+            Ok(snapshot) => Ok(page.take(served, &snapshot, start)),
+            Err(WindowError::TooNew { current }) => {
+                Err(Status::too_large_resource_version(revision.max(0) as u64, current.max(0) as u64, 1))
+            }
+            Err(WindowError::TooOld { .. }) => match self.history(page, revision, &start).await {
+                Ok(entries) => Ok(page.cut(served, entries.iter(), revision)),
+                Err(StoreError::Compacted { .. }) => Err(Status::expired(expired)),
+                Err(error) => Err(self.store_error(error, served)),
+            },
+        }
+    }
+
+    async fn history(&self, page: &Page<'_>, revision: i64, start: &Bytes) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let key = if start.is_empty() { page.base.clone() } else { start.clone() };
+        let end = keys::prefix_end(page.base);
+        let request = RangeRequest { key, end, revision, ..RangeRequest::default() };
+        let kvs = self.store.range(request).await?.kvs;
+        Ok(kvs.into_iter().filter_map(|kv| page.store.cache.entry(kv)).map(Arc::new).collect())
+    }
+}
+
+struct Page<'a> {
+    store: &'a Stored,
+    selection: &'a Selection,
+    /// Prefix of the list's path.
+    base: &'a Bytes,
+    /// 0 for everything.
+    limit: usize,
+}
+
+impl Page<'_> {
+    fn take(&self, served: &Arc<Served>, snapshot: &Snapshot, start: Bytes) -> Answer {
+        let cache = &self.store.cache;
+        if let Some(name) = self.selection.single()
+            && (!served.namespaced() || !self.selection.namespace().is_empty())
+        {
+            let key = cache.key(self.selection.namespace(), name);
+            let one = snapshot.get(&key).filter(|entry| entry.key >= start);
+            return self.cut(served, one.into_iter(), snapshot.revision);
+        }
+        self.cut(served, snapshot.range(&self.selection.prefix(cache), &start), snapshot.revision)
+    }
+
+    fn cut<'e>(&self, served: &Arc<Served>, entries: impl Iterator<Item = &'e Arc<Entry>>, revision: i64) -> Answer {
+        let mut entries = entries;
+        let plain = self.selection.is_plain();
+        let mut items: Vec<Arc<Entry>> = Vec::new();
+        let mut list = List { revision, ..List::default() };
+        for entry in entries.by_ref() {
+            if !plain && !self.selection.matches(entry) {
+                continue;
+            }
+            if self.limit > 0 && items.len() == self.limit {
+                let last = items.last().map(|last: &Arc<Entry>| last.key.clone()).unwrap_or_default();
+                let tail = String::from_utf8_lossy(last.get(self.base.len()..).unwrap_or_default()).into_owned();
+                list.continue_token = encode_token(revision, &format!("{tail}\0"));
+                list.remaining = plain.then(|| entries.count() as i64 + 1);
+                break;
+            }
+            items.push(entry.clone());
+        }
+        list.entries = items;
+        Answer::List(served.clone(), list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_upstreams() {
+        let text = encode_token(42, "ns/a\0");
+        let raw = URL_SAFE_NO_PAD.decode(&text).expect("base64");
+        assert_eq!(raw, br#"{"v":"meta.k8s.io/v1","rv":42,"start":"ns/a\u0000"}"#);
+        assert_eq!(decode_token(&text).map(|t| (t.rv, t.start)).ok(), Some((42, "ns/a\0".to_owned())));
+        for bad in ["", "%%%", &URL_SAFE_NO_PAD.encode("{}"), &encode_token(1, "../x")] {
+            assert_eq!(decode_token(bad).map(|t| t.rv).expect_err("refused").code, 400, "{bad}");
+        }
+    }
+}

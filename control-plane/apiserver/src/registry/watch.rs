@@ -1,0 +1,215 @@
+//! GET with watch: the stream of events of a resource through a client's selectors.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use meta::Status;
+use tokio::time::{Instant, Sleep};
+
+use super::Served;
+use super::options::{ListOptions, Match};
+use super::selection::Selection;
+use crate::cache::{Entry, Event, EventType, FrameKey, Watcher, WindowError};
+use crate::http::answer::Answer;
+use crate::http::body::{BoxError, Frames};
+use crate::http::call::Call;
+use crate::http::encode::EventEncoder;
+use crate::server::Core;
+
+/// Shortest time after which the server ends a watch that set no timeout; the longest is twice that.
+const MIN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// How often a watch that wants bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long before a watch ends it gets its last bookmark.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+/// Text of the annotation that ends the initial events of a streaming list.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+impl Core {
+    /// Opens a watch; the answer streams until timeout, shutdown or a client too slow.
+    pub async fn watch(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
+        let options = ListOptions::parse(&call.query, true)?;
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        let mut fields = options.fields.clone();
+        if !call.info.name.is_empty() && fields.exact("metadata.name").is_none() {
+            // The old /watch/<resource>/<name> paths.
+            let value = call.info.name.clone();
+            fields.terms.push(meta::fields::FieldTerm { field: "metadata.name".to_owned(), equal: true, value });
+        }
+        let selection = Selection::new(&served.kind, namespace, &options.labels, &fields)?;
+        let accepted = call.accepted(served.custom, true)?;
+        let encoder = EventEncoder::new(served.clone(), accepted, call);
+        let (initial, watcher, mark_end, start) = self.open_watch(served, &options, &selection).await?;
+        let timeout = match options.timeout_seconds {
+            Some(seconds) => Duration::from_secs(seconds),
+            None => MIN_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()),
+        };
+        let now = Instant::now();
+        let stream = WatchBody {
+            initial: initial.into_iter(),
+            watcher,
+            selection,
+            encoder,
+            bookmarks: options.bookmarks,
+            mark_end: mark_end.then_some(start),
+            last: start,
+            end: Box::pin(tokio::time::sleep_until(now + timeout)),
+            bookmark: Box::pin(tokio::time::sleep_until(next_bookmark(now, now + timeout))),
+            shutdown: Box::pin(self.stopping.clone().cancelled_owned()),
+            ready: VecDeque::new(),
+            done: false,
+        };
+        Ok(Answer::Watch(Box::new(stream)))
+    }
+
+    /// Initial objects, the events after them, whether an end mark is due, and the revision where events begin.
+    async fn open_watch(
+        &self,
+        served: &Arc<Served>,
+        options: &ListOptions,
+        selection: &Selection,
+    ) -> Result<(Vec<Arc<Entry>>, Watcher, bool, i64), Status> {
+        let cache = &self.stored(served)?.cache;
+        let scope = selection.scope(cache, served.namespaced());
+        let revision = options.revision()?;
+        let streaming = options.send_initial_events == Some(true);
+        let synthetic = match options.send_initial_events {
+            Some(wanted) => wanted,
+            // Without a revision, and from "any", the state comes first as ADDED events.
+            None => matches!(revision, None | Some(0)),
+        };
+        if synthetic {
+            match revision {
+                Some(revision) if streaming && options.matching == Match::NotOlderThan => {
+                    self.reach(served, revision).await?
+                }
+                Some(_) => {}
+                None => drop(self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?),
+            }
+            let (snapshot, watcher) = cache.snapshot_and_watch(scope);
+            let all = snapshot.range(&selection.prefix(cache), &Bytes::new());
+            let initial: Vec<_> = all.filter(|entry| selection.matches(entry)).cloned().collect();
+            return Ok((initial, watcher, streaming, snapshot.revision));
+        }
+        let from = match revision {
+            Some(revision) if revision > 0 => revision,
+            _ => self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?,
+        };
+        match cache.watch(from, scope) {
+            Ok(watcher) => Ok((Vec::new(), watcher, false, from)),
+            Err(WindowError::TooNew { current }) => {
+                Err(Status::too_large_resource_version(from as u64, current as u64, 1))
+            }
+            Err(WindowError::TooOld { oldest }) => {
+                Err(Status::expired(format!("too old resource version: {from} ({oldest})")))
+            }
+        }
+    }
+}
+
+fn next_bookmark(now: Instant, end: Instant) -> Instant {
+    let last = end.checked_sub(BOOKMARK_BEFORE_END).filter(|last| *last > now).unwrap_or(end);
+    (now + BOOKMARK_EVERY).min(last)
+}
+
+struct WatchBody {
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    watcher: Watcher,
+    selection: Selection,
+    encoder: EventEncoder,
+    bookmarks: bool,
+    /// Send the bookmark that ends the initial events, at this revision.
+    mark_end: Option<i64>,
+    /// Revision of the last event sent.
+    last: i64,
+    end: Pin<Box<Sleep>>,
+    bookmark: Pin<Box<Sleep>>,
+    shutdown: Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
+    ready: VecDeque<Bytes>,
+    done: bool,
+}
+
+impl WatchBody {
+    /// The event as this client sees it: entering and leaving the selection look like creation and deletion.
+    fn translate(&self, event: &Event) -> Option<Bytes> {
+        let now = event.event != EventType::Deleted && self.selection.matches(&event.entry);
+        let before = event.previous.as_ref().is_some_and(|previous| self.selection.matches(previous));
+        let (kind, previous) = match (before, now) {
+            (false, true) => (EventType::Added, false),
+            (true, true) => (EventType::Modified, false),
+            (true, false) => (EventType::Deleted, event.event != EventType::Deleted),
+            (false, false) => return None,
+        };
+        if !self.encoder.shared() {
+            return Some(self.encode(event, kind, previous));
+        }
+        let key = FrameKey { event: kind, previous, format: self.encoder.format() };
+        Some(event.frame(key, || self.encode(event, kind, previous)))
+    }
+
+    fn encode(&self, event: &Event, kind: EventType, previous: bool) -> Bytes {
+        match event.previous.as_ref().filter(|_| previous) {
+            // The last state that matched, at the revision at which it ceased to.
+            Some(old) => self.encoder.event(kind.word(), &old.at_revision(event.revision())),
+            None => self.encoder.event(kind.word(), &event.entry),
+        }
+    }
+}
+
+impl Frames for WatchBody {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(frame) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if this.done {
+                return Poll::Ready(None);
+            }
+            if let Some(entry) = this.initial.next() {
+                return Poll::Ready(Some(Ok(this.encoder.event("ADDED", &entry))));
+            }
+            if let Some(revision) = this.mark_end.take() {
+                let frame = this.encoder.bookmark(revision, Some(INITIAL_EVENTS_END));
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            // Read before the queue: everything up to here is in it.
+            let complete = this.watcher.bookmark();
+            match this.watcher.poll_next(cx) {
+                Poll::Ready(Some(event)) => {
+                    this.last = this.last.max(event.revision());
+                    this.ready.extend(this.translate(&event));
+                    continue;
+                }
+                Poll::Ready(None) => {
+                    this.done = true;
+                    continue;
+                }
+                Poll::Pending => {}
+            }
+            if this.end.as_mut().poll(cx).is_ready() || this.shutdown.as_mut().poll(cx).is_ready() {
+                this.done = true;
+                continue;
+            }
+            if this.bookmarks && this.bookmark.as_mut().poll(cx).is_ready() {
+                let (now, end) = (Instant::now(), this.end.deadline());
+                this.bookmark.as_mut().reset(if now + BOOKMARK_BEFORE_END >= end {
+                    end
+                } else {
+                    next_bookmark(now, end)
+                });
+                if now < end {
+                    this.last = this.last.max(complete);
+                    let frame = this.encoder.bookmark(this.last, None);
+                    this.ready.push_back(frame);
+                    continue;
+                }
+            }
+            return Poll::Pending;
+        }
+    }
+}
