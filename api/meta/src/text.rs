@@ -2,6 +2,7 @@
 //!
 //! Messages are part of the API (clients and tests match on them), so every message builder goes through here.
 
+use serde_json::Value;
 use std::fmt::Write;
 
 /// Quotes like Go's `%q`: double quotes, Go escapes, printable Unicode as it is.
@@ -59,6 +60,22 @@ pub fn float(v: f64) -> String {
         None => ('+', exponent),
     };
     format!("{mantissa}e{sign}{digits:0>2}")
+}
+
+/// A JSON value like Go's `%v` of a decoded object: `map[a:1 b:[x y]]`, `<nil>`.
+pub fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(s) => s.clone(),
+        Value::Number(n) if n.is_f64() => float(n.as_f64().unwrap_or_default()),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(list) => format!("[{}]", list.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+            entries.sort();
+            format!("map[{}]", entries.join(" "))
+        }
+    }
 }
 
 /// Quoted values joined by `, `, as in `supported values: "A", "B"`.

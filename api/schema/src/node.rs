@@ -210,7 +210,8 @@ pub enum SchemaRef {
     Static(&'static OnceLock<Schema>),
 }
 
-static ANYTHING: Schema = Schema::ANYTHING;
+/// A node that accepts and keeps everything, to borrow where there is no schema.
+pub static ANYTHING: Schema = Schema::ANYTHING;
 
 impl Deref for SchemaRef {
     type Target = Schema;

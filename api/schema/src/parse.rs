@@ -4,7 +4,8 @@
 //! stored schema that later rules would refuse must still be readable.
 
 use crate::node::{
-    Declared, Docs, Field, ListType, MapType, Pattern, Properties, Rule, Schema, SchemaRef, Type, Validation,
+    Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Rule, Schema, SchemaRef, Type,
+    Validation,
 };
 use meta::Str;
 use serde_json::{Map, Value};
@@ -86,9 +87,27 @@ fn properties(map: &Map<String, Value>, required: &[Str], below: &impl Fn(&Value
         .flatten()
         .map(|(name, source)| {
             let required = required.iter().any(|r| r == name);
-            (Str::Owned(name.clone()), Field { required, ..Field::new(below(source)) })
+            (Str::Owned(name.clone()), Field { required, patch: patch(source), ..Field::new(below(source)) })
         })
         .collect()
+}
+
+/// Strategic-merge extensions, which published documents of built-in kinds carry.
+fn patch(source: &Value) -> Patch {
+    let text = |key: &str| source.get(key).and_then(Value::as_str).unwrap_or_default();
+    let strategy = text("x-kubernetes-patch-strategy");
+    let has = |word: &str| strategy.split(',').any(|part| part == word);
+    Patch {
+        strategy: match () {
+            () if has("merge") => PatchStrategy::Merge,
+            () if has("replace") => PatchStrategy::Replace,
+            () => PatchStrategy::None,
+        },
+        retain_keys: has("retainKeys"),
+        merge_key: Some(text("x-kubernetes-patch-merge-key"))
+            .filter(|k| !k.is_empty())
+            .map(|k| Str::Owned(k.to_owned())),
+    }
 }
 
 /// Gives an object apiVersion, kind and metadata.
