@@ -16,4 +16,7 @@ pub mod resources;
 pub mod schedule;
 pub mod snapshot;
 
+#[cfg(test)]
+mod tests;
+
 pub use daemon::{Config, Error, run};

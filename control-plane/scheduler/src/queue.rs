@@ -3,7 +3,7 @@
 //! argument, in milliseconds of any steady clock. Called by the daemon.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::framework::Change;
@@ -42,8 +42,10 @@ impl Queued {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Active,
+    /// Until this time.
     Backoff(u64),
-    Unschedulable,
+    /// Until a change wakes it, or this time.
+    Unschedulable(u64),
     Gated,
     /// Being decided on or bound; changes meanwhile must not be missed.
     InFlight,
@@ -54,7 +56,8 @@ enum Place {
 pub struct Queue {
     pods: HashMap<String, (Queued, Place)>,
     active: BTreeSet<(Reverse<i32>, u64, String)>,
-    backoff: BTreeMap<(u64, String), ()>,
+    /// Everything that waits for a time, earliest first.
+    timed: BTreeSet<(u64, String)>,
     /// Counts changes, so that a pod refused on old knowledge tries again.
     changes: u64,
     taken_at: HashMap<String, u64>,
@@ -103,7 +106,8 @@ impl Queue {
         queued.refused_at = now;
         // Something changed while the decision was under way: it may have been made on old knowledge.
         let stale = self.taken_at.remove(uid).is_some_and(|then| then != self.changes);
-        let place = if stale { Place::Backoff(queued.backoff_until()) } else { Place::Unschedulable };
+        let until = queued.backoff_until();
+        let place = if stale { Place::Backoff(until) } else { Place::Unschedulable(now + UNSCHEDULABLE_MS) };
         self.enter(queued, place);
     }
 
@@ -122,7 +126,8 @@ impl Queue {
         let cares = |q: &Queued| {
             q.refused_by.is_empty() || q.refused_by.iter().filter_map(|n| by_name(n)).any(|p| (p.wakes)(change, &q.pod))
         };
-        let waiting = self.pods.iter().filter(|(_, (q, place))| *place == Place::Unschedulable && cares(q));
+        let waits = |place: &Place| matches!(place, Place::Unschedulable(_));
+        let waiting = self.pods.iter().filter(|(_, (q, place))| waits(place) && cares(q));
         let woken: Vec<String> = waiting.map(|(uid, _)| uid.clone()).collect();
         for uid in woken {
             if let Some((queued, _)) = self.leave(&uid) {
@@ -134,10 +139,7 @@ impl Queue {
 
     /// When [`Queue::take`] may have something though nothing changed.
     pub fn next_deadline(&self) -> Option<u64> {
-        let backoff = self.backoff.keys().next().map(|(at, _)| *at);
-        let waiting = self.pods.values().filter(|(_, place)| *place == Place::Unschedulable);
-        let flush = waiting.map(|(q, _)| q.refused_at + UNSCHEDULABLE_MS).min();
-        backoff.into_iter().chain(flush).min()
+        self.timed.first().map(|(at, _)| *at)
     }
 
     pub fn has_active(&self) -> bool {
@@ -149,16 +151,11 @@ impl Queue {
     }
 
     fn wake_due(&mut self, now: u64) {
-        let late = self.pods.iter().filter(|(_, (q, place))| match place {
-            Place::Backoff(until) => *until <= now,
-            Place::Unschedulable => q.refused_at + UNSCHEDULABLE_MS <= now,
-            _ => false,
-        });
-        if self.backoff.keys().next().is_none_or(|(at, _)| *at > now) && self.next_deadline().is_none_or(|d| d > now) {
-            return;
-        }
-        let due: Vec<String> = late.map(|(uid, _)| uid.clone()).collect();
-        for uid in due {
+        while let Some((at, uid)) = self.timed.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.timed.pop_first();
             if let Some((queued, _)) = self.leave(&uid) {
                 self.enter(queued, Place::Active);
             }
@@ -169,8 +166,8 @@ impl Queue {
         let (queued, place) = self.pods.remove(uid)?;
         match place {
             Place::Active => drop(self.active.remove(&queued.order())),
-            Place::Backoff(until) => drop(self.backoff.remove(&(until, uid.to_owned()))),
-            Place::Unschedulable | Place::Gated | Place::InFlight => {}
+            Place::Backoff(until) | Place::Unschedulable(until) => drop(self.timed.remove(&(until, uid.to_owned()))),
+            Place::Gated | Place::InFlight => {}
         }
         Some((queued, place))
     }
@@ -179,8 +176,8 @@ impl Queue {
         let uid = queued.pod.uid.clone();
         match place {
             Place::Active => drop(self.active.insert(queued.order())),
-            Place::Backoff(until) => drop(self.backoff.insert((until, uid.clone()), ())),
-            Place::Unschedulable | Place::Gated | Place::InFlight => {}
+            Place::Backoff(until) | Place::Unschedulable(until) => drop(self.timed.insert((until, uid.clone()))),
+            Place::Gated | Place::InFlight => {}
         }
         self.pods.insert(uid, (queued, place));
     }
