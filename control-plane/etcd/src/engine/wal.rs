@@ -1,0 +1,282 @@
+//! I/O: the write-ahead log. Segments of fixed size are filled with zeros ahead of use, so that an append touches no
+//! metadata; each append is one aligned write and one fdatasync. A failed append leaves nothing behind.
+//! Caller: `engine::writer`; `engine::recover` opens it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+
+use super::files::{BLOCK, BlockWriter, DataFile, is_full, sync_directory};
+use crate::error::Error;
+
+/// Bytes of a segment's header; the first frame follows.
+pub const SEGMENT_HEADER: usize = 64;
+const MAGIC: &[u8; 8] = b"fkwal 1\n";
+/// The buffer that a large commit grew is given back when it is larger than this.
+const KEPT_BUFFER: usize = 1 << 20;
+
+/// What a segment says of itself in its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentHead {
+    pub number: u64,
+    pub cluster_id: u64,
+    /// Start value of the segment's checksums.
+    pub salt: u64,
+}
+
+impl SegmentHead {
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER] {
+        let mut bytes = [0; SEGMENT_HEADER];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.cluster_id.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.salt.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..32]);
+        bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` when this is not an intact head.
+    pub fn decode(bytes: &[u8]) -> Option<SegmentHead> {
+        let bytes: &[u8; SEGMENT_HEADER] = bytes.get(..SEGMENT_HEADER)?.try_into().ok()?;
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes of 64"));
+        let head = SegmentHead { number: number(8), cluster_id: number(16), salt: number(24) };
+        (head.encode() == *bytes).then_some(head)
+    }
+}
+
+/// The file name of a segment.
+pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("wal-{number:016x}.log"))
+}
+
+/// A segment ready to be appended to.
+#[derive(Debug)]
+pub struct Segment {
+    pub head: SegmentHead,
+    pub path: PathBuf,
+    writer: BlockWriter,
+    pub reader: Arc<DataFile>,
+    pub size: u64,
+}
+
+impl Segment {
+    /// Makes a segment of `size` bytes, all on disk when this returns.
+    pub fn create(dir: &Path, number: u64, cluster_id: u64, size: u64) -> io::Result<Segment> {
+        /// Zeros written at a time.
+        const CHUNK: usize = 1 << 20;
+        let head = SegmentHead { number, cluster_id, salt: rand::random() };
+        let path = segment_path(dir, number);
+        let draft = path.with_extension("tmp");
+        let fill = || -> io::Result<BlockWriter> {
+            let mut writer = BlockWriter::open(&draft)?;
+            writer.reserve(size)?;
+            let chunk = CHUNK.min(size as usize);
+            writer.buffer(chunk).fill(0);
+            for offset in (chunk as u64..size).step_by(chunk) {
+                writer.write(chunk.min((size - offset) as usize), offset)?;
+            }
+            writer.buffer(chunk)[..SEGMENT_HEADER].copy_from_slice(&head.encode());
+            writer.write(chunk, 0)?;
+            writer.sync()?;
+            std::fs::rename(&draft, &path)?;
+            sync_directory(dir)?;
+            writer.shrink(0);
+            Ok(writer)
+        };
+        let writer = fill().inspect_err(|_| drop(std::fs::remove_file(&draft)))?;
+        let reader = Arc::new(DataFile::open(&path)?);
+        Ok(Segment { head, path, writer, reader, size })
+    }
+
+    /// Opens a segment that exists.
+    pub fn open(path: &Path, head: SegmentHead, size: u64) -> io::Result<Segment> {
+        let writer = BlockWriter::open(path)?;
+        let reader = Arc::new(DataFile::open(path)?);
+        Ok(Segment { head, path: path.to_owned(), writer, reader, size })
+    }
+
+    /// Overwrites `from..to` with zeros, durably; `before` is what stands in front in the same block.
+    pub fn erase(&mut self, before: &[u8], from: u64, to: u64) -> io::Result<()> {
+        let start = from - from % BLOCK as u64;
+        let len = ((to - start) as usize).next_multiple_of(BLOCK);
+        let buffer = self.writer.buffer(len);
+        buffer[..before.len()].copy_from_slice(before);
+        buffer[before.len()..].fill(0);
+        self.writer.write(len, start)?;
+        self.writer.sync()
+    }
+}
+
+/// Where the log stands.
+#[derive(Debug)]
+pub struct Wal {
+    dir: PathBuf,
+    segment_bytes: u64,
+    current: Segment,
+    /// Where the next frame goes.
+    tail: u64,
+    /// The bytes of the tail's block before the tail.
+    carry: Vec<u8>,
+    /// Index of the next frame.
+    pub next_index: u64,
+    next: Option<Segment>,
+    preparing: Option<Receiver<io::Result<Segment>>>,
+    /// End of what a failed append may have left; erased before anything else is written.
+    spoiled: Option<u64>,
+    failed: Option<String>,
+}
+
+impl Wal {
+    pub fn new(dir: &Path, segment_bytes: u64, current: Segment, tail: u64, carry: Vec<u8>, next_index: u64) -> Wal {
+        debug_assert_eq!(carry.len() as u64, tail % BLOCK as u64);
+        Wal {
+            dir: dir.to_owned(),
+            segment_bytes,
+            current,
+            tail,
+            carry,
+            next_index,
+            next: None,
+            preparing: None,
+            spoiled: None,
+            failed: None,
+        }
+    }
+
+    /// Gives the log a segment made earlier.
+    pub fn set_next(&mut self, next: Segment) {
+        self.next = Some(next);
+    }
+
+    pub fn salt(&self) -> u64 {
+        self.current.head.salt
+    }
+
+    pub fn segment(&self) -> u64 {
+        self.current.head.number
+    }
+
+    pub fn reader(&self) -> &Arc<DataFile> {
+        &self.current.reader
+    }
+
+    /// Offset in the segment at which the next frame starts.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Whether `bytes` more fit in the current segment.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.tail + bytes as u64 + 2 * BLOCK as u64 <= self.current.size
+    }
+
+    /// Makes the log writable again after a failure that may have passed.
+    pub fn mend(&mut self) -> Result<(), Error> {
+        if let Some(what) = &self.failed {
+            return Err(Error::LogFailed(what.clone()));
+        }
+        if let Some(end) = self.spoiled {
+            self.current.erase(&self.carry, self.tail, end).map_err(|e| self.failure(e))?;
+            self.spoiled = None;
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new segment. On error the current one stays.
+    pub fn rotate(&mut self) -> Result<(), Error> {
+        self.mend()?;
+        let next = match self.next.take() {
+            Some(next) => next,
+            None => match self.preparing.take().and_then(|p| p.recv().ok()) {
+                Some(Ok(next)) => next,
+                // What failed in the background may work now.
+                _ => self.create_next().map_err(|e| self.failure(e))?,
+            },
+        };
+        self.current = next;
+        self.tail = SEGMENT_HEADER as u64;
+        self.carry = self.current.head.encode().to_vec();
+        Ok(())
+    }
+
+    fn create_next(&self) -> io::Result<Segment> {
+        let head = self.current.head;
+        Segment::create(&self.dir, head.number + 1, head.cluster_id, self.segment_bytes)
+    }
+
+    /// Starts to make the next segment in the background once this one is a quarter full.
+    fn prepare(&mut self) {
+        if self.next.is_none() {
+            match self.preparing.as_ref().map(|p| p.try_recv()) {
+                Some(Ok(Ok(segment))) => {
+                    self.next = Some(segment);
+                    self.preparing = None;
+                }
+                Some(Ok(Err(_)) | Err(TryRecvError::Disconnected)) => self.preparing = None,
+                Some(Err(TryRecvError::Empty)) | None => {}
+            }
+        }
+        if self.next.is_some() || self.preparing.is_some() || self.tail < self.current.size / 4 {
+            return;
+        }
+        let (sender, receiver) = sync_channel(1);
+        let (dir, size, head) = (self.dir.clone(), self.segment_bytes, self.current.head);
+        let make = move || {
+            let made = Segment::create(&dir, head.number + 1, head.cluster_id, size);
+            // Nobody waits when the log is being closed; the segment is found again at the next start.
+            let _ = sender.send(made);
+        };
+        if std::thread::Builder::new().name("etcd-segment".into()).spawn(make).is_ok() {
+            self.preparing = Some(receiver);
+        }
+    }
+
+    /// Appends a sealed frame; when this returns it is on disk. The caller asked [`Wal::has_room`] first.
+    pub fn append(&mut self, frame: &[u8]) -> Result<(), Error> {
+        self.mend()?;
+        let start = self.tail - self.carry.len() as u64;
+        let used = self.carry.len() + frame.len();
+        let len = used.next_multiple_of(BLOCK);
+        let buffer = self.current.writer.buffer(len);
+        buffer[..self.carry.len()].copy_from_slice(&self.carry);
+        buffer[self.carry.len()..used].copy_from_slice(frame);
+        buffer[used..].fill(0);
+        if let Err(e) = self.current.writer.write(len, start) {
+            self.spoiled = Some(self.tail + frame.len() as u64);
+            return Err(self.failure(e));
+        }
+        if let Err(e) = self.current.writer.sync() {
+            self.spoiled = Some(self.tail + frame.len() as u64);
+            if !is_full(&e) {
+                // What a failed sync left on disk is unknown, and a second one may lie.
+                self.failed = Some(format!("{}: {e}", self.current.path.display()));
+            }
+            return Err(self.failure(e));
+        }
+        self.tail += frame.len() as u64;
+        self.next_index += 1;
+        let kept = self.tail as usize % BLOCK;
+        let buffer = self.current.writer.buffer(len);
+        self.carry.clear();
+        self.carry.extend_from_slice(&buffer[used - kept..used]);
+        self.current.writer.shrink(KEPT_BUFFER);
+        self.prepare();
+        Ok(())
+    }
+
+    fn failure(&self, error: io::Error) -> Error {
+        if is_full(&error) {
+            return Error::DiskFull { dir: self.dir.display().to_string(), what: "the log can't grow".into() };
+        }
+        Error::LogFailed(format!("{}: {error}", self.current.path.display()))
+    }
+
+    /// Waits for a segment that is being made, so that nothing writes to the directory after this.
+    pub fn close(self) {
+        if let Some(preparing) = self.preparing {
+            let _ = preparing.recv();
+        }
+    }
+}
