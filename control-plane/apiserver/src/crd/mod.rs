@@ -1,3 +1,3 @@
 //! CustomResourceDefinitions: from a stored definition to a served kind.
 
-pub mod columns;
+

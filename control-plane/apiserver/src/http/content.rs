@@ -1,6 +1,7 @@
 //! Bodies of requests into objects, with the checks that every body goes through.
 
 use bytes::Bytes;
+use codec::{Decoded, Form};
 use meta::{Gvk, Status};
 use serde_json::Value;
 
@@ -12,51 +13,50 @@ use crate::registry::options::FieldValidation;
 /// Decodes the body of a write as an object of the served kind.
 pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
     let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), served.custom)?;
-    let kind = &served.kind;
-    decode_as(call, &kind.gvk(), &kind.schema, encoding, body, validation)
+    let gvk = served.kind.gvk();
+    let mut decoded = read(&gvk, served.form(), encoding, body)?;
+    if served.custom {
+        schema::drop_nulls(&mut decoded.object, &served.kind.schema);
+        let unknown = schema::prune(&mut decoded.object, &served.kind.schema);
+        decoded.strict.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
+    }
+    settle(call, &gvk, decoded, validation)
 }
 
-/// Decodes a body that must be of the kind `gvk`.
-pub fn decode_as(
-    call: &Call,
-    gvk: &Gvk,
-    schema: &schema::Schema,
-    encoding: Encoding,
-    body: &Bytes,
-    validation: FieldValidation,
-) -> Result<Value, Status> {
-    let (mut object, problems) = codec_decode(gvk, schema, encoding, body, validation)?;
+/// Decodes a body that must be of a built-in kind other than the one served: scales, evictions, bindings.
+pub fn decode_as(call: &Call, gvk: &Gvk, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
+    let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), false)?;
+    let form = kinds::definitions::message_of(gvk).map_or(Form::Any, Form::Typed);
+    settle(call, gvk, read(gvk, form, encoding, body)?, validation)
+}
+
+fn read(gvk: &Gvk, form: Form, encoding: Encoding, body: &Bytes) -> Result<Decoded, Status> {
+    let decoded = match encoding {
+        Encoding::Json => codec::json::decode(body, form),
+        Encoding::Yaml => codec::yaml::decode(body, form),
+        Encoding::Protobuf => {
+            codec::proto::decode_object(body).map(|(_, object)| Decoded { object, strict: Vec::new() })
+        }
+    };
+    match decoded {
+        Ok(decoded) if decoded.object.is_object() => Ok(decoded),
+        Ok(_) => Err(undecodable(gvk, "the body is not an object")),
+        Err(error) => Err(undecodable(gvk, &error.to_string())),
+    }
+}
+
+/// Checks the type and says what is to be said about unknown fields.
+fn settle(call: &Call, gvk: &Gvk, decoded: Decoded, validation: FieldValidation) -> Result<Value, Status> {
+    let mut object = decoded.object;
     check_type(gvk, &mut object)?;
     match validation {
-        FieldValidation::Strict if !problems.is_empty() => {
-            let list = problems.join(", ");
-            let kind = &gvk.kind;
-            return Err(Status::bad_request(format!(
-                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {list}",
-                gvk.version
-            )));
+        FieldValidation::Strict if !decoded.strict.is_empty() => {
+            return Err(undecodable(gvk, &format!("strict decoding error: {}", decoded.strict.join(", "))));
         }
-        FieldValidation::Warn => problems.into_iter().for_each(|problem| call.warn(problem)),
+        FieldValidation::Warn => decoded.strict.into_iter().for_each(|problem| call.warn(problem)),
         _ => {}
     }
     Ok(object)
-}
-
-/// The object and its unknown and duplicate fields.
-fn codec_decode(
-    gvk: &Gvk,
-    _schema: &schema::Schema,
-    encoding: Encoding,
-    body: &Bytes,
-    _validation: FieldValidation,
-) -> Result<(Value, Vec<String>), Status> {
-    match encoding {
-        Encoding::Json | Encoding::Yaml | Encoding::Protobuf => match serde_json::from_slice::<Value>(body) {
-            Ok(value) if value.is_object() => Ok((value, Vec::new())),
-            Ok(_) => Err(undecodable(gvk, "the body is not an object")),
-            Err(error) => Err(undecodable(gvk, &error.to_string())),
-        },
-    }
 }
 
 fn undecodable(gvk: &Gvk, why: &str) -> Status {
@@ -90,6 +90,6 @@ fn check_type(gvk: &Gvk, object: &mut Value) -> Result<(), Status> {
 pub fn decode_options(call: &Call, body: &Bytes, kind: &'static str) -> Result<Value, Status> {
     let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), false)?;
     let gvk = Gvk::new("", "v1", kind);
-    let (object, _) = codec_decode(&gvk, &schema::Schema::ANYTHING, encoding, body, FieldValidation::Ignore)?;
-    Ok(object)
+    let form = kinds::definitions::message_of(&gvk).map_or(Form::Any, Form::Typed);
+    Ok(read(&gvk, form, encoding, body)?.object)
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use codec::table::{Include, columns};
 use jiff::Timestamp;
+use meta::Status;
 use serde_json::{Value, json};
 
 use super::answer::List;
@@ -21,22 +23,9 @@ use crate::registry::Served;
 /// Bytes of a list written per frame: bounds what one LIST holds in memory.
 const LIST_CHUNK: usize = 128 << 10;
 
-/// What `includeObject` puts into table rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Include {
-    None,
-    Metadata,
-    Object,
-}
-
-impl Include {
-    pub fn of(call: &Call) -> Include {
-        match call.query.text("includeObject") {
-            "None" => Include::None,
-            "Object" => Include::Object,
-            _ => Include::Metadata,
-        }
-    }
+/// What `includeObject` puts into table rows; an unknown word counts as the default.
+fn include(call: &Call) -> Include {
+    Include::parse(call.query.text("includeObject")).unwrap_or_default()
 }
 
 const META_V1: &str = "meta.k8s.io/v1";
@@ -72,32 +61,16 @@ fn write_partial(entry: &Entry, beta: bool, typed: bool, out: &mut BytesMut) {
     out.extend_from_slice(b"}");
 }
 
-/// Column definitions of a kind's table.
-pub fn columns(served: &Served) -> Value {
-    let column = |c: &kinds::Column| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
-    served.kind.columns.iter().map(column).collect()
-}
-
-/// Cells of one row.
-pub fn cells(served: &Served, object: &Value, now: Timestamp) -> Vec<Value> {
-    if served.custom {
-        crate::crd::columns::cells(&served.kind, object, now)
-    } else {
-        (served.kind.hooks.row)(object, now)
-    }
-}
-
 fn row(served: &Served, entry: &Entry, include: Include, beta: bool, now: Timestamp) -> Value {
-    let object = served.object(entry);
-    let cells = cells(served, &object, now);
-    let shown = match include {
-        Include::None => return json!({"cells": cells}),
-        Include::Object => object,
-        Include::Metadata => {
-            json!({"kind": "PartialObjectMetadata", "apiVersion": meta_version(beta), "metadata": object["metadata"]})
-        }
-    };
-    json!({"cells": cells, "object": shown})
+    versioned(codec::table::row(&served.kind, &served.object(entry), include, now), beta)
+}
+
+/// Rows carry partial objects of v1; clients of v1beta1 want them in theirs.
+fn versioned(mut row: Value, beta: bool) -> Value {
+    if beta && row["object"]["kind"] == "PartialObjectMetadata" {
+        row["object"]["apiVersion"] = META_V1BETA1.into();
+    }
+    row
 }
 
 /// A table around rows.
@@ -115,9 +88,9 @@ pub fn entry(served: &Served, entry: &Entry, view: View, call: &Call) -> Bytes {
         View::Whole => write_whole(served, entry, &mut out),
         View::Metadata { beta } => write_partial(entry, beta, true, &mut out),
         View::Table { beta } => {
-            let rows = vec![row(served, entry, Include::of(call), beta, call.now)];
+            let rows = vec![row(served, entry, include(call), beta, call.now)];
             let metadata = json!({"resourceVersion": entry.revision.to_string()});
-            write_value(&table(beta, metadata, columns(served), rows), &mut out);
+            write_value(&table(beta, metadata, columns(&served.kind), rows), &mut out);
         }
     }
     out.freeze()
@@ -132,15 +105,8 @@ pub fn object(served: &Served, object: &Value, view: View, call: &Call) -> Value
         }
         View::Table { beta } => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            let shown = match Include::of(call) {
-                Include::None => Value::Null,
-                Include::Object => object.clone(),
-                Include::Metadata => json!({
-                    "kind": "PartialObjectMetadata", "apiVersion": meta_version(beta), "metadata": object["metadata"]
-                }),
-            };
-            let row = json!({"cells": cells(served, object, call.now), "object": shown});
-            table(beta, metadata, columns(served), vec![row])
+            let row = versioned(codec::table::row(&served.kind, object, include(call), call.now), beta);
+            table(beta, metadata, columns(&served.kind), vec![row])
         }
     }
 }
@@ -154,6 +120,93 @@ fn list_metadata(list: &List) -> Value {
         metadata["remainingItemCount"] = remaining.into();
     }
     metadata
+}
+
+/// One stored object as a protobuf message, without envelope; made once per revision for the stored version.
+pub fn message(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
+    let Some(id) = served.message else { return Err(Status::not_acceptable(&super::negotiate::CUSTOM_TYPES)) };
+    let encode = |json: &[u8]| codec::proto::encode_bytes(json, id).map(Bytes::from).map_err(Status::internal);
+    if !served.native() {
+        return encode(&serde_json::to_vec(&served.object(entry)).unwrap_or_default());
+    }
+    if let Some(message) = entry.protobuf.get() {
+        return Ok(message.clone());
+    }
+    let message = encode(&entry.json())?;
+    Ok(entry.protobuf.get_or_init(|| message).clone())
+}
+
+/// One stored object in protobuf with its envelope.
+pub fn entry_protobuf(served: &Served, entry: &Entry, view: View) -> Result<Bytes, Status> {
+    match view {
+        View::Whole => {
+            let message = message(served, entry)?;
+            Ok(codec::proto::wrap(&served.kind.api_version(), &served.kind.kind, &message).into())
+        }
+        View::Metadata { beta } => {
+            let mut out = BytesMut::new();
+            write_partial(entry, beta, true, &mut out);
+            protobuf(&serde_json::from_slice(&out).unwrap_or_default())
+        }
+        View::Table { .. } => Err(Status::not_acceptable(&[super::negotiate::JSON])),
+    }
+}
+
+/// Any value of a built-in type in protobuf with its envelope.
+pub fn protobuf(value: &Value) -> Result<Bytes, Status> {
+    codec::proto::encode_object(value).map(Bytes::from).map_err(Status::internal)
+}
+
+/// A list in protobuf: one message, so it is made as a whole.
+pub fn list_protobuf(served: &Arc<Served>, list: &List, view: View) -> Result<Bytes, Status> {
+    let Some(id) = kinds::types::find("meta.v1.ListMeta") else { return Err(Status::internal("no ListMeta")) };
+    let metadata = codec::proto::encode_value(&list_metadata(list), id).map_err(Status::internal)?;
+    let (api_version, kind, items) = match view {
+        View::Whole => {
+            let items: Result<Vec<Bytes>, Status> = list.entries.iter().map(|e| message(served, e)).collect();
+            (served.kind.api_version(), served.kind.list_kind.to_string(), items?)
+        }
+        View::Metadata { beta } => {
+            let id = kinds::types::find("meta.v1.PartialObjectMetadata")
+                .ok_or_else(|| Status::internal("no PartialObjectMetadata"))?;
+            let mut items = Vec::with_capacity(list.entries.len());
+            for entry in &list.entries {
+                let mut out = BytesMut::new();
+                write_partial(entry, beta, false, &mut out);
+                items.push(codec::proto::encode_bytes(&out, id).map(Bytes::from).map_err(Status::internal)?);
+            }
+            (meta_version(beta).to_owned(), "PartialObjectMetadataList".to_owned(), items)
+        }
+        View::Table { .. } => return Err(Status::not_acceptable(&[super::negotiate::JSON])),
+    };
+    Ok(codec::proto::list(&api_version, &kind, &metadata, items.iter().map(|item| item.as_ref())).into())
+}
+
+/// A list as one value: YAML, and JSON for people.
+pub fn list_value(served: &Arc<Served>, list: &List, view: View, call: &Call) -> Value {
+    let metadata = list_metadata(list);
+    let entries = list.entries.iter();
+    match view {
+        View::Whole => {
+            let items: Vec<Value> = entries.map(|entry| served.object(entry)).collect();
+            let kind = &served.kind;
+            json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
+        }
+        View::Metadata { beta } => {
+            let partial = |entry: &Arc<Entry>| {
+                let mut item = codec::partial::from_value(&served.object(entry));
+                item["apiVersion"] = meta_version(beta).into();
+                item
+            };
+            let mut value = codec::partial::list(metadata, entries.map(partial));
+            value["apiVersion"] = meta_version(beta).into();
+            value
+        }
+        View::Table { beta } => {
+            let rows = entries.map(|entry| row(served, entry, include(call), beta, call.now)).collect();
+            table(beta, metadata, columns(&served.kind), rows)
+        }
+    }
 }
 
 /// A list as a streamed JSON body.
@@ -175,7 +228,7 @@ pub fn list(served: &Arc<Served>, list: List, view: View, call: &Call) -> Body {
         View::Table { beta } => format!(
             "{{\"kind\":\"Table\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"columnDefinitions\":{},\"rows\":[",
             meta_version(beta),
-            columns(served)
+            columns(&served.kind)
         ),
     };
     let tail = "]}";
@@ -186,7 +239,7 @@ pub fn list(served: &Arc<Served>, list: List, view: View, call: &Call) -> Body {
     let body = ListBody {
         served: served.clone(),
         view,
-        include: Include::of(call),
+        include: include(call),
         now: call.now,
         entries: list.entries.into_iter(),
         head: Some(head),
@@ -253,7 +306,7 @@ pub struct EventEncoder {
 
 impl EventEncoder {
     pub fn new(served: Arc<Served>, accepted: Accepted, call: &Call) -> EventEncoder {
-        EventEncoder { served, accepted, include: Include::of(call), columns_sent: false.into() }
+        EventEncoder { served, accepted, include: include(call), columns_sent: false.into() }
     }
 
     /// Whether frames are the same for every watcher with the same [`EventEncoder::format`].
@@ -276,6 +329,12 @@ impl EventEncoder {
 
     /// One event with a stored object.
     pub fn event(&self, word: &str, entry: &Entry) -> Bytes {
+        if self.accepted.encoding == Encoding::Protobuf {
+            return match entry_protobuf(&self.served, entry, self.accepted.view) {
+                Ok(object) => codec::proto::watch_frame(word, &object).into(),
+                Err(status) => self.error(&status),
+            };
+        }
         let mut out = BytesMut::with_capacity(entry.json_len() + 64);
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(word.as_bytes());
@@ -297,7 +356,7 @@ impl EventEncoder {
         if self.columns_sent.swap(true, std::sync::atomic::Ordering::Relaxed) {
             return Value::Null;
         }
-        columns(&self.served)
+        columns(&self.served.kind)
     }
 
     /// A bookmark: only a revision, and the annotation that ends initial events.
@@ -320,8 +379,20 @@ impl EventEncoder {
                 table(beta, json!({"resourceVersion": revision.to_string()}), self.columns_once(), rows)
             }
         };
+        self.frame("BOOKMARK", &object)
+    }
+
+    /// An error event: the last of its watch.
+    pub fn error(&self, status: &Status) -> Bytes {
+        self.frame("ERROR", &status.to_value())
+    }
+
+    fn frame(&self, word: &str, object: &Value) -> Bytes {
+        if self.accepted.encoding == Encoding::Protobuf {
+            return codec::proto::watch_frame(word, &protobuf(object).unwrap_or_default()).into();
+        }
         let mut out = BytesMut::new();
-        write_value(&json!({"type": "BOOKMARK", "object": object}), &mut out);
+        write_value(&json!({"type": word, "object": object}), &mut out);
         out.extend_from_slice(b"\n");
         out.freeze()
     }

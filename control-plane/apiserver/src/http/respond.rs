@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::body::{Body, BoxError, Frames};
 use super::call::Call;
 use super::encode;
-use super::negotiate::{Accepted, Encoding, View};
+use super::negotiate::{Accepted, Encoding, JSON, PROTOBUF, View};
 
 /// Smallest body worth compressing.
 const GZIP_FROM: u64 = 128 << 10;
@@ -49,18 +49,33 @@ fn encode_answer(call: &Call, answer: Answer) -> Result<Response<Body>, Status> 
         Answer::Status(status) => encode_status(call, &status),
         Answer::Entry(code, served, entry) => {
             let accepted = call.accepted(served.custom, true)?;
-            let json = encode::entry(&served, &entry, accepted.view, call);
-            finish(call, code, accepted, json)
+            match accepted.encoding {
+                Encoding::Protobuf => {
+                    response(code, PROTOBUF, encode::entry_protobuf(&served, &entry, accepted.view)?)
+                }
+                Encoding::Json if !call.pretty() => {
+                    response(code, JSON, encode::entry(&served, &entry, accepted.view, call))
+                }
+                _ => {
+                    let json = encode::entry(&served, &entry, accepted.view, call);
+                    encode_value(call, code, accepted, &serde_json::from_slice(&json).unwrap_or_default())?
+                }
+            }
         }
         Answer::Object(code, served, object) => {
             let accepted = call.accepted(served.custom, true)?;
             let value = encode::object(&served, &object, accepted.view, call);
-            encode_value(call, code, accepted, &value)
+            encode_value(call, code, accepted, &value)?
         }
         Answer::List(served, list) => {
             let accepted = call.accepted(served.custom, true)?;
-            let body = encode::list(&served, list, accepted.view, call);
-            response(200, accepted.encoding.media_type(), body)
+            match accepted.encoding {
+                Encoding::Json if !call.pretty() => {
+                    response(200, JSON, encode::list(&served, list, accepted.view, call))
+                }
+                Encoding::Protobuf => response(200, PROTOBUF, encode::list_protobuf(&served, &list, accepted.view)?),
+                _ => encode_value(call, 200, accepted, &encode::list_value(&served, &list, accepted.view, call))?,
+            }
         }
         Answer::Watch(frames) => {
             let accepted = call.accepted(false, true)?;
@@ -69,27 +84,25 @@ fn encode_answer(call: &Call, answer: Answer) -> Result<Response<Body>, Status> 
     })
 }
 
-fn finish(call: &Call, code: u16, accepted: Accepted, json: Bytes) -> Response<Body> {
-    if accepted.encoding == Encoding::Json && !call.pretty() {
-        return response(code, Encoding::Json.media_type(), json);
-    }
-    let value: Value = serde_json::from_slice(&json).unwrap_or_default();
-    encode_value(call, code, accepted, &value)
-}
-
-fn encode_value(call: &Call, code: u16, accepted: Accepted, value: &Value) -> Response<Body> {
+fn encode_value(call: &Call, code: u16, accepted: Accepted, value: &Value) -> Result<Response<Body>, Status> {
     let body = match accepted.encoding {
-        Encoding::Json if call.pretty() => serde_json::to_vec_pretty(value).unwrap_or_default(),
-        _ => serde_json::to_vec(value).unwrap_or_default(),
+        Encoding::Json if call.pretty() => serde_json::to_vec_pretty(value).unwrap_or_default().into(),
+        Encoding::Json => serde_json::to_vec(value).unwrap_or_default().into(),
+        Encoding::Yaml => codec::yaml::encode(value).into(),
+        Encoding::Protobuf => encode::protobuf(value)?,
     };
-    response(code, accepted.encoding.media_type(), Bytes::from(body))
+    Ok(response(code, accepted.encoding.media_type(), body))
 }
 
 /// A Status, in whatever the client accepts, or JSON.
 pub fn encode_status(call: &Call, status: &Status) -> Response<Body> {
     let accepted = call.accepted(false, false).unwrap_or(Accepted::JSON);
     let accepted = Accepted { view: View::Whole, ..accepted };
-    let mut response = encode_value(call, status.code, accepted, &status.to_value());
+    let value = status.to_value();
+    let encoded = encode_value(call, status.code, accepted, &value);
+    let Ok(mut response) = encoded.or_else(|_| encode_value(call, status.code, Accepted::JSON, &value)) else {
+        return response(500, JSON, Body::empty());
+    };
     let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if retry > 0 && matches!(status.code, 429 | 503 | 500 | 504) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));

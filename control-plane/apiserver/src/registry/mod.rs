@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kinds::types::MessageId;
 use kinds::{Action, Kind, KindRef};
 use meta::{FieldError, Gvr};
 use serde_json::Value;
@@ -32,6 +33,8 @@ pub struct Served {
     pub store: Option<Stored>,
     /// Made from a CustomResourceDefinition.
     pub custom: bool,
+    /// The type in the codec's table; custom kinds have none.
+    pub message: Option<MessageId>,
     /// Sent as a warning with every answer, for deprecated versions.
     pub deprecation: Option<String>,
 }
@@ -106,8 +109,26 @@ impl Served {
         Vec::new()
     }
 
+    /// What bodies of this kind are decoded as.
+    pub fn form(&self) -> codec::Form {
+        self.message.map_or(codec::Form::Custom, codec::Form::Typed)
+    }
+
+    /// Brings a changed object into the form that decoding gives: unknown fields gone, texts canonical.
+    pub fn normalise(&self, object: &mut Value) {
+        match self.message {
+            Some(id) => codec::normal::normalize(object, id),
+            None => {
+                codec::normal::normalize_metadata(object);
+                schema::drop_nulls(object, &self.kind.schema);
+                schema::prune(object, &self.kind.schema);
+            }
+        }
+    }
+
     /// Defaults of the schema, then those that depend on other values.
     pub fn fill_defaults(&self, object: &mut Value) {
+        schema::apply_defaults(object, &self.kind.schema);
         (self.kind.hooks.default)(object);
     }
 
@@ -202,7 +223,8 @@ impl Registry {
                 let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, None)).clone();
                 Stored { cache, kind: stored_kind }
             });
-            registry.insert(Served { kind: kind.clone(), store, custom: false, deprecation: None });
+            let message = kinds::definitions::message_of(&kind.gvk());
+            registry.insert(Served { kind: kind.clone(), store, custom: false, message, deprecation: None });
         }
         registry
     }

@@ -160,6 +160,7 @@ impl Core {
         new: &mut Value,
     ) -> Result<(), Status> {
         let kind = &served.kind;
+        served.normalise(new);
         served.fill_defaults(new);
         match change.part {
             Part::Main => (kind.hooks.prepare_update)(new, old, &call.context()),
