@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use jiff::Timestamp;
 use meta::Status;
 use parking_lot::Mutex;
@@ -253,26 +253,5 @@ impl Core {
     /// Kinds that are answered and never stored.
     async fn review(&self, _call: &Call, _served: &Arc<Served>, _body: &Bytes) -> Result<Answer, Status> {
         Err(Status::method_not_allowed())
-    }
-
-    async fn subresource(&self, call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Answer, Status> {
-        let Some(sub) = served.kind.subresource(&call.info.subresource) else {
-            return Err(Status::no_such_path());
-        };
-        match sub.action {
-            kinds::Action::Status => match call.method {
-                Method::GET | Method::HEAD => self.get(call, served).await,
-                Method::PUT => {
-                    let body = body::read(body).await?;
-                    self.update(call, served, crate::registry::update::Part::Status, &body).await
-                }
-                Method::PATCH => {
-                    let body = body::read(body).await?;
-                    self.patch(call, served, crate::registry::update::Part::Status, &body).await
-                }
-                _ => Err(Status::method_not_allowed()),
-            },
-            _ => Err(Status::method_not_allowed()),
-        }
     }
 }

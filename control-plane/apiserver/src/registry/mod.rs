@@ -10,6 +10,7 @@ pub mod options;
 pub mod patch;
 pub mod read;
 pub mod selection;
+pub mod special;
 pub mod update;
 pub mod watch;
 pub mod write;

@@ -1,0 +1,95 @@
+//! Subresources: what each [`kinds::Action`] does. Dispatch is on the action in the kind's row, never on a name.
+
+mod binding;
+mod eviction;
+mod keep;
+mod scale;
+
+use std::sync::Arc;
+
+use http::Method;
+use kinds::{Action, Subresource, Verbs};
+use meta::Status;
+
+use super::Served;
+use super::update::Part;
+use crate::http::answer::Answer;
+use crate::http::body::{self, RequestBody};
+use crate::http::call::Call;
+use crate::server::Core;
+
+fn verb_of(method: &Method) -> Option<Verbs> {
+    Some(match *method {
+        Method::GET | Method::HEAD => Verbs::GET,
+        Method::POST => Verbs::CREATE,
+        Method::PUT => Verbs::UPDATE,
+        Method::PATCH => Verbs::PATCH,
+        Method::DELETE => Verbs::DELETE,
+        _ => return None,
+    })
+}
+
+impl Core {
+    /// Answers a request for a subresource.
+    pub async fn subresource(&self, call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Answer, Status> {
+        let Some(sub) = served.kind.subresource(&call.info.subresource) else {
+            return Err(Status::no_such_path());
+        };
+        let proxied = matches!(sub.action, Action::Proxy);
+        if !proxied && !verb_of(&call.method).is_some_and(|verb| sub.verbs.has(verb)) {
+            return Err(Status::method_not_allowed());
+        }
+        match &sub.action {
+            Action::Status => self.write_part(call, served, Part::Status, body).await,
+            Action::Finalize => self.write_part(call, served, Part::Other(keep::spec_finalizers), body).await,
+            Action::Approval => self.write_part(call, served, Part::Other(keep::approval), body).await,
+            Action::EphemeralContainers => {
+                self.write_part(call, served, Part::Other(keep::ephemeral_containers), body).await
+            }
+            Action::Resize => self.write_part(call, served, Part::Other(keep::container_resources), body).await,
+            Action::Scale(paths) => self.scale(call, served, paths, body).await,
+            Action::Binding => self.bind(call, served, &body::read(body).await?).await,
+            Action::Eviction => self.evict(call, served, sub, &body::read(body).await?).await,
+            Action::Token => self.issue_token(call, served, sub, body).await,
+            Action::Log | Action::Exec | Action::Attach | Action::PortForward | Action::Proxy => {
+                self.connect(call, served, sub, body).await
+            }
+        }
+    }
+
+    /// Subresources that show the whole object and change a part of it.
+    async fn write_part(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        part: Part,
+        body: RequestBody,
+    ) -> Result<Answer, Status> {
+        match call.method {
+            Method::GET | Method::HEAD => self.get(call, served).await,
+            Method::PUT => self.update(call, served, part, &body::read(body).await?).await,
+            Method::PATCH => self.patch(call, served, part, &body::read(body).await?).await,
+            _ => Err(Status::method_not_allowed()),
+        }
+    }
+
+    async fn issue_token(
+        &self,
+        _call: &Call,
+        _served: &Arc<Served>,
+        _sub: &Subresource,
+        _body: RequestBody,
+    ) -> Result<Answer, Status> {
+        Err(Status::method_not_allowed())
+    }
+
+    async fn connect(
+        &self,
+        _call: &Call,
+        _served: &Arc<Served>,
+        _sub: &Subresource,
+        _body: RequestBody,
+    ) -> Result<Answer, Status> {
+        Err(Status::method_not_allowed())
+    }
+}

@@ -1,0 +1,154 @@
+//! /scale: the replica count of any kind that has one, as an autoscaling/v1 Scale.
+
+use std::sync::Arc;
+
+use http::Method;
+use kinds::ScalePaths;
+use meta::{FieldError, Gvk, Selector, Status};
+use serde_json::{Value, json};
+
+use crate::http::answer::Answer;
+use crate::http::body::{self, RequestBody};
+use crate::http::call::Call;
+use crate::http::content;
+use crate::registry::Served;
+use crate::registry::options::WriteOptions;
+use crate::registry::patch::{Patch, SchemaOf};
+use crate::registry::update::{Change, Part};
+use crate::registry::write::{meta_text, metadata};
+use crate::server::Core;
+
+const SCALE: Gvk = Gvk::new("autoscaling", "v1", "Scale");
+
+fn steps(path: &str) -> impl Iterator<Item = &str> {
+    path.split('.').filter(|step| !step.is_empty())
+}
+
+fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    steps(path).fold(object, |value, step| &value[step])
+}
+
+fn put(object: &mut Value, path: &str, value: Value) {
+    let mut place = object;
+    for step in steps(path) {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        place = &mut place[step];
+    }
+    *place = value;
+}
+
+/// The Scale of an object.
+pub fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
+    let mut meta = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            meta[field] = value.clone();
+        }
+    }
+    let mut status = json!({"replicas": at(object, &paths.status_replicas).as_i64().unwrap_or(0)});
+    let selector = paths.selector.as_ref().map(|path| selector_text(at(object, path))).unwrap_or_default();
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": {}, "status": status});
+    if let Some(replicas) = at(object, &paths.spec_replicas).as_i64().filter(|replicas| *replicas != 0) {
+        scale["spec"]["replicas"] = replicas.into();
+    }
+    scale
+}
+
+/// A selector as text: it is one already, or a LabelSelector, or a plain map.
+fn selector_text(selector: &Value) -> String {
+    match selector {
+        Value::String(text) => text.clone(),
+        Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => {
+            Selector::from_object(Some(selector)).map(|selector| selector.to_string()).unwrap_or_default()
+        }
+        Value::Object(map) => Selector::from_map(map).to_string(),
+        _ => String::new(),
+    }
+}
+
+impl Core {
+    pub(super) async fn scale(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        paths: &ScalePaths,
+        body: RequestBody,
+    ) -> Result<Answer, Status> {
+        if matches!(call.method, Method::GET | Method::HEAD) {
+            let key = self.key_of(call, served, &call.info.name)?;
+            return match self.live(served, &key).await? {
+                Some(entry) => Ok(Answer::object(200, served, scale_of(paths, &served.object(&entry)))),
+                None => Err(Status::not_found(&served.gvr(), &call.info.name)),
+            };
+        }
+        let body = body::read(body).await?;
+        let patching = call.method == Method::PATCH;
+        let options = WriteOptions::parse(&call.query, if patching { "PatchOptions" } else { "UpdateOptions" })?;
+        let (patch, whole) = if patching {
+            (Some(Patch::parse(call, &body)?), Value::Null)
+        } else {
+            let scale = content::decode_as(call, &SCALE, &body, options.field_validation)?;
+            let given = meta_text(&scale, "name");
+            if !given.is_empty() && given != call.info.name {
+                let name = &call.info.name;
+                let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+                return Err(Status::bad_request(message));
+            }
+            (None, scale)
+        };
+        let unconditional = meta_text(&whole, "resourceVersion").is_empty();
+        let change = Change {
+            part: Part::Main,
+            subresource: "scale",
+            name: &call.info.name,
+            options: &options,
+            retry: unconditional,
+            apply: false,
+        };
+        let schema = SchemaOf::Type(SCALE);
+        let answer = self
+            .change(call, served, &change, |old| {
+                let scale = match &patch {
+                    Some(patch) => patch.apply(&scale_of(paths, old), &schema)?,
+                    None => whole.clone(),
+                };
+                scaled(paths, old, &scale, &call.info.name)
+            })
+            .await?;
+        Ok(match answer {
+            Answer::Entry(code, served, entry) => {
+                let scale = scale_of(paths, &served.object(&entry));
+                Answer::object(code, &served, scale)
+            }
+            Answer::Object(code, served, object) => {
+                let scale = scale_of(paths, &object);
+                Answer::object(code, &served, scale)
+            }
+            other => other,
+        })
+    }
+}
+
+/// The object with the replicas of a Scale.
+fn scaled(paths: &ScalePaths, old: &Value, scale: &Value, name: &str) -> Result<Value, Status> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid(&SCALE, name, &[error]));
+    }
+    let mut new = old.clone();
+    put(&mut new, &paths.spec_replicas, replicas.into());
+    match scale["metadata"].get("resourceVersion").filter(|version| version.as_str() != Some("")) {
+        Some(version) => metadata(&mut new).insert("resourceVersion".to_owned(), version.clone()),
+        None => metadata(&mut new).remove("resourceVersion"),
+    };
+    if let Some(uid) = scale["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+        metadata(&mut new).insert("uid".to_owned(), uid.into());
+    }
+    Ok(new)
+}
