@@ -2,17 +2,23 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::authn::Authenticator;
+use crate::authn::x509::X509;
 use crate::authz::{AlwaysAllow, Masters};
 use crate::cache::hub::Hub;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::listener;
+use crate::http::tls::{self, ServingCertificate};
 use crate::server::{Core, Server};
 use crate::storage::Store;
 
@@ -21,7 +27,9 @@ pub struct Running {
     pub server: Server,
     /// `None` without a listener.
     pub address: Option<SocketAddr>,
-    tasks: tokio_util::task::TaskTracker,
+    /// The certificate of the listener, to be read again when its files change.
+    pub certificate: Option<Arc<ServingCertificate>>,
+    tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
@@ -40,29 +48,59 @@ pub async fn run(config: Config, store: Arc<dyn Store>, shutdown: CancellationTo
     Ok(())
 }
 
-/// Loads the caches, sets up the cluster's own objects and starts to listen. The address is bound before anything
-/// else, so that a port in use is told at once.
+/// Loads the caches, sets up the cluster's own objects and starts to listen. Files are read and the address is bound
+/// before anything else, so that a wrong flag or a port in use is told at once.
 pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: CancellationToken) -> Result<Running, Error> {
+    let certificate = match &config.tls {
+        Some(files) => Some(Arc::new(ServingCertificate::load(files)?)),
+        None => None,
+    };
+    let acceptor = match &certificate {
+        Some(certificate) => Some(TlsAcceptor::from(tls::server_config(certificate.clone())?)),
+        None => None,
+    };
     let address = SocketAddr::new(config.bind_address, config.secure_port);
     let listener = TcpListener::bind(address).await.map_err(|reason| Error::Listen { address, reason })?;
-    let address = listener.local_addr().ok();
-    let server = assemble(config, store, &shutdown).await?;
-    let tasks = tokio_util::task::TaskTracker::new();
-    tasks.spawn(listener::serve(server.clone(), listener, None, shutdown.clone()));
-    Ok(Running { server, address, tasks, shutdown })
+    let address = listener.local_addr().map_err(|reason| Error::Listen { address, reason })?;
+    let server = assemble(config, store, Some(address.port()), &shutdown).await?;
+    let tasks = TaskTracker::new();
+    tasks.spawn(listener::serve(server.clone(), listener, acceptor, shutdown.clone()));
+    Ok(Running { server, address: Some(address), certificate, tasks, shutdown })
 }
 
-/// A server without a listener, for use in the same process.
-pub async fn assemble(config: Config, store: Arc<dyn Store>, shutdown: &CancellationToken) -> Result<Server, Error> {
+/// A server without a listener, for use in the same process. `port` is the one to advertise, when there is one.
+pub async fn assemble(
+    config: Config,
+    store: Arc<dyn Store>,
+    port: Option<u16>,
+    shutdown: &CancellationToken,
+) -> Result<Server, Error> {
     let root = Bytes::from(format!("{}/", config.etcd_prefix));
+    let authenticators = authenticators(&config)?;
     let hub = Arc::new(Hub::new(store.clone(), root));
     let mut core = Core::new(config, store, hub.clone(), shutdown.clone());
+    core.authenticators = authenticators;
     core.authorizers = vec![Box::new(Masters), Box::new(AlwaysAllow)];
+    if let Some(port) = port {
+        core.port.store(port, Ordering::Relaxed);
+    }
     let core = Arc::new(core);
     let (ready, loaded) = oneshot::channel();
     tokio::spawn(hub.run(ready, shutdown.clone()));
     if loaded.await.is_err() {
         return Err(Error::Bootstrap("stopped before the store could be read".to_owned()));
     }
+    core.bootstrap().await?;
     Ok(Server { core })
+}
+
+fn authenticators(config: &Config) -> Result<Vec<Box<dyn Authenticator>>, Error> {
+    let mut chain: Vec<Box<dyn Authenticator>> = Vec::new();
+    if let Some(path) = &config.client_ca_file {
+        const FLAG: &str = "--client-ca-file";
+        let authorities = tls::certificates(FLAG, path)?;
+        let x509 = X509::new(&authorities).map_err(|reason| Error::File { flag: FLAG, path: path.clone(), reason })?;
+        chain.push(Box::new(x509));
+    }
+    Ok(chain)
 }

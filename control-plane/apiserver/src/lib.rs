@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod authn;
 pub mod authz;
+pub mod bootstrap;
 pub mod cache;
 pub mod config;
 pub mod crd;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod http;
 pub mod registry;
 pub mod server;
+pub mod service;
 pub mod storage;
 pub mod warnings;
 

@@ -4,7 +4,7 @@
 //! says who it is) but neither authorisation nor admission. The listener takes the same way after authenticating.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -43,6 +43,8 @@ pub struct Core {
     pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
     pub(crate) authorizers: Vec<Box<dyn Authorizer>>,
     admission: Vec<&'static admission::Row>,
+    /// Port of the listener; what `--secure-port` says until it is bound.
+    pub(crate) port: AtomicU16,
     /// Cancelled when the server stops: long answers end.
     pub stopping: CancellationToken,
 }
@@ -64,6 +66,7 @@ impl Core {
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             admission,
+            port: AtomicU16::new(config.secure_port),
             stopping,
             config,
         }

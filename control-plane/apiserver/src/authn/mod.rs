@@ -3,6 +3,8 @@
 //! [`Authenticator`]s are asked in order; the first that knows the caller decides. A credential that is presented and
 //! wrong ends in 401, never in anonymity.
 
+pub mod x509;
+
 use async_trait::async_trait;
 use http::HeaderMap;
 use meta::Status;

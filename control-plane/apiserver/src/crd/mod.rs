@@ -1,3 +1,1 @@
 //! CustomResourceDefinitions: from a stored definition to a served kind.
-
-

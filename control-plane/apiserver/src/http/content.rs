@@ -13,6 +13,16 @@ use crate::registry::options::FieldValidation;
 /// Decodes the body of a write as an object of the served kind.
 pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
     let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), served.custom)?;
+    decode_body(call, served, encoding, body, validation)
+}
+
+fn decode_body(
+    call: &Call,
+    served: &Served,
+    encoding: Encoding,
+    body: &Bytes,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
     let gvk = served.kind.gvk();
     let mut decoded = read(&gvk, served.form(), encoding, body)?;
     if served.custom {
@@ -21,6 +31,12 @@ pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValid
         decoded.strict.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
     }
     settle(call, &gvk, decoded, validation)
+}
+
+/// Decodes what a patch made, as if it had come in whole: types are checked and unknown fields told.
+pub fn redecode(call: &Call, served: &Served, object: &Value, validation: FieldValidation) -> Result<Value, Status> {
+    let body = serde_json::to_vec(object).map_err(Status::internal)?;
+    decode_body(call, served, Encoding::Json, &body.into(), validation)
 }
 
 /// Decodes a body that must be of a built-in kind other than the one served: scales, evictions, bindings.

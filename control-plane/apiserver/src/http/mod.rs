@@ -9,3 +9,4 @@ pub mod listener;
 pub mod negotiate;
 pub mod request;
 pub mod respond;
+pub mod tls;

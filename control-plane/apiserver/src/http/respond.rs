@@ -50,9 +50,7 @@ fn encode_answer(call: &Call, answer: Answer) -> Result<Response<Body>, Status> 
         Answer::Entry(code, served, entry) => {
             let accepted = call.accepted(served.custom, true)?;
             match accepted.encoding {
-                Encoding::Protobuf => {
-                    response(code, PROTOBUF, encode::entry_protobuf(&served, &entry, accepted.view)?)
-                }
+                Encoding::Protobuf => response(code, PROTOBUF, encode::entry_protobuf(&served, &entry, accepted.view)?),
                 Encoding::Json if !call.pretty() => {
                     response(code, JSON, encode::entry(&served, &entry, accepted.view, call))
                 }

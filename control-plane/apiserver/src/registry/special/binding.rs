@@ -58,7 +58,10 @@ fn bound(old: &Value, binding: &Value, node: &str, what: &Gvr, now: &str) -> Res
     let refuse = |why: String| Err(Status::conflict(what, name, why));
     let uid = meta_text(binding, "uid");
     if !uid.is_empty() && uid != meta_text(old, "uid") {
-        return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta_text(old, "uid")));
+        return refuse(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta_text(old, "uid")
+        ));
     }
     if old["metadata"]["deletionTimestamp"].is_string() {
         return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -81,7 +84,10 @@ fn bound(old: &Value, binding: &Value, node: &str, what: &Gvr, now: &str) -> Res
             }
         }
     }
-    set_condition(&mut new, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
+    set_condition(
+        &mut new,
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
+    );
     Ok(new)
 }
 

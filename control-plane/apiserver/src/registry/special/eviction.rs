@@ -63,7 +63,9 @@ impl Core {
         // Older clients send the same object under another version.
         first.or_else(|error| {
             let mut others = sub.accepts.iter().filter(|kind| **kind != sub.kind);
-            others.find_map(|kind: &Gvk| content::decode_as(call, kind, body, FieldValidation::Ignore).ok()).ok_or(error)
+            others
+                .find_map(|kind: &Gvk| content::decode_as(call, kind, body, FieldValidation::Ignore).ok())
+                .ok_or(error)
         })
     }
 
@@ -81,7 +83,8 @@ impl Core {
             [] => return Ok(true),
             [one] => one,
             _ => {
-                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                let why =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
                 return Err(Status::failure(500, meta::Reason::InternalError, why));
             }
         };
@@ -148,7 +151,8 @@ fn unhealthy_may_go(budget: &Value) -> bool {
     if budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" {
         return true;
     }
-    let (healthy, desired) = (status["currentHealthy"].as_i64().unwrap_or(0), status["desiredHealthy"].as_i64().unwrap_or(0));
+    let (healthy, desired) =
+        (status["currentHealthy"].as_i64().unwrap_or(0), status["desiredHealthy"].as_i64().unwrap_or(0));
     healthy >= desired && desired > 0
 }
 

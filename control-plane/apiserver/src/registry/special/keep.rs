@@ -83,8 +83,10 @@ mod tests {
 
     #[test]
     fn resize_changes_resources_by_container_name() {
-        let old = json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "i", "resources": {"limits": 1}}]}});
-        let mut new = json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "j", "resources": {"limits": 2}}]}});
+        let old =
+            json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "i", "resources": {"limits": 1}}]}});
+        let mut new =
+            json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "j", "resources": {"limits": 2}}]}});
         container_resources(&mut new, &old);
         assert_eq!(new["spec"]["containers"], json!([{"name": "a", "image": "i", "resources": {"limits": 2}}]));
     }

@@ -1,0 +1,179 @@
+//! What the server sets up for the cluster at start: system namespaces, roles, priority classes, flow schemas, the
+//! service range, and the `kubernetes` Service that leads to the server itself.
+
+mod endpoints;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method};
+use jiff::Timestamp;
+use meta::{Reason, Status};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::authn::{AUTHENTICATED, MASTERS, UserInfo};
+use crate::error::Error;
+use crate::http::call::Call;
+use crate::http::request::{Query, RequestInfo};
+use crate::registry::Served;
+use crate::registry::options::{FieldValidation, WriteOptions};
+use crate::registry::update::{Change, Part};
+use crate::server::Core;
+
+/// Name of the server's own identity, as upstream has it.
+const SELF: &str = "system:apiserver";
+/// Roles with this annotation set to "false" are left as people made them.
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// A call that the server makes to itself.
+pub fn own_call(namespace: &str, name: &str) -> Call {
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::USER_AGENT, HeaderValue::from_static("kube-apiserver"));
+    let groups = vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()];
+    Call {
+        method: Method::POST,
+        info: RequestInfo {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            in_namespace: !namespace.is_empty(),
+            resource_request: true,
+            ..RequestInfo::default()
+        },
+        query: Query::default(),
+        raw_query: String::new(),
+        headers,
+        user: Arc::new(UserInfo { name: SELF.to_owned(), groups, ..UserInfo::default() }),
+        audit_id: String::new(),
+        now: Timestamp::now(),
+        warnings: Arc::new(Mutex::new(Vec::new())),
+    }
+}
+
+/// Options of the server's own writes.
+pub fn own_options() -> WriteOptions {
+    WriteOptions {
+        dry_run: false,
+        field_manager: "kube-apiserver".to_owned(),
+        field_validation: FieldValidation::Ignore,
+        force: None,
+    }
+}
+
+impl Core {
+    /// The resource that an object belongs to.
+    pub fn served_of(&self, object: &Value) -> Option<Arc<Served>> {
+        let (group, version) = meta::gvk::split_api_version(object["apiVersion"].as_str().unwrap_or_default());
+        self.registry.load().by_kind(group, version, object["kind"].as_str().unwrap_or_default()).cloned()
+    }
+
+    /// Creates an object of the server's own unless it exists; whether it did.
+    pub async fn ensure(&self, object: &Value) -> Result<bool, Status> {
+        let served = self.served_of(object).ok_or_else(|| Status::internal(format!("no resource for {object}")))?;
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        let call = own_call(namespace, "");
+        match self.create_object(&call, &served, "", object.clone(), &own_options(), None).await {
+            Ok(_) => Ok(true),
+            Err(status) if status.reason == Reason::AlreadyExists => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Changes an object of the server's own, when the change makes a difference.
+    pub async fn amend(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        make: impl FnMut(&Value) -> Result<Value, Status> + Send,
+    ) -> Result<(), Status> {
+        let registry = self.registry.load_full();
+        let Some(served) = registry.any(group, plural) else { return Ok(()) };
+        let options = own_options();
+        let change = Change { part: Part::Main, subresource: "", name, options: &options, retry: true, apply: false };
+        self.change(&own_call(namespace, name), served, &change, make).await.map(drop)
+    }
+
+    /// Everything that must exist before the first client comes.
+    pub async fn bootstrap(self: &Arc<Self>) -> Result<(), Error> {
+        let fail = |what: String| move |status: Status| Error::Bootstrap(format!("{what}: {status}"));
+        let mut objects: Vec<Value> = kinds::bootstrap().collect();
+        // Namespaces come first: the others live in them.
+        objects.sort_by_key(|object| object["kind"] != "Namespace");
+        for object in objects {
+            let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
+            if !self.ensure(&object).await.map_err(fail(what.clone()))? {
+                self.reconcile_role(&object).await.map_err(fail(what))?;
+            }
+        }
+        self.service_range().await.map_err(fail("the service range".to_owned()))?;
+        self.kubernetes_service().await.map_err(fail("the kubernetes Service".to_owned()))?;
+        Ok(())
+    }
+
+    /// Brings back rules and subjects that the system needs, without taking away what people added.
+    async fn reconcile_role(&self, wanted: &Value) -> Result<(), Status> {
+        if wanted["apiVersion"] != "rbac.authorization.k8s.io/v1" {
+            return Ok(());
+        }
+        let Some(served) = self.served_of(wanted) else { return Ok(()) };
+        let (name, namespace) = (text(wanted, "name"), text(wanted, "namespace"));
+        let Some(store) = &served.store else { return Ok(()) };
+        let Some(entry) = store.cache.lookup(namespace, name) else { return Ok(()) };
+        let have = entry.object();
+        if have["metadata"]["annotations"][AUTOUPDATE] == "false" || covers(&have, wanted) {
+            return Ok(());
+        }
+        let plural = served.kind.plural.clone();
+        self.amend("rbac.authorization.k8s.io", &plural, namespace, name, |old| Ok(merged(old, wanted))).await
+    }
+
+    async fn service_range(&self) -> Result<(), Status> {
+        let range = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": [self.config.service_cluster_ip_range]},
+        });
+        self.ensure(&range).await.map(drop)
+    }
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// Whether every rule and subject that is wanted is there.
+fn covers(have: &Value, wanted: &Value) -> bool {
+    ["rules", "subjects"].iter().all(|field| {
+        let have = have[field].as_array();
+        wanted[field].as_array().into_iter().flatten().all(|item| have.is_some_and(|have| have.contains(item)))
+    }) && (wanted["aggregationRule"].is_null() || have["aggregationRule"] == wanted["aggregationRule"])
+}
+
+fn merged(old: &Value, wanted: &Value) -> Value {
+    let mut new = old.clone();
+    for field in ["rules", "subjects"] {
+        let Some(items) = wanted[field].as_array() else { continue };
+        if !new[field].is_array() {
+            new[field] = json!([]);
+        }
+        if let Some(list) = new[field].as_array_mut() {
+            for item in items {
+                if !list.contains(item) {
+                    list.push(item.clone());
+                }
+            }
+        }
+    }
+    if !wanted["aggregationRule"].is_null() {
+        new["aggregationRule"] = wanted["aggregationRule"].clone();
+    }
+    for field in ["labels", "annotations"] {
+        let extra: BTreeMap<String, Value> =
+            serde_json::from_value(wanted["metadata"][field].clone()).unwrap_or_default();
+        for (key, value) in extra {
+            new["metadata"][field][key] = value;
+        }
+    }
+    new
+}
