@@ -20,6 +20,8 @@ struct Core<T> {
     dirty: HashSet<T>,
     working: HashSet<T>,
     delayed: BTreeMap<(Instant, u64), T>,
+    /// Where each delayed item is: it waits once, for the earliest time asked for.
+    due: HashMap<T, (Instant, u64)>,
     failures: HashMap<T, u32>,
     sequence: u64,
 }
@@ -32,7 +34,14 @@ impl<T: Clone + Eq + Hash> Core<T> {
     }
 
     fn add_at(&mut self, item: T, at: Instant) {
+        if let Some(known) = self.due.get(&item) {
+            if known.0 <= at {
+                return;
+            }
+            self.delayed.remove(known);
+        }
         self.sequence += 1;
+        self.due.insert(item.clone(), (at, self.sequence));
         self.delayed.insert((at, self.sequence), item);
     }
 
@@ -49,6 +58,7 @@ impl<T: Clone + Eq + Hash> Core<T> {
                 break;
             }
             let item = entry.remove();
+            self.due.remove(&item);
             self.add(item);
         }
         let item = self.ready.pop_front()?;
@@ -79,6 +89,7 @@ impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
             dirty: HashSet::new(),
             working: HashSet::new(),
             delayed: BTreeMap::new(),
+            due: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
         };
@@ -173,6 +184,19 @@ mod tests {
         assert_eq!(queue.next().await, "a");
         queue.done(&"a");
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delayed_item_waits_once_for_the_earliest_time() {
+        let queue = WorkQueue::default();
+        for seconds in [30, 10, 20] {
+            queue.add_after("a", Duration::from_secs(seconds));
+        }
+        let start = Instant::now();
+        queue.next().await;
+        assert_eq!(start.elapsed().as_secs(), 10);
+        queue.done(&"a");
+        assert!(queue.core.lock().delayed.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
