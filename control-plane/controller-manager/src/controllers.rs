@@ -6,6 +6,7 @@ use crate::setup::Setup;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod garbage_collector;
 pub mod namespace;
 pub mod node_ipam;
 pub mod replicaset;
@@ -20,7 +21,7 @@ pub struct Controller {
     pub name: &'static str,
     /// Its service account in `kube-system`; RBAC's bootstrap roles are bound to it.
     pub account: &'static str,
-    /// Resources of its shared informers.
+    /// Resources of its shared informers; the garbage collector and quotas watch metadata of everything besides.
     pub watches: &'static [&'static str],
     /// Runs with `--controllers=*`.
     pub enabled: bool,
@@ -49,6 +50,13 @@ pub const ALL: &[Controller] = &[
         watches: &["endpointslices.discovery.k8s.io", "nodes", "pods", "services"],
         enabled: true,
         start: endpointslice::start,
+    },
+    Controller {
+        name: "garbage-collector-controller",
+        account: "generic-garbage-collector",
+        watches: &[],
+        enabled: true,
+        start: garbage_collector::start,
     },
     Controller {
         name: "namespace-controller",

@@ -1,0 +1,230 @@
+//! Who owns whom. Nodes are objects by uid, as metadata watches tell of them; an owner that is referred to but not
+//! seen yet is a node without identity until it is seen, or known to be gone. Pure.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use client::Key;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::ApiResource;
+
+pub const FOREGROUND: &str = "foregroundDeletion";
+pub const ORPHAN: &str = "orphan";
+
+/// What should be looked at because of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Wake {
+    /// May have to be deleted, or lose owners that are gone.
+    Item(String),
+    /// Its dependents are to be set free.
+    Orphans(String),
+}
+
+impl Wake {
+    /// As an item of the work queue.
+    pub fn key(&self) -> Key {
+        match self {
+            Wake::Item(uid) => Key::new("item", uid),
+            Wake::Orphans(uid) => Key::new("orphans", uid),
+        }
+    }
+
+    pub fn of(key: &Key) -> Option<Wake> {
+        match key.namespace.as_str() {
+            "item" => Some(Wake::Item(key.name.clone())),
+            "orphans" => Some(Wake::Orphans(key.name.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// An object as its metadata says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    pub resource: Arc<ApiResource>,
+    pub namespace: String,
+    pub name: String,
+    pub version: String,
+    pub owners: Vec<OwnerReference>,
+    pub finalizers: Vec<String>,
+    pub deleting: bool,
+}
+
+impl Item {
+    pub fn of(resource: &Arc<ApiResource>, meta: &ObjectMeta) -> Item {
+        Item {
+            resource: resource.clone(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            owners: meta.owner_references.clone().unwrap_or_default(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+        }
+    }
+
+    /// Going, once its dependents are gone.
+    pub fn waits_for_dependents(&self) -> bool {
+        self.deleting && has(Some(&self.finalizers), FOREGROUND)
+    }
+
+    pub fn orphans_dependents(&self) -> bool {
+        self.deleting && has(Some(&self.finalizers), ORPHAN)
+    }
+}
+
+pub fn has(finalizers: Option<&[String]>, name: &str) -> bool {
+    finalizers.is_some_and(|f| f.iter().any(|f| f == name))
+}
+
+#[derive(Debug, Default)]
+pub struct Node {
+    /// `None`: referred to, not seen.
+    pub item: Option<Item>,
+    pub dependents: HashSet<String>,
+}
+
+/// All objects that own or are owned, and all others too: any may become an owner.
+#[derive(Debug, Default)]
+pub struct Graph {
+    nodes: HashMap<String, Node>,
+    /// Owners known to be gone for good: a uid never comes back.
+    gone: HashSet<String>,
+}
+
+/// Remembered gone owners; forgetting one costs a question to the server.
+const MOST_GONE: usize = 5000;
+
+impl Graph {
+    pub fn item(&self, uid: &str) -> Option<&Item> {
+        self.nodes.get(uid)?.item.as_ref()
+    }
+
+    pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = (&'a String, &'a Item)> {
+        let uids = self.nodes.get(uid).map(|n| &n.dependents).into_iter().flatten();
+        uids.filter_map(|uid| Some((uid, self.item(uid)?)))
+    }
+
+    pub fn is_gone(&self, uid: &str) -> bool {
+        self.gone.contains(uid)
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// An object was seen, for the first time or changed.
+    pub fn seen(&mut self, uid: &str, item: Item) -> Vec<Wake> {
+        let mut wake = Vec::new();
+        let before = self.nodes.entry(uid.to_owned()).or_default().item.take();
+        self.link(uid, before.as_ref().map_or(&[][..], |i| &i.owners), &item.owners, &mut wake);
+        let was = |test: fn(&Item) -> bool| before.as_ref().is_some_and(test);
+        if item.orphans_dependents() && !was(Item::orphans_dependents) {
+            wake.push(Wake::Orphans(uid.to_owned()));
+        }
+        if item.waits_for_dependents() && !was(Item::waits_for_dependents) {
+            wake.extend(self.nodes[uid].dependents.iter().cloned().map(Wake::Item));
+            wake.push(Wake::Item(uid.to_owned()));
+        }
+        let gone = &self.gone;
+        if item.owners.iter().any(|o| gone.contains(&o.uid)) {
+            wake.push(Wake::Item(uid.to_owned()));
+        }
+        // A dependent that came to wait or to go may be what its owners, or a cycle of them, wait for.
+        if item.deleting && !was(|i| i.deleting) {
+            wake.extend(self.waiting_owners(&item));
+        }
+        self.nodes.get_mut(uid).expect("entered above").item = Some(item);
+        wake
+    }
+
+    /// An object is gone.
+    pub fn deleted(&mut self, uid: &str) -> Vec<Wake> {
+        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+        let mut wake: Vec<Wake> = node.dependents.iter().cloned().map(Wake::Item).collect();
+        if let Some(item) = node.item {
+            wake.extend(self.waiting_owners(&item));
+            for owner in &item.owners {
+                self.unlink(uid, &owner.uid);
+            }
+        }
+        // Dependents still refer to it: their next change must find it gone without asking.
+        if !node.dependents.is_empty() {
+            self.remember_gone(uid);
+        }
+        wake
+    }
+
+    /// The server says that an owner which no watch shows does not exist.
+    pub fn owner_is_gone(&mut self, uid: &str) -> Vec<Wake> {
+        self.remember_gone(uid);
+        match self.nodes.get(uid) {
+            Some(node) if node.item.is_none() => {
+                let wake = node.dependents.iter().cloned().map(Wake::Item).collect();
+                self.nodes.remove(uid);
+                wake
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn remember_gone(&mut self, uid: &str) {
+        if self.gone.len() >= MOST_GONE {
+            self.gone.clear();
+        }
+        self.gone.insert(uid.to_owned());
+    }
+
+    fn waiting_owners(&self, item: &Item) -> Vec<Wake> {
+        let waits = |o: &&OwnerReference| self.item(&o.uid).is_some_and(Item::waits_for_dependents);
+        item.owners.iter().filter(waits).map(|o| Wake::Item(o.uid.clone())).collect()
+    }
+
+    fn link(&mut self, uid: &str, before: &[OwnerReference], now: &[OwnerReference], wake: &mut Vec<Wake>) {
+        for owner in now.iter().filter(|o| before.iter().all(|b| b.uid != o.uid)) {
+            if self.gone.contains(&owner.uid) {
+                continue;
+            }
+            let fresh = !self.nodes.contains_key(&owner.uid);
+            let node = self.nodes.entry(owner.uid.clone()).or_default();
+            node.dependents.insert(uid.to_owned());
+            match &node.item {
+                // Not seen: this dependent asks whether it is there at all.
+                None if fresh => wake.push(Wake::Item(uid.to_owned())),
+                Some(item) if !names(owner, item) || item.waits_for_dependents() => {
+                    wake.push(Wake::Item(uid.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        for owner in before.iter().filter(|b| now.iter().all(|o| b.uid != o.uid)) {
+            self.unlink(uid, &owner.uid);
+            if self.item(&owner.uid).is_some_and(Item::waits_for_dependents) {
+                wake.push(Wake::Item(owner.uid.clone()));
+            }
+        }
+        // An owner that waited for this dependent need not any more when it stops blocking.
+        for (owner, old) in now.iter().filter_map(|o| Some((o, before.iter().find(|b| b.uid == o.uid)?))) {
+            if old.block_owner_deletion == Some(true) && owner.block_owner_deletion != Some(true) {
+                wake.push(Wake::Item(owner.uid.clone()));
+            }
+        }
+    }
+
+    fn unlink(&mut self, uid: &str, owner: &str) {
+        let Some(node) = self.nodes.get_mut(owner) else { return };
+        node.dependents.remove(uid);
+        if node.item.is_none() && node.dependents.is_empty() {
+            self.nodes.remove(owner);
+        }
+    }
+}
+
+/// The reference says of the object what is so: kind and name. A reference by uid alone is no reference.
+pub fn names(owner: &OwnerReference, item: &Item) -> bool {
+    owner.kind == item.resource.kind && owner.name == item.name
+}
