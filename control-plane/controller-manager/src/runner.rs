@@ -143,10 +143,16 @@ impl Work {
     }
 
     async fn failed(&self, name: &'static str, key: &Key, error: ExecuteError, written: &mut Vec<Write>) {
-        if error.is_conflict() || error.is_not_found() || error.is_namespace_terminating() {
-            tracing::debug!(controller = name, %key, %error, "step failed, trying again");
+        if error.is_namespace_terminating() {
+            // Nothing can be made there any more: the deletions to come will wake the key.
+            self.queue.forget(key);
+            return;
+        }
+        let (step, said) = (&error.step, error.message());
+        if error.is_conflict() || error.is_not_found() {
+            tracing::debug!(controller = name, %key, step, error = said, "step failed, trying again");
         } else {
-            tracing::warn!(controller = name, %key, error = %error.message(), step = error.step, "step failed, trying again");
+            tracing::warn!(controller = name, %key, step, error = said, "step failed, trying again");
         }
         if let Some(decide) = &self.on_failure {
             let plan = decide(key, &error, Timestamp::now());
