@@ -3,11 +3,13 @@
 
 pub mod cluster;
 pub mod command;
+pub mod fake_api;
 pub mod image;
 pub mod runner;
 
 pub use cluster::Cluster;
 pub use command::{Output, output};
+pub use fake_api::FakeApi;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,164 @@
+//! Sends transactions to the kernel. Does I/O by netlink, and blocks: tens of microseconds for a Service.
+
+use std::net::IpAddr;
+
+use linux::conntrack::Conntrack;
+use linux::netlink::{Error, Prefix};
+use linux::netns::NetNs;
+use linux::nft::{Batch, Data, Element, Key, Nft};
+use rustc_hash::FxHashMap;
+
+use crate::chains::{self, family};
+use crate::config::Config;
+use crate::model::{Name, Slot, Transaction};
+use crate::render::UdpFront;
+
+/// Holds the sockets and knows the names.
+#[derive(Debug)]
+pub struct Applier {
+    nft: Nft,
+    config: Config,
+    /// Pod ranges of the local detector.
+    pods: Vec<Prefix>,
+    /// Hosts without IPv6 netfilter have one table.
+    families: Vec<bool>,
+}
+
+impl Applier {
+    /// For the configured namespace. `pods` are the ranges by which pods are told from others.
+    pub fn open(config: Config, pods: Vec<Prefix>) -> Result<Self, Error> {
+        let nft = match &config.netns {
+            None => Nft::open()?,
+            Some(path) => {
+                let ns = NetNs::open(path)
+                    .map_err(|source| Error::Io { what: format!("opening {}", path.display()), source })?;
+                Nft::open_in(&ns)?
+            }
+        };
+        Ok(Applier { nft, config, pods, families: vec![false, true] })
+    }
+
+    pub fn set_pods(&mut self, pods: Vec<Prefix>) {
+        self.pods = pods;
+    }
+
+    pub fn pods(&self) -> &[Prefix] {
+        &self.pods
+    }
+
+    /// Replaces whatever is in our tables by the whole. Packets see the old rules or the new, nothing between.
+    pub fn replace(&mut self, whole: &Transaction) -> Result<(), Error> {
+        for v6 in self.families.clone() {
+            let mut batch = Batch::new(family(v6), &self.config.table);
+            batch.add_table();
+            batch.delete_table();
+            chains::skeleton(&mut batch, v6, &self.config, &self.pods);
+            self.fill(&mut batch, whole, v6);
+            match self.nft.commit(batch) {
+                // A kernel without IPv6 netfilter: there is no IPv6 traffic to translate either.
+                Err(e) if v6 && matches!(e.errno(), EAFNOSUPPORT | EOPNOTSUPP | ENOENT) => self.families = vec![false],
+                answer => answer?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies differences, in order and together. When they are refused, nothing has changed in that family, and
+    /// the caller replaces.
+    pub fn apply<'t>(&mut self, differences: impl IntoIterator<Item = &'t Transaction> + Clone) -> Result<(), Error> {
+        for v6 in self.families.clone() {
+            let mut batch = Batch::new(family(v6), &self.config.table);
+            for t in differences.clone() {
+                self.fill(&mut batch, t, v6);
+            }
+            self.nft.commit(batch)?;
+        }
+        Ok(())
+    }
+
+    /// The number of the last transaction of anyone on this host.
+    pub fn generation(&mut self) -> Result<u32, Error> {
+        self.nft.generation()
+    }
+
+    /// Whether our table is there with its fixed rules.
+    pub fn is_whole(&mut self) -> Result<bool, Error> {
+        if !self.is_present()? {
+            return Ok(false);
+        }
+        let rules = self.nft.rules(family(false), &self.config.table)?;
+        Ok(["nat-prerouting", "nat-output", "nat-postrouting"].iter().all(|c| rules.iter().any(|r| r.chain == *c)))
+    }
+
+    /// Whether our tables are there.
+    pub fn is_present(&mut self) -> Result<bool, Error> {
+        self.nft.has_table(family(false), &self.config.table)
+    }
+
+    fn fill(&self, batch: &mut Batch, t: &Transaction, v6: bool) {
+        for (_, chain) in t.new_chains.iter().filter(|(six, _)| *six == v6) {
+            chains::add(batch, chain, v6, &self.config);
+        }
+        let mut removed: FxHashMap<&'static str, Vec<Key>> = FxHashMap::default();
+        for (set, key) in t.remove.iter().filter(|slot| slot.is_v6() == v6).map(Slot::key) {
+            removed.entry(set).or_default().push(key);
+        }
+        for (set, keys) in removed {
+            batch.delete_elements(set, keys.into_iter().map(Element::new));
+        }
+        type Added<'n> = Vec<(Key, Option<Data>, Option<&'n Name>)>;
+        let mut added: FxHashMap<&'static str, Added<'_>> = FxHashMap::default();
+        for (slot, value, name) in t.add.iter().filter(|(slot, ..)| slot.is_v6() == v6) {
+            let (set, key) = slot.key();
+            added.entry(set).or_default().push((key, value.data(), name.as_ref()));
+        }
+        for (set, elements) in &added {
+            batch.add_elements(
+                set,
+                elements.iter().map(|(key, data, name)| Element {
+                    data: data.as_ref(),
+                    comment: name.map(|n| &**n),
+                    ..Element::new(*key)
+                }),
+            );
+        }
+        for (_, chain) in t.dead_chains.iter().filter(|(six, _)| *six == v6) {
+            batch.delete_chain(&chain.name());
+        }
+    }
+}
+
+const EAFNOSUPPORT: i32 = 97;
+const EOPNOTSUPP: i32 = 95;
+const ENOENT: i32 = 2;
+
+/// Forgets UDP flows to these ways in that lead elsewhere than to their endpoints. Returns how many.
+pub fn forget_stale(conntrack: &mut Conntrack, fronts: &[UdpFront]) -> Result<usize, Error> {
+    const UDP: u8 = 17;
+    if fronts.is_empty() {
+        return Ok(0);
+    }
+    let by_way: FxHashMap<(Option<IpAddr>, u16), &UdpFront> = fronts.iter().map(|f| ((f.addr, f.port), f)).collect();
+    conntrack.forget_where(UDP, |flow| {
+        let to = (flow.original.destination, flow.original.destination_port);
+        let from = (flow.reply.source, flow.reply.source_port);
+        if let Some(front) = by_way.get(&(Some(to.0), to.1)) {
+            return !front.endpoints.contains(&from);
+        }
+        // A node port's flow that was never translated may be someone else's: a socket of the host.
+        let node_port = by_way.get(&(None, to.1)).filter(|f| from != to || !f.endpoints.is_empty());
+        node_port.is_some_and(|front| !front.endpoints.contains(&from))
+    })
+}
+
+/// Removes our tables; content when there are none. For `reset`.
+pub fn remove(table: &str) -> Result<(), Error> {
+    let mut nft = Nft::open()?;
+    for v6 in [false, true] {
+        match nft.remove_table(family(v6), table) {
+            Err(e) if v6 && matches!(e.errno(), EAFNOSUPPORT | EOPNOTSUPP | ENOENT) => {}
+            answer => answer?,
+        }
+    }
+    Ok(())
+}

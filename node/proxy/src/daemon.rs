@@ -1,0 +1,315 @@
+//! The loop of the proxy: hears of changes, renders, applies, tells how it is. Does I/O.
+//!
+//! Informers put the names of changed Services into a set and wake the loop; whatever has gathered there while the
+//! last transaction was under way goes into the next. A refused transaction is followed by a whole one.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Cache, Informer, Key};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use linux::conntrack::Conntrack;
+use linux::netlink::Prefix;
+use linux::netns::NetNs;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{Applier, forget_stale};
+use crate::config::{Config, LocalDetector, Node, Settings};
+use crate::health::{self, Health, HealthChecks};
+use crate::model::{Change, Model, Name};
+use crate::render::{SERVICE_NAME, UdpFront, render_service};
+
+/// What upstream's informers leave out: Services that have no address, or have another proxy.
+const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+const BY_SERVICE: &str = "service";
+/// The cluster autoscaler's taint: the node is about to go, load balancers shall leave it out.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+const ZONE: &str = "topology.kubernetes.io/zone";
+/// The first wait after a failure, doubled up to the last.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How often it is asked whether someone else changed rules; upstream's sync period. One system call.
+const SYNC_PERIOD: Duration = Duration::from_secs(30);
+
+/// Why the proxy ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{flag} {address}: {source}: choose another address, or none")]
+    Bind { flag: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("kube-proxy cannot use nftables: {0}")]
+    Kernel(#[from] linux::netlink::Error),
+    #[error("--hostname-override: the name of this host's Node is needed")]
+    NoNode,
+    #[error("network namespace {path}: {source}")]
+    Namespace { path: String, source: std::io::Error },
+}
+
+/// Runs until `shutdown`. The rules stay in the kernel: connections go on while the proxy is restarted.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    if config.hostname_override.is_empty() {
+        return Err(Error::NoNode);
+    }
+    let health = Arc::new(Health::new(SYNC_PERIOD));
+    health::serve(&config, health.clone(), &shutdown).await?;
+    let (proxy, news) = start(config, client, health, &shutdown)?;
+    proxy.services.synced().await;
+    proxy.slices.synced().await;
+    proxy.nodes.synced().await;
+    proxy.follow(news, shutdown).await;
+    Ok(())
+}
+
+/// What informers tell the loop.
+#[derive(Debug, Default)]
+struct News {
+    services: parking::Set,
+    wake: Notify,
+}
+
+mod parking {
+    //! A set behind a lock that is never held across an await.
+    use std::collections::BTreeSet;
+    use std::sync::{Mutex, PoisonError};
+
+    #[derive(Debug, Default)]
+    pub struct Set(Mutex<BTreeSet<client::Key>>);
+
+    impl Set {
+        pub fn insert(&self, key: client::Key) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        }
+
+        pub fn take(&self) -> BTreeSet<client::Key> {
+            std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+}
+
+impl News {
+    fn service(&self, key: Key) {
+        self.services.insert(key);
+        self.wake.notify_one();
+    }
+}
+
+struct Proxy {
+    config: Config,
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+    nodes: Cache<NodeObject>,
+    model: Model,
+    settings: Settings,
+    /// Taken while a transaction is on a blocking thread.
+    kernel: Option<Kernel>,
+    health: Arc<Health>,
+    checks: HealthChecks,
+}
+
+/// The sockets, which block.
+struct Kernel {
+    applier: Applier,
+    conntrack: Conntrack,
+    /// Of all rules of the host, after our last transaction.
+    generation: u32,
+}
+
+fn start(
+    config: Config,
+    client: Client,
+    health: Arc<Health>,
+    shutdown: &CancellationToken,
+) -> Result<(Proxy, Arc<News>), Error> {
+    let news = Arc::new(News::default());
+    let selected = || watcher::Config::default().labels(SELECTOR);
+    let tell = news.clone();
+    let (services, _) = Informer::new(Api::<Service>::all(client.clone()))
+        .select(selected())
+        .on(move |delta| tell.service(Key::of(&**delta.object())))
+        .run(shutdown.clone());
+    let tell = news.clone();
+    let (slices, _) = Informer::new(Api::<EndpointSlice>::all(client.clone()))
+        .select(selected())
+        .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
+        .on(move |delta| {
+            if let client::Delta::Updated { old, .. } = delta
+                && let Some(key) = service_of(old)
+            {
+                tell.service(key);
+            }
+            if let Some(key) = service_of(delta.object()) {
+                tell.service(key);
+            }
+        })
+        .run(shutdown.clone());
+    let tell = news.clone();
+    let mine = watcher::Config::default().fields(&format!("metadata.name={}", config.hostname_override));
+    let (nodes, _) = Informer::new(Api::<NodeObject>::all(client))
+        .select(mine)
+        .on(move |_| tell.wake.notify_one())
+        .run(shutdown.clone());
+    let applier = Applier::open(config.clone(), Vec::new())?;
+    let conntrack = match &config.netns {
+        None => Conntrack::open()?,
+        Some(path) => {
+            let wrong = |source| Error::Namespace { path: path.display().to_string(), source };
+            NetNs::open(path).and_then(|ns| ns.run(Conntrack::open)).map_err(wrong)??
+        }
+    };
+    let checks = HealthChecks::new(health.clone());
+    let kernel = Some(Kernel { applier, conntrack, generation: 0 });
+    let settings = Settings { node_local: config.node_local.clone(), ..Settings::default() };
+    let model = Model::default();
+    Ok((Proxy { config, services, slices, nodes, model, settings, kernel, health, checks }, news))
+}
+
+/// The Service that a slice belongs to.
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(Key::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+}
+
+impl Proxy {
+    async fn follow(mut self, news: Arc<News>, shutdown: CancellationToken) {
+        let mut whole = true;
+        let mut retry = FIRST_RETRY;
+        let mut check = tokio::time::interval_at(Instant::now() + SYNC_PERIOD, SYNC_PERIOD);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            whole |= self.take_node();
+            let changes = self.render(news.services.take(), whole);
+            let done = self.sync(changes, whole).await;
+            if let Err(error) = done {
+                tracing::warn!(%error, "rules were refused; sending all of them again");
+                whole = true;
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(retry) => {}
+                }
+                retry = (retry * 2).min(LAST_RETRY);
+                continue;
+            }
+            (whole, retry) = (false, FIRST_RETRY);
+            if !self.config.min_sync_period.is_zero() {
+                tokio::time::sleep(self.config.min_sync_period).await;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = news.wake.notified() => self.health.queued(),
+                _ = check.tick() => whole = self.was_meddled_with().await,
+            }
+        }
+    }
+
+    /// Looks at our Node; true when all rules depend on what changed.
+    fn take_node(&mut self) -> bool {
+        let Some(object) = self.nodes.get_in("", &self.config.hostname_override) else {
+            self.settings.node.name = self.config.hostname_override.clone();
+            return false;
+        };
+        let taints = object.spec.as_ref().and_then(|s| s.taints.as_ref());
+        let leaving = taints.into_iter().flatten().any(|t| t.key == TO_BE_DELETED);
+        self.health.set_eligible(!leaving && object.metadata.deletion_timestamp.is_none());
+        let zone = object.metadata.labels.as_ref().and_then(|l| l.get(ZONE)).filter(|z| !z.is_empty()).cloned();
+        let node = Node { name: self.config.hostname_override.clone(), zone };
+        let ranges = pod_ranges(&self.config, &object);
+        let kernel = self.kernel.as_mut().expect("the sockets are back between transactions");
+        let changed = self.settings.node != node || kernel.applier.pods() != ranges;
+        self.settings.node = node;
+        kernel.applier.set_pods(ranges);
+        changed
+    }
+
+    /// Renders these Services, or all; the model has them then.
+    fn render(&mut self, mut keys: BTreeSet<Key>, all: bool) -> Vec<Change> {
+        if all {
+            keys.extend(self.services.list().iter().map(|s| Key::of(&**s)));
+            keys.extend(self.model.names().filter_map(|n| n.split_once('/')).map(|(ns, n)| Key::new(ns, n)));
+        }
+        let mut changes = Vec::with_capacity(keys.len());
+        for key in keys {
+            let name: Name = key.to_string().into();
+            let change = match self.services.get(&key) {
+                None => self.model.remove(&name),
+                Some(service) => {
+                    let slices = self.slices.by(BY_SERVICE, &name);
+                    let slices: Vec<&EndpointSlice> = slices.iter().map(|s| &**s).collect();
+                    let rendered = render_service(&service, &slices, &self.settings, self.model.rendered(&name));
+                    self.model.set(&name, rendered)
+                }
+            };
+            changes.push(change);
+        }
+        changes
+    }
+
+    /// Sends what changed, or the whole.
+    async fn sync(&mut self, changes: Vec<Change>, whole: bool) -> Result<(), linux::netlink::Error> {
+        let start = Instant::now();
+        let udp: Vec<UdpFront> =
+            if whole { self.model.udp() } else { changes.iter().flat_map(|c| c.udp.iter().cloned()).collect() };
+        let all = whole.then(|| self.model.whole());
+        let mut kernel = self.kernel.take().expect("the sockets are back between transactions");
+        let work = move || {
+            let done = match all {
+                Some(all) => kernel.applier.replace(&all),
+                None => kernel.applier.apply(changes.iter().map(|c| &c.transaction)),
+            };
+            if done.is_ok() {
+                if let Err(error) = forget_stale(&mut kernel.conntrack, &udp) {
+                    tracing::warn!(%error, "old UDP flows keep their endpoints until they are idle");
+                }
+                kernel.generation = kernel.applier.generation().unwrap_or(0);
+            }
+            (kernel, done)
+        };
+        let (kernel, done) = tokio::task::spawn_blocking(work).await.expect("applying rules does not panic");
+        self.kernel = Some(kernel);
+        if done.is_ok() {
+            self.health.updated(start.elapsed(), whole);
+            self.checks.set(self.model.health_checks()).await;
+        }
+        done
+    }
+
+    /// Whether someone else's transaction took our table away.
+    async fn was_meddled_with(&mut self) -> bool {
+        let mut kernel = self.kernel.take().expect("the sockets are back between transactions");
+        let look = move || {
+            let now = kernel.applier.generation();
+            let lost = match now {
+                Ok(now) if now == kernel.generation => false,
+                Ok(now) => {
+                    kernel.generation = now;
+                    !kernel.applier.is_whole().unwrap_or(true)
+                }
+                Err(_) => false,
+            };
+            (kernel, lost)
+        };
+        let (kernel, lost) = tokio::task::spawn_blocking(look).await.expect("listing rules does not panic");
+        self.kernel = Some(kernel);
+        if lost {
+            tracing::warn!(table = %self.config.table, "someone removed our rules; putting them back");
+        }
+        lost
+    }
+}
+
+/// The ranges by which pods are told from others.
+fn pod_ranges(config: &Config, node: &NodeObject) -> Vec<Prefix> {
+    match config.detect_local {
+        LocalDetector::ClusterCidr => config.cluster_cidr.clone(),
+        LocalDetector::BridgeInterface(_) => Vec::new(),
+        LocalDetector::NodeCidr => {
+            let ranges = node.spec.as_ref().and_then(|s| s.pod_cidrs.as_ref());
+            ranges.into_iter().flatten().filter_map(|r| r.parse().ok()).collect()
+        }
+    }
+}

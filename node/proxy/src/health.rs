@@ -1,0 +1,295 @@
+//! What the proxy tells over HTTP: /healthz and /livez for load balancers and probes, /metrics, and one port for each
+//! Service that wants its local endpoints counted. Does I/O.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::daemon::Error;
+use crate::model::Name;
+use crate::service::HealthCheck;
+
+/// Headers of a probe are short; whoever sends more is not one.
+const MOST_HEADER_BYTES: usize = 16 * 1024;
+
+/// How the proxy is.
+#[derive(Debug)]
+pub struct Health {
+    state: Mutex<State>,
+    eligible: AtomicBool,
+    /// An update that waits longer than this is a sign of trouble.
+    patience: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    updated: Option<Timestamp>,
+    /// The first change that waits.
+    queued: Option<Timestamp>,
+    last_queued: Option<Timestamp>,
+    syncs: u64,
+    full_syncs: u64,
+    seconds: f64,
+}
+
+impl Health {
+    pub fn new(sync_period: Duration) -> Self {
+        Health { state: Mutex::default(), eligible: AtomicBool::new(true), patience: sync_period * 2 }
+    }
+
+    /// A change came in.
+    pub fn queued(&self) {
+        let now = Timestamp::now();
+        let mut state = self.state();
+        state.last_queued = Some(now);
+        state.queued.get_or_insert(now);
+    }
+
+    /// The kernel has all changes.
+    pub fn updated(&self, took: Duration, full: bool) {
+        let mut state = self.state();
+        state.updated = Some(Timestamp::now());
+        state.queued = None;
+        state.syncs += 1;
+        state.full_syncs += u64::from(full);
+        state.seconds += took.as_secs_f64();
+    }
+
+    pub fn set_eligible(&self, eligible: bool) {
+        self.eligible.store(eligible, Ordering::Relaxed);
+    }
+
+    /// Whether changes reach the kernel.
+    pub fn is_healthy(&self, now: Timestamp) -> bool {
+        let state = self.state();
+        let waiting = state.queued.map(|since| now.duration_since(since));
+        state.updated.is_some() && waiting.is_none_or(|w| w.as_secs_f64() < self.patience.as_secs_f64())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer of /healthz, and of /livez for which a node that is about to go is as good as any.
+    fn answer(&self, now: Timestamp, live: bool) -> Response<Full<Bytes>> {
+        let eligible = live || self.eligible.load(Ordering::Relaxed);
+        let healthy = self.is_healthy(now);
+        let updated = if healthy { now } else { self.state().updated.unwrap_or(Timestamp::UNIX_EPOCH) };
+        let body = format!(
+            r#"{{"lastUpdated": "{}","currentTime": "{}", "nodeEligible": {eligible}}}"#,
+            go_time(updated),
+            go_time(now)
+        );
+        json(if healthy && eligible { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
+    }
+
+    fn metrics(&self) -> String {
+        let state = self.state();
+        let seconds = |t: Option<Timestamp>| t.map_or(0.0, |t| t.as_millisecond() as f64 / 1000.0);
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, value: String| {
+            text.push_str(&format!("# HELP kubeproxy_{name} {help}\n# TYPE kubeproxy_{name} {kind}\n{value}"));
+        };
+        let gauge = |name: &str, value: f64| format!("kubeproxy_{name} {value}\n");
+        let name = "sync_proxy_rules_duration_seconds";
+        let value = format!(
+            "kubeproxy_{name}_bucket{{le=\"+Inf\"}} {}\nkubeproxy_{name}_sum {}\nkubeproxy_{name}_count {}\n",
+            state.syncs, state.seconds, state.syncs
+        );
+        metric(name, "histogram", "How long rules took to reach the kernel.", value);
+        let name = "sync_full_proxy_rules_total";
+        metric(name, "counter", "How often all rules were sent.", gauge(name, state.full_syncs as f64));
+        let name = "sync_proxy_rules_last_timestamp_seconds";
+        metric(name, "gauge", "When rules last reached the kernel.", gauge(name, seconds(state.updated)));
+        let name = "sync_proxy_rules_last_queued_timestamp_seconds";
+        metric(name, "gauge", "When a change last came in.", gauge(name, seconds(state.last_queued)));
+        text
+    }
+}
+
+/// A time as upstream's programs print it.
+fn go_time(t: Timestamp) -> String {
+    t.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string()
+}
+
+fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .body(Full::new(body.into()))
+        .expect("constant headers")
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
+        .body(Full::new(body.into()))
+        .expect("constant headers")
+}
+
+/// Opens the health and metrics ports.
+pub(crate) async fn serve(config: &Config, health: Arc<Health>, shutdown: &CancellationToken) -> Result<(), Error> {
+    if let Some(address) = config.healthz_bind_address {
+        let health = health.clone();
+        let answer = move |request: &Request<Incoming>| match request.uri().path() {
+            "/healthz" => health.answer(Timestamp::now(), false),
+            "/livez" => health.answer(Timestamp::now(), true),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        };
+        listen("--healthz-bind-address", address, answer, shutdown.clone()).await?;
+    }
+    if let Some(address) = config.metrics_bind_address {
+        let answer = move |request: &Request<Incoming>| match request.uri().path() {
+            "/healthz" => text(StatusCode::OK, "ok"),
+            "/proxyMode" => text(StatusCode::OK, "nftables"),
+            "/metrics" => text(StatusCode::OK, health.metrics()),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        };
+        listen("--metrics-bind-address", address, answer, shutdown.clone()).await?;
+    }
+    Ok(())
+}
+
+async fn listen(
+    flag: &'static str,
+    address: SocketAddr,
+    answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { flag, address, source })?;
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else { continue };
+            let (answer, stop) = (answer.clone(), stop.clone());
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let response = answer(&request);
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .max_buf_size(MOST_HEADER_BYTES)
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = connection => {}
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// The ports of Services whose load balancer asks which nodes have endpoints.
+#[derive(Debug)]
+pub struct HealthChecks {
+    health: Arc<Health>,
+    open: HashMap<(Name, u16), OpenCheck>,
+}
+
+#[derive(Debug)]
+struct OpenCheck {
+    local: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+impl HealthChecks {
+    pub fn new(health: Arc<Health>) -> Self {
+        HealthChecks { health, open: HashMap::new() }
+    }
+
+    /// Opens, updates and closes ports so that they are these.
+    pub async fn set(&mut self, wanted: Vec<(Name, HealthCheck)>) {
+        self.open.retain(|key, check| {
+            let keep = wanted.iter().any(|(name, w)| *name == key.0 && w.port == key.1);
+            if !keep {
+                check.stop.cancel();
+            }
+            keep
+        });
+        for (name, check) in wanted {
+            let key = (name, check.port);
+            if let Some(open) = self.open.get(&key) {
+                open.local.store(check.local_endpoints, Ordering::Relaxed);
+                continue;
+            }
+            match self.start(&key.0, check).await {
+                Ok(open) => {
+                    self.open.insert(key, open);
+                }
+                Err(error) => tracing::warn!(%error, service = %key.0, "the Service's health check port is not served"),
+            }
+        }
+    }
+
+    async fn start(&self, name: &Name, check: HealthCheck) -> Result<OpenCheck, Error> {
+        let local = Arc::new(AtomicUsize::new(check.local_endpoints));
+        let stop = CancellationToken::new();
+        let (health, count, name) = (self.health.clone(), local.clone(), name.clone());
+        let answer = move |_: &Request<Incoming>| {
+            let healthy = health.is_healthy(Timestamp::now());
+            health_check_answer(&name, count.load(Ordering::Relaxed), healthy)
+        };
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, check.port));
+        listen("healthCheckNodePort", address, answer, stop.clone()).await?;
+        Ok(OpenCheck { local, stop })
+    }
+}
+
+fn health_check_answer(name: &str, local: usize, healthy: bool) -> Response<Full<Bytes>> {
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    let body = format!(
+        "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{namespace}\",\n\t\t\"name\": \"{name}\"\n\t}},\n\t\
+         \"localEndpoints\": {local},\n\t\"serviceProxyHealthy\": {healthy}\n}}"
+    );
+    let status = if local > 0 && healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = json(status, body);
+    response.headers_mut().insert("x-load-balancing-endpoint-weight", local.into());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_waits_too_long_is_unhealthy() {
+        let health = Health::new(Duration::from_secs(30));
+        let now = Timestamp::now();
+        assert!(!health.is_healthy(now), "not before the first sync");
+        health.updated(Duration::from_millis(3), true);
+        assert!(health.is_healthy(now));
+        health.queued();
+        assert!(health.is_healthy(now + Duration::from_secs(50)));
+        assert!(!health.is_healthy(now + Duration::from_secs(70)));
+        assert_eq!(health.answer(now + Duration::from_secs(70), false).status(), 503);
+        health.updated(Duration::from_millis(3), false);
+        health.set_eligible(false);
+        assert_eq!(health.answer(now, false).status(), 503);
+        assert_eq!(health.answer(now, true).status(), 200);
+    }
+
+    #[test]
+    fn times_are_printed_as_upstream_does() {
+        let t: Timestamp = "2026-01-02T03:04:05.25Z".parse().unwrap();
+        assert_eq!(go_time(t), "2026-01-02 03:04:05.25 +0000 UTC");
+    }
+}

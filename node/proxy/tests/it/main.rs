@@ -1,0 +1,8 @@
+//! The proxy's rules in a real kernel, inside network namespaces that the tests make. Needs root.
+#![allow(clippy::unwrap_used)]
+
+mod daemon;
+mod difference;
+mod objects;
+mod reach;
+mod world;
