@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which file of `commands` answers it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -61,7 +62,7 @@ pub enum Cmd {
     /// Print the version
     Version,
     #[command(external_subcommand)]
-    Component(Vec<std::ffi::OsString>),
+    Component(Vec<OsString>),
 }
 
 #[derive(Debug, Subcommand)]

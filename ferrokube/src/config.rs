@@ -343,8 +343,7 @@ fn hostname() -> String {
 }
 
 fn read_file(path: &Path) -> Result<File> {
-    let text = fs::read_to_string(path)
-        .map_err(|e| Fault::usage(format!("--config {}: {e}", path.display())))?;
+    let text = fs::read_to_string(path).map_err(|e| Fault::usage(format!("--config {}: {e}", path.display())))?;
     serde_saphyr::from_str(&text).map_err(|e| {
         let first = e.to_string().lines().next().unwrap_or_default().to_owned();
         Fault::usage(format!("--config {}: {first}", path.display())).into()

@@ -34,7 +34,8 @@ impl Person {
 
     /// The file that kubectl would write to: the first of `KUBECONFIG`, or `~/.kube/config`.
     pub fn kubeconfig(&self) -> PathBuf {
-        let first = std::env::var_os("KUBECONFIG").and_then(|v| std::env::split_paths(&v).find(|p| !p.as_os_str().is_empty()));
+        let first =
+            std::env::var_os("KUBECONFIG").and_then(|v| std::env::split_paths(&v).find(|p| !p.as_os_str().is_empty()));
         first.unwrap_or_else(|| self.home.join(".kube/config"))
     }
 
@@ -71,6 +72,13 @@ pub fn write_admin(cluster: &Cluster, pki: &Pki) -> Result<Value> {
     });
     write_private(&cluster.kubeconfig(), to_yaml(&config)?.as_bytes())?;
     Ok(config)
+}
+
+/// The administrator's kubeconfig of a cluster that was started.
+pub fn read_admin(cluster: &Cluster) -> Result<Value> {
+    let path = cluster.kubeconfig();
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
 }
 
 /// What the user's file was before the merge and what the merge made of it.

@@ -4,10 +4,12 @@
 //! [`components::COMPONENTS`]; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a command.
 
 mod cli;
+mod cluster;
 mod commands;
 mod config;
 mod fault;
 mod kubeconfig;
+mod logging;
 mod pki;
 mod preflight;
 mod process;
@@ -16,12 +18,6 @@ mod progress;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A container monitor outlives the daemon and must stay tiny: it never gets as far as a thread or a parser.
-    let mut args = std::env::args_os();
-    let _program = args.next();
-    if args.next().is_some_and(|first| first == runtime::monitor::SUBCOMMAND) {
-        runtime::monitor::main(args);
-    }
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

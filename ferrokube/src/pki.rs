@@ -80,7 +80,14 @@ impl Pki {
         api.push(dns(&format!("kubernetes.default.svc.{domain}")));
         let node = format!("system:node:{}", cluster.node_name);
         let leaves = [
-            Leaf { name: "apiserver", ca: "ca", common_name: "kube-apiserver", organisation: None, sans: api, usages: &server },
+            Leaf {
+                name: "apiserver",
+                ca: "ca",
+                common_name: "kube-apiserver",
+                organisation: None,
+                sans: api,
+                usages: &server,
+            },
             Leaf {
                 name: "apiserver-kubelet-client",
                 ca: "ca",
@@ -89,10 +96,38 @@ impl Pki {
                 sans: vec![],
                 usages: &client,
             },
-            Leaf { name: "kubelet", ca: "ca", common_name: &node, organisation: Some("system:nodes"), sans: host(), usages: &server },
-            Leaf { name: "admin", ca: "ca", common_name: "kubernetes-admin", organisation: Some("system:masters"), sans: vec![], usages: &client },
-            Leaf { name: "front-proxy-client", ca: "front-proxy-ca", common_name: "front-proxy-client", organisation: None, sans: vec![], usages: &client },
-            Leaf { name: "etcd/server", ca: "etcd/ca", common_name: &cluster.node_name, organisation: None, sans: host(), usages: &both },
+            Leaf {
+                name: "kubelet",
+                ca: "ca",
+                common_name: &node,
+                organisation: Some("system:nodes"),
+                sans: host(),
+                usages: &server,
+            },
+            Leaf {
+                name: "admin",
+                ca: "ca",
+                common_name: "kubernetes-admin",
+                organisation: Some("system:masters"),
+                sans: vec![],
+                usages: &client,
+            },
+            Leaf {
+                name: "front-proxy-client",
+                ca: "front-proxy-ca",
+                common_name: "front-proxy-client",
+                organisation: None,
+                sans: vec![],
+                usages: &client,
+            },
+            Leaf {
+                name: "etcd/server",
+                ca: "etcd/ca",
+                common_name: &cluster.node_name,
+                organisation: None,
+                sans: host(),
+                usages: &both,
+            },
             Leaf {
                 name: "etcd/healthcheck-client",
                 ca: "etcd/ca",
@@ -117,7 +152,8 @@ impl Pki {
         let key = KeyPair::generate().context("generating a key")?;
         let mut params = params(common_name, None, CA_DAYS);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let cert = params.self_signed(&key).context("signing the CA certificate")?;
         write_private(&files.key, key.serialize_pem().as_bytes())?;
         write_private(&files.cert, cert.pem().as_bytes())

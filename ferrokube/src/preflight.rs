@@ -36,14 +36,19 @@ fn kernel() -> Result<()> {
             return Err(lacks("overlayfs", "CONFIG_OVERLAY_FS").into());
         }
     }
-    let namespaces =
-        [("mnt", "CONFIG_NAMESPACES"), ("pid", "CONFIG_PID_NS"), ("net", "CONFIG_NET_NS"), ("ipc", "CONFIG_IPC_NS"), ("uts", "CONFIG_UTS_NS")];
+    let namespaces = [
+        ("mnt", "CONFIG_NAMESPACES"),
+        ("pid", "CONFIG_PID_NS"),
+        ("net", "CONFIG_NET_NS"),
+        ("ipc", "CONFIG_IPC_NS"),
+        ("uts", "CONFIG_UTS_NS"),
+    ];
     for (name, option) in namespaces {
         if !Path::new("/proc/self/ns").join(name).exists() {
             return Err(lacks(&format!("{name} namespaces"), option).into());
         }
     }
-    if linux::cgroup::Hierarchy::detect().is_err() {
+    if linux::cgroup::Cgroups::detect().is_err() {
         let sentence = "no cgroup hierarchy with cpu, memory and pids is mounted on /sys/fs/cgroup: mount cgroup2 \
             there, or boot with systemd.unified_cgroup_hierarchy=1 (Raspberry Pi: cgroup_enable=memory)";
         return Err(Fault::failed(sentence).into());

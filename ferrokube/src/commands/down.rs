@@ -24,7 +24,11 @@ pub fn run(which: &Which) -> Result<()> {
     };
     let began = Instant::now();
     stop(&cluster, POD_GRACE)?;
-    print(&format!("The cluster {:?} is down ({}). `ferrokube up` continues from here.\n", cluster.name, duration(began.elapsed())))
+    print(&format!(
+        "The cluster {:?} is down ({}). `ferrokube up` continues from here.\n",
+        cluster.name,
+        duration(began.elapsed())
+    ))
 }
 
 /// Stops everything of the cluster that runs, daemon or no daemon.

@@ -1,0 +1,134 @@
+//! How the control plane's components are configured here: etcd, kube-apiserver, kube-controller-manager,
+//! kube-scheduler, and when the cluster counts as ready.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use apiserver::config::KeyPair;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::Api;
+
+use super::store::LocalStore;
+use super::{Assembly, identity};
+use crate::config::Cluster;
+use crate::fault::Fault;
+use crate::pki::{Pair, Pki};
+
+/// A cluster that isn't ready by then won't be.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+pub async fn etcd(a: &mut Assembly) -> Result<()> {
+    let dir = a.cluster.data_dir.join("etcd");
+    let options = etcd::Options::new(&dir);
+    let store = tokio::task::spawn_blocking(move || etcd::Etcd::open(options)).await?;
+    let store = store.map_err(|e| Fault::failed(e.to_string()))?;
+    a.store = Some(store.clone());
+    Ok(())
+}
+
+fn key_pair(pair: &Pair) -> KeyPair {
+    KeyPair { cert_file: pair.cert.clone(), key_file: pair.key.clone() }
+}
+
+/// The issuer that tokens name: upstream's default for this cluster domain.
+pub fn issuer(cluster: &Cluster) -> String {
+    format!("https://kubernetes.default.svc.{}", cluster.cluster_domain)
+}
+
+fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::Config {
+    apiserver::Config {
+        bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        secure_port: cluster.api_port,
+        advertise_address: Some(IpAddr::V4(node_ip)),
+        tls: Some(key_pair(&pki.pair("apiserver"))),
+        client_ca_file: Some(pki.ca()),
+        requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
+        requestheader_allowed_names: vec!["front-proxy-client".into()],
+        service_account_issuer: issuer(cluster),
+        service_account_signing_key_file: Some(pki.service_account_key()),
+        service_account_key_files: vec![pki.service_account_key()],
+        service_cluster_ip_range: cluster.service_cidr.to_string(),
+        kubelet_client: Some(key_pair(&pki.pair("apiserver-kubelet-client"))),
+        kubelet_certificate_authority: Some(pki.ca()),
+        ..apiserver::Config::default()
+    }
+}
+
+pub async fn apiserver(a: &mut Assembly) -> Result<()> {
+    let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
+    let config = server_config(&a.cluster, &a.pki, a.node_ip);
+    let stop = a.part("kube-apiserver");
+    let running = apiserver::daemon::start(config, Arc::new(LocalStore(store)), stop)
+        .await
+        .map_err(|e| Fault::failed(e.to_string()))?;
+    a.server = Some(running.server.clone());
+    a.tasks.spawn(async move {
+        running.wait().await;
+        ("kube-apiserver", Ok(()))
+    });
+    Ok(())
+}
+
+pub async fn controller_manager(a: &mut Assembly) -> Result<()> {
+    let server = a.server()?.clone();
+    let ca = a.pki.ca();
+    let root_ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
+    let signing = super::signing::TokenKey::read(&a.pki.service_account_key())?;
+    let issuer = super::signing::read_ca_signer(&ca, &a.pki.pair("ca").key)?;
+    let config = controller_manager::Config {
+        token_signer: Some(Arc::new(signing)),
+        certificate_signer: Some(Arc::new(issuer)),
+        cluster_name: a.cluster.name.clone(),
+        cluster_cidrs: vec![a.cluster.pod_cidr.to_string()],
+        service_cidrs: vec![a.cluster.service_cidr.to_string()],
+        allocate_node_cidrs: true,
+        root_ca: Some(root_ca),
+        controller_clients: Some(Arc::new(move |account: &str| identity::service_account(&server, account))),
+        ..controller_manager::Config::default()
+    };
+    let client = a.client("system:kube-controller-manager", &[])?;
+    a.run("kube-controller-manager", |stop| async move {
+        controller_manager::daemon::run(config, client, stop).await.map_err(Into::into)
+    });
+    Ok(())
+}
+
+pub async fn scheduler(a: &mut Assembly) -> Result<()> {
+    let client = a.client("system:kube-scheduler", &[])?;
+    let config = scheduler::Config { seed: u64::from(std::process::id()), ..scheduler::Config::default() };
+    a.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
+    Ok(())
+}
+
+/// Waits until a pod created now would start: the node is Ready, the default service account and its CA are there, DNS
+/// answers.
+pub async fn ready(a: &Assembly) -> Result<()> {
+    let client = a.client("kubernetes-admin", &["system:masters"])?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    let node = kube::runtime::wait::await_condition(nodes, &a.cluster.node_name, |node: Option<&Node>| {
+        let conditions = node.and_then(|n| n.status.as_ref()?.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    });
+    let account = kube::runtime::wait::await_condition(accounts, "default", |a: Option<&ServiceAccount>| a.is_some());
+    let all = async {
+        node.await?;
+        account.await?;
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(READY_PATIENCE, all).await {
+        Ok(done) => done,
+        Err(_) => bail!(Fault::failed(not_ready(&client, &a.cluster).await)),
+    }
+}
+
+async fn not_ready(client: &kube::Client, cluster: &Cluster) -> String {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = nodes.get_opt(&cluster.node_name).await.ok().flatten();
+    let conditions = node.and_then(|n| n.status?.conditions).unwrap_or_default();
+    let ready = conditions.into_iter().find(|c| c.type_ == "Ready");
+    let why = ready.and_then(|c| c.message).unwrap_or_else(|| "it has not registered".into());
+    format!("the node {} was not Ready within {} s: {why}", cluster.node_name, READY_PATIENCE.as_secs())
+}

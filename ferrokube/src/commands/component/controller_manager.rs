@@ -1,0 +1,77 @@
+//! `ferrokube kube-controller-manager`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use super::{candidate, connect, parse, until_signal};
+use crate::cluster::signing::{TokenKey, read_ca_signer};
+
+/// The Kubernetes controller manager
+#[derive(Debug, Parser)]
+#[command(name = "kube-controller-manager")]
+struct Flags {
+    /// How to reach the API server
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// Addresses of pods
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    cluster_cidr: Vec<String>,
+    /// Give each node a part of --cluster-cidr
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    allocate_node_cidrs: bool,
+    /// Addresses of Services: never given to nodes
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    service_cluster_ip_range: Vec<String>,
+    /// CA that is published to pods
+    #[arg(long, value_name = "FILE")]
+    root_ca_file: Option<PathBuf>,
+    /// Key that signs tokens kept in Secrets
+    #[arg(long, value_name = "FILE")]
+    service_account_private_key_file: Option<PathBuf>,
+    /// CA that signs certificate requests
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// Key of --cluster-signing-cert-file
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// Controllers to run: * for those on by default, name, -name
+    #[arg(long, value_delimiter = ',', default_value = "*", value_name = "NAME")]
+    controllers: Vec<String>,
+    /// Name of the cluster
+    #[arg(long, default_value = "kubernetes", value_name = "NAME")]
+    cluster_name: String,
+    /// Run only while holding the Lease kube-system/kube-controller-manager
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    leader_elect: bool,
+}
+
+pub fn run(args: &[OsString]) -> Result<()> {
+    let flags: Flags = parse(args);
+    let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+    let root_ca = flags.root_ca_file.as_ref().map(read).transpose()?;
+    let token_signer = flags.service_account_private_key_file.as_ref().map(|p| TokenKey::read(p)).transpose()?;
+    let signing = flags.cluster_signing_cert_file.as_ref().zip(flags.cluster_signing_key_file.as_ref());
+    let certificate_signer = signing.map(|(cert, key)| read_ca_signer(cert, key)).transpose()?;
+    let identity = candidate();
+    let config = controller_manager::Config {
+        cluster_name: flags.cluster_name,
+        cluster_cidrs: flags.cluster_cidr,
+        service_cidrs: flags.service_cluster_ip_range,
+        allocate_node_cidrs: flags.allocate_node_cidrs,
+        root_ca,
+        token_signer: token_signer.map(|key| Arc::new(key) as _),
+        certificate_signer: certificate_signer.map(|ca| Arc::new(ca) as _),
+        controllers: flags.controllers,
+        leader_election: flags.leader_elect.then(|| client::lease::Election::new("kube-controller-manager", &identity)),
+        ..controller_manager::Config::default()
+    };
+    until_signal(|shutdown| async move {
+        let client = connect(&flags.kubeconfig).await?;
+        controller_manager::daemon::run(config, client, shutdown).await?;
+        Ok(())
+    })
+}
