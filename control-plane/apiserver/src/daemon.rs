@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::Authenticator;
+use crate::authn::jwt::{Signer, Verifier};
+use crate::authn::service_account::{Objects, ServiceAccountTokens};
 use crate::authn::x509::X509;
 use crate::authz::{AlwaysAllow, Masters};
 use crate::cache::hub::Hub;
@@ -76,10 +78,13 @@ pub async fn assemble(
     shutdown: &CancellationToken,
 ) -> Result<Server, Error> {
     let root = Bytes::from(format!("{}/", config.etcd_prefix));
-    let authenticators = authenticators(&config)?;
+    let x509 = x509(&config)?;
+    let (token_signer, token_keys) = token_keys(&config)?;
     let hub = Arc::new(Hub::new(store.clone(), root));
     let mut core = Core::new(config, store, hub.clone(), shutdown.clone());
-    core.authenticators = authenticators;
+    core.token_signer = token_signer;
+    core.token_keys = token_keys;
+    core.authenticators = authenticators(&core, x509);
     core.authorizers = vec![Box::new(Masters), Box::new(AlwaysAllow)];
     if let Some(port) = port {
         core.port.store(port, Ordering::Relaxed);
@@ -94,13 +99,45 @@ pub async fn assemble(
     Ok(Server { core })
 }
 
-fn authenticators(config: &Config) -> Result<Vec<Box<dyn Authenticator>>, Error> {
+fn x509(config: &Config) -> Result<Option<X509>, Error> {
+    const FLAG: &str = "--client-ca-file";
+    let Some(path) = &config.client_ca_file else { return Ok(None) };
+    let authorities = tls::certificates(FLAG, path)?;
+    X509::new(&authorities).map(Some).map_err(|reason| Error::File { flag: FLAG, path: path.clone(), reason })
+}
+
+/// Key that signs tokens, and keys that check them (the signing key's own when no other is named).
+fn token_keys(config: &Config) -> Result<(Option<Signer>, Vec<Verifier>), Error> {
+    let mut keys = Vec::new();
+    for path in &config.service_account_key_files {
+        let fail = |reason| Error::File { flag: "--service-account-key-file", path: path.clone(), reason };
+        keys.extend(Verifier::read(path).map_err(fail)?);
+    }
+    let Some(path) = &config.service_account_signing_key_file else { return Ok((None, keys)) };
+    let fail = |reason: String| Error::File { flag: "--service-account-signing-key-file", path: path.clone(), reason };
+    let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+    let signer = Signer::from_pem(&pem).map_err(fail)?;
+    let own = signer.verifier().map_err(fail)?;
+    if !keys.contains(&own) {
+        keys.insert(0, own);
+    }
+    Ok((Some(signer), keys))
+}
+
+/// Authenticators in upstream's order.
+fn authenticators(core: &Core, x509: Option<X509>) -> Vec<Box<dyn Authenticator>> {
     let mut chain: Vec<Box<dyn Authenticator>> = Vec::new();
-    if let Some(path) = &config.client_ca_file {
-        const FLAG: &str = "--client-ca-file";
-        let authorities = tls::certificates(FLAG, path)?;
-        let x509 = X509::new(&authorities).map_err(|reason| Error::File { flag: FLAG, path: path.clone(), reason })?;
+    if let Some(x509) = x509 {
         chain.push(Box::new(x509));
     }
-    Ok(chain)
+    let registry = core.registry.load();
+    let cache = |plural: &str| registry.cache("", plural);
+    if let (Some(accounts), Some(pods), Some(secrets), Some(nodes)) =
+        (cache("serviceaccounts"), cache("pods"), cache("secrets"), cache("nodes"))
+    {
+        let objects = Objects { hub: core.hub.clone(), accounts, pods, secrets, nodes };
+        let issuer = core.config.service_account_issuer.clone();
+        chain.push(Box::new(ServiceAccountTokens::new(issuer, core.token_keys.clone(), objects)));
+    }
+    chain
 }

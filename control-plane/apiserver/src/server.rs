@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
+use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::{self, Authenticator, Credentials, UserInfo};
 use crate::authz::{self, Attributes, Authorizer, Decision};
 use crate::cache::Entry;
@@ -43,6 +44,10 @@ pub struct Core {
     pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
     pub(crate) authorizers: Vec<Box<dyn Authorizer>>,
     admission: Vec<&'static admission::Row>,
+    /// Signs service-account tokens.
+    pub(crate) token_signer: Option<Signer>,
+    /// Public keys of service-account tokens.
+    pub(crate) token_keys: Vec<Verifier>,
     /// Port of the listener; what `--secure-port` says until it is bound.
     pub(crate) port: AtomicU16,
     /// Cancelled when the server stops: long answers end.
@@ -66,6 +71,8 @@ impl Core {
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             admission,
+            token_signer: None,
+            token_keys: Vec::new(),
             port: AtomicU16::new(config.secure_port),
             stopping,
             config,
@@ -165,7 +172,8 @@ impl Server {
         request: Request<RequestBody>,
         certificates: &[rustls::pki_types::CertificateDer<'static>],
     ) -> Response<Body> {
-        let credentials = Credentials { headers: request.headers(), certificates };
+        let audiences = self.core.config.audiences();
+        let credentials = Credentials { headers: request.headers(), certificates, audiences: &audiences };
         match authn::authenticate(&self.core.authenticators, &credentials, self.core.config.anonymous_auth).await {
             Ok(caller) => self.handle(request, Arc::new(caller.user)).await,
             Err(status) => {

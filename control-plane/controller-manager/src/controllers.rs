@@ -9,17 +9,21 @@ pub mod endpointslice;
 pub mod garbage_collector;
 pub mod namespace;
 pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_gc;
 pub mod replicaset;
 pub mod replicationcontroller;
 pub mod root_ca;
 pub mod serviceaccount;
+pub mod serviceaccount_token;
 pub mod services;
+pub mod taint_eviction;
 
 /// One controller.
 pub struct Controller {
     /// As `--controllers` and upstream's logs call it.
     pub name: &'static str,
-    /// Its service account in `kube-system`; RBAC's bootstrap roles are bound to it.
+    /// Its service account in `kube-system`; RBAC's bootstrap roles are bound to it. Empty: the manager's own identity.
     pub account: &'static str,
     /// Resources of its shared informers; the garbage collector and quotas watch metadata of everything besides.
     pub watches: &'static [&'static str],
@@ -73,6 +77,20 @@ pub const ALL: &[Controller] = &[
         start: node_ipam::start,
     },
     Controller {
+        name: "node-lifecycle-controller",
+        account: "node-controller",
+        watches: &["leases.coordination.k8s.io", "nodes", "pods"],
+        enabled: true,
+        start: node_lifecycle::start,
+    },
+    Controller {
+        name: "pod-garbage-collector-controller",
+        account: "pod-garbage-collector",
+        watches: &["nodes", "pods"],
+        enabled: true,
+        start: pod_gc::start,
+    },
+    Controller {
         name: "replicaset-controller",
         account: "replicaset-controller",
         watches: &["pods", "replicasets.apps"],
@@ -99,5 +117,19 @@ pub const ALL: &[Controller] = &[
         watches: &["namespaces", "serviceaccounts"],
         enabled: true,
         start: serviceaccount::start,
+    },
+    Controller {
+        name: "serviceaccount-token-controller",
+        account: "",
+        watches: &["secrets", "serviceaccounts"],
+        enabled: true,
+        start: serviceaccount_token::start,
+    },
+    Controller {
+        name: "taint-eviction-controller",
+        account: "node-controller",
+        watches: &["nodes", "pods"],
+        enabled: true,
+        start: taint_eviction::start,
     },
 ];

@@ -2,8 +2,10 @@
 //!
 //! The map. Pure, and where everything is decided: [`span`] (ranges), `mvcc` (versions of keys), `recent` (newest
 //! changes), `query` (reads), `txn` (commands), `lease`, `watch` (who is concerned), `frame` and `replay` (the log's
-//! bytes), `hash`. Doing: [`engine`] (writer, keeper, files, watches). Entry points: [`Etcd::open`] in process.
+//! bytes), `hash`. Doing: [`engine`] (writer, keeper, files, watches), `server` (gRPC), [`daemon`].
+//! Entry points: [`Etcd::open`] in process, [`daemon::serve`] as a server.
 
+pub mod daemon;
 pub mod engine;
 mod error;
 mod frame;
@@ -15,6 +17,7 @@ mod mvcc;
 mod query;
 mod recent;
 mod replay;
+mod server;
 pub mod span;
 mod txn;
 mod watch;

@@ -3,6 +3,8 @@
 //! [`Authenticator`]s are asked in order; the first that knows the caller decides. A credential that is presented and
 //! wrong ends in 401, never in anonymity.
 
+pub mod jwt;
+pub mod service_account;
 pub mod x509;
 
 use async_trait::async_trait;
@@ -26,6 +28,8 @@ pub struct Credentials<'a> {
     pub headers: &'a HeaderMap,
     /// The verified-by-nobody chain that the client presented in TLS, leaf first.
     pub certificates: &'a [CertificateDer<'static>],
+    /// Audiences of which a token must name one.
+    pub audiences: &'a [String],
 }
 
 impl Credentials<'_> {

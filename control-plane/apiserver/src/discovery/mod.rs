@@ -46,6 +46,20 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         ["apis", group, version] if registry.has_version(group, version) => {
             legacy::resources(&registry, group, version)
         }
+        [".well-known", "openid-configuration"] => {
+            let issuer = &core.config.service_account_issuer;
+            let keys = core.config.service_account_jwks_uri.clone();
+            let keys = keys.unwrap_or_else(|| format!("{issuer}/openid/v1/jwks"));
+            let document = json!({
+                "issuer": issuer, "jwks_uri": keys, "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256", "RS256"],
+            });
+            return Ok(Answer::Raw(cacheable(negotiate::JSON, &document)));
+        }
+        ["openid", "v1", "jwks"] => {
+            let keys = crate::authn::jwt::jwks(&core.token_keys);
+            return Ok(Answer::Raw(cacheable("application/jwk-set+json", &keys)));
+        }
         ["healthz" | "livez" | "readyz"] => return Ok(Answer::Raw(response(200, "text/plain; charset=utf-8", "ok"))),
         _ => return Err(Status::no_such_path()),
     };
@@ -56,6 +70,14 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
 fn document_answer(call: &Call, document: &Value) -> Answer {
     let body = if call.pretty() { serde_json::to_vec_pretty(document) } else { serde_json::to_vec(document) };
     Answer::Raw(response(200, negotiate::JSON, Bytes::from(body.unwrap_or_default())))
+}
+
+/// Documents of the token issuer may be kept for an hour.
+fn cacheable(content_type: &'static str, document: &Value) -> Response<Body> {
+    let body = serde_json::to_vec(document).unwrap_or_default();
+    let mut answer = response(200, content_type, Bytes::from(body));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    answer
 }
 
 /// A body with an ETag, or 304 when the client has it.

@@ -241,7 +241,7 @@ impl Etcd {
     async fn submit(&self, command: Command) -> Result<Reply, Error> {
         let shared = self.shared();
         let bytes = txn::cost(&command);
-        if bytes > shared.options.max_request_bytes.max(MIN_REQUEST) {
+        if bytes > shared.options.max_request_bytes + REQUEST_SLACK {
             return Err(Error::TooLarge);
         }
         if shared.waiting.load(Ordering::Relaxed) >= MAX_WAITING
@@ -449,8 +449,8 @@ impl Etcd {
 
 /// The term that answers carry: there is one member, so there is one.
 pub const RAFT_TERM: u64 = 2;
-/// A request this small is taken whatever `max_request_bytes` says: it is what an empty one costs.
-const MIN_REQUEST: usize = 4096;
+/// What the entries of a transaction's operations add to its bytes, at most.
+const REQUEST_SLACK: usize = 32 << 10;
 
 /// A value to read from disk.
 type Load = (Arc<DataFile>, u64, u32);

@@ -4,6 +4,7 @@ mod binding;
 mod eviction;
 mod keep;
 mod scale;
+mod token;
 
 use std::sync::Arc;
 
@@ -71,16 +72,6 @@ impl Core {
             Method::PATCH => self.patch(call, served, part, &body::read(body).await?).await,
             _ => Err(Status::method_not_allowed()),
         }
-    }
-
-    async fn issue_token(
-        &self,
-        _call: &Call,
-        _served: &Arc<Served>,
-        _sub: &Subresource,
-        _body: RequestBody,
-    ) -> Result<Answer, Status> {
-        Err(Status::method_not_allowed())
     }
 
     async fn connect(

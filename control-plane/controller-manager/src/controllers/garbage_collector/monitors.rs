@@ -26,6 +26,8 @@ const SETTLE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(5
 const RETRY: Duration = Duration::from_secs(2);
 
 type Name = (String, String);
+/// A resource, and whether it is namespaced.
+type Served = (Arc<ApiResource>, bool);
 
 struct Monitor {
     resource: Arc<ApiResource>,
@@ -41,7 +43,7 @@ pub struct Monitors {
     collector: Collector,
     running: Arc<Mutex<BTreeMap<Name, Monitor>>>,
     /// Group and kind to resource, also of kinds that can't be watched.
-    kinds: Arc<Mutex<HashMap<Name, (Arc<ApiResource>, bool)>>>,
+    kinds: Arc<Mutex<HashMap<Name, Served>>>,
     waiting: Arc<Mutex<HashSet<Wake>>>,
     changed: Arc<Notify>,
     ready: watch::Sender<bool>,
@@ -125,7 +127,7 @@ impl Monitors {
 
     async fn discover(&self) -> kube::Result<()> {
         let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
-        let mut wanted: BTreeMap<Name, (Arc<ApiResource>, bool)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Name, Served> = BTreeMap::new();
         let mut kinds = HashMap::new();
         for (resource, can) in discovery.groups().flat_map(|g| g.resources_by_stability()) {
             let namespaced = can.scope == Scope::Namespaced;
@@ -142,7 +144,7 @@ impl Monitors {
         Ok(())
     }
 
-    fn adjust(&self, wanted: BTreeMap<Name, (Arc<ApiResource>, bool)>) {
+    fn adjust(&self, wanted: BTreeMap<Name, Served>) {
         let mut running = self.running.lock();
         running.retain(|name, monitor| {
             let kept = wanted.get(name).is_some_and(|(r, n)| *r == monitor.resource && *n == monitor.namespaced);

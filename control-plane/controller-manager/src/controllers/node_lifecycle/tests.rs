@@ -1,0 +1,150 @@
+//! Nodes against the model: silence, recovery, taints and how fast they spread.
+
+use client::Action;
+use serde_json::json;
+
+use super::*;
+use crate::common::model::{World, at, from};
+
+fn node(name: &str, ready: Option<&str>) -> Node {
+    let conditions = ready.map(|status| json!([{"type": "Ready", "status": status}]));
+    from(json!({
+        "metadata": {"name": name},
+        "spec": {"taints": [{"key": "mine", "effect": "NoSchedule"}]},
+        "status": {"conditions": conditions}
+    }))
+}
+
+struct Case {
+    world: World,
+    zones: Zones,
+    config: Config,
+    heard: Option<Timestamp>,
+}
+
+impl Case {
+    fn new(nodes: &[(&str, Option<&str>)]) -> Case {
+        let mut world = World::default();
+        for (name, ready) in nodes {
+            world.put(&node(name, *ready));
+        }
+        let heard = Some(world.now);
+        Case { world, zones: Zones::default(), config: Config::default(), heard }
+    }
+
+    fn settle(&mut self, name: &str) -> Plan {
+        for _ in 0..10 {
+            let node = self.world.get::<Node>("", name).expect("there");
+            let all = self.world.list::<Node>();
+            self.zones.update(all.iter().map(|n| n.as_ref()), &Rates::of(&self.config));
+            let view = View { node: &node, heard: self.heard, pods: self.world.list::<Pod>(), config: &self.config };
+            let plan = reconcile(&view, &mut self.zones, self.world.now);
+            if plan.actions.is_empty() {
+                return plan;
+            }
+            self.world.apply(&plan);
+        }
+        panic!("does not converge");
+    }
+
+    fn taints(&self, name: &str) -> Vec<String> {
+        let spec = self.world.get::<Node>("", name).unwrap().spec.clone().unwrap();
+        let mut all: Vec<String> = spec
+            .taints
+            .unwrap_or_default()
+            .iter()
+            .map(|t| format!("{}:{}", t.key.rsplit('/').next().unwrap(), t.effect))
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+#[test]
+fn a_silent_node_becomes_unknown_is_tainted_and_its_pods_leave() {
+    let mut case = Case::new(&[("a", Some("True")), ("b", Some("True"))]);
+    case.world.put(&from::<Pod>(json!({
+        "metadata": {"name": "p", "namespace": "ns"},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    })));
+    let plan = case.settle("a");
+    assert_eq!(plan.requeue_after.map(|d| d.as_secs()), Some(51), "looked at when the grace is over");
+    case.world.advance(51);
+    case.settle("a");
+    let ready = health::find(&case.world.get::<Node>("", "a").unwrap(), READY).cloned().unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("Unknown", Some("NodeStatusUnknown")));
+    assert_eq!(case.taints("a"), ["mine:NoSchedule", "unreachable:NoExecute", "unreachable:NoSchedule"]);
+    assert!(!pods::is_ready(&case.world.get::<Pod>("ns", "p").unwrap()));
+    assert_eq!(case.world.events[0], "NodeNotReady: Node a status is now: NodeNotReady");
+    case.heard = Some(case.world.now);
+    case.world.edit::<Node>("", "a", |n| {
+        n.status.as_mut().unwrap().conditions.as_mut().unwrap().iter_mut().for_each(|c| {
+            c.status = if c.type_ == READY { "True".into() } else { "False".into() };
+        });
+    });
+    case.settle("a");
+    assert_eq!(case.taints("a"), ["mine:NoSchedule"], "only ours are taken off");
+}
+
+#[test]
+fn a_node_that_never_spoke_has_a_minute() {
+    let mut case = Case::new(&[("a", None), ("b", Some("True"))]);
+    case.heard = None;
+    case.world.advance(59);
+    case.settle("a");
+    assert_eq!(case.taints("a"), ["mine:NoSchedule", "not-ready:NoSchedule"]);
+    case.world.advance(2);
+    case.settle("a");
+    let ready = health::find(&case.world.get::<Node>("", "a").unwrap(), READY).cloned().unwrap();
+    assert_eq!(ready.reason.as_deref(), Some("NodeStatusNeverUpdated"));
+}
+
+#[test]
+fn a_restart_of_the_controller_gives_every_node_its_grace_again() {
+    let mut case = Case::new(&[("a", Some("True"))]);
+    case.heard = None;
+    case.world.advance(3600);
+    case.settle("a");
+    assert_eq!(health::status(&case.world.get::<Node>("", "a").unwrap(), READY), "True");
+}
+
+#[test]
+fn conditions_and_cordoning_are_taints() {
+    let mut case = Case::new(&[("a", Some("True"))]);
+    case.world.edit::<Node>("", "a", |n| {
+        n.spec.as_mut().unwrap().unschedulable = Some(true);
+        let conditions = n.status.as_mut().unwrap().conditions.as_mut().unwrap();
+        conditions.push(from(json!({"type": "DiskPressure", "status": "True"})));
+    });
+    case.settle("a");
+    assert_eq!(case.taints("a"), ["disk-pressure:NoSchedule", "mine:NoSchedule", "unschedulable:NoSchedule"]);
+}
+
+#[test]
+fn when_everything_is_gone_nothing_is_evicted() {
+    let mut case = Case::new(&[("a", Some("True"))]);
+    case.world.advance(60);
+    case.settle("a");
+    assert_eq!(case.taints("a"), ["mine:NoSchedule", "unreachable:NoSchedule"]);
+}
+
+#[test]
+fn nodes_of_a_zone_are_tainted_one_after_the_other() {
+    let mut case = Case::new(&[("a", Some("False")), ("b", Some("False")), ("c", Some("True")), ("d", Some("True"))]);
+    case.settle("a");
+    let plan = case.settle("b");
+    assert!(case.taints("a").contains(&"not-ready:NoExecute".to_owned()));
+    assert!(!case.taints("b").contains(&"not-ready:NoExecute".to_owned()));
+    assert_eq!(plan.requeue_after.map(|d| d.as_secs()), Some(10), "0.1 nodes a second");
+    case.world.now = at(case.world.now.as_second() + 10);
+    case.settle("b");
+    assert!(case.taints("b").contains(&"not-ready:NoExecute".to_owned()));
+}
+
+#[test]
+fn a_small_zone_mostly_gone_is_left_alone() {
+    let mut case = Case::new(&[("a", Some("False")), ("b", Some("False")), ("c", Some("False")), ("d", Some("True"))]);
+    let plan = case.settle("a");
+    assert!(!case.taints("a").contains(&"not-ready:NoExecute".to_owned()));
+    assert!(!plan.actions.iter().any(|a| matches!(a, Action::Delete { .. })));
+}

@@ -1,0 +1,294 @@
+//! The Watch service: one task a stream, which owns its watches and tells them in turn.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+use wire::etcd::watch_create_request::FilterType;
+use wire::etcd::watch_request::RequestUnion;
+use wire::etcd::watch_server::Watch;
+use wire::etcd::{Event, EventType, WatchCreateRequest, WatchRequest, WatchResponse};
+
+use super::Server;
+use crate::engine::{Signal, WatchMessage, WatchOptions, Watcher};
+use crate::recent::Change;
+
+/// Answers that may wait for a slow client before its watches do.
+const ANSWERS: usize = 16;
+/// The ID of answers that concern no single watch.
+const NO_WATCH: i64 = -1;
+
+type Answers = mpsc::Sender<Result<WatchResponse, Status>>;
+
+#[async_trait]
+impl Watch for Server {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+        let (answers, mut waiting) = mpsc::channel(ANSWERS);
+        let watches = Watches {
+            server: self.clone(),
+            answers,
+            signal: Arc::new(Signal::default()),
+            open: BTreeMap::new(),
+            next_id: 0,
+            progress: None,
+        };
+        tokio::spawn(watches.run(request.into_inner()));
+        Ok(Response::new(Box::pin(futures::stream::poll_fn(move |cx| waiting.poll_recv(cx)))))
+    }
+}
+
+/// One watch of a stream.
+struct Open {
+    watcher: Watcher,
+    fragment: bool,
+    /// When an idle watch is next told the revision, if it asked for it.
+    progress_at: Option<Instant>,
+}
+
+/// The watches of one stream.
+struct Watches {
+    server: Server,
+    answers: Answers,
+    signal: Arc<Signal>,
+    open: BTreeMap<i64, Open>,
+    next_id: i64,
+    /// The revision that a client asked to be told once everything up to it has been.
+    progress: Option<i64>,
+}
+
+/// The client is gone.
+struct Gone;
+
+impl Watches {
+    async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+        loop {
+            let progress = self.open.values().filter_map(|o| o.progress_at).min();
+            let outcome = tokio::select! {
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.request(request).await,
+                    _ => return,
+                },
+                () = self.signal.wait() => Ok(()),
+                () = sleep_until(progress), if progress.is_some() => self.tell_idle().await,
+                () = self.answers.closed() => return,
+            };
+            if outcome.is_err() || self.tell().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, answer: WatchResponse) -> Result<(), Gone> {
+        self.answers.send(Ok(answer)).await.map_err(|_| Gone)
+    }
+
+    async fn request(&mut self, request: WatchRequest) -> Result<(), Gone> {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                if self.open.remove(&cancel.watch_id).is_none() {
+                    return Ok(());
+                }
+                let header = self.server.header_now();
+                self.send(WatchResponse { header, watch_id: cancel.watch_id, canceled: true, ..Default::default() })
+                    .await
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.progress = Some(self.server.etcd().published());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn create(&mut self, create: WatchCreateRequest) -> Result<(), Gone> {
+        let key = if create.key.is_empty() { Bytes::from_static(&[0]) } else { create.key };
+        let from_key = create.range_end.as_ref() == [0];
+        let empty = !create.range_end.is_empty() && !from_key && key >= create.range_end;
+        let taken = create.watch_id != 0 && self.open.contains_key(&create.watch_id);
+        let header = self.server.header_now();
+        if empty || taken {
+            let reason = if empty {
+                "mvcc: watcher range is empty"
+            } else {
+                "mvcc: duplicate watch ID provided on the WatchStream"
+            };
+            let refused =
+                WatchResponse { header, watch_id: NO_WATCH, created: true, canceled: true, ..Default::default() };
+            return self.send(WatchResponse { cancel_reason: reason.to_owned(), ..refused }).await;
+        }
+        let id = if create.watch_id != 0 { create.watch_id } else { self.free_id() };
+        let filtered = |kind: FilterType| create.filters.contains(&(kind as i32));
+        let options = WatchOptions {
+            key,
+            range_end: create.range_end,
+            start_revision: create.start_revision,
+            prev_kv: create.prev_kv,
+            no_put: filtered(FilterType::Noput),
+            no_delete: filtered(FilterType::Nodelete),
+            progress: false,
+        };
+        self.send(WatchResponse { header, watch_id: id, created: true, ..Default::default() }).await?;
+        let watcher = self.server.etcd().watch_with(options, self.signal.clone(), id);
+        let progress_at = create.progress_notify.then(|| Instant::now() + self.interval());
+        self.open.insert(id, Open { watcher, fragment: create.fragment, progress_at });
+        Ok(())
+    }
+
+    fn interval(&self) -> Duration {
+        self.server.0.progress_interval
+    }
+
+    fn free_id(&mut self) -> i64 {
+        while self.open.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Tells everything that there is; then, when asked for, that it was everything.
+    async fn tell(&mut self) -> Result<(), Gone> {
+        while let Some(id) = self.signal.pop() {
+            while let Some(open) = self.open.get_mut(&id) {
+                let Some(message) = open.watcher.try_next() else { break };
+                if open.progress_at.is_some() {
+                    open.progress_at = Some(Instant::now() + self.server.0.progress_interval);
+                }
+                let fragment = open.fragment;
+                self.message(id, message, fragment).await?;
+            }
+        }
+        if let Some(revision) = self.progress.take() {
+            let header = self.server.header(revision);
+            self.send(WatchResponse { header, watch_id: NO_WATCH, ..Default::default() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self, id: i64, message: WatchMessage, fragment: bool) -> Result<(), Gone> {
+        match message {
+            WatchMessage::Changes { revision, changes } => {
+                let header = self.server.header(revision);
+                let events = changes.iter().map(|c| event(c)).collect();
+                let answer = WatchResponse { header, watch_id: id, events, ..Default::default() };
+                if !fragment {
+                    return self.send(answer).await;
+                }
+                for piece in fragments(answer, self.server.receive_limit()) {
+                    self.send(piece).await?;
+                }
+                Ok(())
+            }
+            WatchMessage::Progress { revision } => {
+                let header = self.server.header(revision);
+                self.send(WatchResponse { header, watch_id: id, ..Default::default() }).await
+            }
+            WatchMessage::Compacted { compact_revision } => {
+                self.open.remove(&id);
+                let header = self.server.header_now();
+                let over =
+                    WatchResponse { header, watch_id: id, canceled: true, compact_revision, ..Default::default() };
+                self.send(over).await
+            }
+            WatchMessage::Failed(error) => {
+                self.open.remove(&id);
+                let header = self.server.header_now();
+                let over = WatchResponse { header, watch_id: id, canceled: true, ..Default::default() };
+                self.send(WatchResponse { cancel_reason: error.to_string(), ..over }).await
+            }
+        }
+    }
+
+    /// Tells the revision to watches that asked for it and had nothing to tell for long.
+    async fn tell_idle(&mut self) -> Result<(), Gone> {
+        let now = Instant::now();
+        let revision = self.server.etcd().published();
+        // What was published before is told first.
+        self.tell().await?;
+        let interval = self.interval();
+        let due = |o: &Open| o.progress_at.is_some_and(|at| at <= now);
+        let ids: Vec<i64> = self.open.iter().filter(|(_, o)| due(o)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(open) = self.open.get_mut(&id) {
+                open.progress_at = Some(now + interval);
+            }
+            let header = self.server.header(revision);
+            self.send(WatchResponse { header, watch_id: id, ..Default::default() }).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn event(change: &Change) -> Event {
+    Event {
+        r#type: if change.deleted { EventType::Delete } else { EventType::Put } as i32,
+        kv: Some(change.kv.clone()),
+        prev_kv: change.prev_kv.get().cloned().flatten(),
+    }
+}
+
+/// Splits an answer so that each piece is smaller than `limit`, unless a single event is not.
+fn fragments(answer: WatchResponse, limit: usize) -> Vec<WatchResponse> {
+    if answer.encoded_len() < limit || answer.events.len() < 2 {
+        return vec![answer];
+    }
+    let empty = WatchResponse { events: Vec::new(), fragment: true, ..answer.clone() };
+    let mut pieces: Vec<WatchResponse> = Vec::new();
+    let mut size = 0;
+    for event in answer.events {
+        let bytes = event.encoded_len();
+        match pieces.last_mut().filter(|_| size + bytes < limit) {
+            Some(piece) => {
+                size += bytes;
+                piece.events.push(event);
+            }
+            None => {
+                size = bytes;
+                pieces.push(WatchResponse { events: vec![event], ..empty.clone() });
+            }
+        }
+    }
+    if let Some(last) = pieces.last_mut() {
+        last.fragment = false;
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::etcd::KeyValue;
+
+    #[test]
+    fn fragments_stay_below_the_limit_and_keep_order() {
+        let event = |n: u8| Event {
+            kv: Some(KeyValue { key: vec![n].into(), value: vec![n; 100].into(), ..KeyValue::default() }),
+            ..Event::default()
+        };
+        let answer = WatchResponse { watch_id: 3, events: (0..10).map(event).collect(), ..WatchResponse::default() };
+        let pieces = fragments(answer.clone(), 300);
+        assert!(pieces.len() > 3 && pieces.iter().all(|p| p.encoded_len() < 330 && p.watch_id == 3));
+        let marks: Vec<bool> = pieces.iter().map(|p| p.fragment).collect();
+        assert!(marks[..marks.len() - 1].iter().all(|m| *m) && !marks[marks.len() - 1]);
+        let joined: Vec<Event> = pieces.into_iter().flat_map(|p| p.events).collect();
+        assert_eq!(joined, answer.events);
+        assert_eq!(fragments(answer.clone(), 1 << 20), [answer]);
+    }
+}
