@@ -1,0 +1,78 @@
+//! How the node's components are configured here: container runtime with the pod network, kube-proxy, cluster DNS,
+//! kubelet.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Result;
+use cni::Prefix;
+
+use super::Assembly;
+use super::pod_network::BridgeNetwork;
+use crate::config::Cluster;
+
+/// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
+pub fn runtime_config(cluster: &Cluster) -> runtime::Config {
+    let mut config = runtime::Config::new(cluster.runtime_root(), cluster.run_dir().join("runtime"));
+    config.socket = cluster.cri_socket();
+    config.cgroup_root = cgroup_root(cluster);
+    config
+}
+
+/// The group in each hierarchy below which everything of the cluster is.
+pub fn cgroup_root(cluster: &Cluster) -> String {
+    format!("/{}", cluster.tag())
+}
+
+pub async fn runtime(a: &mut Assembly) -> Result<()> {
+    let config = runtime_config(&a.cluster);
+    let network = Arc::new(BridgeNetwork::new(&a.cluster));
+    let (ready, served) = tokio::sync::oneshot::channel();
+    a.run("runtime", |stop| async move { runtime::daemon::serve(config, network, stop, ready).await.map_err(Into::into) });
+    // Without an answer its task has failed, and says why itself.
+    let _ = served.await;
+    Ok(())
+}
+
+pub async fn proxy(a: &mut Assembly) -> Result<()> {
+    let client = a.client("system:kube-proxy", &[])?;
+    let config = proxy::Config {
+        hostname_override: a.cluster.node_name.clone(),
+        table: format!("{}-proxy", a.cluster.tag()),
+        cluster_cidr: vec![Prefix::new(a.cluster.pod_cidr.address, a.cluster.pod_cidr.bits)],
+        node_local: vec![IpAddr::V4(a.cluster.dns_ip())],
+        healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, a.cluster.port(10256)))),
+        metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(10249)))),
+        ..proxy::Config::default()
+    };
+    a.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
+    Ok(())
+}
+
+pub async fn kubelet(a: &mut Assembly) -> Result<()> {
+    let node = format!("system:node:{}", a.cluster.node_name);
+    let client = a.client(&node, &["system:nodes"])?;
+    let config = kubelet_config(a);
+    a.run("kubelet", |stop| async move { kubelet::daemon::run(config, client, stop).await.map_err(Into::into) });
+    Ok(())
+}
+
+fn kubelet_config(a: &Assembly) -> kubelet::Config {
+    let cluster = &a.cluster;
+    let serving = a.pki.pair("kubelet");
+    let mut config = kubelet::Config::new(&cluster.node_name);
+    config.node_ips = vec![IpAddr::V4(a.node_ip)];
+    config.root_dir = cluster.kubelet_root();
+    config.pod_logs_dir = cluster.data_dir.join("pod-logs");
+    config.container_runtime_endpoint = format!("unix://{}", cluster.cri_socket().display());
+    config.static_pod_path = Some(cluster.data_dir.join("manifests"));
+    config.cluster_dns = vec![IpAddr::V4(cluster.dns_ip())];
+    config.cluster_domain = cluster.cluster_domain.clone();
+    config.cgroup_root = cgroup_root(cluster);
+    config.server.port = cluster.kubelet_port();
+    config.server.healthz_port = cluster.port(10248);
+    config.server.tls_cert_file = Some(serving.cert);
+    config.server.tls_private_key_file = Some(serving.key);
+    config.server.client_ca_file = Some(a.pki.ca());
+    config
+}
