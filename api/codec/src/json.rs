@@ -5,13 +5,13 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use kinds::normal;
 use kinds::types::{self, Field, MessageId, Scalar, Shape};
 use meta::Quantity;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::DecodeError;
-use crate::normal;
 
 /// What the body should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,6 @@
 
 pub mod error;
 pub mod json;
-pub mod normal;
 pub mod partial;
 pub mod proto;
 pub mod table;
@@ -16,3 +15,4 @@ pub mod yaml;
 
 pub use error::{DecodeError, EncodeError};
 pub use json::{Decoded, Form};
+pub use kinds::normal;

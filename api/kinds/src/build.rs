@@ -6,7 +6,9 @@ use meta::{Gvk, Scope, Str};
 use sha2::{Digest, Sha256};
 
 use crate::hooks::Hooks;
-use crate::kind::{Action, Column, Kind, NameRule, ScalePaths, Selectable, Storage, Subresource, Verbs};
+use crate::kind::{
+    Action, Column, Kind, NameRule, ScalePaths, Selectable, StatusMetadata, Storage, Subresource, Verbs, Writes,
+};
 
 /// Base64 of the first 8 bytes of SHA-256 over "group/version/kind", which discovery publishes.
 pub fn storage_version_hash(stored: &Gvk) -> String {
@@ -63,6 +65,8 @@ impl Kind {
             unconditional_update: true,
             create_on_update: false,
             generation: false,
+            status_on_create: false,
+            status_metadata: StatusMetadata::Writable,
             graceful_deletion: false,
             hooks: Hooks::NONE,
         }
@@ -136,6 +140,15 @@ impl Kind {
         self.foreign(name, kind, Vec::new(), action, verbs)
     }
 
+    /// A subresource that writes part of the kind itself.
+    pub(crate) fn writing(mut self, name: &'static str, action: Action, verbs: Verbs, writes: Writes) -> Kind {
+        self = self.own(name, action, verbs);
+        if let Some(last) = self.subresources.last_mut() {
+            last.writes = Some(writes);
+        }
+        self
+    }
+
     /// A subresource that speaks another kind.
     pub(crate) fn foreign(
         mut self,
@@ -145,7 +158,7 @@ impl Kind {
         action: Action,
         verbs: Verbs,
     ) -> Kind {
-        self.subresources.push(Subresource { name: name.into(), kind, accepts, verbs, action });
+        self.subresources.push(Subresource { name: name.into(), kind, accepts, verbs, action, writes: None });
         self
     }
 
@@ -177,6 +190,24 @@ impl Kind {
 
     pub(crate) fn created_by_update(mut self) -> Kind {
         self.create_on_update = true;
+        self
+    }
+
+    /// Status counts from creation on.
+    pub(crate) fn created_with_status(mut self) -> Kind {
+        self.status_on_create = true;
+        self
+    }
+
+    /// /status leaves metadata alone.
+    pub(crate) fn fixed_status_metadata(mut self) -> Kind {
+        self.status_metadata = StatusMetadata::Fixed;
+        self
+    }
+
+    /// Deletion waits for a grace period.
+    pub(crate) fn graceful(mut self) -> Kind {
+        self.graceful_deletion = true;
         self
     }
 

@@ -26,7 +26,7 @@ fn fill(map: &mut Map<String, Value>, id: MessageId) {
             continue;
         }
         if let Some(default) = &field.default
-            && map.get(field.name).is_none_or(Value::is_null)
+            && map.get(field.name).is_none_or(|v| v.is_null() || (!field.pointer && (*v == "" || *v == 0)))
         {
             map.insert(field.name.to_owned(), default.clone());
         }

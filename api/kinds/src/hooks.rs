@@ -1,7 +1,8 @@
 //! The hooks of a kind: plain functions on the dynamic object, all no-ops by default. What upstream spreads over
 //! defaulting functions, registry strategies, validation packages and printers is one struct here.
-//! Order on a create: `default`, `prepare_create`, admission, `Kind::check`; on an update: `default`,
-//! `prepare_update` (or `prepare_status`), admission, `Kind::check_update` (or `validate_status`).
+//! Nobody calls them directly: `Kind::apply_defaults`, then mutating admission, then `Kind::prepare_create` and
+//! `Kind::check`, then validating admission; on an update `prepare_update` and `check_update`, on a subresource
+//! `prepare_subresource` and `check_subresource`.
 
 use jiff::Timestamp;
 use meta::FieldError;
@@ -35,11 +36,11 @@ impl Context {
 pub struct Hooks {
     /// Fills what the constant defaults of the schema cannot: values that depend on other values.
     pub default: fn(&mut Value),
-    /// Resets what a creator may not set and stamps initial state.
+    /// Stamps initial state, after status and generation were reset.
     pub prepare_create: fn(&mut Value, &Context),
-    /// Keeps what the main resource may not change (usually status); `(new, old)`.
+    /// Keeps what the main resource may not change, beside status; `(new, old)`.
     pub prepare_update: fn(&mut Value, &Value, &Context),
-    /// Keeps what /status may not change (usually spec); `(new, old)`.
+    /// Keeps what /status may not change, beside everything but status and metadata; `(new, old)`.
     pub prepare_status: fn(&mut Value, &Value, &Context),
     /// Everything wrong with the object, beside its metadata.
     pub validate: fn(&Value) -> Vec<FieldError>,

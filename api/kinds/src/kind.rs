@@ -9,7 +9,7 @@ use meta::{FieldError, Gvk, Gvr, Scope, Str};
 use schema::SchemaRef;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::types::MessageId;
 
 /// A set of API verbs.
@@ -108,8 +108,25 @@ pub struct ScalePaths {
     pub selector: Option<Str>,
 }
 
+/// How a writing subresource other than /status changes and checks the object; `(new, old)`.
+#[derive(Clone, Copy)]
+pub struct Writes {
+    /// Puts back everything that the subresource may not change.
+    pub prepare: fn(&mut Value, &Value, &Context),
+    pub validate: fn(&Value, &Value) -> Vec<FieldError>,
+}
+
+/// What /status may change of metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusMetadata {
+    /// All that an update may.
+    Writable,
+    /// Nothing but managed fields.
+    Fixed,
+}
+
 /// One path below an object, e.g. `pods/exec`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Subresource {
     pub name: Str,
     /// The type it answers with; equal to the parent's unless foreign.
@@ -118,6 +135,8 @@ pub struct Subresource {
     pub accepts: Vec<Gvk>,
     pub verbs: Verbs,
     pub action: Action,
+    /// For subresources that write the object itself, /status apart.
+    pub writes: Option<Writes>,
 }
 
 /// Where and as what objects are stored.
@@ -266,6 +285,10 @@ pub struct Kind {
     pub create_on_update: bool,
     /// `metadata.generation` is kept: 1 at creation, one more with each change of the desired state.
     pub generation: bool,
+    /// A creator may set status (nodes report theirs when they register).
+    pub status_on_create: bool,
+    /// What of metadata a status update may change.
+    pub status_metadata: StatusMetadata,
     /// Deletion first sets deletionTimestamp and waits for the grace period (pods).
     pub graceful_deletion: bool,
     pub hooks: Hooks,
@@ -306,26 +329,6 @@ impl Kind {
     /// Field selectors understood: metadata.name, metadata.namespace and the row's own.
     pub fn selects(&self, field: &str) -> bool {
         field == "metadata.name" || field == "metadata.namespace" || self.selectable.iter().any(|s| s.name == field)
-    }
-    /// Fills in what upstream fills in: constant defaults of the types, then what depends on other values, then the
-    /// constants of what that added. Kinds made from a CustomResourceDefinition are defaulted by their schema instead.
-    pub fn apply_defaults(&self, object: &mut Value) {
-        let Some(message) = self.message else { return };
-        crate::defaults::constants(object, message);
-        (self.hooks.default)(object);
-        crate::defaults::constants(object, message);
-    }
-    /// Everything wrong with a new object's metadata, then with the object itself.
-    pub fn check(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = crate::metadata::validate(self, object);
-        errors.extend((self.hooks.validate)(object));
-        errors
-    }
-    /// Everything wrong with replacing `old` by `object`.
-    pub fn check_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = crate::metadata::validate_update(self, object, old);
-        errors.extend((self.hooks.validate_update)(object, old));
-        errors
     }
 }
 

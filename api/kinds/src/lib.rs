@@ -3,7 +3,8 @@
 //! Map: [`ALL`] is the table, one row a kind; a row is a [`Kind`] ([`kind`]) with [`Hooks`] ([`hooks`]) and lives in
 //! `<group>/<kind>.rs` beside its defaults, strategy, validation, columns and tests. [`types`] holds the fields of every
 //! type, [`definitions`] the schemas made of them, [`groups`] the order of groups and versions, [`bootstrap`] what a new
-//! cluster holds. [`metadata`] checks object metadata for every kind, custom ones included. Pure.
+//! cluster holds. [`metadata`] checks object metadata for every kind, custom ones included; [`normal`] is the form objects are
+//! stored in; [`strategy`] holds the steps of a write that all kinds share. Pure.
 
 pub mod bootstrap;
 mod build;
@@ -14,7 +15,9 @@ pub mod groups;
 pub mod hooks;
 pub mod kind;
 pub mod metadata;
+pub mod normal;
 pub mod print;
+mod strategy;
 mod table;
 pub mod types;
 pub mod value;
@@ -45,5 +48,8 @@ mod storagemigration;
 pub use bootstrap::bootstrap;
 pub use build::storage_version_hash;
 pub use hooks::{Context, Hooks, User};
-pub use kind::{Action, Column, Kind, KindRef, NameRule, ScalePaths, Selectable, Storage, Subresource, Verbs};
+pub use kind::{
+    Action, Column, Kind, KindRef, NameRule, ScalePaths, Selectable, StatusMetadata, Storage, Subresource, Verbs,
+    Writes,
+};
 pub use table::{ALL, by_kind, by_resource};

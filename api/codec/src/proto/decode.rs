@@ -2,13 +2,13 @@
 //! and nothing is allocated that the input does not hold.
 
 use base64::Engine as _;
+use kinds::normal;
 use kinds::types::{self, Field, Message, MessageId, Scalar, Shape};
 use meta::Quantity;
 use serde_json::{Map, Value};
 
 use super::wire::{Reader, Record};
 use crate::error::DecodeError;
-use crate::normal;
 
 /// Messages inside messages; API objects stay below 30, JSON schemas of custom resources go deepest.
 pub const MAX_DEPTH: usize = 100;

@@ -11,5 +11,6 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::int("Validations"), Column::text("ParamKind"), Column::text("Age")])
         .conditional_update()
         .generations()
+        .fixed_status_metadata()
         .hooks(Hooks { row: |object, now| super::policy_row(object, "spec.validations", now), ..Hooks::NONE })
 }

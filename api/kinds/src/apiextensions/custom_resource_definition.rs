@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, NameRule};
 use crate::print::{condition_true, joined, name};
-use crate::value::{items, text};
+use crate::value::{default_at, flag, items, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -28,7 +28,13 @@ pub(crate) fn kind() -> Kind {
         .names(NameRule::Any)
         .conditional_update()
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            default,
+            prepare_create: |o, _| stored_versions(o),
+            prepare_update: |o, _, _| stored_versions(o),
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
@@ -43,4 +49,36 @@ fn row(object: &Value, _now: Timestamp) -> Vec<Value> {
         joined(object, "spec.names.shortNames", ",").into(),
         condition_true(object, "Established").into(),
     ]
+}
+
+/// Names that follow from others.
+fn default(crd: &mut Value) {
+    let kind = text(crd, "spec.names.kind").to_owned();
+    if !kind.is_empty() {
+        for (path, value) in
+            [("spec.names.singular", kind.to_lowercase()), ("spec.names.listKind", format!("{kind}List"))]
+        {
+            if text(crd, path).is_empty() {
+                set(crd, path, value);
+            }
+        }
+    }
+    for webhook in ["spec.conversion.webhook.clientConfig.service"] {
+        if crate::value::at(crd, webhook).is_some() {
+            default_at(crd, &format!("{webhook}.port"), 443);
+        }
+    }
+    if items(crd, "status.storedVersions").is_empty() {
+        stored_versions(crd);
+    }
+}
+
+/// The storage version is among the stored ones from the moment it is named.
+fn stored_versions(crd: &mut Value) {
+    let storage = items(crd, "spec.versions").iter().find(|v| flag(v, "storage")).map(|v| text(v, "name").to_owned());
+    let mut stored = items(crd, "status.storedVersions").to_vec();
+    if let Some(name) = storage.filter(|name| !stored.iter().any(|s| s == name.as_str())) {
+        stored.push(name.into());
+        set(crd, "status.storedVersions", stored);
+    }
 }

@@ -1,12 +1,12 @@
 //! `apiservices` of apiregistration.k8s.io.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind, NameRule};
 use crate::print::{age, condition, name};
-use crate::value::{at, text};
+use crate::value::{at, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -17,8 +17,7 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::text("Service"), Column::text("Available"), Column::text("Age")])
         .names(NameRule::Any)
         .conditional_update()
-        .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_create, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -32,4 +31,13 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         None => "Unknown".to_owned(),
     };
     vec![name(object), service.into(), available.into(), age(object, now)]
+}
+
+/// A group served by this server is available at once.
+fn prepare_create(service: &mut Value, context: &Context) {
+    if at(service, "spec.service").is_none() {
+        let condition = json!({"type": "Available", "status": "True", "reason": "Local",
+            "message": "Local APIServices are always available", "lastTransitionTime": meta::time::format(context.now)});
+        set(service, "status.conditions", json!([condition]));
+    }
 }

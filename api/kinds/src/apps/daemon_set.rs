@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::core::pod_spec::defaults::spec_at;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, count, labels, name, selector};
+use crate::value::{at, ensure_map, map, same, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -27,7 +29,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Selector").wide(),
         ])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, default, prepare_create, prepare_update, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -45,4 +47,34 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         selector(object, "spec.selector"),
     ]
+}
+
+/// Counts versions of the template; an annotation since apps/v1 has no field for it.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn default(set: &mut Value) {
+    if text(set, "spec.updateStrategy.type") == "RollingUpdate" {
+        ensure_map(set, "spec.updateStrategy.rollingUpdate");
+    }
+    spec_at(set, "spec.template.spec");
+}
+
+fn template_generation(set: &Value) -> i64 {
+    let annotation = map(set, "metadata.annotations").and_then(|a| a.get(TEMPLATE_GENERATION));
+    annotation.and_then(Value::as_str).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn annotate(set: &mut Value, generation: i64) {
+    let annotations = ensure_map(set, "metadata.annotations");
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string().into());
+}
+
+fn prepare_create(set: &mut Value, _context: &Context) {
+    let generation = template_generation(set).max(1);
+    annotate(set, generation);
+}
+
+fn prepare_update(set: &mut Value, old: &Value, _context: &Context) {
+    let changed = !same(at(set, "spec.template"), at(old, "spec.template"));
+    annotate(set, template_generation(old) + i64::from(changed));
 }

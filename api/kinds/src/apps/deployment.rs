@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::core::pod_spec::defaults::spec_at;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, count, name, selector_text};
-use crate::value::{at, int};
+use crate::value::{at, ensure_map, int, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -26,7 +27,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Selector").wide(),
         ])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, default, prepare_update, prepare_status, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -43,4 +44,28 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         selector.unwrap_or_else(|| "<invalid>".to_owned()).into(),
     ]
+}
+
+fn default(deployment: &mut Value) {
+    if text(deployment, "spec.strategy.type") == "RollingUpdate" {
+        ensure_map(deployment, "spec.strategy.rollingUpdate");
+    }
+    spec_at(deployment, "spec.template.spec");
+}
+
+/// Annotations count as desired state too, since rollouts copy them.
+fn prepare_update(deployment: &mut Value, old: &Value, _context: &Context) {
+    if !same(at(deployment, "metadata.annotations"), at(old, "metadata.annotations")) {
+        let next = int(old, "metadata.generation").unwrap_or(0) + 1;
+        set(deployment, "metadata.generation", next);
+    }
+}
+
+/// Labels change through the main resource only.
+fn prepare_status(deployment: &mut Value, old: &Value, _context: &Context) {
+    let metadata = ensure_map(deployment, "metadata");
+    match at(old, "metadata.labels") {
+        Some(labels) => drop(metadata.insert("labels".to_owned(), labels.clone())),
+        None => drop(metadata.remove("labels")),
+    }
 }

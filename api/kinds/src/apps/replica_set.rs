@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::pod_spec::defaults::spec_at;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
 use crate::print::{age, containers, count, name, selector};
@@ -26,7 +27,7 @@ pub(crate) fn kind() -> Kind {
         ])
         .selectable(vec![Selectable::path("status.replicas").or("0")])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, default: |o| spec_at(o, "spec.template.spec"), ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

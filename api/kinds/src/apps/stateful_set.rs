@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::pod_spec::defaults::spec_at;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, name};
-use crate::value::int;
+use crate::value::{ensure_map, int, items_mut, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -23,7 +24,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Images").wide(),
         ])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, default, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -31,4 +32,16 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     let number = |path| int(object, path).unwrap_or(0);
     let ready = format!("{}/{}", number("status.readyReplicas"), number("spec.replicas"));
     vec![name(object), ready.into(), age(object, now), names, images]
+}
+
+fn default(sts: &mut Value) {
+    if text(sts, "spec.updateStrategy.type").is_empty() {
+        set(sts, "spec.updateStrategy.type", "RollingUpdate");
+        ensure_map(sts, "spec.updateStrategy.rollingUpdate");
+    }
+    for claim in items_mut(sts, "spec.volumeClaimTemplates") {
+        set(claim, "apiVersion", "v1");
+        set(claim, "kind", "PersistentVolumeClaim");
+    }
+    spec_at(sts, "spec.template.spec");
 }

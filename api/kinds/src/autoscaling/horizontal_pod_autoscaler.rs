@@ -1,12 +1,12 @@
 //! `horizontalpodautoscalers` of autoscaling.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, count, name};
-use crate::value::{at, int, items, text};
+use crate::value::{at, at_mut, default_to, int, items, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -23,7 +23,8 @@ pub(crate) fn kind() -> Kind {
             Column::text("Replicas"),
             Column::text("Age"),
         ])
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .generations()
+        .hooks(Hooks { row, default, ..Hooks::NONE })
 }
 
 /// Metrics shown before the rest is counted.
@@ -89,5 +90,25 @@ fn metric(spec: &Value, status: &Value) -> String {
         (false, average) if key == "pods" => format!("{}/{average}", quantity("averageValue")),
         (false, "") => format!("{}/{}", quantity("value"), text(source, "target.value")),
         (false, average) => format!("{}/{average} (avg)", quantity("averageValue")),
+    }
+}
+
+/// Without metrics a target scales by CPU; a given behaviour is completed.
+pub(crate) fn default(hpa: &mut Value) {
+    if at(hpa, "spec").is_some() && items(hpa, "spec.metrics").is_empty() {
+        let target = json!({"type": "Utilization", "averageUtilization": super::DEFAULT_CPU_PERCENT});
+        set(hpa, "spec.metrics", json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
+    }
+    if let Some(Value::Object(behavior)) = at_mut(hpa, "spec.behavior") {
+        let pods = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
+        let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+        let up = json!({"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [pods, percent]});
+        let down = json!({"selectPolicy": "Max", "policies": [percent]});
+        for (side, defaults) in [("scaleUp", up), ("scaleDown", down)] {
+            default_to(behavior, side, json!({}));
+            if let (Some(Value::Object(rules)), Value::Object(defaults)) = (behavior.get_mut(side), defaults) {
+                defaults.into_iter().for_each(|(key, value)| default_to(rules, &key, value));
+            }
+        }
     }
 }

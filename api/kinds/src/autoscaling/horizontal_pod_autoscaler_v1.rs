@@ -25,6 +25,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Replicas"),
             Column::text("Age"),
         ])
+        .generations()
         .hooks(Hooks { row, to_storage, from_storage, ..Hooks::NONE })
 }
 

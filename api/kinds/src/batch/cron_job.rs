@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::pod_spec::defaults::spec_at;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, name, selector, since, text_or};
@@ -27,7 +28,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Selector").wide(),
         ])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, default: |o| spec_at(o, "spec.jobTemplate.spec.template.spec"), ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

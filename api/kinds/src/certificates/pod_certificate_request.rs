@@ -27,6 +27,7 @@ pub(crate) fn kind() -> Kind {
             Selectable::path("spec.nodeName"),
         ])
         .conditional_update()
+        .fixed_status_metadata()
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, name};
-use crate::value::text;
+use crate::value::{remove, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -14,9 +14,20 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::text("Holder"), Column::text("Age")])
         .conditional_update()
         .created_by_update()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            prepare_create: |o, _| drop_disabled(o),
+            prepare_update: |o, _, _| drop_disabled(o),
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), text(object, "spec.holderIdentity").into(), age(object, now)]
+}
+
+/// Fields of coordinated leader election, which is off by default, are not kept.
+fn drop_disabled(lease: &mut Value) {
+    remove(lease, "spec.strategy");
+    remove(lease, "spec.preferredHolder");
 }

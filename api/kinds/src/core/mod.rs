@@ -12,6 +12,8 @@ pub(crate) mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 mod pod_print;
+pub(crate) mod pod_spec;
+mod pod_strategy;
 pub(crate) mod pod_template;
 pub(crate) mod replication_controller;
 pub(crate) mod resource_quota;

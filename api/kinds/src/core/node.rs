@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+use crate::core::pod_spec::defaults::round_up_to_milli;
 use crate::hooks::Hooks;
 use crate::kind::{Action, Column, Kind, Selectable, Verbs};
 use crate::print::{age, condition, name, text_or};
-use crate::value::{flag, items, map, text};
+use crate::value::{at, at_mut, flag, items, map, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -29,7 +30,8 @@ pub(crate) fn kind() -> Kind {
             Column::text("Container-Runtime").wide(),
         ])
         .selectable(vec![Selectable::path("spec.unschedulable").or("false")])
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .created_with_status()
+        .hooks(Hooks { row, default, ..Hooks::NONE })
 }
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -81,4 +83,16 @@ fn roles(object: &Value) -> String {
 fn address(object: &Value, kind: &str) -> Value {
     let found = items(object, "status.addresses").iter().find(|a| text(a, "type") == kind);
     found.map_or("<none>", |a| text(a, "address")).into()
+}
+
+/// What a node has is allocatable unless it says otherwise.
+fn default(node: &mut Value) {
+    for list in ["status.capacity", "status.allocatable"] {
+        if let Some(Value::Object(list)) = at_mut(node, list) {
+            round_up_to_milli(list);
+        }
+    }
+    if let (Some(capacity), None) = (at(node, "status.capacity").cloned(), at(node, "status.allocatable")) {
+        set(node, "status.allocatable", capacity);
+    }
 }

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{access_modes, age, name, storage_class, text_or};
-use crate::value::{at, text};
+use crate::value::{at, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -26,7 +26,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
             Column::text("VolumeMode").wide(),
         ])
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_create, prepare_status, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -45,4 +45,23 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         age(object, now),
         text_or(object, "spec.volumeMode", "<unset>"),
     ]
+}
+
+/// The phase counts from now.
+fn prepare_create(volume: &mut Value, context: &Context) {
+    set(volume, "status.phase", "Pending");
+    set(volume, "status.lastPhaseTransitionTime", meta::time::format(context.now));
+}
+
+/// A new phase counts from now; the same phase keeps its time.
+fn prepare_status(volume: &mut Value, old: &Value, context: &Context) {
+    const TIME: &str = "status.lastPhaseTransitionTime";
+    let same_phase = text(volume, "status.phase") == text(old, "status.phase");
+    match (same_phase, text(volume, TIME)) {
+        (true, "") if !text(old, TIME).is_empty() => set(volume, TIME, text(old, TIME)),
+        (false, time) if time.is_empty() || time == text(old, TIME) => {
+            set(volume, TIME, meta::time::format(context.now));
+        }
+        _ => {}
+    }
 }

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{access_modes, age, name, storage_class, text_or};
-use crate::value::{at, text};
+use crate::value::{at, remove, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -24,7 +24,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
             Column::text("VolumeMode").wide(),
         ])
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_create: |o, _| data_sources(o, false), prepare_update, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -45,4 +45,32 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         age(object, now),
         text_or(object, "spec.volumeMode", "<unset>"),
     ]
+}
+
+fn prepare_update(claim: &mut Value, old: &Value, _context: &Context) {
+    let in_use = at(old, "spec.dataSource").is_some() || at(old, "spec.dataSourceRef").is_some();
+    data_sources(claim, in_use);
+}
+
+/// Both fields for the source of data say the same. Only claims and snapshots may stand in the old one.
+fn data_sources(claim: &mut Value, in_use: bool) {
+    const OLD: &str = "spec.dataSource";
+    const NEW: &str = "spec.dataSourceRef";
+    let known = |source: &Value| match (text(source, "kind"), text(source, "apiGroup")) {
+        ("PersistentVolumeClaim", "") => true,
+        ("VolumeSnapshot", group) => group == "snapshot.storage.k8s.io",
+        _ => false,
+    };
+    let refused = at(claim, OLD).is_some_and(|source| !known(source));
+    if refused && !in_use && at(claim, NEW).is_none() {
+        remove(claim, OLD);
+    }
+    match (at(claim, OLD).cloned(), at(claim, NEW).cloned()) {
+        (Some(source), None) => set(claim, NEW, source),
+        (None, Some(mut source)) if text(&source, "namespace").is_empty() => {
+            remove(&mut source, "namespace");
+            set(claim, OLD, source);
+        }
+        _ => {}
+    }
 }

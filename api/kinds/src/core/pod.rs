@@ -3,7 +3,7 @@
 use meta::Gvk;
 
 use crate::hooks::Hooks;
-use crate::kind::{Action, Column, Kind, Selectable, Verbs};
+use crate::kind::{Action, Column, Kind, Selectable, Verbs, Writes};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -18,7 +18,12 @@ pub(crate) fn kind() -> Kind {
             Action::Binding,
             Verbs::CREATE,
         )
-        .own("ephemeralcontainers", Action::EphemeralContainers, Verbs::GET_PATCH_UPDATE)
+        .writing(
+            "ephemeralcontainers",
+            Action::EphemeralContainers,
+            Verbs::GET_PATCH_UPDATE,
+            Writes { prepare: super::pod_strategy::prepare_ephemeral, validate: |_, _| Vec::new() },
+        )
         .foreign(
             "eviction",
             Gvk::new("policy", "v1", "Eviction"),
@@ -30,7 +35,12 @@ pub(crate) fn kind() -> Kind {
         .own("log", Action::Log, Verbs::GET)
         .connect("portforward", "PodPortForwardOptions", Action::PortForward, Verbs::CREATE.and(Verbs::GET))
         .connect("proxy", "PodProxyOptions", Action::Proxy, Verbs::PROXY)
-        .own("resize", Action::Resize, Verbs::GET_PATCH_UPDATE)
+        .writing(
+            "resize",
+            Action::Resize,
+            Verbs::GET_PATCH_UPDATE,
+            Writes { prepare: super::pod_strategy::prepare_resize, validate: |_, _| Vec::new() },
+        )
         .status()
         .columns(vec![
             Column::name(),
@@ -55,5 +65,13 @@ pub(crate) fn kind() -> Kind {
             Selectable::path("status.nominatedNodeName"),
         ])
         .generations()
-        .hooks(Hooks { row: super::pod_print::row, ..Hooks::NONE })
+        .graceful()
+        .hooks(Hooks {
+            row: super::pod_print::row,
+            default: super::pod_strategy::default,
+            prepare_create: super::pod_strategy::prepare_create,
+            prepare_update: super::pod_strategy::prepare_update,
+            prepare_status: super::pod_strategy::prepare_status,
+            ..Hooks::NONE
+        })
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::pod_spec::defaults::spec_at;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{containers, labels, name};
@@ -12,7 +13,7 @@ pub(crate) fn kind() -> Kind {
     Kind::namespaced_row("", "v1", "PodTemplate", "podtemplates")
         .columns(vec![Column::name(), Column::text("Containers"), Column::text("Images"), Column::text("Pod Labels")])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, default: |o| spec_at(o, "template.spec"), ..Hooks::NONE })
 }
 
 fn row(object: &Value, _now: Timestamp) -> Vec<Value> {

@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::core::pod_spec::defaults::spec_at;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
 use crate::print::{age, containers, count, labels, name};
+use crate::value::{at, default_at, has_entries};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -27,7 +29,7 @@ pub(crate) fn kind() -> Kind {
         ])
         .selectable(vec![Selectable::path("status.replicas").or("0")])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, default, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -42,4 +44,16 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         labels(object, "spec.selector"),
     ]
+}
+
+/// Selector and labels are those of the template unless given.
+fn default(rc: &mut Value) {
+    if let Some(labels) = at(rc, "spec.template.metadata.labels").cloned() {
+        for path in ["spec.selector", "metadata.labels"] {
+            if !has_entries(rc, path) {
+                default_at(rc, path, labels.clone());
+            }
+        }
+    }
+    spec_at(rc, "spec.template.spec");
 }

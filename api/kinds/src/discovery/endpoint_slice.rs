@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, and_more, name};
-use crate::value::{int, items, text};
+use crate::value::{at, int, items, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -19,7 +19,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
         ])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_update, ..Hooks::NONE })
 }
 
 /// Ports and addresses shown before the rest is counted.
@@ -39,4 +39,12 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         .collect();
     let list = |all: Vec<String>| and_more(&all[..all.len().min(SHOWN)], all.len(), "<unset>");
     vec![name(object), text(object, "addressType").into(), list(ports), list(addresses), age(object, now)]
+}
+
+/// Labels count as desired state too.
+fn prepare_update(slice: &mut Value, old: &Value, _context: &Context) {
+    if !same(at(slice, "metadata.labels"), at(old, "metadata.labels")) {
+        let next = int(old, "metadata.generation").unwrap_or(0) + 1;
+        set(slice, "metadata.generation", next);
+    }
 }

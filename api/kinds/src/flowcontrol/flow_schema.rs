@@ -21,6 +21,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("MissingPL"),
         ])
         .generations()
+        .fixed_status_metadata()
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
         ])
         .generations()
+        .fixed_status_metadata()
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 

@@ -12,6 +12,7 @@ pub(crate) fn kind() -> Kind {
     Kind::cluster_row("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs")
         .status()
         .columns(vec![Column::name(), Column::text("CIDRs"), Column::text("Age")])
+        .fixed_status_metadata()
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 

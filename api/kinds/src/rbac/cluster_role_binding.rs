@@ -16,5 +16,5 @@ pub(crate) fn kind() -> Kind {
         ])
         .names(NameRule::PathSegment)
         .created_by_update()
-        .hooks(Hooks { row: super::binding_row, ..Hooks::NONE })
+        .hooks(Hooks { row: super::binding_row, default: super::default_subjects, ..Hooks::NONE })
 }

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, name, since};
-use crate::value::{at, text};
+use crate::value::{at, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -22,7 +22,8 @@ pub(crate) fn kind() -> Kind {
         ])
         .conditional_update()
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .fixed_status_metadata()
+        .hooks(Hooks { row, prepare_create, prepare_update, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -35,4 +36,21 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         added.unwrap_or_default().into(),
         age(object, now),
     ]
+}
+
+const ADDED: &str = "spec.taint.timeAdded";
+
+/// A taint counts from now unless it says since when.
+fn prepare_create(rule: &mut Value, context: &Context) {
+    if at(rule, ADDED).is_none() {
+        set(rule, ADDED, meta::time::format(context.now));
+    }
+}
+
+/// Another effect counts from now.
+fn prepare_update(rule: &mut Value, old: &Value, context: &Context) {
+    let effect = text(rule, "spec.taint.effect") != text(old, "spec.taint.effect");
+    if at(rule, ADDED).is_none() || (effect && text(rule, ADDED) == text(old, ADDED)) {
+        set(rule, ADDED, meta::time::format(context.now));
+    }
 }

@@ -13,8 +13,8 @@ pub(crate) fn kind() -> Kind {
     Kind::namespaced_row("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims")
         .status()
         .columns(vec![Column::name(), Column::text("State"), Column::text("Age")])
-        .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .fixed_status_metadata()
+        .hooks(Hooks { row, default: |o| super::default_requests(o, "spec.devices.requests"), ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

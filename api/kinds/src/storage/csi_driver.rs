@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, boolean, joined, name};
-use crate::value::{at, items, text};
+use crate::value::{at, int, items, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -22,8 +22,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
         ])
         .conditional_update()
-        .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_update, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -41,4 +40,12 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         if modes.is_empty() { "<none>".to_owned() } else { modes }.into(),
         age(object, now),
     ]
+}
+
+/// Generations are counted from the first change on.
+fn prepare_update(driver: &mut Value, old: &Value, _context: &Context) {
+    if !same(at(driver, "spec"), at(old, "spec")) {
+        let next = int(old, "metadata.generation").unwrap_or(0) + 1;
+        set(driver, "metadata.generation", next);
+    }
 }

@@ -14,6 +14,7 @@ pub(crate) fn kind() -> Kind {
         .status()
         .columns(vec![Column::name(), Column::int("Drivers"), Column::text("Age")])
         .conditional_update()
+        .fixed_status_metadata()
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 

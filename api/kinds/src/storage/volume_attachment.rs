@@ -21,6 +21,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
         ])
         .conditional_update()
+        .fixed_status_metadata()
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn kind() -> Kind {
         .status()
         .columns(vec![Column::text("Name"), Column::text("Resource"), Column::text("Status")])
         .conditional_update()
-        .generations()
+        .fixed_status_metadata()
         .hooks(Hooks { row, ..Hooks::NONE })
 }
 

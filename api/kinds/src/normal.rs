@@ -2,9 +2,10 @@
 //! values of optional fields vanish, structs and fields that Go always writes appear, quantities and times get their
 //! canonical text. Stored objects are in normal form, so equal objects are equal values.
 
-use kinds::types::{self, Field, MessageId, Scalar, Shape};
 use meta::Quantity;
 use serde_json::{Map, Value};
+
+use crate::types::{self, Field, MessageId, Scalar, Shape};
 
 /// Brings an object of type `id` into normal form, dropping fields that the type does not have. Used after patches and
 /// admission, which work on values; decoding yields normal form by itself. A value of the wrong type is left as it is.
@@ -22,7 +23,7 @@ pub fn normalize_metadata(object: &mut Value) {
 }
 
 /// The type of `metadata`.
-pub(crate) fn object_meta() -> Option<MessageId> {
+pub fn object_meta() -> Option<MessageId> {
     types::find("meta.v1.ObjectMeta")
 }
 
@@ -91,7 +92,7 @@ fn normalize_schema(value: &mut Value) {
 }
 
 /// Whether Go leaves the field out when it holds this.
-pub(crate) fn left_out(value: &Value, field: &Field) -> bool {
+pub fn left_out(value: &Value, field: &Field) -> bool {
     if field.always && !field.omit_zero {
         return false;
     }
@@ -118,7 +119,7 @@ fn is_zero(value: &Value) -> bool {
 }
 
 /// Adds what Go writes although nobody set it.
-pub(crate) fn fill(map: &mut Map<String, Value>, id: MessageId) {
+pub fn fill(map: &mut Map<String, Value>, id: MessageId) {
     let message = types::message(id);
     for index in &message.filled {
         let field = &message.fields[usize::from(*index)];
@@ -130,7 +131,7 @@ pub(crate) fn fill(map: &mut Map<String, Value>, id: MessageId) {
 }
 
 /// The zero value of a type as Go writes it.
-pub(crate) fn zero(scalar: Scalar) -> Value {
+pub fn zero(scalar: Scalar) -> Value {
     match scalar {
         Scalar::String => "".into(),
         Scalar::Int32 | Scalar::Int64 | Scalar::Double | Scalar::IntOrString => 0.into(),
