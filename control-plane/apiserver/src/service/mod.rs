@@ -1,4 +1,6 @@
-//! Addresses and ports of Services: the ranges they come from. Pure.
+//! Addresses and ports of Services: the ranges they come from, and ([`fields`]) which a service needs. Pure.
+
+pub mod fields;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
