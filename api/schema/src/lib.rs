@@ -16,6 +16,6 @@ pub use default::{apply_defaults, drop_nulls, has_defaults};
 pub use prune::{MAX_REPORTED, prune, unknown_fields};
 
 pub use node::{
-    ANYTHING, Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Rule, Schema,
-    SchemaRef, Type, Validation,
+    ANYTHING, Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Proto, Rule, Schema,
+    SchemaRef, Type, Validation, Wire,
 };

@@ -2,6 +2,7 @@
 //! toleration's seconds are over. Keys are pods.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Delta, Key, Plan, WorkQueue};
@@ -161,8 +162,6 @@ pub fn may_run(taints: &[Taint], tolerations: &[Toleration]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::common::model::{World, at, from};
 

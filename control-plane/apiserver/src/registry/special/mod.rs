@@ -1,7 +1,6 @@
 //! Subresources: what each [`kinds::Action`] does. Dispatch is on the action in the kind's row, never on a name.
 
 mod binding;
-mod connect;
 mod eviction;
 mod keep;
 mod scale;
@@ -10,7 +9,7 @@ mod token;
 use std::sync::Arc;
 
 use http::Method;
-use kinds::{Action, Verbs};
+use kinds::{Action, Subresource, Verbs};
 use meta::Status;
 
 use super::Served;
@@ -73,5 +72,15 @@ impl Core {
             Method::PATCH => self.patch(call, served, part, &body::read(body).await?).await,
             _ => Err(Status::method_not_allowed()),
         }
+    }
+
+    async fn connect(
+        &self,
+        _call: &Call,
+        _served: &Arc<Served>,
+        _sub: &Subresource,
+        _body: RequestBody,
+    ) -> Result<Answer, Status> {
+        Err(Status::method_not_allowed())
     }
 }

@@ -1,0 +1,269 @@
+//! Containers: made, started, told to stop, removed; what they need of the host is prepared here. Does I/O.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::time::Instant;
+use wire::cri;
+
+use super::{Context, Hands, ProbeCount};
+use crate::cri::{instance, is_not_found, shown};
+use crate::env::{self, Environment};
+use crate::make::{self, Prepared, bind};
+use crate::names::reason;
+use crate::pods::{self, Sort};
+use crate::probe::{self, Kind, Outcome};
+use crate::volumes::container_mounts;
+use crate::worker::{Instance, StartError};
+use crate::{hooks, hosts, prober};
+
+/// Upstream gives a container at least this long after its preStop hook.
+const MIN_GRACE: i64 = 2;
+/// The score that the kernel lets a process set without CAP_SYS_RESOURCE is no lower than its own.
+const OWN_SCORE: &str = "/proc/self/oom_score_adj";
+
+fn config_error(message: String) -> StartError {
+    StartError { reason: reason::CONFIG_ERROR, message }
+}
+
+impl Hands {
+    pub(super) async fn start_container(
+        &self,
+        context: &Context,
+        name: &str,
+        image: String,
+        sandbox: &str,
+        restarts: u32,
+    ) -> Result<Instance, StartError> {
+        let pod = &context.pod;
+        let Some((sort, container)) = pods::container(pod, name) else {
+            return Err(config_error(format!("container {name} is not in the pod any more")));
+        };
+        let environment = self.environment(context, &container).await.map_err(config_error)?;
+        let prepared = self.prepare(context, sort, &container, image, environment).map_err(config_error)?;
+        let config = make::container(pod, sort, &container, restarts, prepared, &self.config).map_err(config_error)?;
+        let sandbox_config = self.sandbox_config(pod, context.attempt, false).await.map_err(config_error)?;
+        let log = make::log_file(&self.config, pod, name, restarts);
+        if let Some(dir) = log.parent() {
+            fs::create_dir_all(dir).map_err(|e| config_error(format!("create {}: {e}", dir.display())))?;
+        }
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        let mut runtime = self.cri.runtime();
+        let made = runtime.create_container(request).await;
+        let made = made.map_err(|e| StartError { reason: reason::CREATE_ERROR, message: e.message().to_owned() })?;
+        let id = made.into_inner().container_id;
+        let started = runtime.start_container(cri::StartContainerRequest { container_id: id.clone() }).await;
+        if let Err(error) = started {
+            self.remove_unstarted(&id).await;
+            return Err(StartError { reason: reason::RUN_ERROR, message: error.message().to_owned() });
+        }
+        let status = self.cri.container_status(&id).await;
+        let status = status.map_err(|e| StartError { reason: reason::RUN_ERROR, message: shown(&e) })?;
+        Ok(Instance { sandbox: sandbox.to_owned(), ..instance(status) })
+    }
+
+    /// A container that never ran would look alive for ever.
+    async fn remove_unstarted(&self, id: &str) {
+        let created = cri::ContainerState::ContainerCreated as i32;
+        if self.cri.container_status(id).await.is_ok_and(|s| s.state == created) {
+            self.remove_container(id).await;
+        }
+    }
+
+    async fn environment(&self, context: &Context, container: &Container) -> Result<Environment, String> {
+        let pod = &context.pod;
+        let (maps, secrets) = env::references(container);
+        let sources = self.objects.sources(pods::uid(pod), pods::namespace(pod), maps, secrets).await?;
+        self.services.synced().await;
+        let mut services = self.services.list_in(pods::namespace(pod));
+        services.extend(self.services.get_in("default", "kubernetes"));
+        let made = env::environment(pod, container, &context.facts, &sources, &services)?;
+        for text in &made.skipped {
+            self.note(pod, Some(&container.name), true, "InvalidEnvironmentVariableNames", text).await;
+        }
+        Ok(made)
+    }
+
+    fn prepare(
+        &self,
+        context: &Context,
+        sort: Sort,
+        container: &Container,
+        image: String,
+        environment: Environment,
+    ) -> Result<Prepared, String> {
+        let pod = &context.pod;
+        let dir = self.config.pod_dir(pods::uid(pod));
+        let images = |_: &str| None;
+        let mut mounts = container_mounts(pod, container, &environment, &dir, &images)?;
+        let own_hosts = container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");
+        if !own_hosts {
+            let file = self.hosts_file(context).map_err(|e| format!("write the hosts file: {e}"))?;
+            mounts.push(bind(&file, "/etc/hosts", false));
+        }
+        if let Some(path) = container.termination_message_path.as_deref().filter(|p| !p.is_empty()) {
+            let file = self.termination_file(pod, container).map_err(|e| format!("make the termination file: {e}"))?;
+            mounts.push(bind(&file, path, false));
+        }
+        let ephemeral = pods::spec(pod).ephemeral_containers.iter().flatten().find(|c| c.name == container.name);
+        let target = ephemeral.and_then(|c| c.target_container_name.as_deref()).filter(|t| !t.is_empty());
+        let target = match target.filter(|_| sort == Sort::Ephemeral) {
+            Some(name) => Some(
+                context
+                    .running
+                    .get(name)
+                    .cloned()
+                    .ok_or(format!("unable to find target container \"{name}\": it is not running"))?,
+            ),
+            None => None,
+        };
+        let own_score = fs::read_to_string(OWN_SCORE).ok().and_then(|s| s.trim().parse().ok()).unwrap_or(0);
+        Ok(Prepared {
+            environment,
+            mounts,
+            image_user: self.image_users.lock().get(&image).cloned().unwrap_or_default(),
+            image,
+            target,
+            node_memory: self.node_memory,
+            lowest_oom_score: own_score,
+        })
+    }
+
+    /// The pod's /etc/hosts, written anew for each container as upstream does: addresses are known by now.
+    fn hosts_file(&self, context: &Context) -> std::io::Result<PathBuf> {
+        let pod = &context.pod;
+        let dir = self.config.pod_dir(pods::uid(pod));
+        fs::create_dir_all(&dir)?;
+        let file = dir.join("etc-hosts");
+        let aliases = pods::spec(pod).host_aliases.as_deref().unwrap_or(&[]);
+        let text = if pods::host_network(pod) {
+            hosts::host_network_file(&fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)
+        } else {
+            let (host, domain) = hosts::hostname(pod, &self.config.cluster_domain);
+            hosts::hosts_file(&context.facts.pod_ips, &host, &domain, aliases)
+        };
+        fs::write(&file, text)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
+        Ok(file)
+    }
+
+    /// A new file for each instance, writable by whomever it runs as.
+    fn termination_file(&self, pod: &Pod, container: &Container) -> std::io::Result<PathBuf> {
+        let dir = self.config.pod_dir(pods::uid(pod)).join("containers").join(&container.name);
+        fs::create_dir_all(&dir)?;
+        let file = dir.join(format!("{:08x}", rand::random::<u32>()));
+        fs::File::create(&file)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666))?;
+        Ok(file)
+    }
+
+    pub(super) async fn kill_container(
+        &self,
+        context: &Context,
+        name: &str,
+        id: &str,
+        grace: i64,
+        message: String,
+        pre_stop: bool,
+    ) -> Result<Instance, String> {
+        let pod = &context.pod;
+        let began = Instant::now();
+        if pre_stop {
+            self.note(pod, Some(name), false, reason::KILLING, &message).await;
+        }
+        let container = pods::container(pod, name).map(|(_, c)| c);
+        let hook = container.as_ref().and_then(|c| c.lifecycle.as_ref()?.pre_stop.clone());
+        if let (Some(hook), Some(container), true) = (hook, &container, pre_stop && grace > 0) {
+            let limit = std::time::Duration::from_secs(grace as u64);
+            let run = hooks::run(&self.cri, pod, container, &hook, id, &context.facts.pod_ips);
+            if let Ok(Err(error)) = tokio::time::timeout(limit, run).await {
+                tracing::debug!(error, pod = pods::shown(pod), "preStop hook failed");
+                self.note(pod, Some(name), true, reason::FAILED_PRE_STOP, "PreStopHook failed").await;
+            }
+        }
+        let timeout = (grace - began.elapsed().as_secs() as i64).max(MIN_GRACE);
+        let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout };
+        match self.cri.runtime().stop_container(request).await {
+            Ok(_) => {}
+            Err(e) if is_not_found(&e) => {}
+            Err(e) => return Err(shown(&e)),
+        }
+        match self.cri.instance(id).await {
+            Ok(found) => Ok(found),
+            Err(e) if is_not_found(&e) => Ok(lost(id, name)),
+            Err(e) => Err(shown(&e)),
+        }
+    }
+
+    pub(super) async fn post_start(&self, context: &Context, name: &str, id: &str) -> Result<(), String> {
+        let Some((_, container)) = pods::container(&context.pod, name) else { return Ok(()) };
+        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) else { return Ok(()) };
+        hooks::run(&self.cri, &context.pod, &container, &hook, id, &context.facts.pod_ips).await
+    }
+
+    pub(super) async fn probe(&self, context: &Context, name: &str, id: &str, kind: Kind) -> Outcome {
+        let Some((_, container)) = pods::container(&context.pod, name) else {
+            return Outcome::Error("the container is not in the pod any more".into());
+        };
+        let Some(probe) = probe::of(&container, kind) else { return Outcome::Success };
+        let ip = context.facts.pod_ips.first().map_or("127.0.0.1", String::as_str);
+        let outcome = prober::run(&self.cri, &container, probe, id, ip).await;
+        let count = ProbeCount {
+            uid: pods::uid(&context.pod).to_owned(),
+            container: name.to_owned(),
+            namespace: pods::namespace(&context.pod).to_owned(),
+            pod: pods::name(&context.pod).to_owned(),
+            kind: kind.shown(),
+            result: match &outcome {
+                Outcome::Success | Outcome::Warning(_) => "successful",
+                Outcome::Failure(_) => "failed",
+                Outcome::Error(_) => "unknown",
+            },
+        };
+        *self.probe_counts.lock().entry(count).or_default() += 1;
+        outcome
+    }
+
+    pub(super) async fn remove_container(&self, id: &str) {
+        let status = self.cri.container_status(id).await;
+        let request = cri::RemoveContainerRequest { container_id: id.to_owned() };
+        match self.cri.runtime().remove_container(request).await {
+            Ok(_) => {
+                for file in status.iter().flat_map(|s| crate::logs::files(std::path::Path::new(&s.log_path))) {
+                    let _ = fs::remove_file(file);
+                }
+            }
+            Err(e) if is_not_found(&e) => {}
+            Err(e) => tracing::debug!(error = shown(&e), id, "container not removed"),
+        }
+    }
+}
+
+/// A container that the runtime no longer knows ended in a way nobody saw.
+fn lost(id: &str, name: &str) -> Instance {
+    let now = jiff::Timestamp::now();
+    Instance {
+        id: id.to_owned(),
+        sandbox: String::new(),
+        name: name.to_owned(),
+        restarts: 0,
+        state: crate::worker::RunState::Exited,
+        created_at: now,
+        started_at: None,
+        finished_at: Some(now),
+        exit_code: 137,
+        reason: reason::UNKNOWN_STATUS.into(),
+        message: "The container could not be located when the pod was terminated".into(),
+        image: String::new(),
+        image_id: String::new(),
+        hash: String::new(),
+        user: None,
+        log_path: String::new(),
+    }
+}

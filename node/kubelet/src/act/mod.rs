@@ -1,0 +1,203 @@
+//! The hands of the kubelet: runs what workers ask for, one task an action, and answers with an event. Does I/O.
+//!
+//! Nothing is decided here. An action gets what it needs of the pod as it was when it was asked for.
+
+mod containers;
+mod pull;
+mod sandbox;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use client::{Cache, EventRecorder, EventType};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::config::Config;
+use crate::cri::Cri;
+use crate::fields::Facts;
+use crate::objects::Objects;
+use crate::pods;
+use crate::security::ImageUser;
+use crate::volumes::Volumes;
+use crate::worker::{Action, Event, PodWorker};
+
+/// An answer to an action, by pod UID.
+pub type Answer = (String, Event);
+
+/// What all actions share.
+pub struct Hands {
+    pub config: Arc<Config>,
+    pub cri: Cri,
+    pub client: kube::Client,
+    pub recorder: EventRecorder,
+    pub objects: Arc<Objects>,
+    pub volumes: Arc<Volumes>,
+    pub services: Cache<Service>,
+    pub nodes: Cache<Node>,
+    pub cgroups: Option<linux::cgroup::Cgroups>,
+    pub node_memory: u64,
+    pub host_ips: Vec<String>,
+    pub answers: UnboundedSender<Answer>,
+    /// Whom images run as, by image ID: it never changes.
+    pub image_users: Mutex<HashMap<String, ImageUser>>,
+    /// Mirror pods of static pods: UID of the static pod to UID of the mirror.
+    pub mirrors: Mutex<HashMap<String, String>>,
+    /// One pull at a time, if configured so.
+    pub pulls: Option<tokio::sync::Semaphore>,
+    /// How probes of pods that are here ended.
+    pub probe_counts: Mutex<BTreeMap<ProbeCount, u64>>,
+}
+
+/// Whose probes are counted, and how they ended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeCount {
+    pub uid: String,
+    pub container: String,
+    pub namespace: String,
+    pub pod: String,
+    pub kind: &'static str,
+    pub result: &'static str,
+}
+
+/// The pod as an action sees it.
+pub struct Context {
+    pub pod: Arc<Pod>,
+    pub facts: Facts,
+    pub attempt: u32,
+    /// IDs of running containers by name.
+    pub running: HashMap<String, String>,
+}
+
+impl Hands {
+    fn context(&self, worker: &PodWorker) -> Context {
+        let ips = if pods::host_network(&worker.pod) { self.host_ips.clone() } else { worker.ips.clone() };
+        let running = worker.slots.iter().filter_map(|s| Some((s.name().to_owned(), s.running()?.id.clone())));
+        Context {
+            pod: worker.pod.clone(),
+            facts: self.facts(ips),
+            attempt: worker.attempt.saturating_sub(1),
+            running: running.collect(),
+        }
+    }
+
+    /// Values for downward-API files and variables.
+    pub fn facts(&self, pod_ips: Vec<String>) -> Facts {
+        let node = self.nodes.get_in("", &self.config.node_name);
+        let allocatable = node.and_then(|n| n.status.as_ref()?.allocatable.clone()).unwrap_or_default();
+        Facts { host_ips: self.host_ips.clone(), pod_ips, allocatable }
+    }
+
+    /// Starts the action; its answer comes over the channel.
+    pub fn run(self: &Arc<Self>, worker: &PodWorker, action: Action) {
+        let hands = self.clone();
+        let context = self.context(worker);
+        let uid = pods::uid(&worker.pod).to_owned();
+        tokio::spawn(async move {
+            if let Some(event) = hands.act(context, action).await {
+                let _ = hands.answers.send((uid, event));
+            }
+        });
+    }
+
+    async fn act(&self, context: Context, action: Action) -> Option<Event> {
+        let pod = context.pod.clone();
+        let uid = pods::uid(&pod).to_owned();
+        Some(match action {
+            Action::Mount => Event::Mounted(self.volumes.mount(&pod, &context.facts).await),
+            Action::CreateSandbox { attempt } => Event::SandboxCreated(self.create_sandbox(&pod, attempt).await),
+            Action::Pull { container } => {
+                let result = self.ensure_image(&pod, &container, context.attempt).await;
+                Event::Pulled { container, result }
+            }
+            Action::Start { container, image, sandbox, attempt } => {
+                let result = self.start_container(&context, &container, image, &sandbox, attempt).await;
+                Event::Started { container, result }
+            }
+            Action::PostStart { container, id } => {
+                let result = self.post_start(&context, &container, &id).await;
+                Event::Hooked { container, id, result }
+            }
+            Action::Kill { container, id, grace, message, pre_stop } => {
+                let result = self.kill_container(&context, &container, &id, grace, message, pre_stop).await;
+                Event::Killed { container, id, result }
+            }
+            Action::Probe { container, id, kind } => {
+                let outcome = self.probe(&context, &container, &id, kind).await;
+                Event::Probed { container, id, kind, outcome }
+            }
+            Action::StopSandbox { id } => Event::SandboxStopped(self.stop_sandbox(&id).await),
+            Action::TearDown => Event::TornDown(self.tear_down(&pod).await),
+            Action::Remove => Event::Removed(self.remove_pod(&pod).await),
+            Action::RemoveContainer { id } => {
+                self.remove_container(&id).await;
+                return None;
+            }
+            Action::WriteStatus { old, new } => Event::StatusWritten(self.write_status(&pod, &uid, &old, &new).await),
+            Action::DeletePod => Event::Deleted(self.delete_pod(&pod, &uid).await),
+            Action::Note { container, warning, reason, note } => {
+                self.note(&pod, container.as_deref(), warning, reason, &note).await;
+                return None;
+            }
+            Action::Forget => return None,
+        })
+    }
+
+    pub async fn note(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, note: &str) {
+        let regarding = match container {
+            Some(name) => pods::container_reference(pod, name),
+            None => pods::reference(pod),
+        };
+        let kind = if warning { EventType::Warning } else { EventType::Normal };
+        self.recorder.record(&regarding, kind, reason, note).await;
+    }
+
+    fn pods(&self, pod: &Pod) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), pods::namespace(pod))
+    }
+
+    async fn write_status(
+        &self,
+        pod: &Pod,
+        uid: &str,
+        old: &k8s_openapi::api::core::v1::PodStatus,
+        new: &k8s_openapi::api::core::v1::PodStatus,
+    ) -> Result<Option<Arc<Pod>>, String> {
+        let uid = if pods::is_static(pod) {
+            // The API knows a static pod by its mirror only.
+            let Some(mirror) = self.mirrors.lock().get(uid).cloned() else {
+                return Err("the mirror pod is not there yet".into());
+            };
+            mirror
+        } else {
+            uid.to_owned()
+        };
+        let patch = crate::patch::status(&uid, old, new);
+        let answer =
+            self.pods(pod).patch_status(pods::name(pod), &PatchParams::default(), &Patch::Strategic(patch)).await;
+        match answer {
+            Ok(pod) => Ok(Some(Arc::new(pod))),
+            Err(error) if crate::api::is_not_found(&error) => Ok(None),
+            // The name belongs to another pod by now.
+            Err(kube::Error::Api(status)) if status.code == 409 && status.message.contains("UID") => Ok(None),
+            Err(error) => Err(crate::api::message(&error)),
+        }
+    }
+
+    async fn delete_pod(&self, pod: &Pod, uid: &str) -> Result<(), String> {
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.pods(pod).delete(pods::name(pod), &params).await {
+            Ok(_) => Ok(()),
+            Err(error) if crate::api::is_not_found(&error) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(crate::api::message(&error)),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What can go wrong with a kubelet as a whole. What goes wrong with one pod is shown in that pod's status and Events.
+
+/// Why the kubelet could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("container runtime {endpoint}: {message}")]
+    Runtime { endpoint: String, message: String },
+    #[error("{what} {path}: {source}")]
+    File { what: &'static str, path: String, source: std::io::Error },
+    #[error("listen on {address}: {source}")]
+    Listen { address: String, source: std::io::Error },
+    #[error("TLS of the kubelet's API: {0}")]
+    Tls(String),
+    #[error("cgroup {path}: {source}")]
+    Cgroup { path: String, source: std::io::Error },
+    #[error("node {name}: {source}")]
+    Register { name: String, source: Box<kube::Error> },
+}

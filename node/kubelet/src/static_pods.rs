@@ -1,0 +1,201 @@
+//! Pods from files of a directory, and their mirrors in the API. Does I/O: one inotify watch on the directory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use crate::act::Hands;
+use crate::daemon::Msg;
+use crate::files::Watcher;
+use crate::names::annotation;
+use crate::pods;
+
+/// An editor writes a file in several steps: it is read when it was quiet for this long.
+const QUIET: Duration = Duration::from_millis(100);
+/// Where inotify can't be had, the directory is read this often, as upstream does.
+const WITHOUT_INOTIFY: Duration = Duration::from_secs(20);
+/// A manifest is no longer than what the API would take.
+const MAX_FILE: u64 = 10 << 20;
+
+/// Tells the loop which pods the files name, now and whenever it changes.
+pub async fn watch(dir: PathBuf, node: String, to: UnboundedSender<Msg>, shutdown: CancellationToken) {
+    let _ = std::fs::create_dir_all(&dir);
+    let mut watcher = Watcher::new().and_then(|w| w.add_dir(&dir).map(|()| w));
+    if let Err(error) = &watcher {
+        tracing::warn!(%error, dir = %dir.display(), "no inotify on the manifest directory, reading it every 20 s");
+    }
+    loop {
+        if to.send(Msg::Static(read_all(&dir, &node))).is_err() {
+            return;
+        }
+        let change = async {
+            match &mut watcher {
+                Ok(watcher) => {
+                    watcher.changed().await;
+                    while tokio::time::timeout(QUIET, watcher.changed()).await.is_ok() {}
+                }
+                Err(_) => tokio::time::sleep(WITHOUT_INOTIFY).await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = change => {}
+        }
+    }
+}
+
+fn read_all(dir: &Path, node: &str) -> Vec<Pod> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| wanted(p)).collect();
+    files.sort();
+    let mut out = Vec::new();
+    for file in files {
+        match read(&file).and_then(|text| parse(&text, &file.to_string_lossy(), node)) {
+            Ok(pod) => out.push(pod),
+            Err(error) => tracing::warn!(error, file = %file.display(), "manifest ignored"),
+        }
+    }
+    out
+}
+
+fn wanted(path: &Path) -> bool {
+    path.is_file() && !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if size > MAX_FILE {
+        return Err(format!("larger than {MAX_FILE} bytes"));
+    }
+    std::fs::read_to_string(path).map_err(|e| e.to_string())
+}
+
+/// A manifest as the pod that runs: `-<node>` after its name, a UID made from its content, tolerating every NoExecute.
+pub fn parse(text: &str, file: &str, node: &str) -> Result<Pod, String> {
+    use sha2::{Digest, Sha256};
+    let mut pod: Pod = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let name = pod.metadata.name.clone().filter(|n| !n.is_empty()).ok_or("metadata.name is missing")?;
+    let spec = pod.spec.as_mut().filter(|s| !s.containers.is_empty()).ok_or("spec.containers is missing")?;
+    let mut sum = Sha256::new();
+    for part in [node, file, text] {
+        sum.update(part.as_bytes());
+        sum.update([0]);
+    }
+    let uid: String = sum.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+    spec.node_name = Some(node.to_owned());
+    spec.tolerations.get_or_insert_default().push(Toleration {
+        operator: Some("Exists".into()),
+        effect: Some("NoExecute".into()),
+        ..Toleration::default()
+    });
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        container.termination_message_path.get_or_insert_with(|| "/dev/termination-log".into());
+        container.termination_message_policy.get_or_insert_with(|| "File".into());
+    }
+    pod.metadata.name = Some(format!("{name}-{}", node.to_lowercase()));
+    pod.metadata.namespace.get_or_insert_with(|| "default".into());
+    pod.metadata.uid = Some(uid.clone());
+    let notes = pod.metadata.annotations.get_or_insert_default();
+    notes.insert(annotation::CONFIG_HASH.into(), uid);
+    notes.insert(annotation::CONFIG_SOURCE.into(), "file".into());
+    notes.insert(annotation::CONFIG_SEEN.into(), jiff::Timestamp::now().to_string());
+    pod.status = None;
+    Ok(pod)
+}
+
+/// What the API is shown of a static pod.
+fn mirror_of(pod: &Pod, node: Option<&Node>) -> Pod {
+    let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
+    annotations.insert(annotation::CONFIG_MIRROR.into(), pods::uid(pod).to_owned());
+    let owner = node.map(|n| OwnerReference {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        name: n.metadata.name.clone().unwrap_or_default(),
+        uid: n.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        ..OwnerReference::default()
+    });
+    Pod {
+        metadata: ObjectMeta {
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            labels: pod.metadata.labels.clone(),
+            annotations: Some(annotations),
+            owner_references: owner.map(|o| vec![o]),
+            ..ObjectMeta::default()
+        },
+        spec: pod.spec.clone(),
+        status: None,
+    }
+}
+
+/// How soon a mirror that could not be made is tried again.
+const MIRROR_RETRY: Duration = Duration::from_secs(2);
+
+impl Hands {
+    /// Shows a static pod in the API, trying until it is there or the file is gone.
+    pub fn create_mirror(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let (hands, pod) = (self.clone(), pod.clone());
+        tokio::spawn(async move {
+            let api: Api<Pod> = Api::namespaced(hands.client.clone(), pods::namespace(&pod));
+            hands.nodes.synced().await;
+            loop {
+                let node = hands.nodes.get_in("", &hands.config.node_name);
+                match api.create(&PostParams::default(), &mirror_of(&pod, node.as_deref())).await {
+                    Ok(_) => return,
+                    Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => return,
+                    Err(error) => tracing::debug!(%error, pod = pods::shown(&pod), "mirror pod not made, trying again"),
+                }
+                tokio::time::sleep(MIRROR_RETRY).await;
+            }
+        });
+    }
+
+    /// Takes a mirror out of the API: given itself, or the static pod that it shows.
+    pub fn delete_mirror(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let uid = if pods::is_mirror(pod) {
+            Some(pods::uid(pod).to_owned())
+        } else {
+            self.mirrors.lock().get(pods::uid(pod)).cloned()
+        };
+        let Some(uid) = uid else { return };
+        let (hands, pod) = (self.clone(), pod.clone());
+        tokio::spawn(async move {
+            let api: Api<Pod> = Api::namespaced(hands.client.clone(), pods::namespace(&pod));
+            let params = DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+                ..DeleteParams::default()
+            };
+            if let Err(error) = api.delete(pods::name(&pod), &params).await {
+                tracing::debug!(%error, pod = pods::shown(&pod), "mirror pod not deleted");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_becomes_a_pod_of_this_node() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
+        let pod = parse(text, "/m/web.yaml", "n1").unwrap();
+        assert_eq!((pods::name(&pod), pods::namespace(&pod)), ("web-n1", "default"));
+        assert!(pods::is_static(&pod) && !pods::is_mirror(&pod));
+        assert_ne!(
+            pods::uid(&pod),
+            pods::uid(&parse(&text.replace("image: i", "image: j"), "/m/web.yaml", "n1").unwrap())
+        );
+        assert!(pods::is_mirror(&mirror_of(&pod, None)));
+        assert!(parse("kind: Pod", "/m/x", "n1").unwrap_err().contains("metadata.name"));
+    }
+}

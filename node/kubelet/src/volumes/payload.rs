@@ -1,0 +1,269 @@
+//! The files of ConfigMap, Secret, downward-API and projected volumes. Pure: objects and tokens are given.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
+};
+
+use crate::env::Sources;
+use crate::fields::{self, Facts};
+use crate::pods;
+
+/// One file: content, mode, and who owns it if not root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    pub data: Vec<u8>,
+    pub mode: u32,
+    pub owner: Option<u32>,
+}
+
+/// Files by path relative to the volume.
+pub type Payload = BTreeMap<String, File>;
+
+/// Mode of files whose volume says none.
+const DEFAULT_MODE: u32 = 0o644;
+
+/// A token that a projected volume wants: which audience, how long, and where it is put.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenWish {
+    pub audience: String,
+    pub seconds: i64,
+}
+
+/// Tokens that the volume needs.
+pub fn wishes(volume: &Volume) -> Vec<TokenWish> {
+    let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+    sources
+        .filter_map(|s| s.service_account_token.as_ref())
+        .map(|t| TokenWish {
+            audience: t.audience.clone().unwrap_or_default(),
+            seconds: t.expiration_seconds.unwrap_or(3600),
+        })
+        .collect()
+}
+
+/// Names of the ConfigMaps and Secrets that the volume needs.
+pub fn references(volume: &Volume) -> (Vec<String>, Vec<String>) {
+    let (mut maps, mut secrets) = (Vec::new(), Vec::new());
+    maps.extend(volume.config_map.as_ref().map(|m| m.name.clone()));
+    secrets.extend(volume.secret.as_ref().and_then(|s| s.secret_name.clone()));
+    for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+        maps.extend(source.config_map.as_ref().map(|m| m.name.clone()));
+        secrets.extend(source.secret.as_ref().map(|s| s.name.clone()));
+    }
+    (maps, secrets)
+}
+
+/// What fills the volumes of one pod.
+pub struct Filling<'a> {
+    pub pod: &'a Pod,
+    pub facts: &'a Facts,
+    pub sources: &'a Sources,
+    pub tokens: &'a BTreeMap<TokenWish, String>,
+}
+
+fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
+    own.or(default).map_or(DEFAULT_MODE, |m| m as u32 & 0o777)
+}
+
+/// The files of the volume, or why it can't be filled.
+pub fn payload(volume: &Volume, filling: &Filling<'_>) -> Result<Payload, String> {
+    let mut out = Payload::new();
+    if let Some(source) = &volume.config_map {
+        let optional = source.optional == Some(true);
+        config_map(&source.name, source.items.as_deref(), optional, source.default_mode, filling, &mut out)?;
+    }
+    if let Some(source) = &volume.secret {
+        let name = source.secret_name.as_deref().unwrap_or("");
+        secret(name, source.items.as_deref(), source.optional == Some(true), source.default_mode, filling, &mut out)?;
+    }
+    if let Some(source) = &volume.downward_api {
+        downward(source.items.as_deref().unwrap_or(&[]), source.default_mode, filling, &mut out)?;
+    }
+    if let Some(source) = &volume.projected {
+        projected(source, filling, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Payload) -> Result<(), String> {
+    let default = source.default_mode;
+    for one in source.sources.iter().flatten() {
+        if let Some(s) = &one.config_map {
+            config_map(&s.name, s.items.as_deref(), s.optional == Some(true), default, filling, out)?;
+        } else if let Some(s) = &one.secret {
+            secret(&s.name, s.items.as_deref(), s.optional == Some(true), default, filling, out)?;
+        } else if let Some(s) = &one.downward_api {
+            downward(s.items.as_deref().unwrap_or(&[]), default, filling, out)?;
+        } else if let Some(s) = &one.service_account_token {
+            let wish = TokenWish {
+                audience: s.audience.clone().unwrap_or_default(),
+                seconds: s.expiration_seconds.unwrap_or(3600),
+            };
+            let token = filling.tokens.get(&wish).ok_or("no service account token was issued")?;
+            let (mode, owner) = token_mode(filling.pod, default);
+            out.insert(s.path.clone(), File { data: token.clone().into_bytes(), mode, owner });
+        } else if one.cluster_trust_bundle.is_some() {
+            return Err("projected source clusterTrustBundle is not supported by this kubelet".into());
+        } else if one.pod_certificate.is_some() {
+            return Err("projected source podCertificate is not supported by this kubelet".into());
+        }
+    }
+    Ok(())
+}
+
+/// A token is for its owner only as soon as it is known who that is.
+fn token_mode(pod: &Pod, default: Option<i32>) -> (u32, Option<u32>) {
+    let users: Vec<Option<i64>> =
+        pods::containers(pod).iter().map(|(_, c)| crate::security::run_as_user(pod, c)).collect();
+    let one = users.first().copied().flatten().filter(|u| users.iter().all(|other| *other == Some(*u)));
+    let group = pods::spec(pod).security_context.as_ref().and_then(|c| c.fs_group);
+    if one.is_some() || group.is_some() {
+        (0o600, one.and_then(|u| u32::try_from(u).ok()))
+    } else {
+        (mode(None, default), None)
+    }
+}
+
+fn pick(
+    all: BTreeMap<String, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    default: Option<i32>,
+    what: &str,
+    out: &mut Payload,
+) -> Result<(), String> {
+    let Some(items) = items.filter(|i| !i.is_empty()) else {
+        let files = all.into_iter().map(|(k, data)| (k, File { data, mode: mode(None, default), owner: None }));
+        out.extend(files);
+        return Ok(());
+    };
+    for item in items {
+        match all.get(&item.key) {
+            Some(data) => {
+                let file = File { data: data.clone(), mode: mode(item.mode, default), owner: None };
+                out.insert(clean(&item.path), file);
+            }
+            None if optional => {}
+            None => {
+                return Err(format!(
+                    "{what} references non-existent {what_key}: {}",
+                    item.key,
+                    what_key = key_word(what)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn key_word(what: &str) -> &'static str {
+    if what == "configmap" { "config key" } else { "secret key" }
+}
+
+fn clean(path: &str) -> String {
+    path.split('/').filter(|p| !p.is_empty() && *p != ".").collect::<Vec<_>>().join("/")
+}
+
+fn config_map(
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    default: Option<i32>,
+    filling: &Filling<'_>,
+    out: &mut Payload,
+) -> Result<(), String> {
+    let found = filling.sources.config_maps.get(name);
+    if found.is_none() && !optional {
+        return Err(format!("configmap \"{name}\" not found"));
+    }
+    pick(found.map(|m| map_data(m)).unwrap_or_default(), items, optional, default, "configmap", out)
+}
+
+fn map_data(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    let text = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
+    text.chain(map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()))).collect()
+}
+
+fn secret(
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    default: Option<i32>,
+    filling: &Filling<'_>,
+    out: &mut Payload,
+) -> Result<(), String> {
+    let found = filling.sources.secrets.get(name);
+    if found.is_none() && !optional {
+        return Err(format!("secret \"{name}\" not found"));
+    }
+    let data = |s: &Secret| s.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect();
+    pick(found.map(|s| data(s)).unwrap_or_default(), items, optional, default, "secret", out)
+}
+
+fn downward(
+    items: &[DownwardAPIVolumeFile],
+    default: Option<i32>,
+    filling: &Filling<'_>,
+    out: &mut Payload,
+) -> Result<(), String> {
+    for item in items {
+        let text = if let Some(field) = &item.field_ref {
+            fields::field(filling.pod, filling.facts, &field.field_path)?
+        } else if let Some(resource) = &item.resource_field_ref {
+            fields::resource(filling.pod, filling.facts, None, resource)?
+        } else {
+            continue;
+        };
+        let file = File { data: text.into_bytes(), mode: mode(item.mode, default), owner: None };
+        out.insert(clean(&item.path), file);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_projected_volume_merges_its_sources() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c"}]}}))
+            .unwrap();
+        let volume: Volume =
+            serde_json::from_value(json!({"name": "v", "projected": {"defaultMode": 0o640, "sources": [
+            {"configMap": {"name": "m", "items": [{"key": "k", "path": "d/k", "mode": 0o400}]}},
+            {"secret": {"name": "s"}},
+            {"secret": {"name": "missing", "optional": true}},
+            {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}]}}))
+            .unwrap();
+        let mut sources = Sources::default();
+        let map: ConfigMap = serde_json::from_value(json!({"data": {"k": "v", "other": "x"}})).unwrap();
+        let secret: Secret = serde_json::from_value(json!({"data": {"pw": "eA=="}})).unwrap();
+        sources.config_maps.insert("m".into(), Arc::new(map));
+        sources.secrets.insert("s".into(), Arc::new(secret));
+        let tokens = BTreeMap::from([(wishes(&volume)[0].clone(), "jwt".to_owned())]);
+        let facts = Facts::default();
+        let filling = Filling { pod: &pod, facts: &facts, sources: &sources, tokens: &tokens };
+        let made = payload(&volume, &filling).unwrap();
+        let shown: Vec<(String, String, u32)> =
+            made.iter().map(|(p, f)| (p.clone(), String::from_utf8(f.data.clone()).unwrap(), f.mode)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("d/k".to_owned(), "v".to_owned(), 0o400),
+                ("labels".to_owned(), "a=\"b\"".to_owned(), 0o640),
+                ("pw".to_owned(), "x".to_owned(), 0o640),
+                ("token".to_owned(), "jwt".to_owned(), 0o640),
+            ]
+        );
+        let empty = Sources::default();
+        let filling = Filling { sources: &empty, ..filling };
+        assert_eq!(payload(&volume, &filling).unwrap_err(), "configmap \"m\" not found");
+    }
+}

@@ -1,0 +1,174 @@
+//! Volume mounts of a container, with subpaths resolved so that no link in the volume leads out of it. Does I/O.
+//!
+//! A subpath is looked up by the kernel with the volume as its root, then bound by descriptor to a place that only the
+//! kubelet can write to; the runtime binds from there. So nobody can swap the path between check and use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use linux::mount::{attach, clone_tree_at};
+use linux::root::Root;
+use rustix::fs::{Mode, OFlags};
+use wire::cri;
+
+use super::{Sort, all, path, sort};
+use crate::env::Environment;
+use crate::expand;
+
+/// The CRI mounts for all volume mounts of a container. `Err` becomes `CreateContainerConfigError`.
+pub fn container_mounts(
+    pod: &Pod,
+    container: &Container,
+    env: &Environment,
+    pod_dir: &Path,
+    images: &dyn Fn(&str) -> Option<cri::ImageSpec>,
+) -> Result<Vec<cri::Mount>, String> {
+    let mut out = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let volume = all(pod).iter().find(|v| v.name == mount.name);
+        let volume = volume
+            .ok_or(format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
+        let container_path = absolute(&mount.mount_path);
+        if sort(volume)? == Sort::Image {
+            let image = images(&volume.name).ok_or(format!("image of volume \"{}\" was not pulled", volume.name))?;
+            out.push(cri::Mount {
+                container_path,
+                readonly: true,
+                image: Some(image),
+                image_sub_path: mount.sub_path.clone().unwrap_or_default(),
+                ..cri::Mount::default()
+            });
+            continue;
+        }
+        let base = path(pod_dir, volume)?;
+        let sub = sub_path(mount, env)?;
+        let host = match sub.as_deref() {
+            Some(sub) if !sub.is_empty() => {
+                let place =
+                    pod_dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string());
+                bind(&base, sub, &place).map_err(|e| {
+                    format!(
+                        "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {e}",
+                        mount.name, container.name
+                    )
+                })?;
+                place
+            }
+            _ => base.clone(),
+        };
+        if sort(volume)? == Sort::HostPath && !host.exists() {
+            // A host path without a type is made when it is missing, as runtimes have always done.
+            fs::create_dir_all(&host).map_err(|e| format!("hostPath {}: {e}", host.display()))?;
+        }
+        out.push(cri::Mount {
+            container_path,
+            host_path: host.to_string_lossy().into_owned(),
+            readonly: mount.read_only.unwrap_or(false),
+            propagation: propagation(mount) as i32,
+            recursive_read_only: recursive(mount),
+            ..cri::Mount::default()
+        });
+    }
+    Ok(out)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn recursive(mount: &VolumeMount) -> bool {
+    mount.read_only == Some(true) && mount.recursive_read_only.as_deref() == Some("Enabled")
+}
+
+fn propagation(mount: &VolumeMount) -> cri::MountPropagation {
+    match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
+        _ => cri::MountPropagation::PropagationPrivate,
+    }
+}
+
+/// The subpath as written, or expanded from variables that must all be known.
+fn sub_path(mount: &VolumeMount, env: &Environment) -> Result<Option<String>, String> {
+    let sub = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
+        Some(expr) => {
+            let known = |name: &str| env.get(name);
+            if let Some(missing) = expand::unknown(expr, known) {
+                return Err(format!(
+                    "failed to expand subPath for volumeMount \"{}\": missing value for \"{missing}\"",
+                    mount.name
+                ));
+            }
+            Some(expand::expand(expr, known))
+        }
+        None => mount.sub_path.clone(),
+    };
+    if let Some(sub) = &sub {
+        if sub.starts_with('/') {
+            return Err(format!("error SubPath `{sub}` must not be an absolute path"));
+        }
+        if sub.split('/').any(|p| p == "..") {
+            return Err(format!("unable to provision SubPath `{sub}`: must not contain '..'"));
+        }
+    }
+    Ok(sub)
+}
+
+/// Binds `base`/`sub` to `place`, making the directory when the volume has nothing there.
+fn bind(base: &Path, sub: &str, place: &PathBuf) -> std::io::Result<()> {
+    let root = Root::open(base)?;
+    let target = match root.get(sub, OFlags::PATH) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let mode = rustix::fs::stat(base)?.st_mode & 0o777;
+            root.make_dirs(sub, Mode::from_raw_mode(mode))?;
+            root.get(sub, OFlags::PATH)?
+        }
+        found => found?,
+    };
+    let is_dir = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode).is_dir();
+    linux::mount::detach(place)?;
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    if is_dir {
+        fs::create_dir_all(place)?;
+    } else if !place.exists() {
+        fs::File::create(place)?;
+    }
+    let tree = clone_tree_at(&target, true)?;
+    let here = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    attach(tree, here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subpaths_stay_in_their_volume() {
+        let env = Environment { vars: vec![("POD".into(), "p1".into())], ..Environment::default() };
+        let mount =
+            |expr: &str| VolumeMount { name: "v".into(), sub_path_expr: Some(expr.into()), ..VolumeMount::default() };
+        assert_eq!(sub_path(&mount("logs/$(POD)"), &env).unwrap().as_deref(), Some("logs/p1"));
+        assert!(sub_path(&mount("$(NO)"), &env).unwrap_err().contains("missing value"));
+        assert!(sub_path(&mount("../$(POD)"), &env).is_err());
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (base, outside) = (dir.path().join("v"), dir.path().join("outside"));
+        fs::create_dir_all(base.join("real")).unwrap();
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("secret"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, base.join("link")).unwrap();
+        let place = dir.path().join("place");
+        assert!(bind(&base, "link/secret", &place).is_err() || !place.join("secret").exists());
+        let place = dir.path().join("place2");
+        bind(&base, "real", &place).unwrap();
+        fs::write(base.join("real/f"), "y").unwrap();
+        assert_eq!(fs::read_to_string(place.join("f")).unwrap(), "y");
+        linux::mount::detach(&place).unwrap();
+        linux::mount::detach(dir.path().join("place")).unwrap();
+    }
+}
