@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn compaction_flags() {
-        let hours = |h| AutoCompaction::Periodic(Duration::from_secs(h * 3600));
+        let hours = |h: u64| AutoCompaction::Periodic(Duration::from_secs(h * 3600));
         assert_eq!(AutoCompaction::parse("periodic", "0"), Ok(AutoCompaction::Off));
         assert_eq!(AutoCompaction::parse("periodic", "8"), Ok(hours(8)));
         assert_eq!(AutoCompaction::parse("", "1h30m"), Ok(AutoCompaction::Periodic(Duration::from_secs(5400))));
