@@ -5,15 +5,19 @@
 
 //!
 //! Entry points: [`parse::custom_resource`] reads a CRD's schema; [`prune`], [`drop_nulls`], [`apply_defaults`] shape a
-//! decoded object, in this order; [`unknown_fields`] lists what strict field validation complains of.
+//! decoded object, in this order, and [`validate`] judges it; [`unknown_fields`] lists what strict field validation
+//! complains of.
 
 mod default;
+pub mod formats;
 mod node;
 pub mod parse;
 mod prune;
+mod validate;
 
 pub use default::{apply_defaults, drop_nulls, has_defaults};
 pub use prune::{MAX_REPORTED, prune, unknown_fields};
+pub use validate::{MAX_ERRORS, validate, validate_at};
 
 pub use node::{
     ANYTHING, Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Proto, Rule, Schema,

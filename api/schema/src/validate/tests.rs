@@ -1,0 +1,69 @@
+//! Pruning, defaulting and validation of a custom resource against answers recorded from upstream 1.37.
+
+use super::*;
+use crate::{SchemaRef, apply_defaults, drop_nulls, parse, prune};
+use serde_json::json;
+
+/// `schema` and `cases`: a `spec` with one field, what is stored when it differs (defaults of other fields left out),
+/// the errors ([reason, field, message]) or the unknown field that was warned of.
+const UPSTREAM: &str = include_str!("upstream.json");
+
+/// What the schema fills in for fields that a case does not set.
+const DEFAULTS: [(&str, &str); 3] = [("def", "\"dflt\""), ("defnull", "\"dflt\""), ("odef", "{\"x\":5}")];
+
+fn object_meta() -> SchemaRef {
+    let strings = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    parse::schema(&json!({"type": "object", "properties": {
+        "name": {"type": "string"}, "generateName": {"type": "string"}, "labels": strings, "annotations": strings,
+        "finalizers": {"type": "array", "items": {"type": "string"}}}}))
+    .into()
+}
+
+#[test]
+fn answers_are_upstreams() {
+    let data: Value = serde_json::from_str(UPSTREAM).expect("test data");
+    let schema = parse::custom_resource(&data["schema"], &object_meta());
+    for case in data["cases"].as_array().expect("cases") {
+        let mut object =
+            json!({"apiVersion": "ex.io/v1", "kind": "Probe", "metadata": {"name": "p"}, "spec": case["in"]});
+        let unknown = prune(&mut object, &schema);
+        // The recording holds one warning of several.
+        match case["unknown"].as_str() {
+            Some(path) => assert!(unknown.iter().any(|u| u == path), "{case}: {unknown:?}"),
+            None => assert_eq!(unknown, Vec::<String>::new(), "{case}"),
+        }
+        drop_nulls(&mut object, &schema);
+        apply_defaults(&mut object, &schema);
+        let mut errors: Vec<Value> =
+            validate(&object, &schema).iter().map(|e| json!([e.kind.cause(), e.path, e.body()])).collect();
+        let mut wanted = case["errors"].as_array().cloned().unwrap_or_default();
+        // Upstream walks maps in no order.
+        errors.sort_by_key(Value::to_string);
+        wanted.sort_by_key(Value::to_string);
+        assert_eq!(errors, wanted, "{case}");
+        if wanted.is_empty() {
+            let mut stored = case.get("out").unwrap_or(&case["in"]).clone();
+            for (field, default) in DEFAULTS.iter().filter(|(field, _)| case["in"].get(field).is_none()) {
+                stored[field] = serde_json::from_str(default).expect("default");
+            }
+            assert!(equal_numbers(&object["spec"], &stored), "{case}: {}", object["spec"]);
+        }
+    }
+}
+
+fn equal_numbers(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(k, v)| y.get(k).is_some_and(|w| equal_numbers(v, w)))
+        }
+        _ => equal(a, b),
+    }
+}
+
+#[test]
+fn limits_on_the_name_hold() {
+    let data: Value = serde_json::from_str(UPSTREAM).expect("test data");
+    let schema = parse::custom_resource(&data["schema"], &object_meta());
+    let object = json!({"metadata": {"name": "a".repeat(21)}});
+    assert_eq!(validate(&object, &schema)[0].to_string(), "metadata.name: Too long: may not be more than 20 bytes");
+}
