@@ -4,7 +4,7 @@
 //! from `openAPIV3Schema`), so the server, the codec, patches and server-side apply treat both alike.
 
 //!
-//! Entry points: [`parse::custom_resource`] reads a CRD's schema; [`prune`], [`drop_nulls`], [`apply_defaults`] shape a
+//! Entry points: [`structural::check`] judges a CRD's schema, [`parse::custom_resource`] reads it; [`prune`], [`drop_nulls`], [`apply_defaults`] shape a
 //! decoded object, in this order, and [`validate`] judges it; [`unknown_fields`] lists what strict field validation
 //! complains of.
 
@@ -13,6 +13,7 @@ pub mod formats;
 mod node;
 pub mod parse;
 mod prune;
+pub mod structural;
 mod validate;
 
 pub use default::{apply_defaults, drop_nulls, has_defaults};
