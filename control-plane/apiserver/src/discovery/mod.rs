@@ -3,6 +3,7 @@
 
 mod aggregated;
 mod legacy;
+mod openapi;
 
 use std::sync::Arc;
 
@@ -60,6 +61,9 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
             let keys = crate::authn::jwt::jwks(&core.token_keys);
             return Ok(Answer::Raw(cacheable("application/jwk-set+json", &keys)));
         }
+        ["openapi", "v2"] => return openapi::v2_document(&registry, call),
+        ["openapi", "v3"] => openapi::index(&registry),
+        ["openapi", "v3", path @ ..] => return openapi::v3_document(&registry, call, &path.join("/")),
         ["healthz" | "livez" | "readyz"] => return Ok(Answer::Raw(response(200, "text/plain; charset=utf-8", "ok"))),
         _ => return Err(Status::no_such_path()),
     };

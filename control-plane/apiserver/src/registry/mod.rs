@@ -36,6 +36,8 @@ pub struct Served {
     pub custom: bool,
     /// The type in the codec's table; custom kinds have none.
     pub message: Option<MessageId>,
+    /// Changes with the definition of a custom kind; 0 for built-in ones.
+    pub generation: u64,
     /// Sent as a warning with every answer, for deprecated versions.
     pub deprecation: Option<String>,
 }
@@ -225,7 +227,14 @@ impl Registry {
                 Stored { cache, kind: stored_kind }
             });
             let message = kinds::definitions::message_of(&kind.gvk());
-            registry.insert(Served { kind: kind.clone(), store, custom: false, message, deprecation: None });
+            registry.insert(Served {
+                kind: kind.clone(),
+                store,
+                custom: false,
+                message,
+                generation: 0,
+                deprecation: None,
+            });
         }
         registry
     }

@@ -1,0 +1,116 @@
+//! OpenAPI v2: one document of everything. Pure.
+
+use serde_json::{Map, Value, json};
+
+use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
+use super::schemas::{Dialect, used};
+use crate::registry::Registry;
+
+const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+/// The document.
+pub fn document(registry: &Registry) -> Value {
+    let mut items = paths::of(registry, |_| true);
+    items.extend(paths::of_discovery(registry));
+    let definitions: Map<String, Value> = used(registry, &items, Dialect::V2).into_iter().collect();
+    let mut out = Map::new();
+    for item in &items {
+        out.insert(item.path.clone(), path_item(item));
+    }
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": crate::VERSION},
+        "paths": out,
+        "definitions": definitions,
+        "securityDefinitions": {"BearerToken": {
+            "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
+        }},
+        "security": [{"BearerToken": []}],
+    })
+}
+
+fn parameter(parameter: &Parameter) -> Value {
+    let mut out = json!({
+        "name": parameter.name, "in": parameter.place, "type": parameter.kind, "uniqueItems": true,
+    });
+    if parameter.place == "path" {
+        out["required"] = true.into();
+    }
+    out
+}
+
+fn path_item(item: &PathItem) -> Value {
+    let mut out = Map::new();
+    if !item.parameters.is_empty() {
+        out.insert("parameters".to_owned(), item.parameters.iter().map(parameter).collect());
+    }
+    for one in &item.operations {
+        out.insert(one.method.to_owned(), operation(one, item));
+    }
+    out.into()
+}
+
+/// Media types of patches.
+pub fn patches(strategic: bool) -> Vec<&'static str> {
+    let mut all = vec!["application/json-patch+json", "application/merge-patch+json"];
+    if strategic {
+        all.push("application/strategic-merge-patch+json");
+    }
+    all.push("application/apply-patch+yaml");
+    all
+}
+
+fn operation(one: &Operation, item: &PathItem) -> Value {
+    let mut parameters = Vec::new();
+    if let Body::Definition(name) = &one.body {
+        let mut body = json!({"in": "body", "name": "body", "schema": {"$ref": format!("#/definitions/{name}")}});
+        if one.body_required {
+            body["required"] = true.into();
+        }
+        parameters.push(body);
+    }
+    parameters.extend(one.parameters.iter().map(parameter));
+    let schema = match &one.answer {
+        Body::Definition(name) => json!({"$ref": format!("#/definitions/{name}")}),
+        _ => json!({"type": "string"}),
+    };
+    let mut responses = Map::new();
+    for code in one.codes {
+        let word = match *code {
+            "201" => "Created",
+            "202" => "Accepted",
+            _ => "OK",
+        };
+        responses.insert((*code).to_owned(), json!({"description": word, "schema": schema}));
+    }
+    responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
+    let connect = one.action == "connect";
+    let mut produces: Vec<&str> = match connect {
+        true => vec!["*/*"],
+        false if one.answer == Body::Text => [&["text/plain"], &TYPES[..]].concat(),
+        false => TYPES[..if item.protobuf { 3 } else { 2 }].to_vec(),
+    };
+    if one.streams && item.protobuf {
+        produces.extend(STREAMS);
+    }
+    let consumes = match one.consumes {
+        Consumes::Any => vec!["*/*"],
+        Consumes::Patches { strategic } => patches(strategic),
+    };
+    let mut out = json!({
+        "consumes": consumes, "operationId": one.id, "produces": produces, "responses": responses,
+        "schemes": ["https"], "tags": [item.tag],
+    });
+    if !one.action.is_empty() {
+        out["x-kubernetes-action"] = one.action.into();
+    }
+    if !parameters.is_empty() {
+        out["parameters"] = parameters.into();
+    }
+    if let Some(gvk) = &one.gvk {
+        let value = json!({"group": gvk.group, "kind": gvk.kind, "version": gvk.version});
+        out["x-kubernetes-group-version-kind"] = value;
+    }
+    out
+}

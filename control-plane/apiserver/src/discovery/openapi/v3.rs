@@ -1,0 +1,104 @@
+//! OpenAPI v3: one document per group and version. Pure.
+
+use serde_json::{Map, Value, json};
+
+use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
+use super::schemas::{Dialect, used};
+use super::v2::patches;
+use crate::registry::Registry;
+
+/// The document of a group and version.
+pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
+    let items = paths::of(registry, |kind| kind.group == group && kind.version == version);
+    let schemas: Map<String, Value> = used(registry, &items, Dialect::V3).into_iter().collect();
+    let mut out = Map::new();
+    for item in &items {
+        out.insert(item.path.clone(), path_item(item));
+    }
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": crate::VERSION},
+        "paths": out,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"BearerToken": {
+                "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
+            }},
+        },
+    })
+}
+
+fn parameter(parameter: &Parameter) -> Value {
+    let mut out = json!({
+        "name": parameter.name, "in": parameter.place,
+        "schema": {"type": parameter.kind, "uniqueItems": true},
+    });
+    if parameter.place == "path" {
+        out["required"] = true.into();
+    }
+    out
+}
+
+fn path_item(item: &PathItem) -> Value {
+    let mut out = Map::new();
+    for one in &item.operations {
+        out.insert(one.method.to_owned(), operation(one, item));
+    }
+    if !item.parameters.is_empty() {
+        out.insert("parameters".to_owned(), item.parameters.iter().map(parameter).collect());
+    }
+    out.into()
+}
+
+fn content(types: &[&str], schema: &Value) -> Value {
+    types.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect::<Map<_, _>>().into()
+}
+
+fn operation(one: &Operation, item: &PathItem) -> Value {
+    let reference = |body: &Body| match body {
+        Body::Definition(name) => json!({"$ref": format!("#/components/schemas/{name}")}),
+        _ => json!({"type": "string"}),
+    };
+    let mut types = vec!["application/json", "application/yaml"];
+    if item.protobuf {
+        types.insert(1, "application/vnd.kubernetes.protobuf");
+    }
+    if one.streams && item.protobuf {
+        types.extend(["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]);
+    }
+    if one.action == "connect" {
+        types = vec!["*/*"];
+    }
+    let mut responses = Map::new();
+    for code in one.codes {
+        let word = match *code {
+            "201" => "Created",
+            "202" => "Accepted",
+            _ => "OK",
+        };
+        let answer = json!({"description": word, "content": content(&types, &reference(&one.answer))});
+        responses.insert((*code).to_owned(), answer);
+    }
+    responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
+    let mut out = json!({
+        "tags": [item.tag], "operationId": one.id, "responses": responses, "x-kubernetes-action": one.action,
+    });
+    if !one.parameters.is_empty() {
+        out["parameters"] = one.parameters.iter().map(parameter).collect();
+    }
+    if one.body != Body::None {
+        let types = match one.consumes {
+            Consumes::Any => vec!["*/*"],
+            Consumes::Patches { strategic } => patches(strategic),
+        };
+        out["requestBody"] = json!({"content": content(&types, &reference(&one.body))});
+        if one.body_required {
+            out["requestBody"]["required"] = true.into();
+        }
+    }
+    if let Some(gvk) = &one.gvk {
+        let value = json!({"group": gvk.group, "kind": gvk.kind, "version": gvk.version});
+        out["x-kubernetes-group-version-kind"] = value;
+    }
+    out
+}
