@@ -22,4 +22,5 @@ pub mod process;
 pub mod pty;
 pub mod root;
 pub mod seccomp;
+pub mod sockets;
 pub mod sysctl;

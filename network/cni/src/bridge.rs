@@ -55,8 +55,10 @@ impl Bridge {
             rtnl.set_mtu(link.index, self.mtu)?;
         }
         if let Some(gateway) = self.gateway {
+            // Single addresses beside it are fine: node-local DNS puts the Service's there.
             let others = rtnl.addresses(Some(link.index))?;
-            if let Some(other) = others.iter().find(|a| a.prefix.addr.is_ipv4() && a.prefix != gateway) {
+            let is_other = |p: &Prefix| p.addr.is_ipv4() && p.len < 32 && *p != gateway;
+            if let Some(other) = others.iter().find(|a| is_other(&a.prefix)) {
                 return Err(self.foreign(&format!("it has the address {} and not {gateway}", other.prefix)));
             }
             rtnl.add_address(link.index, gateway)?;

@@ -1,0 +1,177 @@
+//! The loop of the DNS server: opens the sockets, and keeps the table as the API server's objects are. Does I/O.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use client::{Cache, Delta, Informer, Key};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+use parking_lot::{Mutex, RwLock};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::forward::Forwarder;
+use crate::http;
+use crate::records::of_service;
+use crate::server::{Shared, Workers, serve_tcp};
+use crate::table::Table;
+use crate::wire::Name;
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const BY_SERVICE: &str = "service";
+/// More threads than this for one address only wait for each other.
+const MOST_WORKERS: usize = 4;
+
+/// Why the server ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("DNS cannot listen on {address}: {source}")]
+    Bind { address: SocketAddr, source: std::io::Error },
+    #[error("cluster domain {0:?} is not a DNS name")]
+    Domain(String),
+}
+
+/// Serves until `shutdown`.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let domain = &config.cluster_domain;
+    let zone = Name::parse(domain).filter(|z| z.as_bytes().len() > 1).ok_or_else(|| Error::Domain(domain.clone()))?;
+    let own: Vec<IpAddr> = config.bind.iter().map(SocketAddr::ip).collect();
+    let forwarder = Forwarder::new(&config.upstreams, config.resolv_conf.clone(), config.bind.clone());
+    let shared = Arc::new(Shared {
+        table: Arc::new(RwLock::new(Table::new(zone.clone(), config.ttl, &own))),
+        forwarder: Arc::new(forwarder),
+        questions: AtomicU64::new(0),
+        hits: AtomicU64::new(0),
+    });
+    let workers = listen(&config, &shared, &shutdown).await?;
+    follow(client, &shared, &zone, config.ttl, &shutdown).await;
+    let stopped = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Workers::stop)).await;
+    if let Err(error) = stopped {
+        tracing::warn!(%error, "a DNS worker ended badly");
+    }
+    Ok(())
+}
+
+async fn listen(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationToken) -> Result<Vec<Workers>, Error> {
+    http::serve(config, shared, shutdown).await?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+    let count = if config.workers == 0 { cores } else { config.workers };
+    let mut workers = Vec::new();
+    for address in &config.bind {
+        let wrong = |source| Error::Bind { address: *address, source };
+        let listener = TcpListener::bind(address).await.map_err(wrong)?;
+        workers.push(Workers::start(*address, count, shared).map_err(wrong)?);
+        serve_tcp(listener, shared.clone(), shutdown.clone());
+    }
+    Ok(workers)
+}
+
+/// What informers tell the loop.
+#[derive(Debug, Default)]
+struct News {
+    services: Mutex<BTreeSet<Key>>,
+    namespaces: Mutex<Vec<(String, bool)>>,
+    wake: Notify,
+}
+
+impl News {
+    fn service(&self, key: Key) {
+        self.services.lock().insert(key);
+        self.wake.notify_one();
+    }
+}
+
+struct Caches {
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+    namespaces: Cache<Namespace>,
+}
+
+async fn follow(client: Client, shared: &Shared, zone: &Name, ttl: u32, shutdown: &CancellationToken) {
+    let news = Arc::new(News::default());
+    let caches = inform(client, &news, shutdown);
+    let synced = async {
+        caches.services.synced().await;
+        caches.slices.synced().await;
+        caches.namespaces.synced().await;
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = synced => {}
+    }
+    loop {
+        update(&caches, &news, shared, zone, ttl);
+        shared.table.write().set_synced();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = news.wake.notified() => {}
+        }
+    }
+}
+
+fn inform(client: Client, news: &Arc<News>, shutdown: &CancellationToken) -> Caches {
+    let tell = news.clone();
+    let (services, _) = Informer::new(Api::<Service>::all(client.clone()))
+        .on(move |delta| tell.service(Key::of(&**delta.object())))
+        .run(shutdown.clone());
+    let tell = news.clone();
+    let (slices, _) = Informer::new(Api::<EndpointSlice>::all(client.clone()))
+        .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
+        .on(move |delta| {
+            if let Delta::Updated { old, .. } = delta
+                && let Some(key) = service_of(old)
+            {
+                tell.service(key);
+            }
+            if let Some(key) = service_of(delta.object()) {
+                tell.service(key);
+            }
+        })
+        .run(shutdown.clone());
+    let tell = news.clone();
+    let (namespaces, _) = Informer::new(Api::<Namespace>::all(client))
+        .on(move |delta| {
+            let name = delta.object().metadata.name.clone().unwrap_or_default();
+            tell.namespaces.lock().push((name, !matches!(delta, Delta::Deleted(_))));
+            tell.wake.notify_one();
+        })
+        .run(shutdown.clone());
+    Caches { services, slices, namespaces }
+}
+
+/// The Service that a slice belongs to.
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(Key::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+}
+
+/// Brings what has changed into the table. Names are built before the table is locked.
+fn update(caches: &Caches, news: &News, shared: &Shared, zone: &Name, ttl: u32) {
+    let namespaces = std::mem::take(&mut *news.namespaces.lock());
+    let keys = std::mem::take(&mut *news.services.lock());
+    let serial = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as u32);
+    let built: Vec<_> = keys
+        .into_iter()
+        .map(|key| {
+            let contribution = caches.services.get(&key).map(|service| {
+                let slices = caches.slices.by(BY_SERVICE, &key.to_string());
+                let slices: Vec<&EndpointSlice> = slices.iter().map(|s| &**s).collect();
+                of_service(&service, &slices, zone, ttl)
+            });
+            (key, contribution.unwrap_or_default())
+        })
+        .collect();
+    let mut table = shared.table.write();
+    for (name, there) in namespaces {
+        table.set_namespace(&name, there);
+    }
+    for (key, contribution) in built {
+        table.set(&key, contribution, serial);
+    }
+}
