@@ -8,6 +8,7 @@
 
 pub mod bootstrap;
 mod build;
+mod check;
 mod defaults;
 pub mod definitions;
 pub mod deletion;

@@ -18,7 +18,7 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let generate = text(meta, "generateName");
     if !generate.is_empty() {
         // The random suffix makes an ending valid that a whole name may not have.
-        let stand_in = names::mask_trailing_dash(generate);
+        let stand_in = mask_trailing_dash(generate);
         errors.extend(
             name_errors(kind.names, &stand_in).map(|m| FieldError::invalid(path.child("generateName"), generate, m)),
         );
@@ -41,6 +41,9 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     }
     common(meta, &path, &mut errors);
     finalizers(meta, &path, &mut errors);
+    if kind.message.is_some() {
+        standard_finalizers(meta, &path, &mut errors);
+    }
     errors
 }
 
@@ -83,7 +86,7 @@ pub fn labels(labels: Option<&serde_json::Map<String, Value>>, path: &Path, erro
         errors.extend(names::qualified_name(key).into_iter().map(|m| FieldError::invalid(path, key.as_str(), m)));
         let value = value.as_str().unwrap_or("");
         let wrong = names::label_value(value).into_iter();
-        errors.extend(wrong.map(|m| FieldError::invalid(path.key(key), value, m)));
+        errors.extend(wrong.map(|m| FieldError::invalid(path, value, m)));
     }
 }
 
@@ -148,6 +151,17 @@ fn finalizers(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Built-in kinds take qualified finalizers and the three that upstream itself knows.
+fn standard_finalizers(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let path = path.child("finalizers");
+    let strange = |f: &&str| !f.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(f);
+    let list = items(meta, "finalizers").iter().map(|f| f.as_str().unwrap_or(""));
+    for (i, finalizer) in list.enumerate().filter(|(_, f)| strange(f)) {
+        let message = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path.index(i), finalizer, message));
+    }
+}
+
 /// An object that is being deleted may lose finalizers and gain none.
 fn new_finalizers(meta: &Value, before: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let old = items(before, "finalizers");
@@ -161,6 +175,14 @@ fn new_finalizers(meta: &Value, before: &Value, path: &Path, errors: &mut Vec<Fi
             "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
         );
         errors.push(FieldError::forbidden(path.child("finalizers"), message));
+    }
+}
+
+/// A prefix for generated names as upstream checks it: an ending dash and what stands before it count as a letter.
+fn mask_trailing_dash(prefix: &str) -> String {
+    match prefix.strip_suffix('-').map(|rest| rest.char_indices().next_back()) {
+        Some(Some((at, _))) => format!("{}a", &prefix[..at]),
+        _ => prefix.to_owned(),
     }
 }
 

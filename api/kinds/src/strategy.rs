@@ -26,6 +26,9 @@ impl Kind {
         if self.has_status() && !self.status_on_create {
             remove(object, "status");
         }
+        if !self.namespaced() {
+            crate::value::remove(object, "metadata.namespace");
+        }
         if self.generation {
             set(object, "metadata.generation", 1);
         }

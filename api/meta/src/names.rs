@@ -101,12 +101,13 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
 pub fn dns1123_subdomain_underscore(text: &str) -> Vec<String> {
     let part = |s: &str| {
         let bytes = s.as_bytes();
-        let ends = |b: Option<&u8>| b.is_some_and(|&b| lower(b) || b == b'_');
+        let ends = |b: Option<&u8>| b.is_some_and(|&b| lower(b));
+        let bytes = bytes.strip_prefix(b"_").unwrap_or(bytes);
         ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|&b| lower(b) || matches!(b, b'-' | b'_'))
     };
     collect(Some(SUBDOMAIN_MAX), text, text.split('.').all(part), || {
-        let what = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
-        pattern(what, "[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*", &["example.com"])
+        let what = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character";
+        pattern(what, "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*", &["example.com"])
     })
 }
 

@@ -1,14 +1,17 @@
 //! `nodes`.
 
 use jiff::Timestamp;
+use meta::{FieldError, Path, Quantity, names};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+use crate::check::{Errors, follows};
 use crate::core::pod_spec::defaults::round_up_to_milli;
+use crate::core::pod_spec::{EFFECTS, resources::amount_of};
 use crate::hooks::Hooks;
 use crate::kind::{Action, Column, Kind, Selectable, Verbs};
 use crate::print::{age, condition, name, text_or};
-use crate::value::{at, at_mut, flag, items, map, set, text};
+use crate::value::{at, at_mut, flag, items, map, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -31,7 +34,7 @@ pub(crate) fn kind() -> Kind {
         ])
         .selectable(vec![Selectable::path("spec.unschedulable").or("false")])
         .created_with_status()
-        .hooks(Hooks { row, default, ..Hooks::NONE })
+        .hooks(Hooks { row, default, validate, validate_update, validate_status: validate_update, ..Hooks::NONE })
 }
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -95,4 +98,81 @@ fn default(node: &mut Value) {
     if let (Some(capacity), None) = (at(node, "status.capacity").cloned(), at(node, "status.allocatable")) {
         set(node, "status.allocatable", capacity);
     }
+}
+
+fn validate(node: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    taints(&mut errors, node);
+    resources(&mut errors, node);
+    let spec = Path::root("spec");
+    let path = spec.child("podCIDRs");
+    let cidrs: Vec<&str> = items(node, "spec.podCIDRs").iter().filter_map(Value::as_str).collect();
+    for (i, cidr) in cidrs.iter().enumerate() {
+        follows(&mut errors, path.index(i), cidr, names::cidr);
+    }
+    let both = cidrs.iter().any(|c| c.contains(':')) && cidrs.iter().any(|c| !c.contains(':'));
+    if cidrs.len() > 2 || (cidrs.len() == 2 && !both) {
+        let message = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(path, cidrs, message));
+    }
+    errors
+}
+
+fn taints(errors: &mut Errors, node: &Value) {
+    let metadata = Path::root("metadata");
+    let path = metadata.child("taints");
+    let taints = items(node, "spec.taints");
+    for (i, taint) in taints.iter().enumerate() {
+        let path = path.index(i);
+        follows(errors, path.child("key"), text(taint, "key"), names::qualified_name);
+        let wrong = names::label_value(text(taint, "value"));
+        if !wrong.is_empty() {
+            errors.push(FieldError::invalid(path.child("value"), text(taint, "value"), wrong.join(";")));
+        }
+        crate::check::one_of(errors, &path, taint, "effect", &EFFECTS);
+        let twin = |t: &Value| ["key", "effect"].iter().all(|key| text(t, key) == text(taint, key));
+        if taints[..i].iter().any(twin) {
+            let mut error = FieldError::duplicate(path, taint.clone());
+            error.detail = "taints must be unique by key and effect pair".to_owned();
+            errors.push(error);
+        }
+    }
+}
+
+fn resources(errors: &mut Errors, node: &Value) {
+    for list in ["capacity", "allocatable"] {
+        for (name, amount) in map(node, &format!("status.{list}")).into_iter().flatten() {
+            let status = Path::root("status");
+            let path = status.child(list);
+            if let Some(amount) = amount.as_str().and_then(|a| a.parse::<Quantity>().ok()) {
+                amount_of(errors, path.child(name), name, amount);
+            }
+        }
+    }
+}
+
+fn validate_update(node: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    resources(&mut errors, node);
+    let status = Path::root("status");
+    let path = status.child("addresses");
+    let addresses = items(node, "status.addresses");
+    for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+        errors.push(FieldError::duplicate(path.index(i), address.clone()));
+    }
+    let cidrs = |n| at(n, "spec.podCIDRs");
+    if !items(old, "spec.podCIDRs").is_empty() && !same(cidrs(node), cidrs(old)) {
+        let message = "node updates may not change podCIDR except from \"\" to valid";
+        errors.push(FieldError::forbidden("spec.podCIDRs", message));
+    }
+    match (text(old, "spec.providerID"), text(node, "spec.providerID")) {
+        ("", _) => {}
+        (_, "") => errors.push(FieldError::invalid("spec.providerID", Value::Null, "field cannot be cleared once set")),
+        (was, new) if was != new => {
+            errors.push(FieldError::invalid("spec.providerID", Value::Null, "field cannot be modified once set"));
+        }
+        _ => {}
+    }
+    taints(&mut errors, node);
+    errors
 }

@@ -1,12 +1,16 @@
 //! `persistentvolumes`.
 
 use jiff::Timestamp;
+use meta::{FieldError, Path, Quantity, names};
 use serde_json::Value;
 
+use crate::check::{Errors, among, no_backsteps, present};
+use crate::core::persistent_volume_claim::access_modes_valid;
+use crate::core::pod_spec::{affinity::node_selector, volume::csi_driver};
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{access_modes, age, name, storage_class, text_or};
-use crate::value::{at, set, text};
+use crate::value::{at, items, map, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -26,7 +30,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
             Column::text("VolumeMode").wide(),
         ])
-        .hooks(Hooks { row, prepare_create, prepare_status, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_create, prepare_status, validate, validate_update, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -64,4 +68,147 @@ fn prepare_status(volume: &mut Value, old: &Value, context: &Context) {
         }
         _ => {}
     }
+}
+
+const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
+fn validate(volume: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let path = Path::root("spec");
+    let spec = at(volume, "spec").unwrap_or(&Value::Null);
+    if items(spec, "accessModes").is_empty() {
+        errors.push(FieldError::required(path.child("accessModes"), ""));
+    }
+    access_modes_valid(&mut errors, path, spec);
+    capacity(&mut errors, path.child("capacity"), spec);
+    let policies = ["Delete", "Recycle", "Retain"];
+    crate::check::one_of_if_set(&mut errors, &path, spec, "persistentVolumeReclaimPolicy", &policies);
+    let affinity = path.child("nodeAffinity");
+    match (at(spec, "nodeAffinity"), at(spec, "nodeAffinity.required")) {
+        (Some(_), None) => {
+            errors.push(FieldError::required(affinity.child("required"), "must specify required node constraints"));
+        }
+        (_, Some(selector)) => node_selector(&mut errors, affinity.child("required"), selector),
+        (None, None) => {}
+    }
+    sources(&mut errors, path, spec);
+    let class = text(spec, "storageClassName");
+    if !class.is_empty() {
+        crate::check::follows(&mut errors, path.child("storageClassName"), class, names::dns1123_subdomain);
+    }
+    crate::check::one_of_if_set(&mut errors, &path, spec, "volumeMode", &["Block", "Filesystem"]);
+    errors
+}
+
+fn capacity(errors: &mut Errors, path: Path, spec: &Value) {
+    let capacity = map(spec, "capacity").filter(|c| !c.is_empty());
+    if capacity.is_none() {
+        errors.push(FieldError::required(path, ""));
+    }
+    if capacity.is_none_or(|c| !c.contains_key("storage") || c.len() > 1) {
+        let value = capacity.cloned().map_or(Value::Null, Value::Object);
+        errors.push(FieldError::not_supported(path, value, ["storage"]));
+    }
+    for (name, amount) in capacity.into_iter().flatten() {
+        let amount = amount.as_str().and_then(|a| a.parse::<Quantity>().ok()).unwrap_or_default();
+        if amount.sign() < 0 {
+            // Upstream prints the bare amount here.
+            let bare = serde_json::from_str::<Value>(&amount.to_string()).unwrap_or_else(|_| amount.to_string().into());
+            errors.push(FieldError::invalid(path.key(name), bare, "must be a valid resource quantity"));
+        }
+        if amount.sign() <= 0 {
+            errors.push(FieldError::invalid(path.key(name), amount.to_string(), "must be greater than zero"));
+        }
+    }
+}
+
+fn sources(errors: &mut Errors, path: Path, spec: &Value) {
+    let mut found = 0;
+    for name in SOURCES {
+        let Some(source) = at(spec, name) else { continue };
+        found += 1;
+        let source_path = path.child(name);
+        if found > 1 {
+            errors.push(FieldError::forbidden(source_path, "may not specify more than 1 volume type"));
+            continue;
+        }
+        match name {
+            "hostPath" if present(errors, &source_path, source, "path") => {
+                no_backsteps(errors, source_path.child("path"), text(source, "path"));
+                let types = [
+                    "",
+                    "BlockDevice",
+                    "CharDevice",
+                    "Directory",
+                    "DirectoryOrCreate",
+                    "File",
+                    "FileOrCreate",
+                    "Socket",
+                ];
+                among(errors, source_path.child("type"), text(source, "type"), &types);
+            }
+            "nfs" => {
+                present(errors, &source_path, source, "server");
+                present(errors, &source_path, source, "path");
+            }
+            "local" => {
+                if present(errors, &source_path, source, "path") {
+                    no_backsteps(errors, source_path.child("path"), text(source, "path"));
+                }
+                if at(spec, "nodeAffinity").is_none() {
+                    errors
+                        .push(FieldError::required(path.child("nodeAffinity"), "Local volume requires node affinity"));
+                }
+            }
+            "csi" => {
+                csi_driver(errors, source_path.child("driver"), text(source, "driver"));
+                present(errors, &source_path, source, "volumeHandle");
+            }
+            _ => {}
+        }
+    }
+    if found == 0 {
+        errors.push(FieldError::required(path, "must specify a volume type"));
+    }
+}
+
+fn validate_update(volume: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = validate(volume);
+    let source = |v: &Value| SOURCES.iter().filter_map(|s| at(v, &format!("spec.{s}")).cloned()).collect::<Vec<_>>();
+    if source(volume) != source(old) {
+        let message = "spec.persistentvolumesource is immutable after creation\n";
+        errors.push(FieldError::forbidden("spec.persistentvolumesource", message));
+    }
+    for (key, shown) in [("spec.volumeMode", "volumeMode")] {
+        crate::check::immutable(&mut errors, Path::root(shown), at(volume, key), at(old, key));
+    }
+    let affinity = |v| at(v, "spec.nodeAffinity");
+    if affinity(old).is_some() && !same(affinity(volume), affinity(old)) {
+        let value = affinity(volume).cloned().unwrap_or_default();
+        errors.push(FieldError::invalid("nodeAffinity", value, crate::check::IMMUTABLE));
+    }
+    errors
 }

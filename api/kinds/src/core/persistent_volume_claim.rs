@@ -1,12 +1,14 @@
 //! `persistentvolumeclaims`.
 
 use jiff::Timestamp;
+use meta::{FieldError, Path, Quantity, names};
 use serde_json::Value;
 
+use crate::check::{Errors, among, follows, immutable, label_selector, present};
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{access_modes, age, name, storage_class, text_or};
-use crate::value::{at, remove, set, text};
+use crate::value::{at, items, remove, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -24,7 +26,14 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
             Column::text("VolumeMode").wide(),
         ])
-        .hooks(Hooks { row, prepare_create: |o, _| data_sources(o, false), prepare_update, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            prepare_create: |o, _| data_sources(o, false),
+            prepare_update,
+            validate,
+            validate_update,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -73,4 +82,108 @@ fn data_sources(claim: &mut Value, in_use: bool) {
         }
         _ => {}
     }
+}
+
+/// Ways a volume may be mounted.
+pub(crate) const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+fn validate(claim: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    validate_spec(&mut errors, Path::root("spec"), at(claim, "spec").unwrap_or(&Value::Null));
+    errors
+}
+
+/// Access modes of claims and volumes.
+pub(crate) fn access_modes_valid(errors: &mut Errors, path: Path, spec: &Value) {
+    let path = path.child("accessModes");
+    let modes: Vec<&str> = items(spec, "accessModes").iter().filter_map(Value::as_str).collect();
+    for mode in &modes {
+        among(errors, path, mode, &ACCESS_MODES);
+    }
+    let alone = |mode: &&&str| **mode == "ReadWriteOncePod";
+    if modes.iter().any(|m| alone(&m)) && modes.iter().any(|m| !alone(&m) && ACCESS_MODES.contains(m)) {
+        errors.push(FieldError::forbidden(path, "may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+/// The spec of a claim, also inside pods and stateful sets.
+pub(crate) fn validate_spec(errors: &mut Errors, path: Path, spec: &Value) {
+    if items(spec, "accessModes").is_empty() {
+        errors.push(FieldError::required(path.child("accessModes"), "at least 1 access mode is required"));
+    }
+    label_selector(errors, path.child("selector"), at(spec, "selector"));
+    access_modes_valid(errors, path, spec);
+    let resources = path.child("resources");
+    match text(spec, "resources.requests.storage").parse::<Quantity>() {
+        Ok(amount) if amount.sign() <= 0 => {
+            let message = "must be greater than zero";
+            errors.push(FieldError::invalid(resources.key("storage"), amount.to_string(), message));
+        }
+        Ok(_) => {}
+        Err(_) => errors.push(FieldError::required(resources.key("storage"), "")),
+    }
+    for key in ["storageClassName", "volumeAttributesClassName"] {
+        crate::check::named_if_set(errors, &path, spec, key, names::dns1123_subdomain);
+    }
+    crate::check::one_of_if_set(errors, &path, spec, "volumeMode", &["Block", "Filesystem"]);
+    for key in ["dataSource", "dataSourceRef"] {
+        if let Some(source) = at(spec, key) {
+            data_source(errors, path.child(key), source);
+        }
+    }
+    let (old, new) = (at(spec, "dataSource"), at(spec, "dataSourceRef"));
+    if let (Some(old), Some(new)) = (old, new) {
+        let equal = ["apiGroup", "kind", "name"].iter().all(|key| text(old, key) == text(new, key));
+        if !text(new, "namespace").is_empty() {
+            let message = "may not be specified when dataSourceRef.namespace is specified";
+            errors.push(FieldError::invalid(path, path.child("dataSource").to_string(), message));
+        } else if !equal {
+            errors.push(FieldError::invalid(path, path.child("dataSource").to_string(), "must match dataSourceRef"));
+        }
+    }
+}
+
+fn data_source(errors: &mut Errors, path: Path, source: &Value) {
+    present(errors, &path, source, "name");
+    present(errors, &path, source, "kind");
+    let group = text(source, "apiGroup");
+    if group.is_empty() && text(source, "kind") != "PersistentVolumeClaim" {
+        let message = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        errors.push(FieldError::invalid(path, text(source, "kind"), message));
+    }
+    if !group.is_empty() {
+        follows(errors, path.child("apiGroup"), group, names::dns1123_subdomain);
+    }
+}
+
+fn validate_update(claim: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = validate(claim);
+    let mut munged = at(claim, "spec").cloned().unwrap_or_default();
+    let was = at(old, "spec").cloned().unwrap_or_default();
+    let bound = text(claim, "status.phase") == "Bound";
+    let mut free = Vec::new();
+    if text(old, "spec.volumeName").is_empty() {
+        free.push("volumeName");
+    }
+    if bound {
+        free.extend(["resources.requests.storage", "volumeAttributesClassName"]);
+    }
+    for path in free {
+        match at(&was, path) {
+            Some(value) => set(&mut munged, path, value.clone()),
+            None => drop(remove(&mut munged, path)),
+        }
+    }
+    if !same(Some(&munged), Some(&was)) {
+        let message = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
+        errors.push(FieldError::forbidden("spec", message));
+    }
+    let size = |o: &Value, path: &str| text(o, path).parse::<Quantity>().unwrap_or_default();
+    const REQUEST: &str = "spec.resources.requests.storage";
+    let (new, before, now) = (size(claim, REQUEST), size(old, REQUEST), size(old, "status.capacity.storage"));
+    if new < before && new <= now {
+        errors.push(FieldError::forbidden(REQUEST, "field can not be less than status.capacity"));
+    }
+    immutable(&mut errors, Path::root("volumeMode"), at(claim, "spec.volumeMode"), at(old, "spec.volumeMode"));
+    errors
 }

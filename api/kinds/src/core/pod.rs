@@ -22,7 +22,7 @@ pub(crate) fn kind() -> Kind {
             "ephemeralcontainers",
             Action::EphemeralContainers,
             Verbs::GET_PATCH_UPDATE,
-            Writes { prepare: super::pod_strategy::prepare_ephemeral, validate: |_, _| Vec::new() },
+            Writes { prepare: super::pod_strategy::prepare_ephemeral, validate: super::pod_validate::ephemeral },
         )
         .foreign(
             "eviction",
@@ -39,7 +39,7 @@ pub(crate) fn kind() -> Kind {
             "resize",
             Action::Resize,
             Verbs::GET_PATCH_UPDATE,
-            Writes { prepare: super::pod_strategy::prepare_resize, validate: |_, _| Vec::new() },
+            Writes { prepare: super::pod_strategy::prepare_resize, validate: super::pod_validate::resize },
         )
         .status()
         .columns(vec![
@@ -72,6 +72,9 @@ pub(crate) fn kind() -> Kind {
             prepare_create: super::pod_strategy::prepare_create,
             prepare_update: super::pod_strategy::prepare_update,
             prepare_status: super::pod_strategy::prepare_status,
+            validate: super::pod_validate::create,
+            validate_update: super::pod_validate::update,
+            validate_status: super::pod_validate::status,
             ..Hooks::NONE
         })
 }

@@ -225,7 +225,7 @@ fn pod_level_resources(pod: &mut Value) {
         return;
     }
     let huge = |name: &str| name.starts_with("hugepages-");
-    for (name, amount) in aggregate(pod, "limits") {
+    for (name, amount) in aggregate(at(pod, "spec").unwrap_or(&Value::Null), "limits") {
         let requested = map(pod, "spec.resources.requests").is_some_and(|r| r.contains_key(&name));
         if huge(&name) && !requested {
             ensure_map(pod, "spec.resources.limits").entry(name).or_insert(amount.to_string().into());
@@ -234,7 +234,7 @@ fn pod_level_resources(pod: &mut Value) {
     if !has(pod, "spec.resources.limits") {
         return;
     }
-    let from_containers = aggregate(pod, "requests");
+    let from_containers = aggregate(at(pod, "spec").unwrap_or(&Value::Null), "requests");
     let limits = map(pod, "spec.resources.limits").cloned().unwrap_or_default();
     let requests = ensure_map(pod, "spec.resources.requests");
     for (name, amount) in from_containers {
@@ -254,7 +254,7 @@ fn pod_level_resources(pod: &mut Value) {
 
 /// What all containers need at once: the sum of containers and sidecars, or an init container with the sidecars
 /// started before it, whichever is more.
-fn aggregate(pod: &Value, list: &str) -> BTreeMap<String, Quantity> {
+pub(crate) fn aggregate(spec: &Value, list: &str) -> BTreeMap<String, Quantity> {
     let path = format!("resources.{list}");
     let amounts = |container: &Value| -> BTreeMap<String, Quantity> {
         let entries = map(container, &path).into_iter().flatten();
@@ -266,11 +266,11 @@ fn aggregate(pod: &Value, list: &str) -> BTreeMap<String, Quantity> {
         }
     };
     let mut total = BTreeMap::new();
-    for container in items(pod, "spec.containers") {
+    for container in items(spec, "containers") {
         add(&mut total, &amounts(container));
     }
     let (mut sidecars, mut peak) = (BTreeMap::new(), BTreeMap::<String, Quantity>::new());
-    for container in items(pod, "spec.initContainers") {
+    for container in items(spec, "initContainers") {
         let own = amounts(container);
         let mut at_once = sidecars.clone();
         add(&mut at_once, &own);

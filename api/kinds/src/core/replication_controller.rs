@@ -1,13 +1,16 @@
 //! `replicationcontrollers`.
 
 use jiff::Timestamp;
+use meta::{FieldError, Path};
 use serde_json::Value;
 
+use crate::check::not_negative;
 use crate::core::pod_spec::defaults::spec_at;
+use crate::core::pod_spec::template;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
 use crate::print::{age, containers, count, labels, name};
-use crate::value::{at, default_at, has_entries};
+use crate::value::{at, default_at, has_entries, map};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -29,7 +32,14 @@ pub(crate) fn kind() -> Kind {
         ])
         .selectable(vec![Selectable::path("status.replicas").or("0")])
         .generations()
-        .hooks(Hooks { row, default, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            default,
+            validate: |o| check(o),
+            validate_update: |o, _| check(o),
+            validate_status: |o, _| super::replica_status(o),
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -56,4 +66,32 @@ fn default(rc: &mut Value) {
         }
     }
     spec_at(rc, "spec.template.spec");
+}
+
+fn check(rc: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let path = Path::root("spec");
+    let spec = at(rc, "spec").unwrap_or(&Value::Null);
+    not_negative(&mut errors, &path, spec, "minReadySeconds");
+    not_negative(&mut errors, &path, spec, "replicas");
+    let selector = map(spec, "selector").filter(|s| !s.is_empty());
+    if selector.is_none() {
+        errors.push(FieldError::required(path.child("selector"), ""));
+    }
+    let template_path = path.child("template");
+    let Some(pod) = at(spec, "template") else {
+        errors.push(FieldError::required(template_path, ""));
+        return errors;
+    };
+    let labels = map(pod, "metadata.labels");
+    let matches = |key: &String, value: &Value| labels.is_some_and(|l| l.get(key) == Some(value));
+    if selector.is_some_and(|s| !s.iter().all(|(key, value)| matches(key, value))) {
+        let metadata = template_path.child("metadata");
+        let value = labels.cloned().map_or(Value::Null, Value::Object);
+        let message = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid(metadata.child("labels"), value, message));
+    }
+    template(&mut errors, template_path, Some(pod));
+    super::always_running(&mut errors, template_path, pod, "ReplicationController");
+    errors
 }

@@ -1,12 +1,15 @@
 //! `services`.
 
 use jiff::Timestamp;
+use meta::{FieldError, Path, names};
 use serde_json::Value;
 
+use crate::check::{Errors, among, follows, one_of, one_of_if_set};
+use crate::core::endpoints::endpoint_ip;
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Action, Column, Kind, NameRule, Selectable, Verbs};
 use crate::print::{age, joined, labels, load_balancer, name};
-use crate::value::{at, default_at, int, items, items_mut, remove, same, set, text};
+use crate::value::{at, default_at, int, items, items_mut, map, remove, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -26,9 +29,18 @@ pub(crate) fn kind() -> Kind {
             Column::text("Selector").wide(),
         ])
         .selectable(vec![Selectable::path("spec.clusterIP"), Selectable::path("spec.type")])
-        .names(NameRule::Label1035)
+        .names(NameRule::Label)
         .created_by_update()
-        .hooks(Hooks { row, default, prepare_update, warnings, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            default,
+            prepare_update,
+            warnings,
+            validate,
+            validate_update,
+            validate_status,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -38,7 +50,7 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         text(object, "spec.type").into(),
         cluster_ip.into(),
         external_ip(object).into(),
-        ports(object).into(),
+        port_list(object).into(),
         age(object, now),
         labels(object, "spec.selector"),
     ]
@@ -63,7 +75,7 @@ fn external_ip(object: &Value) -> String {
     }
 }
 
-fn ports(object: &Value) -> String {
+fn port_list(object: &Value) -> String {
     let one = |p: &Value| {
         let (port, protocol) = (int(p, "port").unwrap_or(0), text(p, "protocol"));
         match int(p, "nodePort").unwrap_or(0) {
@@ -170,4 +182,321 @@ fn warnings(service: &Value, _old: Option<&Value>) -> Vec<String> {
         warnings.push(text.to_owned());
     }
     warnings
+}
+
+/// Longest time that a client sticks to an endpoint, in seconds.
+const MAX_AFFINITY_SECONDS: i64 = 86_400;
+
+fn headless(service: &Value) -> bool {
+    matches!(items(service, "spec.clusterIPs"), [ip] if ip == "None")
+}
+
+fn validate(service: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    check(&mut errors, service, None);
+    errors
+}
+
+/// Everything wrong with a service; addresses that `old` has may stay.
+fn check(errors: &mut Errors, service: &Value, old: Option<&Value>) {
+    let path = Path::root("spec");
+    let spec = at(service, "spec").unwrap_or(&Value::Null);
+    let kind = text(spec, "type");
+    if items(spec, "ports").is_empty() && !headless(service) && kind != "ExternalName" {
+        errors.push(FieldError::required(path.child("ports"), ""));
+    }
+    by_type(errors, path, service, kind);
+    ports(errors, path, spec, kind);
+    crate::metadata::labels(map(spec, "selector"), &path.child("selector"), errors);
+    affinity(errors, path, spec);
+    cluster_ips(errors, path, service, old);
+    let known = old.map_or(&[][..], |o| items(o, "spec.externalIPs"));
+    let list = path.child("externalIPs");
+    for (i, ip) in items(spec, "externalIPs").iter().enumerate() {
+        let text = ip.as_str().unwrap_or("");
+        let before = errors.len();
+        if !known.contains(ip) {
+            follows(errors, list.index(i), text, names::ip);
+        }
+        if errors.len() == before {
+            endpoint_ip(errors, list.index(i), text);
+        }
+    }
+    one_of(errors, &path, spec, "type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+    load_balancer_fields(errors, path, spec, kind);
+    policies(errors, path, service, kind);
+}
+
+fn by_type(errors: &mut Errors, path: Path, service: &Value, kind: &str) {
+    let ips = path.child("clusterIPs");
+    if matches!(kind, "LoadBalancer" | "NodePort") && headless(service) {
+        let message = format!("may not be set to 'None' for {kind} services");
+        errors.push(FieldError::invalid(ips.index(0), "None", message));
+    }
+    if kind != "ExternalName" {
+        return;
+    }
+    for (key, set) in [
+        ("clusterIPs", !items(service, "spec.clusterIPs").is_empty()),
+        ("ipFamilies", !items(service, "spec.ipFamilies").is_empty()),
+        ("ipFamilyPolicy", at(service, "spec.ipFamilyPolicy").is_some()),
+    ] {
+        if set {
+            errors.push(FieldError::forbidden(path.child(key), "may not be set for ExternalName services"));
+        }
+    }
+    let name = text(service, "spec.externalName");
+    match name.strip_suffix('.').unwrap_or(name) {
+        "" => errors.push(FieldError::required(path.child("externalName"), "")),
+        name => follows(errors, path.child("externalName"), name, names::dns1123_subdomain),
+    }
+}
+
+fn ports(errors: &mut Errors, path: Path, spec: &Value, kind: &str) {
+    let list = path.child("ports");
+    let ports = items(spec, "ports");
+    let number = |p: &Value, key: &str| int(p, key).unwrap_or(0);
+    let mut names_seen: Vec<&str> = Vec::new();
+    for (i, port) in ports.iter().enumerate() {
+        let path = list.index(i);
+        let name = text(port, "name");
+        if ports.len() > 1 && name.is_empty() {
+            errors.push(FieldError::required(path.child("name"), ""));
+        } else if !name.is_empty() {
+            follows(errors, path.child("name"), name, names::dns1123_label);
+            if names_seen.contains(&name) {
+                errors.push(FieldError::duplicate(path.child("name"), name));
+            }
+            names_seen.push(name);
+        }
+        let own = number(port, "port");
+        errors.extend(names::port_number(own).into_iter().map(|m| FieldError::invalid(path.child("port"), own, m)));
+        one_of(errors, &path, port, "protocol", &["SCTP", "TCP", "UDP"]);
+        crate::check::port(errors, path.child("targetPort"), at(port, "targetPort"));
+        crate::check::named_if_set(errors, &path, port, "appProtocol", names::qualified_name);
+        let node = number(port, "nodePort");
+        if kind == "ClusterIP" && node != 0 {
+            let message = "may not be used when `type` is 'ClusterIP'";
+            errors.push(FieldError::forbidden(path.child("nodePort"), message));
+        }
+        let twin = |key: &'static str| {
+            let same =
+                move |p: &&Value| number(p, key) == number(port, key) && text(p, "protocol") == text(port, "protocol");
+            ports[..i].iter().any(|p| same(&p))
+        };
+        if node != 0 && twin("nodePort") {
+            errors.push(FieldError::duplicate(path.child("nodePort"), node));
+        }
+        if twin("port") {
+            let value = serde_json::json!({"protocol": text(port, "protocol"), "port": own, "targetPort": 0});
+            errors.push(FieldError::duplicate(path, value));
+        }
+    }
+}
+
+fn affinity(errors: &mut Errors, path: Path, spec: &Value) {
+    one_of(errors, &path, spec, "sessionAffinity", &["ClientIP", "None"]);
+    let config = path.child("sessionAffinityConfig");
+    match text(spec, "sessionAffinity") {
+        "ClientIP" => {
+            let seconds = int(spec, "sessionAffinityConfig.clientIP.timeoutSeconds").unwrap_or(0);
+            if seconds <= 0 || seconds > MAX_AFFINITY_SECONDS {
+                let message = format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}");
+                let client = config.child("clientIP");
+                errors.push(FieldError::invalid(client.child("timeoutSeconds"), seconds, message));
+            }
+        }
+        "None" if at(spec, "sessionAffinityConfig").is_some() => {
+            errors.push(FieldError::forbidden(config, "must not be set when session affinity is None"));
+        }
+        _ => {}
+    }
+}
+
+fn cluster_ips(errors: &mut Errors, path: Path, service: &Value, old: Option<&Value>) {
+    let spec = at(service, "spec").unwrap_or(&Value::Null);
+    if text(spec, "type") == "ExternalName" {
+        return;
+    }
+    let list = path.child("clusterIPs");
+    let ips: Vec<&str> = items(spec, "clusterIPs").iter().filter_map(Value::as_str).collect();
+    match (text(spec, "clusterIP"), ips.first()) {
+        ("", Some(_)) => {
+            let message = "must be empty when `clusterIP` is not specified";
+            errors.push(FieldError::invalid(list, ips.clone(), message));
+        }
+        (_, None) if !text(spec, "clusterIP").is_empty() => errors.push(FieldError::required(list, "")),
+        (ip, Some(first)) if ip != *first => {
+            errors.push(FieldError::invalid(list, ips.clone(), "first value must match `clusterIP`"));
+        }
+        _ => {}
+    }
+    families(errors, path, spec);
+    let known = old.map_or(&[][..], |o| items(o, "spec.clusterIPs"));
+    let mut broken = false;
+    for (i, ip) in ips.iter().enumerate() {
+        if i == 0 && *ip == "None" {
+            if ips.len() > 1 {
+                broken = true;
+                errors.push(FieldError::invalid(list, ips.clone(), "'None' must be the first and only value"));
+            }
+        } else if !known.iter().any(|k| k == ip) {
+            let before = errors.len();
+            follows(errors, list.index(i), ip, names::ip);
+            broken |= errors.len() > before;
+        }
+    }
+    if ips.len() > 2 {
+        errors.push(FieldError::invalid(list, ips.clone(), "may only hold up to 2 values"));
+    }
+    if broken {
+        return;
+    }
+    let six = |ip: &&str| ip.contains(':');
+    if ips.len() > 1 && (ips.iter().all(|ip| six(&ip)) || !ips.iter().any(|ip| six(&ip))) {
+        let message = "may specify no more than one IP for each IP family";
+        errors.push(FieldError::invalid(list, ips.clone(), message));
+    }
+    if !headless(service) {
+        for (i, (ip, family)) in ips.iter().zip(items(spec, "ipFamilies")).enumerate() {
+            let wanted = family.as_str().unwrap_or("");
+            if (wanted == "IPv4" && six(&ip)) || (wanted == "IPv6" && !six(&ip)) {
+                let message = format!("expected an {wanted} value as indicated by `ipFamilies[{i}]`");
+                errors.push(FieldError::invalid(list.index(i), *ip, message));
+            }
+        }
+    }
+}
+
+fn families(errors: &mut Errors, path: Path, spec: &Value) {
+    let list = path.child("ipFamilies");
+    let families: Vec<&str> = items(spec, "ipFamilies").iter().filter_map(Value::as_str).collect();
+    for (i, family) in families.iter().enumerate() {
+        among(errors, list.index(i), family, &["IPv4", "IPv6"]);
+        if families[..i].contains(family) {
+            errors.push(FieldError::duplicate(list.index(i), *family));
+        }
+    }
+    let allowed = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+    one_of_if_set(errors, &path, spec, "ipFamilyPolicy", &allowed);
+}
+
+fn load_balancer_fields(errors: &mut Errors, path: Path, spec: &Value, kind: &str) {
+    let only = "may only be used when `type` is 'LoadBalancer'";
+    let balanced = kind == "LoadBalancer";
+    let ranges = items(spec, "loadBalancerSourceRanges");
+    let list = path.child("LoadBalancerSourceRanges");
+    if !ranges.is_empty() && !balanced {
+        errors.push(FieldError::forbidden(list, only));
+    }
+    for (i, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
+        follows(errors, list.index(i), range.trim(), names::cidr);
+    }
+    if at(spec, "allocateLoadBalancerNodePorts").is_some() && !balanced {
+        errors.push(FieldError::forbidden(path.child("allocateLoadBalancerNodePorts"), only));
+    }
+    match at(spec, "loadBalancerClass").and_then(Value::as_str) {
+        Some(class) if balanced => follows(errors, path.child("loadBalancerClass"), class, names::qualified_name),
+        Some(_) => errors.push(FieldError::forbidden(path.child("loadBalancerClass"), only)),
+        None => {}
+    }
+}
+
+fn policies(errors: &mut Errors, path: Path, service: &Value, kind: &str) {
+    let spec = at(service, "spec").unwrap_or(&Value::Null);
+    let external = text(spec, "externalTrafficPolicy");
+    let external_path = path.child("externalTrafficPolicy");
+    match (externally_accessible(service), external) {
+        (false, "") => {}
+        (false, policy) => {
+            let message = "may only be set for externally-accessible services";
+            errors.push(FieldError::invalid(external_path, policy, message));
+        }
+        (true, _) => one_of(errors, &path, spec, "externalTrafficPolicy", &["Cluster", "Local"]),
+    }
+    let health = int(spec, "healthCheckNodePort").unwrap_or(0);
+    let needs_health = kind == "LoadBalancer" && external == "Local";
+    if !needs_health && health != 0 {
+        let message = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid(path.child("healthCheckNodePort"), health, message));
+    }
+    one_of_if_set(errors, &path, spec, "internalTrafficPolicy", &["Cluster", "Local"]);
+    let spread = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    one_of_if_set(errors, &path, spec, "trafficDistribution", &spread);
+}
+
+fn validate_update(service: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    fixed_ips(&mut errors, service, old);
+    let balanced = |s: &Value| text(s, "spec.type") == "LoadBalancer";
+    let class = |s| at(s, "spec.loadBalancerClass");
+    if balanced(service) && balanced(old) && class(service) != class(old) {
+        let value = class(service).cloned().unwrap_or_default();
+        errors.push(FieldError::invalid("spec.loadBalancerClass", value, "may not change once set"));
+    }
+    let health = |s: &Value| balanced(s) && text(s, "spec.externalTrafficPolicy") == "Local";
+    let port = |s| int(s, "spec.healthCheckNodePort").unwrap_or(0);
+    if health(service) && health(old) && port(service) != port(old) {
+        errors.push(FieldError::forbidden("spec.healthCheckNodePort", crate::check::IMMUTABLE));
+    }
+    check(&mut errors, service, Some(old));
+    errors
+}
+
+/// Addresses and families stay; a second one may come and go.
+fn fixed_ips(errors: &mut Errors, service: &Value, old: &Value) {
+    let external = |s: &Value| text(s, "spec.type") == "ExternalName";
+    if external(service) || external(old) || (headless(service) && headless(old)) {
+        return;
+    }
+    let single = text(service, "spec.ipFamilyPolicy") == "SingleStack";
+    for (list, what) in [("clusterIPs", "clusterIP"), ("ipFamilies", "ipFamily")] {
+        if list == "ipFamilies" && headless(service) != headless(old) {
+            continue;
+        }
+        let full = format!("spec.{list}");
+        let (new, was) = (items(service, &full), items(old, &full));
+        let path = |i: usize| format!("spec.{list}[{i}]");
+        let mut fixed = |i: usize| errors.push(FieldError::invalid(path(i), new.to_vec(), "may not change once set"));
+        if new.len() == was.len() {
+            for (i, _) in new.iter().zip(was).enumerate().filter(|(_, (n, w))| n != w) {
+                fixed(if list == "ipFamilies" { 0 } else { i });
+            }
+        } else if !new.is_empty() && !was.is_empty() && new[0] != was[0] {
+            fixed(0);
+        }
+        if was.len() > new.len() && new.is_empty() {
+            let message = format!("primary {what} can not be unset");
+            errors.push(FieldError::invalid(path(0), new.to_vec(), message));
+        }
+        if was.len() > new.len() && new.len() == 1 && !single {
+            let message = format!("must be set to 'SingleStack' when releasing the secondary {what}");
+            let value = at(service, "spec.ipFamilyPolicy").cloned().unwrap_or_default();
+            errors.push(FieldError::invalid("spec.ipFamilyPolicy", value, message));
+        }
+    }
+}
+
+fn validate_status(service: &Value, _old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let status = Path::root("status");
+    let balancer = status.child("loadBalancer");
+    let path = balancer.child("ingress");
+    let ingress = items(service, "status.loadBalancer.ingress");
+    if text(service, "spec.type") != "LoadBalancer" && !ingress.is_empty() {
+        let message = "may only be used when `spec.type` is 'LoadBalancer'";
+        return vec![FieldError::forbidden(path, message)];
+    }
+    for (i, point) in ingress.iter().enumerate() {
+        let path = path.index(i);
+        crate::check::named_if_set(&mut errors, &path, point, "ip", names::ip);
+        if text(point, "ip").is_empty() && at(point, "ipMode").is_some() {
+            let message = "may not be specified when `ip` is not set";
+            errors.push(FieldError::forbidden(path.child("ipMode"), message));
+        } else {
+            one_of_if_set(&mut errors, &path, point, "ipMode", &["Proxy", "VIP"]);
+        }
+        crate::check::named_if_set(&mut errors, &path, point, "hostname", names::dns1123_subdomain);
+    }
+    errors
 }
