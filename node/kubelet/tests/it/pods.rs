@@ -1,0 +1,221 @@
+//! Lives of pods, seen from the API and from the runtime.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::kubelet::{NODE, Node, has_condition, path};
+
+fn one(image: &str) -> serde_json::Value {
+    json!({"containers": [{"name": "c", "image": image, "imagePullPolicy": "IfNotPresent"}]})
+}
+
+#[tokio::test]
+async fn a_pod_runs_is_shown_and_leaves_nothing() {
+    let node = Node::start(|_, _| {}).await;
+    node.create("a", one("busybox")).await;
+    let pod = node.until_ready("a").await;
+    let status = &pod["status"];
+    assert_eq!(
+        (&status["phase"], &status["podIP"], &status["hostIP"]),
+        (&json!("Running"), &json!("10.1.0.5"), &json!("127.0.0.1"))
+    );
+    assert_eq!(status["observedGeneration"], 1);
+    assert!(status["containerStatuses"][0]["containerID"].as_str().unwrap().starts_with("fake://container"));
+    node.delete("a");
+    node.until_gone("a").await;
+    let empty = || {
+        let state = node.runtime.state.lock();
+        state.sandboxes.is_empty() && state.containers.is_empty()
+    };
+    while !empty() || node.config.root_dir.join("pods/a-uid").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let events = node.api.events();
+    for text in [
+        "Pulling: Pulling image \"busybox\"",
+        "Created: Container created",
+        "Started: Container started",
+        "Killing: Stopping container c",
+    ] {
+        assert!(events.iter().any(|e| e == text), "{text} is missing in {events:#?}");
+    }
+    assert!(
+        events.iter().any(|e| e.starts_with("Pulled: Successfully pulled image \"busybox\" in ")
+            && e.ends_with("Image size: 7 bytes."))
+    );
+}
+
+#[tokio::test]
+async fn environment_and_files_come_from_the_api() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let node = Node::start(|_, _| {}).await;
+    node.create(
+        "v",
+        json!({"serviceAccountName": "default", "containers": [{"name": "c", "image": "i", "command": ["run", "$(KEY)"],
+            "env": [{"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+                    {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+            "volumeMounts": [{"name": "all", "mountPath": "/all"}, {"name": "all", "mountPath": "/one", "subPath": "k"}]}],
+            "volumes": [{"name": "all", "projected": {"sources": [
+                {"configMap": {"name": "m"}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+                {"serviceAccountToken": {"path": "token"}}]}}]}),
+    )
+    .await;
+    // The pod waits for what it refers to, says so, and goes on as soon as it is there.
+    let missing = "FailedMount: MountVolume.SetUp failed for volume \"all\" : configmap \"m\" not found";
+    while !node.api.events().iter().any(|e| e == missing) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let map = "/api/v1/namespaces/ns/configmaps/m";
+    node.api.put(map, json!({"metadata": {"name": "m", "namespace": "ns"}, "data": {"k": "v1"}}));
+    node.until_ready("v").await;
+    let dir = node.config.root_dir.join("pods/v-uid/volumes/kubernetes.io~projected/all");
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    assert_eq!((read("k"), read("labels"), read("token")), ("v1".into(), "app=\"v\"".into(), "token-1".into()));
+    {
+        let state = node.runtime.state.lock();
+        let config = &state.containers.values().next().unwrap().config;
+        assert_eq!(config.command, ["run", "v1"]);
+        let env = |name: &str| config.envs.iter().find(|e| e.key == name).map(|e| e.value.clone());
+        assert_eq!(env("IP").unwrap(), "10.1.0.5");
+        let mount = |at: &str| config.mounts.iter().find(|m| m.container_path == at).unwrap().host_path.clone();
+        assert_eq!(std::fs::read_to_string(mount("/one")).unwrap(), "v1");
+        assert!(std::fs::read_to_string(mount("/etc/hosts")).unwrap().contains("10.1.0.5\tv\n"));
+    }
+    node.api.change(map, |m| m["data"]["k"] = "v2".into());
+    node.api.change(&path("v"), |p| p["metadata"]["labels"]["app"] = "w".into());
+    while read("k") != "v2" || read("labels") != "app=\"w\"" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.delete("v");
+    node.until_gone("v").await;
+}
+
+#[tokio::test]
+async fn a_container_that_ends_leaves_its_message_and_is_restarted() {
+    let node = Node::start(|_, _| {}).await;
+    let mut spec = one("i");
+    spec["containers"][0]["terminationMessagePath"] = "/dev/termination-log".into();
+    node.create("r", spec).await;
+    node.until_ready("r").await;
+    let id = node.runtime.running("c").unwrap();
+    let file = {
+        let state = node.runtime.state.lock();
+        let mounts = &state.containers[&id].config.mounts;
+        mounts.iter().find(|m| m.container_path == "/dev/termination-log").unwrap().host_path.clone()
+    };
+    std::fs::write(file, "my last words").unwrap();
+    node.runtime.exit(&id, 3);
+    let pod = node.until("r", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!(
+        (&last["exitCode"], &last["reason"], &last["message"]),
+        (&json!(3), &json!("Error"), &json!("my last words"))
+    );
+}
+
+#[tokio::test]
+async fn a_restarted_kubelet_leaves_containers_alone_and_removes_what_nobody_knows() {
+    let mut node = Node::start(|_, _| {}).await;
+    for name in ["keep", "go"] {
+        node.create(name, one("i")).await;
+        node.until_ready(name).await;
+    }
+    let before: Vec<String> = node.runtime.state.lock().containers.keys().cloned().collect();
+    node.restart().await;
+    node.api.remove(&path("go"));
+    let left = || node.runtime.state.lock().containers.keys().cloned().collect::<Vec<_>>();
+    while left().len() != 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(left()[0], before[0]);
+    let pod = node.until_ready("keep").await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[tokio::test]
+async fn probes_decide_readiness_and_restarts() {
+    let node = Node::start(|_, _| {}).await;
+    node.runtime.state.lock().exec.insert("alive".into(), 1);
+    node.create(
+        "p",
+        json!({"containers": [{"name": "c", "image": "i",
+            "readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 1},
+            "livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 1, "failureThreshold": 1}}]}),
+    )
+    .await;
+    node.until("p", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    node.runtime.state.lock().exec.clear();
+    node.until_ready("p").await;
+    let events = node.api.events();
+    assert!(events.iter().any(|e| e == "Unhealthy: Liveness probe failed: ran alive"), "{events:#?}");
+    assert!(events.iter().any(|e| e == "Killing: Container c failed liveness probe, will be restarted"));
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_fit_fails_with_the_reason() {
+    let node = Node::start(|_, _| {}).await;
+    let mut spec = one("i");
+    spec["containers"][0]["resources"] = json!({"requests": {"cpu": "1000"}});
+    node.create("big", spec).await;
+    let pod = node.until("big", |p| p["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    assert!(
+        pod["status"]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("Pod was rejected: Node didn't have enough resource: cpu")
+    );
+    assert!(node.runtime.state.lock().sandboxes.is_empty());
+}
+
+#[tokio::test]
+async fn volumes_that_are_not_supported_are_said_to_be() {
+    let node = Node::start(|_, _| {}).await;
+    let mut spec = one("i");
+    spec["volumes"] = json!([{"name": "x", "nfs": {"server": "s", "path": "/"}}]);
+    node.create("nfs", spec).await;
+    let text = "FailedMount: MountVolume.SetUp failed for volume \"x\" : volumes of type nfs are not supported by this kubelet";
+    while !node.api.events().iter().any(|e| e == text) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pod = node.api.get(&path("nfs")).unwrap();
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "ContainerCreating");
+}
+
+#[tokio::test]
+async fn static_pods_run_and_have_mirrors() {
+    let mut manifests = std::path::PathBuf::new();
+    let node = Node::start(|config, dir| {
+        manifests = dir.join("manifests");
+        std::fs::create_dir(&manifests).unwrap();
+        config.static_pod_path = Some(manifests.clone());
+    })
+    .await;
+    let text = "metadata: {name: web, namespace: ns}\nspec: {containers: [{name: c, image: i}]}\n";
+    std::fs::write(manifests.join("web.yaml"), text).unwrap();
+    let mirror = node.until_ready("web-n1").await;
+    assert_eq!(mirror["metadata"]["ownerReferences"][0]["name"], "n1");
+    std::fs::remove_file(manifests.join("web.yaml")).unwrap();
+    node.until_gone("web-n1").await;
+    while node.runtime.running("c").is_some() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_node_tells_what_it_is_and_stays_alive() {
+    let node = Node::start(|_, _| {}).await;
+    let object = node.api.get(NODE).unwrap();
+    assert!(has_condition(&object, "Ready") && !has_condition(&object, "MemoryPressure"));
+    assert_eq!(object["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
+    assert_eq!(object["status"]["nodeInfo"]["containerRuntimeVersion"], "fake://1");
+    assert_eq!(object["status"]["allocatable"]["pods"], "110");
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+    let lease = node.api.until(lease, |l| l.is_some()).await.unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], "n1");
+    assert_eq!(node.runtime.state.lock().pod_cidr, "10.1.0.0/24");
+}
