@@ -7,6 +7,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage_collector;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -61,6 +62,13 @@ pub const ALL: &[Controller] = &[
         watches: &[],
         enabled: true,
         start: garbage_collector::start,
+    },
+    Controller {
+        name: "job-controller",
+        account: "job-controller",
+        watches: &["jobs.batch", "pods"],
+        enabled: true,
+        start: job::start,
     },
     Controller {
         name: "namespace-controller",

@@ -56,6 +56,11 @@ pub fn from<K: DeserializeOwned>(value: Value) -> K {
 }
 
 impl World {
+    /// Pods end as they do with a kubelet: deleted ones stay until [`World::end_pods`].
+    pub fn graceful() -> World {
+        World { graceful: true, ..World::default() }
+    }
+
     pub fn advance(&mut self, seconds: i64) {
         self.now = at(self.now.as_second() + seconds);
     }
