@@ -1,15 +1,126 @@
-//! Taking away what the cluster made in the kernel.
+//! Taking away what the cluster made, daemon or no daemon: `down` stops what a killed daemon left running, `reset`
+//! removes every object of ours in the kernel. All of it is found by the cluster's names, whoever made it.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use cni::Prefix;
+use tokio_util::sync::CancellationToken;
 
+use super::pod_network::{self, BridgeNetwork};
+use super::{cri, node};
 use crate::config::Cluster;
 
-pub fn stop_pods(_cluster: &Cluster, _grace: Duration) -> Result<usize> {
-    Ok(0)
+/// A killed process leaves its group a moment later: 2 seconds in all.
+const GROUP_ATTEMPTS: usize = 100;
+
+/// Stops every container that still runs. Returns how many there were.
+pub fn stop_pods(cluster: &Cluster, grace: Duration) -> Result<usize> {
+    with_runtime(cluster, grace, false)
 }
 
-pub fn remove_kernel_objects(_cluster: &Cluster) -> Result<()> {
+/// A runtime of our own for the moment: it takes up what the last one left, and stops it in order.
+fn with_runtime(cluster: &Cluster, grace: Duration, remove: bool) -> Result<usize> {
+    if !cluster.runtime_root().exists() {
+        return Ok(0);
+    }
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let stopped = tokio.block_on(async {
+        let shutdown = CancellationToken::new();
+        let (config, network) = (node::runtime_config(cluster), std::sync::Arc::new(BridgeNetwork::new(cluster)));
+        let running = tokio::spawn(runtime::run(config, network, shutdown.clone()));
+        let channel = connect(cluster).await;
+        let stopped = match channel {
+            Ok(channel) => cri::stop_all(channel, grace, remove).await,
+            Err(error) => Err(error),
+        };
+        shutdown.cancel();
+        let ended = running.await.context("the runtime broke off")?;
+        ended.map_err(|e| crate::fault::Fault::failed(e.to_string()))?;
+        stopped
+    });
+    tokio.shutdown_timeout(Duration::from_millis(200));
+    stopped
+}
+
+async fn connect(cluster: &Cluster) -> Result<tonic::transport::Channel> {
+    let mut last = None;
+    for _ in 0..100 {
+        match cri::connect(&cluster.cri_socket()).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(last.unwrap_or_else(|| anyhow::anyhow!("the runtime did not start")))
+}
+
+/// Removes sandboxes, mounts, namespaces, links, routes, rules, addresses and cgroups of the cluster.
+pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
+    if let Err(error) = with_runtime(cluster, Duration::ZERO, true) {
+        // A damaged store must not keep the rest from being removed: what follows finds things by name.
+        tracing::debug!(%error, "the runtime's records could not be used");
+    }
+    let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
+    dns::unbind(cluster.dns_ip().into(), &cluster.tag()).context("the DNS address")?;
+    cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;
+    proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
+    remove_cgroups(cluster).context("cgroups")?;
+    unmount_below(&cluster.data_dir).context("mounts")?;
+    unmount_below(&cluster.run_dir()).context("mounts")
+}
+
+/// Detaches every mount below a directory, the innermost first.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let ours: Vec<PathBuf> = targets.map(PathBuf::from).filter(|target| target.starts_with(dir)).collect();
+    for target in ours.iter().rev() {
+        linux::mount::detach(target).with_context(|| target.display().to_string())?;
+    }
     Ok(())
+}
+
+/// The kernel writes blanks and backslashes of paths as octal numbers.
+fn unescape(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (octal, plain)| path.replace(octal, plain))
+}
+
+/// Kills what is left in the cluster's groups, and removes them, the innermost first.
+fn remove_cgroups(cluster: &Cluster) -> Result<()> {
+    for dir in linux::cgroup::Cgroups::detect()?.group(&node::cgroup_root(cluster)).dirs() {
+        let mut groups = Vec::new();
+        below(&dir, &mut groups);
+        for group in groups.iter().rev() {
+            remove_group(group).with_context(|| group.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn below(dir: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    found.push(dir.to_owned());
+    let dirs = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    dirs.for_each(|e| below(&e.path(), found));
+}
+
+fn remove_group(dir: &Path) -> std::io::Result<()> {
+    for _ in 0..GROUP_ATTEMPTS {
+        let processes = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in processes.lines().filter_map(|p| rustix::process::Pid::from_raw(p.parse().ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        match fs::remove_dir(dir) {
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+    fs::remove_dir(dir)
 }

@@ -25,6 +25,25 @@ pub async fn etcd(a: &mut Assembly) -> Result<()> {
     let store = tokio::task::spawn_blocking(move || etcd::Etcd::open(options)).await?;
     let store = store.map_err(|e| Fault::failed(e.to_string()))?;
     a.store = Some(store.clone());
+    // The API server uses the store in process; etcdctl and backups come by TLS, with a certificate of etcd's own CA.
+    let server = a.pki.pair("etcd/server");
+    let config = etcd::daemon::Config {
+        name: a.cluster.node_name.clone(),
+        data_dir: dir,
+        listen_client_urls: vec![format!("https://127.0.0.1:{}", a.cluster.etcd_port())],
+        tls: etcd::daemon::TlsFiles {
+            cert: Some(server.cert),
+            key: Some(server.key),
+            trusted_ca: Some(a.pki.etcd_ca()),
+            client_cert_auth: true,
+        },
+        ..etcd::daemon::Config::default()
+    };
+    let daemon = etcd::daemon::Daemon::around(store, config).await.map_err(|e| Fault::failed(e.to_string()))?;
+    a.run("etcd", |stop| async move {
+        daemon.serve(stop).await;
+        Ok(())
+    });
     Ok(())
 }
 
@@ -68,7 +87,8 @@ pub async fn apiserver(a: &mut Assembly) -> Result<()> {
         running.wait().await;
         ("kube-apiserver", Ok(()))
     });
-    Ok(())
+    let admin = a.client("kubernetes-admin", &["system:masters"])?;
+    super::addons::apply(admin, &a.cluster).await
 }
 
 pub async fn controller_manager(a: &mut Assembly) -> Result<()> {

@@ -24,6 +24,11 @@ pub fn cgroup_root(cluster: &Cluster) -> String {
     format!("/{}", cluster.tag())
 }
 
+/// The name of kube-proxy's nftables tables.
+pub fn proxy_table(cluster: &Cluster) -> String {
+    format!("{}-proxy", cluster.tag())
+}
+
 pub async fn runtime(a: &mut Assembly) -> Result<()> {
     let config = runtime_config(&a.cluster);
     let network = Arc::new(BridgeNetwork::new(&a.cluster));
@@ -38,7 +43,7 @@ pub async fn proxy(a: &mut Assembly) -> Result<()> {
     let client = a.client("system:kube-proxy", &[])?;
     let config = proxy::Config {
         hostname_override: a.cluster.node_name.clone(),
-        table: format!("{}-proxy", a.cluster.tag()),
+        table: proxy_table(&a.cluster),
         cluster_cidr: vec![Prefix::new(a.cluster.pod_cidr.address, a.cluster.pod_cidr.bits)],
         node_local: vec![IpAddr::V4(a.cluster.dns_ip())],
         healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, a.cluster.port(10256)))),

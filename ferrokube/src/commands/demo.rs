@@ -1,5 +1,178 @@
-//! demo
+//! `up --demo`: a small web app behind a Service. Its image is made of this very binary and the libraries it is linked
+//! with, so the first minute needs no registry.
+
+use std::io::{Cursor, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::cluster::cri;
+use crate::commands::misc::print;
 use crate::config::Cluster;
-pub fn run(_c: &Cluster) -> anyhow::Result<()> {
-    Ok(())
+use crate::preflight;
+
+/// The hidden subcommand that is the app.
+pub const SUBCOMMAND: &str = "demo-app";
+const IMAGE: &str = "ferrokube.local/demo:latest";
+const PORT: u16 = 8080;
+
+/// Imports the image, applies the manifests, waits for the app and prints its URL.
+pub fn run(cluster: &Cluster) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let port = runtime.block_on(async {
+        if !known(cluster).await? {
+            super::image::send(cluster, Box::new(Cursor::new(image()?))).await.context("the demo's image")?;
+        }
+        apply(cluster).await
+    })?;
+    print(&format!(
+        "The demo answers on http://{}:{port} and, inside the cluster, on http://demo.default.svc.{}\n\
+         Try:  kubectl scale deployment/demo --replicas=3\n",
+        preflight::node_ip(cluster),
+        cluster.cluster_domain
+    ))
+}
+
+async fn known(cluster: &Cluster) -> Result<bool> {
+    let channel = cri::connect(&cluster.cri_socket()).await?;
+    let spec = wire::cri::ImageSpec { image: IMAGE.into(), ..Default::default() };
+    let request = wire::cri::ImageStatusRequest { image: Some(spec), verbose: false };
+    Ok(cri::images(channel).image_status(request).await?.into_inner().image.is_some())
+}
+
+fn manifests() -> [(ApiResource, Value); 2] {
+    let labels = json!({"app": "demo"});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "demo", "labels": labels},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{
+                "name": "app", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
+                "ports": [{"name": "http", "containerPort": PORT}],
+                "readinessProbe": {"tcpSocket": {"port": "http"}},
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+            }]},
+        }},
+    });
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "demo", "labels": labels},
+        "spec": {"type": "NodePort", "selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+    });
+    let of = |group: &str, kind: &str, plural: &str| ApiResource {
+        group: group.into(),
+        version: "v1".into(),
+        api_version: if group.is_empty() { "v1".into() } else { format!("{group}/v1") },
+        kind: kind.into(),
+        plural: plural.into(),
+    };
+    [(of("apps", "Deployment", "deployments"), deployment), (of("", "Service", "services"), service)]
+}
+
+async fn apply(cluster: &Cluster) -> Result<i32> {
+    let client = client::from_kubeconfig(&cluster.kubeconfig()).await?;
+    for (resource, manifest) in manifests() {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+        api.patch("demo", &PatchParams::apply("ferrokube").force(), &Patch::Apply(&manifest)).await?;
+    }
+    let pods: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(client.clone(), "default");
+    let available = kube::runtime::wait::await_condition(pods, "demo", |d: Option<&k8s_openapi::api::apps::v1::Deployment>| {
+        d.and_then(|d| d.status.as_ref()?.available_replicas).unwrap_or(0) > 0
+    });
+    tokio::time::timeout(std::time::Duration::from_secs(60), available)
+        .await
+        .context("the demo's pod was not ready within 60 s: see `kubectl describe pod -l app=demo`")??;
+    let service = Api::<Service>::namespaced(client, "default").get("demo").await?;
+    let ports = service.spec.and_then(|s| s.ports).unwrap_or_default();
+    ports.first().and_then(|p| p.node_port).context("the demo's Service has no node port")
+}
+
+/// A docker archive of one layer: this binary at its path in the image, and its libraries at theirs.
+fn image() -> Result<Vec<u8>> {
+    let mut layer = tar::Builder::new(Vec::new());
+    let binary = std::fs::read("/proc/self/exe").context("reading this binary")?;
+    add(&mut layer, Path::new("ferrokube"), &binary, 0o755)?;
+    for library in libraries()? {
+        let bytes = std::fs::read(&library).with_context(|| library.display().to_string())?;
+        add(&mut layer, library.strip_prefix("/").unwrap_or(&library), &bytes, 0o755)?;
+    }
+    let layer = layer.into_inner()?;
+    let digest = sha256(&layer);
+    let config = json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "os": "linux",
+        "config": {"Entrypoint": ["/ferrokube", SUBCOMMAND], "User": "65534:65534"},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let mut archive = tar::Builder::new(Vec::new());
+    add(&mut archive, Path::new("manifest.json"), manifest.to_string().as_bytes(), 0o644)?;
+    add(&mut archive, Path::new("config.json"), config.to_string().as_bytes(), 0o644)?;
+    add(&mut archive, Path::new("layer.tar"), &layer, 0o644)?;
+    Ok(archive.into_inner()?)
+}
+
+fn add(tar: &mut tar::Builder<Vec<u8>>, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(mode);
+    header.set_entry_type(tar::EntryType::Regular);
+    Ok(tar.append_data(&mut header, path, bytes)?)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The shared libraries of this process under the paths by which the loader looks for them, the loader included.
+fn libraries() -> Result<Vec<PathBuf>> {
+    let maps = std::fs::read_to_string("/proc/self/maps").context("reading /proc/self/maps")?;
+    let mut found: Vec<PathBuf> = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .filter(|path| path.contains(".so"))
+        .map(PathBuf::from)
+        .collect();
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    found.extend(loaders.iter().map(PathBuf::from).filter(|p| p.exists()));
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// The app: one page that names the pod that answered. One thread: it is a demo.
+pub fn app() -> std::process::ExitCode {
+    let listener = match TcpListener::bind(("0.0.0.0", PORT)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            eprintln!("demo: port {PORT}: {error}");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let page = format!(
+        "<!doctype html><meta charset=utf-8><title>Ferrokube</title>\
+         <body style=\"font:18px sans-serif;margin:4em\"><h1>Hello from Ferrokube</h1><p>Answered by pod <b>{}</b>.\n",
+        host.trim()
+    );
+    for stream in listener.incoming().flatten() {
+        let _ = answer(stream, &page);
+    }
+    std::process::ExitCode::SUCCESS
+}
+
+fn answer(mut stream: std::net::TcpStream, page: &str) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+    let mut request = [0; 2048];
+    if stream.read(&mut request)? == 0 {
+        return Ok(());
+    }
+    let length = page.len();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(page.as_bytes())
 }

@@ -1,5 +1,164 @@
-//! image
-use crate::config::Which;
-pub fn run(_w: &Which, _i: &crate::cli::Image) -> anyhow::Result<()> {
-    Ok(())
+//! `image`: the node's images, through the running daemon, which alone owns the store.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use serde_json::json;
+use tokio::sync::mpsc;
+use wire::cri;
+use wire::images::{ImportRequest, PullRequest};
+
+use crate::cli::{Image, Output};
+use crate::cluster::cri as runtime;
+use crate::commands::misc::{no_cluster, print};
+use crate::config::{Cluster, Which};
+use crate::fault::Fault;
+use crate::process::Daemon;
+
+/// Bytes of an archive that go into one message.
+const CHUNK: usize = 256 << 10;
+
+pub fn run(which: &Which, command: &Image) -> Result<()> {
+    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
+    if Daemon::find(&cluster).is_none() {
+        return Err(Fault::failed(format!("the cluster {:?} doesn't run: `ferrokube up` starts it", cluster.name)).into());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Image::Import { file } => import(&cluster, file).await,
+            Image::Ls { output } => list(&cluster, *output).await,
+            Image::Pull { image } => pull(&cluster, image).await,
+            Image::Rm { image } => remove(&cluster, image).await,
+        }
+    })
+}
+
+async fn import(cluster: &Cluster, file: &Path) -> Result<()> {
+    let source: Box<dyn Read + Send> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else if file.is_dir() {
+        layout(file.to_owned())
+    } else {
+        let open = std::fs::File::open(file);
+        Box::new(open.map_err(|e| Fault::usage(format!("{}: {e}", file.display())))?)
+    };
+    let names = send(cluster, source).await?;
+    print(&names.iter().map(|name| format!("imported {name}\n")).collect::<String>())
+}
+
+/// An OCI layout directory, as the tar that the daemon reads.
+fn layout(dir: PathBuf) -> Box<dyn Read + Send> {
+    let (read, write) = match std::io::pipe() {
+        Ok(ends) => ends,
+        Err(error) => return Box::new(Broken(error)),
+    };
+    std::thread::spawn(move || {
+        let mut tar = tar::Builder::new(write);
+        // A reader that gave up has said why itself.
+        let _ = tar.append_dir_all(".", &dir).and_then(|()| tar.finish());
+    });
+    Box::new(read)
+}
+
+struct Broken(std::io::Error);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::new(self.0.kind(), self.0.to_string()))
+    }
+}
+
+/// Streams an archive to the daemon; the names of what was in it come back.
+pub async fn send(cluster: &Cluster, mut source: Box<dyn Read + Send>) -> Result<Vec<String>> {
+    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let (tx, rx) = mpsc::channel(4);
+    let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        loop {
+            let mut data = vec![0; CHUNK];
+            let n = source.read(&mut data)?;
+            data.truncate(n);
+            if n == 0 || tx.blocking_send(ImportRequest { name: String::new(), data: data.into() }).is_err() {
+                return Ok(());
+            }
+        }
+    });
+    let requests = futures::stream::unfold(rx, |mut rx| async move { Some((rx.recv().await?, rx)) });
+    let answer = runtime::transfer(channel).import(requests).await;
+    let answer = answer.map_err(|status| Fault::failed(status.message().to_owned()))?.into_inner();
+    reader.await?.context("reading the archive")?;
+    Ok(answer.images.into_iter().flat_map(|i| if i.names.is_empty() { vec![i.id] } else { i.names }).collect())
+}
+
+async fn list(cluster: &Cluster, output: Output) -> Result<()> {
+    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let answer = runtime::images(channel).list_images(cri::ListImagesRequest::default()).await?.into_inner();
+    if output == Output::Json {
+        let images: Vec<_> = answer
+            .images
+            .iter()
+            .map(|i| json!({"id": i.id, "names": i.repo_tags, "digests": i.repo_digests, "size": i.size}))
+            .collect();
+        return print(&format!("{:#}\n", json!(images)));
+    }
+    let mut rows: Vec<(String, String, String)> = Vec::new();
+    for image in &answer.images {
+        let id = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+        let names = if image.repo_tags.is_empty() { &image.repo_digests } else { &image.repo_tags };
+        let none = vec!["<none>".to_owned()];
+        for name in if names.is_empty() { &none } else { names } {
+            rows.push((name.clone(), id.clone(), size(image.size)));
+        }
+    }
+    rows.sort();
+    let width = rows.iter().map(|(name, ..)| name.len()).max().unwrap_or(0).max(5);
+    let mut text = format!("{:<width$}  {:<12}  {:>9}\n", "IMAGE", "ID", "SIZE");
+    for (name, id, size) in rows {
+        text += &format!("{name:<width$}  {id:<12}  {size:>9}\n");
+    }
+    print(&text)
+}
+
+fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
+        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} GB", b / 1e9),
+    }
+}
+
+async fn pull(cluster: &Cluster, image: &str) -> Result<()> {
+    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let request = PullRequest { image: image.to_owned(), ..PullRequest::default() };
+    let failed = |status: tonic::Status| Fault::failed(status.message().to_owned());
+    let mut progress = runtime::transfer(channel).pull(request).await.map_err(failed)?.into_inner();
+    let mut shown = String::new();
+    while let Some(told) = progress.next().await {
+        let told = told.map_err(failed)?;
+        if !told.image_ref.is_empty() {
+            return print(&format!("pulled {image} ({})\n", told.image_ref));
+        }
+        let (done, total) = told.layers.iter().fold((0, 0), |(d, t), l| (d + l.done, t + l.total));
+        let line = format!("{} layers, {} of {}", told.layers.len(), size(done), size(total));
+        if std::io::IsTerminal::is_terminal(&std::io::stderr()) && line != shown {
+            eprint!("\r\x1b[K{line}");
+            shown = line;
+        }
+    }
+    Err(Fault::failed(format!("pulling {image} ended without an answer")).into())
+}
+
+async fn remove(cluster: &Cluster, image: &str) -> Result<()> {
+    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let mut client = runtime::images(channel);
+    let spec = Some(cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() });
+    let known = client.image_status(cri::ImageStatusRequest { image: spec.clone(), verbose: false }).await?.into_inner();
+    if known.image.is_none() {
+        return Err(Fault::failed(format!("there is no image {image:?}: see `ferrokube image ls`")).into());
+    }
+    let removed = client.remove_image(cri::RemoveImageRequest { image: spec }).await;
+    removed.map_err(|status| Fault::failed(status.message().to_owned()))?;
+    print(&format!("removed {image}\n"))
 }

@@ -1,0 +1,95 @@
+//! `ferrokube etcd`: the store alone, for any client of etcd v3.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use etcd::daemon::{AutoCompaction, Config, TlsFiles};
+
+use super::apiserver::duration;
+use super::{parse, until_signal};
+use crate::fault::Fault;
+
+/// A consistent key-value store (etcd v3)
+#[derive(Debug, Parser)]
+#[command(name = "etcd")]
+struct Flags {
+    /// Name of this member
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    name: String,
+    /// Where the data is [default: NAME.etcd]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// URLs to listen on
+    #[arg(long, value_delimiter = ',', default_value = "http://localhost:2379", value_name = "URL")]
+    listen_client_urls: Vec<String>,
+    /// URLs to tell clients [default: those listened on]
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    advertise_client_urls: Vec<String>,
+    /// URLs where /metrics and /health answer besides
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    listen_metrics_urls: Vec<String>,
+    /// The server's certificate
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// The server's key
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
+    /// CA that client certificates are checked with
+    #[arg(long, value_name = "FILE")]
+    trusted_ca_file: Option<PathBuf>,
+    /// Refuse clients without a certificate
+    #[arg(long)]
+    client_cert_auth: bool,
+    /// Writes are refused above this many bytes; 0 is 2 GiB
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    quota_backend_bytes: u64,
+    /// periodic or revision
+    #[arg(long, default_value = "periodic", value_name = "MODE")]
+    auto_compaction_mode: String,
+    /// How much history is kept: a duration or a number of revisions; 0 keeps all
+    #[arg(long, default_value = "0", value_name = "AMOUNT")]
+    auto_compaction_retention: String,
+    /// Commands after which a checkpoint is written; 0 leaves it to the size of the log
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    snapshot_count: u64,
+    /// Largest request
+    #[arg(long, default_value_t = 1_572_864, value_name = "BYTES")]
+    max_request_bytes: usize,
+    /// Most operations in a transaction
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    max_txn_ops: usize,
+    /// How often an idle watch is told the revision
+    #[arg(long, default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    watch_progress_notify_interval: Duration,
+}
+
+pub fn run(args: &[OsString]) -> Result<()> {
+    let flags: Flags = parse(args);
+    let compaction = AutoCompaction::parse(&flags.auto_compaction_mode, &flags.auto_compaction_retention);
+    let config = Config {
+        data_dir: flags.data_dir.unwrap_or_else(|| format!("{}.etcd", flags.name).into()),
+        name: flags.name,
+        listen_client_urls: flags.listen_client_urls,
+        advertise_client_urls: flags.advertise_client_urls,
+        listen_metrics_urls: flags.listen_metrics_urls,
+        tls: TlsFiles {
+            cert: flags.cert_file,
+            key: flags.key_file,
+            trusted_ca: flags.trusted_ca_file,
+            client_cert_auth: flags.client_cert_auth,
+        },
+        quota_backend_bytes: flags.quota_backend_bytes,
+        auto_compaction: compaction.map_err(Fault::usage)?,
+        snapshot_count: flags.snapshot_count,
+        max_request_bytes: flags.max_request_bytes,
+        max_txn_ops: flags.max_txn_ops,
+        watch_progress_notify_interval: flags.watch_progress_notify_interval,
+        ..Config::default()
+    };
+    until_signal(|shutdown| async move {
+        etcd::daemon::serve(config, shutdown).await.map_err(|e| Fault::failed(e.to_string()).into())
+    })
+}
