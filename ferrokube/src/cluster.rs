@@ -3,9 +3,13 @@
 //! [`COMPONENTS`] names every part. Each gets what it needs from the [`Assembly`], speaks the API under an identity of
 //! its own ([`identity`]) and leaves its task there. Called by `server`; `down` and `reset` use [`cleanup`].
 
+mod addons;
 pub mod cleanup;
 mod control_plane;
+pub mod cri;
 mod identity;
+mod node;
+mod pod_network;
 pub mod signing;
 mod store;
 
@@ -23,7 +27,7 @@ use crate::pki::Pki;
 use crate::progress::Steps;
 
 pub use cleanup::{remove_kernel_objects, stop_pods};
-pub use store::LocalStore;
+pub use node::runtime_config;
 
 /// Components stop one after the other, each within this time; a slower one is left to the kernel.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -47,6 +51,10 @@ pub const COMPONENTS: &[Component] = &[
         start: |a| Box::pin(control_plane::controller_manager(a)),
     },
     Component { name: "kube-scheduler", step: "kube-scheduler", start: |a| Box::pin(control_plane::scheduler(a)) },
+    Component { name: "runtime", step: "Container runtime and pod network", start: |a| Box::pin(node::runtime(a)) },
+    Component { name: "kube-proxy", step: "kube-proxy", start: |a| Box::pin(node::proxy(a)) },
+    Component { name: "dns", step: "Cluster DNS", start: |a| Box::pin(node::dns(a)) },
+    Component { name: "kubelet", step: "kubelet", start: |a| Box::pin(node::kubelet(a)) },
 ];
 
 /// What the components share, and what each left behind.
@@ -126,6 +134,9 @@ impl Assembly {
     /// Stops pods first, while everything they may need still runs, then the components in reverse.
     pub async fn stop(mut self, pod_grace: Duration) {
         self.stop_part("kubelet").await;
+        if let Err(error) = node::stop_pods(&self.cluster, pod_grace).await {
+            tracing::warn!(%error, "pods were not stopped");
+        }
         while let Some((name, _)) = self.parts.last() {
             let name = *name;
             self.stop_part(name).await;

@@ -18,6 +18,12 @@ mod progress;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A container monitor outlives the daemon and must stay tiny: it never gets as far as a thread or a parser.
+    match std::env::args_os().nth(1) {
+        Some(first) if first == runtime::monitor::SUBCOMMAND => runtime::monitor::main(std::env::args().skip(2)),
+        Some(first) if first == commands::demo::SUBCOMMAND => return commands::demo::app(),
+        _ => {}
+    }
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

@@ -32,6 +32,10 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
+const SERVER: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::ServerAuth];
+const CLIENT: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::ClientAuth];
+const BOTH: [ExtendedKeyUsagePurpose; 2] = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+
 /// What a leaf says of its holder.
 struct Leaf<'a> {
     name: &'a str,
@@ -68,77 +72,9 @@ impl Pki {
         pki.ensure_ca("ca", "kubernetes")?;
         pki.ensure_ca("etcd/ca", "etcd-ca")?;
         pki.ensure_ca("front-proxy-ca", "front-proxy-ca")?;
-        let (server, client) = ([ExtendedKeyUsagePurpose::ServerAuth], [ExtendedKeyUsagePurpose::ClientAuth]);
-        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let host = || vec![dns(&cluster.node_name), dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(node_ip)];
-        let mut api = host();
-        api.push(ip(cluster.api_service_ip()));
-        let domain = &cluster.cluster_domain;
-        for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
-            api.push(dns(name));
-        }
-        api.push(dns(&format!("kubernetes.default.svc.{domain}")));
         let node = format!("system:node:{}", cluster.node_name);
-        let leaves = [
-            Leaf {
-                name: "apiserver",
-                ca: "ca",
-                common_name: "kube-apiserver",
-                organisation: None,
-                sans: api,
-                usages: &server,
-            },
-            Leaf {
-                name: "apiserver-kubelet-client",
-                ca: "ca",
-                common_name: "kube-apiserver-kubelet-client",
-                organisation: Some("system:masters"),
-                sans: vec![],
-                usages: &client,
-            },
-            Leaf {
-                name: "kubelet",
-                ca: "ca",
-                common_name: &node,
-                organisation: Some("system:nodes"),
-                sans: host(),
-                usages: &server,
-            },
-            Leaf {
-                name: "admin",
-                ca: "ca",
-                common_name: "kubernetes-admin",
-                organisation: Some("system:masters"),
-                sans: vec![],
-                usages: &client,
-            },
-            Leaf {
-                name: "front-proxy-client",
-                ca: "front-proxy-ca",
-                common_name: "front-proxy-client",
-                organisation: None,
-                sans: vec![],
-                usages: &client,
-            },
-            Leaf {
-                name: "etcd/server",
-                ca: "etcd/ca",
-                common_name: &cluster.node_name,
-                organisation: None,
-                sans: host(),
-                usages: &both,
-            },
-            Leaf {
-                name: "etcd/healthcheck-client",
-                ca: "etcd/ca",
-                common_name: "kube-etcd-healthcheck-client",
-                organisation: None,
-                sans: vec![],
-                usages: &client,
-            },
-        ];
-        for leaf in &leaves {
-            pki.ensure_leaf(leaf)?;
+        for leaf in leaves(cluster, &node, node_ip) {
+            pki.ensure_leaf(&leaf)?;
         }
         pki.ensure_service_account_key()?;
         Ok(pki)
@@ -187,6 +123,36 @@ impl Pki {
         write_private(&self.dir.join("sa.pub"), key.public_key_pem().as_bytes())?;
         write_private(&path, key.serialize_pem().as_bytes())
     }
+}
+
+/// Every leaf of a cluster. `node` is the node's name as an API user.
+fn leaves<'a>(cluster: &'a Cluster, node: &'a str, node_ip: Ipv4Addr) -> Vec<Leaf<'a>> {
+    let host = || vec![dns(&cluster.node_name), dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(node_ip)];
+    let mut api = host();
+    api.push(ip(cluster.api_service_ip()));
+    for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
+        api.push(dns(name));
+    }
+    api.push(dns(&format!("kubernetes.default.svc.{}", cluster.cluster_domain)));
+    let client = |name, ca, common_name, organisation| Leaf {
+        name,
+        ca,
+        common_name,
+        organisation,
+        sans: vec![],
+        usages: &CLIENT,
+    };
+    let server =
+        |name, ca, common_name, organisation, sans, usages| Leaf { name, ca, common_name, organisation, sans, usages };
+    vec![
+        server("apiserver", "ca", "kube-apiserver", None, api, &SERVER),
+        client("apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", Some("system:masters")),
+        server("kubelet", "ca", node, Some("system:nodes"), host(), &SERVER),
+        client("admin", "ca", "kubernetes-admin", Some("system:masters")),
+        client("front-proxy-client", "front-proxy-ca", "front-proxy-client", None),
+        server("etcd/server", "etcd/ca", &cluster.node_name, None, host(), &BOTH),
+        client("etcd/healthcheck-client", "etcd/ca", "kube-etcd-healthcheck-client", None),
+    ]
 }
 
 fn params(common_name: &str, organisation: Option<&str>, days: i64) -> CertificateParams {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -35,7 +35,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("proxy", &["meta", "client", "linux"]),
 ];
 
-/// Licences that a binary under Apache-2.0 may link.
+/// Licences that a binary under Apache-2.0 may link (MPL-2.0 asks only for changes to its own files).
 const LICENCES: &[&str] = &[
     "MIT",
     "Apache-2.0",
@@ -51,6 +51,7 @@ const LICENCES: &[&str] = &[
     "OpenSSL",
     "Unlicense",
     "CDLA-Permissive-2.0",
+    "MPL-2.0+",
     "BSL-1.0",
 ];
 
@@ -81,6 +82,9 @@ const DUPLICATES: &[&str] = &[
     "unicode-width",
     "heck",
     "fixedbitset",
+    "foldhash",
+    "pem",
+    "prettyplease",
 ];
 
 pub fn run() -> Result<()> {
@@ -277,6 +281,6 @@ mod tests {
 
     #[test]
     fn paths_are_from_the_root() {
-        assert!(Path::new(&root()).join("Cargo.toml").exists());
+        assert!(root().join("Cargo.toml").exists());
     }
 }

@@ -3,12 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use cni::Prefix;
 
-use super::Assembly;
 use super::pod_network::BridgeNetwork;
+use super::{Assembly, cri};
 use crate::config::Cluster;
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
@@ -32,11 +33,13 @@ pub fn proxy_table(cluster: &Cluster) -> String {
 pub async fn runtime(a: &mut Assembly) -> Result<()> {
     let config = runtime_config(&a.cluster);
     let network = Arc::new(BridgeNetwork::new(&a.cluster));
-    let (ready, served) = tokio::sync::oneshot::channel();
-    a.run("runtime", |stop| async move { runtime::daemon::serve(config, network, stop, ready).await.map_err(Into::into) });
-    // Without an answer its task has failed, and says why itself.
-    let _ = served.await;
+    a.run("runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
     Ok(())
+}
+
+/// Stops every pod through the runtime that runs.
+pub async fn stop_pods(cluster: &Cluster, grace: Duration) -> Result<usize> {
+    cri::stop_all(cri::connect(&cluster.cri_socket()).await?, grace, false).await
 }
 
 pub async fn proxy(a: &mut Assembly) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cni::{Network, Pod, PortMapping, Prefix, Protocol};
 use parking_lot::RwLock;
-use runtime::network::{HostPort, PodNet, PodNetwork};
+use runtime::{HostPort, PodNet, PodNetwork};
 
 use crate::config::Cluster;
 
@@ -109,10 +109,5 @@ fn mapping(port: &HostPort) -> PortMapping {
         "sctp" => Protocol::Sctp,
         _ => Protocol::Tcp,
     };
-    PortMapping {
-        host_port: port.host_port,
-        container_port: port.container_port,
-        protocol,
-        host_ip: port.host_ip,
-    }
+    PortMapping { host_port: port.host_port, container_port: port.container_port, protocol, host_ip: port.host_ip }
 }

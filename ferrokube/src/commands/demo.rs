@@ -79,9 +79,10 @@ async fn apply(cluster: &Cluster) -> Result<i32> {
         api.patch("demo", &PatchParams::apply("ferrokube").force(), &Patch::Apply(&manifest)).await?;
     }
     let pods: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(client.clone(), "default");
-    let available = kube::runtime::wait::await_condition(pods, "demo", |d: Option<&k8s_openapi::api::apps::v1::Deployment>| {
-        d.and_then(|d| d.status.as_ref()?.available_replicas).unwrap_or(0) > 0
-    });
+    let available =
+        kube::runtime::wait::await_condition(pods, "demo", |d: Option<&k8s_openapi::api::apps::v1::Deployment>| {
+            d.and_then(|d| d.status.as_ref()?.available_replicas).unwrap_or(0) > 0
+        });
     tokio::time::timeout(std::time::Duration::from_secs(60), available)
         .await
         .context("the demo's pod was not ready within 60 s: see `kubectl describe pod -l app=demo`")??;
@@ -172,7 +173,8 @@ fn answer(mut stream: std::net::TcpStream, page: &str) -> std::io::Result<()> {
         return Ok(());
     }
     let length = page.len();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(page.as_bytes())
 }

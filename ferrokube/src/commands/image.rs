@@ -23,7 +23,9 @@ const CHUNK: usize = 256 << 10;
 pub fn run(which: &Which, command: &Image) -> Result<()> {
     let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
     if Daemon::find(&cluster).is_none() {
-        return Err(Fault::failed(format!("the cluster {:?} doesn't run: `ferrokube up` starts it", cluster.name)).into());
+        return Err(
+            Fault::failed(format!("the cluster {:?} doesn't run: `ferrokube up` starts it", cluster.name)).into()
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -154,7 +156,8 @@ async fn remove(cluster: &Cluster, image: &str) -> Result<()> {
     let channel = runtime::connect(&cluster.cri_socket()).await?;
     let mut client = runtime::images(channel);
     let spec = Some(cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() });
-    let known = client.image_status(cri::ImageStatusRequest { image: spec.clone(), verbose: false }).await?.into_inner();
+    let known =
+        client.image_status(cri::ImageStatusRequest { image: spec.clone(), verbose: false }).await?.into_inner();
     if known.image.is_none() {
         return Err(Fault::failed(format!("there is no image {image:?}: see `ferrokube image ls`")).into());
     }

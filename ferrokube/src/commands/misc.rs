@@ -24,7 +24,7 @@ pub fn completion(shell: clap_complete::Shell) -> Result<()> {
 }
 
 pub fn version() -> Result<()> {
-    print(&format!("ferrokube {} (Kubernetes {})\n", env!("CARGO_PKG_VERSION"), "1.37.2"))
+    print(&format!("ferrokube {} (Kubernetes {})\n", env!("CARGO_PKG_VERSION"), apiserver::VERSION))
 }
 
 /// The error of every command that needs a cluster where there is none.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::cli::Output;
+use crate::cluster::runtime_config;
 use crate::commands::misc::print;
 use crate::config::{Cluster, Which};
 use crate::fault::Fault;
@@ -34,8 +35,13 @@ pub fn run(which: &Which, output: Output) -> Result<()> {
 
 fn processes(cluster: &Cluster) -> Vec<Process> {
     let daemon = Daemon::find(cluster).map(|d| Process { role: "daemon", pid: d.pid, what: "all components".into() });
-    let monitors: Vec<(i32, String)> = vec![];
-    let monitors = monitors.into_iter().map(|(pid, container)| Process { role: "monitor", pid, what: container });
+    let containers =
+        std::fs::read_dir(runtime_config(cluster).run_dir.join("containers")).into_iter().flatten().flatten();
+    let monitors = containers.filter_map(|entry| {
+        let (pid, _) =
+            runtime::monitor::read_pid_file(&entry.path().join(runtime::monitor::protocol::MONITOR_PID_FILE))?;
+        Some(Process { role: "monitor", pid, what: entry.file_name().to_string_lossy().chars().take(13).collect() })
+    });
     daemon.into_iter().chain(monitors).collect()
 }
 
