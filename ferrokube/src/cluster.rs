@@ -7,6 +7,7 @@ mod addons;
 pub mod cleanup;
 mod control_plane;
 pub mod cri;
+mod dns_address;
 mod identity;
 mod node;
 mod pod_network;

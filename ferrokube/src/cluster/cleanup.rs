@@ -10,7 +10,7 @@ use cni::Prefix;
 use tokio_util::sync::CancellationToken;
 
 use super::pod_network::{self, BridgeNetwork};
-use super::{cri, node};
+use super::{cri, dns_address, node};
 use crate::config::Cluster;
 
 /// A killed process leaves its group a moment later: 2 seconds in all.
@@ -64,7 +64,7 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
         tracing::debug!(%error, "the runtime's records could not be used");
     }
     let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
-    dns::unbind(cluster.dns_ip().into(), &cluster.tag()).context("the DNS address")?;
+    dns_address::remove(cluster.dns_ip()).context("the DNS address")?;
     cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;
     proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
     remove_cgroups(cluster).context("cgroups")?;
