@@ -240,6 +240,25 @@ impl Group {
     }
 }
 
+/// Kills every process of the group that these files (see [`Group::join_files`]) belong to, for a process that knows no
+/// more of the group. Best effort, bounded.
+pub fn kill_members(join_files: &[PathBuf]) {
+    let Some(file) = join_files.last() else { return };
+    let at_once = file.with_file_name("cgroup.kill");
+    if at_once.exists() && std::fs::write(at_once, "1").is_ok() {
+        return;
+    }
+    for _ in 0..KILL_ROUNDS {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let pids: Vec<i32> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        if pids.is_empty() {
+            return;
+        }
+        pids.iter().for_each(|pid| drop(crate::process::kill(*pid, libc::SIGKILL)));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
 /// A cpuset group of v1 takes no process until its cpus and mems are filled in.
 fn inherit_cpuset(root: &Path, path: &str) -> Result<(), Failure> {
     let mut dir = root.to_owned();

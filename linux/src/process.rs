@@ -261,19 +261,11 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Closes every descriptor from `first` on but `keep`, for a fresh single-purpose process: no owner of them may be used
-/// or dropped afterwards, so the caller must be about to run in the child only.
-pub fn close_from_except(first: i32, keep: &[i32]) {
-    let mut keep: Vec<i32> = keep.iter().copied().filter(|fd| *fd >= first).collect();
-    keep.sort_unstable();
-    let mut from = first;
-    for fd in keep.into_iter().chain([i32::MAX]) {
-        if fd > from {
-            // SAFETY: see above; the descriptors are the copies of a parent that goes on with its own.
-            unsafe { libc::syscall(libc::SYS_close_range, from as u32, (fd - 1) as u32, 0) };
-        }
-        from = fd.saturating_add(1);
-    }
+/// Closes every descriptor from `first` on. For a forked child that is about to do one thing for ever: whatever owned
+/// them must not be used any more.
+pub fn close_from(first: u32) {
+    // SAFETY: see above; the parent goes on with its own copies.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 
 /// Puts descriptors in place as 0, 1 and 2.

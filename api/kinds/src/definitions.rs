@@ -180,6 +180,7 @@ impl Builder {
         let node = self.shaped(field);
         Field {
             required: field.required,
+            always: field.written_when_absent(),
             default: field.default.clone(),
             patch: patch(field.facts),
             map_type: map_type(field.facts).filter(|_| field.shape == Shape::One),

@@ -96,7 +96,7 @@ impl Field {
         scalar && self.shape == Shape::One && !self.pointer
     }
 
-    fn written_when_absent(&self) -> bool {
+    pub(crate) fn written_when_absent(&self) -> bool {
         !self.omit_zero && (self.always || self.is_struct())
     }
 }

@@ -85,15 +85,17 @@ impl Gvr {
     }
 }
 
+/// As messages print it: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
 impl fmt::Display for Gvk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, Kind={}", join_api_version(&self.group, &self.version), self.kind)
+        write!(f, "{}/{}, Kind={}", self.group, self.version, self.kind)
     }
 }
 
+/// As messages print it: `apps/v1, Resource=deployments`, `/v1, Resource=pods`.
 impl fmt::Display for Gvr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, Resource={}", join_api_version(&self.group, &self.version), self.resource)
+        write!(f, "{}/{}, Resource={}", self.group, self.version, self.resource)
     }
 }
 
@@ -122,6 +124,6 @@ mod tests {
         assert_eq!(Gvk::from_api_version("v1", "Pod"), Gvk::new("", "v1", "Pod"));
         assert_eq!(Gvk::from_api_version("apps/v1", "Deployment").api_version(), "apps/v1");
         assert_eq!(Gvr::new("", "v1", "pods").group_resource(), "pods");
-        assert_eq!(Gvk::new("", "v1", "Pod").to_string(), "v1, Kind=Pod");
+        assert_eq!(Gvk::new("", "v1", "Pod").to_string(), "/v1, Kind=Pod");
     }
 }

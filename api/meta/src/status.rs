@@ -462,7 +462,10 @@ mod tests {
     fn several_field_errors_are_listed_once_each() {
         let pod = Gvk::new("", "v1", "Pod");
         let one = FieldError::required("spec.a", "");
-        assert_eq!(Status::invalid(&pod, "x", &[one.clone()]).message, "Pod \"x\" is invalid: spec.a: Required value");
+        assert_eq!(
+            Status::invalid(&pod, "x", std::slice::from_ref(&one)).message,
+            "Pod \"x\" is invalid: spec.a: Required value"
+        );
         let two = FieldError::forbidden("spec.b", "no");
         let status = Status::invalid(&pod, "x", &[one.clone(), two, one]);
         assert_eq!(status.message, "Pod \"x\" is invalid: [spec.a: Required value, spec.b: Forbidden: no]");

@@ -115,7 +115,7 @@ fn merge_field(original: &mut Object, key: String, value: Value, schema: &Schema
             Ok(())
         }
         (_, value) => {
-            original.insert(key, clean(value));
+            original.insert(key, take_over(value));
             Ok(())
         }
     }
@@ -168,7 +168,7 @@ fn set_element_orders(original: &mut Object, patch: &mut Object, schema: &Schema
         let merged = match (&old, new) {
             (None, None) => continue,
             (Some(old), None) => old.clone(),
-            (None, Some(new)) => new.into_iter().map(clean).collect(),
+            (None, Some(new)) => new.into_iter().filter(is_item).map(take_over).collect(),
             (Some(old), Some(new)) => merge_list(old.clone(), new, &found)?,
         };
         let ordered = arrange(merged, &order, &old.unwrap_or_default(), merge_key)?;
@@ -370,6 +370,26 @@ fn arrange(merged: Vec<Value>, order: &[Value], server_order: &[Value], merge_ke
     Ok(out)
 }
 
+/// A value for a field that was not there: items that a list of the patch would delete do not come into being.
+fn take_over(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let entries = map.into_iter().filter(|(key, value)| !value.is_null() && !is_directive(key));
+            Value::Object(entries.map(|(key, value)| (key, take_over(value))).collect())
+        }
+        Value::Array(list) => Value::Array(list.into_iter().filter(is_item).map(take_over).collect()),
+        scalar => scalar,
+    }
+}
+
+/// Whether an element of a list in a patch is an item, not only a directive.
+fn is_item(item: &Value) -> bool {
+    match (item.as_object(), item.get(DIRECTIVE)) {
+        (Some(map), Some(directive)) => directive != "delete" && map.len() > 1,
+        _ => true,
+    }
+}
+
 /// A value that is taken over whole: without nulls and directives.
 fn clean(value: Value) -> Value {
     match value {
@@ -380,13 +400,13 @@ fn clean(value: Value) -> Value {
 }
 
 fn clean_map(map: Object) -> Object {
-    let directive = |key: &str| {
-        key == DIRECTIVE || key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_PRIMITIVE)
-    };
-    map.into_iter()
-        .filter(|(key, value)| !value.is_null() && !(key.starts_with('$') && directive(key)))
-        .map(|(key, value)| (key, clean(value)))
-        .collect()
+    let entries = map.into_iter().filter(|(key, value)| !value.is_null() && !is_directive(key));
+    entries.map(|(key, value)| (key, clean(value))).collect()
+}
+
+fn is_directive(key: &str) -> bool {
+    key.starts_with('$')
+        && (key == DIRECTIVE || key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_PRIMITIVE))
 }
 
 #[cfg(test)]

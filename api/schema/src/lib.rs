@@ -21,6 +21,6 @@ pub use prune::{MAX_REPORTED, prune, unknown_fields};
 pub use validate::{MAX_ERRORS, validate, validate_at};
 
 pub use node::{
-    ANYTHING, Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Proto, Rule, Schema,
-    SchemaRef, Type, Validation, Wire,
+    ANYTHING, Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Rule, Schema,
+    SchemaRef, Type, Validation,
 };

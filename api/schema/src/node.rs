@@ -1,7 +1,7 @@
-//! The schema tree: what a value may look like, how it merges, and where protobuf puts it.
+//! The schema tree: what a value may look like and how it merges.
 //!
 //! `kinds` builds it for built-in types, [`crate::parse`] for custom resources; everything else only reads it. Node
-//! facts (type, list type, rules) sit on [`Schema`], facts of one use (protobuf number, patch strategy) on [`Field`].
+//! facts (type, list type, rules) sit on [`Schema`], facts of one use (required, patch strategy) on [`Field`].
 
 use meta::{Gvk, Str};
 use serde_json::{Number, Value};
@@ -149,38 +149,16 @@ pub struct Rule {
 #[derive(Clone, Debug)]
 pub struct Field {
     pub schema: SchemaRef,
-    /// The type checker of built-in kinds reads `Schema::required`; this is the same fact beside the field.
+    /// Whether `Schema::required` names it.
     pub required: bool,
-    pub proto: Option<Proto>,
+    /// An object, list or map that is there although nobody set it, as Go writes fields that are no pointers.
+    pub always: bool,
     pub patch: Patch,
     /// Overrides the map type of a shared definition for this field (`claimRef` of a PersistentVolume is granular).
     pub map_type: Option<MapType>,
     /// Overrides the default of a shared definition for this field.
     pub default: Option<Value>,
     pub description: Str,
-}
-
-/// Where and how protobuf carries a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proto {
-    /// Field numbers from the outside in: usually one, two for a field of an embedded message (`2.19`).
-    pub path: Vec<u32>,
-    pub wire: Wire,
-    /// One entry an element (lists) or a map entry.
-    pub repeated: bool,
-    /// The Go type, as `*v1.ObjectMeta` or `[]string`: tells special forms such as `resource.Quantity` apart.
-    pub go: Str,
-}
-
-/// How a protobuf value is laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wire {
-    Varint,
-    Fixed64,
-    Fixed32,
-    Bytes,
-    /// `apiVersion` and `kind`: carried by the envelope, not by the message.
-    Envelope,
 }
 
 /// Strategic-merge behaviour of a field.
@@ -304,7 +282,7 @@ impl Field {
         Field {
             schema: schema.into(),
             required: false,
-            proto: None,
+            always: false,
             patch: Patch::default(),
             map_type: None,
             default: None,

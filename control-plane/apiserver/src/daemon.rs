@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::http::listener;
 use crate::http::tls::{self, ServingCertificate};
+use crate::proxy::{Dialer, Tcp};
 use crate::server::{Core, Server};
 use crate::storage::Store;
 
@@ -64,24 +65,26 @@ pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: Cancellation
     let address = SocketAddr::new(config.bind_address, config.secure_port);
     let listener = TcpListener::bind(address).await.map_err(|reason| Error::Listen { address, reason })?;
     let address = listener.local_addr().map_err(|reason| Error::Listen { address, reason })?;
-    let server = assemble(config, store, Some(address.port()), &shutdown).await?;
+    let server = assemble(config, store, Some(address.port()), Arc::new(Tcp), &shutdown).await?;
     let tasks = TaskTracker::new();
     tasks.spawn(listener::serve(server.clone(), listener, acceptor, shutdown.clone()));
     Ok(Running { server, address: Some(address), certificate, tasks, shutdown })
 }
 
-/// A server without a listener, for use in the same process. `port` is the one to advertise, when there is one.
+/// A server without a listener, for use in the same process. `port` is the one to advertise, when there is one; `dialer` reaches kubelets
+/// and pods.
 pub async fn assemble(
     config: Config,
     store: Arc<dyn Store>,
     port: Option<u16>,
+    dialer: Arc<dyn Dialer>,
     shutdown: &CancellationToken,
 ) -> Result<Server, Error> {
     let root = Bytes::from(format!("{}/", config.etcd_prefix));
     let x509 = x509(&config)?;
     let (token_signer, token_keys) = token_keys(&config)?;
     let hub = Arc::new(Hub::new(store.clone(), root));
-    let mut core = Core::new(config, store, hub.clone(), shutdown.clone());
+    let mut core = Core::new(config, store, hub.clone(), dialer, shutdown.clone())?;
     core.token_signer = token_signer;
     core.token_keys = token_keys;
     core.authenticators = authenticators(&core, x509);

@@ -17,6 +17,7 @@ pub mod daemon;
 pub mod discovery;
 pub mod error;
 pub mod http;
+pub mod proxy;
 pub mod registry;
 pub mod server;
 pub mod service;

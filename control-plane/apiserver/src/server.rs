@@ -20,14 +20,16 @@ use crate::admission;
 use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::{self, Authenticator, Credentials, UserInfo};
 use crate::authz::{self, Attributes, Authorizer, Decision};
-use crate::cache::Entry;
 use crate::cache::hub::Hub;
+use crate::cache::{Cache, Entry, HeaderSpec};
 use crate::config::Config;
+use crate::error::Error;
 use crate::http::answer::Answer;
 use crate::http::body::{self, Body, RequestBody};
 use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
 use crate::http::respond;
+use crate::proxy::{Dialer, Proxy};
 use crate::registry::{Registry, Served};
 use crate::storage::Store;
 use crate::storage::lease::Leases;
@@ -44,6 +46,10 @@ pub struct Core {
     pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
     pub(crate) authorizers: Vec<Box<dyn Authorizer>>,
     admission: Vec<&'static admission::Row>,
+    /// Reaches kubelets, pods and services.
+    pub(crate) proxy: Proxy,
+    /// Node ports in use.
+    pub(crate) node_ports: Arc<Cache>,
     /// Signs service-account tokens.
     pub(crate) token_signer: Option<Signer>,
     /// Public keys of service-account tokens.
@@ -55,14 +61,23 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(config: Config, store: Arc<dyn Store>, hub: Arc<Hub>, stopping: CancellationToken) -> Core {
+    pub fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        hub: Arc<Hub>,
+        dialer: Arc<dyn Dialer>,
+        stopping: CancellationToken,
+    ) -> Result<Core, Error> {
+        let proxy = Proxy::new(&config, dialer)?;
         let registry = Registry::builtin(&hub);
+        let ports = Bytes::from(format!("{}/ranges/servicenodeports/", config.etcd_prefix));
+        let node_ports = hub.declare(ports, HeaderSpec::new([]), None);
         let enabled = |row: &&admission::Row| {
             let named = |list: &[String]| list.iter().any(|name| name == row.plugin.name());
             (row.default_on || named(&config.enable_admission_plugins)) && !named(&config.disable_admission_plugins)
         };
         let admission = admission::ADMISSION.iter().filter(enabled).collect();
-        Core {
+        Ok(Core {
             registry: ArcSwap::from_pointee(registry),
             store,
             hub,
@@ -71,12 +86,14 @@ impl Core {
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             admission,
+            proxy,
+            node_ports,
             token_signer: None,
             token_keys: Vec::new(),
             port: AtomicU16::new(config.secure_port),
             stopping,
             config,
-        }
+        })
     }
 
     pub fn admission(&self) -> &[&'static admission::Row] {
@@ -132,7 +149,7 @@ pub struct Server {
 impl Server {
     /// Answers a request of an identified caller.
     pub async fn handle(&self, request: Request<RequestBody>, user: Arc<UserInfo>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let raw_query = parts.uri.query().unwrap_or_default().to_owned();
         let query = Query::parse(Some(&raw_query));
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
@@ -149,6 +166,7 @@ impl Server {
             user,
             audit_id,
             now: Timestamp::now(),
+            upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
             warnings: Arc::new(Mutex::new(Vec::new())),
         };
         let response = match self.answer(&mut call, body).await {

@@ -4,15 +4,21 @@
 //! - [`owners`]: controller references, adoption and release
 //! - [`pods`]: facts about pods: active, ready, available, which to delete first
 //! - [`select`]: label selectors ready to match
+//! - [`node_fit`]: whether a node is one that a pod may be on
+//! - [`revisions`]: ControllerRevisions: templates as they once were
+//! - [`backoff`]: waiting longer each time
 //! - [`template`]: pods from templates, template hash and equality
 //! - [`cidr`]: address ranges
 
 pub mod acts;
+pub mod backoff;
 pub mod cidr;
 #[cfg(test)]
 pub mod model;
+pub mod node_fit;
 pub mod owners;
 pub mod pods;
+pub mod revisions;
 pub mod select;
 pub mod template;
 

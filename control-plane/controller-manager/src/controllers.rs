@@ -3,6 +3,7 @@
 
 use crate::setup::Setup;
 
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
@@ -18,6 +19,7 @@ pub mod root_ca;
 pub mod serviceaccount;
 pub mod serviceaccount_token;
 pub mod services;
+pub mod statefulset;
 pub mod taint_eviction;
 
 /// One controller.
@@ -35,6 +37,13 @@ pub struct Controller {
 
 /// Every controller there is, by name.
 pub const ALL: &[Controller] = &[
+    Controller {
+        name: "daemonset-controller",
+        account: "daemon-set-controller",
+        watches: &["controllerrevisions.apps", "daemonsets.apps", "nodes", "pods"],
+        enabled: true,
+        start: daemonset::start,
+    },
     Controller {
         name: "deployment-controller",
         account: "deployment-controller",
@@ -132,6 +141,13 @@ pub const ALL: &[Controller] = &[
         watches: &["secrets", "serviceaccounts"],
         enabled: true,
         start: serviceaccount_token::start,
+    },
+    Controller {
+        name: "statefulset-controller",
+        account: "statefulset-controller",
+        watches: &["controllerrevisions.apps", "persistentvolumeclaims", "pods", "statefulsets.apps"],
+        enabled: true,
+        start: statefulset::start,
     },
     Controller {
         name: "taint-eviction-controller",

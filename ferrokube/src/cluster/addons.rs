@@ -2,7 +2,7 @@
 //! answers it. Applied at each start, so that a new version brings its own.
 
 use anyhow::{Context, Result};
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::config::Cluster;
@@ -63,8 +63,17 @@ pub async fn apply(client: kube::Client, cluster: &Cluster) -> Result<()> {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
         };
-        let params = PatchParams::apply("ferrokube").force();
-        api.patch(&name, &params, &Patch::Apply(&object)).await.with_context(|| format!("{plural} {name}"))?;
+        put(&api, &name, &object).await.with_context(|| format!("{plural} {name}"))?;
+    }
+    Ok(())
+}
+
+async fn put(api: &Api<DynamicObject>, name: &str, object: &Value) -> Result<()> {
+    match api.create(&PostParams::default(), &serde_json::from_value(object.clone())?).await {
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+            api.patch(name, &PatchParams::default(), &Patch::Merge(object)).await?;
+        }
+        other => drop(other?),
     }
     Ok(())
 }

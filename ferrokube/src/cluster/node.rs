@@ -65,10 +65,10 @@ pub async fn kubelet(a: &mut Assembly) -> Result<()> {
     Ok(())
 }
 
-fn kubelet_config(a: &Assembly) -> kubelet::Config {
+fn kubelet_config(a: &Assembly) -> kubelet::config::Config {
     let cluster = &a.cluster;
     let serving = a.pki.pair("kubelet");
-    let mut config = kubelet::Config::new(&cluster.node_name);
+    let mut config = kubelet::config::Config::new(&cluster.node_name);
     config.node_ips = vec![IpAddr::V4(a.node_ip)];
     config.root_dir = cluster.kubelet_root();
     config.pod_logs_dir = cluster.data_dir.join("pod-logs");

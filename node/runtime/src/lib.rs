@@ -1,1 +1,37 @@
-//! The container runtime: CRI server, images, snapshots, sandboxes, containers, streams and logs.
+//! The container runtime: a CRI v1 server that builds containers itself, from images it keeps itself.
+//!
+//! Who calls: the kubelet over the unix socket (`cri`), the command line over the same socket (image transfers), and the
+//! binary's `main`, which must hand over to [`monitor::main`] first thing when the first argument is
+//! [`monitor::SUBCOMMAND`].
+//!
+//! The map: `daemon` (loop) → `cri` (calls) → `runtime` (state), `sandbox`, `container`, `exec`, `recover` (operations) →
+//! `zygote`/`link` (to the monitors) → `monitor` (the processes that outlive the daemon) → `linux::container` (inside).
+//! Pure: `spec` (request to specification), `status`, `seccomp`, `images::{manifest, reference, passwd}`, framing of
+//! streams. `images` is the store.
+
+mod container;
+mod cri;
+pub mod daemon;
+mod devices;
+mod digest;
+mod error;
+mod exec;
+pub mod images;
+mod link;
+mod metrics;
+pub mod monitor;
+pub mod network;
+mod record;
+mod recover;
+mod runtime;
+mod sandbox;
+mod seccomp;
+mod spec;
+mod stats;
+mod status;
+mod streaming;
+mod zygote;
+
+pub use daemon::{Config, run};
+pub use error::Error;
+pub use network::{HostPort, LoopbackOnly, PodNet, PodNetwork};

@@ -10,7 +10,7 @@ fn without_empty(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let entries = map.iter().map(|(k, v)| (k.clone(), without_empty(v)));
-            Value::Object(entries.filter(|(_, v)| !matches!(v, Value::Object(m) if m.is_empty())).collect())
+            Value::Object(entries.filter(|(_, v)| *v != json!({}) && *v != json!([])).collect())
         }
         Value::Array(list) => Value::Array(list.iter().map(without_empty).collect()),
         other => other.clone(),

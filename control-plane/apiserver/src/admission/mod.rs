@@ -8,6 +8,7 @@ mod namespace_lifecycle;
 mod priority;
 mod refuse_unenforced;
 mod service_account;
+mod service_allocation;
 
 use async_trait::async_trait;
 use kinds::{Kind, KindRef};
@@ -130,6 +131,7 @@ pub static ADMISSION: &[Row] = &[
     on(&priority::Priority),
     on(&default_tolerations::DefaultTolerationSeconds),
     on(&refuse_unenforced::RefuseUnenforced),
+    on(&service_allocation::ServiceAllocation),
 ];
 
 /// Runs the mutating half.

@@ -46,6 +46,7 @@ pub fn own_call(namespace: &str, name: &str) -> Call {
         user: Arc::new(UserInfo { name: SELF.to_owned(), groups, ..UserInfo::default() }),
         audit_id: String::new(),
         now: Timestamp::now(),
+        upgrade: Mutex::new(None),
         warnings: Arc::new(Mutex::new(Vec::new())),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
+use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -24,6 +25,8 @@ pub struct Call {
     pub user: Arc<UserInfo>,
     pub audit_id: String,
     pub now: Timestamp,
+    /// The client's side of an upgrade, when the connection can do one.
+    pub upgrade: Mutex<Option<OnUpgrade>>,
     /// Texts of `Warning` headers.
     pub warnings: Arc<Mutex<Vec<String>>>,
 }

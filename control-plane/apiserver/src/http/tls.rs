@@ -8,16 +8,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 
-use crate::config::KeyPair;
+use crate::config::{Config, KeyPair};
 use crate::error::Error;
 
 /// Certificates of a PEM file, in order.
@@ -112,6 +112,93 @@ impl ClientCertVerifier for AnyClient {
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A client that checks nothing, with an identity of its own when there is one.
+pub fn trusting_client(identity: Option<&KeyPair>) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(AnyServer { provider: provider.clone() });
+    let builder = client_builder(provider)?.dangerous().with_custom_certificate_verifier(verifier);
+    with_identity(builder, identity)
+}
+
+/// The client for kubelets: checks them against their CA when one is named, as upstream does.
+pub fn kubelet_client(config: &Config) -> Result<Arc<ClientConfig>, Error> {
+    const FLAG: &str = "--kubelet-certificate-authority";
+    let Some(path) = &config.kubelet_certificate_authority else {
+        return trusting_client(config.kubelet_client.as_ref());
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(FLAG, path)? {
+        let fail = |error: rustls::Error| Error::File { flag: FLAG, path: path.clone(), reason: error.to_string() };
+        roots.add(certificate).map_err(fail)?;
+    }
+    let builder = client_builder(Arc::new(aws_lc_rs::default_provider()))?.with_root_certificates(roots);
+    with_identity(builder, config.kubelet_client.as_ref())
+}
+
+fn client_builder(
+    provider: Arc<CryptoProvider>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Flag { flag: "--tls-min-version", reason: error.to_string() })
+}
+
+fn with_identity(
+    builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
+    identity: Option<&KeyPair>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let Some(files) = identity else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let chain = certificates("--kubelet-client-certificate", &files.cert_file)?;
+    let key = private_key("--kubelet-client-key", &files.key_file)?;
+    let config = builder.with_client_auth_cert(chain, key).map_err(|error| Error::File {
+        flag: "--kubelet-client-key",
+        path: files.key_file.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(Arc::new(config))
+}
+
+/// Takes any server certificate.
+#[derive(Debug)]
+struct AnyServer {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

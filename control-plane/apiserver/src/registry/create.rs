@@ -60,6 +60,8 @@ impl Core {
             if let Some(answer) = self.create_object(call, served, "", object, &options, None).await? {
                 return Ok(answer);
             }
+            // Somebody took what was allocated: look again with what they wrote in view.
+            self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
         }
         Err(Status::server_timeout(&served.gvr(), "create", 1))
     }

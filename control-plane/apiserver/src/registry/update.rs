@@ -95,10 +95,12 @@ impl Core {
             let Some(entry) = current.take() else {
                 return Err(Status::not_found(&served.gvr(), change.name));
             };
+            let revision = entry.revision;
             match self.attempt(call, served, change, &entry, &mut make).await {
                 Ok(Attempt::Done(answer)) => return Ok(answer),
                 Ok(Attempt::Lost(now)) => {
-                    if !change.retry && fresh {
+                    let same = now.as_ref().is_some_and(|now| now.revision == revision);
+                    if !change.retry && fresh && !same {
                         return Err(Status::modified(&served.gvr(), change.name));
                     }
                     current = now;
@@ -138,7 +140,7 @@ impl Core {
             return match self.erase(served, entry, extra).await? {
                 Committed::Stored(_) => Ok(Attempt::Done(Answer::object(200, served, new))),
                 Committed::Conflict(now) => Ok(Attempt::Lost(now)),
-                Committed::Taken => Ok(Attempt::Lost(Some(entry.clone()))),
+                Committed::Taken => self.taken(served, entry).await,
             };
         }
         if new == old {
@@ -147,8 +149,14 @@ impl Core {
         match self.commit(served, &entry.key, entry.revision, new, extra).await? {
             Committed::Stored(stored) => Ok(Attempt::Done(Answer::entry(200, served, stored))),
             Committed::Conflict(now) => Ok(Attempt::Lost(now)),
-            Committed::Taken => Ok(Attempt::Lost(Some(entry.clone()))),
+            Committed::Taken => self.taken(served, entry).await,
         }
+    }
+
+    /// What was allocated went to somebody else: try again with their write in view.
+    async fn taken(&self, served: &Served, entry: &Arc<Entry>) -> Result<Attempt, Status> {
+        self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
+        Ok(Attempt::Lost(Some(entry.clone())))
     }
 
     fn prepare_changed(

@@ -2,7 +2,6 @@
 //! toleration's seconds are over. Keys are pods.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Delta, Key, Plan, WorkQueue};
@@ -162,6 +161,8 @@ pub fn may_run(taints: &[Taint], tolerations: &[Toleration]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::common::model::{World, at, from};
 

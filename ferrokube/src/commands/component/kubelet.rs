@@ -70,7 +70,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let flags: Flags = parse(args);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = flags.hostname_override.clone().unwrap_or_else(|| host.trim().to_lowercase());
-    let mut config = kubelet::Config::new(&name);
+    let mut config = kubelet::config::Config::new(&name);
     config.hostname_override = flags.hostname_override;
     config.node_ips = flags.node_ip;
     config.container_runtime_endpoint = flags.container_runtime_endpoint;

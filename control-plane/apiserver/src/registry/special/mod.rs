@@ -1,6 +1,7 @@
 //! Subresources: what each [`kinds::Action`] does. Dispatch is on the action in the kind's row, never on a name.
 
 mod binding;
+mod connect;
 mod eviction;
 mod keep;
 mod scale;
@@ -9,7 +10,7 @@ mod token;
 use std::sync::Arc;
 
 use http::Method;
-use kinds::{Action, Subresource, Verbs};
+use kinds::{Action, Verbs};
 use meta::Status;
 
 use super::Served;
@@ -72,15 +73,5 @@ impl Core {
             Method::PATCH => self.patch(call, served, part, &body::read(body).await?).await,
             _ => Err(Status::method_not_allowed()),
         }
-    }
-
-    async fn connect(
-        &self,
-        _call: &Call,
-        _served: &Arc<Served>,
-        _sub: &Subresource,
-        _body: RequestBody,
-    ) -> Result<Answer, Status> {
-        Err(Status::method_not_allowed())
     }
 }

@@ -1,0 +1,183 @@
+//! Ownership against steps recorded from upstream 1.37, and laws that hold for every object.
+
+use super::*;
+use crate::merge_patch;
+use kinds::definitions;
+use serde_json::json;
+
+/// One step a line: a write by a manager, what the live object was (as a merge patch over the previous step's result),
+/// and what came of it: the object and the owners (again as merge patches), or the error.
+const UPSTREAM: &str = include_str!("upstream.json");
+
+const NOW: &str = "2026-01-01T00:00:00Z";
+
+struct Kind {
+    gvk: Gvk,
+    schema: schema::SchemaRef,
+    reset: Set,
+    status_reset: Set,
+}
+
+fn kind(name: &str) -> Kind {
+    let (gvk, definition) = match name {
+        "Deployment" => (Gvk::new("apps", "v1", "Deployment"), "apps.v1.Deployment"),
+        "Service" => (Gvk::new("", "v1", "Service"), "core.v1.Service"),
+        "ConfigMap" => (Gvk::new("", "v1", "ConfigMap"), "core.v1.ConfigMap"),
+        _ => (Gvk::new("", "v1", "Pod"), "core.v1.Pod"),
+    };
+    let schema = definitions::by_name(definition).expect("definition");
+    let status_reset = match name {
+        "Deployment" => Set::of_paths(&[&["spec"], &["metadata", "labels"]]),
+        "Pod" => Set::of_paths(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]),
+        _ => Set::of_paths(&[&["spec"]]),
+    };
+    Kind { gvk, schema, reset: Set::of_paths(&[&["status"]]), status_reset }
+}
+
+/// Entries as an object keyed by who they are, without times.
+fn owners(object: &Value) -> Value {
+    let entries = managed::decode(path::get(object, &MANAGED)).expect("entries");
+    let keyed = entries.into_iter().map(|e| {
+        let id = format!("{}|{:?}|{}|{}", e.manager, e.operation, e.api_version, e.subresource);
+        (id, e.fields.into_value())
+    });
+    Value::Object(keyed.collect())
+}
+
+fn with_owners(mut object: Value, owners: &Value) -> Value {
+    let entries = owners.as_object().expect("owners").iter().map(|(id, fields)| {
+        let parts: Vec<&str> = id.split('|').collect();
+        // Managers u0, u1, ... wrote in this order.
+        let second = parts[0].strip_prefix('u').and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+        let time = format!("2025-01-01T00:00:{second:02}Z");
+        json!({"manager": parts[0], "operation": parts[1], "apiVersion": parts[2], "subresource": parts[3], "time": time,
+            "fieldsType": "FieldsV1", "fieldsV1": fields})
+    });
+    let entries: Vec<Value> = entries.collect();
+    if !entries.is_empty() {
+        path::set(&mut object, &MANAGED, entries);
+    }
+    object
+}
+
+/// What the server adds between apply and the stored object: defaults and counters, which are not apply's business.
+fn without_defaults(value: &Value) -> Value {
+    const DEFAULTED: [&str; 23] = [
+        "replicas",
+        "managedFields",
+        "generation",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
+        "imagePullPolicy",
+        "protocol",
+        "restartPolicy",
+        "dnsPolicy",
+        "schedulerName",
+        "terminationGracePeriodSeconds",
+        "progressDeadlineSeconds",
+        "revisionHistoryLimit",
+        "strategy",
+        "targetPort",
+        "sessionAffinity",
+        "type",
+        "clusterIP",
+        "clusterIPs",
+        "internalTrafficPolicy",
+        "ipFamilies",
+        "ipFamilyPolicy",
+        "status",
+    ];
+    match value {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(k, v)| !DEFAULTED.contains(&k.as_str()) && !v.is_null());
+            let kept = kept.map(|(k, v)| (k.clone(), without_defaults(v)));
+            Value::Object(kept.filter(|(_, v)| *v != json!({}) && *v != json!([])).collect())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(without_defaults).collect()),
+        other => other.clone(),
+    }
+}
+
+struct Replay {
+    object: Value,
+    owners: Value,
+}
+
+impl Replay {
+    fn step(&mut self, step: &Value) {
+        let create = step.get("live").is_some_and(Value::is_null);
+        if create {
+            (self.object, self.owners) = (json!({}), json!({}));
+        } else {
+            merge_patch::merge(&mut self.object, step.get("live").cloned().unwrap_or(json!({})));
+            merge_patch::merge(&mut self.owners, step.get("liveManaged").cloned().unwrap_or(json!({})));
+        }
+        let live = with_owners(self.object.clone(), &self.owners);
+        let live = (!create).then_some(&live);
+        let mut wanted = self.object.clone();
+        merge_patch::merge(&mut wanted, step.get("object").cloned().unwrap_or(json!({})));
+        let mut wanted_owners = self.owners.clone();
+        merge_patch::merge(&mut wanted_owners, step.get("managed").cloned().unwrap_or(json!({})));
+        match step["op"].as_str() {
+            Some("update") => Replay::update(step, live, &wanted, &wanted_owners),
+            _ => Replay::apply(step, live, &wanted, &wanted_owners),
+        }
+        (self.object, self.owners) = (wanted, wanted_owners);
+    }
+
+    fn write<'a>(step: &'a Value, kind: &'a Kind) -> Write<'a> {
+        let subresource = step.get("subresource").and_then(Value::as_str).unwrap_or_default();
+        let reset = if subresource == "status" { &kind.status_reset } else { &kind.reset };
+        let manager = step["manager"].as_str().expect("manager");
+        Write { manager, subresource, gvk: &kind.gvk, schema: &kind.schema, reset, now: NOW }
+    }
+
+    fn update(step: &Value, live: Option<&Value>, wanted: &Value, wanted_owners: &Value) {
+        let kind = kind(step["kind"].as_str().expect("kind"));
+        let mut new = wanted.clone();
+        if step["manager"] == "cl" && wanted_owners == &json!({}) {
+            path::set(&mut new, &MANAGED, json!([{}]));
+        }
+        if live.is_none() {
+            // Admission sets these after the write is tracked.
+            for field in ["priority", "preemptionPolicy", "tolerations"].iter().filter(|_| step["kind"] == "Pod") {
+                path::remove(&mut new, &["spec", field]);
+            }
+        }
+        update(live, &mut new, &Replay::write(step, &kind));
+        assert_eq!(owners(&new), *wanted_owners, "{step}");
+    }
+
+    fn apply(step: &Value, live: Option<&Value>, wanted: &Value, wanted_owners: &Value) {
+        let kind = kind(step["kind"].as_str().expect("kind"));
+        let force = step.get("force").is_some();
+        let result = apply(live, &step["config"], &Replay::write(step, &kind), force);
+        match (result, step.get("error")) {
+            (Ok(applied), None) => {
+                assert_eq!(owners(&applied.object), *wanted_owners, "{step}");
+                // What a subresource resets is put back by the registry, after apply.
+                if step.get("subresource").is_none() {
+                    assert_eq!(without_defaults(&applied.object), without_defaults(wanted), "{step}");
+                }
+            }
+            (Err(status), Some(error)) => {
+                assert_eq!(json!(status.code), error["code"], "{step}");
+                assert_eq!(json!(status.message), error["message"], "{step}");
+            }
+            (Ok(applied), Some(error)) if error["code"] == 422 => {
+                // Refused later, by validation.
+                assert!(applied.changed);
+            }
+            (result, _) => panic!("{step}: {result:?}"),
+        }
+    }
+}
+
+#[test]
+fn steps_end_as_upstreams() {
+    let steps: Value = serde_json::from_str(UPSTREAM).expect("test data");
+    let mut replay = Replay { object: json!({}), owners: json!({}) };
+    for step in steps.as_array().expect("steps") {
+        replay.step(step);
+    }
+}

@@ -1,0 +1,282 @@
+//! Subresources that lead to kubelets, pods and services: log, exec, attach, portforward, proxy.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Response, StatusCode};
+use kinds::{Action, Subresource};
+use meta::{Gvr, Status};
+use serde_json::{Value, json};
+
+use crate::admission::{self, Extra, Operation};
+use crate::cache::Entry;
+use crate::http::answer::Answer;
+use crate::http::body::{Body, RequestBody};
+use crate::http::call::Call;
+use crate::proxy::target::{self, ProxiedName, escape, with_query};
+use crate::proxy::{Backend, Trust};
+use crate::registry::Served;
+use crate::server::Core;
+
+/// Options of a log request that the kubelet takes as they are.
+const LOG_OPTIONS: [&str; 9] = [
+    "follow",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "timestamps",
+    "tailLines",
+    "limitBytes",
+    "stream",
+    "insecureSkipTLSVerifyBackend",
+];
+
+impl Core {
+    pub(super) async fn connect(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        sub: &Subresource,
+        body: RequestBody,
+    ) -> Result<Answer, Status> {
+        let proxied = match sub.action {
+            Action::Proxy => Some(ProxiedName::parse(&call.info.name)?),
+            _ => None,
+        };
+        let name = proxied.as_ref().map_or(call.info.name.as_str(), |proxied| proxied.name);
+        let key = self.key_of(call, served, name)?;
+        let Some(entry) = self.live(served, &key).await? else {
+            return Err(Status::not_found(&served.gvr(), name));
+        };
+        self.admit_connect(call, served, name).await?;
+        if let Some(proxied) = proxied {
+            return self.proxy_to(call, served, &entry, &proxied, body).await;
+        }
+        let object = served.object(&entry);
+        let Some(backend) = self.pod_backend(call, sub, &object).await? else {
+            return Ok(Answer::Raw(crate::http::respond::response(200, "text/plain", Body::empty())));
+        };
+        let response = self.proxy.forward(call, &backend, body).await?;
+        self.relay(sub, response).await.map(Answer::Raw)
+    }
+
+    async fn admit_connect(&self, call: &Call, served: &Arc<Served>, name: &str) -> Result<(), Status> {
+        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
+        let mut options = json!({});
+        let mut extra = Extra::default();
+        let mut request = admission::Request {
+            operation: Operation::Connect,
+            kind: &served.kind,
+            subresource: &call.info.subresource,
+            namespace: &namespace,
+            name,
+            object: &mut options,
+            old: None,
+            user: &call.user,
+            dry_run: false,
+            extra: &mut extra,
+            warnings: &call.warnings,
+        };
+        admission::admit(&mut request, self).await?;
+        admission::validate(&request, self).await
+    }
+
+    /// The kubelet's path for a request about a pod; `None` when the pod has no node yet and a log is asked for.
+    async fn pod_backend(&self, call: &Call, sub: &Subresource, pod: &Value) -> Result<Option<Backend>, Status> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
+        let node = text(&pod["spec"]["nodeName"]);
+        let log = sub.action == Action::Log;
+        let path = match sub.action {
+            Action::PortForward => format!("/portForward/{namespace}/{name}"),
+            _ => {
+                let container = target::container(pod, call.query.text("container"))?;
+                let word = match sub.action {
+                    Action::Log => "containerLogs",
+                    Action::Attach => "attach",
+                    _ => "exec",
+                };
+                format!("/{word}/{namespace}/{name}/{container}")
+            }
+        };
+        if node.is_empty() {
+            return if log {
+                Ok(None)
+            } else {
+                Err(Status::bad_request(format!("pod {name} does not have a host assigned")))
+            };
+        }
+        let query = if log { log_query(call)? } else { stream_query(call) };
+        self.kubelet(&node, with_query(&path, &query)).await.map(Some)
+    }
+
+    async fn kubelet(&self, node: &str, path_and_query: String) -> Result<Backend, Status> {
+        const NODES: Gvr = Gvr::new("", "v1", "nodes");
+        let Some(entry) = self.find("", "nodes", "", node).await? else {
+            return Err(Status::not_found(&NODES, node));
+        };
+        target::kubelet(&entry.object(), &self.config.kubelet_preferred_address_types, path_and_query)
+    }
+
+    /// A kubelet's refusal becomes a Status; everything else goes on as it is.
+    async fn relay(&self, sub: &Subresource, response: Response<Body>) -> Result<Response<Body>, Status> {
+        let code = response.status();
+        if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS || sub.action != Action::Log {
+            return Ok(response);
+        }
+        let body = response.into_body().collect().await.map_err(Status::internal)?;
+        let message = String::from_utf8_lossy(&body).trim().to_owned();
+        Err(match code.as_u16() {
+            404 => Status::failure(
+                404,
+                meta::Reason::NotFound,
+                format!("the server could not find the requested resource: {message}"),
+            ),
+            400..=499 => Status::bad_request(message),
+            _ => Status::internal(message),
+        })
+    }
+
+    async fn proxy_to(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        entry: &Entry,
+        proxied: &ProxiedName<'_>,
+        body: RequestBody,
+    ) -> Result<Answer, Status> {
+        if call.info.tail.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
+            return Ok(Answer::Raw(redirect(&with_query(&format!("{}/", call.info.path), &call.raw_query))));
+        }
+        let tail = if call.info.tail.is_empty() { "/" } else { &call.info.tail };
+        let path = with_query(tail, &call.raw_query);
+        let object = served.object(entry);
+        let mut backend = if object["status"]["podIP"].is_string() || object["spec"]["containers"].is_array() {
+            pod(&object, proxied)?
+        } else if object["status"]["daemonEndpoints"].is_object() || object["status"]["nodeInfo"].is_object() {
+            self.kubelet(proxied.name, String::new()).await?
+        } else {
+            self.service(&object, proxied)?
+        };
+        if proxied.https && backend.trust == Trust::Plain {
+            backend.trust = Trust::Anyone;
+        }
+        backend.path_and_query = path;
+        let mut response = self.proxy.forward(call, &backend, body).await?;
+        let prefix = call.info.path.strip_suffix(call.info.tail.as_str()).unwrap_or(&call.info.path).to_owned();
+        rewrite_location(&mut response, &prefix, &backend);
+        Ok(Answer::Raw(response))
+    }
+
+    fn service(&self, service: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
+        let unavailable = |what: &str| {
+            let wanted = if proxied.port.is_empty() { String::new() } else { format!(":{}", proxied.port) };
+            Status::service_unavailable(format!(
+                "no {what} available for service {}",
+                meta::text::quote(&format!("{name}{wanted}"))
+            ))
+        };
+        let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+        let chosen = ports.iter().find(|port| match proxied.port {
+            "" => ports.len() == 1 || port["name"].as_str().unwrap_or_default().is_empty(),
+            wanted => {
+                port["name"] == wanted || port["port"].to_string() == wanted || port["targetPort"].to_string() == wanted
+            }
+        });
+        let Some(chosen) = chosen else { return Err(unavailable("endpoints")) };
+        let port_name = chosen["name"].as_str().unwrap_or_default();
+        let mut addresses: Vec<(String, u16)> = Vec::new();
+        if let Some(endpoints) = self.find_cached("", "endpoints", &namespace, &name) {
+            for subset in endpoints["subsets"].as_array().into_iter().flatten() {
+                let ports = subset["ports"].as_array().into_iter().flatten();
+                let port = ports.filter(|port| port["name"].as_str().unwrap_or_default() == port_name);
+                let Some(port) = port.filter_map(|port| port["port"].as_u64()).next() else { continue };
+                for address in subset["addresses"].as_array().into_iter().flatten() {
+                    addresses.push((text(&address["ip"]), port as u16));
+                }
+            }
+        }
+        if addresses.is_empty() {
+            return Err(unavailable("endpoints"));
+        }
+        let (host, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
+        Ok(Backend { trust: Trust::Plain, host, port, path_and_query: String::new() })
+    }
+
+    fn find_cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        Some(self.registry.load().cache(group, plural)?.lookup(namespace, name)?.object())
+    }
+}
+
+fn pod(pod: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
+    let name = proxied.name;
+    let Some(host) = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty()) else {
+        return Err(Status::bad_request(format!("pod {name} does not have a pod IP yet")));
+    };
+    let containers = || pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = containers().flat_map(|c| c["ports"].as_array().into_iter().flatten());
+    let port = match proxied.port {
+        "" => {
+            ports.next().and_then(|port| port["containerPort"].as_u64()).unwrap_or(if proxied.https { 443 } else { 80 })
+        }
+        text => match text.parse() {
+            Ok(number) => number,
+            Err(_) => ports
+                .find(|port| port["name"] == text)
+                .and_then(|port| port["containerPort"].as_u64())
+                .ok_or_else(|| Status::service_unavailable(format!("no port {text} in pod {name}")))?,
+        },
+    };
+    let port = u16::try_from(port).map_err(|_| Status::bad_request(format!("{port} is no port")))?;
+    Ok(Backend { trust: Trust::Plain, host: host.to_owned(), port, path_and_query: String::new() })
+}
+
+fn redirect(to: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    response
+}
+
+/// A redirect of the backend to itself stays behind the proxy.
+fn rewrite_location(response: &mut Response<Body>, prefix: &str, backend: &Backend) {
+    let Some(location) = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok()) else { return };
+    let own =
+        [format!("http://{}:{}", backend.host, backend.port), format!("https://{}:{}", backend.host, backend.port)];
+    let path = own.iter().find_map(|own| location.strip_prefix(own.as_str())).unwrap_or(location);
+    if !path.starts_with('/') {
+        return;
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{path}")) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+}
+
+fn log_query(call: &Call) -> Result<String, Status> {
+    for option in ["sinceSeconds", "tailLines", "limitBytes"] {
+        call.query.integer(option)?;
+    }
+    let pairs = call.query.iter().filter(|(key, _)| LOG_OPTIONS.contains(key));
+    Ok(pairs.map(|(key, value)| format!("{key}={}", escape(value))).collect::<Vec<_>>().join("&"))
+}
+
+/// The kubelet's words for the streams of exec and attach; commands and ports as they are.
+fn stream_query(call: &Call) -> String {
+    let mut parts = Vec::new();
+    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        if call.query.flag(ours) {
+            parts.push(format!("{theirs}=1"));
+        }
+    }
+    for key in ["command", "port", "ports"] {
+        for value in call.query.all(key) {
+            let key = if key == "ports" { "port" } else { key };
+            parts.push(format!("{key}={}", escape(value)));
+        }
+    }
+    parts.join("&")
+}

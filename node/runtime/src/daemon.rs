@@ -1,0 +1,86 @@
+//! The runtime's loop: opens the store, takes up what a former life left, serves the CRI socket. Does I/O.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use wire::cri::image_service_server::ImageServiceServer;
+use wire::cri::runtime_service_server::RuntimeServiceServer;
+use wire::images::image_transfer_server::ImageTransferServer;
+
+use crate::cri::Service;
+use crate::error::{Error, Result};
+use crate::images::Mirrors;
+use crate::network::PodNetwork;
+use crate::runtime::Runtime;
+
+/// Messages of the CRI are small, but lists of hundreds of containers with annotations are not.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Images, containers' writable layers and records; survives a reboot.
+    pub root_dir: PathBuf,
+    /// Sockets, namespaces, PID files; may be emptied by a reboot.
+    pub run_dir: PathBuf,
+    /// The CRI socket.
+    pub socket: PathBuf,
+    /// The group below which pods go whose kubelet names none.
+    pub cgroup_root: String,
+    /// Other places to fetch images from.
+    pub mirrors: Mirrors,
+}
+
+impl Config {
+    /// Everything below two directories.
+    pub fn new(root_dir: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+        let run_dir = run_dir.into();
+        Config {
+            root_dir: root_dir.into(),
+            socket: run_dir.join("runtime.sock"),
+            run_dir,
+            cgroup_root: "/ferrokube".into(),
+            mirrors: Mirrors::default(),
+        }
+    }
+}
+
+/// Runs the runtime until `shutdown`. Containers go on without it.
+pub async fn run(config: Config, network: Arc<dyn PodNetwork>, shutdown: CancellationToken) -> Result<()> {
+    let socket = config.socket.clone();
+    let runtime = Runtime::open(config, network).await?;
+    let listener = listen(&socket).map_err(Error::failed(format_args!("listen on {}", socket.display())))?;
+    tracing::info!(socket = %socket.display(), "container runtime serves");
+    let service = Service::new(runtime.clone());
+    let incoming = futures::stream::unfold(listener, |listener| async move {
+        let next = listener.accept().await.map(|(stream, _)| stream);
+        Some((next, listener))
+    });
+    let streams = crate::streaming::serve(runtime.clone(), shutdown.clone());
+    let server = tonic::transport::Server::builder()
+        .add_service(RuntimeServiceServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(ImageServiceServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(ImageTransferServer::new(service).max_decoding_message_size(MAX_MESSAGE))
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    let (served, ()) = tokio::join!(server, streams);
+    let _ = std::fs::remove_file(&socket);
+    runtime.close();
+    served.map_err(|e| Error::Failed(format!("serve the container runtime: {e}")))
+}
+
+/// Binds the socket for root only; a leftover of a dead daemon is replaced, a living one is not.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another runtime serves it already"));
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(listener)
+}

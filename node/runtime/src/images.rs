@@ -1,0 +1,61 @@
+//! Images: names, the store of blobs and unpacked layers, archives, registries.
+//!
+//! One daemon owns the store; the CRI image service and the command line go through it. Layers are unpacked once into
+//! directories that every container's overlay shares. Entry point: [`Images`].
+
+mod archive;
+mod fetch;
+mod gc;
+pub mod manifest;
+pub mod passwd;
+pub mod reference;
+mod registry;
+mod store;
+mod unpack;
+
+pub use fetch::{Credentials, LayerState, Progress, PullOptions};
+pub use reference::Reference;
+pub use registry::Mirrors;
+pub use store::{Image, Images, Usage};
+
+/// What can go wrong with an image, and whose fault it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The caller's: not a name of an image.
+    #[error("invalid image name {0:?}: {1}")]
+    Name(String, &'static str),
+    /// Nothing here goes by that name.
+    #[error("image {0:?} not found")]
+    NotFound(String),
+    /// The archive or the registry sent something that isn't an image.
+    #[error("{0}")]
+    Invalid(String),
+    /// The image is for other machines.
+    #[error("image {name} has no variant for {wanted}; it has: {has}")]
+    Platform { name: String, wanted: String, has: String },
+    /// What came is not what was announced.
+    #[error("{what} is corrupt: expected {expected}, got {got}")]
+    Digest { what: String, expected: String, got: String },
+    /// The registry refused or doesn't know it.
+    #[error("{0}")]
+    Registry(String),
+    /// The registry knows no such image.
+    #[error("{0}")]
+    RegistryNotFound(String),
+    /// The registry wants other credentials.
+    #[error("{0}")]
+    Denied(String),
+    /// This host's: disk, file system.
+    #[error("{doing}: {source}")]
+    Io { doing: String, source: std::io::Error },
+}
+
+impl ImageError {
+    /// An I/O error with what was being done.
+    pub(crate) fn io(doing: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> ImageError {
+        move |source| ImageError::Io { doing: doing.to_string(), source }
+    }
+}
+
+/// The result of everything here.
+pub type Result<T> = std::result::Result<T, ImageError>;

@@ -1,0 +1,5 @@
+//! The registry client.
+
+/// Other places to fetch from.
+#[derive(Debug, Clone, Default)]
+pub struct Mirrors;

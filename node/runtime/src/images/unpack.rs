@@ -1,0 +1,382 @@
+//! Unpacks one layer into a directory in the form that overlayfs reads. Does I/O.
+//!
+//! A layer is written by a stranger: every path is resolved inside the directory by the kernel (openat2), whiteouts
+//! become overlay's own, and overlay's private attributes are never taken from the archive.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr,
+};
+use rustix::io::Errno;
+
+use linux::root::Root;
+
+use super::{ImageError, Result};
+use crate::digest::HashingReader;
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Names of tools' own bookkeeping (aufs) that mean nothing here.
+const META: &[u8] = b".wh..wh.";
+/// A layer with more entries than this is refused: it would fill the file system with inodes.
+const MAX_ENTRIES: u64 = 8_000_000;
+/// Open parent directories remembered, so that siblings need no lookup; cleared when full.
+const MAX_OPEN_DIRS: usize = 64;
+
+/// What an unpacked layer takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Digest of the uncompressed archive.
+    pub diff_id: String,
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// How a layer is compressed, told by its first bytes.
+pub fn decompress<'a>(mut input: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut head = [0u8; 4];
+    let mut got = 0;
+    while got < head.len() {
+        match input.read(&mut head[got..])? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    let whole = io::Cursor::new(head[..got].to_vec()).chain(input);
+    Ok(match head {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(128 << 10, whole))),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(whole)?),
+        _ => Box::new(whole),
+    })
+}
+
+/// Unpacks an uncompressed layer into `dir`, which is empty. `parents` are the layers below, top first: a directory
+/// that the archive forgets to list gets its owner and mode from there.
+pub fn unpack(archive: impl Read, dir: &Path, parents: &[PathBuf]) -> Result<Unpacked> {
+    let root = Root::open(dir).map_err(ImageError::io(format_args!("open {}", dir.display())))?;
+    let parents = parents.iter().filter_map(|p| Root::open(p).ok()).collect();
+    let mut archive = tar::Archive::new(HashingReader::new(archive));
+    let mut unpacker = Unpacker { root, parents, open_dirs: HashMap::new(), times: Vec::new(), bytes: 0, inodes: 0 };
+    let entries = archive.entries().map_err(ImageError::io("read the layer"))?;
+    for entry in entries {
+        let mut entry = entry.map_err(ImageError::io("read the layer"))?;
+        let path = entry.path_bytes().into_owned();
+        unpacker
+            .entry(&path, &mut entry)
+            .map_err(ImageError::io(format_args!("unpack {}", String::from_utf8_lossy(&path))))?;
+    }
+    unpacker.finish().map_err(ImageError::io("finish the layer"))?;
+    let (bytes, inodes) = (unpacker.bytes, unpacker.inodes);
+    let diff_id = archive.into_inner().finish().map_err(ImageError::io("read the layer"))?;
+    Ok(Unpacked { diff_id, bytes, inodes })
+}
+
+struct Unpacker {
+    root: Root,
+    parents: Vec<Root>,
+    open_dirs: HashMap<PathBuf, OwnedFd>,
+    /// Directories get their times last, when nothing is added to them any more.
+    times: Vec<(PathBuf, u64)>,
+    bytes: u64,
+    inodes: u64,
+}
+
+struct Meta {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    mtime: u64,
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+type Entry<'a, R> = tar::Entry<'a, R>;
+
+impl Unpacker {
+    fn entry<R: Read>(&mut self, path: &[u8], entry: &mut Entry<'_, R>) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let path = clean(Path::new(std::ffi::OsStr::from_bytes(path)))?;
+        if entry.header().entry_type().is_pax_global_extensions() {
+            return Ok(());
+        }
+        self.inodes += 1;
+        if self.inodes > MAX_ENTRIES {
+            return Err(io::Error::other("too many files in one layer"));
+        }
+        let meta = meta(entry)?;
+        let Some(name) = path.file_name().map(|n| n.as_bytes().to_vec()) else {
+            return self.root_entry(&meta);
+        };
+        let parent_path = path.parent().unwrap_or(Path::new("")).to_owned();
+        let parent = self.parent(&parent_path)?;
+        if name == OPAQUE {
+            return set_opaque(&parent);
+        }
+        if name.starts_with(META) {
+            return Ok(());
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return whiteout(&parent, hidden);
+        }
+        let name = std::ffi::OsStr::from_bytes(&name).to_owned();
+        self.make(&path, &parent, &name, &meta, entry)
+    }
+
+    fn root_entry(&mut self, meta: &Meta) -> io::Result<()> {
+        let dir = self.root.get(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        set_meta(&dir, meta)?;
+        self.times.push((PathBuf::new(), meta.mtime));
+        Ok(())
+    }
+
+    fn make<R: Read>(
+        &mut self,
+        path: &Path,
+        parent: &OwnedFd,
+        name: &std::ffi::OsStr,
+        meta: &Meta,
+        entry: &mut Entry<'_, R>,
+    ) -> io::Result<()> {
+        use tar::EntryType as T;
+        let kind = entry.header().entry_type();
+        self.make_room(path, parent, name, kind == T::Directory)?;
+        match kind {
+            T::Directory => {
+                match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e.into()),
+                }
+                set_meta(&open_plain(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?, meta)?;
+                self.times.push((path.to_owned(), meta.mtime));
+            }
+            T::Regular | T::Continuous | T::GNUSparse => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+                let file = std::fs::File::from(open_plain(parent, name, flags)?);
+                self.bytes += io::copy(entry, &mut &file)?;
+                set_meta(&file, meta)?;
+                set_time(&file, meta.mtime)?;
+            }
+            T::Symlink => {
+                let target = entry.link_name_bytes().ok_or_else(|| io::Error::other("a link without a target"))?;
+                rustix::fs::symlinkat(target.as_ref(), parent, name)?;
+                let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+                rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                rustix::fs::utimensat(parent, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            T::Link => self.hard_link(parent, name, entry)?,
+            T::Char | T::Block | T::Fifo => make_node(parent, name, kind, meta, entry)?,
+            other => return Err(io::Error::other(format!("entry type {other:?} is not known"))),
+        }
+        Ok(())
+    }
+
+    /// The last entry of a name wins; a directory listed twice stays.
+    fn make_room(&mut self, path: &Path, parent: &OwnedFd, name: &std::ffi::OsStr, dir: bool) -> io::Result<()> {
+        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if is_dir && dir {
+            return Ok(());
+        }
+        if is_dir {
+            self.open_dirs.clear();
+            self.times.retain(|(dir, _)| !dir.starts_with(path));
+            return remove_tree(parent, name);
+        }
+        Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
+    }
+
+    fn hard_link<R: Read>(&mut self, parent: &OwnedFd, name: &std::ffi::OsStr, entry: &Entry<'_, R>) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        let target = entry.link_name_bytes().ok_or_else(|| io::Error::other("a link without a target"))?;
+        let target = clean(Path::new(std::ffi::OsStr::from_bytes(&target)))?;
+        let file = target.file_name().ok_or_else(|| io::Error::other("a hard link to a directory"))?;
+        let dir = self.parent(target.parent().unwrap_or(Path::new("")))?;
+        Ok(rustix::fs::linkat(&dir, file, parent, name, AtFlags::empty())?)
+    }
+
+    /// Opens the directory that an entry goes to, made when the archive didn't list it.
+    fn parent(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        if let Some(open) = self.open_dirs.get(path) {
+            return open.try_clone();
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let dir = match self.root.get(path, flags) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let above = self.parent(path.parent().unwrap_or(Path::new("")))?;
+                let name = path.file_name().ok_or(io::ErrorKind::NotFound)?;
+                rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
+                self.inodes += 1;
+                let made = open_plain(&above, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+                self.copy_from_below(path, &made)?;
+                self.root.get(path, flags)?
+            }
+            other => other?,
+        };
+        if self.open_dirs.len() >= MAX_OPEN_DIRS {
+            self.open_dirs.clear();
+        }
+        self.open_dirs.insert(path.to_owned(), dir.try_clone()?);
+        Ok(dir)
+    }
+
+    fn copy_from_below(&self, path: &Path, made: &OwnedFd) -> io::Result<()> {
+        for parent in &self.parents {
+            let Ok(below) = parent.get(path, OFlags::PATH | OFlags::DIRECTORY) else { continue };
+            let stat = rustix::fs::statat(&below, "", AtFlags::EMPTY_PATH)?;
+            fchown(made, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+            fchmod(made, Mode::from_raw_mode(stat.st_mode))?;
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.open_dirs.clear();
+        for (path, time) in self.times.iter().rev() {
+            if let Ok(dir) = self.root.get_plain(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                set_time(&dir, *time)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A relative path without `.` and `..`: what climbs above the root stays at the root.
+fn clean(path: &Path) -> io::Result<PathBuf> {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(name) => out.push(name),
+            std::path::Component::ParentDir => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the path climbs with .."));
+            }
+            _ => {}
+        }
+    }
+    Ok(out)
+}
+
+fn meta<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Meta> {
+    let mut xattrs = Vec::new();
+    if let Some(extensions) = entry.pax_extensions()? {
+        for extension in extensions {
+            let extension = extension?;
+            let Some(name) = extension.key().ok().and_then(|k| k.strip_prefix("SCHILY.xattr.")) else { continue };
+            // Overlay's own attributes would redirect lookups to other places of the layers.
+            if !name.starts_with("trusted.overlay.") && !name.starts_with("user.overlay.") {
+                xattrs.push((name.to_owned(), extension.value_bytes().to_vec()));
+            }
+        }
+    }
+    let header = entry.header();
+    // Some writers leave owners blank, which means root.
+    let number = |value: io::Result<u64>| {
+        u32::try_from(value.unwrap_or(0)).map_err(|_| io::Error::other("an owner out of range"))
+    };
+    Ok(Meta {
+        uid: number(header.uid())?,
+        gid: number(header.gid())?,
+        mode: header.mode()? & 0o7777,
+        mtime: header.mtime().unwrap_or(0),
+        xattrs,
+    })
+}
+
+fn open_plain(parent: &OwnedFd, name: &std::ffi::OsStr, flags: OFlags) -> io::Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(0o600);
+    Ok(rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode)?)
+}
+
+/// Owner first: changing it clears the set-user bits and file capabilities that come after.
+fn set_meta(file: impl AsFd, meta: &Meta) -> io::Result<()> {
+    let file = file.as_fd();
+    fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+    fchmod(file, Mode::from_raw_mode(meta.mode))?;
+    for (name, value) in &meta.xattrs {
+        match fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
+            // The host's file system or security modules may not know it.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn times(mtime: u64) -> Timestamps {
+    let at = Timespec { tv_sec: i64::try_from(mtime).unwrap_or(0), tv_nsec: 0 };
+    Timestamps { last_access: at, last_modification: at }
+}
+
+fn set_time(file: impl AsFd, mtime: u64) -> io::Result<()> {
+    Ok(rustix::fs::futimens(file, &times(mtime))?)
+}
+
+fn make_node<R: Read>(
+    parent: &OwnedFd,
+    name: &std::ffi::OsStr,
+    kind: tar::EntryType,
+    meta: &Meta,
+    entry: &Entry<'_, R>,
+) -> io::Result<()> {
+    let header = entry.header();
+    let number = rustix::fs::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+    let (kind, number) = match kind {
+        tar::EntryType::Char => (FileType::CharacterDevice, number),
+        tar::EntryType::Block => (FileType::BlockDevice, number),
+        _ => (FileType::Fifo, 0),
+    };
+    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(meta.mode), number)?;
+    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+    rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())?;
+    Ok(())
+}
+
+/// Hides everything below this directory (overlayfs: trusted.overlay.opaque).
+fn set_opaque(dir: &OwnedFd) -> io::Result<()> {
+    let dir = rustix::fs::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(fsetxattr(&dir, "trusted.overlay.opaque", b"y", XattrFlags::empty())?)
+}
+
+/// Hides one name of the layers below (overlayfs: a character device 0:0). What this layer itself has stays, and a
+/// directory of it becomes opaque.
+fn whiteout(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(name);
+    if name.is_empty() || name == "." || name == ".." {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a whiteout of nothing"));
+    }
+    match rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        Err(Errno::EXIST) => match open_plain(parent, name, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(dir) => set_opaque(&dir),
+            Err(_) => Ok(()),
+        },
+        other => Ok(other?),
+    }
+}
+
+fn remove_tree(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
+    let dir = open_plain(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    for entry in rustix::fs::Dir::read_from(&dir)? {
+        let entry = entry?;
+        use std::os::unix::ffi::OsStrExt;
+        let child = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
+        if child == "." || child == ".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(&dir, child, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_tree(&dir, child)?,
+            other => other?,
+        }
+    }
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+#[cfg(test)]
+mod tests;
