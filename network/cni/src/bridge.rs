@@ -171,6 +171,11 @@ pub(crate) fn host_name(container_id: &str, ifname: &str) -> String {
     format!("veth{:011x}", hash(&format!("{container_id}/{ifname}")) & 0xfff_ffff_ffff)
 }
 
+/// Whether a link may be a host's end that was named here.
+pub(crate) fn is_host_name(name: &str) -> bool {
+    name.len() == 15 && name.strip_prefix("veth").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
 /// A locally administered hardware address made from an IPv4 address.
 pub(crate) fn mac_of(addr: Ipv4Addr) -> Mac {
     let [a, b, c, d] = addr.octets();
@@ -214,6 +219,7 @@ mod tests {
         let name = host_name("4f3a", "eth0");
         assert_eq!(name.len(), 15);
         assert_eq!(name, host_name("4f3a", "eth0"));
+        assert!(is_host_name(&name) && !is_host_name("veth-of-docker1"));
         assert_ne!(name, host_name("4f3a", "eth1"));
     }
 }

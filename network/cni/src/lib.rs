@@ -1,15 +1,22 @@
 //! The network of pods, by the Container Network Interface specification 1.1.
 //!
-//! Who calls: the runtime, in process by [`Network`] (our own bridge network, a few milliseconds a pod).
+//! Who calls: the runtime, in process by [`Network`] (our own bridge network, a few milliseconds a pod) or by
+//! [`list::Invoker`] (any CNI configuration, built-in or external plugins); and any other runtime, by the CNI exec
+//! protocol through [`exec::main`].
 //!
 //! - `network`: the built-in network: one bridge, addresses, masquerading, host ports; add, del, check, gc.
 //! - `alloc`: host-local addresses, one file each. `bridge`: links. `rules`: our nftables table.
-//! - `types`, `error`: what the specification passes around.
+//! - `firewall`: what of the host's firewall would stop pods, in a sentence.
+//! - `types`, `error`: what the specification passes around. `list`, `exec`, `plugins`: its two sides.
 
 pub mod alloc;
 mod bridge;
 pub mod error;
+pub mod exec;
+pub mod firewall;
+pub mod list;
 mod network;
+mod plugins;
 mod rules;
 pub mod types;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The versions of the specification that are spoken here, oldest first.
-pub const VERSIONS: [&str; 6] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.1.1"];
+pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 /// What is spoken when nobody says otherwise.
 pub const VERSION: &str = "1.1.0";
 
@@ -121,7 +121,7 @@ impl AddResult {
             let family = if ip.address.contains(':') { "6" } else { "4" };
             ip.version = version.starts_with("0.").then(|| family.to_owned());
         }
-        if version != "1.1.0" && version != "1.1.1" {
+        if version != VERSION {
             result.interfaces.iter_mut().for_each(|i| i.mtu = 0);
         }
         serde_json::to_value(result).expect("strings, numbers and lists are JSON")

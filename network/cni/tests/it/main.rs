@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod firewall;
 mod network;
+mod protocol;
 mod world;

@@ -1,0 +1,282 @@
+//! The runtime's side of the specification: network configuration lists, and calling their plugins in turn, each with
+//! the result of the one before. Does I/O: remembers results in files, which DEL, CHECK and GC need.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::exec;
+use crate::plugins::{self, Command, Invocation};
+use crate::types::{AddResult, PortMapping, VERSIONS};
+
+/// A network: its plugins in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkList {
+    pub name: String,
+    pub cni_version: String,
+    pub disable_check: bool,
+    pub disable_gc: bool,
+    plugins: Vec<Value>,
+}
+
+/// A container's interface in a network.
+#[derive(Clone, Copy, Debug)]
+pub struct Attachment<'a> {
+    pub container_id: &'a str,
+    /// Needed but for removing.
+    pub netns: Option<&'a Path>,
+    pub ifname: &'a str,
+    /// `CNI_ARGS`: `K8S_POD_NAME=web;K8S_POD_NAMESPACE=default`.
+    pub args: &'a str,
+    pub ports: &'a [PortMapping],
+}
+
+/// Calls plugins.
+#[derive(Clone, Debug)]
+pub struct Invoker {
+    /// Where plugins that are not built in are looked for.
+    pub plugin_dirs: Vec<PathBuf>,
+    /// Where results are remembered.
+    pub cache_dir: PathBuf,
+    /// Use our own plugins for the names that we have, rather than programs of these names.
+    pub builtin: bool,
+}
+
+impl NetworkList {
+    /// From a list (`.conflist`) or the configuration of a single plugin (`.conf`, `.json`).
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let value: Value = serde_json::from_str(text)?;
+        let field = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let flag = |name: &str| value[name].as_bool().unwrap_or_default() || value[name].as_str() == Some("true");
+        let plugins = match &value["plugins"] {
+            Value::Array(plugins) => plugins.clone(),
+            Value::Null => vec![value.clone()],
+            _ => return Err(Error::config("plugins", "it is a list of plugin configurations")),
+        };
+        let list = NetworkList {
+            name: field("name"),
+            cni_version: newest(&value),
+            disable_check: flag("disableCheck"),
+            disable_gc: flag("disableGC"),
+            plugins,
+        };
+        if list.name.is_empty() {
+            return Err(Error::config("name", "the network needs a name"));
+        }
+        if !VERSIONS.contains(&list.cni_version.as_str()) {
+            return Err(Error::Version(list.cni_version));
+        }
+        for (i, plugin) in list.plugins.iter().enumerate() {
+            if plugin["type"].as_str().is_none_or(str::is_empty) {
+                return Err(Error::config(format!("plugins[{i}].type"), "the plugin's name is needed"));
+            }
+        }
+        if list.plugins.is_empty() {
+            return Err(Error::config("plugins", "it is empty: at least one plugin is needed"));
+        }
+        Ok(list)
+    }
+
+    /// The first configuration of a directory by file name, as runtimes choose; none when there is none.
+    pub fn load(dir: &Path) -> Result<Option<Self>, Error> {
+        let what = || format!("reading {}", dir.display());
+        let mut files = match fs::read_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(Error::io(what()))?.filter_map(Result::ok).map(|e| e.path()).collect::<Vec<_>>(),
+        };
+        files.retain(|f| f.extension().is_some_and(|e| e == "conflist" || e == "conf" || e == "json"));
+        files.sort();
+        let Some(file) = files.first() else { return Ok(None) };
+        let text = fs::read_to_string(file).map_err(Error::io(format!("reading {}", file.display())))?;
+        NetworkList::parse(&text).map(Some)
+    }
+
+    fn has(&self, version: &str) -> bool {
+        let place = |v: &str| VERSIONS.iter().position(|known| *known == v);
+        place(&self.cni_version) >= place(version)
+    }
+}
+
+/// The newest version that both sides know: `cniVersions` lists several since 1.1.
+fn newest(value: &Value) -> String {
+    let listed = value["cniVersions"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let best = listed.chain(value["cniVersion"].as_str()).filter_map(|v| VERSIONS.iter().position(|k| *k == v)).max();
+    match best {
+        Some(best) => VERSIONS[best].to_owned(),
+        None => value["cniVersion"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+impl Invoker {
+    /// Adds a container to a network. When a plugin fails, those before it are undone.
+    pub fn add(&self, list: &NetworkList, attachment: &Attachment<'_>) -> Result<AddResult, Error> {
+        let mut result = None;
+        for (i, plugin) in list.plugins.iter().enumerate() {
+            match self.call(list, plugin, attachment, Command::Add, result.as_ref(), Value::Null) {
+                Ok(printed) => result = printed.or(result),
+                Err(e) => {
+                    for done in list.plugins[..=i].iter().rev() {
+                        let _ = self.call(list, done, attachment, Command::Del, result.as_ref(), Value::Null);
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        let result = result.unwrap_or_else(|| json!({"cniVersion": list.cni_version}));
+        self.remember(list, attachment, &result)?;
+        Ok(serde_json::from_value(result)?)
+    }
+
+    /// Takes a container out; content when it is not in. Plugins go in reverse.
+    pub fn del(&self, list: &NetworkList, attachment: &Attachment<'_>) -> Result<(), Error> {
+        let before = self.remembered(list, attachment);
+        for plugin in list.plugins.iter().rev() {
+            self.call(list, plugin, attachment, Command::Del, before.as_ref(), Value::Null)?;
+        }
+        match fs::remove_file(self.file(list, attachment)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("forgetting a result")(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a container's interface is as it was made.
+    pub fn check(&self, list: &NetworkList, attachment: &Attachment<'_>) -> Result<(), Error> {
+        if list.disable_check || !list.has("0.4.0") {
+            return Ok(());
+        }
+        let before = self.remembered(list, attachment);
+        for plugin in &list.plugins {
+            self.call(list, plugin, attachment, Command::Check, before.as_ref(), Value::Null)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out all containers but these (container id, interface), and whatever else is left of others.
+    pub fn gc(&self, list: &NetworkList, valid: &[(&str, &str)]) -> Result<(), Error> {
+        if list.disable_gc {
+            return Ok(());
+        }
+        for (container_id, ifname) in self.known(list) {
+            if !valid.contains(&(container_id.as_str(), ifname.as_str())) {
+                self.del(
+                    list,
+                    &Attachment { container_id: &container_id, netns: None, ifname: &ifname, args: "", ports: &[] },
+                )?;
+            }
+        }
+        if !list.has("1.1.0") {
+            return Ok(());
+        }
+        let valid: Vec<_> = valid.iter().map(|(id, ifname)| json!({"containerID": id, "ifname": ifname})).collect();
+        let extra = json!({"cni.dev/valid-attachments": valid});
+        let nobody = Attachment { container_id: "", netns: None, ifname: "", args: "", ports: &[] };
+        for plugin in &list.plugins {
+            self.call(list, plugin, &nobody, Command::Gc, None, extra.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Whether containers can be added.
+    pub fn status(&self, list: &NetworkList) -> Result<(), Error> {
+        let nobody = Attachment { container_id: "", netns: None, ifname: "", args: "", ports: &[] };
+        if list.has("1.1.0") {
+            for plugin in &list.plugins {
+                self.call(list, plugin, &nobody, Command::Status, None, Value::Null)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn call(
+        &self,
+        list: &NetworkList,
+        plugin: &Value,
+        attachment: &Attachment<'_>,
+        command: Command,
+        before: Option<&Value>,
+        extra: Value,
+    ) -> Result<Option<Value>, Error> {
+        let mut config = plugin.clone();
+        config["name"] = list.name.clone().into();
+        config["cniVersion"] = list.cni_version.clone().into();
+        if let Some(before) = before {
+            config["prevResult"] = before.clone();
+        }
+        if config["capabilities"]["portMappings"] == Value::Bool(true) && !attachment.ports.is_empty() {
+            config["runtimeConfig"] = json!({"portMappings": attachment.ports});
+        }
+        if let (Value::Object(config), Value::Object(extra)) = (&mut config, extra) {
+            config.remove("capabilities");
+            config.extend(extra);
+        }
+        let call = Invocation {
+            command,
+            container_id: attachment.container_id.to_owned(),
+            netns: attachment.netns.map(Path::to_owned),
+            ifname: attachment.ifname.to_owned(),
+            args: attachment.args.to_owned(),
+            path: self.plugin_dirs.clone(),
+            config,
+        };
+        exec::validate(&call)?;
+        let kind = plugin["type"].as_str().unwrap_or_default();
+        if self.builtin && plugins::is_builtin(kind) { plugins::run(kind, &call) } else { exec::call(kind, &call) }
+    }
+
+    // Results, in the layout of the reference library.
+
+    fn dir(&self) -> PathBuf {
+        self.cache_dir.join("results")
+    }
+
+    fn file(&self, list: &NetworkList, attachment: &Attachment<'_>) -> PathBuf {
+        self.dir().join(format!("{}-{}-{}", list.name, attachment.container_id, attachment.ifname))
+    }
+
+    fn remember(&self, list: &NetworkList, attachment: &Attachment<'_>, result: &Value) -> Result<(), Error> {
+        let file = self.file(list, attachment);
+        let what = || format!("remembering a result in {}", file.display());
+        fs::create_dir_all(self.dir()).map_err(Error::io(what()))?;
+        let record = json!({
+            "kind": "cniCacheV1", "containerId": attachment.container_id, "ifName": attachment.ifname,
+            "networkName": list.name, "result": result,
+        });
+        fs::write(&file, record.to_string()).map_err(Error::io(what()))
+    }
+
+    fn remembered(&self, list: &NetworkList, attachment: &Attachment<'_>) -> Option<Value> {
+        let record: Value = serde_json::from_slice(&fs::read(self.file(list, attachment)).ok()?).ok()?;
+        Some(record["result"].clone()).filter(|r| !r.is_null())
+    }
+
+    /// The containers in a network that are remembered.
+    fn known(&self, list: &NetworkList) -> Vec<(String, String)> {
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().filter_map(Result::ok);
+        let records = entries.filter_map(|e| serde_json::from_slice::<Value>(&fs::read(e.path()).ok()?).ok());
+        records
+            .filter(|r| r["networkName"] == list.name.as_str())
+            .filter_map(|r| Some((r["containerId"].as_str()?.to_owned(), r["ifName"].as_str()?.to_owned())))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_single_configurations_are_read_and_mistakes_named() {
+        let list = NetworkList::parse(
+            r#"{"cniVersion":"1.0.0","cniVersions":["0.4.0","1.1.0","9.0.0"],"name":"n","plugins":[{"type":"bridge"}]}"#,
+        );
+        assert_eq!(list.unwrap().cni_version, "1.1.0");
+        let single = NetworkList::parse(r#"{"cniVersion":"0.3.1","name":"n","type":"loopback"}"#).unwrap();
+        assert_eq!(single.plugins.len(), 1);
+        let wrong = |text: &str| NetworkList::parse(text).unwrap_err().to_string();
+        assert!(wrong(r#"{"cniVersion":"1.0.0","plugins":[{"type":"x"}]}"#).contains("name: the network needs a name"));
+        assert!(wrong(r#"{"cniVersion":"1.0.0","name":"n","plugins":[{}]}"#).contains("plugins[0].type"));
+        assert!(wrong(r#"{"cniVersion":"7.0.0","name":"n","type":"x"}"#).starts_with("CNI version \"7.0.0\""));
+    }
+}
