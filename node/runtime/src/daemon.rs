@@ -19,6 +19,9 @@ use crate::runtime::Runtime;
 /// Messages of the CRI are small, but lists of hundreds of containers with annotations are not.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// After the wish to end, calls in progress get this long.
+const LAST_CALLS: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Where everything is.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -51,7 +54,7 @@ impl Config {
 /// Runs the runtime until `shutdown`. Containers go on without it.
 pub async fn run(config: Config, network: Arc<dyn PodNetwork>, shutdown: CancellationToken) -> Result<()> {
     let socket = config.socket.clone();
-    let runtime = Runtime::open(config, network).await?;
+    let runtime = Runtime::open(config, network, shutdown.clone()).await?;
     let listener = listen(&socket).map_err(Error::failed(format_args!("listen on {}", socket.display())))?;
     tracing::info!(socket = %socket.display(), "container runtime serves");
     let service = Service::new(runtime.clone());
@@ -65,9 +68,15 @@ pub async fn run(config: Config, network: Arc<dyn PodNetwork>, shutdown: Cancell
         .add_service(ImageServiceServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ImageTransferServer::new(service).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-    let (served, ()) = tokio::join!(server, streams);
+    let late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_CALLS).await;
+    };
+    let served = tokio::select! {
+        (served, ()) = async { tokio::join!(server, streams) } => served,
+        () = late => Ok(()),
+    };
     let _ = std::fs::remove_file(&socket);
-    runtime.close();
     served.map_err(|e| Error::Failed(format!("serve the container runtime: {e}")))
 }
 

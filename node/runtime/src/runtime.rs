@@ -69,11 +69,6 @@ impl Sandbox {
         Arc::new(Sandbox { id, busy: tokio::sync::Mutex::default(), record: Mutex::new(record) })
     }
 
-    /// A copy of its record.
-    pub fn record(&self) -> SandboxRecord {
-        self.record.lock().clone()
-    }
-
     /// Reads a part of its record.
     pub fn read<T>(&self, part: impl FnOnce(&SandboxRecord) -> T) -> T {
         part(&self.record.lock())
@@ -104,8 +99,13 @@ impl Container {
 }
 
 impl Runtime {
-    /// Opens the directories and takes up what is there (see `recover`).
-    pub async fn open(config: Config, network: Arc<dyn PodNetwork>) -> Result<Arc<Self>> {
+    /// Opens the directories and takes up what is there (see `recover`). Tasks of this life end with `closing`;
+    /// containers and monitors stay.
+    pub async fn open(
+        config: Config,
+        network: Arc<dyn PodNetwork>,
+        closing: tokio_util::sync::CancellationToken,
+    ) -> Result<Arc<Self>> {
         for dir in [config.root_dir.join("sandboxes"), config.root_dir.join("containers"), config.run_dir.clone()] {
             make_private_dir(&dir).map_err(Error::failed(format_args!("make {}", dir.display())))?;
         }
@@ -117,16 +117,11 @@ impl Runtime {
             maps: Mutex::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             streams: crate::streaming::Tokens::default(),
-            closing: tokio_util::sync::CancellationToken::new(),
+            closing,
             config,
         });
         runtime.recover().await?;
         Ok(runtime)
-    }
-
-    /// Ends the tasks of this life; containers and monitors stay.
-    pub fn close(&self) {
-        self.closing.cancel();
     }
 
     /// Records and writable layer of a container.

@@ -124,7 +124,8 @@ fn is_host(host: &str) -> bool {
         _ => (host, None),
     };
     let v6 = name.starts_with('[') && name.ends_with(']');
-    let name_ok = v6 || (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'));
+    let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let name_ok = v6 || (begins && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'));
     name_ok && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 

@@ -325,7 +325,8 @@ fn make_node<R: Read>(
     entry: &Entry<'_, R>,
 ) -> io::Result<()> {
     let header = entry.header();
-    let number = rustix::fs::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+    let part = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
+    let number = rustix::fs::makedev(part(header.device_major()), part(header.device_minor()));
     let (kind, number) = match kind {
         tar::EntryType::Char => (FileType::CharacterDevice, number),
         tar::EntryType::Block => (FileType::BlockDevice, number),

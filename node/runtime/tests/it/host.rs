@@ -56,7 +56,7 @@ impl Host {
     async fn start_in(dir: tempfile::TempDir) -> Self {
         let stop = CancellationToken::new();
         let mut config = Config::new(dir.path().join("root"), dir.path().join("run"));
-        config.cgroup_root = format!("/fk-test-{}", std::process::id());
+        config.cgroup_root = cgroup_of(dir.path());
         let socket = config.socket.clone();
         let task = tokio::spawn(runtime::run(config, Arc::new(LoopbackOnly), stop.clone()));
         let channel = connect(&socket).await;
@@ -71,10 +71,17 @@ impl Host {
     }
 
     /// Ends the daemon, leaving containers alone, and starts another one.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_after(|| {}).await
+    }
+
+    /// The same, with something happening while no daemon is there.
+    pub async fn restart_after(mut self, meanwhile: impl FnOnce()) -> Self {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap().unwrap();
+        meanwhile();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        drop(self);
         Self::start_in(dir).await
     }
 
@@ -104,8 +111,10 @@ impl Host {
             ..Default::default()
         };
         std::fs::create_dir_all(self.path("logs")).unwrap();
-        let mut security = LinuxSandboxSecurityContext::default();
-        security.namespace_options = Some(namespaces(NamespaceMode::Container));
+        let security = LinuxSandboxSecurityContext {
+            namespace_options: Some(namespaces(NamespaceMode::Container)),
+            ..Default::default()
+        };
         config.linux = Some(LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() });
         change(&mut config);
         let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
@@ -205,13 +214,38 @@ impl Host {
             assert_eq!(left, 0, "{sub} is not empty");
         }
         let groups = linux::cgroup::Cgroups::detect().unwrap();
-        let group = groups.group(&format!("/fk-test-{}", std::process::id()));
-        for dir in group.dirs() {
+        let group = groups.group(&cgroup_of(self.dir.path()));
+        for dir in group.dirs().iter().filter(|d| d.exists()) {
             let left = std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir()).count();
             assert_eq!(left, 0, "control groups are left in {}", dir.display());
         }
         group.remove().unwrap();
     }
+}
+
+/// A failed test must not leave processes and mounts on the machine.
+impl Drop for Host {
+    fn drop(&mut self) {
+        let entries = |sub: &str| std::fs::read_dir(self.dir.path().join(sub)).into_iter().flatten().flatten();
+        for dir in entries("run/containers").chain(entries("run/pods")) {
+            for file in ["monitor.pid", "pid", "init.pid"] {
+                let text = std::fs::read_to_string(dir.path().join(file)).unwrap_or_default();
+                if let Some(pid) = text.split(' ').next().and_then(|pid| pid.parse().ok()) {
+                    let _ = linux::process::kill(pid, 9);
+                }
+            }
+            for pin in ["net", "ipc", "uts", "pid", "shm"] {
+                let _ = linux::mount::detach(dir.path().join(pin));
+            }
+        }
+        if let Ok(cgroups) = linux::cgroup::Cgroups::detect() {
+            let _ = cgroups.group(&cgroup_of(self.dir.path())).remove();
+        }
+    }
+}
+
+fn cgroup_of(dir: &Path) -> String {
+    format!("/{}", dir.file_name().unwrap().to_str().unwrap())
 }
 
 async fn connect(socket: &Path) -> Channel {
@@ -235,8 +269,10 @@ pub fn namespaces(pid: NamespaceMode) -> NamespaceOption {
 
 /// A container of the busybox image that runs a script.
 pub fn shell(name: &str, script: &str) -> ContainerConfig {
-    let mut security = LinuxContainerSecurityContext::default();
-    security.namespace_options = Some(namespaces(NamespaceMode::Container));
+    let security = LinuxContainerSecurityContext {
+        namespace_options: Some(namespaces(NamespaceMode::Container)),
+        ..Default::default()
+    };
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
         image: Some(ImageSpec { image: "busybox:1".into(), ..Default::default() }),
@@ -259,7 +295,8 @@ pub fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         let dir = path.ends_with('/');
         header.set_entry_type(if dir { tar::EntryType::Directory } else { tar::EntryType::Regular });
-        (header.set_mode(*mode), header.set_size(body.len() as u64));
+        header.set_mode(*mode);
+        header.set_size(body.len() as u64);
         tar.append_data(&mut header, path, *body).unwrap();
     }
     tar.into_inner().unwrap()

@@ -1,10 +1,17 @@
 //! The runtime over its socket, with real containers: needs root and Debian's busybox-static.
 //!
 //! The daemon starts its own program again as monitor, so this binary has its own `main` instead of libtest's. It takes
-//! a name to filter by, like libtest.
+//! a part of a name to choose tests by, like libtest.
+
+// Without libtest, clippy does not see that these are tests.
+#![allow(clippy::unwrap_used)]
 
 mod host;
+mod images;
 mod lifecycle;
+mod monitors;
+mod security;
+mod streams;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -21,7 +28,7 @@ fn main() -> ExitCode {
         println!("skipped: {reason}");
         return ExitCode::SUCCESS;
     }
-    let tests: Vec<Test> = [lifecycle::TESTS].concat();
+    let tests: Vec<Test> = [lifecycle::TESTS, security::TESTS, monitors::TESTS, streams::TESTS, images::TESTS].concat();
     let chosen = tests.iter().filter(|(name, _)| filter.as_ref().is_none_or(|f| name.contains(f.as_str())));
     let mut failed = Vec::new();
     for (name, test) in chosen {

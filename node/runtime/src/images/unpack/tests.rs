@@ -13,7 +13,9 @@ impl Layer {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        (header.set_uid(1000), header.set_gid(1001), header.set_mtime(1_700_000_000));
+        header.set_uid(1000);
+        header.set_gid(1001);
+        header.set_mtime(1_700_000_000);
         let raw = path.as_bytes();
         header.as_mut_bytes()[..raw.len()].copy_from_slice(raw);
         let link = matches!(kind, tar::EntryType::Symlink | tar::EntryType::Link);

@@ -1,0 +1,5 @@
+//! Images: archives, names, removal, registries.
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[];
