@@ -18,6 +18,8 @@ pub struct Config {
     pub ttl: u32,
     /// Threads for each UDP address; 0: one a core, at most four.
     pub workers: usize,
+    /// The nftables table that keeps questions out of connection tracking; none: they are tracked.
+    pub untracked_table: Option<String>,
     /// Where /health answers.
     pub health: Option<SocketAddr>,
     /// Where /ready answers.
@@ -35,6 +37,7 @@ impl Default for Config {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             ttl: 30,
             workers: 0,
+            untracked_table: None,
             health: None,
             ready: None,
             metrics: None,

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::bind;
 use crate::config::Config;
 use crate::forward::Forwarder;
 use crate::http;
@@ -62,6 +63,11 @@ async fn listen(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationTo
     http::serve(config, shared, shutdown).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
     let count = if config.workers == 0 { cores } else { config.workers };
+    if let Some(table) = &config.untracked_table
+        && let Err(error) = bind::untrack(table, &config.bind)
+    {
+        tracing::warn!(%error, "DNS questions are tracked as connections");
+    }
     let mut workers = Vec::new();
     for address in &config.bind {
         let wrong = |source| Error::Bind { address: *address, source };

@@ -22,7 +22,7 @@ mod table;
 mod wire;
 
 pub use answer::{Outcome, Responder};
-pub use bind::{claim, release};
+pub use bind::{claim, release, track_again, untrack};
 pub use cache::Cache;
 pub use config::Config;
 pub use daemon::{Error, run};

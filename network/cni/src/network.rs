@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use linux::netlink::{Prefix, Rtnl};
+use linux::netlink::{Prefix, Route, Rtnl};
 
 use crate::Error;
 use crate::alloc::{Allocator, Owner};
@@ -103,6 +103,12 @@ impl Network {
     /// The bytes of a packet that pods may send.
     pub fn mtu(&self) -> u32 {
         self.bridge.mtu
+    }
+
+    /// Gives packets to a range of Service addresses a way: onto the bridge. They are translated before they get
+    /// there; but a host without a default route would refuse to send them at all.
+    pub fn route_services(&self, range: Prefix) -> Result<(), Error> {
+        Ok(Rtnl::open()?.put_route(&Route::link(range, self.index))?)
     }
 
     /// Gives a pod its interface. When it fails nothing is left of it. Doing it again for the same container

@@ -1,6 +1,7 @@
 //! The DNS server as its clients see it, read by another implementation of the format.
 #![allow(clippy::unwrap_used)]
 
+mod address;
 mod forwarding;
 mod names;
 mod serving;
