@@ -6,11 +6,12 @@
 //!
 //! Entry points: [`structural::check`] judges a CRD's schema, [`parse::custom_resource`] reads it; [`prune`], [`drop_nulls`], [`apply_defaults`] shape a
 //! decoded object, in this order, and [`validate`] judges it; [`unknown_fields`] lists what strict field validation
-//! complains of.
+//! complains of. [`openapi`] publishes schemas of every kind.
 
 mod default;
 pub mod formats;
 mod node;
+pub mod openapi;
 pub mod parse;
 mod prune;
 pub mod structural;
