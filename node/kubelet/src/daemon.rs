@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::cri::{Cri, shown};
 use crate::error::Error;
 use crate::heartbeat::Heartbeat;
+use crate::housekeeping::Housekeeping;
 use crate::machine::{self, Machine};
 use crate::names::label;
 use crate::node::Pressure;
@@ -56,6 +57,8 @@ pub enum Query {
     Pods(oneshot::Sender<Vec<Arc<Pod>>>),
     /// One pod by namespace and name (and UID, if given).
     Pod { namespace: String, name: String, uid: Option<String>, reply: oneshot::Sender<Option<Box<PodWorker>>> },
+    /// All workers as they are.
+    Workers(oneshot::Sender<Vec<PodWorker>>),
     /// The loop is alive.
     Ping(oneshot::Sender<()>),
 }
@@ -80,6 +83,14 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let (runtime_changes, watch_runtime) = watch::channel(0u64);
     let server = Server { hands: hands.clone(), queries: msgs.clone(), runtime_changes: watch_runtime };
     let port = server::start(server, shutdown.clone()).await?;
+    let housekeeping = Housekeeping {
+        hands: hands.clone(),
+        queries: msgs.clone(),
+        pressure: pressure.clone(),
+        node_changed: changed.clone(),
+        pid_max: machine.pid_max,
+    };
+    tokio::spawn(housekeeping.run(shutdown.clone()));
     let heartbeat = Arc::new(Heartbeat {
         config: config.clone(),
         cri: cri.clone(),
@@ -203,6 +214,7 @@ fn hands(
         answers,
         image_users: Mutex::default(),
         mirrors: Mutex::default(),
+        volume_images: Mutex::default(),
         probe_counts: Mutex::default(),
         pulls: config.serialize_image_pulls.then(|| tokio::sync::Semaphore::new(1)),
     })
@@ -570,6 +582,7 @@ impl Loop {
                 let found = self.workers.values().filter(wanted).max_by_key(|w| w.present);
                 let _ = reply.send(found.cloned().map(Box::new));
             }
+            Query::Workers(reply) => drop(reply.send(self.workers.values().cloned().collect())),
             Query::Ping(reply) => drop(reply.send(())),
         }
     }

@@ -100,7 +100,8 @@ impl Hands {
     ) -> Result<Prepared, String> {
         let pod = &context.pod;
         let dir = self.config.pod_dir(pods::uid(pod));
-        let images = |_: &str| None;
+        let uid = pods::uid(pod).to_owned();
+        let images = |volume: &str| self.volume_images.lock().get(&(uid.clone(), volume.to_owned())).cloned();
         let mut mounts = container_mounts(pod, container, &environment, &dir, &images)?;
         let own_hosts = container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");
         if !own_hosts {

@@ -48,6 +48,8 @@ pub struct Hands {
     pub mirrors: Mutex<HashMap<String, String>>,
     /// One pull at a time, if configured so.
     pub pulls: Option<tokio::sync::Semaphore>,
+    /// Images of image volumes, by pod UID and volume.
+    pub volume_images: Mutex<HashMap<(String, String), wire::cri::ImageSpec>>,
     /// How probes of pods that are here ended.
     pub probe_counts: Mutex<BTreeMap<ProbeCount, u64>>,
 }
@@ -107,7 +109,7 @@ impl Hands {
         let pod = context.pod.clone();
         let uid = pods::uid(&pod).to_owned();
         Some(match action {
-            Action::Mount => Event::Mounted(self.volumes.mount(&pod, &context.facts).await),
+            Action::Mount => Event::Mounted(self.mount(&context).await),
             Action::CreateSandbox { attempt } => Event::SandboxCreated(self.create_sandbox(&pod, attempt).await),
             Action::Pull { container } => {
                 let result = self.ensure_image(&pod, &container, context.attempt).await;
@@ -144,6 +146,11 @@ impl Hands {
             }
             Action::Forget => return None,
         })
+    }
+
+    async fn mount(&self, context: &Context) -> Result<(), String> {
+        self.volumes.mount(&context.pod, &context.facts).await?;
+        self.pull_volumes(&context.pod, context.attempt).await
     }
 
     pub async fn note(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, note: &str) {

@@ -27,10 +27,41 @@ impl Hands {
             return Err(refused(reason::CONFIG_ERROR, format!("container {name} is not in the pod any more")));
         };
         let written = container.image.clone().unwrap_or_default();
-        let image = match normalized(&written) {
+        self.ensure(pod, Some(name), &written, policy(&container), attempt).await
+    }
+
+    /// The images of image volumes.
+    pub(super) async fn pull_volumes(&self, pod: &Pod, attempt: u32) -> Result<(), String> {
+        for volume in crate::volumes::all(pod) {
+            let Some(source) = &volume.image else { continue };
+            let written = source.reference.clone().unwrap_or_default();
+            // A volume's policy is a container's policy without the container.
+            let as_container = Container {
+                image: Some(written.clone()),
+                image_pull_policy: source.pull_policy.clone(),
+                ..Container::default()
+            };
+            let pulled = self.ensure(pod, None, &written, policy(&as_container), attempt).await;
+            let image =
+                pulled.map_err(|e| format!("failed to pull image of volume \"{}\": {}", volume.name, e.message))?;
+            let spec = cri::ImageSpec { image, user_specified_image: written, ..cri::ImageSpec::default() };
+            self.volume_images.lock().insert((pods::uid(pod).to_owned(), volume.name.clone()), spec);
+        }
+        Ok(())
+    }
+
+    async fn ensure(
+        &self,
+        pod: &Pod,
+        name: Option<&str>,
+        written: &str,
+        policy: Policy,
+        attempt: u32,
+    ) -> Result<String, StartError> {
+        let image = match normalized(written) {
             Ok(image) => image,
             Err(message) => {
-                self.note(pod, Some(name), true, reason::INSPECT_FAILED, &message).await;
+                self.note(pod, name, true, reason::INSPECT_FAILED, &message).await;
                 return Err(refused(reason::INVALID_IMAGE_NAME, message));
             }
         };
@@ -38,23 +69,21 @@ impl Hands {
             Ok(present) => present,
             Err(error) => {
                 let message = format!("Failed to inspect image \"{image}\": {}", shown(&error));
-                self.note(pod, Some(name), true, reason::INSPECT_FAILED, &message).await;
+                self.note(pod, name, true, reason::INSPECT_FAILED, &message).await;
                 return Err(refused("ImageInspectError", message));
             }
         };
-        match (policy(&container), present) {
-            (Policy::Always, _) | (Policy::IfNotPresent, None) => {
-                self.pull(pod, &container, &written, &image, attempt).await
-            }
+        match (policy, present) {
+            (Policy::Always, _) | (Policy::IfNotPresent, None) => self.pull(pod, name, written, &image, attempt).await,
             (_, Some(found)) => {
                 let text =
                     format!("Container image \"{written}\" already present on machine and can be accessed by the pod");
-                self.note(pod, Some(name), false, reason::PULLED, &text).await;
+                self.note(pod, name, false, reason::PULLED, &text).await;
                 Ok(self.remember(found))
             }
             (Policy::Never, None) => {
                 let text = format!("Container image \"{written}\" is not present with pull policy of Never");
-                self.note(pod, Some(name), true, reason::NEVER_PULL, &text).await;
+                self.note(pod, name, true, reason::NEVER_PULL, &text).await;
                 Err(refused(reason::NEVER_PULL, text))
             }
         }
@@ -69,13 +98,12 @@ impl Hands {
     async fn pull(
         &self,
         pod: &Pod,
-        container: &Container,
+        name: Option<&str>,
         written: &str,
         image: &str,
         attempt: u32,
     ) -> Result<String, StartError> {
-        let name = container.name.as_str();
-        self.note(pod, Some(name), false, reason::PULLING, &format!("Pulling image \"{written}\"")).await;
+        self.note(pod, name, false, reason::PULLING, &format!("Pulling image \"{written}\"")).await;
         let asked = tokio::time::Instant::now();
         let _turn = match &self.pulls {
             Some(one) => one.acquire().await.ok(),
@@ -96,13 +124,13 @@ impl Hands {
                     duration(took),
                     duration(waited)
                 );
-                self.note(pod, Some(name), false, reason::PULLED, &text).await;
+                self.note(pod, name, false, reason::PULLED, &text).await;
                 Ok(self.remember(found))
             }
             Ok(None) => Err(refused(reason::ERR_IMAGE_PULL, format!("image {image} is not there after it was pulled"))),
             Err(message) => {
                 let text = format!("Failed to pull image \"{written}\": {message}");
-                self.note(pod, Some(name), true, reason::FAILED, &text).await;
+                self.note(pod, name, true, reason::FAILED, &text).await;
                 Err(refused(reason::ERR_IMAGE_PULL, message))
             }
         }
