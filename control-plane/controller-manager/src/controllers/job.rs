@@ -205,8 +205,7 @@ fn decide(course: &mut Course) {
         (active, ready) = (0, 0);
     }
     let going = course.pods.iter().filter(|p| pods::is_deleting(p) && !pods::is_terminal(p)).count();
-    let some = |n: usize| (n != 0).then_some(n as i32);
-    course.status.active = some(active);
+    course.status.active = (active != 0).then_some(active as i32);
     course.status.ready = Some(ready as i32);
     course.status.terminating = Some(going as i32);
     let untracked = count::track(course, target.is_some());
