@@ -428,4 +428,26 @@ mod tests {
         assert_eq!((Quantity::default() + a).to_string(), "1Gi");
         assert!(a > b);
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn arithmetic_is_exact(a in -10_000_000i64..10_000_000, b in -10_000_000i64..10_000_000) {
+            let (x, y) = (Quantity::from_milli(a), Quantity::from_milli(b));
+            proptest::prop_assert_eq!((x + y).milli(), a + b);
+            proptest::prop_assert_eq!((x - y).milli(), a - b);
+            proptest::prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+        }
+
+        #[test]
+        fn canonical_text_is_stable(whole in 0u64..1_000_000_000, part in 0u32..1_000_000_000,
+            suffix in proptest::sample::select(vec!["", "m", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "u", "n"])) {
+            let text = format!("{whole}.{part:09}{suffix}");
+            let quantity: Quantity = text.parse().expect("quantity");
+            let canonical = quantity.to_string();
+            proptest::prop_assert_eq!(canonical.parse::<Quantity>().expect("canonical"), quantity);
+            proptest::prop_assert_eq!(Quantity::canonical(&canonical).expect("canonical"), canonical.as_str());
+        }
+    }
 }

@@ -181,3 +181,83 @@ fn steps_end_as_upstreams() {
         replay.step(step);
     }
 }
+
+mod laws {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// ConfigMaps with labels, finalizers (a set) and data.
+    fn config_map() -> impl Strategy<Value = Value> {
+        let keys = prop::collection::btree_map("[a-d]", "[xyz]", 0..4);
+        let finalizers = prop::collection::btree_set("f/[a-c]", 0..3);
+        (keys.clone(), keys, finalizers).prop_map(|(labels, data, finalizers)| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
+                "metadata": {"name": "c", "labels": labels, "finalizers": finalizers}})
+        })
+    }
+
+    fn write<'a>(kind: &'a super::Kind, manager: &'a str) -> Write<'a> {
+        Write { manager, subresource: "", gvk: &kind.gvk, schema: &kind.schema, reset: &kind.reset, now: NOW }
+    }
+
+    fn contains(object: &Value, part: &Value) -> bool {
+        match (object, part) {
+            (Value::Object(o), Value::Object(p)) => p.iter().all(|(k, v)| o.get(k).is_some_and(|w| contains(w, v))),
+            (Value::Array(o), Value::Array(p)) => p.iter().all(|v| o.contains(v)),
+            _ => object == part,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn applying_twice_changes_nothing(live in config_map(), config in config_map()) {
+            let kind = kind("ConfigMap");
+            let mut live = live;
+            update(None, &mut live, &write(&kind, "creator"));
+            let once = apply(Some(&live), &config, &write(&kind, "m"), true).expect("forced").object;
+            let twice = apply(Some(&once), &config, &write(&kind, "m"), false).expect("own fields");
+            prop_assert!(!twice.changed);
+            prop_assert_eq!(twice.object, once);
+        }
+
+        #[test]
+        fn a_configuration_is_in_its_result(live in config_map(), config in config_map()) {
+            let kind = kind("ConfigMap");
+            let applied = apply(Some(&live), &config, &write(&kind, "m"), true).expect("forced");
+            prop_assert!(contains(&applied.object, &config));
+        }
+
+        #[test]
+        fn giving_everything_up_leaves_what_others_had(live in config_map(), config in config_map()) {
+            let kind = kind("ConfigMap");
+            let mut live = live;
+            update(None, &mut live, &write(&kind, "creator"));
+            let nothing = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
+            if let Ok(applied) = apply(Some(&live), &config, &write(&kind, "m"), false) {
+                let back = apply(Some(&applied.object), &nothing, &write(&kind, "m"), false).expect("nothing").object;
+                prop_assert_eq!(without_defaults(&back), without_defaults(&live));
+                prop_assert_eq!(owners(&back), owners(&live));
+            }
+        }
+
+        #[test]
+        fn every_field_of_a_new_object_is_owned(object in config_map()) {
+            let kind = kind("ConfigMap");
+            let mut object = object;
+            update(None, &mut object, &write(&kind, "creator"));
+            let count = owners(&object).as_object().map_or(0, |o| o.len());
+            let empty = without_defaults(&object) == json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}});
+            prop_assert!(count == 1 || empty);
+        }
+
+        #[test]
+        fn a_merge_patch_diff_leads_from_one_to_the_other(from in config_map(), to in config_map()) {
+            let patch = merge_patch::diff(&from, &to);
+            let mut got = from.clone();
+            merge_patch::apply(&mut got, patch).expect("object");
+            prop_assert_eq!(got, to);
+        }
+    }
+}
