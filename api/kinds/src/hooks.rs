@@ -42,6 +42,8 @@ pub struct Hooks {
     pub prepare_update: fn(&mut Value, &Value, &Context),
     /// Keeps what /status may not change, beside everything but status and metadata; `(new, old)`.
     pub prepare_status: fn(&mut Value, &Value, &Context),
+    /// What the first delete marks on an object, beside its deletion time: finalizers, a phase, a condition.
+    pub prepare_delete: fn(&mut Value, &Context),
     /// Everything wrong with the object, beside its metadata.
     pub validate: fn(&Value) -> Vec<FieldError>,
     /// Everything wrong with an update, beside metadata; `(new, old)`.
@@ -65,6 +67,7 @@ impl Hooks {
         prepare_create: |_, _| {},
         prepare_update: |_, _, _| {},
         prepare_status: |_, _, _| {},
+        prepare_delete: |_, _| {},
         validate: |_| Vec::new(),
         validate_update: |_, _| Vec::new(),
         validate_status: |_, _| Vec::new(),

@@ -18,6 +18,7 @@ use crate::authn::x509::X509;
 use crate::authz::{AlwaysAllow, Masters};
 use crate::cache::hub::Hub;
 use crate::config::Config;
+use crate::crd::controller::Controller;
 use crate::error::Error;
 use crate::http::listener;
 use crate::http::tls::{self, ServingCertificate};
@@ -98,6 +99,7 @@ pub async fn assemble(
     if loaded.await.is_err() {
         return Err(Error::Bootstrap("stopped before the store could be read".to_owned()));
     }
+    Controller::new(core.clone(), shutdown.clone()).start().await;
     core.bootstrap().await?;
     Ok(Server { core })
 }

@@ -20,11 +20,6 @@ const UNENFORCED: &[Unenforced] = &[
     Unenforced { group: "resource.k8s.io", plural: "resourceclaims", path: "spec" },
     Unenforced { group: "resource.k8s.io", plural: "devicetaintrules", path: "spec" },
     Unenforced { group: "certificates.k8s.io", plural: "podcertificaterequests", path: "spec" },
-    Unenforced {
-        group: "apiextensions.k8s.io",
-        plural: "customresourcedefinitions",
-        path: "spec.versions[].schema.openAPIV3Schema.x-kubernetes-validations",
-    },
 ];
 
 /// Calls `warn` for each field of `object` that has no effect.

@@ -1,9 +1,9 @@
 //! `customresourcedefinitions` of apiextensions.k8s.io.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::hooks::Hooks;
+use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind, NameRule};
 use crate::print::{condition_true, joined, name};
 use crate::value::{default_at, flag, items, set, text};
@@ -33,6 +33,7 @@ pub(crate) fn kind() -> Kind {
             default,
             prepare_create: |o, _| stored_versions(o),
             prepare_update: |o, _, _| stored_versions(o),
+            prepare_delete,
             ..Hooks::NONE
         })
 }
@@ -71,6 +72,27 @@ fn default(crd: &mut Value) {
     if items(crd, "status.storedVersions").is_empty() {
         stored_versions(crd);
     }
+}
+
+/// Holds a definition until its objects are gone; taken off by the server.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Objects go before their definition does.
+fn prepare_delete(crd: &mut Value, context: &Context) {
+    let mut finalizers = items(crd, "metadata.finalizers").to_vec();
+    if !finalizers.iter().any(|f| f == CLEANUP_FINALIZER) {
+        finalizers.push(CLEANUP_FINALIZER.into());
+        set(crd, "metadata.finalizers", finalizers);
+    }
+    let condition = json!({
+        "type": "Terminating", "status": "True", "reason": "InstanceDeletionPending",
+        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        "lastTransitionTime": meta::time::format(context.now),
+    });
+    let mut conditions = items(crd, "status.conditions").to_vec();
+    conditions.retain(|c| text(c, "type") != "Terminating");
+    conditions.push(condition);
+    set(crd, "status.conditions", conditions);
 }
 
 /// The storage version is among the stored ones from the moment it is named.

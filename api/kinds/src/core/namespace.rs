@@ -25,7 +25,16 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::text("Status"), Column::text("Age")])
         .selectable(vec![Selectable::path("status.phase")])
         .names(NameRule::Label)
-        .hooks(Hooks { row, default, prepare_create, prepare_update, validate, validate_status, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            default,
+            prepare_create,
+            prepare_update,
+            prepare_delete,
+            validate,
+            validate_status,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -52,6 +61,11 @@ fn prepare_create(namespace: &mut Value, _context: &Context) {
     }
     set(namespace, "spec.finalizers", finalizers);
     default(namespace);
+}
+
+/// A deleted namespace takes nothing new while its content goes.
+fn prepare_delete(namespace: &mut Value, _context: &Context) {
+    set(namespace, "status.phase", "Terminating");
 }
 
 /// Finalizers of the spec change through /finalize only.

@@ -3,6 +3,7 @@
 //! [`ADMISSION`] is the table, in upstream's order. Every plugin first gets to change the object ([`Plugin::admit`]),
 //! then, when the object is final, to refuse it ([`Plugin::validate`]).
 
+mod custom_resources;
 mod default_tolerations;
 mod namespace_lifecycle;
 mod priority;
@@ -131,6 +132,7 @@ pub static ADMISSION: &[Row] = &[
     on(&priority::Priority),
     on(&default_tolerations::DefaultTolerationSeconds),
     on(&refuse_unenforced::RefuseUnenforced),
+    on(&custom_resources::CustomResourceDefinitions),
     on(&service_allocation::ServiceAllocation),
 ];
 

@@ -33,7 +33,7 @@ impl Core {
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
             },
         });
-        self.settle(&service, |old| {
+        self.keep(&service, |old| {
             let mut new = old.clone();
             new["spec"]["ports"] = service["spec"]["ports"].clone();
             new
@@ -48,7 +48,7 @@ impl Core {
                 "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             }],
         });
-        self.settle(&endpoints, |old| {
+        self.keep(&endpoints, |old| {
             let mut new = old.clone();
             new["subsets"] = endpoints["subsets"].clone();
             new
@@ -64,7 +64,7 @@ impl Core {
             "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         });
-        self.settle(&slice, |old| {
+        self.keep(&slice, |old| {
             let mut new = old.clone();
             new["endpoints"] = slice["endpoints"].clone();
             new["ports"] = slice["ports"].clone();
@@ -73,7 +73,7 @@ impl Core {
         .await
     }
 
-    async fn settle(&self, wanted: &Value, change: impl Fn(&Value) -> Value + Send + Sync) -> Result<(), Status> {
+    async fn keep(&self, wanted: &Value, change: impl Fn(&Value) -> Value + Send + Sync) -> Result<(), Status> {
         if self.ensure(wanted).await? {
             return Ok(());
         }

@@ -47,6 +47,8 @@ pub struct Entry {
     /// Mod revision (for the last state in a DELETED event: the revision of the deletion).
     pub revision: i64,
     pub create_revision: i64,
+    /// What is stored differs from `value`: it was written in another version, or before a default existed.
+    pub stale: bool,
     /// Where `metadata` lies in `value`, braces included.
     metadata: (usize, usize),
     /// Sorted by key.
@@ -84,6 +86,7 @@ impl Entry {
             key: kv.key,
             revision: kv.mod_revision,
             create_revision: kv.create_revision,
+            stale: false,
             metadata: (metadata.start, metadata.end),
             labels: labels.into(),
             fields: fields.into(),
@@ -100,6 +103,7 @@ impl Entry {
             value: self.value.clone(),
             revision,
             create_revision: self.create_revision,
+            stale: self.stale,
             metadata: self.metadata,
             labels: self.labels.clone(),
             fields: self.fields.clone(),

@@ -208,7 +208,10 @@ impl Hub {
                             Ok(kvs) => cache.load(kvs, revision),
                             Err(error) => return error,
                         }
-                        self.caches.write().insert(cache.prefix.clone(), cache);
+                        let before = self.caches.write().insert(cache.prefix.clone(), cache);
+                        if let Some(before) = before {
+                            before.close();
+                        }
                         let _ = done.send(());
                     }
                     None => return StoreError::Unavailable("the server is gone".to_owned()),

@@ -141,7 +141,7 @@ struct State {
 }
 
 /// Brings stored bytes into the form that is served: the current storage version, defaults of custom resources filled
-/// in. `None` when the value cannot be read.
+/// in. `None` when it is in that form already.
 pub type Normalise = Arc<dyn Fn(&Bytes) -> Option<Bytes> + Send + Sync>;
 
 /// See the module's head.
@@ -327,10 +327,15 @@ impl Cache {
     /// Makes the cache's form of a stored object.
     pub fn entry(&self, mut kv: crate::storage::KeyValue) -> Option<Entry> {
         let key = kv.key.clone();
+        let mut stale = false;
         if let Some(value) = self.normalise.as_ref().and_then(|normalise| normalise(&kv.value)) {
             kv.value = value;
+            stale = true;
         }
-        let entry = Entry::new(kv, self.prefix.len(), &self.header);
+        let mut entry = Entry::new(kv, self.prefix.len(), &self.header);
+        if let Some(entry) = &mut entry {
+            entry.stale = stale;
+        }
         if entry.is_none() {
             tracing::error!(key = %String::from_utf8_lossy(&key), "the store holds something that is not a JSON object; left out");
         }

@@ -39,16 +39,13 @@ pub fn settle_namespace(served: &Served, namespace: &str, object: &mut Value) ->
 }
 
 /// Fills what only the server decides about a new object.
-pub fn stamp(served: &Served, call: &Call, object: &mut Value) {
+pub fn stamp(call: &Call, object: &mut Value) {
     let meta = metadata(object);
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         meta.remove(field);
     }
     meta.insert("uid".to_owned(), meta::uid::new_uid().into());
     meta.insert("creationTimestamp".to_owned(), meta::time::format(call.now).into());
-    if served.kind.generation {
-        meta.insert("generation".to_owned(), 1.into());
-    }
 }
 
 impl Core {
@@ -81,11 +78,15 @@ impl Core {
             let message = "resourceVersion should not be set on objects to be created";
             return Err(Status::failure(500, meta::Reason::Unknown, message));
         }
+        if served.terminating {
+            let action = "create not allowed while custom resource definition is terminating";
+            return Err(Status::method_not_supported(&served.gvr(), action));
+        }
         settle_namespace(served, &call.info.namespace, &mut object)?;
         let generated = name.is_empty() && meta_text(&object, "name").is_empty();
         let base = meta_text(&object, "generateName").to_owned();
         let generated = generated && !base.is_empty();
-        stamp(served, call, &mut object);
+        stamp(call, &mut object);
         if generated {
             metadata(&mut object).insert("name".to_owned(), meta::uid::random_name(&base).into());
         }
@@ -105,9 +106,7 @@ impl Core {
         options: &WriteOptions,
         applied: Option<Value>,
     ) -> Result<(), Status> {
-        let kind = &served.kind;
         served.fill_defaults(object);
-        (kind.hooks.prepare_create)(object, &call.context());
         match applied {
             Some(fields) => managed::set(object, fields),
             None => managed::on_write(call, served, None, object, &options.field_manager, "")?,
@@ -139,6 +138,7 @@ impl Core {
             warnings: &call.warnings,
         };
         admission::admit(&mut request, self).await?;
+        served.kind.prepare_create(request.object, &call.context());
         let errors = served.check(request.object);
         if !errors.is_empty() {
             return Err(Status::invalid(&served.kind.gvk(), meta_text(request.object, "name"), &errors));

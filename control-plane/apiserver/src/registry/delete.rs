@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use meta::{Details, Status};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Served;
 use super::options::{DeleteOptions, ListOptions, Propagation};
@@ -101,7 +101,7 @@ impl Core {
         };
         admission::admit(&mut request, self).await?;
         admission::validate(&request, self).await?;
-        let outcome = match plan(served, options, &old, call.now) {
+        let outcome = match plan(served, options, &old, &call.context()) {
             Plan::Pending => return Ok(Ok(Answer::entry(200, served, entry.clone()))),
             Plan::Mark(new) if options.dry_run => return Ok(Ok(Answer::object(200, served, new))),
             Plan::Mark(new) => {
@@ -167,8 +167,12 @@ enum Plan {
     Erase,
 }
 
-fn plan(served: &Served, options: &DeleteOptions, old: &Value, now: Timestamp) -> Plan {
+fn plan(served: &Served, options: &DeleteOptions, old: &Value, context: &kinds::Context) -> Plan {
+    let now = context.now;
     let mut new = old.clone();
+    if !old["metadata"]["deletionTimestamp"].is_string() {
+        (served.kind.hooks.prepare_delete)(&mut new, context);
+    }
     let finalizers_changed = settle_finalizers(served, options, &mut new);
     let held = has_finalizers(&new) || served.has_spec_finalizers(&new);
     let deleting = old["metadata"]["deletionTimestamp"].is_string();
@@ -197,7 +201,6 @@ fn plan(served: &Served, options: &DeleteOptions, old: &Value, now: Timestamp) -
         }
         if spec_held {
             meta.remove("deletionGracePeriodSeconds");
-            new["status"]["phase"] = json!("Terminating");
         }
         return Plan::Mark(new);
     }

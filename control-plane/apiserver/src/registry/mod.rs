@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kinds::types::MessageId;
-use kinds::{Action, Kind, KindRef};
+use kinds::{Action, Kind, KindRef, Subresource};
 use meta::{FieldError, Gvr};
 use serde_json::Value;
 
@@ -38,6 +38,8 @@ pub struct Served {
     pub message: Option<MessageId>,
     /// Changes with the definition of a custom kind; 0 for built-in ones.
     pub generation: u64,
+    /// The definition of a custom kind is being deleted: nothing new is taken.
+    pub terminating: bool,
     /// Sent as a warning with every answer, for deprecated versions.
     pub deprecation: Option<String>,
 }
@@ -94,22 +96,30 @@ impl Served {
     /// Everything wrong with replacing `old`.
     pub fn check_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.kind.check_update(object, old);
-        errors.extend(self.check_schema(object));
+        errors.extend(self.check_changed_schema(object, old));
         errors
     }
 
-    /// Everything wrong with replacing the status of `old`.
-    pub fn check_status(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = kinds::metadata::validate_update(&self.kind, object, old);
-        errors.extend((self.kind.hooks.validate_status)(object, old));
-        errors.extend(self.check_schema(object));
+    /// Everything wrong with replacing `old` through a subresource.
+    pub fn check_subresource(&self, sub: &Subresource, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.kind.check_subresource(sub, object, old);
+        errors.extend(self.check_changed_schema(object, old));
         errors
     }
 
     /// Built-in types were checked when the body was decoded.
     fn check_schema(&self, object: &Value) -> Vec<FieldError> {
-        let _ = object;
-        Vec::new()
+        if self.custom { schema::validate(object, &self.kind.schema) } else { Vec::new() }
+    }
+
+    /// What was wrong before and did not change is let through: a schema that became stricter stops no update.
+    fn check_changed_schema(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = self.check_schema(object);
+        if !errors.is_empty() {
+            let before = self.check_schema(old);
+            errors.retain(|error| !before.contains(error));
+        }
+        errors
     }
 
     /// What bodies of this kind are decoded as.
@@ -120,19 +130,22 @@ impl Served {
     /// Brings a changed object into the form that decoding gives: unknown fields gone, texts canonical.
     pub fn normalise(&self, object: &mut Value) {
         match self.message {
-            Some(id) => codec::normal::normalize(object, id),
+            Some(id) => kinds::normal::normalize(object, id),
             None => {
-                codec::normal::normalize_metadata(object);
+                kinds::normal::normalize_metadata(object);
                 schema::drop_nulls(object, &self.kind.schema);
                 schema::prune(object, &self.kind.schema);
             }
         }
     }
 
-    /// Defaults of the schema, then those that depend on other values.
+    /// Fills in defaults, and leaves the object in normal form.
     pub fn fill_defaults(&self, object: &mut Value) {
-        schema::apply_defaults(object, &self.kind.schema);
-        (self.kind.hooks.default)(object);
+        if self.custom {
+            schema::apply_defaults(object, &self.kind.schema);
+        } else {
+            self.kind.apply_defaults(object);
+        }
     }
 
     /// Whether `spec.finalizers` holds the object (kinds that have a /finalize).
@@ -226,13 +239,14 @@ impl Registry {
                 let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, None)).clone();
                 Stored { cache, kind: stored_kind }
             });
-            let message = kinds::definitions::message_of(&kind.gvk());
+            let message = kind.message;
             registry.insert(Served {
                 kind: kind.clone(),
                 store,
                 custom: false,
                 message,
                 generation: 0,
+                terminating: false,
                 deprecation: None,
             });
         }

@@ -84,7 +84,13 @@ impl Patch {
 
 impl Core {
     /// Patches the object that the path names.
-    pub async fn patch(&self, call: &Call, served: &Arc<Served>, part: Part, body: &Bytes) -> Result<Answer, Status> {
+    pub async fn patch(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        part: Part<'_>,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "PatchOptions")?;
         let patch = Patch::parse(call, body)?;
         if options.force.is_some() && !matches!(patch, Patch::Apply(_)) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kinds::Subresource;
 use meta::{FieldError, Status};
 use serde_json::Value;
 
@@ -19,18 +20,18 @@ use crate::server::Core;
 
 /// Which part of an object a change is about.
 #[derive(Clone, Copy)]
-pub enum Part {
+pub enum Part<'a> {
     /// The main resource.
     Main,
-    /// /status.
-    Status,
-    /// Another subresource: keeps of the new state what the subresource may change.
-    Other(fn(&mut Value, &Value)),
+    /// A subresource that shows the object and writes a part of it.
+    Sub(&'a Subresource),
+    /// A change of the server's own making, which touches nothing that it should not.
+    Own,
 }
 
 /// A change of an existing object.
 pub struct Change<'a> {
-    pub part: Part,
+    pub part: Part<'a>,
     pub subresource: &'a str,
     pub name: &'a str,
     pub options: &'a WriteOptions,
@@ -42,7 +43,13 @@ pub struct Change<'a> {
 
 impl Core {
     /// Replaces from a request body.
-    pub async fn update(&self, call: &Call, served: &Arc<Served>, part: Part, body: &Bytes) -> Result<Answer, Status> {
+    pub async fn update(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        part: Part<'_>,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
         let mut object = content::decode(call, served, body, options.field_validation)?;
         let name = call.info.name.as_str();
@@ -128,8 +135,7 @@ impl Core {
         let old = served.object(entry);
         let mut new = make(&old)?;
         check_identity(served, change, &old, &new)?;
-        keep_system_fields(&old, &mut new);
-        self.prepare_changed(call, served, change, &old, &mut new)?;
+        self.settle(call, served, change, &old, &mut new)?;
         let mut extra = Extra::default();
         self.admit_changed(call, served, change, &old, &mut new, &mut extra).await?;
         metadata(&mut new).insert("resourceVersion".to_owned(), entry.revision.to_string().into());
@@ -143,7 +149,7 @@ impl Core {
                 Committed::Taken => self.taken(served, entry).await,
             };
         }
-        if new == old {
+        if new == old && !entry.stale {
             return Ok(Attempt::Done(Answer::entry(200, served, entry.clone())));
         }
         match self.commit(served, &entry.key, entry.revision, new, extra).await? {
@@ -159,7 +165,8 @@ impl Core {
         Ok(Attempt::Lost(Some(entry.clone())))
     }
 
-    fn prepare_changed(
+    /// Brings what the client sent into normal form, with defaults, and notes who wrote what.
+    fn settle(
         &self,
         call: &Call,
         served: &Served,
@@ -167,18 +174,9 @@ impl Core {
         old: &Value,
         new: &mut Value,
     ) -> Result<(), Status> {
-        let kind = &served.kind;
+        keep_system_fields(old, new);
         served.normalise(new);
         served.fill_defaults(new);
-        match change.part {
-            Part::Main => (kind.hooks.prepare_update)(new, old, &call.context()),
-            Part::Status => (kind.hooks.prepare_status)(new, old, &call.context()),
-            Part::Other(keep) => keep(new, old),
-        }
-        if kind.generation && desired_state_differs(kind.has_status(), old, new) {
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
-            metadata(new).insert("generation".to_owned(), generation.into());
-        }
         if !change.apply {
             managed::on_write(call, served, Some(old), new, &change.options.field_manager, change.subresource)?;
         }
@@ -209,9 +207,17 @@ impl Core {
             warnings: &call.warnings,
         };
         admission::admit(&mut request, self).await?;
+        let context = call.context();
         let errors = match change.part {
-            Part::Status => served.check_status(request.object, old),
-            _ => served.check_update(request.object, old),
+            Part::Main => {
+                served.kind.prepare_update(request.object, old, &context);
+                served.check_update(request.object, old)
+            }
+            Part::Sub(sub) => {
+                served.kind.prepare_subresource(sub, request.object, old, &context);
+                served.check_subresource(sub, request.object, old)
+            }
+            Part::Own => Vec::new(),
         };
         if !errors.is_empty() {
             return Err(Status::invalid(&served.kind.gvk(), change.name, &errors));
@@ -283,14 +289,6 @@ fn keep_system_fields(old: &Value, new: &mut Value) {
         Some(generation) => fresh.insert("generation".to_owned(), generation.clone()),
         None => fresh.remove("generation"),
     };
-}
-
-/// Whether anything but metadata (and status, where it is a subresource) changed.
-fn desired_state_differs(status_apart: bool, old: &Value, new: &Value) -> bool {
-    let relevant = |key: &str| key != "metadata" && !(status_apart && key == "status");
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return true };
-    let keys = old.keys().chain(new.keys()).filter(|key| relevant(key));
-    keys.into_iter().any(|key| old.get(key) != new.get(key))
 }
 
 /// Whether this update takes the last hold off an object that is being deleted.

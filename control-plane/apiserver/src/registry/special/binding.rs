@@ -26,7 +26,7 @@ impl Core {
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         let what = Gvr { resource: format!("{}/binding", served.kind.plural).into(), ..served.gvr() };
         let change = Change {
-            part: Part::Other(|_, _| {}),
+            part: Part::Own,
             subresource: "binding",
             name: &call.info.name,
             options: &options,

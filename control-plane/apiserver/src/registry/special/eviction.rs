@@ -125,7 +125,7 @@ impl Core {
             return Ok(());
         }
         let change = Change {
-            part: Part::Other(|_, _| {}),
+            part: Part::Own,
             subresource: "eviction",
             name: &call.info.name,
             options,

@@ -3,7 +3,6 @@
 mod binding;
 mod connect;
 mod eviction;
-mod keep;
 mod scale;
 mod token;
 
@@ -42,13 +41,9 @@ impl Core {
             return Err(Status::method_not_allowed());
         }
         match &sub.action {
-            Action::Status => self.write_part(call, served, Part::Status, body).await,
-            Action::Finalize => self.write_part(call, served, Part::Other(keep::spec_finalizers), body).await,
-            Action::Approval => self.write_part(call, served, Part::Other(keep::approval), body).await,
-            Action::EphemeralContainers => {
-                self.write_part(call, served, Part::Other(keep::ephemeral_containers), body).await
+            Action::Status | Action::Finalize | Action::Approval | Action::EphemeralContainers | Action::Resize => {
+                self.write_part(call, served, Part::Sub(sub), body).await
             }
-            Action::Resize => self.write_part(call, served, Part::Other(keep::container_resources), body).await,
             Action::Scale(paths) => self.scale(call, served, paths, body).await,
             Action::Binding => self.bind(call, served, &body::read(body).await?).await,
             Action::Eviction => self.evict(call, served, sub, &body::read(body).await?).await,
@@ -64,7 +59,7 @@ impl Core {
         &self,
         call: &Call,
         served: &Arc<Served>,
-        part: Part,
+        part: Part<'_>,
         body: RequestBody,
     ) -> Result<Answer, Status> {
         match call.method {
