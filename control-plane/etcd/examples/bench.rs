@@ -1,5 +1,6 @@
-//! Measures any etcd endpoint over gRPC: `bench URL [PID]`; with the server's PID its memory and CPU time too.
-//! Puts of 1 KiB by 1, 100 and 1,000 callers on 230,000 keys, then reads and create transactions.
+//! Measures any etcd endpoint over gRPC: `bench URL [PID] [PHASE...]`; with the server's PID (0: none) its memory and
+//! CPU time too. A phase is `put|get|range|create:CALLERS:TOTAL`. The default: puts of 1 KiB by 1, 100 and 1,000
+//! callers on 230,000 keys, then reads and create transactions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,13 +149,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let value = Bytes::from(value);
     note();
-    for (callers, total) in [(1, 10_000), (100, 100_000), (1000, 180_000)] {
-        phase(&url, "put 1 KiB", Kind::Put, callers, total, &value).await?;
+    let mut phases: Vec<String> = args.collect();
+    if phases.is_empty() {
+        let all =
+            ["put:1:10000", "put:100:100000", "put:1000:180000", "get:100:50000", "range:16:500", "create:100:50000"];
+        phases = all.map(str::to_owned).to_vec();
+    }
+    for text in phases {
+        let mut parts = text.split(':');
+        let (name, kind) = match parts.next() {
+            Some("put") => ("put 1 KiB", Kind::Put),
+            Some("get") => ("get", Kind::Get),
+            Some("range") => ("range of 500 keys", Kind::Range),
+            Some("create") => ("create transaction", Kind::Create),
+            _ => return Err("a phase is put|get|range|create:CALLERS:TOTAL".into()),
+        };
+        let mut number = || parts.next().and_then(|n| n.parse().ok()).ok_or("a phase needs CALLERS and TOTAL");
+        phase(&url, name, kind, number()?, number()?, &value).await?;
         note();
     }
-    phase(&url, "get", Kind::Get, 100, 50_000, &value).await?;
-    phase(&url, "range of 500 keys", Kind::Range, 16, 500, &value).await?;
-    phase(&url, "create transaction", Kind::Create, 100, 50_000, &value).await?;
-    note();
     Ok(())
 }

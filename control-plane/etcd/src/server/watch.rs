@@ -50,6 +50,7 @@ impl Watch for Server {
 struct Open {
     watcher: Watcher,
     fragment: bool,
+    prev_kv: bool,
     /// When an idle watch is next told the revision, if it asked for it.
     progress_at: Option<Instant>,
 }
@@ -140,7 +141,7 @@ impl Watches {
         self.send(WatchResponse { header, watch_id: id, created: true, ..Default::default() }).await?;
         let watcher = self.server.etcd().watch_with(options, self.signal.clone(), id);
         let progress_at = create.progress_notify.then(|| Instant::now() + self.interval());
-        self.open.insert(id, Open { watcher, fragment: create.fragment, progress_at });
+        self.open.insert(id, Open { watcher, fragment: create.fragment, prev_kv: create.prev_kv, progress_at });
         Ok(())
     }
 
@@ -164,8 +165,8 @@ impl Watches {
                 if open.progress_at.is_some() {
                     open.progress_at = Some(Instant::now() + self.server.0.progress_interval);
                 }
-                let fragment = open.fragment;
-                self.message(id, message, fragment).await?;
+                let (fragment, prev_kv) = (open.fragment, open.prev_kv);
+                self.message(id, message, fragment, prev_kv).await?;
             }
         }
         if let Some(revision) = self.progress.take() {
@@ -175,11 +176,11 @@ impl Watches {
         Ok(())
     }
 
-    async fn message(&mut self, id: i64, message: WatchMessage, fragment: bool) -> Result<(), Gone> {
+    async fn message(&mut self, id: i64, message: WatchMessage, fragment: bool, prev_kv: bool) -> Result<(), Gone> {
         match message {
             WatchMessage::Changes { revision, changes } => {
                 let header = self.server.header(revision);
-                let events = changes.iter().map(|c| event(c)).collect();
+                let events = changes.iter().map(|c| event(c, prev_kv)).collect();
                 let answer = WatchResponse { header, watch_id: id, events, ..Default::default() };
                 if !fragment {
                     return self.send(answer).await;
@@ -236,11 +237,13 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-fn event(change: &Change) -> Event {
+/// The event of a change; what the key held before is told only to those who asked: others share the change.
+fn event(change: &Change, prev_kv: bool) -> Event {
+    let previous = if prev_kv { change.prev_kv.get().cloned().flatten() } else { None };
     Event {
         r#type: if change.deleted { EventType::Delete } else { EventType::Put } as i32,
         kv: Some(change.kv.clone()),
-        prev_kv: change.prev_kv.get().cloned().flatten(),
+        prev_kv: previous,
     }
 }
 

@@ -1,0 +1,220 @@
+//! The gRPC services, through generated clients: what the real client's tests can't see or rely on.
+
+use std::time::Duration;
+
+use etcd::daemon::{Config, Daemon};
+use futures::stream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Streaming};
+use wire::etcd::kv_client::KvClient;
+use wire::etcd::lease_client::LeaseClient;
+use wire::etcd::watch_client::WatchClient;
+use wire::etcd::watch_request::RequestUnion;
+use wire::etcd::{
+    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, RangeRequest, WatchCancelRequest, WatchCreateRequest,
+    WatchProgressRequest, WatchRequest, WatchResponse,
+};
+
+use crate::support::{all, bytes, get, put};
+
+/// A server in this process; stops when dropped.
+struct Serving {
+    url: String,
+    stop: CancellationToken,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn serving(change: impl FnOnce(&mut Config)) -> Serving {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut config = Config {
+        data_dir: dir.path().join("data"),
+        listen_client_urls: vec!["http://127.0.0.1:0".into()],
+        ..Config::default()
+    };
+    change(&mut config);
+    let daemon = Daemon::start(config).await.expect("start");
+    let (url, stop) = (daemon.urls()[0].clone(), CancellationToken::new());
+    tokio::spawn(daemon.serve(stop.clone()));
+    Serving { url, stop, _dir: dir }
+}
+
+/// A watch stream: requests in, answers out.
+struct Watching {
+    requests: mpsc::UnboundedSender<WatchRequest>,
+    answers: Streaming<WatchResponse>,
+}
+
+impl Watching {
+    async fn open(url: &str) -> Watching {
+        let (requests, mut waiting) = mpsc::unbounded_channel();
+        let mut client = WatchClient::connect(url.to_owned()).await.expect("connect");
+        let answers = client.watch(stream::poll_fn(move |cx| waiting.poll_recv(cx))).await.expect("watch");
+        Watching { requests, answers: answers.into_inner() }
+    }
+
+    fn ask(&self, request: RequestUnion) {
+        self.requests.send(WatchRequest { request_union: Some(request) }).expect("open");
+    }
+
+    fn create(&self, create: WatchCreateRequest) {
+        self.ask(RequestUnion::CreateRequest(create));
+    }
+
+    async fn next(&mut self) -> WatchResponse {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.answers.message());
+        next.await.expect("in time").expect("no error").expect("not the end")
+    }
+}
+
+fn watch_all() -> WatchCreateRequest {
+    WatchCreateRequest { key: bytes("k"), range_end: bytes("l"), ..WatchCreateRequest::default() }
+}
+
+#[tokio::test]
+async fn a_watch_stream_creates_tells_and_cancels() {
+    let server = serving(|_| {}).await;
+    let mut kv = KvClient::connect(server.url.clone()).await.expect("connect");
+    let mut watching = Watching::open(&server.url).await;
+    watching.create(watch_all());
+    let created = watching.next().await;
+    assert_eq!((created.created, created.watch_id, created.header.expect("header").revision), (true, 0, 1));
+    watching.create(WatchCreateRequest { watch_id: 9, prev_kv: true, filters: vec![1], ..watch_all() });
+    assert_eq!(watching.next().await.watch_id, 9);
+    watching.create(WatchCreateRequest { watch_id: 9, ..watch_all() });
+    let refused = watching.next().await;
+    assert!(refused.created && refused.canceled && refused.watch_id == -1);
+    assert_eq!(refused.cancel_reason, "mvcc: duplicate watch ID provided on the WatchStream");
+    watching.create(WatchCreateRequest { range_end: bytes("a"), ..watch_all() });
+    assert_eq!(watching.next().await.cancel_reason, "mvcc: watcher range is empty");
+
+    kv.put(put("k1", "a")).await.expect("put");
+    kv.put(put("k1", "b")).await.expect("put");
+    let mut told = std::collections::BTreeMap::<i64, Vec<_>>::new();
+    while told.values().map(Vec::len).sum::<usize>() < 4 {
+        let answer = watching.next().await;
+        told.entry(answer.watch_id).or_default().extend(answer.events);
+    }
+    assert!(told[&0].iter().all(|e| e.prev_kv.is_none()));
+    assert_eq!(told[&9][1].prev_kv.as_ref().expect("previous").value, "a");
+
+    watching.ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 0 }));
+    let canceled = watching.next().await;
+    assert!(canceled.canceled && canceled.watch_id == 0 && canceled.compact_revision == 0);
+    watching.ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    let progress = watching.next().await;
+    assert_eq!((progress.watch_id, progress.header.expect("header").revision, progress.events.len()), (-1, 3, 0));
+
+    kv.compact(CompactionRequest { revision: 3, physical: true }).await.expect("compact");
+    watching.create(WatchCreateRequest { start_revision: 2, ..watch_all() });
+    assert!(watching.next().await.created);
+    let compacted = watching.next().await;
+    assert!(compacted.canceled && compacted.compact_revision == 3);
+}
+
+#[tokio::test]
+async fn an_idle_watch_is_told_the_revision_and_large_answers_come_in_fragments() {
+    let server = serving(|config| {
+        config.watch_progress_notify_interval = Duration::from_millis(200);
+        config.max_request_bytes = 300 << 10;
+    })
+    .await;
+    let mut kv = KvClient::connect(server.url.clone()).await.expect("connect");
+    for n in 0..8 {
+        kv.put(put(format!("k{n}"), vec![b'x'; 250 << 10])).await.expect("put");
+    }
+    let mut watching = Watching::open(&server.url).await;
+    watching.create(WatchCreateRequest { start_revision: 2, fragment: true, progress_notify: true, ..watch_all() });
+    assert!(watching.next().await.created);
+    let mut events = 0;
+    let mut fragments = 0;
+    while events < 8 {
+        let answer = watching.next().await;
+        events += answer.events.len();
+        fragments += usize::from(answer.fragment);
+    }
+    assert!(fragments >= 1, "2 MB in pieces of 0.8 MB");
+    kv.put(put("elsewhere", "x")).await.expect("put");
+    loop {
+        let progress = watching.next().await;
+        assert!(progress.events.is_empty() && progress.watch_id == 0);
+        if progress.header.expect("header").revision == 10 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_have_upstreams_codes() {
+    let server = serving(|_| {}).await;
+    let mut kv = KvClient::connect(server.url.clone()).await.expect("connect");
+    kv.put(put("k", "v")).await.expect("put");
+    let future = kv.range(RangeRequest { revision: 99, ..get("k") }).await.expect_err("future");
+    assert_eq!(
+        (future.code(), future.message()),
+        (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+    );
+    let empty = kv.put(put("", "v")).await.expect_err("no key");
+    assert_eq!((empty.code(), empty.message()), (Code::InvalidArgument, "etcdserver: key is not provided"));
+    let large = kv.put(put("k", vec![0; 1_600_000])).await.expect_err("too large");
+    assert_eq!((large.code(), large.message()), (Code::InvalidArgument, "etcdserver: request is too large"));
+    let lease = kv.put(wire::etcd::PutRequest { lease: 5, ..put("k", "v") }).await.expect_err("no lease");
+    assert_eq!((lease.code(), lease.message()), (Code::NotFound, "etcdserver: requested lease not found"));
+}
+
+#[tokio::test]
+async fn a_streamed_range_is_the_range_in_pieces() {
+    let server = serving(|_| {}).await;
+    let mut kv = KvClient::connect(server.url.clone()).await.expect("connect");
+    for n in 0..300 {
+        kv.put(put(format!("k{n:03}"), "v")).await.expect("put");
+    }
+    for request in
+        [all(), RangeRequest { limit: 100, ..all() }, RangeRequest { count_only: true, ..all() }, get("k005")]
+    {
+        let whole = kv.range(request.clone()).await.expect("range").into_inner();
+        let mut pieces = kv.range_stream(request).await.expect("stream").into_inner();
+        let mut merged = wire::etcd::RangeResponse::default();
+        let mut count = 0;
+        while let Some(piece) = pieces.message().await.expect("piece") {
+            let piece = piece.range_response.expect("a range");
+            merged.kvs.extend(piece.kvs);
+            merged.header = piece.header.or(merged.header);
+            (merged.more, merged.count) = (piece.more, piece.count);
+            count += 1;
+        }
+        assert_eq!(merged, whole);
+        assert!(count > 1 || whole.kvs.len() <= 64);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_kept_alive_by_its_stream() {
+    let server = serving(|_| {}).await;
+    let mut leases = LeaseClient::connect(server.url.clone()).await.expect("connect");
+    let id = leases.lease_grant(LeaseGrantRequest { ttl: 100, id: 0 }).await.expect("grant").into_inner().id;
+    let asked = stream::iter([id, 12345].map(|id| LeaseKeepAliveRequest { id }));
+    let mut answers = leases.lease_keep_alive(asked).await.expect("keep alive").into_inner();
+    assert_eq!(answers.message().await.expect("answer").expect("first").ttl, 100);
+    assert_eq!(answers.message().await.expect("answer").expect("second").ttl, 0, "0 tells that the lease is gone");
+}
+
+#[tokio::test]
+async fn an_unknown_service_and_a_taken_port_are_refused() {
+    let server = serving(|_| {}).await;
+    let dir = tempfile::tempdir().expect("dir");
+    let data = dir.path().join("data");
+    let config = Config { data_dir: data.clone(), listen_client_urls: vec![server.url.clone()], ..Config::default() };
+    let refused = Daemon::start(config).await.err().expect("in use").to_string();
+    assert!(refused.contains(&server.url) && refused.contains("in use"), "{refused}");
+    assert!(!data.exists(), "nothing is left behind");
+    let bad = Config { data_dir: data, listen_client_urls: vec!["localhost".into()], ..Config::default() };
+    let refused = Daemon::start(bad).await.err().expect("no URL").to_string();
+    assert!(refused.contains("http://127.0.0.1:2379"), "{refused}");
+}
