@@ -3,8 +3,10 @@
 
 use crate::setup::Setup;
 
+pub mod clusterrole_aggregation;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage_collector;
@@ -20,7 +22,9 @@ pub mod serviceaccount;
 pub mod serviceaccount_token;
 pub mod services;
 pub mod statefulset;
+pub mod storage_protection;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 /// One controller.
 pub struct Controller {
@@ -38,6 +42,13 @@ pub struct Controller {
 /// Every controller there is, by name.
 pub const ALL: &[Controller] = &[
     Controller {
+        name: "clusterrole-aggregation-controller",
+        account: "clusterrole-aggregation-controller",
+        watches: &["clusterroles.rbac.authorization.k8s.io"],
+        enabled: true,
+        start: clusterrole_aggregation::start,
+    },
+    Controller {
         name: "daemonset-controller",
         account: "daemon-set-controller",
         watches: &["controllerrevisions.apps", "daemonsets.apps", "nodes", "pods"],
@@ -50,6 +61,20 @@ pub const ALL: &[Controller] = &[
         watches: &["deployments.apps", "pods", "replicasets.apps"],
         enabled: true,
         start: deployment::start,
+    },
+    Controller {
+        name: "disruption-controller",
+        account: "disruption-controller",
+        watches: &[
+            "deployments.apps",
+            "poddisruptionbudgets.policy",
+            "pods",
+            "replicasets.apps",
+            "replicationcontrollers",
+            "statefulsets.apps",
+        ],
+        enabled: true,
+        start: disruption::start,
     },
     Controller {
         name: "endpoints-controller",
@@ -99,6 +124,20 @@ pub const ALL: &[Controller] = &[
         watches: &["leases.coordination.k8s.io", "nodes", "pods"],
         enabled: true,
         start: node_lifecycle::start,
+    },
+    Controller {
+        name: "persistentvolume-protection-controller",
+        account: "pv-protection-controller",
+        watches: &["persistentvolumes"],
+        enabled: true,
+        start: storage_protection::start_volumes,
+    },
+    Controller {
+        name: "persistentvolumeclaim-protection-controller",
+        account: "pvc-protection-controller",
+        watches: &["persistentvolumeclaims", "pods"],
+        enabled: true,
+        start: storage_protection::start_claims,
     },
     Controller {
         name: "pod-garbage-collector-controller",
@@ -155,5 +194,12 @@ pub const ALL: &[Controller] = &[
         watches: &["nodes", "pods"],
         enabled: true,
         start: taint_eviction::start,
+    },
+    Controller {
+        name: "ttl-after-finished-controller",
+        account: "ttl-after-finished-controller",
+        watches: &["jobs.batch"],
+        enabled: true,
+        start: ttl_after_finished::start,
     },
 ];
