@@ -39,6 +39,10 @@ impl Core {
             new
         })
         .await?;
+        if address.is_loopback() {
+            tracing::info!(%address, "the kubernetes Service leads nowhere: a loopback address is no endpoint; see --advertise-address");
+            return Ok(());
+        }
         let label = "endpointslice.kubernetes.io/skip-mirror";
         let endpoints = json!({
             "apiVersion": "v1", "kind": "Endpoints",

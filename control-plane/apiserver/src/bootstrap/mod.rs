@@ -73,7 +73,7 @@ impl Core {
         let served = self.served_of(object).ok_or_else(|| Status::internal(format!("no resource for {object}")))?;
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
         let call = own_call(namespace, "");
-        match self.create_object(&call, &served, "", object.clone(), &own_options(), None).await {
+        match self.create_object(&call, &served, "", object.clone(), &own_options(), false).await {
             Ok(_) => Ok(true),
             Err(status) if status.reason == Reason::AlreadyExists => Ok(false),
             Err(status) => Err(status),

@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::call::Call;
 use super::negotiate::{self, Encoding};
 use crate::registry::Served;
+use crate::registry::create::settle_namespace;
 use crate::registry::options::FieldValidation;
+use crate::registry::write::{meta_text, metadata};
 
 /// Decodes the body of a write as an object of the served kind.
 pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
@@ -31,6 +33,33 @@ fn decode_body(
         decoded.strict.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
     }
     settle(call, &gvk, decoded, validation)
+}
+
+/// Decodes the body of an apply patch. It stays as it was written, since only what is written is applied; types and
+/// unknown fields are checked all the same.
+pub fn decode_intent(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
+    let fail = |error: codec::DecodeError| Status::bad_request(format!("error decoding YAML: {error}"));
+    let mut intent = codec::yaml::decode(body, Form::Any).map_err(fail)?;
+    if !intent.object.is_object() {
+        return Err(Status::bad_request("error decoding YAML: the body is not an object"));
+    }
+    let name = call.info.name.as_str();
+    let given = meta_text(&intent.object, "name");
+    if given.is_empty() {
+        metadata(&mut intent.object).insert("name".to_owned(), name.into());
+    } else if given != name {
+        let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+        return Err(Status::bad_request(message));
+    }
+    settle_namespace(served, &call.info.namespace, &mut intent.object)?;
+    check_type(&served.kind.gvk(), &mut intent.object)?;
+    let strict = intent.strict;
+    let checked = serde_json::to_vec(&intent.object).map_err(Status::internal)?;
+    decode_body(call, served, Encoding::Json, &checked.into(), validation)?;
+    if validation == FieldValidation::Strict && !strict.is_empty() {
+        return Err(undecodable(&served.kind.gvk(), &format!("strict decoding error: {}", strict.join(", "))));
+    }
+    Ok(intent.object)
 }
 
 /// Decodes what a patch made, as if it had come in whole: types are checked and unknown fields told.

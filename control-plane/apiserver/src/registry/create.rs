@@ -54,7 +54,7 @@ impl Core {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         for _ in 0..MAX_RETRIES {
             let object = content::decode(call, served, body, options.field_validation)?;
-            if let Some(answer) = self.create_object(call, served, "", object, &options, None).await? {
+            if let Some(answer) = self.create_object(call, served, "", object, &options, false).await? {
                 return Ok(answer);
             }
             // Somebody took what was allocated: look again with what they wrote in view.
@@ -64,7 +64,7 @@ impl Core {
     }
 
     /// Creates a decoded object; `None` when an allocation made for it was lost to another request. `name` is the
-    /// path's, for creation by PUT or apply; `applied` carries the managed fields that apply computed.
+    /// path's, for creation by PUT or apply; `applied` objects carry the managed fields that apply computed.
     pub async fn create_object(
         &self,
         call: &Call,
@@ -72,7 +72,7 @@ impl Core {
         name: &str,
         mut object: Value,
         options: &WriteOptions,
-        applied: Option<Value>,
+        applied: bool,
     ) -> Result<Option<Answer>, Status> {
         if !meta_text(&object, "resourceVersion").is_empty() && meta_text(&object, "resourceVersion") != "0" {
             let message = "resourceVersion should not be set on objects to be created";
@@ -104,12 +104,11 @@ impl Core {
         served: &Served,
         object: &mut Value,
         options: &WriteOptions,
-        applied: Option<Value>,
+        applied: bool,
     ) -> Result<(), Status> {
         served.fill_defaults(object);
-        match applied {
-            Some(fields) => managed::set(object, fields),
-            None => managed::on_write(call, served, None, object, &options.field_manager, "")?,
+        if !applied {
+            managed::on_write(call, served, None, object, &options.field_manager, "")?;
         }
         Ok(())
     }

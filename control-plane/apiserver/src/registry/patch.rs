@@ -1,15 +1,17 @@
-//! PATCH: JSON patch, merge patch and strategic merge patch on the newest state, tried again when another write wins.
+//! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply on the newest state, tried again when
+//! another write wins.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use meta::{Gvk, Status};
+use meta::{Gvk, Reason, Status};
 use serde_json::Value;
 
-use super::Served;
-use super::options::WriteOptions;
+use super::options::{FieldValidation, WriteOptions};
 use super::update::{Change, Part};
+use super::write::{MAX_RETRIES, meta_text};
+use super::{Served, managed};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::content;
@@ -98,6 +100,9 @@ impl Core {
             let error = meta::FieldError::forbidden("force", "may not be specified for non-apply patch");
             return Err(Status::invalid(&gvk, "", &[error]));
         }
+        if let Patch::Apply(body) = &patch {
+            return self.apply(call, served, part, body, &options).await;
+        }
         let change = Change {
             part,
             subresource: &call.info.subresource,
@@ -112,5 +117,48 @@ impl Core {
             content::redecode(call, served, &new, options.field_validation)
         })
         .await
+    }
+
+    /// Server-side apply: the body says what its manager wants of the object, which is created when it is missing.
+    async fn apply(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        part: Part<'_>,
+        body: &Bytes,
+        options: &WriteOptions,
+    ) -> Result<Answer, Status> {
+        if options.field_manager.is_empty() {
+            let gvk = Gvk::new("meta.k8s.io", "v1", "PatchOptions");
+            let error = meta::FieldError::required("fieldManager", "is required for apply patch");
+            return Err(Status::invalid(&gvk, "", &[error]));
+        }
+        let config = content::decode_intent(call, served, body, options.field_validation)?;
+        let name = call.info.name.as_str();
+        let pinned = !meta_text(&config, "resourceVersion").is_empty();
+        let force = options.force.unwrap_or(false);
+        let change = Change { part, subresource: &call.info.subresource, name, options, retry: !pinned, apply: true };
+        for _ in 0..MAX_RETRIES {
+            let outcome = self
+                .change(call, served, &change, |old| {
+                    let new = managed::apply(call, served, Some(old), &config, &options.field_manager, force)?;
+                    content::redecode(call, served, &new, FieldValidation::Ignore)
+                })
+                .await;
+            match outcome {
+                Err(error) if error.reason == Reason::NotFound && matches!(part, Part::Main) => {}
+                other => return other,
+            }
+            let new = managed::apply(call, served, None, &config, &options.field_manager, force)?;
+            let new = content::redecode(call, served, &new, FieldValidation::Ignore)?;
+            match self.create_object(call, served, name, new, options, true).await {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => self.hub.catch_up().await.map(drop).map_err(|e| self.store_error(e, served))?,
+                // Somebody else created it meanwhile: apply to theirs.
+                Err(error) if error.reason == Reason::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Status::server_timeout(&served.gvr(), "patch", 1))
     }
 }

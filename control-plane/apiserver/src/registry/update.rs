@@ -75,7 +75,7 @@ impl Core {
         match outcome {
             Err(error) if creates && error.code == 404 && error.reason == meta::Reason::NotFound => {
                 metadata(&mut object).remove("resourceVersion");
-                match self.create_object(call, served, name, object, &options, None).await? {
+                match self.create_object(call, served, name, object, &options, false).await? {
                     Some(answer) => Ok(answer),
                     None => Err(Status::server_timeout(&served.gvr(), "update", 1)),
                 }
