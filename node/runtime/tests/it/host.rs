@@ -216,7 +216,7 @@ impl Host {
         let groups = linux::cgroup::Cgroups::detect().unwrap();
         let group = groups.group(&cgroup_of(self.dir.path()));
         for dir in group.dirs().iter().filter(|d| d.exists()) {
-            let left = std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir()).count();
+            let left = std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir()).count();
             assert_eq!(left, 0, "control groups are left in {}", dir.display());
         }
         group.remove().unwrap();
