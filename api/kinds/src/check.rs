@@ -171,3 +171,28 @@ pub(crate) fn selects(selector: Option<&Value>, labels: Option<&Value>) -> bool 
     let labels = labels.and_then(Value::as_object).unwrap_or(&empty);
     meta::Selector::from_object(selector).is_ok_and(|selector| selector.matches(labels))
 }
+
+/// A name with the domain of whoever it belongs to before it.
+pub(crate) fn domain_prefixed_path(errors: &mut Errors, path: Path, value: &str) {
+    let parts = value.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty());
+    match parts {
+        _ if value.is_empty() => errors.push(FieldError::required(path, "")),
+        None => {
+            let message = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.push(FieldError::invalid(path, value, message));
+        }
+        Some((host, rest)) => {
+            follows(errors, path, host, names::dns1123_subdomain);
+            let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+            if !rest.chars().all(plain) {
+                let message = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                errors.push(FieldError::invalid(path, rest, message));
+            }
+        }
+    }
+}
+
+/// What is wrong with a whole structure, which the text does not show.
+pub(crate) fn without_value(path: impl std::fmt::Display, message: impl Into<String>) -> FieldError {
+    FieldError { value: None, ..FieldError::invalid(path, Value::Null, message) }
+}

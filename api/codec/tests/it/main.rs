@@ -28,7 +28,8 @@ fn what_go_encodes_we_read_and_write_again() {
         let mut case: Value = serde_json::from_str(line).expect("a case is JSON");
         let name = case["name"].to_string();
         let mut want = case["object"].take();
-        let bytes = base64::engine::general_purpose::STANDARD.decode(case["pb"].as_str().unwrap_or("")).expect("base64");
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(case["pb"].as_str().unwrap_or("")).expect("base64");
         let (_, mut decoded) = decode_object(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (_, mut again) = decode_object(&encode_object(&decoded).expect(&name)).expect(&name);
         for value in [&mut want, &mut decoded, &mut again] {

@@ -1,12 +1,16 @@
 //! `replicasets` of apps.
 
 use jiff::Timestamp;
+use meta::{FieldError, Path};
 use serde_json::Value;
 
+use crate::apps::workload::replicated;
+use crate::check::{immutable, not_negative};
 use crate::core::pod_spec::defaults::spec_at;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
 use crate::print::{age, containers, count, name, selector};
+use crate::value::at;
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -27,7 +31,14 @@ pub(crate) fn kind() -> Kind {
         ])
         .selectable(vec![Selectable::path("status.replicas").or("0")])
         .generations()
-        .hooks(Hooks { row, default: |o| spec_at(o, "spec.template.spec"), ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            default: |o| spec_at(o, "spec.template.spec"),
+            validate: check,
+            validate_update: check_update,
+            validate_status: |o, _| crate::core::replica_status(o),
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -42,4 +53,21 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         images,
         selector(object, "spec.selector"),
     ]
+}
+
+fn check(set: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let path = Path::root("spec");
+    let spec = at(set, "spec").unwrap_or(&Value::Null);
+    not_negative(&mut errors, &path, spec, "replicas");
+    not_negative(&mut errors, &path, spec, "minReadySeconds");
+    replicated(&mut errors, path, spec);
+    errors
+}
+
+fn check_update(set: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = check(set);
+    let spec = Path::root("spec");
+    immutable(&mut errors, spec.child("selector"), at(set, "spec.selector"), at(old, "spec.selector"));
+    errors
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::batch::job_validate::{check, check_status, check_update};
 use crate::core::pod_spec::defaults::spec_at;
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind, Selectable};
@@ -26,7 +27,16 @@ pub(crate) fn kind() -> Kind {
         ])
         .selectable(vec![Selectable::at("status.successful", &["status.succeeded"]).or("0")])
         .generations()
-        .hooks(Hooks { row, default, prepare_create, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            default,
+            prepare_create,
+            validate: check,
+            validate_update: check_update,
+            validate_status: |o, _| check_status(o),
+            warnings,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -71,7 +81,8 @@ fn status(object: &Value) -> &'static str {
     }
 }
 
-const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
+/// Label of the pods of a job with its uid.
+pub(crate) const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 
 /// Retries when failures are counted for the whole job.
 const BACKOFF_LIMIT: i64 = 6;
@@ -119,4 +130,16 @@ fn prepare_create(job: &mut Value, _context: &Context) {
     }
     let selector = ensure_map(job, "spec.selector.matchLabels");
     selector.entry(UID_LABEL).or_insert_with(|| uid.into());
+}
+
+fn warnings(job: &Value, old: Option<&Value>) -> Vec<String> {
+    let problems = meta::names::dns1123_label(text(job, "metadata.name"));
+    if old.is_some() || problems.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+         recommended: [{}]",
+        problems.join(" ")
+    )]
 }

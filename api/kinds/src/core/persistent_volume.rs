@@ -202,9 +202,8 @@ fn validate_update(volume: &Value, old: &Value) -> Vec<FieldError> {
         let message = "spec.persistentvolumesource is immutable after creation\n";
         errors.push(FieldError::forbidden("spec.persistentvolumesource", message));
     }
-    for (key, shown) in [("spec.volumeMode", "volumeMode")] {
-        crate::check::immutable(&mut errors, Path::root(shown), at(volume, key), at(old, key));
-    }
+    let mode = |v| at(v, "spec.volumeMode");
+    crate::check::immutable(&mut errors, Path::root("volumeMode"), mode(volume), mode(old));
     let affinity = |v| at(v, "spec.nodeAffinity");
     if affinity(old).is_some() && !same(affinity(volume), affinity(old)) {
         let value = affinity(volume).cloned().unwrap_or_default();

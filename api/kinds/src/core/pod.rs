@@ -42,17 +42,7 @@ pub(crate) fn kind() -> Kind {
             Writes { prepare: super::pod_strategy::prepare_resize, validate: super::pod_validate::resize },
         )
         .status()
-        .columns(vec![
-            Column::name(),
-            Column::text("Ready"),
-            Column::text("Status"),
-            Column::text("Restarts"),
-            Column::text("Age"),
-            Column::text("IP").wide(),
-            Column::text("Node").wide(),
-            Column::text("Nominated Node").wide(),
-            Column::text("Readiness Gates").wide(),
-        ])
+        .columns(columns())
         .selectable(vec![
             Selectable::path("spec.nodeName"),
             Selectable::path("spec.restartPolicy"),
@@ -77,4 +67,18 @@ pub(crate) fn kind() -> Kind {
             validate_status: super::pod_validate::status,
             ..Hooks::NONE
         })
+}
+
+fn columns() -> Vec<Column> {
+    vec![
+        Column::name(),
+        Column::text("Ready"),
+        Column::text("Status"),
+        Column::text("Restarts"),
+        Column::text("Age"),
+        Column::text("IP").wide(),
+        Column::text("Node").wide(),
+        Column::text("Nominated Node").wide(),
+        Column::text("Readiness Gates").wide(),
+    ]
 }

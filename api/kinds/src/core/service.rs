@@ -353,14 +353,14 @@ fn cluster_ips(errors: &mut Errors, path: Path, service: &Value, old: Option<&Va
         return;
     }
     let six = |ip: &&str| ip.contains(':');
-    if ips.len() > 1 && (ips.iter().all(|ip| six(&ip)) || !ips.iter().any(|ip| six(&ip))) {
+    if ips.len() > 1 && (ips.iter().all(six) || !ips.iter().any(six)) {
         let message = "may specify no more than one IP for each IP family";
         errors.push(FieldError::invalid(list, ips.clone(), message));
     }
     if !headless(service) {
         for (i, (ip, family)) in ips.iter().zip(items(spec, "ipFamilies")).enumerate() {
             let wanted = family.as_str().unwrap_or("");
-            if (wanted == "IPv4" && six(&ip)) || (wanted == "IPv6" && !six(&ip)) {
+            if (wanted == "IPv4" && six(ip)) || (wanted == "IPv6" && !six(ip)) {
                 let message = format!("expected an {wanted} value as indicated by `ipFamilies[{i}]`");
                 errors.push(FieldError::invalid(list.index(i), *ip, message));
             }

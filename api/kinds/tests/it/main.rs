@@ -8,7 +8,7 @@ use kinds::{Context, KindRef, User, normal};
 use serde_json::Value;
 
 const CREATE: &str = include_str!("cases/create.jsonl");
-const INVALID: &str = include_str!("cases/invalid.jsonl");
+const INVALID: [&str; 2] = [include_str!("cases/invalid.jsonl"), include_str!("cases/invalid_workloads.jsonl")];
 
 struct Case {
     name: String,
@@ -162,6 +162,6 @@ fn objects_come_out_as_upstream_makes_them() {
 
 #[test]
 fn what_is_wrong_is_said_as_upstream_says_it() {
-    let problems = compare(INVALID);
+    let problems: Vec<String> = INVALID.iter().flat_map(|cases| compare(cases)).collect();
     assert!(problems.is_empty(), "{} differences\n{}", problems.len(), problems.join("\n"));
 }

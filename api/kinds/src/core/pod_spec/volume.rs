@@ -14,8 +14,11 @@ pub(crate) type Volumes<'a> = BTreeMap<&'a str, &'a Value>;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
+/// Pushes what is wrong with one source of a volume.
+type SourceCheck = fn(&mut Errors, Path, &Value);
+
 /// Sources in the order upstream looks at them, with the checks we make of each.
-const SOURCES: [(&str, fn(&mut Errors, Path, &Value)); 29] = [
+const SOURCES: [(&str, SourceCheck); 29] = [
     ("emptyDir", empty_dir),
     ("hostPath", host_path),
     ("gitRepo", |e, p, v| {
