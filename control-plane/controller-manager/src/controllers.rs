@@ -4,6 +4,7 @@
 use crate::setup::Setup;
 
 pub mod clusterrole_aggregation;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
@@ -47,6 +48,13 @@ pub const ALL: &[Controller] = &[
         watches: &["clusterroles.rbac.authorization.k8s.io"],
         enabled: true,
         start: clusterrole_aggregation::start,
+    },
+    Controller {
+        name: "cronjob-controller",
+        account: "cronjob-controller",
+        watches: &["cronjobs.batch", "jobs.batch"],
+        enabled: true,
+        start: cronjob::start,
     },
     Controller {
         name: "daemonset-controller",

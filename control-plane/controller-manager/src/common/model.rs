@@ -61,6 +61,11 @@ impl World {
         World { graceful: true, ..World::default() }
     }
 
+    /// A world at this time.
+    pub fn at(seconds: i64) -> World {
+        World { now: at(seconds), ..World::default() }
+    }
+
     pub fn advance(&mut self, seconds: i64) {
         self.now = at(self.now.as_second() + seconds);
     }
