@@ -65,12 +65,18 @@ fn put_managed(object: &mut Value, entries: Vec<Entry>) {
 /// object without managed fields stays without until it is applied.
 pub fn update(live: Option<&Value>, new: &mut Value, write: &Write<'_>) {
     let requested = take_managed(new);
-    let Some(mut entries) = entries_to_update(live, requested.as_ref(), write) else { return };
     let comparison = match live {
         Some(live) => compare(live, new, write.schema),
         None => Comparison { added: created(new, write.schema), ..Comparison::default() },
     };
-    let comparison = comparison.without(write.reset);
+    let mut comparison = comparison.without(write.reset);
+    comparison.forget(&MANAGED);
+    let stored = live.and_then(|live| path::get(live, &MANAGED));
+    if comparison.is_empty() && requested.is_some() && requested.as_ref() == stored {
+        // Nothing was written: the entries go back as they came.
+        return path::set(new, &MANAGED, requested.unwrap_or_default());
+    }
+    let Some(mut entries) = entries_to_update(live, requested.as_ref(), write) else { return };
     let api_version = write.gvk.api_version();
     record(&mut entries, comparison, write.identity(Operation::Update, &api_version), write.now);
     managed::cap_updaters(&mut entries);

@@ -32,6 +32,14 @@ impl Comparison {
         }
     }
 
+    /// The same without one field.
+    pub fn forget(&mut self, path: &[&str]) {
+        let field = Set::of_paths(&[path]);
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            *set = std::mem::take(set).minus(&field);
+        }
+    }
+
     fn insert(&mut self, element: Box<str>, below: Comparison) {
         match (below.added.is_empty(), below.modified.is_empty(), below.removed.is_empty()) {
             (true, true, true) => {}

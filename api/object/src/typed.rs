@@ -3,9 +3,10 @@
 //! Everything of server-side apply walks values through this view: [`Kind`] says how to descend, [`item_element`] names
 //! an item of a list, [`check`] refuses a configuration that does not fit.
 
-use crate::fields::field_element;
+use crate::fields::{field_element, push_element};
 use schema::{Field, ListType, MapType, Schema, Type};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 /// How a value is treated below a schema.
@@ -136,44 +137,69 @@ pub(crate) fn is_empty(value: Option<&Value>) -> bool {
 
 /// Everything about a configuration that does not fit the schema, in upstream's words.
 pub(crate) fn check(value: &Value, schema: &Schema) -> Vec<String> {
-    let mut checker = Checker { errors: Vec::new(), at: String::new() };
-    checker.walk(value, Node::new(schema));
+    let mut checker = Checker { errors: Vec::new() };
+    checker.walk(value, Node::new(schema), &At { parent: None, step: Step::Root });
     checker.errors
 }
 
 struct Checker {
     errors: Vec<String>,
-    at: String,
+}
+
+/// Where the checker is; rendered only for an error.
+struct At<'a> {
+    parent: Option<&'a At<'a>>,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    Item(&'a str),
+    Index(usize),
+}
+
+impl At<'_> {
+    fn child<'b>(&'b self, step: Step<'b>) -> At<'b> {
+        At { parent: Some(self), step }
+    }
+
+    fn render(&self, out: &mut String) {
+        if let Some(parent) = self.parent {
+            parent.render(out);
+        }
+        match self.step {
+            Step::Root => {}
+            Step::Field(name) => push_element(out, &field_element(name)),
+            Step::Item(element) => push_element(out, element),
+            Step::Index(index) => push_element(out, &format!("i:{index}")),
+        }
+    }
 }
 
 impl Checker {
-    fn report(&mut self, what: &str) {
+    fn report(&mut self, at: &At<'_>, what: &str) {
         // A configuration that fits nowhere must not answer with a book.
         const MOST: usize = 64;
         if self.errors.len() < MOST {
-            let at = if self.at.is_empty() { "." } else { &self.at };
-            self.errors.push(format!("{at}: {what}"));
+            let mut path = String::new();
+            at.render(&mut path);
+            let path = if path.is_empty() { "." } else { &path };
+            self.errors.push(format!("{path}: {what}"));
         }
     }
 
-    fn within(&mut self, element: &str, f: impl FnOnce(&mut Checker)) {
-        let length = self.at.len();
-        crate::fields::push_element(&mut self.at, element);
-        f(self);
-        self.at.truncate(length);
-    }
-
-    fn walk(&mut self, value: &Value, node: Node<'_>) {
+    fn walk(&mut self, value: &Value, node: Node<'_>, at: &At<'_>) {
         if value.is_null() {
             return;
         }
         let expected = match (node.schema.ty, value) {
-            (Type::Object, Value::Object(_)) | (Type::Any, Value::Object(_)) => return self.object(value, node),
-            (Type::Array, Value::Array(_)) => return self.list(value, node),
+            (Type::Object | Type::Any, Value::Object(_)) => return self.object(value, node, at),
+            (Type::Array, Value::Array(_)) => return self.list(value, node, at),
             (Type::Object, _) => "map",
             (Type::Array, _) => "list",
             // Scalars with a form of their own (quantities) admit numbers and are read when the object is.
-            (Type::String, Value::String(_) | Value::Number(_)) if is_quantity(node.schema) => return,
+            (Type::String, Value::Number(_)) if is_quantity(node.schema) => return,
             (Type::String, Value::String(_)) | (Type::Boolean, Value::Bool(_)) => return,
             (Type::Integer | Type::Number, Value::Number(_)) => return,
             (Type::String, _) => "string",
@@ -186,38 +212,42 @@ impl Checker {
             "numeric (int or float)" => go_type(value).to_owned(),
             _ => format!("&{{{}}}", meta::text::go_value(value)),
         };
-        self.report(&format!("expected {expected}, got {got}"));
+        self.report(at, &format!("expected {expected}, got {got}"));
     }
 
-    fn object(&mut self, value: &Value, node: Node<'_>) {
-        let open = node.schema.preserve_unknown || node.schema.properties.is_empty();
+    fn object(&mut self, value: &Value, node: Node<'_>, at: &At<'_>) {
+        let open =
+            node.schema.preserve_unknown || node.schema.properties.is_empty() || node.schema.additional.is_some();
         for (key, child) in value.as_object().into_iter().flatten() {
             let (below, declared) = node.field(key);
-            let known = declared || open || node.schema.additional.is_some();
-            self.within(&field_element(key), |checker| match known {
-                true => checker.walk(child, below),
-                false => checker.report("field not declared in schema"),
-            });
+            let here = at.child(Step::Field(key));
+            if declared || open {
+                self.walk(child, below, &here);
+            } else {
+                self.report(&here, "field not declared in schema");
+            }
         }
     }
 
-    fn list(&mut self, value: &Value, node: Node<'_>) {
-        let mut seen = std::collections::HashSet::new();
-        for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-            if node.schema.list_type == ListType::Atomic {
-                let element = format!("i:{index}");
-                self.within(&element, |checker| checker.walk(item, node.items()));
-                continue;
+    fn list(&mut self, value: &Value, node: Node<'_>, at: &At<'_>) {
+        let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        if !node.has_items() {
+            for (index, item) in list.iter().enumerate() {
+                self.walk(item, node.items(), &at.child(Step::Index(index)));
             }
+            return;
+        }
+        let mut seen = HashSet::new();
+        for (index, item) in list.iter().enumerate() {
             match item_element(node, item) {
-                Err(why) => self.report(&format!("element {index}: {why}")),
+                Err(why) => self.report(at, &format!("element {index}: {why}")),
                 Ok(element) => {
-                    if !seen.insert(element.clone()) {
+                    self.walk(item, node.items(), &at.child(Step::Item(&element)));
+                    if let Some(element) = seen.replace(element) {
                         let mut name = String::new();
-                        crate::fields::push_element(&mut name, &element);
-                        self.report(&format!("duplicate entries for key {name}"));
+                        push_element(&mut name, &element);
+                        self.report(at, &format!("duplicate entries for key {name}"));
                     }
-                    self.within(&element, |checker| checker.walk(item, node.items()));
                 }
             }
         }
