@@ -1,11 +1,12 @@
-//! Serves the API over plain HTTP from memory, for trying it by hand: `cargo run -p apiserver --example serve -- 8001`.
-//! Everybody may do everything and nothing is kept.
+//! Serves the API over plain HTTP, for trying it by hand: `cargo run -p apiserver --example serve -- 8001 [ETCD-URL]`.
+//! Everybody may do everything; without an etcd nothing is kept.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use apiserver::Config;
 use apiserver::storage::memory::MemoryStore;
+use apiserver::storage::{Store, remote};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -18,5 +19,11 @@ async fn main() -> Result<(), apiserver::error::Error> {
         authorization_mode: vec!["AlwaysAllow".to_owned()],
         ..Config::default()
     };
-    apiserver::daemon::run(config, Arc::new(MemoryStore::default()), CancellationToken::new()).await
+    let store: Arc<dyn Store> = match std::env::args().nth(2) {
+        Some(endpoint) => {
+            Arc::new(remote::connect(remote::Config { endpoints: vec![endpoint], ..remote::Config::default() }).await?)
+        }
+        None => Arc::new(MemoryStore::default()),
+    };
+    apiserver::daemon::run(config, store, CancellationToken::new()).await
 }

@@ -6,6 +6,7 @@ mod endpoints;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use meta::{Reason, Status};
@@ -23,6 +24,8 @@ use crate::server::Core;
 
 /// Name of the server's own identity, as upstream has it.
 const SELF: &str = "system:apiserver";
+/// Objects written at once while a new cluster is set up.
+const AT_ONCE: usize = 32;
 /// Roles with this annotation set to "false" are left as people made them.
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -71,7 +74,10 @@ impl Core {
     /// Creates an object of the server's own unless it exists; whether it did.
     pub async fn ensure(&self, object: &Value) -> Result<bool, Status> {
         let served = self.served_of(object).ok_or_else(|| Status::internal(format!("no resource for {object}")))?;
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        let (namespace, name) = (text(object, "namespace"), text(object, "name"));
+        if self.stored(&served)?.cache.lookup(namespace, name).is_some() {
+            return Ok(false);
+        }
         let call = own_call(namespace, "");
         match self.create_object(&call, &served, "", object.clone(), &own_options(), false).await {
             Ok(_) => Ok(true),
@@ -99,18 +105,29 @@ impl Core {
     /// Everything that must exist before the first client comes.
     pub async fn bootstrap(self: &Arc<Self>) -> Result<(), Error> {
         let fail = |what: String| move |status: Status| Error::Bootstrap(format!("{what}: {status}"));
-        let mut objects: Vec<Value> = kinds::bootstrap().collect();
-        // Namespaces come first: the others live in them.
-        objects.sort_by_key(|object| object["kind"] != "Namespace");
-        for object in objects {
-            let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
-            if !self.ensure(&object).await.map_err(fail(what.clone()))? {
-                self.reconcile_role(&object).await.map_err(fail(what))?;
-            }
+        let (namespaces, others): (Vec<Value>, Vec<Value>) =
+            kinds::bootstrap().partition(|object| object["kind"] == "Namespace");
+        // Namespaces come first: the others live in them. Many at once share the store's disk writes.
+        for objects in [namespaces, others] {
+            let outcomes = futures::stream::iter(objects).map(|object| self.settle_object(object));
+            let outcomes: Vec<_> = outcomes.buffer_unordered(AT_ONCE).collect().await;
+            outcomes.into_iter().collect::<Result<(), Error>>()?;
         }
         self.service_range().await.map_err(fail("the service range".to_owned()))?;
         self.kubernetes_service().await.map_err(fail("the kubernetes Service".to_owned()))?;
         Ok(())
+    }
+
+    async fn settle_object(self: &Arc<Self>, object: Value) -> Result<(), Error> {
+        let outcome = async {
+            if !self.ensure(&object).await? {
+                self.reconcile_role(&object).await?;
+            }
+            Ok(())
+        };
+        let fail =
+            |status: Status| Error::Bootstrap(format!("{} {}: {status}", object["kind"], object["metadata"]["name"]));
+        outcome.await.map_err(fail)
     }
 
     /// Brings back rules and subjects that the system needs, without taking away what people added.

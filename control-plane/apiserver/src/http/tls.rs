@@ -4,7 +4,7 @@
 //! a certificate of a foreign CA ends in 401 and not in a broken handshake. The server's own pair can be replaced
 //! while connections go on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -137,27 +137,53 @@ impl ClientCertVerifier for AnyClient {
     }
 }
 
-/// A client that checks nothing, with an identity of its own when there is one.
-pub fn trusting_client(identity: Option<&KeyPair>) -> Result<Arc<ClientConfig>, Error> {
+/// Flags that the files of a TLS client come from, for errors.
+#[derive(Clone, Copy)]
+pub struct ClientFlags {
+    pub authority: &'static str,
+    pub certificate: &'static str,
+    pub key: &'static str,
+}
+
+const KUBELET_FLAGS: ClientFlags = ClientFlags {
+    authority: "--kubelet-certificate-authority",
+    certificate: "--kubelet-client-certificate",
+    key: "--kubelet-client-key",
+};
+
+/// A client that checks servers against the CAs of a file, or not at all when none is named, and that has an identity
+/// of its own when one is given.
+pub fn client(
+    flags: ClientFlags,
+    authority: Option<&PathBuf>,
+    identity: Option<&KeyPair>,
+) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(AnyServer { provider: provider.clone() });
-    let builder = client_builder(provider)?.dangerous().with_custom_certificate_verifier(verifier);
-    with_identity(builder, identity)
+    let Some(path) = authority else {
+        let verifier = Arc::new(AnyServer { provider: provider.clone() });
+        let builder = client_builder(provider)?.dangerous().with_custom_certificate_verifier(verifier);
+        return with_identity(builder, identity, flags);
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(flags.authority, path)? {
+        roots.add(certificate).map_err(|error| Error::File {
+            flag: flags.authority,
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+    }
+    with_identity(client_builder(provider)?.with_root_certificates(roots), identity, flags)
+}
+
+/// A client that checks nothing and shows nothing.
+pub fn trusting_client() -> Result<Arc<ClientConfig>, Error> {
+    client(KUBELET_FLAGS, None, None).map(Arc::new)
 }
 
 /// The client for kubelets: checks them against their CA when one is named, as upstream does.
 pub fn kubelet_client(config: &Config) -> Result<Arc<ClientConfig>, Error> {
-    const FLAG: &str = "--kubelet-certificate-authority";
-    let Some(path) = &config.kubelet_certificate_authority else {
-        return trusting_client(config.kubelet_client.as_ref());
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(FLAG, path)? {
-        let fail = |error: rustls::Error| Error::File { flag: FLAG, path: path.clone(), reason: error.to_string() };
-        roots.add(certificate).map_err(fail)?;
-    }
-    let builder = client_builder(Arc::new(aws_lc_rs::default_provider()))?.with_root_certificates(roots);
-    with_identity(builder, config.kubelet_client.as_ref())
+    let authority = config.kubelet_certificate_authority.as_ref();
+    client(KUBELET_FLAGS, authority, config.kubelet_client.as_ref()).map(Arc::new)
 }
 
 fn client_builder(
@@ -171,16 +197,16 @@ fn client_builder(
 fn with_identity(
     builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
     identity: Option<&KeyPair>,
-) -> Result<Arc<ClientConfig>, Error> {
-    let Some(files) = identity else { return Ok(Arc::new(builder.with_no_client_auth())) };
-    let chain = certificates("--kubelet-client-certificate", &files.cert_file)?;
-    let key = private_key("--kubelet-client-key", &files.key_file)?;
-    let config = builder.with_client_auth_cert(chain, key).map_err(|error| Error::File {
-        flag: "--kubelet-client-key",
+    flags: ClientFlags,
+) -> Result<ClientConfig, Error> {
+    let Some(files) = identity else { return Ok(builder.with_no_client_auth()) };
+    let chain = certificates(flags.certificate, &files.cert_file)?;
+    let key = private_key(flags.key, &files.key_file)?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| Error::File {
+        flag: flags.key,
         path: files.key_file.clone(),
         reason: error.to_string(),
-    })?;
-    Ok(Arc::new(config))
+    })
 }
 
 /// Takes any server certificate.

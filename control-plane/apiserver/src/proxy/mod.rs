@@ -75,7 +75,7 @@ pub struct Proxy {
 impl Proxy {
     /// Reads the files named for kubelets.
     pub fn new(config: &Config, dialer: Arc<dyn Dialer>) -> Result<Proxy, Error> {
-        Ok(Proxy { dialer, kubelet: tls::kubelet_client(config)?, anyone: tls::trusting_client(None)? })
+        Ok(Proxy { dialer, kubelet: tls::kubelet_client(config)?, anyone: tls::trusting_client()? })
     }
 
     async fn connect(&self, backend: &Backend) -> Result<Box<dyn Stream>, Status> {

@@ -8,6 +8,7 @@
 pub mod keys;
 pub mod lease;
 pub mod memory;
+pub mod remote;
 
 use std::pin::Pin;
 
