@@ -107,14 +107,12 @@ impl Recent {
     pub fn slice(&self, span: &Span, from: i64, to: i64, limit: usize) -> (Vec<Arc<Change>>, i64) {
         let start = self.changes.partition_point(|c| c.revision() < from);
         let mut found = Vec::new();
-        let mut seen = 0;
         let mut reached = from - 1;
-        for change in self.changes.range(start..) {
+        for (seen, change) in self.changes.range(start..).enumerate() {
             let revision = change.revision();
             if revision > to || (seen >= limit && revision > reached) {
                 return (found, if revision > to { to } else { reached });
             }
-            seen += 1;
             reached = revision;
             if span.contains(&change.kv.key) {
                 found.push(change.clone());

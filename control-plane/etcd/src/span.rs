@@ -11,6 +11,9 @@ pub struct Span {
     pub end: Bytes,
 }
 
+/// Bounds of a range in an ordered map.
+pub type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 impl Span {
     pub fn new(start: Bytes, end: Bytes) -> Span {
         Span { start, end }
@@ -33,7 +36,7 @@ impl Span {
     }
 
     /// Bounds for an ordered map, starting after `after` when given; `None` when nothing can be inside.
-    pub fn bounds<'a>(&'a self, after: Option<&'a [u8]>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+    pub fn bounds<'a>(&'a self, after: Option<&'a [u8]>) -> Option<Bounds<'a>> {
         let start: &[u8] = self.start.as_ref();
         let low = after.map_or(Bound::Included(start), Bound::Excluded);
         if self.is_single() {

@@ -16,6 +16,9 @@ pub struct Groups<W> {
     ranges: BTreeMap<Span, Vec<(u64, W)>>,
 }
 
+/// The changes of one group, in order, and its watchers.
+pub type Routed<'a, W> = (Arc<[Arc<Change>]>, &'a [(u64, W)]);
+
 impl<W> Default for Groups<W> {
     fn default() -> Self {
         Groups { singles: HashMap::new(), ranges: BTreeMap::new() }
@@ -58,7 +61,7 @@ impl<W> Groups<W> {
     }
 
     /// For each group that the changes concern: its changes, in order, and its watchers.
-    pub fn route<'a>(&'a self, changes: &[Arc<Change>]) -> Vec<(Arc<[Arc<Change>]>, &'a [(u64, W)])> {
+    pub fn route<'a>(&'a self, changes: &[Arc<Change>]) -> Vec<Routed<'a, W>> {
         let mut routed = Vec::new();
         if !self.singles.is_empty() {
             let mut hit: BTreeMap<&Bytes, Vec<Arc<Change>>> = BTreeMap::new();

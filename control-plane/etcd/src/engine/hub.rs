@@ -22,6 +22,8 @@ use crate::watch::Groups;
 const MAX_QUEUED: usize = 4096;
 /// Changes that one step of catching up looks at.
 const HISTORY_AT_ONCE: usize = 1000;
+/// Bytes of values that one step of catching up loads, unless one revision is larger.
+const HISTORY_BYTES: usize = 2 << 20;
 /// Keys scanned for history while the store is held once.
 const KEYS_AT_ONCE: usize = 1024;
 
@@ -337,7 +339,7 @@ impl Watcher {
                 state.store.recent.slice(&self.span, self.cursor, self.until, HISTORY_AT_ONCE)
             } else {
                 drop(state);
-                self.from_index()?
+                self.read_index()?
             }
         };
         let changes: Vec<_> = found.into_iter().filter(|c| self.wants(c)).collect();
@@ -348,19 +350,21 @@ impl Watcher {
         Ok((changes, reached))
     }
 
-    fn from_index(&mut self) -> Result<(Vec<Arc<Change>>, i64), Error> {
+    fn read_index(&mut self) -> Result<(Vec<Arc<Change>>, i64), Error> {
         if self.past.is_none() {
             self.past = Some(self.scan_past()?);
         }
         let past = self.past.as_mut().expect("just made");
         let mut changes = Vec::new();
+        let mut bytes = 0;
         let mut reached = self.cursor - 1;
         while let Some(next) = past.front() {
-            if changes.len() >= HISTORY_AT_ONCE && next.version.modified > reached {
+            if (changes.len() >= HISTORY_AT_ONCE || bytes >= HISTORY_BYTES) && next.version.modified > reached {
                 return Ok((changes, reached));
             }
             let next = past.pop_front().expect("there is a front");
             reached = next.version.modified;
+            bytes += next.version.len as usize;
             changes.push(Arc::new(self.shared.past_change(next)?));
         }
         self.past = None;

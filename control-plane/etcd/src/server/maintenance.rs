@@ -163,7 +163,7 @@ impl Saving {
             Bytes::copy_from_slice(&hash)
         };
         let remaining_bytes = self.left + self.padding + if self.hasher.is_some() { HASH } else { 0 };
-        let header = self.header.clone();
+        let header = self.header;
         Ok(Some(SnapshotResponse { header, remaining_bytes, blob, version: CLUSTER_VERSION.to_owned() }))
     }
 }

@@ -7,6 +7,7 @@ mod lease;
 pub mod listen;
 mod maintenance;
 mod status;
+mod unary;
 mod watch;
 
 use std::sync::Arc;
@@ -90,7 +91,10 @@ impl Server {
             }};
         }
         match service.as_str() {
-            "KV" => call!(KvServer),
+            "KV" => match unary::Method::of(&request) {
+                Some(method) => unary::answer(&self, method, request.into_body(), limit).await,
+                None => call!(KvServer),
+            },
             "Watch" => call!(WatchServer),
             "Lease" => call!(LeaseServer),
             "Cluster" => call!(ClusterServer),
