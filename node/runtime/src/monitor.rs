@@ -33,6 +33,8 @@ pub fn main(_args: impl Iterator<Item = String>) -> ! {
     // A panic must not print into whatever descriptor 2 is in a child.
     std::panic::set_hook(Box::new(|_| {}));
     let _ = std::env::set_current_dir("/");
+    // What the starter of the daemon left open would stay open as long as any container runs.
+    process::close_from(3);
     let Ok(mut orders) = take_stdin() else { std::process::exit(1) };
     let mut buffer = [0u8; 16];
     loop {

@@ -49,7 +49,16 @@ pub trait PodNetwork: Send + Sync + 'static {
 pub struct LoopbackOnly;
 
 impl PodNetwork for LoopbackOnly {
-    fn add(&self, _pod: &PodNet) -> Result<Vec<IpAddr>, String> {
+    fn add(&self, pod: &PodNet) -> Result<Vec<IpAddr>, String> {
+        let netns = linux::netns::NetNs::open(&pod.netns).map_err(|e| e.to_string())?;
+        let up = || -> Result<(), linux::netlink::Error> {
+            let mut rtnl = linux::netlink::Rtnl::open()?;
+            match rtnl.link("lo")? {
+                Some(lo) => rtnl.set_up(lo.index, true),
+                None => Ok(()),
+            }
+        };
+        netns.run(up).map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         Ok(vec![IpAddr::from([127, 0, 0, 1])])
     }
 
