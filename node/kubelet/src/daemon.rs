@@ -204,7 +204,7 @@ fn hands(
         config: config.clone(),
         cri: cri.clone(),
         client: client.clone(),
-        recorder: recorder.clone(),
+        notes: crate::act::start_notes(recorder.clone()),
         objects,
         services: informers.services.clone(),
         nodes: informers.nodes.clone(),
@@ -377,8 +377,7 @@ impl Loop {
         let known = found.is_some() || pods::is_terminal_phase(pods::phase(&pod));
         let admitted = if known || pod.metadata.deletion_timestamp.is_some() { Ok(()) } else { self.admit(&pod) };
         if let Err(verdict) = &admitted {
-            let (hands, pod, verdict) = (self.hands.clone(), pod.clone(), verdict.clone());
-            tokio::spawn(async move { hands.note(&pod, None, true, &verdict.reason, &verdict.message).await });
+            self.hands.note(&pod, None, true, &verdict.reason, &verdict.message);
         }
         let admitted = admitted.map_err(|v| Verdict { message: format!("Pod was rejected: {}", v.message), ..v });
         self.workers.insert(uid.clone(), PodWorker::new(pod, self.settings.clone(), admitted, now));

@@ -49,7 +49,8 @@ impl Housekeeping {
             }
             let Some(workers) = self.workers().await else { return };
             round += 1;
-            if workers.is_empty() && *self.pressure.lock() == Pressure::default() && !round.is_multiple_of(IMAGES_EVERY) {
+            if workers.is_empty() && *self.pressure.lock() == Pressure::default() && !round.is_multiple_of(IMAGES_EVERY)
+            {
                 continue;
             }
             self.rotate_logs(&workers).await;
@@ -132,7 +133,7 @@ impl Housekeeping {
         let Some((uid, verdict)) = eviction::victim(crossed, &candidates) else { return };
         if let Some((pod, _)) = candidates.iter().find(|(p, _)| pods::uid(p) == uid) {
             tracing::warn!(pod = pods::shown(pod), message = verdict.message, "evicting");
-            self.hands.note(pod, None, true, &verdict.reason, &verdict.message).await;
+            self.hands.note(pod, None, true, &verdict.reason, &verdict.message);
         }
         let _ = self.hands.answers.send((uid, Event::Evict { verdict, grace: 0 }));
     }

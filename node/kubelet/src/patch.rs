@@ -35,11 +35,21 @@ fn object<T: serde::Serialize>(value: &T) -> Map<String, Value> {
     }
 }
 
-/// Only conditions that are new or differ: others on the server are left as they are.
+/// Only conditions that are new or differ: others on the server are left as they are. The server merges a condition
+/// into the one of its type, so what it no longer says is taken out by name.
 fn changed_conditions(old: Option<&Value>, new: &Value) -> Value {
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
     let old = old.map(list).unwrap_or_default();
-    Value::Array(list(new).into_iter().filter(|c| !old.contains(c)).collect())
+    let with_gaps = |mut fresh: Value| {
+        let before = old.iter().find(|o| o["type"] == fresh["type"]).and_then(Value::as_object);
+        for key in before.into_iter().flatten().map(|(key, _)| key) {
+            if fresh.get(key).is_none() {
+                fresh[key.as_str()] = Value::Null;
+            }
+        }
+        fresh
+    };
+    Value::Array(list(new).into_iter().filter(|c| !old.contains(c)).map(with_gaps).collect())
 }
 
 fn replaced(value: &Value) -> Value {
@@ -56,14 +66,14 @@ mod tests {
     fn only_what_changed_is_sent() {
         let status_of = |v: Value| -> PodStatus { serde_json::from_value(v).unwrap() };
         let old = status_of(json!({"phase": "Pending", "podIPs": [{"ip": "1"}], "message": "m",
-            "conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "False"}]}));
+            "conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "False", "reason": "R"}]}));
         let new = status_of(json!({"phase": "Running", "podIPs": [{"ip": "2"}],
             "conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "True"}]}));
         assert_eq!(
             status("u", &old, &new),
             json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "message": null,
                 "podIPs": [{"$patch": "replace"}, {"ip": "2"}],
-                "conditions": [{"type": "B", "status": "True"}]}})
+                "conditions": [{"type": "B", "status": "True", "reason": null}]}})
         );
     }
 }

@@ -85,7 +85,7 @@ impl Hands {
         services.extend(self.services.get_in("default", "kubernetes"));
         let made = env::environment(pod, container, &context.facts, &sources, &services)?;
         for text in &made.skipped {
-            self.note(pod, Some(&container.name), true, "InvalidEnvironmentVariableNames", text).await;
+            self.note(pod, Some(&container.name), true, "InvalidEnvironmentVariableNames", text);
         }
         Ok(made)
     }
@@ -176,7 +176,7 @@ impl Hands {
         let pod = &context.pod;
         let began = Instant::now();
         if pre_stop {
-            self.note(pod, Some(name), false, reason::KILLING, &message).await;
+            self.note(pod, Some(name), false, reason::KILLING, &message);
         }
         let container = pods::container(pod, name).map(|(_, c)| c);
         let hook = container.as_ref().and_then(|c| c.lifecycle.as_ref()?.pre_stop.clone());
@@ -185,7 +185,7 @@ impl Hands {
             let run = hooks::run(&self.cri, pod, container, &hook, id, &context.facts.pod_ips);
             if let Ok(Err(error)) = tokio::time::timeout(limit, run).await {
                 tracing::debug!(error, pod = pods::shown(pod), "preStop hook failed");
-                self.note(pod, Some(name), true, reason::FAILED_PRE_STOP, "PreStopHook failed").await;
+                self.note(pod, Some(name), true, reason::FAILED_PRE_STOP, "PreStopHook failed");
             }
         }
         let timeout = (grace - began.elapsed().as_secs() as i64).max(MIN_GRACE);

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use client::{Cache, EventRecorder, EventType};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
 
 use crate::config::Config;
 use crate::cri::Cri;
@@ -33,7 +33,7 @@ pub struct Hands {
     pub config: Arc<Config>,
     pub cri: Cri,
     pub client: kube::Client,
-    pub recorder: EventRecorder,
+    pub notes: Sender<Note>,
     pub objects: Arc<Objects>,
     pub volumes: Arc<Volumes>,
     pub services: Cache<Service>,
@@ -63,6 +63,28 @@ pub struct ProbeCount {
     pub pod: String,
     pub kind: &'static str,
     pub result: &'static str,
+}
+
+/// An Event on its way to the API.
+pub struct Note {
+    regarding: ObjectReference,
+    kind: EventType,
+    reason: String,
+    text: String,
+}
+
+/// Events that wait for the API; upstream's queue is as long.
+const NOTES: usize = 1000;
+
+/// Starts writing Events, one after the other, until every sender is gone.
+pub fn start_notes(recorder: EventRecorder) -> Sender<Note> {
+    let (notes, mut queue) = channel::<Note>(NOTES);
+    tokio::spawn(async move {
+        while let Some(note) = queue.recv().await {
+            recorder.record(&note.regarding, note.kind, &note.reason, &note.text).await;
+        }
+    });
+    notes
 }
 
 /// The pod as an action sees it.
@@ -95,6 +117,9 @@ impl Hands {
 
     /// Starts the action; its answer comes over the channel.
     pub fn run(self: &Arc<Self>, worker: &PodWorker, action: Action) {
+        if let Action::Note { container, warning, reason, note } = &action {
+            return self.note(&worker.pod, container.as_deref(), *warning, reason, note);
+        }
         let hands = self.clone();
         let context = self.context(worker);
         let uid = pods::uid(&worker.pod).to_owned();
@@ -140,11 +165,8 @@ impl Hands {
             }
             Action::WriteStatus { old, new } => Event::StatusWritten(self.write_status(&pod, &uid, &old, &new).await),
             Action::DeletePod => Event::Deleted(self.delete_pod(&pod, &uid).await),
-            Action::Note { container, warning, reason, note } => {
-                self.note(&pod, container.as_deref(), warning, reason, &note).await;
-                return None;
-            }
-            Action::Forget => return None,
+            // Told by `run`, in order.
+            Action::Note { .. } | Action::Forget => return None,
         })
     }
 
@@ -153,13 +175,17 @@ impl Hands {
         self.pull_volumes(&context.pod, context.attempt).await
     }
 
-    pub async fn note(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, note: &str) {
+    /// Tells users; in the order of the calls. When more is told than the API takes, the newest is lost.
+    pub fn note(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, note: &str) {
         let regarding = match container {
             Some(name) => pods::container_reference(pod, name),
             None => pods::reference(pod),
         };
         let kind = if warning { EventType::Warning } else { EventType::Normal };
-        self.recorder.record(&regarding, kind, reason, note).await;
+        let note = Note { regarding, kind, reason: reason.to_owned(), text: note.to_owned() };
+        if self.notes.try_send(note).is_err() {
+            tracing::debug!(reason, "too many events, one is lost");
+        }
     }
 
     fn pods(&self, pod: &Pod) -> Api<Pod> {

@@ -61,7 +61,7 @@ impl Hands {
         let image = match normalized(written) {
             Ok(image) => image,
             Err(message) => {
-                self.note(pod, name, true, reason::INSPECT_FAILED, &message).await;
+                self.note(pod, name, true, reason::INSPECT_FAILED, &message);
                 return Err(refused(reason::INVALID_IMAGE_NAME, message));
             }
         };
@@ -69,7 +69,7 @@ impl Hands {
             Ok(present) => present,
             Err(error) => {
                 let message = format!("Failed to inspect image \"{image}\": {}", shown(&error));
-                self.note(pod, name, true, reason::INSPECT_FAILED, &message).await;
+                self.note(pod, name, true, reason::INSPECT_FAILED, &message);
                 return Err(refused("ImageInspectError", message));
             }
         };
@@ -78,12 +78,12 @@ impl Hands {
             (_, Some(found)) => {
                 let text =
                     format!("Container image \"{written}\" already present on machine and can be accessed by the pod");
-                self.note(pod, name, false, reason::PULLED, &text).await;
+                self.note(pod, name, false, reason::PULLED, &text);
                 Ok(self.remember(found))
             }
             (Policy::Never, None) => {
                 let text = format!("Container image \"{written}\" is not present with pull policy of Never");
-                self.note(pod, name, true, reason::NEVER_PULL, &text).await;
+                self.note(pod, name, true, reason::NEVER_PULL, &text);
                 Err(refused(reason::NEVER_PULL, text))
             }
         }
@@ -103,7 +103,7 @@ impl Hands {
         image: &str,
         attempt: u32,
     ) -> Result<String, StartError> {
-        self.note(pod, name, false, reason::PULLING, &format!("Pulling image \"{written}\"")).await;
+        self.note(pod, name, false, reason::PULLING, &format!("Pulling image \"{written}\""));
         let asked = tokio::time::Instant::now();
         let _turn = match &self.pulls {
             Some(one) => one.acquire().await.ok(),
@@ -124,13 +124,13 @@ impl Hands {
                     duration(took),
                     duration(waited)
                 );
-                self.note(pod, name, false, reason::PULLED, &text).await;
+                self.note(pod, name, false, reason::PULLED, &text);
                 Ok(self.remember(found))
             }
             Ok(None) => Err(refused(reason::ERR_IMAGE_PULL, format!("image {image} is not there after it was pulled"))),
             Err(message) => {
                 let text = format!("Failed to pull image \"{written}\": {message}");
-                self.note(pod, name, true, reason::FAILED, &text).await;
+                self.note(pod, name, true, reason::FAILED, &text);
                 Err(refused(reason::ERR_IMAGE_PULL, message))
             }
         }
@@ -149,7 +149,7 @@ impl Hands {
                     "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
                     missing.join(", ")
                 );
-                self.note(pod, None, true, "FailedToRetrieveImagePullSecret", &text).await;
+                self.note(pod, None, true, "FailedToRetrieveImagePullSecret", &text);
             }
             tries.extend(sources.secrets.values().flat_map(|s| credentials(s, registry(image))).map(Some));
         }

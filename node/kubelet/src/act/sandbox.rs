@@ -41,7 +41,7 @@ impl Hands {
         if tell {
             for note in notes {
                 let reason = if note.starts_with("pod:") { "MissingClusterDNS" } else { "DNSConfigForming" };
-                self.note(pod, None, true, reason, &note).await;
+                self.note(pod, None, true, reason, &note);
             }
         }
         make::sandbox(pod, attempt, dns, &self.config)

@@ -65,7 +65,7 @@ fn merge(target: &mut Value, patch: &Value) {
                 for item in items {
                     let list = slot.as_array_mut().unwrap();
                     match list.iter_mut().find(|c| c["type"] == item["type"]) {
-                        Some(old) => *old = item.clone(),
+                        Some(old) => merge(old, item),
                         None => list.push(item.clone()),
                     }
                 }

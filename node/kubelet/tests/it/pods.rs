@@ -21,6 +21,8 @@ async fn a_pod_runs_is_shown_and_leaves_nothing() {
         (&json!("Running"), &json!("10.1.0.5"), &json!("127.0.0.1"))
     );
     assert_eq!(status["observedGeneration"], 1);
+    let ready = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap();
+    assert!(ready.get("reason").is_none(), "what was said before it was ready is gone: {ready}");
     assert!(status["containerStatuses"][0]["containerID"].as_str().unwrap().starts_with("fake://container"));
     node.delete("a");
     node.until_gone("a").await;
