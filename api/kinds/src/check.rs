@@ -196,3 +196,10 @@ pub(crate) fn domain_prefixed_path(errors: &mut Errors, path: Path, value: &str)
 pub(crate) fn without_value(path: impl std::fmt::Display, message: impl Into<String>) -> FieldError {
     FieldError { value: None, ..FieldError::invalid(path, Value::Null, message) }
 }
+
+/// As `immutable` for fields whose rule upstream declares in the schema: those do not show the value.
+pub(crate) fn frozen(errors: &mut Errors, path: Path, new: Option<&Value>, old: Option<&Value>) {
+    if !crate::value::same(new, old) {
+        errors.push(FieldError::invalid(path, Value::Null, IMMUTABLE));
+    }
+}

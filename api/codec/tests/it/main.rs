@@ -76,7 +76,7 @@ fn message_of(id: MessageId, seed: &mut u64, fuel: usize) -> Value {
     for field in types::message(id).fields.iter().filter(|f| !f.path.is_empty()) {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let deep = matches!(field.scalar, Scalar::Message(_) | Scalar::SchemaOrArray);
-        if (deep && fuel == 0) || (*seed >> 40) % 3 == 0 {
+        if (deep && fuel == 0) || (*seed >> 40).is_multiple_of(3) {
             continue;
         }
         map.insert(field.name.to_owned(), shaped(field, seed, fuel.saturating_sub(1)));

@@ -10,6 +10,7 @@ pub(crate) mod cluster_role;
 pub(crate) mod cluster_role_binding;
 pub(crate) mod role;
 pub(crate) mod role_binding;
+mod validate;
 
 /// Role, users, groups and service accounts of a binding.
 fn binding_row(object: &Value, now: Timestamp) -> Vec<Value> {

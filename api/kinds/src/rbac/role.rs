@@ -2,6 +2,7 @@
 
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, NameRule};
+use crate::rbac::validate::rules;
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -9,5 +10,10 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::date("Created At")])
         .names(NameRule::PathSegment)
         .created_by_update()
-        .hooks(Hooks { row: crate::print::name_and_creation, ..Hooks::NONE })
+        .hooks(Hooks {
+            row: crate::print::name_and_creation,
+            validate: |o| rules(o, true),
+            validate_update: |o, _| rules(o, true),
+            ..Hooks::NONE
+        })
 }

@@ -2,6 +2,7 @@
 
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, NameRule};
+use crate::rbac::validate::{binding, binding_update};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -16,5 +17,11 @@ pub(crate) fn kind() -> Kind {
         ])
         .names(NameRule::PathSegment)
         .created_by_update()
-        .hooks(Hooks { row: super::binding_row, default: super::default_subjects, ..Hooks::NONE })
+        .hooks(Hooks {
+            row: super::binding_row,
+            default: super::default_subjects,
+            validate: |o| binding(o, true),
+            validate_update: |o, old| binding_update(o, old, true),
+            ..Hooks::NONE
+        })
 }

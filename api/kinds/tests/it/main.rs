@@ -8,7 +8,11 @@ use kinds::{Context, KindRef, User, normal};
 use serde_json::Value;
 
 const CREATE: &str = include_str!("cases/create.jsonl");
-const INVALID: [&str; 2] = [include_str!("cases/invalid.jsonl"), include_str!("cases/invalid_workloads.jsonl")];
+const INVALID: [&str; 3] = [
+    include_str!("cases/invalid_others.jsonl"),
+    include_str!("cases/invalid.jsonl"),
+    include_str!("cases/invalid_workloads.jsonl"),
+];
 
 struct Case {
     name: String,

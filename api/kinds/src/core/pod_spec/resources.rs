@@ -149,7 +149,8 @@ pub(crate) fn resource_name(errors: &mut Errors, path: Path, name: &str) -> bool
     true
 }
 
-fn name_of(errors: &mut Errors, path: Path, name: &str, of: Of) {
+/// The name of a resource that may be asked for there.
+pub(crate) fn name_of(errors: &mut Errors, path: Path, name: &str, of: Of) {
     let good = resource_name(errors, path, name);
     match of {
         Of::Pod if good && !matches!(name, "cpu" | "memory") && huge_page(name).is_none() => {
