@@ -64,7 +64,8 @@ pub struct Signal {
 }
 
 impl Signal {
-    fn raise(&self, token: i64) {
+    /// Puts a watch on the ready list.
+    pub fn raise(&self, token: i64) {
         self.ready.lock().push_back(token);
         self.notify.notify_one();
     }
@@ -292,6 +293,13 @@ impl Watcher {
                 return Some(message);
             }
         }
+    }
+
+    /// Whether everything up to `revision`, which has been published, has been told.
+    pub fn has_told(&self, revision: i64) -> bool {
+        let queue = self.slot.queue.lock();
+        let queued = queue.missed.is_some() || queue.batches.front().is_some_and(|(first, _)| *first <= revision);
+        self.cursor > revision || self.over || (self.cursor > self.until && !queued)
     }
 
     /// Takes from the queue. Outer `None`: it is empty; inner: nothing to tell of what was taken.

@@ -281,7 +281,8 @@ impl Writer {
             }
             if !alarmed {
                 tracing::warn!(used, quota, "the quota is used up: writes are refused until space is freed");
-                self.refused_bytes = job.bytes as u64;
+                // A share of a small quota at most, or a large request would keep the alarm on.
+                self.refused_bytes = (job.bytes as u64).min(quota / 16);
                 self.shared.no_space.store(true, Ordering::Relaxed);
             }
             if let Some(answer) = job.answer.take() {

@@ -22,6 +22,8 @@ use crate::recent::Change;
 
 /// Answers that may wait for a slow client before its watches do.
 const ANSWERS: usize = 16;
+/// Messages told before the stream looks at requests again: a busy watch must not keep a cancellation out.
+const TOLD_AT_ONCE: usize = 64;
 /// The ID of answers that concern no single watch.
 const NO_WATCH: i64 = -1;
 
@@ -157,10 +159,17 @@ impl Watches {
         self.next_id - 1
     }
 
-    /// Tells everything that there is; then, when asked for, that it was everything.
+    /// Tells what there is, up to a bound; then what was asked for once everything before it has been told.
     async fn tell(&mut self) -> Result<(), Gone> {
+        let mut left = TOLD_AT_ONCE;
         while let Some(id) = self.signal.pop() {
             while let Some(open) = self.open.get_mut(&id) {
+                if left == 0 {
+                    // Comes back after requests had their turn.
+                    self.signal.raise(id);
+                    return self.tell_progress().await;
+                }
+                left -= 1;
                 let Some(message) = open.watcher.try_next() else { break };
                 if open.progress_at.is_some() {
                     open.progress_at = Some(Instant::now() + self.server.0.progress_interval);
@@ -169,11 +178,16 @@ impl Watches {
                 self.message(id, message, fragment, prev_kv).await?;
             }
         }
-        if let Some(revision) = self.progress.take() {
-            let header = self.server.header(revision);
-            self.send(WatchResponse { header, watch_id: NO_WATCH, ..Default::default() }).await?;
-        }
-        Ok(())
+        self.tell_progress().await
+    }
+
+    async fn tell_progress(&mut self) -> Result<(), Gone> {
+        let Some(revision) = self.progress.filter(|r| self.open.values().all(|o| o.watcher.has_told(*r))) else {
+            return Ok(());
+        };
+        self.progress = None;
+        let header = self.server.header(revision);
+        self.send(WatchResponse { header, watch_id: NO_WATCH, ..Default::default() }).await
     }
 
     async fn message(&mut self, id: i64, message: WatchMessage, fragment: bool, prev_kv: bool) -> Result<(), Gone> {
@@ -214,10 +228,8 @@ impl Watches {
     async fn tell_idle(&mut self) -> Result<(), Gone> {
         let now = Instant::now();
         let revision = self.server.etcd().published();
-        // What was published before is told first.
-        self.tell().await?;
         let interval = self.interval();
-        let due = |o: &Open| o.progress_at.is_some_and(|at| at <= now);
+        let due = |o: &Open| o.progress_at.is_some_and(|at| at <= now) && o.watcher.has_told(revision);
         let ids: Vec<i64> = self.open.iter().filter(|(_, o)| due(o)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(open) = self.open.get_mut(&id) {
@@ -225,6 +237,10 @@ impl Watches {
             }
             let header = self.server.header(revision);
             self.send(WatchResponse { header, watch_id: id, ..Default::default() }).await?;
+        }
+        // One that is busy gets its next turn later: its changes tell the revision.
+        for open in self.open.values_mut().filter(|o| o.progress_at.is_some_and(|at| at <= now)) {
+            open.progress_at = Some(now + interval);
         }
         Ok(())
     }
