@@ -1,4 +1,4 @@
-//! The small processes that outlive the daemon: one monitor a container, and the zygote that forks them.
+//! The small processes that outlive the daemon: one monitor a container, and the zygote that forks them. Does I/O.
 //!
 //! The daemon starts this program again as `container-monitor` ([`main`]): one single-threaded process, the zygote,
 //! which only waits for orders. Forking from it costs a fraction of a millisecond and shares all memory that isn't

@@ -1,4 +1,4 @@
-//! The state of the runtime: which sandboxes and containers there are, and where their things lie.
+//! The state of the runtime: which sandboxes and containers there are, and where their things lie. Does I/O.
 //!
 //! Operations on them are in `sandbox`, `container`, `exec` and `recover`; here is what they share. Two locks: one for
 //! the maps, held for moments and never over an await; one a sandbox or container, held for a whole operation on it.

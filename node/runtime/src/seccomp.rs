@@ -1,4 +1,4 @@
-//! System call filters: which profile applies to a container, and its program. Reads a profile's file, else pure.
+//! System call filters: which profile applies to a container, and its program. Does I/O (a profile's file), else pure.
 //!
 //! `RuntimeDefault` is ours (`default`), with the meaning that Docker and containerd gave it; `Localhost` profiles are
 //! OCI documents (`profile`). Both become a small program for the kernel (`compile`); no C library is involved.

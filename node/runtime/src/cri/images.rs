@@ -1,4 +1,4 @@
-//! ImageService, and the transfers that CRI has no call for: loading archives, pulls with progress.
+//! ImageService, and the transfers that CRI has no call for: loading archives, pulls with progress. Does I/O.
 
 use std::io::Read;
 

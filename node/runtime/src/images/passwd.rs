@@ -1,4 +1,5 @@
-//! Users and groups of an image: what `1000`, `app` or `app:staff` mean there. Pure, but for the lookup of the two files.
+//! Users and groups of an image: what `1000`, `app` or `app:staff` mean there. Pure, but the lookup of the two files does
+//! I/O.
 //!
 //! Container creation calls [`resolve`]; the files are read through the layers without mounting them.
 
