@@ -71,7 +71,7 @@ pub(crate) fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         source(object).into(),
         text(object, "message").trim().into(),
         first.into(),
-        count.to_string().into(),
+        count.into(),
         name(object),
     ]
 }
