@@ -15,7 +15,10 @@ use crate::authn::Authenticator;
 use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::service_account::{Objects, ServiceAccountTokens};
 use crate::authn::x509::X509;
-use crate::authz::{AlwaysAllow, Masters};
+use crate::authz::node::Node;
+use crate::authz::rbac::Rbac;
+use crate::authz::rules::Rule;
+use crate::authz::{AlwaysAllow, Authorizer, Masters};
 use crate::cache::hub::Hub;
 use crate::config::Config;
 use crate::crd::controller::Controller;
@@ -89,7 +92,7 @@ pub async fn assemble(
     core.token_signer = token_signer;
     core.token_keys = token_keys;
     core.authenticators = authenticators(&core, x509);
-    core.authorizers = vec![Box::new(Masters), Box::new(AlwaysAllow)];
+    core.authorizers = authorizers(&core)?;
     if let Some(port) = port {
         core.port.store(port, Ordering::Relaxed);
     }
@@ -127,6 +130,43 @@ fn token_keys(config: &Config) -> Result<(Option<Signer>, Vec<Verifier>), Error>
         keys.insert(0, own);
     }
     Ok((Some(signer), keys))
+}
+
+/// Authorisers as `--authorization-mode` names them, after the one that lets system:masters through.
+fn authorizers(core: &Core) -> Result<Vec<Box<dyn Authorizer>>, Error> {
+    let registry = core.registry.load();
+    let cache = |group: &str, plural: &str| {
+        let missing = || Error::Bootstrap(format!("{plural} are not served"));
+        registry.cache(group, plural).ok_or_else(missing)
+    };
+    let mut chain: Vec<Box<dyn Authorizer>> = vec![Box::new(Masters)];
+    for mode in &core.config.authorization_mode {
+        match mode.as_str() {
+            "Node" => {
+                let (pods, claims) = (cache("", "pods")?, cache("", "persistentvolumeclaims")?);
+                chain.push(Box::new(Node::new(pods, claims, node_rules())));
+            }
+            "RBAC" => {
+                const GROUP: &str = "rbac.authorization.k8s.io";
+                let roles = (cache(GROUP, "clusterroles")?, cache(GROUP, "roles")?);
+                let bindings = (cache(GROUP, "clusterrolebindings")?, cache(GROUP, "rolebindings")?);
+                chain.push(Box::new(Rbac::new([roles.0, bindings.0, roles.1, bindings.1])));
+            }
+            "AlwaysAllow" => chain.push(Box::new(AlwaysAllow)),
+            "AlwaysDeny" => {}
+            other => {
+                let why = format!("--authorization-mode {other}: choose among Node, RBAC, AlwaysAllow, AlwaysDeny");
+                return Err(Error::Bootstrap(why));
+            }
+        }
+    }
+    Ok(chain)
+}
+
+/// The rules of upstream's `system:node` role.
+fn node_rules() -> Vec<Rule> {
+    let role = kinds::bootstrap().find(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == "system:node");
+    role.as_ref().map(Rule::all).unwrap_or_default()
 }
 
 /// Authenticators in upstream's order.

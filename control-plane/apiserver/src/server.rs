@@ -278,9 +278,4 @@ impl Core {
             _ => self.delete_collection(call, served, &body::read(body).await?).await,
         }
     }
-
-    /// Kinds that are answered and never stored.
-    async fn review(&self, _call: &Call, _served: &Arc<Served>, _body: &Bytes) -> Result<Answer, Status> {
-        Err(Status::method_not_allowed())
-    }
 }

@@ -1,5 +1,9 @@
 //! Whether a caller may do what a request asks: a chain of authorisers, the first opinion counts.
 
+pub mod node;
+pub mod rbac;
+pub mod rules;
+
 use meta::{Gvr, Status};
 
 use crate::authn::{MASTERS, UserInfo};

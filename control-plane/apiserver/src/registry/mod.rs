@@ -9,6 +9,7 @@ pub mod managed;
 pub mod options;
 pub mod patch;
 pub mod read;
+mod review;
 pub mod selection;
 pub mod special;
 pub mod update;

@@ -1,0 +1,221 @@
+//! RBAC: roles and bindings from the caches, compiled into an index by subject when one of them has changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use meta::Selector;
+use serde_json::Value;
+
+use super::rules::Rule;
+use super::{Attributes, Authorizer, Decision, Rules};
+use crate::authn::UserInfo;
+use crate::cache::Cache;
+
+/// The caches that RBAC reads, in this order: cluster roles, cluster role bindings, roles, role bindings.
+pub type Sources = [Arc<Cache>; 4];
+
+type Subject = String;
+
+/// Rules that a binding gives, and where: an empty namespace is everywhere.
+#[derive(Debug)]
+struct Grant {
+    namespace: String,
+    rules: Arc<Vec<Rule>>,
+    /// For the reason of a decision.
+    binding: String,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    versions: [i64; 4],
+    grants: Vec<Grant>,
+    by_subject: HashMap<Subject, Vec<usize>>,
+}
+
+/// See the module's head.
+pub struct Rbac {
+    sources: Sources,
+    index: ArcSwap<Index>,
+}
+
+fn user_key(name: &str) -> Subject {
+    format!("user:{name}")
+}
+
+fn group_key(name: &str) -> Subject {
+    format!("group:{name}")
+}
+
+impl Rbac {
+    pub fn new(sources: Sources) -> Rbac {
+        Rbac { sources, index: ArcSwap::default() }
+    }
+
+    fn index(&self) -> Arc<Index> {
+        let versions = [0, 1, 2, 3].map(|i| self.sources[i].last_change());
+        let known = self.index.load_full();
+        if known.versions == versions && !known.by_subject.is_empty() {
+            return known;
+        }
+        let objects = [0, 1, 2, 3].map(|i| -> Vec<Value> {
+            let snapshot = self.sources[i].snapshot();
+            let all = self.sources[i].namespace_prefix("");
+            snapshot.range(&all, &bytes::Bytes::new()).map(|entry| entry.object()).collect()
+        });
+        let fresh = Arc::new(compile(versions, &objects));
+        self.index.store(fresh.clone());
+        fresh
+    }
+
+    /// Whether the caller is given all of these rules in a namespace: nobody hands out more than they have.
+    pub fn covers(&self, user: &UserInfo, namespace: &str, wanted: &Rule) -> bool {
+        let index = self.index();
+        let have: Vec<&Rule> = index.of(user, namespace).flat_map(|g| g.rules.iter()).collect();
+        let all = |list: &[String]| if list.is_empty() { vec![String::new()] } else { list.to_vec() };
+        all(&wanted.verbs).iter().all(|verb| {
+            if !wanted.paths.is_empty() {
+                return wanted.paths.iter().all(|path| {
+                    have.iter().any(|r| has(&r.verbs, verb) && r.paths.iter().any(|p| covers_path(p, path)))
+                });
+            }
+            all(&wanted.groups).iter().all(|group| {
+                all(&wanted.resources).iter().all(|resource| {
+                    all(&wanted.names).iter().all(|name| have.iter().any(|r| gives(r, verb, group, resource, name)))
+                })
+            })
+        })
+    }
+}
+
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|v| v == "*" || v == wanted)
+}
+
+fn covers_path(have: &str, wanted: &str) -> bool {
+    have.strip_suffix('*').map_or(have == wanted, |prefix| wanted.starts_with(prefix))
+}
+
+fn gives(rule: &Rule, verb: &str, group: &str, resource: &str, name: &str) -> bool {
+    let sub = resource.split_once('/').map(|(_, sub)| format!("*/{sub}"));
+    has(&rule.verbs, verb)
+        && has(&rule.groups, group)
+        && (has(&rule.resources, resource) || sub.is_some_and(|s| rule.resources.contains(&s)))
+        && (rule.names.is_empty() || (!name.is_empty() && rule.names.iter().any(|n| n == name)))
+}
+
+impl Index {
+    fn of<'a>(&'a self, user: &'a UserInfo, namespace: &'a str) -> impl Iterator<Item = &'a Grant> {
+        let keys = std::iter::once(user_key(&user.name)).chain(user.groups.iter().map(|g| group_key(g)));
+        let grants = keys.flat_map(|key| self.by_subject.get(&key).into_iter().flatten());
+        let here = move |grant: &&Grant| grant.namespace.is_empty() || grant.namespace == namespace;
+        grants.map(|i| &self.grants[*i]).filter(here)
+    }
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+fn compile(versions: [i64; 4], objects: &[Vec<Value>; 4]) -> Index {
+    let [cluster_roles, cluster_bindings, roles, bindings] = objects;
+    let cluster: HashMap<&str, Arc<Vec<Rule>>> = cluster_roles
+        .iter()
+        .map(|role| (text(&role["metadata"], "name"), Arc::new(with_aggregated(role, cluster_roles))))
+        .collect();
+    let local: HashMap<(&str, &str), Arc<Vec<Rule>>> = roles
+        .iter()
+        .map(|role| {
+            ((text(&role["metadata"], "namespace"), text(&role["metadata"], "name")), Arc::new(Rule::all(role)))
+        })
+        .collect();
+    let mut index = Index { versions, ..Index::default() };
+    for binding in cluster_bindings.iter().chain(bindings) {
+        let namespace = text(&binding["metadata"], "namespace");
+        let name = text(&binding["roleRef"], "name");
+        let rules = match text(&binding["roleRef"], "kind") {
+            "ClusterRole" => cluster.get(name),
+            _ => local.get(&(namespace, name)),
+        };
+        let Some(rules) = rules else { continue };
+        let at = index.grants.len();
+        let shown = format!("{} of {} {}", quote(binding), text(&binding["roleRef"], "kind"), meta::text::quote(name));
+        index.grants.push(Grant { namespace: namespace.to_owned(), rules: rules.clone(), binding: shown });
+        for subject in binding["subjects"].as_array().into_iter().flatten() {
+            index.by_subject.entry(key_of(subject, namespace)).or_default().push(at);
+        }
+    }
+    index
+}
+
+fn quote(binding: &Value) -> String {
+    let (namespace, name) = (text(&binding["metadata"], "namespace"), text(&binding["metadata"], "name"));
+    if namespace.is_empty() {
+        format!("ClusterRoleBinding {}", meta::text::quote(name))
+    } else {
+        format!("RoleBinding {}", meta::text::quote(&format!("{name}/{namespace}")))
+    }
+}
+
+fn key_of(subject: &Value, namespace: &str) -> Subject {
+    let name = text(subject, "name");
+    match text(subject, "kind") {
+        "Group" => group_key(name),
+        "ServiceAccount" => {
+            let own = text(subject, "namespace");
+            let namespace = if own.is_empty() { namespace } else { own };
+            user_key(&format!("system:serviceaccount:{namespace}:{name}"))
+        }
+        _ => user_key(name),
+    }
+}
+
+/// A role's own rules and those of the roles that its aggregation rule selects.
+fn with_aggregated(role: &Value, all: &[Value]) -> Vec<Rule> {
+    let mut rules = Rule::all(role);
+    let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array();
+    for selector in selectors.into_iter().flatten() {
+        let Ok(selector) = Selector::from_object(Some(selector)) else { continue };
+        let labelled =
+            |other: &&Value| other["metadata"]["labels"].as_object().is_some_and(|labels| selector.matches(labels));
+        for other in all.iter().filter(labelled) {
+            rules.extend(Rule::all(other));
+            // `edit` aggregates `view`, which aggregates others: one level deeper is as deep as upstream's roles go.
+            let nested = other["aggregationRule"]["clusterRoleSelectors"].is_array() && !std::ptr::eq(other, role);
+            if nested {
+                rules.extend(with_aggregated(other, all));
+            }
+        }
+    }
+    rules
+}
+
+impl Authorizer for Rbac {
+    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        let index = self.index();
+        let found = index
+            .of(attributes.user, attributes.namespace)
+            .find(|grant| grant.rules.iter().any(|rule| rule.allows(attributes)));
+        match found {
+            Some(grant) => Decision::Allow(format!(
+                "RBAC: allowed by {} to {}",
+                grant.binding,
+                meta::text::quote(&attributes.user.name)
+            )),
+            None => Decision::NoOpinion(String::new()),
+        }
+    }
+
+    fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
+        let index = self.index();
+        let mut rules = Rules::default();
+        for rule in index.of(user, namespace).flat_map(|grant| grant.rules.iter()) {
+            let list = if rule.paths.is_empty() { &mut rules.resource } else { &mut rules.non_resource };
+            let value = rule.to_value();
+            if !list.contains(&value) {
+                list.push(value);
+            }
+        }
+        rules
+    }
+}
