@@ -77,6 +77,10 @@ fn kubelet_config(a: &Assembly) -> kubelet::config::Config {
     config.cluster_dns = vec![IpAddr::V4(cluster.dns_ip())];
     config.cluster_domain = cluster.cluster_domain.clone();
     config.cgroup_root = cgroup_root(cluster);
+    // Upstream's tenth of a large disk is many gigabytes of a developer's machine: a twentieth is enough warning.
+    for place in ["nodefs.available", "imagefs.available"] {
+        config.eviction.hard.insert(place.into(), kubelet::config::Threshold::Share(0.05));
+    }
     config.server.port = cluster.kubelet_port();
     config.server.healthz_port = cluster.port(10248);
     config.server.tls_cert_file = Some(serving.cert);
