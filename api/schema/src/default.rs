@@ -7,7 +7,29 @@ use crate::node::{Schema, Type};
 use serde_json::Value;
 
 /// Removes nulls at places that are not nullable, in maps and objects; nulls in lists stay for validation to report.
+/// Whole floats become integers, as which they are stored and shown.
 pub fn drop_nulls(value: &mut Value, schema: &Schema) {
+    whole_numbers(value);
+    drop_nulls_below(value, schema);
+}
+
+fn whole_numbers(value: &mut Value) {
+    // Beyond this a float has no exact integer.
+    const LARGEST: f64 = 9.0e15;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() < LARGEST {
+                *value = Value::from(float as i64);
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+fn drop_nulls_below(value: &mut Value, schema: &Schema) {
     match value {
         Value::Object(map) => {
             let mut dropped = Vec::new();
@@ -16,7 +38,7 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
                 if child.is_null() && !node.nullable {
                     dropped.push(key.clone());
                 } else {
-                    drop_nulls(child, node);
+                    drop_nulls_below(child, node);
                 }
             }
             for key in dropped {
@@ -25,7 +47,7 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
         }
         Value::Array(list) => {
             if let Some(items) = schema.items.as_deref() {
-                list.iter_mut().for_each(|item| drop_nulls(item, items));
+                list.iter_mut().for_each(|item| drop_nulls_below(item, items));
             }
         }
         _ => {}
@@ -89,4 +111,20 @@ fn has_defaults_within(schema: &Schema, depth: usize) -> bool {
     schema.properties.iter().any(|(_, f)| f.default.is_some() || below(&f.schema))
         || schema.additional.as_deref().is_some_and(below)
         || schema.items.as_deref().is_some_and(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+    use serde_json::json;
+
+    #[test]
+    fn whole_floats_are_integers_and_nulls_go() {
+        let schema = parse::schema(&json!({"type": "object", "properties": {
+            "a": {"type": "string"}, "b": {"type": "string", "nullable": true}}}));
+        let mut value = json!({"a": null, "b": null, "n": 1.0, "l": [1000.0, 1.5]});
+        drop_nulls(&mut value, &schema);
+        assert_eq!(value.to_string(), r#"{"b":null,"l":[1000,1.5],"n":1}"#);
+    }
 }

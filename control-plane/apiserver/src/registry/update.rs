@@ -276,8 +276,11 @@ fn check_identity(served: &Served, change: &Change<'_>, old: &Value, new: &Value
 /// What a client may leave out of an update, and the generation, which it may not set.
 fn keep_system_fields(old: &Value, new: &mut Value) {
     let fresh = metadata(new);
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        if fresh.get(field).is_none_or(Value::is_null) {
+    // An update without a resourceVersion is one of what is there.
+    const KEPT: [&str; 5] =
+        ["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+    for field in KEPT {
+        if fresh.get(field).is_none_or(|value| value.is_null() || value == "") {
             match old["metadata"].get(field) {
                 Some(value) => fresh.insert(field.to_owned(), value.clone()),
                 None => fresh.remove(field),
