@@ -54,6 +54,7 @@ pub const COMPONENTS: &[Component] = &[
     Component { name: "kube-scheduler", step: "kube-scheduler", start: |a| Box::pin(control_plane::scheduler(a)) },
     Component { name: "runtime", step: "Container runtime and pod network", start: |a| Box::pin(node::runtime(a)) },
     Component { name: "kube-proxy", step: "kube-proxy", start: |a| Box::pin(node::proxy(a)) },
+    Component { name: "dns", step: "Cluster DNS", start: |a| Box::pin(node::dns(a)) },
     Component { name: "kubelet", step: "kubelet", start: |a| Box::pin(node::kubelet(a)) },
 ];
 

@@ -65,6 +65,7 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
     }
     let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
     dns_address::remove(cluster.dns_ip()).context("the DNS address")?;
+    dns::track_again(&node::dns_table(cluster)).context("the rules of DNS")?;
     cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;
     proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
     remove_cgroups(cluster).context("cgroups")?;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use cni::Prefix;
 
 use super::pod_network::BridgeNetwork;
-use super::{Assembly, cri};
+use super::{Assembly, addons, cri, dns_address};
 use crate::config::Cluster;
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
@@ -54,6 +54,26 @@ pub async fn proxy(a: &mut Assembly) -> Result<()> {
         ..proxy::Config::default()
     };
     a.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
+    Ok(())
+}
+
+/// The name of the nftables table that keeps DNS out of connection tracking.
+pub fn dns_table(cluster: &Cluster) -> String {
+    format!("{}-dns", cluster.tag())
+}
+
+pub async fn dns(a: &mut Assembly) -> Result<()> {
+    let address = a.cluster.dns_ip();
+    dns_address::ensure(address)?;
+    let user = format!("system:serviceaccount:kube-system:{}", addons::DNS_ACCOUNT);
+    let client = a.client(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])?;
+    let config = dns::Config {
+        bind: vec![SocketAddr::from((address, 53))],
+        cluster_domain: a.cluster.cluster_domain.clone(),
+        untracked_table: Some(dns_table(&a.cluster)),
+        ..dns::Config::default()
+    };
+    a.run("dns", |stop| async move { dns::run(config, client, stop).await.map_err(Into::into) });
     Ok(())
 }
 

@@ -17,6 +17,7 @@ const IFNAME: &str = "eth0";
 /// See the module's head.
 pub struct BridgeNetwork {
     base: cni::Config,
+    services: Prefix,
     range_file: PathBuf,
     network: RwLock<Option<Arc<Network>>>,
 }
@@ -41,11 +42,20 @@ impl BridgeNetwork {
     pub fn new(cluster: &Cluster) -> BridgeNetwork {
         let all = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
         let range_file = cluster.data_dir.join("node-pod-cidr");
-        let network = BridgeNetwork { base: config(cluster, all), range_file, network: RwLock::new(None) };
+        let services = Prefix::new(cluster.service_cidr.address, cluster.service_cidr.bits);
+        let network = BridgeNetwork { base: config(cluster, all), services, range_file, network: RwLock::new(None) };
         if let Ok(range) = std::fs::read_to_string(&network.range_file) {
             network.set_pod_cidr(range.trim());
         }
         network
+    }
+
+    /// Says what the host's own firewall would drop of what pods send.
+    fn tell_of_firewall(&self, subnet: Prefix) {
+        match cni::firewall::diagnose(&self.base.bridge, subnet) {
+            Ok(told) => told.iter().for_each(|sentence| tracing::warn!("{sentence}")),
+            Err(error) => tracing::debug!(%error, "the host's firewall could not be looked at"),
+        }
     }
 
     fn get(&self) -> Result<Arc<Network>, String> {
@@ -95,6 +105,10 @@ impl PodNetwork for BridgeNetwork {
         }
         match Network::new(cni::Config { subnet, ..self.base.clone() }) {
             Ok(network) => {
+                if let Err(error) = network.route_services(self.services) {
+                    tracing::warn!(%error, "Services may not be reachable from this host itself");
+                }
+                self.tell_of_firewall(subnet);
                 let _ = crate::config::write_private(&self.range_file, cidr.as_bytes());
                 *self.network.write() = Some(Arc::new(network));
             }
