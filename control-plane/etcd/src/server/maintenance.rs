@@ -1,4 +1,4 @@
-//! The Maintenance and Cluster services of a cluster of one.
+//! I/O: the Maintenance and Cluster services of a cluster of one.
 
 use std::fs::File;
 use std::io::Read;

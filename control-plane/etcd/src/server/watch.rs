@@ -1,4 +1,4 @@
-//! The Watch service: one task a stream, which owns its watches and tells them in turn.
+//! I/O: the Watch service: one task a stream, which owns its watches and tells them in turn.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
