@@ -26,14 +26,12 @@ pub enum Audience {
 #[derive(Debug)]
 pub struct Steps {
     audience: Audience,
-    began: Instant,
     last: Instant,
 }
 
 impl Steps {
     pub fn new(audience: Audience) -> Steps {
-        let now = Instant::now();
-        Steps { audience, began: now, last: now }
+        Steps { audience, last: Instant::now() }
     }
 
     /// A step is done: it took the time since the one before.
@@ -41,10 +39,6 @@ impl Steps {
         let now = Instant::now();
         self.tell(&Told::Step { what: what.into(), millis: (now - self.last).as_millis() as u64 });
         self.last = now;
-    }
-
-    pub fn total(&self) -> Duration {
-        self.began.elapsed()
     }
 
     pub fn tell(&self, told: &Told) {

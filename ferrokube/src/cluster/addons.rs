@@ -69,9 +69,9 @@ pub async fn apply(client: kube::Client, cluster: &Cluster) -> Result<()> {
 }
 
 async fn put(api: &Api<DynamicObject>, name: &str, object: &Value) -> Result<()> {
-    match api.create(&PostParams::default(), &serde_json::from_value(object.clone())?).await {
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-            api.patch(name, &PatchParams::default(), &Patch::Merge(object)).await?;
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(object)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            api.create(&PostParams::default(), &serde_json::from_value(object.clone())?).await?;
         }
         other => drop(other?),
     }

@@ -97,6 +97,8 @@ fn kubelet_config(a: &Assembly) -> kubelet::config::Config {
     config.cluster_dns = vec![IpAddr::V4(cluster.dns_ip())];
     config.cluster_domain = cluster.cluster_domain.clone();
     config.cgroup_root = cgroup_root(cluster);
+    config.image_gc_high_threshold_percent = 95;
+    config.image_gc_low_threshold_percent = 90;
     // Upstream's tenth of a large disk is many gigabytes of a developer's machine: a twentieth is enough warning.
     for place in ["nodefs.available", "imagefs.available"] {
         config.eviction.hard.insert(place.into(), kubelet::config::Threshold::Share(0.05));

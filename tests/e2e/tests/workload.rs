@@ -45,7 +45,16 @@ fn deployment(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     cluster.kubectl(&["run", "client", "--image", IMAGE, "--", "sleep", "1000"])?;
     cluster.ready("client")?;
-    let fetch = ["exec", "client", "--", "wget", "-q", "-T", "3", "-O", "-", "http://web.default.svc.cluster.local/"];
+    let ip = cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    // A static glibc has no getaddrinfo: busybox's nslookup speaks DNS itself.
+    let ask = ["exec", "client", "--", "nslookup", "web.default.svc.cluster.local"];
+    eventually(Duration::from_secs(10), || {
+        let answer = cluster.kubectl(&ask)?;
+        ensure!(answer.contains(&ip), "{answer}");
+        Ok(())
+    })?;
+    let url = format!("http://{ip}/");
+    let fetch = ["exec", "client", "--", "wget", "-q", "-T", "3", "-O", "-", &url];
     let page = eventually(Duration::from_secs(10), || cluster.kubectl(&fetch))?;
     ensure!(page == "hello\n", "{page:?}");
     cluster.kubectl(&["delete", "deployment/web", "service/web", "pod/client", "--grace-period=1"])?;

@@ -16,8 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use wire::cri;
 
 use super::Wanted;
@@ -45,6 +46,8 @@ pub const FORWARD_PROTOCOLS: [&str; 4] =
 
 /// Messages are at most this long; clients of Kubernetes send 32 KiB at a time.
 const MAX_MESSAGE: usize = 1 << 20;
+/// Go clients take a close without a status for a broken connection.
+const NORMAL: CloseFrame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
 /// After our close, the other side gets this long to answer.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const STDIN: u8 = 0;
@@ -144,7 +147,7 @@ pub async fn command(io: TokioIo<Upgraded>, protocol: Option<&str>, wanted: Want
     let reader = tokio::spawn(read_input(source, form, streams, to_session));
     let writer = write_output(&mut sink, form, from_session);
     tokio::join!(session::run(wanted, runtime, input, output), writer);
-    let _ = sink.send(Message::Close(None)).await;
+    let _ = sink.send(Message::Close(Some(NORMAL))).await;
     let abort = reader.abort_handle();
     // Closing with unread input would take away what the viewer has yet to read.
     let _ = tokio::time::timeout(CLOSE_PATIENCE, reader).await;
@@ -241,7 +244,7 @@ async fn tunnel(socket: Socket, stream: tokio::io::DuplexStream) {
                 break;
             }
         }
-        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.send(Message::Close(Some(NORMAL))).await;
     };
     tokio::join!(inward, outward);
 }
@@ -286,7 +289,7 @@ async fn forward_channels(socket: Socket, form: Form, request: cri::PortForwardR
                 break;
             }
         }
-        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.send(Message::Close(Some(NORMAL))).await;
     };
     tokio::select! {
         () = read => {}
