@@ -3,6 +3,7 @@
 //! Fed by [`hub`] in store revision order. Readers take a persistent snapshot (O(1)) and never block the feed for
 //! long; an older state within the event window is the newest one with the later events undone. Watchers get shared
 //! events whose encoded frames are made once per format.
+//! I/O: waits on tokio's channels and clock.
 
 pub mod entry;
 pub mod hub;

@@ -3,6 +3,7 @@
 //! Events are offered only to watchers whose [`Scope`] can match, found by index: ten thousand kubelets watching their
 //! own pods cost one lookup an event. Queues are bounded. A watcher whose queue overflows continues from the event
 //! window when it comes back, and is cut when the window has moved on; then its client relists.
+//! I/O: waits on tokio's channels and clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Keeps the registry in step with the stored definitions: settles their status, serves what is established, and
 //! empties what is being deleted.
+//! I/O: waits on tokio's channels and clock.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

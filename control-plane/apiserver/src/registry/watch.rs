@@ -1,4 +1,5 @@
 //! GET with watch: the stream of events of a resource through a client's selectors.
+//! I/O: waits on tokio's channels and clock.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
 //! Leases for objects that expire: one lease is shared by many keys, so that a burst of events costs a few leases.
+//! I/O: waits on tokio's channels and clock.
 
 use std::time::{Duration, Instant};
 
