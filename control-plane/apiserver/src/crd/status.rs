@@ -112,7 +112,7 @@ mod tests {
     fn a_free_name_is_accepted_and_settling_again_changes_nothing() {
         let settled_once = settled(&crd("widgets", "Widget"), &[], "t1");
         assert!(is_true(&settled_once, "Established") && is_true(&settled_once, "NamesAccepted"));
-        assert_eq!(settled(&settled_once, &[settled_once.clone()], "t2"), settled_once);
+        assert_eq!(settled(&settled_once, std::slice::from_ref(&settled_once), "t2"), settled_once);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn definition(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     match text(spec, "scope") {
         "Namespaced" | "Cluster" => {}
         "" => errors.push(FieldError::required("spec.scope", "")),
-        other => errors.push(FieldError::not_supported("spec.scope", other, &["Cluster", "Namespaced"])),
+        other => errors.push(FieldError::not_supported("spec.scope", other, ["Cluster", "Namespaced"])),
     }
     resource_names(&spec["names"], &mut errors);
     if spec["preserveUnknownFields"] == true {
@@ -206,7 +206,7 @@ fn conversion(spec: &Value, errors: &mut Vec<FieldError>) {
             let detail = "this server cannot call conversion webhooks yet; use None";
             errors.push(FieldError::invalid(path, "Webhook", detail));
         }
-        other => errors.push(FieldError::not_supported(path, other, &["None", "Webhook"])),
+        other => errors.push(FieldError::not_supported(path, other, ["None", "Webhook"])),
     }
 }
 

@@ -25,9 +25,7 @@ pub fn wanted(call: &Call) -> Option<()> {
         if ours {
             return Some(());
         }
-        if clause.parameter("as").is_none() {
-            return None;
-        }
+        clause.parameter("as")?;
     }
     None
 }

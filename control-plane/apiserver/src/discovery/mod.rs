@@ -37,8 +37,8 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         [] => paths(&registry),
         ["version"] => version(),
         ["api"] | ["apis"] if aggregated::wanted(call).is_some() => {
-            let beta = aggregated::wanted(call).unwrap_or_default();
-            return Ok(aggregated::serve(&registry, parts[0] == "api", beta, call));
+            aggregated::wanted(call).unwrap_or_default();
+            return Ok(aggregated::serve(&registry, parts[0] == "api", (), call));
         }
         ["api"] => legacy::versions(),
         ["apis"] => legacy::groups(&registry),

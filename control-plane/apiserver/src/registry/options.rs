@@ -29,7 +29,7 @@ const MAX_MANAGER: usize = 128;
 fn dry_run(values: &[&str], gvk: &Gvk) -> Result<bool, Status> {
     let bad: Vec<&&str> = values.iter().filter(|v| **v != "All").collect();
     if !bad.is_empty() {
-        let error = FieldError::not_supported("dryRun", serde_json::json!(values), &["All"]);
+        let error = FieldError::not_supported("dryRun", serde_json::json!(values), ["All"]);
         return Err(Status::invalid(gvk, "", &[error]));
     }
     Ok(!values.is_empty())
@@ -55,7 +55,7 @@ impl WriteOptions {
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                errors.push(FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]));
+                errors.push(FieldError::not_supported("fieldValidation", other, ["Ignore", "Strict", "Warn"]));
                 FieldValidation::Warn
             }
         };
@@ -106,7 +106,7 @@ impl ListOptions {
             "NotOlderThan" => Match::NotOlderThan,
             "Exact" => Match::Exact,
             other => {
-                let error = FieldError::not_supported("resourceVersionMatch", other, &["Exact", "NotOlderThan"]);
+                let error = FieldError::not_supported("resourceVersionMatch", other, ["Exact", "NotOlderThan"]);
                 return Err(Status::invalid(&gvk, "", &[error]));
             }
         };
@@ -268,7 +268,7 @@ fn propagation(text: &str) -> Result<Option<Propagation>, Status> {
         "Foreground" => Ok(Some(Propagation::Foreground)),
         other => {
             let known = ["Foreground", "Background", "Orphan", "nil"];
-            let error = FieldError::not_supported("propagationPolicy", other, &known);
+            let error = FieldError::not_supported("propagationPolicy", other, known);
             Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &[error]))
         }
     }

@@ -44,7 +44,7 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     let mut errors = Vec::new();
     let kind = target["kind"].as_str().unwrap_or_default();
     if !kind.is_empty() && kind != "Node" {
-        errors.push(FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]));
+        errors.push(FieldError::not_supported("target.kind", kind, ["Node", "<empty>"]));
     }
     let node = target["name"].as_str().unwrap_or_default();
     if node.is_empty() {

@@ -181,9 +181,7 @@ impl Core {
         let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
         let chosen = ports.iter().find(|port| match proxied.port {
             "" => ports.len() == 1 || port["name"].as_str().unwrap_or_default().is_empty(),
-            wanted => {
-                port["name"] == wanted || port["port"].to_string() == wanted || port["targetPort"].to_string() == wanted
-            }
+            wanted => port["name"] == wanted || port["port"] == wanted || port["targetPort"] == wanted,
         });
         let Some(chosen) = chosen else { return Err(unavailable("endpoints")) };
         let port_name = chosen["name"].as_str().unwrap_or_default();
