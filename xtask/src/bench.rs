@@ -7,7 +7,7 @@ use crate::run::cargo;
 use crate::tools;
 
 /// Name, crate and example target of each benchmark.
-const BENCHES: &[(&str, &str, &str)] = &[];
+const BENCHES: &[(&str, &str, &str)] = &[("scheduler", "scheduler", "engine"), ("proxy", "proxy", "sync")];
 
 pub fn bench_names() -> String {
     BENCHES.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
