@@ -21,7 +21,7 @@ const STEPS: &[Step] = &[
     ("clippy", |_| {
         run::run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     }),
-    ("build", |_| run::run(cargo().args(["build", "--quiet", "--package", "ferrokube"]))),
+    ("build", |_| run::run(cargo().args(["build", "--quiet", "--workspace"]))),
     ("unit and integration tests", unit),
     ("end-to-end tests", end_to_end),
 ];
@@ -51,7 +51,8 @@ fn unit(plan: &Plan) -> Result<()> {
 
 fn end_to_end(plan: &Plan) -> Result<()> {
     let mut command = cargo();
-    command.args(["test", "--package", "e2e", "--", "--test-threads=1", "--nocapture"]);
+    // The whole workspace, so that no dependency is built again with other features.
+    command.args(["test", "--quiet", "--workspace", "--test", "e2e"]);
     plan.tools.environment(&mut command);
     if plan.full {
         command.env("FERROKUBE_TEST_FULL", "1");
