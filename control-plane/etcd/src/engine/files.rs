@@ -91,12 +91,19 @@ pub fn lock_directory(dir: &Path) -> Result<File, OpenError> {
     std::fs::set_permissions(dir, private).map_err(OpenError::io("making private the data directory", dir))?;
     let path = dir.join("lock");
     let file = create(&path, OFlags::empty()).map_err(OpenError::io("opening", &path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { dir: dir.to_owned() }),
-        Err(e) => Err(OpenError::io("locking", path)(e.into())),
+    for _ in 0..LOCK_ATTEMPTS {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(e) => return Err(OpenError::io("locking", path)(e.into())),
+        }
     }
+    Err(OpenError::Locked { dir: dir.to_owned() })
 }
+
+/// A process that ends, or a child between fork and exec, holds the lock a moment longer: half a second in all.
+const LOCK_ATTEMPTS: usize = 50;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Opens a file for writing, making it with mode 0600.
 pub fn create(path: &Path, flags: OFlags) -> io::Result<File> {
