@@ -20,7 +20,7 @@ fn up(cluster: &Cluster) -> Result<()> {
     let nodes = cluster.kubectl(&["get", "nodes", "--no-headers"])?;
     ensure!(nodes.contains(" Ready ") && nodes.contains("v1.37"), "{nodes}");
     let user = std::fs::read_to_string(cluster.dir.join("home/.kube/config"))?;
-    ensure!(user.contains("e2e"), "the context is in the user's kubeconfig: {user}");
+    ensure!(user.contains(&cluster.name), "the context is in the user's kubeconfig: {user}");
     cluster.import_busybox("docker.io/library/busybox:test")
 }
 

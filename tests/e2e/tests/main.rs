@@ -17,7 +17,9 @@ fn main() -> ExitCode {
         println!("end-to-end tests make namespaces and mounts: run them as root");
         return ExitCode::FAILURE;
     }
-    let cluster = match Cluster::new("e2e") {
+    // Another name lets two runs of these tests share a host.
+    let name = std::env::var("FERROKUBE_TEST_CLUSTER").unwrap_or_else(|_| "e2e".to_owned());
+    let cluster = match Cluster::new(&name) {
         Ok(cluster) => cluster,
         Err(error) => {
             println!("no directory for the test cluster: {error:#}");
