@@ -81,7 +81,7 @@ impl ResolvesServerCert for ServingCertificate {
 /// The listener's configuration around a certificate.
 pub fn server_config(certificate: Arc<ServingCertificate>) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(AnyClient { provider: provider.clone() });
+    let verifier = Arc::new(AnyHolder(provider.clone()));
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::Flag { flag: "--tls-min-version", reason: error.to_string() })?;
@@ -90,13 +90,27 @@ pub fn server_config(certificate: Arc<ServingCertificate>) -> Result<Arc<ServerC
     Ok(Arc::new(config))
 }
 
-/// Takes any client certificate whose holder has the key.
+/// Takes any certificate, of a client or a server, whose holder has the key.
 #[derive(Debug)]
-struct AnyClient {
-    provider: Arc<CryptoProvider>,
+struct AnyHolder(Arc<CryptoProvider>);
+
+impl AnyHolder {
+    fn tls12(&self, message: &[u8], cert: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Held {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn tls13(&self, message: &[u8], cert: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Held {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
-impl ClientCertVerifier for AnyClient {
+type Held = Result<HandshakeSignatureValid, rustls::Error>;
+
+impl ClientCertVerifier for AnyHolder {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -114,26 +128,16 @@ impl ClientCertVerifier for AnyClient {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Held {
+        self.tls12(message, cert, dss)
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Held {
+        self.tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.schemes()
     }
 }
 
@@ -160,7 +164,7 @@ pub fn client(
 ) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let Some(path) = authority else {
-        let verifier = Arc::new(AnyServer { provider: provider.clone() });
+        let verifier = Arc::new(AnyHolder(provider.clone()));
         let builder = client_builder(provider)?.dangerous().with_custom_certificate_verifier(verifier);
         return with_identity(builder, identity, flags);
     };
@@ -209,13 +213,7 @@ fn with_identity(
     })
 }
 
-/// Takes any server certificate.
-#[derive(Debug)]
-struct AnyServer {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyServer {
+impl ServerCertVerifier for AnyHolder {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -227,25 +225,15 @@ impl ServerCertVerifier for AnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Held {
+        self.tls12(message, cert, dss)
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Held {
+        self.tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.schemes()
     }
 }
