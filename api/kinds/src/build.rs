@@ -57,6 +57,7 @@ impl Kind {
                 kind: gvk.clone(),
                 ttl_seconds: None,
             }),
+            action: None,
             schema: crate::definitions::of_kind(&gvk),
             message: crate::definitions::message_of(&gvk),
             columns: Vec::new(),
@@ -87,6 +88,12 @@ impl Kind {
         self.storage = None;
         self.verbs = verbs;
         self
+    }
+
+    /// Never stored: creation does this.
+    pub(crate) fn answers(mut self, action: Action) -> Kind {
+        self.action = Some(action);
+        self.virtual_with(Verbs::CREATE)
     }
 
     pub(crate) fn without(mut self, verbs: Verbs) -> Kind {

@@ -71,7 +71,8 @@ impl std::fmt::Debug for Verbs {
     }
 }
 
-/// What a subresource does; the server dispatches on this and never on a name.
+/// What a subresource does, or the creation of a kind that is never stored; the server dispatches on this and never on
+/// a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Writes `status` only.
@@ -88,6 +89,8 @@ pub enum Action {
     Resize,
     /// Assigns a pod to a node.
     Binding,
+    /// Assigns an object of this resource, whose name is the body's, to a node.
+    BindingOf(Gvr),
     /// Deletes a pod if its disruption budgets allow it.
     Eviction,
     /// Issues a token for a service account.
@@ -97,6 +100,25 @@ pub enum Action {
     Attach,
     PortForward,
     Proxy,
+    /// Tells the caller who they are.
+    WhoAmI,
+    /// Tells whose a token is.
+    TokenReview,
+    /// Tells what a subject or the caller may do.
+    AccessReview(Asked),
+    /// Lists what the caller may do in a namespace.
+    RulesReview,
+}
+
+/// About whom and where an access review asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The subject of the spec, anywhere.
+    Subject,
+    /// The subject of the spec, in the namespace of the request.
+    SubjectHere,
+    /// The caller.
+    Caller,
 }
 
 /// Where a kind keeps what a Scale shows. Dotted paths from the object's root.
@@ -213,20 +235,27 @@ pub struct Selectable {
     pub paths: Vec<Str>,
     /// The value when no path holds one.
     pub missing: Str,
+    /// The server finds objects by it without a walk over all.
+    pub indexed: bool,
 }
 
 impl Selectable {
     /// Selector name and path are the same.
     pub fn path(name: &'static str) -> Selectable {
-        Selectable { name: name.into(), paths: vec![name.into()], missing: "".into() }
+        Selectable { name: name.into(), paths: vec![name.into()], missing: "".into(), indexed: false }
     }
     /// The selector's name differs from the path.
     pub fn at(name: &'static str, paths: &[&'static str]) -> Selectable {
-        Selectable { name: name.into(), paths: paths.iter().map(|p| (*p).into()).collect(), missing: "".into() }
+        let paths = paths.iter().map(|p| (*p).into()).collect();
+        Selectable { name: name.into(), paths, missing: "".into(), indexed: false }
     }
     /// The value an absent field counts as.
     pub fn or(self, missing: &'static str) -> Selectable {
         Selectable { missing: missing.into(), ..self }
+    }
+    /// The server keeps an index by it.
+    pub fn indexed(self) -> Selectable {
+        Selectable { indexed: true, ..self }
     }
     /// The value of `object` that a selector compares with.
     pub fn value(&self, object: &Value) -> String {
@@ -273,6 +302,8 @@ pub struct Kind {
     pub subresources: Vec<Subresource>,
     /// None for kinds that are answered and never stored (reviews, bindings, component statuses).
     pub storage: Option<Storage>,
+    /// What creation does, for a kind that is not stored and has that verb.
+    pub action: Option<Action>,
     pub schema: SchemaRef,
     /// The type in [`crate::types`]; None for kinds made from a CustomResourceDefinition.
     pub message: Option<MessageId>,

@@ -50,7 +50,7 @@ pub use bootstrap::bootstrap;
 pub use build::storage_version_hash;
 pub use hooks::{Context, Hooks, User};
 pub use kind::{
-    Action, Column, Kind, KindRef, NameRule, ScalePaths, Selectable, StatusMetadata, Storage, Subresource, Verbs,
-    Writes,
+    Action, Asked, Column, Kind, KindRef, NameRule, ScalePaths, Selectable, StatusMetadata, Storage, Subresource,
+    Verbs, Writes,
 };
 pub use table::{ALL, by_kind, by_resource};

@@ -1,9 +1,8 @@
 //! `selfsubjectreviews` of authentication.k8s.io.
 
-use crate::kind::{Kind, Verbs};
+use crate::kind::{Action, Kind};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
-    Kind::cluster_row("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews")
-        .virtual_with(Verbs::CREATE)
+    Kind::cluster_row("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews").answers(Action::WhoAmI)
 }

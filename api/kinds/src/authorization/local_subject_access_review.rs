@@ -1,9 +1,9 @@
 //! `localsubjectaccessreviews` of authorization.k8s.io.
 
-use crate::kind::{Kind, Verbs};
+use crate::kind::{Action, Asked, Kind};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
     Kind::namespaced_row("authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews")
-        .virtual_with(Verbs::CREATE)
+        .answers(Action::AccessReview(Asked::SubjectHere))
 }

@@ -1,9 +1,9 @@
 //! `selfsubjectrulesreviews` of authorization.k8s.io.
 
-use crate::kind::{Kind, Verbs};
+use crate::kind::{Action, Kind};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
     Kind::cluster_row("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews")
-        .virtual_with(Verbs::CREATE)
+        .answers(Action::RulesReview)
 }

@@ -44,7 +44,7 @@ pub(crate) fn kind() -> Kind {
         .status()
         .columns(columns())
         .selectable(vec![
-            Selectable::path("spec.nodeName"),
+            Selectable::path("spec.nodeName").indexed(),
             Selectable::path("spec.restartPolicy"),
             Selectable::path("spec.schedulerName"),
             Selectable::path("spec.serviceAccountName"),

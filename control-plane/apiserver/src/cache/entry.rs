@@ -24,6 +24,8 @@ pub struct HeaderSpec {
 pub struct FieldSpec {
     pub paths: Vec<Vec<String>>,
     pub absent: String,
+    /// The cache finds entries by it.
+    pub indexed: bool,
 }
 
 impl HeaderSpec {
@@ -32,6 +34,16 @@ impl HeaderSpec {
         let fixed = [vec!["metadata".to_owned()], vec!["metadata".to_owned(), "labels".to_owned()]];
         let paths = fixed.into_iter().chain(fields.iter().flat_map(|field| field.paths.iter().cloned()));
         HeaderSpec { paths: Paths::new(paths), fields }
+    }
+
+    /// The indexed fields, by their place.
+    pub fn indexed(&self) -> impl Iterator<Item = usize> {
+        self.fields.iter().enumerate().filter(|(_, field)| field.indexed).map(|(at, _)| at)
+    }
+
+    /// The place of the field that is first looked for at this dotted path.
+    pub fn field(&self, path: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.paths.first().is_some_and(|first| first.join(".") == path))
     }
 }
 
@@ -200,6 +212,7 @@ mod tests {
         let field = |name: &str, absent: &str| FieldSpec {
             paths: vec![vec!["spec".to_owned(), name.to_owned()]],
             absent: absent.to_owned(),
+            indexed: false,
         };
         let spec = HeaderSpec::new([field("nodeName", ""), field("hostNetwork", "false")]);
         let kv = KeyValue {

@@ -7,6 +7,7 @@
 
 pub mod entry;
 pub mod hub;
+mod index;
 pub mod scan;
 mod watch;
 
@@ -27,6 +28,7 @@ pub use entry::{Entry, FieldSpec, HeaderSpec};
 pub use watch::{Scope, Watcher};
 
 use crate::storage::{StoreEvent, keys};
+use index::FieldIndex;
 
 /// Events kept per resource for watches that resume and pages that continue: a minute of a very busy resource.
 const WINDOW_EVENTS: usize = 65_536;
@@ -129,6 +131,8 @@ pub enum WindowError {
 
 struct State {
     map: OrdMap<Bytes, Arc<Entry>>,
+    /// The same entries by their indexed fields.
+    indexes: Vec<FieldIndex>,
     window: VecDeque<Arc<Event>>,
     window_bytes: usize,
     /// Everything after this revision is in the window.
@@ -166,6 +170,7 @@ impl Cache {
     ) -> Cache {
         let state = State {
             map: OrdMap::new(),
+            indexes: FieldIndex::of(&header),
             window: VecDeque::new(),
             window_bytes: 0,
             floor: i64::MAX,
@@ -212,6 +217,14 @@ impl Cache {
     /// One object by namespace (empty for cluster scope) and name, newest state.
     pub fn lookup(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
         self.get(&self.key(namespace, name))
+    }
+
+    /// Entries whose indexed field, at this dotted path, has a value; none when the kind does not index it.
+    pub fn with_field(&self, path: &str, value: &str) -> Vec<Arc<Entry>> {
+        let Some(field) = self.header.field(path) else { return Vec::new() };
+        let state = self.state.read();
+        let index = state.indexes.iter().find(|index| index.field() == field);
+        index.into_iter().flat_map(|index| index.get(value)).cloned().collect()
     }
 
     /// Store key of an object.
@@ -298,16 +311,17 @@ impl Cache {
     pub(crate) fn load(&self, entries: Vec<crate::storage::KeyValue>, revision: i64) {
         let mut watchers = self.watchers.lock();
         let mut map = OrdMap::new();
-        for kv in entries {
-            if let Some(entry) = self.entry(kv) {
-                map.insert(entry.key.clone(), Arc::new(entry));
-            }
+        let mut indexes = FieldIndex::of(&self.header);
+        for entry in entries.into_iter().filter_map(|kv| self.entry(kv)).map(Arc::new) {
+            indexes.iter_mut().for_each(|index| index.insert(&entry));
+            map.insert(entry.key.clone(), entry);
         }
         let mut state = self.state.write();
         // A gap in the sequence: nobody continues over a load.
         let next = state.next + 2;
         *state = State {
             map,
+            indexes,
             window: VecDeque::new(),
             window_bytes: 0,
             floor: revision,
@@ -396,6 +410,14 @@ impl State {
                 (EventType::Deleted, Arc::new(previous.at_revision(event.revision())), Some(previous))
             }
         };
+        for index in &mut self.indexes {
+            if let Some(previous) = &previous {
+                index.remove(previous);
+            }
+            if kind != EventType::Deleted {
+                index.insert(&entry);
+            }
+        }
         self.window_bytes += previous.as_ref().map_or(0, |p| p.value.len());
         let event = Arc::new(Event { event: kind, entry, previous, sequence: self.next, frames: Mutex::default() });
         self.next += 1;

@@ -21,7 +21,7 @@ async fn fixture() -> Fixture {
     let store = MemoryStore::default();
     let hub = Arc::new(Hub::new(Arc::new(store.clone()), Bytes::from_static(b"/registry/")));
     let path = vec!["spec".to_owned(), "nodeName".to_owned()];
-    let fields = [FieldSpec { paths: vec![path], absent: String::new() }];
+    let fields = [FieldSpec { paths: vec![path], absent: String::new(), indexed: true }];
     let cache = hub.declare(Bytes::from_static(b"/registry/pods/"), HeaderSpec::new(fields), None);
     let (ready, wait) = oneshot::channel();
     tokio::spawn(hub.clone().run(ready, CancellationToken::new()));
@@ -93,6 +93,25 @@ async fn watchers_get_what_their_scope_covers_in_order() {
     assert!(revisions.is_sorted());
     drop((all, on_n1));
     assert_eq!(f.cache.watcher_count(), 0);
+}
+
+#[tokio::test]
+async fn the_index_follows_every_change() {
+    let f = fixture().await;
+    let on = |node: &str| -> Vec<String> {
+        f.cache.with_field("spec.nodeName", node).iter().map(|entry| entry.name().to_owned()).collect()
+    };
+    let first = f.create("b", "n1").await;
+    f.create("a", "n1").await;
+    f.create("c", "").await;
+    f.caught_up().await;
+    assert_eq!((on("n1"), on("")), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+    let moved = f.write(Txn::update(f.cache.key("ns", "b"), body("b", "n2"), first, 0)).await;
+    f.caught_up().await;
+    assert_eq!((on("n1"), on("n2")), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    f.write(Txn::delete(f.cache.key("ns", "b"), moved)).await;
+    f.caught_up().await;
+    assert!(on("n2").is_empty());
 }
 
 #[tokio::test]

@@ -96,6 +96,7 @@ fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str) -> Kind {
         generation: true,
         status_on_create: !has_status,
         status_metadata: StatusMetadata::Fixed,
+        action: None,
         graceful_deletion: false,
         hooks: Hooks { prepare_status: keep_metadata, ..Hooks::NONE },
     }
@@ -161,7 +162,7 @@ fn selectable(version: &Value) -> Vec<Selectable> {
     let fields = version["selectableFields"].as_array().into_iter().flatten();
     fields
         .map(|field| owned(text(field, "jsonPath").trim_start_matches('.')))
-        .map(|path| Selectable { name: path.clone(), paths: vec![path], missing: "".into() })
+        .map(|path| Selectable { name: path.clone(), paths: vec![path], missing: "".into(), indexed: false })
         .collect()
 }
 

@@ -260,5 +260,6 @@ pub fn header_spec(kind: &Kind) -> HeaderSpec {
     HeaderSpec::new(kind.selectable.iter().map(|field| FieldSpec {
         paths: field.paths.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect(),
         absent: field.missing.to_string(),
+        indexed: field.indexed,
     }))
 }

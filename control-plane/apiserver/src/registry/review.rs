@@ -1,10 +1,11 @@
-//! Questions that are answered and never stored: who am I, who is this token's holder, may they do this. Dispatch is on
-//! the shape of the request, given by the kind's row.
+//! Questions that are answered and never stored: who am I, who is this token's holder, may they do this. Which one a
+//! kind asks is the action in its row.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use kinds::{Action, Asked};
 use meta::Status;
 use serde_json::{Value, json};
 
@@ -19,23 +20,29 @@ use crate::server::Core;
 
 impl Core {
     /// Answers a review.
-    pub async fn review(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
+    pub(super) async fn review(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        action: &Action,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let mut review = content::decode(call, served, body, options.field_validation)?;
-        let status = match served.kind.plural.as_ref() {
-            "selfsubjectreviews" => json!({"userInfo": user_value(&call.user)}),
-            "tokenreviews" => self.token_review(&review).await?,
-            "subjectaccessreviews" => self.access(&review["spec"], &subject(&review["spec"])?),
-            "localsubjectaccessreviews" => {
-                let asked = &review["spec"]["resourceAttributes"]["namespace"];
-                if asked != &json!(call.info.namespace) {
+        let spec = &review["spec"];
+        let status = match action {
+            Action::WhoAmI => json!({"userInfo": user_value(&call.user)}),
+            Action::TokenReview => self.token_review(&review).await?,
+            Action::AccessReview(Asked::Caller) => self.access(spec, &call.user),
+            Action::AccessReview(asked) => {
+                let namespace = &spec["resourceAttributes"]["namespace"];
+                if *asked == Asked::SubjectHere && namespace != &json!(call.info.namespace) {
                     let why = "spec.resourceAttributes.namespace must match metadata.namespace";
                     return Err(Status::bad_request(why));
                 }
-                self.access(&review["spec"], &subject(&review["spec"])?)
+                self.access(spec, &subject(spec)?)
             }
-            "selfsubjectaccessreviews" => self.access(&review["spec"], &call.user),
-            "selfsubjectrulesreviews" => self.rules(&review["spec"], &call.user),
+            Action::RulesReview => self.rules(spec, &call.user),
             _ => return Err(Status::method_not_allowed()),
         };
         review["status"] = status;

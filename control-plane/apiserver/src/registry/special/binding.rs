@@ -6,10 +6,12 @@ use bytes::Bytes;
 use meta::{FieldError, Gvk, Gvr, Status};
 use serde_json::{Value, json};
 
+use crate::admission::Operation;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::content;
 use crate::registry::Served;
+use crate::registry::create::settle_namespace;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Change, Part};
 use crate::registry::write::meta_text;
@@ -18,21 +20,34 @@ use crate::server::Core;
 const BINDING: Gvk = Gvk::new("", "v1", "Binding");
 
 impl Core {
-    /// Binds the object that the path names.
-    pub async fn bind(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
+    /// Binds the object that the path names, or else the body.
+    pub(super) async fn bind(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        name: Option<&str>,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-        let binding = content::decode_as(call, &BINDING, body, options.field_validation)?;
-        check(&binding, &call.info.name)?;
+        let mut binding = content::decode_as(call, &BINDING, body, options.field_validation)?;
+        settle_namespace(served, &call.info.namespace, &mut binding)?;
+        let given = meta_text(&binding, "name").to_owned();
+        let name = match name {
+            Some(name) if !given.is_empty() && given != name => {
+                let message = format!("name in URL ({name}) does not match name in Binding object ({given})");
+                return Err(Status::bad_request(message));
+            }
+            Some(name) => name,
+            None if given.is_empty() => return Err(Status::bad_request("name must be provided")),
+            None => &given,
+        };
+        check(&binding, name)?;
+        let what = (Operation::Create, "binding");
+        self.admit_posted(call, served, what, name, &mut binding, options.dry_run).await?;
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         let what = Gvr { resource: format!("{}/binding", served.kind.plural).into(), ..served.gvr() };
-        let change = Change {
-            part: Part::Own,
-            subresource: "binding",
-            name: &call.info.name,
-            options: &options,
-            retry: true,
-            apply: false,
-        };
+        let change =
+            Change { part: Part::Own, subresource: "binding", name, options: &options, retry: true, apply: false };
         let now = meta::time::format(call.now);
         self.change(call, served, &change, |old| bound(old, &binding, node, &what, &now)).await?;
         Ok(Answer::status(Status { success: true, code: 201, ..Status::default() }))

@@ -8,7 +8,7 @@ use kinds::{Action, Subresource};
 use meta::{Gvr, Status};
 use serde_json::{Value, json};
 
-use crate::admission::{self, Extra, Operation};
+use crate::admission::Operation;
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::body::{Body, RequestBody};
@@ -48,7 +48,8 @@ impl Core {
         let Some(entry) = self.live(served, &key).await? else {
             return Err(Status::not_found(&served.gvr(), name));
         };
-        self.admit_connect(call, served, name).await?;
+        let what = (Operation::Connect, call.info.subresource.as_str());
+        self.admit_posted(call, served, what, name, &mut json!({}), false).await?;
         if let Some(proxied) = proxied {
             return self.proxy_to(call, served, &entry, &proxied, body).await;
         }
@@ -58,27 +59,6 @@ impl Core {
         };
         let response = self.proxy.forward(call, &backend, body).await?;
         self.relay(sub, response).await.map(Answer::Raw)
-    }
-
-    async fn admit_connect(&self, call: &Call, served: &Arc<Served>, name: &str) -> Result<(), Status> {
-        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
-        let mut options = json!({});
-        let mut extra = Extra::default();
-        let mut request = admission::Request {
-            operation: Operation::Connect,
-            kind: &served.kind,
-            subresource: &call.info.subresource,
-            namespace: &namespace,
-            name,
-            object: &mut options,
-            old: None,
-            user: &call.user,
-            dry_run: false,
-            extra: &mut extra,
-            warnings: &call.warnings,
-        };
-        admission::admit(&mut request, self).await?;
-        admission::validate(&request, self).await
     }
 
     /// The kubelet's path for a request about a pod; `None` when the pod has no node yet and a log is asked for.

@@ -8,6 +8,7 @@ use meta::{Gvk, Selector, Status};
 use serde_json::{Value, json};
 
 use super::binding::set_condition;
+use crate::admission::Operation;
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
@@ -33,13 +34,15 @@ impl Core {
         body: &Bytes,
     ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-        let eviction = self.decode_eviction(call, sub, body)?;
+        let mut eviction = self.decode_eviction(call, sub, body)?;
         let given = meta_text(&eviction, "name");
         if !given.is_empty() && given != call.info.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
         let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"], &call.query)?;
         delete.dry_run |= options.dry_run;
+        let what = (Operation::Create, sub.name.as_ref());
+        self.admit_posted(call, served, what, &call.info.name, &mut eviction, delete.dry_run).await?;
         let key = self.key_of(call, served, &call.info.name)?;
         for _ in 0..MAX_RETRIES {
             let Some(entry) = self.live(served, &key).await? else {

@@ -1,4 +1,5 @@
-//! Subresources: what each [`kinds::Action`] does. Dispatch is on the action in the kind's row, never on a name.
+//! What each [`kinds::Action`] does, of a subresource or of a kind that is never stored. Dispatch is on the action in
+//! the kind's row, never on a name.
 
 mod binding;
 mod connect;
@@ -8,12 +9,15 @@ mod token;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Method;
 use kinds::{Action, Verbs};
 use meta::Status;
+use serde_json::Value;
 
 use super::Served;
 use super::update::Part;
+use crate::admission::{self, Extra, Operation};
 use crate::http::answer::Answer;
 use crate::http::body::{self, RequestBody};
 use crate::http::call::Call;
@@ -45,13 +49,63 @@ impl Core {
                 self.write_part(call, served, Part::Sub(sub), body).await
             }
             Action::Scale(paths) => self.scale(call, served, paths, body).await,
-            Action::Binding => self.bind(call, served, &body::read(body).await?).await,
+            Action::Binding => self.bind(call, served, Some(&call.info.name), &body::read(body).await?).await,
             Action::Eviction => self.evict(call, served, sub, &body::read(body).await?).await,
             Action::Token => self.issue_token(call, served, sub, body).await,
             Action::Log | Action::Exec | Action::Attach | Action::PortForward | Action::Proxy => {
                 self.connect(call, served, sub, body).await
             }
+            // These are of kinds, not of subresources.
+            Action::BindingOf(_)
+            | Action::WhoAmI
+            | Action::TokenReview
+            | Action::AccessReview(_)
+            | Action::RulesReview => Err(Status::no_such_path()),
         }
+    }
+
+    /// Answers the creation of an object that is never stored.
+    pub async fn act(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        action: &Action,
+        body: &Bytes,
+    ) -> Result<Answer, Status> {
+        let Action::BindingOf(target) = action else {
+            return self.review(call, served, action, body).await;
+        };
+        let registry = self.registry.load_full();
+        let target = registry.get(&target.group, &target.version, &target.resource);
+        self.bind(call, target.ok_or_else(Status::no_such_path)?, None, body).await
+    }
+
+    /// Asks admission about what was posted to a subresource of an object.
+    async fn admit_posted(
+        &self,
+        call: &Call,
+        served: &Served,
+        (operation, subresource): (Operation, &str),
+        name: &str,
+        object: &mut Value,
+        dry_run: bool,
+    ) -> Result<(), Status> {
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        let mut request = admission::Request {
+            operation,
+            kind: &served.kind,
+            subresource,
+            namespace,
+            name,
+            object,
+            old: None,
+            user: &call.user,
+            dry_run,
+            extra: &mut Extra::default(),
+            warnings: &call.warnings,
+        };
+        admission::admit(&mut request, self).await?;
+        admission::validate(&request, self).await
     }
 
     /// Subresources that show the whole object and change a part of it.

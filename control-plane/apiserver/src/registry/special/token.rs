@@ -6,6 +6,7 @@ use kinds::Subresource;
 use meta::{FieldError, Gvr, Status};
 use serde_json::{Value, json};
 
+use crate::admission::Operation;
 use crate::authn::service_account::{self, Bound, Grant};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
@@ -36,6 +37,8 @@ impl Core {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let body = body::read(body).await?;
         let mut request = content::decode_as(call, &sub.kind, &body, options.field_validation)?;
+        let what = (Operation::Create, sub.name.as_ref());
+        self.admit_posted(call, served, what, &call.info.name, &mut request, options.dry_run).await?;
         let Some(signer) = &self.token_signer else {
             return Err(Status::service_unavailable("this server has no key to sign tokens with"));
         };
