@@ -16,7 +16,6 @@ use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::service_account::{Objects, ServiceAccountTokens};
 use crate::authn::x509::X509;
 use crate::authz::node::Node;
-use crate::authz::rbac::Rbac;
 use crate::authz::rules::Rule;
 use crate::authz::{AlwaysAllow, Authorizer, Masters};
 use crate::cache::hub::Hub;
@@ -133,26 +132,16 @@ fn token_keys(config: &Config) -> Result<(Option<Signer>, Vec<Verifier>), Error>
 }
 
 /// Authorisers as `--authorization-mode` names them, after the one that lets system:masters through.
-fn authorizers(core: &Core) -> Result<Vec<Box<dyn Authorizer>>, Error> {
-    let registry = core.registry.load();
-    let cache = |group: &str, plural: &str| {
-        let missing = || Error::Bootstrap(format!("{plural} are not served"));
-        registry.cache(group, plural).ok_or_else(missing)
-    };
-    let mut chain: Vec<Box<dyn Authorizer>> = vec![Box::new(Masters)];
+fn authorizers(core: &Core) -> Result<Vec<Arc<dyn Authorizer>>, Error> {
+    let mut chain: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters)];
     for mode in &core.config.authorization_mode {
         match mode.as_str() {
             "Node" => {
-                let (pods, claims) = (cache("", "pods")?, cache("", "persistentvolumeclaims")?);
-                chain.push(Box::new(Node::new(pods, claims, node_rules())));
+                let node = Node::new(&core.registry.load(), node_rules());
+                chain.push(Arc::new(node.ok_or_else(|| Error::Bootstrap("pods are not served".to_owned()))?));
             }
-            "RBAC" => {
-                const GROUP: &str = "rbac.authorization.k8s.io";
-                let roles = (cache(GROUP, "clusterroles")?, cache(GROUP, "roles")?);
-                let bindings = (cache(GROUP, "clusterrolebindings")?, cache(GROUP, "rolebindings")?);
-                chain.push(Box::new(Rbac::new([roles.0, bindings.0, roles.1, bindings.1])));
-            }
-            "AlwaysAllow" => chain.push(Box::new(AlwaysAllow)),
+            "RBAC" => chain.push(core.rbac.clone()),
+            "AlwaysAllow" => chain.push(Arc::new(AlwaysAllow)),
             "AlwaysDeny" => {}
             other => {
                 let why = format!("--authorization-mode {other}: choose among Node, RBAC, AlwaysAllow, AlwaysDeny");

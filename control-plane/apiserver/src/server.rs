@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission;
 use crate::authn::jwt::{Signer, Verifier};
-use crate::authn::{self, Authenticator, Credentials, UserInfo};
+use crate::authn::{self, Authenticator, Credentials, UserInfo, impersonation};
+use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes, Authorizer, Decision};
 use crate::cache::hub::Hub;
 use crate::cache::{Cache, Entry, HeaderSpec};
@@ -44,7 +45,9 @@ pub struct Core {
     /// Highest revision that this server has written: its own writes are always read back.
     pub(crate) committed: AtomicI64,
     pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
-    pub(crate) authorizers: Vec<Box<dyn Authorizer>>,
+    pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
+    /// Roles and bindings, whether or not they are an authoriser.
+    pub(crate) rbac: Arc<Rbac>,
     admission: Vec<&'static admission::Row>,
     /// Reaches kubelets, pods and services.
     pub(crate) proxy: Proxy,
@@ -70,6 +73,7 @@ impl Core {
     ) -> Result<Core, Error> {
         let proxy = Proxy::new(&config, dialer)?;
         let registry = Registry::builtin(&hub);
+        let rbac = Arc::new(Rbac::new(&registry)?);
         let ports = Bytes::from(format!("{}/ranges/servicenodeports/", config.etcd_prefix));
         let node_ports = hub.declare(ports, HeaderSpec::new([]), None);
         let enabled = |row: &&admission::Row| {
@@ -85,6 +89,7 @@ impl Core {
             committed: AtomicI64::new(0),
             authenticators: Vec::new(),
             authorizers: Vec::new(),
+            rbac,
             admission,
             proxy,
             node_ports,
@@ -202,6 +207,7 @@ impl Server {
     }
 
     async fn answer(&self, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
+        self.impersonate(call)?;
         self.authorize(call)?;
         if !call.info.resource_request {
             return crate::discovery::serve(&self.core, call).await;
@@ -223,14 +229,28 @@ impl Server {
         self.core.verb(call, served, body).await
     }
 
+    /// From here on the caller is whom the `Impersonate-*` headers name, if there are any.
+    fn impersonate(&self, call: &mut Call) -> Result<(), Status> {
+        let Some(wanted) = impersonation::wanted(&call.headers)? else { return Ok(()) };
+        let became = impersonation::impersonate(&attributes(call), wanted, |asked| self.core.decide(asked))?;
+        call.user = Arc::new(became);
+        Ok(())
+    }
+
     fn authorize(&self, call: &Call) -> Result<(), Status> {
-        let mut attributes = Attributes::of(&call.info, &call.user);
-        attributes.field_selector = call.query.text("fieldSelector");
-        attributes.label_selector = call.query.text("labelSelector");
+        let attributes = attributes(call);
         match self.core.decide(&attributes) {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(&attributes, &reason)),
         }
+    }
+}
+
+fn attributes(call: &Call) -> Attributes<'_> {
+    Attributes {
+        field_selector: call.query.text("fieldSelector"),
+        label_selector: call.query.text("labelSelector"),
+        ..Attributes::of(&call.info, &call.user)
     }
 }
 
@@ -261,8 +281,8 @@ impl Core {
                     return Err(Status::method_not_allowed());
                 }
                 let body = body::read(body).await?;
-                if served.store.is_none() {
-                    return self.review(call, served, &body).await;
+                if let Some(action) = &served.kind.action {
+                    return self.act(call, served, action, &body).await;
                 }
                 self.create(call, served, &body).await
             }

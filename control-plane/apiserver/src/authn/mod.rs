@@ -3,6 +3,7 @@
 //! [`Authenticator`]s are asked in order; the first that knows the caller decides. A credential that is presented and
 //! wrong ends in 401, never in anonymity.
 
+pub mod impersonation;
 pub mod jwt;
 pub mod service_account;
 pub mod x509;

@@ -1,8 +1,12 @@
 //! Whether a caller may do what a request asks: a chain of authorisers, the first opinion counts.
 
+pub mod escalation;
 pub mod node;
 pub mod rbac;
+pub mod references;
 pub mod rules;
+
+use std::sync::Arc;
 
 use meta::{Gvr, Status};
 
@@ -115,7 +119,7 @@ impl Authorizer for AlwaysAllow {
 }
 
 /// Asks the chain; no opinion at all is a refusal.
-pub fn decide(chain: &[Box<dyn Authorizer>], attributes: &Attributes<'_>) -> Decision {
+pub fn decide(chain: &[Arc<dyn Authorizer>], attributes: &Attributes<'_>) -> Decision {
     let mut reasons = Vec::new();
     for authorizer in chain {
         match authorizer.authorize(attributes) {

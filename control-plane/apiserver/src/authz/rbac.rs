@@ -1,19 +1,21 @@
 //! RBAC: roles and bindings from the caches, compiled into an index by subject when one of them has changed.
+//! Aggregated cluster roles hold the rules that their controller has written into them, and nothing else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use meta::Selector;
 use serde_json::Value;
 
 use super::rules::Rule;
 use super::{Attributes, Authorizer, Decision, Rules};
 use crate::authn::UserInfo;
 use crate::cache::Cache;
+use crate::error::Error;
+use crate::registry::Registry;
 
 /// The caches that RBAC reads, in this order: cluster roles, cluster role bindings, roles, role bindings.
-pub type Sources = [Arc<Cache>; 4];
+type Sources = [Arc<Cache>; 4];
 
 type Subject = String;
 
@@ -47,9 +49,18 @@ fn group_key(name: &str) -> Subject {
     format!("group:{name}")
 }
 
+/// API group of the objects.
+pub const GROUP: &str = "rbac.authorization.k8s.io";
+
 impl Rbac {
-    pub fn new(sources: Sources) -> Rbac {
-        Rbac { sources, index: ArcSwap::default() }
+    pub fn new(registry: &Registry) -> Result<Rbac, Error> {
+        let cache = |plural: &str| {
+            let missing = || Error::Bootstrap(format!("{plural} are not served"));
+            registry.cache(GROUP, plural).ok_or_else(missing)
+        };
+        let cluster = (cache("clusterroles")?, cache("clusterrolebindings")?);
+        let sources = [cluster.0, cluster.1, cache("roles")?, cache("rolebindings")?];
+        Ok(Rbac { sources, index: ArcSwap::default() })
     }
 
     fn index(&self) -> Arc<Index> {
@@ -68,40 +79,10 @@ impl Rbac {
         fresh
     }
 
-    /// Whether the caller is given all of these rules in a namespace: nobody hands out more than they have.
-    pub fn covers(&self, user: &UserInfo, namespace: &str, wanted: &Rule) -> bool {
-        let index = self.index();
-        let have: Vec<&Rule> = index.of(user, namespace).flat_map(|g| g.rules.iter()).collect();
-        let all = |list: &[String]| if list.is_empty() { vec![String::new()] } else { list.to_vec() };
-        all(&wanted.verbs).iter().all(|verb| {
-            if !wanted.paths.is_empty() {
-                return wanted.paths.iter().all(|path| {
-                    have.iter().any(|r| has(&r.verbs, verb) && r.paths.iter().any(|p| covers_path(p, path)))
-                });
-            }
-            all(&wanted.groups).iter().all(|group| {
-                all(&wanted.resources).iter().all(|resource| {
-                    all(&wanted.names).iter().all(|name| have.iter().any(|r| gives(r, verb, group, resource, name)))
-                })
-            })
-        })
+    /// Every rule that the caller is given in a namespace (empty: everywhere), whatever else authorises them.
+    pub fn rules_of(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+        self.index().of(user, namespace).flat_map(|grant| grant.rules.iter().cloned()).collect()
     }
-}
-
-fn has(list: &[String], wanted: &str) -> bool {
-    list.iter().any(|v| v == "*" || v == wanted)
-}
-
-fn covers_path(have: &str, wanted: &str) -> bool {
-    have.strip_suffix('*').map_or(have == wanted, |prefix| wanted.starts_with(prefix))
-}
-
-fn gives(rule: &Rule, verb: &str, group: &str, resource: &str, name: &str) -> bool {
-    let sub = resource.split_once('/').map(|(_, sub)| format!("*/{sub}"));
-    has(&rule.verbs, verb)
-        && has(&rule.groups, group)
-        && (has(&rule.resources, resource) || sub.is_some_and(|s| rule.resources.contains(&s)))
-        && (rule.names.is_empty() || (!name.is_empty() && rule.names.iter().any(|n| n == name)))
 }
 
 impl Index {
@@ -119,10 +100,8 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 
 fn compile(versions: [i64; 4], objects: &[Vec<Value>; 4]) -> Index {
     let [cluster_roles, cluster_bindings, roles, bindings] = objects;
-    let cluster: HashMap<&str, Arc<Vec<Rule>>> = cluster_roles
-        .iter()
-        .map(|role| (text(&role["metadata"], "name"), Arc::new(with_aggregated(role, cluster_roles))))
-        .collect();
+    let cluster: HashMap<&str, Arc<Vec<Rule>>> =
+        cluster_roles.iter().map(|role| (text(&role["metadata"], "name"), Arc::new(Rule::all(role)))).collect();
     let local: HashMap<(&str, &str), Arc<Vec<Rule>>> = roles
         .iter()
         .map(|role| {
@@ -168,26 +147,6 @@ fn key_of(subject: &Value, namespace: &str) -> Subject {
         }
         _ => user_key(name),
     }
-}
-
-/// A role's own rules and those of the roles that its aggregation rule selects.
-fn with_aggregated(role: &Value, all: &[Value]) -> Vec<Rule> {
-    let mut rules = Rule::all(role);
-    let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array();
-    for selector in selectors.into_iter().flatten() {
-        let Ok(selector) = Selector::from_object(Some(selector)) else { continue };
-        let labelled =
-            |other: &&Value| other["metadata"]["labels"].as_object().is_some_and(|labels| selector.matches(labels));
-        for other in all.iter().filter(labelled) {
-            rules.extend(Rule::all(other));
-            // `edit` aggregates `view`, which aggregates others: one level deeper is as deep as upstream's roles go.
-            let nested = other["aggregationRule"]["clusterRoleSelectors"].is_array() && !std::ptr::eq(other, role);
-            if nested {
-                rules.extend(with_aggregated(other, all));
-            }
-        }
-    }
-    rules
 }
 
 impl Authorizer for Rbac {
