@@ -3,10 +3,15 @@
 //! [`ADMISSION`] is the table, in upstream's order. Every plugin first gets to change the object ([`Plugin::admit`]),
 //! then, when the object is final, to refuse it ([`Plugin::validate`]).
 
+mod certificates;
+mod csr;
 mod custom_resources;
 mod default_tolerations;
 mod namespace_lifecycle;
+mod node_restriction;
+mod pod_security;
 mod priority;
+mod rbac_escalation;
 mod refuse_unenforced;
 mod service_account;
 mod service_allocation;
@@ -125,16 +130,39 @@ const fn on(plugin: &'static dyn Plugin) -> Row {
     Row { plugin, default_on: true }
 }
 
+const fn asked_for(plugin: &'static dyn Plugin) -> Row {
+    Row { plugin, default_on: false }
+}
+
 /// Every admission plugin, in the order in which they run.
 pub static ADMISSION: &[Row] = &[
     on(&namespace_lifecycle::NamespaceLifecycle),
     on(&service_account::ServiceAccount),
+    asked_for(&node_restriction::NodeRestriction),
+    on(&pod_security::PodSecurity),
     on(&priority::Priority),
     on(&default_tolerations::DefaultTolerationSeconds),
+    on(&certificates::CertificateApproval),
+    on(&certificates::CertificateSigning),
+    on(&certificates::ClusterTrustBundleAttest),
+    on(&certificates::CertificateSubjectRestriction),
     on(&refuse_unenforced::RefuseUnenforced),
+    on(&rbac_escalation::RbacEscalation),
     on(&custom_resources::CustomResourceDefinitions),
     on(&service_allocation::ServiceAllocation),
 ];
+
+/// Whether an update changes only what the garbage collector needs to change before an object can go.
+fn only_garbage_collection(new: &Value, old: &Value) -> bool {
+    let mut new = new.clone();
+    for field in ["ownerReferences", "finalizers", "managedFields"] {
+        match old["metadata"].get(field) {
+            Some(value) => new["metadata"][field] = value.clone(),
+            None => drop(new["metadata"].as_object_mut().and_then(|metadata| metadata.remove(field))),
+        }
+    }
+    new == *old
+}
 
 /// Runs the mutating half.
 pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status> {

@@ -1,0 +1,145 @@
+//! Who may approve, sign and attest certificates: each plugin asks whether the caller may do so for the signer's name.
+
+use async_trait::async_trait;
+use meta::Status;
+use serde_json::Value;
+
+use super::{Operation, Plugin, Request, csr, only_garbage_collection};
+use crate::authn::MASTERS;
+use crate::authz::{Attributes, Decision};
+use crate::server::Core;
+
+const GROUP: &str = "certificates.k8s.io";
+const REQUESTS: &str = "certificatesigningrequests";
+/// Signs client certificates that the API server takes as identities.
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// Whether the caller may do `verb` for a signer, by its name or for all of its domain.
+fn may(request: &Request<'_>, core: &Core, verb: &str, signer: &str) -> bool {
+    let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
+    [signer, &domain].into_iter().any(|name| {
+        let attributes = Attributes {
+            user: request.user,
+            verb,
+            resource_request: true,
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name,
+            path: "",
+            field_selector: "",
+            label_selector: "",
+        };
+        matches!(core.decide(&attributes), Decision::Allow(_))
+    })
+}
+
+fn signer(object: &Value) -> &str {
+    object["spec"]["signerName"].as_str().unwrap_or_default()
+}
+
+fn updates(request: &Request<'_>, subresource: &str) -> bool {
+    request.operation == Operation::Update
+        && request.kind.group == GROUP
+        && request.kind.plural == REQUESTS
+        && request.subresource == subresource
+}
+
+/// Approving and denying requests.
+pub struct CertificateApproval;
+
+#[async_trait]
+impl Plugin for CertificateApproval {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        updates(request, "approval")
+    }
+
+    async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
+        let signer = signer(request.old.unwrap_or(&Value::Null));
+        if may(request, core, "approve", signer) {
+            return Ok(());
+        }
+        let signer = meta::text::quote(signer);
+        Err(request.forbidden(format!("user not permitted to approve requests with signerName {signer}")))
+    }
+}
+
+/// Putting certificates, or that there will be none, into requests.
+pub struct CertificateSigning;
+
+#[async_trait]
+impl Plugin for CertificateSigning {
+    fn name(&self) -> &'static str {
+        "CertificateSigning"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        updates(request, "status")
+    }
+
+    async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
+        let old = request.old.unwrap_or(&Value::Null);
+        let same = |field: &str| old["status"][field] == request.object["status"][field];
+        if (same("certificate") && same("conditions")) || may(request, core, "sign", signer(old)) {
+            return Ok(());
+        }
+        let signer = meta::text::quote(signer(old));
+        Err(request.forbidden(format!("user not permitted to sign requests with signerName {signer}")))
+    }
+}
+
+/// Publishing what certificates of a signer are checked with.
+pub struct ClusterTrustBundleAttest;
+
+#[async_trait]
+impl Plugin for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        matches!(request.operation, Operation::Create | Operation::Update) && request.is(GROUP, "clustertrustbundles")
+    }
+
+    async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
+        let signer = signer(request.object);
+        let collected = request.old.is_some_and(|old| only_garbage_collection(request.object, old));
+        if signer.is_empty() || collected || may(request, core, "attest", signer) {
+            return Ok(());
+        }
+        let signer = meta::text::quote(signer);
+        Err(request.forbidden(format!("user not permitted to attest for signerName {signer}")))
+    }
+}
+
+/// Nobody becomes a member of the group that may do everything by a certificate.
+pub struct CertificateSubjectRestriction;
+
+#[async_trait]
+impl Plugin for CertificateSubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        request.operation == Operation::Create && request.is(GROUP, REQUESTS)
+    }
+
+    async fn validate(&self, request: &Request<'_>, _core: &Core) -> Result<(), Status> {
+        if signer(request.object) != CLIENT_SIGNER {
+            return Ok(());
+        }
+        let subject =
+            csr::subject(request.object).map_err(|error| request.forbidden(format!("failed to parse CSR: {error}")))?;
+        if subject.organizations.iter().any(|group| group == MASTERS) {
+            return Err(request.forbidden(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! PodSecurity: holds pods to the standard that their namespace's labels name. Pods that break the enforced one are
+//! refused; templates of pods, and what breaks only the standard to warn of, are answered with warnings.
+
+mod checks;
+mod policy;
+mod standards;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use meta::Status;
+use serde_json::Value;
+
+use super::{Operation, Plugin, Request};
+use crate::server::Core;
+use policy::{Level, Policy, Standard};
+
+/// Pods looked at when a namespace's standard becomes stricter.
+const MAX_PODS: usize = 3000;
+/// Annotations that rules look at.
+const ANNOTATIONS: [&str; 3] = [
+    "container.apparmor.security.beta.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/pod",
+    "container.seccomp.security.alpha.kubernetes.io/",
+];
+
+/// What a request is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    Namespace,
+    Pod,
+    /// Something that makes pods; the path of their template.
+    Template(&'static str),
+}
+
+fn about(request: &Request<'_>) -> Option<About> {
+    let main = request.subresource.is_empty();
+    Some(match (request.kind.group.as_ref(), request.kind.plural.as_ref()) {
+        ("", "pods") if main || request.subresource == "ephemeralcontainers" => About::Pod,
+        _ if !main => return None,
+        ("", "namespaces") => About::Namespace,
+        ("", "podtemplates") => About::Template("/template"),
+        ("", "replicationcontrollers") => About::Template("/spec/template"),
+        ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => About::Template("/spec/template"),
+        ("batch", "jobs") => About::Template("/spec/template"),
+        ("batch", "cronjobs") => About::Template("/spec/jobTemplate/spec/template"),
+        _ => return None,
+    })
+}
+
+pub struct PodSecurity;
+
+#[async_trait]
+impl Plugin for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        matches!(request.operation, Operation::Create | Operation::Update) && about(request).is_some()
+    }
+
+    async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
+        match about(request) {
+            Some(About::Namespace) => namespace(request, core),
+            Some(About::Pod) => {
+                if request.old.is_some_and(|old| !matters(request.object, old)) {
+                    return Ok(());
+                }
+                let policy = policy_of(request, core).await?;
+                judge(request, &policy, request.object, true)
+            }
+            Some(About::Template(path)) => {
+                let Some(template) = request.object.pointer(path).filter(|template| template.is_object()) else {
+                    return Ok(());
+                };
+                judge(request, &policy_of(request, core).await?, template, false)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+async fn policy_of(request: &Request<'_>, core: &Core) -> Result<Policy, Status> {
+    match core.find("", "namespaces", "", request.namespace).await? {
+        Some(namespace) => Ok(Policy::of(&namespace.object())),
+        None => Err(Status::internal(format!("failed to lookup namespace {}", meta::text::quote(request.namespace)))),
+    }
+}
+
+fn judge(request: &Request<'_>, policy: &Policy, pod: &Value, enforce: bool) -> Result<(), Status> {
+    let violations = |standard| standards::evaluate(standard, &pod["metadata"], &pod["spec"]);
+    if enforce {
+        let found = violations(policy.enforce);
+        if !found.is_empty() {
+            let (standard, details) = (quote(policy.enforce), standards::details(&found));
+            return Err(request.forbidden(format!("violates PodSecurity {standard}: {details}")));
+        }
+    }
+    let found = violations(policy.warn);
+    if !found.is_empty() {
+        let (standard, details) = (quote(policy.warn), standards::details(&found));
+        request.warn(format!("would violate PodSecurity {standard}: {details}"));
+    }
+    Ok(())
+}
+
+fn quote(standard: Standard) -> String {
+    meta::text::quote(&standard.to_string())
+}
+
+/// Whether an update changes what a standard looks at; the rest of a pod's spec cannot change.
+fn matters(new: &Value, old: &Value) -> bool {
+    let images = |pod: &Value| -> Vec<Value> {
+        let lists = ["initContainers", "containers", "ephemeralContainers"];
+        let all = lists.iter().flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten());
+        all.map(|container| container["image"].clone()).collect()
+    };
+    let annotations = |pod: &Value| -> BTreeMap<String, Value> {
+        let all = pod["metadata"]["annotations"].as_object().into_iter().flatten();
+        let looked_at = all.filter(|(key, _)| ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)));
+        looked_at.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    images(new) != images(old) || annotations(new) != annotations(old)
+}
+
+/// Labels of a namespace must be right, and stricter ones tell which pods break them already.
+fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
+    let policy = Policy::of(request.object);
+    let before = request.old.map(Policy::of);
+    if !policy.errors.is_empty() && before.as_ref().is_none_or(|before| before.errors != policy.errors) {
+        return Err(Status::invalid(&request.kind.gvk(), request.name, &policy.errors));
+    }
+    let Some(before) = before else { return Ok(()) };
+    let (new, old) = (policy.enforce, before.enforce);
+    let relaxed = new.version == old.version && new.level <= old.level;
+    if new == old || new.level == Level::Privileged || relaxed {
+        return Ok(());
+    }
+    let pods = core.entries("", "pods", request.name).into_iter().take(MAX_PODS).map(|entry| entry.object());
+    let warnings = existing(new, pods);
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    let name = meta::text::quote(request.name);
+    request.warn(format!("existing pods in namespace {name} violate the new PodSecurity enforce level {}", quote(new)));
+    warnings.into_iter().for_each(|warning| request.warn(warning));
+    Ok(())
+}
+
+/// One line for each way to break the standard: the first pod that does, and how many more. Of pods with the same
+/// controller one stands for all.
+fn existing(standard: Standard, pods: impl Iterator<Item = Value>) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut by_reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for pod in pods {
+        let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+        let controller = owners.into_iter().find(|owner| owner["controller"] == true);
+        let controller = controller.and_then(|owner| owner["uid"].as_str());
+        if controller.is_some_and(|uid| !seen.insert(uid.to_owned())) {
+            continue;
+        }
+        let found = standards::evaluate(standard, &pod["metadata"], &pod["spec"]);
+        if !found.is_empty() {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            by_reasons.entry(standards::reasons(&found)).or_default().push(name);
+        }
+    }
+    let mut lines: Vec<String> = by_reasons
+        .into_iter()
+        .map(|(reasons, mut pods)| {
+            pods.sort();
+            match pods.len() {
+                1 => format!("{}: {reasons}", pods[0]),
+                2 => format!("{} (and 1 other pod): {reasons}", pods[0]),
+                more => format!("{} (and {} other pods): {reasons}", pods[0], more - 1),
+            }
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_that_break_a_new_standard_are_told_together() {
+        let pod = |name: &str, controller: &str, host: bool| {
+            json!({
+                "metadata": {"name": name, "ownerReferences": [{"uid": controller, "controller": true}]},
+                "spec": {"hostNetwork": host, "hostPID": !host, "containers": [{"name": "c"}]},
+            })
+        };
+        let fine = json!({"metadata": {"name": "fine"}, "spec": {"containers": [{"name": "c"}]}});
+        let pods = [pod("b", "1", true), pod("b2", "1", true), pod("a", "2", true), pod("c", "3", true), fine];
+        let standard = Standard { level: Level::Baseline, ..Standard::default() };
+        assert_eq!(existing(standard, pods.into_iter()), ["a (and 2 other pods): host namespaces"]);
+    }
+
+    #[test]
+    fn an_update_matters_when_a_standard_could_see_it() {
+        let pod =
+            json!({"metadata": {"annotations": {"x": "1"}}, "spec": {"containers": [{"name": "c", "image": "a"}]}});
+        let mut labelled = pod.clone();
+        labelled["metadata"]["annotations"]["x"] = json!("2");
+        labelled["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+        assert!(!matters(&labelled, &pod));
+        let mut other = pod.clone();
+        other["spec"]["containers"][0]["image"] = json!("b");
+        assert!(matters(&other, &pod));
+        let mut debugged = pod.clone();
+        debugged["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "a"}]);
+        assert!(matters(&debugged, &pod));
+    }
+}
