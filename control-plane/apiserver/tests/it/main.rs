@@ -1,0 +1,9 @@
+//! The API server as its clients see it: over TLS, with certificates and tokens of their own.
+#![allow(clippy::unwrap_used)]
+
+mod admission;
+mod callers;
+mod granting;
+mod impersonation;
+mod nodes;
+mod world;
