@@ -86,7 +86,8 @@ impl Request<'_> {
 
     /// The 403 of a plugin, in upstream's form.
     pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
-        Status::forbidden(&self.gvr(), self.name, why)
+        let generated = self.object["metadata"]["name"].as_str().unwrap_or_default();
+        Status::forbidden(&self.gvr(), if self.name.is_empty() { generated } else { self.name }, why)
     }
 
     /// Adds a `Warning` header to the answer.

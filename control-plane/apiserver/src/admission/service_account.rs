@@ -5,12 +5,13 @@ use meta::Status;
 use serde_json::{Value, json};
 
 use super::{Operation, Plugin, Request};
+use crate::authz::references::names;
 use crate::server::Core;
 
 /// Where programs look for their credentials.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Annotation of pods that a kubelet mirrors from files.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Lifetime of the mounted token: an hour, and a grace for clock skew and rotation.
 const TOKEN_SECONDS: u64 = 3607;
 
@@ -28,7 +29,7 @@ impl Plugin for ServiceAccount {
 
     async fn admit(&self, request: &mut Request<'_>, core: &Core) -> Result<(), Status> {
         if request.object["metadata"]["annotations"].get(MIRROR).is_some() {
-            return Ok(());
+            return mirror(request.object).map_err(|why| request.forbidden(why));
         }
         if request.object["spec"]["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
             request.object["spec"]["serviceAccountName"] = "default".into();
@@ -57,6 +58,23 @@ impl Plugin for ServiceAccount {
         }
         Ok(())
     }
+}
+
+/// What a kubelet runs from its own files may not lead it to anybody's credentials.
+fn mirror(pod: &Value) -> Result<(), &'static str> {
+    let spec = &pod["spec"];
+    if spec["serviceAccountName"].as_str().is_some_and(|account| !account.is_empty()) {
+        return Err("a mirror pod may not reference service accounts");
+    }
+    if !names(pod, "secret").is_empty() {
+        return Err("a mirror pod may not reference secrets");
+    }
+    let volumes = spec["volumes"].as_array().into_iter().flatten();
+    let mut sources = volumes.filter_map(|volume| volume["projected"]["sources"].as_array()).flatten();
+    if sources.any(|source| source["serviceAccountToken"].is_object()) {
+        return Err("a mirror pod may not use ServiceAccountToken volume projections");
+    }
+    Ok(())
 }
 
 fn mount(spec: &mut Value) {

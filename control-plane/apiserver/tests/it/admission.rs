@@ -28,6 +28,10 @@ async fn pods_keep_to_the_standard_of_their_namespace() {
         "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
     );
     assert!(reply.warnings.is_empty(), "{:?}", reply.warnings);
+    let mut generated = pod("", json!({"hostNetwork": true}));
+    generated["metadata"] = json!({"generateName": "web-"});
+    let reply = world.admin("POST", pods, generated).await;
+    assert!(reply.message().starts_with("pods \"web-"), "events of controllers name the pod: {reply:?}");
     let reply = world.admin("POST", pods, pod("p", json!({}))).await;
     assert_eq!(reply.code, 201);
     assert!(

@@ -107,8 +107,13 @@ async fn it_touches_only_pods_bound_to_it() {
         "apiVersion": "v1", "kind": "Node", "name": "n1", "uid": node["metadata"]["uid"], "controller": true,
     }]);
     let reply = world.by(&kubelet, "POST", pods, thief.clone()).await;
-    assert!(reply.message().ends_with("can not create pods that reference a service account"), "{reply:?}");
+    assert!(reply.message().ends_with("a mirror pod may not reference service accounts"), "{reply:?}");
     thief["spec"].as_object_mut().unwrap().remove("serviceAccountName");
+    let bare = thief.clone();
+    thief["spec"]["volumes"] = json!([{"name": "v", "configMap": {"name": "settings"}}]);
+    let reply = world.by(&kubelet, "POST", pods, thief).await;
+    assert!(reply.message().ends_with("node \"n1\" can not create pods that reference configmaps"), "{reply:?}");
+    let thief = bare;
     world.by(&kubelet, "POST", pods, thief).await.ok();
     assert_eq!(code(&world, &kubelet, "POST", &format!("{pods}/here/eviction"), eviction("here")).await, 201);
 }

@@ -3,13 +3,11 @@
 use meta::{Gvr, Status};
 use serde_json::Value;
 
+use super::super::service_account::MIRROR;
 use super::super::{Operation, Request};
 use super::unexpected;
 use crate::authz::references::names;
 use crate::server::Core;
-
-/// Annotation of pods that a kubelet mirrors from files.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub(super) async fn main(request: &Request<'_>, node: &str, core: &Core) -> Result<(), Status> {
     let verdict = match (request.operation, request.old) {
