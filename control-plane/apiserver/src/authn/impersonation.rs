@@ -40,11 +40,22 @@ pub fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     if wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty() {
         return Ok(None);
     }
-    let mut given = Vec::new();
-    given.extend((!wanted.uid.is_empty()).then(|| "Impersonate-Uid".to_owned()));
-    given.extend((!wanted.groups.is_empty()).then(|| "Impersonate-Group".to_owned()));
-    given.extend(wanted.extra.iter().map(|(key, _)| format!("Impersonate-Extra-{key}")));
-    Err(Status::bad_request(format!("requested {} without impersonating a user name", given.join(", "))))
+    Err(Status::bad_request(format!("requested {} without impersonating a user name", shown(&wanted))))
+}
+
+/// As Go shows the structure, which is what upstream's message does.
+fn shown(user: &UserInfo) -> String {
+    let quoted = |texts: &[String]| format!("[]string{{{}}}", meta::text::quoted_list(texts));
+    let groups = if user.groups.is_empty() { "[]string(nil)".to_owned() } else { quoted(&user.groups) };
+    let entry = |(key, values): &(String, Vec<String>)| format!("{}:{}", meta::text::quote(key), quoted(values));
+    let mut extra: Vec<String> = user.extra.iter().map(entry).collect();
+    extra.sort();
+    let extra = match extra.is_empty() {
+        true => "(nil)".to_owned(),
+        false => format!("{{{}}}", extra.join(", ")),
+    };
+    let uid = meta::text::quote(&user.uid);
+    format!("&user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:{groups}, Extra:map[string][]string{extra}}}")
 }
 
 /// One right that is needed.
@@ -275,6 +286,11 @@ mod tests {
         for name in ["Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-scopes"] {
             assert_eq!(wanted(&headers(&[(name, "x")])).expect_err("no user").code, 400, "{name}");
         }
+        let told = wanted(&headers(&[("Impersonate-Group", "a")])).expect_err("no user").message;
+        assert_eq!(
+            told,
+            "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"a\"}, Extra:map[string][]string(nil)} without impersonating a user name"
+        );
     }
 
     #[test]

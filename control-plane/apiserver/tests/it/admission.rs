@@ -104,11 +104,16 @@ async fn certificates_are_approved_and_signed_by_those_who_may() {
     assert!(reply.code == 403 && reply.message().contains("not permitted to sign"), "{reply:?}");
     let signers = json!([{"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["kubernetes.io/*"], "verbs": ["approve"]}]);
     world.grant("carol", signers).await;
-    world.grant("carol:csr", json!([])).await;
     let carol = world.user("carol", &[]);
-    let reply = world.by(&carol, "PATCH", &format!("{path}/jane/approval"), approve.clone()).await;
+    let approval = format!("{path}/jane/approval");
+    let reply = world.by(&carol, "PATCH", &approval, approve.clone()).await;
     assert_eq!(reply.code, 403, "approving needs the right to the subresource, too");
-    world.admin("PATCH", &format!("{path}/jane/approval"), approve).await.ok();
+    let rules = json!({"rules": [
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"], "verbs": ["patch"]},
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["kubernetes.io/*"], "verbs": ["approve"]},
+    ]});
+    world.admin("PATCH", "/apis/rbac.authorization.k8s.io/v1/clusterroles/carol", rules).await.ok();
+    world.by(&carol, "PATCH", &approval, approve).await.ok();
 }
 
 #[tokio::test]

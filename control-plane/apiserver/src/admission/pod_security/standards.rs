@@ -38,12 +38,18 @@ const RULES: &[Rule] = &[
     baseline("hostPorts", &[(0, host::ports)]),
     baseline("hostProbesAndHostLifecycle", &[(34, host::probes)]),
     baseline("privileged", &[(0, privileges::privileged)]),
-    baseline("procMount", &[(0, kernel::proc_mount)]),
+    baseline("procMount", &[(35, kernel::proc_mount_1_35), (0, kernel::proc_mount)]),
     baseline("seLinuxOptions", &[(31, profiles::selinux_1_31), (0, profiles::selinux_1_0)]),
     baseline("seccompProfile_baseline", &[(19, profiles::seccomp_baseline), (0, profiles::seccomp_annotations)]),
     baseline(
         "sysctls",
-        &[(32, kernel::sysctls_1_32), (29, kernel::sysctls_1_29), (27, kernel::sysctls_1_27), (0, kernel::sysctls_1_0)],
+        &[
+            (37, kernel::sysctls::<37>),
+            (32, kernel::sysctls::<32>),
+            (29, kernel::sysctls::<29>),
+            (27, kernel::sysctls::<27>),
+            (0, kernel::sysctls::<0>),
+        ],
     ),
     baseline("windowsHostProcess", &[(0, host::windows_process)]),
     restricted(
@@ -55,9 +61,10 @@ const RULES: &[Rule] = &[
         "capabilities_baseline",
         &[(25, |pod| unless_windows(pod, privileges::capabilities)), (22, privileges::capabilities)],
     ),
+    stricter("procMount_restricted", "procMount", &[(35, kernel::proc_mount)]),
     stricter("restrictedVolumes", "hostPathVolumes", &[(0, volumes::restricted)]),
-    restricted("runAsNonRoot", &[(0, users::non_root)]),
-    restricted("runAsUser", &[(23, users::not_user_0)]),
+    restricted("runAsNonRoot", &[(35, users::non_root_1_35), (0, users::non_root)]),
+    restricted("runAsUser", &[(35, users::not_user_0_1_35), (23, users::not_user_0)]),
     stricter(
         "seccompProfile_restricted",
         "seccompProfile_baseline",

@@ -111,7 +111,7 @@ fn what_baseline_forbids() {
         (
             "metadata/annotations",
             json!({"container.apparmor.security.beta.kubernetes.io/a": "unconfined"}),
-            "forbidden AppArmor profile (annotation container.apparmor.security.beta.kubernetes.io/a=\"unconfined\" must not set AppArmor profile type to \"unconfined\")",
+            "forbidden AppArmor profile (annotation must not set AppArmor profile type to \"container.apparmor.security.beta.kubernetes.io/a=\"unconfined\"\")",
         ),
         (
             "spec/securityContext/sysctls",
@@ -207,6 +207,20 @@ fn older_standards_lack_what_came_later() {
         judge(Level::Restricted, LATEST, &windows_bare),
         "runAsNonRoot != true (pod or container \"a\" must set securityContext.runAsNonRoot=true)"
     );
+}
+
+#[test]
+fn a_pod_with_users_of_its_own_may_be_root_and_see_all_of_proc_up_to_baseline() {
+    let mut pod = with("spec/hostUsers", json!(false));
+    pod["spec"]["securityContext"]["runAsNonRoot"] = json!(false);
+    pod["spec"]["securityContext"]["runAsUser"] = json!(0);
+    assert_eq!(judge(Level::Restricted, LATEST, &pod), "");
+    assert_eq!(judge(Level::Restricted, Version(Some(34)), &pod).matches(" (").count(), 2);
+    pod["spec"]["containers"][0]["securityContext"]["procMount"] = json!("Unmasked");
+    let told = "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")";
+    assert_eq!(judge(Level::Baseline, LATEST, &pod), "");
+    assert_eq!(judge(Level::Baseline, Version(Some(34)), &pod), told);
+    assert_eq!(judge(Level::Restricted, LATEST, &pod), told);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::users::has_own_users;
 use super::{Pod, Violation, quoted, text, violation};
 
 /// Sysctls that are the pod's own, by the minor release that let them through.
-const SAFE: [(u32, &str); 12] = [
+const SAFE: [(u32, &str); 14] = [
     (0, "kernel.shm_rmid_forced"),
     (0, "net.ipv4.ip_local_port_range"),
     (0, "net.ipv4.tcp_syncookies"),
@@ -18,30 +19,17 @@ const SAFE: [(u32, &str); 12] = [
     (29, "net.ipv4.tcp_keepalive_probes"),
     (32, "net.ipv4.tcp_rmem"),
     (32, "net.ipv4.tcp_wmem"),
+    (37, "net.ipv4.tcp_slow_start_after_idle"),
+    (37, "net.ipv4.tcp_notsent_lowat"),
 ];
 
-fn sysctls(pod: &Pod<'_>, minor: u32) -> Option<Violation> {
+/// As of a minor release.
+pub fn sysctls<const MINOR: u32>(pod: &Pod<'_>) -> Option<Violation> {
     let set =
         pod.spec["securityContext"]["sysctls"].as_array().into_iter().flatten().map(|sysctl| text(sysctl, "name"));
-    let safe = |name: &str| SAFE.iter().any(|(since, safe)| *since <= minor && *safe == name);
+    let safe = |name: &str| SAFE.iter().any(|(since, safe)| *since <= MINOR && *safe == name);
     let forbidden: Vec<&str> = set.filter(|name| !safe(name)).collect();
     if forbidden.is_empty() { None } else { violation("forbidden sysctls", forbidden.join(", ")) }
-}
-
-pub fn sysctls_1_0(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, 0)
-}
-
-pub fn sysctls_1_27(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, 27)
-}
-
-pub fn sysctls_1_29(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, 29)
-}
-
-pub fn sysctls_1_32(pod: &Pod<'_>) -> Option<Violation> {
-    sysctls(pod, 32)
 }
 
 pub fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
@@ -53,4 +41,9 @@ pub fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
     let kinds = quoted(&kinds.iter().map(String::as_str).collect());
     let containers = pod.containers_where(|container| kind(container).is_some());
     containers.violate("procMount", &format!("must not set securityContext.procMount to {kinds}"))
+}
+
+/// What a pod with users of its own sees of /proc is its own.
+pub fn proc_mount_1_35(pod: &Pod<'_>) -> Option<Violation> {
+    if has_own_users(pod) { None } else { proc_mount(pod) }
 }

@@ -94,7 +94,8 @@ fn plural(word: &str, count: usize) -> String {
     if count == 1 { word.to_owned() } else { format!("{word}s") }
 }
 
-/// Values in order, once each, quoted.
+/// Values in order, once each, quoted; quotes within stay as they are.
 fn quoted(values: &BTreeSet<&str>) -> String {
-    meta::text::quoted_list(values)
+    let values: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
+    values.join(", ")
 }

@@ -34,10 +34,8 @@ pub fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
     let mut setters = pod.setters(|context| kind(context).is_some());
     let annotations = annotated(pod, APP_ARMOR, |value| !allowed(value));
     if !annotations.is_empty() {
-        let count = annotations.len();
-        setters.push(format!("{} {}", plural("annotation", count), annotations.join(", ")));
-        let values = pod.annotations(APP_ARMOR).map(|(_, value)| value).filter(|value| !allowed(value));
-        kinds.extend(values.map(str::to_owned));
+        setters.push(plural("annotation", annotations.len()));
+        kinds.extend(annotations);
     }
     if setters.is_empty() {
         return None;

@@ -3,15 +3,12 @@
 use super::{Names, Pod, Violation, violation};
 
 /// In a user namespace of its own, root of the pod is nobody on the node.
-fn has_own_users(pod: &Pod<'_>) -> bool {
+pub(super) fn has_own_users(pod: &Pod<'_>) -> bool {
     pod.spec["hostUsers"] == false
 }
 
 pub fn non_root(pod: &Pod<'_>) -> Option<Violation> {
     const REASON: &str = "runAsNonRoot != true";
-    if has_own_users(pod) {
-        return None;
-    }
     let setters = pod.setters(|context| context["runAsNonRoot"] == false);
     if !setters.is_empty() {
         let detail = format!("{} must not set securityContext.runAsNonRoot=false", setters.join(" and "));
@@ -28,12 +25,17 @@ pub fn non_root(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 pub fn not_user_0(pod: &Pod<'_>) -> Option<Violation> {
-    if has_own_users(pod) {
-        return None;
-    }
     let setters = pod.setters(|context| context["runAsUser"] == 0);
     if setters.is_empty() {
         return None;
     }
     violation("runAsUser=0", format!("{} must not set runAsUser=0", setters.join(" and ")))
+}
+
+pub fn non_root_1_35(pod: &Pod<'_>) -> Option<Violation> {
+    if has_own_users(pod) { None } else { non_root(pod) }
+}
+
+pub fn not_user_0_1_35(pod: &Pod<'_>) -> Option<Violation> {
+    if has_own_users(pod) { None } else { not_user_0(pod) }
 }
