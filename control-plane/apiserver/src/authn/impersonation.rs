@@ -94,20 +94,22 @@ impl Mode {
 
     /// Whether `caller` can ask for `wanted` in this mode at all.
     fn fits(self, caller: &UserInfo, wanted: &UserInfo) -> bool {
-        let node = wanted.name.strip_prefix(NODE_PREFIX);
+        let node = node(&wanted.name);
         let bare = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
         match self {
             Mode::AssociatedNode => bare && node.is_some_and(|node| runs_on(caller, node)),
             Mode::ArbitraryNode => bare && node.is_some(),
             Mode::ServiceAccount => bare && account(&wanted.name).is_some(),
-            Mode::UserInfo => {
-                let ordinary = node.is_none() && account(&wanted.name).is_none();
-                // Members of system:masters may do everything: no constraint would hold them.
-                ordinary && !wanted.groups.iter().any(|group| group == MASTERS)
-            }
+            Mode::UserInfo => node.is_none() && account(&wanted.name).is_none(),
             Mode::Whole => true,
         }
     }
+}
+
+/// The node of a kubelet's user name.
+fn node(user: &str) -> Option<&str> {
+    let node = user.strip_prefix(NODE_PREFIX)?;
+    meta::names::dns1123_subdomain(node).is_empty().then_some(node)
 }
 
 /// Namespace and name of a service account's user name.
@@ -150,10 +152,14 @@ fn allowed(
     };
     let verb = match mode {
         Mode::Whole => "impersonate".to_owned(),
-        _ => format!("impersonate:{}", mode.name()),
+        _ => {
+            let on = format!("impersonate-on:{}:{}", mode.name(), request.verb);
+            ask(&Attributes { verb: &on, ..*request })?;
+            format!("impersonate:{}", mode.name())
+        }
     };
     for need in needs(mode, wanted) {
-        ask(&Attributes {
+        let attributes = Attributes {
             user: request.user,
             verb: &verb,
             resource_request: true,
@@ -166,20 +172,37 @@ fn allowed(
             path: "",
             field_selector: "",
             label_selector: "",
-        })?;
+        };
+        if let Some(why) = unbounded(&need).filter(|_| mode != Mode::Whole) {
+            return Err(forbidden(&attributes, why));
+        }
+        ask(&attributes)?;
     }
-    if mode == Mode::Whole {
-        return Ok(());
+    Ok(())
+}
+
+/// Why an attribute cannot be had by a constrained right: it would hold its bearer to nothing.
+fn unbounded(need: &Need<'_>) -> Option<&'static str> {
+    match (need.resource, need.name) {
+        ("groups", "") => Some("impersonating the empty string group is not allowed"),
+        ("groups", MASTERS) => Some("impersonating the system:masters group is not allowed"),
+        ("userextras", "") => Some("impersonating the empty string value in extra is not allowed"),
+        ("userextras", _) => {
+            let (domain, path) = need.subresource.split_once('/').unwrap_or_default();
+            let valid = !path.is_empty() && meta::names::dns1123_subdomain(domain).is_empty();
+            (!valid).then_some("impersonating an invalid key in extra is not allowed: must be a domain-prefixed path (such as \"acme.io/foo\")")
+        }
+        _ => None,
     }
-    let on = format!("impersonate-on:{}:{}", mode.name(), request.verb);
-    ask(&Attributes { verb: &on, ..*request })
 }
 
 fn needs(mode: Mode, wanted: &UserInfo) -> Vec<Need<'_>> {
     let group = if mode == Mode::Whole { "" } else { API_GROUP };
     let need = |resource, name| Need { group, resource, subresource: "", namespace: "", name };
-    let identity = match (mode, account(&wanted.name), wanted.name.strip_prefix(NODE_PREFIX)) {
-        (Mode::AssociatedNode | Mode::ArbitraryNode, _, Some(node)) => need("nodes", node),
+    let identity = match (mode, account(&wanted.name), node(&wanted.name)) {
+        // Which node that is follows from the caller: the right is to be whichever.
+        (Mode::AssociatedNode, ..) => need("nodes", "*"),
+        (Mode::ArbitraryNode, _, Some(node)) => need("nodes", node),
         (_, Some((namespace, name)), _) => Need { namespace, ..need("serviceaccounts", name) },
         _ => need("users", wanted.name.as_str()),
     };
@@ -323,7 +346,8 @@ mod tests {
         }
         let masters = [("Impersonate-User", "jane"), ("Impersonate-Group", "system:masters")];
         let group = "impersonate:user-info authentication.k8s.io groups  system:masters";
-        assert!(list_pods(&caller, &masters, &[identity, group, list]).is_err());
+        let refused = list_pods(&caller, &masters, &[identity, group, list]).expect_err("no bound on masters");
+        assert!(refused.message.ends_with("impersonating the system:masters group is not allowed"), "{refused}");
     }
 
     #[test]
@@ -331,8 +355,7 @@ mod tests {
         let mut agent = user("system:serviceaccount:kube-system:agent", &[]);
         agent.extra.push((NODE_NAME.to_owned(), vec!["n1".to_owned()]));
         let rights = [
-            "impersonate:associated-node authentication.k8s.io nodes  n1",
-            "impersonate:associated-node authentication.k8s.io nodes  n2",
+            "impersonate:associated-node authentication.k8s.io nodes  *",
             "impersonate-on:associated-node:list  pods ns ",
         ];
         let node = list_pods(&agent, &[("Impersonate-User", "system:node:n1")], &rights).expect("its own node");
@@ -342,9 +365,15 @@ mod tests {
 
     #[test]
     fn a_refusal_says_which_right_the_first_way_lacks() {
-        let refused = list_pods(&user("bob", &[]), &[("Impersonate-User", "jane")], &[]).expect_err("no rights");
+        let bob = user("bob", &[]);
+        let refuse =
+            |rights: &[&str]| list_pods(&bob, &[("Impersonate-User", "jane")], rights).expect_err("rights lack");
         assert_eq!(
-            refused.message,
+            refuse(&[]).message,
+            "pods is forbidden: User \"bob\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" in the namespace \"ns\""
+        );
+        assert_eq!(
+            refuse(&["impersonate-on:user-info:list  pods ns "]).message,
             "users.authentication.k8s.io \"jane\" is forbidden: User \"bob\" cannot impersonate:user-info resource \"users\" in API group \"authentication.k8s.io\" at the cluster scope"
         );
     }
