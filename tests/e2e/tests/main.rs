@@ -1,6 +1,7 @@
 //! End to end: one cluster of the real binary, driven by kubectl, Helm and etcdctl as a person would. The tests run in
 //! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
 
+mod guards;
 mod life;
 mod workload;
 
@@ -10,7 +11,7 @@ use testkit::Cluster;
 use testkit::runner::{Test, run};
 
 /// Every test by name.
-const TESTS: &[&[Test]] = &[life::BEFORE, life::TESTS, workload::TESTS, life::AFTER];
+const TESTS: &[&[Test]] = &[life::BEFORE, life::TESTS, workload::TESTS, guards::TESTS, life::AFTER];
 
 fn main() -> ExitCode {
     if !is_root() {
