@@ -9,6 +9,9 @@ mod schemas;
 mod v2;
 mod v3;
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderValue};

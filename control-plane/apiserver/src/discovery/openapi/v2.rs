@@ -1,9 +1,10 @@
 //! OpenAPI v2: one document of everything. Pure.
 
+use schema::openapi::Version;
 use serde_json::{Map, Value, json};
 
 use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
-use super::schemas::{Dialect, used};
+use super::schemas::used;
 use crate::registry::Registry;
 
 const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -13,7 +14,7 @@ const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.ku
 pub fn document(registry: &Registry) -> Value {
     let mut items = paths::of(registry, |_| true);
     items.extend(paths::of_discovery(registry));
-    let definitions: Map<String, Value> = used(registry, &items, Dialect::V2).into_iter().collect();
+    let definitions: Map<String, Value> = used(registry, &items, Version::V2).into_iter().collect();
     let mut out = Map::new();
     for item in &items {
         out.insert(item.path.clone(), path_item(item));

@@ -1,16 +1,17 @@
 //! OpenAPI v3: one document per group and version. Pure.
 
+use schema::openapi::Version;
 use serde_json::{Map, Value, json};
 
 use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
-use super::schemas::{Dialect, used};
+use super::schemas::used;
 use super::v2::patches;
 use crate::registry::Registry;
 
 /// The document of a group and version.
 pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
     let items = paths::of(registry, |kind| kind.group == group && kind.version == version);
-    let schemas: Map<String, Value> = used(registry, &items, Dialect::V3).into_iter().collect();
+    let schemas: Map<String, Value> = used(registry, &items, Version::V3).into_iter().collect();
     let mut out = Map::new();
     for item in &items {
         out.insert(item.path.clone(), path_item(item));
