@@ -11,6 +11,8 @@ mod refuse_unenforced;
 mod service_account;
 mod service_allocation;
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use kinds::{Kind, KindRef};
 use meta::{Gvr, Status};
@@ -140,7 +142,10 @@ pub static ADMISSION: &[Row] = &[
 pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status> {
     for row in core.admission() {
         if row.plugin.handles(request) {
-            row.plugin.admit(request, core).await?;
+            let started = Instant::now();
+            let outcome = row.plugin.admit(request, core).await;
+            core.metrics.admitted(row.plugin.name(), request.operation.word(), "admit", outcome.is_err(), started);
+            outcome?;
         }
     }
     Ok(())
@@ -150,7 +155,10 @@ pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status>
 pub async fn validate(request: &Request<'_>, core: &Core) -> Result<(), Status> {
     for row in core.admission() {
         if row.plugin.handles(request) {
-            row.plugin.validate(request, core).await?;
+            let started = Instant::now();
+            let outcome = row.plugin.validate(request, core).await;
+            core.metrics.admitted(row.plugin.name(), request.operation.word(), "validate", outcome.is_err(), started);
+            outcome?;
         }
     }
     Ok(())
