@@ -1,14 +1,17 @@
 //! Which definitions a document needs, built-in and custom; how each is written is `schema::openapi`'s. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meta::Gvk;
 use schema::Schema;
 use schema::openapi::{self, Version};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::paths::{Body, PathItem, definition};
 use crate::registry::{Registry, Served};
+
+/// What upstream publishes of definitions beside what their schemas hold, by name.
+const EXTRAS: &str = include_str!("extras.json");
 
 /// The definition that lists carry their metadata in.
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -20,9 +23,11 @@ pub fn used(registry: &Registry, items: &[PathItem], version: Version) -> BTreeM
         registry.iter().filter(|served| served.custom).map(|served| (definition(&served.kind), &**served)).collect();
     let mut done: BTreeMap<String, Value> = BTreeMap::new();
     let mut found: BTreeMap<&str, &Schema> = BTreeMap::new();
+    let mut wanted: BTreeSet<&str> = BTreeSet::new();
     let bodies = items.iter().flat_map(|item| &item.operations).flat_map(|one| [&one.body, &one.answer]);
     for body in bodies {
         let Body::Definition(name) = body else { continue };
+        wanted.insert(name.as_str());
         if let Some((_, served)) = custom.iter().find(|(known, _)| known == name) {
             if done.contains_key(name) {
                 continue;
@@ -40,6 +45,14 @@ pub fn used(registry: &Registry, items: &[PathItem], version: Version) -> BTreeM
         openapi::referenced(meta, &mut found);
     }
     done.extend(found.into_iter().map(|(name, schema)| (name.to_owned(), openapi::definition(schema, version))));
+    let extras: BTreeMap<String, Map<String, Value>> = serde_json::from_str(EXTRAS).unwrap_or_default();
+    for (name, extra) in extras {
+        if let Some(definition) = done.get_mut(&name).and_then(Value::as_object_mut) {
+            definition.extend(extra);
+        } else if wanted.contains(name.as_str()) {
+            done.insert(name, extra.into());
+        }
+    }
     done
 }
 

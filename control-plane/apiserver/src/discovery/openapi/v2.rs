@@ -89,6 +89,7 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
     let connect = one.action == "connect";
     let mut produces: Vec<&str> = match connect {
         true => vec!["*/*"],
+        false if item.only.is_some() => item.only.into_iter().collect(),
         false if one.answer == Body::Text => [&["text/plain"], &TYPES[..]].concat(),
         false => TYPES[..if item.protobuf { 3 } else { 2 }].to_vec(),
     };
@@ -96,13 +97,18 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
         produces.extend(STREAMS);
     }
     let consumes = match one.consumes {
+        // Paths of discovery.
+        Consumes::Any if one.action.is_empty() => item.only.map_or(TYPES.to_vec(), |only| vec![only]),
         Consumes::Any => vec!["*/*"],
         Consumes::Patches { strategic } => patches(strategic),
     };
     let mut out = json!({
-        "consumes": consumes, "operationId": one.id, "produces": produces, "responses": responses,
+        "operationId": one.id, "produces": produces, "responses": responses,
         "schemes": ["https"], "tags": [item.tag],
     });
+    if one.answer != Body::Text || item.only.is_none() {
+        out["consumes"] = json!(consumes);
+    }
     if !one.action.is_empty() {
         out["x-kubernetes-action"] = one.action.into();
     }
