@@ -130,9 +130,12 @@ impl<F: Fn(&mut Samples<'_>) + Send + Sync> Source for Collected<F> {
     }
 }
 
-/// All metrics of a component.
+/// What is said of a family, and where its samples come from.
+type Declared = (&'static str, Box<dyn Source>);
+
+/// All metrics of a component, by name.
 #[derive(Default)]
-pub struct Registry(Mutex<BTreeMap<&'static str, (&'static str, Box<dyn Source>)>>);
+pub struct Registry(Mutex<BTreeMap<&'static str, Declared>>);
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

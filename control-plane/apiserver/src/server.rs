@@ -2,6 +2,7 @@
 //!
 //! [`Server::handle`] is the entry for components in the same process: it skips TLS and authentication (the caller
 //! says who it is) but neither authorisation nor admission. The listener takes the same way after authenticating.
+//! I/O: waits on tokio's clock, so that no request takes longer than it may.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};

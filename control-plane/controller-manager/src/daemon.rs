@@ -50,6 +50,7 @@ async fn tell(
     shutdown: &CancellationToken,
 ) -> Result<QueueMetrics, Error> {
     let mut pages = Pages::new();
+    // A candidate that loses its lease ends: while there is an answer, the election is well.
     pages.check("leaderElection", || Ok(()));
     let metrics = QueueMetrics::declare(&pages.metrics);
     if let Some(election) = &config.leader_election {

@@ -11,8 +11,6 @@ mod refuse_unenforced;
 mod service_account;
 mod service_allocation;
 
-use std::time::Instant;
-
 use async_trait::async_trait;
 use kinds::{Kind, KindRef};
 use meta::{Gvr, Status};
@@ -142,9 +140,9 @@ pub static ADMISSION: &[Row] = &[
 pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status> {
     for row in core.admission() {
         if row.plugin.handles(request) {
-            let started = Instant::now();
+            let measured = core.metrics.plugin(row.plugin.name(), request.operation.word(), "admit");
             let outcome = row.plugin.admit(request, core).await;
-            core.metrics.admitted(row.plugin.name(), request.operation.word(), "admit", outcome.is_err(), started);
+            measured.end(outcome.is_err());
             outcome?;
         }
     }
@@ -155,9 +153,9 @@ pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status>
 pub async fn validate(request: &Request<'_>, core: &Core) -> Result<(), Status> {
     for row in core.admission() {
         if row.plugin.handles(request) {
-            let started = Instant::now();
+            let measured = core.metrics.plugin(row.plugin.name(), request.operation.word(), "validate");
             let outcome = row.plugin.validate(request, core).await;
-            core.metrics.admitted(row.plugin.name(), request.operation.word(), "validate", outcome.is_err(), started);
+            measured.end(outcome.is_err());
             outcome?;
         }
     }

@@ -51,24 +51,11 @@ pub struct Metrics {
     registry: Registry,
     /// How the health checks ended: `/metrics/slis`.
     pub checks: Record,
-    requests: Family<Counter, 9>,
-    request_seconds: Family<Histogram, 8>,
-    sli_seconds: Family<Histogram, 7>,
-    response_bytes: Family<Histogram, 7>,
-    body_bytes: Family<Histogram, 3>,
-    long_running: Family<Gauge, 7>,
-    terminations: Family<Counter, 8>,
-    watch_events: Family<Counter, 3>,
-    watch_event_bytes: Family<Histogram, 3>,
-    store_requests: Family<Counter, 3>,
-    store_seconds: Family<Histogram, 3>,
-    store_bytes: Gauge,
+    requests: Requests,
+    watches: Watches,
+    storage: Storage,
+    callers: Callers,
     admission_seconds: Family<Histogram, 4>,
-    authentications: Family<Counter, 1>,
-    authentication_seconds: Family<Histogram, 1>,
-    users: Family<Counter, 1>,
-    authorizations: Family<Counter, 1>,
-    authorization_seconds: Family<Histogram, 1>,
     /// TLS handshakes that failed.
     pub handshake_errors: Counter,
 }
@@ -76,94 +63,121 @@ pub struct Metrics {
 /// What is known of a request beside its code: `component`, `group`, … `version`, in the order of the labels.
 type Labels<'a> = [&'a str; 7];
 
+const REQUEST: Labels<'static> = ["component", "group", "resource", "scope", "subresource", "verb", "version"];
+
+struct Requests {
+    total: Family<Counter, 9>,
+    seconds: Family<Histogram, 8>,
+    sli_seconds: Family<Histogram, 7>,
+    response_bytes: Family<Histogram, 7>,
+    body_bytes: Family<Histogram, 3>,
+    long_running: Family<Gauge, 7>,
+    terminations: Family<Counter, 8>,
+}
+
+impl Requests {
+    fn declare(r: &Registry) -> Requests {
+        let [component, group, resource, scope, subresource, verb, version] = REQUEST;
+        let coded = ["code", component, "dry_run", group, resource, scope, subresource, verb, version];
+        let timed = [component, "dry_run", group, resource, scope, subresource, verb, version];
+        let ended = ["code", component, group, resource, scope, subresource, verb, version];
+        let name = "apiserver_request_duration_seconds";
+        let seconds = r.histogram(name, "How long requests took.", timed, REQUEST_SECONDS);
+        let name = "apiserver_request_sli_duration_seconds";
+        let sli_seconds = r.histogram(name, "The same without watches and streams.", REQUEST, SLI_SECONDS);
+        let name = "apiserver_response_sizes";
+        let response_bytes = r.histogram(name, "Bytes of answers to GET and LIST.", REQUEST, RESPONSE_BYTES);
+        let name = "apiserver_request_body_size_bytes";
+        let body_bytes = r.histogram(name, "Bytes of request bodies.", [group, resource, verb], BODY_BYTES);
+        let name = "apiserver_request_terminations_total";
+        let terminations = r.counter(name, "Requests that the server ended in its own defence.", ended);
+        Requests {
+            total: r.counter("apiserver_request_total", "Requests answered.", coded),
+            seconds,
+            sli_seconds,
+            response_bytes,
+            body_bytes,
+            long_running: r.gauge("apiserver_longrunning_requests", "Watches and streams now.", REQUEST),
+            terminations,
+        }
+    }
+}
+
+struct Watches {
+    events: Family<Counter, 3>,
+    event_bytes: Family<Histogram, 3>,
+}
+
+impl Watches {
+    fn declare(r: &Registry) -> Watches {
+        let labels = ["group", "resource", "version"];
+        let name = "apiserver_watch_events_sizes";
+        let event_bytes = r.histogram(name, "Bytes of events sent to watchers.", labels, EVENT_BYTES);
+        Watches { events: r.counter("apiserver_watch_events_total", "Events sent to watchers.", labels), event_bytes }
+    }
+}
+
+struct Storage {
+    requests: Family<Counter, 3>,
+    seconds: Family<Histogram, 3>,
+    bytes: Gauge,
+}
+
+impl Storage {
+    fn declare(r: &Registry) -> Storage {
+        let labels = ["group", "operation", "resource"];
+        let name = "etcd_request_duration_seconds";
+        let seconds = r.histogram(name, "How long the store took.", labels, REQUEST_SECONDS);
+        let name = "apiserver_storage_size_bytes";
+        let bytes = r.gauge(name, "Bytes that the store takes on disk.", ["storage_cluster_id"]).with([STORE]);
+        Storage { requests: r.counter("etcd_requests_total", "Requests to the store.", labels), seconds, bytes }
+    }
+}
+
+struct Callers {
+    authentications: Family<Counter, 1>,
+    authentication_seconds: Family<Histogram, 1>,
+    users: Family<Counter, 1>,
+    authorizations: Family<Counter, 1>,
+    authorization_seconds: Family<Histogram, 1>,
+}
+
+impl Callers {
+    fn declare(r: &Registry) -> Callers {
+        let result = ["result"];
+        let name = "authentication_duration_seconds";
+        let authentication_seconds = r.histogram(name, "Finding out who calls.", result, AUTH_SECONDS);
+        let name = "authorization_duration_seconds";
+        let authorization_seconds = r.histogram(name, "Deciding whether a caller may.", result, AUTH_SECONDS);
+        Callers {
+            authentications: r.counter("authentication_attempts", "Callers who were asked who they are.", result),
+            authentication_seconds,
+            users: r.counter("authenticated_user_requests", "Requests by sort of caller.", ["username"]),
+            authorizations: r.counter("authorization_attempts_total", "Decisions whether a caller may.", result),
+            authorization_seconds,
+        }
+    }
+}
+
 impl Metrics {
     pub fn new(limits: &Limits) -> Metrics {
-        const REQUEST: Labels<'static> = ["component", "group", "resource", "scope", "subresource", "verb", "version"];
-        const RESOURCE: [&str; 3] = ["group", "resource", "version"];
-        const STORED: [&str; 3] = ["group", "operation", "resource"];
         let registry = Registry::default();
         let r = &registry;
         process::declare(r);
         process::declare_build(r);
         in_flight(r, limits);
-        let [component, group, resource, scope, subresource, verb, version] = REQUEST;
-        let coded = ["code", component, "dry_run", group, resource, scope, subresource, verb, version];
-        let timed = [component, "dry_run", group, resource, scope, subresource, verb, version];
-        let ended = ["code", component, group, resource, scope, subresource, verb, version];
-        let admission = ["name", "operation", "rejected", "type"];
+        let name = "apiserver_admission_controller_admission_duration_seconds";
+        let labels = ["name", "operation", "rejected", "type"];
+        let admission_seconds = r.histogram(name, "How long admission plugins took.", labels, ADMISSION_SECONDS);
+        let name = "apiserver_tls_handshake_errors_total";
+        let handshake_errors = r.counter(name, "TLS handshakes that failed.", []).with([]);
         Metrics {
-            requests: r.counter("apiserver_request_total", "Requests answered.", coded),
-            request_seconds: r.histogram(
-                "apiserver_request_duration_seconds",
-                "How long requests took.",
-                timed,
-                REQUEST_SECONDS,
-            ),
-            sli_seconds: r.histogram(
-                "apiserver_request_sli_duration_seconds",
-                "How long requests took that do not live as long as their client wants.",
-                REQUEST,
-                SLI_SECONDS,
-            ),
-            response_bytes: r.histogram(
-                "apiserver_response_sizes",
-                "Bytes of answers to GET and LIST.",
-                REQUEST,
-                RESPONSE_BYTES,
-            ),
-            body_bytes: r.histogram(
-                "apiserver_request_body_size_bytes",
-                "Bytes of request bodies.",
-                ["group", "resource", "verb"],
-                BODY_BYTES,
-            ),
-            long_running: r.gauge("apiserver_longrunning_requests", "Watches and streams now.", REQUEST),
-            terminations: r.counter(
-                "apiserver_request_terminations_total",
-                "Requests that the server ended in its own defence.",
-                ended,
-            ),
-            watch_events: r.counter("apiserver_watch_events_total", "Events sent to watchers.", RESOURCE),
-            watch_event_bytes: r.histogram(
-                "apiserver_watch_events_sizes",
-                "Bytes of events sent to watchers.",
-                RESOURCE,
-                EVENT_BYTES,
-            ),
-            store_requests: r.counter("etcd_requests_total", "Requests to the store.", STORED),
-            store_seconds: r.histogram(
-                "etcd_request_duration_seconds",
-                "How long the store took.",
-                STORED,
-                REQUEST_SECONDS,
-            ),
-            store_bytes: r
-                .gauge("apiserver_storage_size_bytes", "Bytes that the store takes on disk.", ["storage_cluster_id"])
-                .with([STORE]),
-            admission_seconds: r.histogram(
-                "apiserver_admission_controller_admission_duration_seconds",
-                "How long admission plugins took.",
-                admission,
-                ADMISSION_SECONDS,
-            ),
-            authentications: r.counter("authentication_attempts", "Callers who were asked who they are.", ["result"]),
-            authentication_seconds: r.histogram(
-                "authentication_duration_seconds",
-                "How long it took to find out who calls.",
-                ["result"],
-                AUTH_SECONDS,
-            ),
-            users: r.counter("authenticated_user_requests", "Requests by sort of caller.", ["username"]),
-            authorizations: r.counter("authorization_attempts_total", "Decisions whether a caller may.", ["result"]),
-            authorization_seconds: r.histogram(
-                "authorization_duration_seconds",
-                "How long it took to decide whether a caller may.",
-                ["result"],
-                AUTH_SECONDS,
-            ),
-            handshake_errors: r
-                .counter("apiserver_tls_handshake_errors_total", "TLS handshakes that failed.", [])
-                .with([]),
+            requests: Requests::declare(r),
+            watches: Watches::declare(r),
+            storage: Storage::declare(r),
+            callers: Callers::declare(r),
+            admission_seconds,
+            handshake_errors,
             checks: Record::default(),
             registry,
         }
@@ -204,10 +218,10 @@ impl Metrics {
         let started = Instant::now();
         if let Some(size) = body.filter(|size| *size > 0 && known) {
             let labels = [call.info.group.as_str(), &call.info.resource, call.info.verb];
-            self.body_bytes.with(labels).observe(size as f64);
+            self.requests.body_bytes.with(labels).observe(size as f64);
         }
         let running = limits::long_running(&call.info).then(|| {
-            let gauge = self.long_running.with(labels(call, known));
+            let gauge = self.requests.long_running.with(labels(call, known));
             gauge.add(1.0);
             Running(gauge)
         });
@@ -228,23 +242,23 @@ impl Metrics {
         };
         let dry_run = if call.query.get("dryRun").is_some() { "All" } else { "" };
         let requests =
-            self.requests.with([code, component, dry_run, group, resource, scope, subresource, verb, version]);
+            self.requests.total.with([code, component, dry_run, group, resource, scope, subresource, verb, version]);
         let seconds =
-            self.request_seconds.with([component, dry_run, group, resource, scope, subresource, verb, version]);
+            self.requests.seconds.with([component, dry_run, group, resource, scope, subresource, verb, version]);
         if let Some(running) = measure.running {
             let ending = Ending { requests, seconds, started: measure.started, _running: running };
             let events = (verb == "WATCH").then(|| {
                 let labels = [group, resource, version];
-                (self.watch_events.with(labels), self.watch_event_bytes.with(labels))
+                (self.watches.events.with(labels), self.watches.event_bytes.with(labels))
             });
             return answer.map(|body| Counted::around(body, ending, events));
         }
         let took = measure.started.elapsed();
         requests.inc();
         seconds.time(took);
-        self.sli_seconds.with(labels).time(took);
+        self.requests.sli_seconds.with(labels).time(took);
         if let Some(size) = answer.body().size_hint().exact().filter(|_| matches!(verb, "GET" | "LIST")) {
-            self.response_bytes.with(labels).observe(size as f64);
+            self.requests.response_bytes.with(labels).observe(size as f64);
         }
         answer
     }
@@ -253,16 +267,16 @@ impl Metrics {
     pub fn terminated(&self, core: &Core, call: &Call, code: &'static str) {
         let known = is_served(core, &call.info);
         let [component, group, resource, scope, subresource, verb, version] = labels(call, known);
-        self.terminations.with([code, component, group, resource, scope, subresource, verb, version]).inc();
+        self.requests.terminations.with([code, component, group, resource, scope, subresource, verb, version]).inc();
     }
 
     /// Notes how the authentication of a caller ended; the name when it succeeded.
     pub fn authenticated(&self, user: Option<&str>, started: Instant) {
         let result = if user.is_some() { "success" } else { "failure" };
-        self.authentications.with([result]).inc();
-        self.authentication_seconds.with([result]).time(started.elapsed());
+        self.callers.authentications.with([result]).inc();
+        self.callers.authentication_seconds.with([result]).time(started.elapsed());
         if let Some(user) = user {
-            self.users.with([user_sort(user)]).inc();
+            self.callers.users.with([user_sort(user)]).inc();
         }
     }
 
@@ -272,28 +286,27 @@ impl Metrics {
             Decision::Deny(_) => "denied",
             Decision::NoOpinion(_) => "no-opinion",
         };
-        self.authorizations.with([result]).inc();
-        self.authorization_seconds.with([result]).time(started.elapsed());
+        self.callers.authorizations.with([result]).inc();
+        self.callers.authorization_seconds.with([result]).time(started.elapsed());
     }
 
-    /// Notes what an admission plugin did; `half` is admit or validate.
-    pub fn admitted(&self, plugin: &str, operation: &str, half: &str, rejected: bool, started: Instant) {
-        let rejected = if rejected { "true" } else { "false" };
-        self.admission_seconds.with([plugin, operation, rejected, half]).time(started.elapsed());
+    /// Begins to measure an admission plugin; `half` is admit or validate.
+    pub fn plugin<'a>(&'a self, name: &'a str, operation: &'a str, half: &'a str) -> PluginCall<'a> {
+        PluginCall { seconds: &self.admission_seconds, labels: [name, operation, half], started: Instant::now() }
     }
 
     /// Measures a request to the store until it is dropped; `operation` is upstream's word.
     pub fn store(&self, operation: &'static str, served: &Served) -> StoreCall {
         let labels = [served.kind.group.as_ref(), operation, served.kind.plural.as_ref()];
-        self.store_requests.with(labels).inc();
-        StoreCall { seconds: self.store_seconds.with(labels), started: Instant::now() }
+        self.storage.requests.with(labels).inc();
+        StoreCall { seconds: self.storage.seconds.with(labels), started: Instant::now() }
     }
 }
 
 /// `/metrics`.
 pub async fn page(core: &Core) -> Response<Body> {
     if let Ok(status) = core.store.status().await {
-        core.metrics.store_bytes.set(status.db_size as f64);
+        core.metrics.storage.bytes.set(status.db_size as f64);
     }
     response(200, telemetry::CONTENT_TYPE, core.metrics.registry.text())
 }
@@ -420,6 +433,21 @@ struct Running(Gauge);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.add(-1.0);
+    }
+}
+
+/// An admission plugin that is being measured.
+pub struct PluginCall<'a> {
+    seconds: &'a Family<Histogram, 4>,
+    labels: [&'a str; 3],
+    started: Instant,
+}
+
+impl PluginCall<'_> {
+    pub fn end(self, rejected: bool) {
+        let [name, operation, half] = self.labels;
+        let rejected = if rejected { "true" } else { "false" };
+        self.seconds.with([name, operation, rejected, half]).time(self.started.elapsed());
     }
 }
 

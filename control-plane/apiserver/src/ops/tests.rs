@@ -163,7 +163,6 @@ async fn a_full_server_refuses_and_says_when_to_come_back() {
     let metrics = bench.send("GET", "/metrics", MASTERS, "").await.text;
     assert!(metrics.contains("apiserver_current_inflight_requests{request_kind=\"readOnly\"} 2\n"), "{metrics}");
     assert!(metrics.contains("apiserver_request_terminations_total{code=\"429\""), "{metrics}");
-    drop(first);
 }
 
 #[tokio::test]

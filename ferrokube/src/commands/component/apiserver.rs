@@ -244,7 +244,6 @@ pub fn run(args: &[OsString]) -> Result<()> {
         shutdown_delay: flags.shutdown_delay_duration,
         etcd_compaction_interval: flags.etcd_compaction_interval,
         etcd_prefix: format!("/{}", flags.etcd_prefix.trim_matches('/')),
-        ..apiserver::Config::default()
     };
     until_signal(|shutdown| async move {
         let store = apiserver::storage::remote::connect(remote).await.map_err(|e| Fault::failed(e.to_string()))?;
