@@ -6,13 +6,17 @@
 //! - [`plan`]: what a pure decision wants done, and the executor that does it
 //! - [`events`]: Events, counted instead of repeated
 //! - [`lease`]: leader election on a `Lease`
+//! - [`serving`]: a component's own pages, /healthz and /metrics, with [`tls`] and callers checked by [`delegated`]
 
 pub mod connect;
+pub mod delegated;
 pub mod events;
 pub mod informer;
 pub mod lease;
 pub mod plan;
 pub mod queue;
+pub mod serving;
+pub mod tls;
 
 pub use connect::{from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};

@@ -7,12 +7,52 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use telemetry::{Counter, Family, Gauge, Histogram, Registry};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Backoff of a failing item: upstream's default controller rate limiter without its global bucket.
 const BASE_DELAY: Duration = Duration::from_millis(5);
 const MAX_DELAY: Duration = Duration::from_secs(1000);
+
+/// Upstream's buckets, in seconds, to the letter.
+const SECONDS: &[f64] =
+    &[1e-8, 1e-7, 1e-6, 9.999999999999999e-6, 9.999999999999999e-5, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0];
+
+/// The `workqueue_*` metrics of a component, by name of the queue.
+#[derive(Clone)]
+pub struct QueueMetrics {
+    adds: Family<Counter, 1>,
+    retries: Family<Counter, 1>,
+    depth: Family<Gauge, 1>,
+    waited: Family<Histogram, 1>,
+    worked: Family<Histogram, 1>,
+}
+
+impl QueueMetrics {
+    pub fn declare(registry: &Registry) -> QueueMetrics {
+        let (r, name) = (registry, ["name"]);
+        QueueMetrics {
+            adds: r.counter("workqueue_adds_total", "Items added.", name),
+            retries: r.counter("workqueue_retries_total", "Items added for later.", name),
+            depth: r.gauge("workqueue_depth", "Items that wait.", name),
+            waited: r.histogram("workqueue_queue_duration_seconds", "How long items waited.", name, SECONDS),
+            worked: r.histogram("workqueue_work_duration_seconds", "How long items were worked on.", name, SECONDS),
+        }
+    }
+}
+
+/// The metrics of one queue, and since when its items wait or are worked on.
+#[derive(Debug)]
+struct Meter<T> {
+    adds: Counter,
+    retries: Counter,
+    depth: Gauge,
+    waited: Histogram,
+    worked: Histogram,
+    since: HashMap<T, Instant>,
+    begun: HashMap<T, Instant>,
+}
 
 #[derive(Debug)]
 struct Core<T> {
@@ -24,11 +64,20 @@ struct Core<T> {
     due: HashMap<T, (Instant, u64)>,
     failures: HashMap<T, u32>,
     sequence: u64,
+    meter: Option<Meter<T>>,
 }
 
 impl<T: Clone + Eq + Hash> Core<T> {
     fn add(&mut self, item: T) {
-        if self.dirty.insert(item.clone()) && !self.working.contains(&item) {
+        if !self.dirty.insert(item.clone()) {
+            return;
+        }
+        if let Some(meter) = &mut self.meter {
+            meter.adds.inc();
+            meter.depth.add(1.0);
+            meter.since.insert(item.clone(), Instant::now());
+        }
+        if !self.working.contains(&item) {
             self.ready.push_back(item);
         }
     }
@@ -39,6 +88,9 @@ impl<T: Clone + Eq + Hash> Core<T> {
                 return;
             }
             self.delayed.remove(known);
+        }
+        if let Some(meter) = &self.meter {
+            meter.retries.inc();
         }
         self.sequence += 1;
         self.due.insert(item.clone(), (at, self.sequence));
@@ -64,11 +116,22 @@ impl<T: Clone + Eq + Hash> Core<T> {
         let item = self.ready.pop_front()?;
         self.dirty.remove(&item);
         self.working.insert(item.clone());
+        if let Some(meter) = &mut self.meter {
+            meter.depth.add(-1.0);
+            let since = meter.since.remove(&item).unwrap_or(now);
+            meter.waited.time(now.saturating_duration_since(since));
+            meter.begun.insert(item.clone(), now);
+        }
         Some(item)
     }
 
     fn done(&mut self, item: &T) {
         self.working.remove(item);
+        if let Some(meter) = &mut self.meter
+            && let Some(begun) = meter.begun.remove(item)
+        {
+            meter.worked.time(begun.elapsed());
+        }
         if self.dirty.contains(item) {
             self.ready.push_back(item.clone());
         }
@@ -92,12 +155,31 @@ impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
             due: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
+            meter: None,
         };
         WorkQueue { core: Arc::new(Mutex::new(core)), changed: Arc::new(Notify::new()) }
     }
 }
 
 impl<T: Clone + Eq + Hash> WorkQueue<T> {
+    /// Counts from now on under this name.
+    pub fn measure(&self, name: &str, metrics: &QueueMetrics) {
+        let (label, mut core) = ([name], self.core.lock());
+        let meter = Meter {
+            adds: metrics.adds.with(label),
+            retries: metrics.retries.with(label),
+            depth: metrics.depth.with(label),
+            waited: metrics.waited.with(label),
+            worked: metrics.worked.with(label),
+            since: HashMap::new(),
+            begun: HashMap::new(),
+        };
+        // What waits already counts as added now.
+        meter.adds.add(core.dirty.len() as u64);
+        meter.depth.add(core.dirty.len() as f64);
+        core.meter = Some(meter);
+    }
+
     pub fn add(&self, item: T) {
         self.core.lock().add(item);
         self.changed.notify_one();
@@ -197,6 +279,32 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 10);
         queue.done(&"a");
         assert!(queue.core.lock().delayed.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_measured_queue_tells_what_waits_and_for_how_long() {
+        let registry = Registry::default();
+        let queue = WorkQueue::default();
+        queue.add("before");
+        queue.measure("job", &QueueMetrics::declare(&registry));
+        queue.add("a");
+        queue.add("a");
+        queue.add_after("b", Duration::from_secs(5));
+        assert!(registry.text().contains("workqueue_depth{name=\"job\"} 2\n"), "{}", registry.text());
+        for _ in 0..3 {
+            let item = queue.next().await;
+            queue.done(&item);
+        }
+        let text = registry.text();
+        for line in [
+            "workqueue_adds_total{name=\"job\"} 3",
+            "workqueue_retries_total{name=\"job\"} 1",
+            "workqueue_depth{name=\"job\"} 0",
+            "workqueue_queue_duration_seconds_count{name=\"job\"} 3",
+            "workqueue_work_duration_seconds_bucket{name=\"job\",le=\"9.999999999999999e-06\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

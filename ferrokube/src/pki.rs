@@ -125,6 +125,26 @@ impl Pki {
     }
 }
 
+/// A certificate that signs itself, for a server that is given none; made once and kept in `dir`.
+pub fn self_signed(dir: &Path, name: &str, addresses: &[IpAddr]) -> Result<Pair> {
+    let files = Pair { cert: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
+    let mut sans = vec![dns("localhost")];
+    sans.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+    if files.key.exists() && lasts(&files.cert, &sans) {
+        return Ok(files);
+    }
+    private_dir(dir)?;
+    let key = KeyPair::generate().context("generating a key")?;
+    let mut params = params(name, None, LEAF_DAYS);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = SERVER.to_vec();
+    params.subject_alt_names = sans;
+    let cert = params.self_signed(&key).context("signing a certificate")?;
+    write_private(&files.key, key.serialize_pem().as_bytes())?;
+    write_private(&files.cert, cert.pem().as_bytes())?;
+    Ok(files)
+}
+
 /// Every leaf of a cluster. `node` is the node's name as an API user.
 fn leaves<'a>(cluster: &'a Cluster, node: &'a str, node_ip: Ipv4Addr) -> Vec<Leaf<'a>> {
     let host = || vec![dns(&cluster.node_name), dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(node_ip)];

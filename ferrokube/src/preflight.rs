@@ -89,6 +89,8 @@ fn ports(cluster: &Cluster) -> Result<()> {
         (cluster.etcd_port(), "etcd", "--name"),
         (cluster.kubelet_port(), "the kubelet", "--name"),
         (cluster.port(10256), "kube-proxy's health", "--name"),
+        (cluster.port(10257), "kube-controller-manager's health", "--name"),
+        (cluster.port(10259), "kube-scheduler's health", "--name"),
     ];
     for (port, whose, flag) in tcp {
         if let Err(e) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {

@@ -24,7 +24,7 @@ pub struct Config {
     pub tls: Option<KeyPair>,
     /// `--client-ca-file`: whose client certificates are identities.
     pub client_ca_file: Option<PathBuf>,
-    /// `--requestheader-client-ca-file`
+    /// `--requestheader-client-ca-file`: whose certificates front proxies show, told to extension API servers.
     pub requestheader_client_ca_file: Option<PathBuf>,
     /// `--requestheader-allowed-names`
     pub requestheader_allowed_names: Vec<String>,
@@ -50,7 +50,7 @@ pub struct Config {
     pub service_cluster_ip_range: String,
     /// `--service-node-port-range`, both ends included.
     pub service_node_port_range: (u16, u16),
-    /// `--event-ttl`
+    /// `--event-ttl`: how long objects live whose kind expires.
     pub event_ttl: Duration,
     /// `--kubelet-client-certificate`, `--kubelet-client-key`
     pub kubelet_client: Option<KeyPair>,
@@ -64,6 +64,10 @@ pub struct Config {
     pub max_mutating_requests_inflight: usize,
     /// `--request-timeout`
     pub request_timeout: Duration,
+    /// `--min-request-timeout`: a watch that sets no timeout ends after this time at the earliest, twice it at the latest.
+    pub min_request_timeout: Duration,
+    /// `--shutdown-delay-duration`: how long requests are still taken while /readyz fails already.
+    pub shutdown_delay: Duration,
     /// `--etcd-prefix`
     pub etcd_prefix: String,
     /// `--etcd-compaction-interval`; zero turns compaction off.
@@ -98,6 +102,8 @@ impl Default for Config {
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
             request_timeout: Duration::from_secs(60),
+            min_request_timeout: Duration::from_secs(1800),
+            shutdown_delay: Duration::ZERO,
             etcd_prefix: "/registry".to_owned(),
             etcd_compaction_interval: Duration::from_secs(300),
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -26,7 +27,7 @@ use crate::http::listener;
 use crate::http::tls::{self, ServingCertificate};
 use crate::proxy::{Dialer, Tcp};
 use crate::server::{Core, Server};
-use crate::storage::Store;
+use crate::storage::{Store, compactor};
 
 /// A server that has loaded its caches, and where it listens.
 pub struct Running {
@@ -68,10 +69,17 @@ pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: Cancellation
     let address = SocketAddr::new(config.bind_address, config.secure_port);
     let listener = TcpListener::bind(address).await.map_err(|reason| Error::Listen { address, reason })?;
     let address = listener.local_addr().map_err(|reason| Error::Listen { address, reason })?;
-    let server = assemble(config, store, Some(address.port()), Arc::new(Tcp), &shutdown).await?;
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_later(shutdown.clone(), config.shutdown_delay, stop.clone()));
+    let server = assemble(config, store, Some(address.port()), Arc::new(Tcp), &stop).await?;
+    let core = server.core.clone();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        core.set_ending();
+    });
     let tasks = TaskTracker::new();
-    tasks.spawn(listener::serve(server.clone(), listener, acceptor, shutdown.clone()));
-    Ok(Running { server, address: Some(address), certificate, tasks, shutdown })
+    tasks.spawn(listener::serve(server.clone(), listener, acceptor, stop.clone()));
+    Ok(Running { server, address: Some(address), certificate, tasks, shutdown: stop })
 }
 
 /// A server without a listener, for use in the same process. `port` is the one to advertise, when there is one; `dialer` reaches kubelets
@@ -103,7 +111,23 @@ pub async fn assemble(
     }
     Controller::new(core.clone(), shutdown.clone()).start().await;
     core.bootstrap().await?;
+    core.metrics.follow(&core);
+    core.set_started();
+    tokio::spawn(compact(core.clone(), shutdown.clone()));
     Ok(Server { core })
+}
+
+/// Load balancers hear of the end by /readyz, and have until then to send their clients elsewhere.
+async fn stop_later(shutdown: CancellationToken, delay: Duration, stop: CancellationToken) {
+    shutdown.cancelled().await;
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    stop.cancel();
+}
+
+async fn compact(core: Arc<Core>, shutdown: CancellationToken) {
+    compactor::run(&*core.store, core.config.etcd_compaction_interval, &core.compacted, shutdown).await;
 }
 
 fn x509(config: &Config) -> Result<Option<X509>, Error> {

@@ -1,7 +1,7 @@
 //! kube-apiserver: the one component that touches the store.
 //!
 //! Map: [`storage`] is the contract with etcd; [`cache`] follows it, one watch for all resources; [`http`] speaks with
-//! clients; [`authn`], [`authz`] and [`admission`] decide who may do what; [`registry`] holds what is served and does
+//! clients; [`ops`] is what an operator sees and sets; [`authn`], [`authz`] and [`admission`] decide who may do what; [`registry`] holds what is served and does
 //! the verbs, for built-in and custom kinds alike: objects are dynamic values plus a schema, and no file here names a
 //! kind outside admission plugins. [`discovery`] tells clients what there is, [`crd`] makes kinds at run time.
 //! Entry points: [`daemon::start`] and [`daemon::run`]; [`server::Server::handle`] for components in the same process.
@@ -17,6 +17,7 @@ pub mod daemon;
 pub mod discovery;
 pub mod error;
 pub mod http;
+pub mod ops;
 pub mod proxy;
 pub mod registry;
 pub mod server;

@@ -2,9 +2,11 @@
 //!
 //! [`Server::handle`] is the entry for components in the same process: it skips TLS and authentication (the caller
 //! says who it is) but neither authorisation nor admission. The listener takes the same way after authenticating.
+//! I/O: waits on tokio's clock, so that no request takes longer than it may.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -30,6 +32,8 @@ use crate::http::body::{self, Body, RequestBody};
 use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
 use crate::http::respond;
+use crate::ops::limits::{self, Limits};
+use crate::ops::metrics::Metrics;
 use crate::proxy::{Dialer, Proxy};
 use crate::registry::{Registry, Served};
 use crate::storage::Store;
@@ -44,6 +48,8 @@ pub struct Core {
     pub(crate) leases: Leases,
     /// Highest revision that this server has written: its own writes are always read back.
     pub(crate) committed: AtomicI64,
+    /// Highest revision known to be compacted to: lists of older states have expired, whoever still has them.
+    pub(crate) compacted: AtomicI64,
     pub(crate) authenticators: Vec<Box<dyn Authenticator>>,
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
     /// Roles and bindings, whether or not they are an authoriser.
@@ -59,6 +65,12 @@ pub struct Core {
     pub(crate) token_keys: Vec<Verifier>,
     /// Port of the listener; what `--secure-port` says until it is bound.
     pub(crate) port: AtomicU16,
+    pub(crate) limits: Limits,
+    pub metrics: Metrics,
+    /// What the server sets up at start is there.
+    started: AtomicBool,
+    /// The server is about to stop: load balancers should send no more.
+    ending: AtomicBool,
     /// Cancelled when the server stops: long answers end.
     pub stopping: CancellationToken,
 }
@@ -72,7 +84,7 @@ impl Core {
         stopping: CancellationToken,
     ) -> Result<Core, Error> {
         let proxy = Proxy::new(&config, dialer)?;
-        let registry = Registry::builtin(&hub);
+        let registry = Registry::builtin(&hub, &config.etcd_prefix);
         let rbac = Arc::new(Rbac::new(&registry)?);
         let ports = Bytes::from(format!("{}/ranges/servicenodeports/", config.etcd_prefix));
         let node_ports = hub.declare(ports, HeaderSpec::new([]), None);
@@ -81,12 +93,15 @@ impl Core {
             (row.default_on || named(&config.enable_admission_plugins)) && !named(&config.disable_admission_plugins)
         };
         let admission = admission::ADMISSION.iter().filter(enabled).collect();
+        let limits = Limits::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
+        let metrics = Metrics::new(&limits);
         Ok(Core {
             registry: ArcSwap::from_pointee(registry),
             store,
             hub,
             leases: Leases::default(),
             committed: AtomicI64::new(0),
+            compacted: AtomicI64::new(0),
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             rbac,
@@ -96,6 +111,10 @@ impl Core {
             token_signer: None,
             token_keys: Vec::new(),
             port: AtomicU16::new(config.secure_port),
+            limits,
+            metrics,
+            started: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             stopping,
             config,
         })
@@ -103,6 +122,24 @@ impl Core {
 
     pub fn admission(&self) -> &[&'static admission::Row] {
         &self.admission
+    }
+
+    /// Whether everything that the server sets up at start is there.
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// Whether the server is about to stop, or stops.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire) || self.stopping.is_cancelled()
+    }
+
+    pub(crate) fn set_ending(&self) {
+        self.ending.store(true, Ordering::Release);
     }
 
     pub fn last_commit(&self) -> i64 {
@@ -174,11 +211,33 @@ impl Server {
             upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
             warnings: Arc::new(Mutex::new(Vec::new())),
         };
-        let response = match self.answer(&mut call, body).await {
+        let measure = self.core.metrics.begin(&self.core, &call, http_body::Body::size_hint(&body).exact());
+        let response = match self.within_limits(&mut call, body).await {
             Ok(answer) => respond::respond(&call, answer),
             Err(status) => respond::encode_status(&call, &status),
         };
+        let response = self.core.metrics.end(measure, &call, response);
         respond::dress(&call, response)
+    }
+
+    /// Answers if there is room, and in the time that there is.
+    async fn within_limits(&self, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
+        if limits::long_running(&call.info) {
+            return self.answer(call, body).await;
+        }
+        let core = &self.core;
+        let Some(_place) = core.limits.enter(&call.info, &call.user) else {
+            core.metrics.terminated(core, call, "429");
+            return Ok(Answer::Raw(limits::refusal()));
+        };
+        let allowed = limits::time_allowed(&call.query, core.config.request_timeout)?;
+        match tokio::time::timeout(allowed, self.answer(call, body)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                core.metrics.terminated(core, call, "504");
+                Err(Status::timeout("request did not complete within the allotted timeout", 0))
+            }
+        }
     }
 
     /// Authenticates, then [`Server::handle`].
@@ -195,11 +254,16 @@ impl Server {
         request: Request<RequestBody>,
         certificates: &[rustls::pki_types::CertificateDer<'static>],
     ) -> Response<Body> {
+        let started = Instant::now();
         let audiences = self.core.config.audiences();
         let credentials = Credentials { headers: request.headers(), certificates, audiences: &audiences };
         match authn::authenticate(&self.core.authenticators, &credentials, self.core.config.anonymous_auth).await {
-            Ok(caller) => self.handle(request, Arc::new(caller.user)).await,
+            Ok(caller) => {
+                self.core.metrics.authenticated(Some(&caller.user.name), started);
+                self.handle(request, Arc::new(caller.user)).await
+            }
             Err(status) => {
+                self.core.metrics.authenticated(None, started);
                 let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
                 respond::response(status.code, "application/json", Bytes::from(body))
             }
@@ -239,7 +303,10 @@ impl Server {
 
     fn authorize(&self, call: &Call) -> Result<(), Status> {
         let attributes = attributes(call);
-        match self.core.decide(&attributes) {
+        let started = Instant::now();
+        let decision = self.core.decide(&attributes);
+        self.core.metrics.authorized(&decision, started);
+        match decision {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(&attributes, &reason)),
         }

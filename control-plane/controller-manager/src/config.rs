@@ -53,6 +53,8 @@ pub struct Config {
     pub controller_clients: Option<ControllerClients>,
     /// `--leader-elect`: None runs at once, for a single replica.
     pub leader_election: Option<client::lease::Election>,
+    /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
+    pub serving: Option<client::serving::Config>,
     pub concurrency: Concurrency,
     pub node_monitor_grace_period: Duration,
     pub node_startup_grace_period: Duration,
@@ -123,6 +125,7 @@ impl Default for Config {
             controllers: vec!["*".into()],
             controller_clients: None,
             leader_election: None,
+            serving: None,
             concurrency: Concurrency::default(),
             node_monitor_grace_period: Duration::from_secs(50),
             node_startup_grace_period: Duration::from_secs(60),

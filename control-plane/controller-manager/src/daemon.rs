@@ -2,7 +2,10 @@
 //! with `shutdown` or when leadership is lost. The only entry for `ferrokube`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use client::queue::QueueMetrics;
+use client::serving::Pages;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -16,6 +19,8 @@ pub enum Error {
     UnknownController { name: String, known: String },
     #[error("--cluster-cidr: {0}")]
     ClusterCidr(String),
+    #[error(transparent)]
+    Serving(#[from] client::serving::Error),
     #[error("leadership lost")]
     LeadershipLost,
 }
@@ -23,15 +28,41 @@ pub enum Error {
 /// Runs until `shutdown`. `client` is the manager's own identity (`system:kube-controller-manager`).
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     check(&config)?;
+    let leads = Arc::new(AtomicBool::new(config.leader_election.is_none()));
+    let metrics = tell(&config, &client, &leads, &shutdown).await?;
     let Some(election) = config.leader_election.clone() else {
-        start(Arc::new(config), client, &shutdown);
+        start(Arc::new(config), client, &metrics, &shutdown);
         shutdown.cancelled().await;
         return Ok(());
     };
     let Some(held) = election.acquire(client.clone(), shutdown.clone()).await else { return Ok(()) };
-    start(Arc::new(config), client, &held);
+    leads.store(true, Ordering::Release);
+    start(Arc::new(config), client, &metrics, &held);
     held.cancelled().await;
     if shutdown.is_cancelled() { Ok(()) } else { Err(Error::LeadershipLost) }
+}
+
+/// Serves the pages of health and metrics, before this candidate leads: those who wait are healthy too.
+async fn tell(
+    config: &Config,
+    client: &kube::Client,
+    leads: &Arc<AtomicBool>,
+    shutdown: &CancellationToken,
+) -> Result<QueueMetrics, Error> {
+    let mut pages = Pages::new();
+    // A candidate that loses its lease ends: while there is an answer, the election is well.
+    pages.check("leaderElection", || Ok(()));
+    let metrics = QueueMetrics::declare(&pages.metrics);
+    if let Some(election) = &config.leader_election {
+        let (name, leads) = (election.name.clone(), leads.clone());
+        pages.metrics.collect("leader_election_master_status", "Whether this candidate leads.", "gauge", move |out| {
+            out.add(["name"], [&name], f64::from(u8::from(leads.load(Ordering::Acquire))));
+        });
+    }
+    if let Some(serving) = &config.serving {
+        client::serving::start(serving, Arc::new(pages), client.clone(), shutdown.clone()).await?;
+    }
+    Ok(metrics)
 }
 
 fn check(config: &Config) -> Result<(), Error> {
@@ -46,7 +77,7 @@ fn check(config: &Config) -> Result<(), Error> {
     controllers::node_ipam::Ranges::of(config).map(|_| ()).map_err(Error::ClusterCidr)
 }
 
-fn start(config: Arc<Config>, client: kube::Client, shutdown: &CancellationToken) {
+fn start(config: Arc<Config>, client: kube::Client, metrics: &QueueMetrics, shutdown: &CancellationToken) {
     let mut informers = Informers::new(client.clone());
     let mut started = Vec::new();
     for controller in controllers::ALL.iter().filter(|c| config.wants(c.name, c.enabled)) {
@@ -59,7 +90,7 @@ fn start(config: Arc<Config>, client: kube::Client, shutdown: &CancellationToken
     informers.start(shutdown);
     for controller in started {
         let views: Arc<[_]> = controller.views.into();
-        controller.work.into_iter().for_each(|work| work.start(controller.name, views.clone(), shutdown));
+        controller.work.into_iter().for_each(|work| work.start(controller.name, views.clone(), metrics, shutdown));
         tracing::debug!(controller = controller.name, "started");
     }
 }

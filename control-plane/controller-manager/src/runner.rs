@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::plan::ExecuteError;
+use client::queue::QueueMetrics;
 use client::{Action, Executor, Key, Plan, WorkQueue};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -84,7 +85,14 @@ impl Work {
     }
 
     /// Starts the workers; they end with `shutdown`.
-    pub fn start(self, name: &'static str, views: Arc<[Arc<dyn View>]>, shutdown: &CancellationToken) {
+    pub fn start(
+        self,
+        name: &'static str,
+        views: Arc<[Arc<dyn View>]>,
+        metrics: &QueueMetrics,
+        shutdown: &CancellationToken,
+    ) {
+        self.queue.measure(name.strip_suffix("-controller").unwrap_or(name), metrics);
         let workers = self.workers;
         let work = Arc::new(self);
         for _ in 0..workers {

@@ -38,36 +38,15 @@ impl AutoCompaction {
             "periodic" | "" => match retention.parse::<u64>() {
                 Ok(0) => Ok(AutoCompaction::Off),
                 Ok(hours) => Ok(AutoCompaction::Periodic(Duration::from_secs(hours * 3600))),
-                Err(_) => match duration(retention) {
-                    Some(Duration::ZERO) => Ok(AutoCompaction::Off),
-                    Some(keep) => Ok(AutoCompaction::Periodic(keep)),
-                    None => bad("give hours as a number, or a duration like 30m"),
+                Err(_) => match meta::duration::parse(retention) {
+                    Ok(Duration::ZERO) => Ok(AutoCompaction::Off),
+                    Ok(keep) => Ok(AutoCompaction::Periodic(keep)),
+                    Err(_) => bad("give hours as a number, or a duration like 30m"),
                 },
             },
             other => Err(format!("--auto-compaction-mode {other:?}: give periodic or revision")),
         }
     }
-}
-
-/// A duration like `1h30m`, `300ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0)?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let length = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        total += match &unit[..length] {
-            "h" => Duration::from_secs(number.checked_mul(3600)?),
-            "m" => Duration::from_secs(number.checked_mul(60)?),
-            "s" => Duration::from_secs(number),
-            "ms" => Duration::from_millis(number),
-            _ => return None,
-        };
-        rest = &unit[length..];
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 /// What upstream's flags say; field for flag, with upstream's defaults.

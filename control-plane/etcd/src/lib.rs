@@ -11,6 +11,7 @@ mod error;
 mod frame;
 mod hash;
 mod lease;
+mod metrics;
 #[cfg(test)]
 mod model_tests;
 mod mvcc;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use client::informer::{Delta, Informer};
 use client::plan::{ExecuteError, Executor};
+use client::serving::Pages;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::framework::Change;
+use crate::metrics::Metrics;
 use crate::plan;
 use crate::pod::PodInfo;
 use crate::preemption::{Budget, Preemption, preempt};
@@ -32,16 +34,24 @@ pub struct Config {
     pub scheduler_name: String,
     /// Breaks ties among equally good nodes.
     pub seed: u64,
+    /// `--leader-elect`: None runs at once, for a single replica.
+    pub leader_election: Option<client::lease::Election>,
+    /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
+    pub serving: Option<client::serving::Config>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { scheduler_name: "default-scheduler".into(), seed: 0 }
+        Config { scheduler_name: "default-scheduler".into(), seed: 0, leader_election: None, serving: None }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Serving(#[from] client::serving::Error),
+    #[error("leadership lost")]
+    LeadershipLost,
     #[error("the scheduler's informers ended")]
     InformersEnded,
 }
@@ -61,6 +71,31 @@ enum Event {
 
 /// Schedules pods until `shutdown`.
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let metrics = tell(&config, &client, &shutdown).await?;
+    let Some(election) = config.leader_election.clone() else {
+        return lead(config, metrics, client, shutdown).await;
+    };
+    let Some(held) = election.acquire(client.clone(), shutdown.clone()).await else { return Ok(()) };
+    lead(config, metrics, client, held).await?;
+    if shutdown.is_cancelled() { Ok(()) } else { Err(Error::LeadershipLost) }
+}
+
+/// Serves the pages of health and metrics, before this candidate leads: those who wait are healthy too.
+async fn tell(config: &Config, client: &kube::Client, shutdown: &CancellationToken) -> Result<Metrics, Error> {
+    let pages = Pages::new();
+    let metrics = Metrics::declare(&pages.metrics);
+    if let Some(serving) = &config.serving {
+        client::serving::start(serving, Arc::new(pages), client.clone(), shutdown.clone()).await?;
+    }
+    Ok(metrics)
+}
+
+async fn lead(
+    config: Config,
+    metrics: Metrics,
+    client: kube::Client,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let (tx, mut rx) = mpsc::unbounded_channel();
     let send = |tx: &mpsc::UnboundedSender<Event>| tx.clone();
     let (pods, nodes, namespaces, budgets) = (send(&tx), send(&tx), send(&tx), send(&tx));
@@ -78,7 +113,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let (_, d) = Informer::new(Api::<PodDisruptionBudget>::all(client.clone()))
         .on(move |d| drop(budgets.send(Event::Budget(d.clone()))))
         .run(shutdown.clone());
-    let mut scheduler = Scheduler::new(config, Executor::new(client, "default-scheduler"), tx);
+    let mut scheduler = Scheduler::new(config, metrics, Executor::new(client, "default-scheduler"), tx);
     tokio::select! {
         () = node_cache.synced() => {}
         () = shutdown.cancelled() => return Ok(()),
@@ -97,6 +132,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
             scheduler.apply(event);
         }
         scheduler.decide();
+        scheduler.metrics.pending(scheduler.queue.waiting());
     }
     for task in [a, b, c, d] {
         task.abort();
@@ -106,6 +142,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
 
 struct Scheduler {
     config: Config,
+    metrics: Metrics,
     snapshot: Snapshot,
     queue: Queue,
     budgets: FxHashMap<client::Key, Budget>,
@@ -117,9 +154,10 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    fn new(config: Config, executor: Executor, done: mpsc::UnboundedSender<Event>) -> Scheduler {
+    fn new(config: Config, metrics: Metrics, executor: Executor, done: mpsc::UnboundedSender<Event>) -> Scheduler {
         Scheduler {
             config,
+            metrics,
             snapshot: Snapshot::default(),
             queue: Queue::default(),
             budgets: FxHashMap::default(),
@@ -227,9 +265,15 @@ impl Scheduler {
             let Some(queued) = self.queue.take(now) else { return };
             self.decisions += 1;
             let seed = self.config.seed.wrapping_add(self.decisions);
-            match schedule(&queued.pod, &self.snapshot, self.start, seed) {
+            let began = Instant::now();
+            let decision = schedule(&queued.pod, &self.snapshot, self.start, seed);
+            let result = if matches!(decision, Decision::Bind { .. }) { "scheduled" } else { "unschedulable" };
+            self.metrics.attempt(&self.config.scheduler_name, result, began.elapsed());
+            match decision {
                 Decision::Bind { node, evaluated, .. } => {
                     self.start = (self.start + evaluated) % self.snapshot.slots().len().max(1);
+                    let waited = Duration::from_millis(now.saturating_sub(queued.added));
+                    self.metrics.bound(queued.attempts, waited);
                     self.bind(&queued, &node);
                 }
                 Decision::Unschedulable(error) => self.refuse(&queued, &error, now),
@@ -245,6 +289,7 @@ impl Scheduler {
     fn refuse(&mut self, queued: &Queued, error: &FitError, now: u64) {
         let budgets: Vec<Budget> = self.budgets.values().cloned().collect();
         let mut message = error.to_string();
+        self.metrics.preemptions.inc();
         let nomination = match preempt(&queued.pod, &self.snapshot, error, &budgets) {
             Preemption::Nominate(nomination) => Some(nomination),
             Preemption::Pointless(why) if error.nodes > 0 => {

@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod framework;
 pub mod labels;
+mod metrics;
 pub mod plan;
 pub mod plugins;
 pub mod pod;

@@ -21,8 +21,8 @@ const UNSCHEDULABLE_MS: u64 = 5 * 60_000;
 pub struct Queued {
     pub pod: Arc<PodInfo>,
     pub attempts: u32,
-    /// When it first came; keeps its place among its priority.
-    added: u64,
+    /// When it first came, in milliseconds; keeps its place among its priority.
+    pub added: u64,
     /// Plugins that refused it last time.
     refused_by: Vec<&'static str>,
     refused_at: u64,
@@ -51,6 +51,22 @@ enum Place {
     InFlight,
 }
 
+/// Upstream's names of the queues that pods wait in.
+const WAITING: [&str; 4] = ["active", "backoff", "unschedulable", "gated"];
+
+impl Place {
+    /// Index in [`WAITING`].
+    fn waiting(&self) -> Option<usize> {
+        match self {
+            Place::Active => Some(0),
+            Place::Backoff(_) => Some(1),
+            Place::Unschedulable(_) => Some(2),
+            Place::Gated => Some(3),
+            Place::InFlight => None,
+        }
+    }
+}
+
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -61,6 +77,8 @@ pub struct Queue {
     /// Counts changes, so that a pod refused on old knowledge tries again.
     changes: u64,
     taken_at: HashMap<String, u64>,
+    /// Pods by place, in the order of [`Queue::waiting`].
+    counts: [usize; 4],
 }
 
 impl Queue {
@@ -150,6 +168,11 @@ impl Queue {
         self.pods.get(uid).map(|(q, _)| q)
     }
 
+    /// How many pods wait in each queue.
+    pub fn waiting(&self) -> [(&'static str, usize); 4] {
+        std::array::from_fn(|at| (WAITING[at], self.counts[at]))
+    }
+
     fn wake_due(&mut self, now: u64) {
         while let Some((at, uid)) = self.timed.first().cloned() {
             if at > now {
@@ -164,6 +187,9 @@ impl Queue {
 
     fn leave(&mut self, uid: &str) -> Option<(Queued, Place)> {
         let (queued, place) = self.pods.remove(uid)?;
+        if let Some(at) = place.waiting() {
+            self.counts[at] -= 1;
+        }
         match place {
             Place::Active => drop(self.active.remove(&queued.order())),
             Place::Backoff(until) | Place::Unschedulable(until) => drop(self.timed.remove(&(until, uid.to_owned()))),
@@ -174,6 +200,9 @@ impl Queue {
 
     fn enter(&mut self, queued: Queued, place: Place) {
         let uid = queued.pod.uid.clone();
+        if let Some(at) = place.waiting() {
+            self.counts[at] += 1;
+        }
         match place {
             Place::Active => drop(self.active.insert(queued.order())),
             Place::Backoff(until) | Place::Unschedulable(until) => drop(self.timed.insert((until, uid.clone()))),

@@ -1,7 +1,7 @@
 //! How the control plane's components are configured here: etcd, kube-apiserver, kube-controller-manager,
 //! kube-scheduler, and when the cluster counts as ready.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +91,13 @@ pub async fn apiserver(a: &mut Assembly) -> Result<()> {
     super::addons::apply(admin, &a.cluster).await
 }
 
+/// The pages of a component: on loopback, as they are for this host, with the API server's certificate, which names it.
+fn serving(a: &Assembly, port: u16) -> client::serving::Config {
+    let Pair { cert, key } = a.pki.pair("apiserver");
+    let tls = client::tls::TlsFiles { cert_file: cert, key_file: key, client_ca_file: Some(a.pki.ca()) };
+    client::serving::Config { address: SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(port))), tls }
+}
+
 pub async fn controller_manager(a: &mut Assembly) -> Result<()> {
     let server = a.server()?.clone();
     let ca = a.pki.ca();
@@ -98,6 +105,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<()> {
     let signing = super::signing::TokenKey::read(&a.pki.service_account_key())?;
     let issuer = super::signing::read_ca_signer(&ca, &a.pki.pair("ca").key)?;
     let config = controller_manager::Config {
+        serving: Some(serving(a, 10257)),
         token_signer: Some(Arc::new(signing)),
         certificate_signer: Some(Arc::new(issuer)),
         cluster_name: a.cluster.name.clone(),
@@ -117,7 +125,11 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<()> {
 
 pub async fn scheduler(a: &mut Assembly) -> Result<()> {
     let client = a.client("system:kube-scheduler", &[])?;
-    let config = scheduler::Config { seed: u64::from(std::process::id()), ..scheduler::Config::default() };
+    let config = scheduler::Config {
+        seed: u64::from(std::process::id()),
+        serving: Some(serving(a, 10259)),
+        ..scheduler::Config::default()
+    };
     a.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
     Ok(())
 }

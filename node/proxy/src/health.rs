@@ -13,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use telemetry::{Family, Gauge, Histogram, Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +25,48 @@ use crate::service::HealthCheck;
 /// Headers of a probe are short; whoever sends more is not one.
 const MOST_HEADER_BYTES: usize = 16 * 1024;
 
+/// Upstream's buckets of applying rules, in seconds.
+const SYNC_SECONDS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+/// Our rules of both families are one transaction: each series is told for both.
+const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+
+/// The metrics, with upstream's names.
+#[derive(Debug)]
+struct Metrics {
+    registry: Registry,
+    syncs: Family<Histogram, 1>,
+    full_syncs: Family<Histogram, 1>,
+    updated: Family<Gauge, 1>,
+    queued: Family<Gauge, 1>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let registry = Registry::default();
+        telemetry::process::declare(&registry);
+        telemetry::process::declare_build(&registry);
+        let (r, family) = (&registry, ["ip_family"]);
+        let name = "kubeproxy_sync_proxy_rules_duration_seconds";
+        let syncs = r.histogram(name, "How long rules took to reach the kernel.", family, SYNC_SECONDS);
+        let name = "kubeproxy_sync_full_proxy_rules_duration_seconds";
+        let full_syncs = r.histogram(name, "The same when all rules were sent.", family, SYNC_SECONDS);
+        let name = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
+        let updated = r.gauge(name, "When rules last reached the kernel.", family);
+        let name = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds";
+        let queued = r.gauge(name, "When a change last came in.", family);
+        Metrics { registry, syncs, full_syncs, updated, queued }
+    }
+}
+
+fn seconds(time: Timestamp) -> f64 {
+    time.as_millisecond() as f64 / 1000.0
+}
+
 /// How the proxy is.
 #[derive(Debug)]
 pub struct Health {
+    metrics: Metrics,
     state: Mutex<State>,
     eligible: AtomicBool,
     /// An update that waits longer than this is a sign of trouble.
@@ -38,33 +78,39 @@ struct State {
     updated: Option<Timestamp>,
     /// The first change that waits.
     queued: Option<Timestamp>,
-    last_queued: Option<Timestamp>,
-    syncs: u64,
-    full_syncs: u64,
-    seconds: f64,
 }
 
 impl Health {
     pub fn new(sync_period: Duration) -> Self {
-        Health { state: Mutex::default(), eligible: AtomicBool::new(true), patience: sync_period * 2 }
+        Health {
+            metrics: Metrics::default(),
+            state: Mutex::default(),
+            eligible: AtomicBool::new(true),
+            patience: sync_period * 2,
+        }
     }
 
     /// A change came in.
     pub fn queued(&self) {
         let now = Timestamp::now();
         let mut state = self.state();
-        state.last_queued = Some(now);
         state.queued.get_or_insert(now);
+        FAMILIES.iter().for_each(|family| self.metrics.queued.with([family]).set(seconds(now)));
     }
 
     /// The kernel has all changes.
     pub fn updated(&self, took: Duration, full: bool) {
         let mut state = self.state();
-        state.updated = Some(Timestamp::now());
+        let now = Timestamp::now();
+        state.updated = Some(now);
         state.queued = None;
-        state.syncs += 1;
-        state.full_syncs += u64::from(full);
-        state.seconds += took.as_secs_f64();
+        for family in FAMILIES {
+            self.metrics.syncs.with([family]).time(took);
+            self.metrics.updated.with([family]).set(seconds(now));
+            if full {
+                self.metrics.full_syncs.with([family]).time(took);
+            }
+        }
     }
 
     pub fn set_eligible(&self, eligible: bool) {
@@ -93,29 +139,6 @@ impl Health {
             go_time(now)
         );
         json(if healthy && eligible { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
-    }
-
-    fn metrics(&self) -> String {
-        let state = self.state();
-        let seconds = |t: Option<Timestamp>| t.map_or(0.0, |t| t.as_millisecond() as f64 / 1000.0);
-        let mut text = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, value: String| {
-            text.push_str(&format!("# HELP kubeproxy_{name} {help}\n# TYPE kubeproxy_{name} {kind}\n{value}"));
-        };
-        let gauge = |name: &str, value: f64| format!("kubeproxy_{name} {value}\n");
-        let name = "sync_proxy_rules_duration_seconds";
-        let value = format!(
-            "kubeproxy_{name}_bucket{{le=\"+Inf\"}} {}\nkubeproxy_{name}_sum {}\nkubeproxy_{name}_count {}\n",
-            state.syncs, state.seconds, state.syncs
-        );
-        metric(name, "histogram", "How long rules took to reach the kernel.", value);
-        let name = "sync_full_proxy_rules_total";
-        metric(name, "counter", "How often all rules were sent.", gauge(name, state.full_syncs as f64));
-        let name = "sync_proxy_rules_last_timestamp_seconds";
-        metric(name, "gauge", "When rules last reached the kernel.", gauge(name, seconds(state.updated)));
-        let name = "sync_proxy_rules_last_queued_timestamp_seconds";
-        metric(name, "gauge", "When a change last came in.", gauge(name, seconds(state.last_queued)));
-        text
     }
 }
 
@@ -156,7 +179,7 @@ pub(crate) async fn serve(config: &Config, health: Arc<Health>, shutdown: &Cance
         let answer = move |request: &Request<Incoming>| match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok"),
             "/proxyMode" => text(StatusCode::OK, "nftables"),
-            "/metrics" => text(StatusCode::OK, health.metrics()),
+            "/metrics" => text(StatusCode::OK, health.metrics.registry.text()),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
         listen("--metrics-bind-address", address, answer, shutdown.clone()).await?;

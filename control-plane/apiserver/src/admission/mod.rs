@@ -169,7 +169,10 @@ fn only_garbage_collection(new: &Value, old: &Value) -> bool {
 pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status> {
     for row in core.admission() {
         if row.plugin.handles(request) {
-            row.plugin.admit(request, core).await?;
+            let measured = core.metrics.plugin(row.plugin.name(), request.operation.word(), "admit");
+            let outcome = row.plugin.admit(request, core).await;
+            measured.end(outcome.is_err());
+            outcome?;
         }
     }
     Ok(())
@@ -179,7 +182,10 @@ pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status>
 pub async fn validate(request: &Request<'_>, core: &Core) -> Result<(), Status> {
     for row in core.admission() {
         if row.plugin.handles(request) {
-            row.plugin.validate(request, core).await?;
+            let measured = core.metrics.plugin(row.plugin.name(), request.operation.word(), "validate");
+            let outcome = row.plugin.validate(request, core).await;
+            measured.end(outcome.is_err());
+            outcome?;
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What the server sets up for the cluster at start: system namespaces, roles, priority classes, flow schemas, the
 //! service range, and the `kubernetes` Service that leads to the server itself.
 
+mod authentication_info;
 mod endpoints;
 
 use std::collections::BTreeMap;
@@ -114,6 +115,7 @@ impl Core {
             outcomes.into_iter().collect::<Result<(), Error>>()?;
         }
         self.service_range().await.map_err(fail("the service range".to_owned()))?;
+        self.authentication_info().await.map_err(fail("the front proxies' trust".to_owned()))?;
         self.kubernetes_service().await.map_err(fail("the kubernetes Service".to_owned()))?;
         Ok(())
     }

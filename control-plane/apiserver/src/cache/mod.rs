@@ -31,7 +31,7 @@ use crate::storage::{StoreEvent, keys};
 use index::FieldIndex;
 
 /// Events kept per resource for watches that resume and pages that continue: a minute of a very busy resource.
-const WINDOW_EVENTS: usize = 65_536;
+pub(crate) const WINDOW_EVENTS: usize = 65_536;
 /// Bytes of replaced and deleted objects that the window may hold on to, per resource.
 const WINDOW_BYTES: usize = 32 << 20;
 
@@ -141,6 +141,8 @@ struct State {
     last: i64,
     /// Sequence of the next event; the window holds those just before it, without gaps.
     next: u64,
+    /// Events ever applied.
+    applied: u64,
     /// The resource is no longer served.
     closed: bool,
 }
@@ -176,6 +178,7 @@ impl Cache {
             floor: i64::MAX,
             last: 0,
             next: 1,
+            applied: 0,
             closed: false,
         };
         Cache { prefix, header, normalise, state: RwLock::new(state), watchers: Mutex::default(), processed }
@@ -302,6 +305,11 @@ impl Cache {
         (snapshot, watcher)
     }
 
+    /// Events that came from the store since the start.
+    pub fn events(&self) -> u64 {
+        self.state.read().applied
+    }
+
     /// Number of registered watchers.
     pub fn watcher_count(&self) -> usize {
         self.watchers.lock().len()
@@ -327,6 +335,7 @@ impl Cache {
             floor: revision,
             last: revision,
             next,
+            applied: state.applied,
             closed: false,
         };
         watchers.clear();
@@ -421,6 +430,7 @@ impl State {
         self.window_bytes += previous.as_ref().map_or(0, |p| p.value.len());
         let event = Arc::new(Event { event: kind, entry, previous, sequence: self.next, frames: Mutex::default() });
         self.next += 1;
+        self.applied += 1;
         self.window.push_back(event.clone());
         while self.window.len() > WINDOW_EVENTS || self.window_bytes > WINDOW_BYTES {
             let Some(old) = self.window.pop_front() else { break };

@@ -19,12 +19,10 @@ use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::negotiate;
 use crate::http::respond::response;
+use crate::ops::{health, metrics};
 use crate::server::Core;
 
-/// Minor version of the API that is served.
-pub const MINOR: &str = "37";
-/// What `kubectl version` shows: upstream's version whose API this is, and ours as build metadata.
-pub const GIT_VERSION: &str = concat!("v1.37.2+ferrokube.", env!("CARGO_PKG_VERSION"));
+pub use telemetry::process::{GIT_VERSION, MINOR};
 
 /// Answers a request that is about no resource.
 pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
@@ -64,7 +62,12 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         ["openapi", "v2"] => return openapi::v2_document(&registry, call),
         ["openapi", "v3"] => openapi::index(&registry),
         ["openapi", "v3", path @ ..] => return openapi::v3_document(&registry, call, &path.join("/")),
-        ["healthz" | "livez" | "readyz"] => return Ok(Answer::Raw(response(200, "text/plain; charset=utf-8", "ok"))),
+        [endpoint, check @ ..] if health::ENDPOINTS.contains(endpoint) => {
+            let endpoint = health::ENDPOINTS.into_iter().find(|known| known == endpoint).unwrap_or_default();
+            return health::serve(core, call, endpoint, &check.join("/")).await.map(Answer::Raw);
+        }
+        ["metrics"] => return Ok(Answer::Raw(metrics::page(core).await)),
+        ["metrics", "slis"] => return Ok(Answer::Raw(metrics::slis(core))),
         _ => return Err(Status::no_such_path()),
     };
     Ok(document_answer(call, &document))
@@ -113,25 +116,17 @@ fn version() -> Value {
         "gitVersion": GIT_VERSION,
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+        "platform": format!("{}/{}", std::env::consts::OS, telemetry::process::architecture()),
     })
-}
-
-/// The architecture in Go's words, which clients compare with.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn paths(registry: &crate::registry::Registry) -> Value {
     let mut paths: Vec<String> =
-        ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/healthz", "/livez", "/metrics"]
+        ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/metrics", "/metrics/slis"]
             .map(str::to_owned)
             .to_vec();
-    paths.extend(["/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(["/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/version"].map(str::to_owned));
+    paths.extend(health::paths());
     for served in registry.iter().filter(|served| !served.kind.group.is_empty()) {
         paths.push(format!("/apis/{}", served.kind.group));
         paths.push(format!("/apis/{}/{}", served.kind.group, served.kind.version));

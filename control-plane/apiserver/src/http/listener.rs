@@ -21,6 +21,8 @@ use crate::server::Server;
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Streams of one HTTP/2 connection: upstream's limit.
 const MAX_STREAMS: u32 = 100;
+/// Bytes of the head of a request: upstream's limit.
+const MAX_HEADER_BYTES: usize = 1 << 20;
 /// How long running requests may go on when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after a failed accept (no file descriptors, usually), instead of spinning.
@@ -57,8 +59,14 @@ async fn connection(server: Server, stream: TcpStream, tls: Option<TlsAcceptor>,
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
             http(server, stream, chain, shutdown).await;
         }
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took too long"),
+        Ok(Err(error)) => {
+            server.core.metrics.handshake_errors.inc();
+            tracing::debug!(%error, "TLS handshake failed");
+        }
+        Err(_) => {
+            server.core.metrics.handshake_errors.inc();
+            tracing::debug!("TLS handshake took too long");
+        }
     }
 }
 
@@ -72,8 +80,12 @@ where
         async move { Ok::<_, Infallible>(server.serve(request.map(request_body), chain).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE).max_buf_size(MAX_HEADER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES as u32);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {

@@ -227,15 +227,17 @@ impl Registry {
         self.order.retain(|served| !gone(served));
     }
 
-    /// The built-in kinds, their caches declared to the hub.
-    pub fn builtin(hub: &Hub) -> Registry {
+    /// The built-in kinds, their caches declared to the hub; `root` takes the place of upstream's `/registry`.
+    pub fn builtin(hub: &Hub, root: &str) -> Registry {
         let mut registry = Registry::default();
         let mut caches: HashMap<Bytes, Arc<Cache>> = HashMap::new();
         for kind in kinds::ALL.iter() {
             let store = kind.storage.as_ref().map(|storage| {
                 let stored = &storage.kind;
                 let stored_kind = kinds::by_kind(&stored.group, &stored.version, &stored.kind).unwrap_or(kind).clone();
-                let prefix = Bytes::from(format!("{}/", stored_kind.storage.as_ref().unwrap_or(storage).prefix));
+                let prefix = &stored_kind.storage.as_ref().unwrap_or(storage).prefix;
+                let below = prefix.strip_prefix("/registry").unwrap_or(prefix);
+                let prefix = Bytes::from(format!("{root}{below}/"));
                 let header = header_spec(&stored_kind);
                 let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, None)).clone();
                 Stored { cache, kind: stored_kind }

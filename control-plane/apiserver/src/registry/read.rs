@@ -1,6 +1,7 @@
 //! GET: one object, or a list with limits, continuation and every meaning of resourceVersion.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -142,12 +143,16 @@ impl Core {
         expired: &str,
     ) -> Result<Answer, Status> {
         self.reach(served, revision).await?;
+        // The window may reach further back than the store; clients are told by the store's rule, as upstream's are.
+        if revision < self.compacted.load(Ordering::Acquire) {
+            return Err(Status::expired(expired));
+        }
         match page.store.cache.snapshot_at(revision) {
             Ok(snapshot) => Ok(page.take(served, &snapshot, start)),
             Err(WindowError::TooNew { current }) => {
                 Err(Status::too_large_resource_version(revision.max(0) as u64, current.max(0) as u64, 1))
             }
-            Err(WindowError::TooOld { .. }) => match self.history(page, revision, &start).await {
+            Err(WindowError::TooOld { .. }) => match self.history(served, page, revision, &start).await {
                 Ok(entries) => Ok(page.cut(served, entries.iter(), revision)),
                 Err(StoreError::Compacted { .. }) => Err(Status::expired(expired)),
                 Err(error) => Err(self.store_error(error, served)),
@@ -155,7 +160,14 @@ impl Core {
         }
     }
 
-    async fn history(&self, page: &Page<'_>, revision: i64, start: &Bytes) -> Result<Vec<Arc<Entry>>, StoreError> {
+    async fn history(
+        &self,
+        served: &Served,
+        page: &Page<'_>,
+        revision: i64,
+        start: &Bytes,
+    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let _measured = self.metrics.store("list", served);
         let key = if start.is_empty() { page.base.clone() } else { start.clone() };
         let end = keys::prefix_end(page.base);
         let request = RangeRequest { key, end, revision, ..RangeRequest::default() };

@@ -21,8 +21,6 @@ use crate::http::call::Call;
 use crate::http::encode::EventEncoder;
 use crate::server::Core;
 
-/// Shortest time after which the server ends a watch that set no timeout; the longest is twice that.
-const MIN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How often a watch that wants bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long before a watch ends it gets its last bookmark.
@@ -47,7 +45,7 @@ impl Core {
         let (initial, watcher, mark_end, start) = self.open_watch(served, &options, &selection).await?;
         let timeout = match options.timeout_seconds {
             Some(seconds) => Duration::from_secs(seconds),
-            None => MIN_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()),
+            None => self.config.min_request_timeout.mul_f64(1.0 + rand::random::<f64>()),
         };
         let now = Instant::now();
         let stream = WatchBody {

@@ -79,8 +79,9 @@ impl Core {
         let value = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?);
         drop(object);
         let lease = match store.kind.storage.as_ref().and_then(|s| s.ttl_seconds) {
-            Some(ttl) => {
-                self.leases.get(&*self.store, i64::from(ttl)).await.map_err(|e| self.store_error(e, served))?
+            Some(_) => {
+                let seconds = self.config.event_ttl.as_secs().try_into().unwrap_or(i64::MAX);
+                self.leases.get(&*self.store, seconds).await.map_err(|e| self.store_error(e, served))?
             }
             None => 0,
         };
@@ -90,7 +91,10 @@ impl Core {
         };
         txn.guards.extend(extra.guards);
         txn.writes.extend(extra.writes);
-        match self.store.txn(txn).await.map_err(|e| self.store_error(e, served))? {
+        let measured = self.metrics.store(if expected == 0 { "create" } else { "update" }, served);
+        let outcome = self.store.txn(txn).await.map_err(|e| self.store_error(e, served))?;
+        drop(measured);
+        match outcome {
             TxnOutcome::Committed { revision } => {
                 self.committed.fetch_max(revision, Ordering::AcqRel);
                 let kv = KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, lease };
@@ -106,7 +110,10 @@ impl Core {
         let mut txn = Txn::delete(entry.key.clone(), entry.revision);
         txn.guards.extend(extra.guards);
         txn.writes.extend(extra.writes);
-        match self.store.txn(txn).await.map_err(|e| self.store_error(e, served))? {
+        let measured = self.metrics.store("delete", served);
+        let outcome = self.store.txn(txn).await.map_err(|e| self.store_error(e, served))?;
+        drop(measured);
+        match outcome {
             TxnOutcome::Committed { revision } => {
                 self.committed.fetch_max(revision, Ordering::AcqRel);
                 Ok(Committed::Stored(Arc::new(entry.at_revision(revision))))
@@ -127,6 +134,7 @@ impl Core {
     /// The newest state of an object, straight from the store.
     pub async fn live(&self, served: &Served, key: &Bytes) -> Result<Option<Arc<Entry>>, Status> {
         let store = self.stored(served)?;
+        let _measured = self.metrics.store("get", served);
         let (_, kv) = self.store.get(key.clone()).await.map_err(|e| self.store_error(e, served))?;
         kv.map(|kv| self.entry(store, kv)).transpose()
     }

@@ -5,6 +5,7 @@
 //! (tests), [`remote`] (an etcd cluster over gRPC) and the in-process adapter of our own etcd, which lives in the
 //! binary. Keys follow upstream's layout (see [`keys`]); values are opaque bytes that implementations share, not copy.
 
+pub mod compactor;
 pub mod keys;
 pub mod lease;
 pub mod memory;

@@ -145,6 +145,11 @@ impl Hub {
         Hub { state: Mutex::new(state), wants_previous: AtomicUsize::new(0) }
     }
 
+    /// Number of open watches.
+    pub fn len(&self) -> usize {
+        self.state.lock().groups.iter().count()
+    }
+
     pub fn published(&self) -> i64 {
         self.state.lock().published
     }

@@ -27,6 +27,7 @@ use wire::etcd::{
 
 use crate::error::{Error, OpenError};
 use crate::hash::HashKv;
+use crate::metrics::Metrics;
 use crate::mvcc::Store;
 use crate::query::{self, Query};
 use crate::txn::{self, Command, Reply};
@@ -96,6 +97,12 @@ pub struct Status {
     pub applied_index: u64,
     /// The quota is used up: writes that add are refused.
     pub no_space: bool,
+    /// Keys with any version kept.
+    pub keys: usize,
+    /// Open watches.
+    pub watchers: usize,
+    /// Commands that wait for the writer.
+    pub waiting: usize,
 }
 
 pub(crate) struct State {
@@ -116,6 +123,7 @@ pub(crate) struct Shared {
     /// Commands and bytes that wait for the writer.
     pub waiting: AtomicUsize,
     pub waiting_bytes: AtomicUsize,
+    pub metrics: Metrics,
     started: Instant,
     /// Set once the writer is gone.
     stopped: AtomicBool,
@@ -192,6 +200,7 @@ impl Etcd {
             disk_bytes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
+            metrics: Metrics::default(),
             started: Instant::now(),
             stopped: AtomicBool::new(false),
             options,
@@ -215,6 +224,11 @@ impl Etcd {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
+    }
+
+    /// The page of metrics.
+    pub fn metrics(&self) -> String {
+        self.shared().metrics.text(&self.status())
     }
 
     /// Who this member is.
@@ -260,6 +274,7 @@ impl Etcd {
     /// Reads a key or range at a revision (0: the newest durable one).
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
         query::check(&request)?;
+        self.shared().metrics.ranges.inc();
         let shared = self.shared();
         loop {
             let newest = shared.durable();
@@ -277,6 +292,7 @@ impl Etcd {
     /// Writes a key; returns when it is durable.
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Error> {
         txn::check_put(&request)?;
+        self.shared().metrics.puts.inc();
         match self.submit(Command::Put(request)).await? {
             Reply::Put(reply) => Ok(reply),
             _ => Err(Error::Stopped),
@@ -286,6 +302,7 @@ impl Etcd {
     /// Deletes a key or range; returns when it is durable.
     pub async fn delete(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
         txn::check_delete(&request)?;
+        self.shared().metrics.deletes.inc();
         match self.submit(Command::Delete(request)).await? {
             Reply::Delete(reply) => Ok(reply),
             _ => Err(Error::Stopped),
@@ -295,6 +312,7 @@ impl Etcd {
     /// Runs a transaction; returns when what it wrote is durable.
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
         txn::check_txn(&request, self.options().max_txn_ops)?;
+        self.shared().metrics.txns.inc();
         if txn::is_read_only(&request) {
             let durable = self.revision();
             let state = self.shared().state.read();
@@ -403,6 +421,9 @@ impl Etcd {
             quota_bytes: shared.options.quota_bytes,
             applied_index: state.store.applied_index,
             no_space: shared.no_space.load(Ordering::Relaxed),
+            keys: state.store.keys.len(),
+            watchers: shared.hub.len(),
+            waiting: shared.waiting.load(Ordering::Relaxed),
         }
     }
 

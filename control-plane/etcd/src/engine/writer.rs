@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -231,7 +231,10 @@ impl Writer {
         }
         debug_assert!(frame.size() <= estimate, "the estimate of a batch is an upper bound");
         let sealed = frame.seal(self.wal.salt(), self.wal.next_index, before);
-        if let Err(e) = self.wal.append(&sealed) {
+        let started = Instant::now();
+        let appended = self.wal.append(&sealed);
+        self.shared.metrics.log_sync.time(started.elapsed());
+        if let Err(e) = appended {
             tracing::error!(error = %e, "a batch of writes was refused");
             self.shared.state.write().store.rollback(before, undo);
             return self.fail(batch, &e);

@@ -198,6 +198,32 @@ async fn a_used_up_quota_hits_writes_only_and_clears_itself() {
 }
 
 #[tokio::test]
+async fn regular_compaction_bounds_memory_and_disk() {
+    const VALUE: usize = 60 << 10;
+    let dir = tempfile::tempdir().expect("dir");
+    let options = Options { checkpoint_bytes: 256 << 10, segment_bytes: 256 << 10, ..small(dir.path()) };
+    let etcd = Etcd::open(Options { max_request_bytes: 64 << 10, ..options }).expect("open");
+    let (mut before, mut written) = (0, 0);
+    for _ in 0..40 {
+        let newest = etcd.revision();
+        for _ in 0..10 {
+            etcd.put(put("key", vec![b'x'; VALUE])).await.expect("put");
+            written += VALUE as u64;
+        }
+        if before > 0 {
+            // What an API server does every few minutes: nobody asks for the space, nobody defragments.
+            etcd.compact(before, false).await.expect("compact");
+        }
+        before = newest;
+    }
+    etcd.barrier().await.expect("barrier");
+    let status = etcd.status();
+    assert!(status.used_bytes < 32 * VALUE as u64, "{status:?}");
+    assert!(status.disk_bytes < written / 3, "{} written, {status:?}", written);
+    etcd.close();
+}
+
+#[tokio::test]
 async fn a_snapshot_can_be_restored() {
     use sha2::{Digest, Sha256};
     use std::io::Read;

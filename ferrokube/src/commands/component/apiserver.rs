@@ -10,7 +10,7 @@ use anyhow::Result;
 use apiserver::config::KeyPair;
 use clap::Parser;
 
-use super::{parse, until_signal};
+use super::{Ignored, LOGGING, duration, parse, until_signal};
 use crate::fault::Fault;
 
 /// The Kubernetes API server
@@ -41,12 +41,15 @@ struct Flags {
     /// Address that the kubernetes Service leads to
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
-    /// The server's certificate
-    #[arg(long, value_name = "FILE", required = true)]
-    tls_cert_file: PathBuf,
+    /// The server's certificate [default: one that signs itself, in --cert-dir]
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
     /// The server's key
-    #[arg(long, value_name = "FILE", required = true)]
-    tls_private_key_file: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Where a certificate is made when none is given
+    #[arg(long, default_value = "/var/run/kubernetes", value_name = "DIR")]
+    cert_dir: PathBuf,
     /// CA whose client certificates are identities
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
@@ -77,6 +80,9 @@ struct Flags {
     /// Keys that service-account tokens are checked with
     #[arg(long, value_name = "FILE")]
     service_account_key_file: Vec<PathBuf>,
+    /// Where others find the keys that tokens are checked with
+    #[arg(long, value_name = "URL")]
+    service_account_jwks_uri: Option<String>,
     /// Audiences of tokens for this server [default: the issuer]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     api_audiences: Vec<String>,
@@ -95,7 +101,15 @@ struct Flags {
     /// CA of kubelets
     #[arg(long, value_name = "FILE")]
     kubelet_certificate_authority: Option<PathBuf>,
-    /// How long events are kept, in seconds
+    /// Which of a node's addresses its kubelet is asked at
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP",
+        value_name = "TYPE"
+    )]
+    kubelet_preferred_address_types: Vec<String>,
+    /// How long events are kept
     #[arg(long, default_value = "1h", value_parser = duration, value_name = "DURATION")]
     event_ttl: Duration,
     /// Requests that only read, at once
@@ -104,7 +118,52 @@ struct Flags {
     /// Requests that write, at once
     #[arg(long, default_value_t = 200, value_name = "N")]
     max_mutating_requests_inflight: usize,
+    /// Longest time that a request may take
+    #[arg(long, default_value = "1m", value_parser = duration, value_name = "DURATION")]
+    request_timeout: Duration,
+    /// Shortest time after which a watch is ended that sets none, in seconds
+    #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
+    min_request_timeout: u64,
+    /// How long requests are taken after the signal to stop, while /readyz fails already
+    #[arg(long, default_value = "0s", value_parser = duration, value_name = "DURATION")]
+    shutdown_delay_duration: Duration,
+    /// How often old history is forgotten; 0 is never
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "DURATION")]
+    etcd_compaction_interval: Duration,
 }
+
+const IGNORED: Ignored = Ignored {
+    values: &[
+        "default-watch-cache-size",
+        "delete-collection-workers",
+        "endpoint-reconciler-type",
+        "etcd-count-metric-poll-period",
+        "etcd-db-metric-poll-interval",
+        "goaway-chance",
+        "http2-max-streams-per-connection",
+        "lease-reuse-duration-seconds",
+        "livez-grace-period",
+        "proxy-client-cert-file",
+        "proxy-client-key-file",
+        "requestheader-extra-headers-prefix",
+        "requestheader-group-headers",
+        "requestheader-uid-headers",
+        "requestheader-username-headers",
+        "storage-backend",
+        "storage-media-type",
+        "watch-cache-sizes",
+    ],
+    switches: &[
+        "allow-privileged",
+        "enable-aggregator-routing",
+        "enable-bootstrap-token-auth",
+        "enable-garbage-collector",
+        "enable-logs-handler",
+        "enable-priority-and-fairness",
+        "service-account-lookup",
+        "watch-cache",
+    ],
+};
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("{text:?} is no range of ports: write it like 30000-32767");
@@ -113,19 +172,39 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     if range.0 == 0 || range.0 > range.1 { Err(wrong()) } else { Ok(range) }
 }
 
-/// Go's durations, as upstream's flags take them: `90s`, `1h30m`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let nanos = meta::duration::parse_nanos(text)?;
-    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("{text:?} is less than nothing"))
-}
-
 fn pair(cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPair> {
     let (cert_file, key_file) = cert.zip(key)?;
     Some(KeyPair { cert_file, key_file })
 }
 
+/// A name that is no plugin of upstream's is a mistake; one of upstream's that isn't here is told.
+fn check_plugins(flag: &str, names: &[String]) -> Result<()> {
+    let here: Vec<&str> = apiserver::admission::ADMISSION.iter().map(|row| row.plugin.name()).collect();
+    match names.iter().find(|name| !here.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let sentence = format!("{flag} {name}: there is no such plugin here; there are {}", here.join(", "));
+            Err(Fault::usage(sentence).into())
+        }
+    }
+}
+
+/// A certificate that signs itself, kept in `dir` as upstream does.
+fn own_certificate(dir: &std::path::Path, advertised: Option<IpAddr>) -> Result<KeyPair> {
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+    addresses.extend(advertised);
+    let files = crate::pki::self_signed(dir, "apiserver", &addresses)?;
+    Ok(KeyPair { cert_file: files.cert, key_file: files.key })
+}
+
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[&IGNORED, &LOGGING]);
+    check_plugins("--enable-admission-plugins", &flags.enable_admission_plugins)?;
+    check_plugins("--disable-admission-plugins", &flags.disable_admission_plugins)?;
+    let serving = match pair(flags.tls_cert_file, flags.tls_private_key_file) {
+        Some(given) => given,
+        None => own_certificate(&flags.cert_dir, flags.advertise_address)?,
+    };
     let remote = apiserver::storage::remote::Config {
         endpoints: flags.etcd_servers,
         ca_file: flags.etcd_cafile,
@@ -139,7 +218,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         bind_address: flags.bind_address,
         secure_port: flags.secure_port,
         advertise_address: flags.advertise_address,
-        tls: pair(Some(flags.tls_cert_file), Some(flags.tls_private_key_file)),
+        tls: Some(serving),
         client_ca_file: flags.client_ca_file,
         requestheader_client_ca_file: flags.requestheader_client_ca_file,
         requestheader_allowed_names: flags.requestheader_allowed_names,
@@ -150,6 +229,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         service_account_issuer: flags.service_account_issuer,
         service_account_signing_key_file: Some(flags.service_account_signing_key_file),
         service_account_key_files: keys,
+        service_account_jwks_uri: flags.service_account_jwks_uri,
         api_audiences: flags.api_audiences,
         service_cluster_ip_range: flags.service_cluster_ip_range,
         service_node_port_range: flags.service_node_port_range,
@@ -158,8 +238,12 @@ pub fn run(args: &[OsString]) -> Result<()> {
         kubelet_certificate_authority: flags.kubelet_certificate_authority,
         max_requests_inflight: flags.max_requests_inflight,
         max_mutating_requests_inflight: flags.max_mutating_requests_inflight,
-        etcd_prefix: flags.etcd_prefix,
-        ..apiserver::Config::default()
+        kubelet_preferred_address_types: flags.kubelet_preferred_address_types,
+        request_timeout: flags.request_timeout,
+        min_request_timeout: Duration::from_secs(flags.min_request_timeout),
+        shutdown_delay: flags.shutdown_delay_duration,
+        etcd_compaction_interval: flags.etcd_compaction_interval,
+        etcd_prefix: format!("/{}", flags.etcd_prefix.trim_matches('/')),
     };
     until_signal(|shutdown| async move {
         let store = apiserver::storage::remote::connect(remote).await.map_err(|e| Fault::failed(e.to_string()))?;

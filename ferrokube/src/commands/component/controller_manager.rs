@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use super::{candidate, connect, parse, until_signal};
+use super::{DELEGATED, Ignored, LOGGING, Serving, candidate, connect, duration, parse, until_signal};
 use crate::cluster::signing::{TokenKey, read_ca_signer};
 
 /// The Kubernetes controller manager
@@ -38,6 +39,30 @@ struct Flags {
     /// Key of --cluster-signing-cert-file
     #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
     cluster_signing_key_file: Option<PathBuf>,
+    /// Longest validity of certificates that are signed
+    #[arg(long, default_value = "8760h", value_parser = duration, value_name = "DURATION")]
+    cluster_signing_duration: Duration,
+    /// Prefix length of a node's range of pod addresses
+    #[arg(long, value_name = "BITS")]
+    node_cidr_mask_size: Option<u8>,
+    /// The same for IPv4 [default: 24]
+    #[arg(long, value_name = "BITS")]
+    node_cidr_mask_size_ipv4: Option<u8>,
+    /// The same for IPv6 [default: 64]
+    #[arg(long, value_name = "BITS")]
+    node_cidr_mask_size_ipv6: Option<u8>,
+    /// How long a node may be silent before it counts as gone
+    #[arg(long, default_value = "50s", value_parser = duration, value_name = "DURATION")]
+    node_monitor_grace_period: Duration,
+    /// The same for a node that is starting
+    #[arg(long, default_value = "1m", value_parser = duration, value_name = "DURATION")]
+    node_startup_grace_period: Duration,
+    /// Ended pods that are kept before the oldest are removed; 0 keeps all
+    #[arg(long, default_value_t = 12_500, value_name = "N")]
+    terminated_pod_gc_threshold: usize,
+    /// Most endpoints in an EndpointSlice
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    max_endpoints_per_slice: usize,
     /// Controllers to run: * for those on by default, name, -name
     #[arg(long, value_delimiter = ',', default_value = "*", value_name = "NAME")]
     controllers: Vec<String>,
@@ -47,10 +72,17 @@ struct Flags {
     /// Run only while holding the Lease kube-system/kube-controller-manager
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     leader_elect: bool,
+    #[command(flatten)]
+    serving: Serving,
 }
 
+const IGNORED: Ignored = Ignored {
+    values: &["min-resync-period", "node-monitor-period"],
+    switches: &["enable-garbage-collector", "configure-cloud-routes"],
+};
+
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[&IGNORED, &DELEGATED, &LOGGING]);
     let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
     let root_ca = flags.root_ca_file.as_ref().map(read).transpose()?;
     let token_signer = flags.service_account_private_key_file.as_ref().map(|p| TokenKey::read(p)).transpose()?;
@@ -67,6 +99,14 @@ pub fn run(args: &[OsString]) -> Result<()> {
         certificate_signer: certificate_signer.map(|ca| Arc::new(ca) as _),
         controllers: flags.controllers,
         leader_election: flags.leader_elect.then(|| client::lease::Election::new("kube-controller-manager", &identity)),
+        serving: flags.serving.config("kube-controller-manager", 10257)?,
+        node_monitor_grace_period: flags.node_monitor_grace_period,
+        node_startup_grace_period: flags.node_startup_grace_period,
+        terminated_pod_gc_threshold: flags.terminated_pod_gc_threshold,
+        max_endpoints_per_slice: flags.max_endpoints_per_slice,
+        cluster_signing_duration: flags.cluster_signing_duration,
+        node_cidr_mask_size_ipv4: flags.node_cidr_mask_size_ipv4.or(flags.node_cidr_mask_size).unwrap_or(24),
+        node_cidr_mask_size_ipv6: flags.node_cidr_mask_size_ipv6.or(flags.node_cidr_mask_size).unwrap_or(64),
         ..controller_manager::Config::default()
     };
     until_signal(|shutdown| async move {

@@ -8,8 +8,7 @@ use anyhow::Result;
 use clap::Parser;
 use etcd::daemon::{AutoCompaction, Config, TlsFiles};
 
-use super::apiserver::duration;
-use super::{parse, until_signal};
+use super::{Ignored, duration, parse, until_signal};
 use crate::fault::Fault;
 
 /// A consistent key-value store (etcd v3)
@@ -66,8 +65,23 @@ struct Flags {
     watch_progress_notify_interval: Duration,
 }
 
+const IGNORED: Ignored = Ignored {
+    values: &[
+        "backend-batch-interval",
+        "backend-batch-limit",
+        "election-timeout",
+        "heartbeat-interval",
+        "log-level",
+        "log-outputs",
+        "logger",
+        "max-snapshots",
+        "max-wals",
+    ],
+    switches: &[],
+};
+
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[&IGNORED]);
     let compaction = AutoCompaction::parse(&flags.auto_compaction_mode, &flags.auto_compaction_retention);
     let config = Config {
         data_dir: flags.data_dir.unwrap_or_else(|| format!("{}.etcd", flags.name).into()),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use super::{connect, parse, until_signal};
+use super::{LOGGING, connect, parse, until_signal};
 
 /// The node agent
 #[derive(Debug, Parser)]
@@ -67,7 +67,7 @@ struct Flags {
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[&LOGGING]);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = flags.hostname_override.clone().unwrap_or_else(|| host.trim().to_lowercase());
     let mut config = kubelet::config::Config::new(&name);

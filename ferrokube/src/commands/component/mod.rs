@@ -1,11 +1,18 @@
 //! Each component alone, under its upstream name and with upstream's flag names: `ferrokube kube-scheduler
-//! --kubeconfig …`, or by a link of that name. A flag that isn't here isn't done: it is refused, never ignored.
+//! --kubeconfig …`, or by a link of that name. A flag that isn't done is refused. Only upstream's flags that tune what
+//! is built differently here are taken for the sake of existing unit files, and a warning names each ([`Ignored`]).
 
+mod apiserver;
 mod controller_manager;
+mod etcd;
+mod kubelet;
+mod proxy;
 mod scheduler;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -17,8 +24,14 @@ use crate::fault::Fault;
 type Run = fn(&[OsString]) -> Result<()>;
 
 /// Upstream's name of each component that runs alone.
-const COMPONENTS: &[(&str, Run)] =
-    &[("kube-controller-manager", controller_manager::run), ("kube-scheduler", scheduler::run)];
+const COMPONENTS: &[(&str, Run)] = &[
+    ("etcd", etcd::run),
+    ("kube-apiserver", apiserver::run),
+    ("kube-controller-manager", controller_manager::run),
+    ("kube-scheduler", scheduler::run),
+    ("kubelet", kubelet::run),
+    ("kube-proxy", proxy::run),
+];
 
 pub fn is_component(name: &str) -> bool {
     COMPONENTS.iter().any(|(n, _)| *n == name)
@@ -38,10 +51,119 @@ pub fn run(args: &[OsString]) -> Result<()> {
     }
 }
 
-/// Parses a component's flags; a wrong one ends the process with clap's message and code 2.
-fn parse<F: Parser>(args: &[OsString]) -> F {
-    F::parse_from(args)
+/// Upstream's flags that change nothing here: limits of what is not limited, ways of what has one way.
+struct Ignored {
+    /// Those that take a value.
+    values: &'static [&'static str],
+    /// Those that stand alone, or are `--flag=true`.
+    switches: &'static [&'static str],
 }
+
+/// Ignored by every component but etcd: logs are set by RUST_LOG, and there is one way to log.
+const LOGGING: Ignored = Ignored {
+    values: &[
+        "v",
+        "vmodule",
+        "logging-format",
+        "log-flush-frequency",
+        "feature-gates",
+        "show-hidden-metrics-for-version",
+    ],
+    switches: &["profiling", "contention-profiling"],
+};
+
+/// Parses a component's flags; a wrong one ends the process with clap's message and code 2.
+fn parse<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> F {
+    let (flags, warnings) = read(args, ignored).unwrap_or_else(|error: clap::Error| error.exit());
+    for name in warnings {
+        eprintln!("{}: --{name} has no effect here", F::command().get_name());
+    }
+    flags
+}
+
+/// The flags, and the names of those that were given and are ignored.
+fn read<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> Result<(F, Vec<&'static str>), clap::Error> {
+    let hidden = |name: &'static str| clap::Arg::new(name).long(name).hide(true).action(clap::ArgAction::Append);
+    let mut command = F::command();
+    for list in ignored {
+        for name in list.values {
+            let arg = if name.len() == 1 { hidden(name).short(name.chars().next()) } else { hidden(name) };
+            command = command.arg(arg);
+        }
+        for name in list.switches {
+            command = command.arg(hidden(name).num_args(0..=1).require_equals(true).default_missing_value("true"));
+        }
+    }
+    let matches = command.try_get_matches_from(args)?;
+    let names = ignored.iter().flat_map(|list| list.values.iter().chain(list.switches));
+    let given = names.copied().filter(|name| matches.value_source(name).is_some()).collect();
+    Ok((F::from_arg_matches(&matches)?, given))
+}
+
+/// Go's durations, as upstream's flags take them: `90s`, `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    meta::duration::parse(text)
+}
+
+/// Where a component serves its pages of health and metrics.
+#[derive(Debug, clap::Args)]
+struct Serving {
+    /// Address of the pages of health and metrics
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    bind_address: IpAddr,
+    /// Port of the pages of health and metrics; 0 turns them off [default: upstream's]
+    #[arg(long, value_name = "PORT")]
+    secure_port: Option<u16>,
+    /// Certificate of these pages [default: one that signs itself, in --cert-dir]
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Key of --tls-cert-file
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Where a certificate is made when none is given
+    #[arg(long, default_value = "/var/run/kubernetes", value_name = "DIR")]
+    cert_dir: PathBuf,
+    /// CA whose client certificates are identities
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
+}
+
+impl Serving {
+    /// For the component of this name, whose port is upstream's unless another is asked for.
+    fn config(self, component: &str, port: u16) -> Result<Option<client::serving::Config>> {
+        let port = self.secure_port.unwrap_or(port);
+        if port == 0 {
+            return Ok(None);
+        }
+        let (cert_file, key_file) = match self.tls_cert_file.zip(self.tls_private_key_file) {
+            Some(given) => given,
+            None => {
+                let files = crate::pki::self_signed(&self.cert_dir, component, &[IpAddr::from([127, 0, 0, 1])])?;
+                (files.cert, files.key)
+            }
+        };
+        let tls = client::tls::TlsFiles { cert_file, key_file, client_ca_file: self.client_ca_file };
+        Ok(Some(client::serving::Config { address: SocketAddr::new(self.bind_address, port), tls }))
+    }
+}
+
+/// Reviews are asked for with the identity of --kubeconfig, and files of it are not needed twice.
+const DELEGATED: Ignored = Ignored {
+    values: &[
+        "authentication-kubeconfig",
+        "authorization-kubeconfig",
+        "kube-api-burst",
+        "kube-api-content-type",
+        "kube-api-qps",
+        "requestheader-allowed-names",
+        "requestheader-client-ca-file",
+        "requestheader-extra-headers-prefix",
+        "requestheader-group-headers",
+        "requestheader-uid-headers",
+        "requestheader-username-headers",
+    ],
+    switches: &["authentication-skip-lookup", "authentication-tolerate-lookup-failure"],
+};
 
 /// Runs a component until a signal, with logs on standard error.
 fn until_signal<F>(run: impl FnOnce(CancellationToken) -> F) -> Result<()>
@@ -63,7 +185,7 @@ where
         });
         run(shutdown).await
     });
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
@@ -76,4 +198,29 @@ fn candidate() -> String {
 
 async fn connect(kubeconfig: &Path) -> Result<kube::Client> {
     client::from_kubeconfig(kubeconfig).await.map_err(|e| Fault::failed(format!("--kubeconfig: {e}")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[arg(long)]
+        kubeconfig: String,
+    }
+
+    fn given(line: &str) -> Result<(String, Vec<&'static str>), clap::Error> {
+        let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        read::<Flags>(&args, &[&LOGGING]).map(|(flags, names)| (flags.kubeconfig, names))
+    }
+
+    #[test]
+    fn flags_without_effect_are_named_and_unknown_ones_refused() {
+        let (file, names) = given("x --v=2 --kubeconfig f --profiling --logging-format json").expect("taken");
+        assert_eq!((file.as_str(), names), ("f", vec!["v", "logging-format", "profiling"]));
+        assert_eq!(given("x --kubeconfig f -v 4 --profiling=false").expect("taken").1, ["v", "profiling"]);
+        assert!(given("x --kubeconfig f").expect("taken").1.is_empty());
+        assert_eq!(given("x --kubeconfig f --audit-policy-file p").expect_err("refused").exit_code(), 2);
+    }
 }

@@ -9,8 +9,7 @@ use anyhow::Result;
 use clap::Parser;
 use cni::Prefix;
 
-use super::apiserver::duration;
-use super::{connect, parse, until_signal};
+use super::{Ignored, LOGGING, connect, duration, parse, until_signal};
 use crate::fault::Fault;
 
 /// The Kubernetes network proxy
@@ -49,8 +48,23 @@ struct Flags {
     cleanup: bool,
 }
 
+const IGNORED: Ignored = Ignored {
+    values: &[
+        "config-sync-period",
+        "conntrack-max-per-core",
+        "conntrack-min",
+        "conntrack-tcp-timeout-close-wait",
+        "conntrack-tcp-timeout-established",
+        "kube-api-burst",
+        "kube-api-content-type",
+        "kube-api-qps",
+        "oom-score-adj",
+    ],
+    switches: &["bind-address-hard-fail"],
+};
+
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[&IGNORED, &LOGGING]);
     if flags.proxy_mode != "nftables" {
         let sentence = format!("--proxy-mode {}: only nftables is done", flags.proxy_mode);
         return Err(Fault::usage(sentence).into());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use super::{candidate, connect, parse, until_signal};
+use super::{DELEGATED, LOGGING, Serving, candidate, connect, parse, until_signal};
 
 /// The Kubernetes scheduler
 #[derive(Debug, Parser)]
@@ -18,21 +18,20 @@ struct Flags {
     /// Run only while holding the Lease kube-system/kube-scheduler
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     leader_elect: bool,
+    #[command(flatten)]
+    serving: Serving,
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[&DELEGATED, &LOGGING]);
+    let config = scheduler::Config {
+        leader_election: flags.leader_elect.then(|| client::lease::Election::new("kube-scheduler", &candidate())),
+        serving: flags.serving.config("kube-scheduler", 10259)?,
+        ..scheduler::Config::default()
+    };
     until_signal(|shutdown| async move {
         let client = connect(&flags.kubeconfig).await?;
-        let mut held = shutdown.clone();
-        if flags.leader_elect {
-            let election = client::lease::Election::new("kube-scheduler", &candidate());
-            match election.acquire(client.clone(), shutdown.clone()).await {
-                Some(token) => held = token,
-                None => return Ok(()),
-            }
-        }
-        scheduler::run(scheduler::Config::default(), client, held).await?;
+        scheduler::run(config, client, shutdown).await?;
         Ok(())
     })
 }

@@ -8,12 +8,13 @@ mod pods;
 mod route;
 mod stats;
 mod stream;
-mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use client::delegated::User;
+use client::tls::{self, TlsFiles};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -77,7 +78,10 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
         let listener = bind(address).await?;
         tokio::spawn(healthz(server.clone(), listener, shutdown.clone()));
     }
-    let Some(tls) = tls::acceptor(&config.server)? else { return Ok(0) };
+    let files = config.server.tls_cert_file.clone().zip(config.server.tls_private_key_file.clone());
+    let Some((cert_file, key_file)) = files else { return Ok(0) };
+    let files = TlsFiles { cert_file, key_file, client_ca_file: config.server.client_ca_file.clone() };
+    let tls = tls::acceptor(&files).map_err(|error| Error::Tls(error.to_string()))?;
     let listener = bind(SocketAddr::new(config.server.address, config.server.port)).await?;
     let port = listener.local_addr().map_or(config.server.port, |a| a.port());
     let auth = Arc::new(auth::Auth::new(server.hands.client.clone(), &config));
@@ -93,7 +97,7 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
                 let _ = stream.set_nodelay(true);
                 let Ok(stream) = tls.accept(stream).await else { return };
                 let certificates = stream.get_ref().1.peer_certificates();
-                let caller = certificates.and_then(|c| c.first()).and_then(|c| auth::of_certificate(c));
+                let caller = certificates.and_then(|c| c.first()).and_then(|c| User::of_certificate(c));
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (server, auth, caller) = (server.clone(), auth.clone(), caller.clone());
                     async move { Ok::<_, std::convert::Infallible>(answer(server, auth, caller, request).await) }
@@ -110,12 +114,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address: address.to_string(), source })
 }
 
-async fn answer(
-    server: Arc<Server>,
-    auth: Arc<auth::Auth>,
-    caller: Option<auth::User>,
-    request: Request<Incoming>,
-) -> Reply {
+async fn answer(server: Arc<Server>, auth: Arc<auth::Auth>, caller: Option<User>, request: Request<Incoming>) -> Reply {
     match auth.check(caller, &request).await {
         Ok(()) => route::route(server, request).await,
         Err(refusal) => refusal,

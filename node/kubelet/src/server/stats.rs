@@ -334,7 +334,10 @@ pub async fn metrics(server: &Server) -> Reply {
         })
         .collect();
     family(&mut out, "kubelet_desired_pods", "gauge", help, &desired);
-    metrics_text(out)
+    let process = telemetry::Registry::default();
+    telemetry::process::declare(&process);
+    telemetry::process::declare_build(&process);
+    metrics_text(out + &process.text())
 }
 
 /// How often probes ended how, by container.

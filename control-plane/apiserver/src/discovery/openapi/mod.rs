@@ -1,4 +1,5 @@
-//! OpenAPI documents of everything served: v2 as one document, v3 as one per group and version with an index.
+//! OpenAPI documents of everything served: v2 as one document, v3 as one per group and version, and
+//! per page of discovery, with an index.
 //!
 //! Documents are made when asked for and not kept: clients cache them by hash, and the hash of what a document is made
 //! from is known without making it.
@@ -8,6 +9,9 @@ mod proto;
 mod schemas;
 mod v2;
 mod v3;
+
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use http::Response;
@@ -29,17 +33,18 @@ const V2_PROTO: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
 ];
 
-/// A document per group and version, and its path below `/openapi/v3/`.
-fn documents(registry: &Registry) -> Vec<(String, String, String)> {
-    let mut all: Vec<(String, String, String)> = Vec::new();
-    for served in registry.iter() {
-        let (group, version) = (served.kind.group.to_string(), served.kind.version.to_string());
-        let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-        if !all.iter().any(|(known, _, _)| *known == path) {
-            all.push((path, group, version));
-        }
+/// Every document by its path below `/openapi/v3/`: one a group and version, and one for each page of discovery.
+fn documents(registry: &Registry) -> Vec<String> {
+    paths::of_discovery(registry).iter().map(|item| item.path.trim_matches('/').to_owned()).collect()
+}
+
+/// Whether resources of this group and version are in the document.
+fn holds(document: &str, group: &str, version: &str) -> bool {
+    match document.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", v] => group.is_empty() && version == *v,
+        ["apis", g, v] => group == *g && version == *v,
+        _ => false,
     }
-    all
 }
 
 /// Identifies what a document is made from.
@@ -55,8 +60,8 @@ fn fingerprint(registry: &Registry, wanted: impl Fn(&str, &str) -> bool) -> Stri
 /// `/openapi/v3`: where each document is, under a name that changes with its content.
 pub fn index(registry: &Registry) -> Value {
     let mut paths = json!({});
-    for (path, group, version) in documents(registry) {
-        let hash = fingerprint(registry, |g, v| g == group && v == version);
+    for path in documents(registry) {
+        let hash = fingerprint(registry, |g, v| holds(&path, g, v));
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths[&path] = json!({"serverRelativeURL": url});
     }
@@ -65,10 +70,10 @@ pub fn index(registry: &Registry) -> Value {
 
 /// `/openapi/v3/<path>`.
 pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answer, Status> {
-    let Some((_, group, version)) = documents(registry).into_iter().find(|(known, _, _)| known == path) else {
+    if !documents(registry).iter().any(|known| known == path) {
         return Err(Status::no_such_path());
-    };
-    let hash = fingerprint(registry, |g, v| g == group && v == version);
+    }
+    let hash = fingerprint(registry, |g, v| holds(path, g, v));
     let asked = call.query.text("hash");
     if !asked.is_empty() && asked != hash {
         let mut answer = Response::new(Body::empty());
@@ -79,7 +84,7 @@ pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answe
         return Ok(Answer::Raw(answer));
     }
     let mut answer = tagged(call, negotiate::JSON, &hash, || {
-        Bytes::from(serde_json::to_vec(&v3::document(registry, &group, &version)).unwrap_or_default())
+        Bytes::from(serde_json::to_vec(&v3::document(registry, path)).unwrap_or_default())
     });
     if !asked.is_empty() {
         // The name holds the hash: this answer never changes.

@@ -35,6 +35,7 @@ const LIST: &[Parameter] = &[
     query("resourceVersion", "string"),
     query("resourceVersionMatch", "string"),
     query("sendInitialEvents", "boolean"),
+    query("shardSelector", "string"),
     query("timeoutSeconds", "integer"),
     query("watch", "boolean"),
 ];
@@ -124,6 +125,8 @@ pub struct PathItem {
     pub tag: String,
     /// Bodies and answers have a protobuf form.
     pub protobuf: bool,
+    /// The one media type of the answers, where it is not that of objects.
+    pub only: Option<&'static str>,
 }
 
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -216,6 +219,7 @@ pub fn of_discovery(registry: &Registry) -> Vec<PathItem> {
         }],
         tag,
         protobuf: true,
+        only: None,
     };
     let definition = |name: &str| Body::Definition(format!("{META}{name}"));
     let text = |path: &str, id: &str, tag: &str| item(path.to_owned(), id.to_owned(), Body::Text, tag.to_owned());
@@ -225,8 +229,11 @@ pub fn of_discovery(registry: &Registry) -> Vec<PathItem> {
         text("/.well-known/openid-configuration/", "getServiceAccountIssuerOpenIDConfiguration", "WellKnown"),
         text("/openid/v1/jwks/", "getServiceAccountIssuerOpenIDKeyset", "openid"),
     ];
+    items[2].only = Some("application/json");
+    items[3].only = Some("application/jwk-set+json");
     let info = Body::Definition("io.k8s.apimachinery.pkg.version.Info".to_owned());
-    items.push(item("/version/".to_owned(), "getCodeVersion".to_owned(), info, "version".to_owned()));
+    let version = item("/version/".to_owned(), "getCodeVersion".to_owned(), info, "version".to_owned());
+    items.push(PathItem { only: Some("application/json"), ..version });
     let mut seen: Vec<String> = Vec::new();
     for kind in registry.iter().map(|served| &served.kind) {
         let (group, version) = (&*kind.group, &*kind.version);
@@ -288,8 +295,16 @@ impl Maker<'_> {
         }
     }
 
-    fn item(&self, path: String, parameters: Vec<Parameter>, operations: Vec<Operation>) -> PathItem {
-        PathItem { path, parameters, operations, tag: self.tag.clone(), protobuf: !self.custom }
+    /// Parameters that all operations of a path have are the path's own.
+    fn item(&self, path: String, mut parameters: Vec<Parameter>, mut operations: Vec<Operation>) -> PathItem {
+        let first = operations.first().map(|one| one.parameters.clone()).unwrap_or_default();
+        let shared = first.into_iter().filter(|p| operations.iter().all(|one| one.parameters.contains(p)));
+        let shared: Vec<Parameter> = shared.collect();
+        for one in &mut operations {
+            one.parameters.retain(|p| !shared.contains(p));
+        }
+        parameters.extend(shared);
+        PathItem { path, parameters, operations, tag: self.tag.clone(), protobuf: !self.custom, only: None }
     }
 
     /// `NamespacedPod` or `Node`.

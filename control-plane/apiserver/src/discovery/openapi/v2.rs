@@ -1,9 +1,10 @@
 //! OpenAPI v2: one document of everything. Pure.
 
+use schema::openapi::Version;
 use serde_json::{Map, Value, json};
 
 use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
-use super::schemas::{Dialect, used};
+use super::schemas::used;
 use crate::registry::Registry;
 
 const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -13,7 +14,7 @@ const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.ku
 pub fn document(registry: &Registry) -> Value {
     let mut items = paths::of(registry, |_| true);
     items.extend(paths::of_discovery(registry));
-    let definitions: Map<String, Value> = used(registry, &items, Dialect::V2).into_iter().collect();
+    let definitions: Map<String, Value> = used(registry, &items, Version::V2).into_iter().collect();
     let mut out = Map::new();
     for item in &items {
         out.insert(item.path.clone(), path_item(item));
@@ -88,6 +89,7 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
     let connect = one.action == "connect";
     let mut produces: Vec<&str> = match connect {
         true => vec!["*/*"],
+        false if item.only.is_some() => item.only.into_iter().collect(),
         false if one.answer == Body::Text => [&["text/plain"], &TYPES[..]].concat(),
         false => TYPES[..if item.protobuf { 3 } else { 2 }].to_vec(),
     };
@@ -95,13 +97,18 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
         produces.extend(STREAMS);
     }
     let consumes = match one.consumes {
+        // Paths of discovery.
+        Consumes::Any if one.action.is_empty() => item.only.map_or(TYPES.to_vec(), |only| vec![only]),
         Consumes::Any => vec!["*/*"],
         Consumes::Patches { strategic } => patches(strategic),
     };
     let mut out = json!({
-        "consumes": consumes, "operationId": one.id, "produces": produces, "responses": responses,
+        "operationId": one.id, "produces": produces, "responses": responses,
         "schemes": ["https"], "tags": [item.tag],
     });
+    if one.answer != Body::Text || item.only.is_none() {
+        out["consumes"] = json!(consumes);
+    }
     if !one.action.is_empty() {
         out["x-kubernetes-action"] = one.action.into();
     }

@@ -1,16 +1,18 @@
-//! OpenAPI v3: one document per group and version. Pure.
+//! OpenAPI v3: one document per group and version, and per page of discovery. Pure.
 
+use schema::openapi::Version;
 use serde_json::{Map, Value, json};
 
 use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
-use super::schemas::{Dialect, used};
+use super::schemas::used;
 use super::v2::patches;
 use crate::registry::Registry;
 
-/// The document of a group and version.
-pub fn document(registry: &Registry, group: &str, version: &str) -> Value {
-    let items = paths::of(registry, |kind| kind.group == group && kind.version == version);
-    let schemas: Map<String, Value> = used(registry, &items, Dialect::V3).into_iter().collect();
+/// The document at a path below `/openapi/v3/`.
+pub fn document(registry: &Registry, path: &str) -> Value {
+    let mut items = paths::of(registry, |kind| super::holds(path, &kind.group, &kind.version));
+    items.extend(paths::of_discovery(registry).into_iter().filter(|item| item.path.trim_matches('/') == path));
+    let schemas: Map<String, Value> = used(registry, &items, Version::V3).into_iter().collect();
     let mut out = Map::new();
     for item in &items {
         out.insert(item.path.clone(), path_item(item));
@@ -69,6 +71,9 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
     if one.action == "connect" {
         types = vec!["*/*"];
     }
+    if let Some(only) = item.only {
+        types = vec![only];
+    }
     let mut responses = Map::new();
     for code in one.codes {
         let word = match *code {
@@ -81,8 +86,11 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
     }
     responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
     let mut out = json!({
-        "tags": [item.tag], "operationId": one.id, "responses": responses, "x-kubernetes-action": one.action,
+        "tags": [item.tag], "operationId": one.id, "responses": responses,
     });
+    if !one.action.is_empty() {
+        out["x-kubernetes-action"] = one.action.into();
+    }
     if !one.parameters.is_empty() {
         out["parameters"] = one.parameters.iter().map(parameter).collect();
     }

@@ -1,5 +1,5 @@
-//! The certificate of the kubelet's API and the authority of its callers. Does I/O: reads PEM files; a renewed
-//! certificate is picked up by the next connection after its file changed.
+//! The certificate of a component's own HTTPS API and the authority of its callers. I/O: reads PEM files; a renewed
+//! certificate is picked up by the next connection after its file changed. Callers: the kubelet, [`crate::serving`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,26 +13,36 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig as TlsConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::ServerConfig;
-use crate::error::Error;
+/// The files of an HTTPS API.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFiles {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Whose client certificates are identities.
+    pub client_ca_file: Option<PathBuf>,
+}
 
-/// The acceptor, or `None` when no certificate is configured.
-pub fn acceptor(config: &ServerConfig) -> Result<Option<TlsAcceptor>, Error> {
-    let (Some(cert), Some(key)) = (&config.tls_cert_file, &config.tls_private_key_file) else { return Ok(None) };
-    let files = Files { cert: cert.clone(), key: key.clone() };
+/// A file that cannot be read or holds something else.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TlsError(pub String);
+
+/// The acceptor of an API.
+pub fn acceptor(config: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
+    let files = Files { cert: config.cert_file.clone(), key: config.key_file.clone() };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = TlsConfig::builder_with_provider(provider.clone());
-    let builder = builder.with_safe_default_protocol_versions().map_err(|e| Error::Tls(e.to_string()))?;
+    let builder = builder.with_safe_default_protocol_versions().map_err(|e| TlsError(e.to_string()))?;
     let builder = match &config.client_ca_file {
         Some(path) => {
             let mut roots = RootCertStore::empty();
             for cert in certificates(path)? {
-                roots.add(cert).map_err(|e| Error::Tls(format!("{}: {e}", path.display())))?;
+                roots.add(cert).map_err(|e| TlsError(format!("{}: {e}", path.display())))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .allow_unauthenticated()
                 .build()
-                .map_err(|e| Error::Tls(format!("{}: {e}", path.display())))?;
+                .map_err(|e| TlsError(format!("{}: {e}", path.display())))?;
             builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),
@@ -41,14 +51,14 @@ pub fn acceptor(config: &ServerConfig) -> Result<Option<TlsAcceptor>, Error> {
     let resolver = Resolver { changed: Mutex::new((files.modified(), first)), files };
     let mut tls = builder.with_cert_resolver(Arc::new(resolver));
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(tls))))
+    Ok(TlsAcceptor::from(Arc::new(tls)))
 }
 
-fn file_error(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
-    Error::Tls(format!("{}: {error}", path.display()))
+fn file_error(path: &Path, error: rustls::pki_types::pem::Error) -> TlsError {
+    TlsError(format!("{}: {error}", path.display()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all = CertificateDer::pem_file_iter(path).map_err(|e| file_error(path, e))?;
     all.collect::<Result<_, _>>().map_err(|e| file_error(path, e))
 }
@@ -64,12 +74,12 @@ impl Files {
         std::fs::metadata(&self.cert).and_then(|m| m.modified()).ok()
     }
 
-    fn load(&self) -> Result<Arc<CertifiedKey>, Error> {
+    fn load(&self) -> Result<Arc<CertifiedKey>, TlsError> {
         let chain = certificates(&self.cert)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| file_error(&self.key, e))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let made = CertifiedKey::from_der(chain, key, &provider);
-        made.map(Arc::new).map_err(|e| Error::Tls(format!("{}: {e}", self.cert.display())))
+        made.map(Arc::new).map_err(|e| TlsError(format!("{}: {e}", self.cert.display())))
     }
 }
 

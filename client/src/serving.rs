@@ -1,0 +1,222 @@
+//! A component's own pages: health by name, metrics, SLIs, over HTTPS as upstream's kube-controller-manager and
+//! kube-scheduler serve them. Health is for everybody; the rest for whom the API server lets. I/O: sockets.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use telemetry::Registry;
+use telemetry::health::{Asked, Outcome, Record, page, single};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::delegated::{Attempt, Delegated, User, bearer};
+use crate::tls::{self, TlsError, TlsFiles};
+
+/// A client that has not finished its handshake or request head by then is dropped.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
+
+/// Where the pages are: `--bind-address`, `--secure-port`, `--tls-cert-file`, …
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub address: SocketAddr,
+    pub tls: TlsFiles,
+}
+
+/// Why the pages cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("--tls-cert-file, --tls-private-key-file, --client-ca-file: {0}")]
+    Tls(#[from] TlsError),
+    #[error("--bind-address, --secure-port: cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+}
+
+type Look = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What a component tells.
+#[derive(Default)]
+pub struct Pages {
+    pub metrics: Registry,
+    checks: Vec<(&'static str, Look)>,
+    record: Record,
+}
+
+impl Pages {
+    /// What every component tells, with the check that there is an answer.
+    pub fn new() -> Pages {
+        let mut pages = Pages::default();
+        telemetry::process::declare(&pages.metrics);
+        telemetry::process::declare_build(&pages.metrics);
+        pages.check("ping", || Ok(()));
+        pages
+    }
+
+    /// Adds a health check.
+    pub fn check(&mut self, name: &'static str, look: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.checks.push((name, Box::new(look)));
+    }
+
+    fn look(&self, endpoint: &'static str, (name, look): &(&'static str, Look)) -> Outcome {
+        let outcome = look().map_or_else(Outcome::Failed, |()| Outcome::Passed);
+        self.record.note(name, endpoint, &outcome);
+        outcome
+    }
+
+    /// The page of a path, or `None` when there is none.
+    fn answer(&self, path: &str, query: &str) -> Option<Page> {
+        match path {
+            "/metrics" => return Some((200, telemetry::CONTENT_TYPE, self.metrics.text())),
+            "/metrics/slis" => return Some((200, telemetry::CONTENT_TYPE, self.record.text())),
+            _ => {}
+        }
+        let (endpoint, check) = health_path(path)?;
+        let (code, text) = if check.is_empty() {
+            let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let asked = Asked::new(pairs);
+            let outcomes: Vec<(&str, Outcome)> = self
+                .checks
+                .iter()
+                .map(|check| match asked.excludes(check.0) {
+                    true => (check.0, Outcome::Excluded),
+                    false => (check.0, self.look(endpoint, check)),
+                })
+                .collect();
+            page(endpoint, &outcomes, &asked)
+        } else {
+            single(&self.look(endpoint, self.checks.iter().find(|(name, _)| *name == check)?))
+        };
+        Some((code, "text/plain; charset=utf-8", text))
+    }
+}
+
+type Page = (u16, &'static str, String);
+
+/// The endpoint and the check of a path below it.
+fn health_path(path: &str) -> Option<(&'static str, &str)> {
+    let path = path.strip_prefix('/')?;
+    let (endpoint, check) = path.split_once('/').unwrap_or((path, ""));
+    Some((ENDPOINTS.into_iter().find(|known| *known == endpoint)?, check))
+}
+
+struct Server {
+    pages: Arc<Pages>,
+    delegated: Delegated,
+}
+
+/// Serves the pages until shutdown; returns once the address is bound.
+pub async fn start(
+    config: &Config,
+    pages: Arc<Pages>,
+    client: kube::Client,
+    shutdown: CancellationToken,
+) -> Result<SocketAddr, Error> {
+    let acceptor = tls::acceptor(&config.tls)?;
+    let fail = |source| Error::Listen { address: config.address, source };
+    let listener = TcpListener::bind(config.address).await.map_err(fail)?;
+    let address = listener.local_addr().map_err(fail)?;
+    let server = Arc::new(Server { pages, delegated: Delegated::new(client) });
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            if let Ok((stream, _)) = accepted {
+                tokio::spawn(connection(server.clone(), acceptor.clone(), stream));
+            }
+        }
+    });
+    Ok(address)
+}
+
+async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream) {
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let caller = certificates.and_then(|c| c.first()).and_then(|c| User::of_certificate(c));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (server, caller) = (server.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(answer(&server, caller, &request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer<B>(server: &Server, caller: Option<User>, request: &Request<B>) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return response(StatusCode::METHOD_NOT_ALLOWED.as_u16(), PLAIN, "Method Not Allowed\n".to_owned());
+    }
+    if health_path(path).is_none()
+        && let Err(refusal) = check(server, caller, request).await
+    {
+        return refusal;
+    }
+    match server.pages.answer(path, request.uri().query().unwrap_or_default()) {
+        Some((code, kind, text)) => response(code, kind, text),
+        None => response(StatusCode::NOT_FOUND.as_u16(), PLAIN, "404 page not found\n".to_owned()),
+    }
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+async fn check<B>(server: &Server, caller: Option<User>, request: &Request<B>) -> Result<(), Response<Full<Bytes>>> {
+    let user = match (caller, bearer(request.headers())) {
+        (Some(user), _) => user,
+        (None, Some(token)) => match server.delegated.of_token(token).await {
+            Some(user) => user,
+            None => return Err(response(401, PLAIN, "Unauthorized\n".to_owned())),
+        },
+        (None, None) => User::anonymous(),
+    };
+    let path = request.uri().path().to_owned();
+    let forbidden = format!("forbidden: User \"{}\" cannot get path \"{path}\"\n", user.name);
+    match server.delegated.may(&user, Attempt::Path { verb: "get", path }).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(response(403, PLAIN, forbidden)),
+        Err(error) => Err(response(500, PLAIN, format!("Internal Server Error: {error}\n"))),
+    }
+}
+
+fn response(code: u16, kind: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_found_by_path() {
+        let mut pages = Pages::default();
+        pages.check("ping", || Ok(()));
+        pages.check("leaderElection", || Err("lost".to_owned()));
+        pages.metrics.counter("things_total", "Things.", []).with([]).inc();
+        let text = |path| pages.answer(path, "").map(|(code, _, text)| (code, text));
+        assert_eq!(text("/healthz/ping"), Some((200, "ok".into())));
+        let failed = "[+]ping ok\n[-]leaderElection failed: reason withheld\nlivez check failed\n";
+        assert_eq!(text("/livez"), Some((500, failed.into())));
+        assert_eq!(pages.answer("/readyz", "exclude=leaderElection").map(|p| p.0), Some(200));
+        assert!(text("/metrics").is_some_and(|(_, text)| text.contains("things_total 1\n")));
+        assert!(text("/metrics/slis").is_some_and(|(_, text)| text.contains("name=\"leaderElection\"")));
+        for path in ["/", "/healthz/other", "/debug/pprof"] {
+            assert_eq!(text(path), None, "{path}");
+        }
+    }
+}
