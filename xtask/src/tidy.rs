@@ -26,7 +26,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("client", &["meta"]),
     ("etcd", &["wire"]),
     ("apiserver", &["meta", "schema", "object", "kinds", "codec", "wire"]),
-    ("controller-manager", &["meta", "client"]),
+    ("controller-manager", &["meta", "kinds", "client"]),
     ("scheduler", &["meta", "client"]),
     ("dns", &["meta", "client", "linux"]),
     ("kubelet", &["meta", "client", "wire", "linux"]),

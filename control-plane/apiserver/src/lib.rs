@@ -19,6 +19,7 @@ pub mod error;
 pub mod http;
 pub mod proxy;
 pub mod registry;
+mod reservations;
 pub mod server;
 pub mod service;
 pub mod storage;

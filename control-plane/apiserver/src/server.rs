@@ -31,6 +31,7 @@ use crate::http::request::{Query, RequestInfo};
 use crate::http::respond;
 use crate::proxy::{Dialer, Proxy};
 use crate::registry::{Registry, Served};
+use crate::reservations::Reservations;
 use crate::storage::Store;
 use crate::storage::lease::Leases;
 
@@ -50,6 +51,8 @@ pub struct Core {
     pub(crate) proxy: Proxy,
     /// Node ports in use.
     pub(crate) node_ports: Arc<Cache>,
+    /// Turns of those who reserve room in quotas.
+    pub(crate) reservations: Reservations,
     /// Signs service-account tokens.
     pub(crate) token_signer: Option<Signer>,
     /// Public keys of service-account tokens.
@@ -88,6 +91,7 @@ impl Core {
             admission,
             proxy,
             node_ports,
+            reservations: Reservations::default(),
             token_signer: None,
             token_keys: Vec::new(),
             port: AtomicU16::new(config.secure_port),

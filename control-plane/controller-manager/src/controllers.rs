@@ -169,6 +169,13 @@ pub const ALL: &[Controller] = &[
         start: replicationcontroller::start,
     },
     Controller {
+        name: "resourcequota-controller",
+        account: "resourcequota-controller",
+        watches: &["persistentvolumeclaims", "pods", "resourcequotas", "services"],
+        enabled: true,
+        start: resourcequota::start,
+    },
+    Controller {
         name: "root-ca-certificate-publisher-controller",
         account: "root-ca-cert-publisher",
         watches: &["configmaps", "namespaces"],

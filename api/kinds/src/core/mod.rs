@@ -20,7 +20,7 @@ pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 mod pod_print;
 pub(crate) mod pod_spec;
-mod pod_strategy;
+pub(crate) mod pod_strategy;
 pub(crate) mod pod_template;
 mod pod_validate;
 pub(crate) mod replication_controller;

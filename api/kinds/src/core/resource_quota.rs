@@ -31,7 +31,8 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), requests.join(", ").into(), limits.join(", ").into(), age(object, now)]
 }
 
-const COMPUTE: [&str; 9] = [
+/// What of pods is counted beside their number.
+pub(crate) const COMPUTE: [&str; 9] = [
     "cpu",
     "memory",
     "ephemeral-storage",

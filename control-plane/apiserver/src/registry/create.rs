@@ -174,7 +174,7 @@ impl Core {
             let key = store.cache.key(namespace, &name);
             let last = attempt == tries;
             let writes = extra.take().unwrap_or_default();
-            let again = (!last && writes.guards.is_empty() && writes.writes.is_empty()).then(|| object.clone());
+            let again = (!last && writes.is_empty()).then(|| object.clone());
             match self.commit(served, &key, 0, std::mem::take(&mut object), writes).await? {
                 Committed::Stored(entry) => return Ok(Some(Answer::entry(201, served, entry))),
                 Committed::Taken => return Ok(None),
