@@ -9,6 +9,7 @@
 pub mod bootstrap;
 mod build;
 mod check;
+mod conditions;
 mod defaults;
 pub mod definitions;
 pub mod deletion;

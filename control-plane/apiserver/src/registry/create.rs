@@ -137,7 +137,7 @@ impl Core {
             warnings: &call.warnings,
         };
         admission::admit(&mut request, self).await?;
-        served.kind.prepare_create(request.object, &call.context());
+        served.prepare_create(request.object, &call.context());
         let errors = served.check(request.object);
         if !errors.is_empty() {
             return Err(Status::invalid(&served.kind.gvk(), meta_text(request.object, "name"), &errors));

@@ -210,11 +210,11 @@ impl Core {
         let context = call.context();
         let errors = match change.part {
             Part::Main => {
-                served.kind.prepare_update(request.object, old, &context);
+                served.prepare_update(request.object, old, &context);
                 served.check_update(request.object, old)
             }
             Part::Sub(sub) => {
-                served.kind.prepare_subresource(sub, request.object, old, &context);
+                served.prepare_subresource(sub, request.object, old, &context);
                 served.check_subresource(sub, request.object, old)
             }
             Part::Own => Vec::new(),
