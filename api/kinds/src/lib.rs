@@ -23,6 +23,7 @@ pub mod quota;
 mod strategy;
 mod table;
 pub mod types;
+pub mod unenforced;
 pub mod value;
 
 mod admissionregistration;

@@ -23,7 +23,6 @@ mod reservations;
 pub mod server;
 pub mod service;
 pub mod storage;
-pub mod warnings;
 
 pub use authn::UserInfo;
 pub use config::Config;

@@ -106,7 +106,7 @@ fn check(set: &Value) -> Vec<FieldError> {
     }
     let template = at(spec, "template");
     crate::core::pod_spec::template(&mut errors, template_path, template);
-    crate::core::always_running(&mut errors, template_path, template.unwrap_or(&Value::Null), "DaemonSet");
+    crate::core::replicas::always_running(&mut errors, template_path, template.unwrap_or(&Value::Null), "DaemonSet");
     not_negative(&mut errors, &path, spec, "minReadySeconds");
     not_negative(&mut errors, &path, spec, "revisionHistoryLimit");
     strategy(&mut errors, path.child("updateStrategy"), at(spec, "updateStrategy").unwrap_or(&Value::Null));

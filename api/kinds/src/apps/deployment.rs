@@ -134,7 +134,7 @@ fn check_update(deployment: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn check_status(deployment: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = crate::core::replica_status(deployment);
+    let mut errors = crate::core::replicas::status(deployment);
     let path = Path::root("status");
     let status = at(deployment, "status").unwrap_or(&Value::Null);
     for key in ["updatedReplicas", "unavailableReplicas", "terminatingReplicas", "collisionCount"] {

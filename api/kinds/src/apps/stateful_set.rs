@@ -98,7 +98,7 @@ fn check(sts: &Value, with_template: bool) -> Vec<FieldError> {
         crate::core::pod_spec::template(&mut errors, template_path, Some(&pod_template(spec)));
     }
     let template = at(spec, "template").unwrap_or(&Value::Null);
-    crate::core::always_running(&mut errors, template_path, template, "StatefulSet");
+    crate::core::replicas::always_running(&mut errors, template_path, template, "StatefulSet");
     errors
 }
 

@@ -13,8 +13,16 @@ pub const EVENT_TTL_SECONDS: u32 = 3600;
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced_row("", "v1", "Event", "events")
-        .short(&["ev"])
+    let mut fields = selectable("involvedObject", "reportingComponent");
+    fields.push(Selectable::at("source", &["source.component", "reportingComponent"]));
+    shared(Kind::namespaced_row("", "v1", "Event", "events"))
+        .selectable(fields)
+        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+/// What both views of events have in their rows.
+pub(crate) fn shared(kind: Kind) -> Kind {
+    kind.short(&["ev"])
         .expires(EVENT_TTL_SECONDS)
         .columns(vec![
             Column::text("Last Seen"),
@@ -28,21 +36,15 @@ pub(crate) fn kind() -> Kind {
             Column::text("Count").wide(),
             Column::name().wide(),
         ])
-        .selectable(vec![
-            Selectable::path("involvedObject.kind"),
-            Selectable::path("involvedObject.namespace"),
-            Selectable::path("involvedObject.name"),
-            Selectable::path("involvedObject.uid"),
-            Selectable::path("involvedObject.apiVersion"),
-            Selectable::path("involvedObject.resourceVersion"),
-            Selectable::path("involvedObject.fieldPath"),
-            Selectable::path("reason"),
-            Selectable::path("reportingComponent"),
-            Selectable::at("source", &["source.component", "reportingComponent"]),
-            Selectable::path("type"),
-        ])
         .created_by_update()
-        .hooks(Hooks { row, ..Hooks::NONE })
+}
+
+/// Field selectors: what an event is about (at `target`), who reports it (at `reporter`), and why.
+pub(crate) fn selectable(target: &'static str, reporter: &'static str) -> Vec<Selectable> {
+    let about = ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"];
+    let field = |name: String| Selectable { paths: vec![name.clone().into()], name: name.into(), missing: "".into() };
+    let about = about.iter().map(|key| field(format!("{target}.{key}")));
+    about.chain(["reason", reporter, "type"].map(Selectable::path)).collect()
 }
 
 pub(crate) fn row(object: &Value, now: Timestamp) -> Vec<Value> {

@@ -216,23 +216,4 @@ fn newest_default(classes: Vec<Value>, annotations: &[&str]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_newest_default_class_wins() {
-        let class = |name: &str, created: &str, default: &str| {
-            json!({"metadata": {"name": name, "creationTimestamp": created, "annotations": {"k": default}}})
-        };
-        let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
-        let classes = vec![
-            class("d", new, "false"),
-            class("c", new, "true"),
-            class("b", new, "true"),
-            class("a", old, "true"),
-        ];
-        assert_eq!(newest_default(classes, &["k"]), Some("b".to_owned()));
-        assert_eq!(newest_default(vec![class("a", old, "false")], &["k"]), None);
-    }
-}
+mod tests;

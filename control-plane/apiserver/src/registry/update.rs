@@ -226,7 +226,9 @@ impl Core {
             for warning in (served.kind.hooks.warnings)(request.object, Some(old)) {
                 call.warn(warning);
             }
-            crate::warnings::unenforced(&served.kind, request.object, |text| call.warn(text));
+            for warning in kinds::unenforced::warnings(&served.kind, request.object) {
+                call.warn(warning);
+            }
         }
         admission::validate(&request, self).await
     }
