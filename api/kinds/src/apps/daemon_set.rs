@@ -9,6 +9,7 @@ use crate::apps::workload::{
 };
 use crate::check::{Errors, immutable, label_selector, not_negative};
 use crate::core::pod_spec::defaults::spec_at;
+use crate::core::pod_spec::warnings;
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, count, labels, name, selector};
@@ -42,6 +43,7 @@ pub(crate) fn kind() -> Kind {
             validate: check,
             validate_update: check_update,
             validate_status: check_status,
+            warnings: |o, old| warnings::of_changed(o, old, "spec.template"),
             ..Hooks::NONE
         })
 }

@@ -30,7 +30,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
             Column::text("VolumeMode").wide(),
         ])
-        .hooks(Hooks { row, prepare_create, prepare_status, validate, validate_update, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_create, prepare_status, validate, validate_update, warnings, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -210,4 +210,17 @@ fn validate_update(volume: &Value, old: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid("nodeAffinity", value, crate::check::IMMUTABLE));
     }
     errors
+}
+
+fn warnings(volume: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut warnings = super::persistent_volume_claim::old_annotations(volume);
+    if text(volume, "spec.persistentVolumeReclaimPolicy") == "Recycle" {
+        let why = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
+        warnings.push(format!("spec.persistentVolumeReclaimPolicy: {why}"));
+    }
+    let size = text(volume, "spec.capacity.storage");
+    if super::pod_spec::warnings::fractional(size) {
+        warnings.push(format!("spec.capacity[storage]: fractional byte value {size:?} is invalid, must be an integer"));
+    }
+    warnings
 }

@@ -6,6 +6,7 @@ use meta::{FieldError, Path};
 use serde_json::Value;
 
 use crate::check::{Errors, not_negative};
+use crate::core::pod_spec::warnings;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
 use crate::print::{age, containers, count, name};
@@ -28,7 +29,11 @@ pub(crate) fn kind(kind: Kind, hooks: Hooks) -> Kind {
         ])
         .selectable(vec![Selectable::path("status.replicas").or("0")])
         .generations()
-        .hooks(Hooks { validate_status: |o, _| status(o), ..hooks })
+        .hooks(Hooks {
+            validate_status: |o, _| status(o),
+            warnings: |o, old| warnings::of_controller(o, old, "spec.template"),
+            ..hooks
+        })
 }
 
 /// The cells of a table row; the kinds write their selectors differently.
