@@ -159,8 +159,7 @@ fn named(name: &str, operator: &str, values: &[Value]) -> bool {
 }
 
 fn crosses_namespaces(pod: &Value) -> bool {
-    let crosses =
-        |term: &Value| !items(term, "namespaces").is_empty() || at(term, "namespaceSelector").is_some();
+    let crosses = |term: &Value| !items(term, "namespaces").is_empty() || at(term, "namespaceSelector").is_some();
     ["podAffinity", "podAntiAffinity"].iter().filter_map(|side| at(pod, &format!("spec.affinity.{side}"))).any(|side| {
         items(side, "requiredDuringSchedulingIgnoredDuringExecution").iter().any(crosses)
             || items(side, "preferredDuringSchedulingIgnoredDuringExecution")

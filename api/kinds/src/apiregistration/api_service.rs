@@ -19,7 +19,14 @@ pub(crate) fn kind() -> Kind {
         .columns(vec![Column::name(), Column::text("Service"), Column::text("Available"), Column::text("Age")])
         .names(NameRule::Any)
         .conditional_update()
-        .hooks(Hooks { row, prepare_create, validate, validate_update: |o, _| validate(o), validate_status, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            prepare_create,
+            validate,
+            validate_update: |o, _| validate(o),
+            validate_status,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -59,7 +66,10 @@ fn validate(service: &Value) -> Vec<FieldError> {
     }
     // Only this server's own first group has no name.
     if text(spec, "group").is_empty() && text(spec, "version") != "v1" {
-        errors.push(FieldError::required(path.child("group"), "only v1 may have an empty group and it better be legacy kube"));
+        errors.push(FieldError::required(
+            path.child("group"),
+            "only v1 may have an empty group and it better be legacy kube",
+        ));
     }
     if !text(spec, "group").is_empty() {
         follows(&mut errors, path.child("group"), text(spec, "group"), names::dns1123_subdomain);

@@ -164,7 +164,9 @@ pub(super) fn status(request: &Value, old: &Value) -> Vec<FieldError> {
 
 /// A condition that was taken stays.
 fn kept_conditions(request: &Value, old: &Value) -> Vec<FieldError> {
-    let count = |object: &Value, kind: &str| items(object, "status.conditions").iter().filter(|c| text(c, "type") == kind).count();
+    let count = |object: &Value, kind: &str| {
+        items(object, "status.conditions").iter().filter(|c| text(c, "type") == kind).count()
+    };
     ["Approved", "Denied", "Failed"]
         .into_iter()
         .filter(|kind| count(request, kind) < count(old, kind))
@@ -177,7 +179,9 @@ fn kept_conditions(request: &Value, old: &Value) -> Vec<FieldError> {
 
 /// Conditions that only another subresource adds.
 fn fixed_conditions(request: &Value, old: &Value, kinds: &[&str]) -> Vec<FieldError> {
-    let count = |object: &Value, kind: &str| items(object, "status.conditions").iter().filter(|c| text(c, "type") == kind).count();
+    let count = |object: &Value, kind: &str| {
+        items(object, "status.conditions").iter().filter(|c| text(c, "type") == kind).count()
+    };
     kinds
         .iter()
         .filter(|kind| count(request, kind) > count(old, kind))

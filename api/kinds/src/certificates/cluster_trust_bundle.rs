@@ -59,9 +59,8 @@ fn bundle_name(errors: &mut Errors, name: &str, signer: &str) {
     }
     let prefix = format!("{}:", signer.replace('/', ":"));
     match name.strip_prefix(&prefix) {
-        Some(rest) => errors.extend(
-            names::dns1123_subdomain(rest).into_iter().map(|message| FieldError::invalid(path, name, message)),
-        ),
+        Some(rest) => errors
+            .extend(names::dns1123_subdomain(rest).into_iter().map(|message| FieldError::invalid(path, name, message))),
         None => {
             let message = format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
             errors.push(FieldError::invalid(path, name, message));

@@ -17,9 +17,12 @@ pub const EVENT_TTL_SECONDS: u32 = 3600;
 pub(crate) fn kind() -> Kind {
     let mut fields = selectable("involvedObject", "reportingComponent");
     fields.push(Selectable::at("source", &["source.component", "reportingComponent"]));
-    shared(Kind::namespaced_row("", "v1", "Event", "events"))
-        .selectable(fields)
-        .hooks(Hooks { row, validate, validate_update: |o, _| validate(o), ..Hooks::NONE })
+    shared(Kind::namespaced_row("", "v1", "Event", "events")).selectable(fields).hooks(Hooks {
+        row,
+        validate,
+        validate_update: |o, _| validate(o),
+        ..Hooks::NONE
+    })
 }
 
 /// What both views of events have in their rows.

@@ -17,7 +17,13 @@ pub(crate) fn kind() -> Kind {
         .short(&["quota"])
         .status()
         .columns(vec![Column::name(), Column::text("Request"), Column::text("Limit"), Column::text("Age")])
-        .hooks(Hooks { row, validate: check, validate_update: check_update, validate_status: check_status, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            validate: check,
+            validate_update: check_update,
+            validate_status: check_status,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

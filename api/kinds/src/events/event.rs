@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use meta::{FieldError, Gvk, Path};
 use serde_json::Value;
 
-use crate::core::event::{selectable, shared};
 use crate::check::immutable;
+use crate::core::event::{selectable, shared};
 use crate::hooks::Hooks;
 use crate::kind::Kind;
 use crate::value::{at, int, text};

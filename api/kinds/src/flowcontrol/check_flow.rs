@@ -64,7 +64,8 @@ fn policy(errors: &mut Errors, path: Path, rule: &Value) {
         check_subject(errors, list.index(i), subject);
     }
     if resources.is_empty() && urls.is_empty() {
-        errors.push(FieldError::required(path, "at least one of resourceRules and nonResourceRules has to be non-empty"));
+        errors
+            .push(FieldError::required(path, "at least one of resourceRules and nonResourceRules has to be non-empty"));
     }
     let list = path.child("resourceRules");
     for (i, rule) in resources.iter().enumerate() {

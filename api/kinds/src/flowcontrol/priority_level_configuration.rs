@@ -116,7 +116,11 @@ fn queues(errors: &mut Errors, path: Path, queuing: &Value) {
     let number = |key: &str| int(queuing, key).unwrap_or(0);
     let (queues, hand) = (number("queues"), number("handSize"));
     if number("queueLengthLimit") <= 0 {
-        errors.push(FieldError::invalid(path.child("queueLengthLimit"), number("queueLengthLimit"), "must be positive"));
+        errors.push(FieldError::invalid(
+            path.child("queueLengthLimit"),
+            number("queueLengthLimit"),
+            "must be positive",
+        ));
     }
     if queues <= 0 {
         errors.push(FieldError::invalid(path.child("queues"), queues, "must be positive"));

@@ -28,7 +28,10 @@ fn a_pod_is_counted_until_there_is_no_room() {
     let used = ask(&none, "pods", &one, None).unwrap().unwrap();
     assert_eq!(used, json!({"pods": "1", "requests.cpu": "600m", "limits.memory": "512Mi"}));
     let said = ask(&quota(hard, used), "pods", &one, None).unwrap_err();
-    assert_eq!(said, "exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1");
+    assert_eq!(
+        said,
+        "exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1"
+    );
 }
 
 #[test]
@@ -51,7 +54,8 @@ fn a_quota_that_was_never_counted_lets_nothing_pass() {
 
 #[test]
 fn scopes_choose_the_pods() {
-    let ends = json!({"spec": {"activeDeadlineSeconds": 5, "priorityClassName": "high", "containers": [{"name": "c"}]}});
+    let ends =
+        json!({"spec": {"activeDeadlineSeconds": 5, "priorityClassName": "high", "containers": [{"name": "c"}]}});
     let stays = pod(json!({"requests": {"cpu": "1"}}));
     let of = |scopes: Value| json!({"spec": {"scopes": scopes}});
     let by = |operator: &str, values: Value| {
@@ -99,7 +103,8 @@ fn claims_count_for_their_class_too() {
 
 #[test]
 fn the_tally_counts_what_the_reservation_counted() {
-    let hard = json!({"pods": "9", "requests.memory": "9Gi", "count/deployments.apps": "3", "secrets": "2", "junk": "1"});
+    let hard =
+        json!({"pods": "9", "requests.memory": "9Gi", "count/deployments.apps": "3", "secrets": "2", "junk": "1"});
     let q = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
     let mut tally = Tally::new(&q, now());
     assert_eq!(tally.resources(), ["deployments.apps", "pods", "secrets"]);

@@ -137,7 +137,8 @@ fn check_device(errors: &mut Errors, path: Path, device: &Value, per_device: boo
     }
     for key in &PLACES[..3] {
         if at(device, key).is_some() {
-            let message = format!("{key} can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec");
+            let message =
+                format!("{key} can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec");
             errors.push(FieldError::invalid(path.child(key), at(device, key).cloned().unwrap_or_default(), message));
         }
     }
@@ -166,7 +167,8 @@ fn check_attribute(errors: &mut Errors, path: Path, attribute: &Value) {
 fn semantic(version: &str) -> bool {
     let core = version.split(['-', '+']).next().unwrap_or("");
     let numbers: Vec<&str> = core.split('.').collect();
-    let number = |n: &&str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && (*n == "0" || !n.starts_with('0'));
+    let number =
+        |n: &&str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && (*n == "0" || !n.starts_with('0'));
     let rest = &version[core.len()..];
     numbers.len() == 3
         && numbers.iter().all(number)

@@ -57,7 +57,11 @@ fn validate_status(migration: &Value, _old: &Value) -> Vec<FieldError> {
     crate::conditions::validate(&mut errors, status.child("conditions"), conditions);
     let version = text(migration, "status.resourceVersion");
     if !version.is_empty() && version.parse::<u64>().is_err() {
-        errors.push(FieldError::invalid(status.child("resourceVersion"), version, "resource version is not well formed"));
+        errors.push(FieldError::invalid(
+            status.child("resourceVersion"),
+            version,
+            "resource version is not well formed",
+        ));
     }
     errors
 }

@@ -70,7 +70,8 @@ fn fill(pod: &mut Value, range: &Value) {
         let entries = items.flat_map(|limit| limit[key].as_object().into_iter().flatten());
         entries.map(|(name, amount)| (name.clone(), amount.clone())).collect()
     };
-    let defaults = [("request", "requests", of_containers("defaultRequest")), ("limit", "limits", of_containers("default"))];
+    let defaults =
+        [("request", "requests", of_containers("defaultRequest")), ("limit", "limits", of_containers("default"))];
     let mut notes = Vec::new();
     for (list, what) in LISTS {
         for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
@@ -137,7 +138,13 @@ impl Bounds {
         wrong
     }
 
-    fn below(&self, name: &str, least: Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+    fn below(
+        &self,
+        name: &str,
+        least: Quantity,
+        request: Option<&Quantity>,
+        limit: Option<&Quantity>,
+    ) -> Option<String> {
         let head = format!("minimum {name} usage per {} is {least}", self.kind);
         match (request, limit) {
             (None, _) => Some(format!("{head}.  No request is specified")),
@@ -147,7 +154,13 @@ impl Bounds {
         }
     }
 
-    fn above(&self, name: &str, most: Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+    fn above(
+        &self,
+        name: &str,
+        most: Quantity,
+        request: Option<&Quantity>,
+        limit: Option<&Quantity>,
+    ) -> Option<String> {
         let head = format!("maximum {name} usage per {} is {most}", self.kind);
         match (request, limit) {
             (_, None) => Some(format!("{head}.  No limit is specified")),
@@ -157,7 +170,13 @@ impl Bounds {
         }
     }
 
-    fn apart(&self, name: &str, most: Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+    fn apart(
+        &self,
+        name: &str,
+        most: Quantity,
+        request: Option<&Quantity>,
+        limit: Option<&Quantity>,
+    ) -> Option<String> {
         let head = format!("{name} max limit to request ratio per {} is {most}", self.kind);
         let request = request.filter(|amount| !amount.is_zero());
         let limit = limit.filter(|amount| !amount.is_zero());
@@ -217,7 +236,8 @@ mod tests {
         let range = json!({"spec": {"limits": [{"type": "Container",
             "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m", "memory": "1Mi"}}]}});
         let mut filled = pod(json!({"limits": {"cpu": "2"}}));
-        filled["spec"]["initContainers"] = json!([{"name": "i", "resources": {"requests": {"cpu": "1", "memory": "1"}}}]);
+        filled["spec"]["initContainers"] =
+            json!([{"name": "i", "resources": {"requests": {"cpu": "1", "memory": "1"}}}]);
         fill(&mut filled, &range);
         let wanted = json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "1Mi"}});
         assert_eq!(filled["spec"]["containers"][0]["resources"], wanted);

@@ -49,8 +49,7 @@ impl Plugin for ResourceQuota {
         let seen = core.hub.wait_for(core.last_commit()).await;
         seen.map_err(|error| store_status(error, &request.gvr(), "write"))?;
         let resource = request.kind.resource();
-        let change =
-            Change { resource: &resource, object: request.object, old: request.old, now: Timestamp::now() };
+        let change = Change { resource: &resource, object: request.object, old: request.old, now: Timestamp::now() };
         for entry in core.entries(QUOTAS.0, QUOTAS.1, request.namespace) {
             let mut quota = entry.object();
             let Some(used) = quota::reserve(&quota, &change).map_err(|why| request.forbidden(why))? else { continue };

@@ -110,9 +110,7 @@ async fn a_pod_gets_the_limits_of_its_namespace_and_may_not_pass_them() {
     let range = json!({"metadata": {"name": "l"}, "spec": {"limits":
         [{"type": "Container", "default": {"cpu": "1"}, "max": {"cpu": "2"}}]}});
     create(&server, "/api/v1/namespaces/default/limitranges", range).await;
-    let pod = |name: &str, resources: Value| {
-        json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}})
-    };
+    let pod = |name: &str, resources: Value| json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i", "resources": resources}]}});
     const PODS: &str = "/api/v1/namespaces/default/pods";
     let filled = create(&server, PODS, pod("a", json!({}))).await;
     assert_eq!(filled["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}));
@@ -134,9 +132,7 @@ async fn an_old_version_is_judged_by_the_rules_of_the_stored_one() {
 
 #[test]
 fn the_newest_default_class_wins() {
-    let class = |name: &str, created: &str, default: &str| {
-        json!({"metadata": {"name": name, "creationTimestamp": created, "annotations": {"k": default}}})
-    };
+    let class = |name: &str, created: &str, default: &str| json!({"metadata": {"name": name, "creationTimestamp": created, "annotations": {"k": default}}});
     let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
     let classes =
         vec![class("d", new, "false"), class("c", new, "true"), class("b", new, "true"), class("a", old, "true")];

@@ -173,9 +173,8 @@ mod tests {
 
     fn world(hard: Value) -> World {
         let mut world = World::default();
-        world.put(&from::<ResourceQuota>(
-            json!({"metadata": {"name": "q", "namespace": "ns"}, "spec": {"hard": hard}}),
-        ));
+        world
+            .put(&from::<ResourceQuota>(json!({"metadata": {"name": "q", "namespace": "ns"}, "spec": {"hard": hard}})));
         world
     }
 

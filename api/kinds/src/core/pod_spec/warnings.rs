@@ -16,12 +16,21 @@ const OLD_LABELS: [(&str, &str, &str); 5] = [
 
 /// Annotations, or beginnings of them (with a slash at the end), whose field has come.
 const OLD_ANNOTATIONS: [(&str, &str); 6] = [
-    ("scheduler.alpha.kubernetes.io/critical-pod", "non-functional in v1.16+; use the \"priorityClassName\" field instead"),
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        "non-functional in v1.16+; use the \"priorityClassName\" field instead",
+    ),
     ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
     ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
     ("seccomp.security.alpha.kubernetes.io/pod", "non-functional in v1.27+; use the \"seccompProfile\" field instead"),
-    ("container.seccomp.security.alpha.kubernetes.io/", "non-functional in v1.27+; use the \"seccompProfile\" field instead"),
-    ("container.apparmor.security.beta.kubernetes.io/", "deprecated since v1.30; use the \"appArmorProfile\" field instead"),
+    (
+        "container.seccomp.security.alpha.kubernetes.io/",
+        "non-functional in v1.27+; use the \"seccompProfile\" field instead",
+    ),
+    (
+        "container.apparmor.security.beta.kubernetes.io/",
+        "deprecated since v1.30; use the \"appArmorProfile\" field instead",
+    ),
 ];
 
 /// Why an old label should not be used any more.
@@ -218,10 +227,13 @@ mod tests {
 
     #[test]
     fn old_names_are_said_with_their_new_ones() {
-        let wanted = ["spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead"];
+        let wanted =
+            ["spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead"];
         assert_eq!(said(json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}})), wanted);
         let amount = json!({"requests": {"memory": "100m", "cpu": "100m"}});
-        let wanted = ["spec.containers[0].resources.requests[memory]: fractional byte value \"100m\" is invalid, must be an integer"];
+        let wanted = [
+            "spec.containers[0].resources.requests[memory]: fractional byte value \"100m\" is invalid, must be an integer",
+        ];
         assert_eq!(said(json!({"containers": [{"resources": amount}]})), wanted);
     }
 

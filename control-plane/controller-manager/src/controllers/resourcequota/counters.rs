@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta};
 use kube::core::PartialObjectMeta;
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -95,7 +95,7 @@ impl Counters {
         while let Some(event) = stream.next().await {
             match event {
                 Ok(watcher::Event::Init) => listing.clear(),
-                Ok(watcher::Event::InitApply(object)) => drop(enter(&mut listing, &object)),
+                Ok(watcher::Event::InitApply(object)) => drop(enter(&mut listing, &object.metadata)),
                 Ok(watcher::Event::InitDone) => {
                     let before = std::mem::replace(&mut *names.lock(), std::mem::take(&mut listing));
                     let known: HashSet<String> = before.into_keys().chain(names.lock().keys().cloned()).collect();
@@ -106,7 +106,7 @@ impl Counters {
                     known.iter().for_each(|namespace| self.tell(namespace));
                 }
                 Ok(watcher::Event::Apply(object)) => {
-                    let new = enter(&mut names.lock(), &object);
+                    let new = enter(&mut names.lock(), &object.metadata);
                     new.into_iter().for_each(|namespace| self.tell(&namespace));
                 }
                 Ok(watcher::Event::Delete(object)) => {
@@ -126,10 +126,10 @@ impl Counters {
 }
 
 /// Notes an object; its namespace when it was not known before.
-fn enter(names: &mut Names, object: &PartialObjectMeta<DynamicObject>) -> Option<String> {
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+fn enter(names: &mut Names, object: &ObjectMeta) -> Option<String> {
+    let namespace = object.namespace.clone().unwrap_or_default();
     let of_namespace = names.entry(namespace.clone()).or_default();
-    of_namespace.insert(object.metadata.name.clone().unwrap_or_default()).then_some(namespace)
+    of_namespace.insert(object.name.clone().unwrap_or_default()).then_some(namespace)
 }
 
 fn leave(names: &mut Names, namespace: &str, name: &str) {
@@ -148,11 +148,10 @@ mod tests {
     #[test]
     fn each_name_counts_once_and_empty_namespaces_go() {
         let mut names = Names::new();
-        let object = |name: &str| {
-            let mut object = PartialObjectMeta::<DynamicObject>::default();
-            object.metadata.namespace = Some("ns".to_owned());
-            object.metadata.name = Some(name.to_owned());
-            object
+        let object = |name: &str| ObjectMeta {
+            namespace: Some("ns".to_owned()),
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
         };
         assert_eq!(enter(&mut names, &object("a")), Some("ns".to_owned()));
         assert_eq!(enter(&mut names, &object("a")), None);
