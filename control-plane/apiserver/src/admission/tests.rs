@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,8 @@ async fn send(server: &Server, method: &str, path: &str, body: &Value) -> (u16, 
 async fn create(server: &Server, path: &str, body: Value) -> Value {
     let (status, answer) = send(server, "POST", path, &body).await;
     assert_eq!(status, 201, "{answer}");
+    // Plugins decide on the caches, which hear of a write a moment later.
+    server.core.hub.catch_up().await.unwrap();
     answer
 }
 
@@ -49,6 +51,7 @@ async fn quota(server: &Server, hard: Value, used: Value) {
     stored["status"] = json!({"hard": hard, "used": used});
     let (status, answer) = send(server, "PUT", &format!("{QUOTAS}/q/status"), &stored).await;
     assert_eq!(status, 200, "{answer}");
+    server.core.hub.catch_up().await.unwrap();
 }
 
 #[tokio::test]
