@@ -27,7 +27,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("client", &["meta", "telemetry"]),
     ("etcd", &["meta", "wire", "telemetry"]),
     ("apiserver", &["meta", "schema", "object", "kinds", "codec", "wire", "telemetry"]),
-    ("controller-manager", &["meta", "client", "telemetry"]),
+    ("controller-manager", &["meta", "kinds", "client", "telemetry"]),
     ("scheduler", &["meta", "client", "telemetry"]),
     ("dns", &["meta", "client", "linux"]),
     ("kubelet", &["meta", "client", "wire", "linux", "telemetry"]),

@@ -4,11 +4,12 @@
 //! `<group>/<kind>.rs` beside its defaults, strategy, validation, columns and tests. [`types`] holds the fields of every
 //! type, [`definitions`] the schemas made of them, [`groups`] the order of groups and versions, [`bootstrap`] what a new
 //! cluster holds. [`metadata`] checks object metadata for every kind, custom ones included; [`normal`] is the form objects are
-//! stored in; [`strategy`] holds the steps of a write that all kinds share. Pure.
+//! stored in; [`strategy`] holds the steps of a write that all kinds share; [`quota`] what objects count for. Pure.
 
 pub mod bootstrap;
 mod build;
 mod check;
+mod conditions;
 mod defaults;
 pub mod definitions;
 pub mod deletion;
@@ -18,9 +19,11 @@ pub mod kind;
 pub mod metadata;
 pub mod normal;
 pub mod print;
+pub mod quota;
 mod strategy;
 mod table;
 pub mod types;
+pub mod unenforced;
 pub mod value;
 
 mod admissionregistration;

@@ -20,10 +20,10 @@ pub mod http;
 pub mod ops;
 pub mod proxy;
 pub mod registry;
+mod reservations;
 pub mod server;
 pub mod service;
 pub mod storage;
-pub mod warnings;
 
 pub use authn::UserInfo;
 pub use config::Config;

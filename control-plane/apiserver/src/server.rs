@@ -36,6 +36,7 @@ use crate::ops::limits::{self, Limits};
 use crate::ops::metrics::Metrics;
 use crate::proxy::{Dialer, Proxy};
 use crate::registry::{Registry, Served};
+use crate::reservations::Reservations;
 use crate::storage::Store;
 use crate::storage::lease::Leases;
 
@@ -59,6 +60,8 @@ pub struct Core {
     pub(crate) proxy: Proxy,
     /// Node ports in use.
     pub(crate) node_ports: Arc<Cache>,
+    /// Turns of those who reserve room in quotas.
+    pub(crate) reservations: Reservations,
     /// Signs service-account tokens.
     pub(crate) token_signer: Option<Signer>,
     /// Public keys of service-account tokens.
@@ -108,6 +111,7 @@ impl Core {
             admission,
             proxy,
             node_ports,
+            reservations: Reservations::default(),
             token_signer: None,
             token_keys: Vec::new(),
             port: AtomicU16::new(config.secure_port),

@@ -18,6 +18,7 @@ pub mod node_lifecycle;
 pub mod pod_gc;
 pub mod replicaset;
 pub mod replicationcontroller;
+pub mod resourcequota;
 pub mod root_ca;
 pub mod serviceaccount;
 pub mod serviceaccount_token;
@@ -167,6 +168,13 @@ pub const ALL: &[Controller] = &[
         watches: &["pods", "replicationcontrollers"],
         enabled: true,
         start: replicationcontroller::start,
+    },
+    Controller {
+        name: "resourcequota-controller",
+        account: "resourcequota-controller",
+        watches: &["persistentvolumeclaims", "pods", "resourcequotas", "services"],
+        enabled: true,
+        start: resourcequota::start,
     },
     Controller {
         name: "root-ca-certificate-publisher-controller",

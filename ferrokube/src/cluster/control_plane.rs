@@ -142,7 +142,10 @@ pub async fn ready(a: &Assembly) -> Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
     let node = kube::runtime::wait::await_condition(nodes, &a.cluster.node_name, |node: Option<&Node>| {
         let conditions = node.and_then(|n| n.status.as_ref()?.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+        let ready = conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        // A new node keeps pods away until its lifecycle controller has seen it ready.
+        let mut taints = node.and_then(|n| n.spec.as_ref()?.taints.as_ref()).into_iter().flatten();
+        ready && !taints.any(|taint| taint.key == "node.kubernetes.io/not-ready")
     });
     let account = kube::runtime::wait::await_condition(accounts, "default", |a: Option<&ServiceAccount>| a.is_some());
     let all = async {

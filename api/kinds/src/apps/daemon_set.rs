@@ -9,6 +9,7 @@ use crate::apps::workload::{
 };
 use crate::check::{Errors, immutable, label_selector, not_negative};
 use crate::core::pod_spec::defaults::spec_at;
+use crate::core::pod_spec::warnings;
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, count, labels, name, selector};
@@ -42,6 +43,7 @@ pub(crate) fn kind() -> Kind {
             validate: check,
             validate_update: check_update,
             validate_status: check_status,
+            warnings: |o, old| warnings::of_changed(o, old, "spec.template"),
             ..Hooks::NONE
         })
 }
@@ -106,7 +108,7 @@ fn check(set: &Value) -> Vec<FieldError> {
     }
     let template = at(spec, "template");
     crate::core::pod_spec::template(&mut errors, template_path, template);
-    crate::core::always_running(&mut errors, template_path, template.unwrap_or(&Value::Null), "DaemonSet");
+    crate::core::replicas::always_running(&mut errors, template_path, template.unwrap_or(&Value::Null), "DaemonSet");
     not_negative(&mut errors, &path, spec, "minReadySeconds");
     not_negative(&mut errors, &path, spec, "revisionHistoryLimit");
     strategy(&mut errors, path.child("updateStrategy"), at(spec, "updateStrategy").unwrap_or(&Value::Null));

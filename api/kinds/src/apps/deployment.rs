@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::apps::workload::{amount, int_or_percent, not_decremented, not_more_than_all, replicated};
 use crate::check::{Errors, immutable, not_negative};
 use crate::core::pod_spec::defaults::spec_at;
+use crate::core::pod_spec::warnings;
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, count, name, selector_text};
@@ -38,6 +39,7 @@ pub(crate) fn kind() -> Kind {
             validate: check,
             validate_update: check_update,
             validate_status: check_status,
+            warnings: |o, old| warnings::of_controller(o, old, "spec.template"),
             ..Hooks::NONE
         })
 }
@@ -134,7 +136,7 @@ fn check_update(deployment: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn check_status(deployment: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = crate::core::replica_status(deployment);
+    let mut errors = crate::core::replicas::status(deployment);
     let path = Path::root("status");
     let status = at(deployment, "status").unwrap_or(&Value::Null);
     for key in ["updatedReplicas", "unavailableReplicas", "terminatingReplicas", "collisionCount"] {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::apps::workload::{amount, int_or_percent, matches_template, not_decremented, not_more_than_all, selector};
 use crate::check::{Errors, among, immutable, named_if_set, not_negative};
 use crate::core::pod_spec::defaults::spec_at;
+use crate::core::pod_spec::warnings;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, name};
@@ -33,6 +34,7 @@ pub(crate) fn kind() -> Kind {
             validate: |o| check(o, true),
             validate_update: check_update,
             validate_status: check_status,
+            warnings: |o, old| warnings::of_controller(o, old, "spec.template"),
             ..Hooks::NONE
         })
 }
@@ -98,7 +100,7 @@ fn check(sts: &Value, with_template: bool) -> Vec<FieldError> {
         crate::core::pod_spec::template(&mut errors, template_path, Some(&pod_template(spec)));
     }
     let template = at(spec, "template").unwrap_or(&Value::Null);
-    crate::core::always_running(&mut errors, template_path, template, "StatefulSet");
+    crate::core::replicas::always_running(&mut errors, template_path, template, "StatefulSet");
     errors
 }
 

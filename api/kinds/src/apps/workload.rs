@@ -81,7 +81,7 @@ pub(crate) fn replicated(errors: &mut Errors, path: Path, spec: &Value) {
     }
     let template = at(spec, "template");
     crate::core::pod_spec::template(errors, template_path, template);
-    crate::core::always_running(errors, template_path, template.unwrap_or(&Value::Null), "ReplicaSet");
+    crate::core::replicas::always_running(errors, template_path, template.unwrap_or(&Value::Null), "ReplicaSet");
 }
 
 /// A counter in a status only goes up.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::batch::job_validate::check_spec;
 use crate::check::{Errors, not_negative, one_of};
 use crate::core::pod_spec::defaults::spec_at;
+use crate::core::pod_spec::warnings;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, name, selector, since, text_or};
@@ -36,6 +37,7 @@ pub(crate) fn kind() -> Kind {
             default: |o| spec_at(o, "spec.jobTemplate.spec.template.spec"),
             validate: check,
             validate_update: check_update,
+            warnings: |o, old| warnings::of_controller(o, old, "spec.jobTemplate.spec.template"),
             ..Hooks::NONE
         })
 }

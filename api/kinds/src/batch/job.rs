@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::batch::job_validate::{check, check_status, check_update};
 use crate::core::pod_spec::defaults::spec_at;
+use crate::core::pod_spec::warnings;
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind, Selectable};
 use crate::print::{age, condition_true, containers, name, selector, time};
@@ -34,7 +35,7 @@ pub(crate) fn kind() -> Kind {
             validate: check,
             validate_update: check_update,
             validate_status: |o, _| check_status(o),
-            warnings,
+            warnings: |o, old| warnings::of_controller(o, old, "spec.template"),
             ..Hooks::NONE
         })
 }
@@ -130,16 +131,4 @@ fn prepare_create(job: &mut Value, _context: &Context) {
     }
     let selector = ensure_map(job, "spec.selector.matchLabels");
     selector.entry(UID_LABEL).or_insert_with(|| uid.into());
-}
-
-fn warnings(job: &Value, old: Option<&Value>) -> Vec<String> {
-    let problems = meta::names::dns1123_label(text(job, "metadata.name"));
-    if old.is_some() || problems.is_empty() {
-        return Vec::new();
-    }
-    vec![format!(
-        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
-         recommended: [{}]",
-        problems.join(" ")
-    )]
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::check_request;
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Action, Column, Kind, Selectable, Verbs, Writes};
 use crate::print::{age, condition, name, text_or};
@@ -16,7 +17,7 @@ pub(crate) fn kind() -> Kind {
             "approval",
             Action::Approval,
             Verbs::GET_PATCH_UPDATE,
-            Writes { prepare: prepare_approval, validate: |_, _| Vec::new() },
+            Writes { prepare: prepare_approval, validate: check_request::approval },
         )
         .status()
         .columns(vec![
@@ -28,7 +29,16 @@ pub(crate) fn kind() -> Kind {
             Column::text("Condition"),
         ])
         .selectable(vec![Selectable::path("spec.signerName")])
-        .hooks(Hooks { row, prepare_create, prepare_update, prepare_status, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            prepare_create,
+            prepare_update,
+            prepare_status,
+            validate: check_request::create,
+            validate_update: check_request::update,
+            validate_status: check_request::status,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

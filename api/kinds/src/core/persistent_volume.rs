@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use meta::{FieldError, Path, Quantity, names};
 use serde_json::Value;
 
-use crate::check::{Errors, among, no_backsteps, present};
+use crate::check::{Errors, no_backsteps, present};
 use crate::core::persistent_volume_claim::access_modes_valid;
-use crate::core::pod_spec::{affinity::node_selector, volume::csi_driver};
+use crate::core::pod_spec::affinity::node_selector;
+use crate::core::pod_spec::volume::{csi_driver, shared_source};
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{access_modes, age, name, storage_class, text_or};
@@ -30,7 +31,7 @@ pub(crate) fn kind() -> Kind {
             Column::text("Age"),
             Column::text("VolumeMode").wide(),
         ])
-        .hooks(Hooks { row, prepare_create, prepare_status, validate, validate_update, ..Hooks::NONE })
+        .hooks(Hooks { row, prepare_create, prepare_status, validate, validate_update, warnings, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -156,24 +157,6 @@ fn sources(errors: &mut Errors, path: Path, spec: &Value) {
             continue;
         }
         match name {
-            "hostPath" if present(errors, &source_path, source, "path") => {
-                no_backsteps(errors, source_path.child("path"), text(source, "path"));
-                let types = [
-                    "",
-                    "BlockDevice",
-                    "CharDevice",
-                    "Directory",
-                    "DirectoryOrCreate",
-                    "File",
-                    "FileOrCreate",
-                    "Socket",
-                ];
-                among(errors, source_path.child("type"), text(source, "type"), &types);
-            }
-            "nfs" => {
-                present(errors, &source_path, source, "server");
-                present(errors, &source_path, source, "path");
-            }
             "local" => {
                 if present(errors, &source_path, source, "path") {
                     no_backsteps(errors, source_path.child("path"), text(source, "path"));
@@ -187,7 +170,7 @@ fn sources(errors: &mut Errors, path: Path, spec: &Value) {
                 csi_driver(errors, source_path.child("driver"), text(source, "driver"));
                 present(errors, &source_path, source, "volumeHandle");
             }
-            _ => {}
+            shared => shared_source(errors, source_path, shared, source),
         }
     }
     if found == 0 {
@@ -210,4 +193,17 @@ fn validate_update(volume: &Value, old: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid("nodeAffinity", value, crate::check::IMMUTABLE));
     }
     errors
+}
+
+fn warnings(volume: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut warnings = super::persistent_volume_claim::old_annotations(volume);
+    if text(volume, "spec.persistentVolumeReclaimPolicy") == "Recycle" {
+        let why = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
+        warnings.push(format!("spec.persistentVolumeReclaimPolicy: {why}"));
+    }
+    let size = text(volume, "spec.capacity.storage");
+    if super::pod_spec::warnings::fractional(size) {
+        warnings.push(format!("spec.capacity[storage]: fractional byte value {size:?} is invalid, must be an integer"));
+    }
+    warnings
 }

@@ -32,6 +32,7 @@ pub(crate) fn kind() -> Kind {
             prepare_update,
             validate,
             validate_update,
+            warnings,
             ..Hooks::NONE
         })
 }
@@ -186,4 +187,29 @@ fn validate_update(claim: &Value, old: &Value) -> Vec<FieldError> {
     }
     immutable(&mut errors, Path::root("volumeMode"), at(claim, "spec.volumeMode"), at(old, "spec.volumeMode"));
     errors
+}
+
+fn warnings(claim: &Value, _old: Option<&Value>) -> Vec<String> {
+    let mut warnings = old_annotations(claim);
+    let size = text(claim, "spec.resources.requests.storage");
+    if super::pod_spec::warnings::fractional(size) {
+        let why = format!("fractional byte value {size:?} is invalid, must be an integer");
+        warnings.push(format!("spec.resources.requests[storage]: {why}"));
+    }
+    warnings
+}
+
+/// Annotations of claims and volumes whose field has come.
+pub(crate) fn old_annotations(object: &Value) -> Vec<String> {
+    const OLD: [(&str, &str, &str); 2] = [
+        ("volume.beta.kubernetes.io/storage-class", "v1.8", "storageClassName"),
+        ("volume.beta.kubernetes.io/mount-options", "v1.31", "mountOptions"),
+    ];
+    let annotations = at(object, "metadata.annotations").unwrap_or(&Value::Null);
+    OLD.iter()
+        .filter(|(key, ..)| annotations.get(key).is_some())
+        .map(|(key, since, field)| {
+            format!("metadata.annotations[{key}]: deprecated since {since}; use {field:?} attribute instead")
+        })
+        .collect()
 }

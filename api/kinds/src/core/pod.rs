@@ -65,6 +65,7 @@ pub(crate) fn kind() -> Kind {
             validate: super::pod_validate::create,
             validate_update: super::pod_validate::update,
             validate_status: super::pod_validate::status,
+            warnings: super::pod_spec::warnings::of_pod,
             ..Hooks::NONE
         })
 }

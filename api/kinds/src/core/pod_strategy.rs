@@ -290,6 +290,25 @@ pub(crate) fn aggregate(spec: &Value, list: &str) -> BTreeMap<String, Quantity> 
     total
 }
 
+/// What a pod takes of a node: its containers, what is said for the pod as a whole instead, and its overhead.
+pub(crate) fn whole(spec: &Value, list: &str) -> BTreeMap<String, Quantity> {
+    let amounts = |path: &str| -> Vec<(String, Quantity)> {
+        let entries = map(spec, path).into_iter().flatten();
+        entries.filter_map(|(name, v)| Some((name.clone(), v.as_str()?.parse().ok()?))).collect()
+    };
+    let mut total = aggregate(spec, list);
+    total.extend(amounts(&format!("resources.{list}")).into_iter().filter(|(name, _)| pod_level(name)));
+    for (name, more) in amounts("overhead") {
+        match total.get_mut(&name) {
+            Some(amount) => *amount = amount.plus(more),
+            // No limit stays none.
+            None if list == "requests" => drop(total.insert(name, more)),
+            None => {}
+        }
+    }
+    total
+}
+
 /// Guaranteed when CPU and memory of everything are limited and requested alike, best effort when nothing is said.
 pub(crate) fn quality_of_service(pod: &Value) -> &'static str {
     let of_pod = at(pod, "spec.resources").filter(|r| {

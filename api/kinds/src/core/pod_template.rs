@@ -5,7 +5,7 @@ use meta::{FieldError, Path};
 use serde_json::Value;
 
 use crate::core::pod_spec::defaults::spec_at;
-use crate::core::pod_spec::template;
+use crate::core::pod_spec::{template, warnings};
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{containers, labels, name};
@@ -21,6 +21,7 @@ pub(crate) fn kind() -> Kind {
             default: |o| spec_at(o, "template.spec"),
             validate: |o| check(o),
             validate_update: |o, _| check(o),
+            warnings: |o, old| warnings::of_changed(o, old, "template"),
             ..Hooks::NONE
         })
 }

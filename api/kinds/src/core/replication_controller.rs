@@ -1,59 +1,29 @@
 //! `replicationcontrollers`.
 
-use jiff::Timestamp;
 use meta::{FieldError, Path};
 use serde_json::Value;
 
-use crate::check::not_negative;
 use crate::core::pod_spec::defaults::spec_at;
 use crate::core::pod_spec::template;
+use crate::core::replicas;
 use crate::hooks::Hooks;
-use crate::kind::{Column, Kind, Selectable};
-use crate::print::{age, containers, count, labels, name};
+use crate::kind::Kind;
+use crate::print::labels;
 use crate::value::{at, default_at, has_entries, map};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced_row("", "v1", "ReplicationController", "replicationcontrollers")
-        .short(&["rc"])
-        .category("all")
-        .stored_at("/registry/controllers")
-        .scale()
-        .status()
-        .columns(vec![
-            Column::name(),
-            Column::int("Desired"),
-            Column::int("Current"),
-            Column::int("Ready"),
-            Column::text("Age"),
-            Column::text("Containers").wide(),
-            Column::text("Images").wide(),
-            Column::text("Selector").wide(),
-        ])
-        .selectable(vec![Selectable::path("status.replicas").or("0")])
-        .generations()
-        .hooks(Hooks {
-            row,
+    let kind = Kind::namespaced_row("", "v1", "ReplicationController", "replicationcontrollers").short(&["rc"]);
+    replicas::kind(
+        kind.stored_at("/registry/controllers"),
+        Hooks {
+            row: |o, now| replicas::row(o, now, labels(o, "spec.selector")),
             default,
-            validate: |o| check(o),
+            validate: check,
             validate_update: |o, _| check(o),
-            validate_status: |o, _| super::replica_status(o),
             ..Hooks::NONE
-        })
-}
-
-fn row(object: &Value, now: Timestamp) -> Vec<Value> {
-    let [names, images] = containers(object, "spec.template.spec");
-    vec![
-        name(object),
-        count(object, "spec.replicas"),
-        count(object, "status.replicas"),
-        count(object, "status.readyReplicas"),
-        age(object, now),
-        names,
-        images,
-        labels(object, "spec.selector"),
-    ]
+        },
+    )
 }
 
 /// Selector and labels are those of the template unless given.
@@ -72,8 +42,7 @@ fn check(rc: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let path = Path::root("spec");
     let spec = at(rc, "spec").unwrap_or(&Value::Null);
-    not_negative(&mut errors, &path, spec, "minReadySeconds");
-    not_negative(&mut errors, &path, spec, "replicas");
+    replicas::counts(&mut errors, &path, spec);
     let selector = map(spec, "selector").filter(|s| !s.is_empty());
     if selector.is_none() {
         errors.push(FieldError::required(path.child("selector"), ""));
@@ -92,6 +61,6 @@ fn check(rc: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid(metadata.child("labels"), value, message));
     }
     template(&mut errors, template_path, Some(pod));
-    super::always_running(&mut errors, template_path, pod, "ReplicationController");
+    replicas::always_running(&mut errors, template_path, pod, "ReplicationController");
     errors
 }

@@ -17,7 +17,13 @@ pub(crate) fn kind() -> Kind {
         .short(&["quota"])
         .status()
         .columns(vec![Column::name(), Column::text("Request"), Column::text("Limit"), Column::text("Age")])
-        .hooks(Hooks { row, validate: check, validate_update: check_update, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            validate: check,
+            validate_update: check_update,
+            validate_status: check_status,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -31,7 +37,8 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), requests.join(", ").into(), limits.join(", ").into(), age(object, now)]
 }
 
-const COMPUTE: [&str; 9] = [
+/// What of pods is counted beside their number.
+pub(crate) const COMPUTE: [&str; 9] = [
     "cpu",
     "memory",
     "ephemeral-storage",
@@ -75,19 +82,33 @@ fn check(quota: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let path = Path::root("spec");
     let spec = at(quota, "spec").unwrap_or(&Value::Null);
-    let hard = path.child("hard");
-    for (name, amount) in crate::value::map(spec, "hard").into_iter().flatten() {
-        let entry = hard.key(name);
-        resource_name(&mut errors, entry, name);
+    counted(&mut errors, path.child("hard"), spec, "hard");
+    scopes(&mut errors, path.child("scopes"), spec);
+    selector(&mut errors, path.child("scopeSelector"), spec);
+    errors
+}
+
+/// Amounts of what quotas count.
+fn counted(errors: &mut Errors, path: Path, of: &Value, key: &str) {
+    for (name, amount) in map(of, key).into_iter().flatten() {
+        let entry = path.key(name);
+        resource_name(errors, entry, name);
         if !name.contains('/') && !standard(name) {
             errors.push(FieldError::invalid(entry, name.as_str(), "must be a standard resource for quota"));
         }
         if let Some(amount) = amount.as_str().and_then(|text| text.parse::<Quantity>().ok()) {
-            amount_of(&mut errors, entry, name, amount);
+            amount_of(errors, entry, name, amount);
         }
     }
-    scopes(&mut errors, path.child("scopes"), spec);
-    selector(&mut errors, path.child("scopeSelector"), spec);
+}
+
+fn check_status(quota: &Value, _old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let path = Path::root("status");
+    let status = at(quota, "status").unwrap_or(&Value::Null);
+    for key in ["hard", "used"] {
+        counted(&mut errors, path.child(key), status, key);
+    }
     errors
 }
 

@@ -53,6 +53,8 @@ fn prepare_update(slice: &mut Value, old: &Value, _context: &Context) {
 
 const MAX_ENDPOINTS: usize = 1_000;
 const MAX_PORTS: usize = 20_000;
+const MAX_ADDRESSES: usize = 100;
+const MAX_HINTS: usize = 8;
 
 fn check(slice: &Value) -> Vec<FieldError> {
     let mut errors = check_ports(slice);
@@ -101,8 +103,11 @@ fn check_endpoints(errors: &mut Errors, slice: &Value) {
     for (i, endpoint) in endpoints.iter().enumerate() {
         let path = list.index(i);
         let addresses = path.child("addresses");
-        if items(endpoint, "addresses").is_empty() {
+        let count = items(endpoint, "addresses").len();
+        if count == 0 {
             errors.push(FieldError::required(addresses, ""));
+        } else if count > MAX_ADDRESSES {
+            errors.push(FieldError::too_many(addresses, count as i64, MAX_ADDRESSES as i64));
         }
         for (j, address) in items(endpoint, "addresses").iter().filter_map(Value::as_str).enumerate() {
             check_address(errors, addresses, j, address, text(slice, "addressType"));
@@ -114,6 +119,24 @@ fn check_endpoints(errors: &mut Errors, slice: &Value) {
                 follows(errors, path.child(key), name, rule);
             }
         }
+        let hinted = path.child("hints");
+        hints(errors, hinted.child("forZones"), items(endpoint, "hints.forZones"), names::label_value);
+        hints(errors, hinted.child("forNodes"), items(endpoint, "hints.forNodes"), names::dns1123_subdomain);
+    }
+}
+
+/// Zones or nodes that an endpoint is for.
+fn hints(errors: &mut Errors, list: Path, hints: &[Value], rule: crate::check::Rule) {
+    if hints.len() > MAX_HINTS {
+        errors.push(FieldError::too_many(list, hints.len() as i64, MAX_HINTS as i64));
+        return;
+    }
+    for (i, hint) in hints.iter().enumerate() {
+        let (path, name) = (list.index(i), text(hint, "name"));
+        if hints[..i].iter().any(|other| text(other, "name") == name) {
+            errors.push(FieldError::duplicate(path.child("name"), name));
+        }
+        follows(errors, path.child("name"), name, rule);
     }
 }
 

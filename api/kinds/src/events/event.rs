@@ -1,45 +1,20 @@
 //! `events` of events.k8s.io: another view of the core events, which is how they are stored.
 
 use jiff::Timestamp;
-use meta::Gvk;
+use meta::{FieldError, Gvk, Path};
 use serde_json::Value;
 
-use crate::core::event::EVENT_TTL_SECONDS;
+use crate::check::immutable;
+use crate::core::event::{selectable, shared};
 use crate::hooks::Hooks;
-use crate::kind::{Column, Kind, Selectable};
+use crate::kind::Kind;
+use crate::value::{at, int, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
-    Kind::namespaced_row("events.k8s.io", "v1", "Event", "events")
-        .short(&["ev"])
-        .stored_as(Gvk::new("", "v1", "Event"))
-        .expires(EVENT_TTL_SECONDS)
-        .columns(vec![
-            Column::text("Last Seen"),
-            Column::text("Type"),
-            Column::text("Reason"),
-            Column::text("Object"),
-            Column::text("Subobject").wide(),
-            Column::text("Source").wide(),
-            Column::text("Message"),
-            Column::text("First Seen").wide(),
-            Column::text("Count").wide(),
-            Column::name().wide(),
-        ])
-        .selectable(vec![
-            Selectable::path("regarding.kind"),
-            Selectable::path("regarding.namespace"),
-            Selectable::path("regarding.name"),
-            Selectable::path("regarding.uid"),
-            Selectable::path("regarding.apiVersion"),
-            Selectable::path("regarding.resourceVersion"),
-            Selectable::path("regarding.fieldPath"),
-            Selectable::path("reason"),
-            Selectable::path("reportingController"),
-            Selectable::path("type"),
-        ])
-        .created_by_update()
-        .hooks(Hooks { row, to_storage, from_storage, ..Hooks::NONE })
+    shared(Kind::namespaced_row("events.k8s.io", "v1", "Event", "events").stored_as(Gvk::new("", "v1", "Event")))
+        .selectable(selectable("regarding", "reportingController"))
+        .hooks(Hooks { row, validate, validate_update, to_storage, from_storage, ..Hooks::NONE })
 }
 
 /// What the two views call the same fields: events.k8s.io, core.
@@ -74,6 +49,60 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
     let mut core = object.clone();
     to_storage(&mut core);
     crate::core::event::row(&core, now)
+}
+
+/// What the new view asks for beyond the rules of all events: a time, a type, and nothing in the deprecated fields.
+fn validate(event: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if at(event, "eventTime").is_none() {
+        errors.push(FieldError::required("eventTime", ""));
+    }
+    let kind = text(event, "type");
+    if !["Normal", "Warning"].contains(&kind) {
+        errors.push(FieldError::invalid("type", "", format!("has invalid value: {kind}")));
+    }
+    let unused = [
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
+        ("deprecatedSource.component", "source"),
+    ];
+    for (_, shown) in unused.iter().filter(|(path, _)| at(event, path).is_some()) {
+        errors.push(FieldError::invalid(shown, "", "needs to be unset"));
+    }
+    series(&mut errors, event);
+    errors
+}
+
+fn series(errors: &mut Vec<FieldError>, event: &Value) {
+    let Some(series) = at(event, "series") else { return };
+    if int(series, "count").unwrap_or(0) < 2 {
+        errors.push(FieldError::invalid("series.count", "", "should be at least 2"));
+    }
+    if at(series, "lastObservedTime").is_none() {
+        errors.push(FieldError::required("series.lastObservedTime", ""));
+    }
+}
+
+/// What happened does not change; how often it did may.
+fn validate_update(event: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    series(&mut errors, event);
+    const FIXED: [(&str, &str); 9] = [
+        ("regarding", "involvedObject"),
+        ("reason", "reason"),
+        ("note", "message"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingController", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ];
+    for (key, shown) in FIXED {
+        immutable(&mut errors, Path::root(shown), at(event, key), at(old, key));
+    }
+    errors
 }
 
 #[cfg(test)]

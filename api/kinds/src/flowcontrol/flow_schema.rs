@@ -1,8 +1,10 @@
 //! `flowschemas` of flowcontrol.apiserver.k8s.io.
 
 use jiff::Timestamp;
+use meta::FieldError;
 use serde_json::Value;
 
+use super::check_flow;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, condition, count, name, text_or};
@@ -22,7 +24,13 @@ pub(crate) fn kind() -> Kind {
         ])
         .generations()
         .fixed_status_metadata()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks {
+            row,
+            validate: check_flow::schema,
+            validate_update: |o, _| check_flow::schema(o),
+            validate_status,
+            ..Hooks::NONE
+        })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -34,4 +42,8 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
         age(object, now),
         condition(object, "Dangling").map_or("?", |c| text(c, "status")).into(),
     ]
+}
+
+fn validate_status(schema: &Value, _old: &Value) -> Vec<FieldError> {
+    super::conditions(schema)
 }

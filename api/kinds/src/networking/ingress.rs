@@ -30,6 +30,7 @@ pub(crate) fn kind() -> Kind {
             validate: check_create,
             validate_update: |o, _| check(o),
             validate_status: |o, _| check_status(o),
+            warnings,
             ..Hooks::NONE
         })
 }
@@ -206,4 +207,14 @@ fn check_status(ingress: &Value) -> Vec<FieldError> {
         named_if_set(&mut errors, &path, entry, "hostname", names::dns1123_subdomain);
     }
     errors
+}
+
+/// The annotation that named a class before there was a field.
+fn warnings(ingress: &Value, old: Option<&Value>) -> Vec<String> {
+    const OLD_CLASS: &str = "kubernetes.io/ingress.class";
+    let has = |ingress: &Value| at(ingress, "metadata.annotations").is_some_and(|a| a.get(OLD_CLASS).is_some());
+    match old.is_none() && has(ingress) {
+        true => vec![format!("annotation {OLD_CLASS:?} is deprecated, please use 'spec.ingressClassName' instead")],
+        false => Vec::new(),
+    }
 }

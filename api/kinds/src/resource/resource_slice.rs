@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::check_slice;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
 use crate::print::{age, name};
@@ -24,7 +25,7 @@ pub(crate) fn kind() -> Kind {
             Selectable::at("spec.pool.name", &["spec.pool.name"]),
         ])
         .generations()
-        .hooks(Hooks { row, ..Hooks::NONE })
+        .hooks(Hooks { row, validate: check_slice::create, validate_update: check_slice::update, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

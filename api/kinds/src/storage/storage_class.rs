@@ -1,14 +1,15 @@
 //! `storageclasses` of storage.k8s.io.
 
 use jiff::Timestamp;
-use meta::{FieldError, Path, names};
+use meta::{FieldError, Path};
 use serde_json::Value;
 
-use crate::check::{follows, frozen};
+use super::{parameters, provisioner};
+use crate::check::{Errors, frozen, label_name};
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, boolean, name, text_or};
-use crate::value::{at, text};
+use crate::value::{at, items, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -38,13 +39,8 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
 
 fn check(class: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    match text(class, "provisioner") {
-        "" => errors.push(FieldError::required("provisioner", "")),
-        provisioner => {
-            let lower = provisioner.to_lowercase();
-            follows(&mut errors, Path::root("provisioner"), &lower, names::qualified_name);
-        }
-    }
+    provisioner(&mut errors, Path::root("provisioner"), text(class, "provisioner"));
+    parameters(&mut errors, class);
     if let Some(Value::String(policy)) = at(class, "reclaimPolicy").filter(|p| *p != "") {
         crate::check::among(&mut errors, Path::root("reclaimPolicy"), policy, &["Delete", "Retain"]);
     }
@@ -55,7 +51,36 @@ fn check(class: &Value) -> Vec<FieldError> {
             crate::check::among(&mut errors, Path::root("volumeBindingMode"), mode, &modes);
         }
     }
+    topologies(&mut errors, class);
     errors
+}
+
+/// Where volumes may be: terms of which one must hold.
+fn topologies(errors: &mut Errors, class: &Value) {
+    let list = Path::root("allowedTopologies");
+    let terms = items(class, "allowedTopologies");
+    for (i, term) in terms.iter().enumerate() {
+        let path = list.index(i);
+        let expressions = items(term, "matchLabelExpressions");
+        let list = path.child("matchLabelExpressions");
+        for (j, expression) in expressions.iter().enumerate() {
+            let (path, key) = (list.index(j), text(expression, "key"));
+            let values = items(expression, "values");
+            if values.is_empty() {
+                errors.push(FieldError::required(path.child("values"), ""));
+            }
+            for (k, value) in values.iter().enumerate().filter(|(k, v)| values[..*k].contains(v)) {
+                errors.push(FieldError::duplicate(path.child("values").index(k), value.clone()));
+            }
+            label_name(errors, path.child("key"), key);
+            if expressions[..j].iter().any(|e| text(e, "key") == key) {
+                errors.push(FieldError::duplicate(path.child("key"), key));
+            }
+        }
+        if terms[..i].contains(term) {
+            errors.push(FieldError::duplicate(path.child("matchLabelExpressions"), ""));
+        }
+    }
 }
 
 fn check_update(class: &Value, old: &Value) -> Vec<FieldError> {

@@ -6,21 +6,29 @@
 mod certificates;
 mod csr;
 mod custom_resources;
+mod default_ingress_class;
+mod default_storage_class;
 mod default_tolerations;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
 mod priority;
 mod rbac_escalation;
 mod refuse_unenforced;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod service_allocation;
+mod storage_protection;
+mod taint_nodes;
 
 use async_trait::async_trait;
 use kinds::{Kind, KindRef};
 use meta::{Gvr, Status};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::authn::UserInfo;
 use crate::server::Core;
@@ -67,11 +75,42 @@ pub struct Request<'a> {
     pub warnings: &'a Mutex<Vec<String>>,
 }
 
-/// See [`Request::extra`].
+/// See [`Request::extra`]. Both halves of the chain add to it.
 #[derive(Debug, Default)]
-pub struct Extra {
+pub struct Extra(Mutex<Parts>);
+
+/// What of a transaction goes beside the object.
+#[derive(Debug, Default)]
+pub struct Parts {
     pub guards: Vec<Guard>,
     pub writes: Vec<Write>,
+    /// Let go of when the transaction is done: those who compete for one thing wait here and not by losing races.
+    pub held: Option<OwnedMutexGuard<()>>,
+}
+
+impl Extra {
+    /// The transaction fails unless this holds.
+    pub fn guard(&self, guard: Guard) {
+        self.0.lock().guards.push(guard);
+    }
+
+    pub fn write(&self, write: Write) {
+        self.0.lock().writes.push(write);
+    }
+
+    /// Keeps a lock until the transaction is done.
+    pub fn hold(&self, lock: OwnedMutexGuard<()>) {
+        self.0.lock().held = Some(lock);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let parts = self.0.lock();
+        parts.guards.is_empty() && parts.writes.is_empty()
+    }
+
+    pub fn into_parts(self) -> Parts {
+        self.0.into_inner()
+    }
 }
 
 impl Request<'_> {
@@ -138,19 +177,26 @@ const fn asked_for(plugin: &'static dyn Plugin) -> Row {
 /// Every admission plugin, in the order in which they run.
 pub static ADMISSION: &[Row] = &[
     on(&namespace_lifecycle::NamespaceLifecycle),
+    on(&limit_ranger::LimitRanger),
     on(&service_account::ServiceAccount),
     asked_for(&node_restriction::NodeRestriction),
+    on(&taint_nodes::TaintNodesByCondition),
     on(&pod_security::PodSecurity),
     on(&priority::Priority),
     on(&default_tolerations::DefaultTolerationSeconds),
+    on(&default_storage_class::DefaultStorageClass),
+    on(&storage_protection::StorageObjectInUseProtection),
+    on(&runtime_class::RuntimeClass),
     on(&certificates::CertificateApproval),
     on(&certificates::CertificateSigning),
     on(&certificates::ClusterTrustBundleAttest),
     on(&certificates::CertificateSubjectRestriction),
+    on(&default_ingress_class::DefaultIngressClass),
     on(&refuse_unenforced::RefuseUnenforced),
     on(&rbac_escalation::RbacEscalation),
     on(&custom_resources::CustomResourceDefinitions),
     on(&service_allocation::ServiceAllocation),
+    on(&resource_quota::ResourceQuota),
 ];
 
 /// Whether an update changes only what the garbage collector needs to change before an object can go.
@@ -190,3 +236,19 @@ pub async fn validate(request: &Request<'_>, core: &Core) -> Result<(), Status> 
     }
     Ok(())
 }
+
+/// The name of the class that an annotation makes the default; of several the newest, then the first by name.
+fn newest_default(classes: Vec<Value>, annotations: &[&str]) -> Option<String> {
+    let marked = |class: &Value| annotations.iter().any(|key| class["metadata"]["annotations"][key] == "true");
+    let of = |class: &Value, field: &str| class["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let mut defaults: Vec<(String, String)> = classes
+        .iter()
+        .filter(|class| marked(class))
+        .map(|class| (of(class, "creationTimestamp"), of(class, "name")))
+        .collect();
+    defaults.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    defaults.into_iter().next().map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests;

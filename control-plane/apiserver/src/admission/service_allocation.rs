@@ -149,9 +149,9 @@ fn ip_address(request: &Request<'_>, address: &str) -> Value {
 }
 
 fn claim(request: &mut Request<'_>, key: Bytes, object: &Value) {
-    request.extra.guards.push(Guard { key: key.clone(), mod_revision: 0 });
+    request.extra.guard(Guard { key: key.clone(), mod_revision: 0 });
     let value = Bytes::from(object.to_string());
-    request.extra.writes.push(Write::Put { key, value, lease: 0 });
+    request.extra.write(Write::Put { key, value, lease: 0 });
 }
 
 fn ports(request: &mut Request<'_>, core: &Core, old: &Value, errors: &mut Vec<FieldError>) {
@@ -246,11 +246,11 @@ fn release(request: &mut Request<'_>, core: &Core, old: &Value, new: &Value) {
     let kept = fields::addresses(new);
     for address in fields::addresses(old).into_iter().filter(|address| !kept.contains(address)) {
         if let Some(key) = address_key(core, &address) {
-            request.extra.writes.push(Write::Delete { key });
+            request.extra.write(Write::Delete { key });
         }
     }
     let kept = fields::node_ports(new);
     for port in fields::node_ports(old).into_iter().filter(|port| !kept.contains(port)) {
-        request.extra.writes.push(Write::Delete { key: port_key(core, port) });
+        request.extra.write(Write::Delete { key: port_key(core, port) });
     }
 }

@@ -137,7 +137,7 @@ impl Core {
             warnings: &call.warnings,
         };
         admission::admit(&mut request, self).await?;
-        served.kind.prepare_create(request.object, &call.context());
+        served.prepare_create(request.object, &call.context());
         let errors = served.check(request.object);
         if !errors.is_empty() {
             return Err(Status::invalid(&served.kind.gvk(), meta_text(request.object, "name"), &errors));
@@ -145,7 +145,9 @@ impl Core {
         for warning in (served.kind.hooks.warnings)(request.object, None) {
             call.warn(warning);
         }
-        crate::warnings::unenforced(&served.kind, request.object, |text| call.warn(text));
+        for warning in kinds::unenforced::warnings(&served.kind, request.object) {
+            call.warn(warning);
+        }
         admission::validate(&request, self).await
     }
 
@@ -174,7 +176,7 @@ impl Core {
             let key = store.cache.key(namespace, &name);
             let last = attempt == tries;
             let writes = extra.take().unwrap_or_default();
-            let again = (!last && writes.guards.is_empty() && writes.writes.is_empty()).then(|| object.clone());
+            let again = (!last && writes.is_empty()).then(|| object.clone());
             match self.commit(served, &key, 0, std::mem::take(&mut object), writes).await? {
                 Committed::Stored(entry) => return Ok(Some(Answer::entry(201, served, entry))),
                 Committed::Taken => return Ok(None),

@@ -16,12 +16,13 @@ pub mod update;
 pub mod watch;
 pub mod write;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kinds::types::MessageId;
-use kinds::{Action, Kind, KindRef, Subresource};
+use kinds::{Action, Context, Kind, KindRef, Subresource};
 use meta::{FieldError, Gvr};
 use serde_json::Value;
 
@@ -87,23 +88,88 @@ impl Served {
         self.kind.gvr()
     }
 
+    /// The kind with the rules: that of the stored version, when a built-in kind has two.
+    fn rules(&self) -> &KindRef {
+        match &self.store {
+            Some(store) if self.translated() => &store.kind,
+            _ => &self.kind,
+        }
+    }
+
+    /// Built-in and stored as another version.
+    fn translated(&self) -> bool {
+        !self.custom && !self.native()
+    }
+
+    /// The object as the rules see it.
+    fn ruled<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
+        if !self.translated() {
+            return Cow::Borrowed(object);
+        }
+        let mut stored = object.clone();
+        self.to_storage(&mut stored);
+        self.rules().apply_defaults(&mut stored);
+        Cow::Owned(stored)
+    }
+
+    /// See [`Kind::prepare_create`].
+    pub fn prepare_create(&self, object: &mut Value, context: &Context) {
+        self.to_rules(object);
+        self.rules().prepare_create(object, context);
+        self.from_rules(object);
+    }
+
+    /// See [`Kind::prepare_update`].
+    pub fn prepare_update(&self, object: &mut Value, old: &Value, context: &Context) {
+        self.to_rules(object);
+        self.rules().prepare_update(object, &self.ruled(old), context);
+        self.from_rules(object);
+    }
+
+    /// See [`Kind::prepare_subresource`].
+    pub fn prepare_subresource(&self, sub: &Subresource, object: &mut Value, old: &Value, context: &Context) {
+        self.to_rules(object);
+        self.rules().prepare_subresource(sub, object, &self.ruled(old), context);
+        self.from_rules(object);
+    }
+
+    fn to_rules(&self, object: &mut Value) {
+        if self.translated() {
+            self.to_storage(object);
+            self.rules().apply_defaults(object);
+        }
+    }
+
+    fn from_rules(&self, object: &mut Value) {
+        if self.translated() {
+            self.from_storage(object);
+            self.normalise(object);
+        }
+    }
+
     /// Everything wrong with a new object.
     pub fn check(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = self.kind.check(object);
+        let mut errors = self.rules().check(&self.ruled(object));
+        if self.translated() {
+            errors.extend((self.kind.hooks.validate)(object));
+        }
         errors.extend(self.check_schema(object));
         errors
     }
 
     /// Everything wrong with replacing `old`.
     pub fn check_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = self.kind.check_update(object, old);
+        let mut errors = self.rules().check_update(&self.ruled(object), &self.ruled(old));
+        if self.translated() {
+            errors.extend((self.kind.hooks.validate_update)(object, old));
+        }
         errors.extend(self.check_changed_schema(object, old));
         errors
     }
 
     /// Everything wrong with replacing `old` through a subresource.
     pub fn check_subresource(&self, sub: &Subresource, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = self.kind.check_subresource(sub, object, old);
+        let mut errors = self.rules().check_subresource(sub, &self.ruled(object), &self.ruled(old));
         errors.extend(self.check_changed_schema(object, old));
         errors
     }

@@ -214,11 +214,11 @@ impl Core {
         let context = call.context();
         let errors = match change.part {
             Part::Main => {
-                served.kind.prepare_update(request.object, old, &context);
+                served.prepare_update(request.object, old, &context);
                 served.check_update(request.object, old)
             }
             Part::Sub(sub) => {
-                served.kind.prepare_subresource(sub, request.object, old, &context);
+                served.prepare_subresource(sub, request.object, old, &context);
                 served.check_subresource(sub, request.object, old)
             }
             Part::Own => Vec::new(),
@@ -230,7 +230,9 @@ impl Core {
             for warning in (served.kind.hooks.warnings)(request.object, Some(old)) {
                 call.warn(warning);
             }
-            crate::warnings::unenforced(&served.kind, request.object, |text| call.warn(text));
+            for warning in kinds::unenforced::warnings(&served.kind, request.object) {
+                call.warn(warning);
+            }
         }
         admission::validate(&request, self).await
     }

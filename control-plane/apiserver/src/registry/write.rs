@@ -89,6 +89,7 @@ impl Core {
             guards: vec![Guard { key: key.clone(), mod_revision: expected }],
             writes: vec![Write::Put { key: key.clone(), value: value.clone(), lease }],
         };
+        let extra = extra.into_parts();
         txn.guards.extend(extra.guards);
         txn.writes.extend(extra.writes);
         let measured = self.metrics.store(if expected == 0 { "create" } else { "update" }, served);
@@ -108,6 +109,7 @@ impl Core {
     pub async fn erase(&self, served: &Served, entry: &Entry, extra: Extra) -> Result<Committed, Status> {
         let store = self.stored(served)?;
         let mut txn = Txn::delete(entry.key.clone(), entry.revision);
+        let extra = extra.into_parts();
         txn.guards.extend(extra.guards);
         txn.writes.extend(extra.writes);
         let measured = self.metrics.store("delete", served);

@@ -9,6 +9,7 @@ pub(crate) mod resources;
 mod security;
 mod spec;
 pub(crate) mod volume;
+pub(crate) mod warnings;
 
 pub(crate) use container::image_space as container_image_space;
 pub(crate) use spec::{EFFECTS, Subject, template, tolerations, validate};

@@ -72,6 +72,13 @@ const SOURCES: [(&str, SourceCheck); 29] = [
     ("ephemeral", ephemeral),
 ];
 
+/// Pushes what is wrong with a source that pods and persistent volumes share.
+pub(crate) fn shared_source(errors: &mut Errors, path: Path, name: &str, source: &Value) {
+    if let Some((_, check)) = SOURCES.iter().find(|(known, _)| *known == name) {
+        check(errors, path, source);
+    }
+}
+
 /// Everything wrong with the volumes of a spec, and those that are right. `pod` is empty for templates.
 pub(crate) fn validate_all<'a>(errors: &mut Errors, path: Path, spec: &'a Value, pod: &str) -> Volumes<'a> {
     let list = items(spec, "volumes");
