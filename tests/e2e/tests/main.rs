@@ -1,6 +1,9 @@
 //! End to end: one cluster of the real binary, driven by kubectl, Helm and etcdctl as a person would. The tests run in
 //! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
 
+mod helm;
+mod in_pod;
+mod kubectl;
 mod life;
 mod workload;
 
@@ -10,7 +13,26 @@ use testkit::Cluster;
 use testkit::runner::{Test, run};
 
 /// Every test by name.
-const TESTS: &[&[Test]] = &[life::BEFORE, life::TESTS, workload::TESTS, life::AFTER];
+const TESTS: &[&[Test]] = &[
+    life::BEFORE,
+    life::TESTS,
+    workload::TESTS,
+    kubectl::apply::TESTS,
+    kubectl::create::TESTS,
+    kubectl::read::TESTS,
+    kubectl::watch::TESTS,
+    kubectl::change::TESTS,
+    kubectl::delete::TESTS,
+    kubectl::rollout::TESTS,
+    kubectl::streams::TESTS,
+    kubectl::forward::TESTS,
+    kubectl::debug::TESTS,
+    kubectl::access::TESTS,
+    kubectl::nodes::TESTS,
+    in_pod::TESTS,
+    helm::TESTS,
+    life::AFTER,
+];
 
 fn main() -> ExitCode {
     if !is_root() {
