@@ -185,7 +185,7 @@ impl Selector {
         };
         let mut out = Vec::new();
         for (key, value) in object.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
-            out.push(Requirement::new(key, Op::In, [value.as_str().unwrap_or_default().to_owned()], "")?);
+            out.push(Requirement::new(key, Op::Equals, [value.as_str().unwrap_or_default().to_owned()], "")?);
         }
         for e in object.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             let op = match e.get("operator").and_then(Value::as_str).unwrap_or_default() {
@@ -528,6 +528,7 @@ mod tests {
     fn objects_select_too() {
         let object = json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "t", "operator": "NotIn", "values": ["x"]}]});
         let selector = Selector::from_object(Some(&object)).expect("selector");
+        assert_eq!(selector.to_string(), "app=web,t notin (x)");
         assert!(selector.matches(&json!({"app": "web"})));
         assert!(!selector.matches(&json!({"app": "web", "t": "x"})));
         assert!(Selector::from_object(None).expect("nothing").is_nothing());
