@@ -1,21 +1,27 @@
 //! The loop: informers feed one channel; each event changes snapshot and queue; then pods are decided on until none is
 //! active. Bindings run beside the loop: the pod is assumed on its node meanwhile.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::informer::{Delta, Informer};
 use client::plan::{ExecuteError, Executor};
 use client::serving::Pages;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::Api;
 use kube::runtime::watcher;
+use kube::{Api, Resource};
 use rustc_hash::FxHashMap;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::framework::Change;
+use crate::groups::{Grouping, Groups};
 use crate::metrics::Metrics;
 use crate::plan;
 use crate::pod::PodInfo;
@@ -61,12 +67,49 @@ enum Event {
     Node(Delta<Node>),
     Namespace(Delta<Namespace>),
     Budget(Delta<PodDisruptionBudget>),
+    /// A Service or a controller came, changed or went.
+    Group(Box<dyn FnOnce(&mut Groups) + Send>),
     /// A plan was carried out, or not.
     Done {
         uid: String,
         binding: bool,
         result: Result<(), ExecuteError>,
     },
+}
+
+/// Starts an informer for each resource that decisions look at; all of them feed one channel.
+struct Feeds {
+    client: kube::Client,
+    events: mpsc::UnboundedSender<Event>,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    synced: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Feeds {
+    fn add<K>(&mut self, only: watcher::Config, event: fn(Delta<K>) -> Event)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let events = self.events.clone();
+        let informer = Informer::new(Api::<K>::all(self.client.clone())).select(only);
+        let informer = informer.on(move |delta| drop(events.send(event(delta.clone()))));
+        let (cache, task) = informer.run(self.shutdown.clone());
+        self.tasks.push(task);
+        self.synced.push(Box::pin(async move { cache.synced().await }));
+    }
+
+    fn add_groups<K>(&mut self)
+    where
+        K: Resource<DynamicType = ()> + Grouping + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.add::<K>(watcher::Config::default(), |delta| {
+            Event::Group(Box::new(move |groups| match &delta {
+                Delta::Deleted(object) => groups.remove::<K>(object.meta()),
+                delta => groups.set(delta.object().meta(), delta.object().as_ref()),
+            }))
+        });
+    }
 }
 
 /// Schedules pods until `shutdown`.
@@ -96,28 +139,25 @@ async fn lead(
     client: kube::Client,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let (tx, mut rx) = mpsc::unbounded_channel();
-    let send = |tx: &mpsc::UnboundedSender<Event>| tx.clone();
-    let (pods, nodes, namespaces, budgets) = (send(&tx), send(&tx), send(&tx), send(&tx));
-    let live = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    let (_, a) = Informer::new(Api::<Pod>::all(client.clone()))
-        .select(live)
-        .on(move |d| drop(pods.send(Event::Pod(d.clone()))))
-        .run(shutdown.clone());
-    let (node_cache, b) = Informer::new(Api::<Node>::all(client.clone()))
-        .on(move |d| drop(nodes.send(Event::Node(d.clone()))))
-        .run(shutdown.clone());
-    let (_, c) = Informer::new(Api::<Namespace>::all(client.clone()))
-        .on(move |d| drop(namespaces.send(Event::Namespace(d.clone()))))
-        .run(shutdown.clone());
-    let (_, d) = Informer::new(Api::<PodDisruptionBudget>::all(client.clone()))
-        .on(move |d| drop(budgets.send(Event::Budget(d.clone()))))
-        .run(shutdown.clone());
-    let mut scheduler = Scheduler::new(config, metrics, Executor::new(client, "default-scheduler"), tx);
+    let (events, mut rx) = mpsc::unbounded_channel();
+    let (tasks, synced) = (Vec::new(), Vec::new());
+    let mut feeds = Feeds { client: client.clone(), events: events.clone(), shutdown: shutdown.clone(), tasks, synced };
+    let all = watcher::Config::default;
+    feeds.add(all().fields("status.phase!=Succeeded,status.phase!=Failed"), Event::Pod);
+    feeds.add(all(), Event::Node);
+    feeds.add(all(), Event::Namespace);
+    feeds.add(all(), Event::Budget);
+    feeds.add_groups::<Service>();
+    feeds.add_groups::<ReplicationController>();
+    feeds.add_groups::<ReplicaSet>();
+    feeds.add_groups::<StatefulSet>();
+    // A decision that doesn't know every running pod would fill a node twice.
+    let synced = futures::future::join_all(std::mem::take(&mut feeds.synced));
     tokio::select! {
-        () = node_cache.synced() => {}
+        _ = synced => {}
         () = shutdown.cancelled() => return Ok(()),
     }
+    let mut scheduler = Scheduler::new(config, metrics, Executor::new(client, "default-scheduler"), events);
     loop {
         let wait = scheduler.wait();
         tokio::select! {
@@ -134,9 +174,7 @@ async fn lead(
         scheduler.decide();
         scheduler.metrics.pending(scheduler.queue.waiting());
     }
-    for task in [a, b, c, d] {
-        task.abort();
-    }
+    feeds.tasks.iter().for_each(JoinHandle::abort);
     Ok(())
 }
 
@@ -198,6 +236,7 @@ impl Scheduler {
                 let pdb = delta.object();
                 self.budgets.insert(client::Key::of(pdb.as_ref()), Budget::of(pdb));
             }
+            Event::Group(change) => change(&mut self.snapshot.groups),
             Event::Done { uid, binding, result } => self.done(&uid, binding, result),
         }
     }
@@ -207,6 +246,7 @@ impl Scheduler {
         let gone = matches!(delta, Delta::Deleted(_));
         if gone {
             self.queue.remove(&info.uid);
+            self.snapshot.withdraw(&info.uid);
             if self.snapshot.displace(&info.uid).is_some() {
                 self.queue.changed(&Change::PodRemoved(&info));
             }
@@ -224,6 +264,10 @@ impl Scheduler {
         let ours =
             info.pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()) == Some(&self.config.scheduler_name);
         let unchanged = matches!(delta, Delta::Updated { old, new } if same_wishes(old, new));
+        match info.nominated_node().map(str::to_owned) {
+            Some(node) if ours && !info.is_terminating() => self.snapshot.nominate(info.clone(), &node),
+            _ => self.snapshot.withdraw(&info.uid),
+        }
         if info.is_terminating() || !ours {
             self.queue.remove(&info.uid);
         } else if !unchanged && self.snapshot.place_of(&info.uid).is_none() {
@@ -291,7 +335,10 @@ impl Scheduler {
         let mut message = error.to_string();
         self.metrics.preemptions.inc();
         let nomination = match preempt(&queued.pod, &self.snapshot, error, &budgets) {
-            Preemption::Nominate(nomination) => Some(nomination),
+            Preemption::Nominate(nomination) => {
+                self.snapshot.nominate(queued.pod.clone(), &nomination.node);
+                Some(nomination)
+            }
             Preemption::Pointless(why) if error.nodes > 0 => {
                 message = format!("{message} preemption: {why}");
                 None

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::plugins::inter_pod_affinity::AffinityCounts;
-use crate::plugins::pod_topology_spread::SpreadCounts;
+use crate::plugins::pod_topology_spread::Spread;
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
 
@@ -48,13 +48,13 @@ impl Interest {
 pub struct Cycle<'a> {
     pub pod: &'a PodInfo,
     pub snapshot: &'a Snapshot,
-    pub spread: SpreadCounts,
+    pub spread: Spread<'a>,
     pub affinity: AffinityCounts,
 }
 
 impl<'a> Cycle<'a> {
     pub fn new(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Cycle<'a> {
-        Cycle { pod, snapshot, spread: SpreadCounts::default(), affinity: AffinityCounts::default() }
+        Cycle { pod, snapshot, spread: Spread::default(), affinity: AffinityCounts::default() }
     }
 }
 
@@ -69,14 +69,16 @@ pub enum Normalize {
     Down,
     /// Between the smallest and the largest.
     Span,
-    /// Between the smallest and the largest: the less the better.
-    SpanDown,
+    /// By the largest, the smallest becoming 100: the less the better. Below zero stands a node that is out of the
+    /// question: it stays at 0.
+    Reverse,
 }
 
 impl Normalize {
     pub fn apply(self, scores: &mut [i64]) {
         let (Some(max), Some(min)) = (scores.iter().max().copied(), scores.iter().min().copied()) else { return };
         let span = max - min;
+        let least = scores.iter().copied().filter(|s| *s >= 0).min().unwrap_or(0);
         for score in scores {
             *score = match self {
                 Normalize::No => *score,
@@ -86,8 +88,9 @@ impl Normalize {
                 Normalize::Down => MAX_SCORE - *score * MAX_SCORE / max,
                 Normalize::Span if span == 0 => 0,
                 Normalize::Span => (*score - min) * MAX_SCORE / span,
-                Normalize::SpanDown if span == 0 => MAX_SCORE,
-                Normalize::SpanDown => (max - *score) * MAX_SCORE / span,
+                Normalize::Reverse if *score < 0 => 0,
+                Normalize::Reverse if max == 0 => MAX_SCORE,
+                Normalize::Reverse => MAX_SCORE * (max + least - *score) / max,
             };
         }
     }

@@ -77,6 +77,19 @@ impl Selector {
         self
     }
 
+    /// What both select.
+    pub fn both(self, other: Selector) -> Selector {
+        Selector(self.0.zip(other.0).map(|(mut all, more)| {
+            all.extend(more);
+            all
+        }))
+    }
+
+    /// Whether it selects nothing at all or everything: no group either way.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(Vec::is_empty)
+    }
+
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.as_ref().is_some_and(|rs| rs.iter().all(|r| r.matches(labels)))
     }

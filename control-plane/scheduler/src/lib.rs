@@ -1,11 +1,13 @@
 //! kube-scheduler: gives each pod without a node the node that suits it best.
 //!
-//! The engine is pure: [`snapshot`] holds the nodes and what runs on them, [`pod`] what a pod asks for, [`schedule`]
+//! The engine is pure: [`snapshot`] holds the nodes and what runs on them, [`pod`] what a pod asks for, [`groups`] which
+//! pods belong together, [`schedule`]
 //! one decision by the table [`plugins::PLUGINS`], [`preemption`] who must go when nothing fits, [`queue`] who is next.
 //! [`plan`] turns a decision into API calls; [`daemon`] is the loop. Called by `ferrokube`.
 
 pub mod daemon;
 pub mod framework;
+pub mod groups;
 pub mod labels;
 mod metrics;
 pub mod plan;

@@ -130,6 +130,16 @@ impl PodInfo {
         self.pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
     }
 
+    /// Whether room kept for this pod is not to be taken by `other`.
+    pub fn outranks(&self, other: &PodInfo) -> bool {
+        self.uid != other.uid && self.priority >= other.priority
+    }
+
+    /// The node that its status says room is made on.
+    pub fn nominated_node(&self) -> Option<&str> {
+        self.pod.status.as_ref()?.nominated_node_name.as_deref().filter(|n| !n.is_empty())
+    }
+
     pub fn is_terminating(&self) -> bool {
         self.pod.metadata.deletion_timestamp.is_some()
     }

@@ -55,6 +55,10 @@ pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, error: &FitError, budgets: &[
     if never {
         return Preemption::Pointless("not eligible due to preemptionPolicy=Never.".into());
     }
+    let leaving = |node: &NodeInfo| node.pods.iter().any(|p| p.is_terminating() && p.priority < pod.priority);
+    if snapshot.nomination(&pod.uid).is_some_and(leaving) {
+        return Preemption::Pointless("not eligible due to a terminating pod on the nominated node.".into());
+    }
     if error.resolvable.is_empty() {
         return Preemption::Pointless(format!(
             "0/{total} nodes are available: {total} Preemption is not helpful for scheduling."
@@ -97,7 +101,7 @@ fn harm(n: &Nomination) -> (usize, i32, i64, usize) {
 fn victims_on(pod: &PodInfo, snapshot: &Snapshot, slot: usize, budgets: &[Budget]) -> Option<Nomination> {
     let mut cycle = Cycle::new(pod, snapshot);
     let active = prepare(&mut cycle);
-    let mut node = snapshot.slots()[slot].clone();
+    let mut node = snapshot.with_nominated(slot, pod).unwrap_or_else(|| snapshot.slots()[slot].clone());
     let lower: Vec<_> = node.pods.iter().filter(|p| p.priority < pod.priority).cloned().collect();
     if lower.is_empty() {
         return None;

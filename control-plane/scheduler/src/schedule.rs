@@ -108,13 +108,19 @@ pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, start: usize, seed: u64) -> 
     }
     let mut feasible: Vec<usize> = Vec::new();
     let mut evaluated = 0;
+    if let Some(slot) = kept(&cycle, &active) {
+        return Decision::Bind { node: snapshot.slots()[slot].name.clone(), evaluated: 0, feasible: 1 };
+    }
     for slot in candidates(snapshot, &active, start) {
         let node = &snapshot.slots()[slot];
         if !node.exists {
             continue;
         }
         evaluated += 1;
-        match refuse(&cycle, &active, node) {
+        // Both with and without those who have a claim on the node: they may still go elsewhere.
+        let verdict = refuse(&cycle, &active, node);
+        let claimed = || snapshot.with_nominated(slot, pod).and_then(|node| refuse(&cycle, &active, &node));
+        match verdict.or_else(claimed) {
             None => feasible.push(slot),
             Some((plugin, verdict)) => error.note(plugin, verdict, slot),
         }
@@ -132,6 +138,16 @@ pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, start: usize, seed: u64) -> 
     }
     let best = best(&cycle, &active, &feasible, seed);
     Decision::Bind { node: snapshot.slots()[best].name.clone(), evaluated, feasible: feasible.len() }
+}
+
+/// The node where room was made for this pod, if it fits there now.
+fn kept(cycle: &Cycle, active: &Active) -> Option<usize> {
+    let node = cycle.snapshot.nomination(&cycle.pod.uid)?;
+    let slot = cycle.snapshot.index(&node.name)?;
+    let claimed = cycle.snapshot.with_nominated(slot, cycle.pod);
+    let fits = refuse(cycle, active, claimed.as_ref().unwrap_or(node)).is_none();
+    let allowed = active.only.as_ref().is_none_or(|names| names.contains(&node.name));
+    (fits && allowed).then_some(slot)
 }
 
 impl FitError {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::groups::Groups;
 use crate::labels::Labels;
 use crate::pod::{HostPort, PodInfo};
 use crate::resources::Resources;
@@ -75,11 +76,17 @@ pub struct Snapshot {
     by_name: FxHashMap<String, usize>,
     /// Where each pod is.
     placed: FxHashMap<String, usize>,
+    /// How many pods each namespace has on each node: a pod's group is looked for only there.
+    by_namespace: FxHashMap<String, FxHashMap<usize, usize>>,
     /// Pods that have required anti-affinity or any affinity: only they make other pods look at pods.
     with_anti_affinity: FxHashSet<String>,
     with_affinity: FxHashSet<String>,
     /// Labels of namespaces, for affinity terms that select by them.
     pub namespaces: FxHashMap<String, Labels>,
+    /// Selectors of Services and controllers.
+    pub groups: Groups,
+    /// Pods that wait for room made for them, and the node where it is made.
+    nominated: FxHashMap<String, (Arc<PodInfo>, usize)>,
     /// How many nodes hold each image: an image everywhere says little about one node.
     image_nodes: FxHashMap<String, i64>,
 }
@@ -151,8 +158,10 @@ impl Snapshot {
     /// Puts a pod on a node, or moves or renews it.
     pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.displace(&pod.uid);
+        self.nominated.remove(&pod.uid);
         let slot = self.slot(node);
         self.placed.insert(pod.uid.clone(), slot);
+        *self.by_namespace.entry(pod.namespace.clone()).or_default().entry(slot).or_default() += 1;
         if !pod.anti_affinity.is_empty() {
             self.with_anti_affinity.insert(pod.uid.clone());
         }
@@ -166,7 +175,53 @@ impl Snapshot {
         let slot = self.placed.remove(uid)?;
         self.with_anti_affinity.remove(uid);
         self.with_affinity.remove(uid);
-        self.nodes[slot].remove(uid)
+        let pod = self.nodes[slot].remove(uid)?;
+        self.leave(&pod.namespace, slot);
+        Some(pod)
+    }
+
+    fn leave(&mut self, namespace: &str, slot: usize) {
+        let Some(nodes) = self.by_namespace.get_mut(namespace) else { return };
+        if let Some(pods) = nodes.get_mut(&slot) {
+            *pods -= 1;
+            if *pods == 0 {
+                nodes.remove(&slot);
+            }
+        }
+        if nodes.is_empty() {
+            self.by_namespace.remove(namespace);
+        }
+    }
+
+    /// Nodes that have pods of this namespace.
+    pub fn nodes_with(&self, namespace: &str) -> impl Iterator<Item = &NodeInfo> {
+        let slots = self.by_namespace.get(namespace).into_iter().flat_map(|nodes| nodes.keys());
+        slots.map(|slot| &self.nodes[*slot]).filter(|node| node.exists)
+    }
+
+    /// Keeps the room on a node for a pod, against pods of lower priority, until it is placed or gone.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        let slot = self.slot(node);
+        self.nominated.insert(pod.uid.clone(), (pod, slot));
+    }
+
+    pub fn withdraw(&mut self, uid: &str) {
+        self.nominated.remove(uid);
+    }
+
+    /// The node that a pod is nominated to.
+    pub fn nomination(&self, uid: &str) -> Option<&NodeInfo> {
+        self.nominated.get(uid).map(|(_, slot)| &self.nodes[*slot]).filter(|node| node.exists)
+    }
+
+    /// The node as it will be for `pod` when those with a better claim have come: `None` where nobody has.
+    pub fn with_nominated(&self, slot: usize, pod: &PodInfo) -> Option<NodeInfo> {
+        let claims = self.nominated.values().filter(|(other, at)| *at == slot && other.outranks(pod));
+        claims.fold(None, |node, (other, _)| {
+            let mut node = node.unwrap_or_else(|| self.nodes[slot].clone());
+            node.add(other.clone());
+            Some(node)
+        })
     }
 
     /// Where a pod is.

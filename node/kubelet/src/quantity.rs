@@ -2,30 +2,27 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// Billionths. What is no quantity counts as nothing: the API has checked it.
-fn nanos(quantity: &Quantity) -> i128 {
-    quantity.0.parse::<meta::Quantity>().map_or(0, meta::Quantity::nanos)
-}
-
-fn divided_up(nanos: i128, by: i128) -> i64 {
-    let up = nanos.div_euclid(by) + i128::from(nanos.rem_euclid(by) != 0);
-    up.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+/// What is no quantity counts as nothing: the API has checked it.
+fn parse(quantity: &Quantity) -> meta::Quantity {
+    quantity.0.parse().unwrap_or_default()
 }
 
 /// Whole units, rounded up.
 pub fn value(quantity: &Quantity) -> i64 {
-    divided_up(nanos(quantity), 1_000_000_000)
+    parse(quantity).value()
 }
 
 /// Thousandths, rounded up.
 pub fn milli(quantity: &Quantity) -> i64 {
-    divided_up(nanos(quantity), 1_000_000)
+    parse(quantity).milli()
 }
 
 /// `ceil(quantity / divisor)`, as downward-API files and variables show it. A zero divisor counts as 1.
 pub fn divided(quantity: &Quantity, divisor: Option<&Quantity>) -> i64 {
-    let by = divisor.map(nanos).filter(|d| *d > 0).unwrap_or(1_000_000_000);
-    divided_up(nanos(quantity), by)
+    let by = divisor.map(|d| parse(d).nanos()).filter(|d| *d > 0).unwrap_or(1_000_000_000);
+    let nanos = parse(quantity).nanos();
+    let up = nanos.div_euclid(by) + i128::from(nanos.rem_euclid(by) != 0);
+    up.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 
 /// Whether the text is a quantity at all.

@@ -1,9 +1,12 @@
 //! PodTopologySpread: pods that match a constraint's selector spread over the values of a node label, at most
-//! `maxSkew` apart (hard), or as evenly as can be (soft).
+//! `maxSkew` apart (hard), or as evenly as can be (soft). A pod without constraints that belongs to a group (its
+//! Services, its controller) is spread softly over hosts and zones.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::framework::{Change, Cycle, Interest, Normalize, Plugin, Verdict};
+use crate::groups::Groups;
 use crate::plugins::{node_affinity, taint_toleration};
 use crate::pod::{PodInfo, SpreadTerm};
 use crate::snapshot::NodeInfo;
@@ -14,7 +17,7 @@ pub const PLUGIN: Plugin = Plugin {
     prepare,
     filter: Some(filter),
     score: Some(score),
-    normalize: Normalize::SpanDown,
+    normalize: Normalize::Reverse,
     adjust: Some(adjust),
     wakes: |change, pod| match change {
         Change::PodAdded(p) | Change::PodRemoved(p) => {
@@ -26,30 +29,77 @@ pub const PLUGIN: Plugin = Plugin {
     },
 };
 
-/// Matching pods per topology value, one map per constraint of the pod, in the pod's order.
+/// Upstream's constraints for groups: node label and `maxSkew`, all soft.
+const DEFAULTS: [(&str, i64); 2] = [("kubernetes.io/hostname", 3), ("topology.kubernetes.io/zone", 5)];
+
+/// The constraints of one pod, and the matching pods per topology value, one map per constraint.
 #[derive(Debug, Clone, Default)]
-pub struct SpreadCounts(Vec<BTreeMap<String, i64>>);
+pub struct Spread<'a> {
+    terms: Cow<'a, [SpreadTerm]>,
+    counts: Vec<BTreeMap<String, i64>>,
+    /// The constraints are the pod's own: a node without one of their keys is out of the question. The defaults are
+    /// wishes: such a node is merely not counted.
+    own: bool,
+}
 
 fn prepare(cycle: &mut Cycle) -> Interest {
-    let terms = &cycle.pod.spread;
+    let pod = cycle.pod;
+    let own = !pod.spread.is_empty();
+    let terms = if own { Cow::Borrowed(&pod.spread[..]) } else { Cow::Owned(defaults(&cycle.snapshot.groups, pod)) };
     if terms.is_empty() {
         return Interest::NONE;
     }
-    let mut counts = vec![BTreeMap::new(); terms.len()];
+    let mut spread = Spread { counts: vec![BTreeMap::new(); terms.len()], terms, own };
+    // Values without matching pods count too: they are the emptiest.
     for node in cycle.snapshot.nodes() {
-        // A node that lacks the key of one hard constraint is outside of all of them.
-        if !terms.iter().filter(|t| t.hard).all(|t| node.labels.contains_key(&t.topology_key)) {
-            continue;
-        }
-        for (term, count) in terms.iter().zip(&mut counts) {
+        spread.add(pod, node, |_| 0);
+    }
+    for node in cycle.snapshot.nodes_with(&pod.namespace) {
+        spread.add(pod, node, |term| node.pods.iter().filter(|other| counts_for(pod, term, other)).count() as i64);
+    }
+    let interest = Interest::when(spread.terms.iter().any(|t| t.hard), spread.terms.iter().any(|t| !t.hard));
+    cycle.spread = spread;
+    interest
+}
+
+fn defaults(groups: &Groups, pod: &PodInfo) -> Vec<SpreadTerm> {
+    let Some(selector) = groups.of(pod) else { return Vec::new() };
+    let term = |(key, max_skew): (&str, i64)| SpreadTerm {
+        max_skew,
+        topology_key: key.to_owned(),
+        hard: false,
+        selector: selector.clone(),
+        min_domains: 1,
+        honor_affinity: true,
+        honor_taints: false,
+    };
+    DEFAULTS.into_iter().map(term).collect()
+}
+
+impl Spread<'_> {
+    /// Adds a node's matching pods to every constraint for which the node counts.
+    fn add(&mut self, pod: &PodInfo, node: &NodeInfo, matching: impl Fn(&SpreadTerm) -> i64) {
+        let (hard, soft) = (self.has_keys(node, true), self.has_keys(node, false));
+        for (term, counts) in self.terms.iter().zip(&mut self.counts) {
             let Some(value) = node.labels.get(&term.topology_key) else { continue };
-            if counted(cycle.pod, term, node) {
-                *count.entry(value.clone()).or_insert(0) += matching(cycle.pod, term, node);
+            if (if term.hard { hard } else { soft }) && counted(pod, term, node) {
+                match counts.get_mut(value) {
+                    Some(count) => *count += matching(term),
+                    None => drop(counts.insert(value.clone(), matching(term))),
+                }
             }
         }
     }
-    cycle.spread = SpreadCounts(counts);
-    Interest::when(terms.iter().any(|t| t.hard), terms.iter().any(|t| !t.hard))
+
+    /// Whether the node has the keys of all hard or all soft constraints: without one it is outside of all of them.
+    fn has_keys(&self, node: &NodeInfo, hard: bool) -> bool {
+        let mut terms = self.terms.iter().filter(|t| t.hard == hard);
+        !self.own || terms.all(|t| node.labels.contains_key(&t.topology_key))
+    }
+
+    fn with_counts(&self, hard: bool) -> impl Iterator<Item = (&SpreadTerm, &BTreeMap<String, i64>)> {
+        self.terms.iter().zip(&self.counts).filter(move |(t, _)| t.hard == hard)
+    }
 }
 
 /// Whether pods on the node count for the term.
@@ -58,17 +108,12 @@ fn counted(pod: &PodInfo, term: &SpreadTerm, node: &NodeInfo) -> bool {
         && (!term.honor_taints || taint_toleration::untolerated(pod, node).is_none())
 }
 
-fn matching(pod: &PodInfo, term: &SpreadTerm, node: &NodeInfo) -> i64 {
-    node.pods.iter().filter(|p| counts_for(pod, term, p)).count() as i64
-}
-
 fn counts_for(pod: &PodInfo, term: &SpreadTerm, other: &PodInfo) -> bool {
     other.namespace == pod.namespace && !other.is_terminating() && term.selector.matches(&other.labels)
 }
 
 fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
-    let terms = cycle.pod.spread.iter().zip(&cycle.spread.0);
-    for (term, counts) in terms.filter(|(t, _)| t.hard) {
+    for (term, counts) in cycle.spread.with_counts(true) {
         let Some(value) = node.labels.get(&term.topology_key) else {
             let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
             return Verdict::Unresolvable(reason.into());
@@ -84,24 +129,19 @@ fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
 }
 
 fn score(cycle: &Cycle, node: &NodeInfo) -> i64 {
-    let terms = cycle.pod.spread.iter().zip(&cycle.spread.0);
-    let soft = terms.filter(|(t, _)| !t.hard).map(|(term, counts)| {
-        let count = node.labels.get(&term.topology_key).and_then(|v| counts.get(v)).copied();
-        // A node without the label is the worst place: as full as everything together.
-        let count = count.unwrap_or_else(|| counts.values().sum());
+    if !cycle.spread.has_keys(node, false) {
+        return -1;
+    }
+    let soft = cycle.spread.with_counts(false).filter_map(|(term, counts)| {
+        let count = *counts.get(node.labels.get(&term.topology_key)?)?;
         // The more values there are, the more one more pod on a value weighs.
         let weight = ((counts.len() + 2) as f64).ln();
-        (count as f64 * weight * 16.0) as i64 + (term.max_skew - 1)
+        Some(count as f64 * weight + (term.max_skew - 1) as f64)
     });
-    soft.sum()
+    soft.sum::<f64>().round() as i64
 }
 
 fn adjust(cycle: &mut Cycle, other: &PodInfo, node: &NodeInfo, by: i64) {
     let pod = cycle.pod;
-    for (term, counts) in pod.spread.iter().zip(&mut cycle.spread.0) {
-        let Some(value) = node.labels.get(&term.topology_key) else { continue };
-        if counts_for(pod, term, other) && counted(pod, term, node) {
-            *counts.entry(value.clone()).or_insert(0) += by;
-        }
-    }
+    cycle.spread.add(pod, node, |term| if counts_for(pod, term, other) { by } else { 0 });
 }

@@ -1,5 +1,7 @@
 //! Where pods go, plugin by plugin, and the words when they go nowhere.
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
 use super::{asking, cluster, decide, node, pod};
@@ -80,6 +82,47 @@ fn a_hard_spread_keeps_the_skew() {
 }
 
 #[test]
+fn a_soft_spread_prefers_the_emptier_zone_and_nodes_that_have_one() {
+    let spread = json!({"metadata": {"labels": {"app": "w"}}, "spec": {"topologySpreadConstraints": [{
+        "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "w"}}}]}});
+    let zone = |z: &str| json!({"metadata": {"labels": {"zone": z}}});
+    let mut nodes = cluster(&[node("a", zone("1")), node("b", zone("2")), node("none", json!({}))]);
+    nodes.place(pod("w-0", spread.clone()), "a");
+    assert_eq!(decide(&nodes, &pod("w-1", spread)), "b");
+}
+
+#[test]
+fn pods_of_one_controller_or_service_spread_by_themselves() {
+    let web = |name: &str, owned: bool| {
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true}]);
+        let owner = if owned { owner } else { json!([]) };
+        let labels = json!({"app": "web"});
+        pod(name, json!({"metadata": {"labels": labels, "ownerReferences": owner}}))
+    };
+    // The other pods make host a the emptier one: only the group speaks for b.
+    let mut nodes = cluster(&[node("a", json!({})), node("b", json!({}))]);
+    nodes.place(web("web-0", true), "a");
+    nodes.place(asking("other", "1"), "b");
+    assert_eq!(decide(&nodes, &web("web-1", true)), "a", "without a group nothing spreads");
+
+    let set: ReplicaSet = serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}}}))
+    .expect("a replica set");
+    nodes.groups.set(&set.metadata, &set);
+    assert_eq!(decide(&nodes, &web("web-1", true)), "b");
+    assert_eq!(decide(&nodes, &web("stranger", false)), "a");
+    nodes.groups.remove::<ReplicaSet>(&set.metadata);
+
+    let service: Service = serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}}}))
+    .expect("a service");
+    nodes.groups.set(&service.metadata, &service);
+    assert_eq!(decide(&nodes, &web("stranger", false)), "b");
+}
+
+#[test]
 fn preemption_takes_the_least_important_and_no_more_than_needed() {
     let priority = |name: &str, cpu: &str, priority: i32| {
         pod(
@@ -101,4 +144,36 @@ fn preemption_takes_the_least_important_and_no_more_than_needed() {
     let Decision::Unschedulable(error) = schedule(&meek, &nodes, 0, 1) else { panic!("it must not fit") };
     let Preemption::Pointless(why) = preempt(&meek, &nodes, &error, &[]) else { panic!("nobody is lower") };
     assert_eq!(why, "0/2 nodes are available: 2 No preemption victims found for incoming pod.");
+}
+
+#[test]
+fn room_made_for_a_pod_is_not_taken_by_a_lesser_one() {
+    let priority = |name: &str, priority: i32| {
+        let cpu = json!([{"name": "c", "resources": {"requests": {"cpu": "3"}}}]);
+        pod(name, json!({"spec": {"priority": priority, "containers": cpu}}))
+    };
+    let mut nodes = cluster(&[node("a", json!({}))]);
+    nodes.nominate(priority("urgent", 10), "a");
+    assert_eq!(decide(&nodes, &priority("meek", 0)), "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(decide(&nodes, &priority("greater", 11)), "a");
+    assert_eq!(decide(&nodes, &priority("urgent", 10)), "a");
+    nodes.withdraw("urgent");
+    assert_eq!(decide(&nodes, &priority("meek", 0)), "a");
+}
+
+#[test]
+fn nobody_else_is_preempted_while_the_victims_still_leave() {
+    let with = |name: &str, priority: i32, leaving: bool| {
+        let cpu = json!([{"name": "c", "resources": {"requests": {"cpu": "3"}}}]);
+        let stamp = if leaving { json!("2026-01-01T00:00:00Z") } else { json!(null) };
+        pod(name, json!({"metadata": {"deletionTimestamp": stamp}, "spec": {"priority": priority, "containers": cpu}}))
+    };
+    let mut nodes = cluster(&[node("a", json!({})), node("b", json!({}))]);
+    nodes.place(with("leaving", 1, true), "a");
+    nodes.place(with("bystander", 1, false), "b");
+    let urgent = with("urgent", 10, false);
+    nodes.nominate(urgent.clone(), "a");
+    let Decision::Unschedulable(error) = schedule(&urgent, &nodes, 0, 1) else { panic!("it must not fit yet") };
+    let Preemption::Pointless(why) = preempt(&urgent, &nodes, &error, &[]) else { panic!("a second victim") };
+    assert_eq!(why, "not eligible due to a terminating pod on the nominated node.");
 }

@@ -1,4 +1,5 @@
-//! Which definitions a document needs, built-in and custom; how each is written is `schema::openapi`'s. Pure.
+//! Which definitions a document needs, built-in and custom; how each is written is `schema::openapi`'s, what is said of
+//! it `descriptions`'. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +45,11 @@ pub fn used(registry: &Registry, items: &[PathItem], version: Version) -> BTreeM
     if let Some(meta) = found.get(LIST_META).copied() {
         openapi::referenced(meta, &mut found);
     }
-    done.extend(found.into_iter().map(|(name, schema)| (name.to_owned(), openapi::definition(schema, version))));
+    for (name, schema) in found {
+        let mut written = openapi::definition(schema, version);
+        describe(name, &mut written);
+        done.insert(name.to_owned(), written);
+    }
     let extras: BTreeMap<String, Map<String, Value>> = serde_json::from_str(EXTRAS).unwrap_or_default();
     for (name, extra) in extras {
         if let Some(definition) = done.get_mut(&name).and_then(Value::as_object_mut) {
@@ -54,6 +59,20 @@ pub fn used(registry: &Registry, items: &[PathItem], version: Version) -> BTreeM
         }
     }
     done
+}
+
+/// Adds what the API's documentation says of a definition and its fields.
+fn describe(name: &str, definition: &mut Value) {
+    let Some(root) = definition.as_object_mut() else { return };
+    if let Some(words) = descriptions::of_type(name) {
+        root.insert("description".to_owned(), words.into());
+    }
+    let fields = root.get_mut("properties").and_then(Value::as_object_mut);
+    for (field, value) in fields.into_iter().flatten() {
+        if let (Some(words), Some(value)) = (descriptions::of_field(name, field), value.as_object_mut()) {
+            value.insert("description".to_owned(), words.into());
+        }
+    }
 }
 
 /// The definitions of a custom kind and of its list.

@@ -126,3 +126,15 @@ fn version_3_has_the_operations_of_version_2() {
         assert!(definitions.contains(name), "{name}");
     }
 }
+
+#[test]
+fn explain_has_words_for_types_and_their_fields() {
+    let registry = registry();
+    let (v2, v3) = (v2::document(&registry), v3::document(&registry, "api/v1"));
+    for definitions in [&v2["definitions"], &v3["components"]["schemas"]] {
+        let spec = &definitions["io.k8s.api.core.v1.PodSpec"];
+        for said in [&spec["description"], &spec["properties"]["containers"]["description"]] {
+            assert!(said.as_str().is_some_and(|words| words.len() > 10), "{said}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Lives of pods, each told step by step: what happens, and what the worker makes of it.
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn a_pod_starts_runs_and_is_deleted() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
+    let first: Vec<_> =
+        world.pending.iter().map(|a| format!("{a:?}").split([' ', '{']).next().unwrap().to_owned()).collect();
+    assert_eq!(first, ["Mount", "CreateSandbox", "Pull", "WriteStatus"], "all at once");
+    world.settle();
+    assert_eq!((world.phase(), world.condition("Ready")), ("Running", "True"));
+    assert_eq!(world.written.pod_ip.as_deref(), Some("10.0.0.2"));
+    let status = &world.written.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(status.container_id.as_deref(), Some("fake://c-1"));
+    assert_eq!(world.w().deadline(world.now), None, "an idle pod has no timer");
+    world.delete(30);
+    world.settle();
+    assert!(world.worker.is_none() && !world.in_api);
+    assert!(world.told("Killing: Stopping container c") || world.phase() == "Failed");
+}
+
+#[test]
+fn a_crashing_container_backs_off_and_keeps_count() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
+    world.settle();
+    world.exit("c", 1);
+    world.settle();
+    assert!(world.running().contains("c"), "the first restart is at once");
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        world.exit("c", 1);
+        world.settle();
+        let state = world.written.container_statuses.as_ref().unwrap()[0].clone();
+        let waiting = state.state.unwrap().waiting.unwrap();
+        assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
+        assert!(state.last_state.unwrap().terminated.is_some());
+        assert_eq!(world.phase(), "Running");
+        waits.push(world.wait());
+        world.settle();
+    }
+    assert_eq!(waits, [10, 20, 40]);
+    assert_eq!(world.written.container_statuses.as_ref().unwrap()[0].restart_count, 4);
+    assert!(world.told("BackOff: Back-off restarting failed container c in pod p_n(u)"));
+    assert_eq!(world.containers.len(), 2, "one dead container is kept for its log");
+}
+
+#[test]
+fn policies_decide_the_phase() {
+    for (policy, code, phase) in [("Never", 0, "Succeeded"), ("Never", 3, "Failed"), ("OnFailure", 0, "Succeeded")] {
+        let mut world = World::new(pod(json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]})));
+        world.settle();
+        world.exit("c", code);
+        world.settle();
+        assert_eq!(world.phase(), phase, "{policy} {code}");
+        assert_eq!(world.condition("Ready"), "False");
+        assert!(!world.mounted && world.worker.is_some(), "its volumes are released, its log stays");
+    }
+}
+
+#[test]
+fn init_containers_run_in_order_and_sidecars_stay() {
+    let mut world = World::new(pod(json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i1", "image": "i"}, {"name": "side", "image": "i", "restartPolicy": "Always"},
+                           {"name": "i2", "image": "i"}],
+        "containers": [{"name": "c", "image": "i"}]})));
+    world.settle();
+    assert_eq!(world.running(), BTreeSet::from(["i1"]));
+    assert_eq!(world.phase(), "Pending");
+    let state = world.written.container_statuses.as_ref().unwrap()[0].state.clone().unwrap();
+    assert_eq!(state.waiting.unwrap().reason.as_deref(), Some("PodInitializing"));
+    world.exit("i1", 0);
+    world.settle();
+    assert_eq!(world.running(), BTreeSet::from(["i2", "side"]));
+    world.exit("i2", 0);
+    world.settle();
+    assert_eq!(world.running(), BTreeSet::from(["c", "side"]));
+    assert_eq!((world.phase(), world.condition("Initialized")), ("Running", "True"));
+    world.exit("side", 1);
+    world.settle();
+    assert!(world.running().contains("side"), "a sidecar restarts whatever the policy");
+    world.exit("c", 0);
+    world.settle();
+    assert_eq!(world.running(), BTreeSet::new());
+    assert_eq!(world.phase(), "Succeeded");
+}
+
+#[test]
+fn an_init_container_that_fails_ends_a_pod_that_never_restarts() {
+    let mut world = World::new(pod(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i1", "image": "i"}], "containers": [{"name": "c", "image": "i"}]})));
+    world.settle();
+    world.exit("i1", 1);
+    world.settle();
+    assert_eq!((world.phase(), world.running().len()), ("Failed", 0));
+}
+
+#[test]
+fn sidecars_end_after_the_containers_they_serve() {
+    let mut world = World::new(pod(json!({
+        "initContainers": [{"name": "s1", "image": "i", "restartPolicy": "Always"}, {"name": "s2", "image": "i", "restartPolicy": "Always"}],
+        "containers": [{"name": "c", "image": "i"}]})));
+    world.settle();
+    assert_eq!(world.running(), BTreeSet::from(["c", "s1", "s2"]));
+    world.delete(30);
+    let kills = |w: &World| -> Vec<String> {
+        w.pending
+            .iter()
+            .filter_map(|a| if let Action::Kill { container, .. } = a { Some(container.clone()) } else { None })
+            .collect()
+    };
+    for name in ["c", "s2", "s1"] {
+        assert_eq!(kills(&world), [name]);
+        let index = world.pending.iter().position(|a| matches!(a, Action::Kill { .. })).unwrap();
+        world.perform(index, true);
+    }
+    world.settle();
+    assert!(world.worker.is_none());
+}
+
+#[test]
+fn a_failed_pull_backs_off_and_says_why() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "x"}]})));
+    let pull = world.pending.iter().position(|a| matches!(a, Action::Pull { .. })).unwrap();
+    world.perform(pull, false);
+    world.settle();
+    let reason = |w: &World| {
+        let s = w.written.container_statuses.as_ref().unwrap()[0].state.clone().unwrap().waiting.unwrap();
+        (s.reason.unwrap(), s.message.unwrap_or_default())
+    };
+    assert_eq!(reason(&world), ("ErrImagePull".to_owned(), "no".to_owned()));
+    world.wait();
+    world.settle();
+    assert_eq!(
+        reason(&world),
+        ("ImagePullBackOff".to_owned(), "Back-off pulling image \"x\": ErrImagePull: no".to_owned())
+    );
+    assert_eq!(world.wait(), 7);
+    world.settle();
+    assert_eq!(world.phase(), "Running");
+}
+
+#[test]
+fn liveness_restarts_and_readiness_only_tells() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "i",
+        "readinessProbe": {"periodSeconds": 5, "failureThreshold": 1, "exec": {"command": ["x"]}},
+        "livenessProbe": {"periodSeconds": 7, "failureThreshold": 1, "exec": {"command": ["x"]}}}]})));
+    world.settle();
+    assert_eq!((world.phase(), world.condition("Ready")), ("Running", "True"));
+    world.wait();
+    world.perform(0, false);
+    world.settle();
+    assert_eq!(world.condition("Ready"), "False");
+    assert!(world.told("Unhealthy: Readiness probe failed: bad"));
+    world.wait();
+    world.perform(0, false);
+    world.settle();
+    assert!(world.running().contains("c") && world.containers.len() == 2);
+    assert_eq!(world.written.container_statuses.as_ref().unwrap()[0].restart_count, 1);
+}
+
+#[test]
+fn a_startup_probe_holds_the_others_back() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "i",
+        "startupProbe": {"periodSeconds": 1, "failureThreshold": 2, "exec": {"command": ["x"]}},
+        "readinessProbe": {"exec": {"command": ["x"]}}}]})));
+    for _ in 0..20 {
+        let next = world.pending.iter().position(|a| !matches!(a, Action::Probe { .. }));
+        let Some(next) = next else { break };
+        world.perform(next, true);
+    }
+    assert!(matches!(world.pending[..], [Action::Probe { kind: Kind::Startup, .. }]));
+    assert!(!world.w().slot("c").unwrap().is_started());
+    world.perform(0, false);
+    world.wait();
+    world.settle();
+    assert_eq!(world.condition("Ready"), "True");
+}
+
+#[test]
+fn a_dead_sandbox_is_replaced_with_all_containers() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
+    world.settle();
+    let record = SandboxRecord { id: "s0".into(), attempt: 0, ready: false, ips: vec![], created_at: world.now };
+    let id = world.containers.keys().next().unwrap().clone();
+    let dead = world.exit_id(&id, 137).unwrap();
+    world.feed(Event::Observed { sandbox: Some(record), containers: vec![dead] });
+    world.settle();
+    assert!(world.told("SandboxChanged"));
+    assert_eq!(world.w().sandbox, Sandbox::Ready { id: "s1".into() });
+    assert_eq!(world.running(), BTreeSet::from(["c"]));
+}
+
+#[test]
+fn a_kubelet_that_restarts_finds_its_containers_and_touches_none() {
+    let mut before = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
+    before.settle();
+    let mut known = Pod::clone(&before.w().pod);
+    known.status = Some(before.written.clone());
+    let now = before.now;
+    let worker = PodWorker::new(Arc::new(known), settings(), Ok(()), now);
+    let record =
+        SandboxRecord { id: "s0".into(), attempt: 0, ready: true, ips: vec!["10.0.0.2".into()], created_at: now };
+    let containers = before.containers.values().cloned().collect();
+    let (worker, actions) = worker.step(Event::Observed { sandbox: Some(record), containers }, now);
+    assert_eq!(actions, [Action::Mount], "volumes are looked after again, nothing else changes");
+    assert_eq!(worker.slot("c").unwrap().restarts(), 0);
+}
+
+#[test]
+fn the_active_deadline_fails_the_pod() {
+    let mut world = World::new(pod(json!({"activeDeadlineSeconds": 5, "containers": [{"name": "c", "image": "i"}]})));
+    world.settle();
+    assert_eq!(world.wait(), 5);
+    world.settle();
+    assert_eq!((world.phase(), world.written.reason.as_deref()), ("Failed", Some("DeadlineExceeded")));
+    assert!(world.running().is_empty());
+}
+
+#[test]
+fn a_refused_pod_fails_and_starts_nothing() {
+    let now = Timestamp::from_second(START).unwrap();
+    let refused = Verdict { reason: "OutOfcpu".into(), message: "Pod was rejected: too much".into(), disruption: None };
+    let worker = PodWorker::new(pod(json!({"containers": [{"name": "c"}]})), settings(), Err(refused), now);
+    let (_, actions) = worker.step(Event::Observed { sandbox: None, containers: vec![] }, now);
+    let status = actions.iter().find_map(|a| if let Action::WriteStatus { new, .. } = a { Some(new) } else { None });
+    assert_eq!(status.unwrap().phase.as_deref(), Some("Failed"));
+    assert!(!actions.iter().any(|a| matches!(a, Action::CreateSandbox { .. } | Action::Mount | Action::Pull { .. })));
+}

@@ -1,0 +1,286 @@
+//! The worker against a model of a runtime: [`lives`] are scripted, [`laws`] hold in random ones.
+
+mod laws;
+mod lives;
+
+use super::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+const START: i64 = 1_700_000_000;
+
+/// A node of tests: runs actions when told to, in whatever order, and checks the laws while it does.
+struct World {
+    worker: Option<PodWorker>,
+    now: Timestamp,
+    pending: Vec<Action>,
+    sandboxes: BTreeMap<String, bool>,
+    /// Containers that exist: name, running.
+    containers: BTreeMap<String, Instance>,
+    mounted: bool,
+    in_api: bool,
+    written: PodStatus,
+    notes: Vec<String>,
+    killed: bool,
+    next: u32,
+}
+
+fn pod(spec: Value) -> Arc<Pod> {
+    let value = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1, "resourceVersion": "1"},
+        "spec": spec});
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+fn settings() -> Settings {
+    Settings {
+        runtime_name: "fake".into(),
+        host_ips: vec!["192.0.2.1".into()],
+        longest_restart_delay: crate::backoff::LONGEST,
+    }
+}
+
+impl World {
+    fn new(pod: Arc<Pod>) -> World {
+        let now = Timestamp::from_second(START).unwrap();
+        let mut world = World {
+            worker: Some(PodWorker::new(pod, settings(), Ok(()), now)),
+            now,
+            pending: Vec::new(),
+            sandboxes: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            mounted: false,
+            in_api: true,
+            written: PodStatus::default(),
+            notes: Vec::new(),
+            killed: false,
+            next: 0,
+        };
+        world.feed(Event::Observed { sandbox: None, containers: vec![] });
+        world
+    }
+
+    fn w(&self) -> &PodWorker {
+        self.worker.as_ref().unwrap()
+    }
+
+    fn feed(&mut self, event: Event) {
+        let Some(worker) = self.worker.take() else { return };
+        let (worker, actions) = worker.step(event, self.now);
+        for action in actions {
+            match action {
+                Action::Forget => {
+                    self.check_nothing_left();
+                    return;
+                }
+                Action::Note { reason, note, .. } => self.notes.push(format!("{reason}: {note}")),
+                Action::RemoveContainer { id } => {
+                    let gone = self.containers.remove(&id);
+                    assert!(gone.is_none_or(|i| i.is_over()), "a running container was removed");
+                }
+                Action::Start { .. } | Action::CreateSandbox { .. } | Action::Pull { .. } | Action::Mount
+                    if self.killed =>
+                {
+                    panic!("{action:?} after the pod was to be killed");
+                }
+                other => self.pending.push(other),
+            }
+        }
+        self.worker = Some(worker);
+    }
+
+    fn check_nothing_left(&self) {
+        assert!(self.containers.is_empty(), "containers leaked: {:?}", self.containers);
+        assert!(self.sandboxes.is_empty(), "sandboxes leaked: {:?}", self.sandboxes);
+        assert!(!self.mounted, "volumes leaked");
+        // Answers that come too late to matter: they make nothing.
+        let harmless = |a: &&Action| {
+            matches!(
+                a,
+                Action::Kill { .. }
+                    | Action::Pull { .. }
+                    | Action::Probe { .. }
+                    | Action::PostStart { .. }
+                    | Action::WriteStatus { .. }
+                    | Action::DeletePod
+            )
+        };
+        let left: Vec<_> = self.pending.iter().filter(|a| !harmless(a)).collect();
+        assert!(left.is_empty(), "forgotten with work under way: {left:?}");
+    }
+
+    fn instance(&mut self, name: &str, restarts: u32, sandbox: &str) -> Instance {
+        self.next += 1;
+        let hash = self.w().slot(name).map(|s| slot::hash(&s.container)).unwrap_or_default();
+        Instance {
+            id: format!("{name}-{}", self.next),
+            sandbox: sandbox.to_owned(),
+            name: name.to_owned(),
+            restarts,
+            state: RunState::Running,
+            created_at: self.now,
+            started_at: Some(self.now),
+            finished_at: None,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: "i".into(),
+            image_id: "sha".into(),
+            hash,
+            user: None,
+            log_path: String::new(),
+        }
+    }
+
+    /// Runs the pending action at `index`; `good` says whether it works.
+    fn perform(&mut self, index: usize, good: bool) {
+        let action = self.pending.remove(index);
+        let ok = |good: bool| if good { Ok(()) } else { Err("no".to_owned()) };
+        let event = match action {
+            Action::Mount => {
+                self.mounted = true;
+                Event::Mounted(ok(good))
+            }
+            Action::CreateSandbox { attempt } if good => {
+                self.sandboxes.clear();
+                self.containers.retain(|_, c| !c.is_over());
+                assert!(self.containers.is_empty(), "a new sandbox while containers of the old one run");
+                let id = format!("s{attempt}");
+                self.sandboxes.insert(id.clone(), true);
+                let record =
+                    SandboxRecord { id, attempt, ready: true, ips: vec!["10.0.0.2".into()], created_at: self.now };
+                Event::SandboxCreated(Ok(record))
+            }
+            Action::CreateSandbox { .. } => Event::SandboxCreated(Err("no network".into())),
+            Action::Pull { container } => {
+                let fault = StartError { reason: crate::names::reason::ERR_IMAGE_PULL, message: "no".into() };
+                Event::Pulled { container, result: if good { Ok("sha".into()) } else { Err(fault) } }
+            }
+            Action::Start { container, sandbox, attempt, .. } => {
+                let twin = self.containers.values().find(|c| c.name == container && !c.is_over());
+                assert!(twin.is_none(), "{container} started while it runs");
+                if !good {
+                    let fault = StartError { reason: crate::names::reason::CONFIG_ERROR, message: "no secret".into() };
+                    return self.feed(Event::Started { container, result: Err(fault) });
+                }
+                assert_eq!(self.sandboxes.get(&sandbox), Some(&true), "started in a sandbox that is gone");
+                let made = self.instance(&container, attempt, &sandbox);
+                self.containers.insert(made.id.clone(), made.clone());
+                Event::Started { container, result: Ok(made) }
+            }
+            Action::PostStart { container, id } => Event::Hooked { container, id, result: ok(good) },
+            Action::Kill { container, id, .. } => {
+                if !good {
+                    return self.feed(Event::Killed { container, id, result: Err("busy".into()) });
+                }
+                let found = self.exit_id(&id, 137);
+                let Some(found) = found else { return };
+                Event::Killed { container, id, result: Ok(found) }
+            }
+            Action::Probe { container, id, kind } => {
+                let outcome = if good { Outcome::Success } else { Outcome::Failure("bad".into()) };
+                Event::Probed { container, id, kind, outcome }
+            }
+            Action::StopSandbox { id } => {
+                assert!(self.containers.values().all(Instance::is_over), "sandbox stopped under running containers");
+                if good && let Some(ready) = self.sandboxes.get_mut(&id) {
+                    *ready = false;
+                }
+                Event::SandboxStopped(ok(good))
+            }
+            Action::TearDown => {
+                assert!(self.containers.values().all(Instance::is_over), "volumes removed under running containers");
+                self.mounted &= !good;
+                Event::TornDown(ok(good))
+            }
+            Action::Remove => {
+                if good {
+                    self.sandboxes.clear();
+                    self.containers.clear();
+                }
+                Event::Removed(ok(good))
+            }
+            Action::WriteStatus { old, new } => {
+                assert_ne!(old, new, "a status that says nothing new");
+                if !good {
+                    return self.feed(Event::StatusWritten(Err("down".into())));
+                }
+                self.written = *new.clone();
+                let mut pod = Pod::clone(&self.w().pod);
+                pod.status = Some(*new);
+                Event::StatusWritten(Ok(Some(Arc::new(pod))))
+            }
+            Action::DeletePod => {
+                if good {
+                    self.in_api = false;
+                }
+                Event::Deleted(ok(good))
+            }
+            Action::Note { .. } | Action::Forget | Action::RemoveContainer { .. } => return,
+        };
+        self.feed(event);
+    }
+
+    fn exit_id(&mut self, id: &str, code: i32) -> Option<Instance> {
+        let now = self.now;
+        let found = self.containers.get_mut(id)?;
+        if !found.is_over() {
+            found.state = RunState::Exited;
+            found.finished_at = Some(now);
+            found.exit_code = code;
+        }
+        Some(found.clone())
+    }
+
+    /// A container ends by itself and the runtime says so.
+    fn exit(&mut self, name: &str, code: i32) {
+        let id = self.containers.values().find(|c| c.name == name && !c.is_over()).map(|c| c.id.clone());
+        let Some(found) = id.and_then(|id| self.exit_id(&id, code)) else { return };
+        self.feed(Event::Observed { sandbox: None, containers: vec![found] });
+    }
+
+    /// Everything that is asked for works, until nothing is asked for any more.
+    fn settle(&mut self) {
+        for _ in 0..500 {
+            if self.pending.is_empty() {
+                return;
+            }
+            self.perform(0, true);
+        }
+        panic!("never settles: {:?}", self.pending);
+    }
+
+    /// To the next deadline of the worker.
+    fn wait(&mut self) -> i64 {
+        let Some(at) = self.worker.as_ref().and_then(|w| w.deadline(self.now)) else { return 0 };
+        let waited = at.duration_since(self.now).as_secs();
+        self.now = at;
+        self.feed(Event::Tick);
+        waited
+    }
+
+    fn delete(&mut self, grace: i64) {
+        let mut changed = Pod::clone(&self.w().pod);
+        changed.metadata.deletion_timestamp = Some(crate::status::time(self.now));
+        changed.metadata.deletion_grace_period_seconds = Some(grace);
+        changed.status = Some(self.written.clone());
+        self.killed = true;
+        self.feed(Event::Spec(Arc::new(changed)));
+    }
+
+    fn running(&self) -> BTreeSet<&str> {
+        self.containers.values().filter(|c| !c.is_over()).map(|c| c.name.as_str()).collect()
+    }
+
+    fn phase(&self) -> &str {
+        self.written.phase.as_deref().unwrap_or("")
+    }
+
+    fn condition(&self, kind: &str) -> &str {
+        let found = self.written.conditions.iter().flatten().find(|c| c.type_ == kind);
+        found.map_or("", |c| c.status.as_str())
+    }
+
+    fn told(&self, start: &str) -> bool {
+        self.notes.iter().any(|n| n.starts_with(start))
+    }
+}
