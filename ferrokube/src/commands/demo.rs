@@ -101,12 +101,12 @@ fn image() -> Result<Vec<u8>> {
         add(&mut layer, library.strip_prefix("/").unwrap_or(&library), &bytes, 0o755)?;
     }
     let layer = layer.into_inner()?;
-    let digest = sha256(&layer);
+    let digest = runtime::digest::of(&layer);
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
         "config": {"Entrypoint": ["/ferrokube", SUBCOMMAND], "User": "65534:65534"},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "rootfs": {"type": "layers", "diff_ids": [digest]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
     let mut archive = tar::Builder::new(Vec::new());
@@ -122,11 +122,6 @@ fn add(tar: &mut tar::Builder<Vec<u8>>, path: &Path, bytes: &[u8], mode: u32) ->
     header.set_mode(mode);
     header.set_entry_type(tar::EntryType::Regular);
     Ok(tar.append_data(&mut header, path, bytes)?)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The shared libraries of this process under the paths by which the loader looks for them, the loader included.
