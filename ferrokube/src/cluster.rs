@@ -27,6 +27,7 @@ use crate::config::Cluster;
 use crate::pki::Pki;
 use crate::progress::Steps;
 
+pub use addons::put;
 pub use cleanup::{remove_kernel_objects, stop_pods};
 pub use node::runtime_config;
 pub use pod_network::{firewall_advice, port_mapping};

@@ -125,8 +125,9 @@ fn missing(cluster: &Cluster) -> Result<()> {
         reason == "ErrImagePull" || reason == "ImagePullBackOff"
     };
     let pod = cluster.wait_for("pod/absent", Duration::from_secs(20), waiting)?;
-    let message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].to_string();
-    ensure!(message.contains("127.0.0.1:9/absent:1"), "{message}");
+    ensure!(pod["status"]["phase"] == "Pending", "{}", pod["status"]);
+    let events = cluster.kubectl(&["get", "events", "--field-selector=involvedObject.name=absent"])?;
+    ensure!(events.contains("Failed to pull image \"127.0.0.1:9/absent:1\""), "{events}");
     cluster.kubectl(&["delete", "pod", "absent", "--now"])?;
     Ok(())
 }
