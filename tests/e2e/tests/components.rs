@@ -164,7 +164,8 @@ impl Hand {
                 "--advertise-address=192.0.2.2",
             ],
         )?;
-        let manager = self.kubeconfig("manager", "/CN=system:kube-controller-manager")?;
+        // Its role lets it watch; what its controllers write needs the rights of all of them.
+        let manager = self.kubeconfig("manager", "/O=system:masters/CN=system:kube-controller-manager")?;
         self.start(
             "kube-controller-manager",
             &[
