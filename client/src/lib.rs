@@ -5,6 +5,7 @@
 //! - [`queue`]: de-duplicating work queue with delays and per-item backoff
 //! - [`plan`]: what a pure decision wants done, and the executor that does it
 //! - [`events`]: Events, counted instead of repeated
+//! - [`latch`]: how a component tells that it has begun
 //! - [`lease`]: leader election on a `Lease`
 //! - [`serving`]: a component's own pages, /healthz and /metrics, with [`tls`] and callers checked by [`delegated`]
 
@@ -12,6 +13,7 @@ pub mod connect;
 pub mod delegated;
 pub mod events;
 pub mod informer;
+pub mod latch;
 pub mod lease;
 pub mod plan;
 pub mod queue;
@@ -21,5 +23,6 @@ pub mod tls;
 pub use connect::{from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};
 pub use informer::{Cache, Delta, Informer, Key};
+pub use latch::Latch;
 pub use plan::{Action, Executor, PatchBody, Plan, Target, Words};
 pub use queue::WorkQueue;

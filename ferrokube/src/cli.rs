@@ -9,11 +9,23 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::commands;
 use crate::config::{Shape, Which};
 
+/// The end of the help.
+const MORE: &str = "\
+Components, each alone under its upstream name and with upstream's flags (see `ferrokube etcd --help`), also by a \
+link of that name: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, container-runtime, kubelet, \
+kube-proxy, kube-dns. Links named bridge, host-local, loopback and portmap are CNI plugins.
+
+Examples:
+  ferrokube up --demo                        a cluster with a web app on it
+  docker save app | ferrokube image import -
+  ferrokube up --name second --data-dir ~/second
+  ferrokube reset --yes";
+
 /// A complete Kubernetes cluster in one binary.
 ///
 /// `ferrokube up` starts a cluster on this host and returns when its node is Ready and DNS answers.
 #[derive(Debug, Parser)]
-#[command(name = "ferrokube", version = env!("CARGO_PKG_VERSION"), propagate_version = false, arg_required_else_help = true)]
+#[command(name = "ferrokube", version = env!("CARGO_PKG_VERSION"), propagate_version = false, arg_required_else_help = true, after_help = MORE)]
 pub struct Cli {
     #[command(flatten)]
     pub which: Which,
@@ -86,8 +98,8 @@ pub enum Output {
     Json,
 }
 
-/// Parses the command line and runs the command. Called by argv[0] or as the first word, a component's upstream
-/// name runs that component alone.
+/// Parses the command line and runs the command. A component's upstream name, as argv[0] or as the first word, runs
+/// that component alone; a CNI plugin's name as argv[0] is a call by the CNI protocol.
 pub fn run() -> Result<()> {
     let mut args: Vec<_> = std::env::args_os().collect();
     let program = args.first().map(PathBuf::from).unwrap_or_default();
@@ -95,6 +107,9 @@ pub fn run() -> Result<()> {
     if commands::component::is_component(&program) {
         args[0] = program.into();
         return commands::component::run(&args);
+    }
+    if cni::is_builtin(&program) {
+        std::process::exit(cni::exec::main(&program));
     }
     let cli = Cli::parse_from(args);
     let which = &cli.which;

@@ -7,16 +7,16 @@ mod addons;
 pub mod cleanup;
 mod control_plane;
 pub mod cri;
-mod dns_address;
 mod identity;
 mod node;
 mod pod_network;
+mod serving;
 pub mod signing;
 mod store;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
@@ -27,19 +27,27 @@ use crate::config::Cluster;
 use crate::pki::Pki;
 use crate::progress::Steps;
 
+pub use addons::put;
 pub use cleanup::{remove_kernel_objects, stop_pods};
 pub use node::runtime_config;
+pub use pod_network::{firewall_advice, port_mapping};
 
 /// Components stop one after the other, each within this time; a slower one is left to the kernel.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A start that takes longer has failed.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Resolves when a component that was started does its work.
+type Serving = BoxFuture<'static, Result<()>>;
 
 /// One part of the cluster.
 pub struct Component {
     /// Upstream's name.
     pub name: &'static str,
-    /// What a person reads when it is done.
+    /// What a person reads when it does its work.
     pub step: &'static str,
-    start: for<'a> fn(&'a mut Assembly) -> BoxFuture<'a, Result<()>>,
+    start: for<'a> fn(&'a mut Assembly) -> BoxFuture<'a, Result<Serving>>,
 }
 
 /// Every component, in start order; they stop in the reverse order.
@@ -54,8 +62,8 @@ pub const COMPONENTS: &[Component] = &[
     Component { name: "kube-scheduler", step: "kube-scheduler", start: |a| Box::pin(control_plane::scheduler(a)) },
     Component { name: "runtime", step: "Container runtime and pod network", start: |a| Box::pin(node::runtime(a)) },
     Component { name: "kube-proxy", step: "kube-proxy", start: |a| Box::pin(node::proxy(a)) },
-    Component { name: "dns", step: "Cluster DNS", start: |a| Box::pin(node::dns(a)) },
-    Component { name: "kubelet", step: "kubelet", start: |a| Box::pin(node::kubelet(a)) },
+    Component { name: "dns", step: "Cluster DNS answers", start: |a| Box::pin(node::dns(a)) },
+    Component { name: "kubelet", step: "kubelet: the node is Ready", start: |a| Box::pin(node::kubelet(a)) },
 ];
 
 /// What the components share, and what each left behind.
@@ -71,12 +79,14 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Starts every component, telling each step.
-    pub async fn start(cluster: Cluster, steps: &mut Steps) -> Result<Assembly> {
+    /// Starts every component and waits until each does its work, telling how long that took. A start that fails
+    /// leaves no component running.
+    pub async fn start(cluster: Cluster, steps: Steps) -> Result<Assembly> {
+        let began = Instant::now();
         let node_ip = crate::preflight::node_ip(&cluster);
         let pki = Pki::ensure(&cluster, node_ip)?;
         crate::kubeconfig::write_admin(&cluster, &pki)?;
-        steps.done("Certificates and keys");
+        steps.done("Certificates and keys", began);
         let mut assembly = Assembly {
             cluster: Arc::new(cluster),
             pki,
@@ -86,13 +96,42 @@ impl Assembly {
             parts: Vec::new(),
             tasks: JoinSet::new(),
         };
-        for component in COMPONENTS {
-            (component.start)(&mut assembly).await.with_context(|| component.name)?;
-            steps.done(component.step);
+        match assembly.start_all(steps).await {
+            Ok(()) => Ok(assembly),
+            Err(error) => {
+                assembly.stop_parts().await;
+                Err(error)
+            }
         }
-        control_plane::ready(&assembly).await?;
-        steps.done("Node is Ready, DNS answers");
-        Ok(assembly)
+    }
+
+    async fn start_all(&mut self, steps: Steps) -> Result<()> {
+        let mut waiting = JoinSet::new();
+        for component in COMPONENTS {
+            let began = Instant::now();
+            let serving = (component.start)(self).await.with_context(|| component.name)?;
+            waiting.spawn(async move {
+                serving.await.with_context(|| component.name)?;
+                steps.done(component.step, began);
+                anyhow::Ok(component.name)
+            });
+        }
+        let mut missing: Vec<_> = COMPONENTS.iter().map(|c| c.name).collect();
+        let late = tokio::time::sleep(START_PATIENCE);
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                one = waiting.join_next() => match one {
+                    Some(serves) => {
+                        let name: &str = serves.context("a start broke off")??;
+                        missing.retain(|other| *other != name);
+                    }
+                    None => return Ok(()),
+                },
+                error = self.failed() => return Err(error),
+                () = &mut late => return Err(serving::too_late(self, &missing, START_PATIENCE).await.into()),
+            }
+        }
     }
 
     /// Runs a component until its token is cancelled or it fails.
@@ -124,11 +163,15 @@ impl Assembly {
 
     /// Returns when a component has ended by itself: the cluster can't go on without it.
     pub async fn failed(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Ok((name, Ok(())))) => anyhow!("{name} ended"),
-            Some(Ok((name, Err(error)))) => error.context(name),
-            Some(Err(error)) => anyhow!("a component broke off: {error}"),
+        let (name, ended) = match self.tasks.join_next().await {
+            Some(Ok(ended)) => ended,
+            Some(Err(error)) => return anyhow!("a component broke off: {error}"),
             None => std::future::pending().await,
+        };
+        self.parts.retain(|(other, _)| *other != name);
+        match ended {
+            Ok(()) => anyhow!("{name} ended"),
+            Err(error) => error.context(name),
         }
     }
 
@@ -138,6 +181,11 @@ impl Assembly {
         if let Err(error) = node::stop_pods(&self.cluster, pod_grace).await {
             tracing::warn!(%error, "pods were not stopped");
         }
+        self.stop_parts().await;
+    }
+
+    /// Stops the components and leaves the pods as they are.
+    pub async fn stop_parts(&mut self) {
         while let Some((name, _)) = self.parts.last() {
             let name = *name;
             self.stop_part(name).await;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::fault::Fault;
 
@@ -14,14 +15,18 @@ use crate::fault::Fault;
 pub const STATE_ROOT: &str = "/var/lib/ferrokube";
 /// Sockets and pid files: short, because a unix socket's path has 107 bytes at most.
 pub const RUN_ROOT: &str = "/run/ferrokube";
+/// The file that a cluster is described in.
+const STATE_FILE: &str = "cluster.json";
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
 const SLOTS: u16 = 80;
+
+const DEFAULT_NAME: &str = "ferrokube";
 
 /// Flags shared by every command that names a cluster.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Which {
     /// Name of the cluster
-    #[arg(long, default_value = "ferrokube", global = true, value_name = "NAME")]
+    #[arg(long, default_value = DEFAULT_NAME, global = true, value_name = "NAME")]
     pub name: String,
     /// Directory that holds the cluster's state [default: /var/lib/ferrokube/NAME]
     #[arg(long, global = true, value_name = "DIR")]
@@ -32,7 +37,7 @@ pub struct Which {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Shape {
     /// Port of the API server [default: 6443]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub api_port: Option<u16>,
     /// Addresses of pods [default: 10.42.0.0/16]
     #[arg(long, value_name = "CIDR")]
@@ -46,18 +51,75 @@ pub struct Shape {
 }
 
 /// The file behind `--config`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct File {
     api_port: Option<u16>,
-    #[serde(rename = "podCIDR")]
     pod_cidr: Option<Cidr>,
-    #[serde(rename = "serviceCIDR")]
     service_cidr: Option<Cidr>,
     cluster_domain: Option<String>,
     node_name: Option<String>,
-    #[serde(rename = "nodeIP")]
     node_ip: Option<Ipv4Addr>,
+}
+
+/// Takes a field's value into a [`File`], or says what is allowed.
+type Take = fn(&mut File, &Value) -> Result<(), String>;
+
+/// The fields that the file may have.
+const FIELDS: [(&str, Take); 6] = [
+    ("apiPort", |file, v| {
+        let port = v.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
+        file.api_port = Some(port.ok_or_else(|| format!("{v} is not a port: it is a number from 1 to 65535"))?);
+        Ok(())
+    }),
+    ("podCIDR", |file, v| word(v)?.parse::<Cidr>().map(|cidr| file.pod_cidr = Some(cidr))),
+    ("serviceCIDR", |file, v| word(v)?.parse::<Cidr>().map(|cidr| file.service_cidr = Some(cidr))),
+    ("clusterDomain", |file, v| dns_name(v).map(|name| file.cluster_domain = Some(name))),
+    ("nodeName", |file, v| dns_name(v).map(|name| file.node_name = Some(name))),
+    ("nodeIP", |file, v| {
+        let address = word(v)?.parse::<Ipv4Addr>();
+        file.node_ip = Some(address.map_err(|_| format!("{v} is not an IPv4 address: write it like 192.0.2.10"))?);
+        Ok(())
+    }),
+];
+
+fn word(value: &Value) -> Result<&str, String> {
+    value.as_str().ok_or_else(|| format!("{value} is not text"))
+}
+
+fn dns_name(value: &Value) -> Result<String, String> {
+    let name = word(value)?;
+    match meta::names::dns1123_subdomain(name).first() {
+        None => Ok(name.to_owned()),
+        Some(wrong) => Err(format!("{value}: {wrong}")),
+    }
+}
+
+/// The first line of what the YAML parser says, without advice on how to call it.
+fn first_words(error: &str) -> String {
+    let line = error.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    line.split(", set ").next().unwrap_or_default().to_owned()
+}
+
+impl File {
+    /// Parses the file; a mistake is told with its path and what is allowed.
+    fn parse(text: &str) -> Result<File, String> {
+        let allowed = || FIELDS.map(|(name, _)| name).join(", ");
+        let value: Value = serde_saphyr::from_str(text).map_err(|e| first_words(&e.to_string()))?;
+        let fields = match &value {
+            Value::Null => return Ok(File::default()),
+            Value::Object(fields) => fields,
+            _ => return Err(format!("it must hold fields, one a line: {}", allowed())),
+        };
+        let mut file = File::default();
+        for (name, value) in fields {
+            let known = FIELDS.iter().find(|(known, _)| known == name);
+            let (_, take) =
+                known.ok_or_else(|| format!("{name}: there is no such field; allowed are {}", allowed()))?;
+            take(&mut file, value).map_err(|why| format!("{name}: {why}"))?;
+        }
+        Ok(file)
+    }
 }
 
 /// An IPv4 range, written `address/bits`.
@@ -186,17 +248,33 @@ impl Cluster {
         format!("https://127.0.0.1:{}", self.api_port)
     }
 
-    fn state_file(&self) -> PathBuf {
-        self.data_dir.join("cluster.json")
+    /// Whether it was started before.
+    pub fn exists(&self) -> bool {
+        self.state_file().exists()
     }
 
-    /// Writes `cluster.json` and the host's register of clusters.
-    pub fn save(&self) -> Result<()> {
-        private_dir(&self.data_dir)?;
-        private_dir(&register())?;
-        write_private(&self.state_file(), &serde_json::to_vec_pretty(self)?)?;
-        write_private(&register().join(&self.name), self.data_dir.as_os_str().as_encoded_bytes())
+    fn state_file(&self) -> PathBuf {
+        self.data_dir.join(STATE_FILE)
     }
+
+    /// Writes `cluster.json`, the host's register of clusters, and a copy by which the cluster is known, until the
+    /// next reboot, when its data directory is gone.
+    pub fn save(&self) -> Result<()> {
+        for dir in [&self.data_dir, &register(), &self.run_dir()] {
+            private_dir(dir)?;
+        }
+        let json = serde_json::to_vec_pretty(self)?;
+        let files = [
+            (self.state_file(), json.as_slice()),
+            (run_copy(&self.name), json.as_slice()),
+            (register().join(&self.name), self.data_dir.as_os_str().as_encoded_bytes()),
+        ];
+        write_private_all(&files.each_ref().map(|(path, bytes)| (path.as_path(), *bytes)))
+    }
+}
+
+fn run_copy(name: &str) -> PathBuf {
+    Path::new(RUN_ROOT).join(name).join(STATE_FILE)
 }
 
 /// Every cluster of the host is listed here, wherever its data directory is.
@@ -204,17 +282,35 @@ pub fn register() -> PathBuf {
     Path::new(STATE_ROOT).join(".clusters")
 }
 
-/// The names and data directories of the clusters of this host.
-pub fn known() -> Vec<(String, PathBuf)> {
+/// Taken while the clusters of this host are counted and one is added or removed, or a kubeconfig that they share is
+/// changed; dropping it lets the next one in. A directory that every host has, so that no lock file stays behind.
+pub fn lock_host() -> Result<fs::File> {
+    let place = Path::new(STATE_ROOT).parent().unwrap_or(Path::new("/"));
+    let open = fs::File::open(place).and_then(|dir| dir.lock().map(|()| dir));
+    open.with_context(|| format!("locking {}", place.display()))
+}
+
+/// The clusters of this host, by name.
+pub fn known() -> Vec<Cluster> {
     let entries = fs::read_dir(register()).into_iter().flatten().flatten();
-    let mut known: Vec<_> = entries
-        .filter_map(|e| {
-            let dir = fs::read_to_string(e.path()).ok()?;
-            Some((e.file_name().into_string().ok()?, PathBuf::from(dir)))
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut known: Vec<Cluster> = names
+        .filter_map(|name| {
+            let state = registered(&name).and_then(|dir| read_copy(&dir.join(STATE_FILE)));
+            state.or_else(|| read_copy(&run_copy(&name)))
         })
         .collect();
-    known.sort();
+    known.sort_by(|a, b| a.name.cmp(&b.name));
     known
+}
+
+/// The data directory of a cluster that was started on this host.
+fn registered(name: &str) -> Option<PathBuf> {
+    fs::read_to_string(register().join(name)).ok().map(PathBuf::from)
+}
+
+fn read_copy(file: &Path) -> Option<Cluster> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
 impl Which {
@@ -223,14 +319,13 @@ impl Which {
         if let Some(dir) = &self.data_dir {
             return std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         }
-        let registered = known().into_iter().find(|(name, _)| *name == self.name);
-        registered.map_or_else(|| Path::new(STATE_ROOT).join(&self.name), |(_, dir)| dir)
+        registered(&self.name).unwrap_or_else(|| Path::new(STATE_ROOT).join(&self.name))
     }
 
     /// The cluster as an earlier start left it, or `None` when there is none.
     pub fn load(&self) -> Result<Option<Cluster>> {
         self.check_name()?;
-        let path = self.dir().join("cluster.json");
+        let path = self.dir().join(STATE_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -239,6 +334,12 @@ impl Which {
         let cluster: Cluster = serde_json::from_slice(&bytes).map_err(|e| {
             Fault::failed(format!("{}: {e}; `ferrokube reset` removes what is left of the cluster", path.display()))
         })?;
+        if self.name != DEFAULT_NAME && self.name != cluster.name {
+            let (dir, name) = (self.dir(), &cluster.name);
+            let sentence =
+                format!("{} holds the cluster {name:?}, not {:?}: say --name {name}", dir.display(), self.name);
+            bail!(Fault::usage(sentence));
+        }
         Ok(Some(Cluster { data_dir: self.dir(), ..cluster }))
     }
 
@@ -249,9 +350,13 @@ impl Which {
             return Ok(Some(cluster));
         }
         let dir = self.dir();
+        if let Some(cluster) = read_copy(&run_copy(&self.name)) {
+            return Ok(Some(Cluster { data_dir: dir, ..cluster }));
+        }
         let ours = ["cluster.json", "etcd", "pki", "runtime"].iter().any(|f| dir.join(f).exists());
         let running = Path::new(RUN_ROOT).join(&self.name).exists();
-        Ok((ours || running).then(|| self.fresh(0)))
+        // Its slot is lost: objects in one that no other cluster has can be nobody else's.
+        if ours || running { Ok(Some(self.fresh(free_slot(&self.name)?))) } else { Ok(None) }
     }
 
     fn check_name(&self) -> Result<()> {
@@ -276,7 +381,10 @@ impl Which {
         let existing = self.load()?;
         let slot = match &existing {
             Some(cluster) => cluster.slot,
-            None => free_slot(&self.name)?,
+            None => {
+                self.check_unused()?;
+                free_slot(&self.name)?
+            }
         };
         let base = existing.clone().unwrap_or_else(|| self.fresh(slot));
         let wanted = Cluster {
@@ -303,6 +411,20 @@ impl Which {
         Ok(wanted)
     }
 
+    /// A new cluster may not have the name of one that is elsewhere.
+    fn check_unused(&self) -> Result<()> {
+        let Some(other) = registered(&self.name).filter(|dir| *dir != self.dir() && dir.join(STATE_FILE).exists())
+        else {
+            return Ok(());
+        };
+        bail!(Fault::usage(format!(
+            "the cluster {:?} is in {}: choose another --name for one in {}",
+            self.name,
+            other.display(),
+            self.dir().display()
+        )))
+    }
+
     fn fresh(&self, slot: u16) -> Cluster {
         let octet = |n: u16| Cidr { address: Ipv4Addr::new(10, n as u8, 0, 0), bits: 16 };
         Cluster {
@@ -320,12 +442,7 @@ impl Which {
 }
 
 fn free_slot(name: &str) -> Result<u16> {
-    let taken: Vec<u16> = known()
-        .into_iter()
-        .filter(|(n, _)| n != name)
-        .filter_map(|(name, dir)| Which { name, data_dir: Some(dir) }.load().ok().flatten())
-        .map(|c| c.slot)
-        .collect();
+    let taken: Vec<u16> = known().into_iter().filter(|c| c.name != name).map(|c| c.slot).collect();
     let free = (0..SLOTS).find(|slot| !taken.contains(slot));
     free.ok_or_else(|| Fault::failed(format!("this host holds {SLOTS} clusters already: reset one first")).into())
 }
@@ -343,11 +460,9 @@ fn hostname() -> String {
 }
 
 fn read_file(path: &Path) -> Result<File> {
-    let text = fs::read_to_string(path).map_err(|e| Fault::usage(format!("--config {}: {e}", path.display())))?;
-    serde_saphyr::from_str(&text).map_err(|e| {
-        let first = e.to_string().lines().next().unwrap_or_default().to_owned();
-        Fault::usage(format!("--config {}: {first}", path.display())).into()
-    })
+    let wrong = |why: &dyn std::fmt::Display| Fault::usage(format!("--config {}: {why}", path.display()));
+    let text = fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    File::parse(&text).map_err(|why| wrong(&why).into())
 }
 
 /// Creates a directory (and its parents) that only its owner may enter.
@@ -359,17 +474,33 @@ pub fn private_dir(path: &Path) -> Result<()> {
 
 /// Writes a file that only its owner may read, whole or not at all.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, bytes).with_context(|| path.display().to_string())
+}
+
+/// Writes several such files. They go to the disk together, side by side: one after the other would wait for it as
+/// many times.
+pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = files.iter().map(|file| scope.spawn(move || write_whole(file.0, file.1))).collect();
+        writers.into_iter().zip(files).try_for_each(|(writer, (path, _))| {
+            let written = writer.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread broke off")));
+            written.with_context(|| path.display().to_string())
+        })
+    })
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let _ = fs::remove_file(&temporary);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
         let _ = fs::remove_file(&temporary);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().with_context(|| path.display().to_string())
+    }
+    written
 }
 
 #[cfg(test)]
@@ -386,15 +517,23 @@ mod tests {
 
     #[test]
     fn a_config_file_is_strict() {
-        let dir = std::env::temp_dir().join(format!("fk-config-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("temp dir");
-        let path = dir.join("c.yaml");
-        fs::write(&path, "apiPort: 7443\npodCidr: 10.0.0.0/16\n").expect("written");
-        let error = read_file(&path).expect_err("podCidr is not a field").to_string();
-        assert!(error.contains("podCidr") && error.contains("podCIDR"), "{error}");
-        fs::write(&path, "apiPort: high\n").expect("written");
-        assert!(read_file(&path).expect_err("a word is no port").to_string().contains("c.yaml"));
-        fs::remove_dir_all(&dir).expect("removed");
+        let whole = "apiPort: 7443\npodCIDR: 10.8.0.0/16\nclusterDomain: home.arpa\nnodeIP: 192.0.2.1\n";
+        let file = File::parse(whole).expect("a file");
+        assert_eq!((file.api_port, file.cluster_domain.as_deref()), (Some(7443), Some("home.arpa")));
+        assert_eq!(File::parse("# nothing\n"), Ok(File::default()));
+        for (text, path, allowed) in [
+            ("podCidr: 10.0.0.0/16", "podCidr: ", "podCIDR"),
+            ("apiPort: high", "apiPort: ", "1 to 65535"),
+            ("apiPort: 0", "apiPort: ", "1 to 65535"),
+            ("podCIDR: 7", "podCIDR: ", "text"),
+            ("serviceCIDR: 10.0.0.0", "serviceCIDR: ", "like 10.42.0.0/16"),
+            ("nodeName: My_Node", "nodeName: ", "lower case"),
+            ("nodeIP: '::1'", "nodeIP: ", "IPv4"),
+            ("[apiPort]", "", "podCIDR"),
+        ] {
+            let error = File::parse(text).expect_err(text);
+            assert!(error.starts_with(path) && error.contains(allowed), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! kubeconfig files: the cluster's own, and the entry merged into the user's. Nothing else in the user's file is
-//! touched; what `up` put in, `reset` takes out, byte for byte when nobody changed the file in between.
+//! touched ([`text`]); what `up` put in, `reset` takes out, byte for byte when nobody changed the file in between.
+//! I/O: reads and writes these files.
+
+mod text;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::config::{Cluster, write_private};
+use crate::config::{Cluster, known, lock_host, write_private};
 use crate::fault::Fault;
 use crate::pki::Pki;
 
@@ -43,6 +47,25 @@ impl Person {
         if let Some((uid, gid)) = self.ids {
             let _ = std::os::unix::fs::chown(path, Some(uid), Some(gid));
         }
+    }
+
+    /// Writes the person's file: a link stays one, and a file that was there keeps its owner and mode.
+    fn write(&self, path: &Path, text: &str) -> Result<()> {
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let before = fs::metadata(&target).ok();
+        if let Some(parent) = target.parent().filter(|p| !p.exists()) {
+            fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+            self.own(parent);
+        }
+        write_private(&target, text.as_bytes())?;
+        match before {
+            Some(before) => {
+                let _ = std::os::unix::fs::chown(&target, Some(before.uid()), Some(before.gid()));
+                let _ = fs::set_permissions(&target, before.permissions());
+            }
+            None => self.own(&target),
+        }
+        Ok(())
     }
 }
 
@@ -87,6 +110,9 @@ struct Undo {
     path: PathBuf,
     before: Option<String>,
     after: String,
+    /// The directory was made for it.
+    #[serde(default)]
+    made_dir: bool,
 }
 
 fn undo_file(cluster: &Cluster) -> PathBuf {
@@ -114,7 +140,7 @@ fn read_user_file(path: &Path) -> Result<Option<(String, Value)>> {
     if text.trim().is_empty() {
         return Ok(Some((text, json!({}))));
     }
-    let value: Value = serde_saphyr::from_str(&text).map_err(|e| bad(&e.to_string().lines().next().unwrap_or("")))?;
+    let value = parse(&text).map_err(|e| bad(&e.to_string().lines().next().unwrap_or("")))?;
     if value.is_null() {
         return Ok(Some((text, json!({}))));
     }
@@ -128,55 +154,76 @@ fn read_user_file(path: &Path) -> Result<Option<(String, Value)>> {
 /// Merges the cluster's context into the user's kubeconfig and makes it the current one. Returns the file.
 pub fn merge_into_user(cluster: &Cluster, admin: &Value) -> Result<Option<PathBuf>> {
     let Some(person) = Person::current() else { return Ok(None) };
+    let _lock = lock_host()?;
     let path = person.kubeconfig();
     let existing = read_user_file(&path)?;
     let before = existing.as_ref().map(|(text, _)| text.clone());
-    let mut config = existing.map_or_else(|| json!({"apiVersion": "v1", "kind": "Config"}), |(_, value)| value);
-    merge(&mut config, admin);
-    let after = to_yaml(&config)?;
+    let (text, value) = existing
+        .unwrap_or_else(|| ("apiVersion: v1\nkind: Config\n".into(), json!({"apiVersion": "v1", "kind": "Config"})));
+    let after = text::with(&text, &value, admin)?;
     if before.as_deref() == Some(&after) {
         return Ok(Some(path));
     }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    if !parent.exists() {
-        fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
-        person.own(parent);
-    }
     // The file as it was before the first merge is what `reset` gives back.
-    let known = fs::read(undo_file(cluster)).ok().and_then(|b| serde_json::from_slice::<Undo>(&b).ok());
-    let original = match known {
-        Some(undo) if undo.path == path && Some(&undo.after) == before.as_ref() => undo.before,
-        _ => before,
-    };
-    let undo = Undo { path: path.clone(), before: original, after: after.clone() };
+    let known = read_undo(cluster).filter(|undo| undo.path == path && Some(&undo.after) == before.as_ref());
+    let original = known.as_ref().map_or(before, |undo| undo.before.clone());
+    let made_dir = known.is_some_and(|undo| undo.made_dir) || path.parent().is_some_and(|dir| !dir.exists());
+    let undo = Undo { path: path.clone(), before: original, after: after.clone(), made_dir };
     write_private(&undo_file(cluster), &serde_json::to_vec(&undo)?)?;
-    write_private(&path, after.as_bytes())?;
-    person.own(&path);
+    person.write(&path, &after)?;
     Ok(Some(path))
+}
+
+fn read_undo(cluster: &Cluster) -> Option<Undo> {
+    serde_json::from_slice(&fs::read(undo_file(cluster)).ok()?).ok()
 }
 
 /// Takes the cluster's context out of the kubeconfig it was merged into.
 pub fn remove_from_user(cluster: &Cluster) -> Result<()> {
-    let Ok(bytes) = fs::read(undo_file(cluster)) else { return Ok(()) };
-    let Ok(undo) = serde_json::from_slice::<Undo>(&bytes) else { return Ok(()) };
-    let Some((text, mut config)) = read_user_file(&undo.path)? else { return Ok(()) };
-    let person = Person::current();
-    if text == undo.after {
-        match &undo.before {
-            Some(before) => write_private(&undo.path, before.as_bytes())?,
-            None => fs::remove_file(&undo.path).with_context(|| undo.path.display().to_string())?,
-        }
+    let Some(undo) = read_undo(cluster) else { return Ok(()) };
+    let _lock = lock_host()?;
+    let Some((text, value)) = read_user_file(&undo.path)? else { return Ok(()) };
+    let left = if text == undo.after {
+        undo.before.clone()
     } else {
-        let previous = undo.before.as_deref().and_then(|b| serde_saphyr::from_str::<Value>(b).ok());
-        remove(&mut config, &cluster.name, previous.as_ref().and_then(|p| p.get("current-context")));
-        write_private(&undo.path, to_yaml(&config)?.as_bytes())?;
+        let before = undo.before.as_deref().and_then(|b| parse(b).ok()).unwrap_or_default();
+        Some(text::without(&text, &value, &cluster.name, &before)?)
+    };
+    match &left {
+        // Who writes is root, who owns the file stays its owner: no matter who calls.
+        Some(left) => Person { home: PathBuf::new(), ids: None }.write(&undo.path, left)?,
+        None => {
+            fs::remove_file(&undo.path).with_context(|| undo.path.display().to_string())?;
+            if let Some(dir) = undo.path.parent().filter(|_| undo.made_dir) {
+                // Unless something else has come into it.
+                let _ = fs::remove_dir(dir);
+            }
+        }
     }
-    if let Some(person) = person
-        && undo.path.exists()
-    {
-        person.own(&undo.path);
+    hand_over(cluster, &undo, left.as_deref())
+}
+
+/// Another cluster of this host that was merged into the same file after this one gives back what was there before
+/// this one.
+fn hand_over(gone: &Cluster, undo: &Undo, left: Option<&str>) -> Result<()> {
+    for other in known().into_iter().filter(|other| other.name != gone.name) {
+        let Some(mut later) = read_undo(&other).filter(|later| later.path == undo.path) else { continue };
+        if later.before.as_ref() != Some(&undo.after) {
+            continue;
+        }
+        later.before.clone_from(&undo.before);
+        later.made_dir |= undo.made_dir;
+        if let Some(left) = left {
+            left.clone_into(&mut later.after);
+        }
+        write_private(&undo_file(&other), &serde_json::to_vec(&later)?)?;
     }
     Ok(())
+}
+
+/// An entry of a list by its name.
+fn entry<'a>(config: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
+    config.get(list)?.as_array()?.iter().find(|e| e["name"] == name)
 }
 
 fn merge(config: &mut Value, admin: &Value) {
@@ -196,16 +243,24 @@ fn merge(config: &mut Value, admin: &Value) {
     config.insert("current-context".into(), admin["current-context"].clone());
 }
 
-fn remove(config: &mut Value, name: &str, previous: Option<&Value>) {
+/// Takes the entries of this name out; what `before` had under the name, and its current context, come back.
+fn remove(config: &mut Value, name: &str, before: &Value) {
     let Some(config) = config.as_object_mut() else { return };
     for list in ["clusters", "users", "contexts"] {
-        if let Some(items) = config.get_mut(list).and_then(Value::as_array_mut) {
-            items.retain(|i| i["name"] != name);
+        let Some(items) = config.get_mut(list).and_then(Value::as_array_mut) else { continue };
+        match (items.iter().position(|i| i["name"] == name), entry(before, list, name)) {
+            (Some(at), Some(old)) => items[at] = old.clone(),
+            (Some(at), None) => drop(items.remove(at)),
+            (None, _) => {}
         }
     }
     if config.get("current-context").is_some_and(|c| c == name) {
-        config.insert("current-context".into(), previous.cloned().unwrap_or_else(|| json!("")));
+        config.insert("current-context".into(), before.get("current-context").cloned().unwrap_or_else(|| json!("")));
     }
+}
+
+fn parse(text: &str) -> Result<Value> {
+    Ok(serde_saphyr::from_str(text)?)
 }
 
 /// kubeconfigs are small and flat: this writes them as kubectl does, lists under their key without indent.
@@ -237,7 +292,7 @@ mod tests {
         assert_eq!(config["current-context"], "ferrokube");
         merge(&mut config, &admin("ferrokube"));
         assert_eq!(config["users"].as_array().map(Vec::len), Some(2), "merging twice adds nothing");
-        remove(&mut config, "ferrokube", original.get("current-context"));
+        remove(&mut config, "ferrokube", &original);
         assert_eq!(config, original);
     }
 

@@ -1,6 +1,8 @@
 //! The cluster's certificates and keys: who may speak as whom. Made at the first start, kept in `<data-dir>/pki` with
-//! kubeadm's file names, renewed at a start when less than a third of their life is left. Called by `server`.
+//! kubeadm's file names, renewed at a start when less than a third of their life is left. Called by `server`. I/O:
+//! reads and writes the files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use crate::config::{Cluster, private_dir, write_private};
+use crate::config::{Cluster, private_dir, write_private_all};
 use crate::fault::Fault;
 
 const CA_DAYS: i64 = 3650;
@@ -69,19 +71,43 @@ impl Pki {
         let pki = Pki { dir: cluster.pki() };
         private_dir(&pki.dir)?;
         private_dir(&pki.dir.join("etcd"))?;
-        pki.ensure_ca("ca", "kubernetes")?;
-        pki.ensure_ca("etcd/ca", "etcd-ca")?;
-        pki.ensure_ca("front-proxy-ca", "front-proxy-ca")?;
+        let mut made = Made(BTreeMap::new());
+        for (name, common_name) in [("ca", "kubernetes"), ("etcd/ca", "etcd-ca"), ("front-proxy-ca", "front-proxy-ca")]
+        {
+            made.ensure_ca(pki.pair(name), common_name)?;
+        }
         let node = format!("system:node:{}", cluster.node_name);
         for leaf in leaves(cluster, &node, node_ip) {
-            pki.ensure_leaf(&leaf)?;
+            made.ensure_leaf(&pki, &leaf)?;
         }
-        pki.ensure_service_account_key()?;
+        made.ensure_service_account_key(&pki)?;
+        made.write()?;
         Ok(pki)
     }
+}
 
-    fn ensure_ca(&self, name: &str, common_name: &str) -> Result<()> {
-        let files = self.pair(name);
+/// Files that were made and aren't written yet.
+struct Made(BTreeMap<PathBuf, String>);
+
+impl Made {
+    fn write(&self) -> Result<()> {
+        let files: Vec<_> = self.0.iter().map(|(path, text)| (path.as_path(), text.as_bytes())).collect();
+        write_private_all(&files)
+    }
+
+    fn read(&self, path: &Path) -> Result<String> {
+        match self.0.get(path) {
+            Some(text) => Ok(text.clone()),
+            None => fs::read_to_string(path).with_context(|| path.display().to_string()),
+        }
+    }
+
+    fn add(&mut self, files: Pair, key: &KeyPair, cert: &rcgen::Certificate) {
+        self.0.insert(files.key, key.serialize_pem());
+        self.0.insert(files.cert, cert.pem());
+    }
+
+    fn ensure_ca(&mut self, files: Pair, common_name: &str) -> Result<()> {
         if files.cert.exists() && files.key.exists() {
             return Ok(());
         }
@@ -91,18 +117,18 @@ impl Pki {
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let cert = params.self_signed(&key).context("signing the CA certificate")?;
-        write_private(&files.key, key.serialize_pem().as_bytes())?;
-        write_private(&files.cert, cert.pem().as_bytes())
+        self.add(files, &key, &cert);
+        Ok(())
     }
 
-    fn ensure_leaf(&self, leaf: &Leaf) -> Result<()> {
-        let files = self.pair(leaf.name);
-        if files.key.exists() && lasts(&files.cert, &leaf.sans) {
+    fn ensure_leaf(&mut self, pki: &Pki, leaf: &Leaf) -> Result<()> {
+        let (files, ca) = (pki.pair(leaf.name), pki.pair(leaf.ca));
+        let new_ca = self.0.contains_key(&ca.cert);
+        if !new_ca && files.key.exists() && lasts(&files.cert, &leaf.sans) {
             return Ok(());
         }
-        let ca = self.pair(leaf.ca);
-        let ca_key = KeyPair::from_pem(&read(&ca.key)?).map_err(|e| damaged(&ca.key, &e))?;
-        let issuer = Issuer::from_ca_cert_pem(&read(&ca.cert)?, ca_key).map_err(|e| damaged(&ca.cert, &e))?;
+        let ca_key = KeyPair::from_pem(&self.read(&ca.key)?).map_err(|e| damaged(&ca.key, &e))?;
+        let issuer = Issuer::from_ca_cert_pem(&self.read(&ca.cert)?, ca_key).map_err(|e| damaged(&ca.cert, &e))?;
         let key = KeyPair::generate().context("generating a key")?;
         let mut params = params(leaf.common_name, leaf.organisation, LEAF_DAYS);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -110,18 +136,19 @@ impl Pki {
         params.subject_alt_names = leaf.sans.clone();
         params.use_authority_key_identifier_extension = true;
         let cert = params.signed_by(&key, &issuer).context("signing a certificate")?;
-        write_private(&files.key, key.serialize_pem().as_bytes())?;
-        write_private(&files.cert, cert.pem().as_bytes())
+        self.add(files, &key, &cert);
+        Ok(())
     }
 
-    fn ensure_service_account_key(&self) -> Result<()> {
-        let path = self.service_account_key();
+    fn ensure_service_account_key(&mut self, pki: &Pki) -> Result<()> {
+        let path = pki.service_account_key();
         if path.exists() {
             return Ok(());
         }
         let key = KeyPair::generate().context("generating a key")?;
-        write_private(&self.dir.join("sa.pub"), key.public_key_pem().as_bytes())?;
-        write_private(&path, key.serialize_pem().as_bytes())
+        self.0.insert(pki.dir.join("sa.pub"), key.public_key_pem());
+        self.0.insert(path, key.serialize_pem());
+        Ok(())
     }
 }
 
@@ -218,10 +245,6 @@ fn dns(name: &str) -> SanType {
 
 fn ip(address: Ipv4Addr) -> SanType {
     SanType::IpAddress(IpAddr::V4(address))
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
 fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Fault {

@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::config::Cluster;
 use crate::fault::Fault;
+
+/// An address of loopback that nothing is bound to by its name.
+const ANY_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 107, 56, 53);
 
 /// Fails unless the caller is root.
 pub fn root(command: &str) -> Result<()> {
@@ -21,61 +23,116 @@ pub fn root(command: &str) -> Result<()> {
 
 /// Everything else that a start needs.
 pub fn check(cluster: &Cluster) -> Result<()> {
-    kernel()?;
+    if let Some(sentence) = Kernel::look().lacks() {
+        return Err(Fault::failed(sentence).into());
+    }
     data_dir(cluster)?;
     ports(cluster)?;
     // A cluster that ran before is in its own range: its bridge is still there.
-    if cluster.data_dir.join("node-pod-cidr").exists() { Ok(()) } else { ranges(cluster) }
+    if !ran_before(cluster) {
+        ranges(cluster)?;
+    }
+    firewall(cluster)
 }
 
-fn kernel() -> Result<()> {
-    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !filesystems.lines().any(|l| l.ends_with("\toverlay")) {
-        // A kernel that has it as a module lists it only once it is loaded; a mount loads it.
-        let module = fs::read_dir("/lib/modules").is_ok_and(|mut d| d.next().is_some());
-        if !module {
-            return Err(lacks("overlayfs", "CONFIG_OVERLAY_FS").into());
-        }
-    }
-    let namespaces = [
-        ("mnt", "CONFIG_NAMESPACES"),
-        ("pid", "CONFIG_PID_NS"),
-        ("net", "CONFIG_NET_NS"),
-        ("ipc", "CONFIG_IPC_NS"),
-        ("uts", "CONFIG_UTS_NS"),
-    ];
-    for (name, option) in namespaces {
-        if !Path::new("/proc/self/ns").join(name).exists() {
-            return Err(lacks(&format!("{name} namespaces"), option).into());
-        }
-    }
-    if linux::cgroup::Cgroups::detect().is_err() {
-        let sentence = "no cgroup hierarchy with cpu, memory and pids is mounted on /sys/fs/cgroup: mount cgroup2 \
-            there, or boot with systemd.unified_cgroup_hierarchy=1 (Raspberry Pi: cgroup_enable=memory)";
-        return Err(Fault::failed(sentence).into());
-    }
-    Ok(())
+/// What of the kernel matters here.
+struct Kernel {
+    /// /proc/filesystems.
+    filesystems: String,
+    /// There are modules, which a mount may load.
+    modules: bool,
+    /// Names in /proc/self/ns.
+    namespaces: Vec<String>,
+    cgroups: bool,
+    /// What a look at the nftables rules ended with.
+    nftables: Result<(), String>,
 }
 
-fn lacks(what: &str, option: &str) -> Fault {
-    Fault::failed(format!("this kernel lacks {what}: use one that is built with {option}"))
+impl Kernel {
+    fn look() -> Kernel {
+        let names = |dir: &str| {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.filter_map(|e| e.file_name().into_string().ok()).collect::<Vec<_>>()
+        };
+        let look_at_rules = || linux::nft::Nft::open()?.chains();
+        Kernel {
+            filesystems: fs::read_to_string("/proc/filesystems").unwrap_or_default(),
+            modules: !names("/lib/modules").is_empty(),
+            namespaces: names("/proc/self/ns"),
+            cgroups: linux::cgroup::Cgroups::detect().is_ok(),
+            nftables: look_at_rules().map(drop).map_err(|e: linux::netlink::Error| e.to_string()),
+        }
+    }
+
+    /// The sentence about the first thing that is missing.
+    fn lacks(&self) -> Option<String> {
+        let lacks =
+            |what: &str, option: &str| Some(format!("this kernel lacks {what}: use one that is built with {option}"));
+        // A kernel that has it as a module lists it only once it is loaded.
+        if !self.modules && !self.filesystems.lines().any(|l| l.ends_with("\toverlay")) {
+            return lacks("overlayfs", "CONFIG_OVERLAY_FS");
+        }
+        let namespaces = [
+            ("mnt", "CONFIG_NAMESPACES"),
+            ("pid", "CONFIG_PID_NS"),
+            ("net", "CONFIG_NET_NS"),
+            ("ipc", "CONFIG_IPC_NS"),
+            ("uts", "CONFIG_UTS_NS"),
+        ];
+        if let Some((name, option)) = namespaces.iter().find(|(name, _)| !self.namespaces.iter().any(|n| n == name)) {
+            return lacks(&format!("{name} namespaces"), option);
+        }
+        if !self.cgroups {
+            let sentence = "no cgroup hierarchy with cpu, memory and pids is mounted on /sys/fs/cgroup: mount cgroup2 \
+                there, or boot with systemd.unified_cgroup_hierarchy=1 (Raspberry Pi: cgroup_enable=memory)";
+            return Some(sentence.to_owned());
+        }
+        if let Err(error) = &self.nftables {
+            return lacks(&format!("nftables ({error})"), "CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET");
+        }
+        None
+    }
 }
+
+/// Rules of others that drop what pods send can't be overruled by ours: a cluster behind them would look well and
+/// reach nothing.
+fn firewall(cluster: &Cluster) -> Result<()> {
+    match crate::cluster::firewall_advice(cluster) {
+        Ok(told) if !told.is_empty() => Err(Fault::failed(told.join("; and ")).into()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error).context("looking at the host's firewall"),
+    }
+}
+
+/// What a store is of no use without.
+const VITAL: [&str; 5] = ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "pki/etcd/ca.crt", "pki/etcd/ca.key"];
 
 /// A directory that held a cluster and lost a part must not be started over silently.
 fn data_dir(cluster: &Cluster) -> Result<()> {
     let dir = &cluster.data_dir;
-    let existed = dir.join("cluster.json").exists();
-    let (store, keys) = (dir.join("etcd").exists(), dir.join("pki/ca.key").exists());
-    if existed && store != keys {
-        let lost = if store { "pki/ca.key" } else { "etcd" };
+    let there = |part: &str| dir.join(part).exists();
+    let mut lost: Vec<_> = VITAL.into_iter().filter(|part| !there(part)).collect();
+    if !there("etcd") {
+        // A first start that was cut short left keys and no store; one that came as far as a node had a store.
+        if ran_before(cluster) || !cluster.exists() && lost.len() < VITAL.len() {
+            lost.push("etcd");
+        } else {
+            lost.clear();
+        }
+    }
+    if !cluster.exists() && (there("etcd") || !lost.is_empty()) {
+        lost.push("cluster.json");
+    }
+    if !lost.is_empty() {
         let sentence = format!(
-            "{} is half removed ({lost} is missing): restore it from a backup, or `ferrokube reset --name {}`",
+            "{} is half removed ({} missing): restore it from a backup, or `ferrokube reset --name {}`",
             dir.display(),
+            lost.join(", "),
             cluster.name
         );
         return Err(Fault::failed(sentence).into());
     }
-    if !existed && fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
+    if !cluster.exists() && fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
         let sentence =
             format!("{} holds files that aren't a cluster's: empty it, or choose another --data-dir", dir.display());
         return Err(Fault::failed(sentence).into());
@@ -83,18 +140,31 @@ fn data_dir(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// A former start came as far as a node with a range of pod addresses.
+fn ran_before(cluster: &Cluster) -> bool {
+    cluster.data_dir.join("node-pod-cidr").exists()
+}
+
 fn ports(cluster: &Cluster) -> Result<()> {
+    let anywhere = Ipv4Addr::UNSPECIFIED;
     let tcp = [
-        (cluster.api_port, "the API server", "--api-port"),
-        (cluster.etcd_port(), "etcd", "--name"),
-        (cluster.kubelet_port(), "the kubelet", "--name"),
-        (cluster.port(10256), "kube-proxy's health", "--name"),
-        (cluster.port(10257), "kube-controller-manager's health", "--name"),
-        (cluster.port(10259), "kube-scheduler's health", "--name"),
+        (anywhere, cluster.api_port, "the API server"),
+        (Ipv4Addr::LOCALHOST, cluster.etcd_port(), "etcd"),
+        (anywhere, cluster.kubelet_port(), "the kubelet"),
+        (Ipv4Addr::LOCALHOST, cluster.port(10248), "the kubelet's health"),
+        (anywhere, cluster.port(10256), "kube-proxy's health"),
+        (Ipv4Addr::LOCALHOST, cluster.port(10249), "kube-proxy's metrics"),
+        (Ipv4Addr::LOCALHOST, cluster.port(10257), "kube-controller-manager's health"),
+        (Ipv4Addr::LOCALHOST, cluster.port(10259), "kube-scheduler's health"),
+        // Only who listens on port 53 of every address is in the way of the address that DNS gets.
+        (ANY_LOOPBACK, 53, "cluster DNS"),
     ];
-    for (port, whose, flag) in tcp {
-        if let Err(e) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
-            let hint = if flag == "--api-port" { "choose another with --api-port, or stop" } else { "stop" };
+    let udp = UdpSocket::bind((ANY_LOOPBACK, 53)).map(drop);
+    let tried =
+        tcp.into_iter().map(|(address, port, whose)| (port, whose, TcpListener::bind((address, port)).map(drop)));
+    for (port, whose, bound) in tried.chain([(53, "cluster DNS", udp)]) {
+        if let Err(e) = bound {
+            let hint = if port == cluster.api_port { "choose another with --api-port, or stop" } else { "stop" };
             let sentence = format!("port {port} of {whose} can't be used ({e}): {hint} what listens there");
             return Err(Fault::failed(sentence).into());
         }
@@ -130,5 +200,35 @@ pub fn node_ip(cluster: &Cluster) -> Ipv4Addr {
     match source.map(|a| a.ip()) {
         Ok(std::net::IpAddr::V4(ip)) => ip,
         _ => Ipv4Addr::LOCALHOST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> Kernel {
+        Kernel {
+            filesystems: "nodev\tproc\nnodev\toverlay\n".into(),
+            modules: false,
+            namespaces: ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"].map(str::to_owned).to_vec(),
+            cgroups: true,
+            nftables: Ok(()),
+        }
+    }
+
+    #[test]
+    fn a_missing_kernel_feature_is_named_with_its_option() {
+        assert_eq!(whole().lacks(), None);
+        let of = |kernel: Kernel| kernel.lacks().unwrap_or_default();
+        let no_overlay = || Kernel { filesystems: "nodev\tproc\n".into(), ..whole() };
+        assert!(of(no_overlay()).contains("CONFIG_OVERLAY_FS"));
+        assert_eq!(Kernel { modules: true, ..no_overlay() }.lacks(), None, "a mount may load it");
+        let mut blind = whole();
+        blind.namespaces.retain(|n| n != "net");
+        assert_eq!(of(blind), "this kernel lacks net namespaces: use one that is built with CONFIG_NET_NS");
+        assert!(of(Kernel { cgroups: false, ..whole() }).contains("mount cgroup2"));
+        let error = Err("no such protocol".into());
+        assert!(of(Kernel { nftables: error, ..whole() }).contains("nftables (no such protocol)"));
     }
 }

@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::config::{Cluster, private_dir, write_private};
 
+/// A killed process is gone after this, also when it holds much memory on a busy host.
+const LAST_BREATH: Duration = Duration::from_secs(10);
+
 /// A process that is ours for as long as pid and start time agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Daemon {
@@ -21,19 +24,24 @@ pub struct Daemon {
 impl Daemon {
     pub fn current() -> Option<Daemon> {
         let pid = i32::try_from(std::process::id()).ok()?;
-        Some(Daemon { pid, started: start_time(pid)? })
+        Some(Daemon { pid, started: look(pid)?.started })
     }
 
-    /// The cluster's daemon, if it runs.
+    /// The cluster's daemon, if it runs. One that was killed a moment ago still holds its ports: it is waited for.
     pub fn find(cluster: &Cluster) -> Option<Daemon> {
         let text = fs::read_to_string(cluster.pid_file()).ok()?;
         let (pid, started) = text.trim().split_once(' ')?;
         let daemon = Daemon { pid: pid.parse().ok()?, started: started.parse().ok()? };
-        daemon.lives().then_some(daemon)
+        let now = daemon.look()?;
+        if now.ending && daemon.wait(LAST_BREATH) { None } else { Some(daemon) }
     }
 
     pub fn lives(&self) -> bool {
-        start_time(self.pid) == Some(self.started)
+        self.look().is_some()
+    }
+
+    fn look(&self) -> Option<Look> {
+        look(self.pid).filter(|now| now.started == self.started)
     }
 
     pub fn register(&self, cluster: &Cluster) -> Result<()> {
@@ -62,15 +70,36 @@ impl Daemon {
     }
 }
 
-/// Start time in clock ticks since boot; `None` when the process is gone or a zombie.
-fn start_time(pid: i32) -> Option<u64> {
+/// What /proc says of a process.
+struct Look {
+    /// Clock ticks since boot.
+    started: u64,
+    /// It was killed or ends by itself, and lets go of what it holds.
+    ending: bool,
+}
+
+/// `None` when the process is gone, or is a zombie that holds nothing any more.
+fn look(pid: i32) -> Option<Look> {
+    const EXITING: u64 = 4;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name may hold spaces and parentheses: the fields begin after the last one.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if fields.first() == Some(&"Z") {
+    let zombie = matches!(fields.first(), Some(&("Z" | "X")));
+    // The first thread of a process is a zombie while others of it still close files.
+    if zombie && fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) < 2 {
         return None;
     }
-    fields.get(19)?.parse().ok()
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let ending = zombie || number(6)? & EXITING != 0 || is_killed(pid);
+    Some(Look { started: number(19)?, ending })
+}
+
+/// SIGKILL was sent and isn't taken yet.
+fn is_killed(pid: i32) -> bool {
+    const KILL: u64 = 1 << 8;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().filter_map(|l| l.strip_prefix("SigPnd:").or_else(|| l.strip_prefix("ShdPnd:")));
+    pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & KILL != 0)
 }
 
 /// Starts `ferrokube server` for the cluster, detached from the terminal; its steps come on the child's stdout.

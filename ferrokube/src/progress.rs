@@ -23,22 +23,15 @@ pub enum Audience {
 }
 
 /// The steps of one start.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Steps {
-    audience: Audience,
-    last: Instant,
+    pub audience: Audience,
 }
 
 impl Steps {
-    pub fn new(audience: Audience) -> Steps {
-        Steps { audience, last: Instant::now() }
-    }
-
-    /// A step is done: it took the time since the one before.
-    pub fn done(&mut self, what: &str) {
-        let now = Instant::now();
-        self.tell(&Told::Step { what: what.into(), millis: (now - self.last).as_millis() as u64 });
-        self.last = now;
+    /// A step is done. Steps run side by side: each took the time since it began itself.
+    pub fn done(&self, what: &str, began: Instant) {
+        self.tell(&Told::Step { what: what.into(), millis: began.elapsed().as_millis() as u64 });
     }
 
     pub fn tell(&self, told: &Told) {

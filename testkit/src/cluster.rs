@@ -1,14 +1,16 @@
 //! A cluster of the binary under test, with its own name, data directory and kubeconfig, and the clients to drive it.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::command::{Output, output};
-use crate::{eventually, image};
+use crate::{Host, eventually, image};
 
 /// See the module's head. Not removed on drop: the runner resets it, so that a failing test leaves its logs until then.
 #[derive(Debug, Clone)]
@@ -16,6 +18,28 @@ pub struct Cluster {
     pub name: String,
     /// Holds the data directory, HOME and whatever the test writes.
     pub dir: PathBuf,
+    /// Where it runs; none: on this host.
+    pub host: Option<Arc<Host>>,
+}
+
+/// A cluster of one test: reset when it is dropped.
+#[derive(Debug)]
+pub struct Own(Cluster);
+
+impl Deref for Own {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.0
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.reset() {
+            println!("    reset of {}: {error:#}", self.0.name);
+        }
+    }
 }
 
 impl Cluster {
@@ -23,7 +47,30 @@ impl Cluster {
         let dir = std::env::temp_dir().join(format!("ferrokube-test-{name}"));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(dir.join("home"))?;
-        Ok(Cluster { name: name.to_owned(), dir })
+        Ok(Cluster { name: name.to_owned(), dir, host: None })
+    }
+
+    /// Another cluster for one test, named after this one.
+    pub fn another(&self, suffix: &str) -> Result<Own> {
+        Ok(Own(Cluster::new(&format!("{}-{suffix}", self.name))?))
+    }
+
+    /// Another cluster on a host of its own.
+    pub fn elsewhere(&self, suffix: &str) -> Result<Own> {
+        let cluster = Cluster::new(&format!("{}-{suffix}", self.name))?;
+        Ok(Own(Cluster { host: Some(Arc::new(Host::new()?)), ..cluster }))
+    }
+
+    /// A program where the cluster runs.
+    pub fn program(&self, program: &Path) -> Command {
+        match &self.host {
+            Some(host) => host.command(program),
+            None => Command::new(program),
+        }
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.dir.join("home")
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -36,9 +83,9 @@ impl Cluster {
 
     /// The binary with this cluster's flags and an environment of its own.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = self.program(&binary());
         command.args(args).args(["--name", &self.name, "--data-dir"]).arg(self.data_dir());
-        command.env("HOME", self.dir.join("home")).env_remove("KUBECONFIG").env_remove("SUDO_UID");
+        command.env("HOME", self.home()).env_remove("KUBECONFIG").env_remove("SUDO_UID");
         command
     }
 
@@ -70,8 +117,8 @@ impl Cluster {
 
     /// kubectl with this cluster's kubeconfig, not started.
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(tool("KUBECTL", "kubectl"));
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).env("HOME", self.dir.join("home"));
+        let mut command = self.program(&tool("KUBECTL", "kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).env("HOME", self.home());
         command.current_dir(&self.dir);
         command
     }
@@ -127,8 +174,8 @@ impl Cluster {
     }
 
     pub fn helm_with(&self, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(tool("HELM", "helm"));
-        command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir.join("home"));
+        let mut command = self.program(&tool("HELM", "helm"));
+        command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home());
         output(command.current_dir(&self.dir), "")
     }
 
@@ -158,6 +205,7 @@ pub fn binary() -> PathBuf {
     profile.join("ferrokube")
 }
 
-fn tool(variable: &str, name: &str) -> PathBuf {
+/// A tool that `cargo xtask tools` has fetched, by the variable that names it.
+pub fn tool(variable: &str, name: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| name.into(), PathBuf::from)
 }

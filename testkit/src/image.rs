@@ -88,14 +88,46 @@ fn copy_with_libraries(program: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Turns a docker archive of ours into an OCI layout in `dir`, under this name.
+pub fn oci_layout(archive: &Path, dir: &Path, name: &str) -> Result<()> {
+    let work = archive.with_extension("unpacked");
+    fs::create_dir_all(&work)?;
+    tar(&["-C", text(&work)?, "-xf", text(archive)?])?;
+    let blobs = dir.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let layer = blob(&blobs, "application/vnd.oci.image.layer.v1.tar", &fs::read(work.join("layer.tar"))?)?;
+    let config = blob(&blobs, "application/vnd.oci.image.config.v1+json", &fs::read(work.join("config.json"))?)?;
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": [layer]});
+    let mut manifest = blob(&blobs, manifest_type, manifest.to_string().as_bytes())?;
+    manifest["annotations"] = json!({"io.containerd.image.name": name});
+    fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())?;
+    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    fs::remove_dir_all(&work)?;
+    Ok(())
+}
+
+/// Writes a blob under its digest and gives its descriptor.
+fn blob(blobs: &Path, media_type: &str, bytes: &[u8]) -> Result<serde_json::Value> {
+    let new = blobs.join("new");
+    fs::write(&new, bytes)?;
+    let digest = digest(&new)?;
+    fs::rename(&new, blobs.join(&digest))?;
+    Ok(json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len()}))
+}
+
+fn digest(file: &Path) -> Result<String> {
+    let sum = output(Command::new("sha256sum").arg(file), "")?.ok()?;
+    Ok(sum.split_whitespace().next().context("sha256sum")?.to_owned())
+}
+
 /// Writes a docker archive of one layer with the content of `root`.
 pub fn archive(file: &Path, root: &Path, name: &str, config: &serde_json::Value) -> Result<()> {
     let work = file.with_extension("work");
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(&work)?;
     tar(&["--numeric-owner", "--owner=0", "--group=0", "-C", text(root)?, "-cf", text(&work.join("layer.tar"))?, "."])?;
-    let sum = output(Command::new("sha256sum").arg(work.join("layer.tar")), "")?.ok()?;
-    let digest = sum.split_whitespace().next().context("sha256sum")?.to_owned();
+    let digest = digest(&work.join("layer.tar"))?;
     let image = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
@@ -110,7 +142,8 @@ pub fn archive(file: &Path, root: &Path, name: &str, config: &serde_json::Value)
     Ok(())
 }
 
-fn tar(args: &[&str]) -> Result<()> {
+/// Debian's tar.
+pub fn tar(args: &[&str]) -> Result<()> {
     output(Command::new("tar").args(args), "")?.ok().map(|_| ())
 }
 

@@ -4,14 +4,18 @@
 pub mod cluster;
 pub mod command;
 pub mod fake_api;
+pub mod host;
 pub mod image;
+pub mod registry;
 pub mod runner;
 pub mod running;
 pub mod space;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Own, binary, tool};
 pub use command::{Output, output};
 pub use fake_api::FakeApi;
+pub use host::Host;
+pub use registry::Registry;
 pub use running::Running;
 pub use space::Space;
 

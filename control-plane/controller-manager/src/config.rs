@@ -68,6 +68,8 @@ pub struct Config {
     pub max_endpoints_per_slice: usize,
     /// Longest life of a signed certificate: `--cluster-signing-duration`.
     pub cluster_signing_duration: Duration,
+    /// Set when every controller has seen what there is.
+    pub ready: client::Latch,
 }
 
 /// Workers per controller: the `--concurrent-*-syncs` flags.
@@ -136,6 +138,7 @@ impl Default for Config {
             terminated_pod_gc_threshold: 12_500,
             max_endpoints_per_slice: 100,
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
+            ready: client::Latch::default(),
         }
     }
 }

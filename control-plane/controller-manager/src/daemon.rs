@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::controllers;
-use crate::setup::{Informers, Setup};
+use crate::setup::{Informers, Setup, View};
 
 /// Why the controller manager could not run.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +88,19 @@ fn start(config: Arc<Config>, client: kube::Client, metrics: &QueueMetrics, shut
         started.push(setup.finish());
     }
     informers.start(shutdown);
+    let all = started.iter().flat_map(|c| c.views.clone()).collect();
+    tokio::spawn(tell_when_synced(all, config.ready.clone(), shutdown.clone()));
     for controller in started {
         let views: Arc<[_]> = controller.views.into();
         controller.work.into_iter().for_each(|work| work.start(controller.name, views.clone(), metrics, shutdown));
         tracing::debug!(controller = controller.name, "started");
+    }
+}
+
+async fn tell_when_synced(views: Vec<Arc<dyn View>>, ready: client::Latch, shutdown: CancellationToken) {
+    let all = futures::future::join_all(views.iter().map(|view| view.synced()));
+    tokio::select! {
+        _ = all => ready.set(),
+        () = shutdown.cancelled() => {}
     }
 }

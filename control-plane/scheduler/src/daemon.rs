@@ -44,11 +44,19 @@ pub struct Config {
     pub leader_election: Option<client::lease::Election>,
     /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
     pub serving: Option<client::serving::Config>,
+    /// Set when the first pod could be decided on.
+    pub ready: client::Latch,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { scheduler_name: "default-scheduler".into(), seed: 0, leader_election: None, serving: None }
+        Config {
+            scheduler_name: "default-scheduler".into(),
+            seed: 0,
+            leader_election: None,
+            serving: None,
+            ready: client::Latch::default(),
+        }
     }
 }
 
@@ -154,7 +162,7 @@ async fn lead(
     // A decision that doesn't know every running pod would fill a node twice.
     let synced = futures::future::join_all(std::mem::take(&mut feeds.synced));
     tokio::select! {
-        _ = synced => {}
+        _ = synced => config.ready.set(),
         () = shutdown.cancelled() => return Ok(()),
     }
     let mut scheduler = Scheduler::new(config, metrics, Executor::new(client, "default-scheduler"), events);

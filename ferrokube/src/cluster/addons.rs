@@ -2,7 +2,7 @@
 //! answers it. Applied at each start, so that a new version brings its own.
 
 use anyhow::{Context, Result};
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::config::Cluster;
@@ -49,35 +49,28 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
 /// Creates or updates them all.
 pub async fn apply(client: kube::Client, cluster: &Cluster) -> Result<()> {
     for (plural, object) in objects(cluster) {
-        let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
-        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-        let resource = ApiResource {
-            group: group.into(),
-            version: version.into(),
-            api_version: api_version.clone(),
-            kind,
-            plural: plural.into(),
-        };
-        let name = text(&object["metadata"]["name"]);
-        let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        put(&api, &name, &object).await.with_context(|| format!("{plural} {name}"))?;
+        put(&client, plural, &object).await?;
     }
     Ok(())
 }
 
-async fn put(api: &Api<DynamicObject>, name: &str, object: &Value) -> Result<()> {
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(object)).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            api.create(&PostParams::default(), &serde_json::from_value(object.clone())?).await?;
-        }
-        other => drop(other?),
-    }
-    Ok(())
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+/// Applies an object as ours; fields of others stay.
+pub async fn put(client: &kube::Client, plural: &str, object: &Value) -> Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let api_version = text(&object["apiVersion"]);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let resource = ApiResource {
+        group: group.into(),
+        version: version.into(),
+        api_version: api_version.clone(),
+        kind: text(&object["kind"]),
+        plural: plural.into(),
+    };
+    let name = text(&object["metadata"]["name"]);
+    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let applied = api.patch(&name, &PatchParams::apply("ferrokube").force(), &Patch::Apply(object)).await;
+    applied.with_context(|| format!("{plural} {name}")).map(drop)
 }

@@ -10,8 +10,8 @@ use cni::Prefix;
 use tokio_util::sync::CancellationToken;
 
 use super::pod_network::{self, BridgeNetwork};
-use super::{cri, dns_address, node};
-use crate::config::Cluster;
+use super::{cri, node};
+use crate::config::{Cluster, lock_host};
 
 /// A killed process leaves its group a moment later: 2 seconds in all.
 const GROUP_ATTEMPTS: usize = 100;
@@ -64,20 +64,23 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
         tracing::debug!(%error, "the runtime's records could not be used");
     }
     let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
-    dns_address::remove(cluster.dns_ip()).context("the DNS address")?;
+    dns::release(node::DNS_LINK, cluster.dns_ip().into()).context("the DNS address")?;
     dns::track_again(&node::dns_table(cluster)).context("the rules of DNS")?;
+    let lock = lock_host()?;
     cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;
+    drop(lock);
     proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
     remove_cgroups(cluster).context("cgroups")?;
     unmount_below(&cluster.data_dir).context("mounts")?;
     unmount_below(&cluster.run_dir()).context("mounts")
 }
 
-/// Detaches every mount below a directory, the innermost first.
+/// Detaches every mount below a directory, the innermost first. A mount on the directory itself isn't ours: a person
+/// may have given the data directory a disk of its own.
 fn unmount_below(dir: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let ours: Vec<PathBuf> = targets.map(PathBuf::from).filter(|target| target.starts_with(dir)).collect();
+    let ours: Vec<PathBuf> = targets.map(PathBuf::from).filter(|t| t.starts_with(dir) && t != dir).collect();
     for target in ours.iter().rev() {
         linux::mount::detach(target).with_context(|| target.display().to_string())?;
     }

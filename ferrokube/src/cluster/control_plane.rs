@@ -1,25 +1,20 @@
 //! How the control plane's components are configured here: etcd, kube-apiserver, kube-controller-manager,
-//! kube-scheduler, and when the cluster counts as ready.
+//! kube-scheduler.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use apiserver::config::KeyPair;
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
-use kube::Api;
+use futures::FutureExt;
 
 use super::store::LocalStore;
-use super::{Assembly, identity};
+use super::{Assembly, Serving, identity, serving};
 use crate::config::Cluster;
 use crate::fault::Fault;
 use crate::pki::{Pair, Pki};
 
-/// A cluster that isn't ready by then won't be.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
-
-pub async fn etcd(a: &mut Assembly) -> Result<()> {
+pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
     let dir = a.cluster.data_dir.join("etcd");
     let options = etcd::Options::new(&dir);
     let store = tokio::task::spawn_blocking(move || etcd::Etcd::open(options)).await?;
@@ -44,7 +39,7 @@ pub async fn etcd(a: &mut Assembly) -> Result<()> {
         daemon.serve(stop).await;
         Ok(())
     });
-    Ok(())
+    Ok(serving::already())
 }
 
 fn key_pair(pair: &Pair) -> KeyPair {
@@ -75,7 +70,7 @@ fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::
     }
 }
 
-pub async fn apiserver(a: &mut Assembly) -> Result<()> {
+pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
     let config = server_config(&a.cluster, &a.pki, a.node_ip);
     let stop = a.part("kube-apiserver");
@@ -88,24 +83,25 @@ pub async fn apiserver(a: &mut Assembly) -> Result<()> {
         ("kube-apiserver", Ok(()))
     });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
-    super::addons::apply(admin, &a.cluster).await
+    super::addons::apply(admin, &a.cluster).await?;
+    Ok(serving::already())
 }
 
 /// The pages of a component: on loopback, as they are for this host, with the API server's certificate, which names it.
-fn serving(a: &Assembly, port: u16) -> client::serving::Config {
+fn pages(a: &Assembly, port: u16) -> client::serving::Config {
     let Pair { cert, key } = a.pki.pair("apiserver");
     let tls = client::tls::TlsFiles { cert_file: cert, key_file: key, client_ca_file: Some(a.pki.ca()) };
     client::serving::Config { address: SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(port))), tls }
 }
 
-pub async fn controller_manager(a: &mut Assembly) -> Result<()> {
+pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     let server = a.server()?.clone();
     let ca = a.pki.ca();
     let root_ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
     let signing = super::signing::TokenKey::read(&a.pki.service_account_key())?;
     let issuer = super::signing::read_ca_signer(&ca, &a.pki.pair("ca").key)?;
     let config = controller_manager::Config {
-        serving: Some(serving(a, 10257)),
+        serving: Some(pages(a, 10257)),
         token_signer: Some(Arc::new(signing)),
         certificate_signer: Some(Arc::new(issuer)),
         cluster_name: a.cluster.name.clone(),
@@ -117,53 +113,26 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<()> {
         ..controller_manager::Config::default()
     };
     let client = a.client("system:kube-controller-manager", &[])?;
+    let ready = config.ready.clone();
     a.run("kube-controller-manager", |stop| async move {
         controller_manager::daemon::run(config, client, stop).await.map_err(Into::into)
     });
-    Ok(())
+    let admin = a.client("kubernetes-admin", &["system:masters"])?;
+    Ok(async move {
+        ready.wait().await;
+        serving::accounts(admin).await
+    }
+    .boxed())
 }
 
-pub async fn scheduler(a: &mut Assembly) -> Result<()> {
+pub async fn scheduler(a: &mut Assembly) -> Result<Serving> {
     let client = a.client("system:kube-scheduler", &[])?;
     let config = scheduler::Config {
         seed: u64::from(std::process::id()),
-        serving: Some(serving(a, 10259)),
+        serving: Some(pages(a, 10259)),
         ..scheduler::Config::default()
     };
+    let ready = config.ready.clone();
     a.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
-    Ok(())
-}
-
-/// Waits until a pod created now would start: the node is Ready, the default service account and its CA are there, DNS
-/// answers.
-pub async fn ready(a: &Assembly) -> Result<()> {
-    let client = a.client("kubernetes-admin", &["system:masters"])?;
-    let nodes: Api<Node> = Api::all(client.clone());
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-    let node = kube::runtime::wait::await_condition(nodes, &a.cluster.node_name, |node: Option<&Node>| {
-        let conditions = node.and_then(|n| n.status.as_ref()?.conditions.as_ref());
-        let ready = conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
-        // A new node keeps pods away until its lifecycle controller has seen it ready.
-        let mut taints = node.and_then(|n| n.spec.as_ref()?.taints.as_ref()).into_iter().flatten();
-        ready && !taints.any(|taint| taint.key == "node.kubernetes.io/not-ready")
-    });
-    let account = kube::runtime::wait::await_condition(accounts, "default", |a: Option<&ServiceAccount>| a.is_some());
-    let all = async {
-        node.await?;
-        account.await?;
-        anyhow::Ok(())
-    };
-    match tokio::time::timeout(READY_PATIENCE, all).await {
-        Ok(done) => done,
-        Err(_) => bail!(Fault::failed(not_ready(&client, &a.cluster).await)),
-    }
-}
-
-async fn not_ready(client: &kube::Client, cluster: &Cluster) -> String {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let node = nodes.get_opt(&cluster.node_name).await.ok().flatten();
-    let conditions = node.and_then(|n| n.status?.conditions).unwrap_or_default();
-    let ready = conditions.into_iter().find(|c| c.type_ == "Ready");
-    let why = ready.and_then(|c| c.message).unwrap_or_else(|| "it has not registered".into());
-    format!("the node {} was not Ready within {} s: {why}", cluster.node_name, READY_PATIENCE.as_secs())
+    Ok(serving::latch(ready))
 }

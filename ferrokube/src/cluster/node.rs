@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cni::Prefix;
+use futures::FutureExt;
 
 use super::pod_network::BridgeNetwork;
-use super::{Assembly, addons, cri, dns_address};
+use super::{Assembly, Serving, addons, cri, serving};
 use crate::config::Cluster;
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
@@ -30,11 +31,11 @@ pub fn proxy_table(cluster: &Cluster) -> String {
     format!("{}-proxy", cluster.tag())
 }
 
-pub async fn runtime(a: &mut Assembly) -> Result<()> {
+pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     let config = runtime_config(&a.cluster);
     let network = Arc::new(BridgeNetwork::new(&a.cluster));
     a.run("runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
-    Ok(())
+    Ok(serving::runtime(a.cluster.cri_socket()).boxed())
 }
 
 /// Stops every pod through the runtime that runs.
@@ -42,7 +43,7 @@ pub async fn stop_pods(cluster: &Cluster, grace: Duration) -> Result<usize> {
     cri::stop_all(cri::connect(&cluster.cri_socket()).await?, grace, false).await
 }
 
-pub async fn proxy(a: &mut Assembly) -> Result<()> {
+pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
     let client = a.client("system:kube-proxy", &[])?;
     let config = proxy::Config {
         hostname_override: a.cluster.node_name.clone(),
@@ -53,8 +54,9 @@ pub async fn proxy(a: &mut Assembly) -> Result<()> {
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(10249)))),
         ..proxy::Config::default()
     };
+    let ready = config.ready.clone();
     a.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
-    Ok(())
+    Ok(serving::latch(ready))
 }
 
 /// The name of the nftables table that keeps DNS out of connection tracking.
@@ -62,9 +64,12 @@ pub fn dns_table(cluster: &Cluster) -> String {
     format!("{}-dns", cluster.tag())
 }
 
-pub async fn dns(a: &mut Assembly) -> Result<()> {
+/// The link that has the DNS Service's address, as a /32: it is on every host, and pods' questions end there.
+pub const DNS_LINK: &str = "lo";
+
+pub async fn dns(a: &mut Assembly) -> Result<Serving> {
     let address = a.cluster.dns_ip();
-    dns_address::ensure(address)?;
+    dns::claim(DNS_LINK, IpAddr::V4(address))?;
     let user = format!("system:serviceaccount:kube-system:{}", addons::DNS_ACCOUNT);
     let client = a.client(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])?;
     let config = dns::Config {
@@ -74,15 +79,17 @@ pub async fn dns(a: &mut Assembly) -> Result<()> {
         ..dns::Config::default()
     };
     a.run("dns", |stop| async move { dns::run(config, client, stop).await.map_err(Into::into) });
-    Ok(())
+    Ok(serving::dns(SocketAddr::from((address, 53)), a.cluster.cluster_domain.clone()).boxed())
 }
 
-pub async fn kubelet(a: &mut Assembly) -> Result<()> {
+pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
+    let began = jiff::Timestamp::now();
     let node = format!("system:node:{}", a.cluster.node_name);
     let client = a.client(&node, &["system:nodes"])?;
     let config = kubelet_config(a);
     a.run("kubelet", |stop| async move { kubelet::daemon::run(config, client, stop).await.map_err(Into::into) });
-    Ok(())
+    let admin = a.client("kubernetes-admin", &["system:masters"])?;
+    Ok(serving::node(admin, a.cluster.node_name.clone(), began).boxed())
 }
 
 fn kubelet_config(a: &Assembly) -> kubelet::config::Config {

@@ -9,7 +9,7 @@ use cni::{Network, Pod, PortMapping, Prefix, Protocol};
 use parking_lot::RwLock;
 use runtime::{HostPort, PodNet, PodNetwork};
 
-use crate::config::Cluster;
+use crate::config::{Cluster, RUN_ROOT, lock_host};
 
 /// The interface that pods find inside.
 const IFNAME: &str = "eth0";
@@ -34,7 +34,14 @@ pub fn config(cluster: &Cluster, range: Prefix) -> cni::Config {
         masquerade: true,
         mtu: None,
         state_dir: cluster.data_dir.join("cni"),
+        settings_dir: RUN_ROOT.into(),
     }
+}
+
+/// What the host's own firewall would drop of what pods send, with what to do: a sentence for each.
+pub fn firewall_advice(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let all = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
+    Ok(cni::firewall::diagnose(&cluster.bridge(), all)?)
 }
 
 impl BridgeNetwork {
@@ -50,14 +57,6 @@ impl BridgeNetwork {
         network
     }
 
-    /// Says what the host's own firewall would drop of what pods send.
-    fn tell_of_firewall(&self, subnet: Prefix) {
-        match cni::firewall::diagnose(&self.base.bridge, subnet) {
-            Ok(told) => told.iter().for_each(|sentence| tracing::warn!("{sentence}")),
-            Err(error) => tracing::debug!(%error, "the host's firewall could not be looked at"),
-        }
-    }
-
     fn get(&self) -> Result<Arc<Network>, String> {
         self.network.read().clone().ok_or_else(|| "the node has no range of pod addresses (podCIDR) yet".to_owned())
     }
@@ -65,7 +64,7 @@ impl BridgeNetwork {
 
 impl PodNetwork for BridgeNetwork {
     fn add(&self, pod: &PodNet) -> Result<Vec<IpAddr>, String> {
-        let ports: Vec<PortMapping> = pod.ports.iter().map(mapping).collect();
+        let ports: Vec<PortMapping> = pod.ports.iter().map(port_mapping).collect();
         let request = Pod {
             container_id: &pod.id,
             netns: &pod.netns,
@@ -79,7 +78,9 @@ impl PodNetwork for BridgeNetwork {
     }
 
     fn del(&self, pod: &PodNet) -> Result<(), String> {
-        self.get()?.del(&pod.id, IFNAME).map_err(|e| e.to_string())
+        // Without a range no pod was ever connected.
+        let Ok(network) = self.get() else { return Ok(()) };
+        network.del(&pod.id, IFNAME).map_err(|e| e.to_string())
     }
 
     fn keep_only(&self, pods: &[String]) -> Result<(), String> {
@@ -103,12 +104,13 @@ impl PodNetwork for BridgeNetwork {
         if self.network.read().as_ref().is_some_and(|n| n.config().subnet == subnet) {
             return;
         }
+        // Another cluster's reset may be giving the host its settings back.
+        let _lock = lock_host();
         match Network::new(cni::Config { subnet, ..self.base.clone() }) {
             Ok(network) => {
                 if let Err(error) = network.route_services(self.services) {
                     tracing::warn!(%error, "Services may not be reachable from this host itself");
                 }
-                self.tell_of_firewall(subnet);
                 let _ = crate::config::write_private(&self.range_file, cidr.as_bytes());
                 *self.network.write() = Some(Arc::new(network));
             }
@@ -117,7 +119,8 @@ impl PodNetwork for BridgeNetwork {
     }
 }
 
-fn mapping(port: &HostPort) -> PortMapping {
+/// A port of the host as CNI writes it.
+pub fn port_mapping(port: &HostPort) -> PortMapping {
     let protocol = match port.protocol {
         "udp" => Protocol::Udp,
         "sctp" => Protocol::Sctp,

@@ -4,31 +4,26 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use apiserver::authn::jwt::Signer;
 use controller_manager::config::{CertificateSigner, SignRequest, TokenSigner};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
 
-/// The key of `--service-account-private-key-file`: an EC P-256 or an RSA key.
-pub struct TokenKey {
-    key: EncodingKey,
-    algorithm: Algorithm,
-}
+use crate::fault::Fault;
+
+/// The key of `--service-account-private-key-file`: every form that the API server signs with.
+pub struct TokenKey(Signer);
 
 impl TokenKey {
     pub fn read(path: &Path) -> Result<TokenKey> {
-        let shown = || path.display().to_string();
-        let pem = std::fs::read(path).with_context(shown)?;
-        let (key, algorithm) = match EncodingKey::from_ec_pem(&pem) {
-            Ok(key) => (key, Algorithm::ES256),
-            Err(_) => (EncodingKey::from_rsa_pem(&pem).with_context(shown)?, Algorithm::RS256),
-        };
-        Ok(TokenKey { key, algorithm })
+        let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let signer = Signer::from_pem(&pem).map_err(|why| Fault::failed(format!("{}: {why}", path.display())))?;
+        Ok(TokenKey(signer))
     }
 }
 
 impl TokenSigner for TokenKey {
     fn sign(&self, claims: &serde_json::Value) -> Result<String, String> {
-        encode(&Header::new(self.algorithm), claims, &self.key).map_err(|e| e.to_string())
+        self.0.sign(claims)
     }
 }
 

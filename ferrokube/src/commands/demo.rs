@@ -6,11 +6,12 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::Api;
 use serde_json::{Value, json};
 
-use crate::cluster::cri;
+use crate::cluster::{cri, put};
 use crate::commands::misc::print;
 use crate::config::Cluster;
 use crate::preflight;
@@ -44,10 +45,11 @@ async fn known(cluster: &Cluster) -> Result<bool> {
     Ok(cri::images(channel).image_status(request).await?.into_inner().image.is_some())
 }
 
-fn manifests() -> [(ApiResource, Value); 2] {
+fn manifests() -> [(&'static str, Value); 2] {
     let labels = json!({"app": "demo"});
+    let metadata = json!({"name": "demo", "namespace": "default", "labels": labels});
     let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "demo", "labels": labels},
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
             "metadata": {"labels": labels},
             "spec": {"containers": [{
@@ -59,30 +61,21 @@ fn manifests() -> [(ApiResource, Value); 2] {
         }},
     });
     let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "demo", "labels": labels},
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata,
         "spec": {"type": "NodePort", "selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
     });
-    let of = |group: &str, kind: &str, plural: &str| ApiResource {
-        group: group.into(),
-        version: "v1".into(),
-        api_version: if group.is_empty() { "v1".into() } else { format!("{group}/v1") },
-        kind: kind.into(),
-        plural: plural.into(),
-    };
-    [(of("apps", "Deployment", "deployments"), deployment), (of("", "Service", "services"), service)]
+    [("deployments", deployment), ("services", service)]
 }
 
 async fn apply(cluster: &Cluster) -> Result<i32> {
     let client = client::from_kubeconfig(&cluster.kubeconfig()).await?;
-    for (resource, manifest) in manifests() {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
-        api.patch("demo", &PatchParams::apply("ferrokube").force(), &Patch::Apply(&manifest)).await?;
+    for (plural, manifest) in manifests() {
+        put(&client, plural, &manifest).await?;
     }
-    let pods: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(client.clone(), "default");
-    let available =
-        kube::runtime::wait::await_condition(pods, "demo", |d: Option<&k8s_openapi::api::apps::v1::Deployment>| {
-            d.and_then(|d| d.status.as_ref()?.available_replicas).unwrap_or(0) > 0
-        });
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "default");
+    let available = kube::runtime::wait::await_condition(deployments, "demo", |d: Option<&Deployment>| {
+        d.and_then(|d| d.status.as_ref()?.available_replicas).unwrap_or(0) > 0
+    });
     tokio::time::timeout(std::time::Duration::from_secs(60), available)
         .await
         .context("the demo's pod was not ready within 60 s: see `kubectl describe pod -l app=demo`")??;
@@ -101,12 +94,12 @@ fn image() -> Result<Vec<u8>> {
         add(&mut layer, library.strip_prefix("/").unwrap_or(&library), &bytes, 0o755)?;
     }
     let layer = layer.into_inner()?;
-    let digest = sha256(&layer);
+    let digest = runtime::digest::of(&layer);
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
         "config": {"Entrypoint": ["/ferrokube", SUBCOMMAND], "User": "65534:65534"},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "rootfs": {"type": "layers", "diff_ids": [digest]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
     let mut archive = tar::Builder::new(Vec::new());
@@ -122,11 +115,6 @@ fn add(tar: &mut tar::Builder<Vec<u8>>, path: &Path, bytes: &[u8], mode: u32) ->
     header.set_mode(mode);
     header.set_entry_type(tar::EntryType::Regular);
     Ok(tar.append_data(&mut header, path, bytes)?)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The shared libraries of this process under the paths by which the loader looks for them, the loader included.

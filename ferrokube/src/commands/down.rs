@@ -13,7 +13,7 @@ use crate::process::Daemon;
 use crate::progress::{duration, step_line};
 
 /// Pods get this long to end by themselves when the cluster goes down.
-pub const POD_GRACE: Duration = Duration::from_secs(8);
+pub const POD_GRACE: Duration = Duration::from_secs(7);
 /// The daemon's own end after its pods: it must stop its listeners and sync its store.
 const DAEMON_GRACE: Duration = Duration::from_secs(4);
 
@@ -23,7 +23,7 @@ pub fn run(which: &Which) -> Result<()> {
         return print(&format!("There is no cluster {:?}.\n", which.name));
     };
     let began = Instant::now();
-    stop(&cluster, POD_GRACE)?;
+    stop(&cluster, Signal::TERM, POD_GRACE)?;
     print(&format!(
         "The cluster {:?} is down ({}). `ferrokube up` continues from here.\n",
         cluster.name,
@@ -31,11 +31,12 @@ pub fn run(which: &Which) -> Result<()> {
     ))
 }
 
-/// Stops everything of the cluster that runs, daemon or no daemon.
-pub fn stop(cluster: &Cluster, grace: Duration) -> Result<()> {
+/// Stops everything of the cluster that runs, daemon or no daemon. A daemon that is ended by KILL leaves its pods to
+/// the grace given here, one that is told to end by TERM gives them [`POD_GRACE`] itself.
+pub fn stop(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
     let began = Instant::now();
     if let Some(daemon) = Daemon::find(cluster) {
-        daemon.signal(Signal::TERM);
+        daemon.signal(signal);
         if !daemon.wait(grace + DAEMON_GRACE) {
             daemon.signal(Signal::KILL);
             daemon.wait(DAEMON_GRACE);

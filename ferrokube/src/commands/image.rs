@@ -134,7 +134,10 @@ fn size(bytes: u64) -> String {
 async fn pull(cluster: &Cluster, image: &str) -> Result<()> {
     let channel = runtime::connect(&cluster.cri_socket()).await?;
     let request = PullRequest { image: image.to_owned(), ..PullRequest::default() };
-    let failed = |status: tonic::Status| Fault::failed(status.message().to_owned());
+    let failed = |status: tonic::Status| match status.message() {
+        told if told.contains(image) => Fault::failed(told.to_owned()),
+        told => Fault::failed(format!("{image}: {told}")),
+    };
     let mut progress = runtime::transfer(channel).pull(request).await.map_err(failed)?.into_inner();
     let mut shown = String::new();
     while let Some(told) = progress.next().await {

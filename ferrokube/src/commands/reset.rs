@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
 use crate::cluster;
 use crate::commands::misc::print;
-use crate::config::{Cluster, RUN_ROOT, STATE_ROOT, Which, register};
+use crate::config::{Cluster, RUN_ROOT, STATE_ROOT, Which, lock_host, register};
 use crate::kubeconfig;
 use crate::preflight;
 use crate::progress::{duration, step_line};
@@ -28,11 +29,19 @@ pub fn run(which: &Which, yes: bool) -> Result<()> {
         return print("Nothing was removed.\n");
     }
     let began = Instant::now();
-    super::down::stop(&cluster, POD_GRACE)?;
+    // What the daemon would still keep is about to be removed.
+    super::down::stop(&cluster, Signal::KILL, POD_GRACE)?;
     step("Kubeconfig entry removed", || kubeconfig::remove_from_user(&cluster))?;
     step("Mounts, namespaces, network and cgroups removed", || cluster::remove_kernel_objects(&cluster))?;
     step("Files removed", || remove_files(&cluster))?;
     print(&format!("The cluster {:?} is gone ({}).\n", cluster.name, duration(began.elapsed())))
+}
+
+/// Removes all of a cluster whose daemon doesn't run.
+pub fn remove(cluster: &Cluster) -> Result<()> {
+    kubeconfig::remove_from_user(cluster)?;
+    cluster::remove_kernel_objects(cluster)?;
+    remove_files(cluster)
 }
 
 fn step(what: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -54,6 +63,7 @@ fn confirmed(cluster: &Cluster) -> Result<bool> {
 }
 
 fn remove_files(cluster: &Cluster) -> Result<()> {
+    let _lock = lock_host()?;
     remove_dir(&cluster.data_dir)?;
     remove_dir(&cluster.run_dir())?;
     let _ = fs::remove_file(register().join(&cluster.name));
@@ -65,10 +75,13 @@ fn remove_files(cluster: &Cluster) -> Result<()> {
 }
 
 fn remove_dir(path: &Path) -> Result<()> {
+    use std::io::ErrorKind;
     match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("removing {}", path.display()))
+        // A disk is mounted there: emptied, it stays.
+        Err(e) if e.kind() == ErrorKind::ResourceBusy && fs::read_dir(path).is_ok_and(|mut d| d.next().is_none()) => {
+            Ok(())
         }
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", path.display())),
         _ => Ok(()),
     }
 }

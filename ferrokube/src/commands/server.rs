@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Assembly;
 use crate::commands::down::POD_GRACE;
+use crate::commands::up::{Claim, Claimed, claim, undo};
 use crate::config::{Cluster, Shape, Which};
 use crate::fault::Fault;
 use crate::preflight;
@@ -19,56 +20,64 @@ const WORKERS: usize = 4;
 
 pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
     preflight::root("server")?;
-    let audience = if told_to_parent { Audience::Parent } else { Audience::Person };
-    let steps = Steps::new(audience);
-    let result = prepare(which, shape, told_to_parent).and_then(|cluster| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get())))
-            .enable_all()
-            .build()
-            .context("starting threads")?;
-        let result = runtime.block_on(serve(cluster, audience));
-        runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-        result
-    });
-    if let Err(error) = &result {
-        let code = error.downcast_ref::<Fault>().map_or(1, |f| f.code);
-        steps.tell(&Told::Failed { sentence: format!("{error:#}"), code });
+    crate::logging::init();
+    if told_to_parent {
+        let steps = Steps { audience: Audience::Parent };
+        let result = which.resolve(shape).and_then(|cluster| live(cluster, steps));
+        if let Err(error) = &result {
+            let code = error.downcast_ref::<Fault>().map_or(1, |f| f.code);
+            steps.tell(&Told::Failed { sentence: format!("{error:#}"), code });
+        }
+        return result;
+    }
+    let Claimed { cluster, fresh } = match claim(which, shape)? {
+        Claim::New(claimed) => claimed,
+        Claim::Runs(cluster, daemon) => return Err(runs_already(&cluster, daemon).into()),
+    };
+    let result = live(cluster.clone(), Steps { audience: Audience::Person });
+    if result.is_err() {
+        undo(&cluster, fresh);
     }
     result
 }
 
-fn prepare(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<Cluster> {
-    crate::logging::init();
-    let cluster = which.resolve(shape)?;
+fn runs_already(cluster: &Cluster, daemon: Daemon) -> Fault {
+    Fault::failed(format!("the cluster {:?} runs already (pid {}): `ferrokube down` ends it", cluster.name, daemon.pid))
+}
+
+/// The whole life of the daemon.
+fn live(cluster: Cluster, steps: Steps) -> Result<()> {
     if let Some(daemon) = Daemon::find(&cluster) {
-        let sentence = format!("the cluster {:?} runs already (pid {})", cluster.name, daemon.pid);
-        return Err(Fault::failed(sentence).into());
-    }
-    if !told_to_parent {
-        preflight::check(&cluster)?;
-        cluster.save()?;
+        return Err(runs_already(&cluster, daemon).into());
     }
     if let Some(daemon) = Daemon::current() {
         daemon.register(&cluster)?;
     }
-    Ok(cluster)
+    let pid_file = cluster.pid_file();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get())))
+        .enable_all()
+        .build()
+        .context("starting threads")?;
+    let result = runtime.block_on(serve(cluster, steps));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    let _ = std::fs::remove_file(pid_file);
+    result
 }
 
-async fn serve(cluster: Cluster, audience: Audience) -> Result<()> {
+async fn serve(cluster: Cluster, steps: Steps) -> Result<()> {
     let began = Instant::now();
-    let mut steps = Steps::new(audience);
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let name = cluster.name.clone();
     let mut assembly = tokio::select! {
-        started = Assembly::start(cluster.clone(), &mut steps) => started?,
+        started = Assembly::start(cluster.clone(), steps) => started?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
     steps.tell(&Told::Ready);
     tracing::info!(cluster = name, after = duration(began.elapsed()), "ready");
-    if audience == Audience::Person {
+    if steps.audience == Audience::Person {
         println!("Ready. KUBECONFIG={} kubectl get nodes", cluster.kubeconfig().display());
     }
     let failure = tokio::select! {
@@ -77,7 +86,15 @@ async fn serve(cluster: Cluster, audience: Audience) -> Result<()> {
         error = assembly.failed() => Some(error),
     };
     tracing::info!(cluster = name, "stopping");
-    assembly.stop(POD_GRACE).await;
-    let _ = std::fs::remove_file(cluster.pid_file());
-    failure.map_or(Ok(()), Err)
+    match failure {
+        None => {
+            assembly.stop(POD_GRACE).await;
+            Ok(())
+        }
+        // Nobody asked for an end: pods go on, and the next start takes them up.
+        Some(error) => {
+            assembly.stop_parts().await;
+            Err(error)
+        }
+    }
 }

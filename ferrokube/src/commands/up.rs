@@ -3,10 +3,10 @@
 use std::process::Child;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::commands::misc::print;
-use crate::config::{Cluster, Shape, Which};
+use crate::config::{Cluster, Shape, Which, lock_host};
 use crate::fault::Fault;
 use crate::kubeconfig;
 use crate::preflight;
@@ -15,38 +15,88 @@ use crate::progress::{Told, duration, listen, step_line};
 
 pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
     preflight::root("up")?;
+    let Claimed { cluster, fresh } = match claim(which, shape)? {
+        Claim::New(claimed) => claimed,
+        Claim::Runs(cluster, _) => {
+            print(&format!("The cluster {:?} runs already: {}\n", cluster.name, cluster.server_url()))?;
+            return if demo { super::demo::run(&cluster) } else { Ok(()) };
+        }
+    };
+    let began = Instant::now();
+    print(&format!("Starting the cluster {:?}\n", cluster.name))?;
+    let started = spawn_daemon(&cluster).and_then(|daemon| wait_until_ready(daemon, &cluster));
+    if let Err(error) = started {
+        undo(&cluster, fresh);
+        return Err(error);
+    }
+    print(&format!("Ready after {}.\n", duration(began.elapsed())))?;
+    let merged = kubeconfig::read_admin(&cluster).and_then(|admin| kubeconfig::merge_into_user(&cluster, &admin));
+    let merged = merged.with_context(|| {
+        format!("the cluster runs, `kubectl --kubeconfig {}` reaches it, but", cluster.kubeconfig().display())
+    })?;
+    let flag = match &merged {
+        Some(path) => {
+            print(&format!("The context {:?} is now current in {}.\n", cluster.name, path.display()))?;
+            String::new()
+        }
+        None => format!(" --kubeconfig {}", cluster.kubeconfig().display()),
+    };
+    if demo {
+        return super::demo::run(&cluster);
+    }
+    print(&format!("Try:  kubectl{flag} get nodes\n"))
+}
+
+/// A cluster that may be started.
+pub struct Claimed {
+    pub cluster: Cluster,
+    /// It wasn't there before.
+    pub fresh: bool,
+}
+
+/// What came of the wish to start a cluster.
+pub enum Claim {
+    New(Claimed),
+    Runs(Cluster, Daemon),
+}
+
+/// Chooses ports and ranges, looks at the host, and writes the cluster down. Nothing was made when it fails.
+pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
+    let _lock = lock_host()?;
     let cluster = which.resolve(shape)?;
-    if Daemon::find(&cluster).is_some() {
-        print(&format!("The cluster {:?} runs already: {}\n", cluster.name, cluster.server_url()))?;
-        return if demo { super::up::demo(&cluster) } else { Ok(()) };
+    if let Some(daemon) = Daemon::find(&cluster) {
+        return Ok(Claim::Runs(cluster, daemon));
     }
     kubeconfig::check_user_file()?;
     preflight::check(&cluster)?;
+    let fresh = !cluster.exists();
     cluster.save()?;
-    let began = Instant::now();
-    print(&format!("Starting the cluster {:?}\n", cluster.name))?;
-    wait_until_ready(spawn_daemon(&cluster)?, &cluster)?;
-    let admin = kubeconfig::read_admin(&cluster)?;
-    let merged = kubeconfig::merge_into_user(&cluster, &admin)?;
-    print(&format!("Ready after {}.\n", duration(began.elapsed())))?;
-    if let Some(path) = merged {
-        print(&format!("The context {:?} is now current in {}.\n", cluster.name, path.display()))?;
+    Ok(Claim::New(Claimed { cluster, fresh }))
+}
+
+/// After a start that failed: a cluster that wasn't there before leaves nothing behind.
+pub fn undo(cluster: &Cluster, fresh: bool) {
+    if !fresh || Daemon::find(cluster).is_some() {
+        return;
     }
-    if demo {
-        return self::demo(&cluster);
+    if let Err(error) = super::reset::remove(cluster) {
+        eprintln!("ferrokube: what the start had made could not be removed ({error:#}): `ferrokube reset` again");
     }
-    print("Try:  kubectl get nodes\n")
 }
 
 fn wait_until_ready(mut child: Child, cluster: &Cluster) -> Result<()> {
-    let Some(out) = child.stdout.take() else { return Err(ended(cluster).into()) };
-    for told in listen(out) {
+    for told in child.stdout.take().into_iter().flat_map(listen) {
         match told {
             Told::Step { what, millis } => print(&(step_line(&what, millis) + "\n"))?,
             Told::Ready => return Ok(()),
-            Told::Failed { sentence, code } => return Err(Fault { sentence, code }.into()),
+            Told::Failed { sentence, code } => {
+                // It still stops what it had started.
+                let _ = child.wait();
+                return Err(Fault { sentence, code }.into());
+            }
         }
     }
+    let _ = child.wait();
     Err(ended(cluster).into())
 }
 
@@ -54,8 +104,4 @@ fn ended(cluster: &Cluster) -> Fault {
     let log = std::fs::read_to_string(cluster.log()).unwrap_or_default();
     let last = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it left no word").trim().to_owned();
     Fault::failed(format!("the daemon ended while it started: {last} (see {})", cluster.log().display()))
-}
-
-fn demo(cluster: &Cluster) -> Result<()> {
-    crate::commands::demo::run(cluster)
 }

@@ -23,4 +23,5 @@ pub mod types;
 pub use error::Error;
 pub use linux::netlink::Prefix;
 pub use network::{Config, Network, Pod, forwarding, teardown};
+pub use plugins::is_builtin;
 pub use types::{AddResult, Interface, IpConfig, PortMapping, Protocol};

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,8 +36,11 @@ pub struct Config {
     pub masquerade: bool,
     /// Bytes; none: that of the link of the default route.
     pub mtu: Option<u32>,
-    /// Where records of addresses and old settings are kept.
+    /// Where records of addresses are kept.
     pub state_dir: PathBuf,
+    /// Where the host's settings are kept as they were before our first network. All networks of the host share it,
+    /// and the last one to go gives the host its settings back.
+    pub settings_dir: PathBuf,
 }
 
 /// A pod's interface to make or remove.
@@ -228,14 +232,17 @@ impl Network {
     }
 }
 
-/// Lets the host forward packets and keeps the old value for [`teardown`]. Returns the value before.
+/// Lets the host forward packets and keeps the old value for the [`teardown`] of the last network. Returns the value
+/// before.
 pub fn forwarding(config: &Config) -> Result<String, Error> {
     const FORWARD: &str = "net.ipv4.ip_forward";
     let old = linux::sysctl::get(FORWARD).map_err(Error::io(format!("reading {FORWARD}")))?;
     if old != "1" {
         // Kept first: a crash between the two must not lose what was before.
-        let path = old_forwarding(&config.state_dir);
+        let path = old_forwarding(config)?;
         if !path.exists() {
+            fs::create_dir_all(&config.settings_dir)
+                .map_err(Error::io(format!("making {}", config.settings_dir.display())))?;
             fs::write(&path, &old).map_err(Error::io(format!("writing {}", path.display())))?;
         }
         bridge::setting(FORWARD, "1")?;
@@ -256,11 +263,12 @@ pub fn teardown(config: &Config) -> Result<(), Error> {
         }
         rtnl.delete_link(&config.bridge)?;
     }
-    let path = old_forwarding(&config.state_dir);
+    let path = old_forwarding(config)?;
     if let Ok(old) = fs::read_to_string(&path)
         && !rules::others_exist(&config.table)?
     {
         bridge::setting("net.ipv4.ip_forward", old.trim())?;
+        fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
     }
     match fs::remove_dir_all(&config.state_dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -305,8 +313,10 @@ fn addresses(state_dir: &Path) -> PathBuf {
     state_dir.join("addresses")
 }
 
-fn old_forwarding(state_dir: &Path) -> PathBuf {
-    state_dir.join("ip_forward.before")
+/// Each network namespace has this setting for itself.
+fn old_forwarding(config: &Config) -> Result<PathBuf, Error> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(Error::io("looking at the network namespace"))?;
+    Ok(config.settings_dir.join(format!("ip_forward.{}", namespace.ino())))
 }
 
 fn interface(name: &str, mac: &str, mtu: u32, sandbox: &str) -> Interface {

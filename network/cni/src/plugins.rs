@@ -98,7 +98,8 @@ struct Attachment {
     ifname: String,
 }
 
-pub(crate) fn is_builtin(plugin: &str) -> bool {
+/// Whether a plugin of this name is built in: a program called by it speaks the exec protocol.
+pub fn is_builtin(plugin: &str) -> bool {
     matches!(plugin, "bridge" | "host-local" | "loopback" | "portmap")
 }
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub metrics_bind_address: Option<SocketAddr>,
     /// The network namespace to work in; none: the process's own.
     pub netns: Option<PathBuf>,
+    /// Set when the rules are in the kernel for the first time.
+    pub ready: client::Latch,
 }
 
 impl Default for Config {
@@ -52,6 +54,7 @@ impl Default for Config {
             healthz_bind_address: Some(SocketAddr::from(([0, 0, 0, 0], 10256))),
             metrics_bind_address: Some(SocketAddr::from(([127, 0, 0, 1], 10249))),
             netns: None,
+            ready: client::Latch::default(),
         }
     }
 }

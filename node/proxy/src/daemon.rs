@@ -59,9 +59,11 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let health = Arc::new(Health::new(SYNC_PERIOD));
     health::serve(&config, health.clone(), &shutdown).await?;
     let (proxy, news) = start(config, client, health, &shutdown)?;
-    proxy.services.synced().await;
-    proxy.slices.synced().await;
-    proxy.nodes.synced().await;
+    let synced = async { tokio::join!(proxy.services.synced(), proxy.slices.synced(), proxy.nodes.synced()) };
+    tokio::select! {
+        _ = synced => {}
+        () = shutdown.cancelled() => return Ok(()),
+    }
     proxy.follow(news, shutdown).await;
     Ok(())
 }
@@ -196,6 +198,7 @@ impl Proxy {
                 continue;
             }
             (whole, retry) = (false, FIRST_RETRY);
+            self.config.ready.set();
             if !self.config.min_sync_period.is_zero() {
                 tokio::time::sleep(self.config.min_sync_period).await;
             }

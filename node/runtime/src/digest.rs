@@ -2,11 +2,11 @@
 
 use std::io::{self, Read};
 
-use sha2::{Digest, Sha256};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 
 /// `sha256:…` of the bytes.
 pub fn of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+    format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref()))
 }
 
 /// Lower-case hex.
@@ -19,8 +19,20 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// A digest in the making.
-#[derive(Debug, Default, Clone)]
-pub struct Hasher(Sha256);
+#[derive(Clone)]
+pub struct Hasher(Context);
+
+impl std::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Hasher(Context::new(&SHA256))
+    }
+}
 
 impl Hasher {
     /// Adds bytes.
@@ -30,7 +42,7 @@ impl Hasher {
 
     /// `sha256:…` of all that was added.
     pub fn finish(self) -> String {
-        format!("sha256:{}", hex(&self.0.finalize()))
+        format!("sha256:{}", hex(self.0.finish().as_ref()))
     }
 }
 

@@ -13,7 +13,7 @@ mod container;
 mod cri;
 pub mod daemon;
 mod devices;
-mod digest;
+pub mod digest;
 mod error;
 mod exec;
 pub mod images;

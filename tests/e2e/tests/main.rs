@@ -1,12 +1,19 @@
 //! End to end: one cluster of the real binary, driven by kubectl, Helm and etcdctl as a person would. The tests run in
 //! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
 
+mod commands;
+mod components;
+mod crash;
 mod guards;
 mod helm;
+mod images;
 mod in_pod;
+mod kubeconfig;
 mod kubectl;
 mod life;
+mod reset;
 mod workload;
+mod wrong;
 
 use std::process::ExitCode;
 
@@ -33,6 +40,13 @@ const TESTS: &[&[Test]] = &[
     in_pod::TESTS,
     guards::TESTS,
     helm::TESTS,
+    commands::TESTS,
+    images::TESTS,
+    wrong::TESTS,
+    kubeconfig::TESTS,
+    reset::TESTS,
+    crash::TESTS,
+    components::TESTS,
     life::AFTER,
 ];
 

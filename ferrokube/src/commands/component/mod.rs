@@ -4,9 +4,11 @@
 
 mod apiserver;
 mod controller_manager;
+mod dns;
 mod etcd;
 mod kubelet;
 mod proxy;
+mod runtime;
 mod scheduler;
 
 use std::ffi::OsString;
@@ -29,8 +31,10 @@ const COMPONENTS: &[(&str, Run)] = &[
     ("kube-apiserver", apiserver::run),
     ("kube-controller-manager", controller_manager::run),
     ("kube-scheduler", scheduler::run),
+    ("container-runtime", runtime::run),
     ("kubelet", kubelet::run),
     ("kube-proxy", proxy::run),
+    ("kube-dns", dns::run),
 ];
 
 pub fn is_component(name: &str) -> bool {

@@ -32,6 +32,7 @@ impl World {
             masquerade: true,
             mtu: None,
             state_dir: dir.path().join("cni"),
+            settings_dir: dir.path().join("settings"),
         };
         World { host, config, _dir: dir }
     }

@@ -175,12 +175,11 @@ fn blob_name(digest: &str) -> Result<String> {
 
 /// Keeps the files of a stream under numbers: names of the archive never become paths of the host.
 fn spool(archive: Box<dyn Read + Send>, work: &Path) -> Result<Files> {
-    let doing = || ImageError::io("read the archive");
     let mut files = BTreeMap::new();
     let mut links = Vec::new();
-    let mut archive = tar::Archive::new(unpack::decompress(archive).map_err(doing())?);
-    for (number, entry) in archive.entries().map_err(doing())?.enumerate() {
-        let mut entry = entry.map_err(doing())?;
+    let mut archive = tar::Archive::new(unpack::decompress(archive).map_err(|e| unreadable(&e, 0))?);
+    for (number, entry) in archive.entries().map_err(|e| unreadable(&e, 0))?.enumerate() {
+        let mut entry = entry.map_err(|e| unreadable(&e, number))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
         if number >= MAX_FILES {
             return Err(ImageError::Invalid("not an image archive: too many files".into()));
@@ -208,6 +207,19 @@ fn spool(archive: Box<dyn Read + Send>, work: &Path) -> Result<Files> {
         }
     }
     Ok(Files(files))
+}
+
+/// What is wrong with an archive of which so many files could be read.
+fn unreadable(error: &io::Error, files: usize) -> ImageError {
+    // The reader of tar files tells an early end only in words.
+    let words = error.to_string();
+    let cut = error.kind() == io::ErrorKind::UnexpectedEof || words.contains("EOF") || words.contains("entire block");
+    let why = match files {
+        _ if cut => "the archive ends too early: it was not copied whole".to_owned(),
+        0 => "not an image archive: it is no tar file".to_owned(),
+        _ => format!("the archive is damaged after {files} files"),
+    };
+    ImageError::Invalid(why)
 }
 
 /// `a/b` and `../c/layer.tar` give `a/c/layer.tar`.

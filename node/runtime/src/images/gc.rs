@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::fs;
 
 use super::store::{Catalog, Images};
-use super::{ImageError, Result};
+use super::{ImageError, Reference, Result};
 
 impl Images {
-    /// Removes an image with all its names. Layers stay while `in_use` (directory names of containers) holds them.
+    /// Removes an image: by its ID with all its names, by one of several names only that name. Layers stay while `in_use` (directory names of containers) holds them.
     ///
     /// # Errors
     /// [`ImageError::NotFound`] when it isn't here.
@@ -16,7 +16,17 @@ impl Images {
         {
             let mut catalog = self.catalog.lock();
             let mut next = catalog.clone();
-            next.images.remove(&image.id);
+            let tag = Reference::parse(name).ok().and_then(|r| r.tagged());
+            match tag.filter(|tag| image.tags.len() > 1 && image.tags.contains(tag)) {
+                Some(tag) => {
+                    if let Some(named) = next.images.get_mut(&image.id) {
+                        named.tags.retain(|t| *t != tag);
+                    }
+                }
+                None => {
+                    next.images.remove(&image.id);
+                }
+            }
             self.save(&next)?;
             *catalog = next;
         }

@@ -130,7 +130,8 @@ impl Registry {
             status if status.is_success() => Ok(answer),
             StatusCode::NOT_FOUND => {
                 let what = url.rsplit('/').next().unwrap_or_default();
-                Err(ImageError::RegistryNotFound(format!("{of}: {what}: not found")))
+                let sign = if what.contains(':') { '@' } else { ':' };
+                Err(ImageError::RegistryNotFound(format!("{of}{sign}{what}: not found")))
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ImageError::Denied(format!(
                 "pull access denied for {of}: it doesn't exist or needs other credentials"

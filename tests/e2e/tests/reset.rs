@@ -1,0 +1,246 @@
+//! `reset` leaves the host as it was: compared before and after, whatever state the cluster is in.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use testkit::runner::Test;
+use testkit::{Cluster, Host, eventually, output};
+
+pub const TESTS: &[Test] = &[
+    ("reset_leaves_the_host_as_it_was", as_it_was),
+    ("reset_after_a_kill_and_of_half_a_directory", halves),
+    ("reset_where_nothing_is_succeeds", nothing),
+    ("reset_asks_on_a_terminal", asks),
+    ("two_clusters_live_side_by_side", two),
+];
+
+const IMAGE: &str = "docker.io/library/busybox:test";
+
+/// A pod with everything that leaves things on the host: a port, volumes, a limit, a Service. No node port: Debian 12's
+/// nft can't list the rules of one.
+const PODS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  containers:
+  - name: web
+    image: docker.io/library/busybox:test
+    command: [sh, -c, "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www"]
+    ports: [{containerPort: 80, hostPort: 18080}]
+    resources: {limits: {memory: 64Mi, cpu: 500m}}
+    readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
+    volumeMounts:
+    - {name: scratch, mountPath: /scratch}
+    - {name: memory, mountPath: /memory}
+  volumes:
+  - {name: scratch, emptyDir: {}}
+  - {name: memory, emptyDir: {medium: Memory}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+"#;
+
+fn populated(own: &Cluster) -> Result<()> {
+    own.up()?;
+    own.import_busybox(IMAGE)?;
+    own.apply(PODS)?;
+    own.ready("web")?;
+    Ok(())
+}
+
+/// What a cluster could leave, a line each. The settings and rules of the network are those of its own host; of the
+/// rest of the machine only what bears its name.
+fn traces(host: &Host, own: &Cluster) -> Result<BTreeSet<String>> {
+    let mut lines = BTreeSet::new();
+    let mut add = |what: &str, text: &str| lines.extend(text.lines().map(|l| format!("{what}: {l}")));
+    add("link", &host.sh("ip -o link | cut -d: -f2- | sed 's/ qlen.*//'")?);
+    add("address", &host.sh("ip -o address | cut -d: -f2- | sed 's/valid_lft.*//'")?);
+    add("route", &host.sh("ip route show table all; ip rule")?);
+    add("neighbour", &host.sh("ip neigh")?);
+    add("nftables", &host.sh("nft list ruleset")?);
+    add("sysctl", &host.sh("grep -rs '' /proc/sys/net | grep -v -e conntrack_count -e netdev_rss_key || true")?);
+    add("sysctl", &host.sh("cd /proc/sys; grep -s '' kernel/panic* kernel/keys/* vm/overcommit* vm/panic* || true")?);
+    // Other clusters of the real host were copied with its mounts, and come and go.
+    let mounts = host.sh("cut -d' ' -f4-5 /proc/self/mountinfo")?;
+    let mine = |line: &&str| !line.contains("ferrokube") || line.contains(&own.name);
+    add("mount", &mounts.lines().filter(mine).collect::<Vec<_>>().join("\n"));
+    for pid in host.processes()? {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        add("process", name.trim());
+    }
+    let places = format!(
+        "find {} {} /var/lib/ferrokube /run/ferrokube /run/netns /var/lib/kubelet /var/log/pods /var/log/containers \
+         /etc/cni /var/lib/cni /etc/kubernetes 2>/dev/null | \
+         grep -v -e '/.kube$' -e /.kube/cache | grep -e /etc -e /var/log -e cni -e kubelet -e {} || true",
+        own.data_dir().display(),
+        own.home().display(),
+        own.name,
+    );
+    add("file", &host.sh(&places)?);
+    for group in groups(own) {
+        add("cgroup", &group);
+    }
+    Ok(lines)
+}
+
+/// Groups of the cluster, in every hierarchy.
+fn groups(own: &Cluster) -> Vec<String> {
+    let Ok(tag) = fs::read_to_string(own.dir.join("tag")) else { return Vec::new() };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let hierarchies = mounts.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4));
+    hierarchies.map(|dir| Path::new(dir).join(&tag)).filter(|p| p.exists()).map(|p| p.display().to_string()).collect()
+}
+
+/// Notes the group that the cluster's containers are in.
+fn note_group(own: &Cluster) -> Result<()> {
+    let monitor = *own.pids("monitor")?.first().context("a container runs")?;
+    let child = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"))?;
+    let group = fs::read_to_string(format!("/proc/{}/cgroup", child.trim()))?;
+    let path =
+        group.lines().find_map(|l| l.split("/kubepods").next().filter(|g| g.len() < l.len())?.rsplit('/').next());
+    fs::write(own.dir.join("tag"), path.with_context(|| group.clone())?)?;
+    ensure!(!groups(own).is_empty(), "{group}");
+    Ok(())
+}
+
+fn compare(host: &Host, own: &Cluster, before: &BTreeSet<String>) -> Result<()> {
+    // A process that was killed is seen a moment longer.
+    eventually(Duration::from_secs(5), || {
+        let after = traces(host, own)?;
+        let left: Vec<_> = after.difference(before).collect();
+        let lost: Vec<_> = before.difference(&after).collect();
+        ensure!(left.is_empty() && lost.is_empty(), "left behind: {left:#?}; gone: {lost:#?}");
+        Ok(())
+    })
+}
+
+fn as_it_was(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("reset")?;
+    let host = own.host.clone().context("a host")?;
+    let before = traces(&host, &own)?;
+    populated(&own)?;
+    note_group(&own)?;
+    let during = traces(&host, &own)?;
+    for what in ["link", "address", "route", "nftables", "sysctl", "mount", "process", "file", "cgroup"] {
+        let new = during.difference(&before).any(|l| l.starts_with(what));
+        ensure!(new, "a cluster that runs is seen by {what}: the comparison looks at the right places");
+    }
+    let said = own.run(&["reset"])?.ok()?;
+    ensure!(said.contains("is gone"), "{said}");
+    compare(&host, &own, &before)?;
+    ensure!(!own.home().join(".kube/config").exists(), "the kubeconfig that was made for it is gone");
+    Ok(())
+}
+
+fn halves(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("halves")?;
+    let host = own.host.clone().context("a host")?;
+    let before = traces(&host, &own)?;
+    let full = std::env::var_os("FERROKUBE_TEST_FULL").is_some();
+    let more = if full { &["runtime", "etcd", "pki", "cni"][..] } else { &[] };
+    for lost in ["", "cluster.json", "."].iter().chain(more) {
+        populated(&own)?;
+        note_group(&own)?;
+        let daemon = *own.pids("daemon")?.first().context("a daemon")?;
+        output(std::process::Command::new("kill").args(["-9", &daemon.to_string()]), "")?.ok()?;
+        match *lost {
+            "" => {}
+            "." => fs::remove_dir_all(own.data_dir()).or_else(|_| unmount_and_remove(&host, &own))?,
+            "cluster.json" => fs::remove_file(own.data_dir().join(lost))?,
+            _ => host
+                .sh(&format!("rm -rf --one-file-system {}/{lost} 2>/dev/null || true", own.data_dir().display()))
+                .map(drop)?,
+        }
+        own.run(&["reset", "--yes"])?.ok().with_context(|| format!("without {lost:?}"))?;
+        // What the merge had noted is lost with the directory.
+        let _ = fs::remove_dir_all(own.home().join(".kube"));
+        compare(&host, &own, &before).with_context(|| format!("without {lost:?}"))?;
+    }
+    Ok(())
+}
+
+/// Mounts in a directory of ours are seen in the host's mount namespace only: here it is removed as there.
+fn unmount_and_remove(host: &Host, own: &Cluster) -> std::io::Result<()> {
+    let script = format!("rm -rf --one-file-system {} 2>/dev/null || true", own.data_dir().display());
+    host.sh(&script).map(drop).map_err(std::io::Error::other)
+}
+
+fn nothing(cluster: &Cluster) -> Result<()> {
+    let own = cluster.another("nothing")?;
+    for _ in 0..2 {
+        let said = own.run(&["reset"])?.ok()?;
+        ensure!(said.contains("nothing to remove"), "{said}");
+    }
+    ensure!(!own.data_dir().exists());
+    let said = own.run(&["down"])?.ok()?;
+    ensure!(said.contains("There is no cluster"), "{said}");
+    let status = own.run(&["status", "-o", "json"])?;
+    ensure!(status.code == 1 && status.stdout.contains("\"absent\""), "{status:?}");
+    Ok(())
+}
+
+fn asks(cluster: &Cluster) -> Result<()> {
+    let own = cluster.another("asks")?;
+    own.up()?;
+    own.run(&["down"])?.ok()?;
+    // `script` gives the command a terminal.
+    let on_terminal = |answer: &str| -> Result<String> {
+        let reset = own.command(&["reset"]);
+        let words: Vec<_> = std::iter::once(reset.get_program()).chain(reset.get_args()).collect();
+        let line = words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let mut script = own.program("script".as_ref());
+        script.args(["-qec", &line, "/dev/null"]).env("HOME", own.home());
+        output(&mut script, answer)?.ok()
+    };
+    let said = on_terminal("n\n")?;
+    ensure!(said.contains("[y/N]") && said.contains("Nothing was removed"), "{said}");
+    ensure!(own.data_dir().exists());
+    let said = on_terminal("y\n")?;
+    ensure!(said.contains("is gone") && !own.data_dir().exists(), "{said}");
+    Ok(())
+}
+
+fn two(cluster: &Cluster) -> Result<()> {
+    let other = cluster.another("two")?;
+    populated(&other)?;
+    cluster.apply(PODS.replace("18080", "18081").as_str())?;
+    cluster.ready("web")?;
+    answers(cluster)?;
+    answers(&other)?;
+    let contexts = fs::read_to_string(other.home().join(".kube/config"))?;
+    ensure!(contexts.contains(&format!("name: {}", other.name)), "{contexts}");
+    let (ours, theirs) = (cluster.status()?, other.status()?);
+    for field in ["server", "podCIDR", "serviceCIDR", "dataDir"] {
+        ensure!(ours[field] != theirs[field], "{field}: {ours:#} {theirs:#}");
+    }
+    other.run(&["reset"])?.ok()?;
+    answers(cluster)?;
+    let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?;
+    ensure!(forward.trim() == "1", "the other cluster still needs it");
+    let again = cluster.kubectl(&["run", "later", "--image", IMAGE, "--", "sleep", "1000"]);
+    again.and_then(|_| cluster.ready("later"))?;
+    cluster.kubectl(&["delete", "pod/web", "service/web", "pod/later", "--now"])?;
+    Ok(())
+}
+
+/// The Service answers on the node by its cluster address, and by name from a pod.
+fn answers(cluster: &Cluster) -> Result<()> {
+    let ip = cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    eventually(Duration::from_secs(10), || {
+        let page =
+            output(std::process::Command::new("curl").args(["-sS", "--max-time", "3", &format!("http://{ip}/")]), "")?;
+        match page.ok()?.as_str() {
+            "hello\n" => Ok(()),
+            other => bail!("{other:?}"),
+        }
+    })?;
+    let named = cluster.kubectl(&["exec", "web", "--", "nslookup", "web.default.svc.cluster.local"])?;
+    ensure!(named.contains(&ip), "{named}");
+    Ok(())
+}
