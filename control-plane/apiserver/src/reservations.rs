@@ -1,5 +1,5 @@
 //! One lock a namespace for those who reserve room in its quotas: they take turns here instead of losing each other's
-//! transactions. Between servers the guards of the transactions decide. Called by admission.
+//! transactions. Between servers the guards of the transactions decide. Called by admission. I/O: waits for locks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 type Lock = tokio::sync::Mutex<()>;
+/// Held until the room is reserved or given up.
+pub type Turn = OwnedMutexGuard<()>;
 
 /// Namespaces whose lock somebody holds or waits for, and a few that nobody does any more.
 #[derive(Default)]
@@ -15,7 +17,7 @@ pub struct Reservations(Mutex<HashMap<String, Weak<Lock>>>);
 
 impl Reservations {
     /// Waits for its turn.
-    pub async fn lock(&self, namespace: &str) -> OwnedMutexGuard<()> {
+    pub async fn lock(&self, namespace: &str) -> Turn {
         let lock = self.of(namespace);
         lock.lock_owned().await
     }

@@ -28,9 +28,9 @@ use kinds::{Kind, KindRef};
 use meta::{Gvr, Status};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::authn::UserInfo;
+use crate::reservations::Turn;
 use crate::server::Core;
 use crate::storage::{Guard, Write};
 
@@ -85,7 +85,7 @@ pub struct Parts {
     pub guards: Vec<Guard>,
     pub writes: Vec<Write>,
     /// Let go of when the transaction is done: those who compete for one thing wait here and not by losing races.
-    pub held: Option<OwnedMutexGuard<()>>,
+    pub held: Option<Turn>,
 }
 
 impl Extra {
@@ -98,9 +98,9 @@ impl Extra {
         self.0.lock().writes.push(write);
     }
 
-    /// Keeps a lock until the transaction is done.
-    pub fn hold(&self, lock: OwnedMutexGuard<()>) {
-        self.0.lock().held = Some(lock);
+    /// Keeps a turn until the transaction is done.
+    pub fn hold(&self, turn: Turn) {
+        self.0.lock().held = Some(turn);
     }
 
     pub fn is_empty(&self) -> bool {

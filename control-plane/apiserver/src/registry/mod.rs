@@ -114,33 +114,33 @@ impl Served {
 
     /// See [`Kind::prepare_create`].
     pub fn prepare_create(&self, object: &mut Value, context: &Context) {
-        self.to_rules(object);
+        self.enter_rules(object);
         self.rules().prepare_create(object, context);
-        self.from_rules(object);
+        self.leave_rules(object);
     }
 
     /// See [`Kind::prepare_update`].
     pub fn prepare_update(&self, object: &mut Value, old: &Value, context: &Context) {
-        self.to_rules(object);
+        self.enter_rules(object);
         self.rules().prepare_update(object, &self.ruled(old), context);
-        self.from_rules(object);
+        self.leave_rules(object);
     }
 
     /// See [`Kind::prepare_subresource`].
     pub fn prepare_subresource(&self, sub: &Subresource, object: &mut Value, old: &Value, context: &Context) {
-        self.to_rules(object);
+        self.enter_rules(object);
         self.rules().prepare_subresource(sub, object, &self.ruled(old), context);
-        self.from_rules(object);
+        self.leave_rules(object);
     }
 
-    fn to_rules(&self, object: &mut Value) {
+    fn enter_rules(&self, object: &mut Value) {
         if self.translated() {
             self.to_storage(object);
             self.rules().apply_defaults(object);
         }
     }
 
-    fn from_rules(&self, object: &mut Value) {
+    fn leave_rules(&self, object: &mut Value) {
         if self.translated() {
             self.from_storage(object);
             self.normalise(object);

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// Watches end after this long and go on from where they were; kube allows less than 295 s.
 const WATCH_SECONDS: u32 = 290;
 
+type Changed = Arc<Mutex<dyn Fn(&str) + Send>>;
 /// Names by namespace.
 type Names = HashMap<String, HashSet<String>>;
 
@@ -32,7 +33,7 @@ pub struct Counters {
     shutdown: CancellationToken,
     running: Arc<Mutex<HashMap<String, Counter>>>,
     /// Called with a namespace whose number of something changed.
-    changed: Arc<Mutex<dyn Fn(&str) + Send>>,
+    changed: Changed,
 }
 
 impl Counters {
