@@ -185,7 +185,7 @@ impl Selector {
         };
         let mut out = Vec::new();
         for (key, value) in object.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
-            out.push(Requirement::new(key, Op::In, [value.as_str().unwrap_or_default().to_owned()], "")?);
+            out.push(Requirement::new(key, Op::Equals, [value.as_str().unwrap_or_default().to_owned()], "")?);
         }
         for e in object.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             let op = match e.get("operator").and_then(Value::as_str).unwrap_or_default() {
