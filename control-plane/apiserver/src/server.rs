@@ -281,7 +281,10 @@ impl Server {
         let Some(served) = registry.get(&info.group, &info.version, &info.resource) else {
             return Err(Status::no_such_path());
         };
-        if !info.namespace.is_empty() && info.in_namespace && !served.namespaced() {
+        // A collection has the name of its field selector.
+        let one = !info.name.is_empty() && !matches!(info.verb, "list" | "watch" | "deletecollection");
+        let outside = served.namespaced() && info.namespace.is_empty() && one;
+        if outside || (!info.namespace.is_empty() && info.in_namespace && !served.namespaced()) {
             return Err(Status::no_such_path());
         }
         if let Some(warning) = &served.deprecation {
