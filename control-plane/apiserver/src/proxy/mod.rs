@@ -90,7 +90,7 @@ impl Proxy {
             Status::failure(503, Reason::ServiceUnavailable, message)
         };
         let work = async {
-            let stream = self.dialer.dial(host, *port).await.map_err(|error| unreachable(error.to_string()))?;
+            let stream = self.dialer.dial(host, *port).await.map_err(|error| unreachable(words(&error)))?;
             let config = match trust {
                 Trust::Plain => return Ok(stream),
                 Trust::Kubelet => self.kubelet.clone(),
@@ -130,6 +130,18 @@ impl Proxy {
         let (mut parts, body) = response.into_parts();
         strip(&mut parts.headers);
         Ok(Response::from_parts(parts, Body::forward(body)))
+    }
+}
+
+/// What upstream says of a failed dial: people look for these words.
+fn words(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -151,20 +151,7 @@ impl Core {
     fn service(&self, service: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
-        let unavailable = |what: &str| {
-            let wanted = if proxied.port.is_empty() { String::new() } else { format!(":{}", proxied.port) };
-            Status::service_unavailable(format!(
-                "no {what} available for service {}",
-                meta::text::quote(&format!("{name}{wanted}"))
-            ))
-        };
-        let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-        let chosen = ports.iter().find(|port| match proxied.port {
-            "" => ports.len() == 1 || port["name"].as_str().unwrap_or_default().is_empty(),
-            wanted => port["name"] == wanted || port["port"] == wanted || port["targetPort"] == wanted,
-        });
-        let Some(chosen) = chosen else { return Err(unavailable("endpoints")) };
-        let port_name = chosen["name"].as_str().unwrap_or_default();
+        let port_name = service_port(service, proxied.port).map_err(Status::service_unavailable)?;
         let mut addresses: Vec<(String, u16)> = Vec::new();
         if let Some(endpoints) = self.find_cached("", "endpoints", &namespace, &name) {
             for subset in endpoints["subsets"].as_array().into_iter().flatten() {
@@ -177,7 +164,8 @@ impl Core {
             }
         }
         if addresses.is_empty() {
-            return Err(unavailable("endpoints"));
+            let name = meta::text::quote(&name);
+            return Err(Status::service_unavailable(format!("no endpoints available for service {name}")));
         }
         let (host, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
         Ok(Backend { trust: Trust::Plain, host, port, path_and_query: String::new() })
@@ -185,6 +173,26 @@ impl Core {
 
     fn find_cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         Some(self.registry.load().cache(group, plural)?.lookup(namespace, name)?.object())
+    }
+}
+
+/// The name of the service port that is asked for by number or name, or is the only one.
+fn service_port<'a>(service: &'a Value, wanted: &'a str) -> Result<&'a str, String> {
+    let name = |port: &'a Value| port["name"].as_str().unwrap_or_default();
+    let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let asked = service["metadata"]["name"].as_str().unwrap_or_default();
+    match (wanted.parse::<u64>(), ports) {
+        (Ok(number), _) => {
+            let found = ports.iter().find(|port| port["port"].as_u64() == Some(number));
+            let none = || format!("no service port {number} found for service {}", meta::text::quote(asked));
+            found.map(name).ok_or_else(none)
+        }
+        (_, [only]) if wanted.is_empty() => Ok(name(only)),
+        _ if ports.iter().any(|port| name(port) == wanted) => Ok(wanted),
+        _ => {
+            let asked = if wanted.is_empty() { asked.to_owned() } else { format!("{asked}:{wanted}") };
+            Err(format!("no endpoints available for service {}", meta::text::quote(&asked)))
+        }
     }
 }
 
@@ -257,4 +265,24 @@ fn stream_query(call: &Call) -> String {
         }
     }
     parts.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_port_is_asked_for_by_name_by_number_or_not_at_all() {
+        let service = |ports: Value| json!({"metadata": {"name": "web"}, "spec": {"ports": ports}});
+        let one = service(json!([{"name": "page", "port": 80, "targetPort": 8080}]));
+        let two = service(json!([{"name": "page", "port": 80}, {"name": "stats", "port": 81}]));
+        for (wanted, name) in [("", "page"), ("page", "page"), ("80", "page")] {
+            assert_eq!(service_port(&one, wanted), Ok(name), "{wanted:?}");
+        }
+        assert_eq!(service_port(&two, "81"), Ok("stats"));
+        let refused = |wanted| service_port(&two, wanted).expect_err(wanted);
+        assert_eq!(refused("8080"), "no service port 8080 found for service \"web\"");
+        assert_eq!(refused("http"), "no endpoints available for service \"web:http\"");
+        assert_eq!(refused(""), "no endpoints available for service \"web\"");
+    }
 }
