@@ -117,7 +117,7 @@ fn unstarted(worker: &PodWorker) -> &'static str {
 
 /// A container whose postStart has not ended is still being created for users.
 fn shows_running(slot: &Slot) -> bool {
-    !matches!(slot.work, Work::Starting | Work::PostStart)
+    !matches!(slot.work, Work::Starting { .. } | Work::PostStart)
 }
 
 fn container(worker: &PodWorker, slot: &Slot) -> ContainerStatus {

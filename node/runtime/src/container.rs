@@ -328,7 +328,6 @@ impl Runtime {
                 self.mark_ended(container, LOST, "Error", message, crate::monitor::now());
             }
         }
-        self.emit(container, cri::ContainerEventType::ContainerStoppedEvent);
     }
 
     /// Kills what is left in its control group and removes the group and its run directory.
@@ -358,6 +357,7 @@ impl Runtime {
             tracing::warn!(container = %container.id, %error, "the end of a container could not be saved");
         }
         container.ended.send_replace(true);
+        self.emit(container, cri::ContainerEventType::ContainerStoppedEvent);
     }
 
     /// Asks a container to stop, and kills it after `timeout` seconds. Unknown and ended ones count as stopped.

@@ -191,8 +191,8 @@ impl PodWorker {
                 if slot.exited().is_some() {
                     slot.restart_backoff.next(now, longest);
                 }
-                slot.work = Work::Starting;
                 let attempt = slot.next_attempt();
+                slot.work = Work::Starting { attempt };
                 out.push(Action::Start { container: name, image, sandbox, attempt });
             }
         }

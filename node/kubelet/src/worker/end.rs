@@ -59,7 +59,7 @@ impl PodWorker {
         let Some(current) = slot.current.as_ref().filter(|c| !c.is_over()) else { return };
         let wanted = match slot.work {
             // What is being started is killed when its start is answered.
-            Work::Starting => false,
+            Work::Starting { .. } => false,
             // The pod has less time left than the kill that runs gives.
             Work::Killing { until: given } => until < given && slot.retry.is_none(),
             Work::Idle | Work::PostStart => slot.retry.is_none_or(|at| at <= now),

@@ -65,9 +65,14 @@ pub enum Image {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
     Idle,
-    Starting,
+    /// The instance of this number.
+    Starting {
+        attempt: u32,
+    },
     PostStart,
-    Killing { until: Timestamp },
+    Killing {
+        until: Timestamp,
+    },
 }
 
 /// Why a running container is to be replaced, as the Event says it, and with how much grace if not the pod's.

@@ -244,8 +244,13 @@ impl PodWorker {
                 }
             }
             Err(StartError { reason: why, message }) => {
+                // A program that could not be run counts as a container that ended: it is restarted by policy.
+                let ended = match slot.work {
+                    Work::Starting { attempt } => slot.exited().is_some_and(|i| i.restarts >= attempt),
+                    _ => false,
+                };
                 slot.work = Work::Idle;
-                slot.retry = Some(later(now, RETRY));
+                slot.retry = (!ended).then(|| later(now, RETRY));
                 out.push(note(Some(name), true, reason::FAILED, format!("Error: {message}")));
                 slot.waiting = Some((why.into(), message));
             }
