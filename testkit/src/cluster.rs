@@ -68,11 +68,16 @@ impl Cluster {
         Ok(wanted.filter_map(|p| i32::try_from(p["pid"].as_i64()?).ok()).collect())
     }
 
-    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<Output> {
+    /// kubectl with this cluster's kubeconfig, not started.
+    pub fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(tool("KUBECTL", "kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).env("HOME", self.dir.join("home"));
         command.current_dir(&self.dir);
-        output(&mut command, input)
+        command
+    }
+
+    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<Output> {
+        output(&mut self.kubectl_command(args), input)
     }
 
     /// Standard output of a kubectl that must succeed.
@@ -104,18 +109,27 @@ impl Cluster {
 
     /// Waits for a pod to be Ready; on failure tells its status and events.
     pub fn ready(&self, pod: &str) -> Result<Value> {
+        self.ready_in("default", pod)
+    }
+
+    /// Like [`Cluster::ready`], in a namespace.
+    pub fn ready_in(&self, namespace: &str, pod: &str) -> Result<Value> {
         let ready = |p: &Value| {
             let conditions = p["status"]["conditions"].as_array().cloned().unwrap_or_default();
             conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
         };
-        let found = self.wait_for(&format!("pod/{pod}"), Duration::from_secs(30), ready);
-        found.with_context(|| self.kubectl(&["describe", "pod", pod]).unwrap_or_default())
+        let found = self.wait_for(&format!("-n {namespace} pod/{pod}"), Duration::from_secs(30), ready);
+        found.with_context(|| self.kubectl(&["-n", namespace, "describe", "pod", pod]).unwrap_or_default())
     }
 
     pub fn helm(&self, args: &[&str]) -> Result<String> {
+        self.helm_with(args)?.ok()
+    }
+
+    pub fn helm_with(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(tool("HELM", "helm"));
         command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir.join("home"));
-        output(command.current_dir(&self.dir), "")?.ok()
+        output(command.current_dir(&self.dir), "")
     }
 
     /// Imports an image made of Debian's static busybox under this name.

@@ -9,18 +9,33 @@ use serde_json::json;
 
 use crate::command::output;
 
+/// The image of [`busybox_archive`] as the end-to-end tests import it.
+pub const BUSYBOX: &str = "docker.io/library/busybox:test";
+
+/// The image of [`nginx_archive`] as the end-to-end tests import it.
+pub const NGINX: &str = "docker.io/library/nginx:test";
+
 /// Programs that the busybox image has as links.
 const APPLETS: &[&str] = &[
     "sh", "ls", "cat", "echo", "sleep", "true", "false", "wget", "nc", "nslookup", "httpd", "id", "ps", "kill",
     "touch", "env", "hostname", "mkdir", "rm", "test", "tail", "head", "grep", "dd", "ping", "ip", "stat", "date",
     "mount", "tar", "printf", "seq", "chmod", "wc", "cp", "readlink", "sed", "awk", "tr", "pwd", "trap", "cut",
-    "telnet", "base64",
+    "telnet", "base64", "stty", "tty",
 ];
 
 /// Writes a docker archive of Debian's static busybox, tagged `name`.
 pub fn busybox_archive(file: &Path, name: &str) -> Result<()> {
     let root = file.with_extension("root");
-    let _ = fs::remove_dir_all(&root);
+    busybox_root(&root)?;
+    let config = json!({"Env": ["PATH=/bin"], "Cmd": ["sh"]});
+    archive(file, &root, name, &config)?;
+    fs::remove_dir_all(&root)?;
+    Ok(())
+}
+
+/// Makes a root directory with busybox, its links, two users and a page for its httpd.
+fn busybox_root(root: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(root);
     for dir in ["bin", "etc", "tmp", "var/www", "root"] {
         fs::create_dir_all(root.join(dir))?;
     }
@@ -32,9 +47,44 @@ pub fn busybox_archive(file: &Path, name: &str) -> Result<()> {
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\nnobody:x:65534:\n")?;
     fs::write(root.join("var/www/index.html"), "hello\n")?;
-    let config = json!({"Env": ["PATH=/bin"], "Cmd": ["sh"]});
+    Ok(())
+}
+
+/// Writes a docker archive of Debian's nginx and curl with the libraries they need, on top of what the busybox image
+/// has. Without more it serves `nginx` on port 80; what is in `/etc/nginx/conf.d` takes the place of that.
+pub fn nginx_archive(file: &Path, name: &str) -> Result<()> {
+    let root = file.with_extension("root");
+    busybox_root(&root)?;
+    for program in ["/usr/sbin/nginx", "/usr/bin/curl"] {
+        copy_with_libraries(Path::new(program), &root)?;
+    }
+    for dir in ["etc/nginx/conf.d", "var/lib/nginx", "var/log/nginx", "run"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    fs::write(
+        root.join("etc/nginx/nginx.conf"),
+        "user root;\npid /run/nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\n  access_log off;\n  \
+         include /etc/nginx/conf.d/*.conf;\n}\n",
+    )?;
+    fs::write(
+        root.join("etc/nginx/conf.d/default.conf"),
+        "server { listen 80; location / { return 200 \"nginx\\n\"; } }\n",
+    )?;
+    let config = json!({"Env": ["PATH=/bin:/usr/bin:/usr/sbin"], "Cmd": ["nginx", "-g", "daemon off;"]});
     archive(file, &root, name, &config)?;
     fs::remove_dir_all(&root)?;
+    Ok(())
+}
+
+/// Copies a program of the host to the same place below `root`, and every library that the loader would load for it.
+fn copy_with_libraries(program: &Path, root: &Path) -> Result<()> {
+    let libraries = output(Command::new("ldd").arg(program), "")?.ok().context("what does it need?")?;
+    let paths = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    for path in paths.chain([program]) {
+        let target = root.join(path.strip_prefix("/")?);
+        fs::create_dir_all(target.parent().context("a parent")?)?;
+        fs::copy(path, &target).with_context(|| format!("{} isn't here: is its package installed?", path.display()))?;
+    }
     Ok(())
 }
 

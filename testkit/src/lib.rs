@@ -6,10 +6,14 @@ pub mod command;
 pub mod fake_api;
 pub mod image;
 pub mod runner;
+pub mod running;
+pub mod space;
 
 pub use cluster::Cluster;
 pub use command::{Output, output};
 pub use fake_api::FakeApi;
+pub use running::Running;
+pub use space::Space;
 
 use std::time::{Duration, Instant};
 

@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("etcd-client", "/usr/bin/etcdctl"),
     ("iproute2", "/usr/sbin/ip"),
     ("nftables", "/usr/sbin/nft"),
+    ("nginx-light", "/usr/sbin/nginx"),
     ("strace", "/usr/bin/strace"),
     ("python3-pip", "/usr/bin/pip3"),
     ("unzip", "/usr/bin/unzip"),
