@@ -2,6 +2,9 @@
 //! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
 
 mod guards;
+mod helm;
+mod in_pod;
+mod kubectl;
 mod life;
 mod workload;
 
@@ -11,7 +14,27 @@ use testkit::Cluster;
 use testkit::runner::{Test, run};
 
 /// Every test by name.
-const TESTS: &[&[Test]] = &[life::BEFORE, life::TESTS, workload::TESTS, guards::TESTS, life::AFTER];
+const TESTS: &[&[Test]] = &[
+    life::BEFORE,
+    life::TESTS,
+    workload::TESTS,
+    guards::TESTS,
+    kubectl::apply::TESTS,
+    kubectl::create::TESTS,
+    kubectl::read::TESTS,
+    kubectl::watch::TESTS,
+    kubectl::change::TESTS,
+    kubectl::delete::TESTS,
+    kubectl::rollout::TESTS,
+    kubectl::streams::TESTS,
+    kubectl::forward::TESTS,
+    kubectl::debug::TESTS,
+    kubectl::access::TESTS,
+    kubectl::nodes::TESTS,
+    in_pod::TESTS,
+    helm::TESTS,
+    life::AFTER,
+];
 
 fn main() -> ExitCode {
     if !is_root() {

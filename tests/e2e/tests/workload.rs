@@ -6,7 +6,11 @@ use anyhow::{Result, ensure};
 use testkit::runner::Test;
 use testkit::{Cluster, eventually};
 
-pub const TESTS: &[Test] = &[("a_pod_runs", pod), ("a_deployment_answers_by_its_dns_name", deployment)];
+pub const TESTS: &[Test] = &[
+    ("a_pod_runs", pod),
+    ("a_deployment_answers_by_its_dns_name", deployment),
+    ("a_program_that_is_missing_is_told_and_tried_again", missing),
+];
 
 const IMAGE: &str = "docker.io/library/busybox:test";
 
@@ -62,5 +66,26 @@ fn deployment(cluster: &Cluster) -> Result<()> {
         Ok(())
     })?;
     cluster.kubectl(&["delete", "deployment/web", "service/web", "pod/client", "--grace-period=1"])?;
+    Ok(())
+}
+
+fn missing(cluster: &Cluster) -> Result<()> {
+    let patience = Duration::from_secs(30);
+    for (name, policy) in [("never", "Never"), ("always", "Always")] {
+        let policy = format!("--restart={policy}");
+        cluster.kubectl(&["run", name, "--image", IMAGE, &policy, "--command", "--", "no-such-program"])?;
+    }
+    let ended = cluster.wait_for("pod/never", patience, |p| p["status"]["phase"] == "Failed")?;
+    let end = &ended["status"]["containerStatuses"][0]["state"]["terminated"];
+    ensure!(end["reason"] == "StartError" && end["exitCode"] == 128, "{end}");
+    ensure!(end["message"].as_str().is_some_and(|m| m.contains("executable file not found in $PATH")), "{end}");
+    let again = |p: &serde_json::Value| {
+        let status = &p["status"]["containerStatuses"][0];
+        status["restartCount"].as_i64() >= Some(1) && status["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    };
+    let looping = cluster.wait_for("pod/always", patience, again)?;
+    let last = &looping["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    ensure!(last["reason"] == "StartError", "{}", looping["status"]);
+    cluster.kubectl(&["delete", "pod/never", "pod/always", "--now"])?;
     Ok(())
 }
