@@ -528,6 +528,7 @@ mod tests {
     fn objects_select_too() {
         let object = json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "t", "operator": "NotIn", "values": ["x"]}]});
         let selector = Selector::from_object(Some(&object)).expect("selector");
+        assert_eq!(selector.to_string(), "app=web,t notin (x)");
         assert!(selector.matches(&json!({"app": "web"})));
         assert!(!selector.matches(&json!({"app": "web", "t": "x"})));
         assert!(Selector::from_object(None).expect("nothing").is_nothing());
