@@ -195,13 +195,15 @@ impl Cluster {
     }
 }
 
-/// The binary under test: `FERROKUBE`, or the one beside the test's own.
+/// The binary under test: `FERROKUBE`, or the one of the same build as the test or benchmark that asks.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("FERROKUBE") {
         return path.into();
     }
     let test = std::env::current_exe().unwrap_or_default();
-    let profile = test.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+    let beside = test.parent().unwrap_or(Path::new("."));
+    // Tests are one deeper.
+    let profile = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
     profile.join("ferrokube")
 }
 

@@ -1,30 +1,35 @@
-//! `cargo xtask bench`: runs the benchmarks that print the tables of `benches/README.md`. Each is an example or a
-//! bench target of the crate it measures, built in release, and starts its real counterpart when that is there.
+//! `cargo xtask bench [NAME...]`: builds the release binary and the crate `benches`, which takes the figures of
+//! `benches/README.md`, and runs it with what it needs installed.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
 
-use crate::run::cargo;
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::run::{cargo, output, run as run_command};
 use crate::tools;
 
-/// Name, crate and example target of each benchmark.
-const BENCHES: &[(&str, &str, &str)] = &[("scheduler", "scheduler", "engine"), ("proxy", "proxy", "sync")];
+/// What benchmarks use besides the tests' tools: the DNS load, and the node's programs of the counterpart.
+const PACKAGES: &[(&str, &str)] = &[
+    ("dnsperf", "/usr/bin/dnsperf"),
+    ("runc", "/usr/sbin/runc"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
+];
 
-pub fn bench_names() -> String {
-    BENCHES.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
+pub fn run(names: &[String], quick: bool) -> Result<()> {
+    let tools = tools::install()?;
+    tools::packages(PACKAGES)?;
+    // One build for both, so that no dependency is built twice with different features.
+    run_command(cargo().args(["build", "--release", "--quiet", "--package", "ferrokube", "--package", "benches"]))?;
+    let mut command = Command::new(target_dir()?.join("release/bench"));
+    command.args(names).args(quick.then_some("--quick"));
+    tools.environment(&mut command);
+    run_command(&mut command)
 }
 
-pub fn run(only: Option<&str>) -> Result<()> {
-    let tools = tools::install()?;
-    let chosen: Vec<_> = BENCHES.iter().filter(|(name, ..)| only.is_none_or(|o| name.contains(o))).collect();
-    if chosen.is_empty() {
-        bail!("no benchmark has that name: there are {}", bench_names());
-    }
-    for (name, package, example) in chosen {
-        println!("--- {name}");
-        let mut command = cargo();
-        command.args(["run", "--release", "--quiet", "--package", package, "--example", example]);
-        tools.environment(&mut command);
-        crate::run::run(&mut command)?;
-    }
-    Ok(())
+fn target_dir() -> Result<PathBuf> {
+    let text = output(cargo().args(["metadata", "--format-version", "1", "--no-deps", "--quiet"]))?;
+    let metadata: Value = serde_json::from_str(&text)?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata has no target_directory")
 }

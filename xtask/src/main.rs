@@ -32,8 +32,11 @@ enum Cmd {
     Tools,
     /// Take the figures of benches/README.md, each beside its real counterpart
     Bench {
-        /// Only benchmarks whose name contains this
-        only: Option<String>,
+        /// Only these: build, start, creates, list, pod-start, etcd, scheduler, dns, proxy
+        names: Vec<String>,
+        /// Small numbers: shows that the benchmarks work, measures nothing
+        #[arg(long)]
+        quick: bool,
     },
 }
 
@@ -42,7 +45,7 @@ fn main() -> std::process::ExitCode {
         Cmd::Test { full, only } => test::run(full, only.as_deref()),
         Cmd::Tidy => tidy::run(),
         Cmd::Tools => tools::install().map(|_| ()),
-        Cmd::Bench { only } => bench::run(only.as_deref()),
+        Cmd::Bench { names, quick } => bench::run(&names, quick),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

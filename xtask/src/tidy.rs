@@ -157,7 +157,7 @@ fn file_faults(name: &str, text: &str, faults: &mut Vec<String>) -> Vec<(String,
         ["tokio::", "std::fs", "std::net::Tcp", "std::net::Udp", "Instant::now"].iter().any(|w| production.contains(w));
     let may = is_test
         || ["daemon.rs", "main.rs", "build.rs"].iter().any(|f| name.ends_with(f))
-        || ["ferrokube/", "xtask/", "linux/", "testkit/", "client/"].iter().any(|d| name.starts_with(d))
+        || ["ferrokube/", "xtask/", "linux/", "testkit/", "client/", "benches/"].iter().any(|d| name.starts_with(d))
         || head.contains("I/O");
     if does_io && !may {
         faults.push(format!("{name}: touches the outside (tokio, std::fs, a clock), but its head doesn't say \"I/O\""));

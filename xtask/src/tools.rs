@@ -41,7 +41,7 @@ impl Tools {
 }
 
 pub fn install() -> Result<Tools> {
-    packages()?;
+    packages(PACKAGES)?;
     let dir = cache().join("tools");
     let tools = Tools { kubectl: dir.join("kubectl"), helm: dir.join("helm") };
     if !tools.kubectl.exists() || !tools.helm.exists() {
@@ -50,9 +50,9 @@ pub fn install() -> Result<Tools> {
     Ok(tools)
 }
 
-fn packages() -> Result<()> {
-    let missing: Vec<_> =
-        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
+/// Installs those packages whose file isn't there.
+pub fn packages(wanted: &[(&'static str, &str)]) -> Result<()> {
+    let missing: Vec<_> = wanted.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,8 +1,13 @@
 //! Client certificates: the common name is the user, organisations are groups.
+//!
+//! A chain that was verified is known for a while: a connection shows it with every request, and checking signatures
+//! anew each time would cost more than most requests do.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -12,10 +17,24 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authenticated, Authenticator, AuthnError, Credentials, UserInfo};
 
+/// Chains known at a time: more clients than one server holds connections of; beyond it all are verified anew.
+const KNOWN_CHAINS: usize = 4096;
+/// Seconds until a chain is verified anew.
+const KNOWN_FOR: u64 = 60;
+
 /// Accepts certificates that chain to one of a set of CAs.
 #[derive(Debug)]
 pub struct X509 {
     verifier: Arc<dyn ClientCertVerifier>,
+    known: Mutex<HashMap<Vec<CertificateDer<'static>>, Known>>,
+}
+
+/// Whom a verified chain names, and the seconds between which that holds without looking again.
+#[derive(Debug)]
+struct Known {
+    user: UserInfo,
+    from: u64,
+    until: u64,
 }
 
 impl X509 {
@@ -27,8 +46,34 @@ impl X509 {
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(X509 { verifier: verifier.map_err(|error| error.to_string())? })
+        Ok(X509 { verifier: verifier.map_err(|error| error.to_string())?, known: Mutex::default() })
     }
+
+    fn user(&self, chain: &[CertificateDer<'static>], now: UnixTime) -> Result<Option<UserInfo>, AuthnError> {
+        let Some((leaf, intermediates)) = chain.split_first() else { return Ok(None) };
+        let seconds = now.as_secs();
+        if let Some(known) = self.known.lock().get(chain).filter(|k| (k.from..k.until).contains(&seconds)) {
+            return Ok(Some(known.user.clone()));
+        }
+        self.verifier
+            .verify_client_cert(leaf, intermediates, now)
+            .map_err(|error| AuthnError(format!("client certificate refused: {error}")))?;
+        let user = identity(leaf)?;
+        let ends = chain.iter().map(expiry).min().unwrap_or_default();
+        let known = Known { user: user.clone(), from: seconds, until: ends.min(seconds + KNOWN_FOR) };
+        let mut all = self.known.lock();
+        if all.len() >= KNOWN_CHAINS {
+            all.clear();
+        }
+        all.insert(chain.to_vec(), known);
+        Ok(Some(user))
+    }
+}
+
+/// The second after which a certificate is no longer valid; 0 when it can't be read.
+fn expiry(certificate: &CertificateDer<'_>) -> u64 {
+    let parsed = X509Certificate::from_der(certificate);
+    parsed.map_or(0, |(_, c)| u64::try_from(c.validity().not_after.timestamp()).unwrap_or(0))
 }
 
 /// The identity that a certificate's subject names.
@@ -47,10 +92,63 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<UserInfo, AuthnError
 #[async_trait]
 impl Authenticator for X509 {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Authenticated>, AuthnError> {
-        let Some((leaf, intermediates)) = credentials.certificates.split_first() else { return Ok(None) };
-        self.verifier
-            .verify_client_cert(leaf, intermediates, UnixTime::now())
-            .map_err(|error| AuthnError(format!("client certificate refused: {error}")))?;
-        Ok(Some(Authenticated { user: identity(leaf)?, ..Authenticated::default() }))
+        let user = self.user(credentials.certificates, UnixTime::now())?;
+        Ok(user.map(|user| Authenticated { user, ..Authenticated::default() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    fn authority() -> (Issuer<'static, KeyPair>, CertificateDer<'static>) {
+        let key = KeyPair::generate().expect("key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let der = params.self_signed(&key).expect("certificate").der().clone();
+        (Issuer::new(params, key), der)
+    }
+
+    fn client(issuer: &Issuer<'static, KeyPair>, user: &str) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, user);
+        params.distinguished_name.push(DnType::OrganizationName, "team");
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2026, 1, 2));
+        params.signed_by(&KeyPair::generate().expect("key"), issuer).expect("certificate").der().clone()
+    }
+
+    fn at(second: u64) -> UnixTime {
+        // 2026-01-01
+        UnixTime::since_unix_epoch(Duration::from_secs(1_767_225_600 + second))
+    }
+
+    #[test]
+    fn a_known_chain_is_refused_once_it_has_expired() {
+        let (issuer, ca) = authority();
+        let (x509, chain) = (X509::new(&[ca]).expect("CA"), [client(&issuer, "ann")]);
+        let last = 24 * 3600 - 1;
+        for second in [last - 1, last] {
+            let user = x509.user(&chain, at(second)).expect("valid").expect("a user");
+            assert_eq!((user.name.as_str(), user.groups), ("ann", vec!["team".to_owned()]));
+        }
+        assert!(x509.user(&chain, at(last + 2)).is_err(), "expired a second after it was used");
+        let before = UnixTime::since_unix_epoch(Duration::from_secs(at(0).as_secs() - 1));
+        assert!(x509.user(&chain, before).is_err(), "not valid yet");
+    }
+
+    #[test]
+    fn a_foreign_chain_stays_refused_beside_known_ones() {
+        let ((ours, ca), (theirs, _)) = (authority(), authority());
+        let x509 = X509::new(&[ca]).expect("CA");
+        let (friend, foe) = (client(&ours, "ann"), client(&theirs, "ann"));
+        for _ in 0..2 {
+            assert!(x509.user(std::slice::from_ref(&friend), at(5)).is_ok());
+            assert!(x509.user(std::slice::from_ref(&foe), at(5)).is_err());
+        }
+        assert_eq!(x509.user(&[], at(5)).expect("no credential"), None);
     }
 }
