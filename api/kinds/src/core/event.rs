@@ -47,7 +47,12 @@ pub(crate) fn shared(kind: Kind) -> Kind {
 /// Field selectors: what an event is about (at `target`), who reports it (at `reporter`), and why.
 pub(crate) fn selectable(target: &'static str, reporter: &'static str) -> Vec<Selectable> {
     let about = ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"];
-    let field = |name: String| Selectable { paths: vec![name.clone().into()], name: name.into(), missing: "".into() };
+    let field = |name: String| Selectable {
+        paths: vec![name.clone().into()],
+        name: name.into(),
+        missing: "".into(),
+        indexed: false,
+    };
     let about = about.iter().map(|key| field(format!("{target}.{key}")));
     about.chain(["reason", reporter, "type"].map(Selectable::path)).collect()
 }
