@@ -167,8 +167,8 @@ pub fn self_signed(dir: &Path, name: &str, addresses: &[IpAddr]) -> Result<Pair>
     params.extended_key_usages = SERVER.to_vec();
     params.subject_alt_names = sans;
     let cert = params.self_signed(&key).context("signing a certificate")?;
-    write_private(&files.key, key.serialize_pem().as_bytes())?;
-    write_private(&files.cert, cert.pem().as_bytes())?;
+    let (key, cert) = (key.serialize_pem(), cert.pem());
+    write_private_all(&[(&files.key, key.as_bytes()), (&files.cert, cert.as_bytes())])?;
     Ok(files)
 }
 

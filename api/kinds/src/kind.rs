@@ -241,8 +241,9 @@ pub struct Selectable {
 
 impl Selectable {
     /// Selector name and path are the same.
-    pub fn path(name: &'static str) -> Selectable {
-        Selectable { name: name.into(), paths: vec![name.into()], missing: "".into(), indexed: false }
+    pub fn path(name: impl Into<Str>) -> Selectable {
+        let name = name.into();
+        Selectable { paths: vec![name.clone()], name, missing: "".into(), indexed: false }
     }
     /// The selector's name differs from the path.
     pub fn at(name: &'static str, paths: &[&'static str]) -> Selectable {

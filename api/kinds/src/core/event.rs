@@ -47,13 +47,7 @@ pub(crate) fn shared(kind: Kind) -> Kind {
 /// Field selectors: what an event is about (at `target`), who reports it (at `reporter`), and why.
 pub(crate) fn selectable(target: &'static str, reporter: &'static str) -> Vec<Selectable> {
     let about = ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"];
-    let field = |name: String| Selectable {
-        paths: vec![name.clone().into()],
-        name: name.into(),
-        missing: "".into(),
-        indexed: false,
-    };
-    let about = about.iter().map(|key| field(format!("{target}.{key}")));
+    let about = about.iter().map(|key| Selectable::path(format!("{target}.{key}")));
     about.chain(["reason", reporter, "type"].map(Selectable::path)).collect()
 }
 

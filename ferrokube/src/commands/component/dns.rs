@@ -40,7 +40,7 @@ fn nameserver(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[]);
     let config = dns::Config {
         bind: vec![SocketAddr::new(flags.dns_bind_address, flags.dns_port)],
         cluster_domain: flags.domain.trim_end_matches('.').to_owned(),

@@ -43,7 +43,7 @@ struct Flags {
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {
-    let flags: Flags = parse(args);
+    let flags: Flags = parse(args, &[]);
     crate::preflight::root("container-runtime")?;
     let mut config = runtime::Config::new(flags.root, &flags.state);
     config.socket = flags.address;
