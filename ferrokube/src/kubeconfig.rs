@@ -227,6 +227,10 @@ fn entry<'a>(config: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
 }
 
 fn merge(config: &mut Value, admin: &Value) {
+    // An empty file.
+    if config.is_null() {
+        *config = json!({});
+    }
     let Some(config) = config.as_object_mut() else { return };
     for list in ["clusters", "users", "contexts"] {
         let entry = &admin[list][0];

@@ -83,11 +83,14 @@ fn a_bound_namespace_outlives_its_maker_and_is_removed() {
 #[test]
 fn settings_are_those_of_the_namespace() {
     let host = NetNs::create().unwrap();
-    let before = linux::sysctl::get("net.ipv4.ip_forward").unwrap();
+    let outside = linux::sysctl::get("net.ipv4.ip_forward").unwrap();
     let inside = host.run(|| {
-        let old = linux::sysctl::set("net.ipv4.ip_forward", "1").unwrap();
-        (old, linux::sysctl::get("net.ipv4.ip_forward").unwrap())
+        // A new namespace may begin with the first one's settings.
+        let other = if linux::sysctl::get("net.ipv4.ip_forward").unwrap() == "1" { "0" } else { "1" };
+        let old = linux::sysctl::set("net.ipv4.ip_forward", other).unwrap();
+        (old, other, linux::sysctl::get("net.ipv4.ip_forward").unwrap())
     });
-    assert_eq!(inside.unwrap(), ("0".to_owned(), "1".to_owned()));
-    assert_eq!(linux::sysctl::get("net.ipv4.ip_forward").unwrap(), before);
+    let (old, other, new) = inside.unwrap();
+    assert!(old != other && new == other, "{old} {other} {new}");
+    assert_eq!(linux::sysctl::get("net.ipv4.ip_forward").unwrap(), outside);
 }

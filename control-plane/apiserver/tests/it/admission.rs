@@ -75,6 +75,14 @@ fn signing_request(name: &str, signer: &str, subject: &str, group: &str) -> Valu
     json!({"metadata": {"name": name}, "spec": {"request": request, "signerName": signer, "usages": ["client auth"]}})
 }
 
+/// Some certificate, as a request's status holds it.
+fn certificate() -> String {
+    use base64::Engine as _;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(certificate.pem())
+}
+
 #[tokio::test]
 async fn certificates_are_approved_and_signed_by_those_who_may() {
     let world = World::new().await;
@@ -99,7 +107,7 @@ async fn certificates_are_approved_and_signed_by_those_who_may() {
             ),
         "{reply:?}"
     );
-    let signed = json!({"status": {"certificate": "LS0tLQ=="}});
+    let signed = json!({"status": {"certificate": certificate()}});
     let reply = world.by(&bob, "PATCH", &format!("{path}/jane/status"), signed).await;
     assert!(reply.code == 403 && reply.message().contains("not permitted to sign"), "{reply:?}");
     let signers = json!([{"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["kubernetes.io/*"], "verbs": ["approve"]}]);
