@@ -123,7 +123,11 @@ fn killed_once(own: &Cluster, round: u64, after: Duration, steady: &BTreeSet<(i3
     let kept: BTreeSet<String> = kept.lines().map(str::to_owned).collect();
     let lost: Vec<_> = acknowledged.difference(&kept).collect();
     ensure!(lost.is_empty(), "{} of {} acknowledged objects are lost: {lost:?}", lost.len(), acknowledged.len());
-    own.kubectl(&["rollout", "status", "deployment/many", "--timeout=60s"])?;
+    let rolled = own.kubectl(&["rollout", "status", "deployment/many", "--timeout=60s"]);
+    rolled.with_context(|| {
+        let pods = own.kubectl(&["describe", "pods", "-l", "app=many"]).unwrap_or_default();
+        format!("{pods}\n{}", own.log_tail())
+    })?;
     let running = containers(own)?;
     ensure!(steady.is_subset(&running), "and it takes them up as they are: {steady:?} {running:?}");
     let pod = own.get("pod/steady")?;

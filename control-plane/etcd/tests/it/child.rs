@@ -15,6 +15,11 @@ const MARK: &str = "listening on ";
 #[test]
 fn server() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
+    // A tracer that is killed leaves the traced running: the end of standard input ends it all the same.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().lines().last();
+        std::process::exit(0);
+    });
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
         let urls = vec!["http://127.0.0.1:0".to_owned()];
@@ -44,7 +49,7 @@ impl Running {
             }
         };
         command.args(["child::server", "--exact", "--nocapture"]).env(DIRECTORY, dir);
-        let mut child = command.stdout(Stdio::piped()).spawn().ok()?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let url = lines.map_while(Result::ok).find_map(|l| Some(l.split_once(MARK)?.1.to_owned()));
         match url {

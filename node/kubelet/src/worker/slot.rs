@@ -206,7 +206,7 @@ impl Slot {
 
     /// The number of the next instance.
     pub fn next_attempt(&self) -> u32 {
-        self.current.as_ref().map_or(self.past_restarts, |i| i.restarts.saturating_add(1))
+        self.current.as_ref().map_or(0, |i| i.restarts.saturating_add(1)).max(self.past_restarts)
     }
 
     pub fn machine(&mut self, kind: Kind) -> &mut Option<Machine> {

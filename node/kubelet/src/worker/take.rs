@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    API_RETRY, Action, Doom, Event, Image, Instance, PodWorker, RETRY, Sandbox, SandboxRecord, StartError, Task, Work,
-    slot, version,
+    API_RETRY, Action, Doom, Event, Image, Instance, PodWorker, RETRY, RunState, Sandbox, SandboxRecord, StartError,
+    Task, Work, slot, version,
 };
 use crate::names::reason;
 use crate::pods::{self, Sort};
@@ -99,11 +99,26 @@ impl PodWorker {
             self.begin_end(pods::grace(&self.pod), None, now);
         }
         for instance in containers {
-            self.adopt(instance, now, out);
+            if self.is_abandoned(&instance) {
+                out.push(Action::RemoveContainer { id: instance.id });
+            } else {
+                self.adopt(instance, now, out);
+            }
         }
         if first {
             self.initialized = self.slots.iter().any(|s| s.sort == Sort::Regular && s.current.is_some());
         }
+    }
+
+    /// Made by a kubelet that ended before it started it: nobody will. Its number is not used again.
+    fn is_abandoned(&mut self, seen: &Instance) -> bool {
+        let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == seen.name) else { return false };
+        let ours = matches!(slot.work, Work::Starting { attempt } if attempt == seen.restarts);
+        let abandoned = seen.state == RunState::Created && !ours;
+        if abandoned {
+            slot.past_restarts = slot.past_restarts.max(seen.restarts.saturating_add(1));
+        }
+        abandoned
     }
 
     fn take_sandbox_record(&mut self, record: SandboxRecord, first: bool) {

@@ -211,6 +211,31 @@ fn a_kubelet_that_restarts_finds_its_containers_and_touches_none() {
 }
 
 #[test]
+fn a_container_that_a_killed_kubelet_made_and_never_started_is_made_anew() {
+    for policy in ["Always", "Never"] {
+        let spec = json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]});
+        let mut before = World::new(pod(spec));
+        before.settle();
+        let now = before.now;
+        let mut made = before.containers["c"].clone();
+        (made.state, made.started_at) = (RunState::Created, None);
+        let id = made.id.clone();
+        let known = Pod::clone(&before.w().pod);
+        let worker = PodWorker::new(Arc::new(known), settings(), Ok(()), now);
+        let record =
+            SandboxRecord { id: "s0".into(), attempt: 0, ready: true, ips: vec!["10.0.0.2".into()], created_at: now };
+        let seen = Event::Observed { sandbox: Some(record), containers: vec![made] };
+        let (worker, actions) = worker.step(seen.clone(), now);
+        assert!(actions.contains(&Action::RemoveContainer { id }), "{actions:?}");
+        let (worker, _) = worker.step(seen, now);
+        let (worker, actions) = worker.step(Event::Mounted(Ok(())), now);
+        assert!(actions.contains(&Action::Pull { container: "c".into() }), "{actions:?}");
+        let (_, actions) = worker.step(Event::Pulled { container: "c".into(), result: Ok("i".into()) }, now);
+        assert!(actions.iter().any(|a| matches!(a, Action::Start { attempt: 1, .. })), "{actions:?}");
+    }
+}
+
+#[test]
 fn the_active_deadline_fails_the_pod() {
     let mut world = World::new(pod(json!({"activeDeadlineSeconds": 5, "containers": [{"name": "c", "image": "i"}]})));
     world.settle();
