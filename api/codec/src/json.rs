@@ -2,6 +2,8 @@
 //! collected with the paths and words that upstream's strict decoder uses. The same walk serves JSON and YAML, since it
 //! is driven by a serde deserializer. Objects without a type (custom resources) keep everything but metadata as written.
 
+pub mod syntax;
+
 use std::cell::RefCell;
 use std::fmt;
 
@@ -221,7 +223,8 @@ fn go_name(scalar: Scalar) -> String {
         Scalar::Time => "v1.Time",
         Scalar::MicroTime => "v1.MicroTime",
         Scalar::Quantity => "resource.Quantity",
-        Scalar::IntOrString => "intstr.IntOrString",
+        // The type has a decoder of its own, which takes what is no string for a number.
+        Scalar::IntOrString => "int32",
         Scalar::Message(id) => {
             let mut parts = types::message(id).name.rsplit('.');
             let (kind, version) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));

@@ -24,9 +24,15 @@ pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
         let problem = |message: String| format!("error converting YAML to JSON: yaml: {message}");
         match result {
             Ok(inner) => inner.map_err(problem),
-            Err(error) => Err(problem(error.to_string())),
+            Err(error) => Err(problem(first_words(&error.to_string()))),
         }
     })
+}
+
+/// What is wrong, without the places and pictures that the parser adds for people at a terminal.
+fn first_words(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    line.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 fn options() -> serde_saphyr::Options {

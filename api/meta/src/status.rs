@@ -330,7 +330,8 @@ impl Status {
         if let Some(details) = &self.details {
             out.insert("details".to_owned(), details.to_value());
         }
-        if !self.success {
+        // Deletes leave the code of their success out, creations that answer with a Status don't.
+        if !self.success || self.code != 200 {
             out.insert("code".to_owned(), json!(self.code));
         }
         Value::Object(out)

@@ -20,7 +20,7 @@ use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
 use crate::registry::Served;
 use crate::registry::options::{FieldValidation, WriteOptions};
-use crate::registry::update::{Change, Part};
+use crate::registry::update::{Change, Origin, Part};
 use crate::server::Core;
 
 /// Name of the server's own identity, as upstream has it.
@@ -99,7 +99,7 @@ impl Core {
         let registry = self.registry.load_full();
         let Some(served) = registry.any(group, plural) else { return Ok(()) };
         let options = own_options();
-        let change = Change { part: Part::Main, subresource: "", name, options: &options, retry: true, apply: false };
+        let change = Change { part: Part::Main, subresource: "", name, options: &options, retry: true, origin: Origin::Whole };
         self.change(&own_call(namespace, name), served, &change, make).await.map(drop)
     }
 

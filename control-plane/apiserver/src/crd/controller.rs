@@ -16,7 +16,7 @@ use super::{GROUP, PLURAL};
 use crate::bootstrap::{own_call, own_options};
 use crate::cache::{Cache, EventType, Scope, Watcher};
 use crate::registry::options::{DeleteOptions, Propagation};
-use crate::registry::update::{Change, Part};
+use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::meta_text;
 use crate::registry::{Registry, Served, Stored, header_spec};
 use crate::server::Core;
@@ -176,7 +176,7 @@ async fn amend(
         Some(sub) => Part::Sub(sub),
         None => Part::Main,
     };
-    let change = Change { part, subresource, name, options: &options, retry: true, apply: false };
+    let change = Change { part, subresource, name, options: &options, retry: true, origin: Origin::Whole };
     core.change(&own_call("", name), served, &change, make).await.map(drop)
 }
 

@@ -70,7 +70,12 @@ fn resource_names(given: &Value, errors: &mut Vec<FieldError>) {
         let path = format!("spec.names.{field}");
         match text(given, field) {
             "" => errors.push(FieldError::required(path, "")),
-            value if lower => check(errors, &path, value, names::dns1035_label(&value.to_lowercase())),
+            value if lower => {
+                let problems = names::dns1035_label(&value.to_lowercase());
+                let told = "may have mixed case, but should otherwise match: ";
+                let problems = problems.into_iter().map(|problem| format!("{told}{problem}")).collect();
+                check(errors, &path, value, problems);
+            }
             value => check(errors, &path, value, names::dns1035_label(value)),
         }
     }
@@ -87,37 +92,49 @@ fn resource_names(given: &Value, errors: &mut Vec<FieldError>) {
 
 fn versions(spec: &Value, errors: &mut Vec<FieldError>) {
     let all = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let listed = || all.iter().map(|v| text(v, "name")).collect::<Vec<_>>().join(",");
-    if all.is_empty() {
-        errors.push(FieldError::required("spec.versions", ""));
-        return;
-    }
     if all.iter().filter(|v| v["storage"] == true).count() != 1 {
         let detail = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", listed(), detail));
+        errors.push(FieldError::invalid("spec.versions", spec["versions"].clone(), detail));
+        errors.push(FieldError::invalid("status.storedVersions", Value::Null, "must have at least one stored version"));
     }
     for (index, version) in all.iter().enumerate() {
-        let path = format!("spec.versions[{index}]");
         let name = text(version, "name");
-        check(errors, &format!("{path}.name"), name, names::dns1035_label(name));
-        if all[..index].iter().any(|other| text(other, "name") == name) {
-            errors.push(FieldError::invalid("spec.versions", listed(), "must contain unique version names"));
+        check(errors, &format!("spec.versions[{index}].name"), name, names::dns1035_label(name));
+        if index == 0 {
+            check(errors, "spec.version", name, names::dns1035_label(name));
         }
-        schema(version, &path, errors);
-        subresources(version, &path, errors);
-        columns(version, &path, errors);
-        selectable(version, &path, errors);
+        if all[..index].iter().any(|other| text(other, "name") == name) {
+            let detail = "must contain unique version names";
+            errors.push(FieldError::invalid("spec.versions", spec["versions"].clone(), detail));
+        }
+    }
+    for field in ["schema", "subresources", "additionalPrinterColumns", "selectableFields"] {
+        // What all versions have in common is spoken of as the whole definition's, as upstream keeps it.
+        let same = all.iter().all(|version| version[field] == all[0][field]);
+        let told = if same { &all[..all.len().min(1)] } else { all };
+        for (index, version) in told.iter().enumerate() {
+            let path = if same { "spec".to_owned() } else { format!("spec.versions[{index}]") };
+            match field {
+                "schema" => schema(version, &path, same, errors),
+                "subresources" => subresources(version, &path, errors),
+                "additionalPrinterColumns" => columns(version, &path, errors),
+                _ => selectable(version, &path, errors),
+            }
+        }
+    }
+    for (index, version) in all.iter().enumerate() {
+        if !version["schema"]["openAPIV3Schema"].is_object() {
+            errors.push(FieldError::required(format!("spec.versions[{index}].schema.openAPIV3Schema"), ""));
+        }
     }
 }
 
-fn schema(version: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn schema(version: &Value, path: &str, common: bool, errors: &mut Vec<FieldError>) {
     let schema = &version["schema"]["openAPIV3Schema"];
-    let path = format!("{path}.schema.openAPIV3Schema");
-    if !schema.is_object() {
-        errors.push(FieldError::required(path, "schemas are required"));
-        return;
+    if schema.is_object() {
+        let part = if common { "validation" } else { "schema" };
+        errors.extend(schema::structural::check(schema, &format!("{path}.{part}.openAPIV3Schema")));
     }
-    errors.extend(schema::structural::check(schema, &path));
 }
 
 fn subresources(version: &Value, path: &str, errors: &mut Vec<FieldError>) {
@@ -164,8 +181,13 @@ fn columns(version: &Value, path: &str, errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::invalid(format!("{path}.type"), other, detail));
             }
         }
-        if text(column, "jsonPath").is_empty() {
-            errors.push(FieldError::required(format!("{path}.JSONPath"), ""));
+        match text(column, "jsonPath") {
+            "" => errors.push(FieldError::required(format!("{path}.JSONPath"), "")),
+            other if !other.starts_with('.') => {
+                let detail = "must be a simple json path starting with .";
+                errors.push(FieldError::invalid(format!("{path}.JSONPath"), other, detail));
+            }
+            _ => {}
         }
     }
 }
@@ -188,7 +210,10 @@ fn selectable(version: &Value, path: &str, errors: &mut Vec<FieldError>) {
             node = &node["properties"][step];
         }
         let scalar = matches!(node["type"].as_str(), Some("string" | "boolean" | "integer"));
-        if json_path.starts_with(".metadata") {
+        if !json_path.starts_with(['.', '[']) {
+            let detail = format!("is an invalid path: expected [ or . but got: {json_path}");
+            errors.push(FieldError::invalid(path, json_path, detail));
+        } else if json_path.starts_with(".metadata") {
             let detail = "must not point to fields in metadata";
             errors.push(FieldError::invalid(path, json_path, detail));
         } else if !scalar {
@@ -202,6 +227,9 @@ fn conversion(spec: &Value, errors: &mut Vec<FieldError>) {
     let path = "spec.conversion.strategy";
     match text(&spec["conversion"], "strategy") {
         "" | "None" => {}
+        other if spec["preserveUnknownFields"] == true => {
+            errors.push(FieldError::invalid(path, other, "must be None if spec.preserveUnknownFields is true"));
+        }
         "Webhook" => {
             let detail = "this server cannot call conversion webhooks yet; use None";
             errors.push(FieldError::invalid(path, "Webhook", detail));

@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::negotiate::{self, Accepted};
+use super::negotiate::{self, Accepted, Offer};
 use super::request::{Query, RequestInfo};
 use crate::authn::UserInfo;
 use meta::Status;
@@ -57,7 +57,10 @@ impl Call {
 
     /// What the client accepts for objects.
     pub fn accepted(&self, custom: bool, table: bool) -> Result<Accepted, Status> {
-        negotiate::accept(self.header(http::header::ACCEPT), custom, table)
+        let verb = self.info.verb;
+        let collection = matches!(verb, "list" | "watch" | "create" | "deletecollection") && self.info.resource_request;
+        let offer = Offer { custom, table, collection: collection && self.info.subresource.is_empty(), watch: verb == "watch" };
+        negotiate::accept(self.header(http::header::ACCEPT), offer)
     }
 
     /// Indented JSON: asked for, or the client is a person's tool.

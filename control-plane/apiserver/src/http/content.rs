@@ -1,21 +1,23 @@
 //! Bodies of requests into objects, with the checks that every body goes through.
 
 use bytes::Bytes;
-use codec::{Decoded, Form};
+use codec::{DecodeError, Decoded, Form};
 use meta::{Gvk, Status};
 use serde_json::Value;
 
 use super::call::Call;
+use super::unreadable::{self, Trouble};
 use super::negotiate::{self, Encoding};
 use crate::registry::Served;
 use crate::registry::create::settle_namespace;
 use crate::registry::options::FieldValidation;
-use crate::registry::write::{meta_text, metadata};
+use crate::registry::write::meta_text;
 
 /// Decodes the body of a write as an object of the served kind.
 pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
     let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), served.custom)?;
-    decode_body(call, served, encoding, body, validation)
+    let gvk = served.kind.gvk();
+    decode_body(call, served, encoding, body, validation).map_err(|trouble| trouble.of_body(&gvk, body))
 }
 
 fn decode_body(
@@ -24,58 +26,101 @@ fn decode_body(
     encoding: Encoding,
     body: &Bytes,
     validation: FieldValidation,
-) -> Result<Value, Status> {
-    let gvk = served.kind.gvk();
-    let mut decoded = read(&gvk, served.form(), encoding, body)?;
+) -> Result<Value, Trouble> {
+    let mut decoded = read(served.form(), encoding, body)?;
     if served.custom {
         schema::drop_nulls(&mut decoded.object, &served.kind.schema);
         let unknown = schema::prune(&mut decoded.object, &served.kind.schema);
         decoded.strict.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
     }
-    settle(call, &gvk, decoded, validation)
+    settle(call, &served.kind.gvk(), decoded, validation)
 }
 
-/// Decodes the body of an apply patch. It stays as it was written, since only what is written is applied; types and
-/// unknown fields are checked all the same.
+/// Decodes the body of an apply patch. It stays as it was written, since only what is written is applied; its fields
+/// are checked against the schema when it is.
 pub fn decode_intent(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
-    let fail = |error: codec::DecodeError| Status::bad_request(format!("error decoding YAML: {error}"));
+    let fail = |error: DecodeError| Status::bad_request(format!("error decoding patch: {error}"));
     let mut intent = codec::yaml::decode(body, Form::Any).map_err(fail)?;
-    if !intent.object.is_object() {
-        return Err(Status::bad_request("error decoding YAML: the body is not an object"));
+    if intent.object.is_null() {
+        intent.object = Value::Object(serde_json::Map::new());
     }
-    let name = call.info.name.as_str();
-    let given = meta_text(&intent.object, "name");
-    if given.is_empty() {
-        metadata(&mut intent.object).insert("name".to_owned(), name.into());
-    } else if given != name {
-        let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
-        return Err(Status::bad_request(message));
+    if let Some(kind) = unreadable::not_an_object(&intent.object) {
+        let why = format!(
+            "error decoding patch: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+        );
+        return Err(Status::bad_request(why));
     }
+    let gvk = served.kind.gvk();
+    let text = |field: &str| intent.object[field].as_str().unwrap_or_default();
+    if text("apiVersion") != gvk.api_version() || text("kind") != gvk.kind {
+        let (group, version) = meta::gvk::split_api_version(text("apiVersion"));
+        let kind = text("kind");
+        return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
+    }
+    check_name(&intent.object, &call.info.name, true)?;
     settle_namespace(served, &call.info.namespace, &mut intent.object)?;
-    check_type(&served.kind.gvk(), &mut intent.object)?;
-    let strict = intent.strict;
-    let checked = serde_json::to_vec(&intent.object).map_err(Status::internal)?;
-    decode_body(call, served, Encoding::Json, &checked.into(), validation)?;
-    if validation == FieldValidation::Strict && !strict.is_empty() {
-        return Err(undecodable(&served.kind.gvk(), &format!("strict decoding error: {}", strict.join(", "))));
+    match validation {
+        FieldValidation::Strict if !intent.strict.is_empty() => {
+            let why = format!("error strict decoding patch: {}", intent.strict.join(", "));
+            return Err(Status::bad_request(why));
+        }
+        FieldValidation::Warn => intent.strict.into_iter().for_each(|problem| call.warn(problem)),
+        _ => {}
     }
     Ok(intent.object)
 }
 
-/// Decodes what a patch made, as if it had come in whole: types are checked and unknown fields told.
-pub fn redecode(call: &Call, served: &Served, object: &Value, validation: FieldValidation) -> Result<Value, Status> {
-    let body = serde_json::to_vec(object).map_err(Status::internal)?;
+/// The name in a body must be that of the path; whether there must be one depends on the call.
+pub fn check_name(object: &Value, name: &str, optional: bool) -> Result<(), Status> {
+    let given = meta_text(object, "name");
+    if given == name || (given.is_empty() && optional) {
+        return Ok(());
+    }
+    Err(Status::bad_request(if given.is_empty() {
+        format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    } else {
+        format!("the name of the object ({given}) does not match the name on the URL ({name})")
+    }))
+}
+
+/// Decodes what a patch made, as if it had come in whole: types are checked and unknown fields told. `duplicates` are
+/// the fields that the patch itself names twice.
+pub fn redecode(
+    call: &Call,
+    served: &Served,
+    object: &Value,
+    duplicates: &[String],
+    validation: FieldValidation,
+) -> Result<Value, Trouble> {
+    let body = serde_json::to_vec(object).map_err(|error| Trouble::Unrecognized(error.to_string()))?;
+    if validation == FieldValidation::Strict && !duplicates.is_empty() {
+        return Err(Trouble::strict(None, duplicates));
+    }
+    if validation == FieldValidation::Warn {
+        duplicates.iter().for_each(|problem| call.warn(problem));
+    }
     decode_body(call, served, Encoding::Json, &body.into(), validation)
 }
 
 /// Decodes a body that must be of a built-in kind other than the one served: scales, evictions, bindings.
 pub fn decode_as(call: &Call, gvk: &Gvk, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
     let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), false)?;
-    let form = kinds::definitions::message_of(gvk).map_or(Form::Any, Form::Typed);
-    settle(call, gvk, read(gvk, form, encoding, body)?, validation)
+    let outcome = read(form_of(gvk), encoding, body).and_then(|decoded| settle(call, gvk, decoded, validation));
+    outcome.map_err(|trouble| trouble.of_body(gvk, body))
 }
 
-fn read(gvk: &Gvk, form: Form, encoding: Encoding, body: &Bytes) -> Result<Decoded, Status> {
+/// Checks that a value is of a built-in kind's type, as [`redecode`] does for the kind that is served.
+pub fn recheck(call: &Call, gvk: &Gvk, object: &Value, validation: FieldValidation) -> Result<Value, Trouble> {
+    let body = serde_json::to_vec(object).map_err(|error| Trouble::Unrecognized(error.to_string()))?;
+    let decoded = read(form_of(gvk), Encoding::Json, &body.into())?;
+    settle(call, gvk, decoded, validation)
+}
+
+fn form_of(gvk: &Gvk) -> Form {
+    kinds::definitions::message_of(gvk).map_or(Form::Any, Form::Typed)
+}
+
+fn read(form: Form, encoding: Encoding, body: &Bytes) -> Result<Decoded, Trouble> {
     let decoded = match encoding {
         Encoding::Json => codec::json::decode(body, form),
         Encoding::Yaml => codec::yaml::decode(body, form),
@@ -85,18 +130,20 @@ fn read(gvk: &Gvk, form: Form, encoding: Encoding, body: &Bytes) -> Result<Decod
     };
     match decoded {
         Ok(decoded) if decoded.object.is_object() => Ok(decoded),
-        Ok(_) => Err(undecodable(gvk, "the body is not an object")),
-        Err(error) => Err(undecodable(gvk, &error.to_string())),
+        // Go takes null for an object without fields.
+        Ok(Decoded { object: Value::Null, strict }) => Ok(Decoded { object: Value::Object(Default::default()), strict }),
+        Ok(_) => Err(Trouble::decoding(encoding, body, &DecodeError::Syntax("the body is not an object".to_owned()))),
+        Err(error) => Err(Trouble::decoding(encoding, body, &error)),
     }
 }
 
 /// Checks the type and says what is to be said about unknown fields.
-fn settle(call: &Call, gvk: &Gvk, decoded: Decoded, validation: FieldValidation) -> Result<Value, Status> {
+fn settle(call: &Call, gvk: &Gvk, decoded: Decoded, validation: FieldValidation) -> Result<Value, Trouble> {
     let mut object = decoded.object;
-    check_type(gvk, &mut object)?;
+    unreadable::check_type(gvk, &mut object)?;
     match validation {
         FieldValidation::Strict if !decoded.strict.is_empty() => {
-            return Err(undecodable(gvk, &format!("strict decoding error: {}", decoded.strict.join(", "))));
+            return Err(Trouble::strict(object["kind"].as_str(), &decoded.strict));
         }
         FieldValidation::Warn => decoded.strict.into_iter().for_each(|problem| call.warn(problem)),
         _ => {}
@@ -104,37 +151,15 @@ fn settle(call: &Call, gvk: &Gvk, decoded: Decoded, validation: FieldValidation)
     Ok(object)
 }
 
-fn undecodable(gvk: &Gvk, why: &str) -> Status {
-    let (kind, version) = (&gvk.kind, &gvk.version);
-    Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
-}
-
-/// The body must say the type of the path; a body that says nothing is taken to be of it.
-fn check_type(gvk: &Gvk, object: &mut Value) -> Result<(), Status> {
-    let api_version = object["apiVersion"].as_str().unwrap_or_default();
-    let kind = object["kind"].as_str().unwrap_or_default();
-    if !api_version.is_empty() && api_version != gvk.api_version() {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({})",
-            gvk.api_version()
-        )));
-    }
-    if !kind.is_empty() && kind != gvk.kind {
-        let (given, version) = (kind, gvk.version.as_ref());
-        return Err(Status::bad_request(format!(
-            "{given} in version \"{version}\" cannot be handled as a {}: converting ({given}) to ({}): unknown conversion",
-            gvk.kind, gvk.kind
-        )));
-    }
-    object["apiVersion"] = gvk.api_version().into();
-    object["kind"] = gvk.kind.as_ref().into();
-    Ok(())
-}
-
 /// Decodes a body of options, such as DeleteOptions, leniently.
 pub fn decode_options(call: &Call, body: &Bytes, kind: &'static str) -> Result<Value, Status> {
     let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), false)?;
     let gvk = Gvk::new("", "v1", kind);
-    let form = kinds::definitions::message_of(&gvk).map_or(Form::Any, Form::Typed);
-    Ok(read(&gvk, form, encoding, body)?.object)
+    let object = read(form_of(&gvk), encoding, body).map_err(|trouble| trouble.of_options())?.object;
+    let given = object["kind"].as_str().unwrap_or_default();
+    if !given.is_empty() && given != kind {
+        let version = object["apiVersion"].as_str().unwrap_or_default();
+        return Err(Status::bad_request(unreadable::not_registered(given, version)));
+    }
+    Ok(object)
 }

@@ -10,3 +10,4 @@ pub mod negotiate;
 pub mod request;
 pub mod respond;
 pub mod tls;
+pub mod unreadable;

@@ -93,8 +93,48 @@ pub fn clauses(accept: &str) -> Vec<Clause<'_>> {
     all
 }
 
-/// Chooses for an object, list or watch. `custom` kinds have no protobuf; `table` tells whether tables can be made.
-pub fn accept(header: &str, custom: bool, table: bool) -> Result<Accepted, Status> {
+/// What the answer to a request can be written as.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Offer {
+    /// Custom kinds have no protobuf.
+    pub custom: bool,
+    /// Tables can be made.
+    pub table: bool,
+    /// A collection, which can also be watched.
+    pub collection: bool,
+    /// The request is to watch it.
+    pub watch: bool,
+}
+
+/// Media types of watches, as upstream's messages name them.
+const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+impl Offer {
+    fn types(self) -> &'static [&'static str] {
+        if self.custom { &CUSTOM_TYPES } else { &ALL_TYPES }
+    }
+
+    /// The client names types that exist, but not in the form that it wants them.
+    fn no_such_form(self) -> Status {
+        let streams = if self.custom { &STREAMS[..1] } else { &STREAMS[..] };
+        let types = if self.watch { streams } else { self.types() };
+        let message = format!("only the following media types are accepted: {}", types.join(", "));
+        Status::failure(406, meta::Reason::NotAcceptable, message)
+    }
+
+    fn no_such_type(self) -> Status {
+        let mut types = self.types().to_vec();
+        if self.collection {
+            types.extend(if self.custom { &STREAMS[..1] } else { &STREAMS[..] });
+        }
+        Status::not_acceptable(&types)
+    }
+}
+
+/// Chooses for an object, list or watch.
+pub fn accept(header: &str, offer: Offer) -> Result<Accepted, Status> {
+    let Offer { custom, table, .. } = offer;
+    let mut known_type = false;
     if header.trim().is_empty() {
         return Ok(Accepted::JSON);
     }
@@ -105,6 +145,10 @@ pub fn accept(header: &str, custom: bool, table: bool) -> Result<Accepted, Statu
             PROTOBUF => Encoding::Protobuf,
             _ => continue,
         };
+        known_type = true;
+        if offer.watch && encoding == Encoding::Yaml {
+            continue;
+        }
         let group = clause.parameter("g").unwrap_or("meta.k8s.io");
         let beta = clause.parameter("v") == Some("v1beta1");
         let known = group == "meta.k8s.io" && matches!(clause.parameter("v"), None | Some("v1" | "v1beta1"));
@@ -119,7 +163,7 @@ pub fn accept(header: &str, custom: bool, table: bool) -> Result<Accepted, Statu
         }
         return Ok(Accepted { encoding, view });
     }
-    Err(if custom { Status::not_acceptable(&CUSTOM_TYPES) } else { Status::not_acceptable(&ALL_TYPES) })
+    Err(if known_type { offer.no_such_form() } else { offer.no_such_type() })
 }
 
 /// The media type of a Content-Type header, without parameters.
@@ -142,8 +186,10 @@ pub fn body_encoding(header: &str, custom: bool) -> Result<Encoding, Status> {
 mod tests {
     use super::*;
 
+    const OBJECT: Offer = Offer { custom: false, table: true, collection: false, watch: false };
+
     fn get(header: &str) -> (Encoding, View) {
-        let accepted = accept(header, false, true).expect("acceptable");
+        let accepted = accept(header, OBJECT).expect("acceptable");
         (accepted.encoding, accepted.view)
     }
 
@@ -156,8 +202,21 @@ mod tests {
         assert_eq!(get("application/json;q=0.1,application/yaml"), (Encoding::Yaml, View::Whole));
         assert_eq!(get("application/json;as=Nothing,application/json"), (Encoding::Json, View::Whole));
         assert_eq!(get(""), (Encoding::Json, View::Whole));
-        let custom = accept("application/vnd.kubernetes.protobuf,application/json", true, true).expect("json");
+        let custom = accept("application/vnd.kubernetes.protobuf,application/json", Offer { custom: true, ..OBJECT }).expect("json");
         assert_eq!(custom.encoding, Encoding::Json);
-        assert_eq!(accept("text/html", false, true).expect_err("none").code, 406);
+    }
+
+    #[test]
+    fn who_asks_for_what_there_is_not_learns_what_there_is() {
+        let list = Offer { collection: true, ..OBJECT };
+        for (header, offer, want) in [
+            ("text/html", OBJECT, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+            ("text/html", list, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"),
+            ("application/json;as=Foo;v=v1;g=meta.k8s.io", list, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+            ("application/yaml", Offer { watch: true, ..list }, "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"),
+        ] {
+            let error = accept(header, offer).expect_err(header);
+            assert_eq!((error.code, error.message.as_str()), (406, want));
+        }
     }
 }

@@ -18,6 +18,10 @@ use crate::server::Core;
 /// Tries to find a free name for `generateName`, as many as upstream makes.
 const NAME_TRIES: usize = 8;
 
+/// The namespace in the body is not the path's.
+pub const OTHER_NAMESPACE: &str =
+    "the namespace of the provided object does not match the namespace sent on the request";
+
 /// Checks the namespace of a body against the path's, and fills it in.
 pub fn settle_namespace(served: &Served, namespace: &str, object: &mut Value) -> Result<(), Status> {
     let given = meta_text(object, "namespace");
@@ -25,15 +29,10 @@ pub fn settle_namespace(served: &Served, namespace: &str, object: &mut Value) ->
         if given.is_empty() {
             metadata(object).insert("namespace".to_owned(), namespace.into());
         } else if given != namespace {
-            return Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
+            return Err(Status::bad_request(OTHER_NAMESPACE));
         }
     } else if !given.is_empty() {
-        // Upstream drops a namespace on cluster-scoped objects only when it is empty.
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+        metadata(object).remove("namespace");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 pub mod create;
 pub mod delete;
+mod go;
 pub mod managed;
 pub mod options;
 pub mod patch;

@@ -26,13 +26,16 @@ pub struct WriteOptions {
 /// Longest field manager name.
 const MAX_MANAGER: usize = 128;
 
+fn dry_run_error(values: &[&str]) -> Option<FieldError> {
+    let bad = values.iter().any(|value| *value != "All");
+    bad.then(|| FieldError::not_supported("dryRun", serde_json::json!(values), ["All"]))
+}
+
 fn dry_run(values: &[&str], gvk: &Gvk) -> Result<bool, Status> {
-    let bad: Vec<&&str> = values.iter().filter(|v| **v != "All").collect();
-    if !bad.is_empty() {
-        let error = FieldError::not_supported("dryRun", serde_json::json!(values), ["All"]);
-        return Err(Status::invalid(gvk, "", &[error]));
+    match dry_run_error(values) {
+        Some(error) => Err(Status::invalid(gvk, "", &[error])),
+        None => Ok(!values.is_empty()),
     }
-    Ok(!values.is_empty())
 }
 
 impl WriteOptions {
@@ -40,22 +43,23 @@ impl WriteOptions {
     pub fn parse(query: &Query, what: &'static str) -> Result<WriteOptions, Status> {
         let gvk = Gvk::new("meta.k8s.io", "v1", what);
         let dry: Vec<&str> = query.all("dryRun").collect();
-        let dry_run = dry_run(&dry, &gvk)?;
         let manager = query.text("fieldManager");
         let mut errors = Vec::new();
         if manager.chars().count() > MAX_MANAGER {
             errors.push(FieldError::too_long("fieldManager", MAX_MANAGER as i64));
         }
         if let Some(at) = manager.chars().position(|c| c.is_control()) {
-            let detail = format!("should only contain printable characters (invalid character at position {at})");
+            let code = manager.chars().nth(at).map_or(0, u32::from);
+            let detail = format!("invalid character U+{code:04X} (at position {at})");
             errors.push(FieldError::invalid("fieldManager", manager, detail));
         }
+        errors.extend(dry_run_error(&dry));
         let field_validation = match query.text("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                errors.push(FieldError::not_supported("fieldValidation", other, ["Ignore", "Strict", "Warn"]));
+                errors.push(FieldError::not_supported("fieldValidation", other, ["", "Ignore", "Strict", "Warn"]));
                 FieldValidation::Warn
             }
         };
@@ -63,7 +67,7 @@ impl WriteOptions {
             return Err(Status::invalid(&gvk, "", &errors));
         }
         Ok(WriteOptions {
-            dry_run,
+            dry_run: !dry.is_empty(),
             field_manager: manager.to_owned(),
             field_validation,
             force: query.tristate("force"),
@@ -96,8 +100,7 @@ pub struct ListOptions {
 
 impl ListOptions {
     pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
-        let labels = Selector::parse(query.text("labelSelector"))
-            .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+        let labels = Selector::parse(query.text("labelSelector")).map_err(Status::bad_request)?;
         let fields = FieldSelector::parse(query.text("fieldSelector"))
             .map_err(|error| Status::bad_request(error.to_string()))?;
         let gvk = Gvk::new("meta.k8s.io", "v1", "ListOptions");
@@ -106,7 +109,7 @@ impl ListOptions {
             "NotOlderThan" => Match::NotOlderThan,
             "Exact" => Match::Exact,
             other => {
-                let error = FieldError::not_supported("resourceVersionMatch", other, ["Exact", "NotOlderThan"]);
+                let error = FieldError::not_supported("resourceVersionMatch", other, ["Exact", "NotOlderThan", ""]);
                 return Err(Status::invalid(&gvk, "", &[error]));
             }
         };
@@ -129,9 +132,6 @@ impl ListOptions {
 
     fn check_list(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if self.send_initial_events.is_some() {
-            errors.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
-        }
         if self.matching != Match::Unset {
             if self.resource_version.is_empty() {
                 errors.push(FieldError::forbidden(
@@ -152,16 +152,15 @@ impl ListOptions {
                 ));
             }
         }
+        if self.send_initial_events.is_some() {
+            errors.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+        }
         errors
     }
 
     fn check_watch(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         match (self.send_initial_events, self.matching) {
-            (Some(true), Match::NotOlderThan) if !self.bookmarks => errors.push(FieldError::forbidden(
-                "sendInitialEvents",
-                "sendInitialEvents is forbidden for watch unless allowWatchBookmarks is set",
-            )),
             (Some(_), Match::NotOlderThan) => {}
             (Some(_), _) => errors.push(FieldError::forbidden(
                 "resourceVersionMatch",
@@ -173,6 +172,15 @@ impl ListOptions {
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             )),
         }
+        if self.matching == Match::Exact {
+            errors.push(FieldError::not_supported("resourceVersionMatch", "Exact", ["NotOlderThan"]));
+        }
+        if !self.continue_token.is_empty() {
+            errors.push(FieldError::forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
+        }
         errors
     }
 
@@ -183,9 +191,9 @@ impl ListOptions {
             text => match text.parse::<i64>() {
                 Ok(revision) if revision >= 0 => Ok(Some(revision)),
                 _ => {
-                    let gvk = Gvk::new("meta.k8s.io", "v1", "ListOptions");
                     let detail = format!("strconv.ParseUint: parsing {}: invalid syntax", meta::text::quote(text));
-                    Err(Status::invalid(&gvk, "", &[FieldError::invalid("resourceVersion", text, detail)]))
+                    let error = FieldError::invalid("resourceVersion", text, detail);
+                    Err(Status::failure(500, meta::Reason::Unknown, error.to_string()))
                 }
             },
         }

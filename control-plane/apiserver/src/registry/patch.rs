@@ -8,14 +8,16 @@ use http::header::CONTENT_TYPE;
 use meta::{Gvk, Reason, Status};
 use serde_json::Value;
 
+use super::create::OTHER_NAMESPACE;
 use super::options::{FieldValidation, WriteOptions};
-use super::update::{Change, Part};
+use super::update::{Change, Origin, Part};
 use super::write::{MAX_RETRIES, meta_text};
 use super::{Served, managed};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::content;
 use crate::http::negotiate::media_type;
+use crate::http::unreadable::Trouble;
 use crate::server::Core;
 
 const JSON: &str = "application/json-patch+json";
@@ -29,8 +31,14 @@ pub enum SchemaOf<'a> {
     Type(Gvk),
 }
 
-/// A decoded patch.
-pub enum Patch {
+/// A decoded patch, and the fields that it names twice.
+pub struct Patch {
+    pub how: How,
+    pub duplicates: Vec<String>,
+}
+
+/// How a patch changes an object.
+pub enum How {
     Json(Value),
     Merge(Value),
     Strategic(Value),
@@ -40,48 +48,73 @@ pub enum Patch {
 
 impl Patch {
     pub fn parse(call: &Call, body: &Bytes) -> Result<Patch, Status> {
-        let json = || {
-            serde_json::from_slice::<Value>(body)
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+        let json = |how: fn(Value) -> How| {
+            let decoded = codec::json::decode(body, codec::Form::Any);
+            let decoded = decoded.map_err(|_| Status::bad_request("invalid JSON patch"))?;
+            Ok(Patch { how: how(decoded.object), duplicates: decoded.strict })
         };
         match media_type(call.header(CONTENT_TYPE)) {
-            JSON => json().map(Patch::Json),
-            MERGE => json().map(Patch::Merge),
-            STRATEGIC => json().map(Patch::Strategic),
-            APPLY => Ok(Patch::Apply(body.clone())),
-            _ => Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
+            JSON => json(How::Json).map(|patch| Patch { duplicates: Vec::new(), ..patch }),
+            MERGE => json(How::Merge),
+            STRATEGIC => json(How::Strategic),
+            APPLY => Ok(Patch { how: How::Apply(body.clone()), duplicates: Vec::new() }),
+            _ => Err(unsupported()),
         }
     }
 
     /// The patched object.
     pub fn apply(&self, old: &Value, schema: &SchemaOf<'_>) -> Result<Value, Status> {
         let mut new = old.clone();
-        match self {
-            Patch::Json(operations) => object::json_patch::apply(&mut new, operations)?,
-            Patch::Merge(patch) => object::merge_patch::apply(&mut new, patch.clone())?,
-            Patch::Strategic(patch) => match schema {
-                SchemaOf::Served(served) if served.custom => {
-                    return Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY]));
+        match &self.how {
+            // No operations at all.
+            How::Json(Value::Null) => {}
+            How::Json(operations) => object::json_patch::apply(&mut new, operations)?,
+            How::Merge(patch) => object::merge_patch::apply(&mut new, patch.clone())?,
+            How::Strategic(patch) => {
+                match schema {
+                    SchemaOf::Served(served) if served.custom => return Err(unsupported()),
+                    SchemaOf::Served(served) => object::strategic::apply(&mut new, patch.clone(), &served.kind.schema)?,
+                    SchemaOf::Type(gvk) => {
+                        let schema = kinds::definitions::message_of(gvk).map(kinds::definitions::schema);
+                        let schema = schema.ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
+                        object::strategic::apply(&mut new, patch.clone(), &schema)?
+                    }
                 }
-                SchemaOf::Served(served) => object::strategic::apply(&mut new, patch.clone(), &served.kind.schema)?,
-                SchemaOf::Type(gvk) => {
-                    let schema = kinds::definitions::message_of(gvk).map(kinds::definitions::schema);
-                    let schema = schema.ok_or_else(|| Status::internal(format!("no schema for {gvk}")))?;
-                    object::strategic::apply(&mut new, patch.clone(), &schema)?
+                // It patches a typed object, whose type is no field of it.
+                for field in ["apiVersion", "kind"] {
+                    new[field] = old[field].clone();
                 }
-            },
-            Patch::Apply(_) => return Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC])),
+            }
+            How::Apply(_) => return Err(unsupported()),
         }
         Ok(new)
     }
 
+    /// The error for a patched object that is no longer of its type.
+    pub fn misfit(&self, patched: &Value, trouble: Trouble) -> Status {
+        let why = trouble.why();
+        let (shown, why) = match &self.how {
+            How::Strategic(patch) => (super::go::print(patch), super::go::restored(&why)),
+            _ => (patched.to_string(), why),
+        };
+        let error = meta::FieldError::invalid("patch", shown, why);
+        Status::invalid(&Gvk::new("", "", ""), "", &[error])
+    }
+
     /// Whether the patch names the version it is for: then nothing is tried again.
     fn pinned(&self) -> bool {
-        match self {
-            Patch::Merge(patch) | Patch::Strategic(patch) => patch["metadata"]["resourceVersion"].is_string(),
+        match &self.how {
+            How::Merge(patch) | How::Strategic(patch) => patch["metadata"]["resourceVersion"].is_string(),
             _ => false,
         }
     }
+}
+
+/// 415 without a list: upstream answers so to every content type that is no patch.
+fn unsupported() -> Status {
+    let mut status = Status::failure(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type");
+    status.details = Some(Box::default());
+    status
 }
 
 impl Core {
@@ -95,12 +128,12 @@ impl Core {
     ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "PatchOptions")?;
         let patch = Patch::parse(call, body)?;
-        if options.force.is_some() && !matches!(patch, Patch::Apply(_)) {
+        if options.force.is_some() && !matches!(patch.how, How::Apply(_)) {
             let gvk = Gvk::new("meta.k8s.io", "v1", "PatchOptions");
             let error = meta::FieldError::forbidden("force", "may not be specified for non-apply patch");
             return Err(Status::invalid(&gvk, "", &[error]));
         }
-        if let Patch::Apply(body) = &patch {
+        if let How::Apply(body) = &patch.how {
             return self.apply(call, served, part, body, &options).await;
         }
         let change = Change {
@@ -109,12 +142,18 @@ impl Core {
             name: &call.info.name,
             options: &options,
             retry: !patch.pinned(),
-            apply: false,
+            origin: Origin::Patched,
         };
         let schema = SchemaOf::Served(served);
         self.change(call, served, &change, |old| {
             let new = patch.apply(old, &schema)?;
-            content::redecode(call, served, &new, options.field_validation)
+            let checked = content::redecode(call, served, &new, &patch.duplicates, options.field_validation);
+            let checked = checked.map_err(|trouble| patch.misfit(&new, trouble))?;
+            content::check_name(&checked, &call.info.name, false)?;
+            if served.namespaced() && meta_text(&checked, "namespace") != meta_text(old, "namespace") {
+                return Err(Status::bad_request(OTHER_NAMESPACE));
+            }
+            Ok(checked)
         })
         .await
     }
@@ -137,20 +176,27 @@ impl Core {
         let name = call.info.name.as_str();
         let pinned = !meta_text(&config, "resourceVersion").is_empty();
         let force = options.force.unwrap_or(false);
-        let change = Change { part, subresource: &call.info.subresource, name, options, retry: !pinned, apply: true };
+        let change = Change { part, subresource: &call.info.subresource, name, options, retry: !pinned, origin: Origin::Applied };
         for _ in 0..MAX_RETRIES {
             let outcome = self
                 .change(call, served, &change, |old| {
                     let new = managed::apply(call, served, Some(old), &config, &options.field_manager, force)?;
-                    content::redecode(call, served, &new, FieldValidation::Ignore)
+                    redecoded(call, served, &new)
                 })
                 .await;
             match outcome {
                 Err(error) if error.reason == Reason::NotFound && matches!(part, Part::Main) => {}
                 other => return other,
             }
+            if let Some(uid) = config["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                );
+                return Err(Status::conflict(&served.gvr(), name, why));
+            }
             let new = managed::apply(call, served, None, &config, &options.field_manager, force)?;
-            let new = content::redecode(call, served, &new, FieldValidation::Ignore)?;
+            let new = redecoded(call, served, &new)?;
+            content::check_name(&new, name, false)?;
             match self.create_object(call, served, name, new, options, true).await {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => self.hub.catch_up().await.map(drop).map_err(|e| self.store_error(e, served))?,
@@ -161,4 +207,10 @@ impl Core {
         }
         Err(Status::server_timeout(&served.gvr(), "patch", 1))
     }
+}
+
+/// What apply made, in the form that decoding gives.
+fn redecoded(call: &Call, served: &Served, object: &Value) -> Result<Value, Status> {
+    let outcome = content::redecode(call, served, object, &[], FieldValidation::Ignore);
+    outcome.map_err(|trouble| trouble.of_body(&served.kind.gvk(), &[]))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base64::Engine as _;
+use base64::{DecodeError, Engine as _};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use meta::Status;
@@ -21,8 +21,10 @@ use crate::storage::{RangeRequest, StoreError, keys};
 /// What a continue token holds: upstream's form, so that either server goes on with the other's.
 #[derive(Serialize, Deserialize)]
 struct Token {
+    #[serde(default)]
     v: String,
     /// Revision of the list; -1 continues in the newest state.
+    #[serde(default)]
     rv: i64,
     /// First key of the rest, without the list's prefix.
     #[serde(default)]
@@ -39,11 +41,18 @@ fn encode_token(rv: i64, start: &str) -> String {
 }
 
 fn decode_token(text: &str) -> Result<Token, Status> {
-    let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-    let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| bad(&error.to_string()))?;
+    let bad = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            _ => text.len(),
+        };
+        bad(&format!("illegal base64 data at input byte {at}"))
+    })?;
+    codec::json::syntax::check(&raw).map_err(|why| bad(&why))?;
     let token: Token = serde_json::from_slice(&raw).map_err(|error| bad(&error.to_string()))?;
     if token.v != "meta.k8s.io/v1" {
-        return Err(bad("server does not recognize this encoded version"));
+        return Err(bad(&format!("server does not recognize this encoded version {}", token.v)));
     }
     if token.rv == 0 {
         return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
@@ -94,12 +103,15 @@ impl Core {
         let base = store.cache.namespace_prefix(namespace);
         let page = Page { store, selection: &selection, base: &base, limit: options.limit };
         if !options.continue_token.is_empty() {
+            let token = decode_token(&options.continue_token)?;
             if !matches!(options.resource_version.as_str(), "" | "0") {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            return self.list_rest(served, &page, &options.continue_token).await;
+            return self.list_rest(served, &page, token).await;
         }
-        let revision = options.revision()?;
+        let revision = options.revision().map_err(|error| {
+            Status::bad_request(format!("invalid resource version: {}", error.message))
+        })?;
         let any = options.matching != Match::Exact && revision == Some(0);
         let exact = options.matching == Match::Exact
             || (options.limit > 0 && options.matching == Match::Unset && revision.is_some_and(|r| r > 0));
@@ -115,8 +127,7 @@ impl Core {
         Ok(page.take(served, &snapshot, Bytes::new()))
     }
 
-    async fn list_rest(&self, served: &Arc<Served>, page: &Page<'_>, token: &str) -> Result<Answer, Status> {
-        let token = decode_token(token)?;
+    async fn list_rest(&self, served: &Arc<Served>, page: &Page<'_>, token: Token) -> Result<Answer, Status> {
         let mut start = page.base.to_vec();
         start.extend_from_slice(token.start.as_bytes());
         let start = Bytes::from(start);

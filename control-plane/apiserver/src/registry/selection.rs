@@ -29,6 +29,18 @@ enum What {
     Field(usize),
 }
 
+/// Kinds with a conversion of field selectors of their own say it in their own words upstream.
+fn unknown_field(kind: &Kind, field: &str) -> String {
+    let quoted = meta::text::quote(field);
+    if kind.selectable.is_empty() {
+        return format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
+    }
+    match kind.group.as_ref() {
+        "batch" => format!("field label {quoted} not supported for {}", kind.kind),
+        _ => format!("field label not supported: {field}"),
+    }
+}
+
 impl Selection {
     /// Refuses fields that the kind does not know.
     pub fn new(kind: &Kind, namespace: &str, labels: &Selector, fields: &FieldSelector) -> Result<Selection, Status> {
@@ -40,8 +52,7 @@ impl Selection {
                 field => match kind.selectable.iter().position(|s| s.name == field) {
                     Some(index) => What::Field(index),
                     None => {
-                        let message = format!("field label not supported: {field}");
-                        return Err(Status::bad_request(message));
+                        return Err(Status::bad_request(unknown_field(kind, field)));
                     }
                 },
             };

@@ -38,8 +38,18 @@ pub struct Change<'a> {
     pub options: &'a WriteOptions,
     /// A client that sends no resourceVersion takes what comes; patches compute on what they read and always retry.
     pub retry: bool,
-    /// Managed fields come from apply.
-    pub apply: bool,
+    pub origin: Origin,
+}
+
+/// Where the new state of a change comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Sent whole, or the server's own.
+    Whole,
+    /// Computed by a patch from what is there.
+    Patched,
+    /// Computed by apply, managed fields included.
+    Applied,
 }
 
 impl Core {
@@ -54,13 +64,7 @@ impl Core {
         let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
         let mut object = content::decode(call, served, body, options.field_validation)?;
         let name = call.info.name.as_str();
-        let given = meta_text(&object, "name");
-        if given.is_empty() && !name.is_empty() {
-            metadata(&mut object).insert("name".to_owned(), name.into());
-        } else if given != name {
-            let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
-            return Err(Status::bad_request(message));
-        }
+        content::check_name(&object, name, false)?;
         settle_namespace(served, &call.info.namespace, &mut object)?;
         let unconditional = meta_text(&object, "resourceVersion").is_empty();
         let change = Change {
@@ -69,7 +73,7 @@ impl Core {
             name,
             options: &options,
             retry: unconditional,
-            apply: false,
+            origin: Origin::Whole,
         };
         let creates = served.kind.create_on_update && matches!(part, Part::Main);
         let outcome = self.change(call, served, &change, |_| Ok(object.clone())).await;
@@ -178,7 +182,7 @@ impl Core {
         keep_system_fields(old, new);
         served.normalise(new);
         served.fill_defaults(new);
-        if !change.apply {
+        if change.origin != Origin::Applied {
             managed::on_write(call, served, Some(old), new, &change.options.field_manager, change.subresource)?;
         }
         Ok(())
@@ -265,13 +269,16 @@ fn check_identity(served: &Served, change: &Change<'_>, old: &Value, new: &Value
         if !change.retry || !served.kind.unconditional_update {
             let detail = "must be specified for an update";
             let error = FieldError::invalid("metadata.resourceVersion", 0, detail);
-            return Err(Status::invalid(&served.kind.gvk(), change.name, &[error]));
+            // Upstream names the resource here, not the kind.
+            let gvk = meta::Gvk { kind: served.kind.plural.clone(), ..served.kind.gvk() };
+            return Err(Status::invalid(&gvk, change.name, &[error]));
         }
     } else if version != meta_text(old, "resourceVersion") {
         return Err(Status::modified(&served.gvr(), change.name));
     }
     let uid = meta_text(new, "uid");
-    if !uid.is_empty() && uid != meta_text(old, "uid") {
+    // What a patch does to the uid is left to validation.
+    if change.origin == Origin::Whole && !uid.is_empty() && uid != meta_text(old, "uid") {
         let old = meta_text(old, "uid");
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old}");
         return Err(Status::conflict(&served.gvr(), change.name, why));

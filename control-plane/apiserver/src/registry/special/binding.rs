@@ -13,7 +13,7 @@ use crate::http::content;
 use crate::registry::Served;
 use crate::registry::create::settle_namespace;
 use crate::registry::options::WriteOptions;
-use crate::registry::update::{Change, Part};
+use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::meta_text;
 use crate::server::Core;
 
@@ -47,7 +47,7 @@ impl Core {
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         let what = Gvr { resource: format!("{}/binding", served.kind.plural).into(), ..served.gvr() };
         let change =
-            Change { part: Part::Own, subresource: "binding", name, options: &options, retry: true, apply: false };
+            Change { part: Part::Own, subresource: "binding", name, options: &options, retry: true, origin: Origin::Whole };
         let now = meta::time::format(call.now);
         self.change(call, served, &change, |old| bound(old, &binding, node, &what, &now)).await?;
         Ok(Answer::status(Status { success: true, code: 201, ..Status::default() }))

@@ -15,7 +15,7 @@ use crate::http::call::Call;
 use crate::http::content;
 use crate::registry::Served;
 use crate::registry::options::{DeleteOptions, FieldValidation, WriteOptions};
-use crate::registry::update::{Change, Part};
+use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::{Committed, MAX_RETRIES, meta_text};
 use crate::server::Core;
 
@@ -133,7 +133,7 @@ impl Core {
             name: &call.info.name,
             options,
             retry: true,
-            apply: false,
+            origin: Origin::Whole,
         };
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",

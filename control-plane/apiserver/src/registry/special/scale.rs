@@ -14,7 +14,7 @@ use crate::http::content;
 use crate::registry::Served;
 use crate::registry::options::WriteOptions;
 use crate::registry::patch::{Patch, SchemaOf};
-use crate::registry::update::{Change, Part};
+use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::{meta_text, metadata};
 use crate::server::Core;
 
@@ -94,12 +94,7 @@ impl Core {
             (Some(Patch::parse(call, &body)?), Value::Null)
         } else {
             let scale = content::decode_as(call, &SCALE, &body, options.field_validation)?;
-            let given = meta_text(&scale, "name");
-            if !given.is_empty() && given != call.info.name {
-                let name = &call.info.name;
-                let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
-                return Err(Status::bad_request(message));
-            }
+            content::check_name(&scale, &call.info.name, false)?;
             (None, scale)
         };
         let unconditional = meta_text(&whole, "resourceVersion").is_empty();
@@ -109,13 +104,17 @@ impl Core {
             name: &call.info.name,
             options: &options,
             retry: unconditional,
-            apply: false,
+            origin: if patching { Origin::Patched } else { Origin::Whole },
         };
         let schema = SchemaOf::Type(SCALE);
         let answer = self
             .change(call, served, &change, |old| {
                 let scale = match &patch {
-                    Some(patch) => patch.apply(&scale_of(paths, old), &schema)?,
+                    Some(patch) => {
+                        let new = patch.apply(&scale_of(paths, old), &schema)?;
+                        let checked = content::recheck(call, &SCALE, &new, options.field_validation);
+                        checked.map_err(|trouble| patch.misfit(&new, trouble))?
+                    }
                     None => whole.clone(),
                 };
                 scaled(paths, old, &scale, &call.info.name)
