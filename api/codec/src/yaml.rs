@@ -23,7 +23,7 @@ pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
         let result = serde_saphyr::with_deserializer_from_str_with_options(text, options(), run);
         let problem = |message: String| format!("error converting YAML to JSON: yaml: {message}");
         match result {
-            Ok(inner) => inner.map_err(problem),
+            Ok(inner) => inner.map_err(|message| problem(first_words(&message))),
             Err(error) => Err(problem(first_words(&error.to_string()))),
         }
     })

@@ -57,6 +57,7 @@ impl Kind {
                 kind: gvk.clone(),
                 ttl_seconds: None,
             }),
+            deprecated: None,
             action: None,
             schema: crate::definitions::of_kind(&gvk),
             message: crate::definitions::message_of(&gvk),
@@ -94,6 +95,18 @@ impl Kind {
     pub(crate) fn answers(mut self, action: Action) -> Kind {
         self.action = Some(action);
         self.virtual_with(Verbs::CREATE)
+    }
+
+    /// Never stored: get and list do this.
+    pub(crate) fn shows(mut self, action: Action) -> Kind {
+        self.action = Some(action);
+        self.virtual_with(Verbs::GET.and(Verbs::LIST))
+    }
+
+    /// Still served, but clients are told to leave it.
+    pub(crate) fn deprecated(mut self, warning: &'static str) -> Kind {
+        self.deprecated = Some(warning.into());
+        self
     }
 
     pub(crate) fn without(mut self, verbs: Verbs) -> Kind {

@@ -108,6 +108,8 @@ pub enum Action {
     AccessReview(Asked),
     /// Lists what the caller may do in a namespace.
     RulesReview,
+    /// Asks the other parts of the control plane how they are; get and list.
+    ComponentHealth,
 }
 
 /// About whom and where an access review asks.
@@ -303,7 +305,9 @@ pub struct Kind {
     pub subresources: Vec<Subresource>,
     /// None for kinds that are answered and never stored (reviews, bindings, component statuses).
     pub storage: Option<Storage>,
-    /// What creation does, for a kind that is not stored and has that verb.
+    /// Sent as a warning with every answer.
+    pub deprecated: Option<Str>,
+    /// What creation does (or get and list, when it has no creation), for a kind that is not stored.
     pub action: Option<Action>,
     pub schema: SchemaRef,
     /// The type in [`crate::types`]; None for kinds made from a CustomResourceDefinition.
@@ -357,6 +361,17 @@ impl Kind {
     /// `Deployment.apps`, as upstream writes kinds in messages.
     pub fn group_kind(&self) -> String {
         qualified(&self.kind, &self.group)
+    }
+    /// What is said of a field selector that is not understood; upstream's groups say it in words of their own.
+    pub fn unknown_selector(&self, field: &str) -> String {
+        let quoted = meta::text::quote(field);
+        match self.group.as_ref() {
+            "batch" => format!("field label {quoted} not supported for {}", self.kind),
+            group if self.message.is_some() && (self.selectable.is_empty() || group == "apps") => {
+                format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            }
+            _ => format!("field label not supported: {field}"),
+        }
     }
     /// Field selectors understood: metadata.name, metadata.namespace and the row's own.
     pub fn selects(&self, field: &str) -> bool {

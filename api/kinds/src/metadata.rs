@@ -48,7 +48,7 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
 }
 
 /// Everything wrong with the metadata of an update.
-pub fn validate_update(_kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError> {
+pub fn validate_update(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (meta, before) = (object.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
     let path = Path::root("metadata");
@@ -70,6 +70,12 @@ pub fn validate_update(_kind: &Kind, object: &Value, old: &Value) -> Vec<FieldEr
         }
     }
     common(meta, &path, &mut errors);
+    if !same(meta.get("finalizers"), before.get("finalizers")) {
+        finalizers(meta, &path, &mut errors);
+        if kind.message.is_some() {
+            standard_finalizers(meta, &path, &mut errors);
+        }
+    }
     errors
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use jiff::Timestamp;
 use meta::Status;
 use parking_lot::Mutex;
@@ -283,7 +283,11 @@ impl Server {
         let registry = self.core.registry.load_full();
         let info = &call.info;
         let Some(served) = registry.get(&info.group, &info.version, &info.resource) else {
-            return Err(Status::no_such_path());
+            // Below a group that nobody serves there is no API, so no Status either.
+            return match registry.has_group(&info.group) {
+                true => Err(Status::no_such_path()),
+                false => Ok(respond::no_such_page()),
+            };
         };
         // A collection has the name of its field selector.
         let one = !info.name.is_empty() && !matches!(info.verb, "list" | "watch" | "deletecollection");
@@ -343,8 +347,13 @@ impl Core {
             "deletecollection" if !all_namespaces => Verbs::DELETE_COLLECTION,
             _ => return Err(Status::method_not_allowed()),
         };
-        if !served.kind.verbs.has(wanted) {
+        let nameless = call.info.name.is_empty() && matches!(call.info.verb, "update" | "patch");
+        if nameless || call.method == Method::HEAD || !served.kind.verbs.has(wanted) {
             return Err(Status::method_not_allowed());
+        }
+        call.accepted(served.custom, true)?;
+        if served.kind.action == Some(kinds::Action::ComponentHealth) {
+            return self.components(call, served).await;
         }
         match call.info.verb {
             "get" => self.get(call, served).await,

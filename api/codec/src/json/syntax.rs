@@ -122,7 +122,9 @@ impl Scan<'_> {
                 }
                 Some(b'}') if object => self.at += 1,
                 Some(b']') if !object => self.at += 1,
-                _ => return Err(self.wrong(if object { "after object key:value pair" } else { "after array element" })),
+                _ => {
+                    return Err(self.wrong(if object { "after object key:value pair" } else { "after array element" }));
+                }
             }
             open.pop();
         }

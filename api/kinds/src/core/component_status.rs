@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::hooks::Hooks;
-use crate::kind::{Column, Kind, Verbs};
+use crate::kind::{Action, Column, Kind};
 use crate::print::name;
 use crate::value::{items, text};
 
@@ -12,7 +12,8 @@ use crate::value::{items, text};
 pub(crate) fn kind() -> Kind {
     Kind::cluster_row("", "v1", "ComponentStatus", "componentstatuses")
         .short(&["cs"])
-        .virtual_with(Verbs::GET.and(Verbs::LIST))
+        .shows(Action::ComponentHealth)
+        .deprecated("v1 ComponentStatus is deprecated in v1.19+")
         .columns(vec![Column::name(), Column::text("Status"), Column::text("Message"), Column::text("Error")])
         .hooks(Hooks { row, ..Hooks::NONE })
 }

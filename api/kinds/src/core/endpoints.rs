@@ -13,6 +13,7 @@ use crate::value::{at, int, items, same, text};
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
     Kind::namespaced_row("", "v1", "Endpoints", "endpoints")
+        .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         .short(&["ep"])
         .stored_at("/registry/services/endpoints")
         .columns(vec![Column::name(), Column::text("Endpoints"), Column::text("Age")])

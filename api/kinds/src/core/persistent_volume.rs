@@ -116,6 +116,10 @@ fn validate(volume: &Value) -> Vec<FieldError> {
         (None, None) => {}
     }
     sources(&mut errors, path, spec);
+    if text(spec, "hostPath.path") == "/" && text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+        let message = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(FieldError::forbidden(path.child("persistentVolumeReclaimPolicy"), message));
+    }
     let class = text(spec, "storageClassName");
     if !class.is_empty() {
         crate::check::follows(&mut errors, path.child("storageClassName"), class, names::dns1123_subdomain);

@@ -8,7 +8,7 @@ use crate::check::{Errors, among, follows, immutable, label_selector, present};
 use crate::hooks::{Context, Hooks};
 use crate::kind::{Column, Kind};
 use crate::print::{access_modes, age, name, storage_class, text_or};
-use crate::value::{at, items, remove, same, set, text};
+use crate::value::{at, items, map, remove, same, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -32,6 +32,7 @@ pub(crate) fn kind() -> Kind {
             prepare_update,
             validate,
             validate_update,
+            validate_status,
             warnings,
             ..Hooks::NONE
         })
@@ -187,6 +188,56 @@ fn validate_update(claim: &Value, old: &Value) -> Vec<FieldError> {
     }
     immutable(&mut errors, Path::root("volumeMode"), at(claim, "spec.volumeMode"), at(old, "spec.volumeMode"));
     errors
+}
+
+/// How far a resize has come.
+const RESIZES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
+fn validate_status(claim: &Value, _old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let status = Path::root("status");
+    let amounts = |errors: &mut Errors, field: &'static str, names: bool| {
+        for (key, amount) in map(claim, &format!("status.{field}")).into_iter().flatten() {
+            let amount = amount.as_str().unwrap_or_default();
+            if amount.parse::<Quantity>().is_ok_and(|amount| amount.sign() < 0) {
+                let message = "must be a valid resource quantity";
+                errors.push(FieldError::invalid(status.child(field).key(key), raw(amount), message));
+            }
+            if names {
+                resource_name(errors, status.child(field), key);
+            }
+        }
+    };
+    amounts(&mut errors, "capacity", false);
+    let states = status.child("allocatedResourceStatuses");
+    for (key, state) in map(claim, "status.allocatedResourceStatuses").into_iter().flatten() {
+        resource_name(&mut errors, states, key);
+        if !state.as_str().is_some_and(|state| RESIZES.contains(&state)) {
+            errors.push(FieldError::not_supported(states, key.as_str(), RESIZES));
+        }
+    }
+    amounts(&mut errors, "allocatedResources", true);
+    errors
+}
+
+/// Quantities are shown without quotes.
+fn raw(amount: &str) -> Value {
+    amount.parse::<i64>().map_or_else(|_| amount.into(), Value::from)
+}
+
+/// Only storage, and names of a domain that is not the project's, are resources of claims.
+fn resource_name(errors: &mut Errors, path: Path, key: &str) {
+    follows(errors, path, key, names::qualified_name);
+    let native = key.split_once('/').is_none_or(|(domain, _)| domain.ends_with("kubernetes.io"));
+    if native && key != "storage" {
+        errors.push(FieldError::not_supported(path, key, ["storage"]));
+    }
 }
 
 fn warnings(claim: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -181,6 +181,9 @@ fn warnings(service: &Value, _old: Option<&Value>) -> Vec<String> {
         let text = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
         warnings.push(text.to_owned());
     }
+    if text(service, "spec.type") != "ExternalName" && !text(service, "spec.externalName").is_empty() {
+        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
     warnings
 }
 

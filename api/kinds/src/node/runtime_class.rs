@@ -27,7 +27,10 @@ fn row(object: &Value, now: Timestamp) -> Vec<Value> {
 
 fn validate(class: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    follows(&mut errors, Path::root("handler"), text(class, "handler"), names::dns1123_label);
+    match text(class, "handler") {
+        "" => errors.push(FieldError::required("handler", "")),
+        handler => follows(&mut errors, Path::root("handler"), handler, names::dns1123_label),
+    }
     if has_entries(class, "overhead.podFixed") {
         let limits = json!({"limits": at(class, "overhead.podFixed")});
         requirements(&mut errors, Path::root("overhead").child("podFixed"), &limits, Of::Container);

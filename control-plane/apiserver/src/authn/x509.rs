@@ -13,6 +13,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authenticated, Authenticator, AuthnError, Credentials, UserInfo};
@@ -70,6 +71,9 @@ impl X509 {
     }
 }
 
+/// Extra value that tells the credentials of one user apart, for audits.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
 /// The second after which a certificate is no longer valid; 0 when it can't be read.
 fn expiry(certificate: &CertificateDer<'_>) -> u64 {
     let parsed = X509Certificate::from_der(certificate);
@@ -86,7 +90,9 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<UserInfo, AuthnError
         return Err(AuthnError("client certificate without a common name".to_owned()));
     }
     let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
-    Ok(UserInfo { name, groups, ..UserInfo::default() })
+    let digest: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+    let credential = (CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={digest}")]);
+    Ok(UserInfo { name, groups, extra: vec![credential], ..UserInfo::default() })
 }
 
 #[async_trait]

@@ -32,7 +32,8 @@ struct Grant {
 struct Index {
     versions: [i64; 4],
     grants: Vec<Grant>,
-    by_subject: HashMap<Subject, Vec<usize>>,
+    /// Places of grants, and the subject as reasons name it.
+    by_subject: HashMap<Subject, Vec<(usize, String)>>,
 }
 
 /// See the module's head.
@@ -81,16 +82,17 @@ impl Rbac {
 
     /// Every rule that the caller is given in a namespace (empty: everywhere), whatever else authorises them.
     pub fn rules_of(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
-        self.index().of(user, namespace).flat_map(|grant| grant.rules.iter().cloned()).collect()
+        self.index().of(user, namespace).flat_map(|(grant, _)| grant.rules.iter().cloned()).collect()
     }
 }
 
 impl Index {
-    fn of<'a>(&'a self, user: &'a UserInfo, namespace: &'a str) -> impl Iterator<Item = &'a Grant> {
+    /// What a caller is given, and as whom.
+    fn of<'a>(&'a self, user: &'a UserInfo, namespace: &'a str) -> impl Iterator<Item = (&'a Grant, &'a str)> {
         let keys = std::iter::once(user_key(&user.name)).chain(user.groups.iter().map(|g| group_key(g)));
         let grants = keys.flat_map(|key| self.by_subject.get(&key).into_iter().flatten());
-        let here = move |grant: &&Grant| grant.namespace.is_empty() || grant.namespace == namespace;
-        grants.map(|i| &self.grants[*i]).filter(here)
+        let here = move |(grant, _): &(&Grant, _)| grant.namespace.is_empty() || grant.namespace == namespace;
+        grants.map(|(at, subject)| (&self.grants[*at], subject.as_str())).filter(here)
     }
 }
 
@@ -121,7 +123,11 @@ fn compile(versions: [i64; 4], objects: &[Vec<Value>; 4]) -> Index {
         let shown = format!("{} of {} {}", quote(binding), text(&binding["roleRef"], "kind"), meta::text::quote(name));
         index.grants.push(Grant { namespace: namespace.to_owned(), rules: rules.clone(), binding: shown });
         for subject in binding["subjects"].as_array().into_iter().flatten() {
-            index.by_subject.entry(key_of(subject, namespace)).or_default().push(at);
+            index
+                .by_subject
+                .entry(key_of(subject, namespace))
+                .or_default()
+                .push((at, shown_subject(subject, namespace)));
         }
     }
     index
@@ -149,18 +155,25 @@ fn key_of(subject: &Value, namespace: &str) -> Subject {
     }
 }
 
+/// `User "bob"`, `ServiceAccount "name/namespace"`.
+fn shown_subject(subject: &Value, namespace: &str) -> String {
+    let (kind, name) = (text(subject, "kind"), text(subject, "name"));
+    if kind != "ServiceAccount" {
+        return format!("{kind} {}", meta::text::quote(name));
+    }
+    let own = text(subject, "namespace");
+    let namespace = if own.is_empty() { namespace } else { own };
+    format!("{kind} {}", meta::text::quote(&format!("{name}/{namespace}")))
+}
+
 impl Authorizer for Rbac {
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         let index = self.index();
         let found = index
             .of(attributes.user, attributes.namespace)
-            .find(|grant| grant.rules.iter().any(|rule| rule.allows(attributes)));
+            .find(|(grant, _)| grant.rules.iter().any(|rule| rule.allows(attributes)));
         match found {
-            Some(grant) => Decision::Allow(format!(
-                "RBAC: allowed by {} to {}",
-                grant.binding,
-                meta::text::quote(&attributes.user.name)
-            )),
+            Some((grant, subject)) => Decision::Allow(format!("RBAC: allowed by {} to {subject}", grant.binding)),
             None => Decision::NoOpinion(String::new()),
         }
     }
@@ -168,7 +181,7 @@ impl Authorizer for Rbac {
     fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
         let index = self.index();
         let mut rules = Rules::default();
-        for rule in index.of(user, namespace).flat_map(|grant| grant.rules.iter()) {
+        for rule in index.of(user, namespace).flat_map(|(grant, _)| grant.rules.iter()) {
             let list = if rule.paths.is_empty() { &mut rules.resource } else { &mut rules.non_resource };
             let value = rule.to_value();
             if !list.contains(&value) {

@@ -99,7 +99,8 @@ impl Core {
         let registry = self.registry.load_full();
         let Some(served) = registry.any(group, plural) else { return Ok(()) };
         let options = own_options();
-        let change = Change { part: Part::Main, subresource: "", name, options: &options, retry: true, origin: Origin::Whole };
+        let change =
+            Change { part: Part::Main, subresource: "", name, options: &options, retry: true, origin: Origin::Whole };
         self.change(&own_call(namespace, name), served, &change, make).await.map(drop)
     }
 

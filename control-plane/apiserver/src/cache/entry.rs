@@ -3,6 +3,7 @@
 //! `resourceVersion` is not stored: it is the key's mod revision, known only after the write. It is spliced in right
 //! after the opening brace of `metadata`, so the stored bytes are shared by the store, the cache and every reply.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use crate::storage::KeyValue;
 /// What to extract from the objects of one resource.
 #[derive(Debug, Clone)]
 pub struct HeaderSpec {
-    /// `metadata`, `metadata.labels`, then every path of every selectable field.
+    /// `metadata`, `metadata.labels`, `apiVersion`, `kind`, then every path of every selectable field.
     paths: Paths,
     fields: Vec<FieldSpec>,
 }
@@ -31,7 +32,8 @@ pub struct FieldSpec {
 impl HeaderSpec {
     pub fn new(fields: impl IntoIterator<Item = FieldSpec>) -> HeaderSpec {
         let fields: Vec<FieldSpec> = fields.into_iter().collect();
-        let fixed = [vec!["metadata".to_owned()], vec!["metadata".to_owned(), "labels".to_owned()]];
+        let path = |path: &[&str]| path.iter().map(|step| (*step).to_owned()).collect::<Vec<String>>();
+        let fixed = [path(&["metadata"]), path(&["metadata", "labels"]), path(&["apiVersion"]), path(&["kind"])];
         let paths = fixed.into_iter().chain(fields.iter().flat_map(|field| field.paths.iter().cloned()));
         HeaderSpec { paths: Paths::new(paths), fields }
     }
@@ -63,6 +65,8 @@ pub struct Entry {
     pub stale: bool,
     /// Where `metadata` lies in `value`, braces included.
     metadata: (usize, usize),
+    /// The members apiVersion and kind with the comma after them, in their order; empty where they cannot be cut out.
+    typed: [(u32, u32); 2],
     /// Sorted by key.
     labels: Box<[(Box<str>, Box<str>)]>,
     /// Selectable fields, in the order of the resource's spec.
@@ -85,7 +89,8 @@ impl Entry {
             None => Vec::new(),
         };
         labels.sort();
-        let mut ranges = found[2..].iter();
+        let typed = type_members(&kv.value, &found[2], &found[3]);
+        let mut ranges = found[4..].iter();
         let mut fields = Vec::with_capacity(spec.fields.len());
         for field in &spec.fields {
             let texts = ranges.by_ref().take(field.paths.len()).flatten().map(|r| scan::scalar(&kv.value[r.clone()]));
@@ -100,6 +105,7 @@ impl Entry {
             create_revision: kv.create_revision,
             stale: false,
             metadata: (metadata.start, metadata.end),
+            typed,
             labels: labels.into(),
             fields: fields.into(),
             value: kv.value,
@@ -117,6 +123,7 @@ impl Entry {
             create_revision: self.create_revision,
             stale: self.stale,
             metadata: self.metadata,
+            typed: self.typed,
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             protobuf: OnceLock::new(),
@@ -160,6 +167,26 @@ impl Entry {
         out.extend_from_slice(&self.value[at..]);
     }
 
+    /// Appends the object as an item of a list that tells the type of its items.
+    pub fn write_item(&self, out: &mut BytesMut) {
+        let at = self.metadata.0 + 1;
+        let [first, second] = self.typed.map(|(start, end)| (start as usize, end as usize));
+        for (from, to) in [(0, first.0), (first.1, second.0), (second.1, self.value.len())] {
+            if (from..to).contains(&at) {
+                out.extend_from_slice(&self.value[from..at]);
+                write_version(out, self.revision, self.metadata.1 - self.metadata.0 > 2);
+                out.extend_from_slice(&self.value[at..to]);
+            } else {
+                out.extend_from_slice(&self.value[from..to]);
+            }
+        }
+    }
+
+    /// Bytes that [`Entry::write_item`] appends.
+    pub fn item_len(&self) -> usize {
+        self.json_len() - self.typed.iter().map(|(start, end)| (end - start) as usize).sum::<usize>()
+    }
+
     /// Appends only `metadata`, as clients see it.
     pub fn write_metadata(&self, out: &mut BytesMut) {
         out.extend_from_slice(b"{");
@@ -191,6 +218,21 @@ impl Entry {
 impl meta::labels::Labels for Entry {
     fn label(&self, key: &str) -> Option<&str> {
         Entry::label(self, key)
+    }
+}
+
+/// Where the members apiVersion and kind lie, given their values: sorted, each with the comma that follows it. Empty
+/// ranges when they are written in another way than this server and upstream's write them.
+fn type_members(value: &[u8], api_version: &Option<Range<usize>>, kind: &Option<Range<usize>>) -> [(u32, u32); 2] {
+    let member = |name: &[u8], range: &Option<Range<usize>>| {
+        let range = range.as_ref()?;
+        let start = range.start.checked_sub(name.len())?;
+        let whole = value[start..].starts_with(name) && value.get(range.end) == Some(&b',');
+        whole.then_some((u32::try_from(start).ok()?, u32::try_from(range.end + 1).ok()?))
+    };
+    match (member(b"\"apiVersion\":", api_version), member(b"\"kind\":", kind)) {
+        (Some(a), Some(b)) => [a.min(b), a.max(b)],
+        _ => [(0, 0); 2],
     }
 }
 
@@ -236,6 +278,30 @@ mod tests {
         assert_eq!(json.len(), e.json_len());
         assert_eq!((e.namespace(), e.name()), ("ns", "web"));
         assert_eq!((e.field(0), e.field(1), e.label("a"), e.label("b")), ("n1", "false", Some("b"), None));
+    }
+
+    #[test]
+    fn items_of_lists_leave_their_type_out() {
+        for (json, want) in [
+            (
+                r#"{"apiVersion":"v1","data":{"kind":"x"},"kind":"Pod","metadata":{"name":"web"},"spec":{}}"#,
+                r#"{"data":{"kind":"x"},"metadata":{"resourceVersion":"7","name":"web"},"spec":{}}"#,
+            ),
+            (
+                r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web"}}"#,
+                r#"{"metadata":{"resourceVersion":"7","name":"web"}}"#,
+            ),
+            // Nobody writes this, but it can be read.
+            (
+                r#"{"metadata":{"name":"web"}, "kind" : "Pod"}"#,
+                r#"{"metadata":{"resourceVersion":"7","name":"web"}, "kind" : "Pod"}"#,
+            ),
+        ] {
+            let (e, mut out) = (entry(json, 7), BytesMut::new());
+            e.write_item(&mut out);
+            assert_eq!(String::from_utf8_lossy(&out), want);
+            assert_eq!(out.len(), e.item_len());
+        }
     }
 
     #[test]

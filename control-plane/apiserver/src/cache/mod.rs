@@ -230,6 +230,16 @@ impl Cache {
         index.into_iter().flat_map(|index| index.get(value)).cloned().collect()
     }
 
+    /// Like [`Cache::with_field`] by the field's place, with the revision up to which the answer is complete; `None`
+    /// when the kind does not index it.
+    pub fn indexed(&self, field: usize, value: &str) -> Option<(Vec<Arc<Entry>>, i64)> {
+        // Read before the lock: everything up to here has been applied by then.
+        let processed = *self.processed.borrow();
+        let state = self.state.read();
+        let index = state.indexes.iter().find(|index| index.field() == field)?;
+        Some((index.get(value).cloned().collect(), processed.max(state.last)))
+    }
+
     /// Store key of an object.
     pub fn key(&self, namespace: &str, name: &str) -> Bytes {
         let mut key = Vec::with_capacity(self.prefix.len() + namespace.len() + name.len() + 1);

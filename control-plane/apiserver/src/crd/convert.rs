@@ -96,6 +96,7 @@ fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str) -> Kind {
         generation: true,
         status_on_create: !has_status,
         status_metadata: StatusMetadata::Fixed,
+        deprecated: None,
         action: None,
         graceful_deletion: false,
         hooks: Hooks { prepare_status: keep_metadata, ..Hooks::NONE },

@@ -18,7 +18,7 @@ use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::negotiate;
-use crate::http::respond::response;
+use crate::http::respond::{self, response};
 use crate::ops::{health, metrics};
 use crate::server::Core;
 
@@ -64,16 +64,26 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         ["openapi", "v3", path @ ..] => return openapi::v3_document(&registry, call, &path.join("/")),
         [endpoint, check @ ..] if health::ENDPOINTS.contains(endpoint) => {
             let endpoint = health::ENDPOINTS.into_iter().find(|known| known == endpoint).unwrap_or_default();
-            return health::serve(core, call, endpoint, &check.join("/")).await.map(Answer::Raw);
+            let answer = health::serve(core, call, endpoint, &check.join("/")).await?;
+            return Ok(answer.map_or_else(respond::no_such_page, Answer::Raw));
         }
         ["metrics"] => return Ok(Answer::Raw(metrics::page(core).await)),
         ["metrics", "slis"] => return Ok(Answer::Raw(metrics::slis(core))),
-        _ => return Err(Status::no_such_path()),
+        ["api", ..] => return Err(Status::no_such_path()),
+        ["apis", group, ..] if registry.has_group(group) => return Err(Status::no_such_path()),
+        _ => return Ok(respond::no_such_page()),
     };
+    if matches!(parts.first(), Some(&("api" | "apis"))) {
+        let accepted = call.accepted(false, false)?;
+        if accepted.encoding == negotiate::Encoding::Yaml {
+            let body = Bytes::from(codec::yaml::encode(&document));
+            return Ok(Answer::Raw(response(200, negotiate::YAML, body)));
+        }
+    }
     Ok(document_answer(call, &document))
 }
 
-/// A document in the encoding asked for; discovery and version come in JSON (and YAML) only.
+/// A document in JSON.
 fn document_answer(call: &Call, document: &Value) -> Answer {
     let body = if call.pretty() { serde_json::to_vec_pretty(document) } else { serde_json::to_vec(document) };
     Answer::Raw(response(200, negotiate::JSON, Bytes::from(body.unwrap_or_default())))

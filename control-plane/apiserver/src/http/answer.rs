@@ -27,6 +27,8 @@ pub enum Answer {
     /// An object that is not stored as it is: dry runs, reviews, scales. Its apiVersion and kind say what it is.
     Object(u16, Arc<Served>, Box<Value>),
     List(Arc<Served>, List),
+    /// A list of objects that are not stored.
+    Objects(Arc<Served>, Vec<Value>),
     Watch(Box<dyn Frames>),
     Status(Box<Status>),
     /// Already encoded.

@@ -59,7 +59,8 @@ impl Call {
     pub fn accepted(&self, custom: bool, table: bool) -> Result<Accepted, Status> {
         let verb = self.info.verb;
         let collection = matches!(verb, "list" | "watch" | "create" | "deletecollection") && self.info.resource_request;
-        let offer = Offer { custom, table, collection: collection && self.info.subresource.is_empty(), watch: verb == "watch" };
+        let offer =
+            Offer { custom, table, collection: collection && self.info.subresource.is_empty(), watch: verb == "watch" };
         negotiate::accept(self.header(http::header::ACCEPT), offer)
     }
 

@@ -6,8 +6,8 @@ use meta::{Gvk, Status};
 use serde_json::Value;
 
 use super::call::Call;
-use super::unreadable::{self, Trouble};
 use super::negotiate::{self, Encoding};
+use super::unreadable::{self, Trouble};
 use crate::registry::Served;
 use crate::registry::create::settle_namespace;
 use crate::registry::options::FieldValidation;
@@ -29,6 +29,7 @@ fn decode_body(
 ) -> Result<Value, Trouble> {
     let mut decoded = read(served.form(), encoding, body)?;
     if served.custom {
+        unreadable::must_be_typed(&decoded.object, body)?;
         schema::drop_nulls(&mut decoded.object, &served.kind.schema);
         let unknown = schema::prune(&mut decoded.object, &served.kind.schema);
         decoded.strict.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
@@ -39,6 +40,17 @@ fn decode_body(
 /// Decodes the body of an apply patch. It stays as it was written, since only what is written is applied; its fields
 /// are checked against the schema when it is.
 pub fn decode_intent(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
+    decode_intent_as(call, &served.kind.gvk(), served, body, validation)
+}
+
+/// Like [`decode_intent`], of what a subresource shows of the kind.
+pub fn decode_intent_as(
+    call: &Call,
+    gvk: &Gvk,
+    served: &Served,
+    body: &Bytes,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
     let fail = |error: DecodeError| Status::bad_request(format!("error decoding patch: {error}"));
     let mut intent = codec::yaml::decode(body, Form::Any).map_err(fail)?;
     if intent.object.is_null() {
@@ -50,7 +62,6 @@ pub fn decode_intent(call: &Call, served: &Served, body: &Bytes, validation: Fie
         );
         return Err(Status::bad_request(why));
     }
-    let gvk = served.kind.gvk();
     let text = |field: &str| intent.object[field].as_str().unwrap_or_default();
     if text("apiVersion") != gvk.api_version() || text("kind") != gvk.kind {
         let (group, version) = meta::gvk::split_api_version(text("apiVersion"));
@@ -58,7 +69,8 @@ pub fn decode_intent(call: &Call, served: &Served, body: &Bytes, validation: Fie
         return Err(Status::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
     }
     check_name(&intent.object, &call.info.name, true)?;
-    settle_namespace(served, &call.info.namespace, &mut intent.object)?;
+    // What is not said of the namespace stays unsaid: only what is written is applied.
+    settle_namespace(served, &call.info.namespace, &mut intent.object.clone())?;
     match validation {
         FieldValidation::Strict if !intent.strict.is_empty() => {
             let why = format!("error strict decoding patch: {}", intent.strict.join(", "));
@@ -131,7 +143,9 @@ fn read(form: Form, encoding: Encoding, body: &Bytes) -> Result<Decoded, Trouble
     match decoded {
         Ok(decoded) if decoded.object.is_object() => Ok(decoded),
         // Go takes null for an object without fields.
-        Ok(Decoded { object: Value::Null, strict }) => Ok(Decoded { object: Value::Object(Default::default()), strict }),
+        Ok(Decoded { object: Value::Null, strict }) => {
+            Ok(Decoded { object: Value::Object(Default::default()), strict })
+        }
         Ok(_) => Err(Trouble::decoding(encoding, body, &DecodeError::Syntax("the body is not an object".to_owned()))),
         Err(error) => Err(Trouble::decoding(encoding, body, &error)),
     }

@@ -44,6 +44,17 @@ pub fn write_whole(served: &Served, entry: &Entry, out: &mut BytesMut) {
     }
 }
 
+/// Appends one object as an item of a list.
+fn write_item(served: &Served, entry: &Entry, out: &mut BytesMut) {
+    if served.custom {
+        write_whole(served, entry, out);
+    } else if served.native() {
+        entry.write_item(out);
+    } else {
+        write_value(&untyped(served, served.object(entry)), out);
+    }
+}
+
 /// Appends any value as JSON.
 pub fn write_value(value: &Value, out: &mut BytesMut) {
     out.extend_from_slice(&serde_json::to_vec(value).unwrap_or_default());
@@ -109,6 +120,37 @@ pub fn object(served: &Served, object: &Value, view: View, call: &Call) -> Value
             table(beta, metadata, columns(&served.kind), vec![row])
         }
     }
+}
+
+/// A list of objects that are not stored, in the view asked for.
+pub fn objects(served: &Served, objects: Vec<Value>, view: View, call: &Call) -> Value {
+    let metadata = json!({});
+    match view {
+        View::Whole => {
+            let kind = &served.kind;
+            let items: Vec<Value> = objects.into_iter().map(|object| untyped(served, object)).collect();
+            json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
+        }
+        View::Metadata { beta } => {
+            let partial = |item: &Value| json!({"metadata": item["metadata"]});
+            let items: Vec<Value> = objects.iter().map(partial).collect();
+            let version = meta_version(beta);
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": metadata, "items": items})
+        }
+        View::Table { beta } => {
+            let row = |item| versioned(codec::table::row(&served.kind, item, include(call), call.now), beta);
+            table(beta, metadata, columns(&served.kind), objects.iter().map(row).collect())
+        }
+    }
+}
+
+/// Items of lists of built-in kinds don't repeat what the list says of them.
+fn untyped(served: &Served, mut object: Value) -> Value {
+    if let Some(map) = object.as_object_mut().filter(|_| !served.custom) {
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
+    object
 }
 
 fn list_metadata(list: &List) -> Value {
@@ -188,7 +230,7 @@ pub fn list_value(served: &Arc<Served>, list: &List, view: View, call: &Call) ->
     let entries = list.entries.iter();
     match view {
         View::Whole => {
-            let items: Vec<Value> = entries.map(|entry| served.object(entry)).collect();
+            let items: Vec<Value> = entries.map(|entry| untyped(served, served.object(entry))).collect();
             let kind = &served.kind;
             json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
         }
@@ -233,7 +275,8 @@ pub fn list(served: &Arc<Served>, list: List, view: View, call: &Call) -> Body {
     };
     let tail = "]}";
     let length = (view == View::Whole && served.native()).then(|| {
-        let items: usize = list.entries.iter().map(|entry| entry.json_len() + 1).sum();
+        let size = |entry: &Entry| if served.custom { entry.json_len() } else { entry.item_len() };
+        let items: usize = list.entries.iter().map(|entry| size(entry) + 1).sum();
         (head.len() + tail.len() + items.saturating_sub(1)) as u64
     });
     let body = ListBody {
@@ -263,7 +306,7 @@ struct ListBody {
 impl ListBody {
     fn item(&self, entry: &Entry, out: &mut BytesMut) {
         match self.view {
-            View::Whole => write_whole(&self.served, entry, out),
+            View::Whole => write_item(&self.served, entry, out),
             View::Metadata { beta } => write_partial(entry, beta, true, out),
             View::Table { beta } => write_value(&row(&self.served, entry, self.include, beta, self.now), out),
         }

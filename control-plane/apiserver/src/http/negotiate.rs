@@ -154,7 +154,7 @@ pub fn accept(header: &str, offer: Offer) -> Result<Accepted, Status> {
         let known = group == "meta.k8s.io" && matches!(clause.parameter("v"), None | Some("v1" | "v1beta1"));
         let view = match clause.parameter("as") {
             None => View::Whole,
-            Some("Table") if known && table => View::Table { beta },
+            Some("Table") if known && table && encoding != Encoding::Protobuf => View::Table { beta },
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") if known => View::Metadata { beta },
             Some(_) => continue,
         };
@@ -202,7 +202,8 @@ mod tests {
         assert_eq!(get("application/json;q=0.1,application/yaml"), (Encoding::Yaml, View::Whole));
         assert_eq!(get("application/json;as=Nothing,application/json"), (Encoding::Json, View::Whole));
         assert_eq!(get(""), (Encoding::Json, View::Whole));
-        let custom = accept("application/vnd.kubernetes.protobuf,application/json", Offer { custom: true, ..OBJECT }).expect("json");
+        let custom = accept("application/vnd.kubernetes.protobuf,application/json", Offer { custom: true, ..OBJECT })
+            .expect("json");
         assert_eq!(custom.encoding, Encoding::Json);
     }
 
@@ -210,10 +211,26 @@ mod tests {
     fn who_asks_for_what_there_is_not_learns_what_there_is() {
         let list = Offer { collection: true, ..OBJECT };
         for (header, offer, want) in [
-            ("text/html", OBJECT, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
-            ("text/html", list, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"),
-            ("application/json;as=Foo;v=v1;g=meta.k8s.io", list, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"),
-            ("application/yaml", Offer { watch: true, ..list }, "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"),
+            (
+                "text/html",
+                OBJECT,
+                "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ),
+            (
+                "text/html",
+                list,
+                "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+            ),
+            (
+                "application/json;as=Foo;v=v1;g=meta.k8s.io",
+                list,
+                "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            ),
+            (
+                "application/yaml",
+                Offer { watch: true, ..list },
+                "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+            ),
         ] {
             let error = accept(header, offer).expect_err(header);
             assert_eq!((error.code, error.message.as_str()), (406, want));

@@ -65,6 +65,11 @@ fn encode_answer(call: &Call, answer: Answer) -> Result<Response<Body>, Status> 
             let value = encode::object(&served, &object, accepted.view, call);
             encode_value(call, code, accepted, &value)?
         }
+        Answer::Objects(served, objects) => {
+            let accepted = call.accepted(served.custom, true)?;
+            let value = encode::objects(&served, objects, accepted.view, call);
+            encode_value(call, 200, accepted, &value)?
+        }
         Answer::List(served, list) => {
             let accepted = call.accepted(served.custom, true)?;
             match accepted.encoding {
@@ -106,6 +111,13 @@ pub fn encode_status(call: &Call, status: &Status) -> Response<Body> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
     }
     response
+}
+
+/// The answer to a path outside of every API.
+pub fn no_such_page() -> Answer {
+    let mut page = response(404, "text/plain; charset=utf-8", Bytes::from_static(b"404 page not found\n"));
+    page.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Answer::Raw(page)
 }
 
 /// What every response carries: request id, cache control, warnings, compression.

@@ -2,7 +2,7 @@
 //! upstream's, which name Go's types. Pure; [`super::content`] and patches call it.
 
 use codec::DecodeError;
-use meta::{Gvk, Status};
+use meta::{FieldError, Gvk, Status};
 use serde_json::Value;
 
 use super::negotiate::Encoding;
@@ -17,6 +17,8 @@ pub enum Trouble {
     Unrecognized(String),
     /// It says that it is something else, or it does not fit its type. `given` is the kind that it says it is.
     Undecodable { given: Option<(String, String)>, why: String },
+    /// A custom resource of another kind.
+    OtherKind(Box<Status>),
     /// Its version is known, but it is not the path's.
     OtherVersion(String),
 }
@@ -56,6 +58,7 @@ impl Trouble {
                 let of = if of.is_empty() { version.as_ref() } else { of.as_str() };
                 format!("{given} in version \"{of}\" cannot be handled as a {kind}: {why}")
             }
+            Trouble::OtherKind(status) => return *status,
             Trouble::OtherVersion(why) => why,
         })
     }
@@ -69,6 +72,7 @@ impl Trouble {
     pub fn why(self) -> String {
         match self {
             Trouble::Unrecognized(why) | Trouble::Undecodable { why, .. } | Trouble::OtherVersion(why) => why,
+            Trouble::OtherKind(status) => status.message,
         }
     }
 }
@@ -116,16 +120,34 @@ pub fn check_type(gvk: &Gvk, object: &mut Value) -> Result<(), Trouble> {
     }
     let api_version = if api_version.is_empty() { expected.as_str() } else { api_version };
     let kind = if kind.is_empty() { gvk.kind.as_ref() } else { kind };
+    if kind != gvk.kind && kinds::definitions::message_of(gvk).is_none() {
+        let given = Gvk { kind: kind.to_owned().into(), ..gvk.clone() };
+        let error = FieldError::invalid("kind", kind, format!("must be {}", gvk.kind));
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(Trouble::OtherKind(Box::new(Status::invalid(&given, name, &[error]))));
+    }
     Err(other_type(gvk, api_version, kind))
+}
+
+/// A custom resource has to say its type.
+pub fn must_be_typed(object: &Value, body: &[u8]) -> Result<(), Trouble> {
+    for (field, shown) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
+        if object[field].as_str().unwrap_or_default().is_empty() {
+            let body = String::from_utf8_lossy(body);
+            return Err(Trouble::Unrecognized(format!("Object '{shown}' is missing in '{body}'")));
+        }
+    }
+    Ok(())
 }
 
 fn other_type(gvk: &Gvk, api_version: &str, kind: &str) -> Trouble {
     let (group, version) = meta::gvk::split_api_version(api_version);
     let expected = gvk.api_version();
     let known = kinds::by_kind(group, version, kind).is_some();
-    let custom = kinds::by_kind(&gvk.group, &gvk.version, &gvk.kind).is_none();
+    let custom = kinds::definitions::message_of(gvk).is_none();
     // Earlier versions of the same kind are known and converted, but not served here.
-    let earlier = (group == gvk.group || group == "extensions") && (version.contains("alpha") || version.contains("beta"));
+    let earlier =
+        (group == gvk.group || group == "extensions") && (version.contains("alpha") || version.contains("beta"));
     if kind == gvk.kind && (known || earlier || custom) {
         return Trouble::OtherVersion(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({expected})"

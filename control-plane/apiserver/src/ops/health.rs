@@ -85,13 +85,13 @@ pub fn paths() -> impl Iterator<Item = String> {
     })
 }
 
-/// Answers `/<endpoint>` or `/<endpoint>/<check>`.
+/// Answers `/<endpoint>` or `/<endpoint>/<check>`; `None` when there is no such check.
 pub async fn serve(
     core: &Arc<Core>,
     call: &Call,
     endpoint: &'static str,
     wanted: &str,
-) -> Result<Response<Body>, Status> {
+) -> Result<Option<Response<Body>>, Status> {
     let asked = Asked::new(call.query.iter());
     let (code, text) = if wanted.is_empty() {
         let mut outcomes = Vec::new();
@@ -105,20 +105,20 @@ pub async fn serve(
         page(endpoint, &outcomes, &asked)
     } else {
         let Some(check) = of(endpoint).find(|check| check.name == wanted) else {
-            return Err(Status::no_such_path());
+            return Ok(None);
         };
         single(&core.look(check, endpoint).await)
     };
     let mut answer = response(code, "text/plain; charset=utf-8", text);
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Ok(answer)
+    Ok(Some(answer))
 }
 
 impl Core {
     async fn look(&self, check: &Check, endpoint: &'static str) -> Outcome {
         let outcome = match check.look {
             Look::Alive => Ok(()),
-            Look::Store => self.ask_store().await,
+            Look::Store => ask_store(self).await,
             Look::Caches if self.hub.revision() > 0 => Ok(()),
             Look::Caches => Err("the watch caches are not loaded yet".to_owned()),
             Look::Started if self.is_started() => Ok(()),
@@ -136,15 +136,15 @@ impl Core {
         self.metrics.checks.note(check.name, endpoint, &outcome);
         outcome
     }
+}
 
-    /// Reads a key that is never there, as upstream does: the answer counts, not what it says.
-    async fn ask_store(&self) -> Result<(), String> {
-        let key = Bytes::from(format!("{}/health", self.config.etcd_prefix));
-        let request = RangeRequest { key, limit: 1, keys_only: true, ..RangeRequest::default() };
-        match tokio::time::timeout(STORE, self.store.range(request)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("error getting data from etcd: context deadline exceeded".to_owned()),
-        }
+/// Reads a key that is never there, as upstream does: the answer counts, not what it says.
+pub async fn ask_store(core: &Core) -> Result<(), String> {
+    let key = Bytes::from(format!("{}/health", core.config.etcd_prefix));
+    let request = RangeRequest { key, limit: 1, keys_only: true, ..RangeRequest::default() };
+    match tokio::time::timeout(STORE, core.store.range(request)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("error getting data from etcd: context deadline exceeded".to_owned()),
     }
 }

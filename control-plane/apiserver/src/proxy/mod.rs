@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use meta::{Reason, Status};
@@ -51,6 +52,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub trait Dialer: Send + Sync {
     async fn dial(&self, host: &str, port: u16) -> std::io::Result<Box<dyn Stream>>;
 }
+
+/// Bytes of an answer to [`Proxy::ask`] that are read: health checks say little.
+const MAX_ASKED: usize = 64 << 10;
 
 /// Plain TCP.
 pub struct Tcp;
@@ -105,6 +109,26 @@ impl Proxy {
             Ok(outcome) => outcome,
             Err(_) => Err(unreachable("i/o timeout".to_owned())),
         }
+    }
+
+    /// Asks something on this host over HTTPS and gives its text; the error says why there is none.
+    pub async fn ask(&self, host: &str, port: u16, path: &str) -> Result<String, String> {
+        let dialed = self.dialer.dial(host, port).await;
+        let stream = dialed.map_err(|error| format!("dial tcp {host}:{port}: {}", words(&error)))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+        let stream = TlsConnector::from(self.anyone.clone()).connect(name, stream).await;
+        let stream = TokioIo::new(stream.map_err(|error| error.to_string())?);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Body>(stream).await.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let request = Request::get(path).header(header::HOST, format!("{host}:{port}")).body(Body::empty());
+        let response = sender.send_request(request.map_err(|error| error.to_string())?).await;
+        let response = response.map_err(|error| error.to_string())?;
+        let code = response.status();
+        let limited = http_body_util::Limited::new(response.into_body(), MAX_ASKED);
+        let text = limited.collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        if code.is_success() { Ok(text) } else { Err(format!("HTTP status {}: {text}", code.as_u16())) }
     }
 
     /// Sends the request on and answers with what comes back.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use meta::{Details, Status};
+use meta::{Details, Gvr, Status};
 use serde_json::Value;
 
 use super::Served;
@@ -111,11 +111,11 @@ impl Core {
                 }
                 committed
             }
-            Plan::Erase if options.dry_run => return Ok(Ok(deleted(served, name, &old, entry))),
+            Plan::Erase if options.dry_run => return Ok(Ok(deleted(call, served, name, &old, entry))),
             Plan::Erase => self.erase(served, entry, extra).await?,
         };
         Ok(match outcome {
-            Committed::Stored(last) => Ok(deleted(served, name, &old, &last)),
+            Committed::Stored(last) => Ok(deleted(call, served, name, &old, &last)),
             Committed::Conflict(now) => Err(now),
             Committed::Taken => Err(Some(entry.clone())),
         })
@@ -145,13 +145,22 @@ impl Core {
 }
 
 fn preconditions(served: &Served, name: &str, options: &DeleteOptions, old: &Value) -> Result<(), Status> {
-    let checks = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.resource_version, "resourceVersion")];
-    for (what, wanted, field) in checks {
+    const DELETED: &str = "The object might have been deleted and then recreated";
+    const MODIFIED: &str = "The object might have been modified";
+    let checks = [
+        ("UID", &options.uid, "uid", DELETED),
+        ("ResourceVersion", &options.resource_version, "resourceVersion", MODIFIED),
+    ];
+    // Upstream names the kind here, not the resource.
+    let gvr = Gvr { resource: served.kind.kind.clone(), ..served.gvr() };
+    for (what, wanted, field, guess) in checks {
         let Some(wanted) = wanted else { continue };
         let have = meta_text(old, field);
         if wanted != have {
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}");
-            return Err(Status::conflict(&served.gvr(), name, why));
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({have}). {guess}"
+            );
+            return Err(Status::conflict(&gvr, name, why));
         }
     }
     Ok(())
@@ -290,7 +299,19 @@ fn settle_finalizers(served: &Served, options: &DeleteOptions, new: &mut Value) 
     true
 }
 
-fn deleted(served: &Arc<Served>, name: &str, old: &Value, last: &Arc<Entry>) -> Answer {
+fn deleted(call: &Call, served: &Arc<Served>, name: &str, old: &Value, last: &Arc<Entry>) -> Answer {
+    if served.kind.graceful_deletion && !old["metadata"]["deletionTimestamp"].is_string() {
+        // It was given no time, and the answer says so.
+        let mut shown = served.object(last);
+        let generation = old["metadata"]["generation"].as_i64().filter(|generation| *generation > 0);
+        let meta = metadata(&mut shown);
+        meta.insert("deletionTimestamp".to_owned(), meta::time::format(call.now).into());
+        meta.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+        if let Some(generation) = generation {
+            meta.insert("generation".to_owned(), (generation + 1).into());
+        }
+        return Answer::object(200, served, shown);
+    }
     if served.answers_deleted_object() {
         return Answer::entry(200, served, last.clone());
     }

@@ -12,7 +12,8 @@ pub fn print(value: &Value) -> String {
             // Go sorts the keys that it prints.
             let mut fields: Vec<_> = map.iter().collect();
             fields.sort_by_key(|(key, _)| *key);
-            let fields: Vec<String> = fields.into_iter().map(|(key, value)| format!("{key}:{}", print(value))).collect();
+            let fields: Vec<String> =
+                fields.into_iter().map(|(key, value)| format!("{key}:{}", print(value))).collect();
             format!("map[{}]", fields.join(" "))
         }
         other => other.to_string(),
@@ -56,11 +57,26 @@ mod tests {
         let value = json!({"spec": {"b": [1, "x"], "a": null}});
         assert_eq!(print(&value), "map[spec:map[a:<nil> b:[1 x]]]");
         for (why, want) in [
-            ("json: cannot unmarshal number into Go struct field ConfigMap.data of type string", "cannot convert int64 to string"),
-            ("json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string", "cannot restore map from string"),
-            ("json: cannot unmarshal string into Go struct field ConfigMap.metadata of type v1.ObjectMeta", "cannot restore struct from: string"),
-            ("json: cannot unmarshal object into Go struct field PodSpec.containers of type []v1.Container", "cannot restore slice from map"),
-            ("json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32", "unrecognized type: int32"),
+            (
+                "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+                "cannot convert int64 to string",
+            ),
+            (
+                "json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string",
+                "cannot restore map from string",
+            ),
+            (
+                "json: cannot unmarshal string into Go struct field ConfigMap.metadata of type v1.ObjectMeta",
+                "cannot restore struct from: string",
+            ),
+            (
+                "json: cannot unmarshal object into Go struct field PodSpec.containers of type []v1.Container",
+                "cannot restore slice from map",
+            ),
+            (
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+                "unrecognized type: int32",
+            ),
             ("strict decoding error: unknown field \"foo\"", "strict decoding error: unknown field \"foo\""),
         ] {
             assert_eq!(restored(why), want);

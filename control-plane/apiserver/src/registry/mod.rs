@@ -317,7 +317,7 @@ impl Registry {
                 message,
                 generation: 0,
                 terminating: false,
-                deprecation: None,
+                deprecation: kind.deprecated.as_ref().map(|text| text.to_string()),
             });
         }
         registry

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::create::OTHER_NAMESPACE;
 use super::options::{FieldValidation, WriteOptions};
 use super::update::{Change, Origin, Part};
-use super::write::{MAX_RETRIES, meta_text};
+use super::write::{MAX_RETRIES, meta_text, metadata};
 use super::{Served, managed};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
@@ -72,7 +72,9 @@ impl Patch {
             How::Merge(patch) => object::merge_patch::apply(&mut new, patch.clone())?,
             How::Strategic(patch) => {
                 match schema {
-                    SchemaOf::Served(served) if served.custom => return Err(unsupported()),
+                    SchemaOf::Served(served) if served.custom => {
+                        return Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY]));
+                    }
                     SchemaOf::Served(served) => object::strategic::apply(&mut new, patch.clone(), &served.kind.schema)?,
                     SchemaOf::Type(gvk) => {
                         let schema = kinds::definitions::message_of(gvk).map(kinds::definitions::schema);
@@ -92,6 +94,9 @@ impl Patch {
 
     /// The error for a patched object that is no longer of its type.
     pub fn misfit(&self, patched: &Value, trouble: Trouble) -> Status {
+        if let Trouble::OtherKind(status) = trouble {
+            return *status;
+        }
         let why = trouble.why();
         let (shown, why) = match &self.how {
             How::Strategic(patch) => (super::go::print(patch), super::go::restored(&why)),
@@ -108,6 +113,16 @@ impl Patch {
             _ => false,
         }
     }
+}
+
+/// Apply has to say who applies.
+pub fn require_manager(options: &WriteOptions) -> Result<(), Status> {
+    if !options.field_manager.is_empty() {
+        return Ok(());
+    }
+    let gvk = Gvk::new("meta.k8s.io", "v1", "PatchOptions");
+    let error = meta::FieldError::required("fieldManager", "is required for apply patch");
+    Err(Status::invalid(&gvk, "", &[error]))
 }
 
 /// 415 without a list: upstream answers so to every content type that is no patch.
@@ -167,16 +182,19 @@ impl Core {
         body: &Bytes,
         options: &WriteOptions,
     ) -> Result<Answer, Status> {
-        if options.field_manager.is_empty() {
-            let gvk = Gvk::new("meta.k8s.io", "v1", "PatchOptions");
-            let error = meta::FieldError::required("fieldManager", "is required for apply patch");
-            return Err(Status::invalid(&gvk, "", &[error]));
-        }
+        require_manager(options)?;
         let config = content::decode_intent(call, served, body, options.field_validation)?;
         let name = call.info.name.as_str();
         let pinned = !meta_text(&config, "resourceVersion").is_empty();
         let force = options.force.unwrap_or(false);
-        let change = Change { part, subresource: &call.info.subresource, name, options, retry: !pinned, origin: Origin::Applied };
+        let change = Change {
+            part,
+            subresource: &call.info.subresource,
+            name,
+            options,
+            retry: !pinned,
+            origin: Origin::Applied,
+        };
         for _ in 0..MAX_RETRIES {
             let outcome = self
                 .change(call, served, &change, |old| {
@@ -189,13 +207,14 @@ impl Core {
                 other => return other,
             }
             if let Some(uid) = config["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
-                let why = format!(
-                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-                );
+                let why =
+                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
                 return Err(Status::conflict(&served.gvr(), name, why));
             }
             let new = managed::apply(call, served, None, &config, &options.field_manager, force)?;
-            let new = redecoded(call, served, &new)?;
+            let mut new = redecoded(call, served, &new)?;
+            // The version of something that is not there does not hold anybody up.
+            metadata(&mut new).remove("resourceVersion");
             content::check_name(&new, name, false)?;
             match self.create_object(call, served, name, new, options, true).await {
                 Ok(Some(answer)) => return Ok(answer),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use base64::{DecodeError, Engine as _};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 use bytes::Bytes;
 use meta::Status;
 use serde::{Deserialize, Serialize};
@@ -109,9 +109,9 @@ impl Core {
             }
             return self.list_rest(served, &page, token).await;
         }
-        let revision = options.revision().map_err(|error| {
-            Status::bad_request(format!("invalid resource version: {}", error.message))
-        })?;
+        let revision = options
+            .revision()
+            .map_err(|error| Status::bad_request(format!("invalid resource version: {}", error.message)))?;
         let any = options.matching != Match::Exact && revision == Some(0);
         let exact = options.matching == Match::Exact
             || (options.limit > 0 && options.matching == Match::Unset && revision.is_some_and(|r| r > 0));
@@ -122,8 +122,11 @@ impl Core {
             None => drop(self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?),
             Some(revision) => self.reach(served, revision).await?,
         }
-        let snapshot = store.cache.snapshot();
         let page = if any { Page { limit: 0, ..page } } else { page };
+        if let Some((entries, revision)) = selection.indexed(&store.cache) {
+            return Ok(page.cut(served, entries.iter(), revision));
+        }
+        let snapshot = store.cache.snapshot();
         Ok(page.take(served, &snapshot, Bytes::new()))
     }
 

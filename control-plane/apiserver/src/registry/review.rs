@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use kinds::{Action, Asked};
-use meta::Status;
+use meta::{FieldError, Gvk, Status};
 use serde_json::{Value, json};
 
 use super::Served;
@@ -30,22 +30,35 @@ impl Core {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let mut review = content::decode(call, served, body, options.field_validation)?;
         let spec = &review["spec"];
+        let errors = checks(action, &review, &call.info.namespace);
+        if !errors.is_empty() {
+            // Upstream leaves the kind out.
+            let gvk = Gvk { kind: "".into(), ..served.kind.gvk() };
+            return Err(Status::invalid(&gvk, "", &errors));
+        }
         let status = match action {
             Action::WhoAmI => json!({"userInfo": user_value(&call.user)}),
             Action::TokenReview => self.token_review(&review).await?,
             Action::AccessReview(Asked::Caller) => self.access(spec, &call.user),
             Action::AccessReview(asked) => {
-                let namespace = &spec["resourceAttributes"]["namespace"];
-                if *asked == Asked::SubjectHere && namespace != &json!(call.info.namespace) {
-                    let why = "spec.resourceAttributes.namespace must match metadata.namespace";
-                    return Err(Status::bad_request(why));
-                }
-                self.access(spec, &subject(spec)?)
+                debug_assert!(*asked != Asked::Caller);
+                self.access(spec, &subject(spec))
             }
-            Action::RulesReview => self.rules(spec, &call.user),
+            Action::RulesReview if spec["namespace"].as_str().unwrap_or_default().is_empty() => {
+                return Err(Status::bad_request("no namespace on request"));
+            }
+            Action::RulesReview => {
+                let rules = self.rules(spec, &call.user);
+                // The answer does not repeat the question.
+                review["spec"] = json!({});
+                rules
+            }
             _ => return Err(Status::method_not_allowed()),
         };
         review["status"] = status;
+        if *action == Action::WhoAmI {
+            review["metadata"]["creationTimestamp"] = json!(meta::time::format(call.now));
+        }
         if !call.info.namespace.is_empty() {
             review["metadata"]["namespace"] = json!(call.info.namespace);
         }
@@ -123,7 +136,86 @@ impl Core {
                 let kept = if asked.is_empty() { self.config.audiences() } else { caller.audiences.clone() };
                 Ok(json!({"authenticated": true, "user": user_value(&caller.user), "audiences": kept}))
             }
-            Err(_) => Ok(json!({"user": {}, "error": "[invalid bearer token]"})),
+            Err(_) => Ok(json!({"user": {}, "error": "invalid bearer token"})),
+        }
+    }
+}
+
+/// Everything wrong with a question.
+fn checks(action: &Action, review: &Value, namespace: &str) -> Vec<FieldError> {
+    let Action::AccessReview(asked) = action else { return Vec::new() };
+    let spec = &review["spec"];
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    let mut errors = Vec::new();
+    if resource.is_object() == path.is_object() {
+        let shown = if path.is_object() { path.clone() } else { Value::Null };
+        let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.push(FieldError::invalid("spec", shown, detail));
+    }
+    let nobody = |field: &str| match &spec[field] {
+        Value::String(name) => name.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => true,
+    };
+    if *asked != Asked::Caller && nobody("user") && nobody("groups") {
+        errors.push(FieldError::invalid("spec.user", "", "at least one of user or group must be specified"));
+    }
+    for (field, what) in [("fieldSelector", true), ("labelSelector", false)] {
+        check_selector(&mut errors, &format!("spec.resourceAttributes.{field}"), &resource[field], what);
+    }
+    let mut metadata = review["metadata"].clone();
+    if let Some(map) = metadata.as_object_mut() {
+        // The namespace is the path's.
+        map.remove("namespace");
+        map.remove("creationTimestamp");
+    }
+    if metadata.as_object().is_some_and(|map| !map.is_empty()) {
+        errors.push(FieldError::invalid("metadata", metadata, "must be empty"));
+    }
+    if *asked == Asked::SubjectHere {
+        let given = resource["namespace"].as_str().unwrap_or_default();
+        if resource.is_object() && given != namespace {
+            let detail = "must match metadata.namespace";
+            errors.push(FieldError::invalid("spec.resourceAttributes.namespace", given, detail));
+        }
+        if path.is_object() {
+            let detail = "disallowed on this kind of request";
+            errors.push(FieldError::invalid("spec.nonResourceAttributes", path.clone(), detail));
+        }
+    }
+    errors
+}
+
+fn check_selector(errors: &mut Vec<FieldError>, path: &str, selector: &Value, by_field: bool) {
+    if !selector.is_object() {
+        return;
+    }
+    let raw = selector["rawSelector"].as_str().unwrap_or_default();
+    let requirements = selector["requirements"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if raw.is_empty() && requirements.is_empty() {
+        let detail = format!("when {path} is specified, requirements or rawSelector is required");
+        errors.push(FieldError::required(format!("{path}.requirements"), detail));
+    }
+    if !raw.is_empty() && !requirements.is_empty() {
+        let detail = "may not specified at the same time as requirements";
+        errors.push(FieldError::invalid(format!("{path}.rawSelector"), raw, detail));
+    }
+    for (index, requirement) in requirements.iter().enumerate() {
+        let path = format!("{path}.requirements[{index}]");
+        let key = requirement["key"].as_str().unwrap_or_default();
+        if by_field && key.is_empty() {
+            errors.push(FieldError::required(format!("{path}.key"), "must be specified"));
+        } else if !by_field {
+            let problems = meta::names::qualified_name(key);
+            if !problems.is_empty() {
+                errors.extend(problems.into_iter().map(|why| FieldError::invalid(format!("{path}.key"), key, why)));
+                continue;
+            }
+        }
+        if !matches!(requirement["operator"].as_str(), Some("In" | "NotIn" | "Exists" | "DoesNotExist")) {
+            let operator = requirement["operator"].as_str().unwrap_or_default();
+            let detail = "not a valid selector operator";
+            errors.push(FieldError::invalid(format!("{path}.operator"), operator, detail));
         }
     }
 }
@@ -139,20 +231,16 @@ fn selector_text(selector: &Value) -> String {
     terms.collect::<Vec<_>>().join(",")
 }
 
-fn subject(spec: &Value) -> Result<UserInfo, Status> {
+fn subject(spec: &Value) -> UserInfo {
     let list = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    let user = UserInfo {
+    UserInfo {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
         groups: list(&spec["groups"]),
         extra: spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), list(v))).collect(),
-    };
-    if user.name.is_empty() && user.groups.is_empty() {
-        return Err(Status::bad_request("at least one of user or group must be specified"));
     }
-    Ok(user)
 }
 
 fn user_value(user: &UserInfo) -> Value {

@@ -1,5 +1,7 @@
 //! Which objects a list or watch is about: namespace, name, labels and fields, compiled once per request. Pure.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kinds::Kind;
 use meta::{FieldSelector, Selector, Status};
@@ -29,18 +31,6 @@ enum What {
     Field(usize),
 }
 
-/// Kinds with a conversion of field selectors of their own say it in their own words upstream.
-fn unknown_field(kind: &Kind, field: &str) -> String {
-    let quoted = meta::text::quote(field);
-    if kind.selectable.is_empty() {
-        return format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
-    }
-    match kind.group.as_ref() {
-        "batch" => format!("field label {quoted} not supported for {}", kind.kind),
-        _ => format!("field label not supported: {field}"),
-    }
-}
-
 impl Selection {
     /// Refuses fields that the kind does not know.
     pub fn new(kind: &Kind, namespace: &str, labels: &Selector, fields: &FieldSelector) -> Result<Selection, Status> {
@@ -52,7 +42,7 @@ impl Selection {
                 field => match kind.selectable.iter().position(|s| s.name == field) {
                     Some(index) => What::Field(index),
                     None => {
-                        return Err(Status::bad_request(unknown_field(kind, field)));
+                        return Err(Status::bad_request(kind.unknown_selector(field)));
                     }
                 },
             };
@@ -104,6 +94,15 @@ impl Selection {
     /// Store prefix or, for a named object, key that narrows the walk.
     pub fn prefix(&self, cache: &Cache) -> Bytes {
         cache.namespace_prefix(self.namespace())
+    }
+
+    /// What an index of the cache gives for one of the terms, and the revision that it is of; [`Selection::matches`]
+    /// has still to be asked.
+    pub fn indexed(&self, cache: &Cache) -> Option<(Vec<Arc<Entry>>, i64)> {
+        self.terms.iter().filter(|term| term.equal && !term.value.is_empty()).find_map(|term| match term.what {
+            What::Field(field) => cache.indexed(field, &term.value),
+            _ => None,
+        })
     }
 
     /// The narrowest index for a watch.

@@ -6,4 +6,5 @@ mod callers;
 mod granting;
 mod impersonation;
 mod nodes;
+mod recorded;
 mod world;

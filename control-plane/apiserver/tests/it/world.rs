@@ -182,16 +182,33 @@ impl World {
         path: &str,
         body: Value,
     ) -> Reply {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let mut all = vec![("content-type", kind), ("accept", "application/json")];
+        all.extend(headers);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(identity, &all, method, path, body).await
+    }
+
+    /// As a member of system:masters, with no headers and no body but those given.
+    pub async fn admin_sends(&self, headers: &[(&str, &str)], method: &str, path: &str, body: String) -> Reply {
+        self.send(Some(&self.admin), headers, method, path, body).await
+    }
+
+    async fn send(
+        &self,
+        identity: Option<&Identity>,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        body: String,
+    ) -> Reply {
         let stream = self.connect(identity).await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
-        request = request.header("content-type", kind).header("accept", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = if body.is_null() { String::new() } else { body.to_string() };
         let response = sender.send_request(request.body(Full::<bytes::Bytes>::from(body)).unwrap()).await.unwrap();
         let code = response.status().as_u16();
         let warnings = response.headers().get_all("warning").iter();

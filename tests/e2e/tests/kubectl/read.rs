@@ -87,7 +87,7 @@ fn selection(cluster: &Cluster) -> Result<()> {
         "{page:#}"
     );
     let wrong = space.refused(&["get", "configmaps", "--field-selector", "data.size=1"])?;
-    ensure!(wrong.contains("(BadRequest)") && wrong.contains("field label not supported: data.size"), "{wrong}");
+    ensure!(wrong.contains("(BadRequest)") && wrong.contains("\"data.size\" is not a known field selector"), "{wrong}");
     let all = space.kubectl(&["get", "configmaps", "-A", "-l", "app=shop", "--no-headers"])?;
     ensure!(all.lines().count() == 3 && all.starts_with("selecting   a "), "{all}");
     let running =

@@ -233,7 +233,8 @@ pub(crate) fn csi_driver(errors: &mut Errors, path: Path, driver: &str) {
     if driver.len() > 63 {
         errors.push(FieldError::too_long(path, 63));
     }
-    follows(errors, path, &driver.to_lowercase(), names::dns1123_subdomain);
+    let problems = names::dns1123_subdomain(&driver.to_lowercase());
+    errors.extend(problems.into_iter().map(|problem| FieldError::invalid(path, driver, problem)));
 }
 
 fn ephemeral(errors: &mut Errors, path: Path, source: &Value) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use meta::{FieldError, Gvk, Gvr, Status};
+use meta::{FieldError, Gvk, Gvr, Reason, Status};
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
@@ -33,28 +33,33 @@ impl Core {
         settle_namespace(served, &call.info.namespace, &mut binding)?;
         let given = meta_text(&binding, "name").to_owned();
         let name = match name {
-            Some(name) if !given.is_empty() && given != name => {
-                let message = format!("name in URL ({name}) does not match name in Binding object ({given})");
-                return Err(Status::bad_request(message));
+            Some(name) if given != name => {
+                return Err(Status::bad_request("name in URL does not match name in Binding object"));
             }
             Some(name) => name,
-            None if given.is_empty() => return Err(Status::bad_request("name must be provided")),
+            None if given.is_empty() => return Err(Status::bad_request("Name parameter required.")),
             None => &given,
         };
-        check(&binding, name)?;
+        check(&binding)?;
         let what = (Operation::Create, "binding");
         self.admit_posted(call, served, what, name, &mut binding, options.dry_run).await?;
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         let what = Gvr { resource: format!("{}/binding", served.kind.plural).into(), ..served.gvr() };
-        let change =
-            Change { part: Part::Own, subresource: "binding", name, options: &options, retry: true, origin: Origin::Whole };
+        let change = Change {
+            part: Part::Own,
+            subresource: "binding",
+            name,
+            options: &options,
+            retry: true,
+            origin: Origin::Whole,
+        };
         let now = meta::time::format(call.now);
         self.change(call, served, &change, |old| bound(old, &binding, node, &what, &now)).await?;
         Ok(Answer::status(Status { success: true, code: 201, ..Status::default() }))
     }
 }
 
-fn check(binding: &Value, name: &str) -> Result<(), Status> {
+fn check(binding: &Value) -> Result<(), Status> {
     let target = &binding["target"];
     let mut errors = Vec::new();
     let kind = target["kind"].as_str().unwrap_or_default();
@@ -65,7 +70,15 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     if node.is_empty() {
         errors.push(FieldError::required("target.name", ""));
     }
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&BINDING, name, &errors)) }
+    match errors.as_slice() {
+        [] => Ok(()),
+        // Upstream answers with the bare errors.
+        [error] => Err(Status::failure(500, Reason::Unknown, error.to_string())),
+        all => {
+            let all: Vec<String> = all.iter().map(FieldError::to_string).collect();
+            Err(Status::failure(500, Reason::Unknown, format!("[{}]", all.join(", "))))
+        }
+    }
 }
 
 fn bound(old: &Value, binding: &Value, node: &str, what: &Gvr, now: &str) -> Result<Value, Status> {

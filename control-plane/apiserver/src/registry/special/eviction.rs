@@ -36,7 +36,7 @@ impl Core {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let mut eviction = self.decode_eviction(call, sub, body)?;
         let given = meta_text(&eviction, "name");
-        if !given.is_empty() && given != call.info.name {
+        if given != call.info.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
         let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"], &call.query)?;

@@ -2,6 +2,7 @@
 //! the kind's row, never on a name.
 
 mod binding;
+mod components;
 mod connect;
 mod eviction;
 mod scale;
@@ -38,7 +39,10 @@ impl Core {
     /// Answers a request for a subresource.
     pub async fn subresource(&self, call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Answer, Status> {
         let Some(sub) = served.kind.subresource(&call.info.subresource) else {
-            return Err(Status::no_such_path());
+            return Err(match served.custom {
+                true => Status::not_found(&served.gvr(), &call.info.name),
+                false => Status::no_such_path(),
+            });
         };
         let proxied = matches!(sub.action, Action::Proxy);
         if !proxied && !verb_of(&call.method).is_some_and(|verb| sub.verbs.has(verb)) {
@@ -60,7 +64,8 @@ impl Core {
             | Action::WhoAmI
             | Action::TokenReview
             | Action::AccessReview(_)
-            | Action::RulesReview => Err(Status::no_such_path()),
+            | Action::RulesReview
+            | Action::ComponentHealth => Err(Status::no_such_path()),
         }
     }
 

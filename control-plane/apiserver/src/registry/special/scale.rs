@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Method;
 use kinds::ScalePaths;
 use meta::{FieldError, Gvk, Selector, Status};
@@ -12,8 +13,9 @@ use crate::http::body::{self, RequestBody};
 use crate::http::call::Call;
 use crate::http::content;
 use crate::registry::Served;
+use crate::registry::managed;
 use crate::registry::options::WriteOptions;
-use crate::registry::patch::{Patch, SchemaOf};
+use crate::registry::patch::{How, Patch, SchemaOf, require_manager};
 use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::{meta_text, metadata};
 use crate::server::Core;
@@ -91,7 +93,11 @@ impl Core {
         let patching = call.method == Method::PATCH;
         let options = WriteOptions::parse(&call.query, if patching { "PatchOptions" } else { "UpdateOptions" })?;
         let (patch, whole) = if patching {
-            (Some(Patch::parse(call, &body)?), Value::Null)
+            let patch = Patch::parse(call, &body)?;
+            if let How::Apply(intent) = &patch.how {
+                return self.apply_scale(call, served, paths, intent, &options).await;
+            }
+            (Some(patch), Value::Null)
         } else {
             let scale = content::decode_as(call, &SCALE, &body, options.field_validation)?;
             content::check_name(&scale, &call.info.name, false)?;
@@ -120,27 +126,70 @@ impl Core {
                 scaled(paths, old, &scale, &call.info.name)
             })
             .await?;
-        Ok(match answer {
-            Answer::Entry(code, served, entry) => {
-                let scale = scale_of(paths, &served.object(&entry));
-                Answer::object(code, &served, scale)
-            }
-            Answer::Object(code, served, object) => {
-                let scale = scale_of(paths, &object);
-                Answer::object(code, &served, scale)
-            }
-            other => other,
-        })
+        Ok(shown(paths, answer))
     }
+
+    /// Server-side apply of a Scale: its manager owns the replica count of the object itself.
+    async fn apply_scale(
+        &self,
+        call: &Call,
+        served: &Arc<Served>,
+        paths: &ScalePaths,
+        intent: &Bytes,
+        options: &WriteOptions,
+    ) -> Result<Answer, Status> {
+        require_manager(options)?;
+        let scale = content::decode_intent_as(call, &SCALE, served, intent, options.field_validation)?;
+        let mut config = json!({
+            "apiVersion": served.kind.api_version(), "kind": served.kind.kind, "metadata": {"name": call.info.name},
+        });
+        if let Some(replicas) = scale["spec"].get("replicas") {
+            put(&mut config, &paths.spec_replicas, replicas.clone());
+        }
+        let pinned = meta_text(&scale, "resourceVersion").to_owned();
+        if !pinned.is_empty() {
+            config["metadata"]["resourceVersion"] = pinned.as_str().into();
+        }
+        let change = Change {
+            part: Part::Main,
+            subresource: "scale",
+            name: &call.info.name,
+            options,
+            retry: pinned.is_empty(),
+            origin: Origin::Applied,
+        };
+        let force = options.force.unwrap_or(false);
+        let make = |old: &Value| {
+            let new = managed::apply(call, served, Some(old), &config, &options.field_manager, force)?;
+            let replicas = at(&new, &paths.spec_replicas).as_i64().unwrap_or(0);
+            check_replicas(replicas, &call.info.name)?;
+            Ok(new)
+        };
+        Ok(shown(paths, self.change(call, served, &change, make).await?))
+    }
+}
+
+/// The answer to a change of an object, as its Scale.
+fn shown(paths: &ScalePaths, answer: Answer) -> Answer {
+    match answer {
+        Answer::Entry(code, served, entry) => Answer::object(code, &served, scale_of(paths, &served.object(&entry))),
+        Answer::Object(code, served, object) => Answer::object(code, &served, scale_of(paths, &object)),
+        other => other,
+    }
+}
+
+fn check_replicas(replicas: i64, name: &str) -> Result<(), Status> {
+    if replicas < 0 {
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid(&SCALE, name, &[error]));
+    }
+    Ok(())
 }
 
 /// The object with the replicas of a Scale.
 fn scaled(paths: &ScalePaths, old: &Value, scale: &Value, name: &str) -> Result<Value, Status> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    if replicas < 0 {
-        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-        return Err(Status::invalid(&SCALE, name, &[error]));
-    }
+    check_replicas(replicas, name)?;
     let mut new = old.clone();
     put(&mut new, &paths.spec_replicas, replicas.into());
     match scale["metadata"].get("resourceVersion").filter(|version| version.as_str() != Some("")) {

@@ -37,6 +37,12 @@ impl Core {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let body = body::read(body).await?;
         let mut request = content::decode_as(call, &sub.kind, &body, options.field_validation)?;
+        let given = meta_text(&request, "name").to_owned();
+        if !given.is_empty() && given != call.info.name {
+            let detail = "must match the service account name if specified";
+            let error = FieldError::invalid("metadata.name", given, detail);
+            return Err(Status::invalid(&sub.kind, &call.info.name, &[error]));
+        }
         let what = (Operation::Create, sub.name.as_ref());
         self.admit_posted(call, served, what, &call.info.name, &mut request, options.dry_run).await?;
         let Some(signer) = &self.token_signer else {
@@ -97,10 +103,8 @@ impl Core {
             ("v1" | "", "Secret") => ("secret", "secrets", account.namespace()),
             ("v1" | "", "Node") => ("node", "nodes", ""),
             (version, kind) => {
-                let message = format!(
-                    "cannot bind token for serviceaccount {:?} to object of type {version}, Kind={kind}",
-                    account.name()
-                );
+                let (group, version) = meta::gvk::split_api_version(version);
+                let message = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
                 return Err(Status::bad_request(message));
             }
         };
@@ -114,6 +118,8 @@ impl Core {
             let why = format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
             );
+            // Upstream names the kind here.
+            let gvr = Gvr { resource: text("kind").to_owned().into(), ..gvr };
             return Err(Status::conflict(&gvr, name, why));
         }
         let mut bound = vec![Bound { kind, name: name.to_owned(), uid: have.to_owned() }];
