@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod config;
 mod fault;
+mod interrupt;
 mod kubeconfig;
 mod logging;
 mod pki;
