@@ -102,7 +102,9 @@ fn start(cluster: &Cluster, lock: HostLock) -> Result<()> {
     drop(child.stdin.take());
     drop(lock);
     wait_until_ready(child, cluster).map_err(|error| match interrupted.came() {
-        true => Fault { sentence: "interrupted: what had been started is stopped".into(), code: interrupt::CODE }.into(),
+        true => {
+            Fault { sentence: "interrupted: what had been started is stopped".into(), code: interrupt::CODE }.into()
+        }
         false => error,
     })
 }
