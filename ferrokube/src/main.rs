@@ -18,6 +18,10 @@ mod progress;
 
 use std::process::ExitCode;
 
+/// A create makes hundreds of small allocations: with the C library's allocator they are an eighth of its time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // A container monitor outlives the daemon and must stay tiny: it never gets as far as a thread or a parser.
     match std::env::args_os().nth(1) {
