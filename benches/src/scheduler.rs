@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use scheduler::pod::PodInfo;
 use scheduler::schedule::{Decision, schedule};
@@ -108,8 +108,19 @@ fn whole(api: &Api, servers: &[u32], nodes: usize, pods: usize) -> Result<f64> {
         let creating =
             tokio::spawn(async move { create_all(&creator, PODS, pods, |i| pod(&format!("pod-{i}"))).await });
         let mut seen = std::collections::HashSet::new();
+        let mut last = String::new();
         while bound < pods {
-            let event = watch.event(&mut rest).await?;
+            let Ok(event) = watch.event(&mut rest).await else {
+                // Upstream ends the watch of a reader that it finds slow: as its clients do, go on from there.
+                watch = api.connect().await?;
+                watch.watch(&format!("{PODS}?watch=true&resourceVersion={last}")).await?;
+                rest.clear();
+                continue;
+            };
+            ensure!(event["type"] != "ERROR", "the watch ended with {}", event["object"]);
+            if let Some(version) = event["object"]["metadata"]["resourceVersion"].as_str() {
+                version.clone_into(&mut last);
+            }
             let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
             if event["object"]["spec"]["nodeName"].is_string() && seen.insert(name.to_owned()) {
                 bound += 1;

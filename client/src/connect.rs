@@ -31,13 +31,20 @@ pub enum ConnectError {
 
 /// A client as the kubeconfig's current context says.
 pub async fn from_kubeconfig(path: &Path) -> Result<kube::Client, ConnectError> {
+    let config = read_config(path).await?;
+    kube::Client::try_from(config)
+        .map_err(|e| ConnectError::Client { path: path.display().to_string(), source: Box::new(e) })
+}
+
+/// Server and credentials of the kubeconfig's current context.
+pub(crate) async fn read_config(path: &Path) -> Result<kube::Config, ConnectError> {
     let shown = path.display().to_string();
     let file = kube::config::Kubeconfig::read_from(path)
         .map_err(|e| ConnectError::Kubeconfig { path: shown.clone(), source: Box::new(e) })?;
     let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default())
         .await
-        .map_err(|e| ConnectError::Kubeconfig { path: shown.clone(), source: Box::new(e) })?;
+        .map_err(|e| ConnectError::Kubeconfig { path: shown, source: Box::new(e) })?;
     // A watch is silent for as long as nothing happens: the server ends it, not a read timeout.
     config.read_timeout = None;
-    kube::Client::try_from(config).map_err(|e| ConnectError::Client { path: shown, source: Box::new(e) })
+    Ok(config)
 }

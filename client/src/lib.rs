@@ -1,6 +1,7 @@
 //! How every component speaks to the API server. Nothing here knows a component; every component knows this.
 //!
 //! - [`connect`]: a `kube::Client` over an in-process server or from a kubeconfig, with the caller's own identity
+//! - [`account`]: clients that speak as service accounts
 //! - [`informer`]: list+watch into a shared, indexed cache, with handlers
 //! - [`queue`]: de-duplicating work queue with delays and per-item backoff
 //! - [`plan`]: what a pure decision wants done, and the executor that does it
@@ -9,6 +10,7 @@
 //! - [`lease`]: leader election on a `Lease`
 //! - [`serving`]: a component's own pages, /healthz and /metrics, with [`tls`] and callers checked by [`delegated`]
 
+pub mod account;
 pub mod connect;
 pub mod delegated;
 pub mod events;
@@ -20,6 +22,7 @@ pub mod queue;
 pub mod serving;
 pub mod tls;
 
+pub use account::Accounts;
 pub use connect::{from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};
 pub use informer::{Cache, Delta, Informer, Key};

@@ -282,9 +282,11 @@ pub fn register() -> PathBuf {
     Path::new(STATE_ROOT).join(".clusters")
 }
 
-/// Taken while the clusters of this host are counted and one is added or removed, or a kubeconfig that they share is
+/// Held while the clusters of this host are counted and one is added or removed, or a kubeconfig that they share is
 /// changed; dropping it lets the next one in. A directory that every host has, so that no lock file stays behind.
-pub fn lock_host() -> Result<fs::File> {
+pub type HostLock = fs::File;
+
+pub fn lock_host() -> Result<HostLock> {
     let place = Path::new(STATE_ROOT).parent().unwrap_or(Path::new("/"));
     let open = fs::File::open(place).and_then(|dir| dir.lock().map(|()| dir));
     open.with_context(|| format!("locking {}", place.display()))

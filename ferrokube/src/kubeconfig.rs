@@ -278,7 +278,8 @@ pub fn to_yaml(config: &Value) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn admin(name: &str) -> Value {
+    /// The kubeconfig of a cluster that is called this.
+    pub fn admin(name: &str) -> Value {
         json!({
             "clusters": [{"name": name, "cluster": {"server": "https://127.0.0.1:6443"}}],
             "users": [{"name": name, "user": {"token": "t"}}],

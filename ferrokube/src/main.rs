@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod config;
 mod fault;
+mod interrupt;
 mod kubeconfig;
 mod logging;
 mod pki;
@@ -16,6 +17,10 @@ mod process;
 mod progress;
 
 use std::process::ExitCode;
+
+/// A create makes hundreds of small allocations: with the C library's allocator they are an eighth of its time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // A container monitor outlives the daemon and must stay tiny: it never gets as far as a thread or a parser.

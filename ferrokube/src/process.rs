@@ -1,5 +1,5 @@
 //! The daemon as a process: its pid file, whether it lives, how it is started and stopped. The kernel's start time
-//! stands beside the pid, so that a reused pid is never taken for ours.
+//! stands beside the pid, so that a reused pid is never taken for ours; the last word says whether it is ready.
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +13,8 @@ use crate::config::{Cluster, private_dir, write_private};
 
 /// A killed process is gone after this, also when it holds much memory on a busy host.
 const LAST_BREATH: Duration = Duration::from_secs(10);
+/// The last word of the pid file of a daemon whose cluster is ready.
+const READY: &str = "ready";
 
 /// A process that is ours for as long as pid and start time agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +29,22 @@ impl Daemon {
         Some(Daemon { pid, started: look(pid)?.started })
     }
 
+    /// A child that was just started.
+    pub fn of(child: &Child) -> Option<Daemon> {
+        let pid = i32::try_from(child.id()).ok()?;
+        Some(Daemon { pid, started: look(pid)?.started })
+    }
+
     /// The cluster's daemon, if it runs. One that was killed a moment ago still holds its ports: it is waited for.
     pub fn find(cluster: &Cluster) -> Option<Daemon> {
-        let text = fs::read_to_string(cluster.pid_file()).ok()?;
-        let (pid, started) = text.trim().split_once(' ')?;
-        let daemon = Daemon { pid: pid.parse().ok()?, started: started.parse().ok()? };
+        let (daemon, _) = read_pid_file(cluster)?;
         let now = daemon.look()?;
         if now.ending && daemon.wait(LAST_BREATH) { None } else { Some(daemon) }
+    }
+
+    /// It has said that its cluster is ready.
+    pub fn is_ready(&self, cluster: &Cluster) -> bool {
+        read_pid_file(cluster) == Some((*self, true))
     }
 
     pub fn lives(&self) -> bool {
@@ -44,9 +55,10 @@ impl Daemon {
         look(self.pid).filter(|now| now.started == self.started)
     }
 
-    pub fn register(&self, cluster: &Cluster) -> Result<()> {
+    pub fn register(&self, cluster: &Cluster, ready: bool) -> Result<()> {
         private_dir(&cluster.run_dir())?;
-        write_private(&cluster.pid_file(), format!("{} {}", self.pid, self.started).as_bytes())
+        let word = if ready { READY } else { "starting" };
+        write_private(&cluster.pid_file(), format!("{} {} {word}", self.pid, self.started).as_bytes())
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -68,6 +80,13 @@ impl Daemon {
         }
         true
     }
+}
+
+fn read_pid_file(cluster: &Cluster) -> Option<(Daemon, bool)> {
+    let text = fs::read_to_string(cluster.pid_file()).ok()?;
+    let mut words = text.split_whitespace();
+    let daemon = Daemon { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? };
+    Some((daemon, words.next() == Some(READY)))
 }
 
 /// What /proc says of a process.
@@ -102,7 +121,8 @@ fn is_killed(pid: i32) -> bool {
     pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & KILL != 0)
 }
 
-/// Starts `ferrokube server` for the cluster, detached from the terminal; its steps come on the child's stdout.
+/// Starts `ferrokube server` for the cluster, detached from the terminal; its steps come on the child's stdout. It
+/// begins when its stdin is closed.
 pub fn spawn_daemon(cluster: &Cluster) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     let log = open_log(&cluster.log())?;
@@ -112,7 +132,7 @@ pub fn spawn_daemon(cluster: &Cluster) -> Result<Child> {
         .args(["server", "--told-to-parent", "--name", &cluster.name, "--data-dir"])
         .arg(&cluster.data_dir)
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)
         .process_group(0);

@@ -17,6 +17,7 @@ pub use fake_api::FakeApi;
 pub use host::Host;
 pub use registry::Registry;
 pub use running::Running;
+pub use rustix::process::Signal;
 pub use space::Space;
 
 use std::time::{Duration, Instant};

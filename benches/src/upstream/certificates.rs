@@ -13,10 +13,11 @@ pub struct Authority {
     pub key: String,
 }
 
-/// A certificate and its key, as PEM.
+/// A certificate, its key and the public half of that, as PEM.
 pub struct Pair {
     pub cert: String,
     pub key: String,
+    pub public: String,
 }
 
 impl Authority {
@@ -35,7 +36,8 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names =
             vec![SanType::DnsName("localhost".try_into()?), SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
-        Ok(Pair { cert: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+        let cert = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Pair { cert, key: key.serialize_pem(), public: key.public_key_pem() })
     }
 
     /// A kubeconfig for a user of the server.

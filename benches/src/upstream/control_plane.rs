@@ -44,7 +44,7 @@ impl ControlPlane {
         let mut command = Command::new(apiserver);
         command.current_dir(&dir.0).args(["--etcd-servers", ETCD, "--secure-port", "17443"]);
         command.args(["--client-ca-file", "ca.crt", "--tls-cert-file", "apiserver.crt"]);
-        command.args(["--tls-private-key-file", "apiserver.key", "--service-account-key-file", "sa.key"]);
+        command.args(["--tls-private-key-file", "apiserver.key", "--service-account-key-file", "sa.pub"]);
         command.args(["--service-account-signing-key-file", "sa.key", "--allow-privileged"]);
         command.args([
             "--service-account-issuer",
@@ -127,6 +127,7 @@ fn write_identities(dir: &Scratch) -> Result<()> {
         ("apiserver.crt", &server.cert),
         ("apiserver.key", &server.key),
         ("sa.key", &signer.key),
+        ("sa.pub", &signer.public),
     ];
     for (file, text) in files {
         fs::write(dir.path(file), text)?;

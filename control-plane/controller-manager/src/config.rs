@@ -19,7 +19,6 @@ pub trait CertificateSigner: Send + Sync {
 /// What a certificate is asked for, already approved and checked.
 #[derive(Debug)]
 pub struct SignRequest<'a> {
-    pub signer_name: &'a str,
     /// PEM, PKCS#10.
     pub request: &'a [u8],
     /// As in the API: `digital signature`, `client auth`, ...

@@ -3,6 +3,7 @@
 
 use crate::setup::Setup;
 
+pub mod certificates;
 pub mod clusterrole_aggregation;
 pub mod cronjob;
 pub mod daemonset;
@@ -43,6 +44,27 @@ pub struct Controller {
 
 /// Every controller there is, by name.
 pub const ALL: &[Controller] = &[
+    Controller {
+        name: "certificatesigningrequest-approving-controller",
+        account: "certificate-controller",
+        watches: &["certificatesigningrequests.certificates.k8s.io"],
+        enabled: true,
+        start: certificates::approving::start,
+    },
+    Controller {
+        name: "certificatesigningrequest-cleaner-controller",
+        account: "certificate-controller",
+        watches: &["certificatesigningrequests.certificates.k8s.io"],
+        enabled: true,
+        start: certificates::cleaner::start,
+    },
+    Controller {
+        name: "certificatesigningrequest-signing-controller",
+        account: "certificate-controller",
+        watches: &["certificatesigningrequests.certificates.k8s.io"],
+        enabled: true,
+        start: certificates::signing::start,
+    },
     Controller {
         name: "clusterrole-aggregation-controller",
         account: "clusterrole-aggregation-controller",

@@ -2,15 +2,14 @@
 //! serves. The other implementation of the same trait speaks gRPC to any etcd cluster.
 
 use apiserver::storage::{
-    KeyValue, RangeRequest, RangeResponse, Store, StoreError, StoreEvent, StoreStatus, Txn, TxnOutcome, WatchBatch,
-    WatchStream, Write,
+    RangeRequest, RangeResponse, Store, StoreError, StoreEvent, StoreStatus, Txn, TxnOutcome, WatchBatch, WatchStream,
+    v3,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd::{Etcd, WatchMessage, WatchOptions};
 use futures::StreamExt;
 use futures::stream;
-use wire::etcd as pb;
 
 /// See the module's head. Cloning shares the store.
 #[derive(Clone)]
@@ -29,90 +28,22 @@ fn fault(error: etcd::Error) -> StoreError {
     }
 }
 
-fn kv(kv: &pb::KeyValue) -> KeyValue {
-    KeyValue {
-        key: kv.key.clone(),
-        value: kv.value.clone(),
-        create_revision: kv.create_revision,
-        mod_revision: kv.mod_revision,
-        lease: kv.lease,
-    }
-}
-
 fn event(change: &etcd::Change) -> StoreEvent {
     if change.deleted {
         StoreEvent::Delete { key: change.kv.key.clone(), revision: change.revision() }
     } else {
-        StoreEvent::Put(kv(&change.kv))
-    }
-}
-
-fn revision(header: Option<&pb::ResponseHeader>) -> i64 {
-    header.map_or(0, |h| h.revision)
-}
-
-fn guarded(txn: &Txn) -> pb::TxnRequest {
-    let compare = txn.guards.iter().map(|guard| pb::Compare {
-        result: pb::compare::CompareResult::Equal as i32,
-        target: pb::compare::CompareTarget::Mod as i32,
-        key: guard.key.clone(),
-        target_union: Some(pb::compare::TargetUnion::ModRevision(guard.mod_revision)),
-        ..pb::Compare::default()
-    });
-    let write = |write: &Write| match write {
-        Write::Put { key, value, lease } => pb::request_op::Request::RequestPut(pb::PutRequest {
-            key: key.clone(),
-            value: value.clone(),
-            lease: *lease,
-            ..pb::PutRequest::default()
-        }),
-        Write::Delete { key } => pb::request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest {
-            key: key.clone(),
-            ..pb::DeleteRangeRequest::default()
-        }),
-    };
-    let read = |key: &Bytes| {
-        pb::request_op::Request::RequestRange(pb::RangeRequest { key: key.clone(), ..pb::RangeRequest::default() })
-    };
-    let op = |request| pb::RequestOp { request: Some(request) };
-    pb::TxnRequest {
-        compare: compare.collect(),
-        success: txn.writes.iter().map(|w| op(write(w))).collect(),
-        failure: txn.guards.iter().map(|g| op(read(&g.key))).collect(),
+        StoreEvent::Put(v3::key_value(change.kv.clone()))
     }
 }
 
 #[async_trait]
 impl Store for LocalStore {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        let request = pb::RangeRequest {
-            key: request.key,
-            range_end: request.end,
-            revision: request.revision,
-            limit: request.limit as i64,
-            keys_only: request.keys_only,
-            count_only: request.count_only,
-            ..pb::RangeRequest::default()
-        };
-        let answer = self.0.range(request).await.map_err(fault)?;
-        Ok(RangeResponse {
-            revision: revision(answer.header.as_ref()),
-            kvs: answer.kvs.iter().map(kv).collect(),
-            count: answer.count as usize,
-        })
+        self.0.range(v3::range_request(request)).await.map(v3::range_response).map_err(fault)
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
-        let answer = self.0.txn(guarded(&txn)).await.map_err(fault)?;
-        let revision = revision(answer.header.as_ref());
-        if answer.succeeded {
-            return Ok(TxnOutcome::Committed { revision });
-        }
-        let current = answer.responses.iter().map(|response| match &response.response {
-            Some(pb::response_op::Response::ResponseRange(range)) => range.kvs.first().map(kv),
-            _ => None,
-        });
-        Ok(TxnOutcome::Conflict { revision, current: current.collect() })
+        self.0.txn(v3::txn_request(txn)).await.map(v3::txn_outcome).map_err(fault)
     }
 
     async fn watch(&self, key: Bytes, end: Bytes, start_revision: i64) -> Result<WatchStream, StoreError> {

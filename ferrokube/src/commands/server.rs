@@ -1,6 +1,7 @@
 //! `server`: runs the cluster in the foreground until a signal. `up` starts the same in the background and listens to
 //! its steps.
 
+use std::io::Read;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -22,6 +23,8 @@ pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
     preflight::root("server")?;
     crate::logging::init();
     if told_to_parent {
+        // `up` writes the pid file first, under its lock.
+        let _ = std::io::stdin().read(&mut [0]);
         let steps = Steps { audience: Audience::Parent };
         let result = which.resolve(shape).and_then(|cluster| live(cluster, steps));
         if let Err(error) = &result {
@@ -30,10 +33,13 @@ pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
         }
         return result;
     }
-    let Claimed { cluster, fresh } = match claim(which, shape)? {
+    let Claimed { cluster, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
         Claim::Runs(cluster, daemon) => return Err(runs_already(&cluster, daemon).into()),
     };
+    let myself = Daemon::current().context("this process is not in /proc")?;
+    myself.register(&cluster, false)?;
+    drop(lock);
     let result = live(cluster.clone(), Steps { audience: Audience::Person });
     if result.is_err() {
         undo(&cluster, fresh);
@@ -47,25 +53,24 @@ fn runs_already(cluster: &Cluster, daemon: Daemon) -> Fault {
 
 /// The whole life of the daemon.
 fn live(cluster: Cluster, steps: Steps) -> Result<()> {
-    if let Some(daemon) = Daemon::find(&cluster) {
+    let myself = Daemon::current().context("this process is not in /proc")?;
+    if let Some(daemon) = Daemon::find(&cluster).filter(|daemon| *daemon != myself) {
         return Err(runs_already(&cluster, daemon).into());
     }
-    if let Some(daemon) = Daemon::current() {
-        daemon.register(&cluster)?;
-    }
+    myself.register(&cluster, false)?;
     let pid_file = cluster.pid_file();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get())))
         .enable_all()
         .build()
         .context("starting threads")?;
-    let result = runtime.block_on(serve(cluster, steps));
+    let result = runtime.block_on(serve(cluster, steps, myself));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     let _ = std::fs::remove_file(pid_file);
     result
 }
 
-async fn serve(cluster: Cluster, steps: Steps) -> Result<()> {
+async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
     let began = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
@@ -75,6 +80,10 @@ async fn serve(cluster: Cluster, steps: Steps) -> Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    if let Err(error) = myself.register(&assembly.cluster, true) {
+        assembly.stop_parts().await;
+        return Err(error);
+    }
     steps.tell(&Told::Ready);
     tracing::info!(cluster = name, after = duration(began.elapsed()), "ready");
     if steps.audience == Audience::Person {

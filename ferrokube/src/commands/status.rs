@@ -25,8 +25,11 @@ pub fn run(which: &Which, output: Output) -> Result<()> {
         return Err(Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name)).into());
     };
     let processes = processes(&cluster);
-    let running = processes.iter().any(|p| p.role == "daemon");
-    let state = if running { "running" } else { "stopped" };
+    let state = match Daemon::find(&cluster) {
+        Some(daemon) if daemon.is_ready(&cluster) => "running",
+        Some(_) => "starting",
+        None => "stopped",
+    };
     match output {
         Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes))),
         Output::Table => print(&as_table(&cluster, state, &processes)),

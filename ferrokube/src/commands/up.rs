@@ -1,30 +1,35 @@
 //! `up`: starts the daemon in the background, shows its steps, and returns when the cluster is ready.
 
 use std::process::Child;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::commands::misc::print;
-use crate::config::{Cluster, Shape, Which, lock_host};
+use crate::config::{Cluster, HostLock, Shape, Which, lock_host};
 use crate::fault::Fault;
+use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
 use crate::preflight;
 use crate::process::{Daemon, spawn_daemon};
 use crate::progress::{Told, duration, listen, step_line};
 
+/// How often a daemon that another command has started is looked at.
+const GLANCE: Duration = Duration::from_millis(50);
+
 pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
     preflight::root("up")?;
-    let Claimed { cluster, fresh } = match claim(which, shape)? {
+    let Claimed { cluster, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
-        Claim::Runs(cluster, _) => {
+        Claim::Runs(cluster, daemon) => {
+            wait_for_other(&cluster, daemon)?;
             print(&format!("The cluster {:?} runs already: {}\n", cluster.name, cluster.server_url()))?;
             return if demo { super::demo::run(&cluster) } else { Ok(()) };
         }
     };
     let began = Instant::now();
     print(&format!("Starting the cluster {:?}\n", cluster.name))?;
-    let started = spawn_daemon(&cluster).and_then(|daemon| wait_until_ready(daemon, &cluster));
+    let started = start(&cluster, lock);
     if let Err(error) = started {
         undo(&cluster, fresh);
         return Err(error);
@@ -52,6 +57,8 @@ pub struct Claimed {
     pub cluster: Cluster,
     /// It wasn't there before.
     pub fresh: bool,
+    /// To be held until the daemon is registered: another `up` at the same time then finds it.
+    pub lock: HostLock,
 }
 
 /// What came of the wish to start a cluster.
@@ -62,7 +69,7 @@ pub enum Claim {
 
 /// Chooses ports and ranges, looks at the host, and writes the cluster down. Nothing was made when it fails.
 pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
-    let _lock = lock_host()?;
+    let lock = lock_host()?;
     let cluster = which.resolve(shape)?;
     if let Some(daemon) = Daemon::find(&cluster) {
         return Ok(Claim::Runs(cluster, daemon));
@@ -71,7 +78,7 @@ pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     preflight::check(&cluster)?;
     let fresh = !cluster.exists();
     cluster.save()?;
-    Ok(Claim::New(Claimed { cluster, fresh }))
+    Ok(Claim::New(Claimed { cluster, fresh, lock }))
 }
 
 /// After a start that failed: a cluster that wasn't there before leaves nothing behind.
@@ -82,6 +89,39 @@ pub fn undo(cluster: &Cluster, fresh: bool) {
     if let Err(error) = super::reset::remove(cluster) {
         eprintln!("ferrokube: what the start had made could not be removed ({error:#}): `ferrokube reset` again");
     }
+}
+
+/// Starts the daemon and waits until it is ready. Ctrl-C ends it again.
+fn start(cluster: &Cluster, lock: HostLock) -> Result<()> {
+    let interrupted = Interrupts::watch()?;
+    let mut child = spawn_daemon(cluster)?;
+    if let Some(daemon) = Daemon::of(&child) {
+        daemon.register(cluster, false)?;
+        interrupted.end(daemon);
+    }
+    drop(child.stdin.take());
+    drop(lock);
+    wait_until_ready(child, cluster).map_err(|error| match interrupted.came() {
+        true => {
+            Fault { sentence: "interrupted: what had been started is stopped".into(), code: interrupt::CODE }.into()
+        }
+        false => error,
+    })
+}
+
+/// Another `up` has started the daemon: it is waited for, so that this one keeps its promise too.
+fn wait_for_other(cluster: &Cluster, daemon: Daemon) -> Result<()> {
+    if daemon.is_ready(cluster) {
+        return Ok(());
+    }
+    print(&format!("The cluster {:?} is being started already: waiting for it\n", cluster.name))?;
+    while !daemon.is_ready(cluster) {
+        if !daemon.lives() {
+            return Err(ended(cluster).into());
+        }
+        std::thread::sleep(GLANCE);
+    }
+    Ok(())
 }
 
 fn wait_until_ready(mut child: Child, cluster: &Cluster) -> Result<()> {

@@ -149,15 +149,7 @@ fn joined(lines: &[&str], place: std::ops::Range<usize>, with: &[&str]) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn admin(name: &str) -> Value {
-        json!({
-            "clusters": [{"name": name, "cluster": {"server": "https://127.0.0.1:6443"}}],
-            "users": [{"name": name, "user": {"token": "t"}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "current-context": name,
-        })
-    }
+    use crate::kubeconfig::tests::admin;
 
     const MINE: &str = "\
 # my clusters

@@ -3,6 +3,7 @@
 //! Register layout of a pick: protocol, Service address, Service port, number; the endpoint's address and port after
 //! that. An IPv6 address takes four registers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use linux::netlink::Prefix;
@@ -12,14 +13,13 @@ use linux::nft::{
 };
 
 use crate::config::{Config, LocalDetector};
+use crate::service::Front;
 
 /// The names of sets and maps, as upstream's nftables mode has them where it has the same.
 pub mod sets {
     pub const SERVICES: &str = "service-ips";
     pub const NODE_PORTS: &str = "service-nodeports";
     pub const ENDPOINTS: &str = "endpoints";
-    pub const VIPS: &str = "service-vips";
-    pub const NODE_PORT_VIPS: &str = "nodeport-vips";
     pub const HAIRPIN: &str = "hairpin-connections";
     pub const STICKY: &str = "affinity";
     pub const STICKY_ENDPOINTS: &str = "affinity-endpoints";
@@ -43,14 +43,14 @@ const MOST_CLIENTS: u32 = 262_144;
 /// The state bits of a connection's first packet.
 const CT_NEW: u32 = 8;
 
-/// How a packet says which Service it is for.
+/// How a chain knows which Service a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Via {
+    /// The packet says it: it goes to the Service's own address. All Services share such chains.
     ClusterIp,
-    /// An external or load balancer address; `service-vips` gives the Service's own.
-    Address,
-    /// `nodeport-vips` gives the Service's own.
-    NodePort,
+    /// By another address or a node port. The Service's own is written into the chain: a map that gives it would be
+    /// fewer chains, but `nft` before 1.0.7 aborts when it lists a key that is made of another map's answer.
+    Alias(Front),
 }
 
 /// Which endpoints, and whether the client's address is kept.
@@ -126,9 +126,8 @@ impl Chain {
 impl Pick {
     fn name(&self) -> String {
         let via = match self.via {
-            Via::ClusterIp => "service",
-            Via::Address => "address",
-            Via::NodePort => "nodeport",
+            Via::ClusterIp => "service".to_owned(),
+            Via::Alias(own) => format!("alias-{}-{}-{}", own.addr, own.protocol, own.port).replace(':', "."),
         };
         let list = match self.mode {
             Mode::Cluster => format!("{}", self.cluster),
@@ -235,20 +234,19 @@ impl Pick {
             Via::ClusterIp => {
                 vec![rule::load_protocol(base), rule::load_destination(v6, vip), rule::load_destination_port(port)]
             }
-            // The key of the first map lies where its answer goes, and is gone then.
-            Via::Address => vec![
-                rule::load_destination(v6, base),
-                rule::load_protocol(Reg(base.0 + words)),
-                rule::load_destination_port(Reg(base.0 + words + 1)),
-                lookup(sets::VIPS, base, Some(vip)),
-                rule::load_protocol(base),
-            ],
-            Via::NodePort => vec![
-                rule::load_protocol(base),
-                rule::load_destination_port(vip),
-                lookup(sets::NODE_PORT_VIPS, base, Some(vip)),
+            Via::Alias(own) => vec![
+                Expr::Immediate { dreg: base, data: vec![own.protocol] },
+                Expr::Immediate { dreg: vip, data: address_bytes(own.addr) },
+                Expr::Immediate { dreg: port, data: own.port.to_be_bytes().to_vec() },
             ],
         }
+    }
+}
+
+fn address_bytes(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 
@@ -308,8 +306,6 @@ fn add_sets(batch: &mut Batch, v6: bool) {
     batch.add_set(&Set::verdict_map(sets::SERVICES, &[ip, protocol, port]));
     batch.add_set(&Set::verdict_map(sets::NODE_PORTS, &[protocol, port]));
     batch.add_set(&Set::map(sets::ENDPOINTS, &[protocol, ip, port, number], &[ip, port]));
-    batch.add_set(&Set::map(sets::VIPS, &[ip, protocol, port], &[ip, port]));
-    batch.add_set(&Set::map(sets::NODE_PORT_VIPS, &[protocol, port], &[ip, port]));
     batch.add_set(&Set::new(sets::HAIRPIN, &[ip, ip]));
     batch.add_set(&Set {
         dynamic: true,

@@ -21,8 +21,6 @@ pub enum Slot {
     NodePort(bool, u8, u16),
     /// A list and the number in it.
     Endpoint(Group, u32),
-    Vip(Front),
-    NodePortVip(bool, u8, u16),
     Hairpin(IpAddr),
     Sticky(Group, IpAddr, u16),
     NoEndpoints(Front),
@@ -65,8 +63,8 @@ impl Slot {
     /// Whether it is in the table of the ip6 family.
     pub fn is_v6(&self) -> bool {
         match self {
-            Slot::Service(f) | Slot::Vip(f) | Slot::NoEndpoints(f) | Slot::Firewall(f) => f.addr.is_ipv6(),
-            Slot::NodePort(v6, ..) | Slot::NodePortVip(v6, ..) | Slot::NoEndpointsNodePort(v6, ..) => *v6,
+            Slot::Service(f) | Slot::NoEndpoints(f) | Slot::Firewall(f) => f.addr.is_ipv6(),
+            Slot::NodePort(v6, ..) | Slot::NoEndpointsNodePort(v6, ..) => *v6,
             Slot::Endpoint(g, _) | Slot::Sticky(g, ..) => g.vip.is_ipv6(),
             Slot::Hairpin(addr) | Slot::ClusterIp(addr) => addr.is_ipv6(),
         }
@@ -81,8 +79,6 @@ impl Slot {
             Slot::Service(f) => (sets::SERVICES, front(f)),
             Slot::NodePort(_, protocol, port) => (sets::NODE_PORTS, number(protocol, port)),
             Slot::Endpoint(g, n) => (sets::ENDPOINTS, group(g).mark(*n)),
-            Slot::Vip(f) => (sets::VIPS, front(f)),
-            Slot::NodePortVip(_, protocol, port) => (sets::NODE_PORT_VIPS, number(protocol, port)),
             Slot::Hairpin(addr) => (sets::HAIRPIN, Key::new().addr(*addr).addr(*addr)),
             Slot::Sticky(g, addr, port) => {
                 (sets::STICKY_ENDPOINTS, group(g).mark(u32::from(g.local)).addr(*addr).port(*port))

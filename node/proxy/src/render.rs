@@ -135,8 +135,7 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
     let addresses = view.external_ips.iter().chain(&view.load_balancer_ips);
     for way in addresses.map(|addr| front(*addr)) {
         if reachable {
-            out.entries.push((Slot::Service(way), pick(Via::Address, mode)));
-            out.entries.push((Slot::Vip(way), Value::To(view.cluster_ip, port.port)));
+            out.entries.push((Slot::Service(way), pick(Via::Alias(own), mode)));
         }
         out.entries.extend(nothing.clone().map(|value| (Slot::NoEndpoints(way), value)));
     }
@@ -149,9 +148,7 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
     if let Some(number) = port.node_port {
         let v6 = view.cluster_ip.is_ipv6();
         if reachable {
-            out.entries.push((Slot::NodePort(v6, port.protocol, number), pick(Via::NodePort, mode)));
-            let to = Value::To(view.cluster_ip, port.port);
-            out.entries.push((Slot::NodePortVip(v6, port.protocol, number), to));
+            out.entries.push((Slot::NodePort(v6, port.protocol, number), pick(Via::Alias(own), mode)));
         }
         out.entries.extend(nothing.map(|value| (Slot::NoEndpointsNodePort(v6, port.protocol, number), value)));
     }

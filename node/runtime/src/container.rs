@@ -180,13 +180,15 @@ impl Runtime {
         let (this, c, s) = (self.clone(), container.clone(), sandbox.clone());
         let run_spec = blocking(move || this.prepare(&c, &s)).await??;
         let program = serde_json::to_vec(&run_spec.container.program).unwrap_or_default();
+        // Taken before the order: a short program can be over before its monitor's answer is read.
+        let started_at = crate::monitor::now();
         let control = self.zygote.order(protocol::RUN, &run_spec, &[])?;
         let started = control.started().await;
         let (pid, pid_started) =
             started.map_err(|e| Error::Failed(format!("failed to start container {:?}: {e}", container.id)))?;
         self.update_container(container, |r| {
             r.state = ContainerState::ContainerRunning as i32;
-            r.started_at = crate::monitor::now();
+            r.started_at = started_at;
             (r.pid, r.pid_started, r.program) = (pid, pid_started, program);
         })?;
         self.watch(container.clone());

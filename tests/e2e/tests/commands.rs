@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testkit::runner::Test;
-use testkit::{Cluster, eventually, output};
+use testkit::{Cluster, Running, Signal, eventually, output};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const TESTS: &[Test] = &[
     ("completion_kubeconfig_and_version", prints),
@@ -15,6 +17,8 @@ pub const TESTS: &[Test] = &[
     ("config_file_is_strict", config),
     ("config_file_shapes_the_cluster", shaped),
     ("server_ends_cleanly_on_a_signal", server),
+    ("two_ups_at_once_start_one_cluster", two_ups),
+    ("interrupted_up_leaves_nothing", interrupted),
 ];
 
 fn prints(cluster: &Cluster) -> Result<()> {
@@ -158,6 +162,36 @@ fn server(cluster: &Cluster) -> Result<()> {
         let left = own.status()?;
         ensure!(left["state"] == "stopped" && left["processes"].as_array().is_some_and(Vec::is_empty), "{left:#}");
     }
+    Ok(())
+}
+
+fn two_ups(cluster: &Cluster) -> Result<()> {
+    let own = cluster.another("twice")?;
+    let mut ups = [Running::start(&mut own.command(&["up"]))?, Running::start(&mut own.command(&["up"]))?];
+    let mut said = Vec::new();
+    for up in &mut ups {
+        let (code, words) = up.end(PATIENCE)?;
+        ensure!(code == 0, "{words}");
+        // Whoever comes second waits for the first: the cluster is ready for both.
+        own.kubectl(&["get", "nodes"])?;
+        said.push(words);
+    }
+    ensure!(said.iter().filter(|words| words.contains("Ready after")).count() == 1, "{said:?}");
+    ensure!(said.iter().filter(|words| words.contains("runs already")).count() == 1, "{said:?}");
+    ensure!(own.pids("daemon")?.len() == 1);
+    Ok(())
+}
+
+fn interrupted(cluster: &Cluster) -> Result<()> {
+    let own = cluster.another("interrupted")?;
+    let mut up = Running::start(&mut own.command(&["up"]))?;
+    up.expect(PATIENCE, "✓")?;
+    up.signal(Signal::INT)?;
+    let (code, said) = up.end(PATIENCE)?;
+    ensure!(code == 130 && said.contains("interrupted: what had been started is stopped"), "{code}: {said}");
+    let status = own.run(&["status"])?.fails()?;
+    ensure!(status.contains("there is no cluster"), "{status}");
+    ensure!(!own.data_dir().exists(), "the data directory stays");
     Ok(())
 }
 

@@ -166,13 +166,13 @@ impl Hand {
                 "--advertise-address=192.0.2.2",
             ],
         )?;
-        // Its role lets it watch; what its controllers write needs the rights of all of them.
-        let manager = self.kubeconfig("manager", "/O=system:masters/CN=system:kube-controller-manager")?;
+        let manager = self.kubeconfig("manager", "/CN=system:kube-controller-manager")?;
         self.start(
             "kube-controller-manager",
             &[
                 "--kubeconfig",
                 &manager,
+                "--use-service-account-credentials",
                 "--allocate-node-cidrs=true",
                 "--cluster-cidr=10.88.0.0/16",
                 "--service-cluster-ip-range=10.96.0.0/16",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, eventually, output, tool};
 
@@ -18,7 +19,6 @@ pub const TESTS: &[Test] = &[
     ("full_disk_refuses_writes_and_heals", full_disk),
 ];
 
-const IMAGE: &str = "docker.io/library/busybox:test";
 const MANY: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -64,8 +64,8 @@ fn taken(cluster: &Cluster) -> Result<Vec<String>> {
 fn killed(cluster: &Cluster) -> Result<()> {
     let own = cluster.elsewhere("crash")?;
     own.up()?;
-    own.import_busybox(IMAGE)?;
-    own.kubectl(&["run", "steady", "--image", IMAGE, "--", "sleep", "100000"])?;
+    own.import_busybox(BUSYBOX)?;
+    own.kubectl(&["run", "steady", "--image", BUSYBOX, "--", "sleep", "100000"])?;
     own.ready("steady")?;
     own.apply(MANY)?;
     let before = taken(&own)?;
@@ -141,7 +141,7 @@ fn monitor(cluster: &Cluster) -> Result<()> {
     for (name, policy) in [("again", "Always"), ("once", "Never")] {
         let restart = format!("--restart={policy}");
         let before: BTreeSet<_> = containers(cluster)?;
-        cluster.kubectl(&["run", name, "--image", IMAGE, &restart, "--", "sleep", "100000"])?;
+        cluster.kubectl(&["run", name, "--image", BUSYBOX, &restart, "--", "sleep", "100000"])?;
         cluster.ready(name)?;
         let now = containers(cluster)?;
         let (pid, child) = now.difference(&before).next().context("a monitor")?.clone();
@@ -201,8 +201,8 @@ fn full_disk(cluster: &Cluster) -> Result<()> {
     eventually(Duration::from_secs(20), || own.kubectl(&["create", "configmap", "after", "--from-literal=a=b"]))
         .with_context(|| format!("{:?} after there is space again", began.elapsed()))?;
     ensure!(own.pids("daemon")? == daemon, "without a restart");
-    own.import_busybox(IMAGE)?;
-    own.kubectl(&["run", "works", "--image", IMAGE, "--", "sleep", "1000"])?;
+    own.import_busybox(BUSYBOX)?;
+    own.kubectl(&["run", "works", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     own.ready("works")?;
     own.run(&["reset"])?.ok()?;
     let left = host.sh(&format!("mountpoint -q {0} && ls -A {0}", own.data_dir().display()))?;

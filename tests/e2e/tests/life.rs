@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, binary, eventually};
 
@@ -15,12 +16,10 @@ pub const TESTS: &[Test] = &[
 ];
 pub const AFTER: &[Test] = &[("down_and_up_keep_everything", down_and_up)];
 
-const IMAGE: &str = "docker.io/library/busybox:test";
-
 fn up(cluster: &Cluster) -> Result<()> {
     let said = cluster.up()?;
     // Nothing between the two: what `up` promises holds when it returns.
-    cluster.kubectl(&["run", "first", "--image", IMAGE, "--", "sleep", "1000"])?;
+    cluster.kubectl(&["run", "first", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     ensure!(said.contains("kubectl get nodes"), "{said}");
     let steps: Vec<&str> = said.lines().filter(|l| l.contains('✓')).collect();
     ensure!(steps.len() == 9, "one step for the certificates and one for each component: {said}");
@@ -30,7 +29,7 @@ fn up(cluster: &Cluster) -> Result<()> {
     }
     let nodes = cluster.kubectl(&["get", "nodes", "--no-headers"])?;
     ensure!(nodes.contains(" Ready ") && nodes.contains("v1.37"), "{nodes}");
-    cluster.import_busybox(IMAGE)?;
+    cluster.import_busybox(BUSYBOX)?;
     // Its image came after it: the only thing that may have been wanting.
     let wrong = warnings(cluster, "first")?;
     ensure!(wrong.iter().all(|reason| reason == "Failed" || reason == "BackOff"), "{wrong:?}");
@@ -55,7 +54,7 @@ fn up_again(cluster: &Cluster) -> Result<()> {
 }
 
 fn status(cluster: &Cluster) -> Result<()> {
-    cluster.kubectl(&["run", "watched", "--image", IMAGE, "--", "sleep", "1000"])?;
+    cluster.kubectl(&["run", "watched", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     cluster.ready("watched")?;
     let status = cluster.status()?;
     ensure!(status["state"] == "running" && status["name"] == cluster.name.as_str(), "{status:#}");
@@ -112,7 +111,7 @@ fn demo(cluster: &Cluster) -> Result<()> {
 fn down_and_up(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"])?;
     let deaf = "trap '' TERM; while true; do sleep 1; done";
-    cluster.kubectl(&["run", "deaf", "--image", IMAGE, "--", "sh", "-c", deaf])?;
+    cluster.kubectl(&["run", "deaf", "--image", BUSYBOX, "--", "sh", "-c", deaf])?;
     cluster.ready("deaf")?;
     let began = Instant::now();
     cluster.run(&["down"])?.ok()?;
@@ -122,7 +121,7 @@ fn down_and_up(cluster: &Cluster) -> Result<()> {
     let again = cluster.run(&["down"])?.ok()?;
     ensure!(again.contains("is down"), "{again}");
     cluster.up()?;
-    cluster.kubectl(&["run", "prompt", "--image", IMAGE, "--", "sleep", "1000"])?;
+    cluster.kubectl(&["run", "prompt", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     ensure!(cluster.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"])? == "b");
     cluster.ready("prompt")?;
     ensure!(warnings(cluster, "prompt")?.is_empty(), "a pod right after `up` starts without a retry");

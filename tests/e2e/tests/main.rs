@@ -36,6 +36,7 @@ const TESTS: &[&[Test]] = &[
     kubectl::forward::TESTS,
     kubectl::debug::TESTS,
     kubectl::access::TESTS,
+    kubectl::certificates::TESTS,
     kubectl::nodes::TESTS,
     in_pod::TESTS,
     guards::TESTS,

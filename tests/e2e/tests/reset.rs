@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, Host, eventually, output};
 
@@ -16,8 +17,6 @@ pub const TESTS: &[Test] = &[
     ("reset_asks_on_a_terminal", asks),
     ("two_clusters_live_side_by_side", two),
 ];
-
-const IMAGE: &str = "docker.io/library/busybox:test";
 
 /// A pod with everything that leaves things on the host: a port, volumes, a limit, a Service. No node port: Debian 12's
 /// nft can't list the rules of one.
@@ -48,7 +47,7 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
 
 fn populated(own: &Cluster) -> Result<()> {
     own.up()?;
-    own.import_busybox(IMAGE)?;
+    own.import_busybox(BUSYBOX)?;
     own.apply(PODS)?;
     own.ready("web")?;
     Ok(())
@@ -223,7 +222,7 @@ fn two(cluster: &Cluster) -> Result<()> {
     answers(cluster)?;
     let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?;
     ensure!(forward.trim() == "1", "the other cluster still needs it");
-    let again = cluster.kubectl(&["run", "later", "--image", IMAGE, "--", "sleep", "1000"]);
+    let again = cluster.kubectl(&["run", "later", "--image", BUSYBOX, "--", "sleep", "1000"]);
     again.and_then(|_| cluster.ready("later"))?;
     cluster.kubectl(&["delete", "pod/web", "service/web", "pod/later", "--now"])?;
     Ok(())

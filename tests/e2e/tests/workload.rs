@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, eventually};
 
@@ -12,10 +13,8 @@ pub const TESTS: &[Test] = &[
     ("a_program_that_is_missing_is_told_and_tried_again", missing),
 ];
 
-const IMAGE: &str = "docker.io/library/busybox:test";
-
 fn pod(cluster: &Cluster) -> Result<()> {
-    cluster.kubectl(&["run", "one", "--image", IMAGE, "--", "sh", "-c", "echo hello; sleep 1000"])?;
+    cluster.kubectl(&["run", "one", "--image", BUSYBOX, "--", "sh", "-c", "echo hello; sleep 1000"])?;
     let pod = cluster.ready("one")?;
     ensure!(pod["status"]["podIP"].as_str().is_some_and(|ip| ip.starts_with("10.")), "{}", pod["status"]);
     eventually(Duration::from_secs(5), || {
@@ -36,7 +35,7 @@ fn deployment(cluster: &Cluster) -> Result<()> {
         "deployment",
         "web",
         "--image",
-        IMAGE,
+        BUSYBOX,
         "--replicas=2",
         "--port=80",
         "--",
@@ -47,7 +46,7 @@ fn deployment(cluster: &Cluster) -> Result<()> {
     ])?;
     cluster.kubectl(&["expose", "deployment", "web"])?;
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
-    cluster.kubectl(&["run", "client", "--image", IMAGE, "--", "sleep", "1000"])?;
+    cluster.kubectl(&["run", "client", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     cluster.ready("client")?;
     let ip = cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
     // A static glibc has no getaddrinfo: busybox's nslookup speaks DNS itself.
@@ -73,7 +72,7 @@ fn missing(cluster: &Cluster) -> Result<()> {
     let patience = Duration::from_secs(30);
     for (name, policy) in [("never", "Never"), ("always", "Always")] {
         let policy = format!("--restart={policy}");
-        cluster.kubectl(&["run", name, "--image", IMAGE, &policy, "--command", "--", "no-such-program"])?;
+        cluster.kubectl(&["run", name, "--image", BUSYBOX, &policy, "--command", "--", "no-such-program"])?;
     }
     let ended = cluster.wait_for("pod/never", patience, |p| p["status"]["phase"] == "Failed")?;
     let end = &ended["status"]["containerStatuses"][0]["state"]["terminated"];

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod lease;
 pub mod memory;
 pub mod remote;
+pub mod v3;
 
 use std::pin::Pin;
 

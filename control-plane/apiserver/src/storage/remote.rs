@@ -25,8 +25,8 @@ use tonic::transport::{Channel, Endpoint};
 use wire::etcd;
 
 use super::{
-    KeyValue, RangeRequest, RangeResponse, Store, StoreError, StoreEvent, StoreStatus, Txn, TxnOutcome, WatchBatch,
-    WatchStream, Write,
+    RangeRequest, RangeResponse, Store, StoreError, StoreEvent, StoreStatus, Txn, TxnOutcome, WatchBatch, WatchStream,
+    v3,
 };
 use crate::config::KeyPair;
 use crate::error::Error;
@@ -158,20 +158,6 @@ fn unreached(status: &tonic::Status) -> bool {
     status.code() == Code::Unavailable && status.message().contains("connect")
 }
 
-fn key_value(kv: etcd::KeyValue) -> KeyValue {
-    KeyValue {
-        key: kv.key,
-        value: kv.value,
-        create_revision: kv.create_revision,
-        mod_revision: kv.mod_revision,
-        lease: kv.lease,
-    }
-}
-
-fn revision_of(header: &Option<etcd::ResponseHeader>) -> i64 {
-    header.as_ref().map_or(0, |header| header.revision)
-}
-
 impl RemoteStore {
     /// Calls one endpoint after the other; `again` tells which failures may be tried elsewhere.
     async fn call<T, F>(&self, again: fn(&tonic::Status) -> bool, make: impl Fn(Channel) -> F) -> Result<T, StoreError>
@@ -215,78 +201,28 @@ fn kv(channel: Channel) -> etcd::kv_client::KvClient<Channel> {
     etcd::kv_client::KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
 }
 
-fn txn_request(txn: Txn) -> etcd::TxnRequest {
-    use etcd::compare::{CompareResult, CompareTarget, TargetUnion};
-    use etcd::request_op::Request;
-    let op = |request| etcd::RequestOp { request: Some(request) };
-    let compare = txn.guards.iter().map(|guard| etcd::Compare {
-        result: CompareResult::Equal as i32,
-        target: CompareTarget::Mod as i32,
-        key: guard.key.clone(),
-        target_union: Some(TargetUnion::ModRevision(guard.mod_revision)),
-        ..etcd::Compare::default()
-    });
-    let failure = txn.guards.iter().map(|guard| {
-        op(Request::RequestRange(etcd::RangeRequest { key: guard.key.clone(), ..etcd::RangeRequest::default() }))
-    });
-    let success = txn.writes.into_iter().map(|write| match write {
-        Write::Put { key, value, lease } => {
-            op(Request::RequestPut(etcd::PutRequest { key, value, lease, ..etcd::PutRequest::default() }))
-        }
-        Write::Delete { key } => {
-            op(Request::RequestDeleteRange(etcd::DeleteRangeRequest { key, ..etcd::DeleteRangeRequest::default() }))
-        }
-    });
-    etcd::TxnRequest { compare: compare.collect(), failure: failure.collect(), success: success.collect() }
-}
-
-fn txn_outcome(answer: etcd::TxnResponse) -> TxnOutcome {
-    use etcd::response_op::Response;
-    let revision = revision_of(&answer.header);
-    if answer.succeeded {
-        return TxnOutcome::Committed { revision };
-    }
-    let current = answer.responses.into_iter().map(|response| match response.response {
-        Some(Response::ResponseRange(range)) => range.kvs.into_iter().next().map(key_value),
-        _ => None,
-    });
-    TxnOutcome::Conflict { revision, current: current.collect() }
-}
-
 #[async_trait]
 impl Store for RemoteStore {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        let request = etcd::RangeRequest {
-            key: request.key,
-            range_end: request.end,
-            revision: request.revision,
-            limit: request.limit as i64,
-            keys_only: request.keys_only,
-            count_only: request.count_only,
-            ..etcd::RangeRequest::default()
-        };
+        let request = v3::range_request(request);
         let answer = self
             .call(reading, |channel| {
                 let request = request.clone();
                 async move { kv(channel).range(request).await }
             })
             .await?;
-        Ok(RangeResponse {
-            revision: revision_of(&answer.header),
-            count: answer.count as usize,
-            kvs: answer.kvs.into_iter().map(key_value).collect(),
-        })
+        Ok(v3::range_response(answer))
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
-        let request = txn_request(txn);
+        let request = v3::txn_request(txn);
         let answer = self
             .call(unreached, |channel| {
                 let request = request.clone();
                 async move { kv(channel).txn(request).await }
             })
             .await?;
-        Ok(txn_outcome(answer))
+        Ok(v3::txn_outcome(answer))
     }
 
     async fn watch(&self, key: Bytes, end: Bytes, start_revision: i64) -> Result<WatchStream, StoreError> {
@@ -361,7 +297,7 @@ impl Store for RemoteStore {
                 etcd::maintenance_client::MaintenanceClient::new(channel).status(etcd::StatusRequest {}).await
             })
             .await?;
-        Ok(StoreStatus { db_size: answer.db_size, revision: revision_of(&answer.header) })
+        Ok(StoreStatus { db_size: answer.db_size, revision: v3::revision(answer.header.as_ref()) })
     }
 }
 
@@ -387,7 +323,7 @@ fn batches(stream: tonic::Streaming<etcd::WatchResponse>) -> WatchStream {
             if answer.created {
                 continue;
             }
-            let revision = revision_of(&answer.header);
+            let revision = v3::revision(answer.header.as_ref());
             let progress = answer.events.is_empty() && pending.is_empty();
             pending.extend(answer.events.into_iter().filter_map(event));
             if answer.fragment {
@@ -406,6 +342,6 @@ fn event(event: etcd::Event) -> Option<StoreEvent> {
     let kv = event.kv?;
     Some(match deleted {
         true => StoreEvent::Delete { revision: kv.mod_revision, key: kv.key },
-        false => StoreEvent::Put(key_value(kv)),
+        false => StoreEvent::Put(v3::key_value(kv)),
     })
 }

@@ -63,6 +63,9 @@ struct Flags {
     /// Most endpoints in an EndpointSlice
     #[arg(long, default_value_t = 100, value_name = "N")]
     max_endpoints_per_slice: usize,
+    /// Let each controller act as a service account of its own
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    use_service_account_credentials: bool,
     /// Controllers to run: * for those on by default, name, -name
     #[arg(long, value_delimiter = ',', default_value = "*", value_name = "NAME")]
     controllers: Vec<String>,
@@ -89,7 +92,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let signing = flags.cluster_signing_cert_file.as_ref().zip(flags.cluster_signing_key_file.as_ref());
     let certificate_signer = signing.map(|(cert, key)| read_ca_signer(cert, key)).transpose()?;
     let identity = candidate();
-    let config = controller_manager::Config {
+    let mut config = controller_manager::Config {
         cluster_name: flags.cluster_name,
         cluster_cidrs: flags.cluster_cidr,
         service_cidrs: flags.service_cluster_ip_range,
@@ -111,6 +114,10 @@ pub fn run(args: &[OsString]) -> Result<()> {
     };
     until_signal(|shutdown| async move {
         let client = connect(&flags.kubeconfig).await?;
+        if flags.use_service_account_credentials {
+            let accounts = client::Accounts::from_kubeconfig(&flags.kubeconfig, "kube-system").await?;
+            config.controller_clients = Some(Arc::new(move |account: &str| accounts.client(account)));
+        }
         controller_manager::daemon::run(config, client, shutdown).await?;
         Ok(())
     })

@@ -99,7 +99,7 @@ impl PodWorker {
             self.begin_end(pods::grace(&self.pod), None, now);
         }
         for instance in containers {
-            if self.is_abandoned(&instance) {
+            if self.leaves_abandoned(&instance) {
                 out.push(Action::RemoveContainer { id: instance.id });
             } else {
                 self.adopt(instance, now, out);
@@ -110,8 +110,8 @@ impl PodWorker {
         }
     }
 
-    /// Made by a kubelet that ended before it started it: nobody will. Its number is not used again.
-    fn is_abandoned(&mut self, seen: &Instance) -> bool {
+    /// Whether it was made by a kubelet that ended before it started it: nobody will. Its number is not used again.
+    fn leaves_abandoned(&mut self, seen: &Instance) -> bool {
         let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == seen.name) else { return false };
         let ours = matches!(slot.work, Work::Starting { attempt } if attempt == seen.restarts);
         let abandoned = seen.state == RunState::Created && !ours;

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod difference;
+mod listing;
 mod objects;
 mod reach;
 mod world;

@@ -1,4 +1,4 @@
-//! Who may do what: auth can-i, whoami and reconcile, tokens with audience, duration and bound object, certificates.
+//! Who may do what: auth can-i, whoami and reconcile, tokens with audience, duration and bound object.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,6 @@ pub const TESTS: &[Test] = &[
     ("can_i_answers_for_oneself_and_for_others", can_i),
     ("reconcile_adds_what_a_role_lacks", reconcile),
     ("tokens_are_made_for_an_audience_a_time_and_an_object", tokens),
-    ("certificate_requests_are_approved_and_denied", certificate),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -162,35 +161,5 @@ fn tokens(cluster: &Cluster) -> Result<()> {
     testkit::eventually(PATIENCE, || with_token(cluster, &bound, &["get", "configmaps", "-n", "tokens"])?.fails())?;
     let forged = format!("{}x", token.trim());
     with_token(cluster, &forged, &["get", "configmaps", "-n", "tokens"])?.fails()?;
-    Ok(())
-}
-
-fn certificate(cluster: &Cluster) -> Result<()> {
-    let dir = cluster.dir.join("csr");
-    fs::create_dir_all(&dir)?;
-    let path = |name: &str| dir.join(name).display().to_string();
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/O=staff/CN=cert-ann"]);
-    output(openssl.args(["-keyout", &path("key"), "-out", &path("csr")]), "")?.ok()?;
-    let request = output(Command::new("base64").args(["-w0", &path("csr")]), "")?.ok()?;
-    let manifest = |name: &str| {
-        format!(
-            "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {{name: {name}}}\nspec:\n  \
-             request: {request}\n  signerName: kubernetes.io/kube-apiserver-client\n  usages: [client auth]\n"
-        )
-    };
-    for name in ["e2e-ann", "e2e-refused"] {
-        cluster.apply(&manifest(name))?;
-    }
-    ensure!(cluster.kubectl(&["get", "csr", "e2e-ann", "--no-headers"])?.trim().ends_with("Pending"));
-    let said = cluster.kubectl(&["certificate", "approve", "e2e-ann"])?;
-    ensure!(said.contains("certificatesigningrequest.certificates.k8s.io/e2e-ann approved"), "{said}");
-    cluster.kubectl(&["certificate", "deny", "e2e-refused"])?;
-    ensure!(cluster.kubectl(&["get", "csr", "e2e-refused", "--no-headers"])?.trim().ends_with("Denied"));
-    let approved = cluster.kubectl(&["get", "csr", "e2e-ann", "--no-headers"])?;
-    ensure!(approved.contains(" Approved") && approved.contains("kubernetes.io/kube-apiserver-client"), "{approved}");
-    let both = cluster.kubectl_with(&["certificate", "approve", "e2e-refused"], "")?.fails()?;
-    ensure!(both.contains("is already Denied"), "{both}");
-    cluster.kubectl(&["delete", "csr", "e2e-ann", "e2e-refused"])?;
     Ok(())
 }

@@ -1,0 +1,136 @@
+//! certificatesigningrequest-approving-controller: approves a kubelet's request for a client certificate when RBAC lets
+//! whoever asked have one: for itself (`selfnodeclient`) or for any node (`nodeclient`).
+
+use std::time::Duration;
+
+use client::{Key, Plan, WorkQueue};
+use jiff::Timestamp;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
+use kube::Api;
+use kube::api::PostParams;
+
+use super::request::Request;
+use super::{APPROVED, DENIED, KUBELET_CLIENT, certificate, conclude, has};
+use crate::runner::Work;
+use crate::setup::Setup;
+
+const WORKERS: usize = 5;
+/// Rights may be given later: how soon to ask again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// A right that lets a request be approved.
+#[derive(Debug, PartialEq)]
+struct Way {
+    subresource: &'static str,
+    message: &'static str,
+}
+
+const OWN: Way = Way {
+    subresource: "selfnodeclient",
+    message: "Auto approving self kubelet client certificate after SubjectAccessReview.",
+};
+const ANY: Way =
+    Way { subresource: "nodeclient", message: "Auto approving kubelet client certificate after SubjectAccessReview." };
+
+pub fn start(setup: &mut Setup) {
+    let queue: WorkQueue<Key> = WorkQueue::default();
+    let requests = setup.queue_own::<Csr>(&queue);
+    let executor = setup.executor("certificate-controller");
+    let reviews: Api<SubjectAccessReview> = Api::all(setup.client());
+    setup.run(Work::asking(&queue, executor, WORKERS, move |key, now| {
+        let (csr, reviews) = (requests.get(&key), reviews.clone());
+        async move {
+            let mut plan = Plan::default();
+            let Some(csr) = csr else { return plan };
+            for way in ways(&csr) {
+                match reviews.create(&PostParams::default(), &review(&csr, &way)).await {
+                    Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => {
+                        plan.push(approve(&csr, &way, now));
+                        return plan;
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(csr = %key, %error, "access review failed, trying again"),
+                }
+                plan.requeue(AGAIN);
+            }
+            plan
+        }
+    }));
+}
+
+/// How the request could be approved; none when it is not for this controller or decided already.
+fn ways(csr: &Csr) -> Vec<Way> {
+    let (spec, decided) = (&csr.spec, has(csr, APPROVED) || has(csr, DENIED) || certificate(csr).is_some());
+    if decided || spec.signer_name != KUBELET_CLIENT {
+        return Vec::new();
+    }
+    let Ok(request) = Request::parse(&spec.request.0) else { return Vec::new() };
+    if request.check_kubelet_client(spec.usages.as_deref().unwrap_or_default()).is_err() {
+        return Vec::new();
+    }
+    if spec.username.as_deref() == Some(request.common_name.as_str()) { vec![OWN, ANY] } else { vec![ANY] }
+}
+
+/// May whoever made the request have it by this way?
+fn review(csr: &Csr, way: &Way) -> SubjectAccessReview {
+    let spec = csr.spec.clone();
+    SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: spec.username,
+            uid: spec.uid,
+            groups: spec.groups,
+            extra: spec.extra,
+            resource_attributes: Some(ResourceAttributes {
+                group: Some("certificates.k8s.io".into()),
+                resource: Some("certificatesigningrequests".into()),
+                subresource: Some(way.subresource.into()),
+                verb: Some("create".into()),
+                version: Some("*".into()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    }
+}
+
+fn approve(csr: &Csr, way: &Way, now: Timestamp) -> client::Action {
+    conclude(csr, "approval", APPROVED, "AutoApproved", way.message.into(), now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::model::from;
+    use crate::controllers::certificates::request::tests::{NODE, USER};
+    use serde_json::json;
+
+    fn csr(signer: &str, user: &str, request: &str) -> Csr {
+        let mut csr: Csr = from(json!({
+            "metadata": {"name": "c"},
+            "spec": {"request": "", "signerName": signer, "username": user, "usages": ["client auth", "digital signature"]},
+        }));
+        csr.spec.request = k8s_openapi::ByteString(request.as_bytes().to_vec());
+        csr
+    }
+
+    #[test]
+    fn only_kubelets_may_be_approved_and_only_once() {
+        assert_eq!(ways(&csr(KUBELET_CLIENT, "system:node:a", NODE)), [OWN, ANY]);
+        assert_eq!(ways(&csr(KUBELET_CLIENT, "system:bootstrap:x", NODE)), [ANY]);
+        assert_eq!(ways(&csr(KUBELET_CLIENT, "system:node:a", USER)), []);
+        assert_eq!(ways(&csr("kubernetes.io/kube-apiserver-client", "system:node:a", NODE)), []);
+        let mut denied = csr(KUBELET_CLIENT, "system:node:a", NODE);
+        denied.status = from(json!({"conditions": [{"type": "Denied", "status": "True"}]}));
+        assert_eq!(ways(&denied), []);
+    }
+
+    #[test]
+    fn the_review_is_about_who_asked() {
+        let review = review(&csr(KUBELET_CLIENT, "system:node:a", NODE), &OWN);
+        let about = review.spec.resource_attributes.unwrap();
+        assert_eq!(review.spec.user.as_deref(), Some("system:node:a"));
+        assert_eq!((about.verb.as_deref(), about.subresource.as_deref()), (Some("create"), Some("selfnodeclient")));
+    }
+}
