@@ -112,10 +112,10 @@ impl Default for Config {
 
 impl Config {
     /// Audiences of tokens that this server accepts for itself.
-    pub fn audiences(&self) -> Vec<String> {
+    pub fn audiences(&self) -> &[String] {
         if self.api_audiences.is_empty() {
-            return vec![self.service_account_issuer.clone()];
+            return std::slice::from_ref(&self.service_account_issuer);
         }
-        self.api_audiences.clone()
+        &self.api_audiences
     }
 }

@@ -260,7 +260,7 @@ impl Server {
     ) -> Response<Body> {
         let started = Instant::now();
         let audiences = self.core.config.audiences();
-        let credentials = Credentials { headers: request.headers(), certificates, audiences: &audiences };
+        let credentials = Credentials { headers: request.headers(), certificates, audiences };
         match authn::authenticate(&self.core.authenticators, &credentials, self.core.config.anonymous_auth).await {
             Ok(caller) => {
                 self.core.metrics.authenticated(Some(&caller.user.name), started);

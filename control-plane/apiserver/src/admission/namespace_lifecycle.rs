@@ -38,8 +38,7 @@ impl Plugin for NamespaceLifecycle {
         let Some(namespace) = core.find("", "namespaces", "", request.namespace).await? else {
             return Err(Status::not_found(&NAMESPACES, request.namespace));
         };
-        let terminating = namespace.object()["metadata"]["deletionTimestamp"].is_string();
-        if terminating {
+        if namespace.deleting {
             let name = request.namespace;
             let why = format!("unable to create new content in namespace {name} because it is being terminated");
             let cause = format!("namespace {name} is being terminated");

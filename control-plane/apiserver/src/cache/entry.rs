@@ -14,7 +14,7 @@ use crate::storage::KeyValue;
 /// What to extract from the objects of one resource.
 #[derive(Debug, Clone)]
 pub struct HeaderSpec {
-    /// `metadata`, `metadata.labels`, `apiVersion`, `kind`, then every path of every selectable field.
+    /// `metadata`, `metadata.labels`, `apiVersion`, `kind`, `metadata.deletionTimestamp`, then every path of every selectable field.
     paths: Paths,
     fields: Vec<FieldSpec>,
 }
@@ -33,7 +33,9 @@ impl HeaderSpec {
     pub fn new(fields: impl IntoIterator<Item = FieldSpec>) -> HeaderSpec {
         let fields: Vec<FieldSpec> = fields.into_iter().collect();
         let path = |path: &[&str]| path.iter().map(|step| (*step).to_owned()).collect::<Vec<String>>();
-        let fixed = [path(&["metadata"]), path(&["metadata", "labels"]), path(&["apiVersion"]), path(&["kind"])];
+        let deleted = path(&["metadata", "deletionTimestamp"]);
+        let fixed =
+            [path(&["metadata"]), path(&["metadata", "labels"]), path(&["apiVersion"]), path(&["kind"]), deleted];
         let paths = fixed.into_iter().chain(fields.iter().flat_map(|field| field.paths.iter().cloned()));
         HeaderSpec { paths: Paths::new(paths), fields }
     }
@@ -63,6 +65,8 @@ pub struct Entry {
     pub create_revision: i64,
     /// What is stored differs from `value`: it was written in another version, or before a default existed.
     pub stale: bool,
+    /// Marked as being deleted.
+    pub deleting: bool,
     /// Where `metadata` lies in `value`, braces included.
     metadata: (usize, usize),
     /// The members apiVersion and kind with the comma after them, in their order; empty where they cannot be cut out.
@@ -90,7 +94,8 @@ impl Entry {
         };
         labels.sort();
         let typed = type_members(&kv.value, &found[2], &found[3]);
-        let mut ranges = found[4..].iter();
+        let deleting = found[4].as_ref().is_some_and(|range| kv.value[range.start] == b'"');
+        let mut ranges = found[5..].iter();
         let mut fields = Vec::with_capacity(spec.fields.len());
         for field in &spec.fields {
             let texts = ranges.by_ref().take(field.paths.len()).flatten().map(|r| scan::scalar(&kv.value[r.clone()]));
@@ -106,6 +111,7 @@ impl Entry {
             stale: false,
             metadata: (metadata.start, metadata.end),
             typed,
+            deleting,
             labels: labels.into(),
             fields: fields.into(),
             value: kv.value,
@@ -124,6 +130,7 @@ impl Entry {
             stale: self.stale,
             metadata: self.metadata,
             typed: self.typed,
+            deleting: self.deleting,
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             protobuf: OnceLock::new(),

@@ -125,15 +125,15 @@ impl Core {
             .filter_map(Value::as_str)
             .map(str::to_owned)
             .collect();
-        let audiences = if asked.is_empty() { self.config.audiences() } else { asked.clone() };
+        let audiences = if asked.is_empty() { self.config.audiences() } else { &asked };
         let mut headers = HeaderMap::new();
         if let Ok(value) = format!("Bearer {token}").parse() {
             headers.insert(http::header::AUTHORIZATION, value);
         }
-        let credentials = Credentials { headers: &headers, certificates: &[], audiences: &audiences };
+        let credentials = Credentials { headers: &headers, certificates: &[], audiences };
         match authn::authenticate(&self.authenticators, &credentials, false).await {
             Ok(caller) => {
-                let kept = if asked.is_empty() { self.config.audiences() } else { caller.audiences.clone() };
+                let kept = if asked.is_empty() { self.config.audiences() } else { &caller.audiences };
                 Ok(json!({"authenticated": true, "user": user_value(&caller.user), "audiences": kept}))
             }
             Err(_) => Ok(json!({"user": {}, "error": "invalid bearer token"})),

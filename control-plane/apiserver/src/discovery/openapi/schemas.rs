@@ -2,6 +2,7 @@
 //! it `descriptions`'. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use meta::Gvk;
 use schema::Schema;
@@ -12,7 +13,8 @@ use super::paths::{Body, PathItem, definition};
 use crate::registry::{Registry, Served};
 
 /// What upstream publishes of definitions beside what their schemas hold, by name.
-const EXTRAS: &str = include_str!("extras.json");
+static EXTRAS: LazyLock<BTreeMap<String, Map<String, Value>>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("extras.json")).unwrap_or_default());
 
 /// The definition that lists carry their metadata in.
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -50,12 +52,11 @@ pub fn used(registry: &Registry, items: &[PathItem], version: Version) -> BTreeM
         describe(name, &mut written);
         done.insert(name.to_owned(), written);
     }
-    let extras: BTreeMap<String, Map<String, Value>> = serde_json::from_str(EXTRAS).unwrap_or_default();
-    for (name, extra) in extras {
-        if let Some(definition) = done.get_mut(&name).and_then(Value::as_object_mut) {
-            definition.extend(extra);
+    for (name, extra) in EXTRAS.iter() {
+        if let Some(definition) = done.get_mut(name).and_then(Value::as_object_mut) {
+            definition.extend(extra.clone());
         } else if wanted.contains(name.as_str()) {
-            done.insert(name, extra.into());
+            done.insert(name.clone(), extra.clone().into());
         }
     }
     done

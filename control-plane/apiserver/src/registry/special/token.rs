@@ -55,7 +55,7 @@ impl Core {
         let own_audiences = self.config.audiences();
         let audiences: Vec<String> = match request["spec"]["audiences"].as_array() {
             Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => own_audiences.clone(),
+            _ => own_audiences.to_vec(),
         };
         let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
         check_lifetime(sub, &call.info.name, seconds)?;
