@@ -191,6 +191,11 @@ impl Builder {
     fn shaped(&self, field: &'static types::Field) -> SchemaRef {
         let scalar = self.scalar(field);
         match field.shape {
+            // Bytes are a list of them to upstream's generator, which repeats what the field says of it.
+            Shape::One if field.scalar == Scalar::Bytes && fact(field.facts, "L:").is_some() => {
+                let declared = Declared { list_type: true, map_type: false };
+                Schema { declared, ..(*scalar).clone() }.into()
+            }
             Shape::One => scalar,
             Shape::List | Shape::WrappedList => self.list(scalar, field.facts),
             Shape::Map => self.map(scalar, field.facts),

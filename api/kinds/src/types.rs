@@ -266,9 +266,14 @@ fn parse_type(text: &str, package: &str, by_name: &HashMap<&'static str, Message
     (scalar, shape)
 }
 
-/// What follows `key` among the facts of a line.
+/// What follows `key` among the facts of a line, as far as the next fact: values of an enum may have blanks in them.
 pub(crate) fn fact(facts: &'static str, key: &str) -> Option<&'static str> {
-    facts.split(' ').find_map(|word| word.strip_prefix(key))
+    let begins = |at: &usize| *at == 0 || facts.as_bytes()[at - 1] == b' ';
+    let at = facts.match_indices(key).map(|(at, _)| at).find(begins)?;
+    let value = &facts[at + key.len()..];
+    let is_fact = |word: &str| matches!(word.as_bytes(), [letter, b':', ..] if letter.is_ascii_uppercase());
+    let end = value.match_indices(' ').map(|(at, _)| at).find(|at| is_fact(&value[at + 1..]));
+    Some(&value[..end.unwrap_or(value.len())])
 }
 
 /// A message has defaults if one of its fields does, directly or through what it holds; a fixed point over the graph.
@@ -301,6 +306,14 @@ mod tests {
                 assert!(!any || message.name.ends_with("meta.v1.TableRow"), "{}.{}", message.name, field.name);
             }
         }
+    }
+
+    #[test]
+    fn facts_end_where_the_next_begins() {
+        let facts = "*! L:atomic E:cert sign|any D:{}";
+        assert_eq!(fact(facts, "L:"), Some("atomic"));
+        assert_eq!(fact(facts, "E:"), Some("cert sign|any"));
+        assert_eq!((fact(facts, "D:"), fact(facts, "M:")), (Some("{}"), None));
     }
 
     #[test]
