@@ -94,18 +94,11 @@ fn dns_name(value: &Value) -> Result<String, String> {
     }
 }
 
-/// The first line of what the YAML parser says, without advice on how to call it.
-fn first_words(error: &str) -> String {
-    let line = error.lines().next().unwrap_or_default();
-    let line = line.strip_prefix("error: ").unwrap_or(line);
-    line.split(", set ").next().unwrap_or_default().to_owned()
-}
-
 impl File {
     /// Parses the file; a mistake is told with its path and what is allowed.
     fn parse(text: &str) -> Result<File, String> {
         let allowed = || FIELDS.map(|(name, _)| name).join(", ");
-        let value: Value = serde_saphyr::from_str(text).map_err(|e| first_words(&e.to_string()))?;
+        let value = crate::yaml::parse(text)?;
         let fields = match &value {
             Value::Null => return Ok(File::default()),
             Value::Object(fields) => fields,

@@ -35,6 +35,25 @@ pub enum Threshold {
     Amount(u64),
 }
 
+impl std::str::FromStr for Threshold {
+    type Err = String;
+
+    /// `10%`, or a quantity.
+    fn from_str(text: &str) -> Result<Threshold, String> {
+        let wrong = || format!("{text:?} is neither a share such as 10% nor a quantity such as 100Mi");
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let share = percent.parse::<f64>().ok().filter(|share| (0.0..=100.0).contains(share));
+                share.map(|share| Threshold::Share(share / 100.0)).ok_or_else(wrong)
+            }
+            None => {
+                let amount = text.parse::<meta::Quantity>().ok().and_then(|q| u64::try_from(q.value()).ok());
+                amount.map(Threshold::Amount).ok_or_else(wrong)
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct EvictionConfig {
     /// Keys: `memory.available`, `nodefs.available`, `nodefs.inodesFree`, `imagefs.available`, `pid.available`.

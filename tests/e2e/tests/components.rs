@@ -218,35 +218,38 @@ impl Hand {
         let node = self.kubeconfig("node", &format!("/O=system:nodes/CN=system:node:{NODE}"))?;
         self.certificate("kubelet", &format!("/CN={NODE}"), &format!("DNS:{NODE},IP:192.0.2.2"))?;
         let [ca, cert, key] = ["ca.crt", "kubelet.crt", "kubelet.key"].map(|f| self.file(f));
-        let endpoint = format!("unix://{socket}");
+        let kubelet = json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+            "containerRuntimeEndpoint": format!("unix://{socket}"),
+            "authentication": {"anonymous": {"enabled": false}, "x509": {"clientCAFile": ca}},
+            "tlsCertFile": cert, "tlsPrivateKeyFile": key,
+            "cgroupRoot": group, "clusterDNS": ["192.0.2.2"], "maxPods": 50, "syncFrequency": "0s",
+        });
+        fs::write(self.file("kubelet.yaml"), kubelet.to_string())?;
+        let config = self.file("kubelet.yaml");
         self.start(
             "kubelet",
             &[
                 "--kubeconfig",
                 &node,
+                "--config",
+                &config,
                 "--hostname-override",
                 NODE,
                 "--node-ip=192.0.2.2",
                 "--root-dir",
                 &pods,
-                "--container-runtime-endpoint",
-                &endpoint,
-                "--client-ca-file",
-                &ca,
-                "--tls-cert-file",
-                &cert,
-                "--tls-private-key-file",
-                &key,
-                "--cgroup-root",
-                &group,
-                "--cluster-dns=192.0.2.2",
+                "--node-labels=made=by-hand",
+                "--max-pods=20",
             ],
         )?;
-        let proxy = self.kubeconfig("proxy", "/CN=system:kube-proxy")?;
-        self.start(
-            "kube-proxy",
-            &["--kubeconfig", &proxy, "--hostname-override", NODE, "--cluster-cidr=10.88.0.0/16"],
-        )?;
+        let proxy = json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "clientConnection": {"kubeconfig": self.kubeconfig("proxy", "/CN=system:kube-proxy")?},
+            "hostnameOverride": NODE, "clusterCIDR": "10.88.0.0/16", "mode": "nftables",
+        });
+        fs::write(self.file("proxy.yaml"), proxy.to_string())?;
+        self.start("kube-proxy", &["--config", &self.file("proxy.yaml")])?;
         let dns = self.kubeconfig("dns", "/CN=dns")?;
         let resources = "--resource=services,namespaces,endpointslices.discovery.k8s.io";
         self.own.kubectl(&["create", "clusterrole", "dns", "--verb=list,watch", resources])?;
@@ -268,7 +271,9 @@ fn runs(hand: &Hand) -> Result<()> {
         let conditions = n["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
     };
-    own.wait_for(&format!("node/{NODE}"), Duration::from_secs(30), ready)?;
+    let node = own.wait_for(&format!("node/{NODE}"), Duration::from_secs(30), ready)?;
+    let told = (&node["status"]["capacity"]["pods"], &node["metadata"]["labels"]["made"]);
+    ensure!(told == (&json!("20"), &json!("by-hand")), "flags and file of the kubelet: {node:#}");
     let registry = Registry::start(own)?;
     let (archive, layout) = (own.dir.join("app.tar"), own.dir.join("app"));
     busybox_archive(&archive, "app:1")?;

@@ -142,7 +142,7 @@ fn prepare_update(service: &mut Value, old: &Value, _context: &Context) {
             remove(service, "spec.clusterIP");
             remove(service, "spec.clusterIPs");
         }
-        for path in ["spec.ipFamilies", "spec.ipFamilyPolicy"] {
+        for path in ["spec.ipFamilies", "spec.ipFamilyPolicy", "spec.internalTrafficPolicy"] {
             if kept(service, path) {
                 remove(service, path);
             }

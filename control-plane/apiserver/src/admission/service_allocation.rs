@@ -41,7 +41,6 @@ impl Plugin for ServiceAllocation {
         fields::align_addresses(spec, request.old.map(|old| &old["spec"]));
         if request.old.is_some() {
             fields::carry_over(spec, old);
-            fields::drop_unneeded(spec, old);
         }
         fields::settle_families(spec, if range.is_ipv4() { "IPv4" } else { "IPv6" });
         let mut errors = Vec::new();

@@ -1,5 +1,5 @@
-//! Fields of a Service that follow from its type: what is carried over on an update, what is dropped when the type
-//! changes, and what must be allocated. Pure.
+//! Fields of a Service that follow from its type: what is carried over on an update and what must be allocated. Pure.
+//! What a change of type drops is the kind's own matter (`kinds`, `prepare_update`).
 
 use serde_json::{Value, json};
 
@@ -32,11 +32,6 @@ pub fn needs_node_ports(spec: &Value) -> bool {
 /// Load balancers ask this port whether the node has endpoints.
 pub fn needs_health_port(spec: &Value) -> bool {
     type_of(spec) == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
-}
-
-fn is_external(spec: &Value) -> bool {
-    matches!(type_of(spec), "NodePort" | "LoadBalancer")
-        || spec["externalIPs"].as_array().is_some_and(|l| !l.is_empty())
 }
 
 /// Whether the service chose to have no address.
@@ -130,39 +125,6 @@ fn protocol(port: &Value) -> &str {
     }
 }
 
-/// Drops what an earlier type needed and this one does not, unless the client changed it on purpose.
-pub fn drop_unneeded(spec: &mut Value, old: &Value) {
-    if needs_address(old) && !needs_address(spec) && spec["clusterIP"] == old["clusterIP"] {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-            remove(spec, field);
-        }
-    }
-    if needs_node_ports(old) && !needs_node_ports(spec) {
-        let known: Vec<Value> = old["ports"].as_array().into_iter().flatten().map(|p| p["nodePort"].clone()).collect();
-        for port in spec["ports"].as_array_mut().into_iter().flatten() {
-            if port.get("nodePort").is_some_and(|number| known.contains(number)) {
-                remove(port, "nodePort");
-            }
-        }
-    }
-    if needs_health_port(old) && !needs_health_port(spec) && spec["healthCheckNodePort"] == old["healthCheckNodePort"] {
-        remove(spec, "healthCheckNodePort");
-    }
-    if type_of(old) == "LoadBalancer" && type_of(spec) != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if spec[field] == old[field] {
-                remove(spec, field);
-            }
-        }
-    }
-    if is_external(old) && !is_external(spec) && spec["externalTrafficPolicy"] == old["externalTrafficPolicy"] {
-        remove(spec, "externalTrafficPolicy");
-    }
-    if !needs_address(spec) {
-        remove(spec, "internalTrafficPolicy");
-    }
-}
-
 /// Address families and their policy, for a cluster with one family.
 pub fn settle_families(spec: &mut Value, family: &str) {
     if !needs_address(spec) {
@@ -218,22 +180,6 @@ mod tests {
         align_addresses(&mut new, Some(&old));
         carry_over(&mut new, &old);
         assert_eq!((addresses(&new), node_ports(&new)), (vec!["10.0.0.5".to_owned()], vec![30001]));
-    }
-
-    #[test]
-    fn a_change_of_type_drops_what_it_no_longer_needs() {
-        let old = json!({"type": "NodePort", "clusterIP": "10.0.0.5", "clusterIPs": ["10.0.0.5"], "externalTrafficPolicy": "Cluster", "ports": [{"port": 80, "nodePort": 30001}]});
-        let mut cluster = old.clone();
-        cluster["type"] = "ClusterIP".into();
-        drop_unneeded(&mut cluster, &old);
-        assert_eq!(
-            cluster,
-            json!({"type": "ClusterIP", "clusterIP": "10.0.0.5", "clusterIPs": ["10.0.0.5"], "ports": [{"port": 80}]})
-        );
-        let mut external = old.clone();
-        external["type"] = "ExternalName".into();
-        drop_unneeded(&mut external, &old);
-        assert!(addresses(&external).is_empty() && node_ports(&external).is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod kubelet;
 mod proxy;
 mod runtime;
 mod scheduler;
+mod settings;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -78,17 +79,32 @@ const LOGGING: Ignored = Ignored {
 
 /// Parses a component's flags; a wrong one ends the process with clap's message and code 2.
 fn parse<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> F {
-    let (flags, warnings) = read(args, ignored).unwrap_or_else(|error: clap::Error| error.exit());
-    for name in warnings {
-        eprintln!("{}: --{name} has no effect here", F::command().get_name());
-    }
+    let (flags, warnings) = exit_on(read(args, ignored));
+    warn(F::command().get_name(), &warnings);
     flags
 }
 
-/// The flags, and the names of those that were given and are ignored.
-fn read<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> Result<(F, Vec<&'static str>), clap::Error> {
+fn exit_on<T>(parsed: Result<T, clap::Error>) -> T {
+    parsed.unwrap_or_else(|error| error.exit())
+}
+
+/// Names what was given and has no effect.
+fn warn(component: &str, without_effect: &[String]) {
+    for name in without_effect {
+        eprintln!("{component}: {name} has no effect here");
+    }
+}
+
+/// The flags, and those that were given and are ignored.
+fn read<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> Result<(F, Vec<String>), clap::Error> {
+    let matches = hidden(F::command(), ignored).try_get_matches_from(args)?;
+    let given = ignored.iter().flat_map(|list| list.given(&matches)).collect();
+    Ok((F::from_arg_matches(&matches)?, given))
+}
+
+/// Adds flags that are ignored.
+fn hidden(mut command: clap::Command, ignored: &[&Ignored]) -> clap::Command {
     let hidden = |name: &'static str| clap::Arg::new(name).long(name).hide(true).action(clap::ArgAction::Append);
-    let mut command = F::command();
     for list in ignored {
         for name in list.values {
             let arg = if name.len() == 1 { hidden(name).short(name.chars().next()) } else { hidden(name) };
@@ -98,10 +114,15 @@ fn read<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> Result<(F, Vec<&'
             command = command.arg(hidden(name).num_args(0..=1).require_equals(true).default_missing_value("true"));
         }
     }
-    let matches = command.try_get_matches_from(args)?;
-    let names = ignored.iter().flat_map(|list| list.values.iter().chain(list.switches));
-    let given = names.copied().filter(|name| matches.value_source(name).is_some()).collect();
-    Ok((F::from_arg_matches(&matches)?, given))
+    command
+}
+
+impl Ignored {
+    /// Which of them were given.
+    fn given(&self, matches: &clap::ArgMatches) -> Vec<String> {
+        let names = self.values.iter().chain(self.switches);
+        names.filter(|name| matches.value_source(name).is_some()).map(|name| format!("--{name}")).collect()
+    }
 }
 
 /// Go's durations, as upstream's flags take them: `90s`, `1h30m`.
@@ -193,11 +214,15 @@ where
     result
 }
 
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 /// Who this process is among the candidates of an election: the host and a random number, as upstream.
 fn candidate() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host_name();
     let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
-    format!("{}_{}", host.trim(), id.trim())
+    format!("{host}_{}", id.trim())
 }
 
 async fn connect(kubeconfig: &Path) -> Result<kube::Client> {
@@ -214,7 +239,7 @@ mod tests {
         kubeconfig: String,
     }
 
-    fn given(line: &str) -> Result<(String, Vec<&'static str>), clap::Error> {
+    fn given(line: &str) -> Result<(String, Vec<String>), clap::Error> {
         let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
         read::<Flags>(&args, &[&LOGGING]).map(|(flags, names)| (flags.kubeconfig, names))
     }
@@ -222,8 +247,9 @@ mod tests {
     #[test]
     fn flags_without_effect_are_named_and_unknown_ones_refused() {
         let (file, names) = given("x --v=2 --kubeconfig f --profiling --logging-format json").expect("taken");
-        assert_eq!((file.as_str(), names), ("f", vec!["v", "logging-format", "profiling"]));
-        assert_eq!(given("x --kubeconfig f -v 4 --profiling=false").expect("taken").1, ["v", "profiling"]);
+        assert_eq!(file, "f");
+        assert_eq!(names, ["--v", "--logging-format", "--profiling"]);
+        assert_eq!(given("x --kubeconfig f -v 4 --profiling=false").expect("taken").1, ["--v", "--profiling"]);
         assert!(given("x --kubeconfig f").expect("taken").1.is_empty());
         assert_eq!(given("x --kubeconfig f --audit-policy-file p").expect_err("refused").exit_code(), 2);
     }
