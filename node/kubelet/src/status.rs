@@ -132,8 +132,9 @@ fn container(worker: &PodWorker, slot: &Slot) -> ContainerStatus {
         ..ContainerStatus::default()
     };
     let default_reason = || {
-        let uninitialized = slot.sort == Sort::Regular && !pods::init_containers(&worker.pod).is_empty();
-        if uninitialized { reason::POD_INITIALIZING } else { reason::CONTAINER_CREATING }.to_owned()
+        // Of all containers of such a pod, those that initialise it too: clients count on the word.
+        let initializes = !pods::init_containers(&worker.pod).is_empty();
+        if initializes { reason::POD_INITIALIZING } else { reason::CONTAINER_CREATING }.to_owned()
     };
     let waiting = |reason: String, message: Option<String>| ContainerState {
         waiting: Some(ContainerStateWaiting { reason: Some(reason), message: message.filter(|m| !m.is_empty()) }),

@@ -62,7 +62,7 @@ impl Runtime {
         let layers = self.images.layer_dirs(&image)?;
         let security = spec::security(&config);
         let sandbox_config = sandbox.read(|r| r.config.clone()).unwrap_or_default();
-        spec::refuse_unsupported(&security, &sandbox_config).map_err(Error::Invalid)?;
+        spec::refuse_unsupported(&security, &sandbox_config, spec::selinux_enabled()).map_err(Error::Invalid)?;
         spec::capabilities(&security, u64::MAX).map_err(Error::Invalid)?;
         spec::command_line(&config, &image_config.config).map_err(Error::Invalid)?;
         crate::seccomp::filter_for(&security, 0).map_err(Error::Invalid)?;

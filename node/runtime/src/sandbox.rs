@@ -190,7 +190,8 @@ fn check(config: &cri::PodSandboxConfig, handler: &str) -> Result<()> {
         selinux_options: security.selinux_options,
         ..Default::default()
     };
-    crate::spec::refuse_unsupported(&container, &cri::PodSandboxConfig::default()).map_err(Error::Invalid)?;
+    crate::spec::refuse_unsupported(&container, &cri::PodSandboxConfig::default(), crate::spec::selinux_enabled())
+        .map_err(Error::Invalid)?;
     let modes = namespace_modes(config);
     linux.sysctls.keys().try_for_each(|name| check_sysctl(name, &modes)).map_err(Error::Invalid)
 }

@@ -6,7 +6,7 @@ mod mounts;
 mod security;
 
 pub use mounts::{PodFiles, VolumeImage};
-pub use security::{capabilities, default_device_rules, refuse_unsupported};
+pub use security::{capabilities, default_device_rules, refuse_unsupported, selinux_enabled};
 
 use std::path::PathBuf;
 

@@ -76,10 +76,17 @@ pub fn default_device_rules() -> Vec<DeviceRule> {
     ]
 }
 
+/// Whether this host's kernel labels processes with SELinux. Where it doesn't, labels mean nothing to anybody, and are
+/// passed over as by every runtime.
+pub fn selinux_enabled() -> bool {
+    std::path::Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 /// Refuses what would silently not protect: security modules that this runtime does not drive.
 pub fn refuse_unsupported(
     security: &cri::LinuxContainerSecurityContext,
     sandbox: &cri::PodSandboxConfig,
+    selinux_enabled: bool,
 ) -> Result<(), Refusal> {
     use cri::security_profile::ProfileType;
     let named = security.apparmor.as_ref().is_some_and(|p| p.profile_type() == ProfileType::Localhost);
@@ -88,8 +95,8 @@ pub fn refuse_unsupported(
     }
     let pod = sandbox.linux.as_ref().and_then(|l| l.security_context.as_ref());
     let labels = [security.selinux_options.as_ref(), pod.and_then(|p| p.selinux_options.as_ref())];
-    if labels.into_iter().flatten().any(|l| *l != cri::SeLinuxOption::default()) {
-        return Err("SELinux options were requested, but SELinux is not supported here".into());
+    if selinux_enabled && labels.into_iter().flatten().any(|l| *l != cri::SeLinuxOption::default()) {
+        return Err("SELinux options were requested, but this runtime doesn't set labels".into());
     }
     let namespaces = security.namespace_options.as_ref().and_then(|n| n.userns_options.as_ref());
     if namespaces.is_some_and(|u| u.mode() == cri::NamespaceMode::Pod) {

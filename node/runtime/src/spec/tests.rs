@@ -59,14 +59,15 @@ fn stop_signals_by_name_and_number() {
 fn what_cannot_be_enforced_is_refused() {
     let mut security = cri::LinuxContainerSecurityContext::default();
     let sandbox = cri::PodSandboxConfig::default();
-    assert_eq!(refuse_unsupported(&security, &sandbox), Ok(()));
+    assert_eq!(refuse_unsupported(&security, &sandbox, true), Ok(()));
     let mut profile = cri::SecurityProfile { localhost_ref: "mine".into(), ..Default::default() };
     profile.set_profile_type(cri::security_profile::ProfileType::Localhost);
     security.apparmor = Some(profile);
-    assert!(refuse_unsupported(&security, &sandbox).unwrap_err().contains("AppArmor"));
+    assert!(refuse_unsupported(&security, &sandbox, false).unwrap_err().contains("AppArmor"));
     security.apparmor = None;
     security.selinux_options = Some(cri::SeLinuxOption { level: "s0:c1".into(), ..Default::default() });
-    assert!(refuse_unsupported(&security, &sandbox).unwrap_err().contains("SELinux"));
+    assert!(refuse_unsupported(&security, &sandbox, true).unwrap_err().contains("SELinux"));
+    assert_eq!(refuse_unsupported(&security, &sandbox, false), Ok(()), "nothing labels on such a host");
 }
 
 #[test]

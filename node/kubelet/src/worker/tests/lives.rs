@@ -72,6 +72,8 @@ fn init_containers_run_in_order_and_sidecars_stay() {
     assert_eq!(world.phase(), "Pending");
     let state = world.written.container_statuses.as_ref().unwrap()[0].state.clone().unwrap();
     assert_eq!(state.waiting.unwrap().reason.as_deref(), Some("PodInitializing"));
+    let next = world.written.init_container_statuses.as_ref().unwrap()[2].state.clone().unwrap();
+    assert_eq!(next.waiting.unwrap().reason.as_deref(), Some("PodInitializing"), "kubectl shows Init:0/3 by it");
     world.exit("i1", 0);
     world.settle();
     assert_eq!(world.running(), BTreeSet::from(["i2", "side"]));
