@@ -11,7 +11,7 @@ pub enum DecodeError {
     #[error("{0}")]
     Type(String),
     /// Unknown or duplicate fields under `fieldValidation=Strict`.
-    #[error("strict decoding error: {}", .0.join(", "))]
+    #[error("strict decoding error: {}", strict_words(.0))]
     Strict(Vec<String>),
     /// Protobuf for a type that has none.
     #[error("no kind \"{kind}\" is registered for version \"{api_version}\" in scheme")]
@@ -29,4 +29,12 @@ pub enum EncodeError {
         "object {kind} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
     )]
     NotMarshalable { kind: String },
+}
+
+/// Strict errors as one text. Keys that a YAML body has twice come first, a line each.
+pub fn strict_words(problems: &[String]) -> String {
+    let lines = problems.iter().take_while(|problem| problem.starts_with("line ")).count();
+    let (lines, others) = problems.split_at(lines);
+    let repeated = (!lines.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", lines.join("\n  ")));
+    repeated.into_iter().chain(others.iter().cloned()).collect::<Vec<_>>().join(", ")
 }

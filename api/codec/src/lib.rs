@@ -13,6 +13,6 @@ pub mod proto;
 pub mod table;
 pub mod yaml;
 
-pub use error::{DecodeError, EncodeError};
+pub use error::{DecodeError, EncodeError, strict_words};
 pub use json::{Decoded, Form};
 pub use kinds::normal;

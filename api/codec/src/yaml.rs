@@ -1,6 +1,8 @@
 //! YAML in and out. Reading follows what users of upstream's YAML library expect: booleans and octals of YAML 1.1, one
 //! document, keys made strings; aliases and sizes are bounded. Writing gives block style with sorted keys.
 
+mod repeated;
+
 use serde_json::Value;
 
 use crate::error::DecodeError;
@@ -12,11 +14,11 @@ const MAX_ALIAS_EVENTS: usize = 100_000;
 /// Nesting of lists and maps, as JSON bodies are bounded.
 const MAX_NESTING: usize = 128;
 
-/// Decodes a YAML body, which may be JSON. Duplicate keys are collected like those of JSON.
+/// Decodes a YAML body, which may be JSON. Keys that are there twice come first among the strict errors, with their lines.
 pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| DecodeError::Syntax("error converting YAML to JSON: yaml: invalid UTF-8".to_owned()))?;
-    decode_with(text, form, |walk, text| {
+    let mut decoded = decode_with(text, form, |walk, text| {
         let run = |de: serde_saphyr::Deserializer<'_, '_>| -> Result<Result<Value, String>, serde_saphyr::Error> {
             Ok(walk.run(de))
         };
@@ -26,7 +28,13 @@ pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
             Ok(inner) => inner.map_err(|message| problem(first_words(&message))),
             Err(error) => Err(problem(first_words(&error.to_string()))),
         }
-    })
+    })?;
+    let paths = decoded.strict.len();
+    decoded.strict.retain(|problem| !problem.starts_with("duplicate field "));
+    if decoded.strict.len() < paths {
+        decoded.strict.splice(..0, repeated::keys(text, options()));
+    }
+    Ok(decoded)
 }
 
 /// What is wrong, without the places and pictures that the parser adds for people at a terminal.
@@ -70,7 +78,14 @@ mod tests {
     fn unknown_and_duplicate_fields_are_collected() {
         let text = "kind: Pod\nspec:\n  foo: 1\n  hostNetwork: true\n  hostNetwork: true\n";
         let decoded = decode(text.as_bytes(), Form::Typed(kinds::types::find("core.v1.Pod").unwrap())).unwrap();
-        assert_eq!(decoded.strict, [r#"unknown field "spec.foo""#, r#"duplicate field "spec.hostNetwork""#]);
+        assert_eq!(decoded.strict, [r#"line 5: key "hostNetwork" already set in map"#, r#"unknown field "spec.foo""#]);
+        let error = decoded.into_strict().unwrap_err().to_string();
+        let said =
+            "yaml: unmarshal errors:\n  line 5: key \"hostNetwork\" already set in map, unknown field \"spec.foo\"";
+        assert_eq!(error, format!("strict decoding error: {said}"));
+        let twice = decode(b"a: {b: 1, b: 2}\n80: x\n80: y\na: 1\n", Form::Any).unwrap().strict;
+        let keys = [(1, "b"), (3, "80"), (4, "a")];
+        assert_eq!(twice, keys.map(|(line, key)| format!("line {line}: key \"{key}\" already set in map")));
     }
 
     #[test]

@@ -112,6 +112,20 @@ pub enum Action {
     ComponentHealth,
 }
 
+impl Action {
+    /// Whether what it answers can be shown as a table: upstream has none of what is asked, issued or assigned.
+    pub fn has_table(&self) -> bool {
+        match self {
+            Action::Status | Action::Scale(_) | Action::Finalize | Action::Approval => true,
+            Action::EphemeralContainers | Action::Resize | Action::ComponentHealth => true,
+            Action::Binding | Action::BindingOf(_) | Action::Eviction | Action::Token => false,
+            Action::WhoAmI | Action::TokenReview | Action::AccessReview(_) | Action::RulesReview => false,
+            // Their answers are somebody else's.
+            Action::Log | Action::Exec | Action::Attach | Action::PortForward | Action::Proxy => true,
+        }
+    }
+}
+
 /// About whom and where an access review asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {

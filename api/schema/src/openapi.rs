@@ -56,21 +56,23 @@ pub fn referenced<'a>(schema: &'a Schema, found: &mut BTreeMap<&'a str, &'a Sche
     }
 }
 
-/// The definition of the list of a custom resource: `item` and `list_meta` are names of definitions.
-pub fn list_definition(kind: &str, list: &Gvk, item: &str, list_meta: &str, version: Version) -> Value {
-    let text = |description: &str| json!({"type": "string", "description": description});
-    let mut metadata = reference_with(version, list_meta, Object::new());
-    metadata.insert("description".to_owned(), json!("Standard list metadata."));
+/// A field that is a named definition, and what is said of it.
+pub fn reference(version: Version, name: &str, description: &str) -> Value {
+    let mut out = reference_with(version, name, Object::new());
+    out.insert("description".to_owned(), json!(description));
+    out.into()
+}
+
+/// The definition of the list of a custom resource, but for its apiVersion, kind and metadata: `item` is the name of
+/// the resource's definition.
+pub fn list_definition(kind: &str, plural: &str, list: &Gvk, item: &str, version: Version) -> Value {
     json!({
         "description": format!("{} is a list of {kind}", list.kind),
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": text("Version of the schema that this list is written in, as group/version."),
-            "kind": text("Name of the resource that this list represents, in CamelCase."),
-            "metadata": metadata,
             "items": {
-                "description": format!("List of {kind} objects."),
+                "description": format!("List of {plural}."),
                 "type": "array",
                 "items": {"$ref": version.reference(item)},
             },

@@ -112,11 +112,9 @@ fn patch(source: &Value) -> Patch {
 
 /// Gives an object apiVersion, kind and metadata.
 fn add_resource_fields(schema: &mut Schema, object_meta: &SchemaRef) {
-    for (name, what) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+    for name in ["apiVersion", "kind"] {
         if schema.properties.get(name).is_none() {
-            let docs = Docs { description: Str::Borrowed(what), ..Docs::default() };
-            let node = Schema { docs: Some(Box::new(docs)), ..Schema::string() };
-            schema.properties.insert(Str::Borrowed(name), Field::new(node));
+            schema.properties.insert(Str::Borrowed(name), Field::new(Schema::string()));
         }
     }
     let limits = schema.properties.get("metadata").map(|f| f.schema.clone());
@@ -126,9 +124,6 @@ fn add_resource_fields(schema: &mut Schema, object_meta: &SchemaRef) {
     };
     schema.properties.insert(Str::Borrowed("metadata"), Field::new(metadata));
 }
-
-const API_VERSION: &str = "Version of the schema that this object is written in, as group/version.";
-const KIND: &str = "Name of the resource that this object represents, in CamelCase. Cannot be updated.";
 
 /// ObjectMeta with the limits of a custom resource on its names.
 fn limited_meta(object_meta: &SchemaRef, limits: &Schema) -> SchemaRef {

@@ -31,7 +31,7 @@ use crate::http::answer::Answer;
 use crate::http::body::{self, Body, RequestBody};
 use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
-use crate::http::respond;
+use crate::http::{respond, websocket};
 use crate::ops::limits::{self, Limits};
 use crate::ops::metrics::Metrics;
 use crate::proxy::{Dialer, Proxy};
@@ -213,6 +213,7 @@ impl Server {
             audit_id,
             now: Timestamp::now(),
             upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
+            tables: true,
             warnings: Arc::new(Mutex::new(Vec::new())),
         };
         let measure = self.core.metrics.begin(&self.core, &call, http_body::Body::size_hint(&body).exact());
@@ -221,7 +222,7 @@ impl Server {
             Err(status) => respond::encode_status(&call, &status),
         };
         let response = self.core.metrics.end(measure, &call, response);
-        respond::dress(&call, response)
+        respond::dress(&call, websocket::upgrade(&call, response))
     }
 
     /// Answers if there is room, and in the time that there is.
@@ -255,7 +256,7 @@ impl Server {
 
     async fn serve_as_presented(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         certificates: &[rustls::pki_types::CertificateDer<'static>],
     ) -> Response<Body> {
         let started = Instant::now();
@@ -264,6 +265,7 @@ impl Server {
         match authn::authenticate(&self.core.authenticators, &credentials, self.core.config.anonymous_auth).await {
             Ok(caller) => {
                 self.core.metrics.authenticated(Some(&caller.user.name), started);
+                authn::strip_token_protocol(request.headers_mut());
                 self.handle(request, Arc::new(caller.user)).await
             }
             Err(status) => {
@@ -298,7 +300,12 @@ impl Server {
         if let Some(warning) = &served.deprecation {
             call.warn(warning.clone());
         }
-        if !info.subresource.is_empty() {
+        let sub = served.kind.subresource(&info.subresource);
+        let action = sub.map(|sub| &sub.action).or(served.kind.action.as_ref());
+        if action.is_some_and(|action| !action.has_table()) {
+            call.tables = false;
+        }
+        if !call.info.subresource.is_empty() {
             return self.core.subresource(call, served, body).await;
         }
         self.core.verb(call, served, body).await

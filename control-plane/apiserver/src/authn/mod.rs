@@ -8,8 +8,12 @@ pub mod jwt;
 pub mod service_account;
 pub mod x509;
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
-use http::HeaderMap;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use meta::Status;
 use rustls::pki_types::CertificateDer;
 
@@ -34,12 +38,31 @@ pub struct Credentials<'a> {
 }
 
 impl Credentials<'_> {
-    /// The bearer token of the Authorization header.
-    pub fn bearer(&self) -> Option<&str> {
-        let value = self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim();
-        let (scheme, token) = value.split_once(' ')?;
-        let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    /// The bearer token of the Authorization header, or of the subprotocol that browsers send in its place.
+    pub fn bearer(&self) -> Option<Cow<'_, str>> {
+        let text = |name: HeaderName| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let token = match text(header::AUTHORIZATION).and_then(|value| value.trim().split_once(' ')) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Cow::Borrowed(token.trim()),
+            _ => {
+                let protocols = text(header::SEC_WEBSOCKET_PROTOCOL)?.split(',');
+                let token = protocols.into_iter().find_map(|one| one.trim().strip_prefix(TOKEN_PROTOCOL))?;
+                Cow::Owned(String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()?)
+            }
+        };
+        (!token.is_empty()).then_some(token)
+    }
+}
+
+/// A subprotocol that carries a token: scripts in browsers can't set headers of a WebSocket.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Takes the token out of the subprotocols, before others see them.
+pub fn strip_token_protocol(headers: &mut HeaderMap) {
+    let Some(all) = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()) else { return };
+    let others: Vec<&str> = all.split(',').map(str::trim).filter(|one| !one.starts_with(TOKEN_PROTOCOL)).collect();
+    match HeaderValue::from_str(&others.join(", ")) {
+        Ok(value) if !value.is_empty() => drop(headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value)),
+        _ => drop(headers.remove(header::SEC_WEBSOCKET_PROTOCOL)),
     }
 }
 

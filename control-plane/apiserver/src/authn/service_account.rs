@@ -227,11 +227,11 @@ fn shared_audiences(claimed: &Value, wanted: &[String]) -> Vec<String> {
 impl Authenticator for ServiceAccountTokens {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Authenticated>, AuthnError> {
         let Some(token) = credentials.bearer() else { return Ok(None) };
-        let Some(claimed) = jwt::peek(token) else { return Ok(None) };
+        let Some(claimed) = jwt::peek(&token) else { return Ok(None) };
         if claimed["iss"].as_str() != Some(&self.issuer) {
             return Ok(None);
         }
-        let claims = self.verify(token)?;
+        let claims = self.verify(&token)?;
         self.check(&claims, credentials.audiences, Timestamp::now().as_second()).await.map(Some)
     }
 }

@@ -51,6 +51,7 @@ pub fn own_call(namespace: &str, name: &str) -> Call {
         audit_id: String::new(),
         now: Timestamp::now(),
         upgrade: Mutex::new(None),
+        tables: true,
         warnings: Arc::new(Mutex::new(Vec::new())),
     }
 }

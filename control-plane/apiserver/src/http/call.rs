@@ -27,6 +27,8 @@ pub struct Call {
     pub now: Timestamp,
     /// The client's side of an upgrade, when the connection can do one.
     pub upgrade: Mutex<Option<OnUpgrade>>,
+    /// What is asked for can be shown as a table.
+    pub tables: bool,
     /// Texts of `Warning` headers.
     pub warnings: Arc<Mutex<Vec<String>>>,
 }
@@ -57,6 +59,7 @@ impl Call {
 
     /// What the client accepts for objects.
     pub fn accepted(&self, custom: bool, table: bool) -> Result<Accepted, Status> {
+        let table = table && self.tables;
         let verb = self.info.verb;
         let collection = matches!(verb, "list" | "watch" | "create" | "deletecollection") && self.info.resource_request;
         let offer =

@@ -73,7 +73,9 @@ pub fn decode_intent_as(
     settle_namespace(served, &call.info.namespace, &mut intent.object.clone())?;
     match validation {
         FieldValidation::Strict if !intent.strict.is_empty() => {
-            let why = format!("error strict decoding patch: {}", intent.strict.join(", "));
+            // The body of an apply is YAML: what it has twice is what upstream's converter to JSON finds.
+            let why = codec::strict_words(&intent.strict);
+            let why = format!("error strict decoding patch: error converting YAML to JSON: {why}");
             return Err(Status::bad_request(why));
         }
         FieldValidation::Warn => intent.strict.into_iter().for_each(|problem| call.warn(problem)),

@@ -11,3 +11,4 @@ pub mod request;
 pub mod respond;
 pub mod tls;
 pub mod unreadable;
+pub mod websocket;

@@ -42,7 +42,7 @@ impl Trouble {
 
     pub fn strict(given: Option<&str>, problems: &[String]) -> Trouble {
         let given = given.map(|kind| (kind.to_owned(), String::new()));
-        Trouble::Undecodable { given, why: format!("strict decoding error: {}", problems.join(", ")) }
+        Trouble::Undecodable { given, why: format!("strict decoding error: {}", codec::strict_words(problems)) }
     }
 
     /// The answer when the body was to be an object of this kind.

@@ -4,6 +4,8 @@
 //! Bodies stream in both directions. An upgrade (WebSocket, SPDY) is passed through: the backend's 101 goes to the
 //! client and from then on bytes are copied. Redirects of backends are never followed.
 
+mod html;
+pub mod page;
 pub mod target;
 
 use std::sync::Arc;
@@ -133,7 +135,9 @@ impl Proxy {
 
     /// Sends the request on and answers with what comes back.
     pub async fn forward(&self, call: &Call, backend: &Backend, body: RequestBody) -> Result<Response<Body>, Status> {
-        let upgrade = wants_upgrade(&call.headers).then(|| call.upgrade.lock().take()).flatten();
+        // A log over WebSocket is this server's own doing.
+        let passes = wants_upgrade(&call.headers) && call.info.subresource != "log";
+        let upgrade = passes.then(|| call.upgrade.lock().take()).flatten();
         let stream = self.connect(backend).await?;
         let broken = |error: hyper::Error| {
             let why = format!("error trying to reach service: {error}");
@@ -202,6 +206,11 @@ fn request(call: &Call, backend: &Backend, body: RequestBody, upgrade: bool) -> 
     };
     let host = HeaderValue::from_str(&host).map_err(|error| Status::bad_request(error.to_string()))?;
     headers.insert(header::HOST, host);
+    for (name, value) in &backend.forwarded {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(*name, value);
+        }
+    }
     if let Some(protocol) = kept {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol);

@@ -21,6 +21,8 @@ pub struct Backend {
     pub host: String,
     pub port: u16,
     pub path_and_query: String,
+    /// What a pod or service is told of the way to it: `x-forwarded-…`.
+    pub forwarded: Vec<(&'static str, String)>,
 }
 
 /// Port of a kubelet that does not say.
@@ -64,7 +66,7 @@ pub fn kubelet(node: &Value, preferred: &[String], path_and_query: String) -> Re
     };
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(KUBELET_PORT);
-    Ok(Backend { trust: Trust::Kubelet, host: host.to_owned(), port, path_and_query })
+    Ok(Backend { trust: Trust::Kubelet, host: host.to_owned(), port, path_and_query, forwarded: Vec::new() })
 }
 
 /// A path with a query.

@@ -7,4 +7,5 @@ mod granting;
 mod impersonation;
 mod nodes;
 mod recorded;
+mod websocket;
 mod world;

@@ -151,7 +151,8 @@ impl World {
         signer.sign(&claims).unwrap()
     }
 
-    async fn connect(&self, identity: Option<&Identity>) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    /// A connection with this client certificate, or none.
+    pub async fn connect(&self, identity: Option<&Identity>) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in tls::certificates("ca", &self.files.path().join("ca.crt")).unwrap() {
             roots.add(certificate).unwrap();

@@ -1,7 +1,7 @@
 //! The container's log in the format of the container runtime interface. Does I/O.
 //!
 //! `2026-01-02T03:04:05.123456789Z stdout F text`: F ends a line, P is a part of a line that was too long for one
-//! record. A full disk drops output instead of stopping the container, and never leaves half a record in the way.
+//! record, or the end of a stream without an end of line. A full disk drops output instead of stopping the container, and never leaves half a record in the way.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -58,12 +58,12 @@ impl Log {
         self.append(&records);
     }
 
-    /// Writes what is left of an unfinished line when a stream ends.
+    /// Writes what is left of an unfinished line when a stream ends: as a part, so that readers add no end to it.
     pub fn end(&mut self, stream: Stream) {
         let rest = std::mem::take(&mut self.partial[stream as usize]);
         if !rest.is_empty() {
             let mut records = Vec::new();
-            record(&mut records, stream, &timestamp(now()), b'F', &rest);
+            record(&mut records, stream, &timestamp(now()), b'P', &rest);
             self.append(&records);
         }
     }
@@ -178,6 +178,18 @@ mod tests {
         assert_eq!(records(&mut partial, b"\n"), "T stdout F xxx\n");
         let exact = [vec![b'y'; MAX_LINE], b"\n".to_vec()].concat();
         assert_eq!(records(&mut partial, &exact).matches('\n').count(), 1, "a full line is no part");
+    }
+
+    #[test]
+    fn a_last_line_without_end_gets_none() {
+        let path = std::env::temp_dir().join(format!("monitor-log-{}", std::process::id()));
+        let mut log = Log::open(Some(path.clone())).unwrap();
+        log.write(Stream::Stdout, b"one\ntwo");
+        log.end(Stream::Stdout);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let records: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+        assert_eq!(records, ["stdout F one", "stdout P two"]);
     }
 
     #[test]

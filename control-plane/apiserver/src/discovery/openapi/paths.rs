@@ -113,8 +113,15 @@ pub struct Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consumes {
     Any,
-    Patches { strategic: bool },
+    /// What custom resources are written in.
+    Custom,
+    Patches {
+        strategic: bool,
+    },
 }
+
+/// Media types that custom resources are read from.
+pub const CUSTOM_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
 /// One path.
 #[derive(Debug, Clone)]
@@ -235,7 +242,7 @@ pub fn of_discovery(registry: &Registry) -> Vec<PathItem> {
     let version = item("/version/".to_owned(), "getCodeVersion".to_owned(), info, "version".to_owned());
     items.push(PathItem { only: Some("application/json"), ..version });
     let mut seen: Vec<String> = Vec::new();
-    for kind in registry.iter().map(|served| &served.kind) {
+    for kind in registry.iter().filter(|served| !served.custom).map(|served| &served.kind) {
         let (group, version) = (&*kind.group, &*kind.version);
         let word = group_word(group);
         let root = if group.is_empty() { "/api/".to_owned() } else { format!("/apis/{group}/") };
@@ -290,7 +297,7 @@ impl Maker<'_> {
             body_required: false,
             answer: Body::Definition(definition(self.kind)),
             codes: &["200"],
-            consumes: Consumes::Any,
+            consumes: if self.custom { Consumes::Custom } else { Consumes::Any },
             streams: false,
         }
     }
@@ -347,14 +354,15 @@ impl Maker<'_> {
         }
         if kind.verbs.has(Verbs::DELETE_COLLECTION) {
             let mut delete = self.operation("delete", format!("delete{prefix}Collection{noun}"), "deletecollection");
-            delete.parameters = LIST
-                .iter()
-                .filter(|p| !matches!(p.name, "watch" | "allowWatchBookmarks"))
-                .chain(DELETE)
-                .copied()
-                .collect();
-            delete.parameters.sort_by_key(|p| p.name);
-            delete.body = Body::Definition(DELETE_OPTIONS.to_owned());
+            if self.custom {
+                // Upstream publishes the options of a list here, and none of a deletion.
+                delete.parameters = LIST.to_vec();
+            } else {
+                let select = LIST.iter().filter(|p| !matches!(p.name, "watch" | "allowWatchBookmarks"));
+                delete.parameters = select.chain(DELETE).copied().collect();
+                delete.parameters.sort_by_key(|p| p.name);
+                delete.body = Body::Definition(DELETE_OPTIONS.to_owned());
+            }
             delete.answer = Body::Definition(STATUS.to_owned());
             operations.push(delete);
         }
@@ -431,7 +439,11 @@ impl Maker<'_> {
             ..self.operation(method, id, action)
         };
         if verbs.has(Verbs::GET) {
-            operations.push(make("get", format!("read{prefix}{noun}{suffix}"), "get"));
+            let mut get = make("get", format!("read{prefix}{noun}{suffix}"), "get");
+            if self.custom {
+                get.parameters = vec![query("resourceVersion", "string")];
+            }
+            operations.push(get);
         }
         if verbs.has(Verbs::UPDATE) {
             let mut put = make("put", format!("replace{prefix}{noun}{suffix}"), "put");
@@ -446,7 +458,7 @@ impl Maker<'_> {
             patch.parameters = PATCH.to_vec();
             patch.body = Body::Definition(PATCH_BODY.to_owned());
             patch.body_required = true;
-            patch.codes = &["200", "201"];
+            patch.codes = if self.custom { &["200"] } else { &["200", "201"] };
             patch.consumes = Consumes::Patches { strategic: !self.custom };
             operations.push(patch);
         }

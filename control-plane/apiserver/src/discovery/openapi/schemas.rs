@@ -16,6 +16,8 @@ use crate::registry::{Registry, Served};
 static EXTRAS: LazyLock<BTreeMap<String, Map<String, Value>>> =
     LazyLock::new(|| serde_json::from_str(include_str!("extras.json")).unwrap_or_default());
 
+/// The definition that objects carry their metadata in.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// The definition that lists carry their metadata in.
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
@@ -37,15 +39,19 @@ pub fn used(registry: &Registry, items: &[PathItem], version: Version) -> BTreeM
             }
             write_custom(served, name, version, &mut done);
             openapi::referenced(&served.kind.schema, &mut found);
-            found.extend(builtin.get_key_value(LIST_META).map(|(name, schema)| (*name, *schema)));
+            for meta in [OBJECT_META, LIST_META] {
+                found.extend(builtin.get_key_value(meta).map(|(name, schema)| (*name, *schema)));
+            }
         } else if let Some((name, schema)) = builtin.get_key_value(name.as_str())
             && found.insert(name, schema).is_none()
         {
             openapi::referenced(schema, &mut found);
         }
     }
-    if let Some(meta) = found.get(LIST_META).copied() {
-        openapi::referenced(meta, &mut found);
+    for meta in [OBJECT_META, LIST_META] {
+        if let Some(schema) = found.get(meta).copied() {
+            openapi::referenced(schema, &mut found);
+        }
     }
     for (name, schema) in found {
         let mut written = openapi::definition(schema, version);
@@ -80,11 +86,28 @@ fn describe(name: &str, definition: &mut Value) {
 fn write_custom(served: &Served, name: &str, version: Version, done: &mut BTreeMap<String, Value>) {
     let kind = &served.kind;
     let gvk = kind.gvk();
-    let mut root = openapi::definition(&kind.schema, version);
+    // Version 2 has no words for an object that holds anything: upstream says no more of it than that.
+    let open = version == Version::V2 && kind.schema.preserve_unknown;
+    let mut root = match open {
+        true => json!({"type": "object"}),
+        false => {
+            with_meta(openapi::definition(&kind.schema, version), "io.k8s.api.core.v1.ConfigMap", OBJECT_META, version)
+        }
+    };
     root["x-kubernetes-group-version-kind"] = json!([{"group": gvk.group, "kind": gvk.kind, "version": gvk.version}]);
     done.insert(name.to_owned(), root);
     let list = Gvk { kind: kind.list_kind.clone(), ..gvk };
     let list_name = name.strip_suffix(&*kind.kind).unwrap_or(name).to_owned() + &kind.list_kind;
-    let list = openapi::list_definition(&kind.kind, &list, name, LIST_META, version);
-    done.insert(list_name, list);
+    let list = openapi::list_definition(&kind.kind, &kind.plural, &list, name, version);
+    done.insert(list_name, with_meta(list, "io.k8s.api.core.v1.ConfigMapList", LIST_META, version));
+}
+
+/// Gives a definition the fields that every object has, with what is said of them in a built-in kind.
+fn with_meta(mut definition: Value, like: &str, meta: &str, version: Version) -> Value {
+    let words = |field| descriptions::of_field(like, field).unwrap_or_default();
+    for field in ["apiVersion", "kind"] {
+        definition["properties"][field] = json!({"type": "string", "description": words(field)});
+    }
+    definition["properties"]["metadata"] = openapi::reference(version, meta, words("metadata"));
+    definition
 }

@@ -3,7 +3,7 @@
 use schema::openapi::Version;
 use serde_json::{Map, Value, json};
 
-use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
+use super::paths::{self, Body, CUSTOM_TYPES, Consumes, Operation, Parameter, PathItem};
 use super::schemas::used;
 use crate::registry::Registry;
 
@@ -100,6 +100,7 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
         // Paths of discovery.
         Consumes::Any if one.action.is_empty() => item.only.map_or(TYPES.to_vec(), |only| vec![only]),
         Consumes::Any => vec!["*/*"],
+        Consumes::Custom => CUSTOM_TYPES.to_vec(),
         Consumes::Patches { strategic } => patches(strategic),
     };
     let mut out = json!({

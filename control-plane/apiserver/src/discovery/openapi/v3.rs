@@ -3,7 +3,7 @@
 use schema::openapi::Version;
 use serde_json::{Map, Value, json};
 
-use super::paths::{self, Body, Consumes, Operation, Parameter, PathItem};
+use super::paths::{self, Body, CUSTOM_TYPES, Consumes, Operation, Parameter, PathItem};
 use super::schemas::used;
 use super::v2::patches;
 use crate::registry::Registry;
@@ -97,6 +97,7 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
     if one.body != Body::None {
         let types = match one.consumes {
             Consumes::Any => vec!["*/*"],
+            Consumes::Custom => CUSTOM_TYPES.to_vec(),
             Consumes::Patches { strategic } => patches(strategic),
         };
         out["requestBody"] = json!({"content": content(&types, &reference(&one.body))});

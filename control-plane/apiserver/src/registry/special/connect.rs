@@ -14,7 +14,7 @@ use crate::http::answer::Answer;
 use crate::http::body::{Body, RequestBody};
 use crate::http::call::Call;
 use crate::proxy::target::{self, ProxiedName, escape, with_query};
-use crate::proxy::{Backend, Trust};
+use crate::proxy::{Backend, Trust, page};
 use crate::registry::Served;
 use crate::server::Core;
 
@@ -142,10 +142,15 @@ impl Core {
             backend.trust = Trust::Anyone;
         }
         backend.path_and_query = path;
+        backend.forwarded = vec![
+            ("x-forwarded-host", call.header(header::HOST).to_owned()),
+            ("x-forwarded-proto", "https".to_owned()),
+            ("x-forwarded-uri", call.info.path.clone()),
+        ];
         let mut response = self.proxy.forward(call, &backend, body).await?;
         let prefix = call.info.path.strip_suffix(call.info.tail.as_str()).unwrap_or(&call.info.path).to_owned();
         rewrite_location(&mut response, &prefix, &backend);
-        Ok(Answer::Raw(response))
+        Ok(Answer::Raw(page::behind(response, &prefix, format!("{}:{}", backend.host, backend.port))))
     }
 
     fn service(&self, service: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
@@ -168,7 +173,7 @@ impl Core {
             return Err(Status::service_unavailable(format!("no endpoints available for service {name}")));
         }
         let (host, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
-        Ok(Backend { trust: Trust::Plain, host, port, path_and_query: String::new() })
+        Ok(Backend { trust: Trust::Plain, host, port, path_and_query: String::new(), forwarded: Vec::new() })
     }
 
     fn find_cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -216,7 +221,13 @@ fn pod(pod: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
         },
     };
     let port = u16::try_from(port).map_err(|_| Status::bad_request(format!("{port} is no port")))?;
-    Ok(Backend { trust: Trust::Plain, host: host.to_owned(), port, path_and_query: String::new() })
+    Ok(Backend {
+        trust: Trust::Plain,
+        host: host.to_owned(),
+        port,
+        path_and_query: String::new(),
+        forwarded: Vec::new(),
+    })
 }
 
 fn redirect(to: &str) -> Response<Body> {

@@ -48,6 +48,9 @@ impl Core {
         if !proxied && !verb_of(&call.method).is_some_and(|verb| sub.verbs.has(verb)) {
             return Err(Status::method_not_allowed());
         }
+        if !sub.action.has_table() {
+            call.accepted(served.custom, false)?;
+        }
         match &sub.action {
             Action::Status | Action::Finalize | Action::Approval | Action::EphemeralContainers | Action::Resize => {
                 self.write_part(call, served, Part::Sub(sub), body).await
