@@ -40,14 +40,13 @@ impl<'de> Visitor<'de> for Walk {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<Spanned<String>>()? {
-            let line = key.referenced.line();
-            if seen.contains(&key.value) {
-                let words = format!("line {line}: key {} already set in map", meta::text::quote(&key.value));
+        while let Some(key) = map.next_key::<String>()? {
+            // The line is that of the value, and what is inside comes first: so upstream's library counts.
+            let line = map.next_value::<Spanned<Node>>()?.referenced.line();
+            let words = format!("line {line}: key {} already set in map", meta::text::quote(&key));
+            if !seen.insert(key) {
                 FOUND.with_borrow_mut(|found| found.push(words));
             }
-            seen.insert(key.value);
-            map.next_value::<Node>()?;
         }
         Ok(Node)
     }

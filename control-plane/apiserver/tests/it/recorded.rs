@@ -137,3 +137,8 @@ async fn definitions_and_classes_are_refused_as_upstream_refuses_them() {
 async fn subresources_and_reviews_answer_as_upstreams_do() {
     check(include_str!("cases/subresources.jsonl")).await;
 }
+
+#[tokio::test]
+async fn keys_that_are_there_twice_and_tables_of_nothing_are_told_as_upstream_tells_them() {
+    check(include_str!("cases/repeated_keys_and_tables.jsonl")).await;
+}
