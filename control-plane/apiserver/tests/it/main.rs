@@ -3,6 +3,7 @@
 
 mod admission;
 mod callers;
+mod custom_openapi;
 mod granting;
 mod impersonation;
 mod nodes;

@@ -13,6 +13,8 @@ mod v3;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderValue};
@@ -33,9 +35,13 @@ const V2_PROTO: [&str; 2] = [
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
 ];
 
-/// Every document by its path below `/openapi/v3/`: one a group and version, and one for each page of discovery.
-fn documents(registry: &Registry) -> Vec<String> {
-    paths::of_discovery(registry).iter().map(|item| item.path.trim_matches('/').to_owned()).collect()
+/// Every document by its path below `/openapi/v3/`: one a group and version, and one for each page of discovery. Of
+/// custom resources upstream publishes no page.
+fn documents(registry: &Registry) -> BTreeSet<String> {
+    let pages = paths::of_discovery(registry).into_iter().map(|item| item.path.trim_matches('/').to_owned());
+    let custom = registry.iter().filter(|served| served.custom);
+    let custom = custom.map(|served| format!("apis/{}/{}", served.kind.group, served.kind.version));
+    pages.chain(custom).collect()
 }
 
 /// Whether resources of this group and version are in the document.
@@ -70,7 +76,7 @@ pub fn index(registry: &Registry) -> Value {
 
 /// `/openapi/v3/<path>`.
 pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answer, Status> {
-    if !documents(registry).iter().any(|known| known == path) {
+    if !documents(registry).contains(path) {
         return Err(Status::no_such_path());
     }
     let hash = fingerprint(registry, |g, v| holds(path, g, v));

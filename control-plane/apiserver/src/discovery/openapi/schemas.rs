@@ -88,26 +88,32 @@ fn write_custom(served: &Served, name: &str, version: Version, done: &mut BTreeM
     let gvk = kind.gvk();
     // Version 2 has no words for an object that holds anything: upstream says no more of it than that.
     let open = version == Version::V2 && kind.schema.preserve_unknown;
+    let words = |field| descriptions::of_field(ANY_KIND, field).unwrap_or_default();
     let mut root = match open {
         true => json!({"type": "object"}),
-        false => {
-            with_meta(openapi::definition(&kind.schema, version), "io.k8s.api.core.v1.ConfigMap", OBJECT_META, version)
-        }
+        false => with_meta(
+            openapi::definition(&kind.schema, version),
+            openapi::reference(version, OBJECT_META, words("metadata")),
+        ),
     };
     root["x-kubernetes-group-version-kind"] = json!([{"group": gvk.group, "kind": gvk.kind, "version": gvk.version}]);
     done.insert(name.to_owned(), root);
     let list = Gvk { kind: kind.list_kind.clone(), ..gvk };
     let list_name = name.strip_suffix(&*kind.kind).unwrap_or(name).to_owned() + &kind.list_kind;
     let list = openapi::list_definition(&kind.kind, &kind.plural, &list, name, version);
-    done.insert(list_name, with_meta(list, "io.k8s.api.core.v1.ConfigMapList", LIST_META, version));
+    let metadata = openapi::reference(version, LIST_META, "Standard list metadata.");
+    done.insert(list_name, with_meta(list, metadata));
 }
 
-/// Gives a definition the fields that every object has, with what is said of them in a built-in kind.
-fn with_meta(mut definition: Value, like: &str, meta: &str, version: Version) -> Value {
-    let words = |field| descriptions::of_field(like, field).unwrap_or_default();
+/// A kind whose apiVersion, kind and metadata are described as every kind's.
+const ANY_KIND: &str = "io.k8s.api.core.v1.ConfigMap";
+
+/// Gives a definition the fields that every object has, with the documentation's words.
+fn with_meta(mut definition: Value, metadata: Value) -> Value {
     for field in ["apiVersion", "kind"] {
-        definition["properties"][field] = json!({"type": "string", "description": words(field)});
+        let words = descriptions::of_field(ANY_KIND, field).unwrap_or_default();
+        definition["properties"][field] = json!({"type": "string", "description": words});
     }
-    definition["properties"]["metadata"] = openapi::reference(version, meta, words("metadata"));
+    definition["properties"]["metadata"] = metadata;
     definition
 }
