@@ -251,7 +251,11 @@ impl Server {
         request: Request<RequestBody>,
         certificates: Arc<[rustls::pki_types::CertificateDer<'static>]>,
     ) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(async move { self.serve_as_presented(request, &certificates).await })
+        Box::pin(async move {
+            let head = request.method() == Method::HEAD;
+            let response = self.serve_as_presented(request, &certificates).await;
+            if head { respond::without_body(response) } else { response }
+        })
     }
 
     async fn serve_as_presented(

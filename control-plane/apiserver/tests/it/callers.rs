@@ -2,6 +2,10 @@
 //! all in anonymity, which may do next to nothing.
 
 use apiserver::Config;
+use http::Request;
+use http_body_util::BodyExt as _;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -104,4 +108,20 @@ async fn a_token_dies_with_its_account_and_its_pod() {
     assert_eq!((with_token(&world, &of_pod).await, with_token(&world, &of_account).await), (401, 201));
     world.admin("DELETE", "/api/v1/namespaces/default/serviceaccounts/app", Value::Null).await.ok();
     assert_eq!(with_token(&world, &of_account).await, 401);
+}
+
+#[tokio::test]
+async fn head_has_no_body_in_http_2() {
+    let world = World::new().await;
+    let admin = world.user("admin", &["system:masters"]);
+    let stream = TokioIo::new(world.connect(Some(&admin)).await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    for (path, code) in [("/healthz", 200), (PODS, 405), ("/version", 200)] {
+        let request = Request::head(format!("https://localhost{path}")).body(String::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), code, "{path}");
+        assert!(answer.headers().contains_key("content-length"), "{path}");
+        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty(), "{path}");
+    }
 }

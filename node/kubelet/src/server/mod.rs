@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use client::delegated::User;
 use client::tls::{self, TlsFiles};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -100,7 +100,12 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
                 let caller = certificates.and_then(|c| c.first()).and_then(|c| User::of_certificate(c));
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (server, auth, caller) = (server.clone(), auth.clone(), caller.clone());
-                    async move { Ok::<_, std::convert::Infallible>(answer(server, auth, caller, request).await) }
+                    let head = request.method() == Method::HEAD;
+                    async move {
+                        let reply = answer(server, auth, caller, request).await;
+                        let reply = if head { client::serving::without_body(reply) } else { reply };
+                        Ok::<_, std::convert::Infallible>(reply)
+                    }
                 });
                 let builder = auto::Builder::new(TokioExecutor::new());
                 let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
