@@ -185,6 +185,9 @@ async fn feed(
     true
 }
 
+/// How long output may still come to a viewer whose input ended before the container's.
+const LINGER: Duration = Duration::from_millis(200);
+
 async fn attach(
     request: cri::AttachRequest,
     runtime: &Arc<Runtime>,
@@ -199,10 +202,16 @@ async fn attach(
     let dir = runtime.container_run_dir(&container.id);
     let socket = link::attach(&dir, streams).await.map_err(Error::failed("attach to the container"))?;
     let (mut from, mut to) = socket.into_split();
+    // The end of a viewer's input is the container's where that may come once, and else the viewer's own.
+    let shared = container.read(|r| r.config.as_ref().is_some_and(|config| config.stdin_once && !config.tty));
     let sending = async move {
         while let Some(message) = input.recv().await {
             let sent = match message {
                 In::Stdin(data) => send_frames(&mut to, &data).await,
+                In::StdinEnd if !shared => {
+                    tokio::time::sleep(LINGER).await;
+                    return Some(Outcome::Success);
+                }
                 In::StdinEnd => to.write_all(&protocol::frame(protocol::FRAME_STDIN_END, &[])).await,
                 In::Resize(columns, rows) => {
                     let size = protocol::size_bytes(columns, rows);
@@ -214,6 +223,7 @@ async fn attach(
                 std::future::pending::<()>().await;
             }
         }
+        None
     };
     let receiving = async {
         let mut header = [0u8; protocol::FRAME_HEADER];
@@ -233,7 +243,7 @@ async fn attach(
     };
     tokio::select! {
         () = receiving => Ok(Some(Outcome::Success)),
-        () = sending => Ok(None),
+        left = sending => Ok(left),
         () = output.closed() => Ok(None),
     }
 }

@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("streams::exec_over_spdy", exec_over_spdy),
     ("streams::a_viewer_that_leaves_ends_the_command", a_viewer_that_leaves_ends_the_command),
     ("streams::attach_shows_output_and_gives_input", attach_shows_output_and_gives_input),
+    ("streams::input_that_stays_open_outlives_its_viewer", input_that_stays_open_outlives_its_viewer),
     ("streams::attach_to_a_terminal", attach_to_a_terminal),
     ("streams::port_forward_over_spdy_and_websocket", port_forward_over_spdy_and_websocket),
     ("streams::tokens_are_good_once", tokens_are_good_once),
@@ -263,6 +264,27 @@ fn attach_shows_output_and_gives_input() {
         assert_eq!(heard.text(1), "got one\ngot two\nend\n");
         assert_eq!(host.ended(&id).await.exit_code, 4);
         assert_eq!(host.log("cat"), "got one\ngot two\nend\n", "the log has it too");
+        host.finish().await;
+    });
+}
+
+fn input_that_stays_open_outlives_its_viewer() {
+    with_host(|mut host| async move {
+        let pod = host.pod(|_| {}).await;
+        let mut config = shell("cat", "cat; echo closed");
+        config.stdin = true;
+        let id = host.run(&pod, config).await;
+        for line in ["one\n", "two\n"] {
+            let request =
+                AttachRequest { container_id: id.clone(), stdin: true, stdout: true, stderr: true, tty: false };
+            let url = host.cri.attach(request).await.unwrap().into_inner().url;
+            let mut socket = websocket(&url, "v5.channel.k8s.io").await.unwrap();
+            say(&mut socket, 0, line.as_bytes()).await;
+            say(&mut socket, 255, &[0]).await;
+            assert_eq!(hear(&mut socket).await.text(1), line);
+        }
+        assert_eq!(host.status(&id).await.state(), ContainerState::ContainerRunning);
+        assert_eq!(host.log("cat"), "one\ntwo\n");
         host.finish().await;
     });
 }
