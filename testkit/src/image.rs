@@ -34,7 +34,7 @@ pub fn busybox_archive(file: &Path, name: &str) -> Result<()> {
 }
 
 /// Makes a root directory with busybox, its links, two users and a page for its httpd.
-fn busybox_root(root: &Path) -> Result<()> {
+pub fn busybox_root(root: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(root);
     for dir in ["bin", "etc", "tmp", "var/www", "root"] {
         fs::create_dir_all(root.join(dir))?;
@@ -77,7 +77,7 @@ pub fn nginx_archive(file: &Path, name: &str) -> Result<()> {
 }
 
 /// Copies a program of the host to the same place below `root`, and every library that the loader would load for it.
-fn copy_with_libraries(program: &Path, root: &Path) -> Result<()> {
+pub fn copy_with_libraries(program: &Path, root: &Path) -> Result<()> {
     let libraries = output(Command::new("ldd").arg(program), "")?.ok().context("what does it need?")?;
     let paths = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
     for path in paths.chain([program]) {

@@ -1,6 +1,7 @@
-//! The work loop's one entry point: `cargo xtask test`, `tidy`, `tools`, `bench`. CI and people call the same.
+//! The work loop's one entry point: `cargo xtask test`, `tidy`, `tools`, `bench`, `conformance`. CI and people call the same.
 
 mod bench;
+mod conformance;
 mod run;
 mod test;
 mod tidy;
@@ -38,6 +39,12 @@ enum Cmd {
         #[arg(long)]
         quick: bool,
     },
+    /// Upstream's conformance tests against a cluster of `up`: needs Go, takes an hour
+    Conformance {
+        /// Only tests whose name matches this regular expression
+        #[arg(long, value_name = "REGEX")]
+        focus: Option<String>,
+    },
 }
 
 fn main() -> std::process::ExitCode {
@@ -46,6 +53,7 @@ fn main() -> std::process::ExitCode {
         Cmd::Tidy => tidy::run(),
         Cmd::Tools => tools::install().map(|_| ()),
         Cmd::Bench { names, quick } => bench::run(&names, quick),
+        Cmd::Conformance { focus } => conformance::run(focus.as_deref()),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
