@@ -26,6 +26,8 @@ pub struct ServerConfig {
     /// 0 turns it off.
     pub healthz_port: u16,
     pub enable_debugging_handlers: bool,
+    /// Serve the host's log files.
+    pub enable_system_log_handler: bool,
 }
 
 /// Thresholds under which the node defends itself: a share of the capacity (`0.1`) or bytes/pids.
@@ -148,6 +150,7 @@ impl Config {
                 healthz_bind_address: IpAddr::from([127, 0, 0, 1]),
                 healthz_port: 10248,
                 enable_debugging_handlers: true,
+                enable_system_log_handler: true,
             },
             eviction: EvictionConfig {
                 hard: hard.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),

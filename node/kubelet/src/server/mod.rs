@@ -3,6 +3,7 @@
 //! `auth` says who calls and asks whether they may; `route` finds the handler; streams are passed through to the runtime.
 
 mod auth;
+mod host_logs;
 mod logs;
 mod pods;
 mod route;

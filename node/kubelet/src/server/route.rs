@@ -8,11 +8,14 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::{Reply, Server, logs, pods, stats, stream, text};
+use super::{Reply, Server, host_logs, logs, pods, stats, stream, text};
 use crate::daemon::{Msg, Query};
 
 /// A loop that does not answer for this long is not well.
 const LOOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the host keeps its logs.
+const HOST_LOGS: &str = "/var/log";
 
 /// Query parameters; a name may come more than once.
 #[derive(Debug, Default)]
@@ -86,6 +89,9 @@ pub async fn route(server: Arc<Server>, request: Request<Incoming>) -> Reply {
         ["containerLogs", namespace, pod, container] if get && debugging => {
             let params = Params::of(request.uri().query());
             logs::container(server, namespace, pod, container, &params).await
+        }
+        ["logs", rest @ ..] if get && server.hands.config.server.enable_system_log_handler => {
+            host_logs::serve(HOST_LOGS.as_ref(), rest, &path).await
         }
         ["exec", rest @ ..] if streams && debugging => stream::exec(server, rest, request).await,
         ["attach", rest @ ..] if streams && debugging => stream::attach(server, rest, request).await,

@@ -278,6 +278,9 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "Serve logs, exec, attach and port-forward [default: true]",
         |c, v| switch(v).map(|on| c.server.enable_debugging_handlers = on),
     ),
+    sets("enableSystemLogHandler", "", Shape::Switch, "", |c, v| {
+        switch(v).map(|on| c.server.enable_system_log_handler = on)
+    }),
     // One way is done.
     only("enableServer", "enable-server", Shape::Switch, &["true"]),
     only("readOnlyPort", "read-only-port", Shape::Number, &["0"]),
@@ -360,7 +363,6 @@ pub const SETTINGS: &[Setting<Config>] = &[
     nothing("", "maximum-dead-containers-per-container", Shape::Number),
     nothing("", "minimum-container-ttl-duration", Shape::Duration),
     nothing("", "runtime-cgroups", Shape::Text),
-    nothing("enableSystemLogHandler", "", Shape::Switch),
     nothing("enableProfilingHandler", "", Shape::Switch),
     nothing("enableDebugFlagsHandler", "", Shape::Switch),
     nothing("enableContentionProfiling", "", Shape::Switch),
