@@ -32,6 +32,7 @@ use crate::pleg::{self, Observation};
 use crate::pods;
 use crate::server::{self, Server};
 use crate::volumes::Volumes;
+use crate::volumes::refreshing::Refreshing;
 use crate::worker::{Action, Event, Life, PodWorker, Settings, Verdict};
 
 /// How soon a runtime that does not answer yet is asked again.
@@ -48,6 +49,8 @@ pub enum Msg {
     Answer(Answer),
     Runtime(pleg::Message),
     Changed(Changed),
+    /// The volumes of a pod were brought up to date.
+    Refreshed(String),
     Query(Query),
 }
 
@@ -122,6 +125,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         node_changed: changed,
         runtime_changes,
         refreshes: BTreeSet::new(),
+        refreshing: Refreshing::default(),
+        msgs,
         statics: BTreeMap::new(),
         synced: false,
     };
@@ -290,6 +295,9 @@ struct Loop {
     runtime_changes: watch::Sender<u64>,
     /// When volumes of a pod want to be brought up to date for their tokens.
     refreshes: BTreeSet<(Timestamp, String)>,
+    refreshing: Refreshing,
+    /// To itself.
+    msgs: UnboundedSender<Msg>,
     /// Pods that files name, by UID.
     statics: BTreeMap<String, Arc<Pod>>,
     synced: bool,
@@ -331,6 +339,7 @@ impl Loop {
                     self.refresh_volumes(&uid);
                 }
             }
+            Msg::Refreshed(uid) => self.refresh_again(&uid),
             Msg::Query(query) => self.answer(query),
         }
     }
@@ -419,6 +428,7 @@ impl Loop {
         if forget || worker.life == Life::Finished {
             next.map(|at| self.timers.remove(&(at, uid.to_owned())));
             self.refreshes.retain(|(_, u)| u != uid);
+            self.refreshing.end(uid);
             self.hands.mirrors.lock().remove(uid);
             self.hands.probe_counts.lock().retain(|count, _| count.uid != uid);
             return;
@@ -432,6 +442,7 @@ impl Loop {
         self.feed(uid, event);
         if mounted {
             self.schedule_refresh(uid);
+            self.refresh_again(uid);
         }
         if image {
             self.node_changed.notify_one();
@@ -446,17 +457,25 @@ impl Loop {
     }
 
     fn refresh_volumes(&mut self, uid: &str) {
-        let Some(worker) = self.workers.get(uid) else { return };
-        if worker.volumes != crate::worker::Task::Done || worker.life != Life::Active {
+        let Some(worker) = self.workers.get(uid).filter(|worker| worker.life == Life::Active) else { return };
+        if !self.refreshing.begin(uid, worker.volumes == crate::worker::Task::Done) {
             return;
         }
         let (hands, pod, ips) = (self.hands.clone(), worker.pod.clone(), worker.ips.clone());
+        let (msgs, uid) = (self.msgs.clone(), uid.to_owned());
         tokio::spawn(async move {
             let facts = hands.facts(ips);
             if let Err(message) = hands.volumes.refresh(&pod, &facts).await {
                 tracing::debug!(message, pod = pods::shown(&pod), "volumes not brought up to date");
             }
+            let _ = msgs.send(Msg::Refreshed(uid));
         });
+    }
+
+    fn refresh_again(&mut self, uid: &str) {
+        if self.refreshing.end(uid) {
+            self.refresh_volumes(uid);
+        }
     }
 
     fn take_runtime(&mut self, message: pleg::Message) {

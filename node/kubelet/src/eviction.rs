@@ -29,6 +29,8 @@ pub struct Usage {
     pub processes: u64,
     /// Working set by container, for the message.
     pub containers: BTreeMap<String, u64>,
+    /// Bytes written into its root by container.
+    pub layers: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,5 @@
-//! What is looked at every ten seconds while pods run here: log sizes, free memory and disk, images nobody uses.
+//! What is looked at every ten seconds while pods run here: log sizes, free memory and disk, what pods keep on disk,
+//! images nobody uses.
 //! Does I/O. With no pod on the node it sleeps.
 
 use std::collections::BTreeMap;
@@ -20,8 +21,9 @@ use crate::daemon::{Msg, Query};
 use crate::eviction::{self, Manager, Reading, Usage};
 use crate::machine::{self, Disk};
 use crate::node::Pressure;
-use crate::worker::{Event, Life, PodWorker};
-use crate::{logs, make, pods};
+use crate::volumes::Sort;
+use crate::worker::{Event, Life, PodWorker, Verdict};
+use crate::{logs, make, pods, storage_limits};
 
 /// Upstream's period of its log and eviction managers.
 const EVERY: Duration = Duration::from_secs(10);
@@ -54,6 +56,7 @@ impl Housekeeping {
                 continue;
             }
             self.rotate_logs(&workers).await;
+            self.watch_storage(&workers).await;
             let reading = self.reading().await;
             let crossed = eviction::crossed(&self.hands.config.eviction, &reading);
             let pressure = manager.pressure(&self.hands.config.eviction, &crossed, Timestamp::now());
@@ -132,10 +135,46 @@ impl Housekeeping {
             .collect();
         let Some((uid, verdict)) = eviction::victim(crossed, &candidates) else { return };
         if let Some((pod, _)) = candidates.iter().find(|(p, _)| pods::uid(p) == uid) {
-            tracing::warn!(pod = pods::shown(pod), message = verdict.message, "evicting");
-            self.hands.note(pod, None, true, &verdict.reason, &verdict.message);
+            self.end(pod, verdict);
         }
-        let _ = self.hands.answers.send((uid, Event::Evict { verdict, grace: 0 }));
+    }
+
+    fn end(&self, pod: &Pod, verdict: Verdict) {
+        tracing::warn!(pod = pods::shown(pod), message = verdict.message, "evicting");
+        self.hands.note(pod, None, true, &verdict.reason, &verdict.message);
+        let _ = self.hands.answers.send((pods::uid(pod).to_owned(), Event::Evict { verdict, grace: 0 }));
+    }
+
+    /// Ends pods that keep more on disk than they may.
+    async fn watch_storage(&self, workers: &[PodWorker]) {
+        let active = workers.iter().filter(|w| w.life == Life::Active && w.rejected.is_none());
+        let limited: Vec<&PodWorker> = active.filter(|w| storage_limits::limited(&w.pod)).collect();
+        if limited.is_empty() {
+            return;
+        }
+        let usage = self.usage().await;
+        for worker in limited {
+            let pod = worker.pod.clone();
+            let layers = usage.get(pods::uid(&pod)).map(|usage| usage.layers.clone()).unwrap_or_default();
+            let config = &self.hands.config;
+            let volumes = config.pod_dir(pods::uid(&pod)).join("volumes").join(Sort::EmptyDir.directory());
+            let logs = config.pod_log_dir(pods::namespace(&pod), pods::name(&pod), pods::uid(&pod));
+            let measured = tokio::task::spawn_blocking(move || {
+                let volumes = storage_limits::on_disk(&pod).map(|volume| volume.name.clone()).map(|name| {
+                    let size = machine::tree_size(&volumes.join(&name));
+                    (name, size)
+                });
+                let containers = layers.into_iter().map(|(name, size)| {
+                    let size = size + machine::tree_size(&logs.join(&name));
+                    (name, size)
+                });
+                storage_limits::Used { volumes: volumes.collect(), containers: containers.collect() }
+            });
+            let Ok(used) = measured.await else { continue };
+            if let Some(verdict) = storage_limits::exceeded(&worker.pod, &used) {
+                self.end(&worker.pod, verdict);
+            }
+        }
     }
 
     async fn usage(&self) -> BTreeMap<String, Usage> {
@@ -150,7 +189,12 @@ impl Housekeeping {
                 let name = c.attributes.as_ref()?.metadata.as_ref()?.name.clone();
                 Some((name, number(&c.memory.as_ref()?.working_set_bytes)))
             });
+            let layers = linux.containers.iter().filter_map(|c| {
+                let name = c.attributes.as_ref()?.metadata.as_ref()?.name.clone();
+                Some((name, number(&c.writable_layer.as_ref()?.used_bytes)))
+            });
             let usage = Usage {
+                layers: layers.collect(),
                 memory: linux.memory.as_ref().map_or(0, |m| number(&m.working_set_bytes)),
                 processes: linux.process.as_ref().map_or(0, |p| number(&p.process_count)),
                 containers: containers.collect(),

@@ -36,6 +36,7 @@ pub mod security;
 pub mod server;
 pub mod static_pods;
 pub mod status;
+pub mod storage_limits;
 pub mod volumes;
 pub mod worker;
 

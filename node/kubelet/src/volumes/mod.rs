@@ -4,6 +4,7 @@
 mod atomic;
 mod mount;
 pub mod payload;
+pub mod refreshing;
 mod subpath;
 mod tokens;
 
@@ -30,7 +31,7 @@ pub enum Sort {
 
 impl Sort {
     /// The directory below `volumes/` that upstream uses.
-    fn directory(self) -> &'static str {
+    pub fn directory(self) -> &'static str {
         match self {
             Sort::EmptyDir => "kubernetes.io~empty-dir",
             Sort::ConfigMap => "kubernetes.io~configmap",
