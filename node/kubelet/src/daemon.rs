@@ -109,12 +109,9 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let node = tokio::spawn(heartbeat.run(shutdown.clone()));
     let recovered = recover(&cri, &shutdown).await;
     tokio::spawn(pleg::run(cri.clone(), msgs.clone(), shutdown.clone()));
-    let settings = Settings {
-        runtime_name,
-        host_ips: addresses,
-        longest_restart_delay: SignedDuration::try_from(config.max_container_restart_period)
-            .unwrap_or(crate::backoff::LONGEST),
-    };
+    let longest = SignedDuration::try_from(config.max_container_restart_period);
+    let longest_restart_delay = longest.unwrap_or(crate::backoff::LONGEST);
+    let settings = Settings { runtime_name, host_ips: addresses, longest_restart_delay };
     let state = Loop {
         hands,
         settings,

@@ -47,16 +47,19 @@ pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
     status.ephemeral_container_statuses = of(&[Sort::Ephemeral]);
     let held = status.phase.as_deref().filter(|p| pods::is_terminal_phase(p)).map(str::to_owned);
     let stopped = worker.has_stopped();
-    let phase = match (held, worker.verdict()) {
-        // A pod that ended does not come back.
-        (Some(held), _) => held,
-        (None, Some(verdict)) if stopped => {
-            status.reason = Some(verdict.reason.clone());
-            status.message = Some(verdict.message.clone());
-            "Failed".to_owned()
+    // A pod that ended does not come back.
+    let phase = held.unwrap_or_else(|| {
+        let made = phase(worker, stopped);
+        match worker.verdict() {
+            // Whatever its containers make of their end: it was ended, and says why.
+            Some(verdict) if stopped || pods::is_terminal_phase(made) => {
+                status.reason = Some(verdict.reason.clone());
+                status.message = Some(verdict.message.clone());
+                "Failed".to_owned()
+            }
+            _ => made.to_owned(),
         }
-        _ => phase(worker, stopped).to_owned(),
-    };
+    });
     status.phase = Some(phase);
     conditions(worker, &mut status, now);
     status

@@ -12,6 +12,7 @@ mod kubeconfig;
 mod kubectl;
 mod life;
 mod reset;
+mod volumes;
 mod workload;
 mod wrong;
 
@@ -39,6 +40,7 @@ const TESTS: &[&[Test]] = &[
     kubectl::certificates::TESTS,
     kubectl::nodes::TESTS,
     in_pod::TESTS,
+    volumes::TESTS,
     guards::TESTS,
     helm::TESTS,
     commands::TESTS,

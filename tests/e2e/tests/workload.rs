@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ("a_pod_runs", pod),
     ("a_deployment_answers_by_its_dns_name", deployment),
     ("a_program_that_is_missing_is_told_and_tried_again", missing),
+    ("a_pod_shows_its_start_and_end_as_upstreams_do", start_and_end),
 ];
 
 fn pod(cluster: &Cluster) -> Result<()> {
@@ -86,5 +87,26 @@ fn missing(cluster: &Cluster) -> Result<()> {
     let last = &looping["status"]["containerStatuses"][0]["lastState"]["terminated"];
     ensure!(last["reason"] == "StartError", "{}", looping["status"]);
     cluster.kubectl(&["delete", "pod/never", "pod/always", "--now"])?;
+    Ok(())
+}
+
+fn start_and_end(cluster: &Cluster) -> Result<()> {
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: last-line}}\nspec:\n  restartPolicy: Never\n  \
+         initContainers: [{{name: i, image: \"{BUSYBOX}\", command: [sleep, \"2\"]}}, \
+         {{name: j, image: \"{BUSYBOX}\", command: [\"true\"]}}]\n  \
+         containers: [{{name: a, image: \"{BUSYBOX}\", command: [sh, -c, \"printf DONE; exit 1\"], \
+         terminationMessagePolicy: FallbackToLogsOnError}}]\n"
+    ))?;
+    eventually(Duration::from_secs(10), || {
+        let shown = cluster.kubectl(&["get", "pod", "last-line", "--no-headers"])?;
+        ensure!(shown.contains("Init:0/2"), "{shown}");
+        Ok(())
+    })?;
+    let ended = |pod: &serde_json::Value| pod["status"]["phase"] == "Failed";
+    let pod = cluster.wait_for("pod/last-line", Duration::from_secs(20), ended)?;
+    ensure!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"] == "DONE", "{:#}", pod["status"]);
+    ensure!(cluster.kubectl(&["logs", "last-line"])? == "DONE");
+    cluster.kubectl(&["delete", "pod/last-line", "--now"])?;
     Ok(())
 }

@@ -255,6 +255,20 @@ fn the_active_deadline_fails_the_pod() {
 }
 
 #[test]
+fn an_evicted_pod_says_why_whatever_its_containers_make_of_it() {
+    for (policy, code) in [("Always", 137), ("Never", 137), ("Never", 0)] {
+        let mut world = World::new(pod(json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]})));
+        world.settle();
+        let verdict = Verdict { reason: "Evicted".into(), message: "too much".into(), disruption: None };
+        world.feed(Event::Evict { verdict, grace: 30 });
+        world.exit("c", code);
+        world.settle();
+        let told = (world.phase(), world.written.reason.as_deref(), world.written.message.as_deref());
+        assert_eq!(told, ("Failed", Some("Evicted"), Some("too much")), "{policy} {code}");
+    }
+}
+
+#[test]
 fn a_refused_pod_fails_and_starts_nothing() {
     let now = Timestamp::from_second(START).unwrap();
     let refused = Verdict { reason: "OutOfcpu".into(), message: "Pod was rejected: too much".into(), disruption: None };
