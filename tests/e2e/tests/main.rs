@@ -12,6 +12,7 @@ mod kubeconfig;
 mod kubectl;
 mod life;
 mod reset;
+mod trust;
 mod workload;
 mod wrong;
 
@@ -39,6 +40,7 @@ const TESTS: &[&[Test]] = &[
     kubectl::certificates::TESTS,
     kubectl::nodes::TESTS,
     in_pod::TESTS,
+    trust::TESTS,
     guards::TESTS,
     helm::TESTS,
     commands::TESTS,
