@@ -1,14 +1,16 @@
 //! ConfigMaps and Secrets that pods of this node refer to, each watched by name while a pod needs it (a kubelet may not
-//! list more than that). Does I/O: watches the API. The loop is told when one changes.
+//! list more than that), and ClusterTrustBundles by name or signer. Does I/O: watches the API. The loop is told when one
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Cache, Informer, informer::Watched};
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
+use kube::api::ListParams;
 use kube::runtime::watcher;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
@@ -31,27 +33,41 @@ struct Entry<K: 'static> {
     pods: Arc<Mutex<BTreeSet<String>>>,
 }
 
+/// Namespace (empty for kinds that have none) and the field selector of what is watched.
 type Key = (String, String);
 
 struct Watches<K: 'static> {
     client: kube::Client,
+    /// Where the kind lives in a namespace.
+    api: fn(kube::Client, &str) -> Api<K>,
     entries: Mutex<BTreeMap<Key, Entry<K>>>,
     changed: UnboundedSender<Changed>,
 }
 
 impl<K> Watches<K>
 where
-    K: Watched + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: Watched + kube::Resource<DynamicType = ()>,
 {
+    fn new(
+        client: kube::Client,
+        changed: UnboundedSender<Changed>,
+        api: fn(kube::Client, &str) -> Api<K>,
+    ) -> Watches<K> {
+        Watches { client, api, entries: Mutex::default(), changed }
+    }
+
+    fn api(&self, namespace: &str) -> Api<K> {
+        (self.api)(self.client.clone(), namespace)
+    }
+
     fn cache(&self, pod: &str, key: &Key) -> Cache<K> {
         let mut entries = self.entries.lock();
         let entry = entries.entry(key.clone()).or_insert_with(|| {
-            let api: Api<K> = Api::namespaced(self.client.clone(), &key.0);
             let stop = CancellationToken::new();
             let pods: Arc<Mutex<BTreeSet<String>>> = Arc::default();
             let (told, changed) = (pods.clone(), self.changed.clone());
-            let config = watcher::Config::default().fields(&format!("metadata.name={}", key.1));
-            let (cache, _) = Informer::new(api)
+            let config = watcher::Config::default().fields(&key.1);
+            let (cache, _) = Informer::new(self.api(&key.0))
                 .select(config)
                 .on(move |_| {
                     let pods: Vec<String> = told.lock().iter().cloned().collect();
@@ -64,13 +80,29 @@ where
         entry.cache.clone()
     }
 
-    async fn get(&self, pod: &str, key: &Key) -> Result<Option<Arc<K>>, String> {
+    /// The watched cache, unless its first list does not come.
+    async fn synced(&self, pod: &str, key: &Key) -> Option<Cache<K>> {
         let cache = self.cache(pod, key);
-        if tokio::time::timeout(FIRST_LIST, cache.synced()).await.is_ok() && cache.is_synced() {
-            return Ok(cache.get_in(&key.0, &key.1));
+        let done = tokio::time::timeout(FIRST_LIST, cache.synced()).await.is_ok() && cache.is_synced();
+        done.then_some(cache)
+    }
+
+    async fn get(&self, pod: &str, namespace: &str, name: &str) -> Result<Option<Arc<K>>, String> {
+        let key = (namespace.to_owned(), format!("metadata.name={name}"));
+        if let Some(cache) = self.synced(pod, &key).await {
+            return Ok(cache.get_in(namespace, name));
         }
-        let api: Api<K> = Api::namespaced(self.client.clone(), &key.0);
-        api.get_opt(&key.1).await.map(|found| found.map(Arc::new)).map_err(|e| crate::api::message(&e))
+        let found = self.api(namespace).get_opt(name).await;
+        found.map(|found| found.map(Arc::new)).map_err(|e| crate::api::message(&e))
+    }
+
+    /// Everything that the key selects.
+    async fn list(&self, pod: &str, key: &Key) -> Result<Vec<Arc<K>>, String> {
+        if let Some(cache) = self.synced(pod, key).await {
+            return Ok(cache.list());
+        }
+        let found = self.api(&key.0).list(&ListParams::default().fields(&key.1)).await;
+        found.map(|found| found.items.into_iter().map(Arc::new).collect()).map_err(|e| crate::api::message(&e))
     }
 
     fn forget(&self, pod: &str) {
@@ -85,19 +117,32 @@ where
     }
 }
 
+/// ClusterTrustBundles by the field selector that was asked for.
+pub type Bundles = BTreeMap<String, Vec<Arc<ClusterTrustBundle>>>;
+
 /// Watched objects of all pods.
 pub struct Objects {
     maps: Watches<ConfigMap>,
     secrets: Watches<Secret>,
+    bundles: Watches<ClusterTrustBundle>,
 }
 
 impl Objects {
     pub fn new(client: kube::Client, changed: UnboundedSender<Changed>) -> Objects {
-        let entries = || Mutex::new(BTreeMap::new());
         Objects {
-            maps: Watches { client: client.clone(), entries: entries(), changed: changed.clone() },
-            secrets: Watches { client, entries: Mutex::new(BTreeMap::new()), changed },
+            maps: Watches::new(client.clone(), changed.clone(), Api::namespaced),
+            secrets: Watches::new(client.clone(), changed.clone(), Api::namespaced),
+            bundles: Watches::new(client, changed, |client, _| Api::all(client)),
         }
+    }
+
+    /// What each of the field selectors finds among ClusterTrustBundles, all at once.
+    pub async fn bundles(&self, pod: &str, selectors: Vec<String>) -> Result<Bundles, String> {
+        let one = |selector: String| async move {
+            let found = self.bundles.list(pod, &(String::new(), selector.clone())).await?;
+            Ok::<_, String>((selector, found))
+        };
+        Ok(futures::future::try_join_all(unique(selectors).into_iter().map(one)).await?.into_iter().collect())
     }
 
     /// The named objects, all at once; the ones that do not exist are left out.
@@ -109,11 +154,11 @@ impl Objects {
         secrets: Vec<String>,
     ) -> Result<Sources, String> {
         let one_map = |name: String| async move {
-            let found = self.maps.get(pod, &(namespace.to_owned(), name.clone())).await?;
+            let found = self.maps.get(pod, namespace, &name).await?;
             Ok::<_, String>(found.map(|o| (name, o)))
         };
         let one_secret = |name: String| async move {
-            let found = self.secrets.get(pod, &(namespace.to_owned(), name.clone())).await?;
+            let found = self.secrets.get(pod, namespace, &name).await?;
             Ok::<_, String>(found.map(|o| (name, o)))
         };
         let (maps, secrets) = futures::try_join!(
@@ -130,6 +175,7 @@ impl Objects {
     pub fn forget(&self, pod: &str) {
         self.maps.forget(pod);
         self.secrets.forget(pod);
+        self.bundles.forget(pod);
     }
 }
 

@@ -12,6 +12,7 @@ mod kubeconfig;
 mod kubectl;
 mod life;
 mod reset;
+mod trust;
 mod volumes;
 mod workload;
 mod wrong;
@@ -41,6 +42,7 @@ const TESTS: &[&[Test]] = &[
     kubectl::nodes::TESTS,
     in_pod::TESTS,
     volumes::TESTS,
+    trust::TESTS,
     guards::TESTS,
     helm::TESTS,
     commands::TESTS,

@@ -2,12 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use meta::{FieldError, Path};
+use meta::{FieldError, Path, pem};
 use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use super::{pem, signer};
+use super::signer;
 use crate::check::Errors;
 use crate::value::{at, int, items, text};
 

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use meta::{FieldError, Path, names};
+use meta::{FieldError, Path, names, pem};
 use serde_json::Value;
 
-use super::{pem, signer};
+use super::signer;
 use crate::check::{Errors, follows, immutable};
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, NameRule, Selectable};

@@ -1,5 +1,6 @@
-//! Volumes of pods: what files they hold (`payload`), how files change without a reader seeing half of it (`atomic`),
-//! and how they get onto the disk and into containers (`mount`, `subpath`). [`Volumes`] is what the kubelet's loop calls.
+//! Volumes of pods: what files they hold (`payload`, `trust`), how files change without a reader seeing half of it
+//! (`atomic`), and how they get onto the disk and into containers (`mount`, `subpath`). [`Volumes`] is what the kubelet's
+//! loop calls.
 
 mod atomic;
 mod mount;
@@ -7,6 +8,7 @@ pub mod payload;
 pub mod refreshing;
 mod subpath;
 mod tokens;
+mod trust;
 
 pub use mount::Volumes;
 pub use subpath::container_mounts;

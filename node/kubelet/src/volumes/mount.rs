@@ -12,11 +12,11 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod
 
 use super::payload::{self, Filling, Payload};
 use super::tokens::Tokens;
-use super::{Sort, all, atomic, sort};
+use super::{Sort, all, atomic, sort, trust};
 use crate::config::Config;
 use crate::env::Sources;
 use crate::fields::Facts;
-use crate::objects::Objects;
+use crate::objects::{Bundles, Objects};
 use crate::{pods, quantity};
 
 /// Makes, refreshes and removes volumes. Shared by all pods.
@@ -68,11 +68,12 @@ impl Volumes {
 
     async fn jobs(&self, pod: &Arc<Pod>, facts: &Facts, dir: &Path, only_files: bool) -> Result<Vec<Job>, String> {
         let (mut maps, mut secrets) = (Vec::new(), Vec::new());
-        let mut wishes = Vec::new();
+        let (mut wishes, mut selectors) = (Vec::new(), Vec::new());
         for volume in all(pod) {
             let (m, s) = payload::references(volume);
             maps.extend(m);
             secrets.extend(s);
+            selectors.extend(trust::references(volume));
             wishes.extend(payload::wishes(volume).into_iter().map(|w| (volume.name.clone(), w)));
         }
         let now = Timestamp::now();
@@ -80,13 +81,14 @@ impl Volumes {
             let token = self.tokens.get(pod, wish, now).await.map_err(|e| failed(volume, &e))?;
             Ok::<_, String>((wish.clone(), token))
         });
-        let (sources, tokens) = futures::join!(
+        let (sources, bundles, tokens) = futures::join!(
             self.objects.sources(pods::uid(pod), pods::namespace(pod), maps, secrets),
+            self.objects.bundles(pods::uid(pod), selectors),
             futures::future::try_join_all(ask)
         );
         let tokens: BTreeMap<_, _> = tokens?.into_iter().collect();
-        let sources: Sources = sources?;
-        let filling = Filling { pod, facts, sources: &sources, tokens: &tokens };
+        let (sources, bundles): (Sources, Bundles) = (sources?, bundles?);
+        let filling = Filling { pod, facts, sources: &sources, tokens: &tokens, bundles: &bundles };
         let mut jobs = Vec::new();
         for volume in all(pod) {
             let failed = |e: String| failed(&volume.name, &e);

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::env::Sources;
 use crate::fields::{self, Facts};
+use crate::objects::Bundles;
 use crate::pods;
 
 /// One file: content, mode, and who owns it if not root.
@@ -61,6 +62,7 @@ pub struct Filling<'a> {
     pub facts: &'a Facts,
     pub sources: &'a Sources,
     pub tokens: &'a BTreeMap<TokenWish, String>,
+    pub bundles: &'a Bundles,
 }
 
 fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
@@ -104,8 +106,10 @@ fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Pa
             let token = filling.tokens.get(&wish).ok_or("no service account token was issued")?;
             let (mode, owner) = token_mode(filling.pod, default);
             out.insert(s.path.clone(), File { data: token.clone().into_bytes(), mode, owner });
-        } else if one.cluster_trust_bundle.is_some() {
-            return Err("projected source clusterTrustBundle is not supported by this kubelet".into());
+        } else if let Some(s) = &one.cluster_trust_bundle {
+            let (mode, owner) = token_mode(filling.pod, default);
+            let data = super::trust::content(s, filling.bundles)?;
+            out.insert(clean(&s.path), File { data, mode, owner });
         } else if one.pod_certificate.is_some() {
             return Err("projected source podCertificate is not supported by this kubelet".into());
         }
@@ -249,7 +253,8 @@ mod tests {
         sources.secrets.insert("s".into(), Arc::new(secret));
         let tokens = BTreeMap::from([(wishes(&volume)[0].clone(), "jwt".to_owned())]);
         let facts = Facts::default();
-        let filling = Filling { pod: &pod, facts: &facts, sources: &sources, tokens: &tokens };
+        let bundles = Bundles::default();
+        let filling = Filling { pod: &pod, facts: &facts, sources: &sources, tokens: &tokens, bundles: &bundles };
         let made = payload(&volume, &filling).unwrap();
         let shown: Vec<(String, String, u32)> =
             made.iter().map(|(p, f)| (p.clone(), String::from_utf8(f.data.clone()).unwrap(), f.mode)).collect();

@@ -1,19 +1,20 @@
-//! PEM blocks, read as upstream reads them: text around blocks is skipped, a block that is broken is none.
+//! PEM blocks, read as upstream reads them: text around blocks is skipped, a block that is broken is none. And written:
+//! bare blocks. Who calls: the kinds of certificates, to judge them; the kubelet, to put them into pods.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 /// One block.
-pub(super) struct Block {
+pub struct Block {
     /// What it says it is: `CERTIFICATE`.
-    pub(super) kind: String,
+    pub kind: String,
     /// Lines such as `Proc-Type: 4,ENCRYPTED` stand before its content.
-    pub(super) headers: bool,
-    pub(super) content: Vec<u8>,
+    pub headers: bool,
+    pub content: Vec<u8>,
 }
 
 /// The first block of a text, and what comes after it.
-pub(super) fn first(text: &str) -> Option<(Block, &str)> {
+pub fn first(text: &str) -> Option<(Block, &str)> {
     let mut rest = text;
     loop {
         let start = begin(rest)?;
@@ -26,13 +27,31 @@ pub(super) fn first(text: &str) -> Option<(Block, &str)> {
 }
 
 /// Every block of a text.
-pub(super) fn all(text: &str) -> Vec<Block> {
+pub fn all(text: &str) -> Vec<Block> {
     let (mut blocks, mut rest) = (Vec::new(), text);
     while let Some((block, after)) = first(rest) {
         blocks.push(block);
         rest = after;
     }
     blocks
+}
+
+/// Length of a line of a block's text.
+const LINE: usize = 64;
+
+/// The text of a block without headers.
+pub fn encode(kind: &str, content: &[u8]) -> String {
+    let encoded = STANDARD.encode(content);
+    let mut text = format!("-----BEGIN {kind}-----\n");
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(LINE));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    text.push_str(&format!("-----END {kind}-----\n"));
+    text
 }
 
 /// Where a line begins that opens a block.
@@ -74,5 +93,16 @@ mod tests {
         let found: Vec<_> = all(text).into_iter().map(|b| (b.kind, b.headers, b.content)).collect();
         assert_eq!(found, [("A".to_owned(), false, b"x".to_vec()), ("B".to_owned(), true, b"y".to_vec())]);
         assert!(all("-----BEGIN A-----\n!\n-----END A-----\n").is_empty());
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for length in [0, 1, 48, 49, 200] {
+            let content = vec![7; length];
+            let text = encode("CERTIFICATE", &content);
+            assert!(text.lines().all(|line| line.len() <= LINE), "{text}");
+            let found = all(&text);
+            assert!(found.len() == 1 && found[0].content == content && found[0].kind == "CERTIFICATE", "{text}");
+        }
     }
 }
