@@ -15,6 +15,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("netcat-openbsd", "/bin/nc.openbsd"),
     ("perl", "/usr/bin/perl"),
     ("socat", "/usr/bin/socat"),
+    ("wget", "/usr/bin/wget"),
 ];
 
 pub fn run(focus: Option<&str>) -> Result<()> {

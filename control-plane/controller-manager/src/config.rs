@@ -65,6 +65,7 @@ pub struct Config {
     pub unhealthy_zone_threshold: f64,
     pub terminated_pod_gc_threshold: usize,
     pub max_endpoints_per_slice: usize,
+    pub mirroring_max_endpoints_per_subset: usize,
     /// Longest life of a signed certificate: `--cluster-signing-duration`.
     pub cluster_signing_duration: Duration,
     /// Set when every controller has seen what there is.
@@ -83,6 +84,7 @@ pub struct Concurrency {
     pub cronjob: usize,
     pub endpoints: usize,
     pub endpointslice: usize,
+    pub endpointslice_mirroring: usize,
     pub namespace: usize,
     pub garbage_collector: usize,
     pub serviceaccount_token: usize,
@@ -102,6 +104,7 @@ impl Default for Concurrency {
             cronjob: 5,
             endpoints: 5,
             endpointslice: 5,
+            endpointslice_mirroring: 5,
             namespace: 10,
             garbage_collector: 20,
             serviceaccount_token: 5,
@@ -136,6 +139,7 @@ impl Default for Config {
             unhealthy_zone_threshold: 0.55,
             terminated_pod_gc_threshold: 12_500,
             max_endpoints_per_slice: 100,
+            mirroring_max_endpoints_per_subset: 1000,
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
             ready: client::Latch::default(),
         }

@@ -11,6 +11,7 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod endpointslice_mirroring;
 pub mod garbage_collector;
 pub mod job;
 pub mod namespace;
@@ -120,6 +121,13 @@ pub const ALL: &[Controller] = &[
         watches: &["endpointslices.discovery.k8s.io", "nodes", "pods", "services"],
         enabled: true,
         start: endpointslice::start,
+    },
+    Controller {
+        name: "endpointslice-mirroring-controller",
+        account: "endpointslicemirroring-controller",
+        watches: &["endpoints", "endpointslices.discovery.k8s.io", "services"],
+        enabled: true,
+        start: endpointslice_mirroring::start,
     },
     Controller {
         name: "garbage-collector-controller",

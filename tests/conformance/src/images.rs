@@ -14,13 +14,14 @@ use crate::upstream::Programs;
 const HOME: &str = "registry.k8s.io/e2e-test-images";
 
 /// Debian's programs in the image of the server, which upstream's has from elsewhere.
-const TOOLS: [&str; 7] = [
+const TOOLS: [&str; 8] = [
     "/usr/bin/curl",
     "/usr/bin/dig",
     "/usr/bin/getent",
     "/usr/bin/iperf",
     "/usr/bin/printenv",
     "/usr/bin/socat",
+    "/usr/bin/wget",
     "/bin/nc.openbsd",
 ];
 

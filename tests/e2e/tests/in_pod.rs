@@ -204,10 +204,31 @@ fn nginx(cluster: &Cluster) -> Result<()> {
         ensure!(answered.len() == 2, "only {answered:?} answers");
         Ok(())
     })?;
+    by_hand(&space, first, from_pod)?;
     space.kubectl(&["scale", "deployment/web", "--replicas=0"])?;
     eventually(PATIENCE, || {
         let refused = output(Command::new("curl").args(["-sS", "-m", "5", "--noproxy", "*", &urls[0]]), "")?;
         ensure!(refused.code == 7, "a Service without endpoints refuses: {refused:?}");
+        Ok(())
+    })
+}
+
+/// A Service whose endpoints a person writes: they are mirrored, so proxy and DNS know them, and gone with them.
+fn by_hand(space: &Space<'_>, pod: &str, get: impl Fn(&str, &str) -> Result<String>) -> Result<()> {
+    let ip = space.path(&format!("pod/{pod}"), "{.status.podIP}")?;
+    space.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: by-hand}}\nspec: {{ports: [{{port: 80, targetPort: 8080}}]}}\n\
+         ---\napiVersion: v1\nkind: Endpoints\nmetadata: {{name: by-hand}}\n\
+         subsets: [{{addresses: [{{ip: {ip}}}], ports: [{{port: 8080}}]}}]\n"
+    ))?;
+    let said = eventually(PATIENCE, || get("client", "http://by-hand"))?;
+    ensure!(said.trim() == pod, "{said:?} is not {pod}");
+    let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=by-hand", "-o", "name"];
+    ensure!(space.kubectl(&slices)?.lines().count() == 1, "one slice mirrors them");
+    space.kubectl(&["delete", "endpoints/by-hand"])?;
+    eventually(PATIENCE, || {
+        let left = space.kubectl(&slices)?;
+        ensure!(left.is_empty(), "{left}");
         Ok(())
     })
 }

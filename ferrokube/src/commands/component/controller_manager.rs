@@ -63,6 +63,9 @@ struct Flags {
     /// Most endpoints in an EndpointSlice
     #[arg(long, default_value_t = 100, value_name = "N")]
     max_endpoints_per_slice: usize,
+    /// Most endpoints of a subset of Endpoints that are mirrored into EndpointSlices
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    mirroring_max_endpoints_per_subset: usize,
     /// Let each controller act as a service account of its own
     #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     use_service_account_credentials: bool,
@@ -107,6 +110,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         node_startup_grace_period: flags.node_startup_grace_period,
         terminated_pod_gc_threshold: flags.terminated_pod_gc_threshold,
         max_endpoints_per_slice: flags.max_endpoints_per_slice,
+        mirroring_max_endpoints_per_subset: flags.mirroring_max_endpoints_per_subset,
         cluster_signing_duration: flags.cluster_signing_duration,
         node_cidr_mask_size_ipv4: flags.node_cidr_mask_size_ipv4.or(flags.node_cidr_mask_size).unwrap_or(24),
         node_cidr_mask_size_ipv6: flags.node_cidr_mask_size_ipv6.or(flags.node_cidr_mask_size).unwrap_or(64),
