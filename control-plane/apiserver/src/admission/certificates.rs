@@ -11,6 +11,7 @@ use crate::server::Core;
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
+const POD_REQUESTS: &str = "podcertificaterequests";
 /// Signs client certificates that the API server takes as identities.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
@@ -40,10 +41,10 @@ fn signer(object: &Value) -> &str {
     object["spec"]["signerName"].as_str().unwrap_or_default()
 }
 
-fn updates(request: &Request<'_>, subresource: &str) -> bool {
+fn updates(request: &Request<'_>, plural: &str, subresource: &str) -> bool {
     request.operation == Operation::Update
         && request.kind.group == GROUP
-        && request.kind.plural == REQUESTS
+        && request.kind.plural == plural
         && request.subresource == subresource
 }
 
@@ -57,7 +58,7 @@ impl Plugin for CertificateApproval {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        updates(request, "approval")
+        updates(request, REQUESTS, "approval")
     }
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
@@ -80,13 +81,17 @@ impl Plugin for CertificateSigning {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        updates(request, "status")
+        updates(request, REQUESTS, "status") || updates(request, POD_REQUESTS, "status")
     }
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
         let old = request.old.unwrap_or(&Value::Null);
         let same = |field: &str| old["status"][field] == request.object["status"][field];
-        if (same("certificate") && same("conditions")) || may(request, core, "sign", signer(old)) {
+        let same = match request.kind.plural == REQUESTS {
+            true => same("certificate") && same("conditions"),
+            false => old["status"] == request.object["status"],
+        };
+        if same || may(request, core, "sign", signer(old)) {
             return Ok(());
         }
         let signer = meta::text::quote(signer(old));

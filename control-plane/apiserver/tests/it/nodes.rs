@@ -143,3 +143,78 @@ async fn it_gets_tokens_for_its_pods_and_their_audiences() {
         assert_eq!(code(&world, &kubelet, "POST", path, body.clone()).await, wanted, "{body}");
     }
 }
+
+/// A signing request of nobody, with a key that is forgotten.
+fn stub() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, request.der())
+}
+
+#[tokio::test]
+async fn it_asks_for_certificates_for_its_pods() {
+    let (world, kubelet) = world().await;
+    let source = json!({"podCertificate": {"signerName": "x.y/s", "keyType": "ED25519", "keyPath": "k"}});
+    let volumes = json!([{"name": "c", "projected": {"sources": [source]}}]);
+    let pod = world.pod("default", "certified", json!({"nodeName": "n1", "volumes": volumes})).await;
+    let node = world.admin("GET", "/api/v1/nodes/n1", Value::Null).await.ok();
+    let account = world.admin("GET", "/api/v1/namespaces/default/serviceaccounts/default", Value::Null).await.ok();
+    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    let spec = json!({
+        "signerName": "x.y/s", "nodeName": "n1", "nodeUID": uid(&node), "podName": "certified", "podUID": uid(&pod),
+        "serviceAccountName": "default", "serviceAccountUID": uid(&account), "stubPKCS10Request": stub(),
+    });
+    let requests = "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests";
+    let ask = |field: &str, value: Value| {
+        let mut spec = spec.clone();
+        spec[field] = value;
+        json!({"metadata": {"generateName": "req-"}, "spec": spec})
+    };
+    let made = world.by(&kubelet, "POST", requests, ask("signerName", json!("x.y/s"))).await.ok();
+    assert_eq!(made["spec"]["maxExpirationSeconds"], 86_400);
+    let there = world.admin("GET", "/api/v1/namespaces/default/pods/there", Value::Null).await.ok();
+    for (field, value) in [
+        ("nodeName", json!("n2")),
+        ("nodeUID", json!("x")),
+        ("podUID", json!("x")),
+        ("podName", json!("there")),
+        ("podUID", uid(&there)),
+        ("serviceAccountUID", json!("x")),
+        ("signerName", json!("x.y/other")),
+    ] {
+        assert_eq!(code(&world, &kubelet, "POST", requests, ask(field, value.clone())).await, 403, "{field} {value}");
+    }
+    let own = format!("{requests}/{}", made["metadata"]["name"].as_str().unwrap());
+    let strange = json!({"metadata": {"name": "strange"}, "spec": ask("nodeName", json!("n2"))["spec"]});
+    world.admin("POST", requests, strange).await.ok();
+    let cases = [
+        (200, "GET", own.clone()),
+        (403, "GET", format!("{requests}/strange")),
+        (200, "GET", format!("{requests}?fieldSelector=metadata.name%3Dx,spec.nodeName%3Dn1")),
+        (403, "GET", format!("{requests}?fieldSelector=spec.nodeName%3Dn2")),
+        (403, "GET", requests.to_owned()),
+        (403, "DELETE", own.clone()),
+        (403, "PATCH", own.clone()),
+        (403, "PATCH", format!("{own}/status")),
+        (200, "GET", "/apis/certificates.k8s.io/v1/clustertrustbundles".to_owned()),
+    ];
+    for (wanted, method, path) in cases {
+        assert_eq!(code(&world, &kubelet, method, &path, json!({})).await, wanted, "{method} {path}");
+    }
+    // Whoever may write the status says nothing in a signer's name without its permission.
+    let denied = json!({"status": {"conditions": [{
+        "type": "Denied", "status": "True", "reason": "No", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]}});
+    let signer = world.user("signer", &[]);
+    let status =
+        json!([{"apiGroups": ["certificates.k8s.io"], "resources": ["podcertificaterequests/status"], "verbs": ["*"]}]);
+    world.grant("signer", status).await;
+    let path = format!("{own}/status");
+    assert_eq!(code(&world, &signer, "PATCH", &path, denied.clone()).await, 403);
+    let sign = json!({"rules": [
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["podcertificaterequests/status"], "verbs": ["*"]},
+        {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["x.y/s"], "verbs": ["sign"]},
+    ]});
+    world.admin("PATCH", "/apis/rbac.authorization.k8s.io/v1/clusterroles/signer", sign).await.ok();
+    assert_eq!(code(&world, &signer, "PATCH", &path, denied).await, 200);
+}

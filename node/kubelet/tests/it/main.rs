@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod certificates;
 mod cri;
 mod kubelet;
 mod pods;
