@@ -60,6 +60,7 @@ const OF_PODS: &[(&str, When)] = &[
     ("containers[].securityContext.seLinuxOptions", When::Set),
     ("containers[].env[].valueFrom.fileKeyRef", When::Set),
     ("containers[].volumeDevices", When::Set),
+    ("volumes[].projected.sources[].podCertificate", When::Set),
 ];
 
 /// Volumes that the kubelet mounts; a volume of anything else never is.

@@ -186,13 +186,6 @@ pub const ALL: &[Controller] = &[
         start: pod_gc::start,
     },
     Controller {
-        name: "podcertificaterequest-cleaner-controller",
-        account: "podcertificaterequestcleaner",
-        watches: &["podcertificaterequests.certificates.k8s.io"],
-        enabled: true,
-        start: certificates::pod_cleaner::start,
-    },
-    Controller {
         name: "replicaset-controller",
         account: "replicaset-controller",
         watches: &["pods", "replicasets.apps"],

@@ -38,9 +38,6 @@ use crate::worker::{Action, Event, Life, PodWorker, Settings, Verdict};
 /// How soon a runtime that does not answer yet is asked again.
 const RUNTIME_RETRY: Duration = Duration::from_millis(100);
 
-/// How soon volumes whose refresh got nothing new are tried again.
-const REFRESH_AGAIN: SignedDuration = SignedDuration::from_mins(1);
-
 /// Everything that the loop reacts to.
 #[allow(clippy::large_enum_variant)]
 pub enum Msg {
@@ -52,7 +49,7 @@ pub enum Msg {
     Answer(Answer),
     Runtime(pleg::Message),
     Changed(Changed),
-    /// Volumes of a pod were brought up to date, as far as that went.
+    /// The volumes of a pod were brought up to date.
     Refreshed(String),
     Query(Query),
 }
@@ -85,7 +82,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let pressure = Arc::new(Mutex::new(Pressure::default()));
     let Some(runtime_name) = wait_for_runtime(&cri, &shutdown).await else { return Ok(()) };
     let hands = hands(&config, &cri, &client, &recorder, &informers, &machine, &addresses, &msgs);
-    hands.prepare_cgroups()?;
+    prepare_cgroups(&hands)?;
     let (runtime_changes, watch_runtime) = watch::channel(0u64);
     let server = Server { hands: hands.clone(), queries: msgs.clone(), runtime_changes: watch_runtime };
     let port = server::start(server, shutdown.clone()).await?;
@@ -204,15 +201,12 @@ fn hands(
     forward(from_hands, msgs.clone(), Msg::Answer);
     forward(from_objects, msgs.clone(), Msg::Changed);
     let objects = Arc::new(Objects::new(client.clone(), changes));
-    let notes = crate::act::start_notes(recorder.clone());
-    let nodes = informers.nodes.clone();
-    let volumes = Volumes::new(config.clone(), objects.clone(), client.clone(), nodes, notes.clone());
     Arc::new(Hands {
-        volumes: Arc::new(volumes),
+        volumes: Arc::new(Volumes::new(config.clone(), objects.clone(), client.clone())),
         config: config.clone(),
         cri: cri.clone(),
         client: client.clone(),
-        notes,
+        notes: crate::act::start_notes(recorder.clone()),
         objects,
         services: informers.services.clone(),
         nodes: informers.nodes.clone(),
@@ -257,6 +251,22 @@ async fn wait_for_runtime(cri: &Cri, shutdown: &CancellationToken) -> Option<Str
     }
 }
 
+/// The groups of the three QoS classes.
+fn prepare_cgroups(hands: &Hands) -> Result<(), Error> {
+    let (Some(cgroups), true) = (&hands.cgroups, hands.config.cgroups_per_qos) else { return Ok(()) };
+    let root = hands.config.cgroup_root.trim_end_matches('/');
+    for path in ["kubepods", "kubepods/burstable", "kubepods/besteffort"] {
+        let group = cgroups.group(&format!("{root}/{path}"));
+        let failed = |f: linux::failure::Failure| Error::Cgroup { path: path.to_owned(), source: f.source };
+        group.create().map_err(failed)?;
+        if path.ends_with("besteffort") {
+            let least = linux::cgroup::Limits { cpu_shares: Some(2), ..linux::cgroup::Limits::default() };
+            group.set(&least).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
 /// What the runtime has from before, by pod UID.
 async fn recover(cri: &Cri, shutdown: &CancellationToken) -> HashMap<String, Observation> {
     loop {
@@ -280,7 +290,7 @@ struct Loop {
     pressure: Arc<Mutex<Pressure>>,
     node_changed: Arc<Notify>,
     runtime_changes: watch::Sender<u64>,
-    /// When volumes of a pod want to be brought up to date for their tokens and certificates.
+    /// When volumes of a pod want to be brought up to date for their tokens.
     refreshes: BTreeSet<(Timestamp, String)>,
     refreshing: Refreshing,
     /// To itself.
@@ -326,10 +336,7 @@ impl Loop {
                     self.refresh_volumes(&uid);
                 }
             }
-            Msg::Refreshed(uid) => {
-                self.schedule_refresh(&uid, REFRESH_AGAIN);
-                self.refresh_again(&uid);
-            }
+            Msg::Refreshed(uid) => self.refresh_again(&uid),
             Msg::Query(query) => self.answer(query),
         }
     }
@@ -431,7 +438,7 @@ impl Loop {
         let image = matches!(event, Event::Pulled { result: Ok(_), .. });
         self.feed(uid, event);
         if mounted {
-            self.schedule_refresh(uid, SignedDuration::ZERO);
+            self.schedule_refresh(uid);
             self.refresh_again(uid);
         }
         if image {
@@ -439,11 +446,10 @@ impl Loop {
         }
     }
 
-    fn schedule_refresh(&mut self, uid: &str, soonest: SignedDuration) {
+    fn schedule_refresh(&mut self, uid: &str) {
         self.refreshes.retain(|(_, u)| u != uid);
-        if let (Some(at), true) = (self.hands.volumes.next_refresh(uid), self.workers.contains_key(uid)) {
-            let soonest = Timestamp::now().saturating_add(soonest).unwrap_or(at);
-            self.refreshes.insert((at.max(soonest), uid.to_owned()));
+        if let Some(at) = self.hands.volumes.next_refresh(uid) {
+            self.refreshes.insert((at, uid.to_owned()));
         }
     }
 
@@ -497,6 +503,8 @@ impl Loop {
         {
             self.refreshes.pop_first();
             self.refresh_volumes(&uid);
+            // The refresh runs beside the loop; look again soon for the token that it got.
+            self.refreshes.insert((now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now), uid.clone()));
         }
     }
 

@@ -1,5 +1,5 @@
 //! ConfigMaps and Secrets that pods of this node refer to, each watched by name while a pod needs it (a kubelet may not
-//! list more than that), ClusterTrustBundles by name or signer, and requests for certificates that are not decided. Does I/O: watches the API. The loop is told when one
+//! list more than that), and ClusterTrustBundles by name or signer. Does I/O: watches the API. The loop is told when one
 //! changes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Cache, Informer, informer::Watched};
-use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, PodCertificateRequest};
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use kube::api::ListParams;
@@ -106,14 +106,7 @@ where
     }
 
     fn forget(&self, pod: &str) {
-        self.forget_where(pod, |_| true);
-    }
-
-    fn forget_where(&self, pod: &str, unneeded: impl Fn(&Key) -> bool) {
-        self.entries.lock().retain(|key, entry| {
-            if !unneeded(key) {
-                return true;
-            }
+        self.entries.lock().retain(|_, entry| {
             let mut pods = entry.pods.lock();
             pods.remove(pod);
             if pods.is_empty() {
@@ -132,7 +125,6 @@ pub struct Objects {
     maps: Watches<ConfigMap>,
     secrets: Watches<Secret>,
     bundles: Watches<ClusterTrustBundle>,
-    requests: Watches<PodCertificateRequest>,
 }
 
 impl Objects {
@@ -140,8 +132,7 @@ impl Objects {
         Objects {
             maps: Watches::new(client.clone(), changed.clone(), Api::namespaced),
             secrets: Watches::new(client.clone(), changed.clone(), Api::namespaced),
-            bundles: Watches::new(client.clone(), changed.clone(), |client, _| Api::all(client)),
-            requests: Watches::new(client, changed, Api::namespaced),
+            bundles: Watches::new(client, changed, |client, _| Api::all(client)),
         }
     }
 
@@ -152,23 +143,6 @@ impl Objects {
             Ok::<_, String>((selector, found))
         };
         Ok(futures::future::try_join_all(unique(selectors).into_iter().map(one)).await?.into_iter().collect())
-    }
-
-    /// A request for a certificate that this node made.
-    pub async fn request(
-        &self,
-        pod: &str,
-        namespace: &str,
-        node: &str,
-        name: &str,
-    ) -> Result<Option<Arc<PodCertificateRequest>>, String> {
-        Ok(self.requests.list(pod, &request_key(namespace, node, name)).await?.pop())
-    }
-
-    /// The request is decided: nothing more will become of it.
-    pub fn forget_request(&self, pod: &str, namespace: &str, node: &str, name: &str) {
-        let decided = request_key(namespace, node, name);
-        self.requests.forget_where(pod, |key| *key == decided);
     }
 
     /// The named objects, all at once; the ones that do not exist are left out.
@@ -202,13 +176,7 @@ impl Objects {
         self.maps.forget(pod);
         self.secrets.forget(pod);
         self.bundles.forget(pod);
-        self.requests.forget(pod);
     }
-}
-
-/// A kubelet may watch requests only if it says that they are its node's.
-fn request_key(namespace: &str, node: &str, name: &str) -> Key {
-    (namespace.to_owned(), format!("metadata.name={name},spec.nodeName={node}"))
 }
 
 fn unique(names: Vec<String>) -> BTreeSet<String> {

@@ -1,20 +1,15 @@
-//! Certificates in pods: trust bundles by name and by signer, as they come, change and are missing; and a pod's own, which
-//! the test signs.
+//! Certificates in pods: trust bundles by name and by signer, as they come, change and are missing.
 
-use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, Space, eventually, output};
 
-pub const TESTS: &[Test] = &[
-    ("a_pod_sees_trust_bundles_and_their_changes", bundles),
-    ("a_pod_gets_a_key_and_the_certificate_that_its_signer_issues", certificates),
-];
+pub const TESTS: &[Test] = &[("a_pod_sees_trust_bundles_and_their_changes", bundles)];
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SIGNER: &str = "example.com/e2e";
@@ -110,83 +105,4 @@ fn bundles(cluster: &Cluster) -> Result<()> {
     let all = ["e2e-named", "e2e-missing", "e2e-late", "example.com:e2e:a", "example.com:e2e:b"];
     cluster.kubectl(&[&["delete", "clustertrustbundle"], &all[..]].concat())?;
     Ok(())
-}
-
-/// The request for a pod's certificate that waits for its signer.
-fn request(space: &Space<'_>, pod: &str) -> Result<Value> {
-    eventually(PATIENCE, || {
-        let list = space.get("podcertificaterequests")?;
-        let mut items = list["items"].as_array().into_iter().flatten();
-        let open = |r: &&Value| r["spec"]["podName"] == pod && r["status"]["conditions"].is_null();
-        items.find(open).cloned().with_context(|| format!("no request for {pod}: {list}"))
-    })
-}
-
-/// A time as the API writes it; `when` as `date` takes it.
-fn time(when: &str) -> Result<String> {
-    let said = output(Command::new("date").args(["-u", "-d", when, "+%Y-%m-%dT%H:%M:%SZ"]), "")?.ok()?;
-    Ok(said.trim().to_owned())
-}
-
-fn conclude(space: &Space<'_>, request: &Value, kind: &str, mut status: Value) -> Result<()> {
-    let now = time("now")?;
-    status["conditions"] =
-        json!([{"type": kind, "status": "True", "reason": "Test", "message": "so", "lastTransitionTime": now}]);
-    let name = request["metadata"]["name"].as_str().context("a name")?;
-    let patch = json!({"status": status}).to_string();
-    space.kubectl(&["patch", "podcertificaterequest", name, "--subresource=status", "--type=merge", "-p", &patch])?;
-    Ok(())
-}
-
-/// Signs a request as its signer would: the certificate and its status.
-fn sign(cluster: &Cluster, request: &Value) -> Result<(String, Value)> {
-    let path = |name: &str| cluster.dir.join(name).display().to_string();
-    let stub = request["spec"]["stubPKCS10Request"].as_str().context("a stub")?;
-    output(Command::new("sh").args(["-c", &format!("base64 -d > {}", path("stub.der"))]), stub)?.ok()?;
-    let mut openssl = Command::new("openssl");
-    openssl.args(["x509", "-req", "-inform", "DER", "-in", &path("stub.der"), "-days", "1", "-out", &path("leaf.crt")]);
-    openssl.args(["-CA", &path("pods.crt"), "-CAkey", &path("pods.key"), "-CAcreateserial"]);
-    output(&mut openssl, "")?.ok()?;
-    let leaf = fs::read_to_string(path("leaf.crt"))?;
-    let date = |which: &str| {
-        let said =
-            output(Command::new("openssl").args(["x509", "-in", &path("leaf.crt"), "-noout", which]), "")?.ok()?;
-        time(said.trim().split_once('=').context("a date")?.1)
-    };
-    let status = json!({"certificateChain": leaf, "notBefore": date("-startdate")?, "notAfter": date("-enddate")?,
-        "beginRefreshAt": time("+12 hours")?});
-    Ok((leaf, status))
-}
-
-fn certificates(cluster: &Cluster) -> Result<()> {
-    let space = cluster.space("pod-certificates")?;
-    fs::write(cluster.dir.join("pods.crt"), ca(cluster, "pods")?)?;
-    let source = |kind: &str| {
-        json!([{"podCertificate": {"signerName": SIGNER, "keyType": kind, "maxExpirationSeconds": 172_800,
-            "credentialBundlePath": "both.pem", "keyPath": "key.pem", "certificateChainPath": "chain.pem",
-            "userAnnotations": {"example.com/for": "e2e"}}}])
-    };
-    for kind in ["ECDSAP256", "RSA3072", "ED25519"] {
-        let name = kind.to_lowercase();
-        pod(&space, &name, &source(kind))?;
-        let request = request(&space, &name)?;
-        ensure!(request["spec"]["unverifiedUserAnnotations"]["example.com/for"] == "e2e", "{request:#}");
-        let (leaf, status) = sign(cluster, &request)?;
-        conclude(&space, &request, "Issued", status)?;
-        space.ready(&name)?;
-        shows(&space, &name, "chain.pem", &[&leaf])?;
-        let key = space.kubectl(&["exec", &name, "--", "cat", "/trust/key.pem"])?;
-        shows(&space, &name, "both.pem", &[&key, &leaf])?;
-        let of_key = output(Command::new("openssl").args(["pkey", "-pubout"]), &key)?.ok()?;
-        let of_leaf = output(Command::new("openssl").args(["x509", "-noout", "-pubkey"]), &leaf)?.ok()?;
-        ensure!(of_key == of_leaf, "{kind}: the key is the certificate's");
-    }
-    pod(&space, "denied", &source("ED25519"))?;
-    conclude(&space, &request(&space, "denied")?, "Denied", json!({}))?;
-    eventually(PATIENCE, || {
-        let about = ["--field-selector", "involvedObject.name=denied,reason=Denied"];
-        let said = space.kubectl(&[&["get", "events", "-o", "jsonpath={.items[*].message}"], &about[..]].concat())?;
-        ensure!(said.contains("was denied, reason=\"Test\", message=\"so\""), "{said}");
-        Ok(())
-    })
 }

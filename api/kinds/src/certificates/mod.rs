@@ -3,7 +3,5 @@
 pub(crate) mod certificate_signing_request;
 mod check_request;
 pub(crate) mod cluster_trust_bundle;
-mod issue;
 pub(crate) mod pod_certificate_request;
 mod signer;
-mod stub;

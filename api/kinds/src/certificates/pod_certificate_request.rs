@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use meta::{FieldError, Path, names};
 use serde_json::Value;
 
-use super::{issue, signer, stub};
+use super::signer;
 use crate::check::{IMMUTABLE, named};
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind, Selectable};
@@ -69,7 +69,9 @@ fn validate(request: &Value) -> Vec<FieldError> {
         }
     }
     expiration(&mut errors, path.child("maxExpirationSeconds"), spec);
-    stub::check(&mut errors, path.child("stubPKCS10Request"), spec);
+    if at(spec, "stubPKCS10Request").is_none() {
+        errors.push(FieldError::required(path.child("stubPKCS10Request"), "must not be empty"));
+    }
     let list = path.child("unverifiedUserAnnotations");
     for (key, _) in map(spec, "unverifiedUserAnnotations").into_iter().flatten() {
         crate::check::domain_prefixed_path(&mut errors, list.key(key), key);
@@ -99,8 +101,8 @@ fn validate_update(request: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// One of three outcomes, once, and with it what it needs.
-fn validate_status(request: &Value, old: &Value) -> Vec<FieldError> {
+/// One of three outcomes, once.
+fn validate_status(request: &Value, _old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let status = Path::root("status");
     let list = status.child("conditions");
@@ -121,9 +123,6 @@ fn validate_status(request: &Value, old: &Value) -> Vec<FieldError> {
             let message = "There may be at most one condition with type \"Issued\", \"Denied\", or \"Failed\"";
             errors.push(FieldError::invalid(path.child("type"), kind, message));
         }
-    }
-    if errors.is_empty() {
-        errors.extend(issue::check(request, old));
     }
     errors
 }

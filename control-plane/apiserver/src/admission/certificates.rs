@@ -11,7 +11,6 @@ use crate::server::Core;
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
-const POD_REQUESTS: &str = "podcertificaterequests";
 /// Signs client certificates that the API server takes as identities.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
@@ -41,10 +40,10 @@ fn signer(object: &Value) -> &str {
     object["spec"]["signerName"].as_str().unwrap_or_default()
 }
 
-fn updates(request: &Request<'_>, plural: &str, subresource: &str) -> bool {
+fn updates(request: &Request<'_>, subresource: &str) -> bool {
     request.operation == Operation::Update
         && request.kind.group == GROUP
-        && request.kind.plural == plural
+        && request.kind.plural == REQUESTS
         && request.subresource == subresource
 }
 
@@ -58,7 +57,7 @@ impl Plugin for CertificateApproval {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        updates(request, REQUESTS, "approval")
+        updates(request, "approval")
     }
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
@@ -81,17 +80,13 @@ impl Plugin for CertificateSigning {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        updates(request, REQUESTS, "status") || updates(request, POD_REQUESTS, "status")
+        updates(request, "status")
     }
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
         let old = request.old.unwrap_or(&Value::Null);
         let same = |field: &str| old["status"][field] == request.object["status"][field];
-        let same = match request.kind.plural == REQUESTS {
-            true => same("certificate") && same("conditions"),
-            false => old["status"] == request.object["status"],
-        };
-        if same || may(request, core, "sign", signer(old)) {
+        if (same("certificate") && same("conditions")) || may(request, core, "sign", signer(old)) {
             return Ok(());
         }
         let signer = meta::text::quote(signer(old));

@@ -31,8 +31,6 @@ pub struct Node {
     claims: Arc<Cache>,
     volumes: Arc<Cache>,
     attachments: Arc<Cache>,
-    /// Requests for certificates of pods, where they are served.
-    requests: Option<Arc<Cache>>,
     /// What every node may do whatever runs there: upstream's `system:node` role.
     rules: Vec<Rule>,
 }
@@ -45,7 +43,6 @@ impl Node {
             claims: registry.cache("", "persistentvolumeclaims")?,
             volumes: registry.cache("", "persistentvolumes")?,
             attachments: registry.cache("storage.k8s.io", "volumeattachments")?,
-            requests: registry.cache("certificates.k8s.io", "podcertificaterequests"),
             rules,
         })
     }
@@ -147,24 +144,6 @@ impl Node {
         related(self.some_pod(node, a, |pod| pod["spec"]["serviceAccountName"] == a.name), node)
     }
 
-    /// Requests for certificates of pods: a kubelet sees those that name its node. What it may ask for is for admission
-    /// to judge.
-    fn certificate_request(&self, node: &str, a: &Attributes<'_>) -> Decision {
-        if !a.subresource.is_empty() {
-            return no("nodes may not access the status subresource of PodCertificateRequests");
-        }
-        match a.verb {
-            "create" => allow(),
-            "get" => {
-                let found = self.requests.as_ref().and_then(|requests| requests.lookup(a.namespace, a.name));
-                related(found.is_some_and(|request| request.object()["spec"]["nodeName"] == node), node)
-            }
-            "list" | "watch" if selects(a.field_selector, "spec.nodeName", node) => allow(),
-            "list" | "watch" => no("can only list/watch podcertificaterequests with nodeName field selector"),
-            verb => no(&format!("nodes may not {verb} podcertificaterequests")),
-        }
-    }
-
     fn by_rules(&self, a: &Attributes<'_>) -> Decision {
         if self.rules.iter().any(|rule| rule.allows(a)) { allow() } else { Decision::NoOpinion(String::new()) }
     }
@@ -231,7 +210,6 @@ impl Authorizer for Node {
             ("", "serviceaccounts", "token") => self.token(node, a),
             ("", "nodes", _) => self.own_node(node, a),
             ("", "pods", _) => self.pod(node, a),
-            ("certificates.k8s.io", "podcertificaterequests", _) => self.certificate_request(node, a),
             ("coordination.k8s.io", "leases", "") if a.namespace != LEASES => {
                 no(&format!("can only access leases in the {LEASES:?} system namespace"))
             }

@@ -1,9 +1,8 @@
 //! The certificate controllers: they approve what kubelets may ask for themselves, sign what is approved, and remove
-//! requests that nobody needs any more, those for certificates of pods too. What a request asks for is read in [`request`]; signing is the caller's.
+//! requests that nobody needs any more. What a request asks for is read in [`request`]; signing is the caller's.
 
 pub mod approving;
 pub mod cleaner;
-pub mod pod_cleaner;
 pub mod request;
 pub mod signing;
 

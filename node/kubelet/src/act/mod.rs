@@ -18,7 +18,6 @@ use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
 
 use crate::config::Config;
 use crate::cri::Cri;
-use crate::error::Error;
 use crate::fields::Facts;
 use crate::objects::Objects;
 use crate::pods;
@@ -74,12 +73,6 @@ pub struct Note {
     text: String,
 }
 
-impl Note {
-    pub fn warning(regarding: ObjectReference, reason: &str, text: &str) -> Note {
-        Note { regarding, kind: EventType::Warning, reason: reason.to_owned(), text: text.to_owned() }
-    }
-}
-
 /// Events that wait for the API; upstream's queue is as long.
 const NOTES: usize = 1000;
 
@@ -104,22 +97,6 @@ pub struct Context {
 }
 
 impl Hands {
-    /// The groups of the three QoS classes.
-    pub fn prepare_cgroups(&self) -> Result<(), Error> {
-        let (Some(cgroups), true) = (&self.cgroups, self.config.cgroups_per_qos) else { return Ok(()) };
-        let root = self.config.cgroup_root.trim_end_matches('/');
-        for path in ["kubepods", "kubepods/burstable", "kubepods/besteffort"] {
-            let group = cgroups.group(&format!("{root}/{path}"));
-            let failed = |f: linux::failure::Failure| Error::Cgroup { path: path.to_owned(), source: f.source };
-            group.create().map_err(failed)?;
-            if path.ends_with("besteffort") {
-                let least = linux::cgroup::Limits { cpu_shares: Some(2), ..linux::cgroup::Limits::default() };
-                group.set(&least).map_err(failed)?;
-            }
-        }
-        Ok(())
-    }
-
     fn context(&self, worker: &PodWorker) -> Context {
         let ips = if pods::host_network(&worker.pod) { self.host_ips.clone() } else { worker.ips.clone() };
         let running = worker.slots.iter().filter_map(|s| Some((s.name().to_owned(), s.running()?.id.clone())));

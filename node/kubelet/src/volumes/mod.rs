@@ -1,9 +1,8 @@
-//! Volumes of pods: what files they hold (`payload`, `trust`, `certificates`), how files change without a reader seeing half of it
+//! Volumes of pods: what files they hold (`payload`, `trust`), how files change without a reader seeing half of it
 //! (`atomic`), and how they get onto the disk and into containers (`mount`, `subpath`). [`Volumes`] is what the kubelet's
 //! loop calls.
 
 mod atomic;
-mod certificates;
 mod mount;
 pub mod payload;
 pub mod refreshing;

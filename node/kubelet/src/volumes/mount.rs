@@ -7,16 +7,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use client::Cache;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Node, Pod, Volume};
-use tokio::sync::mpsc::Sender;
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
 
-use super::certificates::{self, Certificates};
 use super::payload::{self, Filling, Payload};
 use super::tokens::Tokens;
 use super::{Sort, all, atomic, sort, trust};
-use crate::act::Note;
 use crate::config::Config;
 use crate::env::Sources;
 use crate::fields::Facts;
@@ -28,7 +24,6 @@ pub struct Volumes {
     config: Arc<Config>,
     objects: Arc<Objects>,
     tokens: Tokens,
-    certificates: Certificates,
 }
 
 /// One volume ready to be written: where, and which files it holds (`None`: it has no files of ours).
@@ -40,16 +35,8 @@ struct Job {
 }
 
 impl Volumes {
-    pub fn new(
-        config: Arc<Config>,
-        objects: Arc<Objects>,
-        client: kube::Client,
-        nodes: Cache<Node>,
-        notes: Sender<Note>,
-    ) -> Volumes {
-        let (own, name) = (objects.clone(), config.node_name.clone());
-        let certificates = Certificates::new(client.clone(), own, nodes, name, notes);
-        Volumes { config, objects, tokens: Tokens::new(client), certificates }
+    pub fn new(config: Arc<Config>, objects: Arc<Objects>, client: kube::Client) -> Volumes {
+        Volumes { config, objects, tokens: Tokens::new(client) }
     }
 
     /// Makes every volume of the pod, or says what users should read about the first one that failed. May be repeated.
@@ -94,21 +81,14 @@ impl Volumes {
             let token = self.tokens.get(pod, wish, now).await.map_err(|e| failed(volume, &e))?;
             Ok::<_, String>((wish.clone(), token))
         });
-        let issue = all(pod).iter().flat_map(certificates::sources).map(|(place, source)| async move {
-            let held = self.certificates.get(pod, &place, source, now).await.map_err(|e| failed(&place.0, &e))?;
-            Ok::<_, String>((place, held))
-        });
-        let (sources, bundles, tokens, certificates) = futures::join!(
+        let (sources, bundles, tokens) = futures::join!(
             self.objects.sources(pods::uid(pod), pods::namespace(pod), maps, secrets),
             self.objects.bundles(pods::uid(pod), selectors),
-            futures::future::try_join_all(ask),
-            futures::future::try_join_all(issue)
+            futures::future::try_join_all(ask)
         );
         let tokens: BTreeMap<_, _> = tokens?.into_iter().collect();
-        let certificates: BTreeMap<_, _> = certificates?.into_iter().collect();
         let (sources, bundles): (Sources, Bundles) = (sources?, bundles?);
-        let filling =
-            Filling { pod, facts, sources: &sources, tokens: &tokens, bundles: &bundles, certificates: &certificates };
+        let filling = Filling { pod, facts, sources: &sources, tokens: &tokens, bundles: &bundles };
         let mut jobs = Vec::new();
         for volume in all(pod) {
             let failed = |e: String| failed(&volume.name, &e);
@@ -124,16 +104,15 @@ impl Volumes {
         Ok(jobs)
     }
 
-    /// When tokens or certificates of the pod want to be replaced.
+    /// When tokens of the pod want to be replaced.
     pub fn next_refresh(&self, uid: &str) -> Option<Timestamp> {
-        self.tokens.next_refresh(uid).into_iter().chain(self.certificates.next(uid)).min()
+        self.tokens.next_refresh(uid)
     }
 
     /// Unmounts and removes everything of the pod below its directory.
     pub async fn tear_down(&self, uid: &str) -> Result<(), String> {
         self.objects.forget(uid);
         self.tokens.forget(uid);
-        self.certificates.forget(uid);
         let dir = self.config.pod_dir(uid);
         let shown = dir.display().to_string();
         let done = tokio::task::spawn_blocking(move || remove(&dir)).await;

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, PodCertificateProjection, ProjectedVolumeSource, Secret, Volume,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
 };
 
-use super::certificates::{Credentials, Place};
 use crate::env::Sources;
 use crate::fields::{self, Facts};
 use crate::objects::Bundles;
@@ -64,7 +63,6 @@ pub struct Filling<'a> {
     pub sources: &'a Sources,
     pub tokens: &'a BTreeMap<TokenWish, String>,
     pub bundles: &'a Bundles,
-    pub certificates: &'a BTreeMap<Place, Credentials>,
 }
 
 fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
@@ -86,19 +84,14 @@ pub fn payload(volume: &Volume, filling: &Filling<'_>) -> Result<Payload, String
         downward(source.items.as_deref().unwrap_or(&[]), source.default_mode, filling, &mut out)?;
     }
     if let Some(source) = &volume.projected {
-        projected(&volume.name, source, filling, &mut out)?;
+        projected(source, filling, &mut out)?;
     }
     Ok(out)
 }
 
-fn projected(
-    volume: &str,
-    source: &ProjectedVolumeSource,
-    filling: &Filling<'_>,
-    out: &mut Payload,
-) -> Result<(), String> {
+fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Payload) -> Result<(), String> {
     let default = source.default_mode;
-    for (i, one) in source.sources.iter().flatten().enumerate() {
+    for one in source.sources.iter().flatten() {
         if let Some(s) = &one.config_map {
             config_map(&s.name, s.items.as_deref(), s.optional == Some(true), default, filling, out)?;
         } else if let Some(s) = &one.secret {
@@ -117,31 +110,11 @@ fn projected(
             let (mode, owner) = token_mode(filling.pod, default);
             let data = super::trust::content(s, filling.bundles)?;
             out.insert(clean(&s.path), File { data, mode, owner });
-        } else if let Some(s) = &one.pod_certificate {
-            let held = filling.certificates.get(&(volume.to_owned(), i)).ok_or("no certificate was issued")?;
-            certificate(s, held, token_mode(filling.pod, default), out);
+        } else if one.pod_certificate.is_some() {
+            return Err("projected source podCertificate is not supported by this kubelet".into());
         }
     }
     Ok(())
-}
-
-/// The key and its chain together, which a program can't read one without the other, and each alone.
-fn certificate(
-    source: &PodCertificateProjection,
-    held: &Credentials,
-    (mode, owner): (u32, Option<u32>),
-    out: &mut Payload,
-) {
-    let files = [
-        (&source.credential_bundle_path, format!("{}{}", held.key, held.chain)),
-        (&source.key_path, held.key.clone()),
-        (&source.certificate_chain_path, held.chain.clone()),
-    ];
-    for (path, text) in files {
-        if let Some(path) = path.as_deref().filter(|p| !p.is_empty()) {
-            out.insert(clean(path), File { data: text.into_bytes(), mode, owner });
-        }
-    }
 }
 
 /// A token is for its owner only as soon as it is known who that is.
@@ -271,9 +244,7 @@ mod tests {
             {"secret": {"name": "s"}},
             {"secret": {"name": "missing", "optional": true}},
             {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
-            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-            {"podCertificate": {"signerName": "x.y/s", "keyType": "ED25519", "credentialBundlePath": "b.pem",
-                "keyPath": "k.pem", "certificateChainPath": "c.pem"}}]}}))
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}]}}))
             .unwrap();
         let mut sources = Sources::default();
         let map: ConfigMap = serde_json::from_value(json!({"data": {"k": "v", "other": "x"}})).unwrap();
@@ -283,26 +254,14 @@ mod tests {
         let tokens = BTreeMap::from([(wishes(&volume)[0].clone(), "jwt".to_owned())]);
         let facts = Facts::default();
         let bundles = Bundles::default();
-        let held = Credentials { key: "key;".into(), chain: "chain".into() };
-        let certificates = BTreeMap::from([(("v".to_owned(), 5), held)]);
-        let filling = Filling {
-            pod: &pod,
-            facts: &facts,
-            sources: &sources,
-            tokens: &tokens,
-            bundles: &bundles,
-            certificates: &certificates,
-        };
+        let filling = Filling { pod: &pod, facts: &facts, sources: &sources, tokens: &tokens, bundles: &bundles };
         let made = payload(&volume, &filling).unwrap();
         let shown: Vec<(String, String, u32)> =
             made.iter().map(|(p, f)| (p.clone(), String::from_utf8(f.data.clone()).unwrap(), f.mode)).collect();
         assert_eq!(
             shown,
             [
-                ("b.pem".to_owned(), "key;chain".to_owned(), 0o640),
-                ("c.pem".to_owned(), "chain".to_owned(), 0o640),
                 ("d/k".to_owned(), "v".to_owned(), 0o400),
-                ("k.pem".to_owned(), "key;".to_owned(), 0o640),
                 ("labels".to_owned(), "a=\"b\"".to_owned(), 0o640),
                 ("pw".to_owned(), "x".to_owned(), 0o640),
                 ("token".to_owned(), "jwt".to_owned(), 0o640),

@@ -1,5 +1,5 @@
 //! An API server in memory: create, get, list, watch, patch and delete of whatever is sent, with resource versions,
-//! field selectors by equality, tokens, and reviews that allow everything.
+//! field selectors on the name and the node, tokens, and reviews that allow everything.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -124,17 +124,6 @@ impl Api {
         true
     }
 
-    /// Objects of a collection, by path.
-    pub fn all(&self, collection: &str) -> Vec<(String, Value)> {
-        let state = self.state.lock();
-        state
-            .objects
-            .iter()
-            .filter(|(path, _)| split(path).0 == collection)
-            .map(|(p, o)| (p.clone(), o.clone()))
-            .collect()
-    }
-
     /// Waits until the object is as wanted.
     pub async fn until(&self, path: &str, mut good: impl FnMut(Option<&Value>) -> bool) -> Option<Value> {
         let mut news = self.version.subscribe();
@@ -172,10 +161,7 @@ impl Api {
         let body = body.collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let path = head.uri.path().to_owned();
-        let mut query = head.uri.query().unwrap_or("").to_owned();
-        for (coded, plain) in [("%3D", "="), ("%2C", ","), ("%2F", "/")] {
-            query = query.replace(coded, plain);
-        }
+        let query = head.uri.query().unwrap_or("").replace("%3D", "=");
         let (collection, namespace, rest) = split(&path);
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         match (head.method, rest.as_slice()) {
@@ -209,9 +195,6 @@ impl Api {
                 return ok(&body);
             }
             _ => {}
-        }
-        if let Some(prefix) = body["metadata"]["generateName"].as_str() {
-            body["metadata"]["name"] = format!("{prefix}{}", self.state.lock().version).into();
         }
         let name = body["metadata"]["name"].as_str().unwrap().to_owned();
         let path = format!("{path}/{name}");
@@ -252,12 +235,16 @@ impl Api {
 
     fn matches(path: &str, object: &Value, collection: &str, namespace: &str, query: &str) -> bool {
         let (of, space, rest) = split(path);
-        let mut terms = query.split('&').filter_map(|p| p.strip_prefix("fieldSelector=")).flat_map(|s| s.split(','));
-        let holds = |term: &str| {
-            let (field, value) = term.split_once('=').unwrap();
-            field.split('.').fold(object, |object, key| &object[key]) == value
+        let field = |name: &str| {
+            query.split('&').find_map(|p| {
+                p.strip_prefix("fieldSelector=")?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned)
+            })
         };
-        of == collection && rest.len() == 1 && (namespace.is_empty() || space == namespace) && terms.all(holds)
+        of == collection
+            && rest.len() == 1
+            && (namespace.is_empty() || space == namespace)
+            && field("metadata.name").is_none_or(|n| object["metadata"]["name"] == n)
+            && field("spec.nodeName").is_none_or(|n| object["spec"]["nodeName"] == n)
     }
 
     fn list(&self, collection: &str, namespace: &str, query: &str) -> Reply {

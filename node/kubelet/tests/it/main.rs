@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
-mod certificates;
 mod cri;
 mod kubelet;
 mod pods;

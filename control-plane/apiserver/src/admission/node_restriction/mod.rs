@@ -1,7 +1,6 @@
 //! NodeRestriction: a kubelet changes its own Node and the pods bound to it, and makes nobody else's objects its own.
 //! Which objects it may touch is the node authoriser's business; here is what it may write into them.
 
-mod certificates;
 mod nodes;
 mod pods;
 mod tokens;
@@ -47,9 +46,6 @@ impl Plugin for NodeRestriction {
             ("storage.k8s.io", "csinodes", "") => csi_node(request, node),
             ("resource.k8s.io", "resourceslices", "") => resource_slice(request, node),
             ("certificates.k8s.io", "certificatesigningrequests", "") => signing_request(request),
-            ("certificates.k8s.io", "podcertificaterequests", _) => {
-                return certificates::check(request, node, core).await;
-            }
             _ => Ok(()),
         };
         verdict.map_err(|why| request.forbidden(why))
