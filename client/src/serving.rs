@@ -149,22 +149,16 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         let (server, caller) = (server.clone(), caller.clone());
         async move {
             let response = answer(&server, caller, &request).await;
-            Ok::<_, Infallible>(if request.method() == Method::HEAD { without_body(response) } else { response })
+            Ok::<_, Infallible>(if request.method() == Method::HEAD {
+                telemetry::head::without_body(response)
+            } else {
+                response
+            })
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-}
-
-/// The answer to HEAD: what GET would say, and how long it would be. HTTP/1.1 leaves bodies out by itself; in HTTP/2 one
-/// would break the stream.
-pub fn without_body<B: http_body::Body + Default>(mut response: Response<B>) -> Response<B> {
-    let body = std::mem::take(response.body_mut());
-    if let Some(length) = body.size_hint().exact() {
-        response.headers_mut().entry(http::header::CONTENT_LENGTH).or_insert(length.into());
-    }
-    response
 }
 
 async fn answer<B>(server: &Server, caller: Option<User>, request: &Request<B>) -> Response<Full<Bytes>> {

@@ -430,7 +430,7 @@ impl Which {
             pod_cidr: octet(42 + 2 * slot),
             service_cidr: octet(43 + 2 * slot),
             cluster_domain: "cluster.local".into(),
-            node_name: hostname(),
+            node_name: node_name(),
             node_ip: None,
         }
     }
@@ -442,10 +442,14 @@ fn free_slot(name: &str) -> Result<u16> {
     free.ok_or_else(|| Fault::failed(format!("this host holds {SLOTS} clusters already: reset one first")).into())
 }
 
-fn hostname() -> String {
-    let raw = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = raw
-        .trim()
+/// The host's name, as the kernel has it.
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// The host's name as one that a node may have.
+fn node_name() -> String {
+    let name: String = host_name()
         .to_ascii_lowercase()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' })

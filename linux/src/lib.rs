@@ -4,13 +4,14 @@
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`.
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `caps`,
-//! `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, and `container`, which puts them together; `failure` is their
-//! error.
+//! `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `disk_usage`, and `container`, which puts them together;
+//! `failure` is their error.
 
 pub mod caps;
 pub mod cgroup;
 pub mod conntrack;
 pub mod container;
+pub mod disk_usage;
 pub mod failure;
 pub mod fdpass;
 pub mod mount;

@@ -14,7 +14,8 @@ const MAX_ALIAS_EVENTS: usize = 100_000;
 /// Nesting of lists and maps, as JSON bodies are bounded.
 const MAX_NESTING: usize = 128;
 
-/// Decodes a YAML body, which may be JSON. Keys that are there twice come first among the strict errors, with their lines.
+/// Decodes a YAML body, which may be JSON. Keys that are there twice come first among the strict errors, with their
+/// lines.
 pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| DecodeError::Syntax("error converting YAML to JSON: yaml: invalid UTF-8".to_owned()))?;

@@ -254,7 +254,7 @@ impl Server {
         Box::pin(async move {
             let head = request.method() == Method::HEAD;
             let response = self.serve_as_presented(request, &certificates).await;
-            if head { respond::without_body(response) } else { response }
+            if head { telemetry::head::without_body(response) } else { response }
         })
     }
 
@@ -306,9 +306,7 @@ impl Server {
         }
         let sub = served.kind.subresource(&info.subresource);
         let action = sub.map(|sub| &sub.action).or(served.kind.action.as_ref());
-        if action.is_some_and(|action| !action.has_table()) {
-            call.tables = false;
-        }
+        call.tables = action.is_none_or(kinds::Action::has_table);
         if !call.info.subresource.is_empty() {
             return self.core.subresource(call, served, body).await;
         }

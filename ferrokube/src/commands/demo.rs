@@ -142,11 +142,10 @@ pub fn app() -> std::process::ExitCode {
             return std::process::ExitCode::FAILURE;
         }
     };
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = crate::config::host_name();
     let page = format!(
         "<!doctype html><meta charset=utf-8><title>Ferrokube</title>\
-         <body style=\"font:18px sans-serif;margin:4em\"><h1>Hello from Ferrokube</h1><p>Answered by pod <b>{}</b>.\n",
-        host.trim()
+         <body style=\"font:18px sans-serif;margin:4em\"><h1>Hello from Ferrokube</h1><p>Answered by pod <b>{host}</b>.\n"
     );
     for stream in listener.incoming().flatten() {
         let _ = answer(stream, &page);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use linux::disk_usage;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
@@ -161,11 +162,11 @@ impl Housekeeping {
             let logs = config.pod_log_dir(pods::namespace(&pod), pods::name(&pod), pods::uid(&pod));
             let measured = tokio::task::spawn_blocking(move || {
                 let volumes = storage_limits::on_disk(&pod).map(|volume| volume.name.clone()).map(|name| {
-                    let size = machine::tree_size(&volumes.join(&name));
+                    let size = disk_usage::of(&volumes.join(&name));
                     (name, size)
                 });
                 let containers = layers.into_iter().map(|(name, size)| {
-                    let size = size + machine::tree_size(&logs.join(&name));
+                    let size = size + disk_usage::of(&logs.join(&name));
                     (name, size)
                 });
                 storage_limits::Used { volumes: volumes.collect(), containers: containers.collect() }
@@ -185,19 +186,14 @@ impl Housekeeping {
         for stats in answer.into_inner().stats {
             let Some(uid) = stats.attributes.and_then(|a| a.metadata).map(|m| m.uid) else { continue };
             let linux = stats.linux.unwrap_or_default();
-            let containers = linux.containers.iter().filter_map(|c| {
-                let name = c.attributes.as_ref()?.metadata.as_ref()?.name.clone();
-                Some((name, number(&c.memory.as_ref()?.working_set_bytes)))
-            });
-            let layers = linux.containers.iter().filter_map(|c| {
-                let name = c.attributes.as_ref()?.metadata.as_ref()?.name.clone();
-                Some((name, number(&c.writable_layer.as_ref()?.used_bytes)))
-            });
+            let name = |c: &cri::ContainerStats| Some(c.attributes.as_ref()?.metadata.as_ref()?.name.clone());
+            let working_set = |c: &cri::ContainerStats| Some((name(c)?, number(&c.memory.as_ref()?.working_set_bytes)));
+            let layer = |c: &cri::ContainerStats| Some((name(c)?, number(&c.writable_layer.as_ref()?.used_bytes)));
             let usage = Usage {
-                layers: layers.collect(),
                 memory: linux.memory.as_ref().map_or(0, |m| number(&m.working_set_bytes)),
                 processes: linux.process.as_ref().map_or(0, |p| number(&p.process_count)),
-                containers: containers.collect(),
+                containers: linux.containers.iter().filter_map(working_set).collect(),
+                layers: linux.containers.iter().filter_map(layer).collect(),
             };
             out.insert(uid, usage);
         }

@@ -101,18 +101,6 @@ pub fn disk(path: &Path) -> Disk {
     }
 }
 
-/// Bytes that a directory and all below it take on disk; what vanishes meanwhile counts nothing.
-pub fn tree_size(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let own = std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let below = entries.map(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => tree_size(&entry.path()),
-        _ => entry.metadata().map_or(0, |metadata| metadata.blocks() * 512),
-    });
-    own + below.sum::<u64>()
-}
-
 /// The address that packets to the outside would leave from; nothing is sent.
 pub fn default_address() -> Option<IpAddr> {
     let from = |bind: &str, to: &str| -> Option<IpAddr> {

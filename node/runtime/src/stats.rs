@@ -118,7 +118,7 @@ impl Runtime {
         let layers = self
             .containers()
             .iter()
-            .map(|c| count(&self.container_dir(&c.id).join("upper")))
+            .map(|c| linux::disk_usage::below(&self.container_dir(&c.id).join("upper")))
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         cri::ImageFsInfoResponse {
             image_filesystems: vec![usage(images.bytes, images.inodes)],
@@ -128,30 +128,13 @@ impl Runtime {
 }
 
 fn usage_of(dir: &Path, mountpoint: &Path) -> cri::FilesystemUsage {
-    let (bytes, inodes) = count(dir);
+    let (bytes, inodes) = linux::disk_usage::below(dir);
     cri::FilesystemUsage {
         timestamp: now(),
         fs_id: Some(cri::FilesystemIdentifier { mountpoint: mountpoint.display().to_string() }),
         used_bytes: value(bytes),
         inodes_used: value(inodes),
     }
-}
-
-/// Bytes on disk and inodes below a directory, without following links.
-fn count(dir: &Path) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    let mut sum = (0, 0);
-    let mut todo = vec![dir.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            sum = (sum.0 + meta.blocks() * 512, sum.1 + 1);
-            if meta.is_dir() {
-                todo.push(entry.path());
-            }
-        }
-    }
-    sum
 }
 
 fn parse_net_dev(text: &str) -> Vec<cri::NetworkInterfaceUsage> {

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 thread_local! {
-    /// What the walk below found so far: serde's walk has no place for it.
+    /// What the walk below found so far: a value whose line is asked for (`Spanned`) can't carry a place for it.
     static FOUND: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 

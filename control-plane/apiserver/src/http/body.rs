@@ -88,6 +88,12 @@ impl Body {
     }
 }
 
+impl Default for Body {
+    fn default() -> Body {
+        Body::empty()
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Body {
         Body::Full(Some(bytes))

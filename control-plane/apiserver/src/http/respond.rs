@@ -35,16 +35,6 @@ pub fn response(code: u16, content_type: &'static str, body: impl Into<Body>) ->
     response
 }
 
-/// The answer to HEAD: what GET would say, and how long it would be. HTTP/1.1 leaves bodies out by itself; in HTTP/2 one
-/// would break the stream.
-pub fn without_body(mut response: Response<Body>) -> Response<Body> {
-    let body = std::mem::replace(response.body_mut(), Body::empty());
-    if let Some(length) = http_body::Body::size_hint(&body).exact() {
-        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
-    }
-    response
-}
-
 /// Encodes an answer as the client accepts it.
 pub fn respond(call: &Call, answer: Answer) -> Response<Body> {
     match encode_answer(call, answer) {

@@ -51,7 +51,7 @@ pub fn upgrade(call: &Call, mut response: Response<Body>) -> Response<Body> {
         (false, _) if kind.contains("protobuf") => Cut::Lengths,
         (false, _) => Cut::Lines,
     };
-    let body = std::mem::replace(response.body_mut(), Body::empty());
+    let body = std::mem::take(response.body_mut());
     tokio::spawn(async move {
         match client.await {
             Ok(stream) => {

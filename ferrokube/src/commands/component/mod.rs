@@ -214,13 +214,9 @@ where
     result
 }
 
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
-}
-
 /// Who this process is among the candidates of an election: the host and a random number, as upstream.
 fn candidate() -> String {
-    let host = host_name();
+    let host = crate::config::host_name();
     let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     format!("{host}_{}", id.trim())
 }

@@ -4,11 +4,12 @@
 //! A file is read first, flags have the last word. An unknown field, a wrong value or one that can't be had is refused
 //! with its path; what only tunes what is built differently here is taken, and named in a warning.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
+use super::{LOGGING, hidden, warn};
 use crate::fault::Fault;
 use crate::yaml;
 
@@ -67,6 +68,8 @@ pub enum Shape {
     Text,
     File,
     Number,
+    /// A number that is never 0: in a file 0 says nothing.
+    Count,
     /// As a flag it may stand alone.
     Switch,
     Duration,
@@ -83,7 +86,7 @@ impl Shape {
         match self {
             Shape::Text | Shape::Any => "TEXT",
             Shape::File => "FILE",
-            Shape::Number => "N",
+            Shape::Number | Shape::Count => "N",
             Shape::Switch => "BOOL",
             Shape::Duration => "DURATION",
             Shape::List => "A,B",
@@ -96,7 +99,9 @@ impl Shape {
     fn read(self, text: &str) -> Result<Value, String> {
         let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
         Ok(match self {
-            Shape::Number => text.parse::<i64>().map_err(|_| format!("{text:?} is not a number"))?.into(),
+            Shape::Number | Shape::Count => {
+                text.parse::<i64>().map_err(|_| format!("{text:?} is not a number"))?.into()
+            }
             Shape::Switch => text.parse::<bool>().map_err(|_| format!("{text:?} is not true or false"))?.into(),
             Shape::List => parts().map(Value::from).collect(),
             Shape::Map(sign) => {
@@ -112,8 +117,16 @@ impl Shape {
     }
 }
 
-/// Adds the flags of a table to a command; those without effect are not shown.
-pub fn flags<C>(mut command: Command, table: &'static [Setting<C>]) -> Command {
+/// The command of a component that is told its settings by flags and `--config`; those without effect are not shown.
+pub fn command<C>(name: &'static str, about: &'static str, kind: &Kind, table: &'static [Setting<C>]) -> Command {
+    let config = Arg::new(CONFIG).long(CONFIG).value_name("FILE").value_parser(clap::value_parser!(PathBuf));
+    let config = config.help(format!("A {}; flags have the last word", kind.kind));
+    hidden(flags(Command::new(name).about(about).arg(config), table), &[&LOGGING])
+}
+
+const CONFIG: &str = "config";
+
+fn flags<C>(mut command: Command, table: &'static [Setting<C>]) -> Command {
     for setting in table.iter().filter(|setting| !setting.flag.is_empty()) {
         let arg = Arg::new(setting.flag).long(setting.flag).value_name(setting.shape.word());
         let arg = match setting.effect {
@@ -129,23 +142,22 @@ pub fn flags<C>(mut command: Command, table: &'static [Setting<C>]) -> Command {
     command
 }
 
-/// Takes the flags that were given; warnings name those without effect.
-pub fn take_flags<C>(
-    config: &mut C,
+/// Takes what the command line of [`command`] says, first its file; names what has no effect on standard error.
+pub fn take<C>(
+    command: &Command,
     matches: &ArgMatches,
+    config: &mut C,
+    kind: &Kind,
     table: &[Setting<C>],
-    warnings: &mut Vec<String>,
 ) -> Result<(), Fault> {
-    for setting in table.iter().filter(|setting| !setting.flag.is_empty()) {
-        let Some(texts) = matches.get_many::<String>(setting.flag) else { continue };
-        let text = texts.map(String::as_str).collect::<Vec<_>>().join(",");
-        let taken = setting.shape.read(&text).and_then(|value| setting.take(config, &value));
-        match taken {
-            Ok(true) => {}
-            Ok(false) => warnings.push(format!("--{}", setting.flag)),
-            Err(why) => return Err(Fault::usage(format!("--{}: {why}", setting.flag))),
-        }
+    let mut intake = Intake { config, table, without_effect: LOGGING.given(matches) };
+    if let Some(path) = matches.get_one::<PathBuf>(CONFIG) {
+        let wrong = |why: String| Fault::usage(format!("--{CONFIG} {}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("it can't be read: {error}")))?;
+        intake.file(&text, kind).map_err(wrong)?;
     }
+    intake.flags(matches)?;
+    warn(command.get_name(), &intake.without_effect);
     Ok(())
 }
 
@@ -155,47 +167,44 @@ pub struct Kind {
     pub kind: &'static str,
 }
 
-/// Takes a configuration file; warnings name the fields without effect.
-pub fn take_file<C>(
-    config: &mut C,
-    path: &Path,
-    kind: &Kind,
-    table: &[Setting<C>],
-    warnings: &mut Vec<String>,
-) -> Result<(), Fault> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Fault::usage(format!("--config {}: it can't be read: {error}", path.display())))?;
-    take_text(config, &text, kind, table, warnings)
-        .map_err(|why| Fault::usage(format!("--config {}: {why}", path.display())))
+/// A configuration that takes what it is told.
+pub struct Intake<'a, C: 'static> {
+    pub config: &'a mut C,
+    pub table: &'a [Setting<C>],
+    /// Flags and fields that were given and change nothing.
+    pub without_effect: Vec<String>,
 }
 
-/// The same of a file's text.
-pub fn take_text<C>(
-    config: &mut C,
-    text: &str,
-    kind: &Kind,
-    table: &[Setting<C>],
-    warnings: &mut Vec<String>,
-) -> Result<(), String> {
-    let Value::Object(mut fields) = yaml::parse(text)? else {
-        return Err(format!("it must hold a {}", kind.kind));
-    };
-    for (name, wanted) in [("apiVersion", kind.api_version), ("kind", kind.kind)] {
-        match fields.remove(name) {
-            Some(Value::String(given)) if given == wanted => {}
-            given => return Err(format!("{name}: it is {}, and must be {wanted}", given.unwrap_or_default())),
+impl<C> Intake<'_, C> {
+    /// Takes the flags that were given.
+    pub fn flags(&mut self, matches: &ArgMatches) -> Result<(), Fault> {
+        for setting in self.table.iter().filter(|setting| !setting.flag.is_empty()) {
+            let Some(texts) = matches.get_many::<String>(setting.flag) else { continue };
+            let text = texts.map(String::as_str).collect::<Vec<_>>().join(",");
+            let taken = setting.shape.read(&text).and_then(|value| setting.take(self.config, &value));
+            match taken {
+                Ok(true) => {}
+                Ok(false) => self.without_effect.push(format!("--{}", setting.flag)),
+                Err(why) => return Err(Fault::usage(format!("--{}: {why}", setting.flag))),
+            }
         }
+        Ok(())
     }
-    Reader { config, table, warnings }.object("", &fields)
-}
 
-struct Reader<'a, C: 'static> {
-    config: &'a mut C,
-    table: &'a [Setting<C>],
-    warnings: &'a mut Vec<String>,
-}
+    /// Takes the text of a configuration file.
+    pub fn file(&mut self, text: &str, kind: &Kind) -> Result<(), String> {
+        let Value::Object(mut fields) = yaml::parse(text)? else {
+            return Err(format!("it must hold a {}", kind.kind));
+        };
+        for (name, wanted) in [("apiVersion", kind.api_version), ("kind", kind.kind)] {
+            match fields.remove(name) {
+                Some(Value::String(given)) if given == wanted => {}
+                given => return Err(format!("{name}: it is {}, and must be {wanted}", given.unwrap_or_default())),
+            }
+        }
+        self.object("", &fields)
+    }
 
-impl<C> Reader<'_, C> {
     fn object(&mut self, path: &str, fields: &Map<String, Value>) -> Result<(), String> {
         for (name, value) in fields {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -210,7 +219,7 @@ impl<C> Reader<'_, C> {
             if !unset(setting.shape, value)
                 && !setting.take(self.config, value).map_err(|why| format!("{path}: {why}"))?
             {
-                self.warnings.push(path.to_owned());
+                self.without_effect.push(path.to_owned());
             }
             return Ok(());
         }
@@ -246,7 +255,7 @@ fn unset(shape: Shape, value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
         // Durations may be written as a number of nanoseconds; tools write 0.
-        Value::Number(number) => shape == Shape::Duration && number.as_i64() == Some(0),
+        Value::Number(number) => matches!(shape, Shape::Duration | Shape::Count) && number.as_i64() == Some(0),
         Value::Bool(_) => false,
     }
 }
@@ -327,7 +336,7 @@ mod tests {
     }
 
     const TABLE: &[Setting<Config>] = &[
-        sets("maxPods", "max-pods", Shape::Number, "Most pods", |c, v| number(v).map(|n| c.pods = n)),
+        sets("maxPods", "max-pods", Shape::Count, "Most pods", |c, v| number(v).map(|n| c.pods = n)),
         sets("", "node-labels", Shape::Map('='), "Labels", |c, v| {
             pairs(v).map(|all| c.labels = all.map(|(key, value)| (key.to_owned(), value)).collect())
         }),
@@ -337,15 +346,20 @@ mod tests {
     const KIND: Kind = Kind { api_version: "x/v1", kind: "XConfiguration" };
 
     fn file(text: &str) -> Result<(Config, Vec<String>), String> {
-        let (mut config, mut warnings) = (Config::default(), Vec::new());
-        let text = format!("apiVersion: x/v1\nkind: XConfiguration\n{text}");
-        take_text(&mut config, &text, &KIND, TABLE, &mut warnings).map(|()| (config, warnings))
+        let mut config = Config::default();
+        let mut intake = Intake { config: &mut config, table: TABLE, without_effect: Vec::new() };
+        intake.file(&format!("apiVersion: x/v1\nkind: XConfiguration\n{text}"), &KIND)?;
+        let warnings = intake.without_effect;
+        Ok((config, warnings))
     }
 
     fn line(args: &[&str]) -> Result<(Config, Vec<String>), Fault> {
-        let (mut config, mut warnings) = (Config::default(), Vec::new());
+        let mut config = Config::default();
         let matches = flags(Command::new("x"), TABLE).try_get_matches_from([&["x"], args].concat()).expect("flags");
-        take_flags(&mut config, &matches, TABLE, &mut warnings).map(|()| (config, warnings))
+        let mut intake = Intake { config: &mut config, table: TABLE, without_effect: Vec::new() };
+        intake.flags(&matches)?;
+        let warnings = intake.without_effect;
+        Ok((config, warnings))
     }
 
     #[test]
@@ -358,14 +372,25 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_said_by_a_0_in_a_file_but_by_one_on_the_command_line() {
+        let mut config = Config { pods: 5, ..Config::default() };
+        let mut intake = Intake { config: &mut config, table: TABLE, without_effect: Vec::new() };
+        intake.file("apiVersion: x/v1\nkind: XConfiguration\nmaxPods: 0", &KIND).expect("taken");
+        assert_eq!(intake.config.pods, 5);
+        let matches = flags(Command::new("x"), TABLE).try_get_matches_from(["x", "--max-pods=0"]).expect("flags");
+        intake.flags(&matches).expect("taken");
+        assert_eq!(config.pods, 0);
+    }
+
+    #[test]
     fn a_wrong_file_is_refused_with_the_path() {
         let says = |text: &str| file(text).err().unwrap_or_default();
         assert_eq!(says("maxPods: many"), "maxPods: \"many\" is not a number that can be");
         assert_eq!(says("auth: {mode: AlwaysAllow}"), "auth.mode: AlwaysAllow can't be had here yet: only Webhook");
         assert_eq!(says("auth: {moed: x}"), "auth.moed: there is no such field; allowed are mode, ttl");
         assert_eq!(says("auth: 7"), "auth: 7 is not an object");
-        let (mut config, mut warnings) = (Config::default(), Vec::new());
-        let wrong = take_text(&mut config, "kind: Pod", &KIND, TABLE, &mut warnings);
+        let mut intake = Intake { config: &mut Config::default(), table: TABLE, without_effect: Vec::new() };
+        let wrong = intake.file("kind: Pod", &KIND);
         assert_eq!(wrong, Err("apiVersion: it is null, and must be x/v1".to_owned()));
     }
 

@@ -104,7 +104,7 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
                     let head = request.method() == Method::HEAD;
                     async move {
                         let reply = answer(server, auth, caller, request).await;
-                        let reply = if head { client::serving::without_body(reply) } else { reply };
+                        let reply = if head { telemetry::head::without_body(reply) } else { reply };
                         Ok::<_, std::convert::Infallible>(reply)
                     }
                 });

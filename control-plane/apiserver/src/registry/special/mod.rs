@@ -48,8 +48,8 @@ impl Core {
         if !proxied && !verb_of(&call.method).is_some_and(|verb| sub.verbs.has(verb)) {
             return Err(Status::method_not_allowed());
         }
-        if !sub.action.has_table() {
-            call.accepted(served.custom, false)?;
+        if !call.tables {
+            call.accepted(served.custom, true)?;
         }
         match &sub.action {
             Action::Status | Action::Finalize | Action::Approval | Action::EphemeralContainers | Action::Resize => {

@@ -6,31 +6,25 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Arg, Command, value_parser};
+use clap::{Arg, value_parser};
 use kubelet::config::Config;
 
 use self::settings::{KIND, SETTINGS};
-use super::settings::{flags, take_file, take_flags};
-use super::{LOGGING, connect, exit_on, hidden, host_name, until_signal, warn};
-
-fn command() -> Command {
-    let file = |name: &'static str| Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf));
-    let command = Command::new("kubelet")
-        .about("The node agent")
-        .arg(file("kubeconfig").required(true).help("How to reach the API server"))
-        .arg(file("config").help("A KubeletConfiguration; flags have the last word"));
-    hidden(flags(command, SETTINGS), &[&LOGGING])
-}
+use super::settings::{command, take};
+use super::{connect, exit_on, until_signal};
+use crate::config::host_name;
+use crate::fault::Fault;
 
 pub fn run(args: &[OsString]) -> Result<()> {
-    let matches = exit_on(command().try_get_matches_from(args));
-    let mut warnings = LOGGING.given(&matches);
+    let kubeconfig = Arg::new("kubeconfig").long("kubeconfig").value_name("FILE").value_parser(value_parser!(PathBuf));
+    let command = command("kubelet", "The node agent", &KIND, SETTINGS)
+        .arg(kubeconfig.required(true).help("How to reach the API server"));
+    let matches = exit_on(command.clone().try_get_matches_from(args));
     let mut config = Config::new(&host_name().to_lowercase());
-    if let Some(file) = matches.get_one::<PathBuf>("config") {
-        take_file(&mut config, file, &KIND, SETTINGS, &mut warnings)?;
+    take(&command, &matches, &mut config, &KIND, SETTINGS)?;
+    if config.server.tls_cert_file.is_some() != config.server.tls_private_key_file.is_some() {
+        return Err(Fault::usage("--tls-cert-file and --tls-private-key-file are given together or not at all").into());
     }
-    take_flags(&mut config, &matches, SETTINGS, &mut warnings)?;
-    warn("kubelet", &warnings);
     let kubeconfig = matches.get_one::<PathBuf>("kubeconfig").cloned().unwrap_or_default();
     until_signal(|shutdown| async move {
         let client = connect(&kubeconfig).await?;

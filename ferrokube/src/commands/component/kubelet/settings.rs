@@ -48,8 +48,8 @@ pub const SETTINGS: &[Setting<Config>] = &[
     sets("nodeStatusReportFrequency", "", Shape::Duration, "", |c, v| {
         duration(v).map(|time| c.node_status_report_frequency = time)
     }),
-    sets("nodeLeaseDurationSeconds", "", Shape::Number, "", |c, v| {
-        unless_zero(v, |seconds: u32| c.node_lease_duration = std::time::Duration::from_secs(seconds.into()))
+    sets("nodeLeaseDurationSeconds", "", Shape::Count, "", |c, v| {
+        number(v).map(|seconds: u32| c.node_lease_duration = std::time::Duration::from_secs(seconds.into()))
     }),
     sets(
         "nodeStatusMaxImages",
@@ -86,8 +86,8 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "The host's resolver configuration [default: /etc/resolv.conf]",
         |c, v| text(v).map(|file| c.resolv_conf = file.into()),
     ),
-    sets("maxPods", "max-pods", Shape::Number, "Most pods on this node [default: 110]", |c, v| {
-        unless_zero(v, |most| c.max_pods = most)
+    sets("maxPods", "max-pods", Shape::Count, "Most pods on this node [default: 110]", |c, v| {
+        number(v).map(|most| c.max_pods = most)
     }),
     sets(
         "podPidsLimit",
@@ -217,8 +217,8 @@ pub const SETTINGS: &[Setting<Config>] = &[
     sets("address", "address", Shape::Text, "Address of the HTTPS API [default: 0.0.0.0]", |c, v| {
         parsed(v, ADDRESS).map(|ip| c.server.address = ip)
     }),
-    sets("port", "port", Shape::Number, "Port of the HTTPS API [default: 10250]", |c, v| {
-        unless_zero(v, |port| c.server.port = port)
+    sets("port", "port", Shape::Count, "Port of the HTTPS API [default: 10250]", |c, v| {
+        number(v).map(|port| c.server.port = port)
     }),
     sets(
         "healthzBindAddress",
@@ -372,15 +372,6 @@ pub const SETTINGS: &[Setting<Config>] = &[
     nothing("tracing", "", Shape::Any),
 ];
 
-/// Upstream takes 0 in the file for "as by default".
-fn unless_zero<T: TryFrom<i64>>(value: &Value, set: impl FnOnce(T)) -> Result<(), String> {
-    let number = number(value)?;
-    if value.as_i64() != Some(0) {
-        set(number);
-    }
-    Ok(())
-}
-
 fn percent(value: &Value) -> Result<u8, String> {
     number(value).ok().filter(|n| *n <= 100).ok_or_else(|| format!("{value} is not a number from 0 to 100"))
 }
@@ -426,11 +417,14 @@ fn taint(value: &Value) -> Result<Taint, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::component::settings::{flags, take_flags, take_text};
+    use crate::commands::component::settings::{Intake, command};
 
     fn from_file(text: &str) -> Result<(Config, Vec<String>), String> {
-        let (mut config, mut warnings) = (Config::new("n1"), Vec::new());
-        take_text(&mut config, text, &KIND, SETTINGS, &mut warnings).map(|()| (config, warnings))
+        let mut config = Config::new("n1");
+        let mut intake = Intake { config: &mut config, table: SETTINGS, without_effect: Vec::new() };
+        intake.file(text, &KIND)?;
+        let warnings = intake.without_effect;
+        Ok((config, warnings))
     }
 
     fn head() -> String {
@@ -499,7 +493,7 @@ staticPodPath: /etc/kubernetes/manifests
 
     #[test]
     fn flags_have_the_last_word() {
-        let (mut config, mut warnings) = (Config::new("n1"), Vec::new());
+        let mut config = Config::new("n1");
         config.max_pods = 50;
         let line = [
             "kubelet",
@@ -510,8 +504,10 @@ staticPodPath: /etc/kubernetes/manifests
             "--seccomp-default",
             "--anonymous-auth=true",
         ];
-        let matches = flags(clap::Command::new("kubelet"), SETTINGS).try_get_matches_from(line).expect("flags");
-        take_flags(&mut config, &matches, SETTINGS, &mut warnings).expect("taken");
+        let matches = command("kubelet", "", &KIND, SETTINGS).try_get_matches_from(line).expect("flags");
+        let mut intake = Intake { config: &mut config, table: SETTINGS, without_effect: Vec::new() };
+        intake.flags(&matches).expect("taken");
+        let warnings = intake.without_effect;
         assert_eq!((config.max_pods, config.seccomp_default, config.server.anonymous), (20, true, true));
         assert_eq!(config.eviction.hard["memory.available"], Threshold::Amount(1 << 30));
         let taints: Vec<_> = config.register_with_taints.iter().map(|t| (t.key.as_str(), t.value.as_deref())).collect();

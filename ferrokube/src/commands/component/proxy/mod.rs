@@ -3,36 +3,23 @@
 mod settings;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Arg, ArgAction};
 
 use self::settings::{KIND, SETTINGS, Told};
-use super::settings::{flags, take_file, take_flags};
-use super::{LOGGING, connect, exit_on, hidden, host_name, until_signal, warn};
+use super::settings::{command, take};
+use super::{connect, exit_on, until_signal};
+use crate::config::host_name;
 use crate::fault::Fault;
 
-fn command() -> Command {
-    let config = Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf));
-    let cleanup = Arg::new("cleanup").long("cleanup").action(ArgAction::SetTrue);
-    let command = Command::new("kube-proxy")
-        .about("The Kubernetes network proxy")
-        .arg(config.help("A KubeProxyConfiguration; flags have the last word"))
-        .arg(cleanup.help("Remove our rules and end"));
-    hidden(flags(command, SETTINGS), &[&LOGGING])
-}
-
 pub fn run(args: &[OsString]) -> Result<()> {
-    let matches = exit_on(command().try_get_matches_from(args));
-    let mut warnings = LOGGING.given(&matches);
+    let cleanup = Arg::new("cleanup").long("cleanup").action(ArgAction::SetTrue).help("Remove our rules and end");
+    let command = command("kube-proxy", "The Kubernetes network proxy", &KIND, SETTINGS).arg(cleanup);
+    let matches = exit_on(command.clone().try_get_matches_from(args));
     let mut told = Told::default();
     told.config.hostname_override = host_name().to_lowercase();
-    if let Some(file) = matches.get_one::<PathBuf>("config") {
-        take_file(&mut told, file, &KIND, SETTINGS, &mut warnings)?;
-    }
-    take_flags(&mut told, &matches, SETTINGS, &mut warnings)?;
-    warn("kube-proxy", &warnings);
+    take(&command, &matches, &mut told, &KIND, SETTINGS)?;
     let config = told.config().map_err(Fault::usage)?;
     if matches.get_flag("cleanup") {
         return proxy::remove(&config.table).map_err(Into::into);

@@ -159,12 +159,14 @@ pub const SETTINGS: &[Setting<Told>] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::component::settings::{flags, take_flags, take_text};
+    use crate::commands::component::settings::{Intake, command};
 
     fn from_file(text: &str) -> Result<(Told, Vec<String>), String> {
-        let (mut told, mut warnings) = (Told::default(), Vec::new());
-        let text = format!("apiVersion: {}\nkind: {}\n{text}", KIND.api_version, KIND.kind);
-        take_text(&mut told, &text, &KIND, SETTINGS, &mut warnings).map(|()| (told, warnings))
+        let mut told = Told::default();
+        let mut intake = Intake { config: &mut told, table: SETTINGS, without_effect: Vec::new() };
+        intake.file(&format!("apiVersion: {}\nkind: {}\n{text}", KIND.api_version, KIND.kind), &KIND)?;
+        let warnings = intake.without_effect;
+        Ok((told, warnings))
     }
 
     #[test]
@@ -189,10 +191,11 @@ conntrack: {maxPerCore: 32768}
     #[test]
     fn other_modes_and_half_said_ones_are_refused() {
         assert_eq!(from_file("mode: ipvs").err().expect("refused"), "mode: ipvs can't be had here yet: only nftables");
-        let (mut told, mut warnings) = (Told::default(), Vec::new());
+        let mut told = Told::default();
         let line = ["kube-proxy", "--detect-local-mode=BridgeInterface"];
-        let matches = flags(clap::Command::new("kube-proxy"), SETTINGS).try_get_matches_from(line).expect("flags");
-        take_flags(&mut told, &matches, SETTINGS, &mut warnings).expect("taken");
+        let matches = command("kube-proxy", "", &KIND, SETTINGS).try_get_matches_from(line).expect("flags");
+        let mut intake = Intake { config: &mut told, table: SETTINGS, without_effect: Vec::new() };
+        intake.flags(&matches).expect("taken");
         assert!(told.config().expect_err("refused").contains("needs --pod-bridge-interface"));
     }
 }
