@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod authorised;
 mod callers;
 mod custom_openapi;
 mod granting;

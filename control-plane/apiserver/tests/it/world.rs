@@ -195,7 +195,8 @@ impl World {
         self.send(Some(&self.admin), headers, method, path, body).await
     }
 
-    async fn send(
+    /// With no headers and no body but those given.
+    pub async fn send(
         &self,
         identity: Option<&Identity>,
         headers: &[(&str, &str)],

@@ -44,6 +44,9 @@ impl Core {
             _ => None,
         };
         let name = proxied.as_ref().map_or(call.info.name.as_str(), |proxied| proxied.name);
+        if takes_over(call, served, sub) {
+            self.require(call, served, "create")?;
+        }
         let key = self.key_of(call, served, name)?;
         let Some(entry) = self.live(served, &key).await? else {
             return Err(Status::not_found(&served.gvr(), name));
@@ -178,6 +181,17 @@ impl Core {
 
     fn find_cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         Some(self.registry.load().cache(group, plural)?.lookup(namespace, name)?.object())
+    }
+}
+
+/// Whether the request runs something in a pod or opens a way into it, so that `create` is asked for whatever the
+/// method: a WebSocket begins with GET, for which `get` alone was authorised. A node's proxy leads to the same streams
+/// of its kubelet by an upgrade, which upstream leaves at the method's verb.
+fn takes_over(call: &Call, served: &Served, sub: &Subresource) -> bool {
+    match sub.action {
+        Action::Exec | Action::Attach | Action::PortForward => true,
+        Action::Proxy => !served.namespaced() && call.headers.contains_key(header::UPGRADE),
+        _ => false,
     }
 }
 
