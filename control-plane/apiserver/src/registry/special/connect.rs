@@ -137,9 +137,9 @@ impl Core {
         let mut backend = if object["status"]["podIP"].is_string() || object["spec"]["containers"].is_array() {
             pod(&object, proxied)?
         } else if object["status"]["daemonEndpoints"].is_object() || object["status"]["nodeInfo"].is_object() {
-            self.kubelet(proxied.name, String::new()).await?
+            self.node(proxied).await?
         } else {
-            self.service(&object, proxied)?
+            self.service(&object, proxied).await?
         };
         if proxied.https && backend.trust == Trust::Plain {
             backend.trust = Trust::Anyone;
@@ -156,27 +156,58 @@ impl Core {
         Ok(Answer::Raw(page::behind(response, &prefix, format!("{}:{}", backend.host, backend.port))))
     }
 
-    fn service(&self, service: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
+    /// A node's kubelet; with another port asked for, whatever listens there, under the rules for pods.
+    async fn node(&self, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
+        let mut backend = self.kubelet(proxied.name, String::new()).await?;
+        if proxied.port.is_empty() || proxied.port == backend.port.to_string() {
+            return Ok(backend);
+        }
+        let bad = || Status::bad_request(format!("invalid node request {}", meta::text::quote(proxied.port)));
+        backend.port = proxied.port.parse().map_err(|_| bad())?;
+        backend.trust = Trust::Plain;
+        let found = tokio::net::lookup_host((backend.host.as_str(), backend.port)).await;
+        let found: Vec<_> = found.map_err(|error| Status::bad_request(error.to_string()))?.collect();
+        // What was looked at is what is dialed.
+        backend.host = found.first().map(|at| at.ip().to_string()).unwrap_or_default();
+        for at in found {
+            target::proxyable(&at.ip().to_string())?;
+        }
+        Ok(backend)
+    }
+
+    async fn service(&self, service: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
         let port_name = service_port(service, proxied.port).map_err(Status::service_unavailable)?;
-        let mut addresses: Vec<(String, u16)> = Vec::new();
+        let mut addresses: Vec<(Value, u16)> = Vec::new();
         if let Some(endpoints) = self.find_cached("", "endpoints", &namespace, &name) {
             for subset in endpoints["subsets"].as_array().into_iter().flatten() {
                 let ports = subset["ports"].as_array().into_iter().flatten();
                 let port = ports.filter(|port| port["name"].as_str().unwrap_or_default() == port_name);
                 let Some(port) = port.filter_map(|port| port["port"].as_u64()).next() else { continue };
                 for address in subset["addresses"].as_array().into_iter().flatten() {
-                    addresses.push((text(&address["ip"]), port as u16));
+                    addresses.push((address.clone(), port as u16));
                 }
             }
         }
-        if addresses.is_empty() {
-            let name = meta::text::quote(&name);
-            return Err(Status::service_unavailable(format!("no endpoints available for service {name}")));
+        // Endpoints are written by users: only one that is the address of a pod of the namespace is gone to.
+        while !addresses.is_empty() {
+            let (address, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
+            let pod = address["targetRef"]["name"].as_str().unwrap_or_default();
+            let pod = self.find("", "pods", &namespace, pod).await?;
+            if pod.is_some_and(|pod| target::backs(&pod.object(), &address, &namespace)) {
+                let host = text(&address["ip"]);
+                return Ok(Backend {
+                    trust: Trust::Plain,
+                    host,
+                    port,
+                    path_and_query: String::new(),
+                    forwarded: vec![],
+                });
+            }
         }
-        let (host, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
-        Ok(Backend { trust: Trust::Plain, host, port, path_and_query: String::new(), forwarded: Vec::new() })
+        let name = meta::text::quote(&name);
+        Err(Status::service_unavailable(format!("no endpoints available for service {name}")))
     }
 
     fn find_cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -220,6 +251,7 @@ fn pod(pod: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
     let Some(host) = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty()) else {
         return Err(Status::bad_request(format!("pod {name} does not have a pod IP yet")));
     };
+    target::proxyable(host)?;
     let containers = || pod["spec"]["containers"].as_array().into_iter().flatten();
     let mut ports = containers().flat_map(|c| c["ports"].as_array().into_iter().flatten());
     let port = match proxied.port {
