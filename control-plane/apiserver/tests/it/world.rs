@@ -102,6 +102,11 @@ impl Drop for World {
 
 impl World {
     pub async fn new() -> World {
+        World::with(|_| {}).await
+    }
+
+    /// With settings of the test's own.
+    pub async fn with(set: impl FnOnce(&mut Config)) -> World {
         let files = tempfile::tempdir().unwrap();
         let authority = Authority::new("kubernetes");
         let server = authority.sign(CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
@@ -111,7 +116,7 @@ impl World {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let config = Config {
+        let mut config = Config {
             bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             secure_port: 0,
             tls: Some(KeyPair {
@@ -122,6 +127,7 @@ impl World {
             service_account_signing_key_file: Some(write("sa.key", &signing_key)),
             ..Config::default()
         };
+        set(&mut config);
         let shutdown = CancellationToken::new();
         let running = daemon::start(config, Arc::new(MemoryStore::default()), shutdown.clone()).await.unwrap();
         let admin = authority.client("admin", &["system:masters"], FAR);

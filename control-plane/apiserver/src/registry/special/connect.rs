@@ -1,4 +1,5 @@
-//! Subresources that lead to kubelets, pods and services: log, exec, attach, portforward, proxy.
+//! Subresources that lead to kubelets, pods and services: log, exec, attach, portforward, proxy. I/O: resolves the names
+//! of nodes.
 
 use std::sync::Arc;
 
