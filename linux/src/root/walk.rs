@@ -78,7 +78,7 @@ impl Beneath {
                 if waiting.len() < WAITING {
                     waiting.push(place);
                 }
-            } else if let Ok(below) = enter(here, name).and_then(|fd| Ok(Dir::new(fd)?)) {
+            } else if let Ok(below) = enter(here, name).and_then(Dir::new) {
                 open.push(below);
                 names.push(place);
             }
