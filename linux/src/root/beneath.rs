@@ -88,16 +88,7 @@ impl Beneath {
 
     /// A regular file for reading: devices, pipes and links that lie in its place are refused unopened.
     pub fn file(&self, path: impl AsRef<Path>) -> io::Result<std::fs::File> {
-        let handle = self.handle(path)?;
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&handle)?.st_mode);
-        match kind {
-            FileType::RegularFile => {}
-            FileType::Symlink => return Err(Errno::LOOP.into()),
-            _ => return Err(io::Error::other("not a regular file")),
-        }
-        // The file behind the handle, whatever its name has become since.
-        let again = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        Ok(rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
+        reopen(&self.handle(path)?, OFlags::RDONLY)
     }
 
     /// The content of a regular file that is no longer than `limit`.
@@ -114,6 +105,20 @@ impl Beneath {
         file.write_all(data)?;
         own(&file, owner)?;
         // After the owner: a change of owner takes the set-id bits away.
+        Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
+    }
+
+    /// Writes a file that may be there: its inode stays, for who has it mounted.
+    pub fn write(&self, path: impl AsRef<Path>, data: &[u8], mode: u32) -> io::Result<()> {
+        let path = path.as_ref();
+        let there = match self.handle(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return self.write_new(path, data, mode, Owner::default());
+            }
+            found => found?,
+        };
+        let mut file = reopen(&there, OFlags::WRONLY | OFlags::TRUNC)?;
+        file.write_all(data)?;
         Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
     }
 
@@ -226,6 +231,17 @@ fn read_at_most(file: &std::fs::File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(data)
 }
 
+/// Opens the regular file behind a handle, whatever its name has become since.
+fn reopen(handle: &OwnedFd, flags: OFlags) -> io::Result<std::fs::File> {
+    match FileType::from_raw_mode(rustix::fs::fstat(handle)?.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return Err(Errno::LOOP.into()),
+        _ => return Err(io::Error::other("not a regular file")),
+    }
+    let again = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    Ok(rustix::fs::open(again, flags | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
 fn own(file: impl AsFd, owner: Owner) -> io::Result<()> {
     if owner == Owner::default() {
         return Ok(());
@@ -283,9 +299,13 @@ mod tests {
         assert_eq!(at.read("d", 4).unwrap(), b"1234");
         assert_eq!(at.read("d", 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert_eq!(at.stat("d").unwrap().st_mode & 0o7777, 0o640);
+        at.write("d", b"56", 0o644).unwrap();
+        at.write("n", b"7", 0o600).unwrap();
+        assert_eq!((at.read("d", 9).unwrap(), at.read("n", 9).unwrap()), (b"56".to_vec(), b"7".to_vec()));
         symlink("d", dir.join("in/l")).unwrap();
+        assert!(at.write("l", b"x", 0o644).is_err() && at.write("pipe", b"x", 0o644).is_err());
         assert!(read_regular(dir.join("in/l"), 10).is_err());
-        assert_eq!(read_regular(dir.join("in/d"), 10).unwrap(), b"1234");
+        assert_eq!(read_regular(dir.join("in/d"), 10).unwrap(), b"56");
         std::fs::remove_dir_all(dir).unwrap();
     }
 }
