@@ -109,9 +109,7 @@ struct Bucket {
 impl Limit {
     fn refuse(&self, request: &Request<'_>, now: Instant) -> Option<String> {
         let key = self.by.key(request);
-        let refused =
-            (!self.take(&key, now)).then(|| format!("limit reached on type {} for key {key}", self.by.word()));
-        refused
+        (!self.take(&key, now)).then(|| format!("limit reached on type {} for key {key}", self.by.word()))
     }
 
     /// Takes a token; the bucket that was asked least lately goes when there are too many.

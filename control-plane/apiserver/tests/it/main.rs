@@ -4,7 +4,9 @@
 mod admission;
 mod authorised;
 mod callers;
+mod corrupt;
 mod custom_openapi;
+mod depth;
 mod granting;
 mod impersonation;
 mod limits;
