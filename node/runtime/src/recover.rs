@@ -3,13 +3,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wire::cri::ContainerState;
 
 use crate::error::Result;
 use crate::link;
-use crate::record::{self, ContainerRecord, SandboxPhase, SandboxRecord};
+use crate::record::{self, ContainerRecord, SandboxPhase, SandboxRecord, Whole};
 use crate::runtime::{Container, Runtime, Sandbox};
+
+const SIGKILL: i32 = 9;
+/// A killed container of which nothing is known gets this long to end.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Called once, before the first request.
@@ -57,7 +62,7 @@ impl Runtime {
         for (id, record) in load_all::<ContainerRecord>(&self.config.root_dir.join("containers")) {
             let orphan = record.as_ref().is_none_or(|r| !self.maps.lock().sandboxes.contains_key(&r.sandbox_id));
             let Some(record) = record else {
-                let _ = std::fs::remove_dir_all(self.container_dir(&id));
+                self.remove_unknown_container(&id).await;
                 continue;
             };
             let metadata = record.config.clone().unwrap_or_default().metadata.unwrap_or_default();
@@ -70,6 +75,16 @@ impl Runtime {
                 let _ = self.remove_container(&id).await;
             }
         }
+    }
+
+    /// Nobody knows any more what it is of, but it may run: its monitor is ended first, and its process with it.
+    async fn remove_unknown_container(&self, id: &str) {
+        let run_dir = self.container_run_dir(id);
+        if link::is_alive(&run_dir).await {
+            link::signal(&run_dir, SIGKILL).await;
+            let _ = tokio::time::timeout(END_PATIENCE, link::wait_end(&run_dir)).await;
+        }
+        let _ = std::fs::remove_dir_all(self.container_dir(id));
     }
 
     /// A container that ran is watched again, or its end is settled. One that was just being started counts too: its
@@ -86,7 +101,7 @@ impl Runtime {
             (ContainerState::ContainerRunning, false) => self.settle_end(container).await,
             (_, true) => {
                 // Started between the fork and the record: nobody was told that it runs, so it is ended.
-                link::signal(&run_dir, 9).await;
+                link::signal(&run_dir, SIGKILL).await;
                 link::wait_end(&run_dir).await;
                 self.settle_end(container).await;
             }
@@ -110,14 +125,16 @@ impl Runtime {
             for pin in ["net", "ipc", "uts", "pid"] {
                 let _ = linux::namespaces::unpin(&dir.join(pin));
             }
-            let _ = linux::mount::detach(dir.join("shm"));
+            for tree in ["shm", linux::namespaces::PROC] {
+                let _ = linux::mount::detach(dir.join(tree));
+            }
             let _ = std::fs::remove_dir_all(dir);
         }
     }
 }
 
 /// All records of a directory; `None` for those that can't be read.
-fn load_all<T: prost::Message + Default>(dir: &Path) -> Vec<(String, Option<T>)> {
+fn load_all<T: prost::Message + Default + Whole>(dir: &Path) -> Vec<(String, Option<T>)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|e| (e.file_name().to_string_lossy().into_owned(), record::load(&e.path()))).collect()
 }

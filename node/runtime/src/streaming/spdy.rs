@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use self::frame::{Decoder, Encoder, Frame};
 use super::Wanted;
+use super::budget::{Budget, Chunk};
 use super::session::{self, In, Out, QUEUE, Streams};
 use super::websocket::terminal_size;
 use crate::runtime::Runtime;
@@ -24,10 +25,14 @@ pub const PROTOCOLS: [&str; 4] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.
 /// For port-forward.
 pub const FORWARD_PROTOCOLS: [&str; 1] = ["portforward.k8s.io"];
 
-/// Frames waiting for a stream's reader; the whole connection waits beyond that.
+/// Frames waiting for a stream's reader; the whole connection waits beyond that, and beyond its budget of bytes.
 const STREAM_QUEUE: usize = 64;
-/// Streams open at once on a connection.
-const MAX_STREAMS: usize = 4096;
+/// Streams open at once on a connection: 512 forwarded connections.
+const MAX_STREAMS: usize = 1024;
+/// The headers that anybody looks at; others are not kept.
+const HEADERS: [&str; 3] = ["streamtype", "port", "requestid"];
+/// Bytes of the value of one of them.
+const MAX_HEADER: usize = 128;
 /// Bytes a data frame that we send.
 const MAX_DATA: usize = 16 << 10;
 /// The client gets this long to open all streams of a command.
@@ -36,13 +41,14 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(30);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 3;
+const CANCEL: u32 = 5;
 
 /// A stream that the client opened.
 #[derive(Debug)]
 pub struct Stream {
     id: u32,
     pub headers: HashMap<String, String>,
-    input: mpsc::Receiver<Bytes>,
+    input: mpsc::Receiver<Chunk>,
     output: mpsc::Sender<Frame>,
 }
 
@@ -53,12 +59,18 @@ impl Stream {
     }
 
     /// What the client sends next; `None` at its end of the stream.
-    pub async fn receive(&mut self) -> Option<Bytes> {
+    pub async fn receive(&mut self) -> Option<Chunk> {
         self.input.recv().await
     }
 
+    /// Gives the stream up, and lets go of what came for it.
+    pub async fn cancel(self) {
+        drop(self.input);
+        let _ = self.output.send(Frame::Reset { id: self.id, status: CANCEL }).await;
+    }
+
     /// Splits reading from writing.
-    pub fn split(self) -> (mpsc::Receiver<Bytes>, StreamWriter) {
+    pub fn split(self) -> (mpsc::Receiver<Chunk>, StreamWriter) {
         (self.input, StreamWriter { id: self.id, output: self.output })
     }
 }
@@ -121,11 +133,12 @@ async fn read_frames<R: AsyncRead>(read: R, new: mpsc::Sender<Stream>, output: m
     tokio::pin!(read);
     let mut decoder = Decoder::default();
     let mut buffer = BytesMut::with_capacity(32 << 10);
-    let mut open: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
+    let mut open: HashMap<u32, mpsc::Sender<Chunk>> = HashMap::new();
+    let budget = Budget::default();
     loop {
         loop {
             match decoder.decode(&mut buffer) {
-                Ok(Some(frame)) => handle(frame, &mut open, &new, &output).await,
+                Ok(Some(frame)) => handle(frame, &mut open, &budget, &new, &output).await,
                 Ok(None) => break,
                 Err(reason) => {
                     tracing::debug!(reason, "a SPDY client broke the protocol");
@@ -142,12 +155,14 @@ async fn read_frames<R: AsyncRead>(read: R, new: mpsc::Sender<Stream>, output: m
 
 async fn handle(
     frame: Frame,
-    open: &mut HashMap<u32, mpsc::Sender<Bytes>>,
+    open: &mut HashMap<u32, mpsc::Sender<Chunk>>,
+    budget: &Budget,
     new: &mpsc::Sender<Stream>,
     output: &mpsc::Sender<Frame>,
 ) {
     match frame {
-        Frame::SynStream { id, headers, last } => {
+        Frame::SynStream { id, mut headers, last } => {
+            headers.retain(|name, value| HEADERS.contains(&name.as_str()) && value.len() <= MAX_HEADER);
             if open.len() >= MAX_STREAMS || open.contains_key(&id) {
                 let status = if open.contains_key(&id) { PROTOCOL_ERROR } else { REFUSED_STREAM };
                 let _ = output.send(Frame::Reset { id, status }).await;
@@ -164,8 +179,9 @@ async fn handle(
             // The reader of a stream may have lost interest: what comes for it is dropped.
             if let Some(to) = open.get(&id)
                 && !data.is_empty()
+                && !to.is_closed()
             {
-                let _ = to.send(data).await;
+                let _ = to.send(budget.hold(data).await).await;
             }
             if last {
                 open.remove(&id);

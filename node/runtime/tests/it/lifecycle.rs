@@ -231,6 +231,18 @@ fn volumes_and_files_of_the_pod() {
         assert_eq!(code, 0);
         assert_eq!(std::fs::read_to_string(volume.join("sub/out")).unwrap(), "back\n");
         assert!(host.path("made-by-runtime/by-runtime").exists());
+        // As with runc: the working directory may lie in a volume, which is there first.
+        let mut within = shell("workdir", "pwd; echo x > made");
+        within.working_dir = "/data/rw/app/deep".into();
+        within.mounts = vec![mount("/data/rw", volume.clone(), false)];
+        assert_eq!(host.output(&pod, within).await, ("/data/rw/app/deep\n".to_owned(), 0));
+        assert!(volume.join("app/deep/made").exists());
+        std::os::unix::fs::symlink("/", volume.join("out")).unwrap();
+        let mut through = shell("through", "pwd");
+        through.working_dir = format!("/data/rw/out{}/made-by-cwd", host.path("").display());
+        through.mounts = vec![mount("/data/rw", volume.clone(), false)];
+        host.output(&pod, through).await;
+        assert!(!host.path("made-by-cwd").exists(), "a link in the volume leads nowhere outside");
         let mut image =
             shell("image-volume", "cat /img/etc/passwd | head -1; ls /bin2/sh; echo x > /img/x || echo refused");
         let spec = ImageSpec { image: "busybox:1".into(), ..Default::default() };
