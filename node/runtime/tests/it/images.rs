@@ -171,7 +171,7 @@ fn a_gigabyte_of_header_costs_no_memory() {
             let layer = [gzip(header.as_bytes()), megabyte.repeat(1 << 10)].concat();
             assert!(layer.len() < 2 << 20, "{} bytes", layer.len());
             // As a layer, and as the archive itself.
-            for archive in [archive("bomb:1", &[layer.clone()], serde_json::json!({})), layer] {
+            for archive in [archive("bomb:1", std::slice::from_ref(&layer), serde_json::json!({})), layer] {
                 let request = ImportRequest { name: String::new(), data: archive.into() };
                 let import = host.transfer.import(futures::stream::iter([request]));
                 let (answer, grown) = growth(import).await;

@@ -184,7 +184,8 @@ fn holes_stay_holes() {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::GNUSparse);
     header.set_path("holes").unwrap();
-    (header.set_mode(0o644), header.set_uid(0), header.set_gid(0), header.set_size(4));
+    header.set_mode(0o644);
+    header.set_size(4);
     let gnu = header.as_gnu_mut().unwrap();
     gnu.sparse[0].offset.copy_from_slice(format!("{:011o}\0", SIZE - 4).as_bytes());
     gnu.sparse[0].numbytes.copy_from_slice(b"00000000004\0");
@@ -227,13 +228,18 @@ fn messages_hold_no_long_names() {
     }
     let mut layer = Layer::new();
     let mut header = tar::Header::new_gnu();
-    (header.set_mode(0o644), header.set_size(0));
+    header.set_mode(0o644);
+    header.set_size(0);
     let name = format!("{}/../x", "n".repeat(500 << 10));
     let mut long = tar::Header::new_gnu();
     long.set_entry_type(tar::EntryType::GNULongName);
-    (long.set_path("././@LongLink").unwrap(), long.set_size(name.len() as u64), long.set_mode(0), long.set_cksum());
+    long.set_path("././@LongLink").unwrap();
+    long.set_mode(0);
+    long.set_size(name.len() as u64);
+    long.set_cksum();
     layer.0.append(&long, name.as_bytes()).unwrap();
-    (header.set_path("x").unwrap(), header.set_cksum());
+    header.set_path("x").unwrap();
+    header.set_cksum();
     layer.0.append(&header, &b""[..]).unwrap();
     let (dir, done) = run("long", layer, &[]);
     let error = done.unwrap_err().to_string();
