@@ -59,7 +59,7 @@ where
         let stream = tokio::select! {
             stream = connection.streams.recv() => stream,
             () = halves.expired() => {
-                halves.drop_expired().await;
+                halves.drop_expired(Instant::now()).await;
                 continue;
             }
         };
@@ -103,8 +103,7 @@ impl Halves {
         }
     }
 
-    async fn drop_expired(&mut self) {
-        let now = Instant::now();
+    async fn drop_expired(&mut self, now: Instant) {
         for (_, (_, stream)) in self.0.extract_if(|_, (since, _)| now.duration_since(*since) >= HALF_PATIENCE) {
             stream.cancel().await;
         }
@@ -156,4 +155,31 @@ async fn pair(data: Stream, error: Stream, sandbox: &str, runtime: &Arc<Runtime>
     };
     tokio::join!(inward, outward);
     error.finish().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spdy::testing::Client;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_half_without_its_other_is_given_up() {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let mut connection = Connection::new(far);
+        let mut client = Client::new(near);
+        let mut halves = Halves::default();
+        for number in 0..=MAX_HALVES {
+            client.open(&[("streamtype", "data"), ("port", "1"), ("requestid", &number.to_string())]).await;
+            assert!(halves.join(connection.streams.recv().await.unwrap()).await.is_none());
+        }
+        assert_eq!(client.resets(1).await, [2 * MAX_HALVES as u32 + 1], "one too many");
+        client.open(&[("streamtype", "error"), ("port", "1"), ("requestid", "0")]).await;
+        let (data, error) = halves.join(connection.streams.recv().await.unwrap()).await.unwrap();
+        assert_eq!((data.header("streamtype"), error.header("streamtype")), ("data", "error"));
+        halves.drop_expired(Instant::now()).await;
+        assert_eq!(halves.0.len(), MAX_HALVES - 1, "they have time");
+        halves.drop_expired(Instant::now() + HALF_PATIENCE).await;
+        assert!(halves.0.is_empty());
+        assert_eq!(client.resets(MAX_HALVES - 1).await.len(), MAX_HALVES - 1);
+    }
 }

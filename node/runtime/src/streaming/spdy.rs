@@ -341,3 +341,89 @@ async fn write_output(opened: Opened, status: bool, mut from: mpsc::Receiver<Out
         stream.finish().await;
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! The other side of a connection.
+    use super::*;
+    use tokio::io::DuplexStream;
+
+    pub struct Client {
+        io: DuplexStream,
+        encoder: Encoder,
+        decoder: Decoder,
+        buffer: BytesMut,
+        next: u32,
+    }
+
+    impl Client {
+        pub fn new(io: DuplexStream) -> Self {
+            Client { io, encoder: Encoder::default(), decoder: Decoder::default(), buffer: BytesMut::new(), next: 1 }
+        }
+
+        pub async fn send(&mut self, frame: &Frame) {
+            let mut bytes = BytesMut::new();
+            self.encoder.encode(frame, &mut bytes);
+            self.io.write_all(&bytes).await.unwrap();
+        }
+
+        pub async fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
+            let id = self.next;
+            self.next += 2;
+            let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            self.send(&Frame::SynStream { id, headers, last: false }).await;
+            id
+        }
+
+        /// Waits for so many streams to be reset.
+        pub async fn resets(&mut self, count: usize) -> Vec<u32> {
+            let mut reset = Vec::new();
+            while reset.len() < count {
+                match self.decoder.decode(&mut self.buffer).unwrap() {
+                    Some(Frame::Reset { id, .. }) => reset.push(id),
+                    Some(_) => {}
+                    None => drop(self.io.read_buf(&mut self.buffer).await.unwrap()),
+                }
+            }
+            reset
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_that_nobody_reads_are_not_kept() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let mut connection = Connection::new(far);
+        let mut client = Client::new(near);
+        let long = "x".repeat(60_000);
+        client.open(&[("streamtype", "data"), ("requestid", &long), ("other", &long)]).await;
+        let stream = connection.streams.recv().await.unwrap();
+        assert_eq!(stream.headers, HashMap::from([("streamtype".to_owned(), "data".to_owned())]));
+    }
+
+    #[tokio::test]
+    async fn streams_that_nobody_reads_hold_the_connection_not_the_memory() {
+        const FRAME: usize = 512 << 10;
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let mut connection = Connection::new(far);
+        let mut client = Client::new(near);
+        let mut held = Vec::new();
+        for number in 0..6 {
+            client.open(&[("streamtype", "data"), ("requestid", &number.to_string())]).await;
+            held.push(connection.streams.recv().await.unwrap());
+        }
+        let mut sent = 0;
+        for round in 0..1000u32 {
+            let frame = Frame::Data { id: 1 + 2 * (round % 6), data: Bytes::from(vec![0u8; FRAME]), last: false };
+            if tokio::time::timeout(Duration::from_millis(300), client.send(&frame)).await.is_err() {
+                break;
+            }
+            sent += FRAME;
+        }
+        assert!(sent <= super::super::budget::BUDGET + 4 * FRAME, "{sent} bytes were taken in");
+        // The connection goes on when they are given up.
+        for stream in held {
+            stream.cancel().await;
+        }
+        assert_eq!(client.resets(6).await.len(), 6);
+    }
+}
