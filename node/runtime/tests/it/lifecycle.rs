@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("lifecycle::memory_limits_end_in_oom_killed", memory_limits_end_in_oom_killed),
     ("lifecycle::pods_share_what_they_should", pods_share_what_they_should),
     ("lifecycle::volumes_and_files_of_the_pod", volumes_and_files_of_the_pod),
+    ("lifecycle::files_of_the_pod_are_accounted_to_it", files_of_the_pod_are_accounted_to_it),
     ("lifecycle::limits_change_and_statistics_count", limits_change_and_statistics_count),
     ("lifecycle::exec_sync_collects_output", exec_sync_collects_output),
     ("lifecycle::events_tell_of_every_step", events_tell_of_every_step),
@@ -194,6 +195,32 @@ fn pods_share_what_they_should() {
         options.set_network(NamespaceMode::Node);
         let (text, _) = host.output(&host_net, config).await;
         assert_eq!(text, format!("{}\n{}\n", own[0].display(), own[2].display()));
+        host.finish().await;
+    });
+}
+
+/// CVE-2020-8557: what a pod writes to the files that the runtime keeps for it is on the disk, and the pod's.
+fn files_of_the_pod_are_accounted_to_it() {
+    const WRITTEN: u64 = 8 << 20;
+    with_host(|mut host| async move {
+        let pod = host.pod(|_| {}).await;
+        let fill = "for f in hosts hostname resolv.conf; do head -c 8388608 /dev/zero >> /etc/$f; done; sleep 1000";
+        let first = host.sh(&pod, "first", fill).await;
+        let second = host.sh(&pod, "second", "sleep 1000").await;
+        let files = host.path("root/sandboxes").join(&pod.0);
+        let size = |name: &str| std::fs::metadata(files.join(name)).map_or(0, |meta| meta.len());
+        while ["hosts", "hostname", "resolv.conf"].iter().any(|name| size(name) < WRITTEN) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let mut used = Vec::new();
+        for id in [first, second] {
+            let answer = host.cri.container_stats(ContainerStatsRequest { container_id: id }).await.unwrap();
+            let layer = answer.into_inner().stats.unwrap().writable_layer.unwrap();
+            used.push(layer.used_bytes.unwrap().value);
+        }
+        assert!(used[0] >= 3 * WRITTEN && used[1] < WRITTEN, "counted once: {used:?}");
+        let run = host.path("run/pods").join(&pod.0);
+        assert!(!run.join("hosts").exists() && !run.join("resolv.conf").exists(), "nothing of it in memory");
         host.finish().await;
     });
 }
