@@ -47,7 +47,7 @@ impl Runtime {
             blocking(move || this.make_container(id, &sandbox, config)).await.and_then(|made| made)
         };
         if made.is_err() {
-            let _ = std::fs::remove_dir_all(self.container_dir(&id));
+            let _ = linux::root::remove_tree(self.container_dir(&id));
             self.release(&id);
         }
         let container = made?;
@@ -338,7 +338,7 @@ impl Runtime {
                 group.kill()?;
                 group.remove()?;
             }
-            let _ = std::fs::remove_dir_all(run_dir);
+            let _ = linux::root::remove_tree(run_dir);
             Ok::<(), linux::failure::Failure>(())
         });
         if let Ok(Err(error)) = done.await {
@@ -401,12 +401,9 @@ impl Runtime {
         let group = self.cgroups.group(&container.read(|r| r.cgroup.clone()));
         let removed = blocking(move || {
             let _ = group.remove();
-            std::fs::remove_dir_all(&dir)
+            linux::root::remove_tree(&dir)
         });
-        match removed.await? {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::failed("remove the container")(e)),
-            _ => {}
-        }
+        removed.await?.map_err(Error::failed("remove the container"))?;
         self.maps.lock().containers.remove(&container.id);
         self.release(&container.id);
         self.emit(&container, cri::ContainerEventType::ContainerDeletedEvent);

@@ -34,7 +34,7 @@ impl Runtime {
     async fn recover_sandboxes(self: &Arc<Self>) {
         for (id, record) in load_all::<SandboxRecord>(&self.config.root_dir.join("sandboxes")) {
             let Some(record) = record else {
-                let _ = std::fs::remove_dir_all(self.sandbox_dir(&id));
+                let _ = linux::root::remove_tree(self.sandbox_dir(&id));
                 continue;
             };
             let phase = record.phase();
@@ -46,8 +46,8 @@ impl Runtime {
                 if let Err(error) = self.tear_down(&sandbox).await {
                     tracing::warn!(sandbox = %id, %error, "it could not be removed whole");
                 }
-                let _ = std::fs::remove_dir_all(self.sandbox_run_dir(&id));
-                let _ = std::fs::remove_dir_all(self.sandbox_dir(&id));
+                let _ = linux::root::remove_tree(self.sandbox_run_dir(&id));
+                let _ = linux::root::remove_tree(self.sandbox_dir(&id));
                 continue;
             }
             if phase == SandboxPhase::Ready && !whole {
@@ -84,7 +84,7 @@ impl Runtime {
             link::signal(&run_dir, SIGKILL).await;
             let _ = tokio::time::timeout(END_PATIENCE, link::wait_end(&run_dir)).await;
         }
-        let _ = std::fs::remove_dir_all(self.container_dir(id));
+        let _ = linux::root::remove_tree(self.container_dir(id));
     }
 
     /// A container that ran is watched again, or its end is settled. One that was just being started counts too: its
@@ -119,7 +119,7 @@ impl Runtime {
         };
         let maps = self.maps.lock();
         for dir in strangers("containers", &|id| maps.containers.contains_key(id)) {
-            let _ = std::fs::remove_dir_all(dir);
+            let _ = linux::root::remove_tree(dir);
         }
         for dir in strangers("pods", &|id| maps.sandboxes.contains_key(id)) {
             for pin in ["net", "ipc", "uts", "pid"] {
@@ -128,7 +128,7 @@ impl Runtime {
             for tree in ["shm", linux::namespaces::PROC] {
                 let _ = linux::mount::detach(dir.join(tree));
             }
-            let _ = std::fs::remove_dir_all(dir);
+            let _ = linux::root::remove_tree(dir);
         }
     }
 }

@@ -138,8 +138,8 @@ impl Runtime {
 
     fn forget_sandbox(&self, id: &str) {
         self.maps.lock().sandboxes.remove(id);
-        let _ = std::fs::remove_dir_all(self.sandbox_run_dir(id));
-        let _ = std::fs::remove_dir_all(self.sandbox_dir(id));
+        let _ = linux::root::remove_tree(self.sandbox_run_dir(id));
+        let _ = linux::root::remove_tree(self.sandbox_dir(id));
         self.release(id);
     }
 

@@ -44,7 +44,7 @@ impl Images {
         let name = name.filter(|n| !n.is_empty()).map(Reference::parse).transpose()?;
         let work = self.ingest_dir()?;
         let done = spool(Box::new(archive), &work).and_then(|files| self.import_files(&files, name.as_ref()));
-        let _ = fs::remove_dir_all(&work);
+        let _ = linux::root::remove_tree(&work);
         done
     }
 

@@ -110,7 +110,7 @@ impl Images {
         room::check(&self.dir, needed, &reference.to_string()).map_err(ImageError::io("pull the image"))?;
         let work = self.ingest_dir()?;
         let done = self.clone().fetch_layers(&plan, &here, &work, &report).await;
-        let _ = tokio::fs::remove_dir_all(&work).await;
+        let _ = linux::root::remove_tree(&work);
         done?;
         let digest = Some(format!("{}@{}", reference.name(), plan.digest));
         let commit = move || self.commit(&plan.config, &plan.diff_ids, Some(&reference), digest);

@@ -248,6 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn an_image_of_endless_layers_is_refused() {
+        let layers = vec![serde_json::json!({"digest": "sha256:aa"}); MAX_LAYERS + 1];
+        let manifest = serde_json::json!({"schemaVersion": 2, "layers": layers}).to_string();
+        assert!(parse("x", manifest.as_bytes()).unwrap_err().to_string().contains("501 layers; the limit is 500"));
+        let config = serde_json::json!({"rootfs": {"diff_ids": vec!["sha256:aa"; MAX_LAYERS + 1]}}).to_string();
+        assert!(parse_config("x", config.as_bytes()).is_err());
+        let deep = "[".repeat(1 << 20);
+        let error = parse("x", format!("{{\"other\":{deep}").as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 500, "{error}");
+        let error =
+            parse_config("x", format!("{{\"config\":{{\"Volumes\":{{\"a\":{deep}").as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("recursion limit") && error.len() < 500, "{error}");
+        let long = format!("{{\"schemaVersion\": \"{}\"}}", "x".repeat(1 << 20));
+        assert!(parse("x", long.as_bytes()).unwrap_err().to_string().len() < 500, "the document is not in the message");
+    }
+
+    #[test]
     fn a_chain_of_one_is_its_layer() {
         let layers = ["sha256:aa".to_owned(), "sha256:bb".to_owned()];
         let chain = chain_ids(&layers);

@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use linux::root::Root;
+use linux::root::{Beneath, Root};
 
 use super::entries::{Entries, Entry, Sparse};
 use super::{ImageError, Result, cut_bytes, room};
@@ -211,7 +211,7 @@ impl Unpacker {
         self.open_dirs.clear();
         if is_dir {
             self.times.retain(|dir, _| !dir.starts_with(path));
-            return remove_tree(parent, name);
+            return Beneath::from(parent.try_clone()?).remove_tree(name);
         }
         Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
     }
@@ -392,23 +392,6 @@ fn whiteout(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
         },
         other => Ok(other?),
     }
-}
-
-fn remove_tree(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
-    let dir = open_plain(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    for entry in rustix::fs::Dir::read_from(&dir)? {
-        let entry = entry?;
-        use std::os::unix::ffi::OsStrExt;
-        let child = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
-        if child == "." || child == ".." {
-            continue;
-        }
-        match rustix::fs::unlinkat(&dir, child, AtFlags::empty()) {
-            Err(Errno::ISDIR) => remove_tree(&dir, child)?,
-            other => other?,
-        }
-    }
-    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
 #[cfg(test)]

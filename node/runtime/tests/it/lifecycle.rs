@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("lifecycle::pods_share_what_they_should", pods_share_what_they_should),
     ("lifecycle::volumes_and_files_of_the_pod", volumes_and_files_of_the_pod),
     ("lifecycle::files_of_the_pod_are_accounted_to_it", files_of_the_pod_are_accounted_to_it),
+    ("lifecycle::a_tree_of_any_depth_is_removed", a_tree_of_any_depth_is_removed),
     ("lifecycle::limits_change_and_statistics_count", limits_change_and_statistics_count),
     ("lifecycle::exec_sync_collects_output", exec_sync_collects_output),
     ("lifecycle::events_tell_of_every_step", events_tell_of_every_step),
@@ -221,6 +222,27 @@ fn files_of_the_pod_are_accounted_to_it() {
         assert!(used[0] >= 3 * WRITTEN && used[1] < WRITTEN, "counted once: {used:?}");
         let run = host.path("run/pods").join(&pod.0);
         assert!(!run.join("hosts").exists() && !run.join("resolv.conf").exists(), "nothing of it in memory");
+        host.finish().await;
+    });
+}
+
+/// A pod can nest directories deeper than any stack or path is long; removing it must not end the daemon.
+fn a_tree_of_any_depth_is_removed() {
+    use rustix::fs::{Mode, OFlags};
+    const DEPTH: usize = 3_000;
+    with_host(|mut host| async move {
+        let pod = host.pod(|_| {}).await;
+        let id = host.sh(&pod, "deep", "true").await;
+        host.ended(&id).await;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let upper = host.path("root/containers").join(&id).join("upper");
+        let mut at = rustix::fs::open(&upper, flags, Mode::empty()).unwrap();
+        for _ in 0..DEPTH {
+            rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o700)).unwrap();
+            at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap();
+        }
+        host.cri.remove_container(RemoveContainerRequest { container_id: id }).await.unwrap();
+        assert!(!upper.exists());
         host.finish().await;
     });
 }
