@@ -1,4 +1,4 @@
-//! How much of what a viewer sends may wait in memory. Pure but for the waiting.
+//! How much of what a viewer sends may wait in memory. Does I/O only in that it waits.
 //!
 //! SPDY as Kubernetes speaks it has no flow control: the one thing that holds a sender back is that nobody reads the
 //! connection. So each connection has a number of bytes that may lie in all its queues together; when they are used up,
