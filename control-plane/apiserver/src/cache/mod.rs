@@ -422,6 +422,11 @@ impl Cache {
         })
     }
 
+    /// What is wrong with bytes that are about to be written.
+    pub fn check(&self, value: &Bytes) -> Result<(), String> {
+        (self.reader)(value).map(drop)
+    }
+
     /// The same of what this server has just written, which went through every check: its bytes are not decoded again,
     /// neither here nor when the feed brings them.
     pub fn written(&self, kv: KeyValue) -> Reading {
