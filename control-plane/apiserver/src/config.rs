@@ -38,6 +38,10 @@ pub struct Config {
     pub disable_admission_plugins: Vec<String>,
     /// `--admission-control-config-file`
     pub admission_control_config_file: Option<PathBuf>,
+    /// `--audit-policy-file`
+    pub audit_policy_file: Option<PathBuf>,
+    /// `--audit-log-path` and its siblings; unset, nothing is logged.
+    pub audit_log: Option<crate::audit::log::Options>,
     /// `--service-account-issuer`
     pub service_account_issuer: String,
     /// `--service-account-signing-key-file`: private key, PEM.
@@ -95,6 +99,8 @@ impl Default for Config {
             enable_admission_plugins: vec!["NodeRestriction".to_owned()],
             disable_admission_plugins: Vec::new(),
             admission_control_config_file: None,
+            audit_policy_file: None,
+            audit_log: None,
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             service_account_signing_key_file: None,
             service_account_key_files: Vec::new(),

@@ -7,6 +7,7 @@
 //! Entry points: [`daemon::start`] and [`daemon::run`]; [`server::Server::handle`] for components in the same process.
 
 pub mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission;
-use crate::admission::event_rate_limit::{self, Limit};
+use crate::admission::{self, configuration::Settings};
+use crate::audit::{Asked, Audit, Peer};
 use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::{self, Authenticator, Credentials, UserInfo, impersonation};
 use crate::authz::rbac::Rbac;
@@ -32,7 +32,7 @@ use crate::http::answer::Answer;
 use crate::http::body::{self, Body, RequestBody};
 use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
-use crate::http::{respond, websocket};
+use crate::http::{content, respond, websocket};
 use crate::ops::limits::{self, Limits};
 use crate::ops::metrics::Metrics;
 use crate::proxy::{Dialer, Proxy};
@@ -57,8 +57,8 @@ pub struct Core {
     /// Roles and bindings, whether or not they are an authoriser.
     pub(crate) rbac: Arc<Rbac>,
     admission: Vec<&'static admission::Row>,
-    /// What EventRateLimit counts; empty when it is off.
-    pub(crate) event_limits: Vec<Limit>,
+    /// What `--admission-control-config-file` says.
+    pub(crate) plugin_settings: Settings,
     /// Reaches kubelets, pods and services.
     pub(crate) proxy: Proxy,
     /// Node ports in use.
@@ -73,6 +73,8 @@ pub struct Core {
     pub(crate) port: AtomicU16,
     pub(crate) limits: Limits,
     pub metrics: Metrics,
+    /// `None` when no audit log is kept.
+    pub(crate) audit: Option<Arc<Audit>>,
     /// What the server sets up at start is there.
     started: AtomicBool,
     /// The server is about to stop: load balancers should send no more.
@@ -99,9 +101,12 @@ impl Core {
             (row.default_on || named(&config.enable_admission_plugins)) && !named(&config.disable_admission_plugins)
         };
         let admission: Vec<_> = admission::ADMISSION.iter().filter(enabled).collect();
-        let event_limits = event_limits(&config, &admission)?;
+        let file = config.admission_control_config_file.as_deref();
+        let wrong = |reason| Error::Flag { flag: "--admission-control-config-file", reason };
+        let plugin_settings = Settings::read(file, &admission).map_err(wrong)?;
         let limits = Limits::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
         let metrics = Metrics::new(&limits);
+        let audit = Audit::new(&config)?;
         Ok(Core {
             registry: ArcSwap::from_pointee(registry),
             store,
@@ -113,7 +118,7 @@ impl Core {
             authorizers: Vec::new(),
             rbac,
             admission,
-            event_limits,
+            plugin_settings,
             proxy,
             node_ports,
             reservations: Reservations::default(),
@@ -122,6 +127,7 @@ impl Core {
             port: AtomicU16::new(config.secure_port),
             limits,
             metrics,
+            audit,
             started: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             stopping,
@@ -206,18 +212,6 @@ impl Core {
     }
 }
 
-/// The limits of EventRateLimit; without the plugin the file is only checked.
-fn event_limits(config: &Config, chain: &[&'static admission::Row]) -> Result<Vec<Limit>, Error> {
-    const FLAG: &str = "--admission-control-config-file";
-    let wrong = |reason: String| Error::Flag { flag: FLAG, reason };
-    let file = config.admission_control_config_file.as_deref();
-    let configured = file.map(admission::configuration::event_rate_limit).transpose().map_err(wrong)?.flatten();
-    match chain.iter().any(|row| row.plugin.name() == event_rate_limit::NAME) {
-        true => event_rate_limit::limits(configured.as_ref()).map_err(wrong),
-        false => Ok(Vec::new()),
-    }
-}
-
 /// A running server. Cloning shares it.
 #[derive(Clone)]
 pub struct Server {
@@ -246,15 +240,48 @@ impl Server {
             now: Timestamp::now(),
             upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
             tables: true,
+            trail: None,
             warnings: Arc::new(Mutex::new(Vec::new())),
         };
+        let unlogged = self.begin_trail(&mut call, &parts.uri, parts.extensions.get().copied());
         let measure = self.core.metrics.begin(&self.core, &call, http_body::Body::size_hint(&body).exact());
-        let response = match self.within_limits(&mut call, body).await {
+        let outcome = match unlogged {
+            Some(status) => Err(status),
+            None => self.within_limits(&mut call, body).await,
+        };
+        if let Some(trail) = &call.trail {
+            trail.answered(&outcome);
+        }
+        let response = match outcome {
             Ok(answer) => respond::respond(&call, answer),
             Err(status) => respond::encode_status(&call, &status),
         };
+        let response = match &call.trail {
+            Some(trail) => trail.follow(response, limits::long_running(&call.info)),
+            None => response,
+        };
         let response = self.core.metrics.end(measure, &call, response);
         respond::dress(&call, websocket::upgrade(&call, response))
+    }
+
+    /// Begins what the audit log is told; the refusal of a request that could not be logged and must not go on so.
+    fn begin_trail(&self, call: &mut Call, uri: &http::Uri, peer: Option<Peer>) -> Option<Status> {
+        let audit = self.core.audit.as_ref()?;
+        let uri = uri.path_and_query().map_or("/", |both| both.as_str());
+        let asked = Asked {
+            info: &call.info,
+            uri,
+            headers: &call.headers,
+            audit_id: &call.audit_id,
+            peer,
+            user: Some(&call.user),
+            now: call.now,
+        };
+        match audit.begin(&asked) {
+            Ok(trail) => call.trail = trail,
+            Err(status) => return Some(status),
+        }
+        None
     }
 
     /// Answers whoever may ask, if there is room, and in the time that there is.
@@ -284,6 +311,9 @@ impl Server {
             core.metrics.terminated(core, call, "429");
             return Ok(Answer::Raw(limits::refusal()));
         };
+        if let Some(trail) = call.trail.as_ref().filter(|trail| trail.wants_request() && !body.is_empty()) {
+            trail.asked(content::for_audit(core, call, &body));
+        }
         self.answer(call, body::request_body(Body::from(body))).await
     }
 
@@ -316,6 +346,9 @@ impl Server {
             }
             Err(status) => {
                 self.core.metrics.authenticated(None, started);
+                if let Some(audit) = &self.core.audit {
+                    refused_credentials(audit, &request, &status);
+                }
                 let body = serde_json::to_vec(&status.to_value()).unwrap_or_default();
                 respond::response(status.code, "application/json", Bytes::from(body))
             }
@@ -357,6 +390,9 @@ impl Server {
     fn impersonate(&self, call: &mut Call) -> Result<(), Status> {
         let Some(wanted) = impersonation::wanted(&call.headers)? else { return Ok(()) };
         let became = impersonation::impersonate(&attributes(call), wanted, |asked| self.core.decide(asked))?;
+        if let Some(trail) = &call.trail {
+            trail.impersonates(&became);
+        }
         call.user = Arc::new(became);
         Ok(())
     }
@@ -366,11 +402,31 @@ impl Server {
         let started = Instant::now();
         let decision = self.core.decide(&attributes);
         self.core.metrics.authorized(&decision, started);
+        if let Some(trail) = &call.trail {
+            trail.decided(&decision);
+        }
         match decision {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(authz::forbidden(&attributes, &reason)),
         }
     }
+}
+
+/// Tells the audit log of a caller whose credentials were refused.
+fn refused_credentials(audit: &Arc<Audit>, request: &Request<RequestBody>, status: &Status) {
+    let uri = request.uri();
+    let info = RequestInfo::parse(request.method(), uri.path(), &Query::parse(uri.query()));
+    let audit_id = meta::uid::new_uid();
+    let asked = Asked {
+        info: &info,
+        uri: uri.path_and_query().map_or("/", |both| both.as_str()),
+        headers: request.headers(),
+        audit_id: &audit_id,
+        peer: request.extensions().get().copied(),
+        user: None,
+        now: Timestamp::now(),
+    };
+    audit.unauthenticated(&asked, status);
 }
 
 fn attributes(call: &Call) -> Attributes<'_> {

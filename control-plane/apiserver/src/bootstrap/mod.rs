@@ -52,6 +52,7 @@ pub fn own_call(namespace: &str, name: &str) -> Call {
         now: Timestamp::now(),
         upgrade: Mutex::new(None),
         tables: true,
+        trail: None,
         warnings: Arc::new(Mutex::new(Vec::new())),
     }
 }

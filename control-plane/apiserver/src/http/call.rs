@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::negotiate::{self, Accepted, Offer};
 use super::request::{Query, RequestInfo};
+use crate::audit::Trail;
 use crate::authn::UserInfo;
 use meta::Status;
 
@@ -29,6 +30,8 @@ pub struct Call {
     pub upgrade: Mutex<Option<OnUpgrade>>,
     /// What is asked for can be shown as a table.
     pub tables: bool,
+    /// What the audit log is told, if it is told of this request.
+    pub trail: Option<Arc<Trail>>,
     /// Texts of `Warning` headers.
     pub warnings: Arc<Mutex<Vec<String>>>,
 }

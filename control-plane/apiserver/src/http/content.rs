@@ -12,6 +12,7 @@ use crate::registry::Served;
 use crate::registry::create::settle_namespace;
 use crate::registry::options::FieldValidation;
 use crate::registry::write::meta_text;
+use crate::server::Core;
 
 /// Decodes the body of a write as an object of the served kind.
 pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
@@ -181,4 +182,27 @@ pub fn decode_options(call: &Call, body: &Bytes, kind: &'static str) -> Result<V
         return Err(Status::bad_request(unreadable::not_registered(given, version)));
     }
     Ok(object)
+}
+
+/// What the audit log shows of a body: a patch as it is, an object as it was sent. Null for what can't be read, which is
+/// refused and told a moment later.
+pub fn for_audit(core: &Core, call: &Call, body: &Bytes) -> Value {
+    let kind = call.header(http::header::CONTENT_TYPE);
+    let any = |decoded: Result<Decoded, DecodeError>| decoded.map(|decoded| decoded.object).unwrap_or_default();
+    if kind.contains("yaml") {
+        return any(codec::yaml::decode(body, Form::Any));
+    }
+    if !kind.contains("protobuf") {
+        return any(codec::json::decode(body, Form::Any));
+    }
+    let registry = core.registry.load();
+    let served = registry.get(&call.info.group, &call.info.version, &call.info.resource);
+    let sub = served.and_then(|served| served.kind.subresource(&call.info.subresource));
+    let decoded = match (served, sub, call.info.verb) {
+        (_, _, "delete" | "deletecollection") => decode_options(call, body, "DeleteOptions"),
+        (_, Some(sub), _) => decode_as(call, &sub.kind, body, FieldValidation::Ignore),
+        (Some(served), None, _) => decode(call, served, body, FieldValidation::Ignore),
+        _ => return Value::Null,
+    };
+    decoded.unwrap_or_default()
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::request_body;
+use crate::audit::Peer;
 use crate::server::Server;
 
 /// A client that has not finished its TLS handshake or request head by then is dropped.
@@ -32,9 +33,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub async fn serve(server: Server, listener: TcpListener, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -43,21 +44,27 @@ pub async fn serve(server: Server, listener: TcpListener, tls: Option<TlsAccepto
             },
             _ = shutdown.cancelled() => break,
         };
-        tasks.spawn(connection(server.clone(), stream, tls.clone(), shutdown.clone()));
+        tasks.spawn(connection(server.clone(), stream, Peer(peer.ip()), tls.clone(), shutdown.clone()));
     }
     tasks.close();
     let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
 }
 
-async fn connection(server: Server, stream: TcpStream, tls: Option<TlsAcceptor>, shutdown: CancellationToken) {
+async fn connection(
+    server: Server,
+    stream: TcpStream,
+    peer: Peer,
+    tls: Option<TlsAcceptor>,
+    shutdown: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = tls else {
-        return http(server, stream, Vec::new(), shutdown).await;
+        return http(server, stream, peer, Vec::new(), shutdown).await;
     };
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-            http(server, stream, chain, shutdown).await;
+            http(server, stream, peer, chain, shutdown).await;
         }
         Ok(Err(error)) => {
             server.core.metrics.handshake_errors.inc();
@@ -70,12 +77,18 @@ async fn connection(server: Server, stream: TcpStream, tls: Option<TlsAcceptor>,
     }
 }
 
-async fn http<S>(server: Server, stream: S, chain: Vec<CertificateDer<'static>>, shutdown: CancellationToken)
-where
+async fn http<S>(
+    server: Server,
+    stream: S,
+    peer: Peer,
+    chain: Vec<CertificateDer<'static>>,
+    shutdown: CancellationToken,
+) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let chain: Arc<[CertificateDer<'static>]> = chain.into();
-    let service = service_fn(move |request: http::Request<Incoming>| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (server, chain) = (server.clone(), chain.clone());
         async move { Ok::<_, Infallible>(server.serve(request.map(request_body), chain).await) }
     });

@@ -26,6 +26,7 @@ use tokio_rustls::TlsConnector;
 
 pub use target::{Backend, Trust};
 
+use crate::audit::End;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::body::{Body, RequestBody};
@@ -153,7 +154,7 @@ impl Proxy {
         let request = request(call, backend, body, upgrade.is_some())?;
         let response = sender.send_request(request).await.map_err(broken)?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switched(response, upgrade);
+            return switched(response, upgrade, call.trail.as_ref().map(End::of));
         }
         let (mut parts, body) = response.into_parts();
         strip(&mut parts.headers);
@@ -222,12 +223,15 @@ fn request(call: &Call, backend: &Backend, body: RequestBody, upgrade: bool) -> 
 fn switched(
     mut response: Response<hyper::body::Incoming>,
     client: Option<OnUpgrade>,
+    trail: Option<End>,
 ) -> Result<Response<Body>, Status> {
     let Some(client) = client else {
         return Err(Status::failure(502, Reason::InternalError, "the backend switched protocols unasked"));
     };
     let backend = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
+        // The audit log hears of the end when both are done.
+        let _trail = trail;
         let (client, backend) = match tokio::try_join!(client, backend) {
             Ok(both) => both,
             Err(error) => return tracing::debug!(%error, "an upgrade failed"),

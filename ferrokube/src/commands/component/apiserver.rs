@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use apiserver::audit::log::{Format, Mode};
 use apiserver::config::KeyPair;
 use clap::Parser;
 
@@ -74,6 +75,11 @@ struct Flags {
     /// Configuration of admission plugins
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    /// Which requests are logged, and how much of each
+    #[arg(long, value_name = "FILE")]
+    audit_policy_file: Option<PathBuf>,
+    #[command(flatten)]
+    audit_log: AuditLog,
     /// Issuer of service-account tokens
     #[arg(long, required = true, value_name = "URL")]
     service_account_issuer: String,
@@ -140,6 +146,64 @@ struct Flags {
     /// How often old history is forgotten; 0 is never
     #[arg(long, default_value = "5m", value_parser = duration, value_name = "DURATION")]
     etcd_compaction_interval: Duration,
+}
+
+/// The file of the audit log.
+#[derive(Debug, clap::Args)]
+struct AuditLog {
+    /// Log requests to this file; "-" is standard output
+    #[arg(long, value_name = "FILE")]
+    audit_log_path: Option<PathBuf>,
+    /// Days that an old audit log is kept; 0 is for ever
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    audit_log_maxage: u32,
+    /// Old audit logs that are kept; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    audit_log_maxbackup: u32,
+    /// Megabytes at which an audit log is put aside; 0 is 100
+    #[arg(long, default_value_t = 0, value_name = "MEGABYTES")]
+    audit_log_maxsize: u64,
+    /// json, or legacy for lines of text
+    #[arg(long, default_value = "json", value_parser = audit_format, value_name = "FORMAT")]
+    audit_log_format: Format,
+    /// Pack old audit logs
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_name = "BOOL")]
+    audit_log_compress: bool,
+    /// blocking, blocking-strict (what can't be logged is refused), or batch
+    #[arg(long, default_value = "blocking", value_parser = audit_mode, value_name = "MODE")]
+    audit_log_mode: Mode,
+}
+
+impl AuditLog {
+    fn options(self) -> Option<apiserver::audit::log::Options> {
+        Some(apiserver::audit::log::Options {
+            path: self.audit_log_path?,
+            max_age: self.audit_log_maxage,
+            max_backup: self.audit_log_maxbackup,
+            max_size: self.audit_log_maxsize,
+            format: self.audit_log_format,
+            compress: self.audit_log_compress,
+            mode: self.audit_log_mode,
+        })
+    }
+}
+
+fn audit_format(text: &str) -> Result<Format, String> {
+    match text {
+        "json" => Ok(Format::Json),
+        "legacy" => Ok(Format::Legacy),
+        _ => Err(format!("invalid audit log format {text}, allowed formats are \"json,legacy\"")),
+    }
+}
+
+fn audit_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "batch" => Ok(Mode::Batch),
+        "blocking" => Ok(Mode::Blocking),
+        "blocking-strict" => Ok(Mode::BlockingStrict),
+        _ => Err(format!("invalid audit log mode {text}, allowed modes are \"batch,blocking,blocking-strict\"")),
+    }
 }
 
 const IGNORED: Ignored = Ignored {
@@ -248,6 +312,8 @@ pub fn run(args: &[OsString]) -> Result<()> {
         enable_admission_plugins: flags.enable_admission_plugins,
         disable_admission_plugins: flags.disable_admission_plugins,
         admission_control_config_file: flags.admission_control_config_file,
+        audit_policy_file: flags.audit_policy_file,
+        audit_log: flags.audit_log.options(),
         service_account_issuer: flags.service_account_issuer,
         service_account_signing_key_file: Some(flags.service_account_signing_key_file),
         service_account_key_files: keys,

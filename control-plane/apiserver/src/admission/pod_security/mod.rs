@@ -3,6 +3,7 @@
 
 mod checks;
 mod policy;
+mod settings;
 mod standards;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,10 @@ use serde_json::Value;
 use super::{Operation, Plugin, Request};
 use crate::server::Core;
 use policy::{Level, Policy, Standard};
+pub use settings::Settings;
+
+/// The plugin's name, under which its configuration stands.
+pub const NAME: &str = "PodSecurity";
 
 /// Pods looked at when a namespace's standard becomes stricter.
 const MAX_PODS: usize = 3000;
@@ -53,7 +58,7 @@ pub struct PodSecurity;
 #[async_trait]
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
-        "PodSecurity"
+        NAME
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
@@ -61,20 +66,22 @@ impl Plugin for PodSecurity {
     }
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
+        let settings = &core.plugin_settings.pod_security;
         match about(request) {
             Some(About::Namespace) => namespace(request, core),
+            _ if settings.exempts(request.namespace, &request.user.name) => Ok(()),
             Some(About::Pod) => {
                 if request.old.is_some_and(|old| !matters(request.object, old)) {
                     return Ok(());
                 }
                 let policy = policy_of(request, core).await?;
-                judge(request, &policy, request.object, true)
+                judge(request, &policy, settings, request.object, true)
             }
             Some(About::Template(path)) => {
                 let Some(template) = request.object.pointer(path).filter(|template| template.is_object()) else {
                     return Ok(());
                 };
-                judge(request, &policy_of(request, core).await?, template, false)
+                judge(request, &policy_of(request, core).await?, settings, template, false)
             }
             None => Ok(()),
         }
@@ -83,12 +90,21 @@ impl Plugin for PodSecurity {
 
 async fn policy_of(request: &Request<'_>, core: &Core) -> Result<Policy, Status> {
     match core.find("", "namespaces", "", request.namespace).await? {
-        Some(namespace) => Ok(Policy::of(&namespace.object())),
+        Some(namespace) => Ok(Policy::of(&namespace.object(), &core.plugin_settings.pod_security)),
         None => Err(Status::internal(format!("failed to lookup namespace {}", meta::text::quote(request.namespace)))),
     }
 }
 
-fn judge(request: &Request<'_>, policy: &Policy, pod: &Value, enforce: bool) -> Result<(), Status> {
+fn judge(
+    request: &Request<'_>,
+    policy: &Policy,
+    settings: &Settings,
+    pod: &Value,
+    enforce: bool,
+) -> Result<(), Status> {
+    if settings.exempts_spec(&pod["spec"]) {
+        return Ok(());
+    }
     let violations = |standard| standards::evaluate(standard, &pod["metadata"], &pod["spec"]);
     if enforce {
         let found = violations(policy.enforce);
@@ -126,8 +142,9 @@ fn matters(new: &Value, old: &Value) -> bool {
 
 /// Labels of a namespace must be right, and stricter ones tell which pods break them already.
 fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
-    let policy = Policy::of(request.object);
-    let before = request.old.map(Policy::of);
+    let settings = &core.plugin_settings.pod_security;
+    let policy = Policy::of(request.object, settings);
+    let before = request.old.map(|old| Policy::of(old, settings));
     if !policy.errors.is_empty() && before.as_ref().is_none_or(|before| before.errors != policy.errors) {
         return Err(Status::invalid(&request.kind.gvk(), request.name, &policy.errors));
     }
@@ -135,6 +152,9 @@ fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
     let (new, old) = (policy.enforce, before.enforce);
     let relaxed = new.version == old.version && new.level <= old.level;
     if new == old || new.level == Level::Privileged || relaxed {
+        return Ok(());
+    }
+    if settings.exempts(request.name, "") {
         return Ok(());
     }
     let pods = core.entries("", "pods", request.name).into_iter().take(MAX_PODS).map(|entry| entry.object());

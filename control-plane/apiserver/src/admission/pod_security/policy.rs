@@ -5,6 +5,8 @@ use std::fmt;
 use meta::FieldError;
 use serde_json::Value;
 
+use super::settings::Settings;
+
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
 /// How much a standard forbids; more with each.
@@ -48,7 +50,7 @@ impl fmt::Display for Standard {
     }
 }
 
-fn level(text: &str) -> Option<Level> {
+pub fn level(text: &str) -> Option<Level> {
     Some(match text {
         "privileged" => Level::Privileged,
         "baseline" => Level::Baseline,
@@ -57,7 +59,7 @@ fn level(text: &str) -> Option<Level> {
     })
 }
 
-fn version(text: &str) -> Option<Version> {
+pub fn version(text: &str) -> Option<Version> {
     if text == "latest" {
         return Some(Version(None));
     }
@@ -78,13 +80,14 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub fn of(namespace: &Value) -> Policy {
+    /// What the labels of a namespace ask for, and the defaults where they say nothing.
+    pub fn of(namespace: &Value, defaults: &Settings) -> Policy {
         let mut policy = Policy::default();
         let labels = &namespace["metadata"]["labels"];
-        let (enforce, enforced) = policy.read(labels, "enforce", Level::Restricted);
+        let (enforce, enforced) = policy.read(labels, "enforce", defaults.enforce, Level::Restricted);
         // What is audited is checked for spelling and then left: this server writes no audit log.
-        policy.read(labels, "audit", Level::Privileged);
-        let (warn, warned) = policy.read(labels, "warn", Level::Privileged);
+        policy.read(labels, "audit", Standard::default(), Level::Privileged);
+        let (warn, warned) = policy.read(labels, "warn", defaults.warn, Level::Privileged);
         policy.enforce = enforce;
         policy.warn = warn;
         if warned.is_none() && enforced == Some(true) && enforce.level > warn.level {
@@ -95,8 +98,8 @@ impl Policy {
 
     /// The standard of one mode, and whether a level is given and whether it is one. `wrong` is what a level that is
     /// none counts as.
-    fn read(&mut self, labels: &Value, mode: &str, wrong: Level) -> (Standard, Option<bool>) {
-        let mut standard = Standard::default();
+    fn read(&mut self, labels: &Value, mode: &str, default: Standard, wrong: Level) -> (Standard, Option<bool>) {
+        let mut standard = default;
         let mut given = None;
         if let Some(text) = labels[format!("{PREFIX}{mode}")].as_str() {
             let known = level(text);
@@ -129,7 +132,7 @@ mod tests {
     fn policy(labels: &[(&str, &str)]) -> (String, String, usize) {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(key, value)| (format!("{PREFIX}{key}"), json!(value))).collect();
-        let policy = Policy::of(&json!({"metadata": {"labels": labels}}));
+        let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &Settings::default());
         (policy.enforce.to_string(), policy.warn.to_string(), policy.errors.len())
     }
 
@@ -155,6 +158,18 @@ mod tests {
         for (labels, enforce, warn, errors) in cases {
             assert_eq!(policy(labels), (enforce.to_owned(), warn.to_owned(), errors), "{labels:?}");
         }
+        let defaults = Settings {
+            enforce: Standard { level: Level::Baseline, ..Standard::default() },
+            warn: Standard { level: Level::Restricted, ..Standard::default() },
+            ..Settings::default()
+        };
+        let said = |labels: Value| {
+            let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &defaults);
+            (policy.enforce.to_string(), policy.warn.to_string())
+        };
+        assert_eq!(said(json!({})), ("baseline:latest".to_owned(), "restricted:latest".to_owned()));
+        let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
+        assert_eq!(said(labels), ("privileged:latest".to_owned(), "restricted:latest".to_owned()));
         for wrong in ["v1.01", "v1.", "v2.0", "v1.x", "v1.99999999999"] {
             assert!(version(wrong).is_none(), "{wrong}");
         }

@@ -32,6 +32,9 @@ const LOG_OPTIONS: [&str; 9] = [
     "insecureSkipTLSVerifyBackend",
 ];
 
+/// Bytes that a kubelet's refusal may have: a sentence, and a node may be anybody's.
+const MAX_REFUSAL: usize = 64 << 10;
+
 impl Core {
     pub(super) async fn connect(
         &self,
@@ -108,7 +111,8 @@ impl Core {
         if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS || sub.action != Action::Log {
             return Ok(response);
         }
-        let body = response.into_body().collect().await.map_err(Status::internal)?;
+        let body = http_body_util::Limited::new(response.into_body(), MAX_REFUSAL);
+        let body = http_body_util::BodyExt::collect(body).await.map_err(Status::internal)?.to_bytes();
         let message = String::from_utf8_lossy(&body).trim().to_owned();
         Err(match code.as_u16() {
             404 => Status::failure(
