@@ -34,6 +34,7 @@ use meta::{Gvr, Status};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::audit::Trail;
 use crate::authn::UserInfo;
 use crate::reservations::Turn;
 use crate::server::Core;
@@ -78,6 +79,8 @@ pub struct Request<'a> {
     /// Writes that must happen in the same transaction as the object's own (allocations), with their guards.
     pub extra: &'a mut Extra,
     pub warnings: &'a Mutex<Vec<String>>,
+    /// What the audit log is told, if it is told of this request.
+    pub trail: Option<&'a Trail>,
 }
 
 /// See [`Request::extra`]. Both halves of the chain add to it.
@@ -137,6 +140,13 @@ impl Request<'_> {
     /// Adds a `Warning` header to the answer.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
+    }
+
+    /// Adds to what the audit log says of the request.
+    pub fn annotate(&self, key: &str, value: impl Into<String>) {
+        if let Some(trail) = self.trail {
+            trail.annotate(key, value.into());
+        }
     }
 
     pub fn kind(&self) -> &Kind {

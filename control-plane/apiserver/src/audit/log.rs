@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use flate2::Compression;
@@ -109,11 +110,13 @@ struct Sink {
     /// `None` is standard output.
     file: Option<File>,
     size: u64,
+    /// Held while old files are cleared away: one does that at a time.
+    clearing: Arc<Mutex<()>>,
 }
 
 impl Sink {
     fn open(options: &Options) -> io::Result<Sink> {
-        let mut sink = Sink { options: options.clone(), file: None, size: 0 };
+        let mut sink = Sink { options: options.clone(), file: None, size: 0, clearing: Arc::default() };
         if options.path != Path::new("-") {
             sink.reopen()?;
         }
@@ -150,9 +153,10 @@ impl Sink {
     fn exchange(&mut self, now: Timestamp) -> io::Result<()> {
         std::fs::rename(&self.options.path, backup_name(&self.options.path, now))?;
         self.reopen()?;
-        let options = self.options.clone();
+        let (options, clearing) = (self.options.clone(), self.clearing.clone());
         // Packing a hundred megabytes takes seconds, for which no request waits.
         std::thread::Builder::new().name("audit-backups".to_owned()).spawn(move || {
+            let _one = clearing.lock();
             if let Err(error) = clear(&options, now) {
                 tracing::error!(%error, "old audit logs could not be cleared away");
             }
@@ -282,6 +286,7 @@ mod tests {
             sink.write(&line, at(second)).expect("written");
         }
         assert_eq!(std::fs::metadata(&path).expect("there").len(), line.len() as u64);
+        let _one = sink.clearing.lock();
         clear(&sink.options, at(5)).expect("cleared");
         let names: Vec<String> = backups(&path)
             .expect("list")

@@ -225,8 +225,17 @@ impl Trail {
             Decision::Allow(why) => ("allow", why),
             Decision::Deny(why) | Decision::NoOpinion(why) => ("forbid", why),
         };
-        let annotations = json!({"authorization.k8s.io/decision": word, "authorization.k8s.io/reason": why});
-        self.put("annotations", annotations);
+        self.annotate("authorization.k8s.io/decision", word.to_owned());
+        self.annotate("authorization.k8s.io/reason", why.clone());
+    }
+
+    /// Adds what a part of the server has to say; the first word on a matter stands.
+    pub fn annotate(&self, key: &str, value: String) {
+        let mut state = self.state.lock();
+        let annotations = state.event.entry("annotations").or_insert_with(|| json!({}));
+        if annotations.get(key).is_none() {
+            annotations[key] = value.into();
+        }
     }
 
     /// Notes whom the caller acts as.

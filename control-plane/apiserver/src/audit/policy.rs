@@ -150,7 +150,8 @@ impl Rule {
             omit_stages: stages(rule, path)?,
             omit_managed_fields: rule["omitManagedFields"].as_bool(),
         };
-        if !rule.paths.is_empty() && !(rule.resources.is_empty() && rule.namespaces.is_empty()) {
+        let of_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+        if of_resources && !rule.paths.is_empty() {
             return Err(format!(
                 "{path}nonResourceURLs: rules cannot apply to both regular resources and non-resource URLs"
             ));

@@ -9,6 +9,8 @@ pub struct Rewriter {
     own: String,
     /// What came and can't be told yet: the beginning of a tag.
     pending: Vec<u8>,
+    /// How far its end was looked for: a page that comes byte by byte is read once all the same.
+    looked: Looked,
     /// Inside an element whose content is no HTML: its name.
     raw: Option<&'static str>,
 }
@@ -39,25 +41,28 @@ const LINKS: [&str; 13] = [
 impl Rewriter {
     pub fn new(prefix: &str, own: String) -> Rewriter {
         let prefix = prefix.trim_end_matches('/').to_owned();
-        Rewriter { prefix, own, pending: Vec::new(), raw: None }
+        Rewriter { prefix, own, pending: Vec::new(), looked: Looked::default(), raw: None }
     }
 
     /// Takes a piece of the page, and gives what is settled.
     pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
         self.pending.extend_from_slice(piece);
         let pending = std::mem::take(&mut self.pending);
-        let mut out = Vec::with_capacity(pending.len() + 64);
-        let mut rest = pending.as_slice();
-        while let Some(at) = rest.iter().position(|byte| *byte == b'<') {
-            out.extend_from_slice(&rest[..at]);
-            rest = &rest[at..];
-            let Some(length) = tag_length(rest) else { break };
-            self.tag(&rest[..length], &mut out);
-            rest = &rest[length..];
+        let mut out = Vec::new();
+        let mut done = 0;
+        while let Some(at) = pending[done..].iter().position(|byte| *byte == b'<') {
+            out.extend_from_slice(&pending[done..done + at]);
+            done += at;
+            let Some(length) = tag_length(&pending[done..], &mut self.looked) else { break };
+            self.looked = Looked::default();
+            self.tag(&pending[done..done + length], &mut out);
+            done += length;
         }
+        let rest = &pending[done..];
         if rest.first() == Some(&b'<') && rest.len() < MAX_TAG {
-            self.pending = rest.to_vec();
+            self.pending = if done == 0 { pending } else { rest.to_vec() };
         } else {
+            self.looked = Looked::default();
             out.extend_from_slice(rest);
         }
         out
@@ -106,20 +111,31 @@ impl Rewriter {
     }
 }
 
+/// How far the end of a tag was looked for, and in which quotes that was.
+#[derive(Default)]
+struct Looked {
+    at: usize,
+    quote: Option<u8>,
+}
+
 /// Bytes of the tag, comment or declaration at the start; None when its end has not come.
-fn tag_length(text: &[u8]) -> Option<usize> {
+fn tag_length(text: &[u8], looked: &mut Looked) -> Option<usize> {
     if text.starts_with(b"<!--") {
-        return text.windows(3).position(|end| end == b"-->").map(|at| at + 3);
+        // An end may have begun in what was looked at.
+        let from = looked.at.saturating_sub(2);
+        looked.at = text.len();
+        return text[from..].windows(3).position(|end| end == b"-->").map(|at| from + at + 3);
     }
     if b"<!--".starts_with(text) {
         return None;
     }
-    let mut quote = None;
-    for (at, byte) in text.iter().enumerate().skip(1) {
-        match (quote, byte) {
-            (Some(open), _) if *byte == open => quote = None,
+    let from = std::mem::replace(&mut looked.at, text.len()).max(1);
+    let quote = &mut looked.quote;
+    for (at, byte) in text.iter().enumerate().skip(from) {
+        match (*quote, byte) {
+            (Some(open), _) if *byte == open => *quote = None,
             (Some(_), _) => {}
-            (None, b'"' | b'\'') if text[at - 1] == b'=' => quote = Some(*byte),
+            (None, b'"' | b'\'') if text[at - 1] == b'=' => *quote = Some(*byte),
             (None, b'>') => return Some(at + 1),
             // Not a tag: a sign in a text.
             (None, b'<') => return Some(at),

@@ -134,6 +134,7 @@ impl Core {
             dry_run: options.dry_run,
             extra,
             warnings: &call.warnings,
+            trail: call.trail.as_deref(),
         };
         admission::admit(&mut request, self).await?;
         served.prepare_create(request.object, &call.context());

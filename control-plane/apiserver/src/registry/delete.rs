@@ -104,6 +104,7 @@ impl Core {
             dry_run: options.dry_run,
             extra: &mut extra,
             warnings: &call.warnings,
+            trail: call.trail.as_deref(),
         };
         admission::admit(&mut request, self).await?;
         admission::validate(&request, self).await?;

@@ -214,6 +214,7 @@ impl Core {
             dry_run: change.options.dry_run,
             extra,
             warnings: &call.warnings,
+            trail: call.trail.as_deref(),
         };
         admission::admit(&mut request, self).await?;
         let context = call.context();

@@ -208,6 +208,14 @@ fn audit_mode(text: &str) -> Result<Mode, String> {
 
 const IGNORED: Ignored = Ignored {
     values: &[
+        "audit-log-batch-buffer-size",
+        "audit-log-batch-max-size",
+        "audit-log-batch-max-wait",
+        "audit-log-batch-throttle-burst",
+        "audit-log-batch-throttle-qps",
+        "audit-log-truncate-max-batch-size",
+        "audit-log-truncate-max-event-size",
+        "audit-log-version",
         "default-watch-cache-size",
         "delete-collection-workers",
         "endpoint-reconciler-type",
@@ -229,6 +237,8 @@ const IGNORED: Ignored = Ignored {
     ],
     switches: &[
         "allow-privileged",
+        "audit-log-batch-throttle-enable",
+        "audit-log-truncate-enabled",
         "enable-aggregator-routing",
         "enable-bootstrap-token-auth",
         "enable-garbage-collector",

@@ -67,9 +67,14 @@ impl Plugin for PodSecurity {
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
         let settings = &core.plugin_settings.pod_security;
-        match about(request) {
+        let about = about(request);
+        let exempt = settings.exempts(request.namespace, &request.user.name);
+        if let Some(why) = exempt.filter(|_| about != Some(About::Namespace)) {
+            annotate(request, "exempt", why);
+            return Ok(());
+        }
+        match about {
             Some(About::Namespace) => namespace(request, core),
-            _ if settings.exempts(request.namespace, &request.user.name) => Ok(()),
             Some(About::Pod) => {
                 if request.old.is_some_and(|old| !matters(request.object, old)) {
                     return Ok(());
@@ -103,10 +108,17 @@ fn judge(
     enforce: bool,
 ) -> Result<(), Status> {
     if settings.exempts_spec(&pod["spec"]) {
+        annotate(request, "exempt", "runtimeClass");
         return Ok(());
     }
     let violations = |standard| standards::evaluate(standard, &pod["metadata"], &pod["spec"]);
+    let found = violations(policy.audit);
+    if !found.is_empty() {
+        let (standard, details) = (quote(policy.audit), standards::details(&found));
+        annotate(request, "audit-violations", format!("would violate PodSecurity {standard}: {details}"));
+    }
     if enforce {
+        annotate(request, "enforce-policy", policy.enforce.to_string());
         let found = violations(policy.enforce);
         if !found.is_empty() {
             let (standard, details) = (quote(policy.enforce), standards::details(&found));
@@ -119,6 +131,11 @@ fn judge(
         request.warn(format!("would violate PodSecurity {standard}: {details}"));
     }
     Ok(())
+}
+
+/// What the audit log says.
+fn annotate(request: &Request<'_>, key: &str, value: impl Into<String>) {
+    request.annotate(&format!("pod-security.kubernetes.io/{key}"), value);
 }
 
 fn quote(standard: Standard) -> String {
@@ -154,7 +171,7 @@ fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
     if new == old || new.level == Level::Privileged || relaxed {
         return Ok(());
     }
-    if settings.exempts(request.name, "") {
+    if settings.exempts(request.name, "").is_some() {
         return Ok(());
     }
     let pods = core.entries("", "pods", request.name).into_iter().take(MAX_PODS).map(|entry| entry.object());

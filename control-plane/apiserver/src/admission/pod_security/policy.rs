@@ -73,6 +73,8 @@ pub fn version(text: &str) -> Option<Version> {
 pub struct Policy {
     /// Pods that break it are refused.
     pub enforce: Standard,
+    /// What breaks it is told in the audit log.
+    pub audit: Standard,
     /// What breaks it is answered with a warning.
     pub warn: Standard,
     /// What is wrong with the labels.
@@ -85,10 +87,11 @@ impl Policy {
         let mut policy = Policy::default();
         let labels = &namespace["metadata"]["labels"];
         let (enforce, enforced) = policy.read(labels, "enforce", defaults.enforce, Level::Restricted);
-        // What is audited is checked for spelling and then left: this server writes no audit log.
-        policy.read(labels, "audit", Standard::default(), Level::Privileged);
+        // A level that is none is audited as the strictest, as upstream has it.
+        let (audit, _) = policy.read(labels, "audit", defaults.audit, Level::Restricted);
         let (warn, warned) = policy.read(labels, "warn", defaults.warn, Level::Privileged);
         policy.enforce = enforce;
+        policy.audit = audit;
         policy.warn = warn;
         if warned.is_none() && enforced == Some(true) && enforce.level > warn.level {
             policy.warn = enforce;

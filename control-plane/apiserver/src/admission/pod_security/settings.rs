@@ -17,6 +17,7 @@ const VERSIONS: [&str; 3] = [
 #[derive(Debug, Default)]
 pub struct Settings {
     pub enforce: Standard,
+    pub audit: Standard,
     pub warn: Standard,
     pub usernames: Vec<String>,
     pub runtime_classes: Vec<String>,
@@ -37,10 +38,9 @@ impl Settings {
         known_fields(defaults, "defaults.", &modes)?;
         let exemptions = &configuration["exemptions"];
         known_fields(exemptions, "exemptions.", &["usernames", "runtimeClasses", "namespaces"])?;
-        // Checked for spelling: this server writes no audit log.
-        standard(defaults, "audit")?;
         Ok(Settings {
             enforce: standard(defaults, "enforce")?,
+            audit: standard(defaults, "audit")?,
             warn: standard(defaults, "warn")?,
             usernames: list(exemptions, "usernames", |name| {
                 if name.is_empty() { vec!["username must not be empty".to_owned()] } else { Vec::new() }
@@ -50,9 +50,12 @@ impl Settings {
         })
     }
 
-    /// Whether nothing is asked of what this user does in this namespace.
-    pub fn exempts(&self, namespace: &str, user: &str) -> bool {
-        self.namespaces.iter().any(|name| name == namespace) || self.usernames.iter().any(|name| name == user)
+    /// Why nothing is asked of what this user does in this namespace, if so: upstream's word.
+    pub fn exempts(&self, namespace: &str, user: &str) -> Option<&'static str> {
+        if self.namespaces.iter().any(|name| name == namespace) {
+            return Some("namespace");
+        }
+        self.usernames.iter().any(|name| name == user).then_some("user")
     }
 
     /// Whether nothing is asked of pods of this spec.
@@ -131,7 +134,8 @@ mod tests {
             (settings.enforce.to_string(), settings.warn.to_string()),
             ("baseline:v1.30".into(), "restricted:latest".into())
         );
-        assert!(settings.exempts("kube-system", "") && settings.exempts("a", "u") && !settings.exempts("a", "b"));
+        assert_eq!(settings.exempts("kube-system", ""), Some("namespace"));
+        assert_eq!((settings.exempts("a", "u"), settings.exempts("a", "b")), (Some("user"), None));
         assert!(settings.exempts_spec(&json!({"runtimeClassName": "r"})) && !settings.exempts_spec(&json!({})));
         assert_eq!(read(json!({})).expect("nothing").enforce, Standard::default());
         for (wrong, why) in [

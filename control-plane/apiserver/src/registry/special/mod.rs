@@ -117,6 +117,7 @@ impl Core {
             dry_run,
             extra: &mut Extra::default(),
             warnings: &call.warnings,
+            trail: call.trail.as_deref(),
         };
         admission::admit(&mut request, self).await?;
         admission::validate(&request, self).await
