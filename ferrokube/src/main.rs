@@ -19,6 +19,7 @@ mod preflight;
 mod process;
 mod progress;
 mod supervisor;
+mod threads;
 mod yaml;
 
 use std::process::ExitCode;
