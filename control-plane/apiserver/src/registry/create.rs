@@ -105,7 +105,7 @@ impl Core {
         options: &WriteOptions,
         applied: bool,
     ) -> Result<(), Status> {
-        served.fill_defaults(object);
+        served.fill_defaults(object)?;
         if !applied {
             managed::on_write(call, served, None, object, &options.field_manager, "")?;
         }
