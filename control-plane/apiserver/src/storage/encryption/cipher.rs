@@ -7,20 +7,24 @@ use aws_lc_rs::cipher::{
 };
 use aws_lc_rs::iv::FixedLength;
 use bytes::Bytes;
-use crypto_secretbox::XSalsa20Poly1305;
-use crypto_secretbox::aead::{Aead, KeyInit};
+use poly1305::Poly1305;
+use poly1305::universal_hash::KeyInit;
+use salsa20::XSalsa20;
+use salsa20::cipher::{KeyIvInit, StreamCipher};
 
 /// What every encrypted value begins with.
 pub const ENCRYPTED: &[u8] = b"k8s:enc:";
 const AES_BLOCK: usize = 16;
+const SECRETBOX_KEY: usize = 32;
 const SECRETBOX_NONCE: usize = 24;
+const SECRETBOX_TAG: usize = 16;
 
 /// How values are turned into what is stored.
 pub enum Cipher {
     Identity,
     Cbc { encrypt: PaddedBlockEncryptingKey, decrypt: PaddedBlockDecryptingKey },
     Gcm(LessSafeKey),
-    Secretbox(Box<XSalsa20Poly1305>),
+    Secretbox([u8; SECRETBOX_KEY]),
 }
 
 /// A key of a provider, with what its values begin with.
@@ -58,7 +62,7 @@ impl Cipher {
     }
 
     pub fn secretbox(key: &[u8]) -> Option<Cipher> {
-        XSalsa20Poly1305::new_from_slice(key).ok().map(|key| Cipher::Secretbox(Box::new(key)))
+        key.try_into().ok().map(Cipher::Secretbox)
     }
 
     /// Appends what stands for the value. `context` is the key that it is stored at: a value can't be moved to another.
@@ -84,7 +88,10 @@ impl Cipher {
             Cipher::Secretbox(key) => {
                 let nonce: [u8; SECRETBOX_NONCE] = random()?;
                 out.extend_from_slice(&nonce);
-                out.extend(key.encrypt(&nonce.into(), value).map_err(|_| FAILED)?);
+                let mut sealed = value.to_vec();
+                let tag_key = secretbox_keystream(key, &nonce, |stream| stream.apply_keystream(&mut sealed));
+                out.extend_from_slice(&Poly1305::new(&tag_key.into()).compute_unpadded(&sealed));
+                out.extend(sealed);
             }
         }
         Ok(())
@@ -118,10 +125,30 @@ impl Cipher {
             }
             Cipher::Secretbox(key) => {
                 let (nonce, sealed) = stored.split_first_chunk::<SECRETBOX_NONCE>().ok_or(SHORT)?;
-                key.decrypt(&(*nonce).into(), sealed).map_err(|_| "output array was not large enough for encryption")
+                let (tag, sealed) = sealed.split_first_chunk::<SECRETBOX_TAG>().ok_or(SHORT)?;
+                let mut plain = sealed.to_vec();
+                let tag_key = secretbox_keystream(key, nonce, |stream| stream.apply_keystream(&mut plain));
+                let expected = Poly1305::new(&tag_key.into()).compute_unpadded(sealed);
+                aws_lc_rs::constant_time::verify_slices_are_equal(&expected, tag)
+                    .map_err(|_| "output array was not large enough for encryption")?;
+                Ok(plain)
             }
         }
     }
+}
+
+/// NaCl's secretbox: the first 32 bytes of XSalsa20's stream are the key of the tag, the rest is for the message. Gives
+/// that key, and the stream behind it to `message`.
+fn secretbox_keystream(
+    key: &[u8; SECRETBOX_KEY],
+    nonce: &[u8; SECRETBOX_NONCE],
+    message: impl FnOnce(&mut XSalsa20),
+) -> [u8; 32] {
+    let mut stream = XSalsa20::new(&(*key).into(), &(*nonce).into());
+    let mut tag_key = [0; 32];
+    stream.apply_keystream(&mut tag_key);
+    message(&mut stream);
+    tag_key
 }
 
 impl Transformers {
