@@ -96,6 +96,9 @@ pub struct Config {
     /// Resources kept from pods: names to quantities.
     pub system_reserved: BTreeMap<String, String>,
     pub kube_reserved: BTreeMap<String, String>,
+    /// How often the node's status is compared with what the API has.
+    pub node_status_update_frequency: Duration,
+    /// How often it is written when nothing changed.
     pub node_status_report_frequency: Duration,
     pub node_lease_duration: Duration,
     pub node_status_max_images: i32,
@@ -110,6 +113,8 @@ pub struct Config {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// `v1.37.2` and the like, as `kubectl get nodes` shows it.
     pub version: String,
+    /// Names this run of the kubelet among all that ever were; made anew by each.
+    pub run: String,
 }
 
 impl Config {
@@ -162,6 +167,7 @@ impl Config {
             cpu_cfs_quota_period: Duration::from_millis(100),
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
+            node_status_update_frequency: Duration::from_secs(10),
             node_status_report_frequency: Duration::from_secs(300),
             node_lease_duration: Duration::from_secs(40),
             node_status_max_images: 50,
@@ -175,6 +181,7 @@ impl Config {
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
             version: concat!("v1.37.2+ferrokube-", env!("CARGO_PKG_VERSION")).into(),
+            run: String::new(),
         }
     }
 

@@ -328,7 +328,6 @@ pub const SETTINGS: &[Setting<Config>] = &[
     nothing("syncFrequency", "sync-frequency", Shape::Duration),
     nothing("fileCheckFrequency", "file-check-frequency", Shape::Duration),
     nothing("httpCheckFrequency", "http-check-frequency", Shape::Duration),
-    nothing("nodeStatusUpdateFrequency", "node-status-update-frequency", Shape::Duration),
     nothing("volumeStatsAggPeriod", "volume-stats-agg-period", Shape::Duration),
     nothing("runtimeRequestTimeout", "runtime-request-timeout", Shape::Duration),
     nothing("streamingConnectionIdleTimeout", "streaming-connection-idle-timeout", Shape::Duration),
