@@ -17,6 +17,9 @@ pub struct ServerConfig {
     pub tls_private_key_file: Option<PathBuf>,
     /// Clients with a certificate of this authority are who the certificate says.
     pub client_ca_file: Option<PathBuf>,
+    pub tls: client::tls::Policy,
+    /// How long a stream (exec, attach, port-forward) may carry nothing; zero is for ever.
+    pub streaming_idle_timeout: Duration,
     pub anonymous: bool,
     /// Bearer tokens are asked of the API server (TokenReview).
     pub webhook_authentication: bool,
@@ -110,6 +113,11 @@ pub struct Config {
     pub container_log_max_files: u32,
     pub max_container_restart_period: Duration,
     pub seccomp_default: bool,
+    /// Refuse to run where the kernel is set otherwise than Kubernetes wants it.
+    pub protect_kernel_defaults: bool,
+    /// Events a second, 0 is no limit, and at once after a pause.
+    pub event_record_qps: u32,
+    pub event_burst: u32,
     pub allowed_unsafe_sysctls: Vec<String>,
     /// `v1.37.2` and the like, as `kubectl get nodes` shows it.
     pub version: String,
@@ -149,6 +157,8 @@ impl Config {
                 tls_cert_file: None,
                 tls_private_key_file: None,
                 client_ca_file: None,
+                tls: client::tls::Policy::default(),
+                streaming_idle_timeout: Duration::from_secs(4 * 60 * 60),
                 anonymous: false,
                 webhook_authentication: true,
                 webhook_authorization: true,
@@ -179,6 +189,9 @@ impl Config {
             container_log_max_files: 5,
             max_container_restart_period: Duration::from_secs(300),
             seccomp_default: false,
+            protect_kernel_defaults: false,
+            event_record_qps: 50,
+            event_burst: 100,
             allowed_unsafe_sysctls: Vec::new(),
             version: concat!("v1.37.2+ferrokube-", env!("CARGO_PKG_VERSION")).into(),
             run: String::new(),

@@ -32,6 +32,7 @@ use crate::node::Pressure;
 use crate::objects::{Changed, Objects};
 use crate::pleg::{self, Observation};
 use crate::pods;
+use crate::rate::Rate;
 use crate::server::{self, Server};
 use crate::volumes::Volumes;
 use crate::volumes::refreshing::Refreshing;
@@ -72,6 +73,12 @@ pub enum Query {
 pub async fn run(mut config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     config.run = uuid::Uuid::new_v4().to_string();
     let config = Arc::new(config);
+    if config.protect_kernel_defaults {
+        let differing = crate::kernel::differing("/proc/sys".as_ref());
+        if !differing.is_empty() {
+            return Err(Error::Kernel(differing));
+        }
+    }
     make_dir(&config.root_dir, 0o750)?;
     make_dir(&config.root_dir.join("pods"), 0o750)?;
     make_dir(&config.pod_logs_dir, 0o755)?;
@@ -216,7 +223,7 @@ fn hands(
         config: config.clone(),
         cri: cri.clone(),
         client: client.clone(),
-        notes: crate::act::start_notes(recorder.clone()),
+        notes: crate::act::start_notes(recorder.clone(), Rate::new(config.event_record_qps, config.event_burst)),
         objects,
         services: informers.services.clone(),
         nodes: informers.nodes.clone(),
