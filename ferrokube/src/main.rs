@@ -15,6 +15,7 @@ mod pki;
 mod preflight;
 mod process;
 mod progress;
+mod threads;
 mod yaml;
 
 use std::process::ExitCode;

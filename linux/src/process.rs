@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Signal};
 
@@ -20,6 +21,8 @@ use crate::failure::{Doing, Failure};
 pub struct Fresh {
     pub mounts: bool,
     pub pids: bool,
+    /// The caller sleeps until the child has become a program or has ended.
+    pub until_exec: bool,
 }
 
 /// A child and a descriptor for it that can't come to mean another process.
@@ -58,6 +61,7 @@ pub fn fork(fresh: Fresh, child: impl FnOnce() -> i32) -> io::Result<Child> {
     let mut flags = libc::CLONE_PIDFD as u64;
     flags |= if fresh.mounts { libc::CLONE_NEWNS as u64 } else { 0 };
     flags |= if fresh.pids { libc::CLONE_NEWPID as u64 } else { 0 };
+    flags |= if fresh.until_exec { libc::CLONE_VFORK as u64 } else { 0 };
     // SAFETY: all-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
@@ -68,9 +72,8 @@ pub fn fork(fresh: Fresh, child: impl FnOnce() -> i32) -> io::Result<Child> {
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match pid {
         0 => {
-            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(70);
-            // SAFETY: ends the child without running the exit handlers of the parent's copy.
-            unsafe { libc::_exit(code) }
+            FORKED.store(true, Ordering::Relaxed);
+            run_child(child)
         }
         pid if pid > 0 => {
             // SAFETY: the kernel has just put a new descriptor there, which nobody else owns.
@@ -79,6 +82,33 @@ pub fn fork(fresh: Fresh, child: impl FnOnce() -> i32) -> io::Result<Child> {
         }
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// What [`fork_sibling`] asks the kernel for; a system call filter that is in force by then must let it pass.
+pub const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
+
+/// Whether this process came from [`fork`], and so has one thread.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Runs `child` in a new process whose parent is the caller's own parent, and sleeps until it has become a program or
+/// has ended. For a process that came from [`fork`], wherever it has got to: nothing is looked up in /proc. Filters
+/// know the old call, so it is the one that is used.
+pub fn fork_sibling(child: impl FnOnce() -> i32) -> io::Result<i32> {
+    if !FORKED.load(Ordering::Relaxed) {
+        return Err(io::Error::other("not a process that was forked for one container"));
+    }
+    // SAFETY: without CLONE_VM this is fork, on the stack as it is copied; this process has one thread (see FORKED).
+    match unsafe { libc::syscall(libc::SYS_clone, SIBLING_FLAGS, 0, 0, 0, 0) } {
+        0 => run_child(child),
+        pid if pid > 0 => Ok(pid as i32),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn run_child(child: impl FnOnce() -> i32) -> ! {
+    let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(70);
+    // SAFETY: ends the child without running the exit handlers of the parent's copy.
+    unsafe { libc::_exit(code) }
 }
 
 fn thread_count() -> io::Result<usize> {

@@ -7,7 +7,7 @@
 mod beneath;
 mod walk;
 
-pub use beneath::{Beneath, Owner, open_regular, read_regular};
+pub use beneath::{Beneath, Owner, open_regular, read_regular, remove_tree};
 
 use std::ffi::OsStr;
 use std::io;

@@ -24,7 +24,7 @@ use crate::authn::{self, Authenticator, Credentials, UserInfo, impersonation};
 use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes, Authorizer, Decision};
 use crate::cache::hub::Hub;
-use crate::cache::{Cache, Entry, HeaderSpec};
+use crate::cache::{self, Cache, Entry, HeaderSpec};
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::answer::Answer;
@@ -90,7 +90,7 @@ impl Core {
         let registry = Registry::builtin(&hub, &config.etcd_prefix);
         let rbac = Arc::new(Rbac::new(&registry)?);
         let ports = Bytes::from(format!("{}/ranges/servicenodeports/", config.etcd_prefix));
-        let node_ports = hub.declare(ports, HeaderSpec::new([]), None);
+        let node_ports = hub.declare(ports, HeaderSpec::new([]), cache::plain_reader());
         let enabled = |row: &&admission::Row| {
             let named = |list: &[String]| list.iter().any(|name| name == row.plugin.name());
             (row.default_on || named(&config.enable_admission_plugins)) && !named(&config.disable_admission_plugins)

@@ -26,7 +26,7 @@ fn with_runtime(cluster: &Cluster, grace: Duration, remove: bool) -> Result<usiz
     if !cluster.runtime_root().exists() {
         return Ok(0);
     }
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let tokio = crate::threads::runtime(Some(2))?;
     let stopped = tokio.block_on(async {
         let shutdown = CancellationToken::new();
         let (config, network) = (node::runtime_config(cluster), std::sync::Arc::new(BridgeNetwork::new(cluster)));

@@ -15,6 +15,7 @@ use crate::fault::Fault;
 use crate::preflight;
 use crate::process::Daemon;
 use crate::progress::{Audience, Steps, Told, duration};
+use crate::threads;
 
 /// Worker threads: more than the two that small machines have gain nothing, fewer let one slow task delay others.
 const WORKERS: usize = 4;
@@ -59,12 +60,8 @@ fn live(cluster: Cluster, steps: Steps) -> Result<()> {
     }
     myself.register(&cluster, false)?;
     let pid_file = cluster.pid_file();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get())))
-        .enable_all()
-        .build()
-        .context("starting threads")?;
-    let result = runtime.block_on(serve(cluster, steps, myself));
+    let runtime = threads::runtime(Some(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get()))))?;
+    let result = threads::run(&runtime, serve(cluster, steps, myself));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     let _ = std::fs::remove_file(pid_file);
     result

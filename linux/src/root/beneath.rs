@@ -204,6 +204,12 @@ impl Beneath {
     }
 }
 
+impl From<OwnedFd> for Beneath {
+    fn from(dir: OwnedFd) -> Self {
+        Beneath(dir)
+    }
+}
+
 impl AsFd for Beneath {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -215,6 +221,16 @@ pub fn open_regular(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
     let path = path.as_ref();
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ISDIR.into()) };
     Beneath::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.file(name)
+}
+
+/// Removes whatever a name is of, with all below it, where the path of its directory is trusted; content when it is gone.
+pub fn remove_tree(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref();
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };
+    match Beneath::open(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        dir => dir?.remove_tree(name),
+    }
 }
 
 /// The content of such a file, if it is no longer than `limit`.

@@ -19,6 +19,8 @@ use crate::runtime::Runtime;
 /// Messages of the CRI are small, but lists of hundreds of containers with annotations are not.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 /// After the wish to end, calls in progress get this long.
 const LAST_CALLS: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -89,7 +91,5 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another runtime serves it already"));
     }
     let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    Ok(listener)
+    UnixListener::from_std(linux::fdpass::listen_private(path, BACKLOG)?)
 }

@@ -4,6 +4,7 @@
 //! client's upgraded connection there byte by byte. Both protocols of Kubernetes clients are spoken: WebSocket
 //! (`websocket`) and SPDY/3.1 (`spdy`); what happens in them is in `session` and `portforward`.
 
+mod budget;
 mod outcome;
 mod portforward;
 mod session;
@@ -34,6 +35,8 @@ const TOKEN_LIFE: Duration = Duration::from_secs(60);
 const MAX_TOKENS: usize = 1000;
 /// A client gets this long to send its request.
 const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// Connections at once, streams included: far more viewers than a node has, far fewer than it has descriptors.
+const MAX_CONNECTIONS: usize = 1024;
 
 /// What a token stands for.
 #[derive(Debug, Clone)]
@@ -120,6 +123,7 @@ pub async fn serve(runtime: Arc<Runtime>, shutdown: CancellationToken) {
     if let Ok(address) = listener.local_addr() {
         let _ = runtime.streams.base.set(format!("http://{address}"));
     }
+    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -127,10 +131,12 @@ pub async fn serve(runtime: Arc<Runtime>, shutdown: CancellationToken) {
         };
         match accepted {
             Ok((socket, _)) => {
+                // Any process of the host's network can come here: who comes too many is hung up on.
+                let Ok(place) = places.clone().try_acquire_owned() else { continue };
                 let (runtime, stop) = (runtime.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = connection(socket, runtime) => {}
+                        () = connection(socket, runtime, place) => {}
                         () = stop.cancelled() => {}
                     }
                 });
@@ -141,10 +147,13 @@ pub async fn serve(runtime: Arc<Runtime>, shutdown: CancellationToken) {
     }
 }
 
-async fn connection(socket: TcpStream, runtime: Arc<Runtime>) {
+type Place = tokio::sync::OwnedSemaphorePermit;
+
+async fn connection(socket: TcpStream, runtime: Arc<Runtime>, place: Place) {
     let _ = socket.set_nodelay(true);
+    let place = Arc::new(place);
     let service = hyper::service::service_fn(move |request| {
-        let answer = respond(request, &runtime);
+        let answer = respond(request, &runtime, &place);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
     });
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -161,7 +170,7 @@ fn refuse(status: StatusCode, text: &str) -> Answer {
 }
 
 /// Answers the upgrade request; the stream itself runs on a task of its own.
-fn respond(mut request: Request<Incoming>, runtime: &Arc<Runtime>) -> Answer {
+fn respond(mut request: Request<Incoming>, runtime: &Arc<Runtime>, place: &Arc<Place>) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST");
     }
@@ -176,9 +185,10 @@ fn respond(mut request: Request<Incoming>, runtime: &Arc<Runtime>) -> Answer {
         Ok(answer) => answer,
         Err(text) => return refuse(StatusCode::BAD_REQUEST, text),
     };
-    let runtime = runtime.clone();
+    let (runtime, place) = (runtime.clone(), place.clone());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
+        let _place = place;
         if let Ok(upgraded) = upgrade.await {
             let io = TokioIo::new(upgraded);
             tokio::select! {

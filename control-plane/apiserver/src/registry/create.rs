@@ -7,7 +7,7 @@ use meta::Status;
 use serde_json::Value;
 
 use super::options::WriteOptions;
-use super::write::{Committed, MAX_RETRIES, meta_text, metadata};
+use super::write::{Committed, MAX_RETRIES, check_depth, meta_text, metadata};
 use super::{Served, managed};
 use crate::admission::{self, Extra, Operation};
 use crate::http::answer::Answer;
@@ -162,6 +162,7 @@ impl Core {
         let store = self.stored(served)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         if options.dry_run {
+            check_depth(served, &object)?;
             let key = store.cache.key(namespace, meta_text(&object, "name"));
             if self.live(served, &key).await?.is_some() {
                 return Err(Status::already_exists(&served.gvr(), meta_text(&object, "name")));

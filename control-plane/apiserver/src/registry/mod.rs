@@ -10,6 +10,7 @@ pub mod managed;
 pub mod options;
 pub mod patch;
 pub mod read;
+pub mod reading;
 mod review;
 pub mod selection;
 pub mod special;
@@ -306,7 +307,8 @@ impl Registry {
                 let below = prefix.strip_prefix("/registry").unwrap_or(prefix);
                 let prefix = Bytes::from(format!("{root}{below}/"));
                 let header = header_spec(&stored_kind);
-                let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, None)).clone();
+                let reader = reading::of_kind(&stored_kind);
+                let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, reader)).clone();
                 Stored { cache, kind: stored_kind }
             });
             let message = kind.message;

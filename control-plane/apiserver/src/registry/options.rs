@@ -218,7 +218,12 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub dry_run: bool,
+    /// Remove the object although it can't be read.
+    pub ignore_read_error: bool,
 }
+
+/// The option to remove what can't be read.
+pub const IGNORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 impl DeleteOptions {
     /// From the query, when there is no body.
@@ -228,6 +233,7 @@ impl DeleteOptions {
             grace_period: query.integer("gracePeriodSeconds")?,
             orphan_dependents: query.tristate("orphanDependents"),
             dry_run: dry_run(&dry, &Gvk::new("meta.k8s.io", "v1", "DeleteOptions"))?,
+            ignore_read_error: query.flag(IGNORE_READ_ERROR),
             ..DeleteOptions::default()
         };
         options.propagation = propagation(query.text("propagationPolicy"))?;
@@ -246,6 +252,7 @@ impl DeleteOptions {
             uid: text(&body["preconditions"]["uid"]),
             resource_version: text(&body["preconditions"]["resourceVersion"]),
             dry_run: dry_run(&dry, &Gvk::new("meta.k8s.io", "v1", "DeleteOptions"))?,
+            ignore_read_error: body[IGNORE_READ_ERROR] == true,
         };
         options.check()
     }
@@ -256,7 +263,27 @@ impl DeleteOptions {
             let error = FieldError::invalid("propagationPolicy", self.propagation.map_or("", word), detail);
             return Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &[error]));
         }
+        let others = self.beside_ignoring();
+        if !others.is_empty() {
+            return Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &others));
+        }
         Ok(self)
+    }
+
+    /// What can't be asked for along with the removal of what can't be read.
+    fn beside_ignoring(&self) -> Vec<FieldError> {
+        let others = [
+            ("dryRun", self.dry_run),
+            ("propagationPolicy", self.propagation.is_some()),
+            ("orphanDependents", self.orphan_dependents.is_some()),
+            ("gracePeriodSeconds", self.grace_period.is_some()),
+            ("preconditions", self.uid.is_some() || self.resource_version.is_some()),
+        ];
+        let set = others.iter().filter(|(_, set)| *set && self.ignore_read_error);
+        set.map(|(name, _)| {
+            FieldError::invalid(IGNORE_READ_ERROR, true, format!("cannot be set together with .{name}"))
+        })
+        .collect()
     }
 }
 

@@ -3,7 +3,9 @@
 
 mod admission;
 mod callers;
+mod corrupt;
 mod custom_openapi;
+mod depth;
 mod granting;
 mod impersonation;
 mod nodes;

@@ -31,6 +31,11 @@ fn config_error(message: String) -> StartError {
     StartError { reason: reason::CONFIG_ERROR, message }
 }
 
+/// The runtime's check of the user is a part of the container's configuration that only it can do.
+fn create_reason(refusal: &tonic::Status) -> &'static str {
+    if refusal.message().contains(wire::RUNS_AS_ROOT) { reason::CONFIG_ERROR } else { reason::CREATE_ERROR }
+}
+
 impl Hands {
     pub(super) async fn start_container(
         &self,
@@ -58,7 +63,7 @@ impl Hands {
         };
         let mut runtime = self.cri.runtime();
         let made = runtime.create_container(request).await;
-        let made = made.map_err(|e| StartError { reason: reason::CREATE_ERROR, message: e.message().to_owned() })?;
+        let made = made.map_err(|e| StartError { reason: create_reason(&e), message: e.message().to_owned() })?;
         let id = made.into_inner().container_id;
         let started = runtime.start_container(cri::StartContainerRequest { container_id: id.clone() }).await;
         if let Err(error) = started {
