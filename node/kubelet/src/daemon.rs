@@ -73,15 +73,7 @@ pub enum Query {
 pub async fn run(mut config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     config.run = uuid::Uuid::new_v4().to_string();
     let config = Arc::new(config);
-    if config.protect_kernel_defaults {
-        let differing = crate::kernel::differing("/proc/sys".as_ref());
-        if !differing.is_empty() {
-            return Err(Error::Kernel(differing));
-        }
-    }
-    make_dir(&config.root_dir, 0o750)?;
-    make_dir(&config.root_dir.join("pods"), 0o750)?;
-    make_dir(&config.pod_logs_dir, 0o755)?;
+    prepare_host(&config)?;
     let cri = Cri::connect(&config.container_runtime_endpoint)?;
     let machine = Machine::read();
     let (msgs, inbox) = unbounded_channel();
@@ -145,6 +137,20 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
             _ => Ok(()),
         },
     }
+}
+
+/// What has to be so of the host before anything is started.
+fn prepare_host(config: &Config) -> Result<(), Error> {
+    let differing = match config.protect_kernel_defaults {
+        true => crate::kernel::differing("/proc/sys".as_ref()),
+        false => Vec::new(),
+    };
+    if !differing.is_empty() {
+        return Err(Error::Kernel(differing));
+    }
+    make_dir(&config.root_dir, 0o750)?;
+    make_dir(&config.root_dir.join("pods"), 0o750)?;
+    make_dir(&config.pod_logs_dir, 0o755)
 }
 
 fn make_dir(path: &std::path::Path, mode: u32) -> Result<(), Error> {
