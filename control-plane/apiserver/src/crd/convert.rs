@@ -183,7 +183,7 @@ pub fn reader(storage: &KindRef) -> Reader {
             return Ok(None);
         }
         object["apiVersion"] = api_version.as_str().into();
-        schema::apply_defaults(&mut object, &kind.schema);
+        schema::apply_defaults(&mut object, &kind.schema).map_err(|_| "its defaults are too much".to_owned())?;
         reading::fits(&object)?;
         let bytes = Bytes::from(serde_json::to_vec(&object).map_err(|error| error.to_string())?);
         Ok((bytes != *stored).then_some(bytes))

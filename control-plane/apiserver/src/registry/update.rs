@@ -182,7 +182,7 @@ impl Core {
     ) -> Result<(), Status> {
         keep_system_fields(old, new);
         served.normalise(new);
-        served.fill_defaults(new);
+        served.fill_defaults(new)?;
         if change.origin != Origin::Applied {
             managed::on_write(call, served, Some(old), new, &change.options.field_manager, change.subresource)?;
         }

@@ -70,8 +70,11 @@ pub fn check_depth(served: &Served, object: &Value) -> Result<(), Status> {
     if depth::fits(object) {
         return Ok(());
     }
-    let why = format!("json: {}", depth::TOO_DEEP);
-    Err(Trouble::Undecodable { given: None, why }.of_body(&served.kind.gvk(), &[]))
+    Err(undecodable(served, format!("json: {}", depth::TOO_DEEP)))
+}
+
+fn undecodable(served: &Served, why: String) -> Status {
+    Trouble::Undecodable { given: None, why }.of_body(&served.kind.gvk(), &[])
 }
 
 impl Core {
@@ -85,11 +88,15 @@ impl Core {
         extra: Extra,
     ) -> Result<Committed, Status> {
         let store = self.stored(served)?;
-        check_depth(served, &object)?;
         served.to_storage(&mut object);
         metadata(&mut object).remove("resourceVersion");
+        check_depth(served, &object)?;
         let value = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?);
         drop(object);
+        if !served.native() {
+            // What conversion made of it was decoded as nothing yet.
+            store.cache.check(&value).map_err(|why| undecodable(served, why))?;
+        }
         let lease = match store.kind.storage.as_ref().and_then(|s| s.ttl_seconds) {
             Some(_) => {
                 let seconds = self.config.event_ttl.as_secs().try_into().unwrap_or(i64::MAX);

@@ -180,3 +180,91 @@ fn a_refused_patch_shows_nothing_of_an_object_that_its_sender_may_not_read() {
         }
     });
 }
+
+#[test]
+fn what_conversion_makes_of_an_annotation_is_checked_before_it_is_stored() {
+    on_server_threads(async {
+        let world = World::new().await;
+        let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+        let scaler = |name: &str, metrics: &str| {
+            json!({
+                "metadata": {"name": name, "annotations": {"autoscaling.alpha.kubernetes.io/metrics": metrics}},
+                "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": 2},
+            })
+        };
+        let deep = format!("[{{\"type\": {}{}}}]", "[".repeat(125), "]".repeat(125));
+        for (name, metrics) in [("typed", r#"[{"type": 5}]"#), ("deep", &deep)] {
+            let reply = world.admin("POST", path, scaler(name, metrics)).await;
+            assert!(matches!(reply.code, 400 | 422), "{name}: {reply:?}");
+            assert!(reply.message().len() < 1_000, "{}", reply.message());
+        }
+        // What is no JSON stays where it is.
+        world.admin("POST", path, scaler("text", "[{")).await.ok();
+        let kept = world.admin("GET", &format!("{path}/text"), Value::Null).await.ok();
+        assert_eq!(kept["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"], "[{");
+        assert!(world.admin("GET", path, Value::Null).await.warnings.is_empty());
+    });
+}
+
+#[test]
+fn an_object_with_thousands_of_terms_costs_what_its_bytes_cost() {
+    on_server_threads(async {
+        let world = World::new().await;
+        const TERMS: usize = 10_000;
+        let terms = |of: fn(usize) -> Value| json!({"matchExpressions": (0..TERMS).map(of).collect::<Vec<_>>()});
+        let labels: serde_json::Map<String, Value> = (0..TERMS).map(|n| (format!("k{n}"), json!("v"))).collect();
+        let values: Vec<String> = (0..TERMS).map(|n| format!("v{n}")).collect();
+        for (what, selector, code) in [
+            ("terms", terms(|n| json!({"key": format!("k{n}"), "operator": "In", "values": ["v"]})), 201),
+            ("labels", json!({ "matchLabels": labels }), 201),
+            ("values", json!({"matchExpressions": [{"key": "k", "operator": "In", "values": values}]}), 201),
+            ("wrong", terms(|n| json!({"key": format!("-k{n}"), "operator": "Like", "values": ["-v"]})), 422),
+        ] {
+            let spec = json!({"minAvailable": 1, "selector": selector});
+            let budget = json!({"metadata": {"name": what}, "spec": spec});
+            let sent = budget.to_string().len();
+            let began = Instant::now();
+            let reply = world.admin("POST", "/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await;
+            assert_eq!(reply.code, code, "{what}");
+            // A hundredth of what anything quadratic would take, without the optimiser and beside other tests.
+            assert!(began.elapsed() < Duration::from_secs(20), "{what}: {:?}", began.elapsed());
+            assert!(reply.body.to_string().len() < 2 * sent, "{what}: an answer far larger than the question");
+        }
+    });
+}
+
+#[test]
+fn defaults_of_a_custom_resource_do_not_multiply_what_is_sent() {
+    on_server_threads(async {
+        let world = World::new().await;
+        let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": "x".repeat(1_000)}}});
+        let schema = json!({"type": "object", "properties": {"list": {"type": "array", "items": item}}});
+        let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+        let names = json!({"plural": "bombs", "singular": "bomb", "kind": "Bomb", "listKind": "BombList"});
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "bombs.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]},
+        });
+        world.admin("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await.ok();
+        let path = "/apis/example.com/v1/namespaces/default/bombs";
+        let bomb = |name: &str, items: usize| json!({"apiVersion": "example.com/v1", "kind": "Bomb", "metadata": {"name": name}, "list": vec![json!({}); items]});
+        for _ in 0..100 {
+            if world.admin("GET", path, Value::Null).await.code == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        world.admin("POST", path, bomb("small", 100)).await.ok();
+        let began = Instant::now();
+        let reply = world.admin("POST", path, bomb("big", 500_000)).await;
+        assert_eq!((reply.code, &reply.body["reason"]), (413, &json!("RequestEntityTooLarge")), "{reply:?}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        // Deep ones are refused in the same words as objects of built-in kinds.
+        let mut deep = bomb("deep", 0);
+        deep["spec"] = maps(MAX_DEPTH);
+        let reply = world.admin("POST", path, deep).await;
+        assert_eq!(reply.code, 400, "{reply:?}");
+        assert!(reply.message().contains("exceeded max depth"), "{}", reply.message());
+    });
+}
