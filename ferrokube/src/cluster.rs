@@ -10,7 +10,7 @@ pub mod cri;
 mod identity;
 mod node;
 mod pod_network;
-mod serving;
+mod ready;
 pub mod signing;
 mod store;
 
@@ -129,7 +129,7 @@ impl Assembly {
                     None => return Ok(()),
                 },
                 error = self.failed() => return Err(error),
-                () = &mut late => return Err(serving::too_late(self, &missing, START_PATIENCE).await.into()),
+                () = &mut late => return Err(ready::too_late(self, &missing, START_PATIENCE).await.into()),
             }
         }
     }

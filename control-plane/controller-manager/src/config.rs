@@ -53,7 +53,7 @@ pub struct Config {
     /// `--leader-elect`: None runs at once, for a single replica.
     pub leader_election: Option<client::lease::Election>,
     /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
-    pub serving: Option<client::serving::Config>,
+    pub serving: Option<client::pages::Config>,
     pub concurrency: Concurrency,
     pub node_monitor_grace_period: Duration,
     pub node_startup_grace_period: Duration,

@@ -11,17 +11,17 @@ mod spdy;
 mod websocket;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use serving::{Http, Listener, Peer, Port};
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
@@ -32,8 +32,6 @@ use crate::runtime::Runtime;
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 /// Waiting requests; the oldest is dropped for a new one beyond that.
 const MAX_TOKENS: usize = 1000;
-/// A client gets this long to send its request.
-const HEADER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a token stands for.
 #[derive(Debug, Clone)]
@@ -110,7 +108,7 @@ fn check_streams(tty: bool, any: bool, stderr: bool) -> Result<()> {
 
 /// Serves streams until `shutdown`; those that are open then end with it.
 pub async fn serve(runtime: Arc<Runtime>, shutdown: CancellationToken) {
-    let listener = match TcpListener::bind(("127.0.0.1", 0)).await {
+    let listener = match Listener::bind(Port::Streams, SocketAddr::from(([127, 0, 0, 1], 0))).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "no port for streams: exec, attach and port-forward will not work");
@@ -120,36 +118,8 @@ pub async fn serve(runtime: Arc<Runtime>, shutdown: CancellationToken) {
     if let Ok(address) = listener.local_addr() {
         let _ = runtime.streams.base.set(format!("http://{address}"));
     }
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        match accepted {
-            Ok((socket, _)) => {
-                let (runtime, stop) = (runtime.clone(), shutdown.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = connection(socket, runtime) => {}
-                        () = stop.cancelled() => {}
-                    }
-                });
-            }
-            // Out of descriptors: the next connection may find some.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
-}
-
-async fn connection(socket: TcpStream, runtime: Arc<Runtime>) {
-    let _ = socket.set_nodelay(true);
-    let service = hyper::service::service_fn(move |request| {
-        let answer = respond(request, &runtime);
-        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
-    });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-    let _ = http.serve_connection(TokioIo::new(socket), service).with_upgrades().await;
+    let handler = move |request, _: Peer| std::future::ready(respond(request, &runtime));
+    serving::serve(listener, Http::default(), handler, shutdown).await;
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -161,7 +131,7 @@ fn refuse(status: StatusCode, text: &str) -> Answer {
 }
 
 /// Answers the upgrade request; the stream itself runs on a task of its own.
-fn respond(mut request: Request<Incoming>, runtime: &Arc<Runtime>) -> Answer {
+fn respond(mut request: Request<serving::Body>, runtime: &Arc<Runtime>) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST");
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serving::Body;
 use tonic::Status;
 use wire::cri;
 
@@ -67,7 +67,7 @@ fn streams(params: &Params) -> Result<Streams, Box<Reply>> {
     Err(Box::new(text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr")))
 }
 
-pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Incoming>) -> Reply {
+pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (found, streams) = match (target(&server, parts).await, streams(&params)) {
         (Err(refusal), _) => return refusal,
@@ -88,7 +88,7 @@ pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Incoming
     }
 }
 
-pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Incoming>) -> Reply {
+pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (found, streams) = match (target(&server, parts).await, streams(&params)) {
         (Err(refusal), _) => return refusal,
@@ -109,7 +109,7 @@ pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Incomi
 }
 
 /// `/portForward/{ns}/{pod}[/{uid}]`.
-pub async fn port_forward(server: Arc<Server>, parts: &[&str], request: Request<Incoming>) -> Reply {
+pub async fn port_forward(server: Arc<Server>, parts: &[&str], request: Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (namespace, name, uid) = match parts {
         [namespace, name] => (*namespace, *name, None),
@@ -131,7 +131,7 @@ pub async fn port_forward(server: Arc<Server>, parts: &[&str], request: Request<
 }
 
 /// `/run/{ns}/{pod}[/{uid}]/{container}?cmd=…`: runs a command and answers with its output.
-pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Incoming>) -> Reply {
+pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (_, id) = match target(&server, parts).await {
         Ok(found) => found,
@@ -158,14 +158,14 @@ pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Incoming
 }
 
 /// Sends the request on to `url` and, once both sides agreed to leave HTTP, copies bytes both ways.
-async fn pass(url: &str, request: Request<Incoming>) -> Reply {
+async fn pass(url: &str, request: Request<Body>) -> Reply {
     match forward(url, request).await {
         Ok(reply) => reply,
         Err(message) => text(StatusCode::BAD_GATEWAY, format!("the runtime's streaming server: {message}")),
     }
 }
 
-async fn forward(url: &str, mut request: Request<Incoming>) -> Result<Reply, String> {
+async fn forward(url: &str, mut request: Request<Body>) -> Result<Reply, String> {
     let uri: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
     let authority = uri.authority().ok_or(format!("{url} has no host"))?.clone();
     let port = authority.port_u16().unwrap_or(80);
