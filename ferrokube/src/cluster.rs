@@ -11,6 +11,7 @@ mod identity;
 mod node;
 mod pod_network;
 mod ready;
+mod renewal;
 pub mod signing;
 mod store;
 
@@ -97,7 +98,11 @@ impl Assembly {
             tasks: JoinSet::new(),
         };
         match assembly.start_all(steps).await {
-            Ok(()) => Ok(assembly),
+            Ok(()) => {
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip);
+                assembly.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
+                Ok(assembly)
+            }
             Err(error) => {
                 assembly.stop_parts().await;
                 Err(error)

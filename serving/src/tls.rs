@@ -1,7 +1,6 @@
 //! TLS of servers and clients: certificates come from PEM files and are read again when these change, while
 //! connections go on. I/O: reads the files. Callers: whoever listens, and clients that show a certificate.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -60,8 +59,14 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// What of a file changes when it is replaced.
-type Stamp = [Option<(SystemTime, u64)>; 2];
+/// What of a file changes when it is written or replaced: its time and its number.
+pub type Stamp = (SystemTime, u64);
+
+/// The stamp of a file; none when it isn't there.
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, std::os::unix::fs::MetadataExt::ino(&file)))
+}
 
 /// A certificate and key that are read again when their files change. A pair that can't be used, because one of the
 /// two is not replaced yet, leaves the old one in its place.
@@ -74,14 +79,14 @@ pub struct Identity {
 #[derive(Debug)]
 struct Held {
     pair: Arc<CertifiedKey>,
-    stamp: Stamp,
+    stamps: [Option<Stamp>; 2],
     looked: Instant,
 }
 
 impl Identity {
     pub fn load(files: Files) -> Result<Arc<Identity>, TlsError> {
-        let stamp = files.stamp();
-        let held = Held { pair: files.load()?, stamp, looked: Instant::now() };
+        let stamps = files.stamps();
+        let held = Held { pair: files.load()?, stamps, looked: Instant::now() };
         Ok(Arc::new(Identity { files, held: Mutex::new(held) }))
     }
 
@@ -89,10 +94,10 @@ impl Identity {
         let mut held = self.held.lock();
         if held.looked.elapsed() >= LOOK_AGAIN {
             held.looked = Instant::now();
-            let stamp = self.files.stamp();
-            if stamp != held.stamp {
+            let stamps = self.files.stamps();
+            if stamps != held.stamps {
                 match self.files.load() {
-                    Ok(pair) => (held.pair, held.stamp) = (pair, stamp),
+                    Ok(pair) => (held.pair, held.stamps) = (pair, stamps),
                     Err(error) => tracing::warn!(%error, "the new certificate can't be used; the old one stays"),
                 }
             }
@@ -102,13 +107,8 @@ impl Identity {
 }
 
 impl Files {
-    fn stamp(&self) -> Stamp {
-        use std::os::unix::fs::MetadataExt;
-        let of = |path: &Path| -> io::Result<_> {
-            let file = std::fs::metadata(path)?;
-            Ok((file.modified()?, file.ino()))
-        };
-        [of(&self.cert).ok(), of(&self.key).ok()]
+    fn stamps(&self) -> [Option<Stamp>; 2] {
+        [stamp(&self.cert), stamp(&self.key)]
     }
 
     fn load(&self) -> Result<Arc<CertifiedKey>, TlsError> {
