@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::item::{self, Item};
+
 /// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Prints as upstream's queue key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Key {
@@ -171,8 +173,8 @@ fn unindex(index: &mut BTreeMap<String, BTreeSet<Key>>, value: &str, key: &Key) 
 }
 
 /// What an informer can watch.
-pub trait Watched: Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {}
-impl<K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static> Watched for K {}
+pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {}
+impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static> Watched for K {}
 
 /// An informer being configured; [`Informer::run`] starts it.
 pub struct Informer<K> {
@@ -249,7 +251,7 @@ impl<K: Watched> Informer<K> {
     }
 
     async fn follow(self) {
-        let stream = watcher(self.api.clone(), self.config.clone()).default_backoff();
+        let stream = watcher(item::api(&self.api), self.config.clone()).default_backoff();
         futures::pin_mut!(stream);
         let mut listing: Option<BTreeSet<Key>> = None;
         while let Some(event) = stream.next().await {
@@ -260,11 +262,11 @@ impl<K: Watched> Informer<K> {
         }
     }
 
-    fn take(&self, event: watcher::Event<K>, listing: &mut Option<BTreeSet<Key>>) {
+    fn take(&self, event: watcher::Event<Item<K>>, listing: &mut Option<BTreeSet<Key>>) {
         match event {
             watcher::Event::Init => *listing = Some(BTreeSet::new()),
-            watcher::Event::InitApply(object) => {
-                let key = self.apply(object);
+            watcher::Event::InitApply(item) => {
+                let key = self.apply_item(item);
                 listing.get_or_insert_default().insert(key);
             }
             watcher::Event::InitDone => {
@@ -274,10 +276,21 @@ impl<K: Watched> Informer<K> {
                 gone.iter().for_each(|key| self.delete(key, None));
                 self.synced.send_replace(true);
             }
-            watcher::Event::Apply(object) => {
-                self.apply(object);
+            watcher::Event::Apply(item) => {
+                self.apply_item(item);
             }
-            watcher::Event::Delete(object) => self.delete(&Key::of(&object), Some(object)),
+            watcher::Event::Delete(item) => self.delete(&Key::of(&item), item.read().ok()),
+        }
+    }
+
+    /// What can't be read stays in the cache as it last could be: it is there, and nothing newer is known of it.
+    fn apply_item(&self, item: Item<K>) -> Key {
+        match item.read() {
+            Ok(object) => self.apply(object),
+            Err(unreadable) => {
+                unreadable.tell(std::any::type_name::<K>());
+                Key::new(unreadable.meta.namespace.unwrap_or_default(), unreadable.meta.name.unwrap_or_default())
+            }
         }
     }
 
@@ -329,6 +342,10 @@ mod tests {
         m
     }
 
+    fn read(name: &str, version: &str, label: &str) -> Item<ConfigMap> {
+        Item::Read(map(name, version, label))
+    }
+
     fn informer() -> (Informer<ConfigMap>, std::sync::mpsc::Receiver<String>) {
         let (tx, rx) = std::sync::mpsc::channel();
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
@@ -354,14 +371,14 @@ mod tests {
         let mut listing = None;
         let events = vec![
             watcher::Event::Init,
-            watcher::Event::InitApply(map("a", "1", "x")),
-            watcher::Event::InitApply(map("b", "2", "x")),
+            watcher::Event::InitApply(read("a", "1", "x")),
+            watcher::Event::InitApply(read("b", "2", "x")),
             watcher::Event::InitDone,
             watcher::Event::Init,
-            watcher::Event::InitApply(map("b", "2", "x")),
-            watcher::Event::InitApply(map("c", "3", "y")),
+            watcher::Event::InitApply(read("b", "2", "x")),
+            watcher::Event::InitApply(read("c", "3", "y")),
             watcher::Event::InitDone,
-            watcher::Event::Apply(map("c", "4", "x")),
+            watcher::Event::Apply(read("c", "4", "x")),
         ];
         events.into_iter().for_each(|e| informer.take(e, &mut listing));
         let told: Vec<String> = told.try_iter().collect();
@@ -369,5 +386,34 @@ mod tests {
         assert!(informer.cache.is_synced());
         assert_eq!(informer.cache.by("label", "x").len(), 2);
         assert!(informer.cache.by("label", "y").is_empty(), "an index forgets what an object no longer says");
+    }
+
+    #[tokio::test]
+    async fn one_object_that_can_not_be_read_keeps_no_other_away() {
+        let (informer, told) = informer();
+        let mut listing = None;
+        let broken = |name: &str| -> Item<ConfigMap> {
+            let text = format!(r#"{{"metadata":{{"name":"{name}","namespace":"ns","resourceVersion":"9"}},"data":5}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let events = vec![
+            watcher::Event::Init,
+            watcher::Event::InitApply(broken("never")),
+            watcher::Event::InitApply(read("a", "1", "x")),
+            watcher::Event::InitApply(read("b", "1", "x")),
+            watcher::Event::InitDone,
+            watcher::Event::Apply(broken("a")),
+            watcher::Event::Init,
+            watcher::Event::InitApply(broken("a")),
+            watcher::Event::InitDone,
+        ];
+        events.into_iter().for_each(|e| informer.take(e, &mut listing));
+        let told: Vec<String> = told.try_iter().collect();
+        assert_eq!(told, ["added ns/a", "added ns/b", "deleted ns/b"]);
+        assert!(informer.cache.is_synced());
+        let kept = informer.cache.get_in("ns", "a").unwrap();
+        assert_eq!(kept.resource_version().as_deref(), Some("1"), "as it last could be read");
+        informer.take(watcher::Event::Delete(broken("a")), &mut listing);
+        assert!(informer.cache.is_empty());
     }
 }

@@ -1,5 +1,5 @@
 //! A container as the kernel sees it: what to build (`spec`), building it from inside the new process (`init`, `files`),
-//! and putting another process into it (`exec`).
+//! and putting another process into it (`exec`); `launch` forks for both.
 //!
 //! Everything here runs in a single-threaded process that was forked for one container; nothing is shared with the
 //! daemon but the specification. The order of steps in `init` and `program` is what keeps a container in.
@@ -7,6 +7,7 @@
 pub mod exec;
 mod files;
 pub mod init;
+mod launch;
 mod program;
 pub mod spec;
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 /// No message carries more descriptors than this.
@@ -59,6 +59,17 @@ pub fn listen_at(dir: &Path, name: &str) -> io::Result<UnixListener> {
     UnixListener::bind(short_path(&dir, name))
 }
 
+/// Listens on a path for this user only, from the first moment on: a mode that is set later leaves a gap.
+pub fn listen_private(path: &Path, backlog: i32) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file gets the mode that its socket has.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket.into())
+}
+
 /// Connects to `dir/name`, whatever the length of the directory's path.
 pub fn connect_at(dir: &Path, name: &str) -> io::Result<UnixStream> {
     let dir = open_dir(dir)?;
@@ -72,4 +83,20 @@ fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
 fn short_path(dir: &OwnedFd, name: &str) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_socket_was_never_anybody_elses() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("private-socket-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = listen_private(&path, 1).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(UnixStream::connect(&path).is_ok() && listener.accept().is_ok());
+        std::fs::remove_file(path).unwrap();
+    }
 }

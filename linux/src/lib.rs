@@ -3,9 +3,9 @@
 //! Network: `netlink` (messages, sockets, links, addresses, routes, neighbours), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`.
 //!
-//! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `caps`,
-//! `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `disk_usage`, and `container`, which puts them together;
-//! `failure` is their error.
+//! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
+//! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
+//! `container`, which puts them together; `failure` is their error.
 
 pub mod caps;
 pub mod cgroup;
@@ -21,7 +21,9 @@ pub mod netns;
 pub mod nft;
 pub mod process;
 pub mod pty;
+mod report;
 pub mod root;
 pub mod seccomp;
 pub mod sockets;
 pub mod sysctl;
+pub mod tree;

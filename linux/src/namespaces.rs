@@ -5,7 +5,7 @@
 //! alone are in `netns`.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -15,6 +15,11 @@ use crate::failure::{Doing, Failure};
 
 /// The magic number of the file system that namespace files live on (linux/magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
+/// The magic number of proc.
+pub(crate) const PROC_MAGIC: u64 = 0x9fa0;
+
+/// Beside the pin of a PID namespace: its /proc, which only a process in there could mount.
+pub const PROC: &str = "proc";
 
 /// A kind of namespace that can be held by a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +100,14 @@ fn bind(source: &str, path: &Path) -> Result<(), Failure> {
     rustix::mount::mount_bind(source, path).doing(format_args!("pin {source} as {}", path.display()))
 }
 
+/// Pins a file system that was mounted detached, on a directory that is made for it.
+pub fn pin_tree(tree: impl AsFd, dir: &Path) -> Result<(), Failure> {
+    let doing = || format!("pin a file system as {}", dir.display());
+    std::fs::create_dir_all(dir).doing(doing())?;
+    let target = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    crate::mount::attach(tree, target.doing(doing())?).doing(doing())
+}
+
 /// Undoes a pin; content when there is none.
 pub fn unpin(path: &Path) -> io::Result<()> {
     crate::mount::detach(path)?;
@@ -107,6 +120,11 @@ pub fn unpin(path: &Path) -> io::Result<()> {
 /// Whether the file is bound to a namespace (it isn't after a reboot).
 pub fn is_pinned(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC)
+}
+
+/// Whether the /proc of a PID namespace is pinned there.
+pub fn is_proc(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as u64 == PROC_MAGIC)
 }
 
 /// Opens a pinned namespace, and nothing else.
@@ -137,10 +155,19 @@ pub fn enter_all_of(pidfd: impl AsFd) -> Result<(), Failure> {
     rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), all).doing("enter the container's namespaces")
 }
 
-/// Makes the children of the calling process members of the process's PID namespace.
-pub fn enter_pid_of(pidfd: impl AsFd) -> Result<(), Failure> {
-    rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-        .doing("enter the container's PID namespace")
+/// Runs `look` in the mount namespace of a process, whose root is the root there, and comes back.
+///
+/// # Errors
+/// What `look` answers, or why the calling, single-threaded process could not go there. One that can't come back must
+/// not go on.
+pub fn among_mounts_of<T>(pidfd: impl AsFd, look: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let enter =
+        |namespace: BorrowedFd<'_>| rustix::thread::move_into_thread_name_spaces(namespace, ThreadNameSpaceType::MOUNT);
+    let home = open(Path::new("/proc/self/ns/mnt"))?;
+    enter(pidfd.as_fd()).doing("enter the container's mounts")?;
+    let seen = look();
+    enter(home.as_fd()).doing("come back from the container's mounts")?;
+    seen
 }
 
 /// Gives the calling process a cgroup namespace rooted where it is now.

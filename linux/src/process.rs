@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Signal};
 
@@ -20,6 +21,8 @@ use crate::failure::{Doing, Failure};
 pub struct Fresh {
     pub mounts: bool,
     pub pids: bool,
+    /// The caller sleeps until the child has become a program or has ended.
+    pub until_exec: bool,
 }
 
 /// A child and a descriptor for it that can't come to mean another process.
@@ -58,6 +61,7 @@ pub fn fork(fresh: Fresh, child: impl FnOnce() -> i32) -> io::Result<Child> {
     let mut flags = libc::CLONE_PIDFD as u64;
     flags |= if fresh.mounts { libc::CLONE_NEWNS as u64 } else { 0 };
     flags |= if fresh.pids { libc::CLONE_NEWPID as u64 } else { 0 };
+    flags |= if fresh.until_exec { libc::CLONE_VFORK as u64 } else { 0 };
     // SAFETY: all-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
@@ -68,9 +72,8 @@ pub fn fork(fresh: Fresh, child: impl FnOnce() -> i32) -> io::Result<Child> {
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match pid {
         0 => {
-            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(70);
-            // SAFETY: ends the child without running the exit handlers of the parent's copy.
-            unsafe { libc::_exit(code) }
+            FORKED.store(true, Ordering::Relaxed);
+            run_child(child)
         }
         pid if pid > 0 => {
             // SAFETY: the kernel has just put a new descriptor there, which nobody else owns.
@@ -79,6 +82,33 @@ pub fn fork(fresh: Fresh, child: impl FnOnce() -> i32) -> io::Result<Child> {
         }
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// What [`fork_sibling`] asks the kernel for; a system call filter that is in force by then must let it pass.
+pub const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
+
+/// Whether this process came from [`fork`], and so has one thread.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Runs `child` in a new process whose parent is the caller's own parent, and sleeps until it has become a program or
+/// has ended. For a process that came from [`fork`], wherever it has got to: nothing is looked up in /proc. Filters
+/// know the old call, so it is the one that is used.
+pub fn fork_sibling(child: impl FnOnce() -> i32) -> io::Result<i32> {
+    if !FORKED.load(Ordering::Relaxed) {
+        return Err(io::Error::other("not a process that was forked for one container"));
+    }
+    // SAFETY: without CLONE_VM this is fork, on the stack as it is copied; this process has one thread (see FORKED).
+    match unsafe { libc::syscall(libc::SYS_clone, SIBLING_FLAGS, 0, 0, 0, 0) } {
+        0 => run_child(child),
+        pid if pid > 0 => Ok(pid as i32),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn run_child(child: impl FnOnce() -> i32) -> ! {
+    let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(70);
+    // SAFETY: ends the child without running the exit handlers of the parent's copy.
+    unsafe { libc::_exit(code) }
 }
 
 fn thread_count() -> io::Result<usize> {
@@ -243,14 +273,39 @@ pub fn expect_children() {
 
 /// A descriptor that becomes readable when a child ends.
 pub fn child_signal() -> io::Result<OwnedFd> {
-    // SAFETY: the set is made by the library; the new descriptor is owned by nobody else.
+    signals(&[libc::SIGCHLD])
+}
+
+/// A descriptor that these signals are read from; they do nothing else any more.
+pub fn signals(list: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is made by the library, which refuses what is no signal; the new descriptor is owned by nobody else.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        for signal in list {
+            libc::sigaddset(&raw mut set, *signal);
+        }
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// The next signal of [`signals`]; `None` when none came within the time.
+pub fn next_signal(signals: &OwnedFd, patience: Option<std::time::Duration>) -> io::Result<Option<i32>> {
+    let mut ready = [rustix::event::PollFd::new(signals, rustix::event::PollFlags::IN)];
+    let limit = patience.and_then(|time| rustix::event::Timespec::try_from(time).ok());
+    match rustix::event::poll(&mut ready, limit.as_ref()) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+        Ok(_) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+    match rustix::io::read(signals, &mut info) {
+        // Its number comes first.
+        Ok(_) => Ok(info.first_chunk().map(|number| i32::from_ne_bytes(*number))),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 

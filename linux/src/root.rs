@@ -1,7 +1,13 @@
 //! A directory that paths can't leave: every lookup is resolved by the kernel as if it were `/`. Does I/O.
 //!
-//! Container root file systems, unpacked layers and volumes hold links made by strangers. Called by the container
-//! init, by the layer unpacker and by whoever must open a path below a directory that a pod controls.
+//! Container root file systems, unpacked layers and volumes hold links made by strangers. [`Root`] takes such links as
+//! the container would, inside of the directory: for the container init and the layer unpacker. [`Beneath`] takes none:
+//! for whoever reads, writes or removes files of its own below a directory that a pod can reach.
+
+mod beneath;
+mod walk;
+
+pub use beneath::{Beneath, Owner, open_regular, read_regular, remove_tree};
 
 use std::ffi::OsStr;
 use std::io;

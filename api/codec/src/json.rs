@@ -9,7 +9,7 @@ use std::fmt;
 
 use kinds::normal;
 use kinds::types::{self, Field, MessageId, Scalar, Shape};
-use meta::Quantity;
+use meta::{Quantity, depth};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -44,7 +44,7 @@ impl Decoded {
 /// Strict errors collected from one body; upstream stops there too.
 pub const STRICT_LIMIT: usize = 100;
 
-/// Decodes a JSON body. Nesting is bounded by the parser (128 levels).
+/// Decodes a JSON body, which may nest as deep as an object may ([`depth::MAX_DEPTH`]).
 pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     decode_with(&mut deserializer, form, |walk, de| {
@@ -145,6 +145,12 @@ impl Walk {
         state.fields.pop();
         state.owner = before;
         result
+    }
+
+    /// A list or a map begins: the steps to it are those around it.
+    fn enter<E: serde::de::Error>(&self) -> Result<(), E> {
+        let deep = self.state.borrow().path.len() >= depth::MAX_DEPTH;
+        if deep { Err(self.fail(depth::TOO_DEEP.to_owned())) } else { Ok(()) }
     }
 
     /// Remembers the first thing that does not fit its type and stops the parser.
@@ -323,6 +329,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        self.walk.enter()?;
         let element = match self.node {
             Node::Any | Node::Custom => Node::Any,
             Node::List(scalar) => Node::scalar(scalar),
@@ -342,6 +349,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
+        self.walk.enter()?;
         match self.node {
             Node::Any => self.free_map(map, Node::Any),
             Node::Custom => self.custom(map),

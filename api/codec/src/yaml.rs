@@ -11,8 +11,9 @@ use crate::json::{Decoded, Form, decode_with};
 /// Events replayed through aliases: far above any real manifest, far below what a bomb needs.
 const MAX_ALIAS_EVENTS: usize = 100_000;
 
-/// Nesting of lists and maps, as JSON bodies are bounded.
-const MAX_NESTING: usize = 128;
+/// Nesting of lists and maps that the parser follows: one more than an object may have, so that it is the walk over the
+/// object that says what is wrong, in the same words as for JSON.
+const MAX_NESTING: usize = meta::depth::MAX_DEPTH + 1;
 
 /// Decodes a YAML body, which may be JSON. Keys that are there twice come first among the strict errors, with their
 /// lines.

@@ -129,7 +129,7 @@ impl Requirement {
     /// Whether the labels meet this requirement.
     pub fn matches(&self, labels: &impl Labels) -> bool {
         let value = labels.label(&self.key);
-        let listed = |v: &str| self.values.iter().any(|known| known == v);
+        let listed = |v: &str| self.values.binary_search_by(|known| known.as_str().cmp(v)).is_ok();
         match self.op {
             Op::Equals | Op::DoubleEquals | Op::In => value.is_some_and(listed),
             Op::NotEquals | Op::NotIn => !value.is_some_and(listed),

@@ -2,14 +2,16 @@
 //!
 //! Map of the crate: [`gvk`] names types and resources, [`status`] is the error that every API call can answer,
 //! [`field`] says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
-//! [`quantity`], [`time`] and [`duration`] are the scalar types with a text form, [`names`] checks identifiers,
+//! [`depth`] is the one limit of nesting, [`quantity`], [`time`] and [`duration`] are the scalar types with a text form, [`names`] checks identifiers,
 //! [`uid`] makes them, [`text`] quotes like upstream, [`pem`] is how certificates are written. Pure: nothing here reads a
 //! clock, a file or a socket.
 
+pub mod depth;
 pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod gvk;
+pub mod ip;
 pub mod labels;
 pub mod names;
 pub mod pem;

@@ -104,6 +104,9 @@ pub struct Status {
     pub continue_token: Option<Box<str>>,
 }
 
+/// Most errors of fields in one answer. Each is told twice, and a request of a megabyte may hold tens of thousands.
+pub const MAX_INVALID: usize = 1_000;
+
 /// The reason of an optimistic-lock conflict.
 pub const OBJECT_MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
@@ -195,6 +198,7 @@ impl Status {
     /// 422 `Pod "x" is invalid: ...`: one error bare, several in brackets, repeated texts once.
     pub fn invalid(gvk: &Gvk, name: &str, errors: &[FieldError]) -> Status {
         let mut message = format!("{} {} is invalid", gvk.group_kind(), quote(name));
+        let errors = &errors[..errors.len().min(MAX_INVALID)];
         let mut seen = BTreeSet::new();
         let texts: Vec<String> = errors.iter().map(FieldError::to_string).filter(|t| seen.insert(t.clone())).collect();
         match texts.as_slice() {

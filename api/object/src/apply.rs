@@ -14,6 +14,9 @@ use serde_json::{Map, Value};
 /// The annotation of client-side apply.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// Managed fields that this server can't read.
+const NOT_UNDERSTOOD: &str = "failed to decode managed fields";
+
 /// The manager of `kubectl apply --server-side`, for which client-side apply is migrated.
 const KUBECTL: &str = "kubectl";
 
@@ -76,11 +79,23 @@ pub fn update(live: Option<&Value>, new: &mut Value, write: &Write<'_>) {
         // Nothing was written: the entries go back as they came.
         return path::set(new, &MANAGED, requested.unwrap_or_default());
     }
+    if let Some(stored) = stored.filter(|stored| managed::decode(Some(stored)).is_none())
+        && !brings_entries(requested.as_ref(), write)
+    {
+        // Perhaps a newer server's: kept as they are, until somebody brings others.
+        return path::set(new, &MANAGED, stored.clone());
+    }
     let Some(mut entries) = entries_to_update(live, requested.as_ref(), write) else { return };
     let api_version = write.gvk.api_version();
     record(&mut entries, comparison, write.identity(Operation::Update, &api_version), write.now);
     managed::cap_updaters(&mut entries);
     put_managed(new, entries);
+}
+
+/// Whether a client hands in managed fields that take the place of those that are stored.
+fn brings_entries(requested: Option<&Value>, write: &Write<'_>) -> bool {
+    let readable = || managed::decode(requested).is_some_and(|entries| !entries.is_empty());
+    write.subresource.is_empty() && (managed::is_reset(requested) || readable())
 }
 
 /// The entries that a write starts from; `None` when the object is not tracked.
@@ -132,7 +147,8 @@ pub fn apply(live: Option<&Value>, config: &Value, write: &Write<'_>, force: boo
     let who = write.identity(Operation::Apply, &api_version);
     let mut base = live.cloned().unwrap_or_else(|| empty_object(write.gvk));
     let stored = take_managed(&mut base);
-    let mut entries = managed::decode(stored.as_ref()).unwrap_or_default();
+    // Whose fields are whose is not known then: to apply would take them from everybody.
+    let mut entries = managed::decode(stored.as_ref()).ok_or_else(|| Status::internal(NOT_UNDERSTOOD))?;
     if entries.is_empty() && live.is_some() {
         let added = created(&base, write.schema);
         let comparison = Comparison { added, ..Comparison::default() }.without(write.reset);

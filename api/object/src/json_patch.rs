@@ -2,12 +2,24 @@
 //!
 //! Where upstream is laxer than the RFC, so is this: `replace` may add a key, `copy` of nothing copies null, negative
 //! indexes count from the end, and the text before the first `/` of a path is ignored.
+//!
+//! A few bytes of patch can ask for a huge or bottomless object. What an operation would make is measured before it is
+//! made: the bytes that all copies together add, and how deep a value would come to lie. So no value is ever deeper
+//! than an object may be, and whoever walks, clones or drops one needs no more stack than for any object.
 
-use meta::{Reason, Status};
+use meta::{Reason, Status, depth};
 use serde_json::Value;
+use std::io;
 
-/// Most operations in one patch; more is refused before anything is done.
+/// Most operations in one patch; more is refused before anything is done. Upstream's number.
 pub const MAX_OPERATIONS: usize = 10_000;
+
+/// Most bytes of JSON that all copies of one patch add: upstream's limit of a request body, which it takes for this too.
+pub const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// Most list elements that all operations of one patch push aside by inserting or removing before them: a tenth of a
+/// second of moving memory, and a patch of [`MAX_OPERATIONS`] may still work on a list of a thousand.
+pub const MAX_SHIFTED: usize = 16 * 1024 * 1024;
 
 /// The operation failed. Clients learn no more than this.
 const REJECTED: &str = "the server rejected our request due to an error in our request";
@@ -22,8 +34,14 @@ enum Op {
     Test,
 }
 
-/// An operation that cannot be done; what it was does not reach the client.
-struct Failed;
+enum Failed {
+    /// An operation that cannot be done, or costs too much; which it was does not reach the client.
+    Impossible,
+    /// The object would nest deeper than one may.
+    TooDeep,
+}
+
+use Failed::Impossible;
 
 /// Applies the operations in order. On an error the object may be half changed: pass a copy.
 pub fn apply(object: &mut Value, patch: &Value) -> Result<(), Status> {
@@ -37,8 +55,12 @@ pub fn apply(object: &mut Value, patch: &Value) -> Result<(), Status> {
     for operation in operations {
         check(operation)?;
     }
+    let mut work = Work { object, copied: 0, shifted: 0 };
     for operation in operations {
-        run(object, operation).map_err(|Failed| rejected())?;
+        work.run(operation).map_err(|failed| match failed {
+            Failed::Impossible => rejected(),
+            Failed::TooDeep => Status::bad_request(format!("error applying patch: json: {}", depth::TOO_DEEP)),
+        })?;
     }
     Ok(())
 }
@@ -68,37 +90,124 @@ fn check(operation: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn run(object: &mut Value, operation: &Value) -> Result<(), Failed> {
-    let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Failed);
-    let value = || operation.get("value").cloned().unwrap_or(Value::Null);
-    let op = match text("op")? {
-        "add" => Op::Add,
-        "remove" => Op::Remove,
-        "replace" => Op::Replace,
-        "move" => Op::Move,
-        "copy" => Op::Copy,
-        "test" => Op::Test,
-        _ => return Err(Failed),
-    };
-    let path = text("path")?;
-    match op {
-        Op::Add => add(object, path, value()),
-        Op::Remove => remove(object, path).map(drop),
-        Op::Replace => replace(object, path, value()),
-        Op::Move => {
-            let moved = remove(object, text("from")?)?;
-            add(object, path, moved)
-        }
-        Op::Copy => {
-            let copied = find(object, text("from")?)?.cloned().unwrap_or(Value::Null);
-            add(object, path, copied)
-        }
-        Op::Test => {
-            let want = operation.get("value").unwrap_or(&Value::Null);
-            let found = find(object, path)?.unwrap_or(&Value::Null);
-            if same(found, want) { Ok(()) } else { Err(Failed) }
+/// A patch under way, and what it has cost so far.
+struct Work<'a> {
+    object: &'a mut Value,
+    /// Bytes of JSON, see [`MAX_COPIED`].
+    copied: usize,
+    /// Elements, see [`MAX_SHIFTED`].
+    shifted: usize,
+}
+
+impl Work<'_> {
+    fn run(&mut self, operation: &Value) -> Result<(), Failed> {
+        let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Impossible);
+        let value = || operation.get("value").unwrap_or(&Value::Null);
+        let op = match text("op")? {
+            "add" => Op::Add,
+            "remove" => Op::Remove,
+            "replace" => Op::Replace,
+            "move" => Op::Move,
+            "copy" => Op::Copy,
+            "test" => Op::Test,
+            _ => return Err(Impossible),
+        };
+        let path = text("path")?;
+        match op {
+            Op::Add => {
+                check_depth(path, value())?;
+                self.add(path, value().clone())
+            }
+            Op::Remove => self.remove(path).map(drop),
+            Op::Replace => {
+                check_depth(path, value())?;
+                replace(self.object, path, value().clone())
+            }
+            Op::Move => {
+                let moved = self.remove(text("from")?)?;
+                check_depth(path, &moved)?;
+                self.add(path, moved)
+            }
+            Op::Copy => {
+                let copied = find(self.object, text("from")?)?.unwrap_or(&Value::Null);
+                check_depth(path, copied)?;
+                self.copied += length(copied);
+                if self.copied > MAX_COPIED {
+                    return Err(Impossible);
+                }
+                let copied = copied.clone();
+                self.add(path, copied)
+            }
+            Op::Test => {
+                let found = find(self.object, path)?.unwrap_or(&Value::Null);
+                if same(found, value()) { Ok(()) } else { Err(Impossible) }
+            }
         }
     }
+
+    fn add(&mut self, pointer: &str, value: Value) -> Result<(), Failed> {
+        let (steps, last) = split(pointer).ok_or(Impossible)?;
+        match container(self.object, &steps)? {
+            Value::Object(map) => {
+                map.insert(last, value);
+            }
+            Value::Array(list) if last == "-" => list.push(value),
+            Value::Array(list) => {
+                // The new element counts: -1 appends.
+                let at = index(&last, list.len() + 1)?;
+                let behind = list.len().checked_sub(at).ok_or(Impossible)?;
+                shift(&mut self.shifted, behind)?;
+                list.insert(at, value);
+            }
+            _ => return Err(Impossible),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, pointer: &str) -> Result<Value, Failed> {
+        let (steps, last) = split(pointer).ok_or(Impossible)?;
+        match container(self.object, &steps)? {
+            Value::Object(map) => map.remove(&last).ok_or(Impossible),
+            Value::Array(list) => {
+                let at = index(&last, list.len())?;
+                let behind = list.len().checked_sub(at + 1).ok_or(Impossible)?;
+                shift(&mut self.shifted, behind)?;
+                Ok(list.remove(at))
+            }
+            _ => Err(Impossible),
+        }
+    }
+}
+
+/// Counts elements that an operation pushes aside.
+fn shift(shifted: &mut usize, elements: usize) -> Result<(), Failed> {
+    *shifted += elements;
+    if *shifted > MAX_SHIFTED { Err(Impossible) } else { Ok(()) }
+}
+
+/// Whether a value may lie at a pointer: each step to it is a list or a map around it.
+fn check_depth(pointer: &str, value: &Value) -> Result<(), Failed> {
+    let around = pointer.bytes().filter(|byte| *byte == b'/').count();
+    if around + depth::of(value) > depth::MAX_DEPTH { Err(Failed::TooDeep) } else { Ok(()) }
+}
+
+/// Bytes of a value as JSON.
+fn length(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Neither a value nor counting can fail.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 /// Equality of JSON values: numbers by value, whatever their notation.
@@ -125,12 +234,12 @@ fn container<'a>(object: &'a mut Value, steps: &[String]) -> Result<&'a mut Valu
     let mut at = object;
     for step in steps {
         at = match at {
-            Value::Object(map) => map.get_mut(step).ok_or(Failed)?,
+            Value::Object(map) => map.get_mut(step).ok_or(Impossible)?,
             Value::Array(list) => {
                 let index = index(step, list.len())?;
-                list.get_mut(index).ok_or(Failed)?
+                list.get_mut(index).ok_or(Impossible)?
             }
-            _ => return Err(Failed),
+            _ => return Err(Impossible),
         };
     }
     Ok(at)
@@ -138,10 +247,10 @@ fn container<'a>(object: &'a mut Value, steps: &[String]) -> Result<&'a mut Valu
 
 /// The index a step means in a list of `length`; negative ones count from the end.
 fn index(step: &str, length: usize) -> Result<usize, Failed> {
-    let number: i64 = step.parse().map_err(|_| Failed)?;
-    let length = i64::try_from(length).map_err(|_| Failed)?;
+    let number: i64 = step.parse().map_err(|_| Impossible)?;
+    let length = i64::try_from(length).map_err(|_| Impossible)?;
     let number = if number < 0 { number + length } else { number };
-    usize::try_from(number).map_err(|_| Failed)
+    usize::try_from(number).map_err(|_| Impossible)
 }
 
 /// The value at a pointer; `None` for an absent key of an existing object.
@@ -150,47 +259,15 @@ fn find<'a>(object: &'a Value, pointer: &str) -> Result<Option<&'a Value>, Faile
     let mut at = object;
     for step in &steps {
         at = match at {
-            Value::Object(map) => map.get(step).ok_or(Failed)?,
-            Value::Array(list) => list.get(index(step, list.len())?).ok_or(Failed)?,
-            _ => return Err(Failed),
+            Value::Object(map) => map.get(step).ok_or(Impossible)?,
+            Value::Array(list) => list.get(index(step, list.len())?).ok_or(Impossible)?,
+            _ => return Err(Impossible),
         };
     }
     match at {
         Value::Object(map) => Ok(map.get(&last)),
-        Value::Array(list) => list.get(index(&last, list.len())?).map(Some).ok_or(Failed),
-        _ => Err(Failed),
-    }
-}
-
-fn add(object: &mut Value, pointer: &str, value: Value) -> Result<(), Failed> {
-    let (steps, last) = split(pointer).ok_or(Failed)?;
-    match container(object, &steps)? {
-        Value::Object(map) => {
-            map.insert(last, value);
-        }
-        Value::Array(list) if last == "-" => list.push(value),
-        Value::Array(list) => {
-            // The new element counts: -1 appends.
-            let at = index(&last, list.len() + 1)?;
-            if at > list.len() {
-                return Err(Failed);
-            }
-            list.insert(at, value);
-        }
-        _ => return Err(Failed),
-    }
-    Ok(())
-}
-
-fn remove(object: &mut Value, pointer: &str) -> Result<Value, Failed> {
-    let (steps, last) = split(pointer).ok_or(Failed)?;
-    match container(object, &steps)? {
-        Value::Object(map) => map.remove(&last).ok_or(Failed),
-        Value::Array(list) => {
-            let at = index(&last, list.len())?;
-            if at < list.len() { Ok(list.remove(at)) } else { Err(Failed) }
-        }
-        _ => Err(Failed),
+        Value::Array(list) => list.get(index(&last, list.len())?).map(Some).ok_or(Impossible),
+        _ => Err(Impossible),
     }
 }
 
@@ -205,9 +282,9 @@ fn replace(object: &mut Value, pointer: &str, value: Value) -> Result<(), Failed
         }
         Value::Array(list) => {
             let at = index(&last, list.len())?;
-            *list.get_mut(at).ok_or(Failed)? = value;
+            *list.get_mut(at).ok_or(Impossible)? = value;
         }
-        _ => return Err(Failed),
+        _ => return Err(Impossible),
     }
     Ok(())
 }
@@ -277,6 +354,62 @@ mod tests {
         }
         let error = apply(&mut json!({}), &json!([{"op": "remove", "path": "/a"}])).expect_err("absent");
         assert_eq!((error.code, error.message.as_str()), (422, REJECTED));
+    }
+
+    /// The object after a patch of these operations, or the code of the refusal.
+    fn outcome(operations: Vec<Value>) -> Result<Value, u16> {
+        let mut object = json!({"data": {"k": "v"}});
+        apply(&mut object, &operations.into()).map(|()| object).map_err(|status| {
+            assert!(status.message.len() < 200, "an error shows nothing of the object");
+            status.code
+        })
+    }
+
+    #[test]
+    fn copying_a_value_into_itself_ends_at_the_depth_of_an_object() {
+        // Each operation doubles the depth: fourteen of them overflowed the stack of the server.
+        let doubling = |n: u32| json!({"op": "copy", "from": "/data", "path": format!("/data{}", "/x".repeat(1 << n))});
+        assert!(outcome((0..6).map(doubling).collect()).is_ok_and(|object| depth::of(&object) == 65));
+        assert_eq!(outcome((0..14).map(doubling).collect()), Err(400));
+        // One level a time does it, too: what is copied holds the copy before.
+        let wrap = |n: usize| vec![json!({"op": "copy", "from": "/data", "path": "/data/x"}); n];
+        assert!(outcome(wrap(100)).is_ok_and(|object| depth::of(&object) == 102));
+        assert_eq!(outcome(wrap(9_999)), Err(400));
+        let deeper = |n: usize| json!({"op": "add", "path": format!("/data{}", "/x".repeat(n)), "value": {}});
+        assert!(outcome((1..depth::MAX_DEPTH - 1).map(deeper).collect()).is_ok());
+        assert_eq!(outcome((1..depth::MAX_DEPTH).map(deeper).collect()), Err(400));
+        let move_under = |_| {
+            [
+                json!({"op": "move", "from": "/data", "path": "/x"}),
+                json!({"op": "add", "path": "/data", "value": {}}),
+                json!({"op": "move", "from": "/x", "path": "/data/x"}),
+            ]
+        };
+        assert!(outcome((0..100).flat_map(move_under).collect()).is_ok_and(|object| depth::of(&object) == 102));
+        let moved: Vec<Value> = (0..depth::MAX_DEPTH).flat_map(move_under).collect();
+        assert_eq!(outcome(moved), Err(400));
+    }
+
+    #[test]
+    fn copies_add_no_more_than_a_request_may_carry() {
+        let doubling = |n: usize| json!({"op": "copy", "from": "/data", "path": format!("/data/k{n}")});
+        assert!(outcome((0..10).map(doubling).collect()).is_ok());
+        // 962 bytes of patch made an object of two gigabytes.
+        assert_eq!(outcome((0..18).map(doubling).collect()), Err(422));
+        let big = json!({"op": "add", "path": "/data/b", "value": "x".repeat(MAX_COPIED / 2)});
+        let copy = |n: usize| json!({"op": "copy", "from": "/data/b", "path": format!("/data/c{n}")});
+        assert!(outcome(vec![big.clone(), copy(1)]).is_ok());
+        assert_eq!(outcome(vec![big, copy(1), copy(2)]), Err(422));
+    }
+
+    #[test]
+    fn a_list_is_not_pushed_about_for_minutes() {
+        let list = json!({"op": "add", "path": "/l", "value": vec![0; 100_000]});
+        let mut operations = vec![list];
+        operations.resize(MAX_OPERATIONS, json!({"op": "move", "from": "/l/0", "path": "/l/0"}));
+        assert_eq!(outcome(operations.clone()), Err(422));
+        operations.truncate(80);
+        assert!(outcome(operations).is_ok());
     }
 
     #[test]

@@ -277,6 +277,7 @@ fn special_elements(
     merge_key: &str,
 ) -> Result<(Vec<Value>, Option<Vec<Value>>), Status> {
     let mut plain = Vec::with_capacity(patch.len());
+    let mut doomed = HashSet::new();
     let mut replace = false;
     for item in patch {
         let Some(directive) = item.get(DIRECTIVE) else {
@@ -285,16 +286,19 @@ fn special_elements(
         };
         match directive.as_str() {
             Some("delete") => {
-                let doomed = item.get(merge_key).ok_or_else(|| no_merge_key(&item, merge_key))?;
-                if let Some(lacking) = original.iter().find(|old| old.get(merge_key).is_none()) {
-                    return Err(no_merge_key(lacking, merge_key));
-                }
-                original.retain(|old| old.get(merge_key) != Some(doomed));
+                doomed.insert(identity(&item, merge_key)?);
             }
             Some("replace") => replace = true,
             Some("merge") => return Err(bad_patch("merging lists cannot yet be specified in the patch")),
             _ => return Err(unknown_directive(directive, &item)),
         }
+    }
+    if !doomed.is_empty() {
+        if let Some(lacking) = original.iter().find(|old| old.get(merge_key).is_none()) {
+            return Err(no_merge_key(lacking, merge_key));
+        }
+        // One pass, however many items the patch deletes.
+        original.retain(|old| identity(old, merge_key).is_ok_and(|id| !doomed.contains(&id)));
     }
     Ok(if replace { (plain, None) } else { (original, Some(plain)) })
 }

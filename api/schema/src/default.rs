@@ -54,44 +54,89 @@ fn drop_nulls_below(value: &mut Value, schema: &Schema) {
     }
 }
 
-/// Fills absent fields from the defaults of the schema, from the outside in.
-pub fn apply_defaults(value: &mut Value, schema: &Schema) {
-    match value {
-        Value::Object(map) => {
-            for (name, field) in schema.properties.iter() {
-                let Some(default) = field.default.as_ref().or(field.schema.default.as_ref()) else { continue };
-                let absent = match map.get(name.as_ref()) {
-                    None => true,
-                    Some(Value::Null) => !field.schema.nullable,
-                    Some(_) => false,
-                };
-                if absent {
-                    map.insert(name.to_string(), default.clone());
-                }
-            }
-            for (key, child) in map.iter_mut() {
-                if let Some(node) = schema.child(key) {
-                    fill(child, node);
-                }
-            }
-        }
-        Value::Array(list) => {
-            if let Some(items) = schema.items.as_deref() {
-                list.iter_mut().for_each(|item| fill(item, items));
-            }
-        }
-        _ => {}
-    }
+/// Most bytes that the defaults of a custom resource may add to one object, about: as much as a request may carry. A list
+/// of a million empty items, each with a default of a kilobyte, is a gigabyte otherwise.
+pub const MAX_DEFAULTED: usize = 3 * 1024 * 1024;
+
+/// The defaults of a schema would add more than [`MAX_DEFAULTED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMuch;
+
+/// Fills absent fields from the defaults of the schema, from the outside in. On an error the object is half filled.
+pub fn apply_defaults(value: &mut Value, schema: &Schema) -> Result<(), TooMuch> {
+    Filling { room: MAX_DEFAULTED }.inside(value, schema)
 }
 
-fn fill(value: &mut Value, node: &Schema) {
-    if value.is_null()
-        && !node.nullable
-        && let Some(default) = &node.default
-    {
-        *value = default.clone();
+struct Filling {
+    room: usize,
+}
+
+impl Filling {
+    fn inside(&mut self, value: &mut Value, schema: &Schema) -> Result<(), TooMuch> {
+        match value {
+            Value::Object(map) => {
+                for (name, field) in schema.properties.iter() {
+                    let Some(default) = field.default.as_ref().or(field.schema.default.as_ref()) else { continue };
+                    let absent = match map.get(name.as_ref()) {
+                        None => true,
+                        Some(Value::Null) => !field.schema.nullable,
+                        Some(_) => false,
+                    };
+                    if absent {
+                        self.take(name.len())?;
+                        map.insert(name.to_string(), self.copy(default)?);
+                    }
+                }
+                for (key, child) in map.iter_mut() {
+                    if let Some(node) = schema.child(key) {
+                        self.fill(child, node)?;
+                    }
+                }
+            }
+            Value::Array(list) => {
+                if let Some(items) = schema.items.as_deref() {
+                    list.iter_mut().try_for_each(|item| self.fill(item, items))?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
-    apply_defaults(value, node);
+
+    fn fill(&mut self, value: &mut Value, node: &Schema) -> Result<(), TooMuch> {
+        if value.is_null()
+            && !node.nullable
+            && let Some(default) = &node.default
+        {
+            *value = self.copy(default)?;
+        }
+        self.inside(value, node)
+    }
+
+    fn copy(&mut self, default: &Value) -> Result<Value, TooMuch> {
+        self.weigh(default)?;
+        Ok(default.clone())
+    }
+
+    fn weigh(&mut self, value: &Value) -> Result<(), TooMuch> {
+        // A scalar, or the brackets of a list or map, with what is between it and the next.
+        const ONE: usize = 4;
+        self.take(ONE)?;
+        match value {
+            Value::String(text) => self.take(text.len()),
+            Value::Array(list) => list.iter().try_for_each(|item| self.weigh(item)),
+            Value::Object(map) => map.iter().try_for_each(|(key, item)| {
+                self.take(key.len())?;
+                self.weigh(item)
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), TooMuch> {
+        self.room = self.room.checked_sub(bytes).ok_or(TooMuch)?;
+        Ok(())
+    }
 }
 
 /// Whether any default exists below this node: lets callers skip the walk for kinds without defaults.
@@ -118,6 +163,17 @@ mod tests {
     use super::*;
     use crate::parse;
     use serde_json::json;
+
+    #[test]
+    fn defaults_do_not_multiply_an_object_without_end() {
+        let schema = parse::schema(&json!({"type": "array", "items": {"type": "object", "properties": {
+            "a": {"type": "string", "default": "x".repeat(1000)}}}}));
+        let list = |items: usize| Value::Array(vec![json!({}); items]);
+        let mut value = list(3_000);
+        assert_eq!(apply_defaults(&mut value, &schema), Ok(()));
+        assert_eq!(value[2_999]["a"].as_str().map(str::len), Some(1000));
+        assert_eq!(apply_defaults(&mut list(100_000), &schema), Err(TooMuch));
+    }
 
     #[test]
     fn whole_floats_are_integers_and_nulls_go() {

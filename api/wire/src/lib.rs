@@ -18,6 +18,12 @@ pub mod cri {
     }
 }
 
+/// A container's annotation by which our kubelet has our runtime check, at creation, that it doesn't run as root
+/// ("true"): the CRI has no field for it, and only the runtime knows which user a container comes to run as.
+pub const RUN_AS_NON_ROOT: &str = "ferrokube.io/run-as-non-root";
+/// The answer of that check, and of the kubelet's own.
+pub const RUNS_AS_ROOT: &str = "container has runAsNonRoot and image will run as root";
+
 /// What the runtime's image store offers beyond CRI: loading archives and pulls that report progress.
 #[allow(clippy::all, missing_docs)]
 pub mod images {

@@ -23,6 +23,9 @@ const LONGEST_QUESTION: usize = 1500;
 /// A connection that asks nothing for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Stack of the threads that read questions: messages are walked in loops, never by recursion.
+const THREAD_STACK: usize = 2 * 1024 * 1024;
+
 /// What all sockets share.
 #[derive(Debug)]
 pub struct Shared {
@@ -55,7 +58,8 @@ impl Workers {
                     serve_batch(&mut worker, &mut responder, &shared, &socket, &runtime);
                 }
             };
-            threads.push(std::thread::Builder::new().name(format!("dns-{i}")).spawn(work)?);
+            let thread = std::thread::Builder::new().name(format!("dns-{i}")).stack_size(THREAD_STACK);
+            threads.push(thread.spawn(work)?);
         }
         Ok(Workers { waker, threads })
     }

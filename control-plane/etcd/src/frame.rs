@@ -233,6 +233,67 @@ fn parse(bytes: &[u8], salt: u64) -> Option<Read<'_>> {
     Some(Read { index, revision, payload: &bytes[FRAME_HEADER..end], size })
 }
 
+/// Disks write sectors of this size wholly or not at all, also when the power goes.
+const SECTOR: usize = 512;
+
+/// What the bytes behind the last intact frame are. They are where the next frame belongs, nothing intact follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A frame that was not written wholly: nobody was told that it is there.
+    Torn,
+    /// No frame's bytes: nothing that was ever written here is missing.
+    Garbage,
+    /// A frame all of whose sectors were written, or one that says another length than it has: it was acknowledged,
+    /// and changed since.
+    Damaged,
+}
+
+/// Tells a write that the power cut short from one that was damaged later. Frames are appended one by one to a file
+/// of zeros, so of a torn one some sector is still zero, and behind it there is nothing. `bytes` are the rest of the
+/// segment from `offset` on; `index` and `revision` are what a frame here says.
+pub fn ending(bytes: &[u8], offset: u64, salt: u64, index: u64, revision: i64) -> Ending {
+    let Some(last) = bytes.iter().rposition(|b| *b != 0) else { return Ending::Torn };
+    let used = last + 1;
+    if has_unwritten_sector(bytes, offset, used.max(FRAME_HEADER + 1)) {
+        return Ending::Torn;
+    }
+    let says = number(bytes, 4).zip(number(bytes, 8)).zip(number(bytes, 16));
+    let Some(((length, says_index), says_revision)) = says else { return Ending::Garbage };
+    if u64::from_le_bytes(says_index) != index && i64::from_le_bytes(says_revision) != revision {
+        return Ending::Garbage;
+    }
+    let end = FRAME_HEADER.saturating_add(u32::from_le_bytes(length) as usize);
+    // Frames fit in their segment: one that says otherwise says it falsely.
+    if end > bytes.len() || !has_unwritten_sector(bytes, offset, end) || is_whole_but_for_length(bytes, used, salt) {
+        return Ending::Damaged;
+    }
+    Ending::Torn
+}
+
+/// Whether a sector, as far as it is in the first `len` bytes, is all zeros.
+fn has_unwritten_sector(bytes: &[u8], offset: u64, len: usize) -> bool {
+    let mut at = 0;
+    while at < len {
+        let next = (at + SECTOR - (offset as usize + at) % SECTOR).min(len);
+        if bytes.get(at..next).is_none_or(|piece| piece.iter().all(|b| *b == 0)) {
+            return true;
+        }
+        at = next;
+    }
+    false
+}
+
+/// Whether the checksum holds with the length that the bytes have: `used`, and the few zeros that an entry may end with.
+fn is_whole_but_for_length(bytes: &[u8], used: usize, salt: u64) -> bool {
+    /// A grant ends with two numbers of 8 bytes.
+    const MOST_ZEROS: usize = 16;
+    (used..=used + MOST_ZEROS).filter(|end| *end > FRAME_HEADER && *end <= bytes.len()).any(|end| {
+        let mut frame = bytes[..end].to_vec();
+        frame[4..8].copy_from_slice(&((end - FRAME_HEADER) as u32).to_le_bytes());
+        parse(&frame, salt).is_some()
+    })
+}
+
 /// The entry at `at` of a payload and where the next one starts; `None` when it is malformed.
 pub fn entry(payload: &[u8], at: usize) -> Option<(Entry<'_>, usize)> {
     let tag = *payload.get(at)?;

@@ -26,7 +26,7 @@ fn with_runtime(cluster: &Cluster, grace: Duration, remove: bool) -> Result<usiz
     if !cluster.runtime_root().exists() {
         return Ok(0);
     }
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let tokio = crate::threads::runtime(Some(2))?;
     let stopped = tokio.block_on(async {
         let shutdown = CancellationToken::new();
         let (config, network) = (node::runtime_config(cluster), std::sync::Arc::new(BridgeNetwork::new(cluster)));
@@ -71,8 +71,7 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
     drop(lock);
     proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
     remove_cgroups(cluster).context("cgroups")?;
-    unmount_below(&cluster.data_dir).context("mounts")?;
-    unmount_below(&cluster.run_dir()).context("mounts")
+    crate::layout::mounted(cluster).iter().try_for_each(|dir| unmount_below(dir)).context("mounts")
 }
 
 /// Detaches every mount below a directory, the innermost first. A mount on the directory itself isn't ours: a person

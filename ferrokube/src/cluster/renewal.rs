@@ -28,8 +28,8 @@ pub async fn run(cluster: Arc<Cluster>, node_ip: Ipv4Addr, stop: CancellationTok
             () = tokio::time::sleep(LOOK) => {}
         }
         let cluster = cluster.clone();
-        let look = tokio::task::spawn_blocking(move || renew(&cluster, node_ip, Timestamp::now())).await?;
-        if let Err(error) = look {
+        let look = tokio::task::spawn_blocking(move || renew(&cluster, node_ip, Timestamp::now())).await;
+        if let Err(error) = look.map_err(anyhow::Error::from).flatten() {
             tracing::error!(error = format!("{error:#}"), "certificates could not be renewed; trying again in an hour");
         }
     }

@@ -1,14 +1,16 @@
 //! Puts one more process into a running container. Does I/O; runs in a process forked for it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::init::{Stdio, join_cgroups, open_terminal};
+use super::launch::launch;
 use super::program;
 use super::spec::Program;
 use crate::failure::{Doing, Failure};
+use crate::process::Fresh;
 use crate::{namespaces, process};
 
 /// What to run where.
@@ -27,31 +29,25 @@ pub struct Exec {
 pub struct Target(OwnedFd);
 
 impl Target {
-    /// Opens the process, checks that it is the one meant, and turns the caller's future children towards its PIDs.
-    pub fn open(exec: &Exec) -> Result<Self, Failure> {
+    /// Opens the process and checks that it is the one meant.
+    pub fn open(pid: i32, started: u64) -> Result<Self, Failure> {
         let gone = || Failure::new("enter the container", "it is not running");
-        let pidfd = process::pidfd(exec.pid).map_err(|_| gone())?;
-        if start_time(exec.pid) != Some(exec.started) {
+        let pidfd = process::pidfd(pid).map_err(|_| gone())?;
+        if start_time(pid) != Some(started) {
             return Err(gone());
         }
-        namespaces::enter_pid_of(&pidfd)?;
         Ok(Target(pidfd))
     }
 
-    /// Turns the calling process, a fresh fork, into the program in the container. Returns only on failure.
-    pub fn become_program(&self, exec: &Exec, stdio: &Stdio<'_>) -> Failure {
-        match self.enter(exec, stdio) {
-            Ok(()) => program::run(&exec.program),
-            Err(failure) => failure,
-        }
+    /// Runs the program in the container; answers its process, a child of the caller.
+    pub fn run(&self, exec: &Exec, stdio: &Stdio<'_>) -> Result<i32, String> {
+        launch(Fresh::default(), &exec.program, Some(self.0.as_fd()), || self.enter(exec, stdio))
     }
 
     fn enter(&self, exec: &Exec, stdio: &Stdio<'_>) -> Result<(), Failure> {
         process::hide().doing("hide from the container")?;
-        process::new_session().doing("start a session")?;
         join_cgroups(&exec.cgroup_join)?;
         program::set_oom_score(exec.program.oom_score_adj)?;
-        // The parent tie set before exec would be lost; it is set again with the user.
         namespaces::enter_all_of(self.0.as_fd())?;
         match stdio {
             Stdio::Files { stdin, stdout, stderr } => {
@@ -59,6 +55,18 @@ impl Target {
             }
             Stdio::Terminal { send_to } => open_terminal(send_to.as_fd(), false),
         }
+    }
+}
+
+impl From<Target> for OwnedFd {
+    fn from(target: Target) -> Self {
+        target.0
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -1,17 +1,18 @@
 //! The container's file tree, built from inside its mount namespace. Does I/O.
 //!
 //! The root is entered first and everything else is attached afterwards, so no path of the image or of a volume can
-//! lead to the host. Sources were opened before (`Prepared`); targets are opened once and mounted by descriptor.
+//! lead to the host. Sources were opened before (`Trees`); targets are opened once and mounted by descriptor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
-use super::init::{Prepared, attributes_of};
+use super::init::{Trees, attributes_of};
 use super::spec::{Bind, BindSource, DeviceNode, Spec};
 use crate::failure::{Doing, Failure};
 use crate::mount::{self, Attributes, Propagation};
+use crate::namespaces;
 use crate::root::Root;
 
 const HARDENED: Attributes = Attributes { readonly: false, nosuid: true, nodev: true, noexec: true, noatime: false };
@@ -31,8 +32,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Mounts the root, enters it and furnishes it.
-pub fn build_root(spec: &Spec, prepared: Prepared) -> Result<(), Failure> {
-    let (trees, shm) = prepared.into_trees();
+pub fn build_root(spec: &Spec, trees: Trees) -> Result<(), Failure> {
     let images = image_trees(spec)?;
     let rootfs = &spec.rootfs;
     mount::overlay(&rootfs.layers_dir, &rootfs.lower, Some((&rootfs.upper, &rootfs.work)), &rootfs.target)
@@ -40,15 +40,15 @@ pub fn build_root(spec: &Spec, prepared: Prepared) -> Result<(), Failure> {
     std::env::set_current_dir(&rootfs.target).doing("enter the root file system")?;
     mount::pivot_here().doing("make it the root")?;
     let root = Root::open("/").doing("open the root")?;
-    make_cwd(&root, &spec.program.cwd)?;
-
-    mount_system(&root, spec, shm)?;
-    for ((bind, tree), image) in spec.binds.iter().zip(trees).zip(images) {
+    mount_system(&root, spec, trees.proc, trees.shm)?;
+    for ((bind, tree), image) in spec.binds.iter().zip(trees.binds).zip(images) {
         attach_bind(&root, bind, tree.or(image))?;
     }
     for device in &spec.devices {
         make_device(&root, device)?;
     }
+    // It may lie in a volume, so it is made when those are there.
+    make_cwd(&root, &spec.program.cwd)?;
     spec.readonly_paths.iter().try_for_each(|path| make_readonly(&root, path))?;
     spec.masked_paths.iter().try_for_each(|path| mask(&root, path))?;
     if rootfs.readonly {
@@ -92,15 +92,27 @@ fn make_cwd(root: &Root, cwd: &str) -> Result<(), Failure> {
 }
 
 /// /proc, /sys, /dev and what is in them.
-fn mount_system(root: &Root, spec: &Spec, shm: Option<OwnedFd>) -> Result<(), Failure> {
-    attach_new(root, "/proc", "proc", &[], HARDENED)?;
+fn mount_system(root: &Root, spec: &Spec, proc: Option<OwnedFd>, shm: Option<OwnedFd>) -> Result<(), Failure> {
+    match proc {
+        Some(proc) => {
+            mount::set_attributes(&proc, HARDENED, false).doing("mount /proc")?;
+            mount::attach(&proc, system_target(root, "/proc")?).doing("mount /proc")?;
+        }
+        None => attach_new(root, "/proc", "proc", &[], HARDENED)?,
+    }
     mount_dev(root, spec, shm)?;
     let sys = Attributes { readonly: !spec.writable_sysfs, ..HARDENED };
     attach_new(root, "/sys", "sysfs", &[], sys)?;
     mount_cgroups(root, spec)
 }
 
-/// A link in the way of a system mount is an attack on the mount (CVE-2019-19921): refused.
+/// The place of a system mount. A link in the way is an attack on the mount (CVE-2019-19921): refused.
+fn system_target(root: &Root, path: &str) -> Result<OwnedFd, Failure> {
+    let doing = || format!("mount {path}");
+    root.make_dirs(path, Mode::from_raw_mode(0o755)).doing(doing())?;
+    root.get_plain(path, OFlags::PATH | OFlags::DIRECTORY).doing(doing())
+}
+
 fn attach_new(
     root: &Root,
     path: &str,
@@ -109,8 +121,7 @@ fn attach_new(
     attributes: Attributes,
 ) -> Result<(), Failure> {
     let doing = || format!("mount {path}");
-    root.make_dirs(path, Mode::from_raw_mode(0o755)).doing(doing())?;
-    let target = root.get_plain(path, OFlags::PATH | OFlags::DIRECTORY).doing(doing())?;
+    let target = system_target(root, path)?;
     let made = mount::new_fs(kind, options, attributes).doing(doing())?;
     mount::attach(&made, &target).doing(doing())
 }
@@ -190,8 +201,7 @@ fn attach_bind(root: &Root, bind: &Bind, tree: Option<OwnedFd>) -> Result<(), Fa
 }
 
 fn refuse_proc(path: &str, target: &OwnedFd, tree: &OwnedFd) -> Result<(), Failure> {
-    const PROC_MAGIC: u64 = 0x9fa0;
-    let is_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 == PROC_MAGIC);
+    let is_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 == namespaces::PROC_MAGIC);
     if is_proc(target) && !is_proc(tree) {
         return Err(Failure::new(format_args!("mount {path}"), "it lies inside /proc, which may not be covered"));
     }

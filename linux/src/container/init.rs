@@ -1,19 +1,25 @@
 //! Builds a container around the calling process and becomes its program. Does I/O; runs in the forked child.
 //!
 //! Called by the monitor: first [`Prepared::new`] in the monitor itself (host mount namespace), then
-//! [`Prepared::become_container`] in the child.
+//! [`Prepared::launch`], which forks.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::OFlags;
+
+use super::exec::Target;
 use super::files;
+use super::launch::launch;
 use super::program;
 use super::spec::{Bind, BindSource, PidNamespace, Spec};
 use crate::failure::{Doing, Failure};
 use crate::mount::{self, Attributes};
 use crate::namespaces::{self, Kind};
 use crate::process::{self, Fresh};
+use crate::root::Root;
 
 /// What must be opened on the host before the child leaves it.
 #[derive(Debug)]
@@ -21,7 +27,24 @@ pub struct Prepared {
     /// One detached mount a bind; none for images and tmpfs, which are made later.
     trees: Vec<Option<OwnedFd>>,
     shm: Option<OwnedFd>,
-    pid_namespace: Option<OwnedFd>,
+    pids: Option<Pids>,
+}
+
+/// A PID namespace that is joined. Its /proc must be brought: only a process that is seen in there could mount one.
+#[derive(Debug)]
+struct Pids {
+    /// The namespace, or the pidfd of a process in it.
+    namespace: OwnedFd,
+    proc: OwnedFd,
+}
+
+/// Detached mounts that wait for their place in the container.
+#[derive(Debug)]
+pub(super) struct Trees {
+    pub binds: Vec<Option<OwnedFd>>,
+    pub shm: Option<OwnedFd>,
+    /// None: the container's own process mounts it.
+    pub proc: Option<OwnedFd>,
 }
 
 /// Where the program's standard streams come from.
@@ -56,48 +79,70 @@ impl Prepared {
             Some(path) => Some(mount::clone_tree(path, false).doing("open the pod's shared memory")?),
             None => None,
         };
-        let pid_namespace = match &spec.namespaces.pid {
-            PidNamespace::At(path) => Some(namespaces::open(path)?),
-            _ => None,
-        };
-        Ok(Prepared { trees, shm, pid_namespace })
+        Ok(Prepared { trees, shm, pids: Pids::open(&spec.namespaces.pid)? })
     }
 
-    /// What the fork must make new; the caller's future children are put into a shared PID namespace here.
-    pub fn before_fork(&self, spec: &Spec) -> Result<Fresh, Failure> {
-        if let Some(namespace) = &self.pid_namespace {
-            namespaces::enter(namespace, Kind::Pid)?;
-        }
-        Ok(Fresh { mounts: true, pids: spec.namespaces.pid == PidNamespace::New })
+    /// Builds the container around a new process; answers its first process, a child of the caller, once its program
+    /// runs.
+    pub fn launch(self, spec: &Spec, stdio: &Stdio<'_>) -> Result<i32, String> {
+        let fresh = Fresh { mounts: true, pids: spec.namespaces.pid == PidNamespace::New, until_exec: true };
+        let (namespace, proc) = self.pids.map_or((None, None), |pids| (Some(pids.namespace), Some(pids.proc)));
+        let trees = Trees { binds: self.trees, shm: self.shm, proc };
+        launch(fresh, &spec.program, namespace.as_ref().map(AsFd::as_fd), || build(spec, trees, stdio))
     }
+}
 
-    /// Turns the calling process, a fresh fork with its own mount namespace, into the container's program.
-    /// Returns only on failure.
-    pub fn become_container(self, spec: &Spec, stdio: &Stdio<'_>) -> Failure {
-        match self.build(spec, stdio) {
-            Ok(()) => program::run(&spec.program),
-            Err(failure) => failure,
-        }
-    }
-
-    fn build(self, spec: &Spec, stdio: &Stdio<'_>) -> Result<(), Failure> {
-        process::hide().doing("hide from the container")?;
-        process::new_session().doing("start a session")?;
-        join_cgroups(&spec.cgroup.join)?;
-        program::set_oom_score(spec.program.oom_score_adj)?;
-        join_namespaces(spec)?;
-        mount::make_private().doing("make mounts private")?;
-        files::build_root(spec, self)?;
-        match stdio {
-            Stdio::Files { stdin, stdout, stderr } => {
-                process::set_stdio(stdin, stdout, stderr).doing("set the standard streams")
+impl Pids {
+    fn open(wanted: &PidNamespace) -> Result<Option<Self>, Failure> {
+        match wanted {
+            PidNamespace::New | PidNamespace::Host => Ok(None),
+            PidNamespace::At(path) => {
+                let namespace = namespaces::open(path)?;
+                let proc = path.with_file_name(namespaces::PROC);
+                let tree = mount::clone_tree(&proc, false).doing("open the pod's /proc")?;
+                if !namespaces::is_proc(&proc) {
+                    return Err(Failure::new("open the pod's /proc", "it is not mounted"));
+                }
+                Ok(Some(Pids { namespace, proc: tree }))
             }
-            Stdio::Terminal { send_to } => open_terminal(send_to.as_fd(), true),
+            PidNamespace::Of { pid, started } => {
+                let target = Target::open(*pid, *started)?;
+                let proc = proc_of(&target, *pid)?;
+                Ok(Some(Pids { namespace: target.into(), proc }))
+            }
         }
     }
+}
 
-    pub(super) fn into_trees(self) -> (Vec<Option<OwnedFd>>, Option<OwnedFd>) {
-        (self.trees, self.shm)
+/// A copy of the mount at /proc of a container. The container may have put anything there, even the host's: it is
+/// checked to show the processes of its own namespace.
+fn proc_of(target: &Target, pid: i32) -> Result<OwnedFd, Failure> {
+    const DOING: &str = "open the target's /proc";
+    let tree = namespaces::among_mounts_of(target, || {
+        let proc = Root::open("/").and_then(|root| root.get_plain("/proc", OFlags::PATH | OFlags::DIRECTORY));
+        mount::clone_tree_at(proc.doing(DOING)?, false).doing(DOING)
+    })?;
+    let fs = rustix::fs::fstatfs(&tree).doing(DOING)?;
+    let own = std::fs::read_link(format!("/proc/{pid}/ns/pid")).doing(DOING)?;
+    let shown = rustix::fs::readlinkat(&tree, "1/ns/pid", Vec::new()).doing(DOING)?;
+    if fs.f_type as u64 != namespaces::PROC_MAGIC || own.as_os_str().as_bytes() != shown.as_bytes() {
+        return Err(Failure::new(DOING, "it does not show the target's own processes"));
+    }
+    Ok(tree)
+}
+
+fn build(spec: &Spec, trees: Trees, stdio: &Stdio<'_>) -> Result<(), Failure> {
+    process::hide().doing("hide from the container")?;
+    join_cgroups(&spec.cgroup.join)?;
+    program::set_oom_score(spec.program.oom_score_adj)?;
+    join_namespaces(spec)?;
+    mount::make_private().doing("make mounts private")?;
+    files::build_root(spec, trees)?;
+    match stdio {
+        Stdio::Files { stdin, stdout, stderr } => {
+            process::set_stdio(stdin, stdout, stderr).doing("set the standard streams")
+        }
+        Stdio::Terminal { send_to } => open_terminal(send_to.as_fd(), true),
     }
 }
 
@@ -129,8 +174,7 @@ pub(super) fn open_terminal(send_to: BorrowedFd<'_>, console: bool) -> Result<()
     if console {
         files::bind_console(&pair.slave)?;
     }
-    process::set_stdio(&pair.slave, &pair.slave, &pair.slave).doing("set the standard streams")?;
-    process::take_terminal().doing("take the terminal")
+    process::set_stdio(&pair.slave, &pair.slave, &pair.slave).doing("set the standard streams")
 }
 
 /// A read-only mount's attributes for a bind.

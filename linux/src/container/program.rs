@@ -1,27 +1,87 @@
 //! The last steps before exec: limits, user, capabilities, filter, program. Does I/O.
 //!
-//! The order is the point: what needs privileges comes before they are given up, the filter as late as it can.
+//! The order is the point: what needs privileges comes before they are given up, the filter as late as it can. A program
+//! that joins a PID namespace in which others live is seen by them from its fork on, and a neighbour with CAP_SYS_PTRACE
+//! may then do with it what it likes (CVE-2016-9962): so that fork is the last step of all, made by a process that has
+//! the container's root, user and rights and no descriptor but the program's own.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Gid, Resource, Rlimit as Limit, Uid};
 
 use super::spec::{Program, Text};
 use crate::failure::{Doing, Failure};
+use crate::namespaces::{self, Kind};
+use crate::report::Report;
 use crate::{caps, process, seccomp};
 
 /// Becomes the program. The standard streams are in place. Returns only on failure.
 pub fn run(program: &Program) -> Failure {
-    match become_program(program) {
-        Ok(never) => match never {},
+    match begin_session(program).and_then(|()| Ready::new(program, false)) {
+        Ok(ready) => ready.run(),
         Err(failure) => failure,
     }
 }
 
-enum Never {}
+/// Has the program run in a process of its own in a PID namespace (open, or that of a pidfd), as a child of the caller's
+/// parent. Returns when it runs, or when it can't: the report tells which.
+pub fn run_in(program: &Program, pids: impl AsFd, report: &Report) -> Result<(), Failure> {
+    namespaces::enter(pids, Kind::Pid)?;
+    let ready = Ready::new(program, true)?;
+    report.keep_number().doing("keep a page")?;
+    process::close_from(3);
+    let program = process::fork_sibling(|| {
+        let failure = match begin_session(program) {
+            Ok(()) => ready.run(),
+            Err(failure) => failure,
+        };
+        report.fail(&failure.to_string());
+        127
+    });
+    report.set_number(program.doing("fork the program")?);
+    Ok(())
+}
 
-fn become_program(program: &Program) -> Result<Never, Failure> {
+/// A session of its own, with the terminal on the standard streams if it has one.
+fn begin_session(program: &Program) -> Result<(), Failure> {
+    process::new_session().doing("start a session")?;
+    if program.terminal { process::take_terminal().doing("take the terminal") } else { Ok(()) }
+}
+
+/// A process that lacks nothing but the call to exec.
+struct Ready<'a> {
+    name: &'a [u8],
+    arguments: Arguments,
+    /// The filter, if it has yet to be loaded.
+    filter: Option<&'a [u64]>,
+}
+
+impl<'a> Ready<'a> {
+    fn new(program: &'a Program, forks: bool) -> Result<Self, Failure> {
+        let name = program.args.first().map(Text::bytes).unwrap_or_default();
+        let (arguments, filter) = prepare(program, forks)?;
+        Ok(Ready { name, arguments, filter })
+    }
+
+    fn run(&self) -> Failure {
+        let go = || {
+            process::die_with_parent().doing("tie the life to the monitor's")?;
+            self.filter.map_or(Ok(()), seccomp::load)
+        };
+        if let Err(failure) = go() {
+            return failure;
+        }
+        let (path, args, env) = &self.arguments;
+        let name = String::from_utf8_lossy(self.name);
+        Failure { doing: format!("exec: {name:?}"), source: process::exec(path, args, env) }
+    }
+}
+
+/// Gives up everything that the program may not have. What is left is its arguments and, where that needs no right, the
+/// filter.
+fn prepare(program: &Program, forks: bool) -> Result<(Arguments, Option<&[u64]>), Failure> {
     // No descriptor of ours may pass, and none may stand for a place outside (CVE-2024-21626).
     process::close_on_exec_from(3).doing("close descriptors")?;
     set_rlimits(program)?;
@@ -30,9 +90,13 @@ fn become_program(program: &Program) -> Result<Never, Failure> {
     // Tried with both sets of rights: either may be the one that is allowed to enter.
     let entered = std::env::set_current_dir(cwd);
     caps::limit(program.caps.bounding)?;
-    if !program.no_new_privileges {
+    let mut filter = program.seccomp.as_deref();
+    // A filter that forbids the fork can only come after it, where no right is left to load it with. The price is that
+    // programs of other users don't gain rights in there.
+    let late = program.no_new_privileges || (forks && filter.is_some_and(|f| !lets_fork(f)));
+    if !late && let Some(filter) = filter.take() {
         // Without no_new_privs only a privileged process may load a filter.
-        load_filter(program)?;
+        seccomp::load(filter)?;
     }
     own_stdio(program.uid);
     become_user(program)?;
@@ -40,23 +104,24 @@ fn become_program(program: &Program) -> Result<Never, Failure> {
         std::env::set_current_dir(cwd).doing(format_args!("enter the working directory {cwd}"))?;
     }
     check_cwd()?;
-    if program.no_new_privileges {
+    if program.no_new_privileges || filter.is_some() {
         rustix::thread::set_no_new_privs(true).doing("set no_new_privs")?;
     }
-    process::die_with_parent().doing("tie the life to the monitor's")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let (path, args, env) = arguments(program)?;
+    let arguments = arguments(program)?;
     process::reset_signals();
-    if program.no_new_privileges {
-        load_filter(program)?;
-    }
-    let name = String::from_utf8_lossy(program.args.first().map(Text::bytes).unwrap_or_default()).into_owned();
-    let error = process::exec(&path, &args, &env);
-    Err(error).doing(format_args!("exec: {name:?}"))
+    Ok((arguments, filter))
 }
 
-fn load_filter(program: &Program) -> Result<(), Failure> {
-    program.seccomp.as_deref().map_or(Ok(()), seccomp::load)
+/// Whether the fork of a program, and what its process does before exec, passes a filter.
+fn lets_fork(filter: &[u64]) -> bool {
+    let calls = [
+        (libc::SYS_clone, [process::SIBLING_FLAGS, 0]),
+        (libc::SYS_setsid, [0, 0]),
+        (libc::SYS_ioctl, [0, libc::TIOCSCTTY]),
+        (libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]),
+    ];
+    calls.iter().all(|(call, [first, second])| seccomp::passes(filter, *call, [*first, *second, 0, 0, 0, 0]))
 }
 
 fn set_rlimits(program: &Program) -> Result<(), Failure> {
@@ -73,7 +138,13 @@ fn set_rlimits(program: &Program) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The kernel takes this number for "as it is" (CVE-2024-40635).
+const UNCHANGED: u32 = u32::MAX;
+
 fn become_user(program: &Program) -> Result<(), Failure> {
+    if program.uid == UNCHANGED || program.gid == UNCHANGED || program.groups.contains(&UNCHANGED) {
+        return Err(Failure::new("become the user", "an ID of -1 would leave it root"));
+    }
     rustix::thread::set_keep_capabilities(true).doing("keep capabilities")?;
     let groups: Vec<Gid> = program.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     rustix::thread::set_thread_groups(&groups).doing("set supplemental groups")?;

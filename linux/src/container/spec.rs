@@ -126,8 +126,13 @@ pub enum PidNamespace {
     #[default]
     New,
     Host,
-    /// A pinned one: shared by the pod, or another container's.
+    /// A pinned one, which the containers of a pod share; its /proc is pinned beside it.
     At(PathBuf),
+    /// That of another container, by its first process and when that was started (see [`super::exec`]).
+    Of {
+        pid: i32,
+        started: u64,
+    },
 }
 
 /// Which namespaces to join; `None` means the host's.

@@ -229,7 +229,7 @@ impl Socket {
                         });
                     }
                     NLMSG_DONE => {
-                        let errno = u32_at(message.body, 0).map_or(0, |code| -(code as i32));
+                        let errno = u32_at(message.body, 0).map_or(0, |code| (code as i32).wrapping_neg());
                         if errno > 0 {
                             return Err(Error::Refused { what: what.to_owned(), errno, message: None });
                         }
@@ -245,7 +245,7 @@ impl Socket {
 /// Takes an NLMSG_ERROR apart: the code, then the header of what failed (and, unless capped, its body), then
 /// attributes with the kernel's explanation.
 fn refusal(message: &Message<'_>) -> Option<Refusal> {
-    let errno = -(u32_at(message.body, 0)? as i32);
+    let errno = (u32_at(message.body, 0)? as i32).wrapping_neg();
     let failed_len = u32_at(message.body, 4)? as usize;
     let echoed = if message.flags & flags::CAPPED != 0 { super::message::HEADER } else { failed_len };
     let explanation = if message.flags & flags::ACK_TLVS != 0 {

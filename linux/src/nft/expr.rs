@@ -30,6 +30,8 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Meta {
+    /// What the link layer carries, as Ethernet numbers it.
+    Protocol = 1,
     Mark = 3,
     Iif = 4,
     Oif = 5,

@@ -96,12 +96,23 @@ fn address_type_is_local(flags: u32) -> Vec<Expr> {
     ]
 }
 
-/// The packet came in by (or goes out by) the interface of this name.
-pub fn interface_is(key: Meta, name: &str, equal: bool) -> Vec<Expr> {
-    // Names are compared whole, padded with NULs.
+/// The frame carries this.
+pub fn ethernet_is(number: u16) -> Vec<Expr> {
+    let data = number.to_be_bytes().to_vec();
+    vec![Expr::Meta { key: Meta::Protocol, dreg: SCRATCH }, Expr::Cmp { sreg: SCRATCH, op: Cmp::Eq, data }]
+}
+
+/// Names are compared whole, padded with NULs.
+pub(super) fn interface_name(name: &str) -> [u8; 16] {
     let mut data = [0u8; 16];
     let len = name.len().min(15);
     data[..len].copy_from_slice(&name.as_bytes()[..len]);
+    data
+}
+
+/// The packet came in by (or goes out by) the interface of this name.
+pub fn interface_is(key: Meta, name: &str, equal: bool) -> Vec<Expr> {
+    let data = interface_name(name);
     let op = if equal { Cmp::Eq } else { Cmp::Ne };
     vec![Expr::Meta { key, dreg: WIDE }, Expr::Cmp { sreg: WIDE, op, data: data.to_vec() }]
 }

@@ -14,6 +14,8 @@ pub mod kind {
     pub type Kind = (u32, u32);
     pub const IPV4: Kind = (7, 4);
     pub const IPV6: Kind = (8, 16);
+    /// A hardware address.
+    pub const ETHERNET: Kind = (9, 6);
     pub const PROTOCOL: Kind = (12, 1);
     pub const SERVICE: Kind = (13, 2);
     /// 32 bits in the machine's byte order.
@@ -21,8 +23,8 @@ pub mod kind {
     pub const IFNAME: Kind = (41, 16);
 }
 
-/// More than the longest key here: six fields of which two are IPv6 addresses.
-const KEY_BYTES: usize = 56;
+/// The longest key or value that the kernel has: sixteen registers.
+const KEY_BYTES: usize = 64;
 
 /// The bytes of a key or a value: fields in order, each padded to four bytes, as registers hold them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,8 +44,9 @@ impl Key {
         Key::default()
     }
 
+    /// What the kernel told; more than it ever has is cut.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Key::new().push(bytes)
+        Key::new().push(&bytes[..bytes.len().min(KEY_BYTES)])
     }
 
     pub fn addr(self, addr: IpAddr) -> Self {
@@ -51,6 +54,15 @@ impl Key {
             IpAddr::V4(v4) => self.push(&v4.octets()),
             IpAddr::V6(v6) => self.push(&v6.octets()),
         }
+    }
+
+    /// The name of an interface.
+    pub fn name(self, name: &str) -> Self {
+        self.push(&super::rule::interface_name(name))
+    }
+
+    pub fn hardware(self, address: [u8; 6]) -> Self {
+        self.push(&address)
     }
 
     pub fn protocol(self, protocol: u8) -> Self {

@@ -50,6 +50,9 @@ impl Allocator {
         let (IpAddr::V4(network), IpAddr::V4(broadcast)) = (subnet.network().addr, subnet.last()) else {
             return Err(Error::config("subnet", format!("{subnet} is not an IPv4 range such as 10.42.0.0/24")));
         };
+        if subnet.len == 0 {
+            return Err(Error::config("subnet", format!("{subnet} is all addresses there are")));
+        }
         if subnet.len > 30 {
             return Err(Error::config("subnet", format!("{subnet} has no room for a gateway and a pod")));
         }

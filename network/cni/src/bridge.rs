@@ -69,6 +69,8 @@ impl Bridge {
         rtnl.set_up(link.index, true)?;
         // Pods send everything to the bridge, so "there is a shorter way" would be said of each packet.
         setting(&format!("net/ipv4/conf/{}/send_redirects", self.name), "0")?;
+        // Pods are no routers of ours: nothing that they say changes the host's ways.
+        setting(&format!("net/ipv4/conf/{}/accept_redirects", self.name), "0")?;
         quiet(&self.name);
         Ok(link.index)
     }
@@ -123,6 +125,10 @@ impl Bridge {
     /// Inside the pod: address, routes, the gateway's hardware address, loopback.
     fn configure_pod(&self, rtnl: &mut Rtnl, attach: &Attach<'_>) -> Result<Link, Error> {
         let eth0 = rtnl.link(attach.ifname)?.ok_or_else(|| self.foreign("the pod's interface went away"))?;
+        attach
+            .netns
+            .run(|| deaf_to_neighbours(attach.ifname))
+            .map_err(Error::io("entering the pod's network namespace"))??;
         match self.gateway {
             None => {
                 rtnl.add_address(eth0.index, attach.address)?;
@@ -197,6 +203,22 @@ pub(crate) fn uplink_mtu() -> Result<u32, Error> {
 
 pub(crate) fn open_netns(path: &Path) -> Result<NetNs, Error> {
     NetNs::open(path).map_err(Error::io(format!("opening network namespace {}", path.display())))
+}
+
+/// Keeps a pod from taking addresses and routes from its neighbours: from router advertisements, which would lead all
+/// its IPv6 to whoever sends them (CVE-2020-10749), and from redirects, which anyone can write in the gateway's name.
+/// Without an address of its own there is no IPv6 on the interface at all. Called inside, before it is up.
+fn deaf_to_neighbours(ifname: &str) -> Result<(), Error> {
+    for of in ["all", ifname] {
+        setting(&format!("net/ipv4/conf/{of}/accept_redirects"), "0")?;
+    }
+    // A kernel without IPv6 has no such settings.
+    if linux::sysctl::get(&format!("net/ipv6/conf/{ifname}/accept_ra")).is_ok() {
+        for (name, value) in [("accept_ra", "0"), ("accept_redirects", "0"), ("disable_ipv6", "1")] {
+            setting(&format!("net/ipv6/conf/{ifname}/{name}"), value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps IPv6 off the host's side of an IPv4 network: no multicast chatter for each pod that starts. A kernel

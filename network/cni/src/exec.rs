@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Command as Process, Stdio};
+use std::process::{Child, Command as Process, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -11,7 +13,11 @@ use crate::plugins::{self, Command, Invocation};
 use crate::types::VERSION;
 
 /// A configuration is a few kilobytes; one that is larger is not one.
-const MOST_INPUT: u64 = 1 << 20;
+pub(crate) const MOST_INPUT: u64 = 1 << 20;
+/// A result is a few kilobytes; so is what a plugin says when it fails.
+const MOST_OUTPUT: u64 = 1 << 20;
+/// What a plugin may take: the time after which a kubelet gives up on its runtime.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Does what the environment and standard input ask of the plugin of this name, prints the outcome, and gives the
 /// exit code. `ferrokube` calls it when it is started under a plugin's name.
@@ -36,9 +42,12 @@ fn invocation() -> Result<Invocation, (String, Error)> {
         let command = command(&variable("CNI_COMMAND"))?;
         let mut input = String::new();
         std::io::stdin()
-            .take(MOST_INPUT)
+            .take(MOST_INPUT + 1)
             .read_to_string(&mut input)
             .map_err(Error::io("reading the network configuration from standard input"))?;
+        if input.len() as u64 > MOST_INPUT {
+            return Err(Error::config("the whole", format!("it is larger than {MOST_INPUT} bytes")));
+        }
         let config = if input.trim().is_empty() && command == Command::Version {
             Value::Null
         } else {
@@ -130,21 +139,112 @@ pub(crate) fn call(plugin: &str, call: &Invocation) -> Result<Option<Value>, Err
         .stderr(Stdio::piped())
         .spawn()
         .map_err(Error::io(what()))?;
+    let failed = |msg: String| Error::Plugin { plugin: plugin.to_owned(), code: FAILED, msg, details: None };
     if let Some(mut input) = child.stdin.take() {
-        // A plugin that reads nothing closes its input: its answer tells.
-        let _ = input.write_all(call.config.to_string().as_bytes());
+        let config = call.config.to_string();
+        // On a thread of its own, as a plugin may print before it reads. One that reads nothing closes its input: its
+        // answer tells.
+        std::thread::spawn(move || drop(input.write_all(config.as_bytes())));
     }
-    let output = child.wait_with_output().map_err(Error::io(what()))?;
-    let printed: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+    let output = output_of(child, PATIENCE).map_err(failed)?;
+    let printed: Result<Value, _> = serde_json::from_slice(&output.stdout);
     if output.status.success() {
-        return Ok(printed);
+        return match printed {
+            Ok(printed) => Ok(Some(printed)),
+            // Other commands than ADD need not print, and what they print means nothing.
+            Err(e) if call.command == Command::Add && !output.stdout.trim_ascii().is_empty() => {
+                Err(failed(format!("it printed what is no result: {e}")))
+            }
+            Err(_) => Ok(None),
+        };
     }
+    let printed = printed.ok();
     let text = |key: &str| printed.as_ref().and_then(|p| p[key].as_str()).map(str::to_owned);
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(Error::Plugin {
         plugin: plugin.to_owned(),
-        code: printed.as_ref().and_then(|p| p["code"].as_u64()).unwrap_or(999) as u32,
+        code: printed
+            .as_ref()
+            .and_then(|p| p["code"].as_u64())
+            .and_then(|code| u32::try_from(code).ok())
+            .unwrap_or(FAILED),
         msg: text("msg").unwrap_or_else(|| format!("{}, it printed {stderr:?}", output.status)),
         details: text("details"),
     })
+}
+
+/// The code of a plugin that gives none.
+const FAILED: u32 = 999;
+
+/// What a plugin prints until it ends. One that takes too long or prints too much is killed; also what it started may
+/// hold its output open no longer than that.
+fn output_of(mut child: Child, patience: Duration) -> Result<Output, String> {
+    let deadline = Instant::now() + patience;
+    let (stdout, stderr) = (read_on_thread(child.stdout.take()), read_on_thread(child.stderr.take()));
+    let read = collect(&stdout, deadline).and_then(|stdout| Ok((stdout, collect(&stderr, deadline)?)));
+    let read = read.map_err(|problem| problem.unwrap_or_else(|| format!("it did not end within {patience:?}")));
+    // It closed its output: it ends now, or is waited for no longer than the rest of its time.
+    while read.is_ok() && Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(Some(status)) => return read.map(|(stdout, stderr)| Output { status, stdout, stderr }),
+            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    read.and_then(|_| Err(format!("it did not end within {patience:?}")))
+}
+
+fn read_on_thread(from: Option<impl Read + Send + 'static>) -> Receiver<std::io::Result<Vec<u8>>> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = from.map_or(Ok(0), |from| from.take(MOST_OUTPUT + 1).read_to_end(&mut bytes));
+        let _ = sender.send(read.map(|_| bytes));
+    });
+    receiver
+}
+
+/// Everything that was read; an error without words when the time is over.
+fn collect(from: &Receiver<std::io::Result<Vec<u8>>>, deadline: Instant) -> Result<Vec<u8>, Option<String>> {
+    match from.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        Ok(Ok(bytes)) if bytes.len() as u64 > MOST_OUTPUT => {
+            Err(Some(format!("it printed more than {MOST_OUTPUT} bytes")))
+        }
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(e)) => Err(Some(e.to_string())),
+        Err(RecvTimeoutError::Timeout) => Err(None),
+        Err(RecvTimeoutError::Disconnected) => Err(Some("its output can't be read".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str, patience: Duration) -> Result<Output, String> {
+        let mut shell = Process::new("sh");
+        shell.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        output_of(shell.spawn().unwrap(), patience)
+    }
+
+    #[test]
+    fn a_plugin_that_hangs_floods_or_leaves_something_behind_is_ended() {
+        let long = Duration::from_secs(30);
+        let output = run("echo '{}'; echo oops >&2; exit 3", long).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.as_slice(), output.stderr.as_slice()),
+            (Some(3), &b"{}\n"[..], &b"oops\n"[..])
+        );
+        let short = Duration::from_millis(300);
+        for hangs in ["sleep 30", "sleep 30 & echo '{}'", "exec >&- 2>&-; sleep 30"] {
+            let started = Instant::now();
+            assert!(run(hangs, short).unwrap_err().starts_with("it did not end within"), "{hangs}");
+            assert!(started.elapsed() < Duration::from_secs(10), "{hangs}");
+        }
+        let flood = "head -c 3000000 /dev/zero; sleep 30";
+        assert_eq!(run(flood, long).unwrap_err(), "it printed more than 1048576 bytes");
+        assert!(run("head -c 3000000 /dev/zero >&2; sleep 30", Duration::from_secs(2)).is_err());
+    }
 }

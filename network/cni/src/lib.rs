@@ -6,6 +6,7 @@
 //!
 //! - `network`: the built-in network: one bridge, addresses, masquerading, host ports; add, del, check, gc.
 //! - `alloc`: host-local addresses, one file each. `bridge`: links. `rules`: our nftables table.
+//! - `source`: each pod sends from its own address alone.
 //! - `firewall`: what of the host's firewall would stop pods, in a sentence.
 //! - `types`, `error`: what the specification passes around. `list`, `exec`, `plugins`: its two sides.
 
@@ -18,6 +19,7 @@ pub mod list;
 mod network;
 mod plugins;
 mod rules;
+mod source;
 pub mod types;
 
 pub use error::Error;

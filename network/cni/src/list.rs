@@ -2,6 +2,7 @@
 //! the result of the one before. Does I/O: remembers results in files, which DEL, CHECK and GC need.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -62,9 +63,7 @@ impl NetworkList {
             disable_gc: flag("disableGC"),
             plugins,
         };
-        if list.name.is_empty() {
-            return Err(Error::config("name", "the network needs a name"));
-        }
+        check_name(&list.name)?;
         if !VERSIONS.contains(&list.cni_version.as_str()) {
             return Err(Error::Version(list.cni_version));
         }
@@ -89,13 +88,34 @@ impl NetworkList {
         files.retain(|f| f.extension().is_some_and(|e| e == "conflist" || e == "conf" || e == "json"));
         files.sort();
         let Some(file) = files.first() else { return Ok(None) };
-        let text = fs::read_to_string(file).map_err(Error::io(format!("reading {}", file.display())))?;
+        let mut text = String::new();
+        fs::File::open(file)
+            .and_then(|f| f.take(exec::MOST_INPUT + 1).read_to_string(&mut text))
+            .map_err(Error::io(format!("reading {}", file.display())))?;
+        if text.len() as u64 > exec::MOST_INPUT {
+            return Err(Error::config(file.display().to_string(), format!("larger than {} bytes", exec::MOST_INPUT)));
+        }
         NetworkList::parse(&text).map(Some)
     }
 
     fn has(&self, version: &str) -> bool {
         let place = |v: &str| VERSIONS.iter().position(|known| *known == v);
         place(&self.cni_version) >= place(version)
+    }
+}
+
+/// What the specification says of a network's name; it is part of file names.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let mut chars = name.chars();
+    match chars.next() {
+        None => Err(Error::config("name", "the network needs a name")),
+        Some(first)
+            if first.is_ascii_alphanumeric()
+                && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')) =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(Error::config("name", "it is made of letters, digits, '_', '.' and '-'")),
     }
 }
 
@@ -243,11 +263,18 @@ impl Invoker {
             "kind": "cniCacheV1", "containerId": attachment.container_id, "ifName": attachment.ifname,
             "networkName": list.name, "result": result,
         });
-        fs::write(&file, record.to_string()).map_err(Error::io(what()))
+        // Under another name first: a result is there whole or not at all.
+        let draft = file.with_extension("tmp");
+        fs::write(&draft, record.to_string()).and_then(|()| fs::rename(&draft, &file)).map_err(Error::io(what()))
     }
 
     fn remembered(&self, list: &NetworkList, attachment: &Attachment<'_>) -> Option<Value> {
-        let record: Value = serde_json::from_slice(&fs::read(self.file(list, attachment)).ok()?).ok()?;
+        let file = self.file(list, attachment);
+        let bytes = fs::read(&file).ok()?;
+        let record: Value = serde_json::from_slice(&bytes)
+            // Removing must go on without it: plugins find by the container what they made.
+            .inspect_err(|e| tracing::warn!(file = %file.display(), error = %e, "a remembered CNI result is damaged"))
+            .ok()?;
         Some(record["result"].clone()).filter(|r| !r.is_null())
     }
 
@@ -276,6 +303,7 @@ mod tests {
         assert_eq!(single.plugins.len(), 1);
         let wrong = |text: &str| NetworkList::parse(text).unwrap_err().to_string();
         assert!(wrong(r#"{"cniVersion":"1.0.0","plugins":[{"type":"x"}]}"#).contains("name: the network needs a name"));
+        assert!(wrong(r#"{"cniVersion":"1.0.0","name":"../n","type":"x"}"#).contains("name: it is made of letters"));
         assert!(wrong(r#"{"cniVersion":"1.0.0","name":"n","plugins":[{}]}"#).contains("plugins[0].type"));
         assert!(wrong(r#"{"cniVersion":"7.0.0","name":"n","type":"x"}"#).starts_with("CNI version \"7.0.0\""));
     }

@@ -17,6 +17,7 @@ use crate::Error;
 use crate::alloc::{Allocator, Owner};
 use crate::bridge::{self, Attach, Bridge};
 use crate::rules::{self, Table};
+use crate::source::{Guard, Source};
 use crate::types::{AddResult, Interface, IpConfig, PortMapping, RouteConfig, VERSION};
 
 /// What the network of a node is.
@@ -62,6 +63,8 @@ pub struct Network {
     config: Config,
     bridge: Bridge,
     table: Table,
+    /// None: this kernel has no rules for bridges.
+    guard: Option<Guard>,
     gateway: Ipv4Addr,
     index: u32,
     alloc: Mutex<Allocator>,
@@ -92,7 +95,8 @@ impl Network {
         table.ensure(config.masquerade.then_some((config.subnet, &config.cluster_ranges[..])))?;
         bridge::setting(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
         forwarding(&config)?;
-        Ok(Network { config, bridge, table, gateway, index, alloc: Mutex::new(alloc) })
+        let guard = guard(&config, &alloc)?;
+        Ok(Network { config, bridge, table, guard, gateway, index, alloc: Mutex::new(alloc) })
     }
 
     pub fn config(&self) -> &Config {
@@ -125,7 +129,8 @@ impl Network {
         let host_name = bridge::host_name(pod.container_id, pod.ifname);
         let everywhere = [Prefix::new(Ipv4Addr::UNSPECIFIED, 0)];
         let attach = Attach { host_name: &host_name, ifname: pod.ifname, address, netns: &netns, routes: &everywhere };
-        let made = self.bridge.attach(self.index, &attach).and_then(|links| {
+        let admitted = self.guard.iter().try_for_each(|guard| guard.admit(&source(&owner, addr)));
+        let made = admitted.and_then(|()| self.bridge.attach(self.index, &attach)).and_then(|links| {
             self.table.open_ports(&owner_name(&owner), addr, pod.ports)?;
             Ok(links)
         });
@@ -165,6 +170,7 @@ impl Network {
         // The links go before the address is free: no two pods ever have it at once.
         let addrs: Vec<_> = self.alloc().of(owner).into_iter().collect();
         self.bridge.detach(&bridge::host_name(&owner.container_id, &owner.ifname), &addrs)?;
+        self.guard.iter().try_for_each(|guard| guard.forget(|other| other == name))?;
         self.alloc().release(owner)?;
         Ok(())
     }
@@ -210,6 +216,7 @@ impl Network {
                 rtnl.delete_link(&link.name)?;
             }
         }
+        self.guard.iter().try_for_each(|guard| guard.forget(|owner| !names.contains(owner)))?;
         let freed = self.alloc().gc(&owners)?;
         for addr in &freed {
             rtnl.delete_neighbour(self.index, (*addr).into())?;
@@ -254,11 +261,13 @@ pub fn forwarding(config: &Config) -> Result<String, Error> {
 pub fn teardown(config: &Config) -> Result<(), Error> {
     let table = Table { name: config.table.clone(), bridge: config.bridge.clone() };
     table.remove()?;
+    Guard { table: config.table.clone() }.remove()?;
     let mut rtnl = Rtnl::open()?;
     if let Some(bridge) = rtnl.link(&config.bridge)?
         && bridge.kind.as_deref() == Some("bridge")
     {
-        for port in rtnl.links()?.iter().filter(|l| l.master == Some(bridge.index)) {
+        // Somebody else's port is let go of, not removed.
+        for port in rtnl.links()?.iter().filter(|l| l.master == Some(bridge.index) && bridge::is_host_name(&l.name)) {
             rtnl.delete_link(&port.name)?;
         }
         rtnl.delete_link(&config.bridge)?;
@@ -270,12 +279,7 @@ pub fn teardown(config: &Config) -> Result<(), Error> {
         bridge::setting("net.ipv4.ip_forward", old.trim())?;
         fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
     }
-    match fs::remove_dir_all(&config.state_dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {}", config.state_dir.display()))(e))
-        }
-        _ => Ok(()),
-    }
+    linux::tree::remove_path(&config.state_dir).map_err(Error::io(format!("removing {}", config.state_dir.display())))
 }
 
 fn check(config: &Config) -> Result<(), Error> {
@@ -298,6 +302,22 @@ fn gateway(config: &Config) -> Result<Ipv4Addr, Error> {
         return Err(Error::config("gateway", format!("{gateway} is not in {}", config.subnet)));
     }
     Ok(gateway)
+}
+
+/// Binds the pods that are there to their ports. Where the kernel has no rules for bridges, routing at least refuses
+/// what can't have come from the pod network.
+fn guard(config: &Config, alloc: &Allocator) -> Result<Option<Guard>, Error> {
+    let guard = Guard { table: config.table.clone() };
+    let sources: Vec<_> = alloc.taken().map(|(addr, owner)| source(owner, addr)).collect();
+    if guard.ensure(&sources)? {
+        return Ok(Some(guard));
+    }
+    bridge::setting(&format!("net/ipv4/conf/{}/rp_filter", config.bridge), "1")?;
+    Ok(None)
+}
+
+fn source(owner: &Owner, addr: Ipv4Addr) -> Source {
+    Source { owner: owner_name(owner), host_name: bridge::host_name(&owner.container_id, &owner.ifname), addr }
 }
 
 fn owner(pod: &Pod<'_>) -> Owner {

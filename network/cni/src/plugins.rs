@@ -112,9 +112,7 @@ pub(crate) fn run(plugin: &str, call: &Invocation) -> Result<Option<Value>, Erro
     if !VERSIONS.contains(&conf.cni_version.as_str()) {
         return Err(Error::Version(conf.cni_version));
     }
-    if conf.name.is_empty() {
-        return Err(Error::config("name", "the network needs a name"));
-    }
+    crate::list::check_name(&conf.name)?;
     let result = match plugin {
         "bridge" => run_bridge(call, &conf)?,
         "host-local" => run_host_local(call, &conf)?,
@@ -186,13 +184,13 @@ fn add_to_bridge(call: &Invocation, conf: &NetConf, mut own: Bridge) -> Result<A
         let _ = ipam(call, conf, Command::Del);
         Err(e)
     };
-    let Some((ip, address)) = given.ips.first().and_then(|ip| Some((ip, ip.address.parse::<Prefix>().ok()?))) else {
-        return undo(Error::config("ipam", "it gave no address"));
+    let (ip, address, mut routes) = match usable(&given) {
+        Ok(usable) => usable,
+        Err(e) => return undo(e),
     };
     let is_gateway = conf.is_gateway || conf.is_default_gateway;
     let gateway = ip.gateway.or_else(|| address.nth(1));
     own.gateway = gateway.filter(|_| is_gateway).map(|g| Prefix::new(g, address.len));
-    let mut routes: Vec<Prefix> = given.routes.iter().filter_map(|r| r.dst.parse().ok()).collect();
     if conf.is_default_gateway {
         routes.push(Prefix::new(Ipv4Addr::UNSPECIFIED, 0));
     }
@@ -230,6 +228,35 @@ fn add_to_bridge(call: &Invocation, conf: &NetConf, mut own: Bridge) -> Result<A
         ips: vec![IpConfig { interface: Some(2), ..ip.clone() }],
         ..given
     })
+}
+
+/// The address and the routes of what address management gave, or what is wrong with them: they are set in the kernel as
+/// they are.
+fn usable(given: &AddResult) -> Result<(&IpConfig, Prefix, Vec<Prefix>), Error> {
+    /// More than a pod has use for; each is a call of the kernel.
+    const MOST_ROUTES: usize = 1024;
+    let ip = given.ips.first().ok_or_else(|| Error::config("ipam", "it gave no address"))?;
+    let wrong = |problem: &str| Error::config("ipam", format!("it gave {:?}: {problem}", ip.address));
+    let address: Prefix = ip.address.parse().map_err(|_| wrong("that is no address with a prefix length"))?;
+    let IpAddr::V4(addr) = address.addr else {
+        return Err(Error::config("ipam", "an IPv6 address for the bridge network"));
+    };
+    if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() || addr.is_broadcast() || address.len == 0 {
+        return Err(wrong("no pod can have it"));
+    }
+    if ip.gateway.is_some_and(|gateway| !gateway.is_ipv4() || gateway == address.addr) {
+        return Err(wrong("the gateway can't be that"));
+    }
+    if given.routes.len() > MOST_ROUTES {
+        return Err(Error::config("ipam", format!("it gave more than {MOST_ROUTES} routes")));
+    }
+    let route = |route: &RouteConfig| {
+        let dst: Option<Prefix> = route.dst.parse().ok();
+        let fits = dst.filter(|dst| dst.addr.is_ipv4());
+        fits.ok_or_else(|| Error::config("ipam", format!("it gave a route to {:?}, no IPv4 range", route.dst)))
+    };
+    let routes = given.routes.iter().map(route).collect::<Result<_, _>>()?;
+    Ok((ip, address, routes))
 }
 
 fn check_bridge(call: &Invocation, conf: &NetConf, bridge: &str) -> Result<(), Error> {
@@ -303,7 +330,7 @@ fn allocator(conf: &NetConf, ipam: &Ipam) -> Result<(Allocator, Prefix, Ipv4Addr
     };
     let subnet: Prefix = range.subnet.parse().map_err(|e| Error::config("ipam.subnet", format!("{e}")))?;
     let first = v4(subnet.nth(1)).ok_or_else(|| Error::config("ipam.subnet", format!("{subnet} is not IPv4")))?;
-    let last = v4(Some(subnet.last())).map_or(first, |l| Ipv4Addr::from_bits(l.to_bits() - 1));
+    let last = v4(Some(subnet.last())).map_or(first, |l| Ipv4Addr::from_bits(l.to_bits().saturating_sub(1)));
     let gateway = range.gateway.unwrap_or(first);
     let (from, to) = (range.range_start.unwrap_or(first), range.range_end.unwrap_or(last));
     if from > to || !subnet.contains(from.into()) || !subnet.contains(to.into()) {

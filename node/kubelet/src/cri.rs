@@ -1,6 +1,5 @@
 //! The container runtime over its CRI socket: calls, and its answers in the worker's terms. Does I/O.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
@@ -177,12 +176,11 @@ fn termination_message(status: &cri::ContainerStatus) -> String {
 /// A regular file only: what the container put there may be a pipe or a link.
 fn read_start(path: &Path) -> String {
     use std::io::Read;
-    if !fs::symlink_metadata(path).is_ok_and(|m| m.is_file()) {
-        return String::new();
-    }
     let mut bytes = Vec::new();
-    if let Ok(file) = fs::File::open(path) {
-        let _ = file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes);
+    if let Ok(file) = linux::root::open_regular(path)
+        && let Err(error) = file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes)
+    {
+        tracing::debug!(%error, file = %path.display(), "termination message not read");
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

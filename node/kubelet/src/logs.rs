@@ -1,13 +1,36 @@
 //! Container logs in the CRI's format: lines of time, stream, tag and text. Does I/O: reads, follows and rotates files.
+//!
+//! A pod may have the host's log directory mounted, so links in it are a stranger's: a log is reached through one
+//! descriptor of the directory above all pods' logs, taking none.
 
 use std::fs;
-use std::io::{self, BufRead, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use jiff::Timestamp;
+use linux::root::Beneath;
 
 /// A line longer than this is split by the runtime; a reader needs no larger buffer.
 const READ_BLOCK: usize = 64 << 10;
+/// What a runtime writes as one line is at most 16 KiB and its head; what is longer was not written by one.
+pub const MAX_LINE: usize = 1 << 20;
+/// `<logs>/<pod>/<container>/<n>.log`: the last three names are below the directory that is trusted.
+const NAMES_OF_A_LOG: usize = 3;
+
+/// The directory of a log, reached without taking a link of whoever can write to the logs, and the log's name in it.
+pub fn dir_of(log: &Path) -> io::Result<(Beneath, String)> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no path of a log", log.display()));
+    let name = log.file_name().ok_or_else(wrong)?.to_string_lossy().into_owned();
+    let root = log.ancestors().nth(NAMES_OF_A_LOG).ok_or_else(wrong)?;
+    let dir = log.parent().and_then(|dir| dir.strip_prefix(root).ok()).ok_or_else(wrong)?;
+    Ok((Beneath::open(root)?.dir(dir)?, name))
+}
+
+/// Opens a log for reading.
+pub fn open(log: &Path) -> io::Result<fs::File> {
+    let (dir, name) = dir_of(log)?;
+    dir.file(name)
+}
 
 /// One line of a log as the runtime wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +117,8 @@ impl Filter {
     }
 }
 
-/// Byte offset at which the last `lines` lines begin. Reads backwards, so a long log costs nothing.
+/// Byte offset at which the last `lines` lines begin. Reads backwards, so a long log costs nothing; what is longer than
+/// any line ends the search.
 pub fn tail_offset(file: &mut fs::File, lines: u64) -> io::Result<u64> {
     let end = file.seek(SeekFrom::End(0))?;
     if lines == 0 {
@@ -102,6 +126,7 @@ pub fn tail_offset(file: &mut fs::File, lines: u64) -> io::Result<u64> {
     }
     let mut position = end;
     let mut found = 0u64;
+    let mut last = end;
     let mut block = vec![0; READ_BLOCK];
     while position > 0 {
         let size = READ_BLOCK.min(position as usize);
@@ -111,68 +136,79 @@ pub fn tail_offset(file: &mut fs::File, lines: u64) -> io::Result<u64> {
         for index in (0..size).rev() {
             let at = position + index as u64;
             if block[index] == b'\n' && at + 1 < end {
+                last = at;
                 found += 1;
                 if found == lines {
                     return Ok(at + 1);
                 }
             }
         }
+        if last - position > MAX_LINE as u64 {
+            return Ok(position);
+        }
     }
     Ok(0)
 }
 
-/// The text of the last lines, at most `bytes` of it: a termination message.
+/// The text of the last lines, at most `bytes` of it: a termination message. No more of the file is read than such lines
+/// can take.
 pub fn tail_text(path: &Path, lines: usize, bytes: usize) -> String {
+    // Time, stream and tag take less than this.
+    const HEAD: usize = 64;
+    let most = (bytes + lines * HEAD + MAX_LINE) as u64;
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = fs::File::open(path)?;
-        let offset = tail_offset(&mut file, lines as u64)?;
+        let mut file = open(path)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        let offset = tail_offset(&mut file, lines as u64)?.max(end.saturating_sub(most));
         file.seek(SeekFrom::Start(offset))?;
+        let mut raw = Vec::new();
+        file.take(most).read_to_end(&mut raw)?;
         let mut filter = Filter::new(Options::default());
         let mut out = Vec::new();
-        let mut reader = io::BufReader::new(file);
-        let mut raw = Vec::new();
-        while reader.read_until(b'\n', &mut raw)? > 0 {
-            filter.line(&raw, &mut out);
-            raw.clear();
-        }
+        raw.split_inclusive(|b| *b == b'\n').for_each(|line| filter.line(line, &mut out));
         Ok(out)
     };
-    let out = read().unwrap_or_default();
+    let out = read().unwrap_or_else(|error| {
+        tracing::debug!(%error, log = %path.display(), "log not read");
+        Vec::new()
+    });
     let start = out.len().saturating_sub(bytes);
     String::from_utf8_lossy(&out[start..]).into_owned()
 }
 
-/// Rotated files of one log, oldest first, then the log itself: `0.log.20260101-000000`, …, `0.log`.
-pub fn files(log: &Path) -> Vec<PathBuf> {
-    let Some((dir, name)) = log.parent().zip(log.file_name().map(|n| n.to_string_lossy().into_owned())) else {
-        return Vec::new();
-    };
+/// Names of the rotated files of a log, oldest first: `0.log.20260101-000000`, …
+pub fn rotated(dir: &Beneath, name: &str) -> io::Result<Vec<String>> {
     let prefix = format!("{name}.");
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut old: Vec<PathBuf> = entries
-        .map(|e| e.path())
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
-        .collect();
+    let names = dir.entries()?.into_iter().filter_map(|(name, _)| name.into_string().ok());
+    let mut old: Vec<String> = names.filter(|n| n.starts_with(&prefix)).collect();
     old.sort();
-    old.push(log.to_owned());
-    old
+    Ok(old)
+}
+
+/// Removes a log with its rotated files.
+pub fn remove(log: &Path) -> io::Result<()> {
+    let (dir, name) = match dir_of(log) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    for old in rotated(&dir, &name)? {
+        dir.unlink(old)?;
+    }
+    dir.unlink(name)
 }
 
 /// Moves a log aside that grew over `max_size`, keeping `max_files` in all. True when the runtime has to reopen it.
 pub fn rotate(log: &Path, max_size: u64, max_files: u32, now: Timestamp) -> io::Result<bool> {
-    if fs::metadata(log)?.len() < max_size {
+    let (dir, name) = dir_of(log)?;
+    if dir.file(&name)?.metadata()?.len() < max_size {
         return Ok(false);
     }
-    let stamp = now.strftime("%Y%m%d-%H%M%S");
-    let mut old = files(log);
-    old.pop();
+    let mut old = rotated(&dir, &name)?;
     let keep = max_files.saturating_sub(2) as usize;
     while old.len() > keep {
-        fs::remove_file(old.remove(0))?;
+        dir.unlink(old.remove(0))?;
     }
-    let mut name = log.as_os_str().to_owned();
-    name.push(format!(".{stamp}"));
-    fs::rename(log, PathBuf::from(name))?;
+    dir.rename(&name, format!("{name}.{}", now.strftime("%Y%m%d-%H%M%S")))?;
     Ok(true)
 }
 
@@ -214,7 +250,41 @@ mod tests {
             assert!(rotate(&log, 10, 3, now).unwrap());
         }
         fs::write(&log, "").unwrap();
-        assert_eq!(files(&log).len(), 3);
+        let (at, name) = dir_of(&log).unwrap();
+        assert_eq!(rotated(&at, &name).unwrap().len(), 2);
         assert!(!rotate(&log, 10, 3, Timestamp::UNIX_EPOCH).unwrap());
+        remove(&log).unwrap();
+        remove(&log).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_log_swapped_for_a_link_or_below_a_swapped_directory_is_neither_read_nor_rotated_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (logs, host) = (dir.path().join("logs"), dir.path().join("host"));
+        fs::create_dir_all(&host).unwrap();
+        fs::create_dir_all(logs.join("pod/c")).unwrap();
+        fs::create_dir_all(logs.join("other")).unwrap();
+        for name in ["shadow", "0.log", "0.log.1"] {
+            fs::write(host.join(name), LOG).unwrap();
+        }
+        std::os::unix::fs::symlink(host.join("shadow"), logs.join("pod/c/0.log")).unwrap();
+        std::os::unix::fs::symlink(&host, logs.join("other/c")).unwrap();
+        for log in [logs.join("pod/c/0.log"), logs.join("other/c/0.log")] {
+            assert!(open(&log).is_err());
+            assert_eq!(tail_text(&log, 10, 100), "");
+            assert!(rotate(&log, 1, 2, Timestamp::UNIX_EPOCH).is_err());
+            let _ = remove(&log);
+        }
+        assert_eq!(fs::read_dir(&host).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_termination_message_of_a_log_without_lines_takes_little_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        let file = fs::File::create(&log).unwrap();
+        file.set_len(1 << 40).unwrap();
+        assert_eq!(tail_text(&log, 80, 2048), "");
     }
 }

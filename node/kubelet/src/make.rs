@@ -187,6 +187,9 @@ fn annotations(pod: &Pod, spec: &Container, restarts: u32) -> HashMap<String, St
     out.insert(annotation::RESTART_COUNT, restarts.to_string());
     out.insert(annotation::TERMINATION_PATH, spec.termination_message_path.clone().unwrap_or_default());
     out.insert(annotation::TERMINATION_POLICY, spec.termination_message_policy.clone().unwrap_or_default());
+    if security::must_not_run_as_root(pod, spec) {
+        out.insert(wire::RUN_AS_NON_ROOT, "true".to_owned());
+    }
     if let Some(grace) = pods::spec(pod).termination_grace_period_seconds {
         out.insert(annotation::POD_GRACE, grace.to_string());
     }

@@ -142,6 +142,12 @@ pub fn run_as_user(pod: &Pod, container: &Container) -> Option<i64> {
     own.or(pods::spec(pod).security_context.as_ref().and_then(|c| c.run_as_user))
 }
 
+/// Whether the pod wants no root process; the runtime is told, and checks the user that the container gets.
+pub fn must_not_run_as_root(pod: &Pod, container: &Container) -> bool {
+    let own = container.security_context.as_ref().and_then(|c| c.run_as_non_root);
+    own.or(pods::spec(pod).security_context.as_ref().and_then(|c| c.run_as_non_root)) == Some(true)
+}
+
 /// Who an image runs as if nobody says otherwise.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ImageUser {
@@ -151,21 +157,19 @@ pub struct ImageUser {
 
 /// Refuses a root process where the pod wants none.
 pub fn check_non_root(pod: &Pod, container: &Container, image: &ImageUser) -> Result<(), String> {
-    let own = container.security_context.as_ref().and_then(|c| c.run_as_non_root);
-    let wanted = own.or(pods::spec(pod).security_context.as_ref().and_then(|c| c.run_as_non_root));
-    if wanted != Some(true) {
+    if !must_not_run_as_root(pod, container) {
         return Ok(());
     }
     let at = format!("(pod: \"{}\", container: {})", pods::shown(pod), container.name);
     match (run_as_user(pod, container), image.uid) {
         (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {at}")),
         (Some(_), _) => Ok(()),
-        (None, Some(0)) => Err(format!("container has runAsNonRoot and image will run as root {at}")),
+        (None, Some(0)) => Err(format!("{} {at}", wire::RUNS_AS_ROOT)),
         (None, None) if !image.username.is_empty() => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {at}",
             image.username
         )),
-        (None, None) => Err(format!("container has runAsNonRoot and image will run as root {at}")),
+        (None, None) => Err(format!("{} {at}", wire::RUNS_AS_ROOT)),
         (None, Some(_)) => Ok(()),
     }
 }

@@ -21,6 +21,6 @@ pub use apply::{Applier, forget_stale, remove};
 pub use chains::{Chain, Mode, Pick, Via};
 pub use config::{Config, LocalDetector, Node, Settings};
 pub use daemon::{Error, run};
-pub use model::{Change, Model, Name, Ruleset, Slot, Transaction, Value, diff};
+pub use model::{Change, Entry, Model, Name, Ruleset, Slot, Transaction, Value, Way, diff};
 pub use render::{Rendered, render, render_service};
 pub use service::{Front, Group, Port};

@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::chains::{Chain, REJECT, sets};
 use crate::render::{Rendered, UdpFront};
-use crate::service::{Front, Group, HealthCheck};
+use crate::service::{Front, Group, HealthCheck, UDP};
 
 /// Namespace and name of a Service, with a slash between.
 pub type Name = Arc<str>;
@@ -29,6 +29,24 @@ pub enum Slot {
     Firewall(Front),
 }
 
+/// By which kind of address or port a Service wants a place; the first in this order gets it. A cluster address beats
+/// all others, or whoever may write a Service could answer for another's: the API server's, for one (CVE-2020-8554).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    Cluster,
+    NodePort,
+    LoadBalancer,
+    External,
+}
+
+/// A place that a Service wants, with what it wants there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub slot: Slot,
+    pub way: Way,
+    pub value: Value,
+}
+
 /// What is at a place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Value {
@@ -37,6 +55,8 @@ pub enum Value {
     Chain(Chain),
     Reject,
     Drop,
+    /// Nothing in the kernel, but nobody else gets the place: who has an address has all maps of it.
+    Vacant,
 }
 
 /// All elements.
@@ -90,6 +110,14 @@ impl Slot {
         }
     }
 
+    /// The address of a way in that is not a node port's.
+    fn front(&self) -> Option<&Front> {
+        match self {
+            Slot::Service(front) | Slot::NoEndpoints(front) | Slot::Firewall(front) => Some(front),
+            _ => None,
+        }
+    }
+
     /// Whether the element says whose it is: the ways in do.
     fn is_named(&self) -> bool {
         matches!(self, Slot::Service(_) | Slot::NodePort(..) | Slot::NoEndpoints(_) | Slot::NoEndpointsNodePort(..))
@@ -104,6 +132,7 @@ impl Value {
             Value::Chain(chain) => Some(Data::Verdict(Verdict::Goto(chain.name()))),
             Value::Reject => Some(Data::Verdict(Verdict::Goto(REJECT.to_owned()))),
             Value::Drop => Some(Data::Verdict(Verdict::Drop)),
+            Value::Vacant => None,
         }
     }
 
@@ -168,36 +197,92 @@ fn needed_first(chains: impl Iterator<Item = (bool, Chain)>) -> Vec<(bool, Chain
 pub struct Model {
     services: FxHashMap<Name, Rendered>,
     held: FxHashMap<Slot, Held>,
+    /// Who wants an address that is not its cluster address.
+    aliases: FxHashMap<IpAddr, FxHashSet<Name>>,
     /// How many elements lead to a chain.
     uses: FxHashMap<(bool, Chain), usize>,
 }
 
-/// Who has a place. Two Services may want one: an external address, the hairpin of a pod behind both.
+/// Who has a place. Several Services may want one: an external address, the hairpin of a pod behind both.
 #[derive(Debug)]
 struct Held {
-    owner: Name,
+    first: Claim,
+    others: Vec<Claim>,
+}
+
+/// A Service's wish for a place.
+#[derive(Clone, Debug)]
+struct Claim {
+    rank: Rank,
     value: Value,
-    others: Vec<(Name, Value)>,
+}
+
+/// Whose turn it is: by way, then the Service that is there longest, then the first by name. It does not depend on
+/// whom the proxy heard of first, so all nodes agree, and a new Service never takes an older one's place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    way: Way,
+    since: i64,
+    name: Name,
+}
+
+/// Places that a change touched: who was there, and with what.
+type Touched = FxHashMap<Slot, Option<Claim>>;
+
+impl Held {
+    fn put(&mut self, claim: Claim) {
+        self.others.retain(|other| other.rank.name != claim.rank.name);
+        if self.first.rank.name == claim.rank.name {
+            self.first = claim;
+        } else {
+            self.others.push(claim);
+        }
+        if let Some(best) = self.best().filter(|at| self.others[*at].rank < self.first.rank) {
+            std::mem::swap(&mut self.first, &mut self.others[best]);
+        }
+    }
+
+    /// Takes a Service's wish away; false: nobody is left.
+    fn drop(&mut self, name: &Name) -> bool {
+        self.others.retain(|other| other.rank.name != *name);
+        if self.first.rank.name != *name {
+            return true;
+        }
+        let Some(next) = self.best() else { return false };
+        self.first = self.others.swap_remove(next);
+        true
+    }
+
+    fn best(&self) -> Option<usize> {
+        (0..self.others.len()).min_by_key(|at| &self.others[*at].rank)
+    }
 }
 
 impl Model {
     /// Takes what a Service contributes now and says what to change.
     pub fn set(&mut self, name: &Name, rendered: Rendered) -> Change {
         let old = self.services.remove(name).unwrap_or_default();
-        let mut change = Change { udp: stale_udp(&old.udp, &rendered.udp), ..Change::default() };
-        let mut touched: FxHashMap<Slot, Option<Value>> = FxHashMap::default();
-        let wanted: FxHashMap<Slot, &Value> = rendered.entries.iter().map(|(slot, value)| (*slot, value)).collect();
-        for (slot, value) in &old.entries {
-            if wanted.get(slot).is_none_or(|new| *new != value) {
-                self.release(name, *slot, &mut touched);
+        let mut touched = Touched::default();
+        let wanted: FxHashSet<Slot> = rendered.entries.iter().map(|entry| entry.slot).collect();
+        for entry in old.entries.iter().filter(|entry| !wanted.contains(&entry.slot)) {
+            self.release(name, entry.slot, &mut touched);
+        }
+        self.note_aliases(name, &old, &rendered);
+        for entry in &rendered.entries {
+            self.place(name, rendered.since, entry, &mut touched);
+        }
+        for entry in old.entries.iter().chain(&rendered.entries) {
+            if let Slot::ClusterIp(addr) = entry.slot {
+                self.replace_aliases(addr, &mut touched);
             }
         }
-        for (slot, value) in &rendered.entries {
-            self.claim(name, *slot, value, &mut touched);
-        }
+        let mut udp = stale_udp(&old.udp, &rendered.udp);
+        udp.retain(|front| self.answers_at(name, front));
         if !rendered.entries.is_empty() || rendered.health.is_some() {
             self.services.insert(name.clone(), rendered);
         }
+        udp.extend(self.udp_of_successors(name, &touched));
+        let mut change = Change { udp, ..Change::default() };
         self.settle(touched, &mut change.transaction);
         change
     }
@@ -221,80 +306,121 @@ impl Model {
     }
 
     pub fn ruleset(&self) -> Ruleset {
-        self.held.iter().map(|(slot, held)| (*slot, held.value.clone())).collect()
+        self.elements().map(|(slot, first)| (*slot, first.value.clone())).collect()
     }
 
     /// The transaction that makes the whole from nothing.
     pub fn whole(&self) -> Transaction {
-        let add = |(slot, held): (&Slot, &Held)| (*slot, held.value.clone(), named(slot, &held.owner));
+        let add = |(slot, first): (&Slot, &Claim)| (*slot, first.value.clone(), named(slot, &first.rank.name));
         Transaction {
             new_chains: needed_first(self.uses.keys().cloned()),
-            add: self.held.iter().map(add).collect(),
+            add: self.elements().map(add).collect(),
             ..Transaction::default()
         }
     }
 
     /// All UDP ways in.
     pub fn udp(&self) -> Vec<UdpFront> {
-        self.services.values().flat_map(|r| r.udp.iter().cloned()).collect()
+        let all = self.services.iter().flat_map(|(name, r)| r.udp.iter().map(move |front| (name, front)));
+        all.filter(|(name, front)| self.answers_at(name, front)).map(|(_, front)| front.clone()).collect()
     }
 
-    fn claim(&mut self, name: &Name, slot: Slot, value: &Value, touched: &mut FxHashMap<Slot, Option<Value>>) {
-        match self.held.get_mut(&slot) {
-            None => {
-                touched.entry(slot).or_insert(None);
-                self.held.insert(slot, Held { owner: name.clone(), value: value.clone(), others: Vec::new() });
-            }
-            Some(held) if held.owner == *name => {
-                if held.value != *value {
-                    touched.entry(slot).or_insert_with(|| Some(held.value.clone()));
-                    held.value = value.clone();
+    /// What is in the kernel.
+    fn elements(&self) -> impl Iterator<Item = (&Slot, &Claim)> {
+        self.held.iter().map(|(slot, held)| (slot, &held.first)).filter(|(_, first)| first.value != Value::Vacant)
+    }
+
+    /// Whether the way in is the Service's own, or nobody's: flows of others are not its business.
+    fn answers_at(&self, name: &Name, udp: &UdpFront) -> bool {
+        let Some(addr) = udp.addr else { return true };
+        let slot = Slot::Service(Front { addr, protocol: UDP, port: udp.port });
+        self.held.get(&slot).is_none_or(|held| held.first.rank.name == *name)
+    }
+
+    /// UDP ways in that another Service has now.
+    fn udp_of_successors(&self, name: &Name, touched: &Touched) -> Vec<UdpFront> {
+        let mut found = Vec::new();
+        for (slot, before) in touched {
+            let Slot::Service(Front { addr, protocol: UDP, port }) = *slot else { continue };
+            let before = before.as_ref().map(|claim| &claim.rank.name);
+            let owner = self.held.get(slot).map(|held| &held.first.rank.name);
+            let Some(owner) = owner.filter(|owner| *owner != name && Some(*owner) != before) else { continue };
+            let fronts = self.services.get(owner).into_iter().flat_map(|r| &r.udp);
+            found.extend(fronts.filter(|f| f.addr == Some(addr) && f.port == port).cloned());
+        }
+        found
+    }
+
+    fn note_aliases(&mut self, name: &Name, old: &Rendered, new: &Rendered) {
+        for addr in old.entries.iter().filter_map(alias) {
+            if let Some(names) = self.aliases.get_mut(&addr) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.aliases.remove(&addr);
                 }
             }
-            Some(held) => {
-                held.others.retain(|(other, _)| other != name);
-                held.others.push((name.clone(), value.clone()));
-                Self::elect(held, slot, touched);
+        }
+        for addr in new.entries.iter().filter_map(alias) {
+            self.aliases.entry(addr).or_default().insert(name.clone());
+        }
+    }
+
+    /// Decides anew about the wishes for an address, which became a cluster address or is none any more.
+    fn replace_aliases(&mut self, addr: IpAddr, touched: &mut Touched) {
+        for name in self.aliases.get(&addr).cloned().unwrap_or_default() {
+            // The Service that is being set is not there: its wishes were looked at.
+            let Some(rendered) = self.services.get(&name) else { continue };
+            let since = rendered.since;
+            let entries: Vec<_> = rendered.entries.iter().filter(|e| alias(e) == Some(addr)).cloned().collect();
+            for entry in &entries {
+                self.place(&name, since, entry, touched);
             }
         }
     }
 
-    /// The first by name has the place: it does not depend on who came first.
-    fn elect(held: &mut Held, slot: Slot, touched: &mut FxHashMap<Slot, Option<Value>>) {
-        let Some(at) = (0..held.others.len()).min_by_key(|i| held.others[*i].0.clone()) else { return };
-        if held.others[at].0 < held.owner {
-            touched.entry(slot).or_insert_with(|| Some(held.value.clone()));
-            let (owner, value) = held.others.swap_remove(at);
-            let loser = (std::mem::replace(&mut held.owner, owner), std::mem::replace(&mut held.value, value));
-            held.others.push(loser);
+    /// Claims a place, unless it is by another way at the cluster address of another Service: that one has all ports.
+    fn place(&mut self, name: &Name, since: i64, entry: &Entry, touched: &mut Touched) {
+        let owner = alias(entry).and_then(|addr| self.held.get(&Slot::ClusterIp(addr)));
+        if owner.is_some_and(|held| held.first.rank.name != *name) {
+            return self.release(name, entry.slot, touched);
         }
-    }
-
-    fn release(&mut self, name: &Name, slot: Slot, touched: &mut FxHashMap<Slot, Option<Value>>) {
-        let Some(held) = self.held.get_mut(&slot) else { return };
-        if held.owner != *name {
-            held.others.retain(|(other, _)| other != name);
-            return;
-        }
-        touched.entry(slot).or_insert_with(|| Some(held.value.clone()));
-        match (0..held.others.len()).min_by_key(|i| held.others[*i].0.clone()) {
-            Some(at) => (held.owner, held.value) = held.others.swap_remove(at),
+        let rank = Rank { way: entry.way, since, name: name.clone() };
+        let claim = Claim { rank, value: entry.value.clone() };
+        match self.held.get_mut(&entry.slot) {
             None => {
-                self.held.remove(&slot);
+                touched.entry(entry.slot).or_insert(None);
+                self.held.insert(entry.slot, Held { first: claim, others: Vec::new() });
             }
+            Some(held) => {
+                touched.entry(entry.slot).or_insert_with(|| Some(held.first.clone()));
+                held.put(claim);
+            }
+        }
+    }
+
+    fn release(&mut self, name: &Name, slot: Slot, touched: &mut Touched) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        if held.first.rank.name == *name {
+            touched.entry(slot).or_insert_with(|| Some(held.first.clone()));
+        }
+        if !held.drop(name) {
+            self.held.remove(&slot);
         }
     }
 
     /// Turns the places that were touched, with what was there, into what to send.
-    fn settle(&mut self, touched: FxHashMap<Slot, Option<Value>>, t: &mut Transaction) {
+    fn settle(&mut self, touched: Touched, t: &mut Transaction) {
         let mut chains: FxHashMap<(bool, Chain), isize> = FxHashMap::default();
-        for (slot, old) in touched {
-            let new = self.held.get(&slot);
-            if old.as_ref() == new.map(|h| &h.value) {
+        let in_kernel = |claim: &&Claim| claim.value != Value::Vacant;
+        for (slot, old) in &touched {
+            let old = old.as_ref().filter(in_kernel);
+            let new = self.held.get(slot).map(|held| &held.first).filter(in_kernel);
+            let owner = |claim: &Claim| named(slot, &claim.rank.name);
+            if old.map(|c| (&c.value, owner(c))) == new.map(|c| (&c.value, owner(c))) {
                 continue;
             }
-            for (value, step) in [(old.as_ref(), -1), (new.map(|h| &h.value), 1)] {
-                if let Some(chain) = value.and_then(Value::chain) {
+            for (claim, step) in [(old, -1), (new, 1)] {
+                if let Some(chain) = claim.and_then(|claim| claim.value.chain()) {
                     *chains.entry((slot.is_v6(), chain.clone())).or_default() += step;
                     if let Some(needed) = chain.needs() {
                         *chains.entry((slot.is_v6(), needed)).or_default() += step;
@@ -302,9 +428,9 @@ impl Model {
                 }
             }
             if old.is_some() {
-                t.remove.push(slot);
+                t.remove.push(*slot);
             }
-            t.add.extend(new.map(|h| (slot, h.value.clone(), named(&slot, &h.owner))));
+            t.add.extend(new.map(|claim| (*slot, claim.value.clone(), owner(claim))));
         }
         let mut made = Vec::new();
         let mut dead = Vec::new();
@@ -326,6 +452,11 @@ impl Model {
         t.dead_chains = needed_first(dead.into_iter());
         t.dead_chains.reverse();
     }
+}
+
+/// The address by which the entry is a way in beside the cluster address.
+fn alias(entry: &Entry) -> Option<IpAddr> {
+    entry.slot.front().filter(|_| entry.way != Way::Cluster).map(|front| front.addr)
 }
 
 fn named(slot: &Slot, owner: &Name) -> Option<Name> {

@@ -9,8 +9,8 @@ use rustc_hash::FxHashMap;
 
 use crate::chains::{Chain, LOCAL_OFFSET, Mode, Pick, Via};
 use crate::config::Settings;
-use crate::model::{Model, Name, Ruleset, Slot, Value};
-use crate::service::{self, Front, Group, HealthCheck, Policy, Port, View};
+use crate::model::{Entry, Model, Name, Ruleset, Slot, Value, Way};
+use crate::service::{self, Front, Group, HealthCheck, Policy, Port, UDP, View};
 
 /// The label by which a slice names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -18,7 +18,9 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// What one Service contributes.
 #[derive(Clone, Debug, Default)]
 pub struct Rendered {
-    pub entries: Vec<(Slot, Value)>,
+    pub entries: Vec<Entry>,
+    /// When the Service was made, in seconds: of two that want a place the older has it.
+    pub since: i64,
     /// The endpoints of each list, in the order of their numbers.
     pub lists: FxHashMap<Group, Vec<(IpAddr, u16)>>,
     /// The ways in by UDP, and where they lead: flows to elsewhere are stale.
@@ -63,14 +65,32 @@ pub fn render_service(
     before: Option<&Rendered>,
 ) -> Rendered {
     let views = service::views(service, slices, &settings.node);
-    let mut out = Rendered { health: service::health_check(service, &views), ..Rendered::default() };
-    for view in views.iter().filter(|v| !settings.node_local.contains(&v.cluster_ip)) {
+    let since = service.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+    let mut out = Rendered { health: service::health_check(service, &views), since, ..Rendered::default() };
+    for view in views.into_iter().filter(|v| !settings.node_local.contains(&v.cluster_ip)) {
+        let view = View {
+            external_ips: without(view.external_ips, &settings.node_local),
+            load_balancer_ips: without(view.load_balancer_ips, &settings.node_local),
+            ..view
+        };
         for port in &view.ports {
-            render_port(&mut out, view, port, before);
+            render_port(&mut out, &view, port, before);
         }
-        out.entries.push((Slot::ClusterIp(view.cluster_ip), Value::Present));
+        out.put(Slot::ClusterIp(view.cluster_ip), Way::Cluster, Value::Present);
     }
     out
+}
+
+/// What the node serves itself is nobody's external address.
+fn without(mut addresses: Vec<IpAddr>, node_local: &[IpAddr]) -> Vec<IpAddr> {
+    addresses.retain(|addr| !node_local.contains(addr));
+    addresses
+}
+
+impl Rendered {
+    fn put(&mut self, slot: Slot, way: Way, value: Value) {
+        self.entries.push(Entry { slot, way, value });
+    }
 }
 
 fn render_port(out: &mut Rendered, view: &View, port: &Port, before: Option<&Rendered>) {
@@ -85,9 +105,9 @@ fn render_port(out: &mut Rendered, view: &View, port: &Port, before: Option<&Ren
         let placed = place(old, wanted);
         let offset = if group.local { LOCAL_OFFSET } else { 0 };
         for (number, to) in placed.iter().enumerate() {
-            out.entries.push((Slot::Endpoint(group, offset + number as u32), Value::To(to.0, to.1)));
+            out.put(Slot::Endpoint(group, offset + number as u32), Way::Cluster, Value::To(to.0, to.1));
             if view.affinity.is_some() {
-                out.entries.push((Slot::Sticky(group, to.0, to.1), Value::Present));
+                out.put(Slot::Sticky(group, to.0, to.1), Way::Cluster, Value::Present);
             }
         }
         if !placed.is_empty() {
@@ -95,10 +115,10 @@ fn render_port(out: &mut Rendered, view: &View, port: &Port, before: Option<&Ren
         }
     }
     for addr in &port.on_node {
-        out.entries.push((Slot::Hairpin(*addr), Value::Present));
+        out.put(Slot::Hairpin(*addr), Way::Cluster, Value::Present);
     }
     render_ways(out, view, port);
-    if port.protocol == 17 {
+    if port.protocol == UDP {
         note_udp(out, view, port);
     }
 }
@@ -117,12 +137,14 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
         };
         Value::Chain(Chain::Pick(Pick { via, mode, cluster, local, affinity }))
     };
-    match (view.internal, cluster, local) {
-        (_, 0, 0) => out.entries.push((Slot::NoEndpoints(own), Value::Reject)),
-        (Policy::Local, _, 0) => out.entries.push((Slot::NoEndpoints(own), Value::Drop)),
-        (Policy::Local, ..) => out.entries.push((Slot::Service(own), pick(Via::ClusterIp, Mode::Local))),
-        (Policy::Cluster, ..) => out.entries.push((Slot::Service(own), pick(Via::ClusterIp, Mode::Cluster))),
-    }
+    let (leads, nothing) = match (view.internal, cluster, local) {
+        (_, 0, 0) => (None, Some(Value::Reject)),
+        (Policy::Local, _, 0) => (None, Some(Value::Drop)),
+        (Policy::Local, ..) => (Some(pick(Via::ClusterIp, Mode::Local)), None),
+        (Policy::Cluster, ..) => (Some(pick(Via::ClusterIp, Mode::Cluster)), None),
+    };
+    let mut seen = vec![own.addr];
+    render_front(out, own, Way::Cluster, [leads, nothing, None]);
 
     let mode = if view.external == Policy::Local { Mode::ExternalLocal } else { Mode::External };
     let nothing = match (cluster, local, view.external) {
@@ -131,26 +153,33 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
         (_, 0, Policy::Local) => Some(Value::Drop),
         _ => None,
     };
-    let reachable = cluster > 0 || local > 0;
-    let addresses = view.external_ips.iter().chain(&view.load_balancer_ips);
-    for way in addresses.map(|addr| front(*addr)) {
-        if reachable {
-            out.entries.push((Slot::Service(way), pick(Via::Alias(own), mode)));
-        }
-        out.entries.extend(nothing.clone().map(|value| (Slot::NoEndpoints(way), value)));
-    }
-    if !view.source_ranges.is_empty() {
-        let wall = Chain::Firewall(Arc::new(view.source_ranges.clone()));
-        for addr in &view.load_balancer_ips {
-            out.entries.push((Slot::Firewall(front(*addr)), Value::Chain(wall.clone())));
+    let leads = (cluster > 0 || local > 0).then(|| pick(Via::Alias(own), mode));
+    let ranges = &view.source_ranges;
+    let wall = (!ranges.is_empty()).then(|| Value::Chain(Chain::Firewall(Arc::new(ranges.clone()))));
+    let balanced = view.load_balancer_ips.iter().map(|addr| (addr, Way::LoadBalancer, &wall));
+    let external = view.external_ips.iter().map(|addr| (addr, Way::External, &None));
+    for (addr, way, wall) in balanced.chain(external) {
+        // An address that the Service has by several ways is had by the first.
+        if !seen.contains(addr) {
+            seen.push(*addr);
+            render_front(out, front(*addr), way, [leads.clone(), nothing.clone(), wall.clone()]);
         }
     }
     if let Some(number) = port.node_port {
         let v6 = view.cluster_ip.is_ipv6();
-        if reachable {
-            out.entries.push((Slot::NodePort(v6, port.protocol, number), pick(Via::Alias(own), mode)));
+        let ways = [Slot::NodePort(v6, port.protocol, number), Slot::NoEndpointsNodePort(v6, port.protocol, number)];
+        for (slot, value) in ways.into_iter().zip([leads, nothing]) {
+            out.put(slot, Way::NodePort, value.unwrap_or(Value::Vacant));
         }
-        out.entries.extend(nothing.map(|value| (Slot::NoEndpointsNodePort(v6, port.protocol, number), value)));
+    }
+}
+
+/// Wants an address and port in every map that has them, also where there is nothing to say: the maps of one address
+/// are one Service's.
+fn render_front(out: &mut Rendered, front: Front, way: Way, [leads, nothing, wall]: [Option<Value>; 3]) {
+    let slots = [Slot::Service(front), Slot::NoEndpoints(front), Slot::Firewall(front)];
+    for (slot, value) in slots.into_iter().zip([leads, nothing, wall]) {
+        out.put(slot, way, value.unwrap_or(Value::Vacant));
     }
 }
 

@@ -13,6 +13,9 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 /// Endpoints are numbered in 16 bits; far above what the kernel side or the API holds for one Service.
 const MOST_ENDPOINTS: usize = 60_000;
 
+/// IPPROTO_UDP.
+pub const UDP: u8 = 17;
+
 /// A way into a Service: an address, protocol and port that packets are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Front {
@@ -173,7 +176,7 @@ fn port(port: &ServicePort, v6: bool, slices: &[&EndpointSlice], node: &Node) ->
 pub fn protocol_number(name: Option<&str>) -> Option<u8> {
     match name {
         None | Some("" | "TCP") => Some(6),
-        Some("UDP") => Some(17),
+        Some("UDP") => Some(UDP),
         Some("SCTP") => Some(132),
         _ => None,
     }

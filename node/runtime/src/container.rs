@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use linux::cgroup::{DeviceRule, Group};
 use linux::container::spec::CgroupView;
-use linux::container::{DeviceNode, Program, Rootfs};
+use linux::container::{DeviceNode, PidNamespace, Program, Rootfs};
 use wire::cri::{self, ContainerState};
 
 use crate::error::{Error, Result};
 use crate::images::Image;
 use crate::images::manifest::Config as ImageConfig;
-use crate::images::passwd::{Accounts, Identity};
+use crate::images::passwd::{self, Accounts, Identity};
 use crate::link;
 use crate::monitor::protocol::{self, Exit, RunSpec};
 use crate::record::{ContainerRecord, SandboxPhase};
@@ -47,7 +47,7 @@ impl Runtime {
             blocking(move || this.make_container(id, &sandbox, config)).await.and_then(|made| made)
         };
         if made.is_err() {
-            let _ = std::fs::remove_dir_all(self.container_dir(&id));
+            let _ = linux::root::remove_tree(self.container_dir(&id));
             self.release(&id);
         }
         let container = made?;
@@ -67,6 +67,7 @@ impl Runtime {
         spec::command_line(&config, &image_config.config).map_err(Error::Invalid)?;
         crate::seccomp::filter_for(&security, 0).map_err(Error::Invalid)?;
         let identity = self.identity(&layers, &security, &image_config)?;
+        spec::check_non_root(&config, identity.uid).map_err(Error::State)?;
         let volume_layers = self.volume_images(&config)?.into_iter().flat_map(|v| v.layers).collect();
         let log = sandbox_config.log_directory.clone();
         let log_path = match (log.is_empty(), config.log_path.is_empty()) {
@@ -114,7 +115,7 @@ impl Runtime {
         image: &ImageConfig,
     ) -> Result<Identity> {
         let dirs: Vec<_> = layers.iter().map(|l| self.images.layers_dir().join(l)).collect();
-        let accounts = Accounts::of_layers(&dirs);
+        let accounts = Accounts::of_layers(&dirs).map_err(Error::Invalid)?;
         let mut user = image.config.user.clone();
         if let Some(uid) = &security.run_as_user {
             user = uid.value.to_string();
@@ -133,9 +134,8 @@ impl Runtime {
         }
         identity.groups.insert(0, identity.gid);
         for group in &security.supplemental_groups {
-            let group = u32::try_from(*group)
-                .map_err(|_| Error::Invalid(format!("supplemental group {group} is out of range")))?;
-            identity.groups.push(group);
+            let id = passwd::id(*group).map_err(|e| Error::Invalid(format!("supplemental group {group}: {e}")))?;
+            identity.groups.push(id);
         }
         let mut seen = std::collections::HashSet::new();
         identity.groups.retain(|g| seen.insert(*g));
@@ -179,7 +179,8 @@ impl Runtime {
     async fn launch(self: &Arc<Self>, container: &Arc<Container>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let (this, c, s) = (self.clone(), container.clone(), sandbox.clone());
         let run_spec = blocking(move || this.prepare(&c, &s)).await??;
-        let program = serde_json::to_vec(&run_spec.container.program).unwrap_or_default();
+        let program = serde_json::to_vec(&run_spec.container.program)
+            .map_err(|e| Error::Failed(format!("write down the program: {e}")))?;
         // Taken before the order: a short program can be over before its monitor's answer is read.
         let started_at = crate::monitor::now();
         let control = self.zygote.order(protocol::RUN, &run_spec, &[])?;
@@ -281,11 +282,7 @@ impl Runtime {
     }
 
     /// For a container that joins the PIDs of another (kubectl debug --target).
-    fn target_pid(
-        &self,
-        security: &cri::LinuxContainerSecurityContext,
-        sandbox: &str,
-    ) -> Result<Option<std::path::PathBuf>> {
+    fn target_pid(&self, security: &cri::LinuxContainerSecurityContext, sandbox: &str) -> Result<Option<PidNamespace>> {
         let options = security.namespace_options.clone().unwrap_or_default();
         if options.pid() != cri::NamespaceMode::Target {
             return Ok(None);
@@ -297,7 +294,7 @@ impl Runtime {
         if !target.is_running() {
             return Err(Error::State(format!("target container {:?} is not running", options.target_id)));
         }
-        Ok(Some(format!("/proc/{}/ns/pid", target.read(|r| r.pid)).into()))
+        Ok(Some(target.read(|r| PidNamespace::Of { pid: r.pid, started: r.pid_started })))
     }
 
     /// Follows a running container to its end, on a task of its own.
@@ -341,7 +338,7 @@ impl Runtime {
                 group.kill()?;
                 group.remove()?;
             }
-            let _ = std::fs::remove_dir_all(run_dir);
+            let _ = linux::root::remove_tree(run_dir);
             Ok::<(), linux::failure::Failure>(())
         });
         if let Ok(Err(error)) = done.await {
@@ -404,12 +401,9 @@ impl Runtime {
         let group = self.cgroups.group(&container.read(|r| r.cgroup.clone()));
         let removed = blocking(move || {
             let _ = group.remove();
-            std::fs::remove_dir_all(&dir)
+            linux::root::remove_tree(&dir)
         });
-        match removed.await? {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::failed("remove the container")(e)),
-            _ => {}
-        }
+        removed.await?.map_err(Error::failed("remove the container"))?;
         self.maps.lock().containers.remove(&container.id);
         self.release(&container.id);
         self.emit(&container, cri::ContainerEventType::ContainerDeletedEvent);
@@ -483,8 +477,11 @@ fn user_of(identity: &Identity) -> cri::LinuxContainerUser {
     }
 }
 
+/// How the monitor says that it ended. A file that is damaged counts as none, but is told: it is not the monitor's death.
 fn read_exit(path: &Path) -> Option<Exit> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    let text = std::fs::read(path).ok()?;
+    let exit = serde_json::from_slice(&text);
+    exit.inspect_err(|error| tracing::warn!(file = %path.display(), %error, "how a container ended can't be read")).ok()
 }
 
 fn host(privileged: bool) -> Host {

@@ -26,6 +26,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// Calls of one connection at once: the kubelet makes a few for every pod.
 const MAX_CALLS: u32 = 4096;
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
 /// After the wish to end, calls in progress get this long.
 const LAST_CALLS: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -103,7 +106,6 @@ fn listen(path: &Path) -> io::Result<Listener> {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another runtime serves it already"));
     }
     let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let listener = UnixListener::from_std(linux::fdpass::listen_private(path, BACKLOG)?)?;
     Ok(Listener::unix(Connections::of(Port::Runtime), listener))
 }

@@ -4,12 +4,14 @@
 //! directories that every container's overlay shares. Entry point: [`Images`].
 
 mod archive;
+mod entries;
 mod fetch;
 mod gc;
 pub mod manifest;
 pub mod passwd;
 pub mod reference;
 mod registry;
+mod room;
 mod store;
 mod unpack;
 
@@ -55,6 +57,28 @@ impl ImageError {
     pub(crate) fn io(doing: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> ImageError {
         move |source| ImageError::Io { doing: doing.to_string(), source }
     }
+}
+
+/// A stranger's text in a message is cut to this many characters.
+const SHOWN: usize = 128;
+
+/// The beginning of a name or value that came from outside, for a message.
+pub(crate) fn cut(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN).collect();
+    if shown.len() < text.len() {
+        shown += &format!("… ({} bytes)", text.len());
+    }
+    shown
+}
+
+/// [`cut`] for bytes that may be text.
+pub(crate) fn cut_bytes(bytes: &[u8]) -> String {
+    // Four bytes a character at most, so nothing that would be shown is lost.
+    let mut shown = cut(&String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN)]));
+    if bytes.len() > 4 * SHOWN {
+        shown = format!("{}… ({} bytes)", shown.split('…').next().unwrap_or_default(), bytes.len());
+    }
+    shown
 }
 
 /// The result of everything here.

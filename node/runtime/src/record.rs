@@ -100,7 +100,67 @@ pub fn save(dir: &Path, record: &impl Message) -> io::Result<()> {
     std::fs::rename(temporary, dir.join(FILE))
 }
 
+/// What every record of its kind holds once it was written whole. Protobuf takes a file that was cut between two fields,
+/// or is empty after a power cut, for a record with less in it.
+pub trait Whole {
+    fn is_whole(&self) -> bool;
+}
+
+impl Whole for SandboxRecord {
+    fn is_whole(&self) -> bool {
+        self.created_at != 0 && self.config.as_ref().is_some_and(|c| c.metadata.is_some())
+    }
+}
+
+impl Whole for ContainerRecord {
+    fn is_whole(&self) -> bool {
+        // The last of the fields that none lacks.
+        !self.cgroup.is_empty() && !self.sandbox_id.is_empty() && self.config.is_some() && self.user.is_some()
+    }
+}
+
 /// Reads a record; `None` when there is none or it is damaged.
-pub fn load<T: Message + Default>(dir: &Path) -> Option<T> {
-    T::decode(std::fs::read(dir.join(FILE)).ok()?.as_slice()).ok()
+pub fn load<T: Message + Default + Whole>(dir: &Path) -> Option<T> {
+    let path = dir.join(FILE);
+    let record = std::fs::read(&path).and_then(|bytes| T::decode(bytes.as_slice()).map_err(io::Error::other));
+    match record {
+        Ok(record) if record.is_whole() => Some(record),
+        Ok(_) => {
+            tracing::warn!(file = %path.display(), "a record was cut off; what it is of will be removed");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "a record can't be read; what it is of will be removed");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_record_is_none() {
+        let dir = std::env::temp_dir().join(format!("record-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let record = ContainerRecord {
+            config: Some(cri::ContainerConfig { image: Some(Default::default()), ..Default::default() }),
+            sandbox_id: "s".into(),
+            user: Some(cri::LinuxContainerUser { uid: 1, ..Default::default() }),
+            layers: vec!["7".into()],
+            cgroup: "/kubepods/x".into(),
+            ..Default::default()
+        };
+        save(&dir, &record).unwrap();
+        assert_eq!(load(&dir), Some(record));
+        let whole = std::fs::read(dir.join(FILE)).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(dir.join(FILE), &whole[..cut]).unwrap();
+            assert_eq!(load::<ContainerRecord>(&dir), None, "{cut} bytes");
+        }
+        std::fs::write(dir.join(FILE), b"").unwrap();
+        assert_eq!(load::<SandboxRecord>(&dir), None);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

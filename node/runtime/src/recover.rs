@@ -3,13 +3,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wire::cri::ContainerState;
 
 use crate::error::Result;
 use crate::link;
-use crate::record::{self, ContainerRecord, SandboxPhase, SandboxRecord};
+use crate::record::{self, ContainerRecord, SandboxPhase, SandboxRecord, Whole};
 use crate::runtime::{Container, Runtime, Sandbox};
+
+const SIGKILL: i32 = 9;
+/// A killed container of which nothing is known gets this long to end.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Called once, before the first request.
@@ -29,7 +34,7 @@ impl Runtime {
     async fn recover_sandboxes(self: &Arc<Self>) {
         for (id, record) in load_all::<SandboxRecord>(&self.config.root_dir.join("sandboxes")) {
             let Some(record) = record else {
-                let _ = std::fs::remove_dir_all(self.sandbox_dir(&id));
+                let _ = linux::root::remove_tree(self.sandbox_dir(&id));
                 continue;
             };
             let phase = record.phase();
@@ -41,8 +46,8 @@ impl Runtime {
                 if let Err(error) = self.tear_down(&sandbox).await {
                     tracing::warn!(sandbox = %id, %error, "it could not be removed whole");
                 }
-                let _ = std::fs::remove_dir_all(self.sandbox_run_dir(&id));
-                let _ = std::fs::remove_dir_all(self.sandbox_dir(&id));
+                let _ = linux::root::remove_tree(self.sandbox_run_dir(&id));
+                let _ = linux::root::remove_tree(self.sandbox_dir(&id));
                 continue;
             }
             if phase == SandboxPhase::Ready && !whole {
@@ -57,7 +62,7 @@ impl Runtime {
         for (id, record) in load_all::<ContainerRecord>(&self.config.root_dir.join("containers")) {
             let orphan = record.as_ref().is_none_or(|r| !self.maps.lock().sandboxes.contains_key(&r.sandbox_id));
             let Some(record) = record else {
-                let _ = std::fs::remove_dir_all(self.container_dir(&id));
+                self.remove_unknown_container(&id).await;
                 continue;
             };
             let metadata = record.config.clone().unwrap_or_default().metadata.unwrap_or_default();
@@ -70,6 +75,16 @@ impl Runtime {
                 let _ = self.remove_container(&id).await;
             }
         }
+    }
+
+    /// Nobody knows any more what it is of, but it may run: its monitor is ended first, and its process with it.
+    async fn remove_unknown_container(&self, id: &str) {
+        let run_dir = self.container_run_dir(id);
+        if link::is_alive(&run_dir).await {
+            link::signal(&run_dir, SIGKILL).await;
+            let _ = tokio::time::timeout(END_PATIENCE, link::wait_end(&run_dir)).await;
+        }
+        let _ = linux::root::remove_tree(self.container_dir(id));
     }
 
     /// A container that ran is watched again, or its end is settled. One that was just being started counts too: its
@@ -86,7 +101,7 @@ impl Runtime {
             (ContainerState::ContainerRunning, false) => self.settle_end(container).await,
             (_, true) => {
                 // Started between the fork and the record: nobody was told that it runs, so it is ended.
-                link::signal(&run_dir, 9).await;
+                link::signal(&run_dir, SIGKILL).await;
                 link::wait_end(&run_dir).await;
                 self.settle_end(container).await;
             }
@@ -104,20 +119,22 @@ impl Runtime {
         };
         let maps = self.maps.lock();
         for dir in strangers("containers", &|id| maps.containers.contains_key(id)) {
-            let _ = std::fs::remove_dir_all(dir);
+            let _ = linux::root::remove_tree(dir);
         }
         for dir in strangers("pods", &|id| maps.sandboxes.contains_key(id)) {
             for pin in ["net", "ipc", "uts", "pid"] {
                 let _ = linux::namespaces::unpin(&dir.join(pin));
             }
-            let _ = linux::mount::detach(dir.join("shm"));
-            let _ = std::fs::remove_dir_all(dir);
+            for tree in ["shm", linux::namespaces::PROC] {
+                let _ = linux::mount::detach(dir.join(tree));
+            }
+            let _ = linux::root::remove_tree(dir);
         }
     }
 }
 
 /// All records of a directory; `None` for those that can't be read.
-fn load_all<T: prost::Message + Default>(dir: &Path) -> Vec<(String, Option<T>)> {
+fn load_all<T: prost::Message + Default + Whole>(dir: &Path) -> Vec<(String, Option<T>)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|e| (e.file_name().to_string_lossy().into_owned(), record::load(&e.path()))).collect()
 }

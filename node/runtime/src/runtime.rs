@@ -134,12 +134,12 @@ impl Runtime {
         self.config.run_dir.join("containers").join(id)
     }
 
-    /// The record of a sandbox.
+    /// The record of a sandbox, and its files below /etc.
     pub fn sandbox_dir(&self, id: &str) -> PathBuf {
         self.config.root_dir.join("sandboxes").join(id)
     }
 
-    /// Namespaces, shared memory and network files of a sandbox.
+    /// Namespaces, /proc and shared memory of a sandbox.
     pub fn sandbox_run_dir(&self, id: &str) -> PathBuf {
         self.config.run_dir.join("pods").join(id)
     }

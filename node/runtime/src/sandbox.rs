@@ -18,6 +18,8 @@ use crate::record::{SandboxPhase, SandboxRecord};
 use crate::runtime::{Runtime, Sandbox, blocking, new_id};
 use crate::spec::PodFiles;
 
+/// The files that a pod's containers see below /etc, in its sandbox's directory.
+const POD_FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 /// Shared memory of a pod, as container runtimes give it.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 
@@ -57,8 +59,8 @@ impl Runtime {
         let config = record.config.clone().unwrap_or_default();
         let run_dir = self.sandbox_run_dir(&sandbox.id);
         let made = {
-            let (config, run_dir) = (config.clone(), run_dir.clone());
-            blocking(move || furnish(&config, &run_dir)).await?
+            let (config, run_dir, files) = (config.clone(), run_dir.clone(), self.sandbox_dir(&sandbox.id));
+            blocking(move || furnish(&config, &run_dir).and_then(|()| write_files(&config, &files))).await?
         };
         made?;
         if namespace_modes(&config).pid() == NamespaceMode::Pod {
@@ -136,8 +138,8 @@ impl Runtime {
 
     fn forget_sandbox(&self, id: &str) {
         self.maps.lock().sandboxes.remove(id);
-        let _ = std::fs::remove_dir_all(self.sandbox_run_dir(id));
-        let _ = std::fs::remove_dir_all(self.sandbox_dir(id));
+        let _ = linux::root::remove_tree(self.sandbox_run_dir(id));
+        let _ = linux::root::remove_tree(self.sandbox_dir(id));
         self.release(id);
     }
 
@@ -146,14 +148,17 @@ impl Runtime {
         let config = sandbox.read(|r| r.config.clone()).unwrap_or_default();
         let dir = self.sandbox_run_dir(&sandbox.id);
         let shared_pids = namespace_modes(&config).pid() == NamespaceMode::Pod;
-        let alive = !shared_pids || crate::monitor::read_pid_file(&dir.join("init.pid")).is_some();
+        let alive = !shared_pids
+            || (crate::monitor::read_pid_file(&dir.join("init.pid")).is_some()
+                && namespaces::is_proc(&dir.join(namespaces::PROC)));
         dir.is_dir() && alive && kinds(&config).iter().all(|k| namespaces::is_pinned(&dir.join(k.name())))
     }
 
     /// The files of a pod that its containers see.
     pub(crate) fn pod_files(&self, sandbox: &Sandbox) -> PodFiles {
-        let dir = self.sandbox_run_dir(&sandbox.id);
-        let there = |name: &str| Some(dir.join(name)).filter(|p| p.exists());
+        // Pods of earlier versions have all of them in the second place.
+        let dirs = [self.sandbox_dir(&sandbox.id), self.sandbox_run_dir(&sandbox.id)];
+        let there = |name: &str| dirs.iter().map(|dir| dir.join(name)).find(|path| path.exists());
         let config = sandbox.read(|r| r.config.clone()).unwrap_or_default();
         let shm = if namespace_modes(&config).ipc() == NamespaceMode::Node {
             Some("/dev/shm".into()).filter(|p: &std::path::PathBuf| p.exists())
@@ -162,6 +167,14 @@ impl Runtime {
         };
         PodFiles { hostname: there("hostname"), hosts: there("hosts"), resolv_conf: there("resolv.conf"), shm }
     }
+}
+
+/// Bytes and inodes of a sandbox's files that containers can write to. They may grow as long as the disk lasts, so they
+/// lie on it, not in memory, and are told to the kubelet as the pod's (CVE-2020-8557).
+pub(crate) fn files_usage(sandbox_dir: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let sizes = POD_FILES.iter().filter_map(|name| std::fs::symlink_metadata(sandbox_dir.join(name)).ok());
+    sizes.fold((0, 0), |sum, meta| (sum.0 + meta.blocks() * 512, sum.1 + 1))
 }
 
 /// The unique name of a sandbox: a second attempt of the same pod is another one.
@@ -244,7 +257,7 @@ fn furnish(config: &cri::PodSandboxConfig, run_dir: &Path) -> std::result::Resul
         let attributes = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
         linux::mount::mount("tmpfs", &shm, SHM_OPTIONS, attributes).doing("mount the pod's shared memory")?;
     }
-    write_files(config, run_dir)
+    Ok(())
 }
 
 /// On a thread inside the new namespaces: host name and settings.
@@ -265,9 +278,10 @@ fn set_up_inside(config: &cri::PodSandboxConfig, kinds: &[Kind]) -> std::result:
     linux.sysctls.iter().try_for_each(|(name, value)| set(&name.replace('/', "."), value))
 }
 
-fn write_files(config: &cri::PodSandboxConfig, run_dir: &Path) -> std::result::Result<(), Failure> {
+fn write_files(config: &cri::PodSandboxConfig, dir: &Path) -> std::result::Result<(), Failure> {
+    let [hostname_file, hosts_file, resolv_file] = POD_FILES;
     let write = |name: &str, text: &[u8]| {
-        let path = run_dir.join(name);
+        let path = dir.join(name);
         std::fs::write(&path, text).doing(format_args!("write {}", path.display()))
     };
     let hostname = if config.hostname.is_empty() {
@@ -275,13 +289,13 @@ fn write_files(config: &cri::PodSandboxConfig, run_dir: &Path) -> std::result::R
     } else {
         config.hostname.clone()
     };
-    write("hostname", format!("{hostname}\n").as_bytes())?;
-    write("hosts", &std::fs::read("/etc/hosts").unwrap_or_default())?;
+    write(hostname_file, format!("{hostname}\n").as_bytes())?;
+    write(hosts_file, &std::fs::read("/etc/hosts").unwrap_or_default())?;
     let resolv = match &config.dns_config {
         Some(dns) if *dns != cri::DnsConfig::default() => resolv_conf(dns).into_bytes(),
         _ => std::fs::read("/etc/resolv.conf").unwrap_or_default(),
     };
-    write("resolv.conf", &resolv)
+    write(resolv_file, &resolv)
 }
 
 fn resolv_conf(dns: &cri::DnsConfig) -> String {
@@ -305,6 +319,7 @@ fn clear(run_dir: &Path) -> std::result::Result<(), Failure> {
     for kind in [Kind::Pid, Kind::Net, Kind::Ipc, Kind::Uts] {
         namespaces::unpin(&run_dir.join(kind.name())).doing(format_args!("release the {} namespace", kind.name()))?;
     }
+    linux::mount::detach(run_dir.join(namespaces::PROC)).doing("unmount the pod's /proc")?;
     linux::mount::detach(run_dir.join("shm")).doing("unmount the pod's shared memory")
 }
 

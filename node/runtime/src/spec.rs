@@ -8,8 +8,6 @@ mod security;
 pub use mounts::{PodFiles, VolumeImage};
 pub use security::{capabilities, default_device_rules, refuse_unsupported, selinux_enabled};
 
-use std::path::PathBuf;
-
 use linux::cgroup::Limits;
 use linux::container::spec::CgroupView;
 use linux::container::{Namespaces, PidNamespace, Program, Rlimit, Rootfs, Spec, Text};
@@ -89,11 +87,21 @@ pub fn security(config: &cri::ContainerConfig) -> cri::LinuxContainerSecurityCon
     config.linux.as_ref().and_then(|l| l.security_context.clone()).unwrap_or_default()
 }
 
+/// Refuses root where the kubelet says that the pod wants none: what counts is the ID that the container would run as,
+/// not the text that it came from.
+pub fn check_non_root(config: &cri::ContainerConfig, uid: u32) -> Result<(), Refusal> {
+    let wanted = config.annotations.get(wire::RUN_AS_NON_ROOT).is_some_and(|value| value == "true");
+    if wanted && uid == 0 {
+        return Err(wire::RUNS_AS_ROOT.into());
+    }
+    Ok(())
+}
+
 /// Which of the pod's namespaces to join.
 pub fn namespaces(
     security: &cri::LinuxContainerSecurityContext,
     pod_run_dir: &std::path::Path,
-    target_pid: Option<PathBuf>,
+    target: Option<PidNamespace>,
 ) -> Namespaces {
     use cri::NamespaceMode as Mode;
     let options = security.namespace_options.clone().unwrap_or_default();
@@ -107,7 +115,7 @@ pub fn namespaces(
             Mode::Pod => PidNamespace::At(pod_run_dir.join("pid")),
             Mode::Container => PidNamespace::New,
             Mode::Node => PidNamespace::Host,
-            Mode::Target => target_pid.map_or(PidNamespace::New, PidNamespace::At),
+            Mode::Target => target.unwrap_or(PidNamespace::New),
         },
     }
 }

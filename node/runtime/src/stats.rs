@@ -55,13 +55,30 @@ impl Runtime {
             }),
             cpu: running.then(|| cpu(&stats, at)),
             memory: running.then(|| memory(&stats, at)),
-            writable_layer: Some(usage_of(&upper, &self.config.root_dir)),
+            writable_layer: Some(self.written(container, &upper)),
             swap: running.then(|| cri::SwapUsage {
                 timestamp: at,
                 swap_available_bytes: None,
                 swap_usage_bytes: value(stats.swap_usage),
             }),
             io: None,
+        }
+    }
+
+    /// What a container wrote. The files that its pod's containers share count as the oldest one's.
+    fn written(&self, container: &Container, upper: &Path) -> cri::FilesystemUsage {
+        let (mut bytes, mut inodes) = linux::disk_usage::below(upper);
+        let sandbox = container.read(|r| r.sandbox_id.clone());
+        let age = |c: &Container| (c.read(|r| r.created_at), c.id.clone());
+        if self.containers_of(&sandbox).iter().all(|other| age(container) <= age(other)) {
+            let files = crate::sandbox::files_usage(&self.sandbox_dir(&sandbox));
+            (bytes, inodes) = (bytes + files.0, inodes + files.1);
+        }
+        cri::FilesystemUsage {
+            timestamp: now(),
+            fs_id: Some(cri::FilesystemIdentifier { mountpoint: self.config.root_dir.display().to_string() }),
+            used_bytes: value(bytes),
+            inodes_used: value(inodes),
         }
     }
 
@@ -124,16 +141,6 @@ impl Runtime {
             image_filesystems: vec![usage(images.bytes, images.inodes)],
             container_filesystems: vec![usage(layers.0, layers.1)],
         }
-    }
-}
-
-fn usage_of(dir: &Path, mountpoint: &Path) -> cri::FilesystemUsage {
-    let (bytes, inodes) = linux::disk_usage::below(dir);
-    cri::FilesystemUsage {
-        timestamp: now(),
-        fs_id: Some(cri::FilesystemIdentifier { mountpoint: mountpoint.display().to_string() }),
-        used_bytes: value(bytes),
-        inodes_used: value(inodes),
     }
 }
 

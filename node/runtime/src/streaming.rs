@@ -4,6 +4,7 @@
 //! client's upgraded connection there byte by byte. Both protocols of Kubernetes clients are spoken: WebSocket
 //! (`websocket`) and SPDY/3.1 (`spdy`); what happens in them is in `session` and `portforward`.
 
+mod budget;
 mod outcome;
 mod portforward;
 mod session;

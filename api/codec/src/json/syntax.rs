@@ -1,6 +1,7 @@
 //! What Go says of a body that is no JSON, or that cannot tell its type: the words that clients of upstream see. Walked
 //! only after decoding failed, so it may be slow. Pure; the API server calls it.
 
+use meta::depth;
 use serde_json::Value;
 
 /// Go's type of what is read of every body first.
@@ -12,7 +13,6 @@ pub fn head_error(body: &[u8]) -> Option<String> {
     if let Err(message) = check(body) {
         return Some(message);
     }
-    // Deeper than the parser goes, but sound.
     let value: Value = serde_json::from_slice(body).ok()?;
     let kind = |value: &Value| match value {
         Value::Null => None,
@@ -76,7 +76,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Nested values are kept on a list of open brackets, since bodies choose their depth.
+    /// Nested values are kept on a list of open brackets, since bodies choose their depth; it ends at the limit.
     fn value(&mut self) -> Result<(), String> {
         let mut open: Vec<u8> = Vec::new();
         loop {
@@ -85,6 +85,9 @@ impl Scan<'_> {
                 Some(bracket @ (b'{' | b'[')) => {
                     self.at += 1;
                     open.push(bracket);
+                    if open.len() > depth::MAX_DEPTH {
+                        return Err(depth::TOO_DEEP.to_owned());
+                    }
                     self.space();
                     let closing = if bracket == b'{' { b'}' } else { b']' };
                     self.peek() != Some(closing)
@@ -263,6 +266,14 @@ mod tests {
         for body in ["{}", "[[],{}]", " null ", r#"{"a":[1,{"b":-1.5e+3}],"c":"\u00e4"}"#, "\"x\"", "0"] {
             assert_eq!(check(body.as_bytes()), Ok(()), "{body}");
         }
+    }
+
+    #[test]
+    fn nesting_ends_where_go_would_end_it() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert_eq!(check(deep(depth::MAX_DEPTH).as_bytes()), Ok(()));
+        assert_eq!(check(deep(depth::MAX_DEPTH + 1).as_bytes()).expect_err("deep"), "exceeded max depth");
+        assert_eq!(check("{\"a\":".repeat(1_000_000).as_bytes()).expect_err("deep"), "exceeded max depth");
     }
 
     #[test]

@@ -64,8 +64,64 @@ fn what_is_no_json_is_a_syntax_error() {
     for body in ["", "{", r#"{"a":1} x"#, "[[[[", "\u{1}"] {
         assert!(matches!(typed("core.v1.Pod", body), Err(DecodeError::Syntax(_) | DecodeError::Type(_))), "{body}");
     }
-    let deep = "[".repeat(100_000);
-    assert!(matches!(decode(deep.as_bytes(), Form::Any), Err(DecodeError::Syntax(_))));
+}
+
+/// Lists inside one another, this many.
+fn lists(levels: usize) -> String {
+    format!("{}{}", "[".repeat(levels), "]".repeat(levels))
+}
+
+/// Runs on half of the stack that the server's threads have: the other half is for what calls a decoder.
+fn on_half_a_stack(run: fn()) {
+    let thread = std::thread::Builder::new().stack_size(meta::depth::STACK_BYTES / 2).spawn(run);
+    thread.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_body_nests_as_deep_as_an_object_may() {
+    on_half_a_stack(depth_of_bodies);
+}
+
+fn depth_of_bodies() {
+    use meta::depth::{MAX_DEPTH, TOO_DEEP};
+    let too_deep = Err(DecodeError::Type(TOO_DEEP.to_owned()));
+    for decode in [decode, crate::yaml::decode] {
+        assert!(decode(lists(MAX_DEPTH).as_bytes(), Form::Any).is_ok());
+        assert_eq!(decode(lists(MAX_DEPTH + 1).as_bytes(), Form::Any), too_deep);
+        // The object, its data and what is below.
+        let revision = |levels: usize| format!(r#"{{"kind":"ControllerRevision","data":{{"a":{}}}}}"#, lists(levels));
+        let form = Form::Typed(types::find("apps.v1.ControllerRevision").unwrap());
+        assert!(decode(revision(MAX_DEPTH - 2).as_bytes(), form).is_ok());
+        assert_eq!(decode(revision(MAX_DEPTH - 1).as_bytes(), form), too_deep);
+        assert!(decode(revision(MAX_DEPTH - 2).as_bytes(), Form::Custom).is_ok());
+        assert_eq!(decode(revision(MAX_DEPTH - 1).as_bytes(), Form::Custom), too_deep);
+    }
+    assert_eq!(decode("[".repeat(100_000).as_bytes(), Form::Any), too_deep);
+    assert!(crate::yaml::decode("- ".repeat(100_000).as_bytes(), Form::Any).is_err());
+    let twice = format!("a: 1\na: {}\n", lists(MAX_DEPTH - 1));
+    assert_eq!(crate::yaml::decode(twice.as_bytes(), Form::Any).unwrap().strict.len(), 1, "the walk for repeated keys");
+    let deepest = crate::yaml::decode(lists(MAX_DEPTH).as_bytes(), Form::Any).unwrap().object;
+    assert_eq!(crate::yaml::decode(crate::yaml::encode(&deepest).as_bytes(), Form::Any).unwrap().object, deepest);
+}
+
+#[test]
+fn json_inside_protobuf_counts_with_what_is_around_it() {
+    on_half_a_stack(depth_of_json_in_protobuf);
+}
+
+fn depth_of_json_in_protobuf() {
+    use meta::depth::MAX_DEPTH;
+    let wrap = |levels: usize| {
+        let data: Value = serde_json::from_str(&lists(levels)).unwrap();
+        let object =
+            json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {}, "data": {"a": data}});
+        crate::proto::encode_object(&object).unwrap()
+    };
+    assert!(crate::proto::decode_object(&wrap(MAX_DEPTH - 2)).is_ok());
+    assert_eq!(
+        crate::proto::decode_object(&wrap(MAX_DEPTH - 1)).map(drop),
+        Err(DecodeError::Syntax("exceeded max depth".to_owned()))
+    );
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) fn message_at(bytes: &[u8], id: MessageId, depth: usize) -> Result<Va
 
 fn message(bytes: &[u8], id: MessageId, depth: usize) -> Result<Map<String, Value>, DecodeError> {
     if depth > MAX_DEPTH {
-        return Err(DecodeError::Syntax("exceeded max depth".to_owned()));
+        return Err(DecodeError::Syntax(meta::depth::TOO_DEEP.to_owned()));
     }
     let mut map = Map::new();
     level(bytes, types::message(id), &mut Vec::new(), &mut map, depth)?;
@@ -243,7 +243,7 @@ fn raw(bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {
     if found.starts_with(super::MAGIC) {
         return super::envelope::decode_object_at(found, depth + 1).map(|(_, object)| object);
     }
-    serde_json::from_slice(found).map_err(|e| DecodeError::Syntax(e.to_string()))
+    Ok(crate::json::decode(found, crate::Form::Any)?.object)
 }
 
 fn schema_or(kind: Scalar, bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {

@@ -82,9 +82,14 @@ pub fn open(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
     Ok(envelope)
 }
 
-/// Decodes a wrapped object of any built-in type, with its apiVersion and kind.
+/// Decodes a wrapped object of any built-in type, with its apiVersion and kind. One message may be several levels of the
+/// object, and JSON inside it many more: the object is measured when it is there.
 pub fn decode_object(body: &[u8]) -> Result<(Envelope<'_>, Value), DecodeError> {
-    decode_object_at(body, 0)
+    let (envelope, object) = decode_object_at(body, 0)?;
+    if !meta::depth::fits(&object) {
+        return Err(DecodeError::Syntax(meta::depth::TOO_DEEP.to_owned()));
+    }
+    Ok((envelope, object))
 }
 
 /// As [`decode_object`], for an object inside others.

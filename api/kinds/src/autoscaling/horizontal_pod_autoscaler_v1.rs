@@ -153,12 +153,13 @@ fn into_list(value: Value) -> Option<Vec<Value>> {
 
 fn take_annotation(hpa: &mut Value, key: &str) -> Option<Value> {
     let annotations = hpa.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
-    let found = annotations.remove(key)?;
-    let parsed = found.as_str().and_then(|text| serde_json::from_str(text).ok());
+    // What can't be read stays as it is written; it is not dropped.
+    let parsed = annotations.get(key)?.as_str().and_then(|text| serde_json::from_str(text).ok())?;
+    annotations.remove(key);
     if annotations.is_empty() {
         remove(hpa, "metadata.annotations");
     }
-    parsed
+    Some(parsed)
 }
 
 fn take_list(hpa: &mut Value, key: &str) -> Vec<Value> {

@@ -261,3 +261,64 @@ mod laws {
         }
     }
 }
+
+#[test]
+fn managed_fields_that_can_not_be_read_are_not_forgotten() {
+    let kind = kind("ConfigMap");
+    let write = |reset| Write { manager: "me", subresource: "", gvk: &kind.gvk, schema: &kind.schema, reset, now: NOW };
+    let nothing = Set::new();
+    let newer =
+        json!([{"manager": "b", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV2", "fieldsV2": {}}]);
+    let live = json!({"metadata": {"name": "x", "managedFields": newer}, "data": {"a": "1"}});
+    let mut new = json!({"metadata": {"name": "x", "managedFields": newer}, "data": {"a": "2"}});
+    update(Some(&live), &mut new, &write(&nothing));
+    assert_eq!(new["metadata"]["managedFields"], newer);
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": "3"}});
+    let error = super::apply(Some(&live), &config, &write(&nothing), true).expect_err("not understood");
+    assert_eq!((error.code, error.message.as_str()), (500, "Internal error occurred: failed to decode managed fields"));
+    let mut reset = json!({"metadata": {"name": "x", "managedFields": [{}]}, "data": {"a": "2"}});
+    update(Some(&live), &mut reset, &write(&nothing));
+    assert_ne!(reset["metadata"].get("managedFields"), Some(&newer));
+}
+
+/// Maps (or lists, every other level) inside one another, this many, with a scalar in each.
+fn deep(levels: usize, end: &str) -> Value {
+    (0..levels).fold(json!(end), |inner, level| {
+        if level % 2 == 0 {
+            let fields = [("a".to_owned(), inner), ("b".to_owned(), json!(level))];
+            Value::Object(fields.into_iter().collect())
+        } else {
+            Value::Array(vec![inner])
+        }
+    })
+}
+
+/// Every walker of this crate, on an object as deep as one may be and on half of the stack that there is.
+#[test]
+fn walkers_have_stack_enough_for_the_deepest_object() {
+    let walk = || {
+        let levels = meta::depth::MAX_DEPTH - 2;
+        let object = |end: &str| {
+            let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+            object["data"] = deep(levels, end);
+            object
+        };
+        let gvk = Gvk::new("", "v1", "ConfigMap");
+        let nothing = Set::new();
+        let (schema, now) = (&schema::ANYTHING, NOW);
+        let write = Write { manager: "me", subresource: "", gvk: &gvk, schema, reset: &nothing, now };
+        let (mut live, mut next) = (object("1"), object("2"));
+        update(None, &mut live, &write);
+        update(Some(&live), &mut next, &write);
+        assert!(next["metadata"]["managedFields"].is_array());
+        let applied = super::apply(Some(&live), &object("3"), &write, true).expect("applied").object;
+        let less = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+        super::apply(Some(&applied), &less, &write, true).expect("pruned");
+        let patch = merge_patch::diff(&live, &next);
+        merge_patch::apply(&mut live, patch).expect("merged");
+        crate::strategic::apply(&mut live, json!({ "data": deep(levels, "4") }), schema).expect("patched");
+        let test = json!([{"op": "test", "path": "/data", "value": live["data"]}, {"op": "copy", "from": "/data", "path": "/e"}]);
+        crate::json_patch::apply(&mut live, &test).expect("patched");
+    };
+    std::thread::Builder::new().stack_size(meta::depth::STACK_BYTES / 2).spawn(walk).unwrap().join().unwrap();
+}

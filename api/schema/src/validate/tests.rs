@@ -33,7 +33,7 @@ fn answers_are_upstreams() {
             None => assert_eq!(unknown, Vec::<String>::new(), "{case}"),
         }
         drop_nulls(&mut object, &schema);
-        apply_defaults(&mut object, &schema);
+        apply_defaults(&mut object, &schema).unwrap();
         let mut errors: Vec<Value> =
             validate(&object, &schema).iter().map(|e| json!([e.kind.cause(), e.path, e.body()])).collect();
         let mut wanted = case["errors"].as_array().cloned().unwrap_or_default();
@@ -66,4 +66,40 @@ fn limits_on_the_name_hold() {
     let schema = parse::custom_resource(&data["schema"], &object_meta());
     let object = json!({"metadata": {"name": "a".repeat(21)}});
     assert_eq!(validate(&object, &schema)[0].to_string(), "metadata.name: Too long: may not be more than 20 bytes");
+}
+
+/// Every walker of this crate, on a schema and an object as deep as these may be and on half of the stack that there is.
+#[test]
+fn walkers_have_stack_enough_for_the_deepest_schema() {
+    let walk = || {
+        let nest =
+            |levels: usize, leaf: Value, inside: fn(Value) -> Value| (0..levels).fold(leaf, |inner, _| inside(inner));
+        let levels = crate::structural::MAX_DEPTH - 1;
+        let object = |inner| {
+            let properties = serde_json::Map::from_iter([("a".to_owned(), inner)]);
+            let mut node = json!({"type": "object", "default": {}});
+            node["properties"] = Value::Object(properties);
+            node
+        };
+        let document = nest(levels, json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}), object);
+        assert!(!crate::structural::check(&document, "").iter().any(|e| e.to_string().contains("nest deeper")));
+        let schema = parse::schema(&document);
+        let mut value = nest(meta::depth::MAX_DEPTH, json!(1.0), |inner| {
+            Value::Object(serde_json::Map::from_iter([("a".to_owned(), inner)]))
+        });
+        drop_nulls(&mut value, &schema);
+        prune(&mut value, &schema);
+        apply_defaults(&mut value, &schema).unwrap();
+        crate::unknown_fields(&value, &schema);
+        validate(&value, &schema);
+        crate::has_defaults(&schema);
+        for version in [crate::openapi::Version::V2, crate::openapi::Version::V3] {
+            crate::openapi::node(&schema, version);
+        }
+        // Deeper than any body gets here.
+        let deeper = nest(levels + 1, json!({"type": "object"}), object);
+        assert!(crate::structural::check(&deeper, "").iter().any(|e| e.to_string().contains("nest deeper")));
+        parse::schema(&deeper);
+    };
+    std::thread::Builder::new().stack_size(meta::depth::STACK_BYTES / 2).spawn(walk).unwrap().join().unwrap();
 }

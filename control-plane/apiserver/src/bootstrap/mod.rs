@@ -4,7 +4,6 @@
 mod authentication_info;
 mod endpoints;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -15,6 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::authn::{AUTHENTICATED, MASTERS, UserInfo};
+use crate::cache::corrupt;
 use crate::error::Error;
 use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
@@ -107,7 +107,6 @@ impl Core {
 
     /// Everything that must exist before the first client comes.
     pub async fn bootstrap(self: &Arc<Self>) -> Result<(), Error> {
-        let fail = |what: String| move |status: Status| Error::Bootstrap(format!("{what}: {status}"));
         let (namespaces, others): (Vec<Value>, Vec<Value>) =
             kinds::bootstrap().partition(|object| object["kind"] == "Namespace");
         // Namespaces come first: the others live in them. Many at once share the store's disk writes.
@@ -116,10 +115,9 @@ impl Core {
             let outcomes: Vec<_> = outcomes.buffer_unordered(AT_ONCE).collect().await;
             outcomes.into_iter().collect::<Result<(), Error>>()?;
         }
-        self.service_range().await.map_err(fail("the service range".to_owned()))?;
-        self.authentication_info().await.map_err(fail("the front proxies' trust".to_owned()))?;
-        self.kubernetes_service().await.map_err(fail("the kubernetes Service".to_owned()))?;
-        Ok(())
+        settled("the service range", self.service_range().await)?;
+        settled("the front proxies' trust", self.authentication_info().await)?;
+        settled("the kubernetes Service", self.kubernetes_service().await)
     }
 
     async fn settle_object(self: &Arc<Self>, object: Value) -> Result<(), Error> {
@@ -129,9 +127,7 @@ impl Core {
             }
             Ok(())
         };
-        let fail =
-            |status: Status| Error::Bootstrap(format!("{} {}: {status}", object["kind"], object["metadata"]["name"]));
-        outcome.await.map_err(fail)
+        settled(&format!("{} {}", object["kind"], object["metadata"]["name"]), outcome.await)
     }
 
     /// Brings back rules and subjects that the system needs, without taking away what people added.
@@ -157,6 +153,18 @@ impl Core {
             "spec": {"cidrs": [self.config.service_cluster_ip_range]},
         });
         self.ensure(&range).await.map(drop)
+    }
+}
+
+/// What a step of the start came to. A stored object that can't be read is no reason not to start: the server must run
+/// for somebody to remove it.
+fn settled(what: &str, outcome: Result<(), Status>) -> Result<(), Error> {
+    match outcome {
+        Err(status) if corrupt::is_told_by(&status) => {
+            tracing::error!(what, %status, "the server starts without this");
+            Ok(())
+        }
+        outcome => outcome.map_err(|status| Error::Bootstrap(format!("{what}: {status}"))),
     }
 }
 
@@ -191,8 +199,7 @@ fn merged(old: &Value, wanted: &Value) -> Value {
         new["aggregationRule"] = wanted["aggregationRule"].clone();
     }
     for field in ["labels", "annotations"] {
-        let extra: BTreeMap<String, Value> =
-            serde_json::from_value(wanted["metadata"][field].clone()).unwrap_or_default();
+        let extra = wanted["metadata"][field].as_object().cloned().unwrap_or_default();
         for (key, value) in extra {
             new["metadata"][field][key] = value;
         }

@@ -121,12 +121,21 @@ impl Entry {
 
     /// The same object as it was last seen, at the revision of its deletion.
     pub fn at_revision(&self, revision: i64) -> Entry {
+        self.with_revisions(revision, self.create_revision)
+    }
+
+    /// The same object, its key created at this revision.
+    pub fn created_at(&self, revision: i64) -> Entry {
+        self.with_revisions(self.revision, revision)
+    }
+
+    fn with_revisions(&self, revision: i64, create_revision: i64) -> Entry {
         Entry {
             key: self.key.clone(),
             tail: self.tail,
             value: self.value.clone(),
             revision,
-            create_revision: self.create_revision,
+            create_revision,
             stale: self.stale,
             metadata: self.metadata,
             typed: self.typed,
@@ -216,7 +225,8 @@ impl Entry {
 
     /// The object as a value, with its resourceVersion.
     pub fn object(&self) -> serde_json::Value {
-        let mut value: serde_json::Value = serde_json::from_slice(&self.value).unwrap_or_default();
+        // Entries are made of what has been decoded once, within the limits of this parser.
+        let mut value: serde_json::Value = serde_json::from_slice(&self.value).expect("an entry is an object");
         value["metadata"]["resourceVersion"] = self.revision.to_string().into();
         value
     }

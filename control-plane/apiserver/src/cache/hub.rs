@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch as progress};
 use tokio_util::sync::CancellationToken;
 
-use super::{Cache, HeaderSpec, Normalise};
+use super::{Cache, HeaderSpec, Reader};
 use crate::storage::{KeyValue, RangeRequest, Store, StoreError, StoreEvent, WatchStream, keys};
 
 /// Keys per read while a resource is loaded: bounds one answer of a remote store.
@@ -57,15 +57,15 @@ impl Hub {
     }
 
     /// Registers a cache before the hub runs; it is loaded when the hub starts.
-    pub fn declare(&self, prefix: Bytes, header: HeaderSpec, normalise: Option<Normalise>) -> Arc<Cache> {
-        let cache = Arc::new(Cache::new(prefix.clone(), header, normalise, self.processed.subscribe()));
+    pub fn declare(&self, prefix: Bytes, header: HeaderSpec, reader: Reader) -> Arc<Cache> {
+        let cache = Arc::new(Cache::new(prefix.clone(), header, reader, self.processed.subscribe()));
         self.caches.write().insert(prefix, cache.clone());
         cache
     }
 
     /// Adds a cache to the running hub; returns when it is loaded and live.
-    pub async fn add(&self, prefix: Bytes, header: HeaderSpec, normalise: Option<Normalise>) -> Arc<Cache> {
-        let cache = Arc::new(Cache::new(prefix, header, normalise, self.processed.subscribe()));
+    pub async fn add(&self, prefix: Bytes, header: HeaderSpec, reader: Reader) -> Arc<Cache> {
+        let cache = Arc::new(Cache::new(prefix, header, reader, self.processed.subscribe()));
         let (done, wait) = oneshot::channel();
         if self.commands.send(Command::Add(cache.clone(), done)).is_ok() {
             let _ = wait.await;

@@ -5,6 +5,7 @@
 //! events whose encoded frames are made once per format.
 //! I/O: waits on tokio's channels and clock.
 
+pub mod corrupt;
 pub mod entry;
 pub mod hub;
 mod index;
@@ -14,9 +15,10 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -24,16 +26,23 @@ use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tokio::sync::watch as progress;
 
+pub use corrupt::Corrupt;
 pub use entry::{Entry, FieldSpec, HeaderSpec};
 pub use watch::{Scope, Watcher};
 
-use crate::storage::{StoreEvent, keys};
+use crate::storage::{KeyValue, StoreEvent, keys};
+use corrupt::CorruptSet;
 use index::FieldIndex;
+
+/// What reading a stored value gave.
+type Reading = Result<Arc<Entry>, Corrupt>;
 
 /// Events kept per resource for watches that resume and pages that continue: a minute of a very busy resource.
 pub(crate) const WINDOW_EVENTS: usize = 65_536;
 /// Bytes of replaced and deleted objects that the window may hold on to, per resource.
 const WINDOW_BYTES: usize = 32 << 20;
+/// Own writes whose events have not come yet, per resource. Beyond this they are read again, as others' are.
+const MAX_EXPECTED: usize = 4_096;
 
 /// What happened to an object, before any selector is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,6 +142,8 @@ struct State {
     map: OrdMap<Bytes, Arc<Entry>>,
     /// The same entries by their indexed fields.
     indexes: Vec<FieldIndex>,
+    /// What lies among them in the store and can't be read.
+    corrupt: CorruptSet,
     window: VecDeque<Arc<Event>>,
     window_bytes: usize,
     /// Everything after this revision is in the window.
@@ -147,32 +158,37 @@ struct State {
     closed: bool,
 }
 
-/// Brings stored bytes into the form that is served: the current storage version, defaults of custom resources filled
-/// in. `None` when it is in that form already.
-pub type Normalise = Arc<dyn Fn(&Bytes) -> Option<Bytes> + Send + Sync>;
+/// Reads stored bytes: what is wrong with them when they are no object of the resource, or else the form that is served
+/// when they are not in it yet (the current storage version, defaults of custom resources filled in).
+pub type Reader = Arc<dyn Fn(&Bytes) -> Result<Option<Bytes>, String> + Send + Sync>;
+
+/// Reads values that are JSON and nothing more.
+pub fn plain_reader() -> Reader {
+    Arc::new(|stored| codec::json::decode(stored, codec::Form::Any).map(|_| None).map_err(|error| error.to_string()))
+}
 
 /// See the module's head.
 pub struct Cache {
     /// Store prefix of the resource, `/registry/pods/`.
     pub prefix: Bytes,
     header: HeaderSpec,
-    normalise: Option<Normalise>,
+    reader: Reader,
     state: RwLock<State>,
+    /// What this server has written and the feed has not brought yet: known to be readable.
+    expected: Mutex<HashMap<Bytes, Arc<Entry>>>,
+    /// Stored objects that could not be read since the start, whoever asked.
+    decode_errors: AtomicU64,
     watchers: Mutex<watch::Watchers>,
     /// Revision up to which the feed has handed out events, all resources together.
     processed: progress::Receiver<i64>,
 }
 
 impl Cache {
-    pub(crate) fn new(
-        prefix: Bytes,
-        header: HeaderSpec,
-        normalise: Option<Normalise>,
-        processed: progress::Receiver<i64>,
-    ) -> Cache {
+    pub(crate) fn new(prefix: Bytes, header: HeaderSpec, reader: Reader, processed: progress::Receiver<i64>) -> Cache {
         let state = State {
             map: OrdMap::new(),
             indexes: FieldIndex::of(&header),
+            corrupt: CorruptSet::default(),
             window: VecDeque::new(),
             window_bytes: 0,
             floor: i64::MAX,
@@ -181,7 +197,16 @@ impl Cache {
             applied: 0,
             closed: false,
         };
-        Cache { prefix, header, normalise, state: RwLock::new(state), watchers: Mutex::default(), processed }
+        Cache {
+            prefix,
+            header,
+            reader,
+            state: RwLock::new(state),
+            expected: Mutex::default(),
+            decode_errors: AtomicU64::new(0),
+            watchers: Mutex::default(),
+            processed,
+        }
     }
 
     /// The newest view.
@@ -320,26 +345,49 @@ impl Cache {
         self.state.read().applied
     }
 
+    /// Stored objects that could not be read since the start; one counts each time it is read.
+    pub fn decode_errors(&self) -> u64 {
+        self.decode_errors.load(Ordering::Relaxed)
+    }
+
+    /// `[namespace/]name` of what is stored below a prefix and can't be read.
+    pub fn corrupt_below(&self, prefix: &Bytes) -> Vec<String> {
+        let state = self.state.read();
+        let tails = state.corrupt.below(prefix).map(|corrupt| &corrupt.key[self.prefix.len()..]);
+        tails.map(|tail| String::from_utf8_lossy(tail).into_owned()).collect()
+    }
+
     /// Number of registered watchers.
     pub fn watcher_count(&self) -> usize {
         self.watchers.lock().len()
     }
 
     /// Replaces the whole content (start, or the feed lost its place). Watchers are cut: they come back and relist.
-    pub(crate) fn load(&self, entries: Vec<crate::storage::KeyValue>, revision: i64) {
+    pub(crate) fn load(&self, kvs: Vec<KeyValue>, revision: i64) {
         let mut watchers = self.watchers.lock();
-        let mut map = OrdMap::new();
+        self.expected.lock().clear();
+        let (mut map, mut corrupt) = (OrdMap::new(), Vec::new());
         let mut indexes = FieldIndex::of(&self.header);
-        for entry in entries.into_iter().filter_map(|kv| self.entry(kv)).map(Arc::new) {
-            indexes.iter_mut().for_each(|index| index.insert(&entry));
-            map.insert(entry.key.clone(), entry);
+        for outcome in kvs.into_iter().map(|kv| self.entry(kv)) {
+            match outcome.map(Arc::new) {
+                Ok(entry) => {
+                    indexes.iter_mut().for_each(|index| index.insert(&entry));
+                    map.insert(entry.key.clone(), entry);
+                }
+                Err(unreadable) => corrupt.push(unreadable),
+            }
         }
         let mut state = self.state.write();
+        let mut known = std::mem::take(&mut state.corrupt);
+        let found: HashSet<Bytes> = corrupt.iter().map(|corrupt| corrupt.key.clone()).collect();
+        known.keep(|key| found.contains(key));
+        corrupt.into_iter().for_each(|corrupt| known.insert(corrupt));
         // A gap in the sequence: nobody continues over a load.
         let next = state.next + 2;
         *state = State {
             map,
             indexes,
+            corrupt: known,
             window: VecDeque::new(),
             window_bytes: 0,
             floor: revision,
@@ -358,33 +406,66 @@ impl Cache {
         watchers.clear();
     }
 
-    /// Makes the cache's form of a stored object.
-    pub fn entry(&self, mut kv: crate::storage::KeyValue) -> Option<Entry> {
-        let key = kv.key.clone();
-        let mut stale = false;
-        if let Some(value) = self.normalise.as_ref().and_then(|normalise| normalise(&kv.value)) {
-            kv.value = value;
-            stale = true;
-        }
-        let mut entry = Entry::new(kv, self.prefix.len(), &self.header);
-        if let Some(entry) = &mut entry {
+    /// Makes the cache's form of a stored object, whoever wrote it.
+    pub fn entry(&self, mut kv: KeyValue) -> Result<Entry, Corrupt> {
+        let (key, revision) = (kv.key.clone(), kv.mod_revision);
+        let entry = (self.reader)(&kv.value).and_then(|served| {
+            let stale = served.is_some();
+            kv.value = served.unwrap_or(kv.value);
+            let mut entry = Entry::new(kv, self.prefix.len(), &self.header).ok_or("it has no metadata")?;
             entry.stale = stale;
+            Ok(entry)
+        });
+        entry.map_err(|why| {
+            self.decode_errors.fetch_add(1, Ordering::Relaxed);
+            Corrupt::new(key, revision, &why)
+        })
+    }
+
+    /// What is wrong with bytes that are about to be written.
+    pub fn check(&self, value: &Bytes) -> Result<(), String> {
+        (self.reader)(value).map(drop)
+    }
+
+    /// The same of what this server has just written, which went through every check: its bytes are not decoded again,
+    /// neither here nor when the feed brings them.
+    pub fn written(&self, kv: KeyValue) -> Reading {
+        debug_assert_eq!((self.reader)(&kv.value).err(), None, "{}", String::from_utf8_lossy(&kv.key));
+        let (key, revision) = (kv.key.clone(), kv.mod_revision);
+        let entry = Entry::new(kv, self.prefix.len(), &self.header);
+        let entry = Arc::new(entry.ok_or_else(|| Corrupt::new(key, revision, "it has no metadata"))?);
+        let mut expected = self.expected.lock();
+        let last = self.state.read().last;
+        if expected.len() >= MAX_EXPECTED {
+            // Those that came in the moment between the two locks.
+            expected.retain(|_, entry| entry.revision > last);
         }
-        if entry.is_none() {
-            tracing::error!(key = %String::from_utf8_lossy(&key), "the store holds something that is not a JSON object; left out");
+        if last < revision && expected.len() < MAX_EXPECTED {
+            expected.insert(entry.key.clone(), entry.clone());
         }
-        entry
+        Ok(entry)
+    }
+
+    /// The entry of an event.
+    fn fed(&self, kv: &KeyValue) -> Reading {
+        let own = self.expected.lock().remove(&kv.key).filter(|entry| entry.revision == kv.mod_revision);
+        match own {
+            // The store knows when the key came into being; the writer only guessed.
+            Some(entry) if entry.create_revision == kv.create_revision => Ok(entry),
+            Some(entry) => Ok(Arc::new(entry.created_at(kv.create_revision))),
+            None => self.entry(kv.clone()).map(Arc::new),
+        }
     }
 
     /// Applies consecutive events of this resource.
     pub(crate) fn apply(&self, events: Vec<StoreEvent>) {
         let mut watchers = self.watchers.lock();
-        let prepared: Vec<(StoreEvent, Option<Arc<Entry>>)> = events
+        let prepared: Vec<(StoreEvent, Option<Reading>)> = events
             .into_iter()
             .map(|event| match &event {
                 StoreEvent::Put(kv) => {
-                    let entry = self.entry(kv.clone()).map(Arc::new);
-                    (event, entry)
+                    let entry = self.fed(kv);
+                    (event, Some(entry))
                 }
                 StoreEvent::Delete { .. } => (event, None),
             })
@@ -414,11 +495,26 @@ impl State {
         Ok(self.window.range(from..))
     }
 
-    fn apply(&mut self, event: &StoreEvent, entry: Option<Arc<Entry>>) -> Option<Arc<Event>> {
+    /// What can't be read is gone for watchers, as lists leave it out.
+    fn apply(&mut self, event: &StoreEvent, entry: Option<Reading>) -> Option<Arc<Event>> {
         if event.revision() < self.last || (event.revision() == self.last && self.floor == self.last) {
             return None;
         }
         self.last = event.revision();
+        let entry = match entry {
+            Some(Err(corrupt)) => {
+                self.corrupt.insert(corrupt);
+                None
+            }
+            Some(Ok(entry)) => {
+                self.corrupt.remove(event.key());
+                Some(entry)
+            }
+            None => {
+                self.corrupt.remove(event.key());
+                None
+            }
+        };
         let (kind, entry, previous) = match entry {
             Some(entry) => {
                 let previous = self.map.insert(entry.key.clone(), entry.clone());

@@ -7,9 +7,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Nesting beyond this is refused, as the decoder of requests refuses it.
-const MAX_DEPTH: usize = 512;
-
 /// Most paths in one [`Paths`]: they travel as a bit set.
 pub const MAX_PATHS: usize = 64;
 
@@ -150,7 +147,7 @@ impl Walk<'_> {
                     if open == 0 {
                         break;
                     }
-                    if open + depth > MAX_DEPTH {
+                    if open + depth > meta::depth::MAX_DEPTH {
                         return None;
                     }
                 }
@@ -174,7 +171,8 @@ pub fn unescape(raw: &[u8]) -> Cow<'_, str> {
     quoted.push(b'"');
     quoted.extend_from_slice(raw);
     quoted.push(b'"');
-    Cow::Owned(serde_json::from_slice(&quoted).unwrap_or_default())
+    // What is no string of JSON is compared as it is written, not as nothing.
+    Cow::Owned(serde_json::from_slice(&quoted).unwrap_or_else(|_| String::from_utf8_lossy(raw).into_owned()))
 }
 
 /// A scalar as field selectors compare it: strings unquoted, numbers and booleans as written, null and compounds empty.

@@ -22,7 +22,7 @@ async fn fixture() -> Fixture {
     let hub = Arc::new(Hub::new(Arc::new(store.clone()), Bytes::from_static(b"/registry/")));
     let path = vec!["spec".to_owned(), "nodeName".to_owned()];
     let fields = [FieldSpec { paths: vec![path], absent: String::new(), indexed: true }];
-    let cache = hub.declare(Bytes::from_static(b"/registry/pods/"), HeaderSpec::new(fields), None);
+    let cache = hub.declare(Bytes::from_static(b"/registry/pods/"), HeaderSpec::new(fields), plain_reader());
     let (ready, wait) = oneshot::channel();
     tokio::spawn(hub.clone().run(ready, CancellationToken::new()));
     wait.await.expect("loaded");
@@ -139,9 +139,62 @@ async fn a_cache_added_later_is_complete_and_cut_when_removed() {
     let key = Bytes::from_static(b"/registry/example.com/widgets/ns/w");
     f.write(Txn::create(key.clone(), body("w", ""), 0)).await;
     let prefix = Bytes::from_static(b"/registry/example.com/widgets/");
-    let cache = f.hub.add(prefix.clone(), HeaderSpec::new([]), None).await;
+    let cache = f.hub.add(prefix.clone(), HeaderSpec::new([]), plain_reader()).await;
     assert_eq!(cache.len(), 1);
     let mut watcher = cache.watch(cache.revision(), Scope::All).expect("watch");
     f.hub.remove(&prefix);
     assert!(watcher.next().await.is_none());
+}
+
+/// `{"a": {"a": … }}` in a member of an object, this many levels with the object itself.
+fn nested(levels: usize) -> Bytes {
+    let (open, close) = (r#"{"a":"#.repeat(levels - 1), "}".repeat(levels - 1));
+    Bytes::from(format!(r#"{{"metadata":{{"name":"deep"}},"spec":{open}1{close}}}"#))
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_left_out_and_remembered() {
+    let f = fixture().await;
+    let key = |name: &str| f.cache.key("ns", name);
+    let good = f.create("a", "n1").await;
+    f.create("b", "n1").await;
+    for (name, bytes) in [
+        ("torn", Bytes::from_static(br#"{"metadata":{"name":"torn"#)),
+        ("text", Bytes::from_static(b"k8s\x00\xff")),
+        ("list", Bytes::from_static(b"[]")),
+        ("bare", Bytes::from_static(b"{}")),
+        ("deep", nested(meta::depth::MAX_DEPTH + 1)),
+    ] {
+        f.write(Txn::create(key(name), bytes, 0)).await;
+    }
+    f.write(Txn::create(key("edge"), nested(meta::depth::MAX_DEPTH), 0)).await;
+    let broken = f.write(Txn::update(key("a"), Bytes::from_static(b"{"), good, 0)).await;
+    let names: Vec<String> =
+        f.caught_up().await.range(&f.cache.prefix, &Bytes::new()).map(|e| e.path().to_owned()).collect();
+    assert_eq!(names, ["ns/b", "ns/edge"]);
+    let all = ["ns/a", "ns/bare", "ns/deep", "ns/list", "ns/text", "ns/torn"];
+    assert_eq!(f.cache.corrupt_below(&f.cache.prefix), all);
+    assert_eq!(f.cache.corrupt_below(&f.cache.namespace_prefix("n")), [""; 0]);
+    assert_eq!(f.cache.with_field("spec.nodeName", "n1").len(), 1, "an index forgets what can't be read");
+    assert!(f.cache.decode_errors() >= 6);
+    // A load finds the same; what is mended or gone is forgotten.
+    f.write(Txn::update(key("a"), body("a", "n1"), broken, 0)).await;
+    f.write(Txn::default().and_delete(key("torn"))).await;
+    f.caught_up().await;
+    assert_eq!(f.cache.corrupt_below(&f.cache.prefix), ["ns/bare", "ns/deep", "ns/list", "ns/text"]);
+    let (_, kv) = f.store.get(key("list")).await.expect("store");
+    f.cache.load(kv.into_iter().collect(), broken + 10);
+    assert_eq!(f.cache.corrupt_below(&f.cache.prefix), ["ns/list"]);
+}
+
+#[tokio::test]
+async fn a_watcher_hears_that_an_object_can_not_be_read_any_more() {
+    let f = fixture().await;
+    let first = f.create("a", "n1").await;
+    f.caught_up().await;
+    let mut watcher = f.cache.watch(first, Scope::All).expect("a watcher");
+    f.write(Txn::update(f.cache.key("ns", "a"), Bytes::from_static(b"{"), first, 0)).await;
+    f.caught_up().await;
+    let event = watcher.next().await.expect("an event");
+    assert_eq!((event.event, event.entry.name()), (EventType::Deleted, "a"));
 }

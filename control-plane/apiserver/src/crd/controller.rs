@@ -108,8 +108,7 @@ impl Controller {
             return;
         };
         let Some(prefix) = storage.storage.as_ref().map(|s| Bytes::from(format!("{}/", s.prefix))) else { return };
-        let normalise = convert::normaliser(&storage);
-        let cache = self.core.hub.add(prefix, header_spec(&storage), Some(normalise)).await;
+        let cache = self.core.hub.add(prefix, header_spec(&storage), convert::reader(&storage)).await;
         let (group, plural) = (storage.group.clone(), storage.plural.clone());
         let fingerprint = fingerprint(crd, generation);
         self.core.registry.rcu(|registry| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use codec::Form;
 use kinds::kind::StatusMetadata;
 use kinds::{
     Action, Column, Context, Hooks, Kind, KindRef, NameRule, ScalePaths, Selectable, Storage, Subresource, Verbs,
@@ -11,7 +12,8 @@ use meta::{Gvk, Scope, Str};
 use schema::{Schema, SchemaRef};
 use serde_json::Value;
 
-use crate::cache::Normalise;
+use crate::cache::Reader;
+use crate::registry::reading;
 
 /// One version of a definition.
 pub struct Version {
@@ -167,23 +169,24 @@ fn selectable(version: &Value) -> Vec<Selectable> {
         .collect()
 }
 
-/// Brings stored objects into the storage version of today, with today's defaults.
-pub fn normaliser(storage: &KindRef) -> Normalise {
+/// Reads stored objects, bringing them into the storage version of today, with today's defaults.
+pub fn reader(storage: &KindRef) -> Reader {
     let kind = storage.clone();
     let defaults = schema::has_defaults(&kind.schema);
     let api_version = kind.api_version();
     let marker = format!("\"apiVersion\":\"{api_version}\"");
     Arc::new(move |stored: &Bytes| {
+        let mut object = reading::decode(stored, Form::Custom, &kind)?;
         // Keys are stored sorted, so apiVersion comes first.
         let current = stored.get(1..=marker.len()).is_some_and(|head| head == marker.as_bytes());
         if current && !defaults {
-            return None;
+            return Ok(None);
         }
-        let mut object: Value = serde_json::from_slice(stored).ok()?;
         object["apiVersion"] = api_version.as_str().into();
-        schema::apply_defaults(&mut object, &kind.schema);
-        let bytes = Bytes::from(serde_json::to_vec(&object).ok()?);
-        (bytes != *stored).then_some(bytes)
+        schema::apply_defaults(&mut object, &kind.schema).map_err(|_| "its defaults are too much".to_owned())?;
+        reading::fits(&object)?;
+        let bytes = Bytes::from(serde_json::to_vec(&object).map_err(|error| error.to_string())?);
+        Ok((bytes != *stored).then_some(bytes))
     })
 }
 
@@ -210,10 +213,19 @@ mod tests {
         assert_eq!(kind.storage.as_ref().map(|s| s.prefix.as_ref()), Some("/registry/example.com/widgets"));
         assert!(kind.has_status() && kind.subresource("scale").is_some());
         assert_eq!(kind.columns.len(), 2);
-        let normalise = normaliser(kind);
+        let read = reader(kind);
         let old = Bytes::from_static(br#"{"apiVersion":"example.com/v0","kind":"Widget","spec":{}}"#);
-        let new: Value = serde_json::from_slice(&normalise(&old).expect("changed")).expect("json");
+        let new: Value = serde_json::from_slice(&read(&old).expect("readable").expect("changed")).expect("json");
         assert_eq!((new["apiVersion"].as_str(), new["spec"]["size"].as_i64()), (Some("example.com/v1"), Some(3)));
-        assert!(normalise(&Bytes::from(new.to_string())).is_none());
+        assert_eq!(read(&Bytes::from(new.to_string())), Ok(None));
+        for wrong in [
+            "{",
+            "[]",
+            "{}",
+            r#"{"kind":"Gadget","apiVersion":"example.com/v1"}"#,
+            r#"{"kind":"Widget","metadata":[]}"#,
+        ] {
+            assert!(read(&Bytes::from_static(wrong.as_bytes())).is_err(), "{wrong}");
+        }
     }
 }

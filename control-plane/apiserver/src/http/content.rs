@@ -17,19 +17,21 @@ use crate::registry::write::meta_text;
 pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
     let encoding = negotiate::body_encoding(call.header(http::header::CONTENT_TYPE), served.custom)?;
     let gvk = served.kind.gvk();
-    decode_body(call, served, encoding, body, validation).map_err(|trouble| trouble.of_body(&gvk, body))
+    decode_body(call, served, encoding, body, body, validation).map_err(|trouble| trouble.of_body(&gvk, body))
 }
 
+/// `shown` is what an error may show of the body.
 fn decode_body(
     call: &Call,
     served: &Served,
     encoding: Encoding,
     body: &Bytes,
+    shown: &[u8],
     validation: FieldValidation,
 ) -> Result<Value, Trouble> {
     let mut decoded = read(served.form(), encoding, body)?;
     if served.custom {
-        unreadable::must_be_typed(&decoded.object, body)?;
+        unreadable::must_be_typed(&decoded.object, shown)?;
         schema::drop_nulls(&mut decoded.object, &served.kind.schema);
         let unknown = schema::prune(&mut decoded.object, &served.kind.schema);
         decoded.strict.extend(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")));
@@ -113,7 +115,8 @@ pub fn redecode(
     if validation == FieldValidation::Warn {
         duplicates.iter().for_each(|problem| call.warn(problem));
     }
-    decode_body(call, served, Encoding::Json, &body.into(), validation)
+    // An error shows nothing of the object: whoever may patch it need not be one who may read it.
+    decode_body(call, served, Encoding::Json, &body.into(), b"the patched object", validation)
 }
 
 /// Decodes a body that must be of a built-in kind other than the one served: scales, evictions, bindings.

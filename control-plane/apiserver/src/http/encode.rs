@@ -188,7 +188,7 @@ pub fn entry_protobuf(served: &Served, entry: &Entry, view: View) -> Result<Byte
         View::Metadata { beta } => {
             let mut out = BytesMut::new();
             write_partial(entry, beta, true, &mut out);
-            protobuf(&serde_json::from_slice(&out).unwrap_or_default())
+            protobuf(&serde_json::from_slice(&out).map_err(Status::internal)?)
         }
         View::Table { .. } => Err(Status::not_acceptable(&[super::negotiate::JSON])),
     }

@@ -56,7 +56,8 @@ fn encode_answer(call: &Call, answer: Answer) -> Result<Response<Body>, Status> 
                 }
                 _ => {
                     let json = encode::entry(&served, &entry, accepted.view, call);
-                    encode_value(call, code, accepted, &serde_json::from_slice(&json).unwrap_or_default())?
+                    let value = serde_json::from_slice(&json).map_err(Status::internal)?;
+                    encode_value(call, code, accepted, &value)?
                 }
             }
         }

@@ -10,6 +10,17 @@ use super::negotiate::Encoding;
 /// Most bytes of a body that are shown of it.
 const SHOWN: usize = 30;
 
+/// Most bytes of what a client sent that an error shows of it, where upstream shows all.
+const SHOWN_WHOLE: usize = 1024;
+
+/// A text cut to what an error may show.
+pub fn cut(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.len() <= SHOWN_WHOLE {
+        return text.into();
+    }
+    format!("{} ...", &text[..text.floor_char_boundary(SHOWN_WHOLE)]).into()
+}
+
 /// Why a body could not be read. What a client is told depends on where the body came from.
 #[derive(Debug)]
 pub enum Trouble {
@@ -134,7 +145,7 @@ pub fn must_be_typed(object: &Value, body: &[u8]) -> Result<(), Trouble> {
     for (field, shown) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
         if object[field].as_str().unwrap_or_default().is_empty() {
             let body = String::from_utf8_lossy(body);
-            return Err(Trouble::Unrecognized(format!("Object '{shown}' is missing in '{body}'")));
+            return Err(Trouble::Unrecognized(format!("Object '{shown}' is missing in '{}'", cut(&body))));
         }
     }
     Ok(())

@@ -185,17 +185,20 @@ impl Metrics {
 
     /// Declares what is read from the caches of whatever is served when the page is made.
     pub fn follow(&self, core: &Arc<Core>) {
-        type Read = fn(&registry::Stored) -> f64;
-        let rows: [(&str, &str, &str, Read); 4] = [
-            ("apiserver_resource_objects", "Objects stored.", "gauge", |s| s.cache.len() as f64),
+        type Read = fn(&registry::Stored) -> Option<f64>;
+        let rows: [(&str, &str, &str, Read); 5] = [
+            ("apiserver_resource_objects", "Objects stored.", "gauge", |s| Some(s.cache.len() as f64)),
             ("apiserver_watch_cache_resource_version", "Revision of the cache.", "gauge", |s| {
-                s.cache.revision() as f64
+                Some(s.cache.revision() as f64)
             }),
             ("apiserver_watch_cache_events_received_total", "Events from the store.", "counter", |s| {
-                s.cache.events() as f64
+                Some(s.cache.events() as f64)
+            }),
+            ("apiserver_storage_decode_errors_total", "Stored objects that could not be read.", "counter", |s| {
+                Some(s.cache.decode_errors()).filter(|errors| *errors > 0).map(|errors| errors as f64)
             }),
             ("watch_cache_capacity", "Events that the cache keeps at most.", "gauge", |_| {
-                crate::cache::WINDOW_EVENTS as f64
+                Some(crate::cache::WINDOW_EVENTS as f64)
             }),
         ];
         for (name, help, kind, read) in rows {
@@ -204,8 +207,9 @@ impl Metrics {
                 let Some(core) = core.upgrade() else { return };
                 for served in core.registry.load().iter() {
                     // A resource is told once, in the version that is stored.
-                    if let Some(store) = served.store.as_ref().filter(|_| served.native()) {
-                        out.add(["group", "resource"], [&served.kind.group, &served.kind.plural], read(store));
+                    let store = served.store.as_ref().filter(|_| served.native());
+                    if let Some(value) = store.and_then(read) {
+                        out.add(["group", "resource"], [&served.kind.group, &served.kind.plural], value);
                     }
                 }
             });

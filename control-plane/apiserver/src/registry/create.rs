@@ -7,7 +7,7 @@ use meta::Status;
 use serde_json::Value;
 
 use super::options::WriteOptions;
-use super::write::{Committed, MAX_RETRIES, meta_text, metadata};
+use super::write::{Committed, MAX_RETRIES, check_depth, meta_text, metadata};
 use super::{Served, managed};
 use crate::admission::{self, Extra, Operation};
 use crate::http::answer::Answer;
@@ -105,7 +105,7 @@ impl Core {
         options: &WriteOptions,
         applied: bool,
     ) -> Result<(), Status> {
-        served.fill_defaults(object);
+        served.fill_defaults(object)?;
         if !applied {
             managed::on_write(call, served, None, object, &options.field_manager, "")?;
         }
@@ -147,6 +147,8 @@ impl Core {
         for warning in kinds::unenforced::warnings(&served.kind, request.object) {
             call.warn(warning);
         }
+        // PUT and apply come here for what is missing: that is a creation, whatever the request's own verb is.
+        self.require(call, served, "create")?;
         admission::validate(&request, self).await
     }
 
@@ -162,6 +164,7 @@ impl Core {
         let store = self.stored(served)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         if options.dry_run {
+            check_depth(served, &object)?;
             let key = store.cache.key(namespace, meta_text(&object, "name"));
             if self.live(served, &key).await?.is_some() {
                 return Err(Status::already_exists(&served.gvr(), meta_text(&object, "name")));

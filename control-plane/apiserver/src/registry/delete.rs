@@ -1,22 +1,25 @@
 //! DELETE of one object or of a collection: grace periods, finalizers, preconditions.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use meta::{Details, Gvr, Status};
+use meta::{Details, FieldError, Gvk, Gvr, Status};
 use serde_json::Value;
 
 use super::Served;
-use super::options::{DeleteOptions, ListOptions, Propagation};
+use super::options::{DeleteOptions, IGNORE_READ_ERROR, ListOptions, Propagation};
 use super::selection::Selection;
 use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
 use crate::admission::{self, Extra, Operation};
+use crate::authz::{Attributes, Decision};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::content;
 use crate::server::Core;
+use crate::storage::{Txn, TxnOutcome};
 
 /// Finalizers that ask the garbage collector to settle dependents first.
 const ORPHAN: &str = "orphan";
@@ -27,6 +30,9 @@ impl Core {
     pub async fn delete(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
         let options = self.delete_options(call, body)?;
         let name = call.info.name.clone();
+        if options.ignore_read_error {
+            return self.delete_corrupt(call, served, &name).await;
+        }
         self.delete_named(call, served, &name, &options).await
     }
 
@@ -121,9 +127,46 @@ impl Core {
         })
     }
 
+    /// Removes a stored object that can't be read: no preconditions, finalizers or admission, for all of these are about
+    /// what it says. Asks for a right of its own beside `delete`.
+    async fn delete_corrupt(&self, call: &Call, served: &Arc<Served>, name: &str) -> Result<Answer, Status> {
+        const VERB: &str = "unsafe-delete-ignore-read-errors";
+        let attributes = Attributes { verb: VERB, ..Attributes::of(&call.info, &call.user) };
+        if let Decision::Deny(reason) | Decision::NoOpinion(reason) = self.decide(&attributes) {
+            let why = format!("not permitted to do {}, reason: {reason}", meta::text::quote(VERB));
+            return Err(Status::forbidden(&served.gvr(), name, why));
+        }
+        let key = self.key_of(call, served, name)?;
+        let store = self.stored(served)?;
+        for _ in 0..MAX_RETRIES {
+            let (_, kv) = self.store.get(key.clone()).await.map_err(|e| self.store_error(e, served))?;
+            let Some(kv) = kv else { return Err(Status::not_found(&served.gvr(), name)) };
+            let revision = kv.mod_revision;
+            if store.cache.entry(kv).is_ok() {
+                let detail = "is exclusively used to delete corrupt object(s), try again by removing this option";
+                let error = FieldError::invalid(IGNORE_READ_ERROR, true, detail);
+                let gvk = Gvk { kind: served.kind.plural.clone(), ..served.kind.gvk() };
+                return Err(Status::invalid(&gvk, name, &[error]));
+            }
+            let outcome = self.store.txn(Txn::delete(key.clone(), revision)).await;
+            if let TxnOutcome::Committed { revision } = outcome.map_err(|e| self.store_error(e, served))? {
+                self.committed.fetch_max(revision, Ordering::AcqRel);
+                tracing::warn!(key = %String::from_utf8_lossy(&key), user = call.user.name, "removed a stored object that could not be read");
+                let details = Details { kind: served.kind.kind.to_string(), ..Details::default() };
+                return Ok(Answer::status(Status::success(details)));
+            }
+        }
+        Err(Status::modified(&served.gvr(), name))
+    }
+
     /// Deletes everything that the list options select; answers with the list of what they were.
     pub async fn delete_collection(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
         let options = self.delete_options(call, body)?;
+        if options.ignore_read_error {
+            let detail = "is not allowed with DELETECOLLECTION, try again after removing the option";
+            let error = FieldError::invalid(IGNORE_READ_ERROR, true, detail);
+            return Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &[error]));
+        }
         let list = ListOptions::parse(&call.query, false)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         let selection = Selection::new(&served.kind, namespace, &list.labels, &list.fields)?;

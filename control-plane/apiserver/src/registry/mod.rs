@@ -10,6 +10,7 @@ pub mod managed;
 pub mod options;
 pub mod patch;
 pub mod read;
+pub mod reading;
 mod review;
 pub mod selection;
 pub mod special;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kinds::types::MessageId;
 use kinds::{Action, Context, Kind, KindRef, Subresource};
-use meta::{FieldError, Gvr};
+use meta::{FieldError, Gvr, Status};
 use serde_json::Value;
 
 use crate::cache::hub::Hub;
@@ -208,12 +209,15 @@ impl Served {
     }
 
     /// Fills in defaults, and leaves the object in normal form.
-    pub fn fill_defaults(&self, object: &mut Value) {
-        if self.custom {
-            schema::apply_defaults(object, &self.kind.schema);
-        } else {
+    pub fn fill_defaults(&self, object: &mut Value) -> Result<(), Status> {
+        if !self.custom {
             self.kind.apply_defaults(object);
+            return Ok(());
         }
+        schema::apply_defaults(object, &self.kind.schema).map_err(|schema::TooMuch| {
+            let most = schema::MAX_DEFAULTED;
+            Status::too_large(format_args!("the defaults of its schema add more than {most} bytes"))
+        })
     }
 
     /// Whether `spec.finalizers` holds the object (kinds that have a /finalize).
@@ -306,7 +310,8 @@ impl Registry {
                 let below = prefix.strip_prefix("/registry").unwrap_or(prefix);
                 let prefix = Bytes::from(format!("{root}{below}/"));
                 let header = header_spec(&stored_kind);
-                let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, None)).clone();
+                let reader = reading::of_kind(&stored_kind);
+                let cache = caches.entry(prefix.clone()).or_insert_with(|| hub.declare(prefix, header, reader)).clone();
                 Stored { cache, kind: stored_kind }
             });
             let message = kind.message;

@@ -130,6 +130,22 @@ impl ListOptions {
         if errors.is_empty() { Ok(options) } else { Err(Status::invalid(&gvk, "", &errors)) }
     }
 
+    /// The field selector, narrowed to the one object that the request was authorised for when it names one: in an old
+    /// watch path, or in the selector itself.
+    pub fn fields_for(&self, name: &str) -> Result<FieldSelector, Status> {
+        let mut fields = self.fields.clone();
+        if name.is_empty() {
+            return Ok(fields);
+        }
+        if fields.is_empty() {
+            let field = "metadata.name".to_owned();
+            fields.terms.push(meta::fields::FieldTerm { field, equal: true, value: name.to_owned() });
+        } else if fields.exact("metadata.name") != Some(name) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
+        Ok(fields)
+    }
+
     fn check_list(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.matching != Match::Unset {
@@ -218,7 +234,12 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub dry_run: bool,
+    /// Remove the object although it can't be read.
+    pub ignore_read_error: bool,
 }
+
+/// The option to remove what can't be read.
+pub const IGNORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 impl DeleteOptions {
     /// From the query, when there is no body.
@@ -228,6 +249,7 @@ impl DeleteOptions {
             grace_period: query.integer("gracePeriodSeconds")?,
             orphan_dependents: query.tristate("orphanDependents"),
             dry_run: dry_run(&dry, &Gvk::new("meta.k8s.io", "v1", "DeleteOptions"))?,
+            ignore_read_error: query.flag(IGNORE_READ_ERROR),
             ..DeleteOptions::default()
         };
         options.propagation = propagation(query.text("propagationPolicy"))?;
@@ -246,6 +268,7 @@ impl DeleteOptions {
             uid: text(&body["preconditions"]["uid"]),
             resource_version: text(&body["preconditions"]["resourceVersion"]),
             dry_run: dry_run(&dry, &Gvk::new("meta.k8s.io", "v1", "DeleteOptions"))?,
+            ignore_read_error: body[IGNORE_READ_ERROR] == true,
         };
         options.check()
     }
@@ -256,7 +279,27 @@ impl DeleteOptions {
             let error = FieldError::invalid("propagationPolicy", self.propagation.map_or("", word), detail);
             return Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &[error]));
         }
+        let others = self.beside_ignoring();
+        if !others.is_empty() {
+            return Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &others));
+        }
         Ok(self)
+    }
+
+    /// What can't be asked for along with the removal of what can't be read.
+    fn beside_ignoring(&self) -> Vec<FieldError> {
+        let others = [
+            ("dryRun", self.dry_run),
+            ("propagationPolicy", self.propagation.is_some()),
+            ("orphanDependents", self.orphan_dependents.is_some()),
+            ("gracePeriodSeconds", self.grace_period.is_some()),
+            ("preconditions", self.uid.is_some() || self.resource_version.is_some()),
+        ];
+        let set = others.iter().filter(|(_, set)| *set && self.ignore_read_error);
+        set.map(|(name, _)| {
+            FieldError::invalid(IGNORE_READ_ERROR, true, format!("cannot be set together with .{name}"))
+        })
+        .collect()
     }
 }
 

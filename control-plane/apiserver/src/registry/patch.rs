@@ -17,7 +17,7 @@ use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::content;
 use crate::http::negotiate::media_type;
-use crate::http::unreadable::Trouble;
+use crate::http::unreadable::{self, Trouble};
 use crate::server::Core;
 
 const JSON: &str = "application/json-patch+json";
@@ -93,16 +93,19 @@ impl Patch {
     }
 
     /// The error for a patched object that is no longer of its type.
-    pub fn misfit(&self, patched: &Value, trouble: Trouble) -> Status {
+    ///
+    /// It shows the patch and never the object: whoever may patch need not be one who may read.
+    pub fn misfit(&self, trouble: Trouble) -> Status {
         if let Trouble::OtherKind(status) = trouble {
             return *status;
         }
         let why = trouble.why();
         let (shown, why) = match &self.how {
             How::Strategic(patch) => (super::go::print(patch), super::go::restored(&why)),
-            _ => (patched.to_string(), why),
+            How::Json(patch) | How::Merge(patch) => (patch.to_string(), why),
+            How::Apply(_) => (String::new(), why),
         };
-        let error = meta::FieldError::invalid("patch", shown, why);
+        let error = meta::FieldError::invalid("patch", unreadable::cut(&shown), why);
         Status::invalid(&Gvk::new("", "", ""), "", &[error])
     }
 
@@ -163,7 +166,7 @@ impl Core {
         self.change(call, served, &change, |old| {
             let new = patch.apply(old, &schema)?;
             let checked = content::redecode(call, served, &new, &patch.duplicates, options.field_validation);
-            let checked = checked.map_err(|trouble| patch.misfit(&new, trouble))?;
+            let checked = checked.map_err(|trouble| patch.misfit(trouble))?;
             content::check_name(&checked, &call.info.name, false)?;
             if served.namespaced() && meta_text(&checked, "namespace") != meta_text(old, "namespace") {
                 return Err(Status::bad_request(OTHER_NAMESPACE));

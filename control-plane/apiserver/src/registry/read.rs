@@ -35,6 +35,9 @@ struct Token {
 const EXPIRED_LIST: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 const EXPIRED_EXACT: &str = "The resourceVersion for the provided list is too old.";
 
+/// Most names of unreadable objects in the warning of a list.
+const CORRUPT_SHOWN: usize = 3;
+
 fn encode_token(rv: i64, start: &str) -> String {
     let token = Token { v: "meta.k8s.io/v1".to_owned(), rv, start: start.to_owned() };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
@@ -97,10 +100,12 @@ impl Core {
     pub async fn list(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
         let options = ListOptions::parse(&call.query, false)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
-        let selection = Selection::new(&served.kind, namespace, &options.labels, &options.fields)?;
+        let fields = options.fields_for(&call.info.name)?;
+        let selection = Selection::new(&served.kind, namespace, &options.labels, &fields)?;
         let store = self.stored(served)?;
         // The token speaks of the path's own prefix, whatever selectors narrow further.
         let base = store.cache.namespace_prefix(namespace);
+        warn_of_corrupt(call, served, store, &base);
         let page = Page { store, selection: &selection, base: &base, limit: options.limit };
         if !options.continue_token.is_empty() {
             let token = decode_token(&options.continue_token)?;
@@ -186,8 +191,23 @@ impl Core {
         let end = keys::prefix_end(page.base);
         let request = RangeRequest { key, end, revision, ..RangeRequest::default() };
         let kvs = self.store.range(request).await?.kvs;
-        Ok(kvs.into_iter().filter_map(|kv| page.store.cache.entry(kv)).map(Arc::new).collect())
+        Ok(kvs.into_iter().filter_map(|kv| page.store.cache.entry(kv).ok()).map(Arc::new).collect())
     }
+}
+
+/// Says what a list leaves out because it can't be read.
+fn warn_of_corrupt(call: &Call, served: &Served, store: &Stored, prefix: &Bytes) {
+    let corrupt = store.cache.corrupt_below(prefix);
+    if corrupt.is_empty() {
+        return;
+    }
+    let shown = corrupt.iter().take(CORRUPT_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if corrupt.len() > CORRUPT_SHOWN { ", ..." } else { "" };
+    call.warn(format!(
+        "{} stored {} can't be read and are left out: {shown}{more}",
+        corrupt.len(),
+        served.gvr().group_resource()
+    ));
 }
 
 struct Page<'a> {

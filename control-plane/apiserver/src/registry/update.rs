@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::create::settle_namespace;
 use super::options::WriteOptions;
-use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
+use super::write::{Committed, MAX_RETRIES, check_depth, has_finalizers, meta_text, metadata};
 use super::{Served, managed};
 use crate::admission::{self, Extra, Operation};
 use crate::cache::Entry;
@@ -145,6 +145,7 @@ impl Core {
         self.admit_changed(call, served, change, &old, &mut new, &mut extra).await?;
         metadata(&mut new).insert("resourceVersion".to_owned(), entry.revision.to_string().into());
         if change.options.dry_run {
+            check_depth(served, &new)?;
             return Ok(Attempt::Done(Answer::object(200, served, new)));
         }
         if ends(served, &old, &new) {
@@ -181,7 +182,7 @@ impl Core {
     ) -> Result<(), Status> {
         keep_system_fields(old, new);
         served.normalise(new);
-        served.fill_defaults(new);
+        served.fill_defaults(new)?;
         if change.origin != Origin::Applied {
             managed::on_write(call, served, Some(old), new, &change.options.field_manager, change.subresource)?;
         }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use meta::{Gvr, Status};
+use meta::{Gvr, Status, depth};
 use serde_json::{Map, Value};
 
 use super::{Served, Stored};
 use crate::admission::Extra;
 use crate::cache::Entry;
+use crate::http::unreadable::Trouble;
 use crate::server::Core;
 use crate::storage::{Guard, KeyValue, StoreError, Txn, TxnOutcome, Write};
 
@@ -63,6 +64,19 @@ pub fn has_finalizers(object: &Value) -> bool {
     object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
 }
 
+/// Whether an object may be stored, with all that this server has added to it. Everything that is written comes by here:
+/// whatever a patch, a default or managed fields made of a body, readers can read it.
+pub fn check_depth(served: &Served, object: &Value) -> Result<(), Status> {
+    if depth::fits(object) {
+        return Ok(());
+    }
+    Err(undecodable(served, format!("json: {}", depth::TOO_DEEP)))
+}
+
+fn undecodable(served: &Served, why: String) -> Status {
+    Trouble::Undecodable { given: None, why }.of_body(&served.kind.gvk(), &[])
+}
+
 impl Core {
     /// Writes an object that must be at revision `expected` (0: must not exist).
     pub async fn commit(
@@ -76,8 +90,13 @@ impl Core {
         let store = self.stored(served)?;
         served.to_storage(&mut object);
         metadata(&mut object).remove("resourceVersion");
+        check_depth(served, &object)?;
         let value = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?);
         drop(object);
+        if !served.native() {
+            // What conversion made of it was decoded as nothing yet.
+            store.cache.check(&value).map_err(|why| undecodable(served, why))?;
+        }
         let lease = match store.kind.storage.as_ref().and_then(|s| s.ttl_seconds) {
             Some(_) => {
                 let seconds = self.config.event_ttl.as_secs().try_into().unwrap_or(i64::MAX);
@@ -99,7 +118,7 @@ impl Core {
             TxnOutcome::Committed { revision } => {
                 self.committed.fetch_max(revision, Ordering::AcqRel);
                 let kv = KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, lease };
-                self.entry(store, kv).map(Committed::Stored)
+                store.cache.written(kv).map(Committed::Stored).map_err(|corrupt| corrupt.status())
             }
             TxnOutcome::Conflict { current, .. } => self.lost(store, expected, current),
         }
@@ -127,6 +146,8 @@ impl Core {
     fn lost(&self, store: &Stored, expected: i64, current: Vec<Option<KeyValue>>) -> Result<Committed, Status> {
         match current.into_iter().next().flatten() {
             Some(kv) if kv.mod_revision == expected => Ok(Committed::Taken),
+            // Something is there, be it readable or not.
+            Some(_) if expected == 0 => Ok(Committed::Conflict(None)),
             Some(kv) => Ok(Committed::Conflict(Some(self.entry(store, kv)?))),
             None if expected == 0 => Ok(Committed::Taken),
             None => Ok(Committed::Conflict(None)),
@@ -146,11 +167,7 @@ impl Core {
         if let Some(entry) = store.cache.get(&kv.key).filter(|entry| entry.revision == kv.mod_revision) {
             return Ok(entry);
         }
-        let key = String::from_utf8_lossy(&kv.key).into_owned();
-        match store.cache.entry(kv) {
-            Some(entry) => Ok(Arc::new(entry)),
-            None => Err(Status::internal(format!("the stored object at {key} cannot be decoded"))),
-        }
+        store.cache.entry(kv).map(Arc::new).map_err(|corrupt| corrupt.status())
     }
 
     /// Where a resource is kept; kinds that are never stored do not support the call.

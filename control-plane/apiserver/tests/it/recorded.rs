@@ -32,7 +32,8 @@ fn without_uids(text: &str) -> String {
 /// Structures are printed with Go's names, and objects with their uids and versions: neither is compared.
 fn comparable(text: &str) -> String {
     let mut text = without_uids(text);
-    for (open, close) in [("value: {", "}: "), ("value: [", "]: "), ("value: \"{", "}\": ")] {
+    for (open, close) in [("value: {", "}: "), ("value: [", "]: "), ("value: \"{", "}\": "), ("value: \"[{", "}]\": ")]
+    {
         if let (Some(from), Some(to)) = (text.find(open), text.rfind(close))
             && to > from
         {

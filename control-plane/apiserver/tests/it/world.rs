@@ -92,6 +92,8 @@ pub struct World {
     signing_key: String,
     admin: Identity,
     shutdown: CancellationToken,
+    /// What is behind the server, for tests that write past it.
+    pub store: MemoryStore,
 }
 
 impl Drop for World {
@@ -102,6 +104,20 @@ impl Drop for World {
 
 impl World {
     pub async fn new() -> World {
+        World::build(|_| {}, MemoryStore::default()).await
+    }
+
+    /// With settings of the test's own.
+    pub async fn with(set: impl FnOnce(&mut Config)) -> World {
+        World::build(set, MemoryStore::default()).await
+    }
+
+    /// A server over a store that may hold something already.
+    pub async fn over(store: MemoryStore) -> World {
+        World::build(|_| {}, store).await
+    }
+
+    async fn build(set: impl FnOnce(&mut Config), store: MemoryStore) -> World {
         let files = tempfile::tempdir().unwrap();
         let authority = Authority::new("kubernetes");
         let server = authority.sign(CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
@@ -111,7 +127,7 @@ impl World {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let config = Config {
+        let mut config = Config {
             bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             secure_port: 0,
             tls: Some(KeyPair {
@@ -122,11 +138,12 @@ impl World {
             service_account_signing_key_file: Some(write("sa.key", &signing_key)),
             ..Config::default()
         };
+        set(&mut config);
         let shutdown = CancellationToken::new();
-        let running = daemon::start(config, Arc::new(MemoryStore::default()), shutdown.clone()).await.unwrap();
+        let running = daemon::start(config, Arc::new(store.clone()), shutdown.clone()).await.unwrap();
         let admin = authority.client("admin", &["system:masters"], FAR);
         let address = running.address.unwrap();
-        World { authority, address, files, signing_key, admin, shutdown }
+        World { authority, address, files, signing_key, admin, shutdown, store }
     }
 
     /// A client certificate of this cluster's authority.
@@ -191,17 +208,24 @@ impl World {
     }
 
     /// As a member of system:masters, with no headers and no body but those given.
-    pub async fn admin_sends(&self, headers: &[(&str, &str)], method: &str, path: &str, body: String) -> Reply {
+    pub async fn admin_sends(
+        &self,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        body: impl Into<bytes::Bytes>,
+    ) -> Reply {
         self.send(Some(&self.admin), headers, method, path, body).await
     }
 
-    async fn send(
+    /// As somebody with a certificate, with no headers and no body but those given.
+    pub async fn send(
         &self,
         identity: Option<&Identity>,
         headers: &[(&str, &str)],
         method: &str,
         path: &str,
-        body: String,
+        body: impl Into<bytes::Bytes>,
     ) -> Reply {
         let stream = self.connect(identity).await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -210,7 +234,7 @@ impl World {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = sender.send_request(request.body(Full::<bytes::Bytes>::from(body)).unwrap()).await.unwrap();
+        let response = sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
         let code = response.status().as_u16();
         let warnings = response.headers().get_all("warning").iter();
         let warnings = warnings.map(|w| w.to_str().unwrap().trim_start_matches("299 - ").to_owned()).collect();

@@ -9,7 +9,7 @@ use super::files::{BLOCK, DataFile, Files, create, lock_directory, sync_director
 use super::wal::{SEGMENT_HEADER, Segment, SegmentHead, Wal, segment_path};
 use super::{Identity, Options, State};
 use crate::error::OpenError;
-use crate::frame::{FRAME_ALIGN, FRAME_HEADER, Found, read};
+use crate::frame::{Ending, FRAME_ALIGN, FRAME_HEADER, Found, ending, read};
 use crate::mvcc::Store;
 use crate::replay::replay;
 
@@ -222,12 +222,35 @@ impl Log<'_> {
         let dirty = bytes[tail as usize..].iter().rposition(|b| *b != 0);
         if let Some(dirty) = dirty {
             let end = tail + dirty as u64 + 1;
+            self.refuse_damage(path, &bytes, head, tail, end)?;
             tracing::warn!(file = %path.display(), offset = tail, bytes = end - tail, "dropped the torn end of the log");
             segment.erase(&carry, tail, end).map_err(OpenError::io("repairing", path))?;
         }
         let mut wal = Wal::new(self.dir, options.segment_bytes, segment, tail, carry, self.next_index);
         self.spare(&loaded, at, &mut wal)?;
         Ok(wal)
+    }
+
+    /// An acknowledged write that does not have its checksum any more is told, not dropped as if it had been torn.
+    fn refuse_damage(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        head: &SegmentHead,
+        tail: u64,
+        end: u64,
+    ) -> Result<(), OpenError> {
+        let rest = &bytes[tail as usize..];
+        let (index, revision) = (self.next_index, self.state.store.revision());
+        if ending(rest, tail, head.salt, index, revision) != Ending::Damaged {
+            return Ok(());
+        }
+        let what = format!(
+            "the last write was on disk whole and does not have its checksum any more; \
+             to go on without it, overwrite the {} bytes from there on with zeros",
+            end - tail
+        );
+        Err(OpenError::Damaged { file: path.to_owned(), offset: tail, what })
     }
 
     /// Segments after the last one used: the first is kept to go on with, others can't be.
@@ -251,6 +274,16 @@ impl Log<'_> {
         if head.number != number || head.cluster_id != self.identity.cluster_id {
             return Err(damaged("it belongs to another place or data directory"));
         }
+        // Segments are filled with zeros before they get their name, so that none was ever shorter.
+        let there = bytes.len() as u64;
+        let whole = if head.size == 0 { there.next_multiple_of(BLOCK as u64) } else { head.size };
+        if there < whole {
+            let what = format!(
+                "it is cut: {there} of {whole} bytes are there; get the file back, or, to go on without the writes \
+                 that are missing, make it {whole} bytes long again (`truncate`)"
+            );
+            return Err(OpenError::Damaged { file: path.to_owned(), offset: there, what });
+        }
         Ok(head)
     }
 
@@ -262,7 +295,11 @@ impl Log<'_> {
         while at < bytes.len() {
             let frame = match read(&bytes[at..], head.salt) {
                 Found::Frame(frame) => frame,
-                Found::Nothing => break,
+                Found::Nothing => {
+                    // The start of a torn write may be what is missing.
+                    broken = bytes[at..].iter().any(|b| *b != 0);
+                    break;
+                }
                 Found::Broken => {
                     broken = true;
                     break;

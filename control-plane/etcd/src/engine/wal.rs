@@ -12,7 +12,9 @@ use crate::error::Error;
 
 /// Bytes of a segment's header; the first frame follows.
 pub const SEGMENT_HEADER: usize = 64;
-const MAGIC: &[u8; 8] = b"fkwal 1\n";
+const MAGIC: &[u8; 8] = b"fkwal 2\n";
+/// The first version doesn't say how long the segment is; its frames are the same.
+const MAGIC_1: &[u8; 8] = b"fkwal 1\n";
 /// The buffer that a large commit grew is given back when it is larger than this.
 const KEPT_BUFFER: usize = 1 << 20;
 
@@ -23,17 +25,21 @@ pub struct SegmentHead {
     pub cluster_id: u64,
     /// Start value of the segment's checksums.
     pub salt: u64,
+    /// Bytes of the whole segment; 0 in segments of the first version.
+    pub size: u64,
 }
 
 impl SegmentHead {
     pub fn encode(&self) -> [u8; SEGMENT_HEADER] {
         let mut bytes = [0; SEGMENT_HEADER];
-        bytes[..8].copy_from_slice(MAGIC);
+        bytes[..8].copy_from_slice(if self.size == 0 { MAGIC_1 } else { MAGIC });
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.cluster_id.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.salt.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..32]);
-        bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+        let end = if self.size == 0 { 32 } else { 40 };
+        bytes[32..end].copy_from_slice(&self.size.to_le_bytes()[..end - 32]);
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -41,7 +47,8 @@ impl SegmentHead {
     pub fn decode(bytes: &[u8]) -> Option<SegmentHead> {
         let bytes: &[u8; SEGMENT_HEADER] = bytes.get(..SEGMENT_HEADER)?.try_into().ok()?;
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes of 64"));
-        let head = SegmentHead { number: number(8), cluster_id: number(16), salt: number(24) };
+        let size = if bytes.starts_with(MAGIC) { number(32) } else { 0 };
+        let head = SegmentHead { number: number(8), cluster_id: number(16), salt: number(24), size };
         (head.encode() == *bytes).then_some(head)
     }
 }
@@ -66,7 +73,7 @@ impl Segment {
     pub fn create(dir: &Path, number: u64, cluster_id: u64, size: u64) -> io::Result<Segment> {
         /// Zeros written at a time.
         const CHUNK: usize = 1 << 20;
-        let head = SegmentHead { number, cluster_id, salt: rand::random() };
+        let head = SegmentHead { number, cluster_id, salt: rand::random(), size };
         let path = segment_path(dir, number);
         let draft = path.with_extension("tmp");
         let fill = || -> io::Result<BlockWriter> {

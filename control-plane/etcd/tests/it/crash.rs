@@ -49,30 +49,146 @@ async fn reopened(dir: &Path) -> Result<Vec<(String, String)>, OpenError> {
     Ok(found)
 }
 
+/// What the last round went on in.
+fn remove_second_segment(dir: &Path) {
+    let _ = std::fs::remove_file(dir.join("wal-0000000000000002.log"));
+}
+
 #[tokio::test]
-async fn a_log_that_ends_anywhere_keeps_every_whole_frame() {
+async fn a_log_that_ends_in_zeros_anywhere_keeps_every_whole_frame_or_tells_where_it_is_damaged() {
     let dir = tempfile::tempdir().expect("dir");
     let (log, ends) = sample(dir.path()).await;
     let whole = std::fs::read(&log).expect("log");
-    for at in (ends[0]..=ends[WRITES]).step_by(3).chain(ends.clone()) {
+    for at in (ends[0]..=ends[WRITES]).step_by(3).chain(ends.clone()).chain((ends[0]..ends[WRITES]).step_by(512)) {
         // A frame whose padding alone is cut is whole.
         let frames = ends.iter().filter(|e| **e < at + 8).count() - 1;
-        // Cut short, and cut by zeros as in a preallocated file.
+        let complete = ends.iter().filter(|e| **e <= at).count() - 1;
         let mut zeroed = whole.clone();
         zeroed[at..].fill(0);
-        for bytes in [&whole[..at], &zeroed] {
-            std::fs::write(&log, bytes).expect("write");
-            // What the last round went on in.
-            let _ = std::fs::remove_file(dir.path().join("wal-0000000000000002.log"));
-            let found = reopened(dir.path()).await.unwrap_or_else(|e| panic!("cut at {at}: {e}"));
-            let complete = ends.iter().filter(|e| **e <= at).count() - 1;
-            assert!(found == expected(complete) || found == expected(frames), "cut at {at}: {found:?}");
+        std::fs::write(&log, &zeroed).expect("write");
+        remove_second_segment(dir.path());
+        match reopened(dir.path()).await {
+            Ok(found) => assert!(found == expected(complete) || found == expected(frames), "zeros at {at}: {found:?}"),
+            Err(OpenError::Damaged { file, offset, .. }) => {
+                // A power cut leaves sectors whole: this can't have been one.
+                assert_eq!((file.as_path(), offset as usize), (log.as_path(), ends[complete]), "zeros at {at}");
+                assert!(at % 512 != 0, "zeros at {at}");
+            }
+            Err(e) => panic!("zeros at {at}: {e}"),
         }
     }
 }
 
 #[tokio::test]
-async fn damage_before_the_last_frame_is_refused_with_file_and_offset() {
+async fn a_current_segment_that_was_cut_is_refused_wherever() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (log, ends) = sample(dir.path()).await;
+    let whole = std::fs::read(&log).expect("log");
+    for at in (ends[0]..ends[WRITES]).step_by(7).chain([whole.len() / 2, whole.len() - 4096, whole.len() - 1]) {
+        std::fs::write(&log, &whole[..at]).expect("write");
+        let refused = Etcd::open(small(dir.path())).err().unwrap_or_else(|| panic!("cut at {at}"));
+        let OpenError::Damaged { file, offset, what } = refused else { panic!("cut at {at}: {refused}") };
+        assert_eq!((file.as_path(), offset as usize), (log.as_path(), at));
+        assert!(what.contains(&whole.len().to_string()), "{what}");
+    }
+    // The advice works: what was there before the cut is kept.
+    std::fs::write(&log, &whole[..ends[3]]).expect("write");
+    std::fs::File::options().write(true).open(&log).and_then(|f| f.set_len(whole.len() as u64)).expect("truncate");
+    assert_eq!(reopened(dir.path()).await.expect("opens"), expected(3));
+}
+
+#[tokio::test]
+async fn every_flipped_bit_of_the_last_write_is_refused_and_not_taken_for_a_torn_end() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (log, ends) = sample(dir.path()).await;
+    let whole = std::fs::read(&log).expect("log");
+    let last = ends[WRITES - 1];
+    let used = whole.iter().rposition(|b| *b != 0).expect("used") + 1;
+    for at in last..used {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            std::fs::write(&log, &bytes).expect("write");
+            let refused = Etcd::open(small(dir.path())).err().unwrap_or_else(|| panic!("bit {bit} of byte {at}"));
+            let OpenError::Damaged { file, offset, what } = refused else { panic!("byte {at}: {refused}") };
+            assert_eq!((file.as_path(), offset as usize), (log.as_path(), last), "bit {bit} of byte {at}");
+            assert!(what.contains("zeros"), "{what}");
+        }
+    }
+    // The advice works, and costs that one write.
+    let mut bytes = whole;
+    bytes[last..].fill(0);
+    std::fs::write(&log, &bytes).expect("write");
+    assert_eq!(reopened(dir.path()).await.expect("opens"), expected(WRITES - 1));
+}
+
+#[tokio::test]
+async fn a_last_write_of_which_any_sectors_are_missing_is_torn() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (log, ends) = sample(dir.path()).await;
+    let start = ends[WRITES];
+    let etcd = Etcd::open(small(dir.path())).expect("open");
+    etcd.put(put("long", vec![b'x'; 1700])).await.expect("put");
+    let whole = std::fs::read(&log).expect("log");
+    etcd.close();
+    drop(etcd);
+    let end = whole.iter().rposition(|b| *b != 0).expect("used") + 1;
+    let first = start / 512;
+    let sectors = end.div_ceil(512) - first;
+    assert!((4..8).contains(&sectors), "{sectors}");
+    for missing in 1..1_u32 << sectors {
+        let mut bytes = whole.clone();
+        for sector in (0..sectors).filter(|s| missing & (1 << s) != 0) {
+            let at = (first + sector) * 512;
+            bytes[at.max(start)..(at + 512).min(end)].fill(0);
+        }
+        std::fs::write(&log, &bytes).expect("write");
+        remove_second_segment(dir.path());
+        let found = reopened(dir.path()).await.unwrap_or_else(|e| panic!("missing {missing:b}: {e}"));
+        assert_eq!(found, expected(WRITES), "missing {missing:b}");
+    }
+    // All sectors are there, and the length says more than was written, or one bit of the value is another.
+    for (at, mask) in [(start + 5, 0x10), (start + 6, 0x01), (start + 7, 0x80), (start + 900, 0x04)] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= mask;
+        std::fs::write(&log, &bytes).expect("write");
+        let refused = Etcd::open(small(dir.path())).err().unwrap_or_else(|| panic!("byte {at}"));
+        assert!(matches!(refused, OpenError::Damaged { offset, .. } if offset as usize == start), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_the_end_that_were_never_a_write_are_dropped() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (log, ends) = sample(dir.path()).await;
+    let whole = std::fs::read(&log).expect("log");
+    for length in [7, 100, 4096] {
+        let mut bytes = whole.clone();
+        bytes[ends[WRITES]..ends[WRITES] + length].fill(0xa5);
+        std::fs::write(&log, &bytes).expect("write");
+        remove_second_segment(dir.path());
+        assert_eq!(reopened(dir.path()).await.expect("opens"), expected(WRITES), "{length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn directories_whose_segments_do_not_say_their_size_are_read_and_gone_on_with() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (log, _) = sample(dir.path()).await;
+    let mut bytes = std::fs::read(&log).expect("log");
+    bytes[..8].copy_from_slice(b"fkwal 1\n");
+    bytes[32..64].fill(0);
+    let crc = crc32fast::hash(&bytes[..32]);
+    bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&log, &bytes).expect("write");
+    assert_eq!(reopened(dir.path()).await.expect("opens"), expected(WRITES));
+    let cut = std::fs::read(&log).expect("log");
+    std::fs::write(&log, &cut[..cut.len() - 1000]).expect("write");
+    assert!(matches!(Etcd::open(small(dir.path())), Err(OpenError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn damage_anywhere_is_refused_with_file_and_offset() {
     let dir = tempfile::tempdir().expect("dir");
     let (log, ends) = sample(dir.path()).await;
     let whole = std::fs::read(&log).expect("log");
@@ -83,15 +199,13 @@ async fn damage_before_the_last_frame_is_refused_with_file_and_offset() {
         let outcome = Etcd::open(small(dir.path()));
         let frame = ends.iter().rposition(|e| *e <= at);
         match (frame, outcome) {
-            // The padding after a frame, or the head's unused bytes, may be anything or be refused.
+            // The padding after a frame may be anything.
             (Some(frame), Ok(etcd)) => {
-                let found = contents(&etcd).await;
+                assert_eq!(contents(&etcd).await, expected(WRITES), "byte {at}");
                 etcd.close();
-                let lost = if frame == WRITES - 1 { WRITES - 1 } else { WRITES };
-                assert!(found == expected(WRITES) || found == expected(lost), "byte {at}: {found:?}");
+                assert!(whole[at] == 0 && at + 8 > ends[frame + 1], "byte {at}");
             }
             (Some(frame), Err(OpenError::Damaged { file, offset, .. })) => {
-                assert!(frame < WRITES - 1, "byte {at} is in the last frame: a torn end");
                 assert_eq!((file.as_path(), offset as usize), (log.as_path(), ends[frame]), "byte {at}");
             }
             (None, Err(OpenError::Damaged { file, offset: 0, .. })) => assert_eq!(file, log),

@@ -17,13 +17,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use serving::tls::{Clients, Files};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::fault::Fault;
+use crate::threads;
 
 type Run = fn(&[OsString]) -> Result<()>;
 
@@ -192,13 +193,13 @@ const DELEGATED: Ignored = Ignored {
 };
 
 /// Runs a component until a signal, with logs on standard error.
-fn until_signal<F>(run: impl FnOnce(CancellationToken) -> F) -> Result<()>
+fn until_signal<F>(run: impl FnOnce(CancellationToken) -> F + Send + 'static) -> Result<()>
 where
-    F: Future<Output = Result<()>>,
+    F: Future<Output = Result<()>> + Send + 'static,
 {
     crate::logging::init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let result = runtime.block_on(async {
+    let runtime = threads::runtime(None)?;
+    let result = threads::run(&runtime, async {
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = shutdown.clone();

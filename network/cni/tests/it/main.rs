@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod firewall;
+mod neighbours;
 mod network;
 mod protocol;
 mod world;

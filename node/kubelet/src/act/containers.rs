@@ -1,21 +1,21 @@
 //! Containers: made, started, told to stop, removed; what they need of the host is prepared here. Does I/O.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use linux::root::Owner;
 use tokio::time::Instant;
 use wire::cri;
 
-use super::{Context, Hands, ProbeCount};
+use super::{Context, Hands, ProbeCount, host_file, make_below};
 use crate::cri::{instance, is_not_found, shown};
 use crate::env::{self, Environment};
 use crate::make::{self, Prepared, bind};
 use crate::names::reason;
 use crate::pods::{self, Sort};
 use crate::probe::{self, Kind, Outcome};
-use crate::volumes::container_mounts;
+use crate::volumes::{HOSTS_FILE, TERMINATION_FILES, container_mounts};
 use crate::worker::{Instance, StartError};
 use crate::{hooks, hosts, prober};
 
@@ -24,8 +24,16 @@ const MIN_GRACE: i64 = 2;
 /// The score that the kernel lets a process set without CAP_SYS_RESOURCE is no lower than its own.
 const OWN_SCORE: &str = "/proc/self/oom_score_adj";
 
+/// Upstream's mode of pods' log directories.
+const LOG_DIR_MODE: u32 = 0o755;
+
 fn config_error(message: String) -> StartError {
     StartError { reason: reason::CONFIG_ERROR, message }
+}
+
+/// The runtime's check of the user is a part of the container's configuration that only it can do.
+fn create_reason(refusal: &tonic::Status) -> &'static str {
+    if refusal.message().contains(wire::RUNS_AS_ROOT) { reason::CONFIG_ERROR } else { reason::CREATE_ERROR }
 }
 
 impl Hands {
@@ -45,10 +53,9 @@ impl Hands {
         let prepared = self.prepare(context, sort, &container, image, environment).map_err(config_error)?;
         let config = make::container(pod, sort, &container, restarts, prepared, &self.config).map_err(config_error)?;
         let sandbox_config = self.sandbox_config(pod, context.attempt, false).await.map_err(config_error)?;
-        let log = make::log_file(&self.config, pod, name, restarts);
-        if let Some(dir) = log.parent() {
-            fs::create_dir_all(dir).map_err(|e| config_error(format!("create {}: {e}", dir.display())))?;
-        }
+        let logs = self.config.pod_log_dir(pods::namespace(pod), pods::name(pod), pods::uid(pod));
+        let made = make_below(&logs).and_then(|dir| dir.make_dirs(name, LOG_DIR_MODE));
+        made.map_err(|e| config_error(format!("create {}: {e}", logs.display())))?;
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(config),
@@ -56,7 +63,7 @@ impl Hands {
         };
         let mut runtime = self.cri.runtime();
         let made = runtime.create_container(request).await;
-        let made = made.map_err(|e| StartError { reason: reason::CREATE_ERROR, message: e.message().to_owned() })?;
+        let made = made.map_err(|e| StartError { reason: create_reason(&e), message: e.message().to_owned() })?;
         let id = made.into_inner().container_id;
         let started = runtime.start_container(cri::StartContainerRequest { container_id: id.clone() }).await;
         if let Err(error) = started {
@@ -140,28 +147,27 @@ impl Hands {
     fn hosts_file(&self, context: &Context) -> std::io::Result<PathBuf> {
         let pod = &context.pod;
         let dir = self.config.pod_dir(pods::uid(pod));
-        fs::create_dir_all(&dir)?;
-        let file = dir.join("etc-hosts");
         let aliases = pods::spec(pod).host_aliases.as_deref().unwrap_or(&[]);
         let text = if pods::host_network(pod) {
-            hosts::host_network_file(&fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)
+            let host = host_file(Path::new("/etc/hosts"))?;
+            hosts::host_network_file(&host, aliases)
         } else {
             let (host, domain) = hosts::hostname(pod, &self.config.cluster_domain);
             hosts::hosts_file(&context.facts.pod_ips, &host, &domain, aliases)
         };
-        fs::write(&file, text)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
-        Ok(file)
+        // Containers of the pod have the file itself mounted: its inode stays.
+        make_below(&dir)?.write(HOSTS_FILE, text.as_bytes(), 0o644)?;
+        Ok(dir.join(HOSTS_FILE))
     }
 
     /// A new file for each instance, writable by whomever it runs as.
     fn termination_file(&self, pod: &Pod, container: &Container) -> std::io::Result<PathBuf> {
-        let dir = self.config.pod_dir(pods::uid(pod)).join("containers").join(&container.name);
-        fs::create_dir_all(&dir)?;
-        let file = dir.join(format!("{:08x}", rand::random::<u32>()));
-        fs::File::create(&file)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o666))?;
-        Ok(file)
+        let dir = Path::new(TERMINATION_FILES).join(&container.name);
+        let name = format!("{:08x}", rand::random::<u32>());
+        let pod_dir = self.config.pod_dir(pods::uid(pod));
+        let at = make_below(&pod_dir)?.make_dirs(&dir, 0o750)?;
+        at.write_new(&name, b"", 0o666, Owner::default())?;
+        Ok(pod_dir.join(dir).join(name))
     }
 
     pub(super) async fn kill_container(
@@ -236,8 +242,9 @@ impl Hands {
         let request = cri::RemoveContainerRequest { container_id: id.to_owned() };
         match self.cri.runtime().remove_container(request).await {
             Ok(_) => {
-                for file in status.iter().flat_map(|s| crate::logs::files(std::path::Path::new(&s.log_path))) {
-                    let _ = fs::remove_file(file);
+                let log = status.iter().map(|s| std::path::Path::new(&s.log_path)).find(|p| p.is_absolute());
+                if let Some(Err(error)) = log.map(crate::logs::remove) {
+                    tracing::debug!(%error, id, "log not removed");
                 }
             }
             Err(e) if is_not_found(&e) => {}

@@ -7,6 +7,7 @@ mod pull;
 mod sandbox;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use client::{Cache, EventRecorder, EventType};
@@ -63,6 +64,27 @@ pub struct ProbeCount {
     pub pod: String,
     pub kind: &'static str,
     pub result: &'static str,
+}
+
+/// No file of the host that goes into a pod is longer than what a pod may have of it (an Event, a mount, a message).
+const MAX_HOST_FILE: u64 = 1 << 20;
+
+/// A file of the host that goes into pods (resolv.conf, hosts), empty where there is none.
+fn host_file(path: &Path) -> std::io::Result<String> {
+    let found = std::fs::canonicalize(path).and_then(|path| linux::root::read_regular(path, MAX_HOST_FILE));
+    match found {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(std::io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+    }
+}
+
+/// A directory whose parent only the kubelet writes to, made when it is missing.
+fn make_below(dir: &Path) -> std::io::Result<linux::root::Beneath> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(std::io::Error::other(format!("{} has no parent", dir.display())));
+    };
+    linux::root::Beneath::open(parent)?.make_dirs(name, 0o755)
 }
 
 /// An Event on its way to the API.

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
+use linux::root::Beneath;
 use wire::cri;
 
 use super::Hands;
@@ -17,7 +18,7 @@ impl Hands {
         let runtime_handler = self.runtime_handler(pod).await?;
         self.make_cgroup(pod)?;
         let logs = std::path::PathBuf::from(&config.log_directory);
-        std::fs::create_dir_all(&logs).map_err(|e| format!("create {}: {e}", logs.display()))?;
+        super::make_below(&logs).map_err(|e| format!("create {}: {e}", logs.display()))?;
         if attempt > 0 {
             self.remove_sandboxes(pods::uid(pod)).await?;
         }
@@ -35,7 +36,8 @@ impl Hands {
         attempt: u32,
         tell: bool,
     ) -> Result<cri::PodSandboxConfig, String> {
-        let text = std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default();
+        let text =
+            super::host_file(&self.config.resolv_conf).map_err(|e| format!("read the resolver's settings: {e}"))?;
         let host = hosts::parse_resolv(&text);
         let (dns, notes) = hosts::dns(pod, &host, &self.config.cluster_dns, &self.config.cluster_domain);
         if tell {
@@ -103,11 +105,9 @@ impl Hands {
     pub(super) async fn remove_pod(&self, pod: &Pod) -> Result<(), String> {
         self.remove_sandboxes(pods::uid(pod)).await?;
         let logs = self.config.pod_log_dir(pods::namespace(pod), pods::name(pod), pods::uid(pod));
-        match std::fs::remove_dir_all(&logs) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(format!("remove {}: {e}", logs.display())),
-        }
+        let gone = Beneath::open(&self.config.pod_logs_dir)
+            .and_then(|all| logs.file_name().map_or(Ok(()), |name| all.remove_tree(name)));
+        gone.map_err(|e| format!("remove {}: {e}", logs.display()))
     }
 
     /// Whatever a pod that nobody knows any more left on the node.

@@ -1,50 +1,70 @@
 //! `/logs/`: the host's log files, for those who may see `nodes/log`. Does I/O.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures::TryStreamExt as _;
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use linux::root::Beneath;
+use rustix::fs::FileType;
 use tokio_util::io::ReaderStream;
 
 use super::{Reply, full, text};
 
+/// What a path leads to.
+enum Found {
+    File(std::fs::File),
+    /// Names, directories with a slash.
+    Directory(Vec<String>),
+    Other,
+}
+
 /// Answers with what is below `root` at a path: a list of a directory, or a file as it grew until now.
 pub async fn serve(root: &Path, parts: &[&str], path: &str) -> Reply {
-    let Ok(found) = find(root, parts).await else { return text(StatusCode::NOT_FOUND, "404 page not found\n") };
-    let Ok(metadata) = tokio::fs::metadata(&found).await else {
-        return text(StatusCode::NOT_FOUND, "404 page not found\n");
-    };
-    if metadata.is_file() {
-        return file(&found).await;
+    let (root, parts) = (root.to_owned(), parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
+    let found = tokio::task::spawn_blocking(move || find(&root, &parts)).await;
+    match found.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+        Ok(Found::File(found)) => file(found),
+        Ok(Found::Directory(_)) if !path.ends_with('/') => moved(path.rsplit('/').next().unwrap_or_default()),
+        Ok(Found::Directory(names)) => page(&names),
+        Ok(Found::Other) => text(StatusCode::FORBIDDEN, "neither a file nor a directory\n"),
+        Err(_) => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
-    if !metadata.is_dir() {
-        return text(StatusCode::FORBIDDEN, "neither a file nor a directory\n");
-    }
-    if !path.ends_with('/') {
-        return moved(path.rsplit('/').next().unwrap_or_default());
-    }
-    page(&found).await
 }
 
-/// Where a path leads. Links may not lead out: pods can put them there.
-async fn find(root: &Path, parts: &[&str]) -> std::io::Result<PathBuf> {
+/// Where a path leads. Links may not lead out: pods can put them there. What the links come to is opened without taking
+/// any, so that none can be put in between.
+fn find(root: &Path, parts: &[String]) -> std::io::Result<Found> {
     let outside = || std::io::Error::from(std::io::ErrorKind::NotFound);
-    if parts.iter().any(|part| matches!(*part, "." | "..") || part.contains(['/', '\0'])) {
+    if parts.iter().any(|part| matches!(part.as_str(), "." | "..") || part.contains(['/', '\0'])) {
         return Err(outside());
     }
-    let root = tokio::fs::canonicalize(root).await?;
-    let found = tokio::fs::canonicalize(parts.iter().fold(root.clone(), |path, part| path.join(part))).await?;
-    if found.starts_with(&root) { Ok(found) } else { Err(outside()) }
+    let root = root.canonicalize()?;
+    let found = parts.iter().fold(root.clone(), |path, part| path.join(part)).canonicalize()?;
+    let found = found.strip_prefix(&root).map_err(|_| outside())?;
+    let logs = Beneath::open(&root)?;
+    let kind = match found.as_os_str().is_empty() {
+        true => FileType::Directory,
+        false => FileType::from_raw_mode(logs.stat(found)?.st_mode),
+    };
+    Ok(match kind {
+        FileType::RegularFile => Found::File(logs.file(found)?),
+        FileType::Directory => {
+            let entries = logs.dir(found)?.entries()?;
+            let slash = |kind: FileType| if kind.is_dir() { "/" } else { "" };
+            Found::Directory(
+                entries.iter().map(|(n, kind)| format!("{}{}", n.to_string_lossy(), slash(*kind))).collect(),
+            )
+        }
+        _ => Found::Other,
+    })
 }
 
-async fn file(path: &Path) -> Reply {
-    let Ok(file) = tokio::fs::File::open(path).await else {
-        return text(StatusCode::FORBIDDEN, "403 Forbidden\n");
-    };
-    let mut reply = Response::new(StreamBody::new(ReaderStream::new(file).map_ok(Frame::data)).boxed_unsync());
+fn file(file: std::fs::File) -> Reply {
+    let stream = ReaderStream::new(tokio::fs::File::from_std(file));
+    let mut reply = Response::new(StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync());
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     reply
 }
@@ -57,14 +77,8 @@ fn moved(name: &str) -> Reply {
     reply
 }
 
-async fn page(dir: &Path) -> Reply {
-    let mut names = Vec::new();
-    if let Ok(mut entries) = tokio::fs::read_dir(dir).await {
-        while let Ok(Some(entry)) = entries.next_entry().await {
-            let slash = if entry.file_type().await.is_ok_and(|kind| kind.is_dir()) { "/" } else { "" };
-            names.push(format!("{}{slash}", entry.file_name().to_string_lossy()));
-        }
-    }
+fn page(names: &[String]) -> Reply {
+    let mut names = names.to_vec();
     names.sort();
     let mut reply = Response::new(full(listed(&names)));
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::route::Params;
 use super::{Reply, Server, pods, text};
 use crate::files::Watcher;
-use crate::logs::{Filter, Options, files, tail_offset};
+use crate::logs::{Filter, MAX_LINE, Options, dir_of, rotated, tail_offset};
 use crate::make;
 use crate::worker::PodWorker;
 
@@ -135,9 +135,7 @@ impl Reader {
             if !self.options.follow {
                 return;
             }
-            if replaced(&place.file, &self.log)
-                && let Ok(file) = fs::File::open(&self.log)
-            {
+            if let Some(file) = replaced(&place.file, &self.log) {
                 place = Place { file, rest: Vec::new() };
                 continue;
             }
@@ -167,16 +165,15 @@ impl Reader {
 
     /// Sends rotated files first, unless the end of the log is enough.
     async fn open(&mut self) -> Option<Place> {
-        let all = files(&self.log);
-        let mut file = fs::File::open(&self.log).ok();
+        let (dir, name) = dir_of(&self.log).ok()?;
+        let mut file = dir.file(&name).ok();
         if let (Some(lines), Some(file)) = (self.options.tail, file.as_mut()) {
             let offset = tail_offset(file, lines).unwrap_or(0);
             // The last lines begin in this file; a rotated one is needed only when this one is too short.
             file.seek(SeekFrom::Start(offset)).ok()?;
         } else {
-            for old in all.iter().take(all.len().saturating_sub(1)).filter(|p| p.extension().is_none_or(|e| e != "gz"))
-            {
-                let Ok(file) = fs::File::open(old) else { continue };
+            for old in rotated(&dir, &name).ok()?.iter().filter(|name| !name.ends_with(".gz")) {
+                let Ok(file) = dir.file(old) else { continue };
                 if !self.drain(&mut Place { file, rest: Vec::new() }).await {
                     return None;
                 }
@@ -194,7 +191,13 @@ impl Reader {
                 Ok(size) => size,
             };
             place.rest.extend_from_slice(&block[..size]);
-            let Some(end) = place.rest.iter().rposition(|b| *b == b'\n') else { continue };
+            let Some(end) = place.rest.iter().rposition(|b| *b == b'\n') else {
+                if place.rest.len() > MAX_LINE {
+                    // No runtime wrote this: what is left of the line goes, too, for want of a head.
+                    place.rest.clear();
+                }
+                continue;
+            };
             let rest = place.rest.split_off(end + 1);
             let lines = std::mem::replace(&mut place.rest, rest);
             let mut out = Vec::with_capacity(lines.len());
@@ -219,9 +222,10 @@ impl Reader {
     }
 }
 
-/// The path leads to another file by now: the log was rotated.
-fn replaced(open: &fs::File, path: &Path) -> bool {
+/// The file that the path leads to by now, if it is another one: the log was rotated.
+fn replaced(open: &fs::File, path: &Path) -> Option<fs::File> {
     use std::os::unix::fs::MetadataExt;
-    let (Ok(a), Ok(b)) = (open.metadata(), fs::metadata(path)) else { return false };
-    (a.dev(), a.ino()) != (b.dev(), b.ino())
+    let now = crate::logs::open(path).ok()?;
+    let (a, b) = (open.metadata().ok()?, now.metadata().ok()?);
+    ((a.dev(), a.ino()) != (b.dev(), b.ino())).then_some(now)
 }

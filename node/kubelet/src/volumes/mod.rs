@@ -19,6 +19,11 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use crate::pods;
 
+/// The pod's own /etc/hosts, in its directory.
+pub const HOSTS_FILE: &str = "etc-hosts";
+/// Where the termination messages of a pod's containers lie, in its directory.
+pub const TERMINATION_FILES: &str = "containers";
+
 /// The sorts of volumes that this kubelet makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
@@ -42,6 +47,12 @@ impl Sort {
             Sort::Projected => "kubernetes.io~projected",
             Sort::HostPath | Sort::Image => "",
         }
+    }
+
+    /// Volumes whose files are the kubelet's own. Containers get them read-only whatever the pod says (upstream's
+    /// `mustMountRO`): the kubelet goes on writing there as root.
+    pub fn is_written_by_kubelet(self) -> bool {
+        matches!(self, Sort::ConfigMap | Sort::Secret | Sort::DownwardApi | Sort::Projected)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
+use linux::root::{Beneath, Owner};
 
 use super::payload::{self, Filling, Payload};
 use super::tokens::Tokens;
@@ -93,7 +94,7 @@ impl Volumes {
         for volume in all(pod) {
             let failed = |e: String| failed(&volume.name, &e);
             let sort = sort(volume).map_err(failed)?;
-            let has_files = matches!(sort, Sort::ConfigMap | Sort::Secret | Sort::DownwardApi | Sort::Projected);
+            let has_files = sort.is_written_by_kubelet();
             if only_files && !has_files {
                 continue;
             }
@@ -147,11 +148,8 @@ fn set_up(job: &Job, group: Option<u32>, node_memory: Option<i64>) -> Result<(),
             if job.sort != Sort::ConfigMap && !is_mount_point(&job.path) {
                 tmpfs(&job.path, "mode=0755").map_err(failed)?;
             }
-            let mode = if group.is_some() { 0o2777 } else { 0o777 };
-            fs::set_permissions(&job.path, fs::Permissions::from_mode(mode)).map_err(failed)?;
-            if let Some(group) = group {
-                chown(&job.path, None, Some(group)).map_err(failed)?;
-            }
+            // Nobody but the kubelet writes here: containers get it read-only, and the mode says so, too.
+            give(&job.path, group, 0o755).map_err(failed)?;
             let files = job.files.clone().unwrap_or_default();
             atomic::write(&job.path, &files, group).map(drop).map_err(failed)
         }
@@ -192,13 +190,18 @@ fn empty_dir(
         other => return Err(io::Error::other(format!("emptyDir medium {other} is not supported by this kubelet"))),
     }
     if fresh || is_mount_point(path) {
-        let mode = if group.is_some() { 0o2777 } else { 0o777 };
-        if group.is_some() {
-            chown(path, None, group)?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        give(path, group, 0o777)?;
     }
     Ok(())
+}
+
+/// Sets mode and group of a volume's directory; files made in it get the pod's group.
+fn give(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
+    let dir = Beneath::open(path)?;
+    if group.is_some() {
+        dir.set_owner(Owner { user: None, group })?;
+    }
+    dir.set_mode(if group.is_some() { mode | 0o2000 } else { mode })
 }
 
 /// Upstream's checks and what is made when the type asks for it.
@@ -231,7 +234,10 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), String> {
 
 /// Unmounts whatever is mounted below, then removes the files. Nothing is followed out of the directory.
 fn remove(dir: &Path) -> io::Result<()> {
-    if !dir.exists() {
+    let (Some(pods), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::Error::other("not the directory of a pod"));
+    };
+    if !dir.try_exists()? {
         return Ok(());
     }
     for point in mounts_below(dir)? {
@@ -241,7 +247,7 @@ fn remove(dir: &Path) -> io::Result<()> {
     if let Some(left) = mounts_below(dir)?.first() {
         return Err(io::Error::other(format!("{} is still mounted", left.display())));
     }
-    fs::remove_dir_all(dir)
+    Beneath::open(pods)?.remove_tree(name)
 }
 
 /// Mount points below a directory, deepest first.
@@ -293,7 +299,14 @@ mod tests {
         assert_eq!((meta.mode() & 0o7777, meta.gid()), (0o2777, 5));
         assert_eq!(mounts_below(&dir).unwrap().len(), 1, "a second set-up mounts nothing");
         fs::write(volume.join("f"), "x").unwrap();
+        let other = root.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("kept"), "k").unwrap();
+        fs::create_dir_all(dir.join("volumes/z")).unwrap();
+        std::os::unix::fs::symlink(&other, dir.join("volumes/z/link")).unwrap();
         remove(&dir).unwrap();
         assert!(!dir.exists());
+        assert!(other.join("kept").exists(), "a link that the pod left leads its removal nowhere");
+        remove(&dir).unwrap();
     }
 }

@@ -64,7 +64,7 @@ pub fn container_mounts(
         out.push(cri::Mount {
             container_path,
             host_path: host.to_string_lossy().into_owned(),
-            readonly: mount.read_only.unwrap_or(false),
+            readonly: sort(volume)?.is_written_by_kubelet() || mount.read_only.unwrap_or(false),
             propagation: propagation(mount) as i32,
             recursive_read_only: recursive(mount),
             ..cri::Mount::default()
@@ -133,8 +133,8 @@ fn bind(base: &Path, sub: &str, place: &PathBuf) -> std::io::Result<()> {
     }
     if is_dir {
         fs::create_dir_all(place)?;
-    } else if !place.exists() {
-        fs::File::create(place)?;
+    } else if !place.try_exists()? {
+        fs::File::create_new(place)?;
     }
     let tree = clone_tree_at(&target, true)?;
     let here = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -144,6 +144,24 @@ fn bind(base: &Path, sub: &str, place: &PathBuf) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_kubelet_writes_is_mounted_read_only_whatever_the_pod_says() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "c", "volumeMounts": [
+                {"name": "m", "mountPath": "/m", "readOnly": false}, {"name": "s", "mountPath": "/s"},
+                {"name": "d", "mountPath": "/d"}, {"name": "p", "mountPath": "/p"},
+                {"name": "e", "mountPath": "/e"}, {"name": "r", "mountPath": "/r", "readOnly": true}]}],
+            "volumes": [{"name": "m", "configMap": {"name": "m"}}, {"name": "s", "secret": {"secretName": "s"}},
+                {"name": "d", "downwardAPI": {}}, {"name": "p", "projected": {}},
+                {"name": "e", "emptyDir": {}}, {"name": "r", "emptyDir": {}}]}}))
+        .unwrap();
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let mounts = container_mounts(&pod, container, &Environment::default(), Path::new("/pods/u"), &|_| None);
+        let readonly: Vec<_> = mounts.unwrap().into_iter().map(|m| (m.container_path, m.readonly)).collect();
+        let wanted = [("/m", true), ("/s", true), ("/d", true), ("/p", true), ("/e", false), ("/r", true)];
+        assert_eq!(readonly, wanted.map(|(path, readonly)| (path.to_owned(), readonly)));
+    }
 
     #[test]
     fn subpaths_stay_in_their_volume() {

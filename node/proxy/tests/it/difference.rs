@@ -9,26 +9,35 @@ use linux::netns::NetNs;
 use linux::nft::{ElementInfo, Family, Nft};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use proxy::{Applier, Config, Model, Node, Ruleset, Settings, Transaction, diff, render, render_service};
+use proxy::{Applier, Config, Model, Node, Ruleset, Settings, Slot, Transaction, Value, diff, render, render_service};
 use serde_json::json;
 
 use crate::objects::{service, slice};
 
 type Cluster = (Vec<Arc<Service>>, Vec<Arc<EndpointSlice>>);
 
-/// A few Services of all sorts, some of which want the same external address.
+/// A few Services of all sorts, some of which want the same external address or another's cluster address, and some
+/// of which are older.
 fn cluster() -> impl Strategy<Value = Cluster> {
-    let one = (0..6u8, 0..5u8, 0..3u8, any::<[bool; 5]>());
+    let one = (0..6u8, 0..5u8, 0..3u8, any::<[bool; 7]>());
     proptest::collection::vec(one, 0..8).prop_map(|parts| {
         let mut services = BTreeMap::new();
-        for (id, endpoints, external, [local, internal, sticky, udp, v6]) in parts {
+        for (id, endpoints, external, [local, internal, sticky, udp, v6, greedy, old]) in parts {
             let name = format!("s{id}");
             let policy = |local| if local { "Local" } else { "Cluster" };
             let mut extra = json!({
                 "externalTrafficPolicy": policy(local), "internalTrafficPolicy": policy(internal),
                 "sessionAffinity": if sticky { "ClientIP" } else { "None" },
                 "externalIPs": (0..external).map(|i| format!("203.0.113.{i}")).collect::<Vec<_>>(),
+                "created": if old { "2020-01-01T00:00:00Z" } else { "2024-01-01T00:00:00Z" },
             });
+            if greedy {
+                extra["externalIPs"] = json!(["203.0.113.0", "10.43.0.0", "10.43.0.1"]);
+                let balanced = json!([{"ip": "203.0.113.1"}, {"ip": "10.43.0.2"}]);
+                extra["type"] = json!("LoadBalancer");
+                extra["loadBalancerSourceRanges"] = json!(["198.51.100.0/24"]);
+                extra["status"] = json!({"loadBalancer": {"ingress": balanced}});
+            }
             if v6 {
                 extra["clusterIPs"] = json!([format!("fd43::{id}")]);
             }
@@ -79,6 +88,12 @@ fn on_paper(ruleset: &mut Ruleset, t: &Transaction) {
     }
 }
 
+/// The ways in: unlike endpoints, these have no numbers that depend on what was before.
+fn ways(ruleset: &Ruleset) -> BTreeMap<Slot, Value> {
+    let is_way = |slot: &Slot| !matches!(slot, Slot::Endpoint(..) | Slot::Sticky(..));
+    ruleset.iter().filter(|(slot, _)| is_way(slot)).map(|(slot, value)| (*slot, value.clone())).collect()
+}
+
 /// Everything in our tables: elements of each map, rules of each chain.
 fn contents(ns: &NetNs) -> BTreeMap<String, Vec<String>> {
     let mut nft = Nft::open_in(ns).unwrap();
@@ -119,6 +134,7 @@ fn on_paper_steps_and_differences_arrive_at_the_whole() {
                 on_paper(&mut paper, t);
             }
             prop_assert_eq!(&paper, &model.ruleset());
+            prop_assert_eq!(ways(&paper), ways(&new), "who has a place doesn't depend on who came first");
             let mut again = Ruleset::default();
             on_paper(&mut again, &model.whole());
             prop_assert_eq!(&paper, &again);

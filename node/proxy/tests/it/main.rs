@@ -5,5 +5,6 @@ mod daemon;
 mod difference;
 mod listing;
 mod objects;
+mod precedence;
 mod reach;
 mod world;

@@ -21,6 +21,7 @@ pub fn service(name: &str, cluster_ip: &str, ports: &[(&str, u16, u16)], extra: 
     for (key, value) in extra.as_object().into_iter().flatten() {
         match key.as_str() {
             "labels" => object["metadata"]["labels"] = value.clone(),
+            "created" => object["metadata"]["creationTimestamp"] = value.clone(),
             "status" => object["status"] = value.clone(),
             key => spec[key] = value.clone(),
         }

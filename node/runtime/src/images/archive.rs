@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::entries::Entries;
 use super::manifest::{self, Descriptor};
 use super::reference::Reference;
 use super::store::{Image, Images};
-use super::{ImageError, Result, unpack};
+use super::{ImageError, Result, cut, room, unpack};
 
 /// Documents are read whole; a bigger one is refused.
 const MAX_DOCUMENT: u64 = 8 << 20;
@@ -21,6 +22,8 @@ const MAX_DOCUMENT: u64 = 8 << 20;
 const MAX_DEPTH: usize = 4;
 /// An archive with more files than this is no image.
 const MAX_FILES: usize = 100_000;
+/// Bytes of all their names, which are kept until the table of contents has come.
+const MAX_NAMES: usize = 16 << 20;
 
 /// Files of an archive or layout by their path in it.
 struct Files(BTreeMap<String, PathBuf>);
@@ -41,7 +44,7 @@ impl Images {
         let name = name.filter(|n| !n.is_empty()).map(Reference::parse).transpose()?;
         let work = self.ingest_dir()?;
         let done = spool(Box::new(archive), &work).and_then(|files| self.import_files(&files, name.as_ref()));
-        let _ = fs::remove_dir_all(&work);
+        let _ = linux::root::remove_tree(&work);
         done
     }
 
@@ -56,7 +59,7 @@ impl Images {
     fn import_files(&self, files: &Files, name: Option<&Reference>) -> Result<Vec<Image>> {
         if files.0.contains_key("manifest.json") {
             let saved: Vec<Saved> = serde_json::from_slice(&files.document("manifest.json")?)
-                .map_err(|e| ImageError::Invalid(format!("manifest.json of the archive: {e}")))?;
+                .map_err(|e| ImageError::Invalid(format!("manifest.json of the archive: {}", cut(&e.to_string()))))?;
             return saved.iter().map(|one| self.import_saved(files, one, name)).collect();
         }
         if files.0.contains_key("index.json") {
@@ -143,14 +146,17 @@ impl Images {
 impl Files {
     fn path(&self, name: &str) -> Result<&Path> {
         let name = name.trim_start_matches("./");
-        self.0.get(name).map(PathBuf::as_path).ok_or_else(|| ImageError::Invalid(format!("the archive lacks {name}")))
+        self.0
+            .get(name)
+            .map(PathBuf::as_path)
+            .ok_or_else(|| ImageError::Invalid(format!("the archive lacks {}", cut(name))))
     }
 
     fn document(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path(name)?;
-        let doing = || format!("read {name} of the archive");
+        let doing = || format!("read {} of the archive", cut(name));
         if fs::metadata(path).map_err(ImageError::io(doing()))?.len() > MAX_DOCUMENT {
-            return Err(ImageError::Invalid(format!("{name} of the archive is too big for a document")));
+            return Err(ImageError::Invalid(format!("{} of the archive is too big for a document", cut(name))));
         }
         fs::read(path).map_err(ImageError::io(doing()))
     }
@@ -168,7 +174,7 @@ impl Files {
 
 fn blob_name(digest: &str) -> Result<String> {
     if !super::reference::is_digest(digest) {
-        return Err(ImageError::Invalid(format!("{digest:?} is not a sha256 digest")));
+        return Err(ImageError::Invalid(format!("{:?} is not a sha256 digest", cut(digest))));
     }
     Ok(format!("blobs/sha256/{}", &digest["sha256:".len()..]))
 }
@@ -177,23 +183,26 @@ fn blob_name(digest: &str) -> Result<String> {
 fn spool(archive: Box<dyn Read + Send>, work: &Path) -> Result<Files> {
     let mut files = BTreeMap::new();
     let mut links = Vec::new();
-    let mut archive = tar::Archive::new(unpack::decompress(archive).map_err(|e| unreadable(&e, 0))?);
-    for (number, entry) in archive.entries().map_err(|e| unreadable(&e, 0))?.enumerate() {
-        let mut entry = entry.map_err(|e| unreadable(&e, number))?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-        if number >= MAX_FILES {
+    let archive = unpack::decompress(archive).map_err(|e| unreadable(&e, 0))?;
+    let archive = room::Bounded::new(archive, work, "the archive").map_err(ImageError::io("look at the disk"))?;
+    let mut archive = Entries::new(archive);
+    let (mut number, mut names) = (0, 0);
+    while let Some(entry) = archive.next().map_err(|e| unreadable(&e, number))? {
+        number += 1;
+        names += entry.path.len() + entry.link.len();
+        if number > MAX_FILES || names > MAX_NAMES {
             return Err(ImageError::Invalid("not an image archive: too many files".into()));
         }
-        match entry.header().entry_type() {
+        let name = String::from_utf8_lossy(&entry.path).trim_start_matches("./").to_owned();
+        match entry.kind {
             tar::EntryType::Regular | tar::EntryType::Continuous => {
                 let path = work.join(number.to_string());
-                let written = File::create(&path).and_then(|mut file| io::copy(&mut entry, &mut file));
-                written.map_err(ImageError::io("keep a file of the archive"))?;
+                let written = File::create(&path).and_then(|mut file| io::copy(&mut archive, &mut file));
+                written.map_err(|e| broken_off(e, number))?;
                 files.insert(name, path);
             }
             tar::EntryType::Symlink | tar::EntryType::Link => {
-                let target = entry.link_name_bytes().unwrap_or_default();
-                links.push((name, String::from_utf8_lossy(&target).into_owned()));
+                links.push((name, String::from_utf8_lossy(&entry.link).into_owned()));
             }
             _ => {}
         }
@@ -209,15 +218,23 @@ fn spool(archive: Box<dyn Read + Send>, work: &Path) -> Result<Files> {
     Ok(Files(files))
 }
 
+/// A file of the archive that could not be kept: the archive's fault, or the disk's.
+fn broken_off(error: io::Error, files: usize) -> ImageError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => unreadable(&error, files),
+        _ => ImageError::io("keep a file of the archive")(error),
+    }
+}
+
 /// What is wrong with an archive of which so many files could be read.
 fn unreadable(error: &io::Error, files: usize) -> ImageError {
-    // The reader of tar files tells an early end only in words.
-    let words = error.to_string();
-    let cut = error.kind() == io::ErrorKind::UnexpectedEof || words.contains("EOF") || words.contains("entire block");
     let why = match files {
-        _ if cut => "the archive ends too early: it was not copied whole".to_owned(),
+        _ if error.kind() == io::ErrorKind::StorageFull => error.to_string(),
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the archive ends too early: it was not copied whole".to_owned()
+        }
         0 => "not an image archive: it is no tar file".to_owned(),
-        _ => format!("the archive is damaged after {files} files"),
+        _ => format!("the archive is damaged after {files} files: {error}"),
     };
     ImageError::Invalid(why)
 }

@@ -17,7 +17,7 @@ use super::manifest::{self, Descriptor, Document};
 use super::reference::Reference;
 use super::registry::{Mirrors, Registry, http_client, places};
 use super::store::{Image, Images};
-use super::{ImageError, Result};
+use super::{ImageError, Result, room};
 use crate::digest::Hasher;
 
 /// Downloads at once: enough to fill a line, few enough for registries that count.
@@ -105,9 +105,12 @@ impl Images {
         let chain = manifest::chain_ids(&plan.diff_ids);
         let here: Vec<bool> = chain.iter().map(|c| self.has_layer(c)).collect();
         let report = reporter(options.progress, &plan.layers, &here);
+        let needed = plan.layers.iter().zip(&here).filter(|(_, here)| !**here);
+        let needed = needed.fold(0u64, |sum, (layer, _)| sum.saturating_add(layer.size));
+        room::check(&self.dir, needed, &reference.to_string()).map_err(ImageError::io("pull the image"))?;
         let work = self.ingest_dir()?;
         let done = self.clone().fetch_layers(&plan, &here, &work, &report).await;
-        let _ = tokio::fs::remove_dir_all(&work).await;
+        let _ = linux::root::remove_tree(&work);
         done?;
         let digest = Some(format!("{}@{}", reference.name(), plan.digest));
         let commit = move || self.commit(&plan.config, &plan.diff_ids, Some(&reference), digest);
@@ -173,11 +176,12 @@ async fn plan(reference: &Reference, options: &PullOptions) -> Result<Plan> {
     let http = http_client()?;
     let mut failure = None;
     for place in places(reference, &options.mirrors) {
-        let registry = Registry::new(http.clone(), &place, &reference.repository, options.credentials.clone());
+        let credentials = place.credentials(&options.credentials);
+        let registry = Registry::new(http.clone(), &place.base, &reference.repository, credentials);
         match plan_at(reference, registry).await {
             Ok(plan) => return Ok(plan),
             Err(error) => {
-                tracing::debug!(%place, %error, "no image there");
+                tracing::debug!(place = place.base, %error, "no image there");
                 failure = Some(error);
             }
         }
@@ -258,7 +262,7 @@ async fn try_download(
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|e| broken(&e))?.into_data() else { continue };
         done += data.len() as u64;
-        if layer.size > 0 && done > layer.size {
+        if done > layer.size {
             let (expected, got) = (format!("{} bytes", layer.size), "more".to_owned());
             return Err(ImageError::Digest { what: layer.digest.clone(), expected, got });
         }

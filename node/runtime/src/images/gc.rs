@@ -69,7 +69,7 @@ impl Images {
         for entry in list("layers")? {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !layers.contains(&name) && !in_use.contains(&name) {
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = linux::root::remove_tree(entry.path());
             }
         }
         for entry in list("blobs/sha256")? {

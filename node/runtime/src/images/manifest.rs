@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ImageError, Result};
+use super::{ImageError, Result, cut};
 
 /// Accepted from registries, best first.
 pub const MEDIA_TYPES: [&str; 4] = [
@@ -15,6 +15,9 @@ pub const MEDIA_TYPES: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
+
+/// overlayfs stacks no more layers than this, so an image with more can't run; its chain would take long to compute.
+pub const MAX_LAYERS: usize = 500;
 
 /// A pointer to a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -143,7 +146,7 @@ impl Config {
         if (its.os.is_empty() && its.architecture.is_empty()) || here.runs(&its) {
             return Ok(());
         }
-        Err(ImageError::Platform { name: name.into(), wanted: here.to_string(), has: its.to_string() })
+        Err(ImageError::Platform { name: name.into(), wanted: here.to_string(), has: cut(&its.to_string()) })
     }
 }
 
@@ -159,7 +162,7 @@ pub fn choose<'a>(name: &str, manifests: &'a [Descriptor]) -> Result<&'a Descrip
         .filter(|d| !is_attestation(d))
         .filter_map(|d| d.platform.as_ref().map(ToString::to_string))
         .collect();
-    Err(ImageError::Platform { name: name.into(), wanted: here.to_string(), has: has.join(", ") })
+    Err(ImageError::Platform { name: name.into(), wanted: here.to_string(), has: cut(&has.join(", ")) })
 }
 
 /// Build tools list their attestations beside the variants, marked as for no machine.
@@ -169,18 +172,34 @@ fn is_attestation(descriptor: &Descriptor) -> bool {
 
 /// Reads a document; schema 1, which carries no digests of what is inside, is refused.
 pub fn parse(what: &str, bytes: &[u8]) -> Result<Document> {
-    let document: Document =
-        serde_json::from_slice(bytes).map_err(|e| ImageError::Invalid(format!("{what} is not a manifest: {e}")))?;
+    let document: Document = serde_json::from_slice(bytes)
+        .map_err(|e| ImageError::Invalid(unread(&format!("{what} is not a manifest"), &e)))?;
     if document.schema_version != 2 {
         let version = document.schema_version;
         return Err(ImageError::Invalid(format!("{what} has schema version {version}; only 2 is supported")));
     }
+    check_layers(what, document.layers.len())?;
     Ok(document)
 }
 
 /// Reads a configuration.
 pub fn parse_config(what: &str, bytes: &[u8]) -> Result<Config> {
-    serde_json::from_slice(bytes).map_err(|e| ImageError::Invalid(format!("the configuration of {what}: {e}")))
+    let config: Config = serde_json::from_slice(bytes)
+        .map_err(|e| ImageError::Invalid(unread(&format!("the configuration of {what}"), &e)))?;
+    check_layers(what, config.rootfs.diff_ids.len())?;
+    Ok(config)
+}
+
+/// The reader's words quote what they don't like, however long it is.
+fn unread(what: &str, error: &serde_json::Error) -> String {
+    format!("{what}: {}", cut(&error.to_string()))
+}
+
+fn check_layers(what: &str, layers: usize) -> Result<()> {
+    if layers > MAX_LAYERS {
+        return Err(ImageError::Invalid(format!("{what} has {layers} layers; the limit is {MAX_LAYERS}")));
+    }
+    Ok(())
 }
 
 /// The identity of a stack of layers (OCI image specification, "Layer ChainID").
@@ -226,6 +245,23 @@ mod tests {
         assert_eq!((config.config.cmd.as_slice(), config.config.env.len()), (["sh".to_owned()].as_slice(), 0));
         let config = parse_config("x", br#"{"config":null}"#).unwrap();
         assert_eq!(config.config, RunConfig::default());
+    }
+
+    #[test]
+    fn an_image_of_endless_layers_is_refused() {
+        let layers = vec![serde_json::json!({"digest": "sha256:aa"}); MAX_LAYERS + 1];
+        let manifest = serde_json::json!({"schemaVersion": 2, "layers": layers}).to_string();
+        assert!(parse("x", manifest.as_bytes()).unwrap_err().to_string().contains("501 layers; the limit is 500"));
+        let config = serde_json::json!({"rootfs": {"diff_ids": vec!["sha256:aa"; MAX_LAYERS + 1]}}).to_string();
+        assert!(parse_config("x", config.as_bytes()).is_err());
+        let deep = "[".repeat(1 << 20);
+        let error = parse("x", format!("{{\"other\":{deep}").as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 500, "{error}");
+        let error =
+            parse_config("x", format!("{{\"config\":{{\"Volumes\":{{\"a\":{deep}").as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("recursion limit") && error.len() < 500, "{error}");
+        let long = format!("{{\"schemaVersion\": \"{}\"}}", "x".repeat(1 << 20));
+        assert!(parse("x", long.as_bytes()).unwrap_err().to_string().len() < 500, "the document is not in the message");
     }
 
     #[test]

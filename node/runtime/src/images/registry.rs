@@ -1,7 +1,7 @@
 //! The registry client: manifests and blobs by the OCI distribution specification 1.1. Does I/O.
 //!
 //! TLS with the host's certificates; plain HTTP only for this host's own registries and mirrors that say `http://`.
-//! Credentials go to the registry and its token server, never to where a blob is redirected.
+//! Credentials go to the registry and its token server, never to a mirror or to where a blob is redirected.
 
 mod auth;
 
@@ -29,11 +29,13 @@ use auth::Challenge;
 pub const MAX_DOCUMENT: usize = 4 << 20;
 /// From a request to the head of its answer.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// From the head of an answer to the end of a document.
+const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// Registries send blobs from elsewhere, over a few hops at most.
 const MAX_REDIRECTS: usize = 5;
 
 /// Other places to fetch images from, by registry name; `*` stands for every registry. They are tried in order, then the
-/// registry itself.
+/// registry itself. An address may hold its own credentials: `https://user:password@mirror`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mirrors(pub BTreeMap<String, Vec<String>>);
 
@@ -50,15 +52,44 @@ pub struct Registry {
     authorization: Arc<Mutex<Option<HeaderValue>>>,
 }
 
+/// Somewhere to ask for an image.
+#[derive(Clone)]
+pub struct Place {
+    /// `https://host[:port]`
+    pub base: String,
+    /// Those that the mirror's own address holds; a mirror is told no others.
+    credentials: Option<Credentials>,
+    /// Not a mirror.
+    is_registry: bool,
+}
+
+impl Place {
+    fn mirror(url: &str) -> Self {
+        let url = url.trim_end_matches('/').trim_end_matches("/v2");
+        let parts = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
+        let Some((scheme, (user, host))) = parts else {
+            return Place { base: url.to_owned(), credentials: None, is_registry: false };
+        };
+        let (username, password) = user.split_once(':').unwrap_or((user, ""));
+        let credentials = Credentials::Password { username: username.to_owned(), password: password.to_owned() };
+        Place { base: format!("{scheme}://{host}"), credentials: Some(credentials), is_registry: false }
+    }
+
+    /// What it may know of who asks: whoever runs a mirror isn't whom the pull secret was made for.
+    pub fn credentials(&self, of_pull: &Option<Credentials>) -> Option<Credentials> {
+        if self.is_registry { of_pull.clone() } else { self.credentials.clone() }
+    }
+}
+
 /// Places to ask for a reference, in order.
-pub fn places(reference: &Reference, mirrors: &Mirrors) -> Vec<String> {
+pub fn places(reference: &Reference, mirrors: &Mirrors) -> Vec<Place> {
     let listed = mirrors.0.get(&reference.registry).or_else(|| mirrors.0.get("*"));
-    let mut places: Vec<String> =
-        listed.into_iter().flatten().map(|url| url.trim_end_matches('/').trim_end_matches("/v2").to_owned()).collect();
+    let mut places: Vec<Place> = listed.into_iter().flatten().map(|url| Place::mirror(url)).collect();
     let host = if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let local = name == "localhost" || name == "[::1]" || name.starts_with("127.");
-    places.push(format!("{}://{host}", if local { "http" } else { "https" }));
+    let base = format!("{}://{host}", if local { "http" } else { "https" });
+    places.push(Place { base, credentials: None, is_registry: true });
     places
 }
 
@@ -198,8 +229,9 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 async fn read_whole(answer: Response<Incoming>, what: &str) -> Result<Bytes> {
     let limited = http_body_util::Limited::new(answer.into_body(), MAX_DOCUMENT);
-    let body = limited.collect().await.map_err(|e| ImageError::Registry(format!("{what}: {e}")))?;
-    Ok(body.to_bytes())
+    let slow = |_| ImageError::Registry(format!("{what}: not there after {} s", DOCUMENT_PATIENCE.as_secs()));
+    let body = tokio::time::timeout(DOCUMENT_PATIENCE, limited.collect()).await.map_err(slow)?;
+    Ok(body.map_err(|e| ImageError::Registry(format!("{what}: {e}")))?.to_bytes())
 }
 
 fn origin(url: &str) -> String {
@@ -218,7 +250,10 @@ mod tests {
 
     #[test]
     fn where_images_are_asked_for() {
-        let of = |name: &str, mirrors: &Mirrors| places(&Reference::parse(name).unwrap(), mirrors);
+        let of = |name: &str, mirrors: &Mirrors| {
+            let found = places(&Reference::parse(name).unwrap(), mirrors);
+            found.into_iter().map(|place| place.base).collect::<Vec<_>>()
+        };
         let none = Mirrors::default();
         assert_eq!(of("busybox", &none), ["https://registry-1.docker.io"]);
         assert_eq!(of("localhost:5000/a", &none), ["http://localhost:5000"]);
@@ -226,5 +261,20 @@ mod tests {
         assert_eq!(of("10.0.0.1:5000/a", &none), ["https://10.0.0.1:5000"]);
         let mirrors = Mirrors([("docker.io".to_owned(), vec!["http://cache:5000/v2/".to_owned()])].into());
         assert_eq!(of("busybox", &mirrors), ["http://cache:5000", "https://registry-1.docker.io"]);
+    }
+
+    #[test]
+    fn a_mirror_learns_no_secret_of_a_pull() {
+        let secret = |name: &str| Some(Credentials::Password { username: name.into(), password: "p".into() });
+        let user = |credentials: Option<Credentials>| match credentials {
+            Some(Credentials::Password { username, password }) => format!("{username}:{password}"),
+            _ => String::new(),
+        };
+        let urls = ["http://cache:5000".to_owned(), "https://own:key@other/v2/".to_owned()];
+        let mirrors = Mirrors([("*".to_owned(), urls.to_vec())].into());
+        let found = places(&Reference::parse("registry.test/a").unwrap(), &mirrors);
+        let asked: Vec<_> = found.iter().map(|p| (p.base.as_str(), user(p.credentials(&secret("me"))))).collect();
+        let expected = [("http://cache:5000", ""), ("https://other", "own:key"), ("https://registry.test", "me:p")];
+        assert_eq!(asked, expected.map(|(base, user)| (base, user.to_owned())));
     }
 }

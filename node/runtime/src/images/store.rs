@@ -82,7 +82,7 @@ impl Images {
             let sub = dir.join(sub);
             fs::create_dir_all(&sub).map_err(ImageError::io(format_args!("make {}", sub.display())))?;
         }
-        let _ = fs::remove_dir_all(dir.join("ingest"));
+        let _ = linux::root::remove_tree(dir.join("ingest"));
         fs::create_dir_all(dir.join("ingest")).map_err(ImageError::io("make the ingest directory"))?;
         let path = dir.join("images.json");
         let catalog = match fs::read(&path) {
@@ -216,7 +216,7 @@ impl Images {
             self.adopt_layer(&work, &chain[at], unpacked)
         });
         if done.is_err() {
-            let _ = fs::remove_dir_all(&work);
+            let _ = linux::root::remove_tree(&work);
         }
         done
     }

@@ -1,10 +1,11 @@
 //! Unpacks one layer into a directory in the form that overlayfs reads. Does I/O.
 //!
 //! A layer is written by a stranger: every path is resolved inside the directory by the kernel (openat2), whiteouts
-//! become overlay's own, and overlay's private attributes are never taken from the archive.
+//! become overlay's own, overlay's private attributes are never taken from the archive, and what it takes of memory and
+//! disk is bounded whatever it says.
 
-use std::collections::HashMap;
-use std::io::{self, Read};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use linux::root::Root;
+use linux::root::{Beneath, Root};
 
-use super::{ImageError, Result};
+use super::entries::{Entries, Entry, Sparse};
+use super::{ImageError, Result, cut_bytes, room};
 use crate::digest::HashingReader;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -24,6 +26,10 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const META: &[u8] = b".wh..wh.";
 /// A layer with more entries than this is refused: it would fill the file system with inodes.
 const MAX_ENTRIES: u64 = 8_000_000;
+/// Bytes of the paths of directories that wait for their times; no image comes near it.
+const MAX_PATHS: usize = 256 << 20;
+/// zstd keeps this much of the past (as a power of two): what its strongest level makes, 128 MiB.
+const MAX_WINDOW_LOG: u32 = 27;
 /// Open parent directories remembered, so that siblings need no lookup; cleared when full.
 const MAX_OPEN_DIRS: usize = 64;
 
@@ -49,7 +55,11 @@ pub fn decompress<'a>(mut input: Box<dyn Read + Send + 'a>) -> io::Result<Box<dy
     let whole = io::Cursor::new(head[..got].to_vec()).chain(input);
     Ok(match head {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(128 << 10, whole))),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(whole)?),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let mut decoder = zstd::stream::read::Decoder::new(whole)?;
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
         _ => Box::new(whole),
     })
 }
@@ -59,15 +69,21 @@ pub fn decompress<'a>(mut input: Box<dyn Read + Send + 'a>) -> io::Result<Box<dy
 pub fn unpack(archive: impl Read, dir: &Path, parents: &[PathBuf]) -> Result<Unpacked> {
     let root = Root::open(dir).map_err(ImageError::io(format_args!("open {}", dir.display())))?;
     let parents = parents.iter().filter_map(|p| Root::open(p).ok()).collect();
-    let mut archive = tar::Archive::new(HashingReader::new(archive));
-    let mut unpacker = Unpacker { root, parents, open_dirs: HashMap::new(), times: Vec::new(), bytes: 0, inodes: 0 };
-    let entries = archive.entries().map_err(ImageError::io("read the layer"))?;
-    for entry in entries {
-        let mut entry = entry.map_err(ImageError::io("read the layer"))?;
-        let path = entry.path_bytes().into_owned();
+    let archive = room::Bounded::new(archive, dir, "the layer").map_err(ImageError::io("look at the disk"))?;
+    let mut archive = Entries::new(HashingReader::new(archive));
+    let mut unpacker = Unpacker {
+        root,
+        parents,
+        open_dirs: HashMap::new(),
+        times: BTreeMap::new(),
+        path_bytes: 0,
+        bytes: 0,
+        inodes: 0,
+    };
+    while let Some(entry) = archive.next().map_err(ImageError::io("read the layer"))? {
         unpacker
-            .entry(&path, &mut entry)
-            .map_err(ImageError::io(format_args!("unpack {}", String::from_utf8_lossy(&path))))?;
+            .entry(&entry, &mut archive)
+            .map_err(ImageError::io(format_args!("unpack {}", cut_bytes(&entry.path))))?;
     }
     unpacker.finish().map_err(ImageError::io("finish the layer"))?;
     let (bytes, inodes) = (unpacker.bytes, unpacker.inodes);
@@ -80,7 +96,8 @@ struct Unpacker {
     parents: Vec<Root>,
     open_dirs: HashMap<PathBuf, OwnedFd>,
     /// Directories get their times last, when nothing is added to them any more.
-    times: Vec<(PathBuf, u64)>,
+    times: BTreeMap<PathBuf, u64>,
+    path_bytes: usize,
     bytes: u64,
     inodes: u64,
 }
@@ -93,15 +110,10 @@ struct Meta {
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
-type Entry<'a, R> = tar::Entry<'a, R>;
-
 impl Unpacker {
-    fn entry<R: Read>(&mut self, path: &[u8], entry: &mut Entry<'_, R>) -> io::Result<()> {
+    fn entry(&mut self, entry: &Entry, data: &mut impl Read) -> io::Result<()> {
         use std::os::unix::ffi::OsStrExt;
-        let path = clean(Path::new(std::ffi::OsStr::from_bytes(path)))?;
-        if entry.header().entry_type().is_pax_global_extensions() {
-            return Ok(());
-        }
+        let path = clean(Path::new(std::ffi::OsStr::from_bytes(&entry.path)))?;
         self.inodes += 1;
         if self.inodes > MAX_ENTRIES {
             return Err(io::Error::other("too many files in one layer"));
@@ -122,26 +134,36 @@ impl Unpacker {
             return whiteout(&parent, hidden);
         }
         let name = std::ffi::OsStr::from_bytes(&name).to_owned();
-        self.make(&path, &parent, &name, &meta, entry)
+        self.make(&path, &parent, &name, &meta, entry, data)
     }
 
     fn root_entry(&mut self, meta: &Meta) -> io::Result<()> {
         let dir = self.root.get(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
         set_meta(&dir, meta)?;
-        self.times.push((PathBuf::new(), meta.mtime));
+        self.remember_time(Path::new(""), meta.mtime)
+    }
+
+    fn remember_time(&mut self, path: &Path, mtime: u64) -> io::Result<()> {
+        if self.times.insert(path.to_owned(), mtime).is_none() {
+            self.path_bytes += path.as_os_str().len();
+        }
+        if self.path_bytes > MAX_PATHS {
+            return Err(io::Error::other("the paths of its directories are too long"));
+        }
         Ok(())
     }
 
-    fn make<R: Read>(
+    fn make(
         &mut self,
         path: &Path,
         parent: &OwnedFd,
         name: &std::ffi::OsStr,
         meta: &Meta,
-        entry: &mut Entry<'_, R>,
+        entry: &Entry,
+        data: &mut impl Read,
     ) -> io::Result<()> {
         use tar::EntryType as T;
-        let kind = entry.header().entry_type();
+        let kind = entry.kind;
         self.make_room(path, parent, name, kind == T::Directory)?;
         match kind {
             T::Directory => {
@@ -150,18 +172,20 @@ impl Unpacker {
                     Err(e) => return Err(e.into()),
                 }
                 set_meta(&open_plain(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?, meta)?;
-                self.times.push((path.to_owned(), meta.mtime));
+                self.remember_time(path, meta.mtime)?;
             }
             T::Regular | T::Continuous | T::GNUSparse => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
                 let file = std::fs::File::from(open_plain(parent, name, flags)?);
-                self.bytes += io::copy(entry, &mut &file)?;
+                self.bytes += match &entry.sparse {
+                    Some(sparse) => write_sparse(&file, sparse, data)?,
+                    None => io::copy(data, &mut &file)?,
+                };
                 set_meta(&file, meta)?;
                 set_time(&file, meta.mtime)?;
             }
             T::Symlink => {
-                let target = entry.link_name_bytes().ok_or_else(|| io::Error::other("a link without a target"))?;
-                rustix::fs::symlinkat(target.as_ref(), parent, name)?;
+                rustix::fs::symlinkat(link_target(entry)?, parent, name)?;
                 let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
                 rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
                 rustix::fs::utimensat(parent, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -183,18 +207,18 @@ impl Unpacker {
         if is_dir && dir {
             return Ok(());
         }
+        // A directory, or a link to one: what was opened through it is not what its path means from now on.
+        self.open_dirs.clear();
         if is_dir {
-            self.open_dirs.clear();
-            self.times.retain(|(dir, _)| !dir.starts_with(path));
-            return remove_tree(parent, name);
+            self.times.retain(|dir, _| !dir.starts_with(path));
+            return Beneath::from(parent.try_clone()?).remove_tree(name);
         }
         Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
     }
 
-    fn hard_link<R: Read>(&mut self, parent: &OwnedFd, name: &std::ffi::OsStr, entry: &Entry<'_, R>) -> io::Result<()> {
+    fn hard_link(&mut self, parent: &OwnedFd, name: &std::ffi::OsStr, entry: &Entry) -> io::Result<()> {
         use std::os::unix::ffi::OsStrExt;
-        let target = entry.link_name_bytes().ok_or_else(|| io::Error::other("a link without a target"))?;
-        let target = clean(Path::new(std::ffi::OsStr::from_bytes(&target)))?;
+        let target = clean(Path::new(std::ffi::OsStr::from_bytes(link_target(entry)?)))?;
         let file = target.file_name().ok_or_else(|| io::Error::other("a hard link to a directory"))?;
         let dir = self.parent(target.parent().unwrap_or(Path::new("")))?;
         Ok(rustix::fs::linkat(&dir, file, parent, name, AtFlags::empty())?)
@@ -238,7 +262,7 @@ impl Unpacker {
 
     fn finish(&mut self) -> io::Result<()> {
         self.open_dirs.clear();
-        for (path, time) in self.times.iter().rev() {
+        for (path, time) in &self.times {
             if let Ok(dir) = self.root.get_plain(path, OFlags::RDONLY | OFlags::DIRECTORY) {
                 set_time(&dir, *time)?;
             }
@@ -262,30 +286,40 @@ fn clean(path: &Path) -> io::Result<PathBuf> {
     Ok(out)
 }
 
-fn meta<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Meta> {
-    let mut xattrs = Vec::new();
-    if let Some(extensions) = entry.pax_extensions()? {
-        for extension in extensions {
-            let extension = extension?;
-            let Some(name) = extension.key().ok().and_then(|k| k.strip_prefix("SCHILY.xattr.")) else { continue };
-            // Overlay's own attributes would redirect lookups to other places of the layers.
-            if !name.starts_with("trusted.overlay.") && !name.starts_with("user.overlay.") {
-                xattrs.push((name.to_owned(), extension.value_bytes().to_vec()));
-            }
-        }
-    }
-    let header = entry.header();
-    // Some writers leave owners blank, which means root.
-    let number = |value: io::Result<u64>| {
-        u32::try_from(value.unwrap_or(0)).map_err(|_| io::Error::other("an owner out of range"))
+fn meta(entry: &Entry) -> io::Result<Meta> {
+    // Overlay's own attributes would redirect lookups to other places of the layers.
+    let overlays = |name: &str| name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.");
+    // The highest number means "as it is" to the kernel.
+    let number = |value: u64| {
+        let number = u32::try_from(value).ok().filter(|n| *n != u32::MAX);
+        number.ok_or_else(|| io::Error::other("an owner out of range"))
     };
     Ok(Meta {
-        uid: number(header.uid())?,
-        gid: number(header.gid())?,
-        mode: header.mode()? & 0o7777,
-        mtime: header.mtime().unwrap_or(0),
-        xattrs,
+        uid: number(entry.uid)?,
+        gid: number(entry.gid)?,
+        mode: entry.mode & 0o7777,
+        mtime: entry.mtime,
+        xattrs: entry.xattrs.iter().filter(|(name, _)| !overlays(name)).cloned().collect(),
     })
+}
+
+fn link_target(entry: &Entry) -> io::Result<&[u8]> {
+    if entry.link.is_empty() { Err(io::Error::other("a link without a target")) } else { Ok(&entry.link) }
+}
+
+/// Writes what is stored of a file where it belongs; the rest stays holes, which take no room.
+fn write_sparse(mut file: &std::fs::File, sparse: &Sparse, data: &mut impl Read) -> io::Result<u64> {
+    let mut written = 0;
+    for (offset, length) in &sparse.pieces {
+        file.seek(io::SeekFrom::Start(*offset))?;
+        let copied = io::copy(&mut data.by_ref().take(*length), &mut file)?;
+        written += copied;
+        if copied < *length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    file.set_len(sparse.size)?;
+    Ok(written)
 }
 
 fn open_plain(parent: &OwnedFd, name: &std::ffi::OsStr, flags: OFlags) -> io::Result<OwnedFd> {
@@ -317,16 +351,14 @@ fn set_time(file: impl AsFd, mtime: u64) -> io::Result<()> {
     Ok(rustix::fs::futimens(file, &times(mtime))?)
 }
 
-fn make_node<R: Read>(
+fn make_node(
     parent: &OwnedFd,
     name: &std::ffi::OsStr,
     kind: tar::EntryType,
     meta: &Meta,
-    entry: &Entry<'_, R>,
+    entry: &Entry,
 ) -> io::Result<()> {
-    let header = entry.header();
-    let part = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-    let number = rustix::fs::makedev(part(header.device_major()), part(header.device_minor()));
+    let number = rustix::fs::makedev(entry.device.0, entry.device.1);
     let (kind, number) = match kind {
         tar::EntryType::Char => (FileType::CharacterDevice, number),
         tar::EntryType::Block => (FileType::BlockDevice, number),
@@ -360,23 +392,6 @@ fn whiteout(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
         },
         other => Ok(other?),
     }
-}
-
-fn remove_tree(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
-    let dir = open_plain(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    for entry in rustix::fs::Dir::read_from(&dir)? {
-        let entry = entry?;
-        use std::os::unix::ffi::OsStrExt;
-        let child = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
-        if child == "." || child == ".." {
-            continue;
-        }
-        match rustix::fs::unlinkat(&dir, child, AtFlags::empty()) {
-            Err(Errno::ISDIR) => remove_tree(&dir, child)?,
-            other => other?,
-        }
-    }
-    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
 #[cfg(test)]

@@ -138,7 +138,11 @@ impl Client {
             let request = self.first_request()?;
             return request.or_else(|| self.next_request());
         }
-        let Mode::Attach(_) = self.mode else { return None };
+        let Mode::Attach(_) = self.mode else {
+            // What a watcher says means nothing; it must not pile up.
+            self.input.clear();
+            return None;
+        };
         // A frame longer than any peer of ours sends.
         if self.input.len() >= FRAME_HEADER
             && usize::from(u16::from_be_bytes([self.input[1], self.input[2]])) > FRAME_MAX

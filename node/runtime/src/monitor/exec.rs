@@ -3,17 +3,14 @@
 //! It lives as long as the program. When the daemon closes the control socket (a timeout, the viewer has gone), the
 //! program is killed with its process group.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use linux::container::exec::{Exec, Target};
 use linux::container::init::Stdio;
-use linux::process::{self, Fresh};
+use linux::process;
 use rustix::event::{PollFd, PollFlags};
-use rustix::pipe::PipeFlags;
 
-use super::{Fds, answer, read_failure, read_spec};
+use super::{Fds, answer, read_spec};
 
 /// Runs one exec from start to end.
 pub fn main(fds: Fds) -> i32 {
@@ -28,31 +25,19 @@ pub fn main(fds: Fds) -> i32 {
 
 fn run(control: &OwnedFd, spec: OwnedFd, streams: Vec<OwnedFd>) -> Result<i32, String> {
     let exec: Exec = read_spec(spec)?;
-    let target = Target::open(&exec).map_err(|e| e.to_string())?;
-    let (failure_read, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| e.to_string())?;
+    let target = Target::open(exec.pid, exec.started).map_err(|e| e.to_string())?;
     let children = process::child_signal().map_err(|e| e.to_string())?;
-    let child = {
-        let inside = || {
-            let stdio = match streams.as_slice() {
-                [stdin, stdout, stderr] => {
-                    Stdio::Files { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() }
-                }
-                _ => Stdio::Terminal { send_to: control.as_fd() },
-            };
-            let failure = target.become_program(&exec, &stdio);
-            let _ = File::from(failure_write).write_all(failure.to_string().as_bytes());
-            127
-        };
-        process::fork(Fresh::default(), inside).map_err(|e| format!("fork: {e}"))?
+    let stdio = match streams.as_slice() {
+        [stdin, stdout, stderr] => {
+            Stdio::Files { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() }
+        }
+        _ => Stdio::Terminal { send_to: control.as_fd() },
     };
+    let pid = target.run(&exec, &stdio)?;
     // The reader must see the end of the streams when the program ends, not when this helper does.
     drop(streams);
-    if let Some(reason) = read_failure(failure_read) {
-        let _ = process::wait_child(child.pid, true);
-        return Err(reason);
-    }
-    answer(control, &format!("ok {} 0", child.pid));
-    Ok(wait(control, &children, child.pid))
+    answer(control, &format!("ok {pid} 0"));
+    Ok(wait(control, &children, pid))
 }
 
 fn wait(control: &OwnedFd, children: &OwnedFd, pid: i32) -> i32 {

@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::OFlags;
+
 /// Longer lines are cut into parts of this, as containerd does.
 const MAX_LINE: usize = 16 << 10;
 
@@ -40,7 +42,11 @@ impl Log {
     pub fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
             use std::os::unix::fs::OpenOptionsExt;
-            self.file = Some(File::options().append(true).create(true).mode(0o640).open(path)?);
+            let mut options = File::options();
+            options.append(true).create(true).mode(0o640);
+            // A link in the log's place would have output written to wherever it leads.
+            options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
+            self.file = Some(options.open(path)?);
             self.torn = false;
         }
         Ok(())
@@ -190,6 +196,14 @@ mod tests {
         std::fs::remove_file(path).unwrap();
         let records: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
         assert_eq!(records, ["stdout F one", "stdout P two"]);
+    }
+
+    #[test]
+    fn a_link_is_no_log() {
+        let path = std::env::temp_dir().join(format!("monitor-link-{}", std::process::id()));
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        assert!(Log::open(Some(path.clone())).is_err());
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

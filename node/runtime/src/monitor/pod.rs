@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use linux::container::exec::start_time;
 use linux::failure::{Doing, Failure};
 use linux::namespaces::{self, Kind};
 use linux::process::{self, Fresh};
-use linux::{caps, mount};
+use linux::{caps, fdpass, mount};
 use rustix::pipe::PipeFlags;
 
 use super::protocol::PodSpec;
@@ -30,9 +30,10 @@ pub fn main(fds: Fds) -> i32 {
 fn start(spec: OwnedFd) -> Result<(i32, u64), String> {
     let spec: PodSpec = read_spec(spec)?;
     let (failure_read, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| e.to_string())?;
-    let fresh = Fresh { mounts: true, pids: true };
+    let (proc_receive, proc_send) = fdpass::packet_pair().map_err(|e| format!("make a socket: {e}"))?;
+    let fresh = Fresh { mounts: true, pids: true, until_exec: false };
     let child = process::fork(fresh, || {
-        if let Err(failure) = settle(&spec) {
+        if let Err(failure) = settle(&spec, proc_send.as_fd()) {
             let _ = File::from(failure_write).write_all(failure.to_string().as_bytes());
             return 127;
         }
@@ -44,13 +45,17 @@ fn start(spec: OwnedFd) -> Result<(i32, u64), String> {
         return Err(reason);
     }
     namespaces::pin_of(child.pid, Kind::Pid, &spec.dir.join(Kind::Pid.name())).map_err(|e| e.to_string())?;
+    let (_, mut proc) =
+        fdpass::receive(&proc_receive, &mut [0u8; 8]).map_err(|e| format!("take the pod's /proc: {e}"))?;
+    let proc = proc.pop().ok_or("the pod's first process sent no /proc")?;
+    namespaces::pin_tree(proc, &spec.dir.join(namespaces::PROC)).map_err(|e| e.to_string())?;
     let started = start_time(child.pid).ok_or("the pod's first process has ended")?;
     let text = format!("{} {started}\n", child.pid);
     std::fs::write(spec.dir.join("init.pid"), text).map_err(|e| format!("write the PID file: {e}"))?;
     Ok((child.pid, started))
 }
 
-fn settle(spec: &PodSpec) -> Result<(), Failure> {
+fn settle(spec: &PodSpec, proc_to: BorrowedFd<'_>) -> Result<(), Failure> {
     process::set_name("pod");
     process::hide().doing("hide")?;
     process::new_session().doing("start a session")?;
@@ -59,6 +64,9 @@ fn settle(spec: &PodSpec) -> Result<(), Failure> {
             namespaces::enter(namespaces::open(&spec.dir.join(kind.name()))?, kind)?;
         }
     }
+    // Containers that join these PIDs get their /proc from here: mounted by one of them it would show them to the others.
+    let proc = mount::new_fs("proc", &[], mount::Attributes::default()).doing("mount the pod's /proc")?;
+    fdpass::send(proc_to, b"p", &[proc.as_fd()]).doing("hand over the pod's /proc")?;
     mount::make_private().doing("make mounts private")?;
     // An empty, read-only root: any directory of the pod's own serves as mount point, in this namespace only.
     let readonly = mount::Attributes { readonly: true, nosuid: true, nodev: true, noexec: true, noatime: false };

@@ -4,14 +4,13 @@
 //! killed, the kernel kills the container's first process with it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use linux::container::init::{Prepared, Stdio};
 use linux::container::{PidNamespace, exec::start_time};
-use linux::failure::Failure;
 use linux::process::{self, Ended};
 use linux::{cgroup, fdpass, pty};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -21,7 +20,7 @@ use rustix::pipe::PipeFlags;
 use super::attach::{Client, Request};
 use super::log::{Log, Stream, now};
 use super::protocol::{self, Exit, RunSpec};
-use super::{Fds, answer, read_failure, read_spec};
+use super::{Fds, answer, read_spec};
 
 /// Bytes moved at a time.
 const CHUNK: usize = 16 << 10;
@@ -122,36 +121,17 @@ fn write_file(spec: &RunSpec, name: &str, pid: i32) -> io::Result<()> {
 
 /// Forks the container and waits until its program runs, or tells why it doesn't.
 fn launch(spec: &RunSpec) -> Result<(i32, Streams), String> {
-    let text = |e: Failure| e.to_string();
-    let prepared = Prepared::new(&spec.container).map_err(text)?;
-    let fresh = prepared.before_fork(&spec.container).map_err(text)?;
-    let (failure_read, failure_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| e.to_string())?;
+    let prepared = Prepared::new(&spec.container).map_err(|e| e.to_string())?;
     let mut plumbing = Plumbing::new(spec).map_err(|e| format!("make the standard streams: {e}"))?;
-    let child = {
-        let inside = || {
-            let failure = prepared.become_container(&spec.container, &plumbing.inside());
-            let _ = File::from(failure_write).write_all(failure.to_string().as_bytes());
-            127
-        };
-        process::fork(fresh, inside).map_err(|e| format!("fork the container: {e}"))?
-    };
-    let streams = plumbing.outside();
-    let failure = match streams {
-        Ok(_) => read_failure(failure_read),
-        Err(ref e) => read_failure(failure_read).or_else(|| Some(format!("take the terminal: {e}"))),
-    };
-    match (failure, streams) {
-        (None, Ok(streams)) => Ok((child.pid, streams)),
-        (reason, _) => {
-            let _ = process::kill_pidfd(&child.pidfd, libc_sigkill());
-            let _ = process::wait_child(child.pid, true);
-            Err(reason.unwrap_or_default())
+    let pid = prepared.launch(&spec.container, &plumbing.inside())?;
+    match plumbing.outside() {
+        Ok(streams) => Ok((pid, streams)),
+        Err(e) => {
+            let _ = process::kill(pid, rustix::process::Signal::KILL.as_raw());
+            let _ = process::wait_child(pid, true);
+            Err(format!("take the terminal: {e}"))
         }
     }
-}
-
-fn libc_sigkill() -> i32 {
-    rustix::process::Signal::KILL.as_raw()
 }
 
 /// Both ends of the container's streams, before and after the fork.

@@ -1,4 +1,4 @@
-//! Programs are run on a small interpreter of the kernel's machine.
+//! Programs are run on the small interpreter of the kernel's machine in `linux::seccomp`.
 
 use super::compile::compile;
 use super::syscalls::Arch;
@@ -11,33 +11,7 @@ const ENOSYS: u32 = 0x0005_0026;
 
 /// What the kernel would answer for a call.
 fn run(program: &[u64], arch: Arch, number: u32, args: [u64; 6]) -> u32 {
-    let mut data = [0u32; 16];
-    (data[0], data[1]) = (number, arch.audit());
-    for (at, arg) in args.iter().enumerate() {
-        (data[4 + 2 * at], data[5 + 2 * at]) = (*arg as u32, (*arg >> 32) as u32);
-    }
-    let (mut pc, mut a) = (0usize, 0u32);
-    loop {
-        let i = program[pc];
-        let (code, yes, no, k) = (i as u16, (i >> 16) as u8, (i >> 24) as u8, (i >> 32) as u32);
-        let go = |hold: bool| usize::from(if hold { yes } else { no });
-        pc += 1 + match code {
-            0x20 => {
-                a = data[k as usize / 4];
-                0
-            }
-            0x54 => {
-                a &= k;
-                0
-            }
-            0x05 => k as usize,
-            0x15 => go(a == k),
-            0x25 => go(a > k),
-            0x35 => go(a >= k),
-            0x06 => return k,
-            other => panic!("instruction {other:#x}"),
-        };
-    }
+    linux::seccomp::answer(program, arch.audit(), number, args).unwrap()
 }
 
 fn call(program: &[u64], name: &str, first: u64) -> u32 {

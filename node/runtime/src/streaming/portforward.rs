@@ -10,14 +10,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::spdy::{Connection, Stream};
 use crate::runtime::{Runtime, blocking};
 
 /// A port of the pod itself answers at once or not at all.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-/// Halves of pairs that wait for the other; a client never has that many.
-const MAX_HALVES: usize = 1024;
+/// Halves of pairs that wait for the other; a client opens both at once.
+const MAX_HALVES: usize = 64;
+/// How long they wait, as upstream's kubelet lets them.
+const HALF_PATIENCE: Duration = Duration::from_secs(30);
+/// Connections into the pod at once.
+const MAX_PAIRS: usize = 512;
 
 /// Connects to a port on the pod's loopback, IPv4 first.
 pub async fn connect(runtime: &Arc<Runtime>, sandbox: &str, port: u16) -> Result<TcpStream, String> {
@@ -48,20 +53,60 @@ where
     T: AsyncRead + AsyncWrite + Send + 'static,
 {
     let mut connection = Connection::new(io);
-    let mut halves: HashMap<String, Stream> = HashMap::new();
+    let mut halves = Halves::default();
     let mut pairs = tokio::task::JoinSet::new();
-    while let Some(stream) = connection.streams.recv().await {
-        let request = request_id(&stream);
-        let Some(other) = halves.remove(&request) else {
-            if halves.len() < MAX_HALVES {
-                halves.insert(request, stream);
+    loop {
+        let stream = tokio::select! {
+            stream = connection.streams.recv() => stream,
+            () = halves.expired() => {
+                halves.drop_expired(Instant::now()).await;
+                continue;
             }
-            continue;
         };
-        let (data, error) = if stream.header("streamtype") == "data" { (stream, other) } else { (other, stream) };
+        let Some(stream) = stream else { return };
+        let Some((data, error)) = halves.join(stream).await else { continue };
+        while pairs.try_join_next().is_some() {}
+        if pairs.len() >= MAX_PAIRS {
+            data.cancel().await;
+            error.cancel().await;
+            continue;
+        }
         let (runtime, sandbox) = (runtime.clone(), sandbox.to_owned());
         pairs.spawn(async move { pair(data, error, &sandbox, &runtime).await });
-        while pairs.try_join_next().is_some() {}
+    }
+}
+
+/// Streams that came and whose other one has yet to come, by what tells that they belong together.
+#[derive(Default)]
+struct Halves(HashMap<String, (Instant, Stream)>);
+
+impl Halves {
+    /// The pair that a stream makes whole: data, error.
+    async fn join(&mut self, stream: Stream) -> Option<(Stream, Stream)> {
+        let request = request_id(&stream);
+        let Some((_, other)) = self.0.remove(&request) else {
+            if self.0.len() < MAX_HALVES {
+                self.0.insert(request, (Instant::now(), stream));
+            } else {
+                stream.cancel().await;
+            }
+            return None;
+        };
+        Some(if stream.header("streamtype") == "data" { (stream, other) } else { (other, stream) })
+    }
+
+    /// Returns when the oldest has waited long enough.
+    async fn expired(&self) {
+        match self.0.values().map(|(since, _)| *since).min() {
+            Some(oldest) => tokio::time::sleep_until(oldest + HALF_PATIENCE).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn drop_expired(&mut self, now: Instant) {
+        for (_, (_, stream)) in self.0.extract_if(|_, (since, _)| now.duration_since(*since) >= HALF_PATIENCE) {
+            stream.cancel().await;
+        }
     }
 }
 
@@ -110,4 +155,31 @@ async fn pair(data: Stream, error: Stream, sandbox: &str, runtime: &Arc<Runtime>
     };
     tokio::join!(inward, outward);
     error.finish().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spdy::testing::Client;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_half_without_its_other_is_given_up() {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let mut connection = Connection::new(far);
+        let mut client = Client::new(near);
+        let mut halves = Halves::default();
+        for number in 0..=MAX_HALVES {
+            client.open(&[("streamtype", "data"), ("port", "1"), ("requestid", &number.to_string())]).await;
+            assert!(halves.join(connection.streams.recv().await.unwrap()).await.is_none());
+        }
+        assert_eq!(client.resets(1).await, [2 * MAX_HALVES as u32 + 1], "one too many");
+        client.open(&[("streamtype", "error"), ("port", "1"), ("requestid", "0")]).await;
+        let (data, error) = halves.join(connection.streams.recv().await.unwrap()).await.unwrap();
+        assert_eq!((data.header("streamtype"), error.header("streamtype")), ("data", "error"));
+        halves.drop_expired(Instant::now()).await;
+        assert_eq!(halves.0.len(), MAX_HALVES - 1, "they have time");
+        halves.drop_expired(Instant::now() + HALF_PATIENCE).await;
+        assert!(halves.0.is_empty());
+        assert_eq!(client.resets(MAX_HALVES - 1).await.len(), MAX_HALVES - 1);
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use wire::cri;
 
 use super::Wanted;
+use super::budget::Chunk;
 use super::outcome::Outcome;
 use crate::error::{Error, Result};
 use crate::exec::Running;
@@ -30,7 +31,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// From the viewer. The queue's end means that the viewer has gone.
 #[derive(Debug, PartialEq, Eq)]
 pub enum In {
-    Stdin(Bytes),
+    Stdin(Chunk),
     StdinEnd,
     /// Columns, rows.
     Resize(u16, u16),

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use self::frame::{Decoder, Encoder, Frame};
 use super::Wanted;
+use super::budget::{Budget, Chunk};
 use super::session::{self, In, Out, QUEUE, Streams};
 use super::websocket::terminal_size;
 use crate::runtime::Runtime;
@@ -24,10 +25,14 @@ pub const PROTOCOLS: [&str; 4] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.
 /// For port-forward.
 pub const FORWARD_PROTOCOLS: [&str; 1] = ["portforward.k8s.io"];
 
-/// Frames waiting for a stream's reader; the whole connection waits beyond that.
+/// Frames waiting for a stream's reader; the whole connection waits beyond that, and beyond its budget of bytes.
 const STREAM_QUEUE: usize = 64;
-/// Streams open at once on a connection.
-const MAX_STREAMS: usize = 4096;
+/// Streams open at once on a connection: 512 forwarded connections.
+const MAX_STREAMS: usize = 1024;
+/// The headers that anybody looks at; others are not kept.
+const HEADERS: [&str; 3] = ["streamtype", "port", "requestid"];
+/// Bytes of the value of one of them.
+const MAX_HEADER: usize = 128;
 /// Bytes a data frame that we send.
 const MAX_DATA: usize = 16 << 10;
 /// The client gets this long to open all streams of a command.
@@ -36,13 +41,14 @@ const STREAM_PATIENCE: Duration = Duration::from_secs(30);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 3;
+const CANCEL: u32 = 5;
 
 /// A stream that the client opened.
 #[derive(Debug)]
 pub struct Stream {
     id: u32,
     pub headers: HashMap<String, String>,
-    input: mpsc::Receiver<Bytes>,
+    input: mpsc::Receiver<Chunk>,
     output: mpsc::Sender<Frame>,
 }
 
@@ -53,12 +59,18 @@ impl Stream {
     }
 
     /// What the client sends next; `None` at its end of the stream.
-    pub async fn receive(&mut self) -> Option<Bytes> {
+    pub async fn receive(&mut self) -> Option<Chunk> {
         self.input.recv().await
     }
 
+    /// Gives the stream up, and lets go of what came for it.
+    pub async fn cancel(self) {
+        drop(self.input);
+        let _ = self.output.send(Frame::Reset { id: self.id, status: CANCEL }).await;
+    }
+
     /// Splits reading from writing.
-    pub fn split(self) -> (mpsc::Receiver<Bytes>, StreamWriter) {
+    pub fn split(self) -> (mpsc::Receiver<Chunk>, StreamWriter) {
         (self.input, StreamWriter { id: self.id, output: self.output })
     }
 }
@@ -121,11 +133,12 @@ async fn read_frames<R: AsyncRead>(read: R, new: mpsc::Sender<Stream>, output: m
     tokio::pin!(read);
     let mut decoder = Decoder::default();
     let mut buffer = BytesMut::with_capacity(32 << 10);
-    let mut open: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
+    let mut open: HashMap<u32, mpsc::Sender<Chunk>> = HashMap::new();
+    let budget = Budget::default();
     loop {
         loop {
             match decoder.decode(&mut buffer) {
-                Ok(Some(frame)) => handle(frame, &mut open, &new, &output).await,
+                Ok(Some(frame)) => handle(frame, &mut open, &budget, &new, &output).await,
                 Ok(None) => break,
                 Err(reason) => {
                     tracing::debug!(reason, "a SPDY client broke the protocol");
@@ -142,12 +155,14 @@ async fn read_frames<R: AsyncRead>(read: R, new: mpsc::Sender<Stream>, output: m
 
 async fn handle(
     frame: Frame,
-    open: &mut HashMap<u32, mpsc::Sender<Bytes>>,
+    open: &mut HashMap<u32, mpsc::Sender<Chunk>>,
+    budget: &Budget,
     new: &mpsc::Sender<Stream>,
     output: &mpsc::Sender<Frame>,
 ) {
     match frame {
-        Frame::SynStream { id, headers, last } => {
+        Frame::SynStream { id, mut headers, last } => {
+            headers.retain(|name, value| HEADERS.contains(&name.as_str()) && value.len() <= MAX_HEADER);
             if open.len() >= MAX_STREAMS || open.contains_key(&id) {
                 let status = if open.contains_key(&id) { PROTOCOL_ERROR } else { REFUSED_STREAM };
                 let _ = output.send(Frame::Reset { id, status }).await;
@@ -164,8 +179,9 @@ async fn handle(
             // The reader of a stream may have lost interest: what comes for it is dropped.
             if let Some(to) = open.get(&id)
                 && !data.is_empty()
+                && !to.is_closed()
             {
-                let _ = to.send(data).await;
+                let _ = to.send(budget.hold(data).await).await;
             }
             if last {
                 open.remove(&id);
@@ -323,5 +339,91 @@ async fn write_output(opened: Opened, status: bool, mut from: mpsc::Receiver<Out
     }
     for stream in [stdout, stderr, error].into_iter().flatten() {
         stream.finish().await;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! The other side of a connection.
+    use super::*;
+    use tokio::io::DuplexStream;
+
+    pub struct Client {
+        io: DuplexStream,
+        encoder: Encoder,
+        decoder: Decoder,
+        buffer: BytesMut,
+        next: u32,
+    }
+
+    impl Client {
+        pub fn new(io: DuplexStream) -> Self {
+            Client { io, encoder: Encoder::default(), decoder: Decoder::default(), buffer: BytesMut::new(), next: 1 }
+        }
+
+        pub async fn send(&mut self, frame: &Frame) {
+            let mut bytes = BytesMut::new();
+            self.encoder.encode(frame, &mut bytes);
+            self.io.write_all(&bytes).await.unwrap();
+        }
+
+        pub async fn open(&mut self, headers: &[(&str, &str)]) -> u32 {
+            let id = self.next;
+            self.next += 2;
+            let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            self.send(&Frame::SynStream { id, headers, last: false }).await;
+            id
+        }
+
+        /// Waits for so many streams to be reset.
+        pub async fn resets(&mut self, count: usize) -> Vec<u32> {
+            let mut reset = Vec::new();
+            while reset.len() < count {
+                match self.decoder.decode(&mut self.buffer).unwrap() {
+                    Some(Frame::Reset { id, .. }) => reset.push(id),
+                    Some(_) => {}
+                    None => drop(self.io.read_buf(&mut self.buffer).await.unwrap()),
+                }
+            }
+            reset
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_that_nobody_reads_are_not_kept() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let mut connection = Connection::new(far);
+        let mut client = Client::new(near);
+        let long = "x".repeat(20_000);
+        client.open(&[("streamtype", "data"), ("requestid", &long), ("other", &long)]).await;
+        let stream = connection.streams.recv().await.unwrap();
+        assert_eq!(stream.headers, HashMap::from([("streamtype".to_owned(), "data".to_owned())]));
+    }
+
+    #[tokio::test]
+    async fn streams_that_nobody_reads_hold_the_connection_not_the_memory() {
+        const FRAME: usize = 512 << 10;
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let mut connection = Connection::new(far);
+        let mut client = Client::new(near);
+        let mut held = Vec::new();
+        for number in 0..6 {
+            client.open(&[("streamtype", "data"), ("requestid", &number.to_string())]).await;
+            held.push(connection.streams.recv().await.unwrap());
+        }
+        let mut sent = 0;
+        for round in 0..1000u32 {
+            let frame = Frame::Data { id: 1 + 2 * (round % 6), data: Bytes::from(vec![0u8; FRAME]), last: false };
+            if tokio::time::timeout(Duration::from_millis(300), client.send(&frame)).await.is_err() {
+                break;
+            }
+            sent += FRAME;
+        }
+        assert!(sent <= super::super::budget::BUDGET + 4 * FRAME, "{sent} bytes were taken in");
+        // The connection goes on when they are given up.
+        for stream in held {
+            stream.cancel().await;
+        }
+        assert_eq!(client.resets(6).await.len(), 6);
     }
 }

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use wire::cri;
 
 use super::Wanted;
+use super::budget::{Budget, Chunk};
 use super::outcome::Outcome;
 use super::portforward;
 use super::session::{self, In, Out, QUEUE, Streams};
@@ -159,6 +160,7 @@ where
     S: Stream<Item = Result<Message, WsError>> + Unpin,
 {
     let mut open = true;
+    let budget = Budget::default();
     while let Some(Ok(message)) = source.next().await {
         if message.is_close() {
             break;
@@ -168,7 +170,8 @@ where
         }
         let Some((channel, data)) = form.read(message) else { continue };
         let request = match channel {
-            STDIN if streams.stdin && !data.is_empty() => In::Stdin(data),
+            STDIN if !open => continue,
+            STDIN if streams.stdin && !data.is_empty() => In::Stdin(budget.hold(data).await),
             RESIZE => match terminal_size(&data) {
                 Some((columns, rows)) => In::Resize(columns, rows),
                 None => continue,
@@ -254,6 +257,7 @@ async fn forward_channels(socket: Socket, form: Form, request: cri::PortForwardR
     let (mut sink, mut source) = socket.split();
     let (replies, mut queue) = mpsc::channel::<Message>(QUEUE);
     let mut inputs = Vec::new();
+    let budget = Budget::default();
     let mut connections = tokio::task::JoinSet::new();
     for (at, port) in request.port.iter().take(usize::from(u8::MAX / 2)).enumerate() {
         let Ok(port) = u16::try_from(*port) else { return };
@@ -261,7 +265,7 @@ async fn forward_channels(socket: Socket, form: Form, request: cri::PortForwardR
         for channel in [data, error] {
             let _ = sink.send(form.message(channel, &port.to_le_bytes())).await;
         }
-        let (to, from) = mpsc::channel::<Bytes>(QUEUE);
+        let (to, from) = mpsc::channel::<Chunk>(QUEUE);
         inputs.push(to);
         let (runtime, id, replies) = (runtime.clone(), request.pod_sandbox_id.clone(), replies.clone());
         connections.spawn(async move {
@@ -278,8 +282,9 @@ async fn forward_channels(socket: Socket, form: Form, request: cri::PortForwardR
     let read = async {
         while let Some(Ok(message)) = source.next().await {
             let Some((channel, data)) = form.read(message) else { continue };
-            if let Some(to) = inputs.get(usize::from(channel / 2)).filter(|_| channel % 2 == 0) {
-                let _ = to.send(data).await;
+            let to = inputs.get(usize::from(channel / 2)).filter(|to| channel % 2 == 0 && !to.is_closed());
+            if let Some(to) = to {
+                let _ = to.send(budget.hold(data).await).await;
             }
         }
     };
@@ -299,7 +304,7 @@ async fn forward_channels(socket: Socket, form: Form, request: cri::PortForwardR
 
 async fn carry(
     socket: tokio::net::TcpStream,
-    mut input: mpsc::Receiver<Bytes>,
+    mut input: mpsc::Receiver<Chunk>,
     replies: &mpsc::Sender<Message>,
     form: Form,
     channel: u8,

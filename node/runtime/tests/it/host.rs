@@ -234,7 +234,7 @@ impl Drop for Host {
                     let _ = linux::process::kill(pid, 9);
                 }
             }
-            for pin in ["net", "ipc", "uts", "pid", "shm"] {
+            for pin in ["net", "ipc", "uts", "pid", "shm", "proc"] {
                 let _ = linux::mount::detach(dir.path().join(pin));
             }
         }

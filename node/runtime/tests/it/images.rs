@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use wire::cri::*;
-use wire::images::PullRequest;
+use wire::images::{ImportRequest, PullRequest};
 
 use crate::Test;
 use crate::host::{Host, archive, busybox_archive, busybox_layer, shell, tar, with_host};
@@ -12,6 +12,7 @@ use crate::host::{Host, archive, busybox_archive, busybox_layer, shell, tar, wit
 pub const TESTS: &[Test] = &[
     ("images::archives_of_every_form", archives_of_every_form),
     ("images::bad_archives_leave_nothing", bad_archives_leave_nothing),
+    ("images::a_gigabyte_of_header_costs_no_memory", a_gigabyte_of_header_costs_no_memory),
     ("images::removal_keeps_what_containers_stand_on", removal_keeps_what_containers_stand_on),
     ("images::layers_and_whiteouts", layers_and_whiteouts),
     ("images::registry_pull", registry_pull),
@@ -133,6 +134,56 @@ fn bad_archives_leave_nothing() {
         }
         assert_eq!(names(&mut host).await, ["docker.io/library/busybox:1"]);
         assert_eq!(std::fs::read_dir(host.path("root/images/ingest")).unwrap().count(), 0);
+        host.finish().await;
+    });
+}
+
+/// How far this process's memory grew over a piece of work, in bytes.
+async fn growth<T>(work: impl Future<Output = T>) -> (T, u64) {
+    let status = |name: &str| {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim();
+        line.trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    };
+    // "5" begins the peak anew.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = status("VmRSS:");
+    let done = work.await;
+    (done, status("VmHWM:").saturating_sub(before))
+}
+
+/// A megabyte of archive once took six gigabytes and the daemon with it, by a long name and by a pax header.
+fn a_gigabyte_of_header_costs_no_memory() {
+    let gzip = |bytes: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    };
+    // A gzip file may have many members.
+    let megabyte = gzip(&vec![b'a'; 1 << 20]);
+    with_host(|mut host| async move {
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_path("././@LongLink").unwrap();
+            header.set_size(1 << 30);
+            header.set_cksum();
+            let layer = [gzip(header.as_bytes()), megabyte.repeat(1 << 10)].concat();
+            assert!(layer.len() < 2 << 20, "{} bytes", layer.len());
+            // As a layer, and as the archive itself.
+            for archive in [archive("bomb:1", std::slice::from_ref(&layer), serde_json::json!({})), layer] {
+                let request = ImportRequest { name: String::new(), data: archive.into() };
+                let import = host.transfer.import(futures::stream::iter([request]));
+                let (answer, grown) = growth(import).await;
+                let error = answer.unwrap_err();
+                assert!(
+                    error.message().contains("a header of 1073741824 bytes") || error.message().contains("no tar file"),
+                    "{error:?}"
+                );
+                assert!(error.message().len() < 1000 && grown < 32 << 20, "{kind:?}: {grown} bytes");
+            }
+        }
+        assert_eq!(names(&mut host).await, ["docker.io/library/busybox:1"]);
         host.finish().await;
     });
 }

@@ -14,6 +14,8 @@ pub const TESTS: &[Test] = &[
     ("lifecycle::memory_limits_end_in_oom_killed", memory_limits_end_in_oom_killed),
     ("lifecycle::pods_share_what_they_should", pods_share_what_they_should),
     ("lifecycle::volumes_and_files_of_the_pod", volumes_and_files_of_the_pod),
+    ("lifecycle::files_of_the_pod_are_accounted_to_it", files_of_the_pod_are_accounted_to_it),
+    ("lifecycle::a_tree_of_any_depth_is_removed", a_tree_of_any_depth_is_removed),
     ("lifecycle::limits_change_and_statistics_count", limits_change_and_statistics_count),
     ("lifecycle::exec_sync_collects_output", exec_sync_collects_output),
     ("lifecycle::events_tell_of_every_step", events_tell_of_every_step),
@@ -198,6 +200,59 @@ fn pods_share_what_they_should() {
     });
 }
 
+/// CVE-2020-8557: what a pod writes to the files that the runtime keeps for it is on the disk, and the pod's.
+fn files_of_the_pod_are_accounted_to_it() {
+    const WRITTEN: u64 = 8 << 20;
+    with_host(|mut host| async move {
+        let pod = host.pod(|_| {}).await;
+        let fill = "for f in hosts hostname resolv.conf; do head -c 8388608 /dev/zero >> /etc/$f; done; sleep 1000";
+        let first = host.sh(&pod, "first", fill).await;
+        let second = host.sh(&pod, "second", "sleep 1000").await;
+        let files = host.path("root/sandboxes").join(&pod.0);
+        let size = |name: &str| std::fs::metadata(files.join(name)).map_or(0, |meta| meta.len());
+        while ["hosts", "hostname", "resolv.conf"].iter().any(|name| size(name) < WRITTEN) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let mut used = Vec::new();
+        for id in [first, second] {
+            let answer = host.cri.container_stats(ContainerStatsRequest { container_id: id }).await.unwrap();
+            let layer = answer.into_inner().stats.unwrap().writable_layer.unwrap();
+            used.push(layer.used_bytes.unwrap().value);
+        }
+        assert!(used[0] >= 3 * WRITTEN && used[1] < WRITTEN, "counted once: {used:?}");
+        let run = host.path("run/pods").join(&pod.0);
+        assert!(!run.join("hosts").exists() && !run.join("resolv.conf").exists(), "nothing of it in memory");
+        host.finish().await;
+    });
+}
+
+/// A pod can nest directories deeper than a stack or path is long, or than there are descriptors: removing it by name
+/// would take them all.
+fn a_tree_of_any_depth_is_removed() {
+    use rustix::fs::{Mode, OFlags};
+    const DEPTH: usize = 1_500;
+    with_host(|mut host| async move {
+        let pod = host.pod(|_| {}).await;
+        let id = host.sh(&pod, "deep", "true").await;
+        host.ended(&id).await;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let upper = host.path("root/containers").join(&id).join("upper");
+        let mut at = rustix::fs::open(&upper, flags, Mode::empty()).unwrap();
+        for _ in 0..DEPTH {
+            rustix::fs::mkdirat(&at, "d", Mode::from_raw_mode(0o700)).unwrap();
+            at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap();
+        }
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(DEPTH as u64), ..before }).unwrap();
+        let removed = host.cri.remove_container(RemoveContainerRequest { container_id: id }).await;
+        setrlimit(Resource::Nofile, before).unwrap();
+        removed.unwrap();
+        assert!(!upper.exists());
+        host.finish().await;
+    });
+}
+
 fn volumes_and_files_of_the_pod() {
     with_host(|mut host| async move {
         let dns = DnsConfig { servers: vec!["10.0.0.10".into()], searches: vec!["a.b".into()], options: vec![] };
@@ -231,6 +286,18 @@ fn volumes_and_files_of_the_pod() {
         assert_eq!(code, 0);
         assert_eq!(std::fs::read_to_string(volume.join("sub/out")).unwrap(), "back\n");
         assert!(host.path("made-by-runtime/by-runtime").exists());
+        // As with runc: the working directory may lie in a volume, which is there first.
+        let mut within = shell("workdir", "pwd; echo x > made");
+        within.working_dir = "/data/rw/app/deep".into();
+        within.mounts = vec![mount("/data/rw", volume.clone(), false)];
+        assert_eq!(host.output(&pod, within).await, ("/data/rw/app/deep\n".to_owned(), 0));
+        assert!(volume.join("app/deep/made").exists());
+        std::os::unix::fs::symlink("/", volume.join("out")).unwrap();
+        let mut through = shell("through", "pwd");
+        through.working_dir = format!("/data/rw/out{}/made-by-cwd", host.path("").display());
+        through.mounts = vec![mount("/data/rw", volume.clone(), false)];
+        host.output(&pod, through).await;
+        assert!(!host.path("made-by-cwd").exists(), "a link in the volume leads nowhere outside");
         let mut image =
             shell("image-volume", "cat /img/etc/passwd | head -1; ls /bin2/sh; echo x > /img/x || echo refused");
         let spec = ImageSpec { image: "busybox:1".into(), ..Default::default() };

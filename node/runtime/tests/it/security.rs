@@ -4,12 +4,13 @@ use wire::cri::security_profile::ProfileType;
 use wire::cri::*;
 
 use crate::Test;
-use crate::host::{security, shell, with_host};
+use crate::host::{archive, busybox_layer, security, shell, tar, with_host};
 
 pub const TESTS: &[Test] = &[
     ("security::capabilities_are_limited", capabilities_are_limited),
     ("security::seccomp_refuses_calls", seccomp_refuses_calls),
     ("security::users_and_groups", users_and_groups),
+    ("security::no_image_passes_for_another_user", no_image_passes_for_another_user),
     ("security::no_new_privileges", no_new_privileges),
     ("security::read_only_root", read_only_root),
     ("security::paths_are_masked_and_read_only", paths_are_masked_and_read_only),
@@ -117,6 +118,54 @@ fn users_and_groups() {
             host.run(&pod, config).await
         };
         assert_eq!(host.exec(&sleeper, "id -u").await.unwrap().0, "1000\n", "an exec is the same user");
+        host.finish().await;
+    });
+}
+
+/// CVE-2024-40635 and its like: what the kubelet checked is what runs.
+fn no_image_passes_for_another_user() {
+    with_host(|mut host| async move {
+        let pod = host.pod(|_| {}).await;
+        let image = |name: &str, user: &str| {
+            let liar = tar(&[("etc/passwd", 0o644, b"1000:x:0:0::/:/bin/sh\napp:x:0:0::/:/bin/sh\n")]);
+            archive(name, &[busybox_layer(), liar], serde_json::json!({"User": user}))
+        };
+        let of = |name: &str, image: &str| {
+            let mut config = shell(name, "echo $(id -u):$(id -g)");
+            config.image = Some(ImageSpec { image: image.into(), ..Default::default() });
+            config.annotations = [(wire::RUN_AS_NON_ROOT.to_owned(), "true".to_owned())].into();
+            config
+        };
+        for (name, user) in [("minus:1", "4294967295"), ("big:1", "2147483648:1000"), ("group:1", "1000:4294967295")] {
+            host.import(image(name, user)).await;
+            let error = host.create(&pod, of("refused", name)).await.unwrap_err();
+            assert!(error.message().contains("must be in range 0-2147483647"), "{user}: {error:?}");
+        }
+        host.import(image("number:1", "1000")).await;
+        assert_eq!(host.output(&pod, of("number", "number:1")).await.0, "1000:0\n", "the number is the ID");
+        for (name, user) in [("named:1", "app"), ("none:1", ""), ("zero:1", "+0")] {
+            host.import(image(name, user)).await;
+            let error = host.create(&pod, of("root", name)).await.unwrap_err();
+            assert_eq!(error.message(), wire::RUNS_AS_ROOT, "{user}");
+        }
+        let status = |image: &str| ImageStatusRequest {
+            image: Some(ImageSpec { image: image.into(), ..Default::default() }),
+            verbose: false,
+        };
+        let image = host.images.image_status(status("number:1")).await.unwrap().into_inner().image.unwrap();
+        assert_eq!((image.uid, image.username.as_str()), (Some(Int64Value { value: 1000 }), ""));
+        for change in [-1, 1 << 31, i64::from(u32::MAX)] {
+            let mut config = shell("ids", "id");
+            security(&mut config).supplemental_groups = vec![change];
+            assert!(host.create(&pod, config).await.unwrap_err().message().contains("must be in range"), "{change}");
+            let mut config = shell("ids", "id");
+            security(&mut config).run_as_user = Some(Int64Value { value: change });
+            assert!(host.create(&pod, config).await.unwrap_err().message().contains("must be in range"), "{change}");
+            let mut config = shell("ids", "id");
+            security(&mut config).run_as_user = Some(Int64Value { value: 1 });
+            security(&mut config).run_as_group = Some(Int64Value { value: change });
+            assert!(host.create(&pod, config).await.unwrap_err().message().contains("must be in range"), "{change}");
+        }
         host.finish().await;
     });
 }

@@ -119,7 +119,7 @@ impl Core {
                     Some(patch) => {
                         let new = patch.apply(&scale_of(paths, old), &schema)?;
                         let checked = content::recheck(call, &SCALE, &new, options.field_validation);
-                        checked.map_err(|trouble| patch.misfit(&new, trouble))?
+                        checked.map_err(|trouble| patch.misfit(trouble))?
                     }
                     None => whole.clone(),
                 };

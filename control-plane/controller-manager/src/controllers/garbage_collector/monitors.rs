@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::discovery::{Discovery, Scope, verbs};
@@ -177,7 +178,8 @@ impl Monitors {
     }
 
     async fn watch(&self, resource: &Arc<ApiResource>, seen: &mut HashSet<String>, done: &watch::Sender<bool>) {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), resource.as_ref());
+        let api: Api<client::Item<PartialObjectMeta<DynamicObject>>> =
+            Api::all_with(self.client.clone(), resource.as_ref());
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
         let stream = watcher(api, config).default_backoff();
         futures::pin_mut!(stream);
@@ -202,7 +204,7 @@ impl Monitors {
                     }
                 }
                 Ok(watcher::Event::Delete(object)) => {
-                    if let Some(uid) = &object.metadata.uid {
+                    if let Some(uid) = &object.meta().uid {
                         seen.remove(uid);
                         self.collector.change(|g| g.deleted(uid));
                     }
@@ -215,8 +217,14 @@ impl Monitors {
         }
     }
 
-    fn seen(&self, resource: &Arc<ApiResource>, object: &PartialObjectMeta<DynamicObject>) -> Option<String> {
-        let uid = object.metadata.uid.clone()?;
+    /// The uid of what the collector knows now. Of an object whose metadata can't be read it keeps what it knew.
+    fn seen(
+        &self,
+        resource: &Arc<ApiResource>,
+        object: &client::Item<PartialObjectMeta<DynamicObject>>,
+    ) -> Option<String> {
+        let uid = object.meta().uid.clone()?;
+        let client::Item::Read(object) = object else { return Some(uid) };
         let item = Item::of(resource, &object.metadata);
         self.collector.change(|g| g.seen(&uid, item));
         Some(uid)

@@ -9,6 +9,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta};
 use kube::core::PartialObjectMeta;
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -89,14 +90,14 @@ impl Counters {
     }
 
     async fn watch(&self, resource: &ApiResource, names: &Mutex<Names>, done: &watch::Sender<bool>) {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), resource);
+        let api: Api<client::Item<PartialObjectMeta<DynamicObject>>> = Api::all_with(self.client.clone(), resource);
         let stream = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff();
         futures::pin_mut!(stream);
         let mut listing = Names::new();
         while let Some(event) = stream.next().await {
             match event {
                 Ok(watcher::Event::Init) => listing.clear(),
-                Ok(watcher::Event::InitApply(object)) => drop(enter(&mut listing, &object.metadata)),
+                Ok(watcher::Event::InitApply(object)) => drop(enter(&mut listing, object.meta())),
                 Ok(watcher::Event::InitDone) => {
                     let before = std::mem::replace(&mut *names.lock(), std::mem::take(&mut listing));
                     let known: HashSet<String> = before.into_keys().chain(names.lock().keys().cloned()).collect();
@@ -107,12 +108,12 @@ impl Counters {
                     known.iter().for_each(|namespace| self.tell(namespace));
                 }
                 Ok(watcher::Event::Apply(object)) => {
-                    let new = enter(&mut names.lock(), &object.metadata);
+                    let new = enter(&mut names.lock(), object.meta());
                     new.into_iter().for_each(|namespace| self.tell(&namespace));
                 }
                 Ok(watcher::Event::Delete(object)) => {
-                    let namespace = object.metadata.namespace.unwrap_or_default();
-                    let name = object.metadata.name.unwrap_or_default();
+                    let namespace = object.namespace().unwrap_or_default();
+                    let name = object.name_any();
                     leave(&mut names.lock(), &namespace, &name);
                     self.tell(&namespace);
                 }

@@ -158,3 +158,91 @@ fn compression_is_told_by_the_first_bytes() {
         assert_eq!(out, plain);
     }
 }
+
+#[test]
+fn a_path_means_what_it_says_after_a_link_in_it_was_replaced() {
+    if !is_root() {
+        return;
+    }
+    let link = |layer: Layer, to: &str| layer.add(tar::EntryType::Symlink, "l", 0o777, to);
+    let layer = Layer::new().dir("old", 0o755).dir("new", 0o755);
+    let layer = link(link(layer, "old").file("l/first", "1"), "new").file("l/second", "2");
+    let (dir, done) = run("relink", layer, &[]);
+    done.unwrap();
+    assert!(dir.join("layer/old/first").exists() && dir.join("layer/new/second").exists());
+    assert!(!dir.join("layer/old/second").exists(), "the open directory of the old link was forgotten");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn holes_stay_holes() {
+    use std::os::unix::fs::MetadataExt;
+    if !is_root() {
+        return;
+    }
+    const SIZE: u64 = 4 << 30;
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNUSparse);
+    header.set_path("holes").unwrap();
+    header.set_mode(0o644);
+    header.set_size(4);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.sparse[0].offset.copy_from_slice(format!("{:011o}\0", SIZE - 4).as_bytes());
+    gnu.sparse[0].numbytes.copy_from_slice(b"00000000004\0");
+    gnu.realsize.copy_from_slice(format!("{SIZE:011o}\0").as_bytes());
+    header.set_cksum();
+    let mut layer = Layer::new();
+    layer.0.append(&header, &b"tail"[..]).unwrap();
+    let (dir, done) = run("holes", layer, &[]);
+    assert_eq!(done.unwrap().bytes, 4);
+    let meta = std::fs::metadata(dir.join("layer/holes")).unwrap();
+    assert!(meta.len() == SIZE && meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_layer_without_end_is_refused() {
+    // A global header is passed over, and so would be what comes behind the end: each counts against the disk.
+    let dir = std::env::temp_dir().join(format!("unpack-endless-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut watched = room::Bounded::new(io::repeat(0), &dir, "the layer").unwrap();
+    watched.shrink_to(2 << 20);
+    let error = Entries::new(HashingReader::new(watched)).into_inner().finish().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_zstd_frame_of_a_gigabyte_window_is_refused() {
+    // Magic number, no options, a window of 2^30, one empty last block.
+    let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0x01, 0x00, 0x00];
+    let mut reader = decompress(Box::new(io::Cursor::new(frame))).unwrap();
+    let error = reader.read(&mut [0u8; 16]).unwrap_err().to_string();
+    assert!(error.contains("memory"), "{error}");
+}
+
+#[test]
+fn messages_hold_no_long_names() {
+    if !is_root() {
+        return;
+    }
+    let mut layer = Layer::new();
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(0);
+    let name = format!("{}/../x", "n".repeat(500 << 10));
+    let mut long = tar::Header::new_gnu();
+    long.set_entry_type(tar::EntryType::GNULongName);
+    long.set_path("././@LongLink").unwrap();
+    long.set_mode(0);
+    long.set_size(name.len() as u64);
+    long.set_cksum();
+    layer.0.append(&long, name.as_bytes()).unwrap();
+    header.set_path("x").unwrap();
+    header.set_cksum();
+    layer.0.append(&header, &b""[..]).unwrap();
+    let (dir, done) = run("long", layer, &[]);
+    let error = done.unwrap_err().to_string();
+    assert!(error.contains("climbs") && error.len() < 1000, "{} bytes", error.len());
+    std::fs::remove_dir_all(dir).unwrap();
+}

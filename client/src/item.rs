@@ -1,0 +1,183 @@
+//! One object of a list or watch: read, or known by its name to be one that can't be. Decoded alone, so that neither
+//! its depth nor a field of a wrong type costs a component the rest of the list, and no error carries a body. Informers
+//! and whoever else watches ask for these instead of the kind itself.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DynamicResourceScope;
+use kube::{Api, Resource};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use serde_json::value::RawValue;
+
+/// See the module's head.
+#[derive(Clone)]
+pub enum Item<K> {
+    Read(K),
+    Unreadable(Box<Unreadable>),
+}
+
+/// What is known of an object that can't be read.
+#[derive(Clone)]
+pub struct Unreadable {
+    /// Name, namespace, uid and resource version, as far as these can be read.
+    pub meta: ObjectMeta,
+    /// Where decoding stopped. The decoder's own words may quote the object.
+    pub place: String,
+}
+
+impl Unreadable {
+    fn new(raw: &str, error: &serde_json::Error) -> Unreadable {
+        let head = serde_json::from_str::<Head>(raw).map(|head| head.metadata).unwrap_or_default();
+        let Names { name, namespace, uid, resource_version } = head;
+        let meta = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        Unreadable { meta, place: format!("{:?} at line {} column {}", error.classify(), error.line(), error.column()) }
+    }
+
+    /// Tells the log that this object of a kind is passed over.
+    pub fn tell(&self, kind: &str) {
+        let ObjectMeta { name, namespace, resource_version, .. } = &self.meta;
+        tracing::error!(
+            kind,
+            ?namespace,
+            ?name,
+            ?resource_version,
+            place = self.place,
+            "an object can't be read and is passed over"
+        );
+    }
+}
+
+#[derive(Default, serde::Deserialize)]
+struct Head {
+    #[serde(default)]
+    metadata: Names,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Names {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+impl<K> Item<K> {
+    pub fn read(self) -> Result<K, Box<Unreadable>> {
+        match self {
+            Item::Read(object) => Ok(object),
+            Item::Unreadable(unreadable) => Err(unreadable),
+        }
+    }
+}
+
+impl<K> fmt::Debug for Item<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Item::Read(_) => "an object",
+            Item::Unreadable(_) => "an unreadable object",
+        })
+    }
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Item<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Item<K>, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(match serde_json::from_str(raw.get()) {
+            Ok(object) => Item::Read(object),
+            Err(error) => Item::Unreadable(Box::new(Unreadable::new(raw.get(), &error))),
+        })
+    }
+}
+
+impl<K: Resource> Resource for Item<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = DynamicResourceScope;
+
+    fn kind(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn metadata_api() -> bool {
+        K::metadata_api()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match self {
+            Item::Read(object) => object.meta(),
+            Item::Unreadable(unreadable) => &unreadable.meta,
+        }
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Item::Read(object) => object.meta_mut(),
+            Item::Unreadable(unreadable) => &mut unreadable.meta,
+        }
+    }
+}
+
+/// The same part of the API, object by object.
+pub fn api<K: Resource<DynamicType = ()>>(of: &Api<K>) -> Api<Item<K>>
+where
+    Api<K>: Clone,
+{
+    let client = of.clone().into_client();
+    match of.namespace() {
+        Some(namespace) => Api::namespaced_with(client, namespace, &()),
+        None => Api::all_with(client, &()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::apps::v1::ControllerRevision;
+    use kube::core::{ObjectList, WatchEvent};
+
+    fn revision(name: &str, data: &str) -> String {
+        format!(r#"{{"metadata":{{"name":"{name}","namespace":"ns"}},"revision":1,"data":{data}}}"#)
+    }
+
+    #[test]
+    fn a_deep_or_broken_object_costs_only_itself() {
+        // 126 levels: more than the decoder follows with a list around them.
+        let deep = format!("{}1{}", "[".repeat(125), "]".repeat(125));
+        let bottomless = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+        let items =
+            [revision("a", "{}"), revision("b", &deep), revision("c", &bottomless), r#"{"metadata":7}"#.to_owned()];
+        let list = format!(r#"{{"kind":"List","apiVersion":"v1","metadata":{{}},"items":[{}]}}"#, items.join(","));
+        let list: ObjectList<Item<ControllerRevision>> = serde_json::from_str(&list).unwrap();
+        let read: Vec<bool> = list.items.iter().map(|item| matches!(item, Item::Read(_))).collect();
+        assert_eq!(read, [true, true, false, false]);
+        assert_eq!(list.items[2].meta().name.as_deref(), Some("c"));
+        let event = format!(r#"{{"type":"ADDED","object":{}}}"#, revision("c", &bottomless));
+        let WatchEvent::Added(item) = serde_json::from_str::<WatchEvent<Item<ControllerRevision>>>(&event).unwrap()
+        else {
+            panic!("another event")
+        };
+        assert_eq!(item.meta().namespace.as_deref(), Some("ns"));
+    }
+
+    #[test]
+    fn no_error_quotes_the_object() {
+        let secret = r#"{"metadata":{"name":"s"},"data":{"password":["c2VjcmV0"]}}"#;
+        let item: Item<k8s_openapi::api::core::v1::Secret> = serde_json::from_str(secret).unwrap();
+        let unreadable = item.read().unwrap_err();
+        assert_eq!(unreadable.place, "Data at line 1 column 44");
+    }
+}

@@ -1,0 +1,86 @@
+//! Stored bytes that are no object of their resource: torn, written by somebody else, of the wrong type, or nested too
+//! deep. Such an object is never taken for an empty one and never stops anybody: the cache leaves it out, remembers it
+//! and says so once; a read of it by name is an error; an administrator removes it with the delete option that upstream
+//! has for it. Pure; [`super::Cache`] and the registry call it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use meta::Status;
+
+use crate::storage::keys;
+
+/// Longest reason that is kept and shown: it may quote a value of the object.
+const LONGEST_REASON: usize = 200;
+
+/// Whether an answer says that a stored object can't be read. It tells so by its words alone, as upstream's does.
+pub fn is_told_by(status: &Status) -> bool {
+    status.code == 500 && status.message.contains("StorageError: corrupt object")
+}
+
+/// One object that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corrupt {
+    pub key: Bytes,
+    /// Mod revision of the bytes.
+    pub revision: i64,
+    /// What is wrong with them.
+    pub why: String,
+}
+
+impl Corrupt {
+    pub fn new(key: Bytes, revision: i64, why: &str) -> Corrupt {
+        Corrupt { key, revision, why: why.chars().take(LONGEST_REASON).collect() }
+    }
+
+    /// The answer to a request for the object, in upstream's words.
+    pub fn status(&self) -> Status {
+        let key = String::from_utf8_lossy(&self.key);
+        let (revision, why) = (self.revision, &self.why);
+        Status::internal(format_args!(
+            "StorageError: corrupt object, Code: 7, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: object not decodable revision={revision}: {why}"
+        ))
+    }
+
+    /// Tells the log: what and why, never the bytes.
+    pub fn tell(&self) {
+        let key = String::from_utf8_lossy(&self.key);
+        let (revision, why) = (self.revision, self.why.as_str());
+        tracing::error!(%key, revision, why, "a stored object can't be read and is left out; delete it with ignoreStoreReadErrorWithClusterBreakingPotential");
+    }
+}
+
+/// The objects of one resource that can't be read now.
+#[derive(Debug, Default)]
+pub struct CorruptSet {
+    by_key: BTreeMap<Bytes, Corrupt>,
+}
+
+impl CorruptSet {
+    /// Remembers one, and tells it unless this set knows that revision of it.
+    pub fn insert(&mut self, corrupt: Corrupt) {
+        let known = self.by_key.get(&corrupt.key).is_some_and(|known| known.revision == corrupt.revision);
+        if !known {
+            corrupt.tell();
+            self.by_key.insert(corrupt.key.clone(), corrupt);
+        }
+    }
+
+    /// The object can be read again, or is gone.
+    pub fn remove(&mut self, key: &Bytes) {
+        self.by_key.remove(key);
+    }
+
+    /// Keeps those that a new load found again.
+    pub fn keep(&mut self, found: impl Fn(&Bytes) -> bool) {
+        self.by_key.retain(|key, _| found(key));
+    }
+
+    /// Those whose key begins with `prefix`, in the order of their keys.
+    pub fn below(&self, prefix: &Bytes) -> impl Iterator<Item = &Corrupt> {
+        let end = keys::prefix_end(prefix);
+        let to = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+        self.by_key.range((Bound::Included(prefix.clone()), to)).map(|(_, corrupt)| corrupt)
+    }
+}
