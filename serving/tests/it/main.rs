@@ -1,5 +1,7 @@
 //! A listener from outside: floods, deadlines, odd requests, certificates that change.
 
+#![allow(clippy::unwrap_used)]
+
 mod descriptors;
 mod floods;
 mod renewal;
