@@ -13,6 +13,7 @@ pub mod crowd;
 mod host;
 pub mod http;
 pub mod listener;
+mod policy;
 pub mod shares;
 mod table;
 pub mod tls;

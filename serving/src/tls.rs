@@ -18,6 +18,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertSto
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+pub use crate::policy::Policy;
+
 /// How often files are looked at, at most: handshakes come by the thousand.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -158,10 +160,15 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the files.
+    /// Reads the files; every TLS that we have is spoken.
     pub fn new(files: Files, clients: &Clients) -> Result<Tls, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        Tls::with_policy(files, clients, &Policy::default())
+    }
+
+    /// Reads the files.
+    pub fn with_policy(files: Files, clients: &Clients, policy: &Policy) -> Result<Tls, TlsError> {
+        let provider = Arc::new(policy.provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(policy.versions());
         let builder = builder.map_err(|why| error(&files.cert)(&why))?;
         let builder = match clients {
             Clients::Unasked => builder.with_no_client_auth(),

@@ -3,6 +3,7 @@
 //! `auth` says who calls and asks whether they may; `route` finds the handler; streams are passed through to the runtime.
 
 mod auth;
+mod configz;
 mod host_logs;
 mod logs;
 mod pods;
@@ -80,7 +81,8 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
     let files = config.server.tls_cert_file.clone().zip(config.server.tls_private_key_file.clone());
     let Some((cert, key)) = files else { return Ok(0) };
     let clients = config.server.client_ca_file.clone().map_or(Clients::Unasked, Clients::Of);
-    let tls = Tls::new(Files { cert, key }, &clients).map_err(|error| Error::Tls(error.to_string()))?;
+    let tls = Tls::with_policy(Files { cert, key }, &clients, &config.server.tls);
+    let tls = tls.map_err(|error| Error::Tls(error.to_string()))?;
     let listener = bind(Port::Kubelet, SocketAddr::new(config.server.address, config.server.port)).await?;
     let port = listener.local_addr().map_or(config.server.port, |a| a.port());
     let auth = Arc::new(auth::Auth::new(server.hands.client.clone(), &config));
