@@ -9,6 +9,7 @@ mod control_plane;
 pub mod cri;
 mod identity;
 mod node;
+mod parts;
 mod pod_network;
 mod serving;
 pub mod signing;
@@ -21,9 +22,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use self::parts::{Parts, Restarts};
 use crate::config::Cluster;
+use crate::crash;
 use crate::pki::Pki;
 use crate::progress::Steps;
 
@@ -31,9 +33,6 @@ pub use addons::put;
 pub use cleanup::{remove_kernel_objects, stop_pods};
 pub use node::runtime_config;
 pub use pod_network::{firewall_advice, port_mapping};
-
-/// Components stop one after the other, each within this time; a slower one is left to the kernel.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A start that takes longer has failed.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -47,23 +46,47 @@ pub struct Component {
     pub name: &'static str,
     /// What a person reads when it does its work.
     pub step: &'static str,
+    /// It is started again alone when it ends by itself: its state is the API's, the kernel's or the runtime's. Without
+    /// one of the others the whole daemon is.
+    alone: bool,
     start: for<'a> fn(&'a mut Assembly) -> BoxFuture<'a, Result<Serving>>,
 }
 
 /// Every component, in start order; they stop in the reverse order.
 pub const COMPONENTS: &[Component] = &[
-    Component { name: "etcd", step: "etcd", start: |a| Box::pin(control_plane::etcd(a)) },
-    Component { name: "kube-apiserver", step: "kube-apiserver", start: |a| Box::pin(control_plane::apiserver(a)) },
+    Component { name: "etcd", step: "etcd", alone: false, start: |a| Box::pin(control_plane::etcd(a)) },
+    Component {
+        name: "kube-apiserver",
+        step: "kube-apiserver",
+        alone: false,
+        start: |a| Box::pin(control_plane::apiserver(a)),
+    },
     Component {
         name: "kube-controller-manager",
         step: "kube-controller-manager",
+        alone: true,
         start: |a| Box::pin(control_plane::controller_manager(a)),
     },
-    Component { name: "kube-scheduler", step: "kube-scheduler", start: |a| Box::pin(control_plane::scheduler(a)) },
-    Component { name: "runtime", step: "Container runtime and pod network", start: |a| Box::pin(node::runtime(a)) },
-    Component { name: "kube-proxy", step: "kube-proxy", start: |a| Box::pin(node::proxy(a)) },
-    Component { name: "dns", step: "Cluster DNS answers", start: |a| Box::pin(node::dns(a)) },
-    Component { name: "kubelet", step: "kubelet: the node is Ready", start: |a| Box::pin(node::kubelet(a)) },
+    Component {
+        name: "kube-scheduler",
+        step: "kube-scheduler",
+        alone: true,
+        start: |a| Box::pin(control_plane::scheduler(a)),
+    },
+    Component {
+        name: "runtime",
+        step: "Container runtime and pod network",
+        alone: false,
+        start: |a| Box::pin(node::runtime(a)),
+    },
+    Component { name: "kube-proxy", step: "kube-proxy", alone: true, start: |a| Box::pin(node::proxy(a)) },
+    Component { name: "dns", step: "Cluster DNS answers", alone: true, start: |a| Box::pin(node::dns(a)) },
+    Component {
+        name: "kubelet",
+        step: "kubelet: the node is Ready",
+        alone: true,
+        start: |a| Box::pin(node::kubelet(a)),
+    },
 ];
 
 /// What the components share, and what each left behind.
@@ -74,8 +97,8 @@ pub struct Assembly {
     pub node_ip: Ipv4Addr,
     store: Option<etcd::Etcd>,
     server: Option<apiserver::Server>,
-    parts: Vec<(&'static str, CancellationToken)>,
-    tasks: JoinSet<(&'static str, Result<()>)>,
+    parts: Parts,
+    restarts: Restarts,
 }
 
 impl Assembly {
@@ -93,8 +116,8 @@ impl Assembly {
             node_ip,
             store: None,
             server: None,
-            parts: Vec::new(),
-            tasks: JoinSet::new(),
+            parts: Parts::default(),
+            restarts: Restarts::default(),
         };
         match assembly.start_all(steps).await {
             Ok(()) => Ok(assembly),
@@ -110,6 +133,7 @@ impl Assembly {
         for component in COMPONENTS {
             let began = Instant::now();
             let serving = (component.start)(self).await.with_context(|| component.name)?;
+            self.restarts.started(component.name, began);
             waiting.spawn(async move {
                 serving.await.with_context(|| component.name)?;
                 steps.done(component.step, began);
@@ -128,31 +152,13 @@ impl Assembly {
                     }
                     None => return Ok(()),
                 },
-                error = self.failed() => return Err(error),
-                () = &mut late => return Err(serving::too_late(self, &missing, START_PATIENCE).await.into()),
+                (name, error) = self.parts.ended() => return Err(error.context(name)),
+                () = &mut late => return serving::late(self, &missing, START_PATIENCE).await,
             }
         }
     }
 
-    /// Runs a component until its token is cancelled or it fails.
-    fn run<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
-    where
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        let stop = CancellationToken::new();
-        let task = run(stop.clone());
-        self.parts.push((name, stop));
-        self.tasks.spawn(async move { (name, task.await) });
-    }
-
-    /// A token for a part whose task runs elsewhere.
-    fn part(&mut self, name: &'static str) -> CancellationToken {
-        let stop = CancellationToken::new();
-        self.parts.push((name, stop.clone()));
-        stop
-    }
-
-    fn server(&self) -> Result<&apiserver::Server> {
+    pub fn server(&self) -> Result<&apiserver::Server> {
         self.server.as_ref().ok_or_else(|| anyhow!("kube-apiserver is not started"))
     }
 
@@ -161,23 +167,44 @@ impl Assembly {
         Ok(identity::client(self.server()?, user, groups))
     }
 
-    /// Returns when a component has ended by itself: the cluster can't go on without it.
-    pub async fn failed(&mut self) -> anyhow::Error {
-        let (name, ended) = match self.tasks.join_next().await {
-            Some(Ok(ended)) => ended,
-            Some(Err(error)) => return anyhow!("a component broke off: {error}"),
-            None => std::future::pending().await,
-        };
-        self.parts.retain(|(other, _)| *other != name);
-        match ended {
-            Ok(()) => anyhow!("{name} ended"),
-            Err(error) => error.context(name),
+    /// Starts components anew that end by themselves. Returns when one has that the others can't go on without.
+    pub async fn tend(&mut self) -> anyhow::Error {
+        loop {
+            tokio::select! {
+                (name, error) = self.parts.ended() => match COMPONENTS.iter().find(|c| c.name == name && c.alone) {
+                    Some(_) => self.ended(name, &error),
+                    None => return error.context(name),
+                },
+                name = self.restarts.next() => self.start_again(name).await,
+            }
+        }
+    }
+
+    fn ended(&mut self, name: &'static str, error: &anyhow::Error) {
+        let pause = self.restarts.ended(name, Instant::now());
+        tracing::error!(component = name, error = format!("{error:#}"), again_after = ?pause, "ended");
+        // A panic has told more of itself.
+        if !error.is::<parts::Panicked>() {
+            crash::tell(name, format!("{error:#}"));
+        }
+    }
+
+    async fn start_again(&mut self, name: &'static str) {
+        let Some(component) = COMPONENTS.iter().find(|c| c.name == name) else { return };
+        telemetry::process::count_restart(name);
+        self.restarts.started(name, Instant::now());
+        match (component.start)(self).await {
+            Ok(_) => tracing::info!(component = name, "started again"),
+            Err(error) => {
+                self.parts.stop(name).await;
+                self.ended(name, &error);
+            }
         }
     }
 
     /// Stops pods first, while everything they may need still runs, then the components in reverse.
     pub async fn stop(mut self, pod_grace: Duration) {
-        self.stop_part("kubelet").await;
+        self.parts.stop("kubelet").await;
         if let Err(error) = node::stop_pods(&self.cluster, pod_grace).await {
             tracing::warn!(%error, "pods were not stopped");
         }
@@ -186,28 +213,9 @@ impl Assembly {
 
     /// Stops the components and leaves the pods as they are.
     pub async fn stop_parts(&mut self) {
-        while let Some((name, _)) = self.parts.last() {
-            let name = *name;
-            self.stop_part(name).await;
-        }
+        self.parts.stop_all().await;
         if let Some(store) = self.store.take() {
             store.close();
-        }
-    }
-
-    async fn stop_part(&mut self, name: &'static str) {
-        let Some(at) = self.parts.iter().position(|(n, _)| *n == name) else { return };
-        let (_, stop) = self.parts.remove(at);
-        stop.cancel();
-        let ended = async {
-            while let Some(done) = self.tasks.join_next().await {
-                if done.is_ok_and(|(n, _)| n == name) {
-                    break;
-                }
-            }
-        };
-        if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
-            tracing::warn!(component = name, "did not stop in time");
         }
     }
 }

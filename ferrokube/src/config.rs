@@ -16,7 +16,7 @@ pub const STATE_ROOT: &str = "/var/lib/ferrokube";
 /// Sockets and pid files: short, because a unix socket's path has 107 bytes at most.
 pub const RUN_ROOT: &str = "/run/ferrokube";
 /// The file that a cluster is described in.
-const STATE_FILE: &str = "cluster.json";
+pub const STATE_FILE: &str = "cluster.json";
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
 const SLOTS: u16 = 80;
 
@@ -25,9 +25,9 @@ const DEFAULT_NAME: &str = "ferrokube";
 /// Flags shared by every command that names a cluster.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Which {
-    /// Name of the cluster
-    #[arg(long, default_value = DEFAULT_NAME, global = true, value_name = "NAME")]
-    pub name: String,
+    /// Name of the cluster [default: ferrokube]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub name: Option<String>,
     /// Directory that holds the cluster's state [default: /var/lib/ferrokube/NAME]
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -205,6 +205,9 @@ impl Cluster {
     pub fn pid_file(&self) -> PathBuf {
         self.run_dir().join("daemon.pid")
     }
+    pub fn supervisor_file(&self) -> PathBuf {
+        self.run_dir().join("supervisor.pid")
+    }
     pub fn cri_socket(&self) -> PathBuf {
         self.run_dir().join("cri.sock")
     }
@@ -309,12 +312,17 @@ fn read_copy(file: &Path) -> Option<Cluster> {
 }
 
 impl Which {
+    /// The name that was asked for, or the default.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(DEFAULT_NAME)
+    }
+
     /// The data directory: the flag's, the register's, or the default.
     pub fn dir(&self) -> PathBuf {
         if let Some(dir) = &self.data_dir {
             return std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         }
-        registered(&self.name).unwrap_or_else(|| Path::new(STATE_ROOT).join(&self.name))
+        registered(self.name()).unwrap_or_else(|| Path::new(STATE_ROOT).join(self.name()))
     }
 
     /// The cluster as an earlier start left it, or `None` when there is none.
@@ -329,44 +337,50 @@ impl Which {
         let cluster: Cluster = serde_json::from_slice(&bytes).map_err(|e| {
             Fault::failed(format!("{}: {e}; `ferrokube reset` removes what is left of the cluster", path.display()))
         })?;
-        if self.name != DEFAULT_NAME && self.name != cluster.name {
+        if let Some(asked) = self.name.as_ref().filter(|asked| **asked != cluster.name) {
             let (dir, name) = (self.dir(), &cluster.name);
-            let sentence =
-                format!("{} holds the cluster {name:?}, not {:?}: say --name {name}", dir.display(), self.name);
-            bail!(Fault::usage(sentence));
+            bail!(Fault::usage(format!(
+                "{} holds the cluster {name:?}, not {asked:?}: say --name {name}",
+                dir.display()
+            )));
         }
         Ok(Some(Cluster { data_dir: self.dir(), ..cluster }))
     }
 
-    /// The cluster, or what a damaged or half-removed one can still be recognised by; `None` when nothing is left.
+    /// The cluster, or what a damaged or half-removed one can still be recognised by; `None` when nothing says that
+    /// the directory is its own, whatever it holds. `cluster.json` is the mark, written before anything else; where it
+    /// is lost or damaged, its copy of this boot or the host's register must name this very directory.
     pub fn load_or_remains(&self) -> Result<Option<Cluster>> {
         self.check_name()?;
-        if let Ok(Some(cluster)) = self.load() {
+        let loaded = self.load();
+        match loaded {
+            Ok(Some(cluster)) => {
+                // A copy of the directory has the same name, and with it the same processes and kernel objects.
+                self.check_unused(&cluster.name)?;
+                return Ok(Some(cluster));
+            }
+            Err(error) if error.downcast_ref::<Fault>().is_none_or(|fault| fault.code != 1) => return Err(error),
+            _ => {}
+        }
+        let (name, dir) = (self.name(), self.dir());
+        if let Some(cluster) = read_copy(&run_copy(name)).filter(|copy| copy.name == name && copy.data_dir == dir) {
             return Ok(Some(cluster));
         }
-        let dir = self.dir();
-        if let Some(cluster) = read_copy(&run_copy(&self.name)) {
-            return Ok(Some(Cluster { data_dir: dir, ..cluster }));
-        }
-        let ours = ["cluster.json", "etcd", "pki", "runtime"].iter().any(|f| dir.join(f).exists());
-        let running = Path::new(RUN_ROOT).join(&self.name).exists();
         // Its slot is lost: objects in one that no other cluster has can be nobody else's.
-        if ours || running { Ok(Some(self.fresh(free_slot(&self.name)?))) } else { Ok(None) }
+        if registered(name) == Some(dir) { Ok(Some(self.fresh(free_slot(name)?))) } else { Ok(None) }
     }
 
     fn check_name(&self) -> Result<()> {
-        let good = !self.name.is_empty()
-            && self.name.len() <= 40
-            && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !self.name.starts_with('-')
-            && !self.name.ends_with('-');
+        let name = self.name();
+        let good = !name.is_empty()
+            && name.len() <= 40
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !name.starts_with('-')
+            && !name.ends_with('-');
         if good {
             return Ok(());
         }
-        bail!(Fault::usage(format!(
-            "--name {:?}: use at most 40 lower-case letters, digits and inner dashes",
-            self.name
-        )))
+        bail!(Fault::usage(format!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes")))
     }
 
     /// The cluster to start: what exists, or a new one of this shape. A shape that differs from what exists is an
@@ -377,8 +391,8 @@ impl Which {
         let slot = match &existing {
             Some(cluster) => cluster.slot,
             None => {
-                self.check_unused()?;
-                free_slot(&self.name)?
+                self.check_unused(self.name())?;
+                free_slot(self.name())?
             }
         };
         let base = existing.clone().unwrap_or_else(|| self.fresh(slot));
@@ -394,7 +408,7 @@ impl Which {
         if existing.is_some() && (wanted.pod_cidr != base.pod_cidr || wanted.service_cidr != base.service_cidr) {
             bail!(Fault::usage(format!(
                 "the cluster {:?} has pods in {} and Services in {}: they can't change; `ferrokube reset` first",
-                self.name, base.pod_cidr, base.service_cidr
+                base.name, base.pod_cidr, base.service_cidr
             )));
         }
         if wanted.pod_cidr.overlaps(&wanted.service_cidr) {
@@ -407,14 +421,12 @@ impl Which {
     }
 
     /// A new cluster may not have the name of one that is elsewhere.
-    fn check_unused(&self) -> Result<()> {
-        let Some(other) = registered(&self.name).filter(|dir| *dir != self.dir() && dir.join(STATE_FILE).exists())
-        else {
+    fn check_unused(&self, name: &str) -> Result<()> {
+        let Some(other) = registered(name).filter(|dir| *dir != self.dir() && dir.join(STATE_FILE).exists()) else {
             return Ok(());
         };
         bail!(Fault::usage(format!(
-            "the cluster {:?} is in {}: choose another --name for one in {}",
-            self.name,
+            "the cluster {name:?} is in {}: choose another --name for one in {}",
             other.display(),
             self.dir().display()
         )))
@@ -423,7 +435,7 @@ impl Which {
     fn fresh(&self, slot: u16) -> Cluster {
         let octet = |n: u16| Cidr { address: Ipv4Addr::new(10, n as u8, 0, 0), bits: 16 };
         Cluster {
-            name: self.name.clone(),
+            name: self.name().to_owned(),
             data_dir: self.dir(),
             slot,
             api_port: 6443 + slot,
@@ -491,6 +503,9 @@ pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
+    if is_so(path, bytes) {
+        return Ok(());
+    }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let _ = fs::remove_file(&temporary);
@@ -500,6 +515,13 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// The file is as it should be already: on a disk that is full it could not be written anew.
+fn is_so(path: &Path, bytes: &[u8]) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let private = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == 0o600);
+    private && fs::read(path).is_ok_and(|there| there == bytes)
 }
 
 #[cfg(test)]
@@ -537,10 +559,47 @@ mod tests {
 
     #[test]
     fn ports_and_ranges_of_two_clusters_never_meet() {
-        let which = Which { name: "a".into(), data_dir: Some("/nowhere".into()) };
+        let which = Which { name: Some("a".into()), data_dir: Some("/nowhere".into()) };
         let (a, b) = (which.fresh(0), which.fresh(1));
         assert!(!a.pod_cidr.overlaps(&b.pod_cidr) && !a.service_cidr.overlaps(&b.pod_cidr));
         assert_ne!(a.api_port, b.api_port);
         assert_ne!(a.bridge(), b.bridge());
+    }
+    /// `mkdir -p v/pki v/docs; reset --name never --data-dir v` removed `v` with all in it.
+    #[test]
+    fn a_directory_without_our_mark_is_no_clusters() {
+        let dir = std::env::temp_dir().join(format!("mark-{}", std::process::id()));
+        for name in ["pki", "docs", "etcd", "runtime"] {
+            fs::create_dir_all(dir.join(name)).expect("a directory");
+        }
+        let which = |name: Option<&str>| Which { name: name.map(Into::into), data_dir: Some(dir.clone()) };
+        let remains = |name| which(name).load_or_remains().map(|c| c.map(|c| c.name)).map_err(|e| e.to_string());
+        assert_eq!(remains(Some("mark-never")), Ok(None));
+        let cluster = Cluster { name: "mark-a".into(), ..which(None).fresh(7) };
+        fs::write(dir.join(STATE_FILE), serde_json::to_vec(&cluster).expect("json")).expect("written");
+        assert!(remains(Some("mark-b")).expect_err("refused").contains("holds the cluster \"mark-a\""));
+        assert!(remains(Some(DEFAULT_NAME)).is_err(), "also when the name is the default's");
+        assert_eq!(remains(Some("mark-a")), Ok(Some("mark-a".into())));
+        assert_eq!(remains(None), Ok(Some("mark-a".into())), "the directory alone says which");
+        fs::write(dir.join(STATE_FILE), "{").expect("written");
+        assert_eq!(remains(Some("mark-a")), Ok(None), "damaged, and nothing else knows of it");
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    #[test]
+    fn a_file_that_is_as_it_should_be_is_not_written_again() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let file = std::env::temp_dir().join(format!("same-{}", std::process::id()));
+        write_private(&file, b"a").expect("written");
+        let inode = || fs::metadata(&file).map(|m| (m.ino(), m.mode() & 0o777)).expect("there");
+        let first = inode();
+        write_private(&file, b"a").expect("the same");
+        assert_eq!(inode(), first);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("opened");
+        write_private(&file, b"a").expect("the same");
+        assert_eq!(inode().1, 0o600, "one that others may read is made anew");
+        write_private(&file, b"b").expect("another");
+        assert_eq!(fs::read(&file).expect("there"), b"b");
+        fs::remove_file(file).expect("removed");
     }
 }

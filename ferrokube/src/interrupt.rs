@@ -7,12 +7,13 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::config::Cluster;
 use crate::process::Daemon;
 
 /// As a shell tells that SIGINT ended a command.
 pub const CODE: u8 = 130;
 
-/// Hands SIGINT, SIGTERM and SIGHUP on to a daemon that is starting; a second one kills it. When it is dropped, and
+/// Hands SIGINT, SIGTERM and SIGHUP on to what is starting; a second one kills it. When it is dropped, and
 /// while there is no daemon, they end this process.
 pub struct Interrupts {
     watched: Arc<Mutex<Watched>>,
@@ -20,7 +21,7 @@ pub struct Interrupts {
 
 #[derive(Default)]
 struct Watched {
-    daemon: Option<Daemon>,
+    starting: Option<(Daemon, Cluster)>,
     came: bool,
 }
 
@@ -49,9 +50,9 @@ impl Interrupts {
         Ok(Interrupts { watched })
     }
 
-    /// From now on this daemon is what an interrupt ends.
-    pub fn end(&self, daemon: Daemon) {
-        self.watched.lock().daemon = Some(daemon);
+    /// From now on this supervisor and its daemon are what an interrupt ends.
+    pub fn end(&self, supervisor: Daemon, cluster: &Cluster) {
+        self.watched.lock().starting = Some((supervisor, cluster.clone()));
     }
 
     pub fn came(&self) -> bool {
@@ -61,14 +62,19 @@ impl Interrupts {
 
 impl Watched {
     fn take(&mut self) {
-        let Some(daemon) = self.daemon else { std::process::exit(CODE.into()) };
-        daemon.signal(if self.came { Signal::KILL } else { Signal::TERM });
+        let Some((supervisor, cluster)) = &self.starting else { std::process::exit(CODE.into()) };
+        supervisor.signal(if self.came { Signal::KILL } else { Signal::TERM });
+        if self.came
+            && let Some(daemon) = Daemon::find(cluster)
+        {
+            daemon.signal(Signal::KILL);
+        }
         self.came = true;
     }
 }
 
 impl Drop for Interrupts {
     fn drop(&mut self) {
-        self.watched.lock().daemon = None;
+        self.watched.lock().starting = None;
     }
 }

@@ -3,18 +3,22 @@
 //! [`cli`] is the command line; [`config`] what a cluster is; [`cluster`] the start order and supervision of
 //! [`components::COMPONENTS`]; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a command.
 
+mod backoff;
 mod cli;
 mod cluster;
 mod commands;
 mod config;
+mod crash;
 mod fault;
 mod interrupt;
 mod kubeconfig;
+mod layout;
 mod logging;
 mod pki;
 mod preflight;
 mod process;
 mod progress;
+mod supervisor;
 mod threads;
 mod yaml;
 
@@ -24,10 +28,16 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What the files and directories that we make for others let others do: the usual. A caller's own umask must neither
+/// open what is private nor close what containers read.
+const UMASK: u32 = 0o022;
+
 fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     // A container monitor outlives the daemon and must stay tiny: it never gets as far as a thread or a parser.
     match std::env::args_os().nth(1) {
         Some(first) if first == runtime::monitor::SUBCOMMAND => runtime::monitor::main(std::env::args().skip(2)),
+        Some(first) if first == supervisor::SUBCOMMAND => return supervisor::main(std::env::args_os().skip(2)),
         Some(first) if first == commands::demo::SUBCOMMAND => return commands::demo::app(),
         _ => {}
     }

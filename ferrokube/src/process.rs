@@ -1,5 +1,6 @@
-//! The daemon as a process: its pid file, whether it lives, how it is started and stopped. The kernel's start time
-//! stands beside the pid, so that a reused pid is never taken for ours; the last word says whether it is ready.
+//! The daemon and its supervisor as processes: their pid files, whether they live, how they are started and stopped. The
+//! kernel's start time stands beside the pid, so that a reused pid is never taken for ours; the last word says whether
+//! the cluster is ready.
 
 use std::fs;
 use std::path::Path;
@@ -37,14 +38,28 @@ impl Daemon {
 
     /// The cluster's daemon, if it runs. One that was killed a moment ago still holds its ports: it is waited for.
     pub fn find(cluster: &Cluster) -> Option<Daemon> {
-        let (daemon, _) = read_pid_file(cluster)?;
+        Daemon::named_in(&cluster.pid_file())
+    }
+
+    /// The process that starts the daemon anew, if there is one.
+    pub fn supervisor(cluster: &Cluster) -> Option<Daemon> {
+        Daemon::named_in(&cluster.supervisor_file())
+    }
+
+    /// Whichever of both lives: the cluster runs, or will in a moment.
+    pub fn any(cluster: &Cluster) -> Option<Daemon> {
+        Daemon::supervisor(cluster).or_else(|| Daemon::find(cluster))
+    }
+
+    fn named_in(file: &Path) -> Option<Daemon> {
+        let (daemon, _) = read_pid_file(file)?;
         let now = daemon.look()?;
         if now.ending && daemon.wait(LAST_BREATH) { None } else { Some(daemon) }
     }
 
     /// It has said that its cluster is ready.
     pub fn is_ready(&self, cluster: &Cluster) -> bool {
-        read_pid_file(cluster) == Some((*self, true))
+        read_pid_file(&cluster.pid_file()) == Some((*self, true))
     }
 
     pub fn lives(&self) -> bool {
@@ -59,6 +74,12 @@ impl Daemon {
         private_dir(&cluster.run_dir())?;
         let word = if ready { READY } else { "starting" };
         write_private(&cluster.pid_file(), format!("{} {} {word}", self.pid, self.started).as_bytes())
+    }
+
+    /// Writes down that this process supervises the cluster's daemon.
+    pub fn register_supervisor(&self, cluster: &Cluster) -> Result<()> {
+        private_dir(&cluster.run_dir())?;
+        write_private(&cluster.supervisor_file(), format!("{} {}", self.pid, self.started).as_bytes())
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -82,8 +103,13 @@ impl Daemon {
     }
 }
 
-fn read_pid_file(cluster: &Cluster) -> Option<(Daemon, bool)> {
-    let text = fs::read_to_string(cluster.pid_file()).ok()?;
+/// The daemon of this pid, dead by now, had said that its cluster was ready.
+pub fn said_ready(cluster: &Cluster, pid: i32) -> bool {
+    read_pid_file(&cluster.pid_file()).is_some_and(|(daemon, ready)| daemon.pid == pid && ready)
+}
+
+fn read_pid_file(file: &Path) -> Option<(Daemon, bool)> {
+    let text = fs::read_to_string(file).ok()?;
     let mut words = text.split_whitespace();
     let daemon = Daemon { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? };
     Some((daemon, words.next() == Some(READY)))
@@ -121,15 +147,15 @@ fn is_killed(pid: i32) -> bool {
     pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & KILL != 0)
 }
 
-/// Starts `ferrokube server` for the cluster, detached from the terminal; its steps come on the child's stdout. It
-/// begins when its stdin is closed.
-pub fn spawn_daemon(cluster: &Cluster) -> Result<Child> {
+/// Starts the cluster's supervisor, and by it the daemon, detached from the terminal; the daemon's steps come on the
+/// child's stdout. It begins when its stdin is closed.
+pub fn spawn_supervisor(cluster: &Cluster) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     let log = open_log(&cluster.log())?;
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("ferrokube")
-        .args(["server", "--told-to-parent", "--name", &cluster.name, "--data-dir"])
+        .args([crate::supervisor::SUBCOMMAND, &cluster.name])
         .arg(&cluster.data_dir)
         .current_dir("/")
         .stdin(Stdio::piped())

@@ -273,14 +273,39 @@ pub fn expect_children() {
 
 /// A descriptor that becomes readable when a child ends.
 pub fn child_signal() -> io::Result<OwnedFd> {
-    // SAFETY: the set is made by the library; the new descriptor is owned by nobody else.
+    signals(&[libc::SIGCHLD])
+}
+
+/// A descriptor that these signals are read from; they do nothing else any more.
+pub fn signals(list: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is made by the library, which refuses what is no signal; the new descriptor is owned by nobody else.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        for signal in list {
+            libc::sigaddset(&raw mut set, *signal);
+        }
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// The next signal of [`signals`]; `None` when none came within the time.
+pub fn next_signal(signals: &OwnedFd, patience: Option<std::time::Duration>) -> io::Result<Option<i32>> {
+    let mut ready = [rustix::event::PollFd::new(signals, rustix::event::PollFlags::IN)];
+    let limit = patience.and_then(|time| rustix::event::Timespec::try_from(time).ok());
+    match rustix::event::poll(&mut ready, limit.as_ref()) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
+        Ok(_) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+    match rustix::io::read(signals, &mut info) {
+        // Its number comes first.
+        Ok(_) => Ok(info.first_chunk().map(|number| i32::from_ne_bytes(*number))),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 

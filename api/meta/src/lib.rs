@@ -11,6 +11,7 @@ pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod gvk;
+pub mod ip;
 pub mod labels;
 pub mod names;
 pub mod pem;

@@ -1,6 +1,10 @@
 //! What the kernel knows of this process, under the names that every Prometheus client uses, and which build it is.
 //! I/O: reads /proc/self.
 
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
 use crate::registry::{Registry, Samples};
 
 /// Ticks of a second in /proc/self/stat: the same on every Linux that we run on.
@@ -14,6 +18,39 @@ pub const GIT_VERSION: &str = concat!("v1.37.2+ferrokube.", env!("CARGO_PKG_VERS
 /// Versions of the API.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
+
+/// Panics and restarts of the components of this process. Whoever catches them counts them, every page shows them.
+static ENDS: Mutex<BTreeMap<(Count, &'static str), u64>> = Mutex::new(BTreeMap::new());
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Count {
+    Panics,
+    Restarts,
+}
+
+/// A panic in code or a task of this component.
+pub fn count_panic(component: &'static str) {
+    *ENDS.lock().entry((Count::Panics, component)).or_default() += 1;
+}
+
+/// This component was started anew because it had ended.
+pub fn count_restart(component: &'static str) {
+    *ENDS.lock().entry((Count::Restarts, component)).or_default() += 1;
+}
+
+fn declare_ends(registry: &Registry) {
+    let rows = [
+        ("component_panics_total", "Panics in a component of this process.", Count::Panics),
+        ("component_restarts_total", "Starts of a component after it had ended by itself.", Count::Restarts),
+    ];
+    for (name, help, what) in rows {
+        registry.collect(name, help, "counter", move |out| {
+            for ((_, component), number) in ENDS.lock().iter().filter(|((kind, _), _)| *kind == what) {
+                out.add(["name"], [*component], *number as f64);
+            }
+        });
+    }
+}
 
 /// Declares `kubernetes_build_info`.
 pub fn declare_build(registry: &Registry) {
@@ -53,6 +90,7 @@ pub fn declare(registry: &Registry) {
             }
         });
     }
+    declare_ends(registry);
 }
 
 /// The architecture in Go's words, which clients compare with.
@@ -92,5 +130,23 @@ fn limit(name: &str) -> Option<f64> {
     match line.split_whitespace().next()? {
         "unlimited" => Some(f64::from(u32::MAX) * f64::from(u32::MAX)),
         number => number.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_and_restarts_are_counted_by_component() {
+        let registry = Registry::default();
+        declare(&registry);
+        assert!(!registry.text().contains("component_panics_total{"), "nothing broke yet");
+        count_panic("kube-scheduler");
+        count_panic("kube-scheduler");
+        count_restart("dns");
+        let text = registry.text();
+        assert!(text.contains("component_panics_total{name=\"kube-scheduler\"} 2\n"), "{text}");
+        assert!(text.contains("component_restarts_total{name=\"dns\"} 1\n"), "{text}");
     }
 }

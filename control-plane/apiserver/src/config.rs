@@ -36,6 +36,8 @@ pub struct Config {
     pub enable_admission_plugins: Vec<String>,
     /// `--disable-admission-plugins`
     pub disable_admission_plugins: Vec<String>,
+    /// `--admission-control-config-file`
+    pub admission_control_config_file: Option<PathBuf>,
     /// `--service-account-issuer`
     pub service_account_issuer: String,
     /// `--service-account-signing-key-file`: private key, PEM.
@@ -44,6 +46,10 @@ pub struct Config {
     pub service_account_key_files: Vec<PathBuf>,
     /// `--service-account-jwks-uri`
     pub service_account_jwks_uri: Option<String>,
+    /// `--service-account-extend-token-expiration`: mounted tokens work for a year, with warnings when they are old.
+    pub service_account_extend_token_expiration: bool,
+    /// `--service-account-max-token-expiration`: longer lives are shortened to it.
+    pub service_account_max_token_expiration: Option<Duration>,
     /// `--api-audiences`; empty means the issuer.
     pub api_audiences: Vec<String>,
     /// `--service-cluster-ip-range`
@@ -88,10 +94,13 @@ impl Default for Config {
             authorization_mode: vec!["Node".to_owned(), "RBAC".to_owned()],
             enable_admission_plugins: vec!["NodeRestriction".to_owned()],
             disable_admission_plugins: Vec::new(),
+            admission_control_config_file: None,
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             service_account_signing_key_file: None,
             service_account_key_files: Vec::new(),
             service_account_jwks_uri: None,
+            service_account_extend_token_expiration: true,
+            service_account_max_token_expiration: None,
             api_audiences: Vec::new(),
             service_cluster_ip_range: "10.96.0.0/12".to_owned(),
             service_node_port_range: (30000, 32767),

@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
+use crate::admission::event_rate_limit::{self, Limit};
 use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::{self, Authenticator, Credentials, UserInfo, impersonation};
 use crate::authz::rbac::Rbac;
@@ -56,6 +57,8 @@ pub struct Core {
     /// Roles and bindings, whether or not they are an authoriser.
     pub(crate) rbac: Arc<Rbac>,
     admission: Vec<&'static admission::Row>,
+    /// What EventRateLimit counts; empty when it is off.
+    pub(crate) event_limits: Vec<Limit>,
     /// Reaches kubelets, pods and services.
     pub(crate) proxy: Proxy,
     /// Node ports in use.
@@ -95,7 +98,8 @@ impl Core {
             let named = |list: &[String]| list.iter().any(|name| name == row.plugin.name());
             (row.default_on || named(&config.enable_admission_plugins)) && !named(&config.disable_admission_plugins)
         };
-        let admission = admission::ADMISSION.iter().filter(enabled).collect();
+        let admission: Vec<_> = admission::ADMISSION.iter().filter(enabled).collect();
+        let event_limits = event_limits(&config, &admission)?;
         let limits = Limits::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
         let metrics = Metrics::new(&limits);
         Ok(Core {
@@ -109,6 +113,7 @@ impl Core {
             authorizers: Vec::new(),
             rbac,
             admission,
+            event_limits,
             proxy,
             node_ports,
             reservations: Reservations::default(),
@@ -180,9 +185,48 @@ impl Core {
         cache.snapshot().range(&cache.namespace_prefix(namespace), &Bytes::new()).cloned().collect()
     }
 
+    /// Store keys of everything that is served and can't be read, without the prefix of the store.
+    pub fn unreadable(&self) -> Vec<String> {
+        let registry = self.registry.load();
+        let stores = registry.iter().filter(|served| served.native()).filter_map(|served| served.store.as_ref());
+        let of = |cache: &Cache| {
+            let prefix = String::from_utf8_lossy(&cache.prefix).into_owned();
+            let below = prefix.strip_prefix(&self.config.etcd_prefix).unwrap_or(&prefix).trim_start_matches('/').to_owned();
+            cache.corrupt_below(&cache.prefix).into_iter().map(move |tail| format!("{below}{tail}")).collect::<Vec<_>>()
+        };
+        stores.flat_map(|store| of(&store.cache)).collect()
+    }
+
     /// Asks the authorisers.
     pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
         authz::decide(&self.authorizers, attributes)
+    }
+
+    /// Asks the authorisers for a second verb on what the request names, because it does that verb's work, too. The
+    /// refusal is in upstream's words, which are not those of a request refused at the door.
+    pub fn require(&self, call: &Call, served: &Served, verb: &'static str) -> Result<(), Status> {
+        if call.info.verb == verb {
+            return Ok(());
+        }
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        match self.decide(&Attributes { verb, namespace, ..attributes(call) }) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(why) | Decision::NoOpinion(why) => {
+                Err(Status::forbidden(&served.gvr(), &call.info.name, why))
+            }
+        }
+    }
+}
+
+/// The limits of EventRateLimit; without the plugin the file is only checked.
+fn event_limits(config: &Config, chain: &[&'static admission::Row]) -> Result<Vec<Limit>, Error> {
+    const FLAG: &str = "--admission-control-config-file";
+    let wrong = |reason: String| Error::Flag { flag: FLAG, reason };
+    let file = config.admission_control_config_file.as_deref();
+    let configured = file.map(admission::configuration::event_rate_limit).transpose().map_err(wrong)?.flatten();
+    match chain.iter().any(|row| row.plugin.name() == event_rate_limit::NAME) {
+        true => event_rate_limit::limits(configured.as_ref()).map_err(wrong),
+        false => Ok(Vec::new()),
     }
 }
 
@@ -225,24 +269,34 @@ impl Server {
         respond::dress(&call, websocket::upgrade(&call, response))
     }
 
-    /// Answers if there is room, and in the time that there is.
+    /// Answers whoever may ask, if there is room, and in the time that there is.
     async fn within_limits(&self, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
+        self.impersonate(call)?;
+        self.authorize(call)?;
         if limits::long_running(&call.info) {
             return self.answer(call, body).await;
         }
         let core = &self.core;
-        let Some(_place) = core.limits.enter(&call.info, &call.user) else {
-            core.metrics.terminated(core, call, "429");
-            return Ok(Answer::Raw(limits::refusal()));
-        };
         let allowed = limits::time_allowed(&call.query, core.config.request_timeout)?;
-        match tokio::time::timeout(allowed, self.answer(call, body)).await {
+        match tokio::time::timeout(allowed, self.answer_whole(call, body)).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 core.metrics.terminated(core, call, "504");
                 Err(Status::timeout("request did not complete within the allotted timeout", 0))
             }
         }
+    }
+
+    /// Answers a request that is there as a whole: a place is taken when its body has come, not while it comes.
+    async fn answer_whole(&self, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
+        let core = &self.core;
+        let mut room = core.limits.room(&call.info, &call.user);
+        let body = body::receive(body, |bytes| room.grow(bytes)).await?;
+        let Some(_place) = core.limits.enter(&call.info, &call.user) else {
+            core.metrics.terminated(core, call, "429");
+            return Ok(Answer::Raw(limits::refusal()));
+        };
+        self.answer(call, body::request_body(Body::from(body))).await
     }
 
     /// Authenticates, then [`Server::handle`].
@@ -281,8 +335,6 @@ impl Server {
     }
 
     async fn answer(&self, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
-        self.impersonate(call)?;
-        self.authorize(call)?;
         if !call.info.resource_request {
             return crate::discovery::serve(&self.core, call).await;
         }
@@ -357,7 +409,9 @@ impl Core {
             _ => return Err(Status::method_not_allowed()),
         };
         let nameless = call.info.name.is_empty() && matches!(call.info.verb, "update" | "patch");
-        if nameless || call.method == Method::HEAD || !served.kind.verbs.has(wanted) {
+        // The old paths that begin with /watch/ are for GET alone.
+        let watched = call.info.verb == "watch" && call.method != Method::GET;
+        if nameless || watched || call.method == Method::HEAD || !served.kind.verbs.has(wanted) {
             return Err(Status::method_not_allowed());
         }
         call.accepted(served.custom, true)?;

@@ -71,8 +71,7 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
     drop(lock);
     proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
     remove_cgroups(cluster).context("cgroups")?;
-    unmount_below(&cluster.data_dir).context("mounts")?;
-    unmount_below(&cluster.run_dir()).context("mounts")
+    crate::layout::mounted(cluster).iter().try_for_each(|dir| unmount_below(dir)).context("mounts")
 }
 
 /// Detaches every mount below a directory, the innermost first. A mount on the directory itself isn't ours: a person

@@ -35,7 +35,7 @@ pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
         ..etcd::daemon::Config::default()
     };
     let daemon = etcd::daemon::Daemon::around(store, config).await.map_err(|e| Fault::failed(e.to_string()))?;
-    a.run("etcd", |stop| async move {
+    a.parts.run("etcd", |stop| async move {
         daemon.serve(stop).await;
         Ok(())
     });
@@ -73,14 +73,14 @@ fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
     let config = server_config(&a.cluster, &a.pki, a.node_ip);
-    let stop = a.part("kube-apiserver");
+    let stop = a.parts.token("kube-apiserver");
     let running = apiserver::daemon::start(config, Arc::new(LocalStore(store)), stop)
         .await
         .map_err(|e| Fault::failed(e.to_string()))?;
     a.server = Some(running.server.clone());
-    a.tasks.spawn(async move {
+    a.parts.spawn("kube-apiserver", async move {
         running.wait().await;
-        ("kube-apiserver", Ok(()))
+        Ok(())
     });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
     super::addons::apply(admin, &a.cluster).await?;
@@ -114,7 +114,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     };
     let client = a.client("system:kube-controller-manager", &[])?;
     let ready = config.ready.clone();
-    a.run("kube-controller-manager", |stop| async move {
+    a.parts.run("kube-controller-manager", |stop| async move {
         controller_manager::daemon::run(config, client, stop).await.map_err(Into::into)
     });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
@@ -133,6 +133,6 @@ pub async fn scheduler(a: &mut Assembly) -> Result<Serving> {
         ..scheduler::Config::default()
     };
     let ready = config.ready.clone();
-    a.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
+    a.parts.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
     Ok(serving::latch(ready))
 }

@@ -34,7 +34,7 @@ pub fn proxy_table(cluster: &Cluster) -> String {
 pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     let config = runtime_config(&a.cluster);
     let network = Arc::new(BridgeNetwork::new(&a.cluster));
-    a.run("runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
+    a.parts.run("runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
     Ok(serving::runtime(a.cluster.cri_socket()).boxed())
 }
 
@@ -55,7 +55,7 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
         ..proxy::Config::default()
     };
     let ready = config.ready.clone();
-    a.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
+    a.parts.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
     Ok(serving::latch(ready))
 }
 
@@ -78,7 +78,7 @@ pub async fn dns(a: &mut Assembly) -> Result<Serving> {
         untracked_table: Some(dns_table(&a.cluster)),
         ..dns::Config::default()
     };
-    a.run("dns", |stop| async move { dns::run(config, client, stop).await.map_err(Into::into) });
+    a.parts.run("dns", |stop| async move { dns::run(config, client, stop).await.map_err(Into::into) });
     Ok(serving::dns(SocketAddr::from((address, 53)), a.cluster.cluster_domain.clone()).boxed())
 }
 
@@ -87,7 +87,7 @@ pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
     let node = format!("system:node:{}", a.cluster.node_name);
     let client = a.client(&node, &["system:nodes"])?;
     let config = kubelet_config(a);
-    a.run("kubelet", |stop| async move { kubelet::daemon::run(config, client, stop).await.map_err(Into::into) });
+    a.parts.run("kubelet", |stop| async move { kubelet::daemon::run(config, client, stop).await.map_err(Into::into) });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
     Ok(serving::node(admin, a.cluster.node_name.clone(), began).boxed())
 }

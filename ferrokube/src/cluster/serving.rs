@@ -21,6 +21,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// A question that was lost is asked again after this.
 const LOST: Duration = Duration::from_millis(200);
 
+/// Most keys of unreadable objects in one line of the log; each has a line of its own besides.
+const UNREADABLE_SHOWN: usize = 5;
+
 /// Its start returned when it did.
 pub fn already() -> Serving {
     std::future::ready(Ok(())).boxed()
@@ -108,8 +111,25 @@ fn answers(message: &[u8]) -> bool {
     message.len() > 12 && message[3] & 0xf == 0 && message[6..8] != [0, 0]
 }
 
+/// A start that took too long. When the store holds what can't be read, that may be what is waited for, and only a
+/// cluster that runs lets somebody remove it: the start is over then, whatever is missing.
+pub async fn late(a: &Assembly, missing: &[&str], patience: Duration) -> Result<()> {
+    let unreadable = a.server().map(|server| server.core.unreadable()).unwrap_or_default();
+    if unreadable.is_empty() {
+        return Err(too_late(a, missing, patience).await.into());
+    }
+    let shown = unreadable.iter().take(UNREADABLE_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    tracing::error!(
+        missing = missing.join(", "),
+        unreadable = unreadable.len(),
+        shown,
+        "not everything serves, and stored objects can't be read: the cluster goes on, so that they can be removed with the delete option ignoreStoreReadErrorWithClusterBreakingPotential"
+    );
+    Ok(())
+}
+
 /// The sentence of a start that took too long: what didn't come, and why as far as the node says.
-pub async fn too_late(a: &Assembly, missing: &[&str], patience: Duration) -> Fault {
+async fn too_late(a: &Assembly, missing: &[&str], patience: Duration) -> Fault {
     let why = if missing.contains(&"kubelet") { node_says(a).await } else { None };
     let why = why.map_or_else(String::new, |why| format!(": the node {} says: {why}", a.cluster.node_name));
     Fault::failed(format!("{} did not start within {} s{why}", missing.join(", "), patience.as_secs()))

@@ -20,7 +20,7 @@ const DAEMON_GRACE: Duration = Duration::from_secs(4);
 pub fn run(which: &Which) -> Result<()> {
     preflight::root("down")?;
     let Some(cluster) = which.load()? else {
-        return print(&format!("There is no cluster {:?}.\n", which.name));
+        return print(&format!("There is no cluster {:?}.\n", which.name()));
     };
     let began = Instant::now();
     stop(&cluster, Signal::TERM, POD_GRACE)?;
@@ -35,12 +35,12 @@ pub fn run(which: &Which) -> Result<()> {
 /// the grace given here, one that is told to end by TERM gives them [`POD_GRACE`] itself.
 pub fn stop(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
     let began = Instant::now();
-    if let Some(daemon) = Daemon::find(cluster) {
-        daemon.signal(signal);
-        if !daemon.wait(grace + DAEMON_GRACE) {
-            daemon.signal(Signal::KILL);
-            daemon.wait(DAEMON_GRACE);
-        }
+    // The supervisor first: it would start a daemon that was killed anew.
+    let stopped: Vec<bool> = [Daemon::supervisor, Daemon::find]
+        .into_iter()
+        .map(|find| find(cluster).is_some_and(|process| end(process, signal, grace + DAEMON_GRACE)))
+        .collect();
+    if stopped.contains(&true) {
         print(&(step_line("Daemon stopped", began.elapsed().as_millis() as u64) + "\n"))?;
     }
     let pods = Instant::now();
@@ -48,6 +48,18 @@ pub fn stop(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
     if left > 0 {
         print(&(step_line(&format!("{left} containers stopped"), pods.elapsed().as_millis() as u64) + "\n"))?;
     }
-    let _ = std::fs::remove_file(cluster.pid_file());
+    for file in [cluster.pid_file(), cluster.supervisor_file()] {
+        let _ = std::fs::remove_file(file);
+    }
     Ok(())
+}
+
+/// Ends a process; true, for one that is ended.
+fn end(process: Daemon, signal: Signal, patience: Duration) -> bool {
+    process.signal(signal);
+    if !process.wait(patience) {
+        process.signal(Signal::KILL);
+        process.wait(DAEMON_GRACE);
+    }
+    true
 }

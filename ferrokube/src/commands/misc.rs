@@ -29,7 +29,7 @@ pub fn version() -> Result<()> {
 
 /// The error of every command that needs a cluster where there is none.
 pub fn no_cluster(which: &Which) -> Fault {
-    Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name))
+    Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name()))
 }
 
 /// Prints to standard output; a reader that has seen enough (`| head`) is no error.

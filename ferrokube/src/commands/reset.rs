@@ -1,18 +1,19 @@
 //! `reset`: removes the cluster and everything it made on this host: processes, mounts, namespaces, links, routes,
-//! rules, cgroups, files, the kubeconfig entry; sysctls get their old values. Succeeds when nothing is there.
+//! rules, cgroups, files, the kubeconfig entry; sysctls get their old values. Succeeds when nothing is there, and touches
+//! nothing that isn't known to be the cluster's ([`Which::load_or_remains`], [`layout`]).
 
-use std::fs;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustix::process::Signal;
 
 use crate::cluster;
 use crate::commands::misc::print;
-use crate::config::{Cluster, RUN_ROOT, STATE_ROOT, Which, lock_host, register};
+use crate::config::{Cluster, Which};
+use crate::fault::Fault;
 use crate::kubeconfig;
+use crate::layout;
 use crate::preflight;
 use crate::progress::{duration, step_line};
 
@@ -23,7 +24,9 @@ pub fn run(which: &Which, yes: bool) -> Result<()> {
     preflight::root("reset")?;
     let cluster = which.load_or_remains()?;
     let Some(cluster) = cluster else {
-        return print(&format!("There is no cluster {:?}: nothing to remove.\n", which.name));
+        let (name, dir) = (which.name(), which.dir());
+        let place = if dir.exists() { format!(" in {}", dir.display()) } else { String::new() };
+        return print(&format!("There is no cluster {name:?}{place}: nothing to remove.\n"));
     };
     if !yes && !confirmed(&cluster)? {
         return print("Nothing was removed.\n");
@@ -33,7 +36,11 @@ pub fn run(which: &Which, yes: bool) -> Result<()> {
     super::down::stop(&cluster, Signal::KILL, POD_GRACE)?;
     step("Kubeconfig entry removed", || kubeconfig::remove_from_user(&cluster))?;
     step("Mounts, namespaces, network and cgroups removed", || cluster::remove_kernel_objects(&cluster))?;
-    step("Files removed", || remove_files(&cluster))?;
+    let mut left = Vec::new();
+    step("Files removed", || layout::remove(&cluster).map(|rest| left = rest))?;
+    if !left.is_empty() {
+        print(&layout::told(&left))?;
+    }
     print(&format!("The cluster {:?} is gone ({}).\n", cluster.name, duration(began.elapsed())))
 }
 
@@ -41,7 +48,7 @@ pub fn run(which: &Which, yes: bool) -> Result<()> {
 pub fn remove(cluster: &Cluster) -> Result<()> {
     kubeconfig::remove_from_user(cluster)?;
     cluster::remove_kernel_objects(cluster)?;
-    remove_files(cluster)
+    layout::remove(cluster).map(drop)
 }
 
 fn step(what: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -52,7 +59,10 @@ fn step(what: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
 
 fn confirmed(cluster: &Cluster) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        return Ok(true);
+        let (name, dir) = (&cluster.name, cluster.data_dir.display());
+        let sentence =
+            format!("nobody can be asked whether the cluster {name:?} with all its data in {dir} may go: say --yes");
+        return Err(Fault::usage(sentence).into());
     }
     let mut out = std::io::stdout().lock();
     write!(out, "Remove the cluster {:?} and all its data in {}? [y/N] ", cluster.name, cluster.data_dir.display())?;
@@ -60,28 +70,4 @@ fn confirmed(cluster: &Cluster) -> Result<bool> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-fn remove_files(cluster: &Cluster) -> Result<()> {
-    let _lock = lock_host()?;
-    remove_dir(&cluster.data_dir)?;
-    remove_dir(&cluster.run_dir())?;
-    let _ = fs::remove_file(register().join(&cluster.name));
-    // Shared parents go with the last cluster.
-    for parent in [register(), STATE_ROOT.into(), RUN_ROOT.into()] {
-        let _ = fs::remove_dir(parent);
-    }
-    Ok(())
-}
-
-fn remove_dir(path: &Path) -> Result<()> {
-    use std::io::ErrorKind;
-    match fs::remove_dir_all(path) {
-        // A disk is mounted there: emptied, it stays.
-        Err(e) if e.kind() == ErrorKind::ResourceBusy && fs::read_dir(path).is_ok_and(|mut d| d.next().is_none()) => {
-            Ok(())
-        }
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", path.display())),
-        _ => Ok(()),
-    }
 }

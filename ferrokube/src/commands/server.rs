@@ -1,7 +1,6 @@
 //! `server`: runs the cluster in the foreground until a signal. `up` starts the same in the background and listens to
 //! its steps.
 
-use std::io::Read;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -11,6 +10,7 @@ use crate::cluster::Assembly;
 use crate::commands::down::POD_GRACE;
 use crate::commands::up::{Claim, Claimed, claim, undo};
 use crate::config::{Cluster, Shape, Which};
+use crate::crash;
 use crate::fault::Fault;
 use crate::preflight;
 use crate::process::Daemon;
@@ -24,8 +24,6 @@ pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
     preflight::root("server")?;
     crate::logging::init();
     if told_to_parent {
-        // `up` writes the pid file first, under its lock.
-        let _ = std::io::stdin().read(&mut [0]);
         let steps = Steps { audience: Audience::Parent };
         let result = which.resolve(shape).and_then(|cluster| live(cluster, steps));
         if let Err(error) = &result {
@@ -59,11 +57,19 @@ fn live(cluster: Cluster, steps: Steps) -> Result<()> {
         return Err(runs_already(&cluster, daemon).into());
     }
     myself.register(&cluster, false)?;
+    // `down` and `reset` end the supervisor, then whom they find registered: nobody may come after them.
+    if steps.audience == Audience::Parent && Daemon::supervisor(&cluster).is_none() {
+        return Err(Fault::failed("its supervisor is gone").into());
+    }
+    crash::watch(&cluster).context("starting threads")?;
     let pid_file = cluster.pid_file();
     let runtime = threads::runtime(Some(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get()))))?;
     let result = threads::run(&runtime, serve(cluster, steps, myself));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-    let _ = std::fs::remove_file(pid_file);
+    // After a failure the supervisor still reads how far it had come.
+    if result.is_ok() {
+        let _ = std::fs::remove_file(pid_file);
+    }
     result
 }
 
@@ -89,7 +95,7 @@ async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        error = assembly.failed() => Some(error),
+        error = assembly.tend() => Some(error),
     };
     tracing::info!(cluster = name, "stopping");
     match failure {

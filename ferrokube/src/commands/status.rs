@@ -1,4 +1,5 @@
-//! `status`: what of the cluster runs, as a table or as JSON (each of our processes with its role and pid).
+//! `status`: what of the cluster runs, as a table or as JSON (each of our processes with its role and pid), and what of
+//! it broke: the last panic or end of each component, and how many there were.
 
 use anyhow::Result;
 use serde_json::json;
@@ -7,6 +8,7 @@ use crate::cli::Output;
 use crate::cluster::runtime_config;
 use crate::commands::misc::print;
 use crate::config::{Cluster, Which};
+use crate::crash::{self, Crashes};
 use crate::fault::Fault;
 use crate::process::Daemon;
 
@@ -20,24 +22,30 @@ struct Process {
 pub fn run(which: &Which, output: Output) -> Result<()> {
     let Some(cluster) = which.load()? else {
         if output == Output::Json {
-            print(&format!("{}\n", json!({"name": which.name, "state": "absent", "processes": []})))?;
+            print(&format!("{}\n", json!({"name": which.name(), "state": "absent", "processes": []})))?;
         }
-        return Err(Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name)).into());
+        return Err(Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name())).into());
     };
     let processes = processes(&cluster);
     let state = match Daemon::find(&cluster) {
         Some(daemon) if daemon.is_ready(&cluster) => "running",
         Some(_) => "starting",
+        // The supervisor lets a moment pass after a daemon that ended early.
+        None if Daemon::supervisor(&cluster).is_some() => "restarting",
         None => "stopped",
     };
+    let crashes = crash::read(&cluster);
     match output {
-        Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes))),
-        Output::Table => print(&as_table(&cluster, state, &processes)),
+        Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes, &crashes))),
+        Output::Table => print(&as_table(&cluster, state, &processes, &crashes)),
     }
 }
 
 fn processes(cluster: &Cluster) -> Vec<Process> {
     let daemon = Daemon::find(cluster).map(|d| Process { role: "daemon", pid: d.pid, what: "all components".into() });
+    let supervisor = Daemon::supervisor(cluster);
+    let supervisor =
+        supervisor.map(|s| Process { role: "supervisor", pid: s.pid, what: "starts the daemon again".into() });
     let containers =
         std::fs::read_dir(runtime_config(cluster).run_dir.join("containers")).into_iter().flatten().flatten();
     let monitors = containers.filter_map(|entry| {
@@ -45,10 +53,10 @@ fn processes(cluster: &Cluster) -> Vec<Process> {
             runtime::monitor::read_pid_file(&entry.path().join(runtime::monitor::protocol::MONITOR_PID_FILE))?;
         Some(Process { role: "monitor", pid, what: entry.file_name().to_string_lossy().chars().take(13).collect() })
     });
-    daemon.into_iter().chain(monitors).collect()
+    daemon.into_iter().chain(supervisor).chain(monitors).collect()
 }
 
-fn as_json(cluster: &Cluster, state: &str, processes: &[Process]) -> serde_json::Value {
+fn as_json(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Crashes) -> serde_json::Value {
     let processes: Vec<_> = processes.iter().map(|p| json!({"role": p.role, "pid": p.pid, "what": p.what})).collect();
     json!({
         "name": cluster.name,
@@ -59,10 +67,11 @@ fn as_json(cluster: &Cluster, state: &str, processes: &[Process]) -> serde_json:
         "podCIDR": cluster.pod_cidr,
         "serviceCIDR": cluster.service_cidr,
         "processes": processes,
+        "crashes": crashes,
     })
 }
 
-fn as_table(cluster: &Cluster, state: &str, processes: &[Process]) -> String {
+fn as_table(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Crashes) -> String {
     let mut text = format!(
         "Cluster     {}\nState       {state}\nServer      {}\nKubeconfig  {}\nData        {}\n",
         cluster.name,
@@ -71,10 +80,18 @@ fn as_table(cluster: &Cluster, state: &str, processes: &[Process]) -> String {
         cluster.data_dir.display(),
     );
     if !processes.is_empty() {
-        text += &format!("\n{:<9} {:>8}  {}\n", "ROLE", "PID", "WHAT");
+        text += &format!("\n{:<10} {:>8}  {}\n", "ROLE", "PID", "WHAT");
         for p in processes {
-            text += &format!("{:<9} {:>8}  {}\n", p.role, p.pid, p.what);
+            text += &format!("{:<10} {:>8}  {}\n", p.role, p.pid, p.what);
         }
+    }
+    if !crashes.is_empty() {
+        text += &format!("\n{:<23}  {:>5}  {:<20}  {}\n", "BROKE", "COUNT", "LAST", "WHY");
+        for (component, crash) in crashes {
+            let time = crash.time.strftime("%Y-%m-%dT%H:%M:%SZ");
+            text += &format!("{component:<23}  {:>5}  {time:<20}  {}\n", crash.count, crash.what);
+        }
+        text += &format!("The backtrace of a panic is in {}\n", cluster.log().display());
     }
     text
 }

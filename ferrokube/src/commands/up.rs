@@ -11,7 +11,7 @@ use crate::fault::Fault;
 use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
 use crate::preflight;
-use crate::process::{Daemon, spawn_daemon};
+use crate::process::{Daemon, spawn_supervisor};
 use crate::progress::{Told, duration, listen, step_line};
 
 /// How often a daemon that another command has started is looked at.
@@ -21,8 +21,8 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
     preflight::root("up")?;
     let Claimed { cluster, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
-        Claim::Runs(cluster, daemon) => {
-            wait_for_other(&cluster, daemon)?;
+        Claim::Runs(cluster, _) => {
+            wait_for_other(&cluster)?;
             print(&format!("The cluster {:?} runs already: {}\n", cluster.name, cluster.server_url()))?;
             return if demo { super::demo::run(&cluster) } else { Ok(()) };
         }
@@ -71,7 +71,7 @@ pub enum Claim {
 pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     let lock = lock_host()?;
     let cluster = which.resolve(shape)?;
-    if let Some(daemon) = Daemon::find(&cluster) {
+    if let Some(daemon) = Daemon::any(&cluster) {
         return Ok(Claim::Runs(cluster, daemon));
     }
     kubeconfig::check_user_file()?;
@@ -83,7 +83,7 @@ pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
 
 /// After a start that failed: a cluster that wasn't there before leaves nothing behind.
 pub fn undo(cluster: &Cluster, fresh: bool) {
-    if !fresh || Daemon::find(cluster).is_some() {
+    if !fresh || Daemon::any(cluster).is_some() {
         return;
     }
     if let Err(error) = super::reset::remove(cluster) {
@@ -94,10 +94,10 @@ pub fn undo(cluster: &Cluster, fresh: bool) {
 /// Starts the daemon and waits until it is ready. Ctrl-C ends it again.
 fn start(cluster: &Cluster, lock: HostLock) -> Result<()> {
     let interrupted = Interrupts::watch()?;
-    let mut child = spawn_daemon(cluster)?;
-    if let Some(daemon) = Daemon::of(&child) {
-        daemon.register(cluster, false)?;
-        interrupted.end(daemon);
+    let mut child = spawn_supervisor(cluster)?;
+    if let Some(supervisor) = Daemon::of(&child) {
+        supervisor.register_supervisor(cluster)?;
+        interrupted.end(supervisor, cluster);
     }
     drop(child.stdin.take());
     drop(lock);
@@ -110,13 +110,14 @@ fn start(cluster: &Cluster, lock: HostLock) -> Result<()> {
 }
 
 /// Another `up` has started the daemon: it is waited for, so that this one keeps its promise too.
-fn wait_for_other(cluster: &Cluster, daemon: Daemon) -> Result<()> {
-    if daemon.is_ready(cluster) {
+fn wait_for_other(cluster: &Cluster) -> Result<()> {
+    let ready = || Daemon::find(cluster).is_some_and(|daemon| daemon.is_ready(cluster));
+    if ready() {
         return Ok(());
     }
     print(&format!("The cluster {:?} is being started already: waiting for it\n", cluster.name))?;
-    while !daemon.is_ready(cluster) {
-        if !daemon.lives() {
+    while !ready() {
+        if Daemon::any(cluster).is_none() {
             return Err(ended(cluster).into());
         }
         std::thread::sleep(GLANCE);

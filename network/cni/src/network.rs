@@ -266,7 +266,8 @@ pub fn teardown(config: &Config) -> Result<(), Error> {
     if let Some(bridge) = rtnl.link(&config.bridge)?
         && bridge.kind.as_deref() == Some("bridge")
     {
-        for port in rtnl.links()?.iter().filter(|l| l.master == Some(bridge.index)) {
+        // Somebody else's port is let go of, not removed.
+        for port in rtnl.links()?.iter().filter(|l| l.master == Some(bridge.index) && bridge::is_host_name(&l.name)) {
             rtnl.delete_link(&port.name)?;
         }
         rtnl.delete_link(&config.bridge)?;
@@ -278,12 +279,7 @@ pub fn teardown(config: &Config) -> Result<(), Error> {
         bridge::setting("net.ipv4.ip_forward", old.trim())?;
         fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
     }
-    match fs::remove_dir_all(&config.state_dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {}", config.state_dir.display()))(e))
-        }
-        _ => Ok(()),
-    }
+    linux::tree::remove_path(&config.state_dir).map_err(Error::io(format!("removing {}", config.state_dir.display())))
 }
 
 fn check(config: &Config) -> Result<(), Error> {

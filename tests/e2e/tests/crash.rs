@@ -15,7 +15,9 @@ use testkit::{Cluster, eventually, output, tool};
 
 pub const TESTS: &[Test] = &[
     ("killed_daemon_loses_nothing_and_leaks_nothing", killed),
+    ("killed_daemon_is_back_within_a_second_and_is_told_of", back),
     ("killed_monitor_fails_its_container_only", monitor),
+    ("full_disk_lets_the_cluster_start", full_start),
     ("full_disk_refuses_writes_and_heals", full_disk),
 ];
 
@@ -115,10 +117,11 @@ fn killed_once(own: &Cluster, round: u64, after: Duration, steady: &BTreeSet<(i3
     let lines = BufReader::new(writer.stdout.take().context("stdout")?).lines();
     let acknowledged: BTreeSet<String> = lines.map_while(|line| line.ok()).collect();
     let _ = writer.wait();
-    ensure!(own.pids("daemon")?.is_empty(), "the daemon is dead");
     let running = containers(own)?;
     ensure!(steady.is_subset(&running), "containers outlive the daemon: {steady:?} {running:?}");
+    // Its supervisor has started the next one: this waits for it.
     own.up()?;
+    ensure!(!own.pids("daemon")?.contains(&daemon), "the daemon is dead");
     let kept = own.kubectl(&["get", "configmaps", "-o", "name"])?;
     let kept: BTreeSet<String> = kept.lines().map(str::to_owned).collect();
     let lost: Vec<_> = acknowledged.difference(&kept).collect();
@@ -134,6 +137,90 @@ fn killed_once(own: &Cluster, round: u64, after: Duration, steady: &BTreeSet<(i3
     let status = &pod["status"]["containerStatuses"][0];
     ensure!(status["restartCount"] == 0 && status["ready"] == true, "{status:#}");
     own.kubectl(&["exec", "steady", "--", "true"])?;
+    Ok(())
+}
+
+/// A debug build on a busy host starts slower than a release build: in all, until it says so.
+const BACK: Duration = Duration::from_secs(15);
+
+fn back(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("back")?;
+    let host = own.host.clone().context("a host")?;
+    own.up()?;
+    own.import_busybox(BUSYBOX)?;
+    own.apply(SERVED)?;
+    own.ready("served")?;
+    let service = own.kubectl(&["get", "service", "served", "-o", "jsonpath={.spec.clusterIP}"])?;
+    let (before, supervisor) = (containers(&own)?, own.pids("supervisor")?);
+    let daemon = *own.pids("daemon")?.first().context("a daemon")?;
+    kill(daemon)?;
+    // No daemon is needed for what the kernel does: pods reach Services, and the node reaches pods.
+    let page = host.sh(&format!("curl -sS --max-time 3 http://{service}/"))?;
+    ensure!(page == "hello\n", "Service rules outlive the daemon: {page:?}");
+    let began = Instant::now();
+    eventually(BACK, || {
+        let status = own.status()?;
+        ensure!(status["state"] == "running" && own.pids("daemon")? != [daemon], "{status:#}");
+        Ok(())
+    })?;
+    println!("    up again after {:?}", began.elapsed());
+    ensure!(own.pids("supervisor")? == supervisor, "the same supervisor");
+    ensure!(containers(&own)? == before, "the same containers");
+    let named = own.kubectl(&["exec", "served", "--", "nslookup", "served.default.svc.cluster.local"])?;
+    ensure!(named.contains(&service), "DNS answers: {named}");
+    let pod = own.get("pod/served")?;
+    ensure!(pod["status"]["containerStatuses"][0]["restartCount"] == 0, "{pod:#}");
+    let status = own.status()?;
+    let told = &status["crashes"]["daemon"];
+    ensure!(told["count"] == 1 && told["what"] == "killed by signal 9", "{status:#}");
+    let table = own.run(&["status"])?.ok()?;
+    ensure!(table.contains("BROKE") && table.contains("killed by signal 9") && table.contains("supervisor"), "{table}");
+    let rss = fs::read_to_string(format!("/proc/{}/status", supervisor.first().context("a supervisor")?))?;
+    let anonymous = rss.lines().find_map(|l| l.strip_prefix("RssAnon:")).unwrap_or_default().trim();
+    let kib: u64 = anonymous.split(' ').next().unwrap_or_default().parse()?;
+    ensure!(kib < 8 << 10, "a supervisor is small: {anonymous}");
+    // Told to end, it ends: nobody starts anything anew.
+    own.run(&["down"])?.ok()?;
+    ensure!(own.pids("daemon")?.is_empty() && own.pids("supervisor")?.is_empty(), "{:#}", own.status()?);
+    Ok(())
+}
+
+const SERVED: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: served, labels: {app: served}}
+spec:
+  containers:
+  - name: web
+    image: docker.io/library/busybox:test
+    command: [sh, -c, "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www"]
+    readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: served}
+spec: {selector: {app: served}, ports: [{port: 80}]}
+"#;
+
+/// With not a byte left on its disk a cluster starts: what is unchanged is not written.
+fn full_start(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("fullstart")?;
+    let host = own.host.clone().context("a host")?;
+    let dir = own.data_dir();
+    fs::create_dir_all(&dir)?;
+    host.sh(&format!("mount -t tmpfs -o size=400m tmpfs {}", dir.display()))?;
+    own.up()?;
+    own.kubectl(&["create", "configmap", "before", "--from-literal=a=b"])?;
+    own.run(&["down"])?.ok()?;
+    host.sh(&format!("dd if=/dev/zero of={}/fill bs=64k 2>/dev/null || true", dir.display()))?;
+    host.sh(&format!("dd if=/dev/zero of={}/fill2 bs=1 count=65536 2>/dev/null || true", dir.display()))?;
+    let free = host.sh(&format!("df --output=avail -B1 {} | tail -n 1", dir.display()))?;
+    ensure!(free.trim() == "0", "{free}");
+    own.up().with_context(|| own.log_tail())?;
+    let read = own.kubectl(&["get", "configmap", "before", "-o", "jsonpath={.data.a}"])?;
+    ensure!(read == "b");
+    host.sh(&format!("rm {0}/fill {0}/fill2", dir.display()))?;
+    eventually(Duration::from_secs(20), || own.kubectl(&["create", "configmap", "after", "--from-literal=a=b"]))?;
     Ok(())
 }
 
@@ -204,7 +291,7 @@ fn full_disk(cluster: &Cluster) -> Result<()> {
     own.import_busybox(BUSYBOX)?;
     own.kubectl(&["run", "works", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     own.ready("works")?;
-    own.run(&["reset"])?.ok()?;
+    own.run(&["reset", "--yes"])?.ok()?;
     let left = host.sh(&format!("mountpoint -q {0} && ls -A {0}", own.data_dir().display()))?;
     ensure!(left.is_empty(), "the disk stays mounted, and is empty: {left}");
     Ok(())

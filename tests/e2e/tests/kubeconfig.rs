@@ -58,14 +58,14 @@ fn merged(cluster: &Cluster) -> Result<()> {
     ensure!(kubectl(&server)? == "https://work.example:6443");
     // What a person adds later stays too.
     kubectl(&["config", "set-context", "later", "--cluster=work", "--user=me"])?;
-    own.run(&["reset"])?.ok()?;
+    own.run(&["reset", "--yes"])?.ok()?;
     let left = fs::read_to_string(&real)?;
     ensure!(left.contains("later") && left.contains("work") && !left.contains(&own.name), "{left}");
     ensure!(kubectl(&["config", "current-context"])?.trim() == "work");
     // Unchanged in between, it comes back byte for byte.
     fs::write(&real, MINE)?;
     own.up()?;
-    own.run(&["reset"])?.ok()?;
+    own.run(&["reset", "--yes"])?.ok()?;
     ensure!(fs::read_to_string(&real)? == MINE);
     Ok(())
 }

@@ -14,7 +14,9 @@ pub const TESTS: &[Test] = &[
     ("reset_leaves_the_host_as_it_was", as_it_was),
     ("reset_after_a_kill_and_of_half_a_directory", halves),
     ("reset_where_nothing_is_succeeds", nothing),
-    ("reset_asks_on_a_terminal", asks),
+    ("reset_asks_on_a_terminal_and_wants_yes_without", asks),
+    ("reset_leaves_a_directory_that_was_never_a_clusters", never),
+    ("reset_leaves_foreign_files_and_takes_up_a_half_removed_directory", foreign),
     ("two_clusters_live_side_by_side", two),
 ];
 
@@ -130,7 +132,7 @@ fn as_it_was(cluster: &Cluster) -> Result<()> {
         let new = during.difference(&before).any(|l| l.starts_with(what));
         ensure!(new, "a cluster that runs is seen by {what}: the comparison looks at the right places");
     }
-    let said = own.run(&["reset"])?.ok()?;
+    let said = own.run(&["reset", "--yes"])?.ok()?;
     ensure!(said.contains("is gone"), "{said}");
     compare(&host, &own, &before)?;
     ensure!(!own.home().join(".kube/config").exists(), "the kubeconfig that was made for it is gone");
@@ -173,7 +175,7 @@ fn unmount_and_remove(host: &Host, own: &Cluster) -> std::io::Result<()> {
 fn nothing(cluster: &Cluster) -> Result<()> {
     let own = cluster.another("nothing")?;
     for _ in 0..2 {
-        let said = own.run(&["reset"])?.ok()?;
+        let said = own.run(&["reset", "--yes"])?.ok()?;
         ensure!(said.contains("nothing to remove"), "{said}");
     }
     ensure!(!own.data_dir().exists());
@@ -199,9 +201,71 @@ fn asks(cluster: &Cluster) -> Result<()> {
     };
     let said = on_terminal("n\n")?;
     ensure!(said.contains("[y/N]") && said.contains("Nothing was removed"), "{said}");
-    ensure!(own.data_dir().exists());
+    let alone = own.run(&["reset"])?;
+    ensure!(alone.code == 2 && alone.stderr.contains("--yes"), "nobody is there to be asked: {alone:?}");
+    ensure!(own.kubeconfig().exists());
     let said = on_terminal("y\n")?;
     ensure!(said.contains("is gone") && !own.data_dir().exists(), "{said}");
+    Ok(())
+}
+
+/// `mkdir -p v/pki v/docs; reset --name never --data-dir v`: entries that are called like a cluster's are none.
+fn never(cluster: &Cluster) -> Result<()> {
+    let own = cluster.another("never")?;
+    let dir = own.data_dir();
+    for name in ["pki", "etcd", "runtime", "docs"] {
+        fs::create_dir_all(dir.join(name))?;
+    }
+    fs::write(dir.join("docs/thesis"), "important")?;
+    fs::write(dir.join("pki/ca.key"), "somebody's")?;
+    for args in [&["reset"][..], &["reset", "--yes"], &["down"]] {
+        let said = own.run(args)?;
+        ensure!(said.code == 0 && said.stdout.contains("There is no cluster"), "{said:?}");
+    }
+    // Another cluster's mark is none of this one's.
+    let other = serde_json::json!({"name": "other", "dataDir": dir, "slot": 70, "apiPort": 7443, "podCidr": "10.8.0.0/16",
+        "serviceCidr": "10.9.0.0/16", "clusterDomain": "cluster.local", "nodeName": "n", "nodeIp": null});
+    fs::write(dir.join("cluster.json"), other.to_string())?;
+    for command in ["reset", "down"] {
+        let args = if command == "reset" { vec![command, "--yes"] } else { vec![command] };
+        let said = own.run(&args)?;
+        ensure!(said.code == 2 && said.stderr.contains("holds the cluster \"other\""), "{said:?}");
+    }
+    ensure!(fs::read_to_string(dir.join("docs/thesis"))? == "important" && dir.join("pki/ca.key").exists());
+    ensure!(dir.join("etcd").exists() && dir.join("runtime").exists());
+    fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+fn foreign(cluster: &Cluster) -> Result<()> {
+    let own = cluster.another("foreign")?;
+    own.up()?;
+    own.run(&["down"])?.ok()?;
+    let dir = own.data_dir();
+    fs::create_dir_all(dir.join("docs"))?;
+    fs::write(dir.join("docs/thesis"), "important")?;
+    std::os::unix::fs::symlink(dir.join("docs"), dir.join("manifests/link"))?;
+    std::os::unix::fs::symlink("/etc", dir.join("kubelet/etc"))?;
+    // As a reset that was cut short leaves it.
+    for gone in ["pki", "etcd", "kubeconfig"] {
+        let path = dir.join(gone);
+        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+    }
+    // A copy of the directory is not the cluster: it must not take the cluster's processes and links with it.
+    let copy = own.dir.join("copy");
+    fs::create_dir_all(&copy)?;
+    fs::copy(dir.join("cluster.json"), copy.join("cluster.json"))?;
+    let mut command = std::process::Command::new(testkit::binary());
+    command.args(["reset", "--yes", "--name", &own.name, "--data-dir"]).arg(&copy);
+    let refused = output(&mut command, "")?;
+    ensure!(refused.code == 2 && refused.stderr.contains(&dir.display().to_string()), "{refused:?}");
+    let said = own.run(&["reset", "--yes"])?.ok()?;
+    ensure!(said.contains("is gone") && said.contains(&dir.join("docs").display().to_string()), "it is named: {said}");
+    let left: Vec<_> = fs::read_dir(&dir)?.flatten().map(|e| e.file_name()).collect();
+    ensure!(left == ["docs"] && fs::read_to_string(dir.join("docs/thesis"))? == "important", "{left:?}");
+    ensure!(Path::new("/etc/passwd").exists());
+    let again = own.run(&["reset", "--yes"])?.ok()?;
+    ensure!(again.contains("nothing to remove"), "{again}");
     Ok(())
 }
 
@@ -218,7 +282,7 @@ fn two(cluster: &Cluster) -> Result<()> {
     for field in ["server", "podCIDR", "serviceCIDR", "dataDir"] {
         ensure!(ours[field] != theirs[field], "{field}: {ours:#} {theirs:#}");
     }
-    other.run(&["reset"])?.ok()?;
+    other.run(&["reset", "--yes"])?.ok()?;
     answers(cluster)?;
     let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?;
     ensure!(forward.trim() == "1", "the other cluster still needs it");

@@ -93,7 +93,7 @@ fn half(cluster: &Cluster) -> Result<()> {
     fs::create_dir_all(foreign.data_dir())?;
     fs::write(foreign.data_dir().join("thesis.txt"), "years of work")?;
     refused(&foreign, &["up"], &["holds files that aren't a cluster's", "--data-dir"])?;
-    foreign.run(&["reset"])?.ok()?;
+    foreign.run(&["reset", "--yes"])?.ok()?;
     ensure!(foreign.data_dir().join("thesis.txt").exists(), "reset doesn't take what isn't a cluster's");
     Ok(())
 }

@@ -86,18 +86,18 @@ fn address_valid(errors: &mut Errors, path: Path, address: &Value) {
 /// Addresses that traffic can be sent to.
 pub(crate) fn endpoint_ip(errors: &mut Errors, path: Path, text: &str) {
     use std::net::IpAddr;
-    let Ok(ip) = text.parse::<IpAddr>() else {
+    let Some(ip) = meta::ip::parse(text) else {
         errors.push(FieldError::invalid(path, text, "must be a valid IP address"));
         return;
     };
-    let (link_local, multicast) = match ip {
-        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
-        IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0 == 0xfe80, v6.segments()[0] & 0xff0f == 0xff02),
+    let multicast = match ip {
+        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
     };
     let wrong = [
         (ip.is_unspecified(), format!("may not be unspecified ({text})")),
         (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
+        (meta::ip::is_link_local(ip), "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
         (multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()),
     ];
     errors.extend(wrong.into_iter().filter(|(is, _)| *is).map(|(_, message)| FieldError::invalid(path, text, message)));
@@ -116,4 +116,40 @@ fn port_valid(errors: &mut Errors, path: Path, port: &Value, needs_name: bool) {
 /// What was stored stays valid.
 fn validate_update(endpoints: &Value, old: &Value) -> Vec<FieldError> {
     if same(at(endpoints, "subsets"), at(old, "subsets")) { Vec::new() } else { validate(endpoints) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(address: &str) -> Vec<String> {
+        let mut errors = Vec::new();
+        endpoint_ip(&mut errors, Path::root("ip"), address);
+        errors.into_iter().map(|error| error.detail.to_string()).collect()
+    }
+
+    #[test]
+    fn no_spelling_of_an_address_of_the_host_is_an_endpoint() {
+        for good in ["10.0.0.1", "fd00::1", "::ffff:10.0.0.1", "192.168.1.1"] {
+            assert_eq!(wrong(good), [""; 0], "{good}");
+        }
+        for (bad, why) in [
+            ("127.0.0.1", "loopback"),
+            ("::ffff:127.0.0.1", "loopback"),
+            ("::FFFF:7f00:0001", "loopback"),
+            ("0:0:0:0:0:ffff:127.0.0.2", "loopback"),
+            ("::1", "loopback"),
+            ("0.0.0.0", "unspecified"),
+            ("::ffff:0.0.0.0", "unspecified"),
+            ("169.254.169.254", "link-local range"),
+            ("::ffff:169.254.169.254", "link-local range"),
+            ("fe80::1", "link-local range"),
+            ("::ffff:224.0.0.1", "link-local multicast"),
+            ("0x7f.1", "valid IP address"),
+            ("2130706433", "valid IP address"),
+            ("127.000.000.001", "valid IP address"),
+        ] {
+            assert!(wrong(bad).first().is_some_and(|said| said.contains(why)), "{bad}: {:?}", wrong(bad));
+        }
+    }
 }

@@ -146,9 +146,9 @@ fn check_address(errors: &mut Errors, list: Path, index: usize, address: &str, f
         follows(errors, path, address, names::dns1123_subdomain);
         return;
     }
-    match address.parse::<std::net::IpAddr>() {
-        Err(_) => follows(errors, path, address, names::ip),
-        Ok(ip) => {
+    match meta::ip::parse(address) {
+        None => follows(errors, path, address, names::ip),
+        Some(ip) => {
             if ip.is_ipv4() != (family == "IPv4") {
                 errors.push(FieldError::invalid(list, address, format!("must be an {family} address")));
             }

@@ -3,15 +3,20 @@
 //! [`ADMISSION`] is the table, in upstream's order. Every plugin first gets to change the object ([`Plugin::admit`]),
 //! then, when the object is final, to refuse it ([`Plugin::validate`]).
 
+mod always_pull_images;
 mod certificates;
+pub mod configuration;
 mod csr;
 mod custom_resources;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
+mod deny_external_ips;
+pub mod event_rate_limit;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod owner_references;
 mod pod_security;
 mod priority;
 mod rbac_escalation;
@@ -181,17 +186,21 @@ pub static ADMISSION: &[Row] = &[
     on(&service_account::ServiceAccount),
     asked_for(&node_restriction::NodeRestriction),
     on(&taint_nodes::TaintNodesByCondition),
+    asked_for(&always_pull_images::AlwaysPullImages),
     on(&pod_security::PodSecurity),
     on(&priority::Priority),
     on(&default_tolerations::DefaultTolerationSeconds),
+    asked_for(&event_rate_limit::EventRateLimit),
     on(&default_storage_class::DefaultStorageClass),
     on(&storage_protection::StorageObjectInUseProtection),
+    asked_for(&owner_references::OwnerReferences),
     on(&runtime_class::RuntimeClass),
     on(&certificates::CertificateApproval),
     on(&certificates::CertificateSigning),
     on(&certificates::ClusterTrustBundleAttest),
     on(&certificates::CertificateSubjectRestriction),
     on(&default_ingress_class::DefaultIngressClass),
+    asked_for(&deny_external_ips::DenyServiceExternalIPs),
     on(&refuse_unenforced::RefuseUnenforced),
     on(&rbac_escalation::RbacEscalation),
     on(&custom_resources::CustomResourceDefinitions),

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use meta::FieldSelector;
+use meta::fields::FieldTerm;
 use serde_json::Value;
 
 use super::references::{claims_of, names};
@@ -153,12 +155,10 @@ fn memmem(text: &[u8], wanted: &[u8]) -> bool {
     !wanted.is_empty() && text.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// Whether a field selector demands this value, whatever else it demands.
+/// Whether a field selector demands this value, whatever else it demands; read as the list itself reads it.
 fn selects(selector: &str, field: &str, value: &str) -> bool {
-    selector.split(',').any(|term| {
-        let equal = term.trim().split_once("==").or_else(|| term.trim().split_once('='));
-        equal.is_some_and(|(name, wanted)| name == field && wanted == value)
-    })
+    let demands = |term: &FieldTerm| term.equal && term.field == field && term.value == value;
+    FieldSelector::parse(selector).is_ok_and(|selector| selector.terms.iter().any(demands))
 }
 
 fn allow() -> Decision {
@@ -229,7 +229,9 @@ mod tests {
         for yes in ["spec.nodeName=n1", "status.phase!=Failed,spec.nodeName==n1"] {
             assert!(selects(yes, "spec.nodeName", "n1"), "{yes}");
         }
-        for no in ["", "spec.nodeName!=n1", "spec.nodeName=n12", "metadata.name=n1"] {
+        for no in
+            ["", "spec.nodeName!=n1", "spec.nodeName=n12", "metadata.name=n1", "status.phase!=\\,spec.nodeName=n1"]
+        {
             assert!(!selects(no, "spec.nodeName", "n1"), "{no}");
         }
     }

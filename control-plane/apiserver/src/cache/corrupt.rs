@@ -19,7 +19,12 @@ const LONGEST_REASON: usize = 200;
 
 /// Whether an answer says that a stored object can't be read. It tells so by its words alone, as upstream's does.
 pub fn is_told_by(status: &Status) -> bool {
-    status.code == 500 && status.message.contains("StorageError: corrupt object")
+    says(status.code, &status.message)
+}
+
+/// The same of a code and a message.
+pub fn says(code: u16, message: &str) -> bool {
+    code == 500 && message.contains("StorageError: corrupt object")
 }
 
 /// One object that can't be read.

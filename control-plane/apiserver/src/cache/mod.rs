@@ -34,6 +34,9 @@ use crate::storage::{KeyValue, StoreEvent, keys};
 use corrupt::CorruptSet;
 use index::FieldIndex;
 
+/// What reading a stored value gave.
+type Reading = Result<Arc<Entry>, Corrupt>;
+
 /// Events kept per resource for watches that resume and pages that continue: a minute of a very busy resource.
 pub(crate) const WINDOW_EVENTS: usize = 65_536;
 /// Bytes of replaced and deleted objects that the window may hold on to, per resource.
@@ -424,7 +427,7 @@ impl Cache {
 
     /// The same of what this server has just written, which went through every check: its bytes are not decoded again,
     /// neither here nor when the feed brings them.
-    pub fn written(&self, kv: KeyValue) -> Result<Arc<Entry>, Corrupt> {
+    pub fn written(&self, kv: KeyValue) -> Reading {
         debug_assert_eq!((self.reader)(&kv.value).err(), None, "{}", String::from_utf8_lossy(&kv.key));
         let (key, revision) = (kv.key.clone(), kv.mod_revision);
         let entry = Entry::new(kv, self.prefix.len(), &self.header);
@@ -442,7 +445,7 @@ impl Cache {
     }
 
     /// The entry of an event.
-    fn fed(&self, kv: &KeyValue) -> Result<Arc<Entry>, Corrupt> {
+    fn fed(&self, kv: &KeyValue) -> Reading {
         let own = self.expected.lock().remove(&kv.key).filter(|entry| entry.revision == kv.mod_revision);
         match own {
             // The store knows when the key came into being; the writer only guessed.
@@ -455,7 +458,7 @@ impl Cache {
     /// Applies consecutive events of this resource.
     pub(crate) fn apply(&self, events: Vec<StoreEvent>) {
         let mut watchers = self.watchers.lock();
-        let prepared: Vec<(StoreEvent, Option<Result<Arc<Entry>, Corrupt>>)> = events
+        let prepared: Vec<(StoreEvent, Option<Reading>)> = events
             .into_iter()
             .map(|event| match &event {
                 StoreEvent::Put(kv) => {
@@ -490,7 +493,7 @@ impl State {
         Ok(self.window.range(from..))
     }
 
-    fn apply(&mut self, event: &StoreEvent, entry: Option<Result<Arc<Entry>, Corrupt>>) -> Option<Arc<Event>> {
+    fn apply(&mut self, event: &StoreEvent, entry: Option<Reading>) -> Option<Arc<Event>> {
         if event.revision() < self.last || (event.revision() == self.last && self.floor == self.last) {
             return None;
         }

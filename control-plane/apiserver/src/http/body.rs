@@ -1,7 +1,8 @@
-//! Bodies: what handlers read and what they answer with.
+//! Bodies: what handlers read and what they answer with. I/O: waits for pieces of a body on tokio's clock.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -27,16 +28,39 @@ where
     body.map_err(Into::into).boxed_unsync()
 }
 
+/// Longest wait for the next piece of a body: somebody who sends has more to send by then, over any line.
+const NEXT_PIECE: Duration = Duration::from_secs(10);
+
 /// Reads a whole request body.
-pub async fn read(mut body: RequestBody) -> Result<Bytes, Status> {
+pub async fn read(body: RequestBody) -> Result<Bytes, Status> {
+    receive(body, |_| true).await
+}
+
+/// Reads a whole request body as it comes, piece by piece in time; `room` says whether there is room for so many bytes
+/// more.
+pub async fn receive(body: RequestBody, room: impl FnMut(usize) -> bool) -> Result<Bytes, Status> {
+    receive_within(body, NEXT_PIECE, room).await
+}
+
+async fn receive_within(
+    mut body: RequestBody,
+    next_piece: Duration,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, Status> {
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let next = tokio::time::timeout(next_piece, body.frame()).await;
+        let next = next.map_err(|_| Status::timeout("the request body did not come in time", 0))?;
+        let Some(frame) = next else { break };
         let frame = frame.map_err(|e| Status::bad_request(format!("the request body could not be read: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         let so_far = first.as_ref().map_or(0, Bytes::len) + all.len();
         if so_far + data.len() > MAX_REQUEST_BODY {
             return Err(Status::too_large(format!("limit is {MAX_REQUEST_BODY}")));
+        }
+        if !room(data.len()) {
+            return Err(Status::too_many_requests("too many request bodies at once, please try again later", 1));
         }
         // Most bodies come in one piece, which is then not copied.
         match first.take() {
@@ -158,5 +182,43 @@ impl Frames for Forward {
                 None => Poll::Ready(None),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces that come, and then nothing more.
+    struct Stuck(Vec<&'static str>);
+
+    impl HttpBody for Stuck {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            match self.0.pop() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(piece.as_bytes()))))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_not_waited_for() {
+        let body = request_body(Stuck(vec!["{"]));
+        let refused = receive_within(body, Duration::from_millis(20), |_| true).await.expect_err("it does not come");
+        assert_eq!((refused.code, &*refused.message), (504, "Timeout: the request body did not come in time"));
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_no_more_than_the_room_there_is() {
+        let mut left = 3;
+        let room = |bytes: usize| {
+            left -= bytes.min(left);
+            left > 0
+        };
+        let refused = receive(request_body(Stuck(vec!["bb", "a"])), room).await.expect_err("no room");
+        assert_eq!(refused.code, 429);
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use meta::Status;
+use meta::{FieldSelector, Status};
 
 /// Query parameters, decoded, in order of appearance.
 #[derive(Debug, Clone, Default)]
@@ -147,6 +147,18 @@ impl RequestInfo {
             }
             _ => return info,
         }
+        if matches!(parts[0], "watch" | "proxy") && parts.len() > 1 {
+            let old = parts.remove(0);
+            if !info.locate(&parts, 1) {
+                return RequestInfo { path: info.path, verb: info.verb, ..RequestInfo::default() };
+            }
+            info.resource_request = true;
+            info.verb = if old == "watch" { "watch" } else { "proxy" };
+            return info;
+        }
+        if !info.locate(&parts, 0) {
+            return RequestInfo { path: info.path, verb: info.verb, ..RequestInfo::default() };
+        }
         info.resource_request = true;
         info.verb = match *method {
             Method::POST => "create",
@@ -156,23 +168,27 @@ impl RequestInfo {
             Method::GET | Method::HEAD => "get",
             _ => "",
         };
-        if matches!(parts[0], "watch" | "proxy") && parts.len() > 1 {
-            info.verb = if parts[0] == "watch" { "watch" } else { "proxy" };
-            parts.remove(0);
-        }
-        info.locate(&parts);
         info.refine_verb(query);
         info
     }
 
-    fn locate(&mut self, parts: &[&str]) {
+    /// Reads namespace, resource, name and subresource; false when one of them is nothing that can be a name, so that
+    /// the path is no resource's: an empty segment, or one that hides a slash.
+    fn locate(&mut self, parts: &[&str], prefixes: usize) -> bool {
         let mut parts = parts;
+        let good = |part: &&str| !part.is_empty() && !decode(part, false).contains('/');
         if parts[0] == "namespaces" && parts.len() > 1 {
+            if !good(&parts[1]) {
+                return false;
+            }
             self.namespace = decode(parts[1], false).into_owned();
             if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
                 self.in_namespace = true;
                 parts = &parts[2..];
             }
+        }
+        if !parts.iter().take(3).all(good) {
+            return false;
         }
         let text = |i: usize| parts.get(i).map(|p| decode(p, false).into_owned()).unwrap_or_default();
         self.resource = text(0);
@@ -181,34 +197,36 @@ impl RequestInfo {
         if parts.len() >= 3 {
             // The path behind a proxy travels as it was sent, escapes and trailing slash included.
             let skipped = if self.in_namespace { 2 } else { 0 } + if self.group.is_empty() { 3 } else { 4 } + 3;
-            self.tail = match self.path.match_indices('/').nth(skipped - 1) {
+            self.tail = match self.path.match_indices('/').nth(skipped + prefixes - 1) {
                 Some((at, _)) => self.path[at..].to_owned(),
                 None => String::new(),
             };
         }
+        true
     }
 
     fn refine_verb(&mut self, query: &Query) {
-        if self.name.is_empty() && self.verb == "get" {
-            self.verb = if query.flag("watch") { "watch" } else { "list" };
+        if !self.name.is_empty() {
+            return;
         }
-        if self.name.is_empty() && self.verb == "delete" {
-            self.verb = "deletecollection";
-        }
-        // A list of one object by name is authorised as access to that object.
-        if matches!(self.verb, "list" | "watch" | "deletecollection")
-            && self.name.is_empty()
-            && let Some(name) = query.text("fieldSelector").split(',').find_map(exact_name)
-        {
-            self.name = name.to_owned();
+        match self.verb {
+            "delete" => self.verb = "deletecollection",
+            "get" => {
+                self.verb = if query.flag("watch") { "watch" } else { "list" };
+                // A list of one object by name is authorised as access to that object. The selector is read by the
+                // parser that the list itself uses: what is authorised is what is served.
+                let fields = FieldSelector::parse(query.text("fieldSelector")).unwrap_or_default();
+                self.name =
+                    fields.exact("metadata.name").filter(|name| path_segment(name)).unwrap_or_default().to_owned();
+            }
+            _ => {}
         }
     }
 }
 
-fn exact_name(term: &str) -> Option<&str> {
-    let rest = term.trim().strip_prefix("metadata.name=")?;
-    let name = rest.strip_prefix('=').unwrap_or(rest);
-    (!name.is_empty() && !name.contains('/')).then_some(name)
+/// Whether an object can have this name at all.
+fn path_segment(name: &str) -> bool {
+    !matches!(name, "." | "..") && !name.contains(['/', '%'])
 }
 
 #[cfg(test)]

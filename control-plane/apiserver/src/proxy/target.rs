@@ -69,6 +69,25 @@ pub fn kubelet(node: &Value, preferred: &[String], path_and_query: String) -> Re
     Ok(Backend { trust: Trust::Kubelet, host: host.to_owned(), port, path_and_query, forwarded: Vec::new() })
 }
 
+/// Refuses what no pod or node can have as its address: a status is written by others, and the host's own loopback
+/// must not be reached by writing one.
+pub fn proxyable(address: &str) -> Result<(), Status> {
+    match meta::ip::parse(address).is_some_and(meta::ip::is_global_unicast) {
+        true => Ok(()),
+        false => Err(Status::bad_request("address not allowed")),
+    }
+}
+
+/// Whether an address of Endpoints is that of the pod that it refers to, in the Service's own namespace.
+pub fn backs(pod: &Value, address: &Value, namespace: &str) -> bool {
+    let refers = address["targetRef"]["namespace"] == namespace;
+    let ip = &address["ip"];
+    let of_pod = &pod["status"];
+    let listed = of_pod["podIPs"].as_array().into_iter().flatten().any(|of_pod| of_pod["ip"] == *ip);
+    let own = ip.is_string() && (listed || of_pod["podIP"] == *ip);
+    refers && own && proxyable(ip.as_str().unwrap_or_default()).is_ok()
+}
+
 /// A path with a query.
 pub fn with_query(path: &str, query: &str) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
@@ -132,6 +151,19 @@ mod tests {
         assert_eq!(parse("https:web:443").ok(), Some((true, "web", "443")));
         assert_eq!(parse("https:web:").ok(), Some((true, "web", "")));
         assert!(parse("ftp:web:1").is_err() && parse(":::").is_err());
+    }
+
+    #[test]
+    fn only_the_address_of_a_pod_of_the_namespace_backs_a_service() {
+        let pod = |ip: &str| json!({"metadata": {"name": "p"}, "status": {"podIP": ip, "podIPs": [{"ip": ip}, {"ip": "fd00::5"}]}});
+        let address = |ip: &str, namespace: &str| json!({"ip": ip, "targetRef": {"kind": "Pod", "name": "p", "namespace": namespace}});
+        assert!(backs(&pod("10.0.0.5"), &address("10.0.0.5", "a"), "a"));
+        assert!(backs(&pod("10.0.0.5"), &address("fd00::5", "a"), "a"));
+        assert!(!backs(&pod("10.0.0.5"), &address("10.0.0.6", "a"), "a"), "another address");
+        assert!(!backs(&pod("10.0.0.5"), &address("10.0.0.5", "b"), "a"), "another namespace");
+        assert!(!backs(&pod("10.0.0.5"), &json!({"ip": "10.0.0.5"}), "a"), "no reference");
+        assert!(!backs(&pod("127.0.0.1"), &address("127.0.0.1", "a"), "a"), "a status that lies");
+        assert!(!backs(&json!({}), &json!({"targetRef": {"namespace": "a"}}), "a"), "no address at all");
     }
 
     #[test]

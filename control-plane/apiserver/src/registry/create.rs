@@ -147,6 +147,8 @@ impl Core {
         for warning in kinds::unenforced::warnings(&served.kind, request.object) {
             call.warn(warning);
         }
+        // PUT and apply come here for what is missing: that is a creation, whatever the request's own verb is.
+        self.require(call, served, "create")?;
         admission::validate(&request, self).await
     }
 

@@ -130,6 +130,22 @@ impl ListOptions {
         if errors.is_empty() { Ok(options) } else { Err(Status::invalid(&gvk, "", &errors)) }
     }
 
+    /// The field selector, narrowed to the one object that the request was authorised for when it names one: in an old
+    /// watch path, or in the selector itself.
+    pub fn fields_for(&self, name: &str) -> Result<FieldSelector, Status> {
+        let mut fields = self.fields.clone();
+        if name.is_empty() {
+            return Ok(fields);
+        }
+        if fields.is_empty() {
+            let field = "metadata.name".to_owned();
+            fields.terms.push(meta::fields::FieldTerm { field, equal: true, value: name.to_owned() });
+        } else if fields.exact("metadata.name") != Some(name) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
+        Ok(fields)
+    }
+
     fn check_list(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.matching != Match::Unset {

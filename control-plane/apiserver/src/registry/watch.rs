@@ -33,12 +33,7 @@ impl Core {
     pub async fn watch(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
         let options = ListOptions::parse(&call.query, true)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
-        let mut fields = options.fields.clone();
-        if !call.info.name.is_empty() && fields.exact("metadata.name").is_none() {
-            // The old /watch/<resource>/<name> paths.
-            let value = call.info.name.clone();
-            fields.terms.push(meta::fields::FieldTerm { field: "metadata.name".to_owned(), equal: true, value });
-        }
+        let fields = options.fields_for(&call.info.name)?;
         let selection = Selection::new(&served.kind, namespace, &options.labels, &fields)?;
         let accepted = call.accepted(served.custom, true)?;
         let encoder = EventEncoder::new(served.clone(), accepted, call);

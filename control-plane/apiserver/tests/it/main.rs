@@ -2,13 +2,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod authorised;
 mod callers;
 mod corrupt;
 mod custom_openapi;
 mod depth;
 mod granting;
 mod impersonation;
+mod limits;
 mod nodes;
+mod plugins;
+mod proxies;
 mod recorded;
 mod websocket;
 mod world;

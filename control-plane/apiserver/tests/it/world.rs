@@ -104,11 +104,20 @@ impl Drop for World {
 
 impl World {
     pub async fn new() -> World {
-        World::over(MemoryStore::default()).await
+        World::build(|_| {}, MemoryStore::default()).await
+    }
+
+    /// With settings of the test's own.
+    pub async fn with(set: impl FnOnce(&mut Config)) -> World {
+        World::build(set, MemoryStore::default()).await
     }
 
     /// A server over a store that may hold something already.
     pub async fn over(store: MemoryStore) -> World {
+        World::build(|_| {}, store).await
+    }
+
+    async fn build(set: impl FnOnce(&mut Config), store: MemoryStore) -> World {
         let files = tempfile::tempdir().unwrap();
         let authority = Authority::new("kubernetes");
         let server = authority.sign(CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
@@ -118,7 +127,7 @@ impl World {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let config = Config {
+        let mut config = Config {
             bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             secure_port: 0,
             tls: Some(KeyPair {
@@ -129,6 +138,7 @@ impl World {
             service_account_signing_key_file: Some(write("sa.key", &signing_key)),
             ..Config::default()
         };
+        set(&mut config);
         let shutdown = CancellationToken::new();
         let running = daemon::start(config, Arc::new(store.clone()), shutdown.clone()).await.unwrap();
         let admin = authority.client("admin", &["system:masters"], FAR);

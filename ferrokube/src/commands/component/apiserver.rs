@@ -71,6 +71,9 @@ struct Flags {
     /// Admission plugins to turn off
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     disable_admission_plugins: Vec<String>,
+    /// Configuration of admission plugins
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
     /// Issuer of service-account tokens
     #[arg(long, required = true, value_name = "URL")]
     service_account_issuer: String,
@@ -83,6 +86,13 @@ struct Flags {
     /// Where others find the keys that tokens are checked with
     #[arg(long, value_name = "URL")]
     service_account_jwks_uri: Option<String>,
+    /// Let mounted tokens work for a year, and warn of programs that don't read new ones
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_name = "BOOL")]
+    service_account_extend_token_expiration: bool,
+    /// Longest life of a service-account token; 0 is upstream's own limit
+    #[arg(long, default_value = "0s", value_parser = token_life, value_name = "DURATION")]
+    service_account_max_token_expiration: Duration,
     /// Audiences of tokens for this server [default: the issuer]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     api_audiences: Vec<String>,
@@ -172,6 +182,17 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     if range.0 == 0 || range.0 > range.1 { Err(wrong()) } else { Ok(range) }
 }
 
+/// Upstream's bounds of --service-account-max-token-expiration.
+const TOKEN_LIFE: (u64, u64) = (3600, 1 << 32);
+
+fn token_life(text: &str) -> Result<Duration, String> {
+    let life = duration(text)?;
+    match life.is_zero() || (TOKEN_LIFE.0..=TOKEN_LIFE.1).contains(&life.as_secs()) {
+        true => Ok(life),
+        false => Err("the service-account-max-token-expiration must be between 1 hour and 2^32 seconds".to_owned()),
+    }
+}
+
 fn pair(cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPair> {
     let (cert_file, key_file) = cert.zip(key)?;
     Some(KeyPair { cert_file, key_file })
@@ -226,10 +247,14 @@ pub fn run(args: &[OsString]) -> Result<()> {
         authorization_mode: flags.authorization_mode,
         enable_admission_plugins: flags.enable_admission_plugins,
         disable_admission_plugins: flags.disable_admission_plugins,
+        admission_control_config_file: flags.admission_control_config_file,
         service_account_issuer: flags.service_account_issuer,
         service_account_signing_key_file: Some(flags.service_account_signing_key_file),
         service_account_key_files: keys,
         service_account_jwks_uri: flags.service_account_jwks_uri,
+        service_account_extend_token_expiration: flags.service_account_extend_token_expiration,
+        service_account_max_token_expiration: Some(flags.service_account_max_token_expiration)
+            .filter(|life| !life.is_zero()),
         api_audiences: flags.api_audiences,
         service_cluster_ip_range: flags.service_cluster_ip_range,
         service_node_port_range: flags.service_node_port_range,

@@ -116,7 +116,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         node_cidr_mask_size_ipv6: flags.node_cidr_mask_size_ipv6.or(flags.node_cidr_mask_size).unwrap_or(64),
         ..controller_manager::Config::default()
     };
-    until_signal(|shutdown| async move {
+    until_signal(move |shutdown| async move {
         let client = connect(&flags.kubeconfig).await?;
         if flags.use_service_account_credentials {
             let accounts = client::Accounts::from_kubeconfig(&flags.kubeconfig, "kube-system").await?;

@@ -59,11 +59,16 @@ fn refers_to_nothing(pod: &Value, node: &str) -> Result<(), String> {
     let spec = &pod["spec"];
     let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
     let volumes = spec["volumes"].as_array();
+    let sources = || volumes.into_iter().flatten().filter_map(|v| v["projected"]["sources"].as_array()).flatten();
+    let projects = |what: &str| sources().any(|source| source[what].is_object());
     let claims = |v: &Value| v["persistentVolumeClaim"].is_object() || v["ephemeral"].is_object();
     let found = [
         ("a service account", spec["serviceAccountName"].as_str().is_some_and(|account| !account.is_empty())),
         ("secrets", !names(pod, "secret").is_empty()),
         ("configmaps", !names(pod, "configmap").is_empty()),
+        ("service account tokens", projects("serviceAccountToken")),
+        ("clustertrustbundles", projects("clusterTrustBundle")),
+        ("podcertificates", projects("podCertificate")),
         ("persistentvolumeclaims", volumes.into_iter().flatten().any(claims)),
         ("resourceclaims", some(&spec["resourceClaims"])),
     ];
@@ -130,6 +135,7 @@ mod tests {
     fn only_a_mirror_that_refers_to_nothing_is_made_by_a_node() {
         assert!(mirror(&static_pod(), "n1").is_ok());
         let volume = |source: Value| json!([source]);
+        let projected = |what: &str| json!([{"projected": {"sources": [{what: {"path": "x"}}]}}]);
         let cases = [
             ("/metadata/annotations", json!({}), "pod does not have \"kubernetes.io/config.mirror\" annotation"),
             ("/spec/nodeName", json!("n2"), "spec.nodeName set to itself"),
@@ -140,6 +146,9 @@ mod tests {
             ("/spec/volumes", volume(json!({"secret": {"secretName": "s"}})), "reference secrets"),
             ("/spec/volumes", volume(json!({"configMap": {"name": "s"}})), "reference configmaps"),
             ("/spec/volumes", volume(json!({"persistentVolumeClaim": {"claimName": "s"}})), "persistentvolumeclaims"),
+            ("/spec/volumes", projected("clusterTrustBundle"), "reference clustertrustbundles"),
+            ("/spec/volumes", projected("podCertificate"), "reference podcertificates"),
+            ("/spec/volumes", projected("serviceAccountToken"), "reference service account tokens"),
             ("/spec/resourceClaims", json!([{"name": "gpu"}]), "reference resourceclaims"),
         ];
         for (path, value, wanted) in cases {

@@ -1,4 +1,5 @@
-//! Subresources that lead to kubelets, pods and services: log, exec, attach, portforward, proxy.
+//! Subresources that lead to kubelets, pods and services: log, exec, attach, portforward, proxy. I/O: resolves the names
+//! of nodes.
 
 use std::sync::Arc;
 
@@ -44,6 +45,9 @@ impl Core {
             _ => None,
         };
         let name = proxied.as_ref().map_or(call.info.name.as_str(), |proxied| proxied.name);
+        if takes_over(call, served, sub) {
+            self.require(call, served, "create")?;
+        }
         let key = self.key_of(call, served, name)?;
         let Some(entry) = self.live(served, &key).await? else {
             return Err(Status::not_found(&served.gvr(), name));
@@ -134,9 +138,9 @@ impl Core {
         let mut backend = if object["status"]["podIP"].is_string() || object["spec"]["containers"].is_array() {
             pod(&object, proxied)?
         } else if object["status"]["daemonEndpoints"].is_object() || object["status"]["nodeInfo"].is_object() {
-            self.kubelet(proxied.name, String::new()).await?
+            self.node(proxied).await?
         } else {
-            self.service(&object, proxied)?
+            self.service(&object, proxied).await?
         };
         if proxied.https && backend.trust == Trust::Plain {
             backend.trust = Trust::Anyone;
@@ -153,31 +157,73 @@ impl Core {
         Ok(Answer::Raw(page::behind(response, &prefix, format!("{}:{}", backend.host, backend.port))))
     }
 
-    fn service(&self, service: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
+    /// A node's kubelet; with another port asked for, whatever listens there, under the rules for pods.
+    async fn node(&self, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
+        let mut backend = self.kubelet(proxied.name, String::new()).await?;
+        if proxied.port.is_empty() || proxied.port == backend.port.to_string() {
+            return Ok(backend);
+        }
+        let bad = || Status::bad_request(format!("invalid node request {}", meta::text::quote(proxied.port)));
+        backend.port = proxied.port.parse().map_err(|_| bad())?;
+        backend.trust = Trust::Plain;
+        let found = tokio::net::lookup_host((backend.host.as_str(), backend.port)).await;
+        let found: Vec<_> = found.map_err(|error| Status::bad_request(error.to_string()))?.collect();
+        // What was looked at is what is dialed.
+        backend.host = found.first().map(|at| at.ip().to_string()).unwrap_or_default();
+        for at in found {
+            target::proxyable(&at.ip().to_string())?;
+        }
+        Ok(backend)
+    }
+
+    async fn service(&self, service: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
         let port_name = service_port(service, proxied.port).map_err(Status::service_unavailable)?;
-        let mut addresses: Vec<(String, u16)> = Vec::new();
+        let mut addresses: Vec<(Value, u16)> = Vec::new();
         if let Some(endpoints) = self.find_cached("", "endpoints", &namespace, &name) {
             for subset in endpoints["subsets"].as_array().into_iter().flatten() {
                 let ports = subset["ports"].as_array().into_iter().flatten();
                 let port = ports.filter(|port| port["name"].as_str().unwrap_or_default() == port_name);
                 let Some(port) = port.filter_map(|port| port["port"].as_u64()).next() else { continue };
                 for address in subset["addresses"].as_array().into_iter().flatten() {
-                    addresses.push((text(&address["ip"]), port as u16));
+                    addresses.push((address.clone(), port as u16));
                 }
             }
         }
-        if addresses.is_empty() {
-            let name = meta::text::quote(&name);
-            return Err(Status::service_unavailable(format!("no endpoints available for service {name}")));
+        // Endpoints are written by users: only one that is the address of a pod of the namespace is gone to.
+        while !addresses.is_empty() {
+            let (address, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
+            let pod = address["targetRef"]["name"].as_str().unwrap_or_default();
+            let pod = self.find("", "pods", &namespace, pod).await?;
+            if pod.is_some_and(|pod| target::backs(&pod.object(), &address, &namespace)) {
+                let host = text(&address["ip"]);
+                return Ok(Backend {
+                    trust: Trust::Plain,
+                    host,
+                    port,
+                    path_and_query: String::new(),
+                    forwarded: vec![],
+                });
+            }
         }
-        let (host, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
-        Ok(Backend { trust: Trust::Plain, host, port, path_and_query: String::new(), forwarded: Vec::new() })
+        let name = meta::text::quote(&name);
+        Err(Status::service_unavailable(format!("no endpoints available for service {name}")))
     }
 
     fn find_cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         Some(self.registry.load().cache(group, plural)?.lookup(namespace, name)?.object())
+    }
+}
+
+/// Whether the request runs something in a pod or opens a way into it, so that `create` is asked for whatever the
+/// method: a WebSocket begins with GET, for which `get` alone was authorised. A node's proxy leads to the same streams
+/// of its kubelet by an upgrade, which upstream leaves at the method's verb.
+fn takes_over(call: &Call, served: &Served, sub: &Subresource) -> bool {
+    match sub.action {
+        Action::Exec | Action::Attach | Action::PortForward => true,
+        Action::Proxy => !served.namespaced() && call.headers.contains_key(header::UPGRADE),
+        _ => false,
     }
 }
 
@@ -206,6 +252,7 @@ fn pod(pod: &Value, proxied: &ProxiedName<'_>) -> Result<Backend, Status> {
     let Some(host) = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty()) else {
         return Err(Status::bad_request(format!("pod {name} does not have a pod IP yet")));
     };
+    target::proxyable(host)?;
     let containers = || pod["spec"]["containers"].as_array().into_iter().flatten();
     let mut ports = containers().flat_map(|c| c["ports"].as_array().into_iter().flatten());
     let port = match proxied.port {

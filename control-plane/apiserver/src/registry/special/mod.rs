@@ -45,6 +45,12 @@ impl Core {
             });
         };
         let proxied = matches!(sub.action, Action::Proxy);
+        // What is served here goes by the method: the verb that was authorised must be that one, and only what lies
+        // behind a proxy has a path of its own.
+        let deeper = !proxied && !matches!(call.info.tail.as_str(), "" | "/");
+        if deeper || matches!(call.info.verb, "watch" | "proxy") {
+            return Err(Status::no_such_path());
+        }
         if !proxied && !verb_of(&call.method).is_some_and(|verb| sub.verbs.has(verb)) {
             return Err(Status::method_not_allowed());
         }

@@ -1,6 +1,7 @@
 //! TokenRequest: a signed token for a service account, bound to audiences, a lifetime and, if asked, an object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kinds::Subresource;
 use meta::{FieldError, Gvr, Status};
@@ -59,10 +60,15 @@ impl Core {
         };
         let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
         check_lifetime(sub, &call.info.name, seconds)?;
+        let (seconds, shortened) = shortened(seconds, self.config.service_account_max_token_expiration);
+        if let Some(warning) = shortened {
+            call.warn(warning);
+        }
         let bound = self.bound_objects(&account, &request["spec"]["boundObjectRef"]).await?;
         let now = call.now.as_second();
         let for_us = audiences.iter().any(|audience| own_audiences.contains(audience));
-        let extend = seconds == MOUNTED_SECONDS && for_us && bound.iter().any(|b| b.kind == "pod");
+        let mounted = seconds == MOUNTED_SECONDS && for_us && bound.iter().any(|b| b.kind == "pod");
+        let extend = mounted && self.config.service_account_extend_token_expiration;
         let account_object = account.object();
         let grant = Grant {
             issuer: &self.config.service_account_issuer,
@@ -139,6 +145,16 @@ impl Core {
             }
         }
         Ok(bound)
+    }
+}
+
+/// The lifetime that a token gets of the one asked for, and what is to be said of it.
+fn shortened(seconds: i64, most: Option<Duration>) -> (i64, Option<String>) {
+    match most.map(|most| most.as_secs() as i64) {
+        Some(most) if most > 0 && seconds > most => {
+            (most, Some(format!("requested expiration of {seconds} seconds shortened to {most} seconds")))
+        }
+        _ => (seconds, None),
     }
 }
 

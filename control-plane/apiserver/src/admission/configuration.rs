@@ -1,0 +1,72 @@
+//! What `--admission-control-config-file` says to the plugins: an AdmissionConfiguration, with a plugin's own
+//! configuration inside or in a file beside it. I/O: reads files, at start.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::event_rate_limit;
+
+/// Versions of AdmissionConfiguration: they are the same.
+const VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
+/// Largest file that is read: a configuration is a page or two.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The configuration of EventRateLimit, which is the only plugin here that takes one; another's is a mistake.
+pub fn event_rate_limit(file: &Path) -> Result<Option<Value>, String> {
+    let all = read(file)?;
+    let word = |field: &str| all[field].as_str().unwrap_or_default();
+    if !VERSIONS.contains(&word("apiVersion")) || word("kind") != "AdmissionConfiguration" {
+        let (version, kind) = (word("apiVersion"), word("kind"));
+        return Err(format!("{version:?} {kind:?} is no AdmissionConfiguration of {}", VERSIONS[0]));
+    }
+    let mut found = None;
+    for plugin in all["plugins"].as_array().into_iter().flatten() {
+        let name = plugin["name"].as_str().unwrap_or_default();
+        if name != event_rate_limit::NAME {
+            return Err(format!("plugin {name:?} takes no configuration here"));
+        }
+        found = Some(match plugin["path"].as_str().filter(|path| !path.is_empty()) {
+            // As upstream: a relative path is beside the file.
+            Some(path) => read(&file.parent().unwrap_or(Path::new("")).join(path))?,
+            None => plugin["configuration"].clone(),
+        });
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Value, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| told(&error))?.len();
+    if size > MAX_FILE {
+        return Err(told(&format!("{size} bytes are no configuration; {MAX_FILE} are the most")));
+    }
+    let text = std::fs::read(path).map_err(|error| told(&error))?;
+    codec::yaml::decode(&text, codec::Form::Any).map(|decoded| decoded.object).map_err(|error| told(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugins_configuration_stands_inside_or_beside() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("admission.yaml");
+        let write = |plugins: &str| {
+            let text =
+                format!("apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n{plugins}");
+            std::fs::write(&file, text).expect("written");
+        };
+        write("- name: EventRateLimit\n  configuration:\n    kind: Configuration\n");
+        assert_eq!(event_rate_limit(&file).expect("inside").expect("there")["kind"], "Configuration");
+        std::fs::write(dir.path().join("limits.yaml"), "kind: Beside\n").expect("written");
+        write("- name: EventRateLimit\n  path: limits.yaml\n");
+        assert_eq!(event_rate_limit(&file).expect("beside").expect("there")["kind"], "Beside");
+        write("- name: PodSecurity\n  configuration: {}\n");
+        assert!(event_rate_limit(&file).expect_err("another").contains("\"PodSecurity\" takes no configuration"));
+        std::fs::write(&file, "kind: Pod\n").expect("written");
+        assert!(event_rate_limit(&file).expect_err("no such kind").contains("is no AdmissionConfiguration"));
+        assert!(event_rate_limit(Path::new("/nowhere")).expect_err("no file").starts_with("/nowhere: "));
+    }
+}

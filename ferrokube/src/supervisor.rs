@@ -1,0 +1,157 @@
+//! The process that starts the daemon anew when it ends by itself: `up` leaves it behind, and no service manager is
+//! needed. One thread, no runtime: it stays small, and forks. Signals are handed on; told to end, it ends with the
+//! daemon. A daemon that never became ready is not started again: `up` tells why. I/O: processes and signals.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use linux::process::{self, Child, Ended, Fresh};
+use rustix::process::Signal;
+
+use crate::backoff::Backoff;
+use crate::config::{Cluster, Which};
+use crate::crash;
+use crate::process::said_ready;
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "supervisor";
+
+/// The child could not become the daemon.
+const NO_PROGRAM: i32 = 127;
+
+/// Called first thing in the program's `main`, before any thread is started.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    process::set_name("fk-supervisor");
+    match start(args.collect()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("ferrokube: the supervisor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Vec<OsString>) -> Result<u8> {
+    // `up` registers this process first, under its lock.
+    let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+    let wanted = [Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD];
+    let signals = process::signals(&wanted.map(Signal::as_raw)).context("signals")?;
+    let [name, data_dir] = <[OsString; 2]>::try_from(args).map_err(|_| anyhow::anyhow!("wants NAME and DIR"))?;
+    let which = Which { name: name.into_string().ok(), data_dir: Some(data_dir.into()) };
+    let cluster = which.load()?.context("there is no cluster")?;
+    Supervisor { cluster, signals, backoff: Backoff::default(), told_to_end: false, was_ready: false }.run()
+}
+
+struct Supervisor {
+    cluster: Cluster,
+    signals: OwnedFd,
+    backoff: Backoff,
+    told_to_end: bool,
+    /// A life of the daemon came as far as a ready cluster.
+    was_ready: bool,
+}
+
+impl Supervisor {
+    fn run(mut self) -> Result<u8> {
+        let mut first = true;
+        loop {
+            let began = Instant::now();
+            let child = self.spawn()?;
+            if std::mem::take(&mut first) {
+                // Only the daemon tells `up` its steps: the end of its output is the end of its life.
+                let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+                process::set_stdio(&null, &null, rustix::stdio::stderr())?;
+            }
+            let ended = self.attend(&child)?;
+            self.was_ready |= said_ready(&self.cluster, child.pid);
+            if let Some(code) = over(ended, self.told_to_end, self.was_ready) {
+                return Ok(code);
+            }
+            let pause = self.backoff.after(began.elapsed());
+            let what = words(ended);
+            eprintln!("ferrokube: the daemon ended ({what}); it is started again in {} s", pause.as_secs());
+            if let Err(error) = crash::note(&self.cluster, "daemon", &what) {
+                eprintln!("ferrokube: that could not be written down: {error:#}");
+            }
+            if self.rest(pause)? {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let cluster = &self.cluster;
+        let words = ["ferrokube", "server", "--told-to-parent", "--name", &cluster.name, "--data-dir"];
+        let mut args: Vec<Vec<u8>> = words.map(|word| word.as_bytes().to_vec()).into();
+        args.push(cluster.data_dir.clone().into_os_string().into_vec());
+        let variable = |(name, value): (OsString, OsString)| [name.into_vec(), value.into_vec()].join(&b'=');
+        let env: Vec<Vec<u8>> = std::env::vars_os().map(variable).collect();
+        let child = process::fork(Fresh::default(), || {
+            process::reset_signals();
+            eprintln!("ferrokube: {}", process::exec(Path::new("/proc/self/exe"), &args, &env));
+            NO_PROGRAM
+        });
+        child.context("starting the daemon")
+    }
+
+    /// Hands signals on until the child has ended.
+    fn attend(&mut self, child: &Child) -> Result<Ended> {
+        loop {
+            if let Some(ended) = process::wait_child(child.pid, false)? {
+                return Ok(ended);
+            }
+            if let Some(signal) = process::next_signal(&self.signals, None)?
+                && signal != Signal::CHILD.as_raw()
+            {
+                self.told_to_end |= signal != Signal::HUP.as_raw();
+                process::kill_pidfd(&child.pidfd, signal)?;
+            }
+        }
+    }
+
+    /// Waits; true when it was told to end meanwhile.
+    fn rest(&self, pause: Duration) -> Result<bool> {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match process::next_signal(&self.signals, Some(left))? {
+                None if Instant::now() >= until => return Ok(false),
+                Some(signal) if signal == Signal::TERM.as_raw() || signal == Signal::INT.as_raw() => return Ok(true),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The exit code with which the story ends, or `None` when the daemon is to be started again.
+fn over(ended: Ended, told_to_end: bool, was_ready: bool) -> Option<u8> {
+    let asked_for = told_to_end || ended == Ended::Exit(0);
+    (asked_for || !was_ready).then(|| u8::try_from(ended.code()).unwrap_or(1))
+}
+
+fn words(ended: Ended) -> String {
+    match ended {
+        Ended::Exit(code) => format!("exit code {code}"),
+        Ended::Signal(signal) => format!("killed by signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_started_again_unless_it_was_told_to_end_or_never_was_ready() {
+        for ended in [Ended::Signal(9), Ended::Signal(6), Ended::Exit(1), Ended::Exit(101)] {
+            assert_eq!(over(ended, false, true), None, "{ended:?}");
+            assert_eq!(over(ended, true, true), Some(ended.code() as u8));
+            assert_eq!(over(ended, false, false), Some(ended.code() as u8), "`up` tells why");
+        }
+        assert_eq!(over(Ended::Exit(0), false, true), Some(0), "somebody told the daemon itself");
+    }
+}
