@@ -153,7 +153,7 @@ impl Assembly {
                     None => return Ok(()),
                 },
                 (name, error) = self.parts.ended() => return Err(error.context(name)),
-                () = &mut late => return serving::late(self, &missing, START_PATIENCE).await,
+                () = &mut late => return serving::late(self, steps, &missing, START_PATIENCE).await,
             }
         }
     }

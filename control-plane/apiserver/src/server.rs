@@ -191,7 +191,8 @@ impl Core {
         let stores = registry.iter().filter(|served| served.native()).filter_map(|served| served.store.as_ref());
         let of = |cache: &Cache| {
             let prefix = String::from_utf8_lossy(&cache.prefix).into_owned();
-            let below = prefix.strip_prefix(&self.config.etcd_prefix).unwrap_or(&prefix).trim_start_matches('/').to_owned();
+            let below =
+                prefix.strip_prefix(&self.config.etcd_prefix).unwrap_or(&prefix).trim_start_matches('/').to_owned();
             cache.corrupt_below(&cache.prefix).into_iter().map(move |tail| format!("{below}{tail}")).collect::<Vec<_>>()
         };
         stores.flat_map(|store| of(&store.cache)).collect()

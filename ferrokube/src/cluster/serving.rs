@@ -15,13 +15,14 @@ use tokio::net::UdpSocket;
 
 use super::{Assembly, Serving, cri};
 use crate::fault::Fault;
+use crate::progress::{Steps, Told};
 
 /// How soon something that tells nobody when it is there is asked again. It takes some of these, once a start.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// A question that was lost is asked again after this.
 const LOST: Duration = Duration::from_millis(200);
 
-/// Most keys of unreadable objects in one line of the log; each has a line of its own besides.
+/// Most keys of unreadable objects in one sentence; each has a line of its own in the log.
 const UNREADABLE_SHOWN: usize = 5;
 
 /// Its start returned when it did.
@@ -113,19 +114,25 @@ fn answers(message: &[u8]) -> bool {
 
 /// A start that took too long. When the store holds what can't be read, that may be what is waited for, and only a
 /// cluster that runs lets somebody remove it: the start is over then, whatever is missing.
-pub async fn late(a: &Assembly, missing: &[&str], patience: Duration) -> Result<()> {
+pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], patience: Duration) -> Result<()> {
     let unreadable = a.server().map(|server| server.core.unreadable()).unwrap_or_default();
     if unreadable.is_empty() {
         return Err(too_late(a, missing, patience).await.into());
     }
-    let shown = unreadable.iter().take(UNREADABLE_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    tracing::error!(
-        missing = missing.join(", "),
-        unreadable = unreadable.len(),
-        shown,
-        "not everything serves, and stored objects can't be read: the cluster goes on, so that they can be removed with the delete option ignoreStoreReadErrorWithClusterBreakingPotential"
-    );
+    let sentence = go_on(missing, &unreadable);
+    tracing::error!("{sentence}");
+    steps.tell(&Told::Warning { sentence });
     Ok(())
+}
+
+fn go_on(missing: &[&str], unreadable: &[String]) -> String {
+    let shown = unreadable.iter().take(UNREADABLE_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if unreadable.len() > UNREADABLE_SHOWN { ", ..." } else { "" };
+    format!(
+        "{} can't work yet, for the store holds {} that can't be read: {shown}{more}; delete them with the option ignoreStoreReadErrorWithClusterBreakingPotential",
+        missing.join(", "),
+        if unreadable.len() == 1 { "an object".to_owned() } else { format!("{} objects", unreadable.len()) },
+    )
 }
 
 /// The sentence of a start that took too long: what didn't come, and why as far as the node says.
@@ -145,6 +152,20 @@ async fn node_says(a: &Assembly) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_that_waits_for_what_can_not_be_read_says_so_and_goes_on() {
+        let keys: Vec<String> = (0..7).map(|n| format!("minions/n{n}")).collect();
+        let words = |n: usize| go_on(&["kubelet"], &keys[..n]);
+        let option = "delete them with the option ignoreStoreReadErrorWithClusterBreakingPotential";
+        assert_eq!(
+            words(1),
+            format!("kubelet can't work yet, for the store holds an object that can't be read: minions/n0; {option}")
+        );
+        assert!(
+            words(7).contains("7 objects that can't be read: minions/n0, minions/n1, ") && words(7).contains(", ...;")
+        );
+    }
 
     #[test]
     fn a_question_is_a_dns_message() {

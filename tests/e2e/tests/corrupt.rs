@@ -5,13 +5,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, output};
 
-pub const TESTS: &[Test] = &[("objects_that_can_not_be_read_stop_nobody", unreadable)];
+pub const TESTS: &[Test] = &[
+    ("objects_that_can_not_be_read_stop_nobody", unreadable),
+    ("a_cluster_whose_own_objects_can_not_be_read_starts_and_is_mended", own_objects),
+];
+
+/// The delete option that removes what can't be read.
+const OPTION: &str = r#"{"ignoreStoreReadErrorWithClusterBreakingPotential":true}"#;
 
 /// What no log may show.
 const SECRET: &str = "hunter2";
@@ -55,7 +61,9 @@ spec:
 fn workloads(own: &Cluster, name: &str) -> Result<()> {
     own.kubectl(&["create", "namespace", name])?;
     own.apply(&WORKLOADS.replace("NAME", name))?;
-    for (kind, field) in [("daemonset", "numberReady"), ("statefulset", "readyReplicas"), ("deployment", "readyReplicas")] {
+    for (kind, field) in
+        [("daemonset", "numberReady"), ("statefulset", "readyReplicas"), ("deployment", "readyReplicas")]
+    {
         let what = format!("{kind}/{name}-{} -n {name}", if kind == "deployment" { "p" } else { &kind[..1] });
         own.wait_for(&what, Duration::from_secs(90), |object| object["status"][field] == 1)?;
     }
@@ -107,13 +115,42 @@ fn unreadable(cluster: &Cluster) -> Result<()> {
     workloads(&own, "after")?;
     let list = own.kubectl_with(&["get", "secrets", "-A"], "")?;
     ensure!(list.stderr.contains("stored secrets can't be read and are left out"), "no warning: {}", list.stderr);
-    let option = r#"{"ignoreStoreReadErrorWithClusterBreakingPotential":true}"#;
     let path = "/api/v1/namespaces/default/secrets/torn";
-    let delete = ["delete", "--raw", path];
-    own.kubectl(&delete).expect_err("it can't be read");
-    own.kubectl_with(&["delete", "--raw", path, "-f", "-"], option)?.ok()?;
+    let refused = own.kubectl_with(&["delete", "--raw", path], "")?.fails()?;
+    ensure!(refused.contains("corrupt object"), "{refused}");
+    own.kubectl_with(&["delete", "--raw", path, "-f", "-"], OPTION)?.ok()?;
     let log = std::fs::read_to_string(own.data_dir().join("daemon.log")).unwrap_or_else(|_| own.log_tail());
     ensure!(log.contains("a stored object can't be read and is left out"), "not told");
     ensure!(!log.contains(SECRET) && !log.contains("aHVudGVyMg"), "a body in the log");
     Ok(())
+}
+
+/// What a start waits for and what the cluster itself made, each unreadable: it starts, for else nobody could remove it.
+fn own_objects(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("corrupt-own")?;
+    own.up()?;
+    own.import_busybox(BUSYBOX)?;
+    let node = own.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])?;
+    let objects = [
+        (format!("minions/{node}"), format!("/api/v1/nodes/{node}")),
+        (
+            format!("leases/kube-node-lease/{node}"),
+            format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}"),
+        ),
+        ("serviceaccounts/default/default".into(), "/api/v1/namespaces/default/serviceaccounts/default".into()),
+        ("configmaps/default/kube-root-ca.crt".into(), "/api/v1/namespaces/default/configmaps/kube-root-ca.crt".into()),
+        ("services/specs/kube-system/kube-dns".into(), "/api/v1/namespaces/kube-system/services/kube-dns".into()),
+        ("clusterroles/system:node".into(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node".into()),
+    ];
+    for (key, _) in &objects {
+        etcdctl(&own, &["put", &format!("/registry/{key}")], "{\"torn")?;
+    }
+    own.run(&["down"])?.ok()?;
+    own.up()?;
+    for (key, path) in &objects {
+        own.kubectl_with(&["delete", "--raw", path, "-f", "-"], OPTION)?.ok().with_context(|| key.clone())?;
+    }
+    own.run(&["down"])?.ok()?;
+    own.up()?;
+    workloads(&own, "mended")
 }
