@@ -8,8 +8,8 @@ mod budget;
 mod outcome;
 mod portforward;
 mod session;
-mod spdy;
-mod websocket;
+pub mod spdy;
+pub mod websocket;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

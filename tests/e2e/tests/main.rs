@@ -12,6 +12,7 @@ mod in_pod;
 mod kubeconfig;
 mod kubectl;
 mod life;
+mod many;
 mod reset;
 mod trust;
 mod volumes;
@@ -43,6 +44,7 @@ const TESTS: &[&[Test]] = &[
     kubectl::nodes::TESTS,
     in_pod::TESTS,
     volumes::TESTS,
+    many::TESTS,
     trust::TESTS,
     guards::TESTS,
     helm::TESTS,

@@ -30,6 +30,7 @@ pub use corrupt::Corrupt;
 pub use entry::{Entry, FieldSpec, HeaderSpec};
 pub use watch::{Scope, Watcher};
 
+use crate::storage::encryption::ENCRYPTED;
 use crate::storage::{KeyValue, StoreEvent, keys};
 use corrupt::CorruptSet;
 use index::FieldIndex;
@@ -407,7 +408,11 @@ impl Cache {
     /// Makes the cache's form of a stored object, whoever wrote it.
     pub fn entry(&self, mut kv: KeyValue) -> Result<Entry, Corrupt> {
         let (key, revision) = (kv.key.clone(), kv.mod_revision);
-        let entry = (self.reader)(&kv.value).and_then(|served| {
+        let read = match kv.value.starts_with(ENCRYPTED) {
+            true => Err("it is encrypted, and no key of the configuration opens it".to_owned()),
+            false => (self.reader)(&kv.value),
+        };
+        let entry = read.and_then(|served| {
             let stale = served.is_some();
             kv.value = served.unwrap_or(kv.value);
             let mut entry = Entry::new(kv, self.prefix.len(), &self.header).ok_or("it has no metadata")?;
