@@ -26,6 +26,7 @@ use crate::http::listener;
 use crate::http::tls;
 use crate::proxy::{Dialer, Tcp};
 use crate::server::{Core, Server};
+use crate::storage::encryption::EncryptedStore;
 use crate::storage::{Store, compactor};
 
 /// A server that has loaded its caches, and where it listens.
@@ -82,6 +83,7 @@ pub async fn assemble(
     dialer: Arc<dyn Dialer>,
     shutdown: &CancellationToken,
 ) -> Result<Server, Error> {
+    let store = encrypted(&config, store, shutdown)?;
     let root = Bytes::from(format!("{}/", config.etcd_prefix));
     let x509 = x509(&config)?;
     let (token_signer, token_keys) = token_keys(&config)?;
@@ -119,6 +121,18 @@ async fn stop_later(shutdown: CancellationToken, delay: Duration, stop: Cancella
 
 async fn compact(core: Arc<Core>, shutdown: CancellationToken) {
     compactor::run(&*core.store, core.config.etcd_compaction_interval, &core.compacted, shutdown).await;
+}
+
+/// The store with `--encryption-provider-config` in front of it.
+fn encrypted(config: &Config, store: Arc<dyn Store>, shutdown: &CancellationToken) -> Result<Arc<dyn Store>, Error> {
+    const FLAG: &str = "--encryption-provider-config";
+    let Some(path) = &config.encryption_provider_config else { return Ok(store) };
+    let fail = |reason| Error::File { flag: FLAG, path: path.clone(), reason };
+    let store = EncryptedStore::open(store, path, &config.etcd_prefix).map_err(fail)?;
+    if config.encryption_provider_config_automatic_reload {
+        tokio::spawn(store.clone().follow(path.clone(), shutdown.clone()));
+    }
+    Ok(Arc::new(store))
 }
 
 fn x509(config: &Config) -> Result<Option<X509>, Error> {

@@ -11,6 +11,7 @@ mod unary;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +50,8 @@ struct Inner {
     member: Member,
     /// How often an idle watch that asked for it is told the revision.
     progress_interval: Duration,
+    /// Watches that are open on all streams.
+    watches: AtomicUsize,
 }
 
 /// What a connection is answered with.
@@ -56,7 +59,7 @@ type Response = hyper::Response<tonic::body::Body>;
 
 impl Server {
     pub fn new(etcd: Etcd, member: Member, progress_interval: Duration) -> Server {
-        Server(Arc::new(Inner { etcd, member, progress_interval }))
+        Server(Arc::new(Inner { etcd, member, progress_interval, watches: AtomicUsize::new(0) }))
     }
 
     fn etcd(&self) -> &Etcd {

@@ -90,6 +90,10 @@ async fn receive(mut body: serving::Body, limit: usize) -> Result<Bytes, Status>
         }
         let head = received.as_deref().unwrap_or(&gathered);
         check_length(head, limit)?;
+        // What the message says of its length does not bound what is sent.
+        if head.len() > PREFIX + limit {
+            return Err(broken("more was sent than one message"));
+        }
     }
     let mut message = received.unwrap_or_else(|| gathered.freeze());
     if message.len() < PREFIX {
