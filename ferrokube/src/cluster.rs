@@ -153,12 +153,12 @@ impl Assembly {
                     None => return Ok(()),
                 },
                 (name, error) = self.parts.ended() => return Err(error.context(name)),
-                () = &mut late => return Err(serving::too_late(self, &missing, START_PATIENCE).await.into()),
+                () = &mut late => return serving::late(self, steps, &missing, START_PATIENCE).await,
             }
         }
     }
 
-    fn server(&self) -> Result<&apiserver::Server> {
+    pub fn server(&self) -> Result<&apiserver::Server> {
         self.server.as_ref().ok_or_else(|| anyhow!("kube-apiserver is not started"))
     }
 

@@ -264,7 +264,7 @@ fn remove(config: &mut Value, name: &str, before: &Value) {
 }
 
 fn parse(text: &str) -> Result<Value> {
-    Ok(serde_saphyr::from_str(text)?)
+    Ok(serde_saphyr::from_str_with_options(text, crate::yaml::bounded())?)
 }
 
 /// kubeconfigs are small and flat: this writes them as kubectl does, lists under their key without indent.

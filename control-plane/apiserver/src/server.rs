@@ -185,6 +185,19 @@ impl Core {
         cache.snapshot().range(&cache.namespace_prefix(namespace), &Bytes::new()).cloned().collect()
     }
 
+    /// Store keys of everything that is served and can't be read, without the prefix of the store.
+    pub fn unreadable(&self) -> Vec<String> {
+        let registry = self.registry.load();
+        let stores = registry.iter().filter(|served| served.native()).filter_map(|served| served.store.as_ref());
+        let of = |cache: &Cache| {
+            let prefix = String::from_utf8_lossy(&cache.prefix).into_owned();
+            let below =
+                prefix.strip_prefix(&self.config.etcd_prefix).unwrap_or(&prefix).trim_start_matches('/').to_owned();
+            cache.corrupt_below(&cache.prefix).into_iter().map(move |tail| format!("{below}{tail}")).collect::<Vec<_>>()
+        };
+        stores.flat_map(|store| of(&store.cache)).collect()
+    }
+
     /// Asks the authorisers.
     pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
         authz::decide(&self.authorizers, attributes)

@@ -3,6 +3,7 @@
 
 mod commands;
 mod components;
+mod corrupt;
 mod crash;
 mod guards;
 mod helm;
@@ -53,6 +54,7 @@ const TESTS: &[&[Test]] = &[
     kubeconfig::TESTS,
     reset::TESTS,
     crash::TESTS,
+    corrupt::TESTS,
     components::TESTS,
     life::AFTER,
 ];
