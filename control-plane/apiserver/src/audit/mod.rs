@@ -32,7 +32,7 @@ use crate::registry::Served;
 /// Longest user agent that is noted: upstream's limit.
 const MAX_AGENT: usize = 1024;
 
-/// Who is at the other end of a connection; the listener notes it with each request.
+/// Who is at the other end of a connection; the server notes it with each request that comes over one.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
