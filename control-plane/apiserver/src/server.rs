@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission;
 use crate::admission::event_rate_limit::{self, Limit};
+use crate::admission::pod_security;
 use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::{self, Authenticator, Credentials, UserInfo, impersonation};
 use crate::authz::rbac::Rbac;
@@ -59,6 +60,8 @@ pub struct Core {
     admission: Vec<&'static admission::Row>,
     /// What EventRateLimit counts; empty when it is off.
     pub(crate) event_limits: Vec<Limit>,
+    /// What PodSecurity asks where a namespace says nothing.
+    pub(crate) pod_security: pod_security::Defaults,
     /// Reaches kubelets, pods and services.
     pub(crate) proxy: Proxy,
     /// Node ports in use.
@@ -100,6 +103,9 @@ impl Core {
         };
         let admission: Vec<_> = admission::ADMISSION.iter().filter(enabled).collect();
         let event_limits = event_limits(&config, &admission)?;
+        let pod_security = configured(&config, pod_security::NAME)?;
+        let pod_security = pod_security.map(|given| pod_security::Defaults::of(&given)).transpose();
+        let pod_security = pod_security.map_err(bad_configuration)?.unwrap_or_default();
         let limits = Limits::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
         let metrics = Metrics::new(&limits);
         Ok(Core {
@@ -114,6 +120,7 @@ impl Core {
             rbac,
             admission,
             event_limits,
+            pod_security,
             proxy,
             node_ports,
             reservations: Reservations::default(),
@@ -208,14 +215,22 @@ impl Core {
 
 /// The limits of EventRateLimit; without the plugin the file is only checked.
 fn event_limits(config: &Config, chain: &[&'static admission::Row]) -> Result<Vec<Limit>, Error> {
-    const FLAG: &str = "--admission-control-config-file";
-    let wrong = |reason: String| Error::Flag { flag: FLAG, reason };
-    let file = config.admission_control_config_file.as_deref();
-    let configured = file.map(admission::configuration::event_rate_limit).transpose().map_err(wrong)?.flatten();
+    let configured = configured(config, event_rate_limit::NAME)?;
     match chain.iter().any(|row| row.plugin.name() == event_rate_limit::NAME) {
-        true => event_rate_limit::limits(configured.as_ref()).map_err(wrong),
+        true => event_rate_limit::limits(configured.as_ref()).map_err(bad_configuration),
         false => Ok(Vec::new()),
     }
+}
+
+/// What `--admission-control-config-file` says to a plugin.
+fn configured(config: &Config, plugin: &str) -> Result<Option<Value>, Error> {
+    let file = config.admission_control_config_file.as_deref();
+    let said = file.map(|file| admission::configuration::of(plugin, file)).transpose().map_err(bad_configuration)?;
+    Ok(said.flatten())
+}
+
+fn bad_configuration(reason: String) -> Error {
+    Error::Flag { flag: "--admission-control-config-file", reason }
 }
 
 /// A running server. Cloning shares it.

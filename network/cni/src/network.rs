@@ -279,7 +279,7 @@ pub fn teardown(config: &Config) -> Result<(), Error> {
         bridge::setting("net.ipv4.ip_forward", old.trim())?;
         fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
     }
-    linux::tree::remove_path(&config.state_dir).map_err(Error::io(format!("removing {}", config.state_dir.display())))
+    linux::root::remove_tree(&config.state_dir).map_err(Error::io(format!("removing {}", config.state_dir.display())))
 }
 
 fn check(config: &Config) -> Result<(), Error> {

@@ -17,7 +17,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod owner_references;
-mod pod_security;
+pub mod pod_security;
 mod priority;
 mod rbac_escalation;
 mod refuse_unenforced;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{Operation, Plugin, Request};
 use crate::server::Core;
+pub use policy::Defaults;
 use policy::{Level, Policy, Standard};
 
 /// Pods looked at when a namespace's standard becomes stricter.
@@ -23,6 +24,8 @@ const ANNOTATIONS: [&str; 3] = [
     "seccomp.security.alpha.kubernetes.io/pod",
     "container.seccomp.security.alpha.kubernetes.io/",
 ];
+
+pub const NAME: &str = "PodSecurity";
 
 /// What a request is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub struct PodSecurity;
 #[async_trait]
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
-        "PodSecurity"
+        NAME
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
@@ -64,7 +67,8 @@ impl Plugin for PodSecurity {
         match about(request) {
             Some(About::Namespace) => namespace(request, core),
             Some(About::Pod) => {
-                if request.old.is_some_and(|old| !matters(request.object, old)) {
+                let exempt = core.pod_security.exempt(request.namespace, &request.user.name, request.object);
+                if exempt || request.old.is_some_and(|old| !matters(request.object, old)) {
                     return Ok(());
                 }
                 let policy = policy_of(request, core).await?;
@@ -74,6 +78,9 @@ impl Plugin for PodSecurity {
                 let Some(template) = request.object.pointer(path).filter(|template| template.is_object()) else {
                     return Ok(());
                 };
+                if core.pod_security.exempt(request.namespace, &request.user.name, template) {
+                    return Ok(());
+                }
                 judge(request, &policy_of(request, core).await?, template, false)
             }
             None => Ok(()),
@@ -83,7 +90,7 @@ impl Plugin for PodSecurity {
 
 async fn policy_of(request: &Request<'_>, core: &Core) -> Result<Policy, Status> {
     match core.find("", "namespaces", "", request.namespace).await? {
-        Some(namespace) => Ok(Policy::of(&namespace.object())),
+        Some(namespace) => Ok(Policy::of(&namespace.object(), &core.pod_security)),
         None => Err(Status::internal(format!("failed to lookup namespace {}", meta::text::quote(request.namespace)))),
     }
 }
@@ -126,8 +133,9 @@ fn matters(new: &Value, old: &Value) -> bool {
 
 /// Labels of a namespace must be right, and stricter ones tell which pods break them already.
 fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
-    let policy = Policy::of(request.object);
-    let before = request.old.map(Policy::of);
+    let of = |namespace| Policy::of(namespace, &core.pod_security);
+    let policy = of(request.object);
+    let before = request.old.map(of);
     if !policy.errors.is_empty() && before.as_ref().is_none_or(|before| before.errors != policy.errors) {
         return Err(Status::invalid(&request.kind.gvk(), request.name, &policy.errors));
     }

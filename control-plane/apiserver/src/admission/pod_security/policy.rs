@@ -66,6 +66,61 @@ fn version(text: &str) -> Option<Version> {
     plain.then(|| minor.parse().ok()).flatten().map(|minor| Version(Some(minor)))
 }
 
+/// What holds where a namespace says nothing, and for whom nothing holds: `PodSecurityConfiguration`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    enforce: Standard,
+    warn: Standard,
+    namespaces: Vec<String>,
+    usernames: Vec<String>,
+    runtime_classes: Vec<String>,
+}
+
+impl Defaults {
+    const GROUP: &str = "pod-security.admission.config.k8s.io/";
+
+    pub fn of(configuration: &Value) -> Result<Defaults, String> {
+        let word = |field: &str| configuration[field].as_str().unwrap_or_default();
+        if !word("apiVersion").starts_with(Self::GROUP) || word("kind") != "PodSecurityConfiguration" {
+            return Err(format!("PodSecurity: {configuration} is no PodSecurityConfiguration of {}v1", Self::GROUP));
+        }
+        let standard = |mode: &str| -> Result<Standard, String> {
+            let said = |field: &str, otherwise: &str| {
+                let text = configuration["defaults"][field].as_str().filter(|text| !text.is_empty());
+                text.unwrap_or(otherwise).to_owned()
+            };
+            let (level_text, version_text) = (said(mode, "privileged"), said(&format!("{mode}-version"), "latest"));
+            let level = level(&level_text)
+                .ok_or_else(|| format!("PodSecurity: defaults.{mode}: Invalid value: {level_text:?}: must be one of baseline, privileged, restricted"))?;
+            let version = version(&version_text)
+                .ok_or_else(|| format!("PodSecurity: defaults.{mode}-version: Invalid value: {version_text:?}: must be \"latest\" or \"v1.x\""))?;
+            Ok(Standard { level, version })
+        };
+        let names = |field: &str| -> Vec<String> {
+            let list = configuration["exemptions"][field].as_array().into_iter().flatten();
+            list.into_iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+        };
+        // As for labels: what is to be audited is checked and left.
+        standard("audit")?;
+        Ok(Defaults {
+            enforce: standard("enforce")?,
+            warn: standard("warn")?,
+            namespaces: names("namespaces"),
+            usernames: names("usernames"),
+            runtime_classes: names("runtimeClasses"),
+        })
+    }
+
+    /// Nothing is asked of this pod: where it is, who makes it, or what runs it is exempt.
+    pub fn exempt(&self, namespace: &str, user: &str, pod: &Value) -> bool {
+        let class = pod["spec"]["runtimeClassName"].as_str();
+        let among = |list: &[String], name: &str| list.iter().any(|known| known == name);
+        among(&self.namespaces, namespace)
+            || among(&self.usernames, user)
+            || class.is_some_and(|class| among(&self.runtime_classes, class))
+    }
+}
+
 /// What a namespace asks for.
 #[derive(Debug, Default)]
 pub struct Policy {
@@ -78,13 +133,13 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub fn of(namespace: &Value) -> Policy {
+    pub fn of(namespace: &Value, defaults: &Defaults) -> Policy {
         let mut policy = Policy::default();
         let labels = &namespace["metadata"]["labels"];
-        let (enforce, enforced) = policy.read(labels, "enforce", Level::Restricted);
+        let (enforce, enforced) = policy.read(labels, "enforce", Level::Restricted, defaults.enforce);
         // What is audited is checked for spelling and then left: this server writes no audit log.
-        policy.read(labels, "audit", Level::Privileged);
-        let (warn, warned) = policy.read(labels, "warn", Level::Privileged);
+        policy.read(labels, "audit", Level::Privileged, Standard::default());
+        let (warn, warned) = policy.read(labels, "warn", Level::Privileged, defaults.warn);
         policy.enforce = enforce;
         policy.warn = warn;
         if warned.is_none() && enforced == Some(true) && enforce.level > warn.level {
@@ -95,8 +150,8 @@ impl Policy {
 
     /// The standard of one mode, and whether a level is given and whether it is one. `wrong` is what a level that is
     /// none counts as.
-    fn read(&mut self, labels: &Value, mode: &str, wrong: Level) -> (Standard, Option<bool>) {
-        let mut standard = Standard::default();
+    fn read(&mut self, labels: &Value, mode: &str, wrong: Level, default: Standard) -> (Standard, Option<bool>) {
+        let mut standard = default;
         let mut given = None;
         if let Some(text) = labels[format!("{PREFIX}{mode}")].as_str() {
             let known = level(text);
@@ -129,7 +184,7 @@ mod tests {
     fn policy(labels: &[(&str, &str)]) -> (String, String, usize) {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(key, value)| (format!("{PREFIX}{key}"), json!(value))).collect();
-        let policy = Policy::of(&json!({"metadata": {"labels": labels}}));
+        let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &Defaults::default());
         (policy.enforce.to_string(), policy.warn.to_string(), policy.errors.len())
     }
 
@@ -158,5 +213,34 @@ mod tests {
         for wrong in ["v1.01", "v1.", "v2.0", "v1.x", "v1.99999999999"] {
             assert!(version(wrong).is_none(), "{wrong}");
         }
+    }
+    #[test]
+    fn defaults_hold_where_labels_say_nothing_and_not_for_the_exempt() {
+        let defaults = |enforce: &str| {
+            Defaults::of(
+                &json!({"apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+                "defaults": {"enforce": enforce, "audit": "restricted", "warn": "restricted", "warn-version": "v1.30"},
+                "exemptions": {"namespaces": ["kube-system"], "usernames": ["system:serviceaccount:a:b"],
+                    "runtimeClasses": ["kata"]}}),
+            )
+        };
+        let given = defaults("baseline").expect("right");
+        let of = |labels: Value| {
+            let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &given);
+            (policy.enforce.to_string(), policy.warn.to_string())
+        };
+        let words = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(of(json!({})), words("baseline:latest", "restricted:v1.30"));
+        assert_eq!(
+            of(json!({"pod-security.kubernetes.io/enforce": "privileged"})),
+            words("privileged:latest", "restricted:v1.30")
+        );
+        let pod = json!({"spec": {"runtimeClassName": "kata"}});
+        assert!(
+            given.exempt("kube-system", "u", &json!({})) && given.exempt("x", "system:serviceaccount:a:b", &json!({}))
+        );
+        assert!(given.exempt("x", "u", &pod) && !given.exempt("x", "u", &json!({"spec": {}})));
+        assert!(defaults("strict").expect_err("wrong").contains("defaults.enforce: Invalid value: \"strict\""));
+        assert!(Defaults::of(&json!({"kind": "Pod"})).is_err());
     }
 }
