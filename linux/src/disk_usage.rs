@@ -7,7 +7,12 @@ use crate::root::Beneath;
 /// Bytes on disk and inodes below a directory, without following links or entering mounts. What vanishes meanwhile
 /// counts nothing.
 pub fn below(dir: &Path) -> (u64, u64) {
-    Beneath::open(dir).map_or((0, 0), |dir| dir.usage())
+    let opened = match (dir.parent(), dir.file_name()) {
+        // Not even the directory itself may be a link.
+        (Some(parent), Some(name)) => Beneath::open(parent).and_then(|parent| parent.dir(name)),
+        _ => Beneath::open(dir),
+    };
+    opened.map_or((0, 0), |dir| dir.usage())
 }
 
 /// Bytes on disk of a directory and all below it, or of a file.

@@ -27,7 +27,7 @@ pub struct Owner {
 
 /// An open directory; paths given to its methods are relative to it and lead below it.
 #[derive(Debug)]
-pub struct Beneath(pub(super) OwnedFd);
+pub struct Beneath(OwnedFd);
 
 impl Beneath {
     /// Opens the directory itself; the path to it is trusted.
@@ -152,6 +152,16 @@ impl Beneath {
         }
     }
 
+    /// Removes a file, a link or a directory with all below it; content when it is gone already. What is mounted below
+    /// is left, and an error.
+    pub fn remove_tree(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let removed = self.parent(path.as_ref()).and_then(|(parent, name)| crate::tree::remove(&parent, name));
+        match removed {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     /// Sets the directory's own mode.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         Ok(rustix::fs::fchmod(&self.0, Mode::from_raw_mode(mode))?)
@@ -176,7 +186,7 @@ impl Beneath {
     }
 
     /// The directory that holds the last name of a path, and that name.
-    pub(super) fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+    fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         // `..` at the end is no name.
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::XDEV.into()) };
         Ok((self.dir(parent)?.0, name))
@@ -191,7 +201,7 @@ impl Beneath {
         self.lookup(Path::new(name), flags, mode, ResolveFlags::empty())
     }
 
-    pub(super) fn lookup(&self, path: &Path, flags: OFlags, mode: Mode, more: ResolveFlags) -> io::Result<OwnedFd> {
+    fn lookup(&self, path: &Path, flags: OFlags, mode: Mode, more: ResolveFlags) -> io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | more;
         for _ in 0..RACE_RETRIES {

@@ -1,13 +1,13 @@
-//! Whole trees below a directory that strangers fill: what they take, and their removal. Does I/O.
+//! What a tree below a directory that strangers fill takes on disk. Does I/O. ([`crate::tree`] removes such trees.)
 //!
-//! A tree may be as wide and as deep as its file system holds inodes, far deeper than any path is long. Both walks go by
-//! descriptor, hold a bounded number of them, do not recurse, take no link and enter no other mount.
+//! A tree may be as wide and as deep as its file system holds inodes, far deeper than any path is long. The walk goes by
+//! descriptor, holds a bounded number of them, does not recurse, takes no link and enters no other mount.
 
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
@@ -22,8 +22,6 @@ const OPEN_AT_ONCE: usize = 64;
 const WAITING: usize = 100_000;
 /// Deeper levels are not measured: opening them again costs the square of the depth. No path of a program is this long.
 const MEASURED_LEVELS: usize = 32_768;
-/// A directory of this many passes is being filled as fast as it is emptied.
-const PASSES: usize = 100_000;
 /// The kernel takes no longer path at once.
 const PATH_CHUNK: usize = 4000;
 
@@ -102,97 +100,6 @@ impl Beneath {
             }
         }
         Ok(Dir::read_from(dir.dir(&path)?)?)
-    }
-
-    /// Removes a file, a link or a directory with all below it; content when it is gone already. What is mounted below
-    /// is left, and an error.
-    pub fn remove_tree(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        let (parent, name) = match self.parent(path.as_ref()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            found => found?,
-        };
-        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-        let top = match enter(&parent, &name) {
-            Ok(top) => top,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        Beneath(top).clear()?;
-        match rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// Removes all that is below; the directory itself stays.
-    pub fn clear(&self) -> io::Result<()> {
-        let mut moved = 0;
-        for _ in 0..PASSES {
-            let found = self.clear_once(&mut moved)?;
-            if !found {
-                return Ok(());
-            }
-        }
-        Err(io::Error::other("the directory is filled as fast as it is emptied"))
-    }
-
-    /// One pass. Directories that lie too deep are moved up to the top, where the next pass finds them. False when there
-    /// was nothing left.
-    fn clear_once(&self, moved: &mut u64) -> io::Result<bool> {
-        let mut open: Vec<(Dir, CString)> = vec![(Dir::read_from(&self.0)?, CString::default())];
-        let mut found = false;
-        loop {
-            let level = open.len();
-            let Some((dir, _)) = open.last_mut() else { return Ok(found) };
-            let Some(entry) = dir.read() else {
-                let Some((_, name)) = open.pop() else { return Ok(found) };
-                if let Some((above, _)) = open.last_mut() {
-                    // Not empty: what was moved or made meanwhile is left to the next pass.
-                    remove_dir(above.fd()?, &name)?;
-                }
-                continue;
-            };
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            found = true;
-            let here = dir.fd()?;
-            match rustix::fs::unlinkat(here, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR | Errno::PERM) => {}
-                Err(e) => return Err(e.into()),
-            }
-            if level == OPEN_AT_ONCE {
-                *moved += 1;
-                let up = format!(".removing-{moved}");
-                match rustix::fs::renameat(here, name, &self.0, up) {
-                    Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => continue,
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            match enter(here, name) {
-                Ok(below) => {
-                    let name = name.to_owned();
-                    open.push((Dir::new(below)?, name));
-                }
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-}
-
-fn remove_dir(above: impl std::os::fd::AsFd, name: &CString) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(()),
-        Err(e) => Err(e),
     }
 }
 

@@ -17,6 +17,9 @@ pub struct ServerConfig {
     pub tls_private_key_file: Option<PathBuf>,
     /// Clients with a certificate of this authority are who the certificate says.
     pub client_ca_file: Option<PathBuf>,
+    pub tls: client::tls::Policy,
+    /// How long a stream (exec, attach, port-forward) may carry nothing; zero is for ever.
+    pub streaming_idle_timeout: Duration,
     pub anonymous: bool,
     /// Bearer tokens are asked of the API server (TokenReview).
     pub webhook_authentication: bool,
@@ -96,6 +99,9 @@ pub struct Config {
     /// Resources kept from pods: names to quantities.
     pub system_reserved: BTreeMap<String, String>,
     pub kube_reserved: BTreeMap<String, String>,
+    /// How often the node's status is compared with what the API has.
+    pub node_status_update_frequency: Duration,
+    /// How often it is written when nothing changed.
     pub node_status_report_frequency: Duration,
     pub node_lease_duration: Duration,
     pub node_status_max_images: i32,
@@ -107,9 +113,16 @@ pub struct Config {
     pub container_log_max_files: u32,
     pub max_container_restart_period: Duration,
     pub seccomp_default: bool,
+    /// Refuse to run where the kernel is set otherwise than Kubernetes wants it.
+    pub protect_kernel_defaults: bool,
+    /// Events a second, 0 is no limit, and at once after a pause.
+    pub event_record_qps: u32,
+    pub event_burst: u32,
     pub allowed_unsafe_sysctls: Vec<String>,
     /// `v1.37.2` and the like, as `kubectl get nodes` shows it.
     pub version: String,
+    /// Names this run of the kubelet among all that ever were; made anew by each.
+    pub run: String,
 }
 
 impl Config {
@@ -144,6 +157,8 @@ impl Config {
                 tls_cert_file: None,
                 tls_private_key_file: None,
                 client_ca_file: None,
+                tls: client::tls::Policy::default(),
+                streaming_idle_timeout: Duration::from_secs(4 * 60 * 60),
                 anonymous: false,
                 webhook_authentication: true,
                 webhook_authorization: true,
@@ -162,6 +177,7 @@ impl Config {
             cpu_cfs_quota_period: Duration::from_millis(100),
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
+            node_status_update_frequency: Duration::from_secs(10),
             node_status_report_frequency: Duration::from_secs(300),
             node_lease_duration: Duration::from_secs(40),
             node_status_max_images: 50,
@@ -173,8 +189,12 @@ impl Config {
             container_log_max_files: 5,
             max_container_restart_period: Duration::from_secs(300),
             seccomp_default: false,
+            protect_kernel_defaults: false,
+            event_record_qps: 50,
+            event_burst: 100,
             allowed_unsafe_sysctls: Vec::new(),
             version: concat!("v1.37.2+ferrokube-", env!("CARGO_PKG_VERSION")).into(),
+            run: String::new(),
         }
     }
 

@@ -157,6 +157,7 @@ pub fn instance(status: cri::ContainerStatus) -> Instance {
         hash: note(annotation::HASH).unwrap_or_default(),
         user,
         log_path: status.log_path,
+        run: note(annotation::RUN).unwrap_or_default(),
         id: status.id,
     }
 }

@@ -32,6 +32,7 @@ use crate::node::Pressure;
 use crate::objects::{Changed, Objects};
 use crate::pleg::{self, Observation};
 use crate::pods;
+use crate::rate::Rate;
 use crate::server::{self, Server};
 use crate::volumes::Volumes;
 use crate::volumes::refreshing::Refreshing;
@@ -69,11 +70,10 @@ pub enum Query {
 }
 
 /// Runs a kubelet until shutdown. Containers go on running after it.
-pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(mut config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+    config.run = uuid::Uuid::new_v4().to_string();
     let config = Arc::new(config);
-    make_dir(&config.root_dir, 0o750)?;
-    make_dir(&config.root_dir.join("pods"), 0o750)?;
-    make_dir(&config.pod_logs_dir, 0o755)?;
+    prepare_host(&config)?;
     let cri = Cri::connect(&config.container_runtime_endpoint)?;
     let machine = Machine::read();
     let (msgs, inbox) = unbounded_channel();
@@ -106,6 +106,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
         port,
         recorder,
         changed: changed.clone(),
+        node_seen: informers.node_seen.clone(),
         pressure: pressure.clone(),
     });
     let node = tokio::spawn(heartbeat.run(shutdown.clone()));
@@ -113,7 +114,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     tokio::spawn(pleg::run(cri.clone(), msgs.clone(), shutdown.clone()));
     let longest = SignedDuration::try_from(config.max_container_restart_period);
     let longest_restart_delay = longest.unwrap_or(crate::backoff::LONGEST);
-    let settings = Settings { runtime_name, host_ips: addresses, longest_restart_delay };
+    let settings = Settings { runtime_name, host_ips: addresses, longest_restart_delay, run: config.run.clone() };
     let state = Loop {
         hands,
         settings,
@@ -138,6 +139,20 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     }
 }
 
+/// What has to be so of the host before anything is started.
+fn prepare_host(config: &Config) -> Result<(), Error> {
+    let differing = match config.protect_kernel_defaults {
+        true => crate::kernel::differing("/proc/sys".as_ref()),
+        false => Vec::new(),
+    };
+    if !differing.is_empty() {
+        return Err(Error::Kernel(differing));
+    }
+    make_dir(&config.root_dir, 0o750)?;
+    make_dir(&config.root_dir.join("pods"), 0o750)?;
+    make_dir(&config.pod_logs_dir, 0o755)
+}
+
 fn make_dir(path: &std::path::Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| Error::File {
@@ -157,6 +172,7 @@ fn addresses(config: &Config) -> Vec<String> {
 struct Informers {
     services: Cache<Service>,
     nodes: Cache<Node>,
+    node_seen: Arc<Notify>,
 }
 
 fn start_informers(
@@ -167,7 +183,12 @@ fn start_informers(
 ) -> Informers {
     let (services, _) = Informer::<Service>::new(Api::all(client.clone())).run(shutdown.clone());
     let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
-    let (nodes, _) = Informer::<Node>::new(Api::all(client.clone())).select(own).run(shutdown.clone());
+    let node_seen = Arc::new(Notify::new());
+    let told = node_seen.clone();
+    let (nodes, _) = Informer::<Node>::new(Api::all(client.clone()))
+        .select(own)
+        .on(move |_| told.notify_one())
+        .run(shutdown.clone());
     let bound = watcher::Config::default().fields(&format!("spec.nodeName={}", config.node_name));
     let told = msgs.clone();
     let (pods, _) = Informer::<Pod>::new(Api::all(client.clone()))
@@ -184,7 +205,7 @@ fn start_informers(
     if let Some(dir) = config.static_pod_path.clone() {
         tokio::spawn(crate::static_pods::watch(dir, config.node_name.clone(), msgs.clone(), shutdown.clone()));
     }
-    Informers { services, nodes }
+    Informers { services, nodes, node_seen }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -208,7 +229,7 @@ fn hands(
         config: config.clone(),
         cri: cri.clone(),
         client: client.clone(),
-        notes: crate::act::start_notes(recorder.clone()),
+        notes: crate::act::start_notes(recorder.clone(), Rate::new(config.event_record_qps, config.event_burst)),
         objects,
         services: informers.services.clone(),
         nodes: informers.nodes.clone(),

@@ -13,6 +13,8 @@ pub enum Error {
     Tls(String),
     #[error("cgroup {path}: {source}")]
     Cgroup { path: String, source: std::io::Error },
+    #[error("the kernel is not set as Kubernetes wants it (protectKernelDefaults): [{}]", .0.join(", "))]
+    Kernel(Vec<String>),
     #[error("node {name}: {source}")]
     Register { name: String, source: Box<kube::Error> },
 }

@@ -1,5 +1,6 @@
-//! Telling the API that the node is there: registration, status when it changes (and every five minutes), the Lease
-//! every ten seconds. Does I/O.
+//! Telling the API that the node is there: registration, the Lease every ten seconds, and the status: compared with what
+//! the API has every ten seconds and whenever the Node changes there, written when they differ and every five minutes.
+//! Does I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ use crate::node::{self, Facts, Pressure, Runtime};
 const NOT_READY_CHECK: Duration = Duration::from_millis(200);
 /// How soon a call to the API is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// A change of the Node is looked at no sooner than this after our own write, which is one.
+const SETTLE: Duration = Duration::from_secs(1);
 const LEASES: &str = "kube-node-lease";
 
 /// The node's voice. Shared with whoever knows of a change.
@@ -41,6 +44,8 @@ pub struct Heartbeat {
     pub recorder: client::EventRecorder,
     /// Wakes the status loop.
     pub changed: Arc<Notify>,
+    /// The Node changed in the API, by whomever.
+    pub node_seen: Arc<Notify>,
     pub pressure: Arc<Mutex<Pressure>>,
 }
 
@@ -164,7 +169,7 @@ impl Heartbeat {
     }
 
     async fn keep_status(&self) {
-        let mut reported = tokio::time::Instant::now() - self.config.node_status_report_frequency;
+        let mut reported: Option<tokio::time::Instant> = None;
         let mut was_ready = None;
         let mut pod_cidr = None;
         loop {
@@ -181,11 +186,11 @@ impl Heartbeat {
             let ready = facts.runtime.problems.is_empty();
             let old = node.and_then(|n| n.status.clone()).unwrap_or_default();
             let new = node::status(&self.config, &facts, Some(&old), Timestamp::now());
-            let due = reported.elapsed() >= self.config.node_status_report_frequency;
-            let mut wait = if ready { self.config.node_status_report_frequency } else { NOT_READY_CHECK };
+            let due = reported.is_none_or(|at| at.elapsed() >= self.config.node_status_report_frequency);
+            let mut wait = if ready { self.config.node_status_update_frequency } else { NOT_READY_CHECK };
             if due || !node::is_same(&old, &new) {
                 match self.write(&old, &new).await {
-                    Ok(()) => reported = tokio::time::Instant::now(),
+                    Ok(()) => reported = Some(tokio::time::Instant::now()),
                     Err(error) => {
                         tracing::debug!(%error, "node status not written, trying again");
                         wait = RETRY;
@@ -196,9 +201,16 @@ impl Heartbeat {
                 let name = if ready { "NodeReady" } else { "NodeNotReady" };
                 self.event(name, &format!("Node {} status is now: {name}", self.config.node_name)).await;
             }
+            let seen = async {
+                self.node_seen.notified().await;
+                if let Some(at) = reported {
+                    tokio::time::sleep_until(at + SETTLE).await;
+                }
+            };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.changed.notified() => {}
+                () = seen => {}
             }
         }
     }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use linux::disk_usage;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
@@ -22,7 +21,6 @@ use crate::daemon::{Msg, Query};
 use crate::eviction::{self, Manager, Reading, Usage};
 use crate::machine::{self, Disk};
 use crate::node::Pressure;
-use crate::volumes::Sort;
 use crate::worker::{Event, Life, PodWorker, Verdict};
 use crate::{logs, make, pods, storage_limits};
 
@@ -158,19 +156,9 @@ impl Housekeeping {
             let pod = worker.pod.clone();
             let layers = usage.get(pods::uid(&pod)).map(|usage| usage.layers.clone()).unwrap_or_default();
             let config = &self.hands.config;
-            let volumes = config.pod_dir(pods::uid(&pod)).join("volumes").join(Sort::EmptyDir.directory());
+            let dir = config.pod_dir(pods::uid(&pod));
             let logs = config.pod_log_dir(pods::namespace(&pod), pods::name(&pod), pods::uid(&pod));
-            let measured = tokio::task::spawn_blocking(move || {
-                let volumes = storage_limits::on_disk(&pod).map(|volume| volume.name.clone()).map(|name| {
-                    let size = disk_usage::of(&volumes.join(&name));
-                    (name, size)
-                });
-                let containers = layers.into_iter().map(|(name, size)| {
-                    let size = size + disk_usage::of(&logs.join(&name));
-                    (name, size)
-                });
-                storage_limits::Used { volumes: volumes.collect(), containers: containers.collect() }
-            });
+            let measured = tokio::task::spawn_blocking(move || storage_limits::measure(&pod, &dir, &logs, layers));
             let Ok(used) = measured.await else { continue };
             if let Some(verdict) = storage_limits::exceeded(&worker.pod, &used) {
                 self.end(&worker.pod, verdict);

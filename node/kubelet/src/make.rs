@@ -161,7 +161,7 @@ pub fn container(
         mounts: prepared.mounts,
         devices: Vec::new(),
         labels: container_labels(pod, spec),
-        annotations: annotations(pod, spec, restarts),
+        annotations: annotations(pod, spec, restarts, &config.run),
         log_path: format!("{}/{restarts}.log", spec.name),
         stdin: spec.stdin.unwrap_or(false),
         stdin_once: spec.stdin_once.unwrap_or(false),
@@ -181,10 +181,11 @@ fn container_labels(pod: &Pod, spec: &Container) -> HashMap<String, String> {
     ])
 }
 
-fn annotations(pod: &Pod, spec: &Container, restarts: u32) -> HashMap<String, String> {
+fn annotations(pod: &Pod, spec: &Container, restarts: u32, run: &str) -> HashMap<String, String> {
     let mut out = BTreeMap::new();
     out.insert(annotation::HASH, crate::worker::hash(spec));
     out.insert(annotation::RESTART_COUNT, restarts.to_string());
+    out.insert(annotation::RUN, run.to_owned());
     out.insert(annotation::TERMINATION_PATH, spec.termination_message_path.clone().unwrap_or_default());
     out.insert(annotation::TERMINATION_POLICY, spec.termination_message_policy.clone().unwrap_or_default());
     if security::must_not_run_as_root(pod, spec) {

@@ -90,7 +90,8 @@ pub fn status(config: &Config, facts: &Facts, old: Option<&NodeStatus>, now: Tim
     let internal = facts.addresses.iter().map(|ip| NodeAddress { address: ip.clone(), type_: "InternalIP".into() });
     let host = NodeAddress { address: hostname(config, &facts.machine), type_: "Hostname".into() };
     let mut images = facts.runtime.images.clone();
-    images.sort_by_key(|i| std::cmp::Reverse(i.size_bytes));
+    // Names, too: an order that depends on the runtime's list would be news each time.
+    images.sort_by(|a, b| (b.size_bytes, &a.names).cmp(&(a.size_bytes, &b.names)));
     if config.node_status_max_images >= 0 {
         images.truncate(config.node_status_max_images as usize);
     }

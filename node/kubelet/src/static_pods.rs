@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -66,15 +66,14 @@ fn read_all(dir: &Path, node: &str) -> Vec<Pod> {
 }
 
 fn wanted(path: &Path) -> bool {
-    path.is_file() && !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'))
+    !path.is_dir() && !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'))
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if size > MAX_FILE {
-        return Err(format!("larger than {MAX_FILE} bytes"));
-    }
-    std::fs::read_to_string(path).map_err(|e| e.to_string())
+    // The directory is the administrator's, a link in it is meant; a pipe or a device would hold the watch for ever.
+    let path = path.canonicalize().map_err(|e| e.to_string())?;
+    let bytes = linux::root::read_regular(path, MAX_FILE).map_err(|e| e.to_string())?;
+    String::from_utf8(bytes).map_err(|e| e.to_string())
 }
 
 /// A manifest as the pod that runs: `-<node>` after its name, a UID made from its content, tolerating every NoExecute.
@@ -97,6 +96,9 @@ pub fn parse(text: &str, file: &str, node: &str) -> Result<Pod, String> {
         effect: Some("NoExecute".into()),
         ..Toleration::default()
     });
+    let quantities = |list: &[Container]| list.iter().try_for_each(check_quantities);
+    quantities(&spec.containers)?;
+    quantities(spec.init_containers.as_deref().unwrap_or(&[]))?;
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         container.termination_message_path.get_or_insert_with(|| "/dev/termination-log".into());
         container.termination_message_policy.get_or_insert_with(|| "File".into());
@@ -110,6 +112,16 @@ pub fn parse(text: &str, file: &str, node: &str) -> Result<Pod, String> {
     notes.insert(annotation::CONFIG_SEEN.into(), jiff::Timestamp::now().to_string());
     pod.status = None;
     Ok(pod)
+}
+
+/// The API would have refused these; taken for nothing, a limit that can't be read would be none.
+fn check_quantities(container: &Container) -> Result<(), String> {
+    let Some(resources) = &container.resources else { return Ok(()) };
+    let all = resources.limits.iter().chain(&resources.requests).flatten();
+    for (name, quantity) in all {
+        quantity.0.parse::<meta::Quantity>().map_err(|e| format!("{}: resources: {name}: {e}", container.name))?;
+    }
+    Ok(())
 }
 
 /// What the API is shown of a static pod.
@@ -199,5 +211,23 @@ mod tests {
         );
         assert!(pods::is_mirror(&mirror_of(&pod, None)));
         assert!(parse("kind: Pod", "/m/x", "n1").unwrap_err().contains("metadata.name"));
+        let wrong = text.replace("image: i", "image: i, resources: {limits: {memory: 1GiB}}");
+        assert!(parse(&wrong, "/m/x", "n1").unwrap_err().starts_with("c: resources: memory:"));
+    }
+
+    #[test]
+    fn a_manifest_directory_is_read_whatever_lies_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (manifests, elsewhere) = (dir.path().join("m"), dir.path().join("e"));
+        std::fs::create_dir_all(manifests.join("sub")).unwrap();
+        let text = "metadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
+        std::fs::write(&elsewhere, text).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, manifests.join("link.yaml")).unwrap();
+        std::fs::write(manifests.join("bytes.yaml"), [0xff, 0xfe]).unwrap();
+        std::fs::File::create(manifests.join("big.yaml")).unwrap().set_len(1 << 40).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, manifests.join("pipe.yaml"), mode).unwrap();
+        let pods = read_all(&manifests, "n1");
+        assert_eq!(pods.iter().map(pods::name).collect::<Vec<_>>(), ["web-n1"]);
     }
 }

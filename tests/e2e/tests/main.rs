@@ -11,6 +11,7 @@ mod in_pod;
 mod kubeconfig;
 mod kubectl;
 mod life;
+mod many;
 mod reset;
 mod trust;
 mod volumes;
@@ -42,6 +43,7 @@ const TESTS: &[&[Test]] = &[
     kubectl::nodes::TESTS,
     in_pod::TESTS,
     volumes::TESTS,
+    many::TESTS,
     trust::TESTS,
     guards::TESTS,
     helm::TESTS,

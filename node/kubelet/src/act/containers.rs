@@ -273,5 +273,6 @@ fn lost(id: &str, name: &str) -> Instance {
         hash: String::new(),
         user: None,
         log_path: String::new(),
+        run: String::new(),
     }
 }

@@ -22,6 +22,7 @@ use crate::cri::Cri;
 use crate::fields::Facts;
 use crate::objects::Objects;
 use crate::pods;
+use crate::rate::Rate;
 use crate::security::ImageUser;
 use crate::volumes::Volumes;
 use crate::worker::{Action, Event, PodWorker};
@@ -98,11 +99,16 @@ pub struct Note {
 /// Events that wait for the API; upstream's queue is as long.
 const NOTES: usize = 1000;
 
-/// Starts writing Events, one after the other, until every sender is gone.
-pub fn start_notes(recorder: EventRecorder) -> Sender<Note> {
+/// Starts writing Events, one after the other and no faster than the rate, until every sender is gone. What does not
+/// fit into the queue meanwhile is dropped, as upstream drops it.
+pub fn start_notes(recorder: EventRecorder, mut rate: Option<Rate>) -> Sender<Note> {
     let (notes, mut queue) = channel::<Note>(NOTES);
     tokio::spawn(async move {
+        let began = tokio::time::Instant::now();
         while let Some(note) = queue.recv().await {
+            if let Some(rate) = &mut rate {
+                tokio::time::sleep(rate.take(began.elapsed())).await;
+            }
             recorder.record(&note.regarding, note.kind, &note.reason, &note.text).await;
         }
     });

@@ -29,22 +29,28 @@ fn bad(message: impl Into<Bytes>) -> Reply {
 
 /// The options of a request; `Err` says which is wrong.
 fn options(params: &Params, now: Timestamp) -> Result<Options, String> {
-    let number = |name: &str| match params.get(name).filter(|v| !v.is_empty()) {
+    // Upstream's numbers are signed; what is over is no number there.
+    let number = |name: &str, least: i64| match params.get(name).filter(|v| !v.is_empty()) {
         None => Ok(None),
-        Some(value) => value
-            .parse::<u64>()
-            .map(Some)
-            .map_err(|_| format!("invalid {name}: must be a positive number, not \"{value}\"")),
+        Some(value) => match value.parse::<i64>() {
+            Ok(number) if number >= least => Ok(Some(number.unsigned_abs())),
+            _ => Err(format!("invalid {name}: must be a number, {least} or more, not \"{value}\"")),
+        },
     };
     let since_time = match params.get("sinceTime").filter(|v| !v.is_empty()) {
         None => None,
         Some(value) => Some(value.parse::<Timestamp>().map_err(|e| format!("invalid sinceTime: {e}"))?),
     };
-    let since_seconds = number("sinceSeconds")?;
-    let since = match since_seconds {
-        Some(seconds) => now.checked_sub(SignedDuration::from_secs(seconds as i64)).ok(),
-        None => since_time,
+    let since_seconds = number("sinceSeconds", 1)?;
+    if since_seconds.is_some() && since_time.is_some() {
+        return Err("at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned());
+    }
+    let ago = |seconds: u64| {
+        let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        // Longer ago than time can be told is always.
+        now.checked_sub(seconds).unwrap_or(Timestamp::MIN)
     };
+    let since = since_seconds.map(ago).or(since_time);
     let stream = match params.get("stream").unwrap_or("All") {
         "All" | "" => None,
         "Stdout" => Some("stdout".to_owned()),
@@ -54,9 +60,9 @@ fn options(params: &Params, now: Timestamp) -> Result<Options, String> {
     Ok(Options {
         follow: params.is("follow"),
         timestamps: params.is("timestamps"),
-        tail: number("tailLines")?,
+        tail: number("tailLines", 0)?,
         since,
-        limit_bytes: number("limitBytes")?,
+        limit_bytes: number("limitBytes", 1)?,
         stream,
     })
 }
@@ -228,4 +234,30 @@ fn replaced(open: &fs::File, path: &Path) -> Option<fs::File> {
     let now = crate::logs::open(path).ok()?;
     let (a, b) = (open.metadata().ok()?, now.metadata().ok()?);
     ((a.dev(), a.ino()) != (b.dev(), b.ino())).then_some(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_out_of_bounds_are_refused_by_name() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let of = |query: &str| options(&Params::of(Some(query)), now);
+        for (query, name) in [
+            ("tailLines=-1", "tailLines"),
+            ("tailLines=99999999999999999999", "tailLines"),
+            ("sinceSeconds=0", "sinceSeconds"),
+            ("sinceSeconds=-5", "sinceSeconds"),
+            ("limitBytes=0", "limitBytes"),
+            ("sinceTime=yesterday", "sinceTime"),
+            ("stream=Stdin", "stream"),
+            ("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z", "at most one of `sinceTime`"),
+        ] {
+            let error = of(query).unwrap_err();
+            assert!(error.contains(name), "{query}: {error}");
+        }
+        assert_eq!(of("sinceSeconds=9223372036854775807").unwrap().since, Some(Timestamp::MIN));
+        assert_eq!(of("sinceSeconds=10&tailLines=0").unwrap().tail, Some(0));
+    }
 }

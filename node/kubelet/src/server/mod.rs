@@ -3,6 +3,7 @@
 //! `auth` says who calls and asks whether they may; `route` finds the handler; streams are passed through to the runtime.
 
 mod auth;
+mod configz;
 mod host_logs;
 mod logs;
 mod pods;
@@ -82,7 +83,7 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
     let files = config.server.tls_cert_file.clone().zip(config.server.tls_private_key_file.clone());
     let Some((cert_file, key_file)) = files else { return Ok(0) };
     let files = TlsFiles { cert_file, key_file, client_ca_file: config.server.client_ca_file.clone() };
-    let tls = tls::acceptor(&files).map_err(|error| Error::Tls(error.to_string()))?;
+    let tls = tls::acceptor_with(&files, &config.server.tls).map_err(|error| Error::Tls(error.to_string()))?;
     let listener = bind(SocketAddr::new(config.server.address, config.server.port)).await?;
     let port = listener.local_addr().map_or(config.server.port, |a| a.port());
     let auth = Arc::new(auth::Auth::new(server.hands.client.clone(), &config));

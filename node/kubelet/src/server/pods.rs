@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::StatusCode;
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::{Reply, Server, json as reply_json, text};
@@ -61,51 +60,4 @@ pub async fn running(server: &Server) -> Reply {
         });
     }
     reply_json(&List { items: pods.into_values().collect::<Vec<_>>(), metadata: Default::default() })
-}
-
-/// The effective configuration in the words of KubeletConfiguration.
-pub fn configz(server: &Server) -> Reply {
-    let c = &server.hands.config;
-    let seconds = |d: std::time::Duration| format!("{}s", d.as_secs());
-    let dns: Vec<String> = c.cluster_dns.iter().map(ToString::to_string).collect();
-    reply_json(&json!({"kubeletconfig": {
-        "kind": "KubeletConfiguration",
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "enableServer": true,
-        "address": c.server.address.to_string(),
-        "port": c.server.port,
-        "authentication": {
-            "x509": {"clientCAFile": c.server.client_ca_file},
-            "webhook": {"enabled": c.server.webhook_authentication},
-            "anonymous": {"enabled": c.server.anonymous},
-        },
-        "authorization": {"mode": if c.server.webhook_authorization { "Webhook" } else { "AlwaysAllow" }},
-        "healthzPort": c.server.healthz_port,
-        "healthzBindAddress": c.server.healthz_bind_address.to_string(),
-        "podLogsDir": c.pod_logs_dir,
-        "staticPodPath": c.static_pod_path,
-        "clusterDomain": c.cluster_domain,
-        "clusterDNS": dns,
-        "resolvConf": c.resolv_conf,
-        "maxPods": c.max_pods,
-        "podPidsLimit": c.pod_pids_limit,
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": c.cgroup_root,
-        "cgroupsPerQOS": c.cgroups_per_qos,
-        "cpuCFSQuota": c.cpu_cfs_quota,
-        "cpuCFSQuotaPeriod": format!("{}ms", c.cpu_cfs_quota_period.as_millis()),
-        "nodeStatusReportFrequency": seconds(c.node_status_report_frequency),
-        "nodeLeaseDurationSeconds": c.node_lease_duration.as_secs(),
-        "nodeStatusMaxImages": c.node_status_max_images,
-        "imageMinimumGCAge": seconds(c.image_minimum_gc_age),
-        "imageGCHighThresholdPercent": c.image_gc_high_threshold_percent,
-        "imageGCLowThresholdPercent": c.image_gc_low_threshold_percent,
-        "serializeImagePulls": c.serialize_image_pulls,
-        "containerLogMaxSize": c.container_log_max_size.to_string(),
-        "containerLogMaxFiles": c.container_log_max_files,
-        "seccompDefault": c.seccomp_default,
-        "registerNode": c.register_node,
-        "containerRuntimeEndpoint": c.container_runtime_endpoint,
-        "crashLoopBackOff": {"maxContainerRestartPeriod": seconds(c.max_container_restart_period)},
-    }}))
 }

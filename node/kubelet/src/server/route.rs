@@ -8,7 +8,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
-use super::{Reply, Server, host_logs, logs, pods, stats, stream, text};
+use super::{Reply, Server, configz, host_logs, logs, pods, stats, stream, text};
 use crate::daemon::{Msg, Query};
 
 /// A loop that does not answer for this long is not well.
@@ -80,7 +80,7 @@ pub async fn route(server: Arc<Server>, request: Request<Incoming>) -> Reply {
         ["healthz", "ping" | "log"] => text(StatusCode::OK, "ok"),
         ["pods"] if get => pods::pods(&server).await,
         ["runningpods"] if get && debugging => pods::running(&server).await,
-        ["configz"] if get => pods::configz(&server),
+        ["configz"] if get => super::json(&configz::configuration(&server.hands.config)),
         ["stats", "summary"] if get => stats::summary(&server).await,
         ["metrics"] if get => stats::metrics(&server).await,
         ["metrics", "resource"] if get => stats::resource(&server).await,

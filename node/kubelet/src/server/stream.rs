@@ -3,6 +3,7 @@
 //! Both protocols (SPDY and WebSocket) are spoken by the runtime's streaming server; the kubelet only checks who asks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
@@ -10,6 +11,8 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Notify;
 use tonic::Status;
 use wire::cri;
 
@@ -17,6 +20,9 @@ use super::route::Params;
 use super::{Reply, Server, full, pods, text};
 use crate::cri::shown;
 use crate::worker::PodWorker;
+
+/// What is on its way of a stream in each direction, beside the sockets' buffers.
+const PIPE_BLOCK: usize = 16 << 10;
 
 /// `/exec/{ns}/{pod}/{container}` or `/exec/{ns}/{pod}/{uid}/{container}`.
 async fn target(server: &Server, parts: &[&str]) -> Result<(Box<PodWorker>, String), Reply> {
@@ -83,7 +89,7 @@ pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Incoming
         stderr: streams.stderr,
     };
     match server.hands.cri.runtime().exec(wanted).await {
-        Ok(answer) => pass(&answer.into_inner().url, request).await,
+        Ok(answer) => pass(&server, &answer.into_inner().url, request).await,
         Err(status) => refused(&status),
     }
 }
@@ -103,7 +109,7 @@ pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Incomi
         stderr: streams.stderr,
     };
     match server.hands.cri.runtime().attach(wanted).await {
-        Ok(answer) => pass(&answer.into_inner().url, request).await,
+        Ok(answer) => pass(&server, &answer.into_inner().url, request).await,
         Err(status) => refused(&status),
     }
 }
@@ -122,12 +128,25 @@ pub async fn port_forward(server: Arc<Server>, parts: &[&str], request: Request<
     let Some(id) = worker.sandbox.id().map(str::to_owned) else {
         return text(StatusCode::NOT_FOUND, format!("cannot find running pod {name}_{namespace}"));
     };
-    let ports = params.all("port").iter().flat_map(|p| p.split(',')).filter_map(|p| p.parse().ok()).collect();
+    let ports = match ports(&params.all("port")) {
+        Ok(ports) => ports,
+        Err(message) => return text(StatusCode::BAD_REQUEST, message),
+    };
     let wanted = cri::PortForwardRequest { pod_sandbox_id: id, port: ports };
     match server.hands.cri.runtime().port_forward(wanted).await {
-        Ok(answer) => pass(&answer.into_inner().url, request).await,
+        Ok(answer) => pass(&server, &answer.into_inner().url, request).await,
         Err(status) => refused(&status),
     }
+}
+
+/// The ports of all parameters, each of them may be a list.
+fn ports(given: &[String]) -> Result<Vec<i32>, String> {
+    let all = given.iter().flat_map(|p| p.split(',')).filter(|p| !p.is_empty());
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(i32::from(port)),
+        _ => Err(format!("unable to parse {text:?} as a port")),
+    };
+    all.map(port).collect()
 }
 
 /// `/run/{ns}/{pod}[/{uid}]/{container}?cmd=…`: runs a command and answers with its output.
@@ -158,14 +177,14 @@ pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Incoming
 }
 
 /// Sends the request on to `url` and, once both sides agreed to leave HTTP, copies bytes both ways.
-async fn pass(url: &str, request: Request<Incoming>) -> Reply {
-    match forward(url, request).await {
+async fn pass(server: &Server, url: &str, request: Request<Incoming>) -> Reply {
+    match forward(url, request, server.hands.config.server.streaming_idle_timeout).await {
         Ok(reply) => reply,
         Err(message) => text(StatusCode::BAD_GATEWAY, format!("the runtime's streaming server: {message}")),
     }
 }
 
-async fn forward(url: &str, mut request: Request<Incoming>) -> Result<Reply, String> {
+async fn forward(url: &str, mut request: Request<Incoming>, idle: Duration) -> Result<Reply, String> {
     let uri: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
     let authority = uri.authority().ok_or(format!("{url} has no host"))?.clone();
     let port = authority.port_u16().unwrap_or(80);
@@ -200,7 +219,76 @@ async fn forward(url: &str, mut request: Request<Incoming>) -> Result<Reply, Str
     let ours = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let (Ok(ours), Ok(theirs)) = futures::join!(ours, theirs) else { return };
-        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(ours), &mut TokioIo::new(theirs)).await;
+        between(TokioIo::new(ours), TokioIo::new(theirs), idle).await;
     });
     Ok(reply)
+}
+
+/// Copies bytes both ways until both sides ended, or neither said anything for `idle` (zero: for ever).
+async fn between<A, B>(ours: A, theirs: B, idle: Duration)
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let heard = Notify::new();
+    let (ours_read, ours_write) = tokio::io::split(ours);
+    let (theirs_read, theirs_write) = tokio::io::split(theirs);
+    let silence = async { while tokio::time::timeout(idle, heard.notified()).await.is_ok() {} };
+    tokio::select! {
+        _ = async { futures::join!(pipe(ours_read, theirs_write, &heard), pipe(theirs_read, ours_write, &heard)) } => {}
+        () = silence, if !idle.is_zero() => tracing::debug!("a stream was silent for too long"),
+    }
+}
+
+async fn pipe(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    heard: &Notify,
+) -> std::io::Result<()> {
+    let mut block = vec![0; PIPE_BLOCK];
+    loop {
+        let size = from.read(&mut block).await?;
+        if size == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&block[..size]).await?;
+        heard.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_silent_for_too_long_is_closed_and_a_busy_one_is_not() {
+        let idle = Duration::from_secs(10);
+        let (ours, mut client) = tokio::io::duplex(64);
+        let (theirs, mut runtime) = tokio::io::duplex(64);
+        let both = tokio::spawn(between(ours, theirs, idle));
+        let mut word = [0; 2];
+        for _ in 0..5 {
+            tokio::time::sleep(idle * 9 / 10).await;
+            client.write_all(b"hi").await.unwrap();
+            runtime.read_exact(&mut word).await.unwrap();
+        }
+        let last = tokio::time::Instant::now();
+        assert_eq!(runtime.read(&mut word).await.unwrap(), 0, "closed");
+        assert!(last.elapsed() >= idle && last.elapsed() < 2 * idle, "{:?}", last.elapsed());
+        both.await.unwrap();
+
+        let (ours, _client) = tokio::io::duplex(64);
+        let (theirs, _runtime) = tokio::io::duplex(64);
+        let forever = between(ours, theirs, Duration::ZERO);
+        assert!(tokio::time::timeout(Duration::from_secs(100_000), forever).await.is_err(), "0 is for ever");
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused_and_not_left_out() {
+        let given = |list: &[&str]| ports(&list.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>());
+        assert_eq!(given(&["80,443", "8080"]).unwrap(), [80, 443, 8080]);
+        for wrong in ["0", "65536", "-1", "http", "80,x"] {
+            assert!(given(&[wrong]).unwrap_err().starts_with("unable to parse"), "{wrong}");
+        }
+    }
 }

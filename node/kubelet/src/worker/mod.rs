@@ -33,6 +33,8 @@ pub struct Settings {
     pub runtime_name: String,
     pub host_ips: Vec<String>,
     pub longest_restart_delay: SignedDuration,
+    /// This run of the kubelet, as its containers say it.
+    pub run: String,
 }
 
 /// Why a pod ends, where the API does not say it itself.

@@ -40,6 +40,8 @@ pub struct Instance {
     /// User and groups of the first process, where the runtime says them.
     pub user: Option<(i64, i64, Vec<i64>)>,
     pub log_path: String,
+    /// The run of a kubelet that made it; empty where the runtime doesn't say.
+    pub run: String,
 }
 
 impl Instance {

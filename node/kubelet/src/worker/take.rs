@@ -17,6 +17,16 @@ use crate::probe::{self, Kind, Outcome, Verdict as Probe};
 /// How long users see the error of a pull before they see that it is backing off.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(3);
 
+/// A container that was seen before it was started.
+enum Unstarted {
+    /// The answer to its start is awaited.
+    Starting,
+    /// Its start was answered meanwhile: this is old news.
+    Stale,
+    /// Made by a kubelet that ended before it started it: nobody will.
+    Abandoned,
+}
+
 impl PodWorker {
     pub(super) fn take(&mut self, event: Event, now: Timestamp, out: &mut Vec<Action>) {
         match event {
@@ -99,10 +109,10 @@ impl PodWorker {
             self.begin_end(pods::grace(&self.pod), None, now);
         }
         for instance in containers {
-            if self.leaves_abandoned(&instance) {
-                out.push(Action::RemoveContainer { id: instance.id });
-            } else {
-                self.adopt(instance, now, out);
+            match self.unstarted(&instance) {
+                Some(Unstarted::Abandoned) => out.push(Action::RemoveContainer { id: instance.id }),
+                Some(Unstarted::Stale) => {}
+                Some(Unstarted::Starting) | None => self.adopt(instance, now, out),
             }
         }
         if first {
@@ -110,15 +120,21 @@ impl PodWorker {
         }
     }
 
-    /// Whether it was made by a kubelet that ended before it started it: nobody will. Its number is not used again.
-    fn leaves_abandoned(&mut self, seen: &Instance) -> bool {
-        let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == seen.name) else { return false };
-        let ours = matches!(slot.work, Work::Starting { attempt } if attempt == seen.restarts);
-        let abandoned = seen.state == RunState::Created && !ours;
-        if abandoned {
-            slot.past_restarts = slot.past_restarts.max(seen.restarts.saturating_add(1));
+    /// What to make of a container that was made and not started when the runtime was looked at. Lists and events come
+    /// later than what they tell of, and in no order with the answers to our own calls: such a container may have been
+    /// started, have ended and be gone by now. Only who made it tells for sure.
+    fn unstarted(&mut self, seen: &Instance) -> Option<Unstarted> {
+        if seen.state != RunState::Created {
+            return None;
         }
-        abandoned
+        let slot = self.slots.iter_mut().find(|s| s.container.name == seen.name)?;
+        if seen.run != self.settings.run {
+            // Its number is not used again.
+            slot.past_restarts = slot.past_restarts.max(seen.restarts.saturating_add(1));
+            return Some(Unstarted::Abandoned);
+        }
+        let starting = matches!(slot.work, Work::Starting { attempt } if attempt == seen.restarts);
+        Some(if starting { Unstarted::Starting } else { Unstarted::Stale })
     }
 
     fn take_sandbox_record(&mut self, record: SandboxRecord, first: bool) {

@@ -28,6 +28,8 @@ pub struct State {
     pub exec: HashMap<String, i32>,
     pub stream_url: String,
     pub pod_cidr: String,
+    /// How much later than what they tell of events arrive.
+    pub event_lag: std::time::Duration,
 }
 
 pub struct Container_ {
@@ -264,6 +266,8 @@ impl RuntimeService for Runtime {
             times: [now(), 0, 0],
         };
         state.containers.insert(id.clone(), made);
+        drop(state);
+        self.tell(&id, ContainerEventType::ContainerCreatedEvent);
         ok(CreateContainerResponse { container_id: id })
     }
 
@@ -324,12 +328,18 @@ impl RuntimeService for Runtime {
 
     async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
         let events = self.events.subscribe();
-        let stream =
-            futures::stream::unfold(
-                events,
-                |mut events| async move { events.recv().await.ok().map(|e| (Ok(e), events)) },
-            );
-        ok(stream.boxed())
+        let state = self.state.clone();
+        let next = move |mut events: broadcast::Receiver<ContainerEventResponse>| {
+            let state = state.clone();
+            async move {
+                let event = events.recv().await.ok()?;
+                let lag = state.lock().event_lag;
+                let due = UNIX_EPOCH + std::time::Duration::from_nanos(event.created_at as u64) + lag;
+                tokio::time::sleep(due.duration_since(SystemTime::now()).unwrap_or_default()).await;
+                Some((Ok(event), events))
+            }
+        };
+        ok(futures::stream::unfold(events, next).boxed())
     }
 
     async fn reopen_container_log(

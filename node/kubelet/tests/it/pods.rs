@@ -221,3 +221,66 @@ async fn the_node_tells_what_it_is_and_stays_alive() {
     assert_eq!(lease["spec"]["holderIdentity"], "n1");
     assert_eq!(node.runtime.state.lock().pod_cidr, "10.1.0.0/24");
 }
+
+#[tokio::test]
+async fn forty_containers_of_a_runtime_whose_events_come_late_all_live_and_keep_their_logs() {
+    let node = Node::start(|_, _| {}).await;
+    let lag = Duration::from_millis(300);
+    node.runtime.state.lock().event_lag = lag;
+    let containers: Vec<_> = (0..40).map(|i| json!({"name": format!("c{i}"), "image": "i"})).collect();
+    node.create("many", json!({"restartPolicy": "Never", "containers": containers})).await;
+    node.until_ready("many").await;
+    // What was told of the containers before they were started arrives now.
+    tokio::time::sleep(2 * lag).await;
+    let running: Vec<String> = (0..40).filter_map(|i| node.runtime.running(&format!("c{i}"))).collect();
+    assert_eq!(running.len(), 40, "all that were started run");
+    for id in &running {
+        node.runtime.write_log(id, &["hello"]);
+        node.runtime.exit(id, 0);
+    }
+    let pod = node.until("many", |p| p["status"]["phase"] == "Succeeded").await;
+    tokio::time::sleep(2 * lag).await;
+    let statuses = pod["status"]["containerStatuses"].as_array().unwrap();
+    assert!(statuses.iter().all(|s| s["restartCount"] == 0 && s["state"]["terminated"]["exitCode"] == 0), "{pod}");
+    let state = node.runtime.state.lock();
+    assert_eq!(state.containers.len(), 40, "none was removed");
+    assert!(state.containers.values().all(|c| std::fs::read_to_string(&c.log).is_ok_and(|log| log.contains("hello"))));
+}
+
+#[tokio::test]
+async fn a_node_that_was_given_up_is_ready_again_within_seconds() {
+    let node = Node::start(|_, _| {}).await;
+    // As the node lifecycle controller does after a pause.
+    let give_up = |node: &Node| {
+        node.api.change(NODE, |n| {
+            for condition in n["status"]["conditions"].as_array_mut().unwrap() {
+                condition["status"] = "Unknown".into();
+                condition["reason"] = "NodeStatusUnknown".into();
+            }
+        });
+    };
+    for _ in 0..2 {
+        give_up(&node);
+        let ready = node.api.until(NODE, |n| n.is_some_and(|n| has_condition(n, "Ready")));
+        let object = tokio::time::timeout(Duration::from_secs(5), ready).await.expect("it says so itself").unwrap();
+        let of = |kind: &str| {
+            let all = object["status"]["conditions"].as_array().unwrap();
+            all.iter().find(|c| c["type"] == kind).unwrap().clone()
+        };
+        assert_eq!((&of("Ready")["reason"], &of("DiskPressure")["status"]), (&json!("KubeletReady"), &json!("False")));
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_compared_with_the_api_again_and_again_and_written_only_when_it_differs() {
+    let node = Node::start(|config, _| config.node_status_update_frequency = Duration::from_millis(20)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let before = node.api.get(NODE).unwrap()["metadata"]["resourceVersion"].clone();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(node.api.get(NODE).unwrap()["metadata"]["resourceVersion"], before, "nothing new is not written");
+    // The runtime has no event for images: comparing finds them.
+    node.runtime.state.lock().images.push("new".into());
+    let has_image = |n: &serde_json::Value| n["status"]["images"].as_array().is_some_and(|i| !i.is_empty());
+    let found = node.api.until(NODE, |n| n.is_some_and(has_image));
+    tokio::time::timeout(Duration::from_secs(5), found).await.expect("the difference is written");
+}

@@ -128,6 +128,10 @@ async fn logs_are_read_and_followed_to_the_end() {
     let end =
         tokio::time::timeout(Duration::from_secs(5), answer.frame()).await.expect("the follow ends with the container");
     assert!(end.is_none());
+    for query in ["tailLines=-1", "sinceSeconds=0", "limitBytes=0"] {
+        let (status, _) = client.get(&format!("/containerLogs/ns/l/c?{query}")).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{query}");
+    }
     let (_, pods) = client.get("/pods").await;
     let pods: Value = serde_json::from_str(&pods).unwrap();
     assert_eq!((&pods["kind"], &pods["items"][0]["metadata"]["name"]), (&json!("PodList"), &json!("l")));

@@ -45,6 +45,26 @@ pub const SETTINGS: &[Setting<Config>] = &[
     sets("providerID", "provider-id", Shape::Text, "The cloud's name of the machine", |c, v| {
         text(v).map(|id| c.provider_id = Some(id.to_owned()))
     }),
+    sets(
+        "nodeStatusUpdateFrequency",
+        "node-status-update-frequency",
+        Shape::Duration,
+        "How often the node's status is compared with the API's [default: 10s]",
+        |c, v| duration(v).map(|time| c.node_status_update_frequency = time),
+    ),
+    sets("eventRecordQPS", "event-qps", Shape::Number, "Most Events a second; 0 is no limit [default: 50]", |c, v| {
+        not_negative(v).map(|most| c.event_record_qps = most)
+    }),
+    sets("eventBurst", "event-burst", Shape::Number, "Most Events at once, after a pause [default: 100]", |c, v| {
+        not_negative(v).map(|most| c.event_burst = most)
+    }),
+    sets(
+        "protectKernelDefaults",
+        "protect-kernel-defaults",
+        Shape::Switch,
+        "Refuse to run where the kernel is set otherwise than Kubernetes wants it [default: false]",
+        |c, v| switch(v).map(|on| c.protect_kernel_defaults = on),
+    ),
     sets("nodeStatusReportFrequency", "", Shape::Duration, "", |c, v| {
         duration(v).map(|time| c.node_status_report_frequency = time)
     }),
@@ -237,6 +257,27 @@ pub const SETTINGS: &[Setting<Config>] = &[
         text(v).map(|file| c.server.tls_private_key_file = Some(file.into()))
     }),
     sets(
+        "tlsMinVersion",
+        "tls-min-version",
+        Shape::Text,
+        "Oldest TLS of the server, VersionTLS12 or VersionTLS13 [default: VersionTLS12]",
+        |c, v| c.server.tls.set_min_version(text(v)?),
+    ),
+    sets(
+        "tlsCipherSuites",
+        "tls-cipher-suites",
+        Shape::List,
+        "Cipher suites of TLS 1.2 [default: all that are safe]",
+        |c, v| c.server.tls.set_suites(list(v, "a cipher suite")?),
+    ),
+    sets(
+        "streamingConnectionIdleTimeout",
+        "streaming-connection-idle-timeout",
+        Shape::Duration,
+        "How long exec, attach and port-forward may be silent; 0 is for ever [default: 4h]",
+        |c, v| duration(v).map(|time| c.server.streaming_idle_timeout = time),
+    ),
+    sets(
         "authentication.x509.clientCAFile",
         "client-ca-file",
         Shape::File,
@@ -305,15 +346,13 @@ pub const SETTINGS: &[Setting<Config>] = &[
     only("kubeReservedCgroup", "kube-reserved-cgroup", Shape::Text, &[""]),
     only("systemCgroups", "system-cgroups", Shape::Text, &[""]),
     only("kubeletCgroups", "kubelet-cgroups", Shape::Text, &[""]),
-    only("protectKernelDefaults", "protect-kernel-defaults", Shape::Switch, &["false"]),
     only("shutdownGracePeriod", "", Shape::Duration, &["0s"]),
     only("shutdownGracePeriodCriticalPods", "", Shape::Duration, &["0s"]),
     only("shutdownGracePeriodByPodPriority", "", Shape::List, &[""]),
     only("staticPodURL", "manifest-url", Shape::Text, &[""]),
     only("staticPodURLHeader", "manifest-url-header", Shape::Any, &[""]),
+    only("rotateCertificates", "rotate-certificates", Shape::Switch, &["false"]),
     only("serverTLSBootstrap", "rotate-server-certificates", Shape::Switch, &["false"]),
-    only("tlsMinVersion", "tls-min-version", Shape::Text, &["VersionTLS12"]),
-    only("tlsCipherSuites", "tls-cipher-suites", Shape::List, &[""]),
     only("imageMaximumGCAge", "", Shape::Duration, &["0s"]),
     only("imageServiceEndpoint", "image-service-endpoint", Shape::Text, &[""]),
     only("enableSystemLogQuery", "", Shape::Switch, &["false"]),
@@ -328,16 +367,12 @@ pub const SETTINGS: &[Setting<Config>] = &[
     nothing("syncFrequency", "sync-frequency", Shape::Duration),
     nothing("fileCheckFrequency", "file-check-frequency", Shape::Duration),
     nothing("httpCheckFrequency", "http-check-frequency", Shape::Duration),
-    nothing("nodeStatusUpdateFrequency", "node-status-update-frequency", Shape::Duration),
     nothing("volumeStatsAggPeriod", "volume-stats-agg-period", Shape::Duration),
     nothing("runtimeRequestTimeout", "runtime-request-timeout", Shape::Duration),
-    nothing("streamingConnectionIdleTimeout", "streaming-connection-idle-timeout", Shape::Duration),
     nothing("cpuManagerReconcilePeriod", "cpu-manager-reconcile-period", Shape::Duration),
     nothing("topologyManagerScope", "topology-manager-scope", Shape::Text),
     nothing("registryPullQPS", "registry-qps", Shape::Number),
     nothing("registryBurst", "registry-burst", Shape::Number),
-    nothing("eventRecordQPS", "event-qps", Shape::Number),
-    nothing("eventBurst", "event-burst", Shape::Number),
     nothing("kubeAPIQPS", "kube-api-qps", Shape::Number),
     nothing("kubeAPIBurst", "kube-api-burst", Shape::Number),
     nothing("contentType", "kube-api-content-type", Shape::Text),
@@ -356,7 +391,6 @@ pub const SETTINGS: &[Setting<Config>] = &[
     nothing("enableControllerAttachDetach", "enable-controller-attach-detach", Shape::Switch),
     nothing("volumePluginDir", "volume-plugin-dir", Shape::File),
     nothing("localStorageCapacityIsolation", "local-storage-capacity-isolation", Shape::Switch),
-    nothing("rotateCertificates", "rotate-certificates", Shape::Switch),
     nothing("", "cert-dir", Shape::File),
     nothing("", "housekeeping-interval", Shape::Duration),
     nothing("", "maximum-dead-containers", Shape::Number),
@@ -371,6 +405,10 @@ pub const SETTINGS: &[Setting<Config>] = &[
     nothing("featureGates", "", Shape::Any),
     nothing("tracing", "", Shape::Any),
 ];
+
+fn not_negative(value: &Value) -> Result<u32, String> {
+    number(value).map_err(|_| format!("{value} must not be a negative number"))
+}
 
 fn percent(value: &Value) -> Result<u8, String> {
     number(value).ok().filter(|n| *n <= 100).ok_or_else(|| format!("{value} is not a number from 0 to 100"))
@@ -431,7 +469,7 @@ mod tests {
         format!("apiVersion: {}\nkind: {}\n", KIND.api_version, KIND.kind)
     }
 
-    /// What kubeadm writes, but for the group driver.
+    /// What kubeadm writes, but for the group driver and the rotation of certificates.
     const KUBEADM: &str = "
 authentication:
   anonymous: {enabled: false}
@@ -453,7 +491,6 @@ logging:
   flushFrequency: 0
   options: {json: {infoBufferSize: '0'}}
 memorySwap: {}
-rotateCertificates: true
 shutdownGracePeriod: 0s
 staticPodPath: /etc/kubernetes/manifests
 ";
@@ -465,7 +502,7 @@ staticPodPath: /etc/kubernetes/manifests
         assert_eq!(config.static_pod_path.as_deref(), Some("/etc/kubernetes/manifests".as_ref()));
         assert_eq!(config.server.client_ca_file.as_deref(), Some("/etc/kubernetes/pki/ca.crt".as_ref()));
         assert_eq!(config.eviction.pressure_transition_period, std::time::Duration::from_secs(300));
-        assert_eq!(warnings, ["logging", "rotateCertificates"]);
+        assert_eq!(warnings, ["logging"]);
     }
 
     #[test]
@@ -488,7 +525,51 @@ staticPodPath: /etc/kubernetes/manifests
         assert!(signal.starts_with("evictionHard: \"memory.free\" can't be watched"), "{signal}");
         let taint = says("registerWithTaints: [{key: a, effect: Never}]");
         assert!(taint.contains("is not a taint such as key=value:NoSchedule"), "{taint}");
+        for (text, name) in [
+            ("rotateCertificates: true", "rotateCertificates: true"),
+            ("serverTLSBootstrap: true", "serverTLSBootstrap: true"),
+            ("readOnlyPort: 10255", "readOnlyPort: 10255"),
+            ("tlsMinVersion: VersionTLS10", "tlsMinVersion: VersionTLS10"),
+            ("tlsCipherSuites: [TLS_RSA_WITH_RC4_128_SHA]", "tlsCipherSuites: TLS_RSA_WITH_RC4_128_SHA"),
+        ] {
+            let said = says(text);
+            assert!(said.starts_with(&format!("{name} can't be had here")), "{said}");
+        }
+        assert_eq!(says("eventRecordQPS: -1"), "eventRecordQPS: -1 must not be a negative number");
         assert!(says("evictionSoft: {memory.available: 1Gi}").contains("can't be had here yet"));
+    }
+
+    #[test]
+    fn what_an_audit_asks_for_has_its_effect_by_field_and_by_flag() {
+        let text = "
+podPidsLimit: 1024
+seccompDefault: true
+streamingConnectionIdleTimeout: 5m
+eventRecordQPS: 5
+eventBurst: 7
+protectKernelDefaults: true
+makeIPTablesUtilChains: true
+readOnlyPort: 0
+tlsMinVersion: VersionTLS13
+tlsCipherSuites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305]
+";
+        let (filed, warnings) = from_file(&(head() + text)).expect("taken");
+        assert_eq!(warnings, ["makeIPTablesUtilChains"], "no chains are made here, and that is said");
+        let line = "kubelet --pod-max-pids=1024 --seccomp-default --streaming-connection-idle-timeout=5m --event-qps=5 \
+                    --event-burst=7 --protect-kernel-defaults --tls-min-version=VersionTLS13 \
+                    --tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305";
+        let mut flagged = Config::new("n1");
+        let matches =
+            command("kubelet", "", &KIND, SETTINGS).try_get_matches_from(line.split_whitespace()).expect("flags");
+        let mut intake = Intake { config: &mut flagged, table: SETTINGS, without_effect: Vec::new() };
+        intake.flags(&matches).expect("taken");
+        assert_eq!(intake.without_effect, Vec::<String>::new());
+        for c in [filed, flagged] {
+            assert_eq!((c.pod_pids_limit, c.seccomp_default, c.protect_kernel_defaults), (1024, true, true));
+            assert_eq!((c.event_record_qps, c.event_burst), (5, 7));
+            assert_eq!(c.server.streaming_idle_timeout, std::time::Duration::from_secs(300));
+            assert!(c.server.tls.only_13 && c.server.tls.suites.len() == 2);
+        }
     }
 
     #[test]

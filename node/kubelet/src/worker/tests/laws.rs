@@ -7,13 +7,25 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Move {
-    Perform { which: usize, good: bool },
-    Exit { which: usize, code: i32 },
+    Perform {
+        which: usize,
+        good: bool,
+    },
+    Exit {
+        which: usize,
+        code: i32,
+    },
     Wait,
     KillSandbox,
-    Delete { grace: i64 },
+    Delete {
+        grace: i64,
+    },
     ForceDelete,
     Touch,
+    /// A list of the runtime, or an event, that was taken some time ago.
+    Late {
+        which: usize,
+    },
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -25,6 +37,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => (0i64..40).prop_map(|grace| Move::Delete { grace }),
         1 => Just(Move::ForceDelete),
         1 => Just(Move::Touch),
+        3 => (0usize..64).prop_map(|which| Move::Late { which }),
     ];
     prop::collection::vec(one, 0..120)
 }
@@ -90,7 +103,11 @@ proptest! {
                     let same = world.w().pod.clone();
                     world.feed(Event::Spec(same));
                 }
-                Move::Perform { .. } => {}
+                Move::Late { which } if !world.seen.is_empty() => {
+                    let containers = world.seen[which % world.seen.len()].clone();
+                    world.feed(Event::Observed { sandbox: None, containers });
+                }
+                Move::Perform { .. } | Move::Late { .. } => {}
             }
         }
         // Then the pod is deleted and everything works: nothing may stay.

@@ -220,7 +220,7 @@ fn a_container_that_a_killed_kubelet_made_and_never_started_is_made_anew() {
         before.settle();
         let now = before.now;
         let mut made = before.containers.values().next().unwrap().clone();
-        (made.state, made.started_at) = (RunState::Created, None);
+        (made.state, made.started_at, made.run) = (RunState::Created, None, "before".into());
         let id = made.id.clone();
         let known = Pod::clone(&before.w().pod);
         let worker = PodWorker::new(Arc::new(known), settings(), Ok(()), now);
@@ -277,4 +277,29 @@ fn a_refused_pod_fails_and_starts_nothing() {
     let status = actions.iter().find_map(|a| if let Action::WriteStatus { new, .. } = a { Some(new) } else { None });
     assert_eq!(status.unwrap().phase.as_deref(), Some("Failed"));
     assert!(!actions.iter().any(|a| matches!(a, Action::CreateSandbox { .. } | Action::Mount | Action::Pull { .. })));
+}
+
+#[test]
+fn a_list_taken_before_starts_were_answered_kills_nobody_and_removes_no_log() {
+    for policy in ["Always", "Never"] {
+        let containers: Vec<_> = (0..40).map(|i| json!({"name": format!("c{i}"), "image": "i"})).collect();
+        let mut world = World::new(pod(json!({"restartPolicy": policy, "containers": containers})));
+        world.settle();
+        assert_eq!(world.running().len(), 40);
+        let late = world.seen.clone();
+        assert_eq!(late.len(), 40, "each start was seen half done");
+        for containers in late.clone() {
+            world.feed(Event::Observed { sandbox: None, containers });
+        }
+        world.settle();
+        assert_eq!((world.running().len(), world.removed.len()), (40, 0), "{policy}");
+        if policy == "Never" {
+            (0..40).for_each(|i| world.exit(&format!("c{i}"), 0));
+            late.into_iter().for_each(|containers| world.feed(Event::Observed { sandbox: None, containers }));
+            world.settle();
+            assert_eq!(world.phase(), "Succeeded");
+        }
+        assert!(world.removed.is_empty(), "{policy}: {:?}", world.removed);
+        assert!(world.w().slots.iter().all(|s| s.restarts() == 0), "{policy}");
+    }
 }

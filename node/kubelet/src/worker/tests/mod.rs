@@ -23,6 +23,10 @@ struct World {
     notes: Vec<String>,
     killed: bool,
     next: u32,
+    /// What the runtime had at some time: lists and events that come late.
+    seen: Vec<Vec<Instance>>,
+    /// Containers that were removed on the worker's word.
+    removed: Vec<String>,
 }
 
 fn pod(spec: Value) -> Arc<Pod> {
@@ -36,6 +40,7 @@ fn settings() -> Settings {
         runtime_name: "fake".into(),
         host_ips: vec!["192.0.2.1".into()],
         longest_restart_delay: crate::backoff::LONGEST,
+        run: "this".into(),
     }
 }
 
@@ -54,6 +59,8 @@ impl World {
             notes: Vec::new(),
             killed: false,
             next: 0,
+            seen: Vec::new(),
+            removed: Vec::new(),
         };
         world.feed(Event::Observed { sandbox: None, containers: vec![] });
         world
@@ -76,6 +83,7 @@ impl World {
                 Action::RemoveContainer { id } => {
                     let gone = self.containers.remove(&id);
                     assert!(gone.is_none_or(|i| i.is_over()), "a running container was removed");
+                    self.removed.push(id);
                 }
                 Action::Start { .. } | Action::CreateSandbox { .. } | Action::Pull { .. } | Action::Mount
                     if self.killed =>
@@ -128,6 +136,7 @@ impl World {
             hash,
             user: None,
             log_path: String::new(),
+            run: "this".into(),
         }
     }
 
@@ -164,6 +173,9 @@ impl World {
                 }
                 assert_eq!(self.sandboxes.get(&sandbox), Some(&true), "started in a sandbox that is gone");
                 let made = self.instance(&container, attempt, &sandbox);
+                // Somebody looked between the two calls.
+                let unstarted = Instance { state: RunState::Created, started_at: None, ..made.clone() };
+                self.seen.push(self.containers.values().cloned().chain([unstarted]).collect());
                 self.containers.insert(made.id.clone(), made.clone());
                 Event::Started { container, result: Ok(made) }
             }
