@@ -3,9 +3,9 @@
 //! Network: `netlink` (messages, sockets, links, addresses, routes, neighbours), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`.
 //!
-//! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `caps`,
-//! `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and `container`, which puts them
-//! together; `failure` is their error.
+//! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
+//! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
+//! `container`, which puts them together; `failure` is their error.
 
 pub mod caps;
 pub mod cgroup;
@@ -26,3 +26,4 @@ pub mod root;
 pub mod seccomp;
 pub mod sockets;
 pub mod sysctl;
+pub mod tree;

@@ -2,7 +2,7 @@
 
 use super::control_plane::{loopback, strong_ciphers};
 use super::facts::Facts;
-use super::{Row, Verdict, holds, manual, na, pass, row};
+use super::{Row, Verdict, holds, na, pass, row};
 
 const HARDENED: &str = "`up --hardened`";
 
@@ -38,21 +38,17 @@ pub const ROWS: &[Row] = &[
         holds(ca, "by the cluster's CA", "it does not", "--client-ca-file")
     }),
     row("4.2.4", "No read-only port", |_| pass("there is no such port")),
-    row("4.2.5", "Idle streams end", |_| {
-        manual(
-            "an exec, attach or port-forward lasts as long as both its ends; a peer that is gone is noticed by TCP",
-            "nothing yet: --streaming-connection-idle-timeout has no effect here",
-        )
+    row("4.2.5", "Idle streams end", |f| {
+        let after = f.kubelet["streamingConnectionIdleTimeout"].as_str().unwrap_or("0s");
+        holds(after != "0s", format!("after {after}"), "they don't", "--streaming-connection-idle-timeout")
     }),
     row("4.2.6", "iptables chains", |_| na("rules are nftables' own, in tables that nobody else writes to")),
     row("4.2.7", "The host's name is not overridden", |_| {
         pass("the certificate is made for the name that the node has")
     }),
-    row("4.2.8", "Events are limited", |_| {
-        manual(
-            "equal events are counted in one, and few may wait to be sent; there is no rate",
-            "`up --hardened` limits them at the API server",
-        )
+    row("4.2.8", "Events are limited", |f| {
+        let most = f.kubelet["eventRecordQPS"].as_i64().unwrap_or(0);
+        holds(most > 0, format!("{most} a second"), "they are not", "--event-qps")
     }),
     row("4.2.9", "The kubelet's certificate", |f| {
         holds(f.kubelet["tlsCertFile"].is_string(), "of the cluster's CA", "it signs itself", "--tls-cert-file")

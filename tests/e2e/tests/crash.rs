@@ -16,6 +16,7 @@ use testkit::{Cluster, eventually, output, tool};
 pub const TESTS: &[Test] = &[
     ("killed_daemon_loses_nothing_and_leaks_nothing", killed),
     ("killed_daemon_is_back_within_a_second_and_is_told_of", back),
+    ("a_component_that_panics_is_started_again_alone", alone),
     ("killed_monitor_fails_its_container_only", monitor),
     ("full_disk_lets_the_cluster_start", full_start),
     ("full_disk_refuses_writes_and_heals", full_disk),
@@ -182,6 +183,45 @@ fn back(cluster: &Cluster) -> Result<()> {
     // Told to end, it ends: nobody starts anything anew.
     own.run(&["down"])?.ok()?;
     ensure!(own.pids("daemon")?.is_empty() && own.pids("supervisor")?.is_empty(), "{:#}", own.status()?);
+    Ok(())
+}
+
+/// Each component that may is broken once: the same daemon starts it again, it does its work, and it is told.
+fn alone(cluster: &Cluster) -> Result<()> {
+    let full = std::env::var_os("FERROKUBE_TEST_FULL").is_some();
+    let more = if full { &["kube-controller-manager", "kube-scheduler", "kube-proxy"][..] } else { &[] };
+    for component in ["kubelet", "dns"].iter().chain(more) {
+        let own = cluster.elsewhere("alone")?;
+        output(own.command(&["up"]).env("FERROKUBE_TEST_PANIC", component), "")?.ok()?;
+        own.import_busybox(BUSYBOX)?;
+        own.apply(SERVED)?;
+        let daemon = own.pids("daemon")?;
+        let told = eventually(Duration::from_secs(20), || {
+            let status = own.status()?;
+            ensure!(status["crashes"][component]["count"] == 1, "{component} has not broken yet: {status:#}");
+            Ok(status)
+        })?;
+        let what = told["crashes"][component]["what"].as_str().unwrap_or_default().to_owned();
+        ensure!(what.starts_with("panicked at ") && what.contains("FERROKUBE_TEST_PANIC"), "{what}");
+        ensure!(
+            own.log_tail().contains("panicked")
+                || fs::read_to_string(own.data_dir().join("daemon.log"))?.contains("panicked")
+        );
+        own.ready("served").with_context(|| component.to_string())?;
+        eventually(Duration::from_secs(20), || {
+            own.kubectl(&["exec", "served", "--", "nslookup", "served.default.svc.cluster.local"]).map(drop)
+        })?;
+        own.kubectl(&["run", "later", "--image", BUSYBOX, "--", "sleep", "1000"])?;
+        own.ready("later")?;
+        let pod = own.get("pod/served")?;
+        ensure!(pod["status"]["containerStatuses"][0]["restartCount"] == 0, "{pod:#}");
+        let node = own.get("nodes")?["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let metrics = own.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/metrics")])?;
+        for metric in ["component_panics_total", "component_restarts_total"] {
+            ensure!(metrics.contains(&format!("{metric}{{name=\"{component}\"}} 1")), "{metric} of {component}");
+        }
+        ensure!(own.pids("daemon")? == daemon, "the same daemon");
+    }
     Ok(())
 }
 

@@ -139,7 +139,7 @@ fn helm(space: &Space<'_>, args: &[&str]) -> Result<String> {
     space.cluster.helm(&[&["-n", &space.name], args].concat())
 }
 
-fn life(cluster: &Cluster) -> Result<()> {
+pub fn life(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("helm")?;
     let chart = chart(&cluster.dir.join("shop"))?;
     let said = helm(&space, &["install", "shop", &chart, "--wait", "--timeout=60s"])?;
@@ -200,7 +200,7 @@ fn failure(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn standard(cluster: &Cluster) -> Result<()> {
+pub fn standard(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("helm-standard")?;
     cluster.helm(&["create", "standard"])?;
     let (repository, tag) = testkit::image::NGINX.rsplit_once(':').unwrap_or_default();

@@ -5,6 +5,7 @@ mod commands;
 mod components;
 mod crash;
 mod guards;
+mod hardened;
 mod helm;
 mod images;
 mod in_pod;
@@ -53,6 +54,7 @@ const TESTS: &[&[Test]] = &[
     kubeconfig::TESTS,
     reset::TESTS,
     crash::TESTS,
+    hardened::TESTS,
     components::TESTS,
     life::AFTER,
 ];
