@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn nothing_changes_where_it_was_not_asked_for() {
-        let cluster = crate::config::tests::sample();
+        let cluster = crate::config::tests::cluster(std::path::Path::new("/nowhere"));
         let mut config = kubelet::config::Config::new("node");
         kubelet(&cluster, &mut config);
         assert_eq!((config.pod_pids_limit, config.seccomp_default), (-1, false));

@@ -91,7 +91,8 @@ impl Conntrack {
     }
 }
 
-fn flow(rest: &[u8]) -> Option<Flow> {
+/// One flow of a dump: the attributes after the message's fixed part.
+pub fn flow(rest: &[u8]) -> Option<Flow> {
     let original = attr(rest, CTA_TUPLE_ORIG)?;
     Some(Flow {
         original: tuple(original)?,

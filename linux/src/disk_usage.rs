@@ -1,11 +1,13 @@
 //! What directories take on disk: written layers and volumes of containers. I/O.
+//!
+//! Whoever fills them may swap a directory for a link while it is measured, so the walk is [`Beneath`]'s.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::root::Beneath;
 
-/// Bytes on disk and inodes below a directory, without following links or entering mounts. What vanishes meanwhile
-/// counts nothing.
+/// Bytes on disk and inodes below a directory, without following links. What vanishes meanwhile counts nothing.
 pub fn below(dir: &Path) -> (u64, u64) {
     let opened = match (dir.parent(), dir.file_name()) {
         // Not even the directory itself may be a link.
@@ -15,9 +17,8 @@ pub fn below(dir: &Path) -> (u64, u64) {
     opened.map_or((0, 0), |dir| dir.usage())
 }
 
-/// Bytes on disk of a directory and all below it, or of a file.
-pub fn of(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let own = std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
-    own + below(path).0
+/// Bytes on disk of a directory and all below it.
+pub fn of(dir: &Path) -> u64 {
+    let own = std::fs::symlink_metadata(dir).map_or(0, |metadata| metadata.blocks() * 512);
+    own + below(dir).0
 }

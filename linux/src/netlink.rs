@@ -8,7 +8,7 @@
 pub mod message;
 mod prefix;
 pub mod route;
-mod route_decode;
+pub mod route_decode;
 pub mod socket;
 
 pub use prefix::{ParsePrefixError, Prefix};

@@ -11,7 +11,7 @@ pub mod rule;
 mod set;
 
 pub use batch::{Batch, Chain, Hook, Policy};
-pub use dump::{ChainInfo, ElementInfo, Nft, RuleInfo, TableInfo};
+pub use dump::{ChainInfo, ElementInfo, Nft, RuleInfo, TableInfo, element};
 pub use expr::{Cmp, Ct, DynsetOp, Expr, FibResult, Meta, NatKind, PayloadBase, Reg, RejectWith, Verdict, fib, nat};
 pub use set::{Data, Element, Key, Set, kind};
 

@@ -200,11 +200,16 @@ pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("FERROKUBE") {
         return path.into();
     }
+    built("ferrokube")
+}
+
+/// A program of the same build as the one that asks.
+pub fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
     let beside = test.parent().unwrap_or(Path::new("."));
     // Tests are one deeper.
     let profile = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
-    profile.join("ferrokube")
+    profile.join(name)
 }
 
 /// A tool that `cargo xtask tools` has fetched, by the variable that names it.

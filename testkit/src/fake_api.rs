@@ -124,7 +124,9 @@ impl FakeApi {
                         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
                         let events = state.collections.get(&path).map(|c| c.events.as_slice()).unwrap_or_default();
                         let new = events.iter().filter(|(version, _)| *version > since && *version <= latest);
-                        new.map(|(_, event)| format!("{event}\n")).collect::<String>()
+                        // The type comes first, as every server has it: readers know what follows.
+                        let line = |e: &Value| format!("{{\"type\":{},\"object\":{}}}\n", e["type"], e["object"]);
+                        new.map(|(_, event)| line(event)).collect::<String>()
                     };
                     if !text.is_empty() {
                         return Some((Ok(Frame::data(Bytes::from(text))), (state, news, latest)));

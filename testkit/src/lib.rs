@@ -11,7 +11,7 @@ pub mod runner;
 pub mod running;
 pub mod space;
 
-pub use cluster::{Cluster, Own, binary, tool};
+pub use cluster::{Cluster, Own, binary, built, tool};
 pub use command::{Output, output};
 pub use fake_api::FakeApi;
 pub use host::Host;

@@ -1,7 +1,9 @@
-//! The work loop's one entry point: `cargo xtask test`, `tidy`, `tools`, `bench`, `conformance`. CI and people call the same.
+//! The work loop's one entry point: `cargo xtask test`, `tidy`, `tools`, `bench`, `conformance`, `fuzz`, `chaos`. CI and people call the same.
 
 mod bench;
+mod chaos;
 mod conformance;
+mod fuzz;
 mod run;
 mod test;
 mod tidy;
@@ -45,14 +47,38 @@ enum Cmd {
         #[arg(long, value_name = "REGEX")]
         focus: Option<String>,
     },
+    /// Feed every decoder and parser what nobody would write, guided by coverage: all targets share the time
+    Fuzz {
+        /// Only these: see the table in tests/fuzz/src/table.rs
+        targets: Vec<String>,
+        /// For all targets together
+        #[arg(long, default_value_t = 60.0)]
+        minutes: f64,
+        /// Give one target this input once
+        #[arg(long)]
+        input: Option<std::path::PathBuf>,
+    },
+    /// Kill, stop, fill and damage a cluster under load, round after round, and look what is lost or left behind
+    Chaos {
+        #[arg(long, default_value_t = 500)]
+        rounds: u64,
+        /// The same seed makes the same rounds; each round prints its own
+        #[arg(long)]
+        seed: Option<u64>,
+    },
 }
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = fuzz::compile() {
+        return code;
+    }
     let result = match Cli::parse().command {
         Cmd::Test { full, only } => test::run(full, only.as_deref()),
         Cmd::Tidy => tidy::run(),
         Cmd::Tools => tools::install().map(|_| ()),
         Cmd::Bench { names, quick } => bench::run(&names, quick),
+        Cmd::Fuzz { targets, minutes, input } => fuzz::run(&targets, minutes, input.as_deref()),
+        Cmd::Chaos { rounds, seed } => chaos::run(rounds, seed),
         Cmd::Conformance { focus } => conformance::run(focus.as_deref()),
     };
     match result {

@@ -78,6 +78,10 @@ pub struct Config {
     pub etcd_prefix: String,
     /// `--etcd-compaction-interval`; zero turns compaction off.
     pub etcd_compaction_interval: Duration,
+    /// `--encryption-provider-config`: which resources are encrypted in the store, and how.
+    pub encryption_provider_config: Option<PathBuf>,
+    /// `--encryption-provider-config-automatic-reload`: the file may change.
+    pub encryption_provider_config_automatic_reload: bool,
 }
 
 impl Default for Config {
@@ -115,6 +119,8 @@ impl Default for Config {
             shutdown_delay: Duration::ZERO,
             etcd_prefix: "/registry".to_owned(),
             etcd_compaction_interval: Duration::from_secs(300),
+            encryption_provider_config: None,
+            encryption_provider_config_automatic_reload: false,
         }
     }
 }

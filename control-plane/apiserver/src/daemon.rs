@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
+use serving::{Listener, Port};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,9 +23,10 @@ use crate::config::Config;
 use crate::crd::controller::Controller;
 use crate::error::Error;
 use crate::http::listener;
-use crate::http::tls::{self, ServingCertificate};
+use crate::http::tls;
 use crate::proxy::{Dialer, Tcp};
 use crate::server::{Core, Server};
+use crate::storage::encryption::EncryptedStore;
 use crate::storage::{Store, compactor};
 
 /// A server that has loaded its caches, and where it listens.
@@ -34,8 +34,6 @@ pub struct Running {
     pub server: Server,
     /// `None` without a listener.
     pub address: Option<SocketAddr>,
-    /// The certificate of the listener, to be read again when its files change.
-    pub certificate: Option<Arc<ServingCertificate>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -58,17 +56,11 @@ pub async fn run(config: Config, store: Arc<dyn Store>, shutdown: CancellationTo
 /// Loads the caches, sets up the cluster's own objects and starts to listen. Files are read and the address is bound
 /// before anything else, so that a wrong flag or a port in use is told at once.
 pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: CancellationToken) -> Result<Running, Error> {
-    let certificate = match &config.tls {
-        Some(files) => Some(Arc::new(ServingCertificate::load(files)?)),
-        None => None,
-    };
-    let acceptor = match &certificate {
-        Some(certificate) => Some(TlsAcceptor::from(tls::server_config(certificate.clone())?)),
-        None => None,
-    };
+    let tls = config.tls.as_ref().map(tls::server).transpose()?;
     let address = SocketAddr::new(config.bind_address, config.secure_port);
-    let listener = TcpListener::bind(address).await.map_err(|reason| Error::Listen { address, reason })?;
-    let address = listener.local_addr().map_err(|reason| Error::Listen { address, reason })?;
+    let fail = |reason| Error::Listen { address, reason };
+    let listener = Listener::bind(Port::ApiServer, address).await.map_err(fail)?;
+    let address = listener.local_addr().map_err(fail)?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_later(shutdown.clone(), config.shutdown_delay, stop.clone()));
     let server = assemble(config, store, Some(address.port()), Arc::new(Tcp), &stop).await?;
@@ -78,8 +70,8 @@ pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: Cancellation
         core.set_ending();
     });
     let tasks = TaskTracker::new();
-    tasks.spawn(listener::serve(server.clone(), listener, acceptor, stop.clone()));
-    Ok(Running { server, address: Some(address), certificate, tasks, shutdown: stop })
+    tasks.spawn(listener::serve(server.clone(), listener, tls, stop.clone()));
+    Ok(Running { server, address: Some(address), tasks, shutdown: stop })
 }
 
 /// A server without a listener, for use in the same process. `port` is the one to advertise, when there is one; `dialer` reaches kubelets
@@ -91,6 +83,7 @@ pub async fn assemble(
     dialer: Arc<dyn Dialer>,
     shutdown: &CancellationToken,
 ) -> Result<Server, Error> {
+    let store = encrypted(&config, store, shutdown)?;
     let root = Bytes::from(format!("{}/", config.etcd_prefix));
     let x509 = x509(&config)?;
     let (token_signer, token_keys) = token_keys(&config)?;
@@ -128,6 +121,18 @@ async fn stop_later(shutdown: CancellationToken, delay: Duration, stop: Cancella
 
 async fn compact(core: Arc<Core>, shutdown: CancellationToken) {
     compactor::run(&*core.store, core.config.etcd_compaction_interval, &core.compacted, shutdown).await;
+}
+
+/// The store with `--encryption-provider-config` in front of it.
+fn encrypted(config: &Config, store: Arc<dyn Store>, shutdown: &CancellationToken) -> Result<Arc<dyn Store>, Error> {
+    const FLAG: &str = "--encryption-provider-config";
+    let Some(path) = &config.encryption_provider_config else { return Ok(store) };
+    let fail = |reason| Error::File { flag: FLAG, path: path.clone(), reason };
+    let store = EncryptedStore::open(store, path, &config.etcd_prefix).map_err(fail)?;
+    if config.encryption_provider_config_automatic_reload {
+        tokio::spawn(store.clone().follow(path.clone(), shutdown.clone()));
+    }
+    Ok(Arc::new(store))
 }
 
 fn x509(config: &Config) -> Result<Option<X509>, Error> {

@@ -178,8 +178,11 @@ impl Forwarder {
                 [path.as_path(), Path::new(RESOLVED)].map(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok());
             if servers.changed != Some(changed) {
                 servers.changed = Some(changed);
-                let conf = std::fs::read_to_string(path).unwrap_or_default();
-                let resolved = std::fs::read_to_string(RESOLVED).ok();
+                let conf = read(path).unwrap_or_else(|error| {
+                    tracing::warn!(file = %path.display(), %error, "the resolver configuration can't be read");
+                    String::new()
+                });
+                let resolved = read(Path::new(RESOLVED)).ok();
                 let found = resolv::upstreams(&conf, resolved.as_deref(), own);
                 found.notes.iter().for_each(|note| tracing::warn!(file = %path.display(), "{note}"));
                 servers.list = found.servers.into();
@@ -187,6 +190,15 @@ impl Forwarder {
         }
         servers.list.clone()
     }
+}
+
+/// A resolver configuration, as far as one can be long.
+fn read(path: &Path) -> std::io::Result<String> {
+    /// A few lines: far above any real one.
+    const MOST_BYTES: u64 = 64 << 10;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(std::fs::File::open(path)?, MOST_BYTES), &mut text)?;
+    Ok(text)
 }
 
 /// One question to one server: by UDP, and by TCP when the answer is too long for that.

@@ -38,6 +38,10 @@ impl Leases {
         self.by_id.get(&id)
     }
 
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     pub fn ids(&self) -> impl Iterator<Item = i64> + '_ {
         self.by_id.keys().copied()
     }

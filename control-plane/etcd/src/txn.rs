@@ -82,12 +82,28 @@ pub fn check_delete(delete: &DeleteRangeRequest) -> Result<(), Error> {
     if delete.key.is_empty() { Err(Error::EmptyKey) } else { Ok(()) }
 }
 
+/// Operations of a transaction with those inside it, as a multiple of the most in one list: each is compared with all
+/// others, so their number may not grow as a product of lists in lists.
+const MOST_NESTED: usize = 32;
+
 /// Checks a transaction and those inside it: `max_ops` bounds each list, and shrinks with depth.
 pub fn check_txn(txn: &TxnRequest, max_ops: usize) -> Result<(), Error> {
     check_shape(txn, max_ops)?;
+    if count(txn) > max_ops.saturating_mul(MOST_NESTED) {
+        return Err(Error::TooManyOps);
+    }
     check_duplicates(&txn.success)?;
     check_duplicates(&txn.failure)?;
     Ok(())
+}
+
+/// Operations in all lists, those of transactions inside included. `check_shape` bounded the depth.
+fn count(txn: &TxnRequest) -> usize {
+    let one = |op: &RequestOp| match &op.request {
+        Some(Request::RequestTxn(inner)) => 1 + count(inner),
+        _ => 1,
+    };
+    txn.success.iter().chain(&txn.failure).map(one).sum()
 }
 
 fn check_shape(txn: &TxnRequest, max_ops: usize) -> Result<(), Error> {

@@ -53,7 +53,7 @@ impl ApiServer {
             kubelet_ca: config.kubelet_certificate_authority.is_some(),
             token_keys: !config.service_account_key_files.is_empty(),
             audit: false,
-            encryption: false,
+            encryption: config.encryption_provider_config.is_some(),
             request_timeout: config.request_timeout.as_secs(),
         }
     }

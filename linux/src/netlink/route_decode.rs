@@ -6,7 +6,8 @@ use super::Prefix;
 use super::message::{attr, attrs, split, text, u16_at, u32_at};
 use super::route::{self, Link, LinkAddress, Mac, Neighbour, Route};
 
-pub(super) fn link(body: &[u8]) -> Option<Link> {
+/// A link: the whole body.
+pub fn link(body: &[u8]) -> Option<Link> {
     let (fixed, rest) = split(body, 16)?;
     let bits = u32_at(fixed, 8)?;
     let mut link = Link {
@@ -42,13 +43,15 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-pub(super) fn address(fixed: &[u8], rest: &[u8]) -> Option<LinkAddress> {
+/// An address; `fixed` is eight bytes, as of `ifaddrmsg`.
+pub fn address(fixed: &[u8], rest: &[u8]) -> Option<LinkAddress> {
     // The local address; on links without a peer both attributes say the same, and IPv6 has only the second.
     let value = attr(rest, route::IFA_LOCAL).or_else(|| attr(rest, route::IFA_ADDRESS))?;
     Some(LinkAddress { index: u32_at(fixed, 4)?, prefix: Prefix { addr: ip(value)?, len: *fixed.get(1)? } })
 }
 
-pub(super) fn route(fixed: &[u8], rest: &[u8]) -> Option<Route> {
+/// A route; `fixed` is twelve bytes, as of `rtmsg`.
+pub fn route(fixed: &[u8], rest: &[u8]) -> Option<Route> {
     const RTN_UNICAST: u8 = 1;
     if fixed[7] != RTN_UNICAST {
         return None; // the kernel's own: local, broadcast, multicast, unreachable
@@ -82,7 +85,8 @@ pub(super) fn route(fixed: &[u8], rest: &[u8]) -> Option<Route> {
     Some(route)
 }
 
-pub(super) fn neighbour(fixed: &[u8], rest: &[u8]) -> Option<Neighbour> {
+/// A neighbour; `fixed` is twelve bytes, as of `ndmsg`.
+pub fn neighbour(fixed: &[u8], rest: &[u8]) -> Option<Neighbour> {
     const NUD_PERMANENT: u16 = 0x80;
     Some(Neighbour {
         index: u32_at(fixed, 4)?,

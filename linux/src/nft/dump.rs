@@ -190,7 +190,8 @@ impl Nft {
     }
 }
 
-fn element(bytes: &[u8]) -> Option<ElementInfo> {
+/// One element of a dumped set: the attributes of a list entry.
+pub fn element(bytes: &[u8]) -> Option<ElementInfo> {
     let data = match attr(bytes, n::ELEM_DATA) {
         None => None,
         Some(data) => match (attr(data, n::DATA_VALUE), attr(data, n::DATA_VERDICT)) {

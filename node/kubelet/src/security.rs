@@ -249,6 +249,7 @@ mod tests {
         assert!(check_non_root(&pod, d, &ImageUser::default()).is_ok(), "the pod's user 7 is not root");
         let made = container(&pod, Sort::Regular, d, &ImageUser::default(), None, &node);
         assert!(made.privileged && made.masked_paths.is_empty() && made.seccomp.is_none());
+        assert!(must_not_run_as_root(&pod, c), "the runtime is told");
         assert!(forbidden_sysctl(&pod, &[]).is_some());
         assert!(forbidden_sysctl(&pod, &["kernel.msg*".into()]).is_none());
     }

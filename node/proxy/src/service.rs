@@ -1,6 +1,6 @@
 //! What a Service and its EndpointSlices say, in the proxy's terms. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -142,12 +142,25 @@ fn view(service: &Service, cluster_ip: IpAddr, slices: &[&EndpointSlice], node: 
         cluster_ip,
         external_ips: parsed(&spec.external_ips).filter(family).collect(),
         load_balancer_ips,
-        source_ranges: parsed(&spec.load_balancer_source_ranges).filter(|p: &Prefix| p.addr.is_ipv6() == v6).collect(),
+        source_ranges: source_ranges(&spec.load_balancer_source_ranges, v6),
         internal: policy(&spec.internal_traffic_policy),
         external: policy(&spec.external_traffic_policy),
         affinity,
         ports: spec.ports.iter().flatten().filter_map(|p| port(p, v6, slices, node)).collect(),
     }
+}
+
+/// Who may reach load balancer addresses of a family. A range that can't be read lets nobody in, rather than everybody
+/// when it is the only one.
+fn source_ranges(texts: &Option<Vec<String>>, v6: bool) -> Vec<Prefix> {
+    let mut ranges: Vec<Prefix> = parsed(texts).filter(|p: &Prefix| p.addr.is_ipv6() == v6).collect();
+    let unread = texts.iter().flatten().any(|text| text.trim().parse::<Prefix>().is_err());
+    if ranges.is_empty() && unread {
+        // No packet comes from there.
+        let nobody: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        ranges.push(Prefix::host(nobody));
+    }
+    ranges
 }
 
 fn parsed<T: std::str::FromStr>(texts: &Option<Vec<String>>) -> impl Iterator<Item = T> {

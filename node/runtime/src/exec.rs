@@ -8,6 +8,7 @@ use linux::container::{Exec, Text};
 use rustix::pipe::PipeFlags;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wire::cri;
 
 use crate::error::{Error, Result};
@@ -17,6 +18,9 @@ use crate::zygote::Control;
 
 /// Output of an ExecSync beyond this is dropped: what containerd and CRI-O hold to.
 const MAX_OUTPUT: usize = 16 << 20;
+/// Output that all ExecSyncs together hold: what every pod's probes may say at once must not be the node's memory.
+const MAX_OUTPUTS: usize = 64 << 20;
+static OUTPUTS: Semaphore = Semaphore::const_new(MAX_OUTPUTS);
 /// After the program's end, how long output is awaited from what it left running with its streams open.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -126,24 +130,62 @@ impl Runtime {
         } else {
             running.wait().await
         };
-        let output = |task: tokio::task::JoinHandle<Vec<u8>>| async move {
+        let output = |task: tokio::task::JoinHandle<Output>| async move {
             tokio::time::timeout(DRAIN, task).await.ok().and_then(|r| r.ok()).unwrap_or_default()
         };
         let (stdout, stderr) = tokio::join!(output(out), output(err));
-        Ok(cri::ExecSyncResponse { stdout: stdout.into(), stderr: stderr.into(), exit_code })
+        Ok(cri::ExecSyncResponse { stdout: stdout.bytes.into(), stderr: stderr.bytes.into(), exit_code })
     }
 }
 
-async fn collect(pipe: Option<pipe::Receiver>) -> Vec<u8> {
-    let mut all = Vec::new();
+/// Collected output, with its share of what all may hold.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    held: Option<SemaphorePermit<'static>>,
+}
+
+impl Output {
+    /// Keeps what there is room for.
+    fn add(&mut self, data: &[u8]) {
+        let data = &data[..data.len().min(MAX_OUTPUT - self.bytes.len())];
+        let Ok(share) = OUTPUTS.try_acquire_many(data.len() as u32) else { return };
+        match &mut self.held {
+            Some(held) => held.merge(share),
+            None => self.held = Some(share),
+        }
+        self.bytes.extend_from_slice(data);
+    }
+}
+
+async fn collect(pipe: Option<pipe::Receiver>) -> Output {
+    let mut all = Output::default();
     let Some(mut pipe) = pipe else { return all };
     let mut buffer = vec![0u8; 16 << 10];
     while let Ok(n) = pipe.read(&mut buffer).await {
         if n == 0 {
             break;
         }
-        let room = MAX_OUTPUT - all.len();
-        all.extend_from_slice(&buffer[..n.min(room)]);
+        all.add(&buffer[..n]);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_outputs_together_are_bounded() {
+        let mebibyte = vec![b'x'; 1 << 20];
+        let fill = |output: &mut Output| (0..20).for_each(|_| output.add(&mebibyte));
+        let mut outputs: Vec<Output> = (0..6).map(|_| Output::default()).collect();
+        outputs.iter_mut().for_each(fill);
+        assert!(outputs.iter().all(|o| o.bytes.len() <= MAX_OUTPUT));
+        assert_eq!(outputs.iter().map(|o| o.bytes.len()).sum::<usize>(), MAX_OUTPUTS);
+        drop(outputs);
+        let mut next = Output::default();
+        fill(&mut next);
+        assert_eq!(next.bytes.len(), MAX_OUTPUT, "given back when they are sent");
+    }
 }

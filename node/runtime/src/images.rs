@@ -13,11 +13,11 @@ pub mod reference;
 mod registry;
 mod room;
 mod store;
-mod unpack;
+pub mod unpack;
 
 pub use fetch::{Credentials, LayerState, Progress, PullOptions};
 pub use reference::Reference;
-pub use registry::Mirrors;
+pub use registry::{Challenge, Mirrors};
 pub use store::{Image, Images, Usage};
 
 /// What can go wrong with an image, and whose fault it is.

@@ -25,11 +25,11 @@ mod record;
 mod recover;
 mod runtime;
 mod sandbox;
-mod seccomp;
+pub mod seccomp;
 mod spec;
 mod stats;
 mod status;
-mod streaming;
+pub mod streaming;
 mod zygote;
 
 pub use daemon::{Config, run};

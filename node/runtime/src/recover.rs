@@ -10,7 +10,7 @@ use wire::cri::ContainerState;
 use crate::error::Result;
 use crate::link;
 use crate::record::{self, ContainerRecord, SandboxPhase, SandboxRecord, Whole};
-use crate::runtime::{Container, Runtime, Sandbox};
+use crate::runtime::{Container, Runtime, Sandbox, is_id};
 
 const SIGKILL: i32 = 9;
 /// A killed container of which nothing is known gets this long to end.
@@ -115,7 +115,12 @@ impl Runtime {
         let strangers = |sub: &str, known: &dyn Fn(&str) -> bool| {
             let dir = self.config.run_dir.join(sub);
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            entries.filter(|e| !known(&e.file_name().to_string_lossy())).map(|e| e.path()).collect::<Vec<_>>()
+            let stranger = |e: &std::fs::DirEntry| {
+                let name = e.file_name();
+                let name = name.to_string_lossy();
+                is_id(&name) && !known(&name)
+            };
+            entries.filter(stranger).map(|e| e.path()).collect::<Vec<_>>()
         };
         let maps = self.maps.lock();
         for dir in strangers("containers", &|id| maps.containers.contains_key(id)) {
@@ -136,5 +141,6 @@ impl Runtime {
 /// All records of a directory; `None` for those that can't be read.
 fn load_all<T: prost::Message + Default + Whole>(dir: &Path) -> Vec<(String, Option<T>)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|e| (e.file_name().to_string_lossy().into_owned(), record::load(&e.path()))).collect()
+    let ours = entries.filter(|e| is_id(&e.file_name().to_string_lossy()));
+    ours.map(|e| (e.file_name().to_string_lossy().into_owned(), record::load(&e.path()))).collect()
 }

@@ -223,6 +223,11 @@ pub(crate) fn new_id() -> String {
     crate::digest::hex(&rand::random::<[u8; 32]>())
 }
 
+/// Whether a name has the form of [`new_id`]. What has another one in our directories is not ours, and stays.
+pub(crate) fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 /// Runs blocking work on a thread for it.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::Failed(format!("a task broke off: {e}")))

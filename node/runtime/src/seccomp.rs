@@ -3,10 +3,10 @@
 //! `RuntimeDefault` is ours (`default`), with the meaning that Docker and containerd gave it; `Localhost` profiles are
 //! OCI documents (`profile`). Both become a small program for the kernel (`compile`); no C library is involved.
 
-mod compile;
+pub mod compile;
 mod default;
-mod profile;
-mod syscalls;
+pub mod profile;
+pub mod syscalls;
 
 use wire::cri;
 use wire::cri::security_profile::ProfileType;

@@ -115,13 +115,27 @@ impl Hand {
     fn etcd(&mut self) -> Result<()> {
         let (data, url) = (self.file("etcd-data"), "http://127.0.0.1:2379");
         self.start("etcd", &["--data-dir", &data, "--listen-client-urls", url, "--advertise-client-urls", url])?;
-        let etcdctl = |args: &[&str]| {
-            let mut command = self.own.program(Path::new("etcdctl"));
-            output(command.env("ETCDCTL_API", "3").args(["--endpoints", url]).args(args), "")?.ok()
-        };
-        eventually(Duration::from_secs(10), || etcdctl(&["put", "by", "hand"]))?;
-        ensure!(etcdctl(&["get", "by", "--print-value-only"])? == "hand\n");
+        eventually(Duration::from_secs(10), || self.etcdctl(&["put", "by", "hand"]))?;
+        ensure!(self.etcdctl(&["get", "by", "--print-value-only"])? == "hand\n");
         Ok(())
+    }
+
+    fn etcdctl(&self, args: &[&str]) -> Result<String> {
+        let mut command = self.own.program(Path::new("etcdctl"));
+        output(command.env("ETCDCTL_API", "3").args(["--endpoints", "http://127.0.0.1:2379"]).args(args), "")?.ok()
+    }
+
+    /// A configuration by which Secrets are encrypted.
+    fn encryption(&self) -> Result<String> {
+        let config = json!({
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
+            "resources": [{"resources": ["secrets"], "providers": [
+                {"secretbox": {"keys": [{"name": "key1", "secret": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}]}},
+                {"identity": {}},
+            ]}],
+        });
+        fs::write(self.file("encryption.json"), config.to_string())?;
+        Ok(self.file("encryption.json"))
     }
 
     fn control_plane(&mut self) -> Result<()> {
@@ -136,11 +150,14 @@ impl Hand {
         let [ca, cert, key, sa, to, to_key, ca_key] =
             ["ca.crt", "apiserver.crt", "apiserver.key", "sa.key", "to-kubelet.crt", "to-kubelet.key", "ca.key"]
                 .map(|f| self.file(f));
-        let issuer = "https://kubernetes.default.svc.cluster.local";
+        let (issuer, encryption) = ("https://kubernetes.default.svc.cluster.local", self.encryption()?);
         self.start(
             "kube-apiserver",
             &[
                 "--etcd-servers=http://127.0.0.1:2379",
+                "--encryption-provider-config",
+                &encryption,
+                "--encryption-provider-config-automatic-reload=true",
                 "--service-cluster-ip-range=10.96.0.0/16",
                 // Its name resolves nowhere.
                 "--kubelet-preferred-address-types=InternalIP",
@@ -265,7 +282,21 @@ fn by_hand(cluster: &Cluster) -> Result<()> {
     done.with_context(|| hand.logs())
 }
 
+/// What lies in etcd of a Secret is encrypted, of other objects it is not, and clients see no difference.
+fn is_encrypted(hand: &Hand) -> Result<()> {
+    hand.own.kubectl(&["create", "secret", "generic", "sealed", "--from-literal=p=TOPSECRET"])?;
+    hand.own.kubectl(&["create", "configmap", "open", "--from-literal=p=TOPSECRET"])?;
+    let lies = |key: &str| hand.etcdctl(&["get", key, "--write-out=fields"]);
+    let sealed = lies("/registry/secrets/default/sealed")?;
+    ensure!(sealed.contains("k8s:enc:secretbox:v1:key1:") && !sealed.contains("apiVersion"), "{sealed}");
+    ensure!(lies("/registry/configmaps/default/open")?.contains("TOPSECRET"));
+    let seen = hand.own.kubectl(&["get", "secret", "sealed", "-o", "jsonpath={.data.p}"])?;
+    ensure!(seen == "VE9QU0VDUkVU", "{seen}");
+    hand.own.kubectl(&["delete", "secret/sealed", "configmap/open"]).map(drop)
+}
+
 fn runs(hand: &Hand) -> Result<()> {
+    is_encrypted(hand)?;
     let own = &hand.own;
     let ready = |n: &Value| {
         let conditions = n["status"]["conditions"].as_array().cloned().unwrap_or_default();

@@ -3,7 +3,9 @@
 
 mod commands;
 mod components;
+mod corrupt;
 mod crash;
+mod floods;
 mod guards;
 mod hardened;
 mod helm;
@@ -47,6 +49,7 @@ const TESTS: &[&[Test]] = &[
     many::TESTS,
     trust::TESTS,
     guards::TESTS,
+    floods::TESTS,
     helm::TESTS,
     commands::TESTS,
     images::TESTS,
@@ -55,11 +58,19 @@ const TESTS: &[&[Test]] = &[
     reset::TESTS,
     crash::TESTS,
     hardened::TESTS,
+    corrupt::TESTS,
     components::TESTS,
     life::AFTER,
 ];
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [what, address] = &args[..]
+        && what == floods::ATTACKER
+    {
+        floods::attack(address);
+        return ExitCode::SUCCESS;
+    }
     if !is_root() {
         println!("end-to-end tests make namespaces and mounts: run them as root");
         return ExitCode::FAILURE;

@@ -4,7 +4,7 @@
 //! Bodies stream in both directions. An upgrade (WebSocket, SPDY) is passed through: the backend's 101 goes to the
 //! client and from then on bytes are copied. Redirects of backends are never followed.
 
-mod html;
+pub mod html;
 pub mod page;
 pub mod target;
 

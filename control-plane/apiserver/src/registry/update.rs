@@ -155,7 +155,7 @@ impl Core {
                 Committed::Taken => self.taken(served, entry).await,
             };
         }
-        if new == old && !entry.stale {
+        if new == old && !entry.stale && !self.is_stale(served, entry).await? {
             return Ok(Attempt::Done(Answer::entry(200, served, entry.clone())));
         }
         match self.commit(served, &entry.key, entry.revision, new, extra).await? {
@@ -163,6 +163,11 @@ impl Core {
             Committed::Conflict(now) => Ok(Attempt::Lost(now)),
             Committed::Taken => self.taken(served, entry).await,
         }
+    }
+
+    /// Whether the store would keep the same object in another form now: then an update without a change writes it.
+    async fn is_stale(&self, served: &Served, entry: &Entry) -> Result<bool, Status> {
+        self.store.is_stale(entry.key.clone()).await.map_err(|e| self.store_error(e, served))
     }
 
     /// What was allocated went to somebody else: try again with their write in view.

@@ -31,7 +31,7 @@ impl Range {
             return Err(format!("{text:?} is too small for services"));
         }
         let host = bits - length;
-        let base = (base >> host) << host;
+        let base = base.checked_shr(host).map_or(0, |network| network << host);
         Ok(Range { base, size: 1 << host.min(MAX_BITS), v4 })
     }
 
@@ -107,6 +107,8 @@ mod tests {
         for bad in ["", "10.0.0.0", "10.0.0.0/33", "x/8", "10.0.0.0/31"] {
             assert!(Range::parse(bad).is_err(), "{bad}");
         }
+        // A shift by all bits is none that there is.
+        assert!(Range::parse("::/0").is_ok_and(|r| r.contains("::5".parse().expect("ip"))));
         assert!(Range::parse("fd00::/108").is_ok_and(|r| !r.is_ipv4() && r.contains("fd00::5".parse().expect("ip"))));
     }
 }

@@ -3,9 +3,10 @@
 //! [`Store`] is the part of etcd that a Kubernetes API server needs: reads at a revision, transactions guarded by
 //! mod revisions, one ordered watch, leases for expiring keys, compaction. Three implementations exist: [`memory`]
 //! (tests), [`remote`] (an etcd cluster over gRPC) and the in-process adapter of our own etcd, which lives in the
-//! binary. Keys follow upstream's layout (see [`keys`]); values are opaque bytes that implementations share, not copy.
+//! binary; [`encryption`] stands in front of one of them. Keys follow upstream's layout (see [`keys`]); values are opaque bytes that implementations share, not copy.
 
 pub mod compactor;
+pub mod encryption;
 pub mod keys;
 pub mod lease;
 pub mod memory;
@@ -226,6 +227,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Size and revision.
     async fn status(&self) -> Result<StoreStatus, StoreError>;
+
+    /// Whether writing a key's value again would store it in another form: a store that encrypts knows such values.
+    async fn is_stale(&self, _key: Bytes) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 
     /// Reads one key at the newest revision.
     async fn get(&self, key: Bytes) -> Result<(i64, Option<KeyValue>), StoreError> {

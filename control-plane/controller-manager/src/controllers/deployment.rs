@@ -230,8 +230,8 @@ pub fn scaled(value: &IntOrString, total: i32, up: bool) -> i32 {
         IntOrString::Int(n) => (*n).max(0),
         IntOrString::String(text) => {
             let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            let parts = i64::from(total) * percent;
-            ((parts + if up { 99 } else { 0 }) / 100) as i32
+            let parts = i64::from(total).saturating_mul(percent).saturating_add(if up { 99 } else { 0 });
+            i32::try_from(parts / 100).unwrap_or(i32::MAX)
         }
     }
 }

@@ -357,6 +357,15 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// As many bytes as a length says that may itself be damaged: memory is taken as they come, not as it promises.
+    fn bytes(&mut self, len: usize) -> Result<Vec<u8>, OpenError> {
+        let mut bytes = Vec::new();
+        let read = self.input.by_ref().take(len as u64).read_to_end(&mut bytes);
+        read.map_err(OpenError::io("reading", &self.path))?;
+        self.at += bytes.len() as u64;
+        if bytes.len() == len { Ok(bytes) } else { Err(self.damaged("the file ends too early")) }
+    }
+
     pub fn head(&mut self) -> Result<Head, OpenError> {
         let bytes = self.take::<HEAD>()?;
         Head::decode(&bytes).ok_or_else(|| {
@@ -406,10 +415,8 @@ impl<R: Read> Reader<R> {
         if key_len > SANE || count.saturating_mul(VERSION) > SANE {
             return Err(self.damaged("a key is impossibly large"));
         }
-        let mut key = vec![0; key_len];
-        self.fill(&mut key)?;
-        let mut raw = vec![0; count * VERSION];
-        self.fill(&mut raw)?;
+        let key = self.bytes(key_len)?;
+        let raw = self.bytes(count * VERSION)?;
         self.check(&[&[KEY], &sizes, &key, &raw])?;
         self.keys += 1;
         let mut versions = Vec::with_capacity(count);

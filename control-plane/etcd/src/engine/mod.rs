@@ -47,6 +47,8 @@ pub struct Options {
     pub max_request_bytes: usize,
     /// Most operations in one list of a transaction.
     pub max_txn_ops: usize,
+    /// Leases at once: about 200 bytes each, and no key's bytes, so that no quota stops them. A cluster has thousands.
+    pub max_leases: usize,
     /// Size of a log segment, a multiple of 4096.
     pub segment_bytes: u64,
     /// Log bytes after which a checkpoint is due, if the last one was not larger.
@@ -65,6 +67,7 @@ impl Options {
             quota_bytes: 2 << 30,
             max_request_bytes: 3 << 19,
             max_txn_ops: 128,
+            max_leases: 1_000_000,
             // A quarter second of writes at 64 MB/s: small enough to make at start, large enough to change rarely.
             segment_bytes: 16 << 20,
             // Replayed in about 0.1 s at start.
@@ -369,6 +372,9 @@ impl Etcd {
     pub async fn lease_grant(&self, id: i64, ttl: i64) -> Result<LeaseGrantResponse, Error> {
         if ttl > crate::lease::MAX_TTL {
             return Err(Error::LeaseTtlTooLarge);
+        }
+        if self.shared().state.read().store.leases.len() >= self.options().max_leases {
+            return Err(Error::TooManyRequests);
         }
         let id = if id == 0 { rand::random::<i64>() & i64::MAX | 1 } else { id };
         match self.submit(Command::Grant { id, ttl }).await? {

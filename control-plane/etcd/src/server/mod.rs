@@ -11,10 +11,10 @@ mod unary;
 mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use tonic::codegen::Service as _;
 use wire::etcd::ResponseHeader;
 use wire::etcd::cluster_server::ClusterServer;
@@ -50,6 +50,8 @@ struct Inner {
     member: Member,
     /// How often an idle watch that asked for it is told the revision.
     progress_interval: Duration,
+    /// Watches that are open on all streams.
+    watches: AtomicUsize,
 }
 
 /// What a connection is answered with.
@@ -57,7 +59,7 @@ type Response = hyper::Response<tonic::body::Body>;
 
 impl Server {
     pub fn new(etcd: Etcd, member: Member, progress_interval: Duration) -> Server {
-        Server(Arc::new(Inner { etcd, member, progress_interval }))
+        Server(Arc::new(Inner { etcd, member, progress_interval, watches: AtomicUsize::new(0) }))
     }
 
     fn etcd(&self) -> &Etcd {
@@ -79,7 +81,7 @@ impl Server {
     }
 
     /// Answers one HTTP request: gRPC by its path, else a page.
-    pub async fn answer(self, request: hyper::Request<Incoming>) -> Response {
+    pub async fn answer(self, request: hyper::Request<serving::Body>) -> Response {
         let limit = self.receive_limit();
         let service = request.uri().path().strip_prefix("/etcdserverpb.").and_then(|p| p.split('/').next());
         let service = service.unwrap_or_default().to_owned();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ use crate::recent::Change;
 const ANSWERS: usize = 16;
 /// Messages told before the stream looks at requests again: a busy watch must not keep a cancellation out.
 const TOLD_AT_ONCE: usize = 64;
+/// Watches of all clients at once: half a kilobyte each, far above what the resources of a cluster need.
+const MOST_WATCHES: usize = 200_000;
 /// The ID of answers that concern no single watch.
 const NO_WATCH: i64 = -1;
 
@@ -48,8 +51,25 @@ impl Watch for Server {
     }
 }
 
+/// A place among [`MOST_WATCHES`], given back when the watch ends.
+struct Place(Server);
+
+impl Place {
+    fn take(server: &Server) -> Option<Place> {
+        let place = Place(server.clone());
+        (server.0.watches.fetch_add(1, Ordering::Relaxed) < MOST_WATCHES).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One watch of a stream.
 struct Open {
+    _place: Place,
     watcher: Watcher,
     fragment: bool,
     prev_kv: bool,
@@ -119,16 +139,19 @@ impl Watches {
         let empty = !create.range_end.is_empty() && !from_key && key >= create.range_end;
         let taken = create.watch_id != 0 && self.open.contains_key(&create.watch_id);
         let header = self.server.header_now();
-        if empty || taken {
-            let reason = if empty {
-                "mvcc: watcher range is empty"
-            } else {
-                "mvcc: duplicate watch ID provided on the WatchStream"
-            };
+        let place = Place::take(&self.server);
+        let refusal = match &place {
+            _ if empty => Some("mvcc: watcher range is empty"),
+            _ if taken => Some("mvcc: duplicate watch ID provided on the WatchStream"),
+            None => Some("etcdserver: too many requests"),
+            Some(_) => None,
+        };
+        let (None, Some(place)) = (refusal, place) else {
+            let reason = refusal.unwrap_or_default();
             let refused =
                 WatchResponse { header, watch_id: NO_WATCH, created: true, canceled: true, ..Default::default() };
             return self.send(WatchResponse { cancel_reason: reason.to_owned(), ..refused }).await;
-        }
+        };
         let id = if create.watch_id != 0 { create.watch_id } else { self.free_id() };
         let filtered = |kind: FilterType| create.filters.contains(&(kind as i32));
         let options = WatchOptions {
@@ -143,7 +166,8 @@ impl Watches {
         self.send(WatchResponse { header, watch_id: id, created: true, ..Default::default() }).await?;
         let watcher = self.server.etcd().watch_with(options, self.signal.clone(), id);
         let progress_at = create.progress_notify.then(|| Instant::now() + self.interval());
-        self.open.insert(id, Open { watcher, fragment: create.fragment, prev_kv: create.prev_kv, progress_at });
+        let (fragment, prev_kv) = (create.fragment, create.prev_kv);
+        self.open.insert(id, Open { _place: place, watcher, fragment, prev_kv, progress_at });
         Ok(())
     }
 
@@ -294,6 +318,18 @@ fn fragments(answer: WatchResponse, limit: usize) -> Vec<WatchResponse> {
 mod tests {
     use super::*;
     use wire::etcd::KeyValue;
+
+    #[test]
+    fn watches_of_all_clients_are_bounded_and_places_come_back() {
+        let dir = tempfile::tempdir().expect("dir");
+        let etcd = crate::Etcd::open(crate::Options::new(dir.path())).expect("open");
+        let server = Server::new(etcd, super::super::Member::default(), Duration::from_secs(1));
+        server.0.watches.store(MOST_WATCHES - 1, Ordering::Relaxed);
+        let last = Place::take(&server).expect("a place");
+        assert!(Place::take(&server).is_none());
+        drop(last);
+        assert!(Place::take(&server).is_some());
+    }
 
     #[test]
     fn fragments_stay_below_the_limit_and_keep_order() {

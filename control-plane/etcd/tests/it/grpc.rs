@@ -45,6 +45,22 @@ async fn serving(change: impl FnOnce(&mut Config)) -> Serving {
     Serving { url, stop, _dir: dir }
 }
 
+#[tokio::test]
+async fn silent_connections_do_not_close_etcds_port() {
+    let server = serving(|_| ()).await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let mut silent = Vec::new();
+    // More than the port holds.
+    for _ in 0..2500 {
+        silent.push(tokio::net::TcpStream::connect(&address).await.expect("connected"));
+    }
+    let call = async {
+        let mut client = KvClient::connect(server.url.clone()).await.expect("connect");
+        client.range(RangeRequest { key: b"a".to_vec().into(), ..RangeRequest::default() }).await
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), call).await.expect("in time").is_ok());
+}
+
 /// A watch stream: requests in, answers out.
 struct Watching {
     requests: mpsc::UnboundedSender<WatchRequest>,
@@ -217,4 +233,60 @@ async fn an_unknown_service_and_a_taken_port_are_refused() {
     let bad = Config { data_dir: data, listen_client_urls: vec!["localhost".into()], ..Config::default() };
     let refused = Daemon::start(bad).await.err().expect("no URL").to_string();
     assert!(refused.contains("http://127.0.0.1:2379"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_message_that_goes_on_behind_its_length_is_refused_and_not_gathered() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let server = serving(|_| {}).await;
+    let mut channel =
+        tonic::transport::Channel::from_shared(server.url.clone()).expect("url").connect().await.expect("connect");
+    let sent = Arc::new(AtomicUsize::new(0));
+    const PIECE: usize = 64 << 10;
+    const MOST: usize = 64 << 20;
+    let counted = sent.clone();
+    let pieces = stream::unfold(true, move |first| {
+        let sent = counted.fetch_add(PIECE, Ordering::Relaxed);
+        // "Not compressed, 5 bytes", and then whatever comes.
+        let head = if first { vec![0, 0, 0, 0, 5] } else { vec![1; PIECE] };
+        let frame = http_body::Frame::data(hyper::body::Bytes::from(head));
+        async move { (sent < MOST).then_some((Ok::<_, std::convert::Infallible>(frame), false)) }
+    });
+    let body = tonic::body::Body::new(http_body_util::StreamBody::new(pieces));
+    let request = hyper::Request::post(format!("{}/etcdserverpb.KV/Range", server.url))
+        .header("content-type", "application/grpc")
+        .body(body)
+        .expect("request");
+    std::future::poll_fn(|cx| tonic::codegen::Service::poll_ready(&mut channel, cx)).await.expect("ready");
+    let answer = tonic::codegen::Service::call(&mut channel, request).await.expect("an answer");
+    assert_eq!(answer.headers().get("grpc-status").map(|s| s.as_bytes()), Some(&b"13"[..]), "{answer:?}");
+    assert!(sent.load(Ordering::Relaxed) < 16 << 20, "{} bytes were taken", sent.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn transactions_in_transactions_and_leases_are_bounded_in_all() {
+    use wire::etcd::request_op::Request as Op;
+    use wire::etcd::{RequestOp, TxnRequest};
+
+    let dir = tempfile::tempdir().expect("dir");
+    let etcd = etcd::Etcd::open(etcd::Options { max_leases: 2, ..etcd::Options::new(dir.path()) }).expect("open");
+    let op = |request| RequestOp { request: Some(request) };
+    let nested = |lists: [usize; 3]| {
+        let [outer, middle, inner] = lists;
+        let txn = |success| TxnRequest { success, ..TxnRequest::default() };
+        let ranges = |n: usize| (0..n).map(|_| op(Op::RequestRange(get("k")))).collect::<Vec<_>>();
+        let middles: Vec<_> = (0..middle).map(|_| op(Op::RequestTxn(txn(ranges(inner))))).collect();
+        txn((0..outer).map(|_| op(Op::RequestTxn(txn(middles.clone())))).collect())
+    };
+    etcd.txn(nested([10, 10, 10])).await.expect("a thousand are fine");
+    let refused = etcd.txn(nested([40, 40, 40])).await.expect_err("64,000");
+    assert_eq!(refused.to_string(), "etcdserver: too many operations in txn request");
+    for _ in 0..2 {
+        etcd.lease_grant(0, 60).await.expect("granted");
+    }
+    let refused = etcd.lease_grant(0, 60).await.expect_err("the third");
+    assert_eq!(refused.to_string(), "etcdserver: too many requests");
+    etcd.close();
 }

@@ -140,6 +140,12 @@ struct Flags {
     /// How often old history is forgotten; 0 is never
     #[arg(long, default_value = "5m", value_parser = duration, value_name = "DURATION")]
     etcd_compaction_interval: Duration,
+    /// Which resources are encrypted in etcd, and how: an EncryptionConfiguration
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
+    /// Follow changes of --encryption-provider-config
+    #[arg(long, requires = "encryption_provider_config", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    encryption_provider_config_automatic_reload: bool,
 }
 
 const IGNORED: Ignored = Ignored {
@@ -268,6 +274,8 @@ pub fn run(args: &[OsString]) -> Result<()> {
         min_request_timeout: Duration::from_secs(flags.min_request_timeout),
         shutdown_delay: flags.shutdown_delay_duration,
         etcd_compaction_interval: flags.etcd_compaction_interval,
+        encryption_provider_config: flags.encryption_provider_config,
+        encryption_provider_config_automatic_reload: flags.encryption_provider_config_automatic_reload,
         etcd_prefix: format!("/{}", flags.etcd_prefix.trim_matches('/')),
     };
     until_signal(|shutdown| async move {

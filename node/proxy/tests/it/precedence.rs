@@ -113,6 +113,22 @@ fn a_load_balancer_address_beats_an_external_one_and_the_older_the_newer() {
 }
 
 #[test]
+fn a_source_range_that_can_not_be_read_lets_nobody_in() {
+    let mut model = Model::default();
+    let extra = json!({
+        "type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0/8"],
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
+    });
+    set(&mut model, "a/lb", &service("lb", "10.43.0.23", &[("TCP", 80, 0)], extra), &[80], Some("10.42.0.23"));
+    let rules = model.ruleset();
+    let Some(Value::Chain(proxy::Chain::Firewall(ranges))) = rules.get(&Slot::Firewall(front("203.0.113.1", 80)))
+    else {
+        panic!("open to everyone")
+    };
+    assert_eq!(ranges.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0.0.0.0/32"]);
+}
+
+#[test]
 fn a_pod_that_asks_the_api_reaches_the_api_and_not_whoever_lists_its_address() {
     let mut world = World::new(3);
     serve_tcp(&world.pods[0], 8080, "api");

@@ -31,7 +31,11 @@ impl ImageService for Service {
     async fn image_status(&self, r: Request<ImageStatusRequest>) -> Answer<ImageStatusResponse> {
         let name = r.into_inner().image.unwrap_or_default().image;
         match self.runtime.images.get(&name) {
-            Ok(image) => ok(ImageStatusResponse { image: Some(self.describe(&image)), info: Default::default() }),
+            Ok(image) => {
+                // An image whose configuration can't be read must not pass for one that names no user.
+                self.runtime.images.config(&image.id).map_err(Error::Image)?;
+                ok(ImageStatusResponse { image: Some(self.describe(&image)), info: Default::default() })
+            }
             Err(ImageError::NotFound(_)) => ok(ImageStatusResponse::default()),
             Err(e) => Err(Error::Image(e).into()),
         }

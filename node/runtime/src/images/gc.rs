@@ -68,7 +68,9 @@ impl Images {
         };
         for entry in list("layers")? {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !layers.contains(&name) && !in_use.contains(&name) {
+            // Names that we don't give are somebody else's.
+            let ours = name.bytes().all(|b| b.is_ascii_digit());
+            if ours && !layers.contains(&name) && !in_use.contains(&name) {
                 let _ = linux::root::remove_tree(entry.path());
             }
         }

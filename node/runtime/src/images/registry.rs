@@ -23,7 +23,7 @@ use super::fetch::Credentials;
 use super::manifest::MEDIA_TYPES;
 use super::reference::Reference;
 use super::{ImageError, Result};
-use auth::Challenge;
+pub use auth::Challenge;
 
 /// Manifests and indexes are read whole; the specification lets registries refuse more than 4 MiB.
 pub const MAX_DOCUMENT: usize = 4 << 20;

@@ -3,7 +3,7 @@
 //! `frame` has the wire format. Streams are told apart by their headers (`streamtype`). Called for exec and attach here,
 //! and by `portforward`.
 
-mod frame;
+pub mod frame;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -46,7 +46,7 @@ pub const FORWARD_PROTOCOLS: [&str; 4] =
     [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "portforward.k8s.io"];
 
 /// Messages are at most this long; clients of Kubernetes send 32 KiB at a time.
-const MAX_MESSAGE: usize = 1 << 20;
+pub const MAX_MESSAGE: usize = 1 << 20;
 /// Go clients take a close without a status for a broken connection.
 const NORMAL: CloseFrame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
 /// After our close, the other side gets this long to answer.

@@ -128,23 +128,37 @@ fn a_monitor_is_small() {
     });
 }
 
+/// What another program keeps where it must not.
+const NOT_OURS: [&str; 5] =
+    ["containers/storage", "sandboxes/mine", "../run/pods/else", "../run/containers/else", "images/layers/mine"];
+
 fn half_made_things_are_removed_at_start() {
     with_host(|mut host| async move {
         let pod = host.pod(|_| {}).await;
         let keep = host.sh(&pod, "keep", "sleep 1000").await;
         let root = host.path("root");
+        let broken = "b".repeat(64);
         let host = host.restart_after(|| {
-            for rubbish in ["containers/broken", "sandboxes/broken"] {
-                std::fs::create_dir_all(root.join(rubbish)).unwrap();
+            for rubbish in [format!("containers/{broken}"), format!("sandboxes/{broken}")] {
+                std::fs::create_dir_all(root.join(&rubbish)).unwrap();
                 std::fs::write(root.join(rubbish).join("record"), "\u{1}not a record").unwrap();
+            }
+            for name in NOT_OURS {
+                std::fs::create_dir_all(root.join(name)).unwrap();
             }
             std::fs::create_dir_all(root.join("images/layers/999/x")).unwrap();
             std::fs::create_dir_all(root.join("images/ingest/7")).unwrap();
-            std::fs::create_dir_all(root.join("../run/pods/stranger")).unwrap();
+            std::fs::create_dir_all(root.join(format!("../run/pods/{broken}"))).unwrap();
         });
         let mut host = host.await;
-        for gone in ["root/containers/broken", "root/sandboxes/broken", "root/images/layers/999", "run/pods/stranger"] {
-            assert!(!host.path(gone).exists(), "{gone}");
+        for gone in ["root/containers/", "root/sandboxes/", "run/pods/"] {
+            assert!(!host.path(&format!("{gone}{broken}")).exists(), "{gone}");
+        }
+        assert!(!host.path("root/images/layers/999").exists());
+        for name in NOT_OURS {
+            let path = host.path("root").join(name);
+            assert!(path.exists(), "{name} has no name of ours: somebody else's");
+            std::fs::remove_dir(path).unwrap();
         }
         assert_eq!(host.status(&keep).await.state(), ContainerState::ContainerRunning);
         host.finish().await;

@@ -1,6 +1,7 @@
 //! What to do next with the ordinals of a set: in order, each waiting for the one before it, or all at once; scale
 //! down from the top; replace old revisions from the top down to the partition. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::{EventType, Plan};
@@ -13,14 +14,21 @@ use super::identity;
 use crate::common::{acts, count, pods};
 use crate::controllers::deployment::scaled;
 
+/// Pods made in one decision where they need not wait for each other, as for other sets. Ordinals are only numbers until
+/// there are pods: a set that wants two thousand million costs no more than one that wants these.
+const BURST: usize = 500;
+
 /// What a decision works with.
 pub struct Course<'a> {
     set: &'a StatefulSet,
     current: &'a ControllerRevision,
     update: &'a ControllerRevision,
     claims: &'a [Arc<PersistentVolumeClaim>],
-    /// By ordinal from the first; `None` where a pod is missing.
-    replicas: Vec<Option<Arc<Pod>>>,
+    /// How many ordinals there are.
+    wanted: usize,
+    /// The pods that are there, by ordinal from the first.
+    replicas: BTreeMap<usize, Arc<Pod>>,
+    created: usize,
     /// Pods outside the wanted ordinals, lowest first.
     condemned: Vec<Arc<Pod>>,
     now: Timestamp,
@@ -46,11 +54,11 @@ impl<'a> Course<'a> {
     ) -> Course<'a> {
         let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
         let start = identity::start(set);
-        let (mut replicas, mut condemned) = (vec![None; wanted], Vec::new());
+        let (mut replicas, mut condemned) = (BTreeMap::new(), Vec::new());
         for pod in members {
             let index = identity::ordinal_in(set, pod).and_then(|o| usize::try_from(o - start).ok());
-            match index.and_then(|n| replicas.get_mut(n)) {
-                Some(place) => *place = Some(pod.clone()),
+            match index.filter(|n| *n < wanted) {
+                Some(index) => drop(replicas.insert(index, pod.clone())),
                 None => condemned.push(pod.clone()),
             }
         }
@@ -60,7 +68,9 @@ impl<'a> Course<'a> {
             current,
             update,
             claims,
+            wanted,
             replicas,
+            created: 0,
             condemned,
             now,
             status: StatefulSetStatus::default(),
@@ -105,15 +115,15 @@ impl<'a> Course<'a> {
 
     pub fn decide(&mut self) {
         let min_ready = count(self.set.spec.min_ready_seconds);
-        let all = self.replicas.iter().flatten().map(|p| p.as_ref());
+        let all = self.replicas.values().map(|p| p.as_ref());
         if let Some(delay) = pods::next_available(all, min_ready, self.now) {
             self.plan.requeue(delay);
         }
         if self.set.metadata.deletion_timestamp.is_some() {
             return;
         }
-        for index in 0..self.replicas.len() {
-            if self.replica(index) == Go::Stop {
+        for index in 0..self.wanted {
+            if self.replica(index) == Go::Stop || self.created == BURST {
                 return;
             }
         }
@@ -126,9 +136,9 @@ impl<'a> Course<'a> {
     }
 
     fn replica(&mut self, index: usize) -> Go {
-        let ordinal = identity::start(self.set) + index as i32;
+        let ordinal = identity::start(self.set).saturating_add(index as i32);
         let stop = if self.in_order() { Go::Stop } else { Go::On };
-        let Some(pod) = self.replicas[index].clone() else {
+        let Some(pod) = self.replicas.get(&index).cloned() else {
             self.create(ordinal);
             return stop;
         };
@@ -149,6 +159,7 @@ impl<'a> Course<'a> {
     }
 
     fn create(&mut self, ordinal: i32) {
+        self.created += 1;
         self.keep_claims(ordinal, None, false);
         let pod = identity::pod(self.set, self.revision_for(ordinal), ordinal);
         self.plan.push(acts::create(&pod));
@@ -167,8 +178,8 @@ impl<'a> Course<'a> {
         let partition = strategy.and_then(|s| s.rolling_update.as_ref()).and_then(|r| r.partition);
         let start = identity::start(self.set);
         let current = match partition {
-            Some(partition) => ordinal < start + partition,
-            None => ordinal < start + count(self.set.status.as_ref().and_then(|s| s.current_replicas)),
+            Some(partition) => ordinal < start.saturating_add(partition),
+            None => ordinal < start.saturating_add(count(self.set.status.as_ref().and_then(|s| s.current_replicas))),
         };
         if rolling && current { self.current } else { self.update }
     }
@@ -249,12 +260,12 @@ impl<'a> Course<'a> {
         let rolling = strategy.and_then(|s| s.rolling_update.clone()).unwrap_or_default();
         let partition = usize::try_from(rolling.partition.unwrap_or(0)).unwrap_or(0);
         let most = rolling.max_unavailable.unwrap_or(IntOrString::Int(1));
-        let most = scaled(&most, self.replicas.len() as i32, false).max(1) as usize;
+        let most = scaled(&most, self.wanted as i32, false).max(1) as usize;
         let update = self.update.metadata.name.clone().unwrap_or_default();
-        let ill = self.replicas.iter().filter(|p| p.as_ref().is_none_or(|p| !self.is_healthy(p))).count();
+        let ill = self.wanted - self.replicas.values().filter(|p| self.is_healthy(p)).count();
         let mut room = most.saturating_sub(ill);
-        for index in (partition..self.replicas.len()).rev() {
-            let Some(pod) = self.replicas[index].clone() else { continue };
+        let newest_first: Vec<_> = self.replicas.range(partition..).rev().map(|(_, pod)| pod.clone()).collect();
+        for pod in newest_first {
             if identity::revision_of(&pod) == update || pods::is_deleting(&pod) {
                 continue;
             }

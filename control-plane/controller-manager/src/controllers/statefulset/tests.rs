@@ -113,6 +113,19 @@ fn in_parallel_all_start_at_once() {
 }
 
 #[test]
+fn a_set_that_wants_two_thousand_million_pods_costs_no_more_than_a_burst() {
+    for (policy, pods) in [("Parallel", 500), ("OrderedReady", 1)] {
+        let spec = json!({
+            "replicas": i32::MAX, "podManagementPolicy": policy, "ordinals": {"start": i32::MAX - 1},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": i32::MAX}},
+        });
+        let plan = step(&world(spec));
+        let made = plan.actions.iter().filter(|a| format!("{a:?}").contains("SuccessfulCreate")).count();
+        assert_eq!(made, pods, "{policy}");
+    }
+}
+
+#[test]
 fn scaling_down_waits_for_each_pod_to_be_gone() {
     let mut world = world(json!({}));
     play(&mut world);

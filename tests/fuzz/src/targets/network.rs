@@ -1,0 +1,241 @@
+//! The network's languages: DNS, netlink (as the kernel and whoever fills its tables answer), CNI.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use cni::list::NetworkList;
+use cni::{AddResult, PortMapping};
+use dns::{Cache, Name, Question, Responder, Table};
+use linux::netlink::{message, route_decode};
+use linux::{conntrack, nft};
+
+use crate::input::{join, parts, text, texts};
+use crate::table::{DEEP, FLAT, JSON, Target};
+
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "dns-question",
+        what: "questions to cluster DNS",
+        run: question,
+        seeds: questions,
+        memory: 64,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "dns-answer",
+        what: "answers of other DNS servers",
+        run: answer,
+        seeds: answers,
+        memory: 64,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "resolv-conf",
+        what: "resolv.conf",
+        run: resolv_conf,
+        seeds: resolv_confs,
+        memory: 64,
+        nests: &[("nameserver 1.2.3.4\n", "", "")],
+        depth: 2_000,
+    },
+    Target {
+        name: "netlink",
+        what: "dumps of links, routes, sets and connections",
+        run: netlink,
+        seeds: dumps,
+        memory: 64,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "cni-config",
+        what: "network configurations",
+        run: config,
+        seeds: configs,
+        memory: 600,
+        nests: JSON,
+        depth: DEEP,
+    },
+    Target {
+        name: "cni-result",
+        what: "what plugins answer",
+        run: result,
+        seeds: results,
+        memory: 600,
+        nests: JSON,
+        depth: DEEP,
+    },
+];
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let zone = Name::parse("cluster.local").expect("a zone");
+    let mut table = Table::new(zone, 30, &[IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10))]);
+    table.set_namespace("default", true);
+    table.set_synced();
+    table
+});
+
+fn message(name: &[&str], kind: u16, end: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(!end.is_empty())];
+    for label in name {
+        out.push(label.len() as u8);
+        out.extend_from_slice(label.as_bytes());
+    }
+    out.push(0);
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&[0, 1]);
+    out.extend_from_slice(end);
+    out
+}
+
+const EDNS: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 128, 0, 0, 0];
+
+fn questions() -> Vec<Vec<u8>> {
+    vec![
+        message(&["ns", "dns", "cluster", "local"], 1, &[]),
+        message(&["10-0-0-1", "default", "pod", "cluster", "local"], 1, EDNS),
+        message(&["cluster", "local"], 255, EDNS),
+        message(&["10", "0", "43", "10", "in-addr", "arpa"], 12, &[]),
+        message(&["dns-version", "cluster", "local"], 16, &[]),
+        message(&["example", "com"], 28, &[]),
+        message(&[], 252, &[]),
+    ]
+}
+
+/// Over UDP nobody gets more than three and a half times what was asked, or what the question allows.
+const LEAST_UDP: usize = 512;
+
+fn question(input: &[u8]) {
+    for udp in [true, false] {
+        let mut out = Vec::new();
+        let _ = Responder::new().respond(&TABLE, input, udp, &mut out);
+        if udp {
+            assert!(out.len() <= 4096.max(LEAST_UDP), "an answer fits a packet");
+        }
+        if !out.is_empty() {
+            assert!(out.len() >= 12 && out[2] & 0x80 != 0, "an answer says that it is one");
+            assert_eq!(out[..2], input[..2], "with the question's number");
+        }
+    }
+}
+
+fn answers() -> Vec<Vec<u8>> {
+    let ask = message(&["example", "com"], 1, EDNS);
+    let mut reply = message(&["example", "com"], 1, &[]);
+    reply[2] = 0x81;
+    reply[7] = 2;
+    reply.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 4, 1, b'a', 0xc0, 20]);
+    reply.extend_from_slice(&[0xc0, 41, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 1, 2, 3, 4]);
+    // What separates parts may be in a message: the length of the question comes first.
+    vec![[vec![ask.len() as u8], ask, reply].concat()]
+}
+
+fn answer(input: &[u8]) {
+    let Some((length, rest)) = input.split_first() else { return };
+    let Some((ask, reply)) = rest.split_at_checked(usize::from(*length)) else { return };
+    let Ok(question) = Question::parse(ask) else { return };
+    let mut cache = Cache::new();
+    let now = Duration::from_secs(1);
+    cache.insert(&question, reply, now);
+    let mut out = Vec::new();
+    if cache.answer(ask, &question, false, now, &mut out) {
+        assert_eq!(out.get(..2), ask.get(..2), "with the question's number");
+    }
+}
+
+fn resolv_confs() -> Vec<Vec<u8>> {
+    vec![
+        join(&[
+            b"# x\nnameserver 127.0.0.53\nsearch a b\noptions ndots:5\nnameserver fe80::1%eth0\n",
+            b"nameserver 9.9.9.9\n",
+        ]),
+        join(&[b"nameserver\t1.1.1.1 \r\nnameserver x", b""]),
+    ]
+}
+
+fn resolv_conf(input: &[u8]) {
+    let [conf, resolved] = parts(input);
+    let own: Vec<SocketAddr> = vec![SocketAddr::from(([1, 1, 1, 1], 53))];
+    let found = dns::upstreams(&text(conf), Some(&text(resolved)), &own);
+    assert!(found.servers.iter().all(|server| !own.contains(server)), "never itself");
+}
+
+fn dumps() -> Vec<Vec<u8>> {
+    let mut writer = message::Writer::new();
+    let open = writer.begin(16, 0, 1);
+    writer.raw(&[0; 16]);
+    writer.attr_str(3, "eth0");
+    writer.attr(1, &[2, 0, 0, 0, 0, 1]);
+    writer.attr_u32(4, 1500);
+    let nest = writer.nest(18);
+    writer.attr_str(1, "veth");
+    writer.end_nest(nest);
+    writer.end(open);
+    let open = writer.begin(24, 0, 1);
+    writer.raw(&[2, 24, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0]);
+    writer.attr(1, &[10, 0, 0, 0]);
+    writer.attr_u32(4, 3);
+    writer.end(open);
+    let open = writer.begin(0xa0c, 0, 1);
+    writer.raw(&[0; 4]);
+    let key = writer.nest(1);
+    writer.attr(1, &[10, 0, 0, 1, 0, 80]);
+    writer.end_nest(key);
+    let data = writer.nest(2);
+    let verdict = writer.nest(2);
+    writer.attr_be32(1, 0xffff_fffd);
+    writer.attr_str(2, "chain");
+    writer.end_nest(verdict);
+    writer.end_nest(data);
+    writer.attr(6, &[0, 2, b'a', 0]);
+    writer.end(open);
+    vec![writer.into_bytes()]
+}
+
+fn netlink(input: &[u8]) {
+    for message in message::messages(input) {
+        let body = message.body;
+        let _ = route_decode::link(body);
+        if let Some((fixed, rest)) = message::split(body, 8) {
+            let _ = route_decode::address(fixed, rest);
+        }
+        if let Some((fixed, rest)) = message::split(body, 12) {
+            let _ = (route_decode::route(fixed, rest), route_decode::neighbour(fixed, rest));
+        }
+        if let Some((_, rest)) = message::split(body, 4) {
+            let _ = (nft::element(rest), conntrack::flow(rest));
+        }
+    }
+}
+
+fn configs() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"cniVersion":"1.1.0","cniVersions":["0.4.0","1.0.0"],"name":"n","disableCheck":"true","plugins":[{"type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/24"}]]}},{"type":"portmap","capabilities":{"portMappings":true}}]}"#,
+        r#"{"name":"single","type":"flannel"}"#,
+    ])
+}
+
+fn config(input: &[u8]) {
+    let Ok(list) = NetworkList::parse(&text(input)) else { return };
+    assert!(!list.name.is_empty(), "a list has a name: files are called by it");
+}
+
+fn results() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","mac":"00:11:22:33:44:55","sandbox":"/n"}],"ips":[{"version":"4","address":"10.0.0.5/24","gateway":"10.0.0.1","interface":0}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["1.1.1.1"]}}"#,
+        r#"[{"hostPort":80,"containerPort":8080,"protocol":"tcp","hostIP":""}]"#,
+    ])
+}
+
+fn result(input: &[u8]) {
+    let _ = serde_json::from_slice::<Vec<PortMapping>>(input);
+    let Ok(result) = serde_json::from_slice::<AddResult>(input) else { return };
+    let _ = result.ip();
+    for version in ["0.4.0", "1.0.0", "1.1.0"] {
+        let again: AddResult = serde_json::from_value(result.to_json(version)).expect("what was written is read");
+        assert_eq!(again.ip(), result.ip(), "as it was");
+    }
+}

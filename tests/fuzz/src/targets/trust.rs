@@ -1,0 +1,155 @@
+//! What proves who somebody is: tokens, certificates, requests for certificates, PEM, challenges of registries.
+
+use apiserver::authn::jwt::{self, Signer};
+use apiserver::authn::x509;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use client::delegated::User;
+use controller_manager::controllers::certificates::request::Request;
+use meta::pem;
+use runtime::images::Challenge;
+use rustls::pki_types::CertificateDer;
+use serde_json::json;
+use std::sync::LazyLock;
+
+use crate::input::{text, texts};
+use crate::table::{FLAT, Target};
+
+pub const TARGETS: &[Target] = &[
+    Target { name: "jwt", what: "bearer tokens", run: token, seeds: tokens, memory: 400, nests: FLAT, depth: 0 },
+    Target {
+        name: "certificate",
+        what: "client certificates",
+        run: certificate,
+        seeds: certificates,
+        memory: 400,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "csr",
+        what: "certificate signing requests",
+        run: request,
+        seeds: requests,
+        memory: 400,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target { name: "pem", what: "PEM files and keys", run: pems, seeds: pem_seeds, memory: 400, nests: FLAT, depth: 0 },
+    Target {
+        name: "challenge",
+        what: "WWW-Authenticate of registries",
+        run: challenge,
+        seeds: challenges,
+        memory: 64,
+        nests: FLAT,
+        depth: 0,
+    },
+];
+
+struct Key {
+    pem: String,
+    signer: Signer,
+}
+
+static KEY: LazyLock<Key> = LazyLock::new(|| {
+    let pem = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    Key { signer: Signer::from_pem(pem.as_bytes()).expect("a signer"), pem }
+});
+
+fn tokens() -> Vec<Vec<u8>> {
+    let claims = json!({"iss": "https://kubernetes.default.svc.cluster.local", "sub": "system:serviceaccount:a:b", "aud": ["x"], "exp": 2_000_000_000, "iat": 1, "nbf": 1,
+        "kubernetes.io": {"namespace": "a", "serviceaccount": {"name": "b", "uid": "c"}, "pod": {"name": "d", "uid": "e"}}});
+    let mut all: Vec<Vec<u8>> = KEY.signer.sign(&claims).ok().into_iter().map(String::into_bytes).collect();
+    all.extend(texts(&["eyJhbGciOiJub25lIn0.e30.", "a.b.c", "eyJhbGciOiJIUzI1NiJ9.e30.AAAA", "..", "."]));
+    all
+}
+
+fn token(input: &[u8]) {
+    let text = text(input);
+    let _ = jwt::peek(&text);
+    let keys = [KEY.signer.verifier().expect("a key")];
+    if let Ok(claims) = jwt::verify(&text, &keys) {
+        assert_eq!(jwt::peek(&text), Some(claims), "what is verified is what is read");
+    }
+}
+
+fn self_signed() -> Option<rcgen::Certificate> {
+    let key = rcgen::KeyPair::from_pem(&KEY.pem).ok()?;
+    let mut params = rcgen::CertificateParams::new(vec!["a.b".to_owned()]).ok()?;
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+    params.self_signed(&key).ok()
+}
+
+fn certificates() -> Vec<Vec<u8>> {
+    self_signed().map(|c| c.der().to_vec()).into_iter().collect()
+}
+
+fn certificate(input: &[u8]) {
+    let _ = x509::identity(&CertificateDer::from(input));
+    let _ = User::of_certificate(input);
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let made = || {
+        let key = rcgen::KeyPair::from_pem(&KEY.pem).ok()?;
+        let mut params = rcgen::CertificateParams::new(vec!["a.b".to_owned(), "10.0.0.1".to_owned()]).ok()?;
+        params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:n");
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+        params.serialize_request(&key).ok().map(|request| request.der().to_vec())
+    };
+    made().into_iter().collect()
+}
+
+/// The bytes are the request's own: in the API they come in PEM and base64.
+fn request(input: &[u8]) {
+    let text = pem::encode("CERTIFICATE REQUEST", input);
+    if let Ok(request) = Request::parse(text.as_bytes()) {
+        let usages = ["digital signature", "client auth"].map(str::to_owned);
+        let _ = (request.check_kubelet_client(&usages), request.check_kubelet_serving(&usages));
+    }
+    let Some(kind) = kinds::by_kind("certificates.k8s.io", "v1", "CertificateSigningRequest") else { return };
+    let object = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "a"},
+        "spec": {"request": BASE64.encode(&text), "signerName": "kubernetes.io/kube-apiserver-client-kubelet", "usages": ["client auth"]},
+        "status": {"certificate": BASE64.encode(pem::encode("CERTIFICATE", input))}});
+    let _ = (kind.check(&object), (kind.hooks.validate_status)(&object, &object));
+}
+
+fn pem_seeds() -> Vec<Vec<u8>> {
+    let certificate = self_signed().map(|c| c.pem()).unwrap_or_default();
+    texts(&[
+        &certificate,
+        &KEY.pem,
+        "-----BEGIN X-----\na: b\n\nAAAA\n-----END X-----\n-----BEGIN Y-----\n-----END Z-----",
+    ])
+}
+
+fn pems(input: &[u8]) {
+    let text = text(input);
+    for block in pem::all(&text) {
+        let written = pem::encode(&block.kind, &block.content);
+        let again = pem::all(&written);
+        assert_eq!(again.first().map(|b| (&b.kind, &b.content)), Some((&block.kind, &block.content)), "as it was");
+    }
+    let _ = Signer::from_pem(input).map(|signer| signer.verifier());
+    let bundle = json!({"apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundle", "metadata": {"name": "a"}, "spec": {"trustBundle": text}});
+    if let Some(kind) = kinds::by_kind("certificates.k8s.io", "v1beta1", "ClusterTrustBundle") {
+        let _ = kind.check(&bundle);
+    }
+}
+
+fn challenges() -> Vec<Vec<u8>> {
+    texts(&[
+        "Bearer realm=\"https://a/token\",service=\"s\",scope=\"repository:a:pull\"",
+        "Basic realm=\"x\"",
+        "bearer realm=\"",
+        "Digest a",
+    ])
+}
+
+fn challenge(input: &[u8]) {
+    let text = text(input);
+    if let Challenge::Bearer { realm, service, scope } = Challenge::parse(&text) {
+        assert!(realm.len() + service.len() + scope.len() <= 3 * text.len(), "nothing is added");
+    }
+}

@@ -1,0 +1,163 @@
+//! HTTP as the API server meets it: paths, queries, headers, names of proxied pods, pages behind the proxy.
+
+use apiserver::authn::impersonation;
+use apiserver::http::negotiate::{self, Offer};
+use apiserver::http::request::{Query, RequestInfo};
+use apiserver::proxy::html::Rewriter;
+use apiserver::proxy::target::ProxiedName;
+use apiserver::registry::options::{DeleteOptions, ListOptions, WriteOptions};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::input::{join, parts, text, texts, value};
+use crate::table::{FLAT, Target};
+
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "request",
+        what: "paths and queries",
+        run: request,
+        seeds: requests,
+        memory: 600,
+        nests: &[("/a", "b", ""), ("?a=b&", "c", "")],
+        depth: 20_000,
+    },
+    Target {
+        name: "accept",
+        what: "Accept and Content-Type",
+        run: accept,
+        seeds: accepts,
+        memory: 600,
+        nests: &[("a/b;c=d,", "e/f", "")],
+        depth: 1_000,
+    },
+    Target {
+        name: "headers",
+        what: "impersonation and credentials in headers",
+        run: headers,
+        seeds: header_seeds,
+        memory: 600,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "proxied-name",
+        what: "scheme, name and port of what is proxied",
+        run: proxied,
+        seeds: proxied_seeds,
+        memory: 64,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "html",
+        what: "pages that come through the proxy",
+        run: html,
+        seeds: pages,
+        memory: 600,
+        nests: &[("<a href=/x>", "y", "</a>")],
+        depth: 5_000,
+    },
+];
+
+fn requests() -> Vec<Vec<u8>> {
+    let of = |path: &str, query: &str| join(&[path.as_bytes(), query.as_bytes()]);
+    vec![
+        of("/api/v1/namespaces/a/pods/b/log", "follow=true&tailLines=3"),
+        of("/apis/apps/v1/deployments", "watch=1&resourceVersion=5&labelSelector=a%3Db"),
+        of("/api/v1/watch/namespaces/a/secrets/b", "fieldSelector=metadata.name%3Dc&limit=5"),
+        of("/api/v1/proxy/nodes/x", ""),
+        of("//..//%2e%2e/", "&&=%zz"),
+        of("/api/v1/namespaces/a/finalize", "dryRun=All&fieldManager=x&fieldValidation=Strict&force=true"),
+        of("/healthz", "continue=abc&resourceVersionMatch=Exact&sendInitialEvents=true"),
+    ]
+}
+
+fn request(input: &[u8]) {
+    let [path, query] = parts(input);
+    let (path, query) = (text(path), text(query));
+    let query = Query::parse(Some(&query));
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        let _ = RequestInfo::parse(&method, &path, &query);
+    }
+    let _ = WriteOptions::parse(&query, "PatchOptions");
+    for watch in [false, true] {
+        let _ = ListOptions::parse(&query, watch);
+    }
+    let _ = DeleteOptions::from_query(&query);
+    if let Some(body) = value(input) {
+        let _ = DeleteOptions::from_body(&body, &query);
+    }
+}
+
+fn accepts() -> Vec<Vec<u8>> {
+    texts(&[
+        "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+        "application/vnd.kubernetes.protobuf;q=0.9, */*;q=0.1",
+        "application/yaml",
+        "text/html, application/xml;q=0.9;;,",
+        "application/json;stream=watch",
+        "a/b;c=\"d\\\"e\"",
+    ])
+}
+
+fn accept(input: &[u8]) {
+    let text = text(input);
+    for at in 0..16u8 {
+        let bit = |n: u8| at & (1 << n) != 0;
+        let _ = negotiate::accept(&text, Offer { custom: bit(0), table: bit(1), collection: bit(2), watch: bit(3) });
+    }
+    let _ = (negotiate::body_encoding(&text, false), negotiate::media_type(&text), negotiate::clauses(&text).len());
+}
+
+fn header_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        "impersonate-user: a\nimpersonate-group: b\nimpersonate-extra-x%2fy: z\nimpersonate-uid: 1",
+        "authorization: Bearer a.b.c\nsec-websocket-protocol: base64url.bearer.authorization.k8s.io.YWJj, v4",
+    ])
+}
+
+fn headers(input: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in input.split(|b| *b == b'\n').take(100) {
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        let value = line[colon + 1..].trim_ascii();
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(value)) else {
+            continue;
+        };
+        headers.append(name, value);
+    }
+    let _ = impersonation::wanted(&headers);
+    let _ = client::delegated::bearer(&headers);
+    let credentials = apiserver::authn::Credentials { headers: &headers, certificates: &[], audiences: &[] };
+    let _ = credentials.bearer();
+    apiserver::authn::strip_token_protocol(&mut headers);
+}
+
+fn proxied_seeds() -> Vec<Vec<u8>> {
+    texts(&["https:a:443", "a", "http:a:web", "a:80", "::", "https:[::1]:1"])
+}
+
+fn proxied(input: &[u8]) {
+    let _ = ProxiedName::parse(&text(input));
+}
+
+fn pages() -> Vec<Vec<u8>> {
+    texts(&[
+        "<html><a href=\"/x?y\">z</a><img src='/i'><form action=/f><!-- <a href=\"/c\"> --><script>if (a<b) {}</script>",
+        "<a\nhref = \"http://own/x\" href=//y>",
+        "<a href=\"/",
+        "<<<a href='",
+    ])
+}
+
+fn html(input: &[u8]) {
+    let rewritten = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut rewriter = Rewriter::new("/api/v1/namespaces/a/services/b/proxy", "own".to_owned());
+        let mut out: Vec<u8> = pieces.flat_map(|piece| rewriter.push(piece)).collect();
+        out.extend(rewriter.finish());
+        out
+    };
+    let whole = rewritten(&mut std::iter::once(input));
+    let pieces = rewritten(&mut input.chunks(7));
+    assert_eq!(pieces, whole, "in pieces as whole");
+}
