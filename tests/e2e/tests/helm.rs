@@ -200,7 +200,7 @@ fn failure(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-pub fn standard(cluster: &Cluster) -> Result<()> {
+fn standard(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("helm-standard")?;
     cluster.helm(&["create", "standard"])?;
     let (repository, tag) = testkit::image::NGINX.rsplit_once(':').unwrap_or_default();
