@@ -301,29 +301,20 @@ impl Server {
     }
 
     /// Authenticates, then [`Server::handle`].
-    pub fn serve(
-        self,
-        request: Request<RequestBody>,
-        certificates: Arc<[rustls::pki_types::CertificateDer<'static>]>,
-    ) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(async move {
-            let head = request.method() == Method::HEAD;
-            let response = self.serve_as_presented(request, &certificates).await;
-            if head { telemetry::head::without_body(response) } else { response }
-        })
+    pub fn serve(self, request: Request<RequestBody>, peer: serving::Peer) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move { self.serve_as_presented(request, &peer).await })
     }
 
-    async fn serve_as_presented(
-        &self,
-        mut request: Request<RequestBody>,
-        certificates: &[rustls::pki_types::CertificateDer<'static>],
-    ) -> Response<Body> {
+    async fn serve_as_presented(&self, mut request: Request<RequestBody>, peer: &serving::Peer) -> Response<Body> {
         let started = Instant::now();
         let audiences = self.core.config.audiences();
-        let credentials = Credentials { headers: request.headers(), certificates, audiences };
+        let credentials = Credentials { headers: request.headers(), certificates: &peer.certificates, audiences };
         match authn::authenticate(&self.core.authenticators, &credentials, self.core.config.anonymous_auth).await {
             Ok(caller) => {
                 self.core.metrics.authenticated(Some(&caller.user.name), started);
+                if caller.user.name != authn::ANONYMOUS {
+                    peer.know();
+                }
                 authn::strip_token_protocol(request.headers_mut());
                 self.handle(request, Arc::new(caller.user)).await
             }
