@@ -1,6 +1,6 @@
 //! Who calls a component's own HTTP API, by certificate or token, and whether they may: both asked of the API server
 //! and kept for a while, as upstream's delegated authentication and authorisation. I/O: asks the API server.
-//! Callers: the kubelet's API, [`crate::serving`].
+//! Callers: the kubelet's API, [`crate::pages`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Api;
 use kube::api::PostParams;
 use parking_lot::Mutex;
+use serving::x509::Subject;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Upstream's cache times.
 const TOKEN_KEPT: Duration = Duration::from_secs(120);
@@ -38,12 +38,9 @@ impl User {
     }
 
     /// A certificate's common name and organisations; its signature was checked by TLS.
-    pub fn of_certificate(der: &[u8]) -> Option<User> {
-        let (_, cert) = X509Certificate::from_der(der).ok()?;
-        let subject = cert.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let mut groups: Vec<String> =
-            subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+    pub fn of_subject(subject: &Subject) -> Option<User> {
+        let name = Some(subject.common_name.clone()).filter(|name| !name.is_empty())?;
+        let mut groups = subject.organizations.clone();
         groups.push("system:authenticated".into());
         Some(User { name, uid: String::new(), groups })
     }
@@ -164,7 +161,8 @@ mod tests {
         params.distinguished_name.push(rcgen::DnType::CommonName, "kube-apiserver");
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
         let key = rcgen::KeyPair::generate().expect("key");
-        let user = User::of_certificate(params.self_signed(&key).expect("certificate").der()).expect("user");
+        let user = Subject::of(params.self_signed(&key).expect("certificate").der()).expect("a subject");
+        let user = User::of_subject(&user).expect("user");
         assert_eq!(user.name, "kube-apiserver");
         assert_eq!(user.groups, ["system:masters", "system:authenticated"]);
     }

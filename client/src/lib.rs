@@ -9,7 +9,7 @@
 //! - [`events`]: Events, counted instead of repeated
 //! - [`latch`]: how a component tells that it has begun
 //! - [`lease`]: leader election on a `Lease`
-//! - [`serving`]: a component's own pages, /healthz and /metrics, with [`tls`] and callers checked by [`delegated`]
+//! - [`pages`]: a component's own pages, /healthz and /metrics, with callers checked by [`delegated`]
 
 pub mod account;
 pub mod connect;
@@ -19,10 +19,9 @@ pub mod informer;
 pub mod item;
 pub mod latch;
 pub mod lease;
+pub mod pages;
 pub mod plan;
 pub mod queue;
-pub mod serving;
-pub mod tls;
 
 pub use account::Accounts;
 pub use connect::{from_kubeconfig, in_process};

@@ -11,7 +11,8 @@ mod identity;
 mod node;
 mod parts;
 mod pod_network;
-mod serving;
+mod ready;
+mod renewal;
 pub mod signing;
 mod store;
 
@@ -120,7 +121,11 @@ impl Assembly {
             restarts: Restarts::default(),
         };
         match assembly.start_all(steps).await {
-            Ok(()) => Ok(assembly),
+            Ok(()) => {
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip);
+                assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
+                Ok(assembly)
+            }
             Err(error) => {
                 assembly.stop_parts().await;
                 Err(error)
@@ -153,12 +158,12 @@ impl Assembly {
                     None => return Ok(()),
                 },
                 (name, error) = self.parts.ended() => return Err(error.context(name)),
-                () = &mut late => return Err(serving::too_late(self, &missing, START_PATIENCE).await.into()),
+                () = &mut late => return ready::late(self, steps, &missing, START_PATIENCE).await,
             }
         }
     }
 
-    fn server(&self) -> Result<&apiserver::Server> {
+    pub fn server(&self) -> Result<&apiserver::Server> {
         self.server.as_ref().ok_or_else(|| anyhow!("kube-apiserver is not started"))
     }
 

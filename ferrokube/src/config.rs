@@ -485,7 +485,7 @@ pub fn private_dir(path: &Path) -> Result<()> {
 
 /// Writes a file that only its owner may read, whole or not at all.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_whole(path, bytes).with_context(|| path.display().to_string())
+    write_private_all(&[(path, bytes)])
 }
 
 /// Writes several such files. They go to the disk together, side by side: one after the other would wait for it as
@@ -497,6 +497,12 @@ pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
             let written = writer.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread broke off")));
             written.with_context(|| path.display().to_string())
         })
+    })?;
+    // A new name is on the disk when its directory is.
+    let directories: std::collections::BTreeSet<_> = files.iter().filter_map(|(path, _)| path.parent()).collect();
+    directories.into_iter().try_for_each(|dir| {
+        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.with_context(|| dir.display().to_string())
     })
 }
 
@@ -525,8 +531,23 @@ fn is_so(path: &Path, bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// A cluster in this directory.
+    pub fn cluster(dir: &Path) -> Cluster {
+        Cluster {
+            name: "test".into(),
+            data_dir: dir.to_owned(),
+            slot: 0,
+            api_port: 6443,
+            pod_cidr: "10.42.0.0/16".parse().expect("a range"),
+            service_cidr: "10.43.0.0/16".parse().expect("a range"),
+            cluster_domain: "cluster.local".into(),
+            node_name: "node".into(),
+            node_ip: None,
+        }
+    }
 
     #[test]
     fn ranges_say_what_is_wrong() {

@@ -221,6 +221,34 @@ fn hand_over(gone: &Cluster, undo: &Undo, left: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Brings the administrator's new certificate into every file that the cluster was merged into, and into what is
+/// remembered of these files: what `reset` gives back must not be a certificate that has run out.
+pub fn renew_in_user_files(cluster: &Cluster, admin: &Value) -> Result<()> {
+    let Some(undo) = read_undo(cluster) else { return Ok(()) };
+    let _lock = lock_host()?;
+    if let Some((text, value)) = read_user_file(&undo.path)? {
+        let renewed = text::renewed(&text, &value, admin)?;
+        if renewed != text {
+            // Who writes is root, who owns the file stays its owner.
+            Person { home: PathBuf::new(), ids: None }.write(&undo.path, &renewed)?;
+        }
+    }
+    let again = |text: &str| match parse(text) {
+        Ok(value) => text::renewed(text, &value, admin),
+        Err(_) => Ok(text.to_owned()),
+    };
+    let others = known().into_iter().filter(|other| other.name != cluster.name);
+    for cluster in std::iter::once(cluster.clone()).chain(others) {
+        let Some(mut remembered) = read_undo(&cluster).filter(|other| other.path == undo.path) else { continue };
+        remembered.after = again(&remembered.after)?;
+        if let Some(before) = &remembered.before {
+            remembered.before = Some(again(before)?);
+        }
+        write_private(&undo_file(&cluster), &serde_json::to_vec(&remembered)?)?;
+    }
+    Ok(())
+}
+
 /// An entry of a list by its name.
 fn entry<'a>(config: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
     config.get(list)?.as_array()?.iter().find(|e| e["name"] == name)
@@ -264,7 +292,7 @@ fn remove(config: &mut Value, name: &str, before: &Value) {
 }
 
 fn parse(text: &str) -> Result<Value> {
-    Ok(serde_saphyr::from_str(text)?)
+    Ok(serde_saphyr::from_str_with_options(text, crate::yaml::bounded())?)
 }
 
 /// kubeconfigs are small and flat: this writes them as kubectl does, lists under their key without indent.

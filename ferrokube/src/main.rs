@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Some(first) if first == commands::demo::SUBCOMMAND => return commands::demo::app(),
         _ => {}
     }
+    serving::shares::raise_open_files();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

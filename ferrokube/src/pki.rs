@@ -1,6 +1,7 @@
 //! The cluster's certificates and keys: who may speak as whom. Made at the first start, kept in `<data-dir>/pki` with
-//! kubeadm's file names, renewed at a start when less than a third of their life is left. Called by `server`. I/O:
-//! reads and writes the files.
+//! kubeadm's file names, renewed when two thirds of their life have passed: at a start, and while the cluster runs by
+//! `cluster::renewal`. Servers and clients read them again by themselves. The time is the caller's to tell. I/O: reads
+//! and writes the files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -18,8 +20,8 @@ use crate::fault::Fault;
 
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
-/// A certificate is renewed when a start finds less than this left of it.
-const RENEW_DAYS: i64 = LEAF_DAYS / 3;
+/// How often certificates that are made for standalone servers are looked at.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Paths of everything in `<data-dir>/pki`.
 #[derive(Debug, Clone)]
@@ -66,45 +68,64 @@ impl Pki {
         self.dir.join("sa.key")
     }
 
-    /// Makes what is missing or runs out. `node_ip` is the address by which pods reach this host.
+    /// Makes what is missing at a start. `node_ip` is the address by which pods reach this host.
     pub fn ensure(cluster: &Cluster, node_ip: Ipv4Addr) -> Result<Pki> {
+        Pki::renew(cluster, node_ip, Timestamp::now()).map(|renewal| renewal.pki)
+    }
+
+    /// Makes what is missing at this time, and what two thirds of its life have passed of.
+    pub fn renew(cluster: &Cluster, node_ip: Ipv4Addr, now: Timestamp) -> Result<Renewal> {
         let pki = Pki { dir: cluster.pki() };
         private_dir(&pki.dir)?;
         private_dir(&pki.dir.join("etcd"))?;
-        let mut made = Made(BTreeMap::new());
+        let mut made = Made { files: BTreeMap::new(), now };
         for (name, common_name) in [("ca", "kubernetes"), ("etcd/ca", "etcd-ca"), ("front-proxy-ca", "front-proxy-ca")]
         {
             made.ensure_ca(pki.pair(name), common_name)?;
         }
         let node = format!("system:node:{}", cluster.node_name);
+        let mut renewed = Vec::new();
         for leaf in leaves(cluster, &node, node_ip) {
-            made.ensure_leaf(&pki, &leaf)?;
+            if made.ensure_leaf(&pki, &leaf)? {
+                renewed.push(leaf.name.to_owned());
+            }
         }
         made.ensure_service_account_key(&pki)?;
         made.write()?;
-        Ok(pki)
+        Ok(Renewal { pki, renewed })
     }
 }
 
+/// What was made anew.
+#[derive(Debug)]
+pub struct Renewal {
+    pub pki: Pki,
+    /// Names of the leaves.
+    pub renewed: Vec<String>,
+}
+
 /// Files that were made and aren't written yet.
-struct Made(BTreeMap<PathBuf, String>);
+struct Made {
+    files: BTreeMap<PathBuf, String>,
+    now: Timestamp,
+}
 
 impl Made {
     fn write(&self) -> Result<()> {
-        let files: Vec<_> = self.0.iter().map(|(path, text)| (path.as_path(), text.as_bytes())).collect();
+        let files: Vec<_> = self.files.iter().map(|(path, text)| (path.as_path(), text.as_bytes())).collect();
         write_private_all(&files)
     }
 
     fn read(&self, path: &Path) -> Result<String> {
-        match self.0.get(path) {
+        match self.files.get(path) {
             Some(text) => Ok(text.clone()),
             None => fs::read_to_string(path).with_context(|| path.display().to_string()),
         }
     }
 
     fn add(&mut self, files: Pair, key: &KeyPair, cert: &rcgen::Certificate) {
-        self.0.insert(files.key, key.serialize_pem());
-        self.0.insert(files.cert, cert.pem());
+        self.files.insert(files.key, key.serialize_pem());
+        self.files.insert(files.cert, cert.pem());
     }
 
     fn ensure_ca(&mut self, files: Pair, common_name: &str) -> Result<()> {
@@ -112,7 +133,7 @@ impl Made {
             return Ok(());
         }
         let key = KeyPair::generate().context("generating a key")?;
-        let mut params = params(common_name, None, CA_DAYS);
+        let mut params = params(common_name, None, self.now, CA_DAYS)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -121,23 +142,32 @@ impl Made {
         Ok(())
     }
 
-    fn ensure_leaf(&mut self, pki: &Pki, leaf: &Leaf) -> Result<()> {
+    /// Whether the leaf was made anew.
+    fn ensure_leaf(&mut self, pki: &Pki, leaf: &Leaf) -> Result<bool> {
         let (files, ca) = (pki.pair(leaf.name), pki.pair(leaf.ca));
-        let new_ca = self.0.contains_key(&ca.cert);
-        if !new_ca && files.key.exists() && lasts(&files.cert, &leaf.sans) {
-            return Ok(());
+        let new_ca = self.files.contains_key(&ca.cert);
+        if !new_ca && lasts(&files, &leaf.sans, self.now) {
+            return Ok(false);
         }
-        let ca_key = KeyPair::from_pem(&self.read(&ca.key)?).map_err(|e| damaged(&ca.key, &e))?;
-        let issuer = Issuer::from_ca_cert_pem(&self.read(&ca.cert)?, ca_key).map_err(|e| damaged(&ca.cert, &e))?;
+        let (ca_key, ca_pem) = (self.read(&ca.key)?, self.read(&ca.cert)?);
+        let ca_key = KeyPair::from_pem(&ca_key).map_err(|e| damaged(&ca.key, &e))?;
+        let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(|e| damaged(&ca.cert, &e))?;
         let key = KeyPair::generate().context("generating a key")?;
-        let mut params = params(leaf.common_name, leaf.organisation, LEAF_DAYS);
+        let mut params = params(leaf.common_name, leaf.organisation, self.now, LEAF_DAYS)?;
+        let end = end_of(&ca_pem).ok_or_else(|| damaged(&ca.cert, &"it can't be read"))?;
+        if end <= params.not_before {
+            let sentence = format!("{} has run out on {end}: nothing it signs is trusted any more", ca.cert.display());
+            return Err(Fault::failed(sentence).into());
+        }
+        // Nothing outlives its CA.
+        params.not_after = params.not_after.min(end);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = leaf.usages.to_vec();
         params.subject_alt_names = leaf.sans.clone();
         params.use_authority_key_identifier_extension = true;
         let cert = params.signed_by(&key, &issuer).context("signing a certificate")?;
         self.add(files, &key, &cert);
-        Ok(())
+        Ok(true)
     }
 
     fn ensure_service_account_key(&mut self, pki: &Pki) -> Result<()> {
@@ -146,30 +176,46 @@ impl Made {
             return Ok(());
         }
         let key = KeyPair::generate().context("generating a key")?;
-        self.0.insert(pki.dir.join("sa.pub"), key.public_key_pem());
-        self.0.insert(path, key.serialize_pem());
+        self.files.insert(pki.dir.join("sa.pub"), key.public_key_pem());
+        self.files.insert(path, key.serialize_pem());
         Ok(())
     }
 }
 
-/// A certificate that signs itself, for a server that is given none; made once and kept in `dir`.
+/// A certificate that signs itself, for a server that is given none; kept in `dir`, and renewed as long as the process
+/// lives.
 pub fn self_signed(dir: &Path, name: &str, addresses: &[IpAddr]) -> Result<Pair> {
     let files = Pair { cert: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
     let mut sans = vec![dns("localhost")];
     sans.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
-    if files.key.exists() && lasts(&files.cert, &sans) {
-        return Ok(files);
+    ensure_self_signed(&files, name, &sans, Timestamp::now())?;
+    let (kept, name) = (files.clone(), name.to_owned());
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(LOOK);
+            if let Err(error) = ensure_self_signed(&kept, &name, &sans, Timestamp::now()) {
+                tracing::warn!(%error, "the server's own certificate could not be renewed");
+            }
+        }
+    });
+    Ok(files)
+}
+
+fn ensure_self_signed(files: &Pair, name: &str, sans: &[SanType], now: Timestamp) -> Result<()> {
+    if lasts(files, sans, now) {
+        return Ok(());
     }
-    private_dir(dir)?;
+    if let Some(dir) = files.cert.parent() {
+        private_dir(dir)?;
+    }
     let key = KeyPair::generate().context("generating a key")?;
-    let mut params = params(name, None, LEAF_DAYS);
+    let mut params = params(name, None, now, LEAF_DAYS)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = SERVER.to_vec();
-    params.subject_alt_names = sans;
+    params.subject_alt_names = sans.to_vec();
     let cert = params.self_signed(&key).context("signing a certificate")?;
     let (key, cert) = (key.serialize_pem(), cert.pem());
-    write_private_all(&[(&files.key, key.as_bytes()), (&files.cert, cert.as_bytes())])?;
-    Ok(files)
+    write_private_all(&[(&files.key, key.as_bytes()), (&files.cert, cert.as_bytes())])
 }
 
 /// Every leaf of a cluster. `node` is the node's name as an API user.
@@ -202,7 +248,7 @@ fn leaves<'a>(cluster: &'a Cluster, node: &'a str, node_ip: Ipv4Addr) -> Vec<Lea
     ]
 }
 
-fn params(common_name: &str, organisation: Option<&str>, days: i64) -> CertificateParams {
+fn params(common_name: &str, organisation: Option<&str>, now: Timestamp, days: i64) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
     if let Some(organisation) = organisation {
@@ -210,20 +256,36 @@ fn params(common_name: &str, organisation: Option<&str>, days: i64) -> Certifica
     }
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
-    let now = time::OffsetDateTime::now_utc();
+    let now = time::OffsetDateTime::from_unix_timestamp(now.as_second()).context("the time")?;
     // A clock that is a little behind elsewhere must not refuse a new certificate.
     params.not_before = now - time::Duration::minutes(5);
     params.not_after = now + time::Duration::days(days);
-    params
+    Ok(params)
 }
 
-/// Whether the certificate is whole, has more than a third of its life left and names every address it must.
-fn lasts(cert: &Path, sans: &[SanType]) -> bool {
-    let Ok(pem) = fs::read(cert) else { return false };
+/// When a certificate ends.
+fn end_of(pem: &str) -> Option<time::OffsetDateTime> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    Some(pem.parse_x509().ok()?.validity().not_after.to_datetime())
+}
+
+/// Whether the pair is whole, valid, in the first two thirds of its life, and names every address it must. A crash
+/// between the writing of a key and of its certificate leaves two that don't belong together.
+fn lasts(files: &Pair, sans: &[SanType], now: Timestamp) -> bool {
+    let (Ok(key), Ok(pem)) = (fs::read_to_string(&files.key), fs::read(&files.cert)) else { return false };
+    let Ok(key) = KeyPair::from_pem(&key) else { return false };
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&pem) else { return false };
     let Ok(cert) = pem.parse_x509() else { return false };
-    let left = cert.validity().not_after.timestamp() - jiff::Timestamp::now().as_second();
-    left > RENEW_DAYS * 86_400 && names_all(&cert, sans)
+    let life = cert.validity();
+    *cert.public_key().subject_public_key.data == *key.public_key_raw()
+        && !due(life.not_before.timestamp(), life.not_after.timestamp(), now.as_second())
+        && names_all(&cert, sans)
+}
+
+/// Whether a certificate is to be renewed: two thirds of its life have passed, as for upstream's kubelet, or it has
+/// not begun, because the clock was wrong when it was made.
+fn due(from: i64, until: i64, now: i64) -> bool {
+    now < from || now >= from + (until - from) / 3 * 2
 }
 
 fn names_all(cert: &x509_parser::certificate::X509Certificate<'_>, sans: &[SanType]) -> bool {
@@ -233,6 +295,7 @@ fn names_all(cert: &x509_parser::certificate::X509Certificate<'_>, sans: &[SanTy
         extension.value.general_names.iter().any(|name| match (san, name) {
             (SanType::DnsName(a), GeneralName::DNSName(b)) => a.as_str() == *b,
             (SanType::IpAddress(IpAddr::V4(a)), GeneralName::IPAddress(b)) => a.octets() == *b,
+            (SanType::IpAddress(IpAddr::V6(a)), GeneralName::IPAddress(b)) => a.octets() == *b,
             _ => false,
         })
     })
@@ -249,4 +312,88 @@ fn ip(address: Ipv4Addr) -> SanType {
 
 fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Fault {
     Fault::failed(format!("{} is damaged ({error}): restore it from a backup, or `ferrokube reset`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::cluster;
+
+    const DAY: i64 = 86_400;
+    const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    fn at(day: i64) -> Timestamp {
+        // 2026-01-01
+        Timestamp::from_second(1_767_225_600 + day * DAY).expect("a time")
+    }
+
+    fn life(path: &Path) -> (i64, i64) {
+        let pem = fs::read(path).expect("a file");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("PEM");
+        let validity = pem.parse_x509().expect("a certificate").validity().clone();
+        (validity.not_before.timestamp(), validity.not_after.timestamp())
+    }
+
+    #[test]
+    fn a_year_passes_and_no_certificate_runs_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster = cluster(dir.path());
+        let first = Pki::renew(&cluster, NODE, at(0)).expect("certificates");
+        let names = first.renewed.clone();
+        assert_eq!(names.len(), 7);
+        let authorities = fs::read(first.pki.ca()).expect("a CA");
+        let mut renewals = Vec::new();
+        for day in 1..=800 {
+            let renewal = Pki::renew(&cluster, NODE, at(day)).expect("certificates");
+            for name in &names {
+                let (from, until) = life(&renewal.pki.pair(name).cert);
+                let now = at(day).as_second();
+                assert!(from <= now && until - now > 120 * DAY, "{name} on day {day}");
+            }
+            if !renewal.renewed.is_empty() {
+                assert_eq!(renewal.renewed, names, "all were made on one day");
+                renewals.push(day);
+            }
+        }
+        assert_eq!(renewals, [244, 488, 732], "after two thirds of a year");
+        assert_eq!(fs::read(first.pki.ca()).expect("a CA"), authorities, "what is trusted stays");
+    }
+
+    #[test]
+    fn a_pair_that_a_crash_tore_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster = cluster(dir.path());
+        let pki = Pki::renew(&cluster, NODE, at(0)).expect("certificates").pki;
+        let pair = pki.pair("kubelet");
+        fs::write(&pair.key, KeyPair::generate().expect("a key").serialize_pem()).expect("written");
+        assert_eq!(Pki::renew(&cluster, NODE, at(1)).expect("certificates").renewed, ["kubelet"]);
+        fs::write(&pair.cert, "").expect("written");
+        assert_eq!(Pki::renew(&cluster, NODE, at(1)).expect("certificates").renewed, ["kubelet"]);
+        assert!(Pki::renew(&cluster, NODE, at(1)).expect("certificates").renewed.is_empty());
+    }
+
+    #[test]
+    fn nothing_outlives_its_authority_and_a_wrong_clock_is_mended() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster = cluster(dir.path());
+        let pki = Pki::renew(&cluster, NODE, at(0)).expect("certificates").pki;
+        assert_eq!(Pki::renew(&cluster, NODE, at(-30)).expect("certificates").renewed.len(), 7, "not valid yet");
+        Pki::renew(&cluster, NODE, at(3600)).expect("certificates");
+        assert_eq!(life(&pki.pair("admin").cert).1, life(&pki.ca()).1);
+        let error = Pki::renew(&cluster, NODE, at(3651)).expect_err("run out").to_string();
+        assert!(error.contains("has run out on"), "{error}");
+    }
+
+    #[test]
+    fn certificates_that_sign_themselves_are_renewed_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = Pair { cert: dir.path().join("a.crt"), key: dir.path().join("a.key") };
+        let sans = [dns("localhost"), SanType::IpAddress("::1".parse().expect("an address"))];
+        let mut ends = Vec::new();
+        for day in [0, 100, 250] {
+            ensure_self_signed(&files, "a", &sans, at(day)).expect("a certificate");
+            ends.push(life(&files.cert).1);
+        }
+        assert!(ends[0] == ends[1] && ends[1] < ends[2], "{ends:?}");
+    }
 }

@@ -10,9 +10,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub enum Told {
-    Step { what: String, millis: u64 },
+    Step {
+        what: String,
+        millis: u64,
+    },
+    /// The start goes on, but somebody should look.
+    Warning {
+        sentence: String,
+    },
     Ready,
-    Failed { sentence: String, code: u8 },
+    Failed {
+        sentence: String,
+        code: u8,
+    },
 }
 
 /// Where steps go.
@@ -40,6 +50,7 @@ impl Steps {
         let _ = match self.audience {
             Audience::Person => match told {
                 Told::Step { what, millis } => writeln!(out, "{}", step_line(what, *millis)),
+                Told::Warning { sentence } => writeln!(out, "Warning: {sentence}"),
                 Told::Ready | Told::Failed { .. } => Ok(()),
             },
             Audience::Parent => {

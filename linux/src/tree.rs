@@ -201,7 +201,7 @@ mod tests {
         remove_path(dir.join("tree")).unwrap();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         for name in ["..", ".", "a/b", ""] {
-            assert_eq!(remove(&fs::File::open(&dir).unwrap(), name).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(remove(fs::File::open(&dir).unwrap(), name).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
         fs::remove_dir(dir).unwrap();
     }

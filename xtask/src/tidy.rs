@@ -25,17 +25,22 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("object", &["meta", "schema"]),
     ("kinds", &["meta", "schema", "object"]),
     ("codec", &["meta", "schema", "object", "kinds"]),
-    ("client", &["meta", "telemetry"]),
-    ("etcd", &["meta", "wire", "telemetry"]),
-    ("apiserver", &["meta", "schema", "object", "kinds", "codec", "wire", "descriptions", "telemetry"]),
+    ("serving", &["telemetry"]),
+    ("client", &["meta", "telemetry", "serving"]),
+    ("etcd", &["meta", "wire", "telemetry", "serving"]),
+    ("apiserver", &["meta", "schema", "object", "kinds", "codec", "wire", "descriptions", "telemetry", "serving"]),
     ("controller-manager", &["meta", "kinds", "client", "telemetry"]),
     ("scheduler", &["meta", "client", "telemetry"]),
-    ("dns", &["meta", "client", "linux"]),
-    ("kubelet", &["meta", "client", "wire", "linux", "telemetry"]),
+    ("dns", &["meta", "client", "linux", "serving"]),
+    ("kubelet", &["meta", "client", "wire", "linux", "telemetry", "serving"]),
     ("cni", &["linux"]),
-    ("runtime", &["wire", "linux", "cni"]),
-    ("proxy", &["meta", "client", "linux", "telemetry"]),
+    ("runtime", &["wire", "linux", "cni", "serving"]),
+    ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
 ];
+
+/// Where sockets are bound: by the one listener, and in two places that hand theirs to it; and here is the word.
+const LISTENERS: &[&str] =
+    &["xtask/", "serving/", "testkit/", "control-plane/etcd/src/server/listen.rs", "node/runtime/src/daemon.rs"];
 
 /// Licences that a binary under Apache-2.0 may link (MPL-2.0 asks only for changes to its own files).
 const LICENCES: &[&str] = &[
@@ -159,6 +164,11 @@ fn file_faults(name: &str, text: &str, faults: &mut Vec<String>) -> Vec<(String,
         || ["daemon.rs", "main.rs", "build.rs"].iter().any(|f| name.ends_with(f))
         || ["ferrokube/", "xtask/", "linux/", "testkit/", "client/", "benches/"].iter().any(|d| name.starts_with(d))
         || head.contains("I/O");
+    let listens =
+        production.contains("tokio::net") && ["TcpListener", "UnixListener"].iter().any(|l| production.contains(l));
+    if listens && !is_test && !LISTENERS.iter().any(|place| name.starts_with(place)) {
+        faults.push(format!("{name}: listens by itself; limits and deadlines are in serving::Listener"));
+    }
     if does_io && !may {
         faults.push(format!("{name}: touches the outside (tokio, std::fs, a clock), but its head doesn't say \"I/O\""));
     }
@@ -262,6 +272,17 @@ mod tests {
         );
         assert_eq!(functions(&text)[0], ("long".to_owned(), 82));
         assert_eq!(functions(&text)[1].1, 1, "{:?}", functions(&text));
+    }
+
+    #[test]
+    fn a_file_that_listens_by_itself_is_seen() {
+        let text = "//! I/O.\nuse tokio::net::{TcpListener, TcpStream};\n";
+        let faults = |name: &str| {
+            let mut faults = Vec::new();
+            file_faults(name, text, &mut faults);
+            faults.len()
+        };
+        assert_eq!((faults("node/proxy/src/health.rs"), faults("serving/src/listener.rs")), (1, 0));
     }
 
     #[test]

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
+use serving::{Listener, Port};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +23,7 @@ use crate::config::Config;
 use crate::crd::controller::Controller;
 use crate::error::Error;
 use crate::http::listener;
-use crate::http::tls::{self, ServingCertificate};
+use crate::http::tls;
 use crate::proxy::{Dialer, Tcp};
 use crate::server::{Core, Server};
 use crate::storage::encryption::EncryptedStore;
@@ -35,8 +34,6 @@ pub struct Running {
     pub server: Server,
     /// `None` without a listener.
     pub address: Option<SocketAddr>,
-    /// The certificate of the listener, to be read again when its files change.
-    pub certificate: Option<Arc<ServingCertificate>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -59,17 +56,11 @@ pub async fn run(config: Config, store: Arc<dyn Store>, shutdown: CancellationTo
 /// Loads the caches, sets up the cluster's own objects and starts to listen. Files are read and the address is bound
 /// before anything else, so that a wrong flag or a port in use is told at once.
 pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: CancellationToken) -> Result<Running, Error> {
-    let certificate = match &config.tls {
-        Some(files) => Some(Arc::new(ServingCertificate::load(files)?)),
-        None => None,
-    };
-    let acceptor = match &certificate {
-        Some(certificate) => Some(TlsAcceptor::from(tls::server_config(certificate.clone())?)),
-        None => None,
-    };
+    let tls = config.tls.as_ref().map(tls::server).transpose()?;
     let address = SocketAddr::new(config.bind_address, config.secure_port);
-    let listener = TcpListener::bind(address).await.map_err(|reason| Error::Listen { address, reason })?;
-    let address = listener.local_addr().map_err(|reason| Error::Listen { address, reason })?;
+    let fail = |reason| Error::Listen { address, reason };
+    let listener = Listener::bind(Port::ApiServer, address).await.map_err(fail)?;
+    let address = listener.local_addr().map_err(fail)?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_later(shutdown.clone(), config.shutdown_delay, stop.clone()));
     let server = assemble(config, store, Some(address.port()), Arc::new(Tcp), &stop).await?;
@@ -79,8 +70,8 @@ pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: Cancellation
         core.set_ending();
     });
     let tasks = TaskTracker::new();
-    tasks.spawn(listener::serve(server.clone(), listener, acceptor, stop.clone()));
-    Ok(Running { server, address: Some(address), certificate, tasks, shutdown: stop })
+    tasks.spawn(listener::serve(server.clone(), listener, tls, stop.clone()));
+    Ok(Running { server, address: Some(address), tasks, shutdown: stop })
 }
 
 /// A server without a listener, for use in the same process. `port` is the one to advertise, when there is one; `dialer` reaches kubelets

@@ -185,6 +185,19 @@ impl Core {
         cache.snapshot().range(&cache.namespace_prefix(namespace), &Bytes::new()).cloned().collect()
     }
 
+    /// Store keys of everything that is served and can't be read, without the prefix of the store.
+    pub fn unreadable(&self) -> Vec<String> {
+        let registry = self.registry.load();
+        let stores = registry.iter().filter(|served| served.native()).filter_map(|served| served.store.as_ref());
+        let of = |cache: &Cache| {
+            let prefix = String::from_utf8_lossy(&cache.prefix).into_owned();
+            let below =
+                prefix.strip_prefix(&self.config.etcd_prefix).unwrap_or(&prefix).trim_start_matches('/').to_owned();
+            cache.corrupt_below(&cache.prefix).into_iter().map(move |tail| format!("{below}{tail}")).collect::<Vec<_>>()
+        };
+        stores.flat_map(|store| of(&store.cache)).collect()
+    }
+
     /// Asks the authorisers.
     pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
         authz::decide(&self.authorizers, attributes)
@@ -288,29 +301,20 @@ impl Server {
     }
 
     /// Authenticates, then [`Server::handle`].
-    pub fn serve(
-        self,
-        request: Request<RequestBody>,
-        certificates: Arc<[rustls::pki_types::CertificateDer<'static>]>,
-    ) -> BoxFuture<'static, Response<Body>> {
-        Box::pin(async move {
-            let head = request.method() == Method::HEAD;
-            let response = self.serve_as_presented(request, &certificates).await;
-            if head { telemetry::head::without_body(response) } else { response }
-        })
+    pub fn serve(self, request: Request<RequestBody>, peer: serving::Peer) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move { self.serve_as_presented(request, &peer).await })
     }
 
-    async fn serve_as_presented(
-        &self,
-        mut request: Request<RequestBody>,
-        certificates: &[rustls::pki_types::CertificateDer<'static>],
-    ) -> Response<Body> {
+    async fn serve_as_presented(&self, mut request: Request<RequestBody>, peer: &serving::Peer) -> Response<Body> {
         let started = Instant::now();
         let audiences = self.core.config.audiences();
-        let credentials = Credentials { headers: request.headers(), certificates, audiences };
+        let credentials = Credentials { headers: request.headers(), certificates: &peer.certificates, audiences };
         match authn::authenticate(&self.core.authenticators, &credentials, self.core.config.anonymous_auth).await {
             Ok(caller) => {
                 self.core.metrics.authenticated(Some(&caller.user.name), started);
+                if caller.user.name != authn::ANONYMOUS {
+                    peer.know();
+                }
                 authn::strip_token_protocol(request.headers_mut());
                 self.handle(request, Arc::new(caller.user)).await
             }

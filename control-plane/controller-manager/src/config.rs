@@ -12,8 +12,17 @@ pub trait TokenSigner: Send + Sync {
 
 /// Signs certificate requests for the built-in signer names.
 pub trait CertificateSigner: Send + Sync {
-    /// PEM certificate (chain) for the PEM request, or one sentence why not.
-    fn sign(&self, request: &SignRequest<'_>) -> Result<String, String>;
+    /// PEM certificate (chain) for the PEM request, or why not.
+    fn sign(&self, request: &SignRequest<'_>) -> Result<String, SignError>;
+}
+
+/// Why there is no certificate, in one sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignError {
+    /// The request itself can't be signed, now or later.
+    Request(String),
+    /// The signer can't sign now.
+    Signer(String),
 }
 
 /// What a certificate is asked for, already approved and checked.
@@ -53,7 +62,7 @@ pub struct Config {
     /// `--leader-elect`: None runs at once, for a single replica.
     pub leader_election: Option<client::lease::Election>,
     /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
-    pub serving: Option<client::serving::Config>,
+    pub serving: Option<client::pages::Config>,
     pub concurrency: Concurrency,
     pub node_monitor_grace_period: Duration,
     pub node_startup_grace_period: Duration,

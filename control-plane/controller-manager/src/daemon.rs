@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use client::pages::Pages;
 use client::queue::QueueMetrics;
-use client::serving::Pages;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -20,7 +20,7 @@ pub enum Error {
     #[error("--cluster-cidr: {0}")]
     ClusterCidr(String),
     #[error(transparent)]
-    Serving(#[from] client::serving::Error),
+    Serving(#[from] client::pages::Error),
     #[error("leadership lost")]
     LeadershipLost,
 }
@@ -60,7 +60,7 @@ async fn tell(
         });
     }
     if let Some(serving) = &config.serving {
-        client::serving::start(serving, Arc::new(pages), client.clone(), shutdown.clone()).await?;
+        client::pages::start(serving, Arc::new(pages), client.clone(), shutdown.clone()).await?;
     }
     Ok(metrics)
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
-use tokio::net::TcpListener;
+use serving::{Connections, Listener, Port};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -69,9 +69,10 @@ async fn listen(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationTo
         tracing::warn!(%error, "DNS questions are tracked as connections");
     }
     let mut workers = Vec::new();
+    let connections = Connections::of(Port::DnsTcp);
     for address in &config.bind {
         let wrong = |source| Error::Bind { address: *address, source };
-        let listener = TcpListener::bind(address).await.map_err(wrong)?;
+        let listener = Listener::bind_within(connections.clone(), *address).await.map_err(wrong)?;
         workers.push(Workers::start(*address, count, shared).map_err(wrong)?);
         serve_tcp(listener, shared.clone(), shutdown.clone());
     }

@@ -3,20 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use serving::{Body, Http, Listener, Peer, Port};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::daemon::Error;
 use crate::server::Shared;
-
-/// A probe's request fits; more is not read.
-const MOST_REQUEST: usize = 4096;
-/// A probe that takes longer has gone.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the ports that are configured.
 pub async fn serve(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationToken) -> Result<(), Error> {
@@ -46,12 +43,12 @@ impl Page {
     }
 
     /// Status and body.
-    fn answer(self, shared: &Shared) -> (&'static str, String) {
+    fn answer(self, shared: &Shared) -> (StatusCode, String) {
         match self {
-            Page::Health => ("200 OK", "OK".to_owned()),
-            Page::Ready if shared.table.read().is_synced() => ("200 OK", "OK".to_owned()),
-            Page::Ready => ("503 Service Unavailable", "kubernetes".to_owned()),
-            Page::Metrics => ("200 OK", metrics(shared)),
+            Page::Health => (StatusCode::OK, "OK".to_owned()),
+            Page::Ready if shared.table.read().is_synced() => (StatusCode::OK, "OK".to_owned()),
+            Page::Ready => (StatusCode::SERVICE_UNAVAILABLE, "kubernetes".to_owned()),
+            Page::Metrics => (StatusCode::OK, metrics(shared)),
         }
     }
 }
@@ -80,41 +77,20 @@ async fn listen(
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            if let Ok((stream, _)) = accepted {
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(PATIENCE, answer(stream, page, &shared)).await;
-                });
-            }
-        }
-    });
+    let fail = |source| Error::Bind { address, source };
+    let listener = Listener::bind(Port::Pages, address).await.map_err(fail)?;
+    let handler = move |request: Request<Body>, _: Peer| std::future::ready(answer(&request, page, &shared));
+    tokio::spawn(serving::serve(listener, Http::pages(None), handler, shutdown));
     Ok(())
 }
 
-async fn answer(mut stream: TcpStream, page: Page, shared: &Shared) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    while !request.windows(4).any(|w| w == b"\r\n\r\n") {
-        let mut chunk = [0; 512];
-        let read = stream.read(&mut chunk).await?;
-        if read == 0 || request.len() + read > MOST_REQUEST {
-            return Ok(());
-        }
-        request.extend_from_slice(&chunk[..read]);
-    }
-    let line = String::from_utf8_lossy(&request);
-    let path = line.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default();
-    let (status, body) =
-        if path == page.path() { page.answer(shared) } else { ("404 Not Found", "404 page not found\n".to_owned()) };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).await
+fn answer(request: &Request<Body>, page: Page, shared: &Shared) -> Response<Full<Bytes>> {
+    let (status, text) = match request.uri().path() == page.path() {
+        true => page.answer(shared),
+        false => (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use linux::sockets::{UdpWorker, Waker, udp_shared};
 use parking_lot::RwLock;
+use serving::{Connection, Listener};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Outcome, Reply, Responder};
@@ -21,8 +20,6 @@ use crate::wire::{self, Name, Question, Section, code, flag, kind};
 
 /// Questions are short; whoever adds more options than this is cut, and gets an error.
 const LONGEST_QUESTION: usize = 1500;
-/// Connections at once; each may ask many questions.
-const MOST_CONNECTIONS: usize = 256;
 /// A connection that asks nothing for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -186,57 +183,71 @@ fn copy_answers(found: &Resolved, reply: &mut Reply<'_>) {
 }
 
 /// Answers TCP connections until `shutdown`.
-pub fn serve_tcp(listener: TcpListener, shared: Arc<Shared>, shutdown: CancellationToken) {
-    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+pub fn serve_tcp(listener: Listener, shared: Arc<Shared>, shutdown: CancellationToken) {
     tokio::spawn(async move {
         loop {
-            let accepted = tokio::select! {
+            let connection = tokio::select! {
                 () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                connection = listener.accept() => connection,
             };
-            let Ok((stream, _)) = accepted else { continue };
-            // Too many: closing at once tells the client to try elsewhere or later.
-            let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
             let (shared, shutdown) = (shared.clone(), shutdown.clone());
             tokio::spawn(async move {
-                let _permit = permit;
+                let slot = connection.slot().clone();
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    _ = converse(stream, &shared) => {}
+                    () = slot.must_close() => {}
+                    _ = converse(connection, &shared) => {}
                 }
             });
         }
     });
 }
 
-async fn converse(mut stream: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
+async fn converse(mut stream: Connection, shared: &Arc<Shared>) -> std::io::Result<()> {
     let mut responder = Responder::new();
+    let slot = stream.slot().clone();
     loop {
-        let len = tokio::time::timeout(IDLE, stream.read_u16()).await??;
-        let mut message = vec![0; usize::from(len)];
-        tokio::time::timeout(IDLE, stream.read_exact(&mut message)).await??;
-        shared.questions.fetch_add(1, Ordering::Relaxed);
-        let mut out = Vec::new();
-        let (outcome, question) = responder.respond(&shared.table.read(), &message, false, &mut out);
-        if let Some(question) = question.filter(|_| outcome != Outcome::Done) {
-            let now = shared.forwarder.now();
-            let known = outcome == Outcome::Elsewhere
-                && shared.forwarder.cache.lock().answer(&message, &question, false, now, &mut out);
-            if !known {
-                out = match shared.forwarder.slot() {
-                    Some(_slot) => elsewhere(shared, &message, &question, outcome, false).await,
-                    None => {
-                        answer::fail(&message, &question, false, code::SERVFAIL, &mut out);
-                        out
-                    }
-                };
-            }
-        }
+        let message = tokio::time::timeout(IDLE, question(&mut stream)).await??;
+        let _turn = slot.begin();
+        let out = answer_stream(&mut responder, &message, shared).await;
         if out.is_empty() {
             return Ok(());
         }
-        let mut framed = (out.len() as u16).to_be_bytes().to_vec();
-        framed.append(&mut out);
-        tokio::time::timeout(IDLE, stream.write_all(&framed)).await??;
+        tokio::time::timeout(IDLE, stream.write_all(&out)).await??;
     }
+}
+
+/// The next question of a connection: whole within one deadline, however its bytes come.
+async fn question(stream: &mut Connection) -> std::io::Result<Vec<u8>> {
+    let len = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(len)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+/// The answer with its length before it; nothing to a message that gets none.
+async fn answer_stream(responder: &mut Responder, message: &[u8], shared: &Arc<Shared>) -> Vec<u8> {
+    shared.questions.fetch_add(1, Ordering::Relaxed);
+    let mut out = Vec::new();
+    let (outcome, question) = responder.respond(&shared.table.read(), message, false, &mut out);
+    if let Some(question) = question.filter(|_| outcome != Outcome::Done) {
+        let now = shared.forwarder.now();
+        let known = outcome == Outcome::Elsewhere
+            && shared.forwarder.cache.lock().answer(message, &question, false, now, &mut out);
+        if !known {
+            out = match shared.forwarder.slot() {
+                Some(_slot) => elsewhere(shared, message, &question, outcome, false).await,
+                None => {
+                    answer::fail(message, &question, false, code::SERVFAIL, &mut out);
+                    out
+                }
+            };
+        }
+    }
+    if out.is_empty() {
+        return out;
+    }
+    let mut framed = (out.len() as u16).to_be_bytes().to_vec();
+    framed.append(&mut out);
+    framed
 }

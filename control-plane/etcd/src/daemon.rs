@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Etcd, Options};
 use crate::error::{Error, OpenError};
 pub use crate::server::listen::{ListenError, TlsFiles};
-use crate::server::listen::{Listener, bind};
+use crate::server::listen::{Listener, bind, connections};
 use crate::server::{Member, Server};
 
 /// How old history is forgotten without anyone asking (`--auto-compaction-mode`, `--auto-compaction-retention`).
@@ -135,13 +135,13 @@ pub struct Daemon {
 impl Daemon {
     /// Binds the listeners, then opens the store: a port in use leaves no data directory behind.
     pub async fn start(config: Config) -> Result<Daemon, StartError> {
-        let mut listeners = Vec::new();
+        let (mut listeners, connections) = (Vec::new(), connections());
         for url in &config.listen_client_urls {
-            listeners.push(bind(url, &config.tls).await?);
+            listeners.push(bind(url, &config.tls, &connections).await?);
         }
         let clients = listeners.iter().map(|l| l.url.clone()).collect();
         for url in &config.listen_metrics_urls {
-            listeners.push(bind(url, &config.tls).await?);
+            listeners.push(bind(url, &config.tls, &connections).await?);
         }
         let options = config.options();
         let open = tokio::task::spawn_blocking(move || Etcd::open(options));
@@ -151,9 +151,9 @@ impl Daemon {
 
     /// The same around a store that is open already: in one process with its user.
     pub async fn around(etcd: Etcd, config: Config) -> Result<Daemon, StartError> {
-        let mut listeners = Vec::new();
+        let (mut listeners, connections) = (Vec::new(), connections());
         for url in &config.listen_client_urls {
-            listeners.push(bind(url, &config.tls).await?);
+            listeners.push(bind(url, &config.tls, &connections).await?);
         }
         let clients = listeners.iter().map(|l| l.url.clone()).collect();
         Ok(Daemon::assemble(etcd, config, listeners, clients))

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::informer::{Delta, Informer};
+use client::pages::Pages;
 use client::plan::{ExecuteError, Executor};
-use client::serving::Pages;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
@@ -43,7 +43,7 @@ pub struct Config {
     /// `--leader-elect`: None runs at once, for a single replica.
     pub leader_election: Option<client::lease::Election>,
     /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
-    pub serving: Option<client::serving::Config>,
+    pub serving: Option<client::pages::Config>,
     /// Set when the first pod could be decided on.
     pub ready: client::Latch,
 }
@@ -63,7 +63,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Serving(#[from] client::serving::Error),
+    Serving(#[from] client::pages::Error),
     #[error("leadership lost")]
     LeadershipLost,
     #[error("the scheduler's informers ended")]
@@ -136,7 +136,7 @@ async fn tell(config: &Config, client: &kube::Client, shutdown: &CancellationTok
     let pages = Pages::new();
     let metrics = Metrics::declare(&pages.metrics);
     if let Some(serving) = &config.serving {
-        client::serving::start(serving, Arc::new(pages), client.clone(), shutdown.clone()).await?;
+        client::pages::start(serving, Arc::new(pages), client.clone(), shutdown.clone()).await?;
     }
     Ok(metrics)
 }

@@ -71,6 +71,12 @@ pub async fn put(client: &kube::Client, plural: &str, object: &Value) -> Result<
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    let applied = api.patch(&name, &PatchParams::apply("ferrokube").force(), &Patch::Apply(object)).await;
-    applied.with_context(|| format!("{plural} {name}")).map(drop)
+    match api.patch(&name, &PatchParams::apply("ferrokube").force(), &Patch::Apply(object)).await {
+        Err(kube::Error::Api(status)) if apiserver::cache::corrupt::says(status.code, &status.message) => {
+            // The cluster must run for somebody to remove it.
+            tracing::error!(plural, name, "an object of the cluster's own can't be read, and is left as it is");
+            Ok(())
+        }
+        applied => applied.with_context(|| format!("{plural} {name}")).map(drop),
+    }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use apiserver::config::KeyPair;
 use futures::FutureExt;
+use serving::tls::{Clients, Files};
 
 use super::store::LocalStore;
-use super::{Assembly, Serving, identity, serving};
+use super::{Assembly, Serving, identity, ready};
 use crate::config::Cluster;
 use crate::fault::Fault;
 use crate::pki::{Pair, Pki};
@@ -39,7 +40,7 @@ pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
         daemon.serve(stop).await;
         Ok(())
     });
-    Ok(serving::already())
+    Ok(ready::already())
 }
 
 fn key_pair(pair: &Pair) -> KeyPair {
@@ -84,14 +85,17 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
     super::addons::apply(admin, &a.cluster).await?;
-    Ok(serving::already())
+    Ok(ready::already())
 }
 
 /// The pages of a component: on loopback, as they are for this host, with the API server's certificate, which names it.
-fn pages(a: &Assembly, port: u16) -> client::serving::Config {
+fn pages(a: &Assembly, port: u16) -> client::pages::Config {
     let Pair { cert, key } = a.pki.pair("apiserver");
-    let tls = client::tls::TlsFiles { cert_file: cert, key_file: key, client_ca_file: Some(a.pki.ca()) };
-    client::serving::Config { address: SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(port))), tls }
+    client::pages::Config {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(port))),
+        files: Files { cert, key },
+        clients: Clients::Of(a.pki.ca()),
+    }
 }
 
 pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
@@ -120,7 +124,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
     Ok(async move {
         ready.wait().await;
-        serving::accounts(admin).await
+        ready::accounts(admin).await
     }
     .boxed())
 }
@@ -134,5 +138,5 @@ pub async fn scheduler(a: &mut Assembly) -> Result<Serving> {
     };
     let ready = config.ready.clone();
     a.parts.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
-    Ok(serving::latch(ready))
+    Ok(ready::latch(ready))
 }

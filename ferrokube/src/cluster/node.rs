@@ -10,7 +10,7 @@ use cni::Prefix;
 use futures::FutureExt;
 
 use super::pod_network::BridgeNetwork;
-use super::{Assembly, Serving, addons, cri, serving};
+use super::{Assembly, Serving, addons, cri, ready};
 use crate::config::Cluster;
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
@@ -35,7 +35,7 @@ pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     let config = runtime_config(&a.cluster);
     let network = Arc::new(BridgeNetwork::new(&a.cluster));
     a.parts.run("runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
-    Ok(serving::runtime(a.cluster.cri_socket()).boxed())
+    Ok(ready::runtime(a.cluster.cri_socket()).boxed())
 }
 
 /// Stops every pod through the runtime that runs.
@@ -56,7 +56,7 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
     };
     let ready = config.ready.clone();
     a.parts.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
-    Ok(serving::latch(ready))
+    Ok(ready::latch(ready))
 }
 
 /// The name of the nftables table that keeps DNS out of connection tracking.
@@ -79,7 +79,7 @@ pub async fn dns(a: &mut Assembly) -> Result<Serving> {
         ..dns::Config::default()
     };
     a.parts.run("dns", |stop| async move { dns::run(config, client, stop).await.map_err(Into::into) });
-    Ok(serving::dns(SocketAddr::from((address, 53)), a.cluster.cluster_domain.clone()).boxed())
+    Ok(ready::dns(SocketAddr::from((address, 53)), a.cluster.cluster_domain.clone()).boxed())
 }
 
 pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
@@ -89,7 +89,7 @@ pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
     let config = kubelet_config(a);
     a.parts.run("kubelet", |stop| async move { kubelet::daemon::run(config, client, stop).await.map_err(Into::into) });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
-    Ok(serving::node(admin, a.cluster.node_name.clone(), began).boxed())
+    Ok(ready::node(admin, a.cluster.node_name.clone(), began).boxed())
 }
 
 fn kubelet_config(a: &Assembly) -> kubelet::config::Config {

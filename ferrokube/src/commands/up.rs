@@ -129,6 +129,7 @@ fn wait_until_ready(mut child: Child, cluster: &Cluster) -> Result<()> {
     for told in child.stdout.take().into_iter().flat_map(listen) {
         match told {
             Told::Step { what, millis } => print(&(step_line(&what, millis) + "\n"))?,
+            Told::Warning { sentence } => print(&format!("Warning: {sentence}\n"))?,
             Told::Ready => return Ok(()),
             Told::Failed { sentence, code } => {
                 // It still stops what it had started.

@@ -36,6 +36,21 @@ pub fn without(text: &str, value: &Value, name: &str, before: &Value) -> Result<
     agreed(edited, &wanted)
 }
 
+/// The text with the credentials of `admin` in the place of those that the same user of the same cluster had. A file
+/// that doesn't have them, or has others under the name, stays as it is.
+pub fn renewed(text: &str, value: &Value, admin: &Value) -> Result<String> {
+    let user = &admin["users"][0];
+    let name = user["name"].as_str().unwrap_or_default();
+    let ours = super::entry(value, "clusters", name).is_some_and(|theirs| *theirs == admin["clusters"][0]);
+    let items = value["users"].as_array();
+    let Some(at) = items.and_then(|items| items.iter().position(|i| i["name"] == name)).filter(|_| ours) else {
+        return Ok(text.to_owned());
+    };
+    let mut wanted = value.clone();
+    wanted["users"][at] = user.clone();
+    agreed(put(text, "users", user), &wanted)
+}
+
 fn agreed(edited: Option<String>, wanted: &Value) -> Result<String> {
     match edited.filter(|text| parse(text).is_ok_and(|value| value == *wanted)) {
         Some(text) => Ok(text),
@@ -183,6 +198,18 @@ preferences: {}
 
     fn removed(text: &str, name: &str, before: &Value) -> String {
         without(text, &parse(text).expect("yaml"), name, before).expect("removed")
+    }
+
+    #[test]
+    fn a_new_certificate_takes_the_place_of_the_old_and_nothing_else_changes() {
+        let text = merged(MINE, "ferrokube").replace("current-context: ferrokube", "current-context: work");
+        let mut next = admin("ferrokube");
+        next["users"][0]["user"]["token"] = json!("new");
+        let renewed = |text: &str| renewed(text, &parse(text).expect("yaml"), &next).expect("renewed");
+        assert_eq!(renewed(&text), text.replace("token: t\n", "token: new\n"));
+        assert_eq!(renewed(MINE), MINE, "it is not in there");
+        let other = text.replace("127.0.0.1:6443", "127.0.0.1:7443");
+        assert_eq!(renewed(&other), other, "another cluster of that name");
     }
 
     #[test]

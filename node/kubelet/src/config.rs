@@ -17,7 +17,7 @@ pub struct ServerConfig {
     pub tls_private_key_file: Option<PathBuf>,
     /// Clients with a certificate of this authority are who the certificate says.
     pub client_ca_file: Option<PathBuf>,
-    pub tls: client::tls::Policy,
+    pub tls: serving::tls::Policy,
     /// How long a stream (exec, attach, port-forward) may carry nothing; zero is for ever.
     pub streaming_idle_timeout: Duration,
     pub anonymous: bool,
@@ -157,7 +157,7 @@ impl Config {
                 tls_cert_file: None,
                 tls_private_key_file: None,
                 client_ca_file: None,
-                tls: client::tls::Policy::default(),
+                tls: serving::tls::Policy::default(),
                 streaming_idle_timeout: Duration::from_secs(4 * 60 * 60),
                 anonymous: false,
                 webhook_authentication: true,

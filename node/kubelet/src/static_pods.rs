@@ -79,8 +79,10 @@ fn read(path: &Path) -> Result<String, String> {
 /// A manifest as the pod that runs: `-<node>` after its name, a UID made from its content, tolerating every NoExecute.
 pub fn parse(text: &str, file: &str, node: &str) -> Result<Pod, String> {
     use sha2::{Digest, Sha256};
+    // As deep as a body may be: the parser goes down by recursion.
+    let bounded = serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: meta::depth::MAX_DEPTH } };
     // Through JSON: YAML straight into the types of a pod would be a third of what this crate takes to compile.
-    let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, bounded).map_err(|e| e.to_string())?;
     let mut pod: Pod = serde_json::from_str(&value.to_string()).map_err(|e| e.to_string())?;
     let name = pod.metadata.name.clone().filter(|n| !n.is_empty()).ok_or("metadata.name is missing")?;
     let spec = pod.spec.as_mut().filter(|s| !s.containers.is_empty()).ok_or("spec.containers is missing")?;
@@ -198,6 +200,13 @@ impl Hands {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_of_a_thousand_levels_is_refused() {
+        for text in ["- ".repeat(1_000), "[".repeat(1_000), "{a: ".repeat(1_000)] {
+            assert!(parse(&text, "/m/deep.yaml", "n1").is_err());
+        }
+    }
 
     #[test]
     fn a_manifest_becomes_a_pod_of_this_node() {

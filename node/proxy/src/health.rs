@@ -9,21 +9,16 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper::body::Bytes;
 use jiff::Timestamp;
+use serving::{Body, Connections, Http, Listener, Peer, Port};
 use telemetry::{Family, Gauge, Histogram, Registry};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::daemon::Error;
 use crate::model::Name;
 use crate::service::HealthCheck;
-
-/// Headers of a probe are short; whoever sends more is not one.
-const MOST_HEADER_BYTES: usize = 16 * 1024;
 
 /// Upstream's buckets of applying rules, in seconds.
 const SYNC_SECONDS: &[f64] =
@@ -168,56 +163,40 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 pub(crate) async fn serve(config: &Config, health: Arc<Health>, shutdown: &CancellationToken) -> Result<(), Error> {
     if let Some(address) = config.healthz_bind_address {
         let health = health.clone();
-        let answer = move |request: &Request<Incoming>| match request.uri().path() {
+        let answer = move |request: &Request<Body>| match request.uri().path() {
             "/healthz" => health.answer(Timestamp::now(), false),
             "/livez" => health.answer(Timestamp::now(), true),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
-        listen("--healthz-bind-address", address, answer, shutdown.clone()).await?;
+        listen("--healthz-bind-address", pages(address), answer, shutdown.clone()).await?;
     }
     if let Some(address) = config.metrics_bind_address {
-        let answer = move |request: &Request<Incoming>| match request.uri().path() {
+        let answer = move |request: &Request<Body>| match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok"),
             "/proxyMode" => text(StatusCode::OK, "nftables"),
             "/metrics" => text(StatusCode::OK, health.metrics.registry.text()),
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
-        listen("--metrics-bind-address", address, answer, shutdown.clone()).await?;
+        listen("--metrics-bind-address", pages(address), answer, shutdown.clone()).await?;
     }
     Ok(())
 }
 
+fn pages(address: SocketAddr) -> (Arc<Connections>, SocketAddr) {
+    (Connections::of(Port::Pages), address)
+}
+
+/// Answers at an address until `stop`.
 async fn listen(
     flag: &'static str,
-    address: SocketAddr,
-    answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    (connections, address): (Arc<Connections>, SocketAddr),
+    answer: impl Fn(&Request<Body>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { flag, address, source })?;
-    let answer = Arc::new(answer);
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            let Ok((stream, _)) = accepted else { continue };
-            let (answer, stop) = (answer.clone(), stop.clone());
-            tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let response = answer(&request);
-                    async move { Ok::<_, std::convert::Infallible>(response) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .max_buf_size(MOST_HEADER_BYTES)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    _ = connection => {}
-                }
-            });
-        }
-    });
+    let listener = Listener::bind_within(connections, address).await;
+    let listener = listener.map_err(|source| Error::Bind { flag, address, source })?;
+    let handler = move |request: Request<Body>, _: Peer| std::future::ready(answer(&request));
+    tokio::spawn(serving::serve(listener, Http::pages(None), handler, stop));
     Ok(())
 }
 
@@ -225,6 +204,8 @@ async fn listen(
 #[derive(Debug)]
 pub struct HealthChecks {
     health: Arc<Health>,
+    /// However many Services there are, their ports share one limit.
+    connections: Arc<Connections>,
     open: HashMap<(Name, u16), OpenCheck>,
 }
 
@@ -236,7 +217,7 @@ struct OpenCheck {
 
 impl HealthChecks {
     pub fn new(health: Arc<Health>) -> Self {
-        HealthChecks { health, open: HashMap::new() }
+        HealthChecks { health, connections: Connections::of(Port::HealthChecks), open: HashMap::new() }
     }
 
     /// Opens, updates and closes ports so that they are these.
@@ -267,12 +248,12 @@ impl HealthChecks {
         let local = Arc::new(AtomicUsize::new(check.local_endpoints));
         let stop = CancellationToken::new();
         let (health, count, name) = (self.health.clone(), local.clone(), name.clone());
-        let answer = move |_: &Request<Incoming>| {
+        let answer = move |_: &Request<Body>| {
             let healthy = health.is_healthy(Timestamp::now());
             health_check_answer(&name, count.load(Ordering::Relaxed), healthy)
         };
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, check.port));
-        listen("healthCheckNodePort", address, answer, stop.clone()).await?;
+        listen("healthCheckNodePort", (self.connections.clone(), address), answer, stop.clone()).await?;
         Ok(OpenCheck { local, stop })
     }
 }

@@ -4,8 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serving::http::Deadlines;
+use serving::{Connections, Http, Listener, Peer, Port};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::Service as _;
+use tonic::service::Routes;
 use wire::cri::image_service_server::ImageServiceServer;
 use wire::cri::runtime_service_server::RuntimeServiceServer;
 use wire::images::image_transfer_server::ImageTransferServer;
@@ -19,8 +23,12 @@ use crate::runtime::Runtime;
 /// Messages of the CRI are small, but lists of hundreds of containers with annotations are not.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// Calls of one connection at once: the kubelet makes a few for every pod.
+const MAX_CALLS: u32 = 4096;
+
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
+
 /// After the wish to end, calls in progress get this long.
 const LAST_CALLS: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -60,30 +68,37 @@ pub async fn run(config: Config, network: Arc<dyn PodNetwork>, shutdown: Cancell
     let listener = listen(&socket).map_err(Error::failed(format_args!("listen on {}", socket.display())))?;
     tracing::info!(socket = %socket.display(), "container runtime serves");
     let service = Service::new(runtime.clone());
-    let incoming = futures::stream::unfold(listener, |listener| async move {
-        let next = listener.accept().await.map(|(stream, _)| stream);
-        Some((next, listener))
-    });
-    let streams = crate::streaming::serve(runtime.clone(), shutdown.clone());
-    let server = tonic::transport::Server::builder()
-        .add_service(RuntimeServiceServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE))
+    let services = Routes::new(RuntimeServiceServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ImageServiceServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ImageTransferServer::new(service).max_decoding_message_size(MAX_MESSAGE))
-        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+        .prepare();
+    let answer = move |request, _: Peer| {
+        let mut services = services.clone();
+        async move { services.call(request).await.unwrap_or_else(|never| match never {}) }
+    };
+    let streams = crate::streaming::serve(runtime.clone(), shutdown.clone());
+    let server = serving::serve(listener, http(), answer, shutdown.clone());
     let late = async {
         shutdown.cancelled().await;
         tokio::time::sleep(LAST_CALLS).await;
     };
-    let served = tokio::select! {
-        (served, ()) = async { tokio::join!(server, streams) } => served,
-        () = late => Ok(()),
-    };
+    tokio::select! {
+        ((), ()) = async { tokio::join!(server, streams) } => {}
+        () = late => {}
+    }
     let _ = std::fs::remove_file(&socket);
-    served.map_err(|e| Error::Failed(format!("serve the container runtime: {e}")))
+    Ok(())
+}
+
+/// Who may open the socket is root: its connections may be idle for days, and a call may stream as long.
+fn http() -> Http {
+    const PING: std::time::Duration = std::time::Duration::from_secs(2 * 60 * 60);
+    let deadlines = Deadlines { idle: None, body: None, ping: PING, ..Deadlines::default() };
+    Http { deadlines, max_streams: MAX_CALLS, ..Http::default() }
 }
 
 /// Binds the socket for root only; a leftover of a dead daemon is replaced, a living one is not.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+fn listen(path: &Path) -> io::Result<Listener> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -91,5 +106,6 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another runtime serves it already"));
     }
     let _ = std::fs::remove_file(path);
-    UnixListener::from_std(linux::fdpass::listen_private(path, BACKLOG)?)
+    let listener = UnixListener::from_std(linux::fdpass::listen_private(path, BACKLOG)?)?;
+    Ok(Listener::unix(Connections::of(Port::Runtime), listener))
 }

@@ -12,17 +12,17 @@ pub mod spdy;
 pub mod websocket;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use serving::{Http, Listener, Peer, Port};
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
@@ -33,10 +33,6 @@ use crate::runtime::Runtime;
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 /// Waiting requests; the oldest is dropped for a new one beyond that.
 const MAX_TOKENS: usize = 1000;
-/// A client gets this long to send its request.
-const HEADER_PATIENCE: Duration = Duration::from_secs(30);
-/// Connections at once, streams included: far more viewers than a node has, far fewer than it has descriptors.
-const MAX_CONNECTIONS: usize = 1024;
 
 /// What a token stands for.
 #[derive(Debug, Clone)]
@@ -113,7 +109,7 @@ fn check_streams(tty: bool, any: bool, stderr: bool) -> Result<()> {
 
 /// Serves streams until `shutdown`; those that are open then end with it.
 pub async fn serve(runtime: Arc<Runtime>, shutdown: CancellationToken) {
-    let listener = match TcpListener::bind(("127.0.0.1", 0)).await {
+    let listener = match Listener::bind(Port::Streams, SocketAddr::from(([127, 0, 0, 1], 0))).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "no port for streams: exec, attach and port-forward will not work");
@@ -123,42 +119,8 @@ pub async fn serve(runtime: Arc<Runtime>, shutdown: CancellationToken) {
     if let Ok(address) = listener.local_addr() {
         let _ = runtime.streams.base.set(format!("http://{address}"));
     }
-    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        match accepted {
-            Ok((socket, _)) => {
-                // Any process of the host's network can come here: who comes too many is hung up on.
-                let Ok(place) = places.clone().try_acquire_owned() else { continue };
-                let (runtime, stop) = (runtime.clone(), shutdown.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = connection(socket, runtime, place) => {}
-                        () = stop.cancelled() => {}
-                    }
-                });
-            }
-            // Out of descriptors: the next connection may find some.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
-}
-
-type Place = tokio::sync::OwnedSemaphorePermit;
-
-async fn connection(socket: TcpStream, runtime: Arc<Runtime>, place: Place) {
-    let _ = socket.set_nodelay(true);
-    let place = Arc::new(place);
-    let service = hyper::service::service_fn(move |request| {
-        let answer = respond(request, &runtime, &place);
-        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
-    });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
-    let _ = http.serve_connection(TokioIo::new(socket), service).with_upgrades().await;
+    let handler = move |request, _: Peer| std::future::ready(respond(request, &runtime));
+    serving::serve(listener, Http::default(), handler, shutdown).await;
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -170,7 +132,7 @@ fn refuse(status: StatusCode, text: &str) -> Answer {
 }
 
 /// Answers the upgrade request; the stream itself runs on a task of its own.
-fn respond(mut request: Request<Incoming>, runtime: &Arc<Runtime>, place: &Arc<Place>) -> Answer {
+fn respond(mut request: Request<serving::Body>, runtime: &Arc<Runtime>) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST");
     }
@@ -185,10 +147,9 @@ fn respond(mut request: Request<Incoming>, runtime: &Arc<Runtime>, place: &Arc<P
         Ok(answer) => answer,
         Err(text) => return refuse(StatusCode::BAD_REQUEST, text),
     };
-    let (runtime, place) = (runtime.clone(), place.clone());
+    let runtime = runtime.clone();
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        let _place = place;
         if let Ok(upgraded) = upgrade.await {
             let io = TokioIo::new(upgraded);
             tokio::select! {

@@ -3,7 +3,9 @@
 
 mod commands;
 mod components;
+mod corrupt;
 mod crash;
+mod floods;
 mod guards;
 mod helm;
 mod images;
@@ -46,6 +48,7 @@ const TESTS: &[&[Test]] = &[
     many::TESTS,
     trust::TESTS,
     guards::TESTS,
+    floods::TESTS,
     helm::TESTS,
     commands::TESTS,
     images::TESTS,
@@ -53,11 +56,19 @@ const TESTS: &[&[Test]] = &[
     kubeconfig::TESTS,
     reset::TESTS,
     crash::TESTS,
+    corrupt::TESTS,
     components::TESTS,
     life::AFTER,
 ];
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [what, address] = &args[..]
+        && what == floods::ATTACKER
+    {
+        floods::attack(address);
+        return ExitCode::SUCCESS;
+    }
     if !is_root() {
         println!("end-to-end tests make namespaces and mounts: run them as root");
         return ExitCode::FAILURE;

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use meta::{FieldError, Path, pem};
 use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use super::signer;
@@ -73,8 +74,33 @@ fn unreadable(encoded: &str) -> Option<String> {
     let Some((block, _)) = pem::first(&text).filter(|(block, _)| block.kind == "CERTIFICATE REQUEST") else {
         return Some("PEM block type must be CERTIFICATE REQUEST".to_owned());
     };
-    let read = X509CertificationRequest::from_der(&block.content);
-    read.is_err().then(|| "asn1: structure error".to_owned())
+    let Ok((_, request)) = X509CertificationRequest::from_der(&block.content) else {
+        return Some("asn1: structure error".to_owned());
+    };
+    malformed(&request).map(|what| format!("x509: {what}"))
+}
+
+/// What of a request Go can't read: a name that one program takes for ASCII and another doesn't must not be signed.
+fn malformed(request: &X509CertificationRequest<'_>) -> Option<String> {
+    let subject = &request.certification_request_info.subject;
+    if subject.iter_common_name().chain(subject.iter_organization()).any(|name| name.as_str().is_err()) {
+        return Some("invalid RDNSequence: invalid attribute value: unsupported string type".to_owned());
+    }
+    let requested = request.requested_extensions().into_iter().flatten();
+    let names = requested.filter_map(|extension| match extension {
+        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+        _ => None,
+    });
+    names.flatten().find_map(|name| match name {
+        GeneralName::RFC822Name(text) if !text.is_ascii() => Some("SAN rfc822Name is malformed".to_owned()),
+        GeneralName::DNSName(text) if !text.is_ascii() => Some("SAN dNSName is malformed".to_owned()),
+        GeneralName::URI(text) if !text.is_ascii() => Some("SAN uniformResourceIdentifier is malformed".to_owned()),
+        GeneralName::IPAddress(bytes) if !matches!(bytes.len(), 4 | 16) => {
+            Some(format!("cannot parse IP address of length {}", bytes.len()))
+        }
+        GeneralName::Invalid(..) => Some("SAN is malformed".to_owned()),
+        _ => None,
+    })
 }
 
 fn usages(errors: &mut Errors, path: Path, usages: &[Value]) {
@@ -216,4 +242,23 @@ fn chain(encoded: &str) -> Vec<FieldError> {
         }
     }
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by `openssl req -new`, the DNS name then changed to `bücher.example` and signed again.
+    const UMLAUT: &str = include_str!("testdata/umlaut.csr");
+    /// The same with the organisation as a TeletexString.
+    const T61: &str = include_str!("testdata/t61.csr");
+    const PLAIN: &str = include_str!("testdata/plain.csr");
+
+    #[test]
+    fn a_request_that_go_cannot_read_is_invalid() {
+        let why = |pem: &str| unreadable(&STANDARD.encode(pem));
+        assert_eq!(why(PLAIN), None);
+        assert_eq!(why(UMLAUT).as_deref(), Some("x509: SAN dNSName is malformed"));
+        assert!(why(T61).is_some_and(|why| why.starts_with("x509: invalid RDNSequence")));
+    }
 }

@@ -24,7 +24,7 @@ pub(super) fn subject(object: &Value) -> Result<Subject, String> {
     }
     let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
     let subject = &request.certification_request_info.subject;
-    let name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).last();
+    let name = subject.iter_common_name().last().and_then(|name| name.as_str().ok());
     let organizations = subject.iter_organization().filter_map(|name| name.as_str().ok());
     Ok(Subject {
         common_name: name.unwrap_or_default().to_owned(),

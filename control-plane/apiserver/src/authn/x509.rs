@@ -13,8 +13,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use serving::x509::Subject;
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authenticated, Authenticator, AuthnError, Credentials, UserInfo};
 
@@ -76,20 +76,17 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 /// The second after which a certificate is no longer valid; 0 when it can't be read.
 fn expiry(certificate: &CertificateDer<'_>) -> u64 {
-    let parsed = X509Certificate::from_der(certificate);
-    parsed.map_or(0, |(_, c)| u64::try_from(c.validity().not_after.timestamp()).unwrap_or(0))
+    Subject::of(certificate).map_or(0, |subject| u64::try_from(subject.until()).unwrap_or(0))
 }
 
 /// The identity that a certificate's subject names.
 pub fn identity(certificate: &CertificateDer<'_>) -> Result<UserInfo, AuthnError> {
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|error| AuthnError(format!("client certificate cannot be read: {error}")))?;
-    let subject = parsed.subject();
-    let name = subject.iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default().to_owned();
+    let subject =
+        Subject::of(certificate).map_err(|error| AuthnError(format!("client certificate cannot be read: {error}")))?;
+    let (name, groups) = (subject.common_name, subject.organizations);
     if name.is_empty() {
         return Err(AuthnError("client certificate without a common name".to_owned()));
     }
-    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     let digest: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
     let credential = (CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={digest}")]);
     Ok(UserInfo { name, groups, extra: vec![credential], ..UserInfo::default() })

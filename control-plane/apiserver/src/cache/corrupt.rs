@@ -1,14 +1,17 @@
 //! Stored bytes that are no object of their resource: torn, written by somebody else, of the wrong type, or nested too
-//! deep. Such an object is never taken for an empty one and never stops anybody: the cache leaves it out, remembers it
-//! and says so once; a read of it by name is an error; an administrator removes it with the delete option that upstream
-//! has for it. Pure; [`super::Cache`] and the registry call it.
+//! deep. Such an object is never taken for an empty one, nor for one that is gone, and never stops anybody: the cache
+//! leaves it out of lists, remembers it and says so once; watchers hear nothing until it can be read again or is gone; a
+//! read of it by name is an error; an administrator removes it with the delete option that upstream has for it. Pure;
+//! [`super::Cache`] and the registry call it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use meta::Status;
 
+use super::Entry;
 use crate::storage::keys;
 
 /// Longest reason that is kept and shown: it may quote a value of the object.
@@ -16,7 +19,12 @@ const LONGEST_REASON: usize = 200;
 
 /// Whether an answer says that a stored object can't be read. It tells so by its words alone, as upstream's does.
 pub fn is_told_by(status: &Status) -> bool {
-    status.code == 500 && status.message.contains("StorageError: corrupt object")
+    says(status.code, &status.message)
+}
+
+/// The same of a code and a message.
+pub fn says(code: u16, message: &str) -> bool {
+    code == 500 && message.contains("StorageError: corrupt object")
 }
 
 /// One object that can't be read.
@@ -54,33 +62,47 @@ impl Corrupt {
 /// The objects of one resource that can't be read now.
 #[derive(Debug, Default)]
 pub struct CorruptSet {
-    by_key: BTreeMap<Bytes, Corrupt>,
+    by_key: BTreeMap<Bytes, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    corrupt: Corrupt,
+    /// As it last could be read, since the last load: what watchers know of it.
+    last: Option<Arc<Entry>>,
 }
 
 impl CorruptSet {
-    /// Remembers one, and tells it unless this set knows that revision of it.
-    pub fn insert(&mut self, corrupt: Corrupt) {
-        let known = self.by_key.get(&corrupt.key).is_some_and(|known| known.revision == corrupt.revision);
-        if !known {
+    /// Remembers one, and tells it unless this set knows that revision of it. `last` is what there was of it until now.
+    pub fn insert(&mut self, corrupt: Corrupt, last: Option<Arc<Entry>>) {
+        let before = self.by_key.remove(&corrupt.key);
+        if before.as_ref().is_none_or(|before| before.corrupt.revision != corrupt.revision) {
             corrupt.tell();
-            self.by_key.insert(corrupt.key.clone(), corrupt);
+        }
+        let last = last.or_else(|| before.and_then(|before| before.last));
+        self.by_key.insert(corrupt.key.clone(), Known { corrupt, last });
+    }
+
+    /// The object can be read again, or is gone; as it last could be read.
+    pub fn remove(&mut self, key: &Bytes) -> Option<Arc<Entry>> {
+        self.by_key.remove(key)?.last
+    }
+
+    /// Replaces all by what a load found.
+    pub fn load(&mut self, found: Vec<Corrupt>) {
+        let before = std::mem::take(&mut self.by_key);
+        for corrupt in found {
+            if before.get(&corrupt.key).is_none_or(|known| known.corrupt.revision != corrupt.revision) {
+                corrupt.tell();
+            }
+            self.by_key.insert(corrupt.key.clone(), Known { corrupt, last: None });
         }
     }
 
-    /// The object can be read again, or is gone.
-    pub fn remove(&mut self, key: &Bytes) {
-        self.by_key.remove(key);
-    }
-
-    /// Keeps those that a new load found again.
-    pub fn keep(&mut self, found: impl Fn(&Bytes) -> bool) {
-        self.by_key.retain(|key, _| found(key));
-    }
-
-    /// Those whose key begins with `prefix`, in the order of their keys.
-    pub fn below(&self, prefix: &Bytes) -> impl Iterator<Item = &Corrupt> {
+    /// Keys that begin with `prefix`, in their order.
+    pub fn below(&self, prefix: &Bytes) -> impl Iterator<Item = &Bytes> {
         let end = keys::prefix_end(prefix);
         let to = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
-        self.by_key.range((Bound::Included(prefix.clone()), to)).map(|(_, corrupt)| corrupt)
+        self.by_key.range((Bound::Included(prefix.clone()), to)).map(|(key, _)| key)
     }
 }

@@ -15,7 +15,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -354,7 +354,7 @@ impl Cache {
     /// `[namespace/]name` of what is stored below a prefix and can't be read.
     pub fn corrupt_below(&self, prefix: &Bytes) -> Vec<String> {
         let state = self.state.read();
-        let tails = state.corrupt.below(prefix).map(|corrupt| &corrupt.key[self.prefix.len()..]);
+        let tails = state.corrupt.below(prefix).map(|key| &key[self.prefix.len()..]);
         tails.map(|tail| String::from_utf8_lossy(tail).into_owned()).collect()
     }
 
@@ -380,9 +380,7 @@ impl Cache {
         }
         let mut state = self.state.write();
         let mut known = std::mem::take(&mut state.corrupt);
-        let found: HashSet<Bytes> = corrupt.iter().map(|corrupt| corrupt.key.clone()).collect();
-        known.keep(|key| found.contains(key));
-        corrupt.into_iter().for_each(|corrupt| known.insert(corrupt));
+        known.load(corrupt);
         // A gap in the sequence: nobody continues over a load.
         let next = state.next + 2;
         *state = State {
@@ -500,33 +498,27 @@ impl State {
         Ok(self.window.range(from..))
     }
 
-    /// What can't be read is gone for watchers, as lists leave it out.
     fn apply(&mut self, event: &StoreEvent, entry: Option<Reading>) -> Option<Arc<Event>> {
         if event.revision() < self.last || (event.revision() == self.last && self.floor == self.last) {
             return None;
         }
         self.last = event.revision();
-        let entry = match entry {
-            Some(Err(corrupt)) => {
-                self.corrupt.insert(corrupt);
-                None
-            }
-            Some(Ok(entry)) => {
-                self.corrupt.remove(event.key());
-                Some(entry)
-            }
-            None => {
-                self.corrupt.remove(event.key());
-                None
-            }
-        };
         let (kind, entry, previous) = match entry {
-            Some(entry) => {
-                let previous = self.map.insert(entry.key.clone(), entry.clone());
+            Some(Ok(entry)) => {
+                // What could not be read meanwhile was there all the time.
+                let unread = self.corrupt.remove(event.key());
+                let previous = self.map.insert(entry.key.clone(), entry.clone()).or(unread);
                 (if previous.is_some() { EventType::Modified } else { EventType::Added }, entry, previous)
             }
+            Some(Err(corrupt)) => {
+                let last = self.map.remove(event.key());
+                self.indexes.iter_mut().for_each(|index| last.iter().for_each(|last| index.remove(last)));
+                self.corrupt.insert(corrupt, last);
+                return None;
+            }
             None => {
-                let previous = self.map.remove(event.key())?;
+                let unread = self.corrupt.remove(event.key());
+                let previous = self.map.remove(event.key()).or(unread)?;
                 (EventType::Deleted, Arc::new(previous.at_revision(event.revision())), Some(previous))
             }
         };

@@ -188,13 +188,22 @@ async fn what_can_not_be_read_is_left_out_and_remembered() {
 }
 
 #[tokio::test]
-async fn a_watcher_hears_that_an_object_can_not_be_read_any_more() {
+async fn what_can_not_be_read_is_not_gone_for_watchers() {
     let f = fixture().await;
     let first = f.create("a", "n1").await;
+    f.create("b", "n1").await;
+    let other = f.create("c", "n1").await;
     f.caught_up().await;
-    let mut watcher = f.cache.watch(first, Scope::All).expect("a watcher");
-    f.write(Txn::update(f.cache.key("ns", "a"), Bytes::from_static(b"{"), first, 0)).await;
-    f.caught_up().await;
-    let event = watcher.next().await.expect("an event");
-    assert_eq!((event.event, event.entry.name()), (EventType::Deleted, "a"));
+    let mut watcher = f.cache.watch(other, Scope::All).expect("a watcher");
+    let torn = |name: &str, revision: i64| Txn::update(f.cache.key("ns", name), Bytes::from_static(b"{"), revision, 0);
+    let broken = f.write(torn("a", first)).await;
+    f.write(torn("b", first + 1)).await;
+    f.write(Txn::update(f.cache.key("ns", "a"), body("a", "n2"), broken, 0)).await;
+    f.write(Txn::default().and_delete(f.cache.key("ns", "b"))).await;
+    assert_eq!(f.caught_up().await.len(), 2);
+    for (kind, name, node) in [(EventType::Modified, "a", "n2"), (EventType::Deleted, "b", "n1")] {
+        let event = watcher.next().await.expect("an event");
+        assert_eq!((event.event, event.entry.name(), event.entry.field(0)), (kind, name, node));
+    }
+    assert_eq!(f.cache.with_field("spec.nodeName", "n1").len(), 1);
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod address;
+mod floods;
 mod forwarding;
 mod names;
 mod serving;

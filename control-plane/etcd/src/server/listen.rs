@@ -1,25 +1,16 @@
-//! I/O: listening on URLs, TLS with client certificates, and serving connections until told to stop.
+//! I/O: listening on URLs, with TLS and client certificates, and serving connections until told to stop.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use parking_lot::Mutex;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
-use tokio::io::{AsyncRead, AsyncWrite};
+use serving::http::Deadlines;
+use serving::tls::{Clients, Files, Tls, TlsError};
+use serving::{Connections, Http, Port};
 use tokio::net::{TcpListener, UnixListener};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Server;
 
@@ -36,8 +27,8 @@ pub enum ListenError {
     NoCertificate { url: String },
     #[error("--client-cert-auth needs --trusted-ca-file")]
     NoClientCa,
-    #[error("{path}: {what}")]
-    Pem { path: PathBuf, what: String },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Files of the serving certificate, and of the authority of clients.
@@ -50,15 +41,10 @@ pub struct TlsFiles {
     pub client_cert_auth: bool,
 }
 
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 /// A bound listener.
 pub struct Listener {
-    socket: Socket,
-    tls: Option<TlsAcceptor>,
+    socket: serving::Listener,
+    tls: Option<Tls>,
     /// The URL with the port that was really bound.
     pub url: String,
 }
@@ -66,18 +52,16 @@ pub struct Listener {
 /// Window of a stream and of a connection: what may be on the way without an answer from the peer.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// A peer that says nothing for this long is asked whether it lives; upstream's values.
+/// A peer that says nothing for this long is asked whether it lives; upstream's value.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2 * 60 * 60);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// A client has this long for the TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Open requests have this long to finish when the server stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Wait after an accept that failed for want of something (descriptors, memory).
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The limit that all URLs of a member share.
+pub fn connections() -> Arc<Connections> {
+    Connections::of(Port::Etcd)
+}
 
 /// Binds one URL.
-pub async fn bind(url: &str, tls: &TlsFiles) -> Result<Listener, ListenError> {
+pub async fn bind(url: &str, tls: &TlsFiles, connections: &Arc<Connections>) -> Result<Listener, ListenError> {
     let bad = |what| ListenError::Url { url: url.to_owned(), what };
     let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("there is no scheme"))?;
     let secure = match scheme {
@@ -93,7 +77,7 @@ pub async fn bind(url: &str, tls: &TlsFiles) -> Result<Listener, ListenError> {
         if std::os::unix::net::UnixStream::connect(path).is_err() {
             let _ = std::fs::remove_file(path);
         }
-        let socket = Socket::Unix(UnixListener::bind(path).map_err(failed)?);
+        let socket = serving::Listener::unix(connections.clone(), UnixListener::bind(path).map_err(failed)?);
         return Ok(Listener { socket, tls, url: url.to_owned() });
     }
     let address = rest.trim_end_matches('/');
@@ -101,160 +85,36 @@ pub async fn bind(url: &str, tls: &TlsFiles) -> Result<Listener, ListenError> {
         return Err(bad("it needs a host and a port and no path"));
     }
     let socket = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = socket.local_addr().map_err(failed)?;
+    let socket = serving::Listener::tcp(connections.clone(), socket);
+    let bound: SocketAddr = socket.local_addr().map_err(failed)?;
     let url = if address.ends_with(":0") { format!("{scheme}://{bound}") } else { format!("{scheme}://{address}") };
-    Ok(Listener { socket: Socket::Tcp(socket), tls, url })
+    Ok(Listener { socket, tls, url })
 }
 
 impl Listener {
     /// Serves until `shutdown`, then lets open requests finish.
     pub async fn serve(self, server: Server, shutdown: CancellationToken) {
-        let connections = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.accept() => accepted,
-                () = shutdown.cancelled() => break,
-            };
-            match accepted {
-                Ok(stream) => {
-                    connections.spawn(connection(stream, self.tls.clone(), server.clone(), shutdown.clone()));
-                }
-                Err(e) => {
-                    tracing::warn!(url = %self.url, error = %e, "a connection was not accepted");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
-            }
-        }
-        connections.close();
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
-    }
-
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        match &self.socket {
-            Socket::Tcp(socket) => {
-                let (stream, _) = socket.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
-            Socket::Unix(socket) => Ok(Box::new(socket.accept().await?.0)),
-        }
+        let http = Http {
+            tls: self.tls,
+            // Clients keep their connections for days, and a watch is one request without an end.
+            deadlines: Deadlines { idle: None, body: None, ping: KEEPALIVE_EVERY, ..Deadlines::default() },
+            max_streams: u32::MAX,
+            windows: Some((STREAM_WINDOW, CONNECTION_WINDOW)),
+            ..Http::default()
+        };
+        serving::serve(self.socket, http, move |request, _| server.clone().answer(request), shutdown).await;
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-async fn connection(stream: Box<dyn Stream>, tls: Option<TlsAcceptor>, server: Server, shutdown: CancellationToken) {
-    let stream: Box<dyn Stream> = match tls {
-        None => stream,
-        Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => Box::new(stream),
-            Ok(Err(e)) => return tracing::warn!(error = %e, "rejected connection"),
-            Err(_) => return tracing::warn!("rejected connection: no TLS handshake in time"),
-        },
-    };
-    let answer = service_fn(move |request: hyper::Request<Incoming>| {
-        let server = server.clone();
-        async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(u32::MAX)
-        .keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(stream), answer);
-    let mut connection = std::pin::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = connection.as_mut() => outcome,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(e) = outcome {
-        tracing::debug!(error = %e, "a connection ended");
-    }
-}
-
-fn pem(path: &Path) -> impl Fn(String) -> ListenError {
-    move |what| ListenError::Pem { path: path.to_owned(), what }
-}
-
-fn acceptor(url: &str, files: &TlsFiles) -> Result<TlsAcceptor, ListenError> {
-    let (Some(cert), Some(key)) = (&files.cert, &files.key) else {
+fn acceptor(url: &str, files: &TlsFiles) -> Result<Tls, ListenError> {
+    let (Some(cert), Some(key)) = (files.cert.clone(), files.key.clone()) else {
         return Err(ListenError::NoCertificate { url: url.to_owned() });
     };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| pem(cert)(e.to_string()))?;
-    let builder = match &files.trusted_ca {
-        None if files.client_cert_auth => return Err(ListenError::NoClientCa),
-        // As upstream: naming an authority asks for certificates.
-        Some(ca) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(ca)? {
-                roots.add(certificate).map_err(|e| pem(ca)(e.to_string()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().map_err(|e| pem(ca)(e.to_string()))?)
-        }
-        None => builder.with_no_client_auth(),
+    let clients = match (&files.trusted_ca, files.client_cert_auth) {
+        (None, true) => return Err(ListenError::NoClientCa),
+        (None, false) => Clients::Unasked,
+        // As upstream: naming an authority makes certificates necessary.
+        (Some(authority), _) => Clients::OnlyOf(authority.clone()),
     };
-    let resolver = Certificate::new(cert.clone(), key.clone())?;
-    let mut config = builder.with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ListenError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let read = read.map_err(|e| pem(path)(e.to_string()))?;
-    if read.is_empty() { Err(pem(path)("there is no certificate in it".into())) } else { Ok(read) }
-}
-
-/// The serving certificate, read anew when its file changes: it is renewed while the server runs.
-#[derive(Debug)]
-struct Certificate {
-    cert: PathBuf,
-    key: PathBuf,
-    loaded: Mutex<(Option<SystemTime>, Arc<CertifiedKey>)>,
-}
-
-impl Certificate {
-    fn new(cert: PathBuf, key: PathBuf) -> Result<Certificate, ListenError> {
-        let loaded = (changed(&cert), load(&cert, &key)?);
-        Ok(Certificate { cert, key, loaded: Mutex::new(loaded) })
-    }
-}
-
-fn changed(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|m| m.modified()).ok()
-}
-
-fn load(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, ListenError> {
-    let chain = certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| pem(key)(e.to_string()))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let certified = CertifiedKey::from_der(chain, private, &provider).map_err(|e| pem(cert)(e.to_string()))?;
-    Ok(Arc::new(certified))
-}
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let mut loaded = self.loaded.lock();
-        let now = changed(&self.cert);
-        if now != loaded.0 {
-            match load(&self.cert, &self.key) {
-                Ok(certified) => *loaded = (now, certified),
-                Err(e) => tracing::warn!(error = %e, "the new certificate can't be used; the old one stays"),
-            }
-        }
-        Some(loaded.1.clone())
-    }
+    Ok(Tls::new(Files { cert, key }, &clients)?)
 }

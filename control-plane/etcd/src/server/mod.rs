@@ -15,7 +15,6 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use tonic::codegen::Service as _;
 use wire::etcd::ResponseHeader;
 use wire::etcd::cluster_server::ClusterServer;
@@ -82,7 +81,7 @@ impl Server {
     }
 
     /// Answers one HTTP request: gRPC by its path, else a page.
-    pub async fn answer(self, request: hyper::Request<Incoming>) -> Response {
+    pub async fn answer(self, request: hyper::Request<serving::Body>) -> Response {
         let limit = self.receive_limit();
         let service = request.uri().path().strip_prefix("/etcdserverpb.").and_then(|p| p.split('/').next());
         let service = service.unwrap_or_default().to_owned();

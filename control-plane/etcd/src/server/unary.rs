@@ -9,7 +9,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::Request;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 use tonic::body::Body;
@@ -34,7 +33,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl Method {
     /// The method of a request, unless the generic way is needed.
-    pub fn of(request: &Request<Incoming>) -> Option<Method> {
+    pub fn of(request: &Request<serving::Body>) -> Option<Method> {
         let plain = request.headers().get(GRPC_ENCODING).is_none_or(|e| e == "identity");
         let method = match request.uri().path().strip_prefix("/etcdserverpb.KV/")? {
             "Range" => Method::Range,
@@ -48,7 +47,7 @@ impl Method {
 }
 
 /// Answers a call.
-pub async fn answer(server: &Server, method: Method, body: Incoming, limit: usize) -> Response {
+pub async fn answer(server: &Server, method: Method, body: serving::Body, limit: usize) -> Response {
     let answered = async {
         let message = receive(body, limit).await?;
         match method {
@@ -74,7 +73,7 @@ fn request<T: Message + Default>(message: Bytes) -> Result<tonic::Request<T>, St
 }
 
 /// Reads the one message of a call.
-async fn receive(mut body: Incoming, limit: usize) -> Result<Bytes, Status> {
+async fn receive(mut body: serving::Body, limit: usize) -> Result<Bytes, Status> {
     let broken = |what: &str| Status::new(Code::Internal, format!("grpc: {what}"));
     let mut received: Option<Bytes> = None;
     let mut gathered = BytesMut::new();

@@ -45,6 +45,22 @@ async fn serving(change: impl FnOnce(&mut Config)) -> Serving {
     Serving { url, stop, _dir: dir }
 }
 
+#[tokio::test]
+async fn silent_connections_do_not_close_etcds_port() {
+    let server = serving(|_| ()).await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let mut silent = Vec::new();
+    // More than the port holds.
+    for _ in 0..2500 {
+        silent.push(tokio::net::TcpStream::connect(&address).await.expect("connected"));
+    }
+    let call = async {
+        let mut client = KvClient::connect(server.url.clone()).await.expect("connect");
+        client.range(RangeRequest { key: b"a".to_vec().into(), ..RangeRequest::default() }).await
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), call).await.expect("in time").is_ok());
+}
+
 /// A watch stream: requests in, answers out.
 struct Watching {
     requests: mpsc::UnboundedSender<WatchRequest>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
-use controller_manager::config::{CertificateSigner, SignRequest};
+use controller_manager::config::{CertificateSigner, SignError, SignRequest};
 use rcgen::{KeyPair, SignatureAlgorithm, SigningKey};
 use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
@@ -94,15 +94,26 @@ impl CaSigner {
         Ok(CaSigner { certificate, key, algorithm })
     }
 
-    fn issue(&self, request: &SignRequest<'_>, now: OffsetDateTime) -> Result<String, String> {
+    fn issue(&self, request: &SignRequest<'_>, now: OffsetDateTime) -> Result<String, SignError> {
+        let refuse = |why: &dyn std::fmt::Display| SignError::Request(why.to_string());
+        let (_, pem) = parse_x509_pem(request.request).map_err(|e| refuse(&e))?;
+        let (_, csr) = X509CertificationRequest::from_der(&pem.contents).map_err(|e| refuse(&e))?;
+        csr.verify_signature().map_err(|_| refuse(&"the request is not signed with its own key"))?;
+        check_names(&csr).map_err(|e| refuse(&e))?;
+        self.certify(&csr, request, now).map_err(SignError::Signer)
+    }
+
+    fn certify(
+        &self,
+        csr: &X509CertificationRequest<'_>,
+        request: &SignRequest<'_>,
+        now: OffsetDateTime,
+    ) -> Result<String, String> {
         let ca = self.certificate.parse_x509().map_err(|e| e.to_string())?;
-        let (_, pem) = parse_x509_pem(request.request).map_err(|e| e.to_string())?;
-        let (_, csr) = X509CertificationRequest::from_der(&pem.contents).map_err(|e| e.to_string())?;
-        csr.verify_signature().map_err(|_| "the request is not signed with its own key")?;
         let valid = validity(request.expiration, now, ca.validity().not_after.to_datetime())?;
         let serial = serial()?;
         let body = construct_der(|writer| {
-            writer.write_sequence(|seq| self.write_body(seq, &ca, &csr, request.usages, serial, valid));
+            writer.write_sequence(|seq| self.write_body(seq, &ca, csr, request.usages, serial, valid));
         });
         let signature = self.key.sign(&body).map_err(|e| e.to_string())?;
         let der = construct_der(|writer| {
@@ -142,7 +153,7 @@ impl CaSigner {
 }
 
 impl CertificateSigner for CaSigner {
-    fn sign(&self, request: &SignRequest<'_>) -> Result<String, String> {
+    fn sign(&self, request: &SignRequest<'_>) -> Result<String, SignError> {
         self.issue(request, OffsetDateTime::now_utc())
     }
 }
@@ -211,12 +222,7 @@ fn write_extensions(
             w.write_sequence(|w| w.next().write_tagged_implicit(Tag::context(0), |w| w.write_bytes(key)));
         });
     }
-    let requested: Vec<_> = csr.requested_extensions().into_iter().flatten().collect();
-    let names = requested.iter().filter_map(|e| match e {
-        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
-        _ => None,
-    });
-    let names: Vec<&GeneralName<'_>> = names.flatten().filter(|name| tag(name).is_some()).collect();
+    let names: Vec<&GeneralName<'_>> = alternative_names(csr).filter(|name| tag(name).is_some()).collect();
     if !names.is_empty() {
         // A name must be somewhere that has to be looked at.
         let critical = csr.certification_request_info.subject.iter_rdn().next().is_none();
@@ -224,6 +230,36 @@ fn write_extensions(
             w.write_sequence(|w| names.iter().for_each(|name| write_name(w, name)));
         });
     }
+}
+
+fn alternative_names<'a>(csr: &'a X509CertificationRequest<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {
+    let names = csr.requested_extensions().into_iter().flatten().filter_map(|extension| match extension {
+        ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+        _ => None,
+    });
+    names.flatten()
+}
+
+/// Names are signed only as everybody reads them: those of the certificate's alternative names are ASCII, and text of
+/// the subject that some programs can't read may be any name to others.
+fn check_names(csr: &X509CertificationRequest<'_>) -> Result<(), &'static str> {
+    let subject = &csr.certification_request_info.subject;
+    if subject.iter_common_name().chain(subject.iter_organization()).any(|name| name.as_str().is_err()) {
+        return Err("the subject holds text of an unsupported string type");
+    }
+    for name in alternative_names(csr) {
+        match name {
+            GeneralName::RFC822Name(text) if !text.is_ascii() => return Err("SAN rfc822Name is malformed"),
+            GeneralName::DNSName(text) if !text.is_ascii() => return Err("SAN dNSName is malformed"),
+            GeneralName::URI(text) if !text.is_ascii() => return Err("SAN uniformResourceIdentifier is malformed"),
+            GeneralName::IPAddress(bytes) if !matches!(bytes.len(), 4 | 16) => {
+                return Err("SAN iPAddress is malformed");
+            }
+            GeneralName::Invalid(..) => return Err("SAN is malformed"),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn extension(seq: &mut DERWriterSeq<'_>, id: &[u64], critical: bool, value: impl FnOnce(DERWriter<'_>)) {
@@ -302,6 +338,9 @@ mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa};
 
+    const UMLAUT: &str = include_str!("../../../../api/kinds/src/certificates/testdata/umlaut.csr");
+    const TELETEX: &str = include_str!("../../../../api/kinds/src/certificates/testdata/t61.csr");
+
     fn ca(key: KeyPair) -> CaSigner {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "ca");
@@ -317,7 +356,7 @@ mod tests {
         params.serialize_request(key).unwrap().pem().unwrap()
     }
 
-    fn signed(ca: &CaSigner, request: &str, usages: &[&str], expiration: Duration) -> Result<Pem, String> {
+    fn signed(ca: &CaSigner, request: &str, usages: &[&str], expiration: Duration) -> Result<Pem, SignError> {
         let usages: Vec<String> = usages.iter().map(|u| (*u).to_owned()).collect();
         let pem = ca.sign(&SignRequest { request: request.as_bytes(), usages: &usages, expiration })?;
         Ok(parse_x509_pem(pem.as_bytes()).unwrap().1)
@@ -355,7 +394,17 @@ mod tests {
         *pem.contents.last_mut().unwrap() ^= 1;
         let forged = pem_of(&pem.contents).replace("CERTIFICATE", "CERTIFICATE REQUEST");
         let error = signed(&ca, &forged, &[], SHORT).unwrap_err();
-        assert_eq!(error, "the request is not signed with its own key");
+        assert_eq!(error, SignError::Request("the request is not signed with its own key".into()));
+    }
+
+    #[test]
+    fn a_name_that_is_not_ascii_is_refused_and_no_panic() {
+        let ca = ca(KeyPair::generate().unwrap());
+        for (request, why) in
+            [(UMLAUT, "SAN dNSName is malformed"), (TELETEX, "the subject holds text of an unsupported string type")]
+        {
+            assert_eq!(signed(&ca, request, &[], SHORT).unwrap_err(), SignError::Request(why.into()));
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use serving::tls::{Clients, Files};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -156,20 +157,20 @@ struct Serving {
 
 impl Serving {
     /// For the component of this name, whose port is upstream's unless another is asked for.
-    fn config(self, component: &str, port: u16) -> Result<Option<client::serving::Config>> {
+    fn config(self, component: &str, port: u16) -> Result<Option<client::pages::Config>> {
         let port = self.secure_port.unwrap_or(port);
         if port == 0 {
             return Ok(None);
         }
-        let (cert_file, key_file) = match self.tls_cert_file.zip(self.tls_private_key_file) {
-            Some(given) => given,
+        let files = match self.tls_cert_file.zip(self.tls_private_key_file) {
+            Some((cert, key)) => Files { cert, key },
             None => {
                 let files = crate::pki::self_signed(&self.cert_dir, component, &[IpAddr::from([127, 0, 0, 1])])?;
-                (files.cert, files.key)
+                Files { cert: files.cert, key: files.key }
             }
         };
-        let tls = client::tls::TlsFiles { cert_file, key_file, client_ca_file: self.client_ca_file };
-        Ok(Some(client::serving::Config { address: SocketAddr::new(self.bind_address, port), tls }))
+        let clients = self.client_ca_file.map_or(Clients::Unasked, Clients::Of);
+        Ok(Some(client::pages::Config { address: SocketAddr::new(self.bind_address, port), files, clients }))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use client::delegated::{Attempt, Delegated, User, bearer};
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
+use serving::Body;
 
 use super::{Reply, text};
 use crate::config::Config;
@@ -28,7 +28,7 @@ impl Auth {
     }
 
     /// `Err` is the refusal to send.
-    pub async fn check(&self, certificate: Option<User>, request: &Request<Incoming>) -> Result<(), Reply> {
+    pub async fn check(&self, certificate: Option<User>, request: &Request<Body>) -> Result<(), Reply> {
         let bearer = bearer(request.headers()).map(str::to_owned);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let user = match (certificate, bearer) {

@@ -16,15 +16,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use client::delegated::User;
-use client::tls::{self, TlsFiles};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use serving::tls::{Clients, Files, Tls};
+use serving::{Body, Http, Listener, Peer, Port};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +29,8 @@ use crate::act::Hands;
 use crate::daemon::Msg;
 use crate::error::Error;
 
-pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
-pub type Reply = Response<Body>;
+pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
+pub type Reply = Response<ReplyBody>;
 
 /// What handlers need.
 pub struct Server {
@@ -46,7 +42,7 @@ pub struct Server {
 }
 
 /// A whole body.
-pub fn full(text: impl Into<Bytes>) -> Body {
+pub fn full(text: impl Into<Bytes>) -> ReplyBody {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
@@ -77,78 +73,43 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
     let config = server.hands.config.clone();
     if config.server.healthz_port != 0 {
         let address = SocketAddr::new(config.server.healthz_bind_address, config.server.healthz_port);
-        let listener = bind(address).await?;
-        tokio::spawn(healthz(server.clone(), listener, shutdown.clone()));
+        let listener = bind(Port::Pages, address).await?;
+        let server = server.clone();
+        let pages = move |request: Request<Body>, _| healthz(server.clone(), request);
+        tokio::spawn(serving::serve(listener, Http::pages(None), pages, shutdown.clone()));
     }
     let files = config.server.tls_cert_file.clone().zip(config.server.tls_private_key_file.clone());
-    let Some((cert_file, key_file)) = files else { return Ok(0) };
-    let files = TlsFiles { cert_file, key_file, client_ca_file: config.server.client_ca_file.clone() };
-    let tls = tls::acceptor_with(&files, &config.server.tls).map_err(|error| Error::Tls(error.to_string()))?;
-    let listener = bind(SocketAddr::new(config.server.address, config.server.port)).await?;
+    let Some((cert, key)) = files else { return Ok(0) };
+    let clients = config.server.client_ca_file.clone().map_or(Clients::Unasked, Clients::Of);
+    let tls = Tls::with_policy(Files { cert, key }, &clients, &config.server.tls);
+    let tls = tls.map_err(|error| Error::Tls(error.to_string()))?;
+    let listener = bind(Port::Kubelet, SocketAddr::new(config.server.address, config.server.port)).await?;
     let port = listener.local_addr().map_or(config.server.port, |a| a.port());
     let auth = Arc::new(auth::Auth::new(server.hands.client.clone(), &config));
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            let Ok((stream, _)) = accepted else { continue };
-            let (server, auth, tls) = (server.clone(), auth.clone(), tls.clone());
-            tokio::spawn(async move {
-                let _ = stream.set_nodelay(true);
-                let Ok(stream) = tls.accept(stream).await else { return };
-                let certificates = stream.get_ref().1.peer_certificates();
-                let caller = certificates.and_then(|c| c.first()).and_then(|c| User::of_certificate(c));
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (server, auth, caller) = (server.clone(), auth.clone(), caller.clone());
-                    let head = request.method() == Method::HEAD;
-                    async move {
-                        let reply = answer(server, auth, caller, request).await;
-                        let reply = if head { telemetry::head::without_body(reply) } else { reply };
-                        Ok::<_, std::convert::Infallible>(reply)
-                    }
-                });
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
-            });
-        }
-    });
+    let handler = move |request, peer| answer(server.clone(), auth.clone(), peer, request);
+    let http = Http { tls: Some(tls), ..Http::default() };
+    tokio::spawn(serving::serve(listener, http, handler, shutdown));
     Ok(port)
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address: address.to_string(), source })
+async fn bind(port: Port, address: SocketAddr) -> Result<Listener, Error> {
+    let fail = |source| Error::Listen { address: address.to_string(), source };
+    Listener::bind(port, address).await.map_err(fail)
 }
 
-async fn answer(server: Arc<Server>, auth: Arc<auth::Auth>, caller: Option<User>, request: Request<Incoming>) -> Reply {
-    match auth.check(caller, &request).await {
-        Ok(()) => route::route(server, request).await,
+async fn answer(server: Arc<Server>, auth: Arc<auth::Auth>, peer: Peer, request: Request<Body>) -> Reply {
+    match auth.check(peer.subject().and_then(User::of_subject), &request).await {
+        Ok(()) => {
+            peer.know();
+            route::route(server, request).await
+        }
         Err(refusal) => refusal,
     }
 }
 
-async fn healthz(server: Arc<Server>, listener: TcpListener, shutdown: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let server = server.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let server = server.clone();
-                async move {
-                    let reply = match request.uri().path() {
-                        "/healthz" => route::health(&server).await,
-                        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-                    };
-                    Ok::<_, std::convert::Infallible>(reply)
-                }
-            });
-            let builder = auto::Builder::new(TokioExecutor::new());
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-        });
+async fn healthz(server: Arc<Server>, request: Request<Body>) -> Reply {
+    match request.uri().path() {
+        "/healthz" => route::health(&server).await,
+        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
+use serving::Body;
 use tokio::sync::oneshot;
 
 use super::{Reply, Server, configz, host_logs, logs, pods, stats, stream, text};
@@ -68,7 +68,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-pub async fn route(server: Arc<Server>, request: Request<Incoming>) -> Reply {
+pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
     let path = request.uri().path().to_owned();
     let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(decode).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();

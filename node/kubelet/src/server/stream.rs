@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serving::Body;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tonic::Status;
@@ -73,7 +73,7 @@ fn streams(params: &Params) -> Result<Streams, Box<Reply>> {
     Err(Box::new(text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr")))
 }
 
-pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Incoming>) -> Reply {
+pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (found, streams) = match (target(&server, parts).await, streams(&params)) {
         (Err(refusal), _) => return refusal,
@@ -94,7 +94,7 @@ pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Incoming
     }
 }
 
-pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Incoming>) -> Reply {
+pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (found, streams) = match (target(&server, parts).await, streams(&params)) {
         (Err(refusal), _) => return refusal,
@@ -115,7 +115,7 @@ pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Incomi
 }
 
 /// `/portForward/{ns}/{pod}[/{uid}]`.
-pub async fn port_forward(server: Arc<Server>, parts: &[&str], request: Request<Incoming>) -> Reply {
+pub async fn port_forward(server: Arc<Server>, parts: &[&str], request: Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (namespace, name, uid) = match parts {
         [namespace, name] => (*namespace, *name, None),
@@ -150,7 +150,7 @@ fn ports(given: &[String]) -> Result<Vec<i32>, String> {
 }
 
 /// `/run/{ns}/{pod}[/{uid}]/{container}?cmd=…`: runs a command and answers with its output.
-pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Incoming>) -> Reply {
+pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Body>) -> Reply {
     let params = Params::of(request.uri().query());
     let (_, id) = match target(&server, parts).await {
         Ok(found) => found,
@@ -177,14 +177,14 @@ pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Incoming
 }
 
 /// Sends the request on to `url` and, once both sides agreed to leave HTTP, copies bytes both ways.
-async fn pass(server: &Server, url: &str, request: Request<Incoming>) -> Reply {
+async fn pass(server: &Server, url: &str, request: Request<Body>) -> Reply {
     match forward(url, request, server.hands.config.server.streaming_idle_timeout).await {
         Ok(reply) => reply,
         Err(message) => text(StatusCode::BAD_GATEWAY, format!("the runtime's streaming server: {message}")),
     }
 }
 
-async fn forward(url: &str, mut request: Request<Incoming>, idle: Duration) -> Result<Reply, String> {
+async fn forward(url: &str, mut request: Request<Body>, idle: Duration) -> Result<Reply, String> {
     let uri: Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
     let authority = uri.authority().ok_or(format!("{url} has no host"))?.clone();
     let port = authority.port_u16().unwrap_or(80);

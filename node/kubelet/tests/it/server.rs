@@ -54,7 +54,7 @@ impl Client {
         let stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
-        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
+        sender.send_request(request.header("host", "localhost").body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
@@ -101,6 +101,18 @@ async fn only_those_who_may_get_in() {
     let (status, text) = other.get("/exec/ns/p/c").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert_eq!(text, "Forbidden (user=other, verb=get, resource=nodes, subresource(s)=[\"proxy\"])\n");
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_close_the_kubelets_port() {
+    let (_node, someone, _) = node_with_api("someone").await;
+    let mut silent = Vec::new();
+    // More than the port holds.
+    for _ in 0..2500 {
+        silent.push(tokio::net::TcpStream::connect(("127.0.0.1", someone.port)).await.unwrap());
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(5), someone.get("/healthz")).await;
+    assert_eq!(answer.expect("in time"), (StatusCode::OK, "ok".into()));
 }
 
 #[tokio::test]

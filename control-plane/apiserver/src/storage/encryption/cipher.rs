@@ -22,7 +22,7 @@ const SECRETBOX_TAG: usize = 16;
 /// How values are turned into what is stored.
 pub enum Cipher {
     Identity,
-    Cbc { encrypt: PaddedBlockEncryptingKey, decrypt: PaddedBlockDecryptingKey },
+    Cbc { encrypt: Box<PaddedBlockEncryptingKey>, decrypt: Box<PaddedBlockDecryptingKey> },
     Gcm(LessSafeKey),
     Secretbox([u8; SECRETBOX_KEY]),
 }
@@ -48,7 +48,8 @@ impl Cipher {
         };
         let bound = || UnboundCipherKey::new(algorithm, key).ok();
         let encrypt = PaddedBlockEncryptingKey::cbc_pkcs7(bound()?).ok()?;
-        Some(Cipher::Cbc { encrypt, decrypt: PaddedBlockDecryptingKey::cbc_pkcs7(bound()?).ok()? })
+        let decrypt = PaddedBlockDecryptingKey::cbc_pkcs7(bound()?).ok()?;
+        Some(Cipher::Cbc { encrypt: Box::new(encrypt), decrypt: Box::new(decrypt) })
     }
 
     pub fn gcm(key: &[u8]) -> Option<Cipher> {

@@ -200,7 +200,7 @@ async fn send(server: &Server, method: &str, target: &str, body: &Value) -> (u16
     let request = request.body(request_body(Full::new(body))).expect("request");
     let (parts, body) = server.handle(request, Arc::new(user)).await.into_parts();
     let body = body.collect().await.expect("body");
-    (parts.status.as_u16(), serde_json::from_slice(&body.to_vec()).unwrap_or_default())
+    (parts.status.as_u16(), serde_json::from_slice(&body).unwrap_or_default())
 }
 
 #[tokio::test]

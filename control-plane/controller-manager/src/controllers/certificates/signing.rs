@@ -11,7 +11,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
 use super::request::{self, Request};
 use super::{APPROVED, FAILED, KUBELET_CLIENT, certificate, conclude, has};
 use crate::common::acts;
-use crate::config::{CertificateSigner, SignRequest};
+use crate::config::{CertificateSigner, SignError, SignRequest};
 use crate::runner::Work;
 use crate::setup::Setup;
 
@@ -57,7 +57,10 @@ fn reconcile(csr: &Csr, signer: &dyn CertificateSigner, longest: Duration, now: 
             next.status.get_or_insert_default().certificate = Some(ByteString(pem.into_bytes()));
             plan.push(acts::update_status(&next));
         }
-        Err(why) => {
+        Err(SignError::Request(why)) => {
+            plan.push(conclude(csr, "status", FAILED, "SignerValidationFailure", why, now));
+        }
+        Err(SignError::Signer(why)) => {
             plan.push(acts::warning(csr, "SigningError", format!("Certificate could not be signed: {why}")));
             plan.requeue(AGAIN);
         }
@@ -88,9 +91,15 @@ mod tests {
     use crate::controllers::certificates::request::tests::{SERVING, USER};
     use serde_json::json;
 
+    /// A life that the signer below doesn't sign.
+    const REFUSED: Duration = Duration::from_secs(7200);
+
     struct Plain;
     impl CertificateSigner for Plain {
-        fn sign(&self, request: &SignRequest<'_>) -> Result<String, String> {
+        fn sign(&self, request: &SignRequest<'_>) -> Result<String, SignError> {
+            if request.expiration == REFUSED {
+                return Err(SignError::Request("SAN dNSName is malformed".into()));
+            }
             Ok(format!("{} for {} s", request.usages.join("+"), request.expiration.as_secs()))
         }
     }
@@ -128,6 +137,24 @@ mod tests {
         let condition = super::super::conditions(&failed).find(|c| c.type_ == FAILED).unwrap();
         assert_eq!(condition.reason.as_deref(), Some("SignerValidationFailure"));
         assert_eq!(condition.message.as_deref(), Some("invalid usage for client certificate: server auth"));
+    }
+
+    #[test]
+    fn what_cannot_be_signed_has_failed_and_is_not_tried_again() {
+        let mut csr: Csr = from(json!({
+            "metadata": {"name": "c"},
+            "spec": {"request": "", "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"],
+                "expirationSeconds": 7200},
+            "status": {"conditions": [{"type": APPROVED, "status": "True"}]},
+        }));
+        csr.spec.request = ByteString(USER.as_bytes().to_vec());
+        let mut world = World::default();
+        world.put(&csr);
+        let day = Duration::from_secs(86_400);
+        world.settle(|w| reconcile(&w.get::<Csr>("", "c").unwrap(), &Plain, day, w.now));
+        let failed = world.get::<Csr>("", "c").unwrap();
+        let condition = super::super::conditions(&failed).find(|c| c.type_ == FAILED).unwrap();
+        assert_eq!(condition.message.as_deref(), Some("SAN dNSName is malformed"));
     }
 
     #[test]

@@ -159,6 +159,24 @@ impl Graph {
         wake
     }
 
+    /// A list leaves an object out that was seen before: it may be gone, or be one that the server can't read. Whoever
+    /// depends on it asks, as for an owner that was never seen.
+    pub fn missing(&mut self, uid: &str) -> Vec<Wake> {
+        let Some(node) = self.nodes.get_mut(uid) else { return Vec::new() };
+        let mut wake: Vec<Wake> = node.dependents.iter().cloned().map(Wake::Item).collect();
+        let (item, alone) = (node.item.take(), node.dependents.is_empty());
+        if let Some(item) = item {
+            wake.extend(self.waiting_owners(&item));
+            for owner in &item.owners {
+                self.unlink(uid, &owner.uid);
+            }
+        }
+        if alone {
+            self.nodes.remove(uid);
+        }
+        wake
+    }
+
     /// The server says that an owner which no watch shows does not exist.
     pub fn owner_is_gone(&mut self, uid: &str) -> Vec<Wake> {
         self.remember_gone(uid);

@@ -193,7 +193,7 @@ impl Monitors {
                 }
                 Ok(watcher::Event::InitDone) => {
                     let now = std::mem::take(&mut listing);
-                    seen.difference(&now).for_each(|uid| self.collector.change(|g| g.deleted(uid)));
+                    seen.difference(&now).for_each(|uid| self.collector.change(|g| g.missing(uid)));
                     *seen = now;
                     done.send_replace(true);
                 }

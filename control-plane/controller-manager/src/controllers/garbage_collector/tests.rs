@@ -232,3 +232,22 @@ fn the_graph_forgets_what_is_gone() {
     world.settle();
     assert!(world.graph.is_empty());
 }
+
+#[test]
+fn an_owner_that_a_list_leaves_out_is_asked_for_before_its_dependents_go() {
+    let mut world = World::default();
+    world.put("a", vec![]);
+    world.put("b", vec![owner("a", true)]);
+    world.settle();
+    // The server can't read it, or the list was of another moment: it is there.
+    let wake = world.graph.missing("a");
+    world.queue.extend(wake);
+    world.settle();
+    assert_eq!((world.names(), world.asked), (vec!["a", "b"], 1));
+    world.objects.remove("a");
+    world.put("c", vec![owner("a", true)]);
+    let wake = world.graph.missing("a");
+    world.queue.extend(wake);
+    world.settle();
+    assert!(world.names().is_empty(), "{:?}", world.names());
+}

@@ -1,37 +1,30 @@
 //! A component's own pages: health by name, metrics, SLIs, over HTTPS as upstream's kube-controller-manager and
 //! kube-scheduler serve them. Health is for everybody; the rest for whom the API server lets. I/O: sockets.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use serving::tls::{Clients, Files, Tls, TlsError};
+use serving::{Body, Http, Listener, Peer, Port};
 use telemetry::Registry;
 use telemetry::health::{Asked, Outcome, Record, page, single};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::delegated::{Attempt, Delegated, User, bearer};
-use crate::tls::{self, TlsError, TlsFiles};
 
-/// A client that has not finished its handshake or request head by then is dropped.
-const HANDSHAKE: Duration = Duration::from_secs(30);
 const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 
 /// Where the pages are: `--bind-address`, `--secure-port`, `--tls-cert-file`, …
 #[derive(Debug, Clone)]
 pub struct Config {
     pub address: SocketAddr,
-    pub tls: TlsFiles,
+    pub files: Files,
+    /// Whose client certificates are identities.
+    pub clients: Clients,
 }
 
 /// Why the pages cannot be served.
@@ -122,43 +115,17 @@ pub async fn start(
     client: kube::Client,
     shutdown: CancellationToken,
 ) -> Result<SocketAddr, Error> {
-    let acceptor = tls::acceptor(&config.tls)?;
+    let tls = Tls::new(config.files.clone(), &config.clients)?;
     let fail = |source| Error::Listen { address: config.address, source };
-    let listener = TcpListener::bind(config.address).await.map_err(fail)?;
+    let listener = Listener::bind(Port::Pages, config.address).await.map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
     let server = Arc::new(Server { pages, delegated: Delegated::new(client) });
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            if let Ok((stream, _)) = accepted {
-                tokio::spawn(connection(server.clone(), acceptor.clone(), stream));
-            }
-        }
-    });
+    let handler = move |request: Request<Body>, peer: Peer| {
+        let server = server.clone();
+        async move { answer(&server, peer.subject().and_then(User::of_subject), &request).await }
+    };
+    tokio::spawn(serving::serve(listener, Http::pages(Some(tls)), handler, shutdown));
     Ok(address)
-}
-
-async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream) {
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
-    let certificates = stream.get_ref().1.peer_certificates();
-    let caller = certificates.and_then(|c| c.first()).and_then(|c| User::of_certificate(c));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (server, caller) = (server.clone(), caller.clone());
-        async move {
-            let response = answer(&server, caller, &request).await;
-            Ok::<_, Infallible>(if request.method() == Method::HEAD {
-                telemetry::head::without_body(response)
-            } else {
-                response
-            })
-        }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
-    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer<B>(server: &Server, caller: Option<User>, request: &Request<B>) -> Response<Full<Bytes>> {

@@ -15,11 +15,15 @@ use tokio::net::UdpSocket;
 
 use super::{Assembly, Serving, cri};
 use crate::fault::Fault;
+use crate::progress::{Steps, Told};
 
 /// How soon something that tells nobody when it is there is asked again. It takes some of these, once a start.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// A question that was lost is asked again after this.
 const LOST: Duration = Duration::from_millis(200);
+
+/// Most keys of unreadable objects in one sentence; each has a line of its own in the log.
+const UNREADABLE_SHOWN: usize = 5;
 
 /// Its start returned when it did.
 pub fn already() -> Serving {
@@ -108,8 +112,31 @@ fn answers(message: &[u8]) -> bool {
     message.len() > 12 && message[3] & 0xf == 0 && message[6..8] != [0, 0]
 }
 
+/// A start that took too long. When the store holds what can't be read, that may be what is waited for, and only a
+/// cluster that runs lets somebody remove it: the start is over then, whatever is missing.
+pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], patience: Duration) -> Result<()> {
+    let unreadable = a.server().map(|server| server.core.unreadable()).unwrap_or_default();
+    if unreadable.is_empty() {
+        return Err(too_late(a, missing, patience).await.into());
+    }
+    let sentence = go_on(missing, &unreadable);
+    tracing::error!("{sentence}");
+    steps.tell(&Told::Warning { sentence });
+    Ok(())
+}
+
+fn go_on(missing: &[&str], unreadable: &[String]) -> String {
+    let shown = unreadable.iter().take(UNREADABLE_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if unreadable.len() > UNREADABLE_SHOWN { ", ..." } else { "" };
+    format!(
+        "{} can't work yet, for the store holds {} that can't be read: {shown}{more}; delete them with the option ignoreStoreReadErrorWithClusterBreakingPotential",
+        missing.join(", "),
+        if unreadable.len() == 1 { "an object".to_owned() } else { format!("{} objects", unreadable.len()) },
+    )
+}
+
 /// The sentence of a start that took too long: what didn't come, and why as far as the node says.
-pub async fn too_late(a: &Assembly, missing: &[&str], patience: Duration) -> Fault {
+async fn too_late(a: &Assembly, missing: &[&str], patience: Duration) -> Fault {
     let why = if missing.contains(&"kubelet") { node_says(a).await } else { None };
     let why = why.map_or_else(String::new, |why| format!(": the node {} says: {why}", a.cluster.node_name));
     Fault::failed(format!("{} did not start within {} s{why}", missing.join(", "), patience.as_secs()))
@@ -125,6 +152,20 @@ async fn node_says(a: &Assembly) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_that_waits_for_what_can_not_be_read_says_so_and_goes_on() {
+        let keys: Vec<String> = (0..7).map(|n| format!("minions/n{n}")).collect();
+        let words = |n: usize| go_on(&["kubelet"], &keys[..n]);
+        let option = "delete them with the option ignoreStoreReadErrorWithClusterBreakingPotential";
+        assert_eq!(
+            words(1),
+            format!("kubelet can't work yet, for the store holds an object that can't be read: minions/n0; {option}")
+        );
+        assert!(
+            words(7).contains("7 objects that can't be read: minions/n0, minions/n1, ") && words(7).contains(", ...;")
+        );
+    }
 
     #[test]
     fn a_question_is_a_dns_message() {

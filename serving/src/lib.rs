@@ -1,0 +1,26 @@
+//! How every server of ours listens: one accept loop, one set of limits and deadlines, one TLS. Nothing here knows a
+//! component; every component that has a port uses this.
+//!
+//! - [`shares`]: how many connections each port may hold, so that all together leave descriptors for files
+//! - [`crowd`]: who gives way when a port is full: strangers that say nothing first; pure
+//! - [`listener`]: TCP and unix sockets, accepting, pausing when there are no descriptors
+//! - [`http`]: HTTP/1.1 and HTTP/2 on a listener, with deadlines for handshake, head, body and idle connections
+//! - [`tls`]: certificates that are read again when their files change, for servers and clients
+//! - [`x509`]: whom a certificate names
+
+pub mod body;
+pub mod crowd;
+mod host;
+pub mod http;
+pub mod listener;
+mod policy;
+pub mod shares;
+mod table;
+pub mod tls;
+pub mod x509;
+
+pub use body::Body;
+pub use http::{Http, Peer, serve};
+pub use listener::{Connection, Listener};
+pub use shares::Port;
+pub use table::{Connections, Slot};

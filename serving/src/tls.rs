@@ -1,0 +1,294 @@
+//! TLS of servers and clients: certificates come from PEM files and are read again when these change, while
+//! connections go on. I/O: reads the files. Callers: whoever listens, and clients that show a certificate.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+
+pub use crate::policy::Policy;
+
+/// How often files are looked at, at most: handshakes come by the thousand.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A file that can't be read or holds something else.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct TlsError {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+fn error(path: &Path) -> impl Fn(&dyn std::fmt::Display) -> TlsError {
+    move |reason| TlsError { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// A certificate with its chain, and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Files {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Certificates of a PEM file, in order; at least one.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(list) if list.is_empty() => Err(error(path)(&"there is no certificate in it")),
+        Ok(list) => Ok(list),
+        Err(why) => Err(error(path)(&why)),
+    }
+}
+
+/// The authorities of a PEM file.
+pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|why| error(path)(&why))?;
+    }
+    Ok(roots)
+}
+
+/// What of a file changes when it is written or replaced: its time and its number.
+pub type Stamp = (SystemTime, u64);
+
+/// The stamp of a file; none when it isn't there.
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, std::os::unix::fs::MetadataExt::ino(&file)))
+}
+
+/// A certificate and key that are read again when their files change. A pair that can't be used, because one of the
+/// two is not replaced yet, leaves the old one in its place.
+#[derive(Debug)]
+pub struct Identity {
+    files: Files,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    pair: Arc<CertifiedKey>,
+    stamps: [Option<Stamp>; 2],
+    looked: Instant,
+}
+
+impl Identity {
+    pub fn load(files: Files) -> Result<Arc<Identity>, TlsError> {
+        let stamps = files.stamps();
+        let held = Held { pair: files.load()?, stamps, looked: Instant::now() };
+        Ok(Arc::new(Identity { files, held: Mutex::new(held) }))
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
+        let mut held = self.held.lock();
+        if held.looked.elapsed() >= LOOK_AGAIN {
+            held.looked = Instant::now();
+            let stamps = self.files.stamps();
+            if stamps != held.stamps {
+                match self.files.load() {
+                    Ok(pair) => (held.pair, held.stamps) = (pair, stamps),
+                    Err(error) => tracing::warn!(%error, "the new certificate can't be used; the old one stays"),
+                }
+            }
+        }
+        held.pair.clone()
+    }
+}
+
+impl Files {
+    fn stamps(&self) -> [Option<Stamp>; 2] {
+        [stamp(&self.cert), stamp(&self.key)]
+    }
+
+    fn load(&self) -> Result<Arc<CertifiedKey>, TlsError> {
+        let chain = certificates(&self.cert)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|why| error(&self.key)(&why))?;
+        let pair = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+        pair.map(Arc::new).map_err(|why| error(&self.key)(&why))
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let pair = self.current();
+        pair.key.choose_scheme(schemes).is_some().then_some(pair)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Whose certificates a server asks its clients for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clients {
+    /// Nobody's.
+    Unasked,
+    /// Anybody's whose holder has the key: whose it is finds out who authenticates requests, so that a certificate of
+    /// a foreign authority ends in 401 and not in a broken handshake.
+    Anyone,
+    /// Those of the authorities in this file; clients without one are served, too.
+    Of(PathBuf),
+    /// The same, and clients without one are refused.
+    OnlyOf(PathBuf),
+}
+
+/// TLS of a port.
+#[derive(Clone)]
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    checks_clients: bool,
+}
+
+impl Tls {
+    /// Reads the files; every TLS that we have is spoken.
+    pub fn new(files: Files, clients: &Clients) -> Result<Tls, TlsError> {
+        Tls::with_policy(files, clients, &Policy::default())
+    }
+
+    /// Reads the files.
+    pub fn with_policy(files: Files, clients: &Clients, policy: &Policy) -> Result<Tls, TlsError> {
+        let provider = Arc::new(policy.provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(policy.versions());
+        let builder = builder.map_err(|why| error(&files.cert)(&why))?;
+        let builder = match clients {
+            Clients::Unasked => builder.with_no_client_auth(),
+            Clients::Anyone => builder.with_client_cert_verifier(Arc::new(AnyHolder(provider))),
+            Clients::Of(path) | Clients::OnlyOf(path) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
+                let verifier = match clients {
+                    Clients::Of(_) => verifier.allow_unauthenticated(),
+                    _ => verifier,
+                };
+                builder.with_client_cert_verifier(verifier.build().map_err(|why| error(path)(&why))?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Identity::load(files)?);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let checks_clients = matches!(clients, Clients::Of(_) | Clients::OnlyOf(_));
+        Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), checks_clients })
+    }
+
+    /// Whether a certificate that a client shows was checked in the handshake.
+    pub fn checks_clients(&self) -> bool {
+        self.checks_clients
+    }
+
+    pub(crate) fn accept<I>(&self, stream: I) -> tokio_rustls::Accept<I>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.acceptor.accept(stream)
+    }
+}
+
+/// A client that checks servers against these authorities, or not at all when there are none, and shows this
+/// certificate, as it is at each handshake.
+pub fn client(roots: Option<RootCertStore>, identity: Option<Arc<Identity>>) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        Some(roots) => builder.with_root_certificates(roots),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyHolder(provider))),
+    };
+    let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
+    let mut config = builder.with_client_cert_resolver(identity);
+    // A resumed session stands for the certificate of its first handshake, which ends one day.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Takes any certificate, of a client or a server, whose holder has the key.
+#[derive(Debug)]
+struct AnyHolder(Arc<CryptoProvider>);
+
+type Signed = Result<HandshakeSignatureValid, rustls::Error>;
+
+impl AnyHolder {
+    fn tls12(&self, message: &[u8], cert: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Signed {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn tls13(&self, message: &[u8], cert: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Signed {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for AnyHolder {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Signed {
+        self.tls12(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Signed {
+        self.tls13(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}
+
+impl ServerCertVerifier for AnyHolder {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Signed {
+        self.tls12(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Signed {
+        self.tls13(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}
