@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testkit::image::BUSYBOX;
 use testkit::runner::Test;
-use testkit::{Cluster, eventually, output, tool};
+use testkit::{Cluster, built, eventually, output, tool};
 
 pub const TESTS: &[Test] = &[
     ("killed_daemon_loses_nothing_and_leaks_nothing", killed),
@@ -20,7 +20,11 @@ pub const TESTS: &[Test] = &[
     ("killed_monitor_fails_its_container_only", monitor),
     ("full_disk_lets_the_cluster_start", full_start),
     ("full_disk_refuses_writes_and_heals", full_disk),
+    ("a_few_rounds_of_chaos_lose_nothing_and_leave_nothing", chaos),
 ];
+
+/// Rounds of `cargo xtask chaos`, whose first have a kind of harm each: as many as take half a minute.
+const ROUNDS: u64 = 6;
 
 const MANY: &str = r#"
 apiVersion: apps/v1
@@ -335,4 +339,9 @@ fn full_disk(cluster: &Cluster) -> Result<()> {
     let left = host.sh(&format!("mountpoint -q {0} && ls -A {0}", own.data_dir().display()))?;
     ensure!(left.is_empty(), "the disk stays mounted, and is empty: {left}");
     Ok(())
+}
+
+fn chaos(cluster: &Cluster) -> Result<()> {
+    let (name, rounds) = (format!("{}-chaos", cluster.name), ROUNDS.to_string());
+    output(Command::new(built("chaos")).args(["--name", &name, "--rounds", &rounds]), "")?.ok().map(drop)
 }
