@@ -56,6 +56,18 @@ pub enum Cmd {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Check the running cluster
+    Check {
+        /// By the checks of the CIS benchmark
+        #[arg(long, required = true)]
+        cis: bool,
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        /// Exit code when checks fail
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        exit_code: u8,
+    },
     /// Stop the cluster and its pods; `up` continues from where it was
     Down,
     /// Remove the cluster and everything it made on this host
@@ -117,6 +129,7 @@ pub fn run() -> Result<()> {
         Cmd::Up { shape, demo } => commands::up::run(which, &shape, demo),
         Cmd::Server { shape, told_to_parent } => commands::server::run(which, &shape, told_to_parent),
         Cmd::Status { output } => commands::status::run(which, output),
+        Cmd::Check { cis: _, output, exit_code } => commands::check::cis(which, output, exit_code),
         Cmd::Down => commands::down::run(which),
         Cmd::Reset { yes } => commands::reset::run(which, yes),
         Cmd::Image(image) => commands::image::run(which, &image),

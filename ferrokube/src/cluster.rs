@@ -32,6 +32,7 @@ use crate::progress::Steps;
 
 pub use addons::put;
 pub use cleanup::{remove_kernel_objects, stop_pods};
+pub use control_plane::settings as server_settings;
 pub use node::runtime_config;
 pub use pod_network::{firewall_advice, port_mapping};
 
@@ -110,6 +111,7 @@ impl Assembly {
         let node_ip = crate::preflight::node_ip(&cluster);
         let pki = Pki::ensure(&cluster, node_ip)?;
         crate::kubeconfig::write_admin(&cluster, &pki)?;
+        crate::hardening::write(&cluster)?;
         steps.done("Certificates and keys", began);
         let mut assembly = Assembly {
             cluster: Arc::new(cluster),

@@ -45,7 +45,10 @@ pub struct Shape {
     /// Addresses of Services [default: 10.43.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<Cidr>,
-    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP
+    /// Set what a CIS audit wants (SECURITY.md has the list); kept from then on, `hardened: false` takes it back
+    #[arg(long)]
+    pub hardened: bool,
+    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -59,13 +62,14 @@ struct File {
     cluster_domain: Option<String>,
     node_name: Option<String>,
     node_ip: Option<Ipv4Addr>,
+    hardened: Option<bool>,
 }
 
 /// Takes a field's value into a [`File`], or says what is allowed.
 type Take = fn(&mut File, &Value) -> Result<(), String>;
 
 /// The fields that the file may have.
-const FIELDS: [(&str, Take); 6] = [
+const FIELDS: [(&str, Take); 7] = [
     ("apiPort", |file, v| {
         let port = v.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
         file.api_port = Some(port.ok_or_else(|| format!("{v} is not a port: it is a number from 1 to 65535"))?);
@@ -78,6 +82,10 @@ const FIELDS: [(&str, Take); 6] = [
     ("nodeIP", |file, v| {
         let address = word(v)?.parse::<Ipv4Addr>();
         file.node_ip = Some(address.map_err(|_| format!("{v} is not an IPv4 address: write it like 192.0.2.10"))?);
+        Ok(())
+    }),
+    ("hardened", |file, v| {
+        file.hardened = Some(v.as_bool().ok_or_else(|| format!("{v} is neither true nor false"))?);
         Ok(())
     }),
 ];
@@ -187,11 +195,18 @@ pub struct Cluster {
     pub cluster_domain: String,
     pub node_name: String,
     pub node_ip: Option<Ipv4Addr>,
+    /// `--hardened`; not in files of older versions.
+    #[serde(default)]
+    pub hardened: bool,
 }
 
 impl Cluster {
     pub fn pki(&self) -> PathBuf {
         self.data_dir.join("pki")
+    }
+    /// Configuration that `--hardened` writes.
+    pub fn security(&self) -> PathBuf {
+        self.data_dir.join("security")
     }
     pub fn kubeconfig(&self) -> PathBuf {
         self.data_dir.join("kubeconfig")
@@ -403,6 +418,7 @@ impl Which {
             cluster_domain: file.cluster_domain.unwrap_or_else(|| base.cluster_domain.clone()),
             node_name: file.node_name.unwrap_or_else(|| base.node_name.clone()),
             node_ip: file.node_ip.or(base.node_ip),
+            hardened: shape.hardened || file.hardened.unwrap_or(base.hardened),
             ..base.clone()
         };
         if existing.is_some() && (wanted.pod_cidr != base.pod_cidr || wanted.service_cidr != base.service_cidr) {
@@ -444,6 +460,7 @@ impl Which {
             cluster_domain: "cluster.local".into(),
             node_name: node_name(),
             node_ip: None,
+            hardened: false,
         }
     }
 }
@@ -546,6 +563,7 @@ pub mod tests {
             cluster_domain: "cluster.local".into(),
             node_name: "node".into(),
             node_ip: None,
+            hardened: false,
         }
     }
 
@@ -571,6 +589,7 @@ pub mod tests {
             ("serviceCIDR: 10.0.0.0", "serviceCIDR: ", "like 10.42.0.0/16"),
             ("nodeName: My_Node", "nodeName: ", "lower case"),
             ("nodeIP: '::1'", "nodeIP: ", "IPv4"),
+            ("hardened: maybe", "hardened: ", "neither true nor false"),
             ("[apiPort]", "", "podCIDR"),
         ] {
             let error = File::parse(text).expect_err(text);

@@ -1,12 +1,11 @@
 //! What a cluster keeps in its two directories, by name: `reset` removes these and nothing else, so a file that a person
 //! put there stays. Whoever keeps a new thing there adds its name, or `reset` tells that it is left. I/O: removes files.
 
-use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use linux::root::Beneath;
 
 use crate::config::{Cluster, RUN_ROOT, STATE_FILE, STATE_ROOT, lock_host, register};
 
@@ -25,6 +24,7 @@ const DATA: &[&str] = &[
     "kubeconfig.undo",
     "daemon.log",
     "crashes.json",
+    "security",
 ];
 
 /// Entries of the run directory.
@@ -56,22 +56,19 @@ pub fn remove(cluster: &Cluster) -> Result<Vec<String>> {
 
 /// Removes these entries of a directory, its mark, and the directory when nothing is left in it.
 fn empty(path: &Path, known: &[&str]) -> Result<Vec<String>> {
-    let dir = match File::open(path) {
+    let dir = match Beneath::open(path) {
         Ok(dir) => dir,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| path.display().to_string()),
     };
     for name in known.iter().chain([&STATE_FILE]) {
         for name in [format!("{name}{DRAFT}"), (*name).to_owned()] {
-            match linux::tree::remove(dir.as_fd(), &name) {
-                Err(e) if e.kind() == ErrorKind::ResourceBusy => {
+            match dir.remove_tree(&name) {
+                Err(e) if matches!(e.kind(), ErrorKind::ResourceBusy | ErrorKind::CrossesDevices) => {
                     // A person's disk is mounted on it: what is on it stays, too.
                     tracing::debug!(name, "is a mount");
                 }
-                Err(e) if e.kind() != ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("removing {}", path.join(&name).display()));
-                }
-                _ => {}
+                removed => removed.with_context(|| format!("removing {}", path.join(&name).display()))?,
             }
         }
     }

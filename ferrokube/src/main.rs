@@ -4,12 +4,14 @@
 //! [`components::COMPONENTS`]; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a command.
 
 mod backoff;
+mod cis;
 mod cli;
 mod cluster;
 mod commands;
 mod config;
 mod crash;
 mod fault;
+mod hardening;
 mod interrupt;
 mod kubeconfig;
 mod layout;

@@ -51,6 +51,11 @@ struct Leaf<'a> {
 }
 
 impl Pki {
+    /// Where everything is, whether or not it was made.
+    pub fn of(cluster: &Cluster) -> Pki {
+        Pki { dir: cluster.pki() }
+    }
+
     pub fn pair(&self, name: &str) -> Pair {
         Pair { cert: self.dir.join(format!("{name}.crt")), key: self.dir.join(format!("{name}.key")) }
     }

@@ -18,7 +18,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{self, configuration::Settings};
+use crate::admission;
+use crate::admission::event_rate_limit::{self, Limit};
+use crate::admission::pod_security;
 use crate::audit::{Asked, Audit, Peer};
 use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::{self, Authenticator, Credentials, UserInfo, impersonation};
@@ -57,8 +59,10 @@ pub struct Core {
     /// Roles and bindings, whether or not they are an authoriser.
     pub(crate) rbac: Arc<Rbac>,
     admission: Vec<&'static admission::Row>,
-    /// What `--admission-control-config-file` says.
-    pub(crate) plugin_settings: Settings,
+    /// What EventRateLimit counts; empty when it is off.
+    pub(crate) event_limits: Vec<Limit>,
+    /// What PodSecurity asks where a namespace says nothing.
+    pub(crate) pod_security: pod_security::Defaults,
     /// Reaches kubelets, pods and services.
     pub(crate) proxy: Proxy,
     /// Node ports in use.
@@ -101,9 +105,10 @@ impl Core {
             (row.default_on || named(&config.enable_admission_plugins)) && !named(&config.disable_admission_plugins)
         };
         let admission: Vec<_> = admission::ADMISSION.iter().filter(enabled).collect();
-        let file = config.admission_control_config_file.as_deref();
-        let wrong = |reason| Error::Flag { flag: "--admission-control-config-file", reason };
-        let plugin_settings = Settings::read(file, &admission).map_err(wrong)?;
+        let event_limits = event_limits(&config, &admission)?;
+        let pod_security = configured(&config, pod_security::NAME)?;
+        let pod_security = pod_security.map(|given| pod_security::Defaults::of(&given)).transpose();
+        let pod_security = pod_security.map_err(bad_configuration)?.unwrap_or_default();
         let limits = Limits::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
         let metrics = Metrics::new(&limits);
         let audit = Audit::new(&config)?;
@@ -118,7 +123,8 @@ impl Core {
             authorizers: Vec::new(),
             rbac,
             admission,
-            plugin_settings,
+            event_limits,
+            pod_security,
             proxy,
             node_ports,
             reservations: Reservations::default(),
@@ -223,6 +229,26 @@ impl Core {
             }
         }
     }
+}
+
+/// The limits of EventRateLimit; without the plugin the file is only checked.
+fn event_limits(config: &Config, chain: &[&'static admission::Row]) -> Result<Vec<Limit>, Error> {
+    let configured = configured(config, event_rate_limit::NAME)?;
+    match chain.iter().any(|row| row.plugin.name() == event_rate_limit::NAME) {
+        true => event_rate_limit::limits(configured.as_ref()).map_err(bad_configuration),
+        false => Ok(Vec::new()),
+    }
+}
+
+/// What `--admission-control-config-file` says to a plugin.
+fn configured(config: &Config, plugin: &str) -> Result<Option<Value>, Error> {
+    let file = config.admission_control_config_file.as_deref();
+    let said = file.map(|file| admission::configuration::of(plugin, file)).transpose().map_err(bad_configuration)?;
+    Ok(said.flatten())
+}
+
+fn bad_configuration(reason: String) -> Error {
+    Error::Flag { flag: "--admission-control-config-file", reason }
 }
 
 /// A running server. Cloning shares it.

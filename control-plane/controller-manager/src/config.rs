@@ -77,6 +77,9 @@ pub struct Config {
     pub mirroring_max_endpoints_per_subset: usize,
     /// Longest life of a signed certificate: `--cluster-signing-duration`.
     pub cluster_signing_duration: Duration,
+    /// The accounts `default` that are made mount no token unless a pod asks for it: the CIS benchmark's 5.1.5. Upstream
+    /// has no such switch.
+    pub default_accounts_without_tokens: bool,
     /// Set when every controller has seen what there is.
     pub ready: client::Latch,
 }
@@ -150,6 +153,7 @@ impl Default for Config {
             max_endpoints_per_slice: 100,
             mirroring_max_endpoints_per_subset: 1000,
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
+            default_accounts_without_tokens: false,
             ready: client::Latch::default(),
         }
     }

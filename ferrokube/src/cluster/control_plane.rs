@@ -13,6 +13,7 @@ use super::store::LocalStore;
 use super::{Assembly, Serving, identity, ready};
 use crate::config::Cluster;
 use crate::fault::Fault;
+use crate::hardening;
 use crate::pki::{Pair, Pki};
 
 pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
@@ -53,7 +54,7 @@ pub fn issuer(cluster: &Cluster) -> String {
 }
 
 fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::Config {
-    apiserver::Config {
+    let mut config = apiserver::Config {
         bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         secure_port: cluster.api_port,
         advertise_address: Some(IpAddr::V4(node_ip)),
@@ -68,7 +69,14 @@ fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::
         kubelet_client: Some(key_pair(&pki.pair("apiserver-kubelet-client"))),
         kubelet_certificate_authority: Some(pki.ca()),
         ..apiserver::Config::default()
-    }
+    };
+    hardening::api_server(cluster, &mut config);
+    config
+}
+
+/// What the API server of this cluster is told.
+pub fn settings(cluster: &Cluster) -> apiserver::Config {
+    server_config(cluster, &Pki::of(cluster), crate::preflight::node_ip(cluster))
 }
 
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
@@ -84,7 +92,8 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
         Ok(())
     });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
-    super::addons::apply(admin, &a.cluster).await?;
+    super::addons::apply(admin.clone(), &a.cluster).await?;
+    hardening::apply(&admin, &a.cluster).await?;
     Ok(ready::already())
 }
 
@@ -112,6 +121,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
         cluster_cidrs: vec![a.cluster.pod_cidr.to_string()],
         service_cidrs: vec![a.cluster.service_cidr.to_string()],
         allocate_node_cidrs: true,
+        default_accounts_without_tokens: a.cluster.hardened,
         root_ca: Some(root_ca),
         controller_clients: Some(Arc::new(move |account: &str| identity::service_account(&server, account))),
         ..controller_manager::Config::default()

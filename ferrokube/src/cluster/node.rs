@@ -115,5 +115,6 @@ fn kubelet_config(a: &Assembly) -> kubelet::config::Config {
     config.server.tls_cert_file = Some(serving.cert);
     config.server.tls_private_key_file = Some(serving.key);
     config.server.client_ca_file = Some(a.pki.ca());
+    crate::hardening::kubelet(cluster, &mut config);
     config
 }

@@ -42,6 +42,8 @@ impl Parts {
 
     /// The task of a part that has its token.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        #[cfg(debug_assertions)]
+        let task = breaking(name, task);
         let caught = AssertUnwindSafe(crash::COMPONENT.scope(name, task)).catch_unwind();
         self.tasks.spawn(async move { (name, caught.await.unwrap_or_else(|_| Err(Panicked.into()))) });
     }
@@ -89,6 +91,22 @@ impl Parts {
         if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
             tracing::warn!(component = name, "did not stop in time");
         }
+    }
+}
+
+/// In debug builds a test may name a part that panics once, a moment after its start.
+#[cfg(debug_assertions)]
+async fn breaking(name: &str, task: impl Future<Output = Result<()>>) -> Result<()> {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const VARIABLE: &str = "FERROKUBE_TEST_PANIC";
+    const MOMENT: Duration = Duration::from_secs(5);
+    static BROKE: AtomicBool = AtomicBool::new(false);
+    if std::env::var(VARIABLE).as_deref() != Ok(name) || BROKE.swap(true, Ordering::Relaxed) {
+        return task.await;
+    }
+    tokio::select! {
+        ended = task => ended,
+        () = tokio::time::sleep(MOMENT) => panic!("as {VARIABLE} says"),
     }
 }
 

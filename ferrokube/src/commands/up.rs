@@ -22,6 +22,10 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
     let Claimed { cluster, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
         Claim::Runs(cluster, _) => {
+            if which.load()?.is_some_and(|running| running.hardened != cluster.hardened) {
+                let sentence = "the cluster runs already, and is hardened at a start only: `ferrokube down` first";
+                return Err(Fault::usage(sentence).into());
+            }
             wait_for_other(&cluster)?;
             print(&format!("The cluster {:?} runs already: {}\n", cluster.name, cluster.server_url()))?;
             return if demo { super::demo::run(&cluster) } else { Ok(()) };
@@ -35,6 +39,9 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
         return Err(error);
     }
     print(&format!("Ready after {}.\n", duration(began.elapsed())))?;
+    if fresh {
+        print("NetworkPolicy objects are accepted, but not enforced yet.\n")?;
+    }
     let merged = kubeconfig::read_admin(&cluster).and_then(|admin| kubeconfig::merge_into_user(&cluster, &admin));
     let merged = merged.with_context(|| {
         format!("the cluster runs, `kubectl --kubeconfig {}` reaches it, but", cluster.kubeconfig().display())

@@ -56,7 +56,7 @@ impl Allocator {
         if subnet.len > 30 {
             return Err(Error::config("subnet", format!("{subnet} has no room for a gateway and a pod")));
         }
-        fs::create_dir_all(&dir).map_err(Error::io(format!("making {}", dir.display())))?;
+        crate::files::make_dir(&dir).map_err(Error::io(format!("making {}", dir.display())))?;
         let (first, last) = match range {
             Some((first, last)) => (first.to_bits(), last.to_bits()),
             None => (network.to_bits() + 1, broadcast.to_bits() - 1),
@@ -139,7 +139,8 @@ impl Allocator {
         let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = self.dir.join(format!("{TEMPORARY}{}-{unique}", std::process::id()));
         let what = || format!("recording address {addr} in {}", self.dir.display());
-        fs::write(&temporary, format!("{}\r\n{}", owner.container_id, owner.ifname)).map_err(Error::io(what()))?;
+        crate::files::write(&temporary, format!("{}\r\n{}", owner.container_id, owner.ifname))
+            .map_err(Error::io(what()))?;
         let linked = fs::hard_link(&temporary, self.dir.join(addr.to_string()));
         remove(&temporary)?;
         match linked {

@@ -14,6 +14,7 @@ pub mod alloc;
 mod bridge;
 pub mod error;
 pub mod exec;
+mod files;
 pub mod firewall;
 pub mod list;
 mod network;

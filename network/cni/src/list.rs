@@ -258,14 +258,16 @@ impl Invoker {
     fn remember(&self, list: &NetworkList, attachment: &Attachment<'_>, result: &Value) -> Result<(), Error> {
         let file = self.file(list, attachment);
         let what = || format!("remembering a result in {}", file.display());
-        fs::create_dir_all(self.dir()).map_err(Error::io(what()))?;
+        crate::files::make_dir(&self.dir()).map_err(Error::io(what()))?;
         let record = json!({
             "kind": "cniCacheV1", "containerId": attachment.container_id, "ifName": attachment.ifname,
             "networkName": list.name, "result": result,
         });
         // Under another name first: a result is there whole or not at all.
         let draft = file.with_extension("tmp");
-        fs::write(&draft, record.to_string()).and_then(|()| fs::rename(&draft, &file)).map_err(Error::io(what()))
+        crate::files::write(&draft, record.to_string())
+            .and_then(|()| fs::rename(&draft, &file))
+            .map_err(Error::io(what()))
     }
 
     fn remembered(&self, list: &NetworkList, attachment: &Attachment<'_>) -> Option<Value> {

@@ -79,7 +79,8 @@ impl Network {
             Some(mtu) => mtu,
             None => bridge::uplink_mtu()?,
         };
-        fs::create_dir_all(&config.state_dir).map_err(Error::io(format!("making {}", config.state_dir.display())))?;
+        crate::files::make_dir(&config.state_dir)
+            .map_err(Error::io(format!("making {}", config.state_dir.display())))?;
         let bridge = Bridge {
             name: config.bridge.clone(),
             gateway: Some(Prefix::new(gateway, config.subnet.len)),
@@ -248,9 +249,9 @@ pub fn forwarding(config: &Config) -> Result<String, Error> {
         // Kept first: a crash between the two must not lose what was before.
         let path = old_forwarding(config)?;
         if !path.exists() {
-            fs::create_dir_all(&config.settings_dir)
+            crate::files::make_dir(&config.settings_dir)
                 .map_err(Error::io(format!("making {}", config.settings_dir.display())))?;
-            fs::write(&path, &old).map_err(Error::io(format!("writing {}", path.display())))?;
+            crate::files::write(&path, &old).map_err(Error::io(format!("writing {}", path.display())))?;
         }
         bridge::setting(FORWARD, "1")?;
     }
@@ -279,7 +280,7 @@ pub fn teardown(config: &Config) -> Result<(), Error> {
         bridge::setting("net.ipv4.ip_forward", old.trim())?;
         fs::remove_file(&path).map_err(Error::io(format!("removing {}", path.display())))?;
     }
-    linux::tree::remove_path(&config.state_dir).map_err(Error::io(format!("removing {}", config.state_dir.display())))
+    linux::root::remove_tree(&config.state_dir).map_err(Error::io(format!("removing {}", config.state_dir.display())))
 }
 
 fn check(config: &Config) -> Result<(), Error> {

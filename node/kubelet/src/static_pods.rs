@@ -1,5 +1,6 @@
 //! Pods from files of a directory, and their mirrors in the API. Does I/O: one inotify watch on the directory.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,8 @@ const MAX_FILE: u64 = 10 << 20;
 
 /// Tells the loop which pods the files name, now and whenever it changes.
 pub async fn watch(dir: PathBuf, node: String, to: UnboundedSender<Msg>, shutdown: CancellationToken) {
-    let _ = std::fs::create_dir_all(&dir);
+    // What is put there runs as root: nobody else needs to see it. One that is there is its owner's business.
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     let mut watcher = Watcher::new().and_then(|w| w.add_dir(&dir).map(|()| w));
     if let Err(error) = &watcher {
         tracing::warn!(%error, dir = %dir.display(), "no inotify on the manifest directory, reading it every 20 s");

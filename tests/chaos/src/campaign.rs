@@ -52,8 +52,7 @@ pub fn run(name: &str, rounds: u64, seed: u64) -> Result<()> {
     let result = runtime.block_on(async {
         let mut campaign = Campaign::begin(name, seed).await?;
         let told = campaign.rounds(rounds).await;
-        let reset = campaign.cluster.testkit.run(&["reset", "--yes"])?.ok().map(drop);
-        told.and(reset)
+        told.and(campaign.cluster.end())
     });
     if let Err(error) = &result {
         let _ = testkit::Cluster { name: name.to_owned(), dir: directory(name), host: None }.run(&["reset", "--yes"]);

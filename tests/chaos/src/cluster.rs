@@ -35,6 +35,13 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Removes the cluster, its disk and whatever the campaign wrote.
+    pub fn end(&self) -> Result<()> {
+        self.testkit.run(&["reset", "--yes"])?.ok()?;
+        sh(&format!("umount {}", self.testkit.data_dir().display()))?;
+        fs::remove_dir_all(&self.testkit.dir).context("removing the campaign's directory")
+    }
+
     pub fn up(&self) -> Result<()> {
         let said = output(self.clock.worn_by(&mut self.testkit.command(&["up"])), "")?;
         said.ok().map(drop).with_context(|| self.testkit.log_tail())

@@ -11,15 +11,20 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testkit::image::BUSYBOX;
 use testkit::runner::Test;
-use testkit::{Cluster, eventually, output, tool};
+use testkit::{Cluster, built, eventually, output, tool};
 
 pub const TESTS: &[Test] = &[
     ("killed_daemon_loses_nothing_and_leaks_nothing", killed),
     ("killed_daemon_is_back_within_a_second_and_is_told_of", back),
+    ("a_component_that_panics_is_started_again_alone", alone),
     ("killed_monitor_fails_its_container_only", monitor),
     ("full_disk_lets_the_cluster_start", full_start),
     ("full_disk_refuses_writes_and_heals", full_disk),
+    ("a_few_rounds_of_chaos_lose_nothing_and_leave_nothing", chaos),
 ];
+
+/// Rounds of `cargo xtask chaos`, whose first have a kind of harm each: as many as take half a minute.
+const ROUNDS: u64 = 6;
 
 const MANY: &str = r#"
 apiVersion: apps/v1
@@ -185,6 +190,45 @@ fn back(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Each component that may is broken once: the same daemon starts it again, it does its work, and it is told.
+fn alone(cluster: &Cluster) -> Result<()> {
+    let full = std::env::var_os("FERROKUBE_TEST_FULL").is_some();
+    let more = if full { &["kube-controller-manager", "kube-scheduler", "kube-proxy"][..] } else { &[] };
+    for component in ["kubelet", "dns"].iter().chain(more) {
+        let own = cluster.elsewhere("alone")?;
+        output(own.command(&["up"]).env("FERROKUBE_TEST_PANIC", component), "")?.ok()?;
+        own.import_busybox(BUSYBOX)?;
+        own.apply(SERVED)?;
+        let daemon = own.pids("daemon")?;
+        let told = eventually(Duration::from_secs(20), || {
+            let status = own.status()?;
+            ensure!(status["crashes"][component]["count"] == 1, "{component} has not broken yet: {status:#}");
+            Ok(status)
+        })?;
+        let what = told["crashes"][component]["what"].as_str().unwrap_or_default().to_owned();
+        ensure!(what.starts_with("panicked at ") && what.contains("FERROKUBE_TEST_PANIC"), "{what}");
+        ensure!(
+            own.log_tail().contains("panicked")
+                || fs::read_to_string(own.data_dir().join("daemon.log"))?.contains("panicked")
+        );
+        own.ready("served").with_context(|| component.to_string())?;
+        eventually(Duration::from_secs(20), || {
+            own.kubectl(&["exec", "served", "--", "nslookup", "served.default.svc.cluster.local"]).map(drop)
+        })?;
+        own.kubectl(&["run", "later", "--image", BUSYBOX, "--", "sleep", "1000"])?;
+        own.ready("later")?;
+        let pod = own.get("pod/served")?;
+        ensure!(pod["status"]["containerStatuses"][0]["restartCount"] == 0, "{pod:#}");
+        let node = own.get("nodes")?["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let metrics = own.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/metrics")])?;
+        for metric in ["component_panics_total", "component_restarts_total"] {
+            ensure!(metrics.contains(&format!("{metric}{{name=\"{component}\"}} 1")), "{metric} of {component}");
+        }
+        ensure!(own.pids("daemon")? == daemon, "the same daemon");
+    }
+    Ok(())
+}
+
 const SERVED: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -295,4 +339,9 @@ fn full_disk(cluster: &Cluster) -> Result<()> {
     let left = host.sh(&format!("mountpoint -q {0} && ls -A {0}", own.data_dir().display()))?;
     ensure!(left.is_empty(), "the disk stays mounted, and is empty: {left}");
     Ok(())
+}
+
+fn chaos(cluster: &Cluster) -> Result<()> {
+    let (name, rounds) = (format!("{}-chaos", cluster.name), ROUNDS.to_string());
+    output(Command::new(built("chaos")).args(["--name", &name, "--rounds", &rounds]), "")?.ok().map(drop)
 }

@@ -139,7 +139,7 @@ fn helm(space: &Space<'_>, args: &[&str]) -> Result<String> {
     space.cluster.helm(&[&["-n", &space.name], args].concat())
 }
 
-fn life(cluster: &Cluster) -> Result<()> {
+pub fn life(cluster: &Cluster) -> Result<()> {
     let space = cluster.space("helm")?;
     let chart = chart(&cluster.dir.join("shop"))?;
     let said = helm(&space, &["install", "shop", &chart, "--wait", "--timeout=60s"])?;

@@ -7,6 +7,7 @@ mod corrupt;
 mod crash;
 mod floods;
 mod guards;
+mod hardened;
 mod helm;
 mod images;
 mod in_pod;
@@ -56,6 +57,7 @@ const TESTS: &[&[Test]] = &[
     kubeconfig::TESTS,
     reset::TESTS,
     crash::TESTS,
+    hardened::TESTS,
     corrupt::TESTS,
     components::TESTS,
     life::AFTER,

@@ -106,7 +106,7 @@ const MOST_CHANGES: u64 = 6;
 pub struct Chance(pub u64);
 
 impl Chance {
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -116,7 +116,7 @@ impl Chance {
 
     /// Below `limit`, which may be 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
+        (self.number() % limit.max(1) as u64) as usize
     }
 
     pub fn of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
@@ -127,7 +127,7 @@ impl Chance {
 /// An input made of the ones that are there.
 pub fn mutate(all: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     let mut input = chance.of(all).cloned().unwrap_or_default();
-    for _ in 0..=chance.next() % MOST_CHANGES {
+    for _ in 0..=chance.number() % MOST_CHANGES {
         change(&mut input, all, chance);
     }
     input.truncate(MOST);
@@ -154,7 +154,7 @@ fn change(input: &mut Vec<u8>, all: &[Vec<u8>], chance: &mut Chance) {
             let (a, b) = range(other.len(), chance);
             input.splice(from..to, other[a..b].iter().copied());
         }
-        7 => number(input, chance),
+        7 => length(input, chance),
         _ => input.truncate(from),
     }
 }
@@ -186,7 +186,7 @@ fn insert(input: &mut Vec<u8>, at: usize, piece: &[u8]) {
 }
 
 /// A number in big or little end first, at its limits: lengths and counts.
-fn number(input: &mut [u8], chance: &mut Chance) {
+fn length(input: &mut [u8], chance: &mut Chance) {
     let width = [1, 2, 4, 8][chance.below(4)];
     let value = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX][chance.below(10)];
     let at = chance.below(input.len().saturating_sub(width) + 1);

@@ -36,8 +36,7 @@ impl Plugin for EventRateLimit {
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
         let now = Instant::now();
-        let refused =
-            core.plugin_settings.event_limits.iter().filter_map(|limit| limit.refuse(request, now)).collect::<Vec<_>>();
+        let refused = core.event_limits.iter().filter_map(|limit| limit.refuse(request, now)).collect::<Vec<_>>();
         match refused.as_slice() {
             [] => Ok(()),
             [one] => Err(Status::too_many_requests(one.clone(), 0)),

@@ -133,18 +133,3 @@ async fn refusals_and_borrowed_names_are_logged() {
     let stages: Vec<Value> = events(&dir, "watch=1").iter().map(|event| event["stage"].clone()).collect();
     assert_eq!(stages, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
 }
-
-#[tokio::test]
-async fn what_breaks_a_standard_is_logged_with_the_request() {
-    let (world, dir) = logged("rules:\n- {level: Metadata}\n").await;
-    world.account("default").await;
-    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/audit": "baseline"}}});
-    world.admin("PATCH", "/api/v1/namespaces/default", labels).await.ok();
-    world.pod("default", "p", json!({"hostNetwork": true})).await;
-    let annotations = &events(&dir, "default/pods")[1]["annotations"];
-    assert_eq!(annotations["pod-security.kubernetes.io/enforce-policy"], "privileged:latest");
-    assert_eq!(
-        annotations["pod-security.kubernetes.io/audit-violations"],
-        "would violate PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
-    );
-}

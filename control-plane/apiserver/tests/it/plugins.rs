@@ -145,29 +145,3 @@ async fn mounted_tokens_live_a_year_only_where_they_may() {
     assert_eq!((life, warn), (3600, Value::Null));
     assert_eq!(warnings, ["\"requested expiration of 3607 seconds shortened to 3600 seconds\""]);
 }
-
-#[tokio::test]
-async fn a_clusters_own_standard_holds_where_a_namespace_says_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("admission.yaml");
-    let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: PodSecurity\n  \
-        configuration:\n    apiVersion: pod-security.admission.config.k8s.io/v1\n    kind: PodSecurityConfiguration\n    \
-        defaults: {enforce: baseline}\n    exemptions: {namespaces: [kube-system], usernames: [admin2]}\n";
-    std::fs::write(&file, text).unwrap();
-    let world = World::with(|config| config.admission_control_config_file = Some(file.clone())).await;
-    world.account("default").await;
-    let bad = || pod("p", json!({"hostNetwork": true}));
-    let reply = world.admin("POST", PODS, bad()).await;
-    assert_eq!(reply.code, 403);
-    assert!(reply.message().contains("violates PodSecurity \"baseline:latest\": host namespaces"), "{reply:?}");
-    let account = json!({"metadata": {"name": "default"}});
-    world.admin("POST", "/api/v1/namespaces/kube-system/serviceaccounts", account).await.ok();
-    world.admin("POST", "/api/v1/namespaces/kube-system/pods", bad()).await.ok();
-    let other = world.user("admin2", &["system:masters"]);
-    world.by(&other, "POST", PODS, bad()).await.ok();
-    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}});
-    world.admin("PATCH", "/api/v1/namespaces/default", labels).await.ok();
-    let mut free = bad();
-    free["metadata"]["name"] = json!("free");
-    world.admin("POST", PODS, free).await.ok();
-}

@@ -24,13 +24,14 @@ pub fn start(setup: &mut Setup) {
         }
     });
     let executor = setup.executor("serviceaccount-controller");
+    let automount = setup.config.default_accounts_without_tokens.then_some(false);
     setup.run(Work::new(&queue, executor, WORKERS, move |key, _| {
         let Some(namespace) = namespaces.get(key) else { return Plan::default() };
-        reconcile(&namespace, accounts.get_in(&key.name, DEFAULT).is_some())
+        reconcile(&namespace, accounts.get_in(&key.name, DEFAULT).is_some(), automount)
     }));
 }
 
-fn reconcile(namespace: &Namespace, exists: bool) -> Plan {
+fn reconcile(namespace: &Namespace, exists: bool, automount: Option<bool>) -> Plan {
     let mut plan = Plan::default();
     if !exists && !is_terminating(namespace) {
         plan.push(acts::create(&ServiceAccount {
@@ -39,6 +40,7 @@ fn reconcile(namespace: &Namespace, exists: bool) -> Plan {
                 namespace: namespace.metadata.name.clone(),
                 ..ObjectMeta::default()
             },
+            automount_service_account_token: automount,
             ..ServiceAccount::default()
         }));
     }
@@ -53,9 +55,11 @@ mod tests {
     fn a_living_namespace_gets_its_account_once() {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some("a".into());
-        assert_eq!(reconcile(&namespace, false).actions.len(), 1);
-        assert!(reconcile(&namespace, true).is_empty());
+        assert_eq!(reconcile(&namespace, false, None).actions.len(), 1);
+        assert!(reconcile(&namespace, true, None).is_empty());
+        let hardened = format!("{:?}", reconcile(&namespace, false, Some(false)));
+        assert!(hardened.contains("\"automountServiceAccountToken\": Bool(false)"), "{hardened}");
         namespace.status.get_or_insert_default().phase = Some("Terminating".into());
-        assert!(reconcile(&namespace, false).is_empty());
+        assert!(reconcile(&namespace, false, None).is_empty());
     }
 }

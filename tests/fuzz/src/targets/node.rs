@@ -290,7 +290,7 @@ fn accounts(input: &[u8]) {
     fs::write(dir.path().join("etc/passwd"), passwd).expect("a file");
     fs::write(dir.path().join("etc/group"), group).expect("a file");
     let user = text(user);
-    if let Ok(identity) = Accounts::of_layers(&[dir.path().to_owned()]).resolve(&user) {
+    if let Ok(identity) = Accounts::of_layers(&[dir.path().to_owned()]).and_then(|known| known.resolve(&user)) {
         let ids = [identity.uid, identity.gid].into_iter().chain(identity.groups);
         assert!(
             ids.into_iter().all(|id| i32::try_from(id).is_ok()),

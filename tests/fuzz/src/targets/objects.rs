@@ -310,10 +310,12 @@ fn structural(input: &[u8]) {
     schema::prune(&mut again, &schema);
     assert_eq!(again, object, "pruned once is pruned");
     assert!(schema::unknown_fields(&object, &schema).is_empty(), "what is left is known");
-    schema::apply_defaults(&mut object, &schema);
+    if schema::apply_defaults(&mut object, &schema).is_err() {
+        return;
+    }
     again.clone_from(&object);
-    schema::apply_defaults(&mut again, &schema);
-    if sound {
+    let complete = schema::apply_defaults(&mut again, &schema);
+    if sound && complete.is_ok() {
         assert_eq!(again, object, "defaults are complete at once");
     }
     let _ = schema::validate(&object, &schema);

@@ -10,6 +10,7 @@ use meta::pem;
 use runtime::images::Challenge;
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
+use serving::x509::Subject;
 use std::sync::LazyLock;
 
 use crate::input::{text, texts};
@@ -87,7 +88,9 @@ fn certificates() -> Vec<Vec<u8>> {
 
 fn certificate(input: &[u8]) {
     let _ = x509::identity(&CertificateDer::from(input));
-    let _ = User::of_certificate(input);
+    if let Ok(subject) = Subject::of(input) {
+        let _ = User::of_subject(&subject);
+    }
 }
 
 fn requests() -> Vec<Vec<u8>> {

@@ -3,7 +3,6 @@
 
 mod checks;
 mod policy;
-mod settings;
 mod standards;
 
 use std::collections::BTreeMap;
@@ -14,11 +13,8 @@ use serde_json::Value;
 
 use super::{Operation, Plugin, Request};
 use crate::server::Core;
+pub use policy::Defaults;
 use policy::{Level, Policy, Standard};
-pub use settings::Settings;
-
-/// The plugin's name, under which its configuration stands.
-pub const NAME: &str = "PodSecurity";
 
 /// Pods looked at when a namespace's standard becomes stricter.
 const MAX_PODS: usize = 3000;
@@ -28,6 +24,8 @@ const ANNOTATIONS: [&str; 3] = [
     "seccomp.security.alpha.kubernetes.io/pod",
     "container.seccomp.security.alpha.kubernetes.io/",
 ];
+
+pub const NAME: &str = "PodSecurity";
 
 /// What a request is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,27 +64,24 @@ impl Plugin for PodSecurity {
     }
 
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
-        let settings = &core.plugin_settings.pod_security;
-        let about = about(request);
-        let exempt = settings.exempts(request.namespace, &request.user.name);
-        if let Some(why) = exempt.filter(|_| about != Some(About::Namespace)) {
-            annotate(request, "exempt", why);
-            return Ok(());
-        }
-        match about {
+        match about(request) {
             Some(About::Namespace) => namespace(request, core),
             Some(About::Pod) => {
-                if request.old.is_some_and(|old| !matters(request.object, old)) {
+                let exempt = core.pod_security.exempt(request.namespace, &request.user.name, request.object);
+                if exempt || request.old.is_some_and(|old| !matters(request.object, old)) {
                     return Ok(());
                 }
                 let policy = policy_of(request, core).await?;
-                judge(request, &policy, settings, request.object, true)
+                judge(request, &policy, request.object, true)
             }
             Some(About::Template(path)) => {
                 let Some(template) = request.object.pointer(path).filter(|template| template.is_object()) else {
                     return Ok(());
                 };
-                judge(request, &policy_of(request, core).await?, settings, template, false)
+                if core.pod_security.exempt(request.namespace, &request.user.name, template) {
+                    return Ok(());
+                }
+                judge(request, &policy_of(request, core).await?, template, false)
             }
             None => Ok(()),
         }
@@ -95,30 +90,14 @@ impl Plugin for PodSecurity {
 
 async fn policy_of(request: &Request<'_>, core: &Core) -> Result<Policy, Status> {
     match core.find("", "namespaces", "", request.namespace).await? {
-        Some(namespace) => Ok(Policy::of(&namespace.object(), &core.plugin_settings.pod_security)),
+        Some(namespace) => Ok(Policy::of(&namespace.object(), &core.pod_security)),
         None => Err(Status::internal(format!("failed to lookup namespace {}", meta::text::quote(request.namespace)))),
     }
 }
 
-fn judge(
-    request: &Request<'_>,
-    policy: &Policy,
-    settings: &Settings,
-    pod: &Value,
-    enforce: bool,
-) -> Result<(), Status> {
-    if settings.exempts_spec(&pod["spec"]) {
-        annotate(request, "exempt", "runtimeClass");
-        return Ok(());
-    }
+fn judge(request: &Request<'_>, policy: &Policy, pod: &Value, enforce: bool) -> Result<(), Status> {
     let violations = |standard| standards::evaluate(standard, &pod["metadata"], &pod["spec"]);
-    let found = violations(policy.audit);
-    if !found.is_empty() {
-        let (standard, details) = (quote(policy.audit), standards::details(&found));
-        annotate(request, "audit-violations", format!("would violate PodSecurity {standard}: {details}"));
-    }
     if enforce {
-        annotate(request, "enforce-policy", policy.enforce.to_string());
         let found = violations(policy.enforce);
         if !found.is_empty() {
             let (standard, details) = (quote(policy.enforce), standards::details(&found));
@@ -131,11 +110,6 @@ fn judge(
         request.warn(format!("would violate PodSecurity {standard}: {details}"));
     }
     Ok(())
-}
-
-/// What the audit log says.
-fn annotate(request: &Request<'_>, key: &str, value: impl Into<String>) {
-    request.annotate(&format!("pod-security.kubernetes.io/{key}"), value);
 }
 
 fn quote(standard: Standard) -> String {
@@ -159,9 +133,9 @@ fn matters(new: &Value, old: &Value) -> bool {
 
 /// Labels of a namespace must be right, and stricter ones tell which pods break them already.
 fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
-    let settings = &core.plugin_settings.pod_security;
-    let policy = Policy::of(request.object, settings);
-    let before = request.old.map(|old| Policy::of(old, settings));
+    let of = |namespace| Policy::of(namespace, &core.pod_security);
+    let policy = of(request.object);
+    let before = request.old.map(of);
     if !policy.errors.is_empty() && before.as_ref().is_none_or(|before| before.errors != policy.errors) {
         return Err(Status::invalid(&request.kind.gvk(), request.name, &policy.errors));
     }
@@ -169,9 +143,6 @@ fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
     let (new, old) = (policy.enforce, before.enforce);
     let relaxed = new.version == old.version && new.level <= old.level;
     if new == old || new.level == Level::Privileged || relaxed {
-        return Ok(());
-    }
-    if settings.exempts(request.name, "").is_some() {
         return Ok(());
     }
     let pods = core.entries("", "pods", request.name).into_iter().take(MAX_PODS).map(|entry| entry.object());

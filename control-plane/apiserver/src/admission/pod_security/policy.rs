@@ -5,8 +5,6 @@ use std::fmt;
 use meta::FieldError;
 use serde_json::Value;
 
-use super::settings::Settings;
-
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
 /// How much a standard forbids; more with each.
@@ -50,7 +48,7 @@ impl fmt::Display for Standard {
     }
 }
 
-pub fn level(text: &str) -> Option<Level> {
+fn level(text: &str) -> Option<Level> {
     Some(match text {
         "privileged" => Level::Privileged,
         "baseline" => Level::Baseline,
@@ -59,7 +57,7 @@ pub fn level(text: &str) -> Option<Level> {
     })
 }
 
-pub fn version(text: &str) -> Option<Version> {
+fn version(text: &str) -> Option<Version> {
     if text == "latest" {
         return Some(Version(None));
     }
@@ -68,13 +66,66 @@ pub fn version(text: &str) -> Option<Version> {
     plain.then(|| minor.parse().ok()).flatten().map(|minor| Version(Some(minor)))
 }
 
+/// What holds where a namespace says nothing, and for whom nothing holds: `PodSecurityConfiguration`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    enforce: Standard,
+    warn: Standard,
+    namespaces: Vec<String>,
+    usernames: Vec<String>,
+    runtime_classes: Vec<String>,
+}
+
+impl Defaults {
+    const GROUP: &str = "pod-security.admission.config.k8s.io/";
+
+    pub fn of(configuration: &Value) -> Result<Defaults, String> {
+        let word = |field: &str| configuration[field].as_str().unwrap_or_default();
+        if !word("apiVersion").starts_with(Self::GROUP) || word("kind") != "PodSecurityConfiguration" {
+            return Err(format!("PodSecurity: {configuration} is no PodSecurityConfiguration of {}v1", Self::GROUP));
+        }
+        let standard = |mode: &str| -> Result<Standard, String> {
+            let said = |field: &str, otherwise: &str| {
+                let text = configuration["defaults"][field].as_str().filter(|text| !text.is_empty());
+                text.unwrap_or(otherwise).to_owned()
+            };
+            let (level_text, version_text) = (said(mode, "privileged"), said(&format!("{mode}-version"), "latest"));
+            let level = level(&level_text)
+                .ok_or_else(|| format!("PodSecurity: defaults.{mode}: Invalid value: {level_text:?}: must be one of baseline, privileged, restricted"))?;
+            let version = version(&version_text)
+                .ok_or_else(|| format!("PodSecurity: defaults.{mode}-version: Invalid value: {version_text:?}: must be \"latest\" or \"v1.x\""))?;
+            Ok(Standard { level, version })
+        };
+        let names = |field: &str| -> Vec<String> {
+            let list = configuration["exemptions"][field].as_array().into_iter().flatten();
+            list.into_iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+        };
+        // As for labels: what is to be audited is checked and left.
+        standard("audit")?;
+        Ok(Defaults {
+            enforce: standard("enforce")?,
+            warn: standard("warn")?,
+            namespaces: names("namespaces"),
+            usernames: names("usernames"),
+            runtime_classes: names("runtimeClasses"),
+        })
+    }
+
+    /// Nothing is asked of this pod: where it is, who makes it, or what runs it is exempt.
+    pub fn exempt(&self, namespace: &str, user: &str, pod: &Value) -> bool {
+        let class = pod["spec"]["runtimeClassName"].as_str();
+        let among = |list: &[String], name: &str| list.iter().any(|known| known == name);
+        among(&self.namespaces, namespace)
+            || among(&self.usernames, user)
+            || class.is_some_and(|class| among(&self.runtime_classes, class))
+    }
+}
+
 /// What a namespace asks for.
 #[derive(Debug, Default)]
 pub struct Policy {
     /// Pods that break it are refused.
     pub enforce: Standard,
-    /// What breaks it is told in the audit log.
-    pub audit: Standard,
     /// What breaks it is answered with a warning.
     pub warn: Standard,
     /// What is wrong with the labels.
@@ -82,16 +133,14 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What the labels of a namespace ask for, and the defaults where they say nothing.
-    pub fn of(namespace: &Value, defaults: &Settings) -> Policy {
+    pub fn of(namespace: &Value, defaults: &Defaults) -> Policy {
         let mut policy = Policy::default();
         let labels = &namespace["metadata"]["labels"];
-        let (enforce, enforced) = policy.read(labels, "enforce", defaults.enforce, Level::Restricted);
-        // A level that is none is audited as the strictest, as upstream has it.
-        let (audit, _) = policy.read(labels, "audit", defaults.audit, Level::Restricted);
-        let (warn, warned) = policy.read(labels, "warn", defaults.warn, Level::Privileged);
+        let (enforce, enforced) = policy.read(labels, "enforce", Level::Restricted, defaults.enforce);
+        // What is audited is checked for spelling and then left: this server writes no audit log.
+        policy.read(labels, "audit", Level::Privileged, Standard::default());
+        let (warn, warned) = policy.read(labels, "warn", Level::Privileged, defaults.warn);
         policy.enforce = enforce;
-        policy.audit = audit;
         policy.warn = warn;
         if warned.is_none() && enforced == Some(true) && enforce.level > warn.level {
             policy.warn = enforce;
@@ -101,7 +150,7 @@ impl Policy {
 
     /// The standard of one mode, and whether a level is given and whether it is one. `wrong` is what a level that is
     /// none counts as.
-    fn read(&mut self, labels: &Value, mode: &str, default: Standard, wrong: Level) -> (Standard, Option<bool>) {
+    fn read(&mut self, labels: &Value, mode: &str, wrong: Level, default: Standard) -> (Standard, Option<bool>) {
         let mut standard = default;
         let mut given = None;
         if let Some(text) = labels[format!("{PREFIX}{mode}")].as_str() {
@@ -135,7 +184,7 @@ mod tests {
     fn policy(labels: &[(&str, &str)]) -> (String, String, usize) {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(key, value)| (format!("{PREFIX}{key}"), json!(value))).collect();
-        let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &Settings::default());
+        let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &Defaults::default());
         (policy.enforce.to_string(), policy.warn.to_string(), policy.errors.len())
     }
 
@@ -161,20 +210,37 @@ mod tests {
         for (labels, enforce, warn, errors) in cases {
             assert_eq!(policy(labels), (enforce.to_owned(), warn.to_owned(), errors), "{labels:?}");
         }
-        let defaults = Settings {
-            enforce: Standard { level: Level::Baseline, ..Standard::default() },
-            warn: Standard { level: Level::Restricted, ..Standard::default() },
-            ..Settings::default()
-        };
-        let said = |labels: Value| {
-            let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &defaults);
-            (policy.enforce.to_string(), policy.warn.to_string())
-        };
-        assert_eq!(said(json!({})), ("baseline:latest".to_owned(), "restricted:latest".to_owned()));
-        let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
-        assert_eq!(said(labels), ("privileged:latest".to_owned(), "restricted:latest".to_owned()));
         for wrong in ["v1.01", "v1.", "v2.0", "v1.x", "v1.99999999999"] {
             assert!(version(wrong).is_none(), "{wrong}");
         }
+    }
+    #[test]
+    fn defaults_hold_where_labels_say_nothing_and_not_for_the_exempt() {
+        let defaults = |enforce: &str| {
+            Defaults::of(
+                &json!({"apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+                "defaults": {"enforce": enforce, "audit": "restricted", "warn": "restricted", "warn-version": "v1.30"},
+                "exemptions": {"namespaces": ["kube-system"], "usernames": ["system:serviceaccount:a:b"],
+                    "runtimeClasses": ["kata"]}}),
+            )
+        };
+        let given = defaults("baseline").expect("right");
+        let of = |labels: Value| {
+            let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &given);
+            (policy.enforce.to_string(), policy.warn.to_string())
+        };
+        let words = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(of(json!({})), words("baseline:latest", "restricted:v1.30"));
+        assert_eq!(
+            of(json!({"pod-security.kubernetes.io/enforce": "privileged"})),
+            words("privileged:latest", "restricted:v1.30")
+        );
+        let pod = json!({"spec": {"runtimeClassName": "kata"}});
+        assert!(
+            given.exempt("kube-system", "u", &json!({})) && given.exempt("x", "system:serviceaccount:a:b", &json!({}))
+        );
+        assert!(given.exempt("x", "u", &pod) && !given.exempt("x", "u", &json!({"spec": {}})));
+        assert!(defaults("strict").expect_err("wrong").contains("defaults.enforce: Invalid value: \"strict\""));
+        assert!(Defaults::of(&json!({"kind": "Pod"})).is_err());
     }
 }
