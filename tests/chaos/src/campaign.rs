@@ -140,7 +140,10 @@ impl Campaign {
         let content = format!("{:x}", chance.number()).repeat(400);
         load::write_once(&self.client, &format!("torn-{round}"), &content).await?;
         self.cluster.kill(self.cluster.daemon()?, true)?;
-        eventually(Duration::from_secs(5), || Ok(ensure!(self.cluster.daemon().is_err(), "it is dying")))?;
+        eventually(Duration::from_secs(5), || {
+            ensure!(self.cluster.daemon().is_err(), "it is dying");
+            Ok(())
+        })?;
         if fault == Fault::Garbage { mark.litter(chance) } else { mark.tear(&self.cluster, chance) }
     }
 
