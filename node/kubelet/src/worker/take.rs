@@ -128,12 +128,14 @@ impl PodWorker {
             return None;
         }
         let slot = self.slots.iter_mut().find(|s| s.container.name == seen.name)?;
-        if seen.run != self.settings.run {
+        let starting = matches!(slot.work, Work::Starting { attempt } if attempt == seen.restarts);
+        let ours = [&slot.current, &slot.last].into_iter().flatten().any(|known| known.id == seen.id);
+        // A runtime that doesn't say who made it leaves that open: what is at work here, or was, is ours.
+        if seen.run != self.settings.run && !(seen.run.is_empty() && (starting || ours)) {
             // Its number is not used again.
             slot.past_restarts = slot.past_restarts.max(seen.restarts.saturating_add(1));
             return Some(Unstarted::Abandoned);
         }
-        let starting = matches!(slot.work, Work::Starting { attempt } if attempt == seen.restarts);
         Some(if starting { Unstarted::Starting } else { Unstarted::Stale })
     }
 

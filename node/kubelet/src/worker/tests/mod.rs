@@ -27,6 +27,8 @@ struct World {
     seen: Vec<Vec<Instance>>,
     /// Containers that were removed on the worker's word.
     removed: Vec<String>,
+    /// Who made a container, as the runtime says.
+    run: String,
 }
 
 fn pod(spec: Value) -> Arc<Pod> {
@@ -61,6 +63,7 @@ impl World {
             next: 0,
             seen: Vec::new(),
             removed: Vec::new(),
+            run: settings().run,
         };
         world.feed(Event::Observed { sandbox: None, containers: vec![] });
         world
@@ -136,7 +139,7 @@ impl World {
             hash,
             user: None,
             log_path: String::new(),
-            run: "this".into(),
+            run: self.run.clone(),
         }
     }
 
