@@ -187,7 +187,8 @@ fn user(user: &UserInfo) -> Value {
         told["uid"] = user.uid.as_str().into();
     }
     if !user.extra.is_empty() {
-        told["extra"] = json!(user.extra);
+        let extra = user.extra.iter().map(|(key, values)| (key.clone(), json!(values)));
+        told["extra"] = extra.collect::<Map<_, _>>().into();
     }
     told
 }

@@ -10,11 +10,21 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// A server that logs by these rules, and its log.
 async fn logged(rules: &str) -> (World, tempfile::TempDir) {
+    logged_with(rules, None).await
+}
+
+/// The same, with this configuration of admission.
+async fn logged_with(rules: &str, admission: Option<Value>) -> (World, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.yaml");
     std::fs::write(&policy, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}")).unwrap();
     let path = dir.path().join("audit.log");
+    let admission_file = dir.path().join("admission.yaml");
+    if let Some(admission) = &admission {
+        std::fs::write(&admission_file, admission.to_string()).unwrap();
+    }
     let world = World::with(|config| {
+        config.admission_control_config_file = admission.map(|_| admission_file);
         config.audit_policy_file = Some(policy);
         config.audit_log = Some(Options {
             path,
@@ -116,11 +126,12 @@ async fn refusals_and_borrowed_names_are_logged() {
     assert_eq!(seen[1]["annotations"]["authorization.k8s.io/decision"], "forbid");
     assert_eq!(seen[1]["responseStatus"]["reason"], "Forbidden");
     assert_eq!(seen[0]["auditID"], seen[1]["auditID"]);
-    let acting = [("impersonate-user", "bob"), ("impersonate-group", "dev")];
+    let acting = [("impersonate-user", "bob"), ("impersonate-group", "dev"), ("impersonate-extra-scopes", "view")];
     world.as_admin_acting(&acting, "GET", "/version?as=1", Value::Null).await.ok();
     let seen = &events(&dir, "as=1")[1];
     assert_eq!(seen["user"]["username"], "admin");
     assert_eq!(seen["impersonatedUser"]["username"], "bob");
+    assert_eq!(seen["impersonatedUser"]["extra"], json!({"scopes": ["view"]}), "a map, as upstream's readers expect");
     assert!(seen["impersonatedUser"]["groups"].as_array().unwrap().contains(&json!("dev")));
     // A watch is told when it begins and when it is over.
     world.admin("GET", &format!("{MAPS}?watch=1&timeoutSeconds=1"), Value::Null).await;
@@ -132,4 +143,69 @@ async fn refusals_and_borrowed_names_are_logged() {
     }
     let stages: Vec<Value> = events(&dir, "watch=1").iter().map(|event| event["stage"].clone()).collect();
     assert_eq!(stages, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
+}
+
+#[tokio::test]
+async fn the_log_says_which_standard_was_asked_of_a_pod_and_what_breaks_the_one_to_audit() {
+    let admission = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": [
+        {"name": "PodSecurity", "configuration": {
+            "apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+            "defaults": {"enforce": "baseline", "audit": "restricted", "audit-version": "v1.30"},
+            "exemptions": {"namespaces": ["kube-system"], "usernames": ["trusted"], "runtimeClasses": ["kata"]}}}]});
+    let (world, dir) =
+        logged_with("rules:\n- {level: Metadata, omitStages: [RequestReceived]}\n", Some(admission)).await;
+    for (name, labels) in [("free", json!({"enforce": "privileged", "audit": "privileged"})), ("plain", json!({}))] {
+        let labels = labels.as_object().unwrap().iter();
+        let labels: Value = labels.map(|(k, v)| (format!("pod-security.kubernetes.io/{k}"), v.clone())).collect();
+        let namespace = json!({"metadata": {"name": name, "labels": labels}});
+        world.admin("POST", "/api/v1/namespaces", namespace).await.ok();
+    }
+    for namespace in ["free", "plain", "kube-system"] {
+        let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        world.admin("POST", &accounts, json!({"metadata": {"name": "default"}})).await.ok();
+    }
+    let runtime = json!({"metadata": {"name": "kata"}, "handler": "kata"});
+    world.admin("POST", "/apis/node.k8s.io/v1/runtimeclasses", runtime).await.ok();
+    let pods = |namespace: &str, mark: &str| format!("/api/v1/namespaces/{namespace}/pods?fieldManager={mark}");
+    let pod = |name: &str, more: Value| {
+        let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
+        more.as_object().unwrap().iter().for_each(|(key, value)| spec[key] = value.clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let said = |mark: &str| -> Value {
+        let key = "pod-security.kubernetes.io/";
+        let all = events(&dir, mark)[0]["annotations"].as_object().unwrap().clone().into_iter();
+        all.filter_map(|(k, v)| Some((k.strip_prefix(key)?.to_owned(), v))).collect()
+    };
+    world.admin("POST", &pods("plain", "made"), pod("p", json!({}))).await.ok();
+    let made = said("=made");
+    assert_eq!(made["enforce-policy"], "baseline:latest");
+    let violations = made["audit-violations"].as_str().unwrap();
+    assert!(
+        violations.starts_with("would violate PodSecurity \"restricted:v1.30\": allowPrivilegeEscalation != false"),
+        "{violations}"
+    );
+    let refused = world.admin("POST", &pods("plain", "refused"), pod("q", json!({"hostPID": true}))).await;
+    assert_eq!(refused.code, 403);
+    let refused = said("=refused");
+    assert!(refused["audit-violations"].as_str().unwrap().contains("host namespaces (hostPID=true)"), "{refused}");
+    assert_eq!(refused["enforce-policy"], "baseline:latest");
+    world.admin("POST", &pods("free", "free"), pod("p", json!({"hostPID": true}))).await.ok();
+    assert_eq!(said("=free"), json!({"enforce-policy": "privileged:latest"}));
+    world.admin("POST", &pods("kube-system", "system"), pod("p", json!({"hostPID": true}))).await.ok();
+    assert_eq!(said("=system"), json!({"exempt": "namespace"}));
+    let kata = pod("k", json!({"hostPID": true, "runtimeClassName": "kata"}));
+    world.admin("POST", &pods("plain", "kata"), kata).await.ok();
+    assert_eq!(said("=kata"), json!({"exempt": "runtimeClass"}));
+    let trusted = world.user("trusted", &["system:masters"]);
+    world.by(&trusted, "POST", &pods("plain", "trusted"), pod("t", json!({"hostPID": true}))).await.ok();
+    assert_eq!(said("=trusted"), json!({"exempt": "user"}));
+    // Of a template nothing is enforced.
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": pod("", json!({}))["spec"]});
+    let deployment = json!({"metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let path = "/apis/apps/v1/namespaces/plain/deployments?fieldManager=template";
+    world.admin("POST", path, deployment).await.ok();
+    let template = said("=template");
+    assert!(template.get("enforce-policy").is_none() && template["audit-violations"].is_string(), "{template}");
 }

@@ -1,5 +1,6 @@
 //! PodSecurity: holds pods to the standard that their namespace's labels name. Pods that break the enforced one are
-//! refused; templates of pods, and what breaks only the standard to warn of, are answered with warnings.
+//! refused; templates of pods, and what breaks only the standard to warn of, are answered with warnings. What the audit
+//! log says of it has upstream's keys.
 
 mod checks;
 mod policy;
@@ -26,6 +27,13 @@ const ANNOTATIONS: [&str; 3] = [
 ];
 
 pub const NAME: &str = "PodSecurity";
+
+/// Annotations of audit events: the standard that was enforced, what breaks the one to audit, why nothing was asked, and
+/// what is wrong with the namespace's labels.
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce-policy";
+const VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
+const EXEMPT: &str = "pod-security.kubernetes.io/exempt";
+const ERROR: &str = "pod-security.kubernetes.io/error";
 
 /// What a request is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,23 +74,11 @@ impl Plugin for PodSecurity {
     async fn validate(&self, request: &Request<'_>, core: &Core) -> Result<(), Status> {
         match about(request) {
             Some(About::Namespace) => namespace(request, core),
-            Some(About::Pod) => {
-                let exempt = core.pod_security.exempt(request.namespace, &request.user.name, request.object);
-                if exempt || request.old.is_some_and(|old| !matters(request.object, old)) {
-                    return Ok(());
-                }
-                let policy = policy_of(request, core).await?;
-                judge(request, &policy, request.object, true)
-            }
-            Some(About::Template(path)) => {
-                let Some(template) = request.object.pointer(path).filter(|template| template.is_object()) else {
-                    return Ok(());
-                };
-                if core.pod_security.exempt(request.namespace, &request.user.name, template) {
-                    return Ok(());
-                }
-                judge(request, &policy_of(request, core).await?, template, false)
-            }
+            Some(About::Pod) => pod(request, core, request.object, true).await,
+            Some(About::Template(path)) => match request.object.pointer(path).filter(|template| template.is_object()) {
+                Some(template) => pod(request, core, template, false).await,
+                None => Ok(()),
+            },
             None => Ok(()),
         }
     }
@@ -95,19 +91,49 @@ async fn policy_of(request: &Request<'_>, core: &Core) -> Result<Policy, Status>
     }
 }
 
+/// Judges a pod, or a template of pods, for which nothing is enforced.
+async fn pod(request: &Request<'_>, core: &Core, pod: &Value, enforce: bool) -> Result<(), Status> {
+    if let Some(reason) = core.pod_security.exempt(request.namespace, &request.user.name) {
+        request.annotate(EXEMPT, reason);
+        return Ok(());
+    }
+    let policy = policy_of(request, core).await?;
+    if policy.asks_nothing(enforce) {
+        if enforce {
+            request.annotate(ENFORCED, Standard::default().to_string());
+        }
+        return Ok(());
+    }
+    if enforce && request.old.is_some_and(|old| !matters(request.object, old)) {
+        return Ok(());
+    }
+    if core.pod_security.exempt_class(pod) {
+        request.annotate(EXEMPT, "runtimeClass");
+        return Ok(());
+    }
+    judge(request, &policy, pod, enforce)
+}
+
 fn judge(request: &Request<'_>, policy: &Policy, pod: &Value, enforce: bool) -> Result<(), Status> {
-    let violations = |standard| standards::evaluate(standard, &pod["metadata"], &pod["spec"]);
+    let broken = |standard| {
+        let found = standards::evaluate(standard, &pod["metadata"], &pod["spec"]);
+        (!found.is_empty()).then(|| format!("violate PodSecurity {}: {}", quote(standard), standards::details(&found)))
+    };
+    if !policy.errors.is_empty() {
+        let errors = policy.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        request.annotate(ERROR, format!("Failed to parse policy: {errors}"));
+    }
+    if let Some(broken) = broken(policy.audit) {
+        request.annotate(VIOLATIONS, format!("would {broken}"));
+    }
     if enforce {
-        let found = violations(policy.enforce);
-        if !found.is_empty() {
-            let (standard, details) = (quote(policy.enforce), standards::details(&found));
-            return Err(request.forbidden(format!("violates PodSecurity {standard}: {details}")));
+        request.annotate(ENFORCED, policy.enforce.to_string());
+        if let Some(broken) = broken(policy.enforce) {
+            return Err(request.forbidden(broken.replacen("violate", "violates", 1)));
         }
     }
-    let found = violations(policy.warn);
-    if !found.is_empty() {
-        let (standard, details) = (quote(policy.warn), standards::details(&found));
-        request.warn(format!("would violate PodSecurity {standard}: {details}"));
+    if let Some(broken) = broken(policy.warn) {
+        request.warn(format!("would {broken}"));
     }
     Ok(())
 }
@@ -145,7 +171,11 @@ fn namespace(request: &Request<'_>, core: &Core) -> Result<(), Status> {
     if new == old || new.level == Level::Privileged || relaxed {
         return Ok(());
     }
-    let pods = core.entries("", "pods", request.name).into_iter().take(MAX_PODS).map(|entry| entry.object());
+    if core.pod_security.exempt(request.name, "").is_some() {
+        return Ok(());
+    }
+    let pods = core.entries("", "pods", request.name).into_iter().map(|entry| entry.object());
+    let pods = pods.filter(|pod| !core.pod_security.exempt_class(pod)).take(MAX_PODS);
     let warnings = existing(new, pods);
     if warnings.is_empty() {
         return Ok(());

@@ -70,6 +70,7 @@ fn version(text: &str) -> Option<Version> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Defaults {
     enforce: Standard,
+    audit: Standard,
     warn: Standard,
     namespaces: Vec<String>,
     usernames: Vec<String>,
@@ -100,10 +101,9 @@ impl Defaults {
             let list = configuration["exemptions"][field].as_array().into_iter().flatten();
             list.into_iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
         };
-        // As for labels: what is to be audited is checked and left.
-        standard("audit")?;
         Ok(Defaults {
             enforce: standard("enforce")?,
+            audit: standard("audit")?,
             warn: standard("warn")?,
             namespaces: names("namespaces"),
             usernames: names("usernames"),
@@ -111,13 +111,17 @@ impl Defaults {
         })
     }
 
-    /// Nothing is asked of this pod: where it is, who makes it, or what runs it is exempt.
-    pub fn exempt(&self, namespace: &str, user: &str, pod: &Value) -> bool {
-        let class = pod["spec"]["runtimeClassName"].as_str();
+    /// Why nothing is asked of pods that are made here, or by this user: the audit log's word.
+    pub fn exempt(&self, namespace: &str, user: &str) -> Option<&'static str> {
         let among = |list: &[String], name: &str| list.iter().any(|known| known == name);
-        among(&self.namespaces, namespace)
-            || among(&self.usernames, user)
-            || class.is_some_and(|class| among(&self.runtime_classes, class))
+        let reasons = [("namespace", among(&self.namespaces, namespace)), ("user", among(&self.usernames, user))];
+        reasons.into_iter().find(|(_, so)| *so).map(|(reason, _)| reason)
+    }
+
+    /// What runs this pod is exempt.
+    pub fn exempt_class(&self, pod: &Value) -> bool {
+        let class = pod["spec"]["runtimeClassName"].as_str();
+        class.is_some_and(|class| self.runtime_classes.iter().any(|known| known == class))
     }
 }
 
@@ -126,6 +130,8 @@ impl Defaults {
 pub struct Policy {
     /// Pods that break it are refused.
     pub enforce: Standard,
+    /// What breaks it is told in the audit log.
+    pub audit: Standard,
     /// What breaks it is answered with a warning.
     pub warn: Standard,
     /// What is wrong with the labels.
@@ -137,15 +143,21 @@ impl Policy {
         let mut policy = Policy::default();
         let labels = &namespace["metadata"]["labels"];
         let (enforce, enforced) = policy.read(labels, "enforce", Level::Restricted, defaults.enforce);
-        // What is audited is checked for spelling and then left: this server writes no audit log.
-        policy.read(labels, "audit", Level::Privileged, Standard::default());
+        let (audit, _) = policy.read(labels, "audit", Level::Privileged, defaults.audit);
         let (warn, warned) = policy.read(labels, "warn", Level::Privileged, defaults.warn);
         policy.enforce = enforce;
+        policy.audit = audit;
         policy.warn = warn;
         if warned.is_none() && enforced == Some(true) && enforce.level > warn.level {
             policy.warn = enforce;
         }
         policy
+    }
+
+    /// Whether nothing is forbidden, told or warned of: to pods, or to templates, for which nothing is enforced.
+    pub fn asks_nothing(&self, enforce: bool) -> bool {
+        let all = [(self.enforce, enforce), (self.audit, true), (self.warn, true)];
+        self.errors.is_empty() && all.into_iter().all(|(standard, asked)| !asked || standard.level == Level::Privileged)
     }
 
     /// The standard of one mode, and whether a level is given and whether it is one. `wrong` is what a level that is
@@ -227,19 +239,21 @@ mod tests {
         let given = defaults("baseline").expect("right");
         let of = |labels: Value| {
             let policy = Policy::of(&json!({"metadata": {"labels": labels}}), &given);
-            (policy.enforce.to_string(), policy.warn.to_string())
+            (policy.enforce.to_string(), policy.audit.to_string(), policy.warn.to_string())
         };
-        let words = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert_eq!(of(json!({})), words("baseline:latest", "restricted:v1.30"));
+        let words = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(of(json!({})), words("baseline:latest", "restricted:latest", "restricted:v1.30"));
         assert_eq!(
-            of(json!({"pod-security.kubernetes.io/enforce": "privileged"})),
-            words("privileged:latest", "restricted:v1.30")
+            of(
+                json!({"pod-security.kubernetes.io/enforce": "privileged", "pod-security.kubernetes.io/audit": "baseline"})
+            ),
+            words("privileged:latest", "baseline:latest", "restricted:v1.30")
         );
         let pod = json!({"spec": {"runtimeClassName": "kata"}});
-        assert!(
-            given.exempt("kube-system", "u", &json!({})) && given.exempt("x", "system:serviceaccount:a:b", &json!({}))
-        );
-        assert!(given.exempt("x", "u", &pod) && !given.exempt("x", "u", &json!({"spec": {}})));
+        assert_eq!(given.exempt("kube-system", "u"), Some("namespace"));
+        assert_eq!(given.exempt("x", "system:serviceaccount:a:b"), Some("user"));
+        assert_eq!(given.exempt("x", "u"), None);
+        assert!(given.exempt_class(&pod) && !given.exempt_class(&json!({"spec": {}})));
         assert!(defaults("strict").expect_err("wrong").contains("defaults.enforce: Invalid value: \"strict\""));
         assert!(Defaults::of(&json!({"kind": "Pod"})).is_err());
     }
