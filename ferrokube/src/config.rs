@@ -1,14 +1,20 @@
 //! What a cluster is made of: name, directories, ports, address ranges. Flags, `--config FILE` and what an earlier
 //! start chose come together here, in that order of precedence; `up`, `server`, `down`, `reset` and `status` read it.
 
+mod cidr;
+mod file;
+mod private;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+pub use self::cidr::Cidr;
+use self::file::read_file;
+pub use self::private::{private_dir, write_private, write_private_all};
 use crate::fault::Fault;
 
 /// Where clusters live when `--data-dir` says nothing.
@@ -53,134 +59,6 @@ pub struct Shape {
     pub config: Option<PathBuf>,
 }
 
-/// The file behind `--config`.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct File {
-    api_port: Option<u16>,
-    pod_cidr: Option<Cidr>,
-    service_cidr: Option<Cidr>,
-    cluster_domain: Option<String>,
-    node_name: Option<String>,
-    node_ip: Option<Ipv4Addr>,
-    hardened: Option<bool>,
-}
-
-/// Takes a field's value into a [`File`], or says what is allowed.
-type Take = fn(&mut File, &Value) -> Result<(), String>;
-
-/// The fields that the file may have.
-const FIELDS: [(&str, Take); 7] = [
-    ("apiPort", |file, v| {
-        let port = v.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
-        file.api_port = Some(port.ok_or_else(|| format!("{v} is not a port: it is a number from 1 to 65535"))?);
-        Ok(())
-    }),
-    ("podCIDR", |file, v| word(v)?.parse::<Cidr>().map(|cidr| file.pod_cidr = Some(cidr))),
-    ("serviceCIDR", |file, v| word(v)?.parse::<Cidr>().map(|cidr| file.service_cidr = Some(cidr))),
-    ("clusterDomain", |file, v| dns_name(v).map(|name| file.cluster_domain = Some(name))),
-    ("nodeName", |file, v| dns_name(v).map(|name| file.node_name = Some(name))),
-    ("nodeIP", |file, v| {
-        let address = word(v)?.parse::<Ipv4Addr>();
-        file.node_ip = Some(address.map_err(|_| format!("{v} is not an IPv4 address: write it like 192.0.2.10"))?);
-        Ok(())
-    }),
-    ("hardened", |file, v| {
-        file.hardened = Some(v.as_bool().ok_or_else(|| format!("{v} is neither true nor false"))?);
-        Ok(())
-    }),
-];
-
-fn word(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("{value} is not text"))
-}
-
-fn dns_name(value: &Value) -> Result<String, String> {
-    let name = word(value)?;
-    match meta::names::dns1123_subdomain(name).first() {
-        None => Ok(name.to_owned()),
-        Some(wrong) => Err(format!("{value}: {wrong}")),
-    }
-}
-
-impl File {
-    /// Parses the file; a mistake is told with its path and what is allowed.
-    fn parse(text: &str) -> Result<File, String> {
-        let allowed = || FIELDS.map(|(name, _)| name).join(", ");
-        let value = crate::yaml::parse(text)?;
-        let fields = match &value {
-            Value::Null => return Ok(File::default()),
-            Value::Object(fields) => fields,
-            _ => return Err(format!("it must hold fields, one a line: {}", allowed())),
-        };
-        let mut file = File::default();
-        for (name, value) in fields {
-            let known = FIELDS.iter().find(|(known, _)| known == name);
-            let (_, take) =
-                known.ok_or_else(|| format!("{name}: there is no such field; allowed are {}", allowed()))?;
-            take(&mut file, value).map_err(|why| format!("{name}: {why}"))?;
-        }
-        Ok(file)
-    }
-}
-
-/// An IPv4 range, written `address/bits`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    pub address: Ipv4Addr,
-    pub bits: u8,
-}
-
-impl Cidr {
-    /// The `n`th address of the range.
-    pub fn nth(&self, n: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.address) + n)
-    }
-
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        self.overlaps(&Cidr { address, bits: 32 })
-    }
-
-    fn overlaps(&self, other: &Cidr) -> bool {
-        let bits = self.bits.min(other.bits);
-        let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-        u32::from(self.address) & mask == u32::from(other.address) & mask
-    }
-}
-
-impl std::str::FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Cidr, String> {
-        let wrong = || format!("{s:?} is not an IPv4 range: write it like 10.42.0.0/16");
-        let (address, bits) = s.split_once('/').ok_or_else(wrong)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-        let bits: u8 = bits.parse().map_err(|_| wrong())?;
-        if !(8..=24).contains(&bits) {
-            return Err(format!("{s:?}: the range must be between /8 and /24"));
-        }
-        let mask = u32::MAX << (32 - u32::from(bits));
-        Ok(Cidr { address: Ipv4Addr::from(u32::from(address) & mask), bits })
-    }
-}
-
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
-impl Serialize for Cidr {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Cidr {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Cidr, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// A cluster, whole. Kept as `cluster.json` in the data directory, so that the next `up` continues from it.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -207,6 +85,10 @@ impl Cluster {
     /// Configuration that `--hardened` writes.
     pub fn security(&self) -> PathBuf {
         self.data_dir.join("security")
+    }
+    /// The audit log and those before it.
+    pub fn audit(&self) -> PathBuf {
+        self.data_dir.join("audit")
     }
     pub fn kubeconfig(&self) -> PathBuf {
         self.data_dir.join("kubeconfig")
@@ -487,66 +369,6 @@ fn node_name() -> String {
     if name.is_empty() || name == "localhost" { "node".into() } else { name }
 }
 
-fn read_file(path: &Path) -> Result<File> {
-    let wrong = |why: &dyn std::fmt::Display| Fault::usage(format!("--config {}: {why}", path.display()));
-    let text = fs::read_to_string(path).map_err(|e| wrong(&e))?;
-    File::parse(&text).map_err(|why| wrong(&why).into())
-}
-
-/// Creates a directory (and its parents) that only its owner may enter.
-pub fn private_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| path.display().to_string())?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(|| path.display().to_string())
-}
-
-/// Writes a file that only its owner may read, whole or not at all.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_private_all(&[(path, bytes)])
-}
-
-/// Writes several such files. They go to the disk together, side by side: one after the other would wait for it as
-/// many times.
-pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
-    std::thread::scope(|scope| {
-        let writers: Vec<_> = files.iter().map(|file| scope.spawn(move || write_whole(file.0, file.1))).collect();
-        writers.into_iter().zip(files).try_for_each(|(writer, (path, _))| {
-            let written = writer.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread broke off")));
-            written.with_context(|| path.display().to_string())
-        })
-    })?;
-    // A new name is on the disk when its directory is.
-    let directories: std::collections::BTreeSet<_> = files.iter().filter_map(|(path, _)| path.parent()).collect();
-    directories.into_iter().try_for_each(|dir| {
-        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
-        synced.with_context(|| dir.display().to_string())
-    })
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    if is_so(path, bytes) {
-        return Ok(());
-    }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let _ = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// The file is as it should be already: on a disk that is full it could not be written anew.
-fn is_so(path: &Path, bytes: &[u8]) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let private = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == 0o600);
-    private && fs::read(path).is_ok_and(|there| there == bytes)
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -564,36 +386,6 @@ pub mod tests {
             node_name: "node".into(),
             node_ip: None,
             hardened: false,
-        }
-    }
-
-    #[test]
-    fn ranges_say_what_is_wrong() {
-        assert_eq!("10.42.3.4/16".parse::<Cidr>().map(|c| c.to_string()), Ok("10.42.0.0/16".to_owned()));
-        assert!("10.42.0.0".parse::<Cidr>().unwrap_err().contains("like 10.42.0.0/16"));
-        assert!("10.42.0.0/31".parse::<Cidr>().unwrap_err().contains("between /8 and /24"));
-        assert_eq!("10.43.0.0/16".parse::<Cidr>().map(|c| c.nth(10).to_string()), Ok("10.43.0.10".to_owned()));
-    }
-
-    #[test]
-    fn a_config_file_is_strict() {
-        let whole = "apiPort: 7443\npodCIDR: 10.8.0.0/16\nclusterDomain: home.arpa\nnodeIP: 192.0.2.1\n";
-        let file = File::parse(whole).expect("a file");
-        assert_eq!((file.api_port, file.cluster_domain.as_deref()), (Some(7443), Some("home.arpa")));
-        assert_eq!(File::parse("# nothing\n"), Ok(File::default()));
-        for (text, path, allowed) in [
-            ("podCidr: 10.0.0.0/16", "podCidr: ", "podCIDR"),
-            ("apiPort: high", "apiPort: ", "1 to 65535"),
-            ("apiPort: 0", "apiPort: ", "1 to 65535"),
-            ("podCIDR: 7", "podCIDR: ", "text"),
-            ("serviceCIDR: 10.0.0.0", "serviceCIDR: ", "like 10.42.0.0/16"),
-            ("nodeName: My_Node", "nodeName: ", "lower case"),
-            ("nodeIP: '::1'", "nodeIP: ", "IPv4"),
-            ("hardened: maybe", "hardened: ", "neither true nor false"),
-            ("[apiPort]", "", "podCIDR"),
-        ] {
-            let error = File::parse(text).expect_err(text);
-            assert!(error.starts_with(path) && error.contains(allowed), "{text}: {error}");
         }
     }
 
@@ -624,22 +416,5 @@ pub mod tests {
         fs::write(dir.join(STATE_FILE), "{").expect("written");
         assert_eq!(remains(Some("mark-a")), Ok(None), "damaged, and nothing else knows of it");
         fs::remove_dir_all(dir).expect("removed");
-    }
-
-    #[test]
-    fn a_file_that_is_as_it_should_be_is_not_written_again() {
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
-        let file = std::env::temp_dir().join(format!("same-{}", std::process::id()));
-        write_private(&file, b"a").expect("written");
-        let inode = || fs::metadata(&file).map(|m| (m.ino(), m.mode() & 0o777)).expect("there");
-        let first = inode();
-        write_private(&file, b"a").expect("the same");
-        assert_eq!(inode(), first);
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("opened");
-        write_private(&file, b"a").expect("the same");
-        assert_eq!(inode().1, 0o600, "one that others may read is made anew");
-        write_private(&file, b"b").expect("another");
-        assert_eq!(fs::read(&file).expect("there"), b"b");
-        fs::remove_file(file).expect("removed");
     }
 }

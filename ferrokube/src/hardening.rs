@@ -1,6 +1,11 @@
 //! `up --hardened`: what a CIS audit wants beyond upstream's defaults, where a cluster of ordinary charts still runs on
-//! it. Settings of the API server, the controller manager and the kubelet; a file in `security/`; a policy in each
-//! system namespace. What it doesn't set, and why, is told by `check --cis` and in SECURITY.md. I/O: writes the file.
+//! it. Settings of the API server, the controller manager and the kubelet; files in `security/`; a policy in each
+//! system namespace. What it doesn't set, and why, is told by `check --cis` and in SECURITY.md. I/O: writes the files.
+
+mod audit;
+pub mod encryption;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -18,14 +23,21 @@ const EXEMPT: [&str; 1] = ["kube-system"];
 /// Namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Writes the file that the settings name.
+/// Writes the files that the settings name.
 pub fn write(cluster: &Cluster) -> Result<()> {
-    if !cluster.hardened {
-        return Ok(());
+    if cluster.hardened {
+        private_dir(&cluster.security())?;
+        private_dir(&cluster.audit())?;
+        let files = [(admission_file(cluster), admission()), (audit::policy_file(cluster), audit::policy())];
+        for (file, content) in files {
+            write_private(&file, format!("{content:#}\n").as_bytes())?;
+        }
     }
-    private_dir(&cluster.security())?;
-    write_private(&cluster.security().join("admission.yaml"), format!("{:#}\n", admission()).as_bytes())?;
-    Ok(())
+    encryption::write(cluster)
+}
+
+fn admission_file(cluster: &Cluster) -> PathBuf {
+    cluster.security().join("admission.yaml")
 }
 
 /// JSON is YAML.
@@ -50,12 +62,16 @@ fn admission() -> Value {
 
 /// The API server's settings.
 pub fn api_server(cluster: &Cluster, config: &mut apiserver::Config) {
+    // Also where it was taken back: what was sealed must be read.
+    config.encryption_provider_config = encryption::config_file(cluster);
     if !cluster.hardened {
         return;
     }
+    config.audit_policy_file = Some(audit::policy_file(cluster));
+    config.audit_log = Some(audit::log(cluster));
     // Not AlwaysPullImages: an image that was imported has no registry to be pulled from.
     config.enable_admission_plugins.extend(["DenyServiceExternalIPs", "EventRateLimit"].map(str::to_owned));
-    config.admission_control_config_file = Some(cluster.security().join("admission.yaml"));
+    config.admission_control_config_file = Some(admission_file(cluster));
     config.service_account_extend_token_expiration = false;
 }
 

@@ -25,6 +25,7 @@ const DATA: &[&str] = &[
     "daemon.log",
     "crashes.json",
     "security",
+    "audit",
 ];
 
 /// Entries of the run directory.

@@ -5,6 +5,7 @@ use super::facts::{Entry, Facts};
 use super::{Row, Verdict, fail, holds, manual, na, pass, row};
 
 const HARDENED: &str = "`up --hardened`";
+const NO_LOG: &str = "there is no audit log, or nothing comes into it";
 const ONE_PROCESS: &str =
     "there is no such file: components run in one process, and nothing tells them what a file could";
 
@@ -90,10 +91,10 @@ pub const ROWS: &[Row] = &[
         holds(f.plugin("NodeRestriction"), "it is on", "it is off", "--enable-admission-plugins=NodeRestriction")
     }),
     row("1.2.15", "No profiles from the API server", profiles),
-    row("1.2.16", "Audit log: path", audit),
-    row("1.2.17", "Audit log: kept for 30 days", audit),
-    row("1.2.18", "Audit log: 10 old files", audit),
-    row("1.2.19", "Audit log: 100 MB a file", audit),
+    row("1.2.16", "Audit log: path", audit_log),
+    row("1.2.17", "Audit log: kept for 30 days", |f| kept(f, |(days, _, _)| days == 0 || days >= 30)),
+    row("1.2.18", "Audit log: 10 old files", |f| kept(f, |(_, files, _)| files == 0 || files >= 10)),
+    row("1.2.19", "Audit log: 100 MB a file", |f| kept(f, |(_, _, megabytes)| megabytes == 0 || megabytes >= 100)),
     row("1.2.20", "Request timeout", |f| match f.api.request_timeout {
         1..=300 => pass(format!("{} s", f.api.request_timeout)),
         other => manual(format!("{other} s"), "--request-timeout"),
@@ -112,8 +113,11 @@ pub const ROWS: &[Row] = &[
         holds(f.api.client_ca, "by the cluster's CA", "they are not", "--client-ca-file")
     }),
     row("1.2.26", "etcd's certificate is checked", |_| pass("etcd is in the API server's process")),
-    row("1.2.27", "Encryption at rest", encryption),
-    row("1.2.28", "A provider that encrypts", encryption),
+    row("1.2.27", "Encryption at rest", |f| match f.plain_secrets {
+        0 => provider(f, |_| true),
+        plain => fail(format!("{plain} Secrets are stored as they are"), HARDENED),
+    }),
+    row("1.2.28", "A provider that encrypts", |f| provider(f, |name| ["aescbc", "kms", "secretbox"].contains(&name))),
     row("1.2.29", "Strong ciphers only", strong_ciphers),
     row("1.2.30", "Mounted tokens don't live for a year", |f| {
         holds(!f.api.extends_tokens, "they live an hour", "they are extended to a year, upstream's default", HARDENED)
@@ -149,8 +153,12 @@ pub const ROWS: &[Row] = &[
         manual("it can't be told from here whose a token is", "give people an identity of their own")
     }),
     row("3.1.3", "People don't log in with bootstrap tokens", |_| pass("there are none")),
-    row("3.2.1", "A minimal audit policy", audit),
-    row("3.2.2", "The audit policy covers what matters", audit),
+    row("3.2.1", "A minimal audit policy", audit_log),
+    row("3.2.2", "The audit policy covers what matters", |f| match f.unlogged.as_deref() {
+        Some([]) => pass("reads of Secrets, changes, token reviews and commands in pods were found in the log"),
+        Some(missing) => fail(format!("not in the log: {}", missing.join(", ")), HARDENED),
+        None => fail(NO_LOG, HARDENED),
+    }),
 ];
 
 fn no_file(_: &Facts) -> Verdict {
@@ -196,17 +204,27 @@ fn profiles(f: &Facts) -> Verdict {
     holds(f.profiles.is_empty(), "there is no such page", f.profiles.join(", "), "--profiling=false")
 }
 
-fn audit(f: &Facts) -> Verdict {
-    holds(f.api.audit, "the log is written", "there is no audit log", "nothing yet")
+/// Some request of a moment ago is in the audit log.
+fn logged(f: &Facts) -> bool {
+    f.unlogged.as_ref().is_some_and(|missing| missing.len() < super::facts::ASKED)
 }
 
-fn encryption(f: &Facts) -> Verdict {
-    holds(
-        f.api.encryption,
-        "Secrets are stored encrypted",
-        "Secrets are stored as they are",
-        "`kube-apiserver --encryption-provider-config`; `up` does not set it yet",
-    )
+fn audit_log(f: &Facts) -> Verdict {
+    holds(logged(f), "a request of a moment ago is in it", NO_LOG, HARDENED)
+}
+
+fn kept(f: &Facts, enough: fn((u32, u32, u64)) -> bool) -> Verdict {
+    let Some(kept) = f.api.audit_kept.filter(|_| logged(f)) else { return fail(NO_LOG, HARDENED) };
+    let (days, files, megabytes) = kept;
+    let why = format!("{days} days, {files} old files, {megabytes} MB each");
+    holds(enough(kept), why.clone(), why, HARDENED)
+}
+
+fn provider(f: &Facts, good: fn(&str) -> bool) -> Verdict {
+    match f.api.encryption.as_deref() {
+        Some(name) => holds(good(name), format!("Secrets are sealed by {name}"), name, HARDENED),
+        None => fail("Secrets are stored as they are", HARDENED),
+    }
 }
 
 /// What rustls speaks at all is within the benchmark's list.

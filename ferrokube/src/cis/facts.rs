@@ -7,9 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use apiserver::config::KeyPair;
 use serde_json::{Value, json};
 
 use crate::config::Cluster;
+use crate::pki::Pki;
 use crate::process::Daemon;
 
 /// Directories below these hold what containers write, with their modes.
@@ -36,8 +38,10 @@ pub struct ApiServer {
     pub kubelet_client: bool,
     pub kubelet_ca: bool,
     pub token_keys: bool,
-    pub audit: bool,
-    pub encryption: bool,
+    /// Days, files and megabytes of the audit log: 0 is without bound.
+    pub audit_kept: Option<(u32, u32, u64)>,
+    /// What seals Secrets in the store.
+    pub encryption: Option<String>,
     pub request_timeout: u64,
 }
 
@@ -52,8 +56,8 @@ impl ApiServer {
             kubelet_client: config.kubelet_client.is_some(),
             kubelet_ca: config.kubelet_certificate_authority.is_some(),
             token_keys: !config.service_account_key_files.is_empty(),
-            audit: false,
-            encryption: config.encryption_provider_config.is_some(),
+            audit_kept: config.audit_log.as_ref().map(|log| (log.max_age, log.max_backup, log.max_size)),
+            encryption: config.encryption_provider_config.as_deref().and_then(crate::hardening::encryption::provider),
             request_timeout: config.request_timeout.as_secs(),
         }
     }
@@ -74,6 +78,10 @@ pub struct Facts {
     pub profiles: Vec<String>,
     /// Why a pod or Service that asks too much was refused (`dryRun`); none: it was not.
     pub refused: Refused,
+    /// Requests that were just made and are not in the audit log, by what they were about; none: there is no log.
+    pub unlogged: Option<Vec<&'static str>>,
+    /// Secrets that are stored as they are.
+    pub plain_secrets: usize,
     pub accounts: Value,
     pub pods: Value,
     pub namespaces: Value,
@@ -123,6 +131,7 @@ impl Facts {
                 profiles.push(path.to_owned());
             }
         }
+        let settings = crate::cluster::server_settings(cluster);
         Ok(Facts {
             files,
             listeners: listeners(daemon.pid),
@@ -132,11 +141,16 @@ impl Facts {
                 scheduler: cluster.port(10259),
                 proxy_metrics: cluster.port(10249),
             },
-            api: ApiServer::of(&crate::cluster::server_settings(cluster)),
+            api: ApiServer::of(&settings),
             kubelet: configz["kubeletconfig"].take(),
             open_to_anyone: open_to_anyone(&client).await,
             profiles,
             refused: refused(&client).await,
+            unlogged: match &settings.audit_log {
+                Some(log) => Some(unlogged(&client, &log.path).await),
+                None => None,
+            },
+            plain_secrets: plain_secrets(cluster).await?,
             accounts: list("/api/v1/serviceaccounts").await,
             pods: list("/api/v1/pods").await,
             namespaces: list("/api/v1/namespaces").await,
@@ -230,6 +244,62 @@ async fn refused(client: &kube::Client) -> Refused {
         added_capabilities: pod(context(json!({"capabilities": {"add": ["SYS_ADMIN"]}}))).await,
         any_capabilities: pod(context(json!({"capabilities": {"drop": []}}))).await,
     }
+}
+
+/// Requests that the audit log is asked for.
+pub const ASKED: usize = 4;
+/// The end of the audit log that is searched for requests of a moment ago.
+const LOG_END: u64 = 1 << 20;
+
+/// Asks for what an audit log has to tell of, and looks which of it is not in the log.
+async fn unlogged(client: &kube::Client, log: &Path) -> Vec<&'static str> {
+    let mark = format!("check-cis-{}", std::process::id());
+    let namespace = "/api/v1/namespaces/default";
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "none"}});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "check-"}});
+    let asked: [_; ASKED] = [
+        ("reads of Secrets", "GET", format!("{namespace}/secrets/{mark}"), None),
+        ("commands in pods", "POST", format!("{namespace}/pods/{mark}/exec?command=true&stdout=true"), None),
+        ("changes", "POST", format!("{namespace}/configmaps?dryRun=All&fieldManager={mark}"), Some(map)),
+        (
+            "token reviews",
+            "POST",
+            format!("/apis/authentication.k8s.io/v1/tokenreviews?fieldManager={mark}"),
+            Some(review),
+        ),
+    ];
+    let mut missing = Vec::new();
+    for (what, method, path, body) in asked {
+        ask(client, method, &path, body).await;
+        let uri = json!(path).to_string();
+        if !end_of(log).is_ok_and(|text| text.contains(&uri)) {
+            missing.push(what);
+        }
+    }
+    missing
+}
+
+fn end_of(file: &Path) -> std::io::Result<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = fs::File::open(file)?;
+    let from = file.metadata()?.len().saturating_sub(LOG_END);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(LOG_END).read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
+}
+
+/// Asks etcd itself.
+async fn plain_secrets(cluster: &Cluster) -> Result<usize> {
+    let pki = Pki::of(cluster);
+    let client = pki.pair("etcd/healthcheck-client");
+    let store = apiserver::storage::remote::connect(apiserver::storage::remote::Config {
+        endpoints: vec![format!("https://127.0.0.1:{}", cluster.etcd_port())],
+        ca_file: Some(pki.etcd_ca()),
+        client: Some(KeyPair { cert_file: client.cert, key_file: client.key }),
+    });
+    let store = store.await.context("asking etcd")?;
+    Ok(crate::hardening::encryption::plain(&store).await.context("asking etcd")?.len())
 }
 
 fn object(into: &mut Value, fields: &Value) {
@@ -334,6 +404,8 @@ mod tests {
                     kubelet_ca: true,
                     token_keys: true,
                     request_timeout: 60,
+                    audit_kept: hardened.then_some((30, 10, 100)),
+                    encryption: hardened.then(|| "secretbox".to_owned()),
                     ..ApiServer::default()
                 },
                 kubelet: json!({"authentication": {"anonymous": {"enabled": false}, "x509": {"clientCAFile": "/ca"}},
@@ -345,6 +417,8 @@ mod tests {
                     host_path: hardened,
                     ..Refused::default()
                 },
+                unlogged: hardened.then(Vec::new),
+                plain_secrets: usize::from(!hardened),
                 accounts: json!([account]),
                 pods: json!([]),
                 namespaces: json!([{"metadata": {"name": "default"}}]),

@@ -146,11 +146,22 @@ mod tests {
             judge(facts).into_iter().map(|f| (f.id, f.state)).collect()
         };
         let (plain, hardened) = (states(&Facts::sample(false)), states(&Facts::sample(true)));
-        for id in ["1.2.3", "1.2.9", "1.2.30", "4.2.13", "4.2.14", "5.1.5", "5.2.1", "5.2.2", "5.2.12"] {
+        let turned = [
+            "1.2.3", "1.2.9", "1.2.16", "1.2.17", "1.2.18", "1.2.19", "1.2.27", "1.2.28", "1.2.30", "3.2.1", "3.2.2",
+            "4.2.13", "4.2.14", "5.1.5", "5.2.1", "5.2.2", "5.2.12",
+        ];
+        for id in turned {
             assert_eq!((plain.get(id), hardened.get(id)), (Some(&State::Fail), Some(&State::Pass)), "{id}");
         }
         for id in ["1.1.9", "1.1.11", "1.1.21", "1.2.6", "1.3.7", "2.2", "4.2.1", "4.3.1"] {
             assert_eq!((plain.get(id), hardened.get(id)), (Some(&State::Pass), Some(&State::Pass)), "{id}");
+        }
+        // Settings alone are not enough: it must be so in the log and in the store.
+        let mut broken = Facts::sample(true);
+        (broken.unlogged, broken.plain_secrets) = (Some(vec![""; facts::ASKED]), 1);
+        let broken = states(&broken);
+        for id in ["1.2.16", "1.2.17", "1.2.27", "3.2.1", "3.2.2"] {
+            assert_eq!(broken.get(id), Some(&State::Fail), "{id}");
         }
         assert_eq!(hardened.get("5.3.1"), Some(&State::Fail), "stored policies are not enforced: it must say so");
     }

@@ -83,7 +83,7 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
     let config = server_config(&a.cluster, &a.pki, a.node_ip);
     let stop = a.parts.token("kube-apiserver");
-    let running = apiserver::daemon::start(config, Arc::new(LocalStore(store)), stop)
+    let running = apiserver::daemon::start(config, Arc::new(LocalStore(store.clone())), stop)
         .await
         .map_err(|e| Fault::failed(e.to_string()))?;
     a.server = Some(running.server.clone());
@@ -94,6 +94,7 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
     super::addons::apply(admin.clone(), &a.cluster).await?;
     hardening::apply(&admin, &a.cluster).await?;
+    hardening::encryption::seal(&LocalStore(store), &admin, &a.cluster).await?;
     Ok(ready::already())
 }
 

@@ -1,0 +1,83 @@
+//! Files and directories that only root may enter or read, whole or not at all, on the disk when the call returns: keys,
+//! kubeconfigs, records of the cluster. I/O: writes files.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Creates a directory (and its parents) that only its owner may enter.
+pub fn private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| path.display().to_string())?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(|| path.display().to_string())
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_private_all(&[(path, bytes)])
+}
+
+/// Writes several such files. They go to the disk together, side by side: one after the other would wait for it as
+/// many times.
+pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = files.iter().map(|file| scope.spawn(move || write_whole(file.0, file.1))).collect();
+        writers.into_iter().zip(files).try_for_each(|(writer, (path, _))| {
+            let written = writer.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread broke off")));
+            written.with_context(|| path.display().to_string())
+        })
+    })?;
+    // A new name is on the disk when its directory is.
+    let directories: std::collections::BTreeSet<_> = files.iter().filter_map(|(path, _)| path.parent()).collect();
+    directories.into_iter().try_for_each(|dir| {
+        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.with_context(|| dir.display().to_string())
+    })
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if is_so(path, bytes) {
+        return Ok(());
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let _ = fs::remove_file(&temporary);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// The file is as it should be already: on a disk that is full it could not be written anew.
+fn is_so(path: &Path, bytes: &[u8]) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let private = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == 0o600);
+    private && fs::read(path).is_ok_and(|there| there == bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_as_it_should_be_is_not_written_again() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let file = std::env::temp_dir().join(format!("same-{}", std::process::id()));
+        write_private(&file, b"a").expect("written");
+        let inode = || fs::metadata(&file).map(|m| (m.ino(), m.mode() & 0o777)).expect("there");
+        let first = inode();
+        write_private(&file, b"a").expect("the same");
+        assert_eq!(inode(), first);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("opened");
+        write_private(&file, b"a").expect("the same");
+        assert_eq!(inode().1, 0o600, "one that others may read is made anew");
+        write_private(&file, b"b").expect("another");
+        assert_eq!(fs::read(&file).expect("there"), b"b");
+        fs::remove_file(file).expect("removed");
+    }
+}
