@@ -1,6 +1,7 @@
 //! One object of a list or watch: read, or known by its name to be one that can't be. Decoded alone, so that neither
 //! its depth nor a field of a wrong type costs a component the rest of the list, and no error carries a body. Informers
-//! and whoever else watches ask for these instead of the kind itself.
+//! and whoever else watches ask for these instead of the kind itself. In an event the type comes before the object, as API
+//! servers write it: what comes first is kept by serde, and then is no raw text any more.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -205,9 +205,12 @@ mod tests {
 
     #[test]
     fn a_manifest_of_a_thousand_levels_is_refused() {
-        for text in ["- ".repeat(1_000), "[".repeat(1_000), "{a: ".repeat(1_000)] {
-            assert!(parse(&text, "/m/deep.yaml", "n1").is_err());
-        }
+        let refused = || {
+            for text in ["- ".repeat(1_000), "[".repeat(1_000), "{a: ".repeat(1_000)] {
+                assert!(parse(&text, "/m/deep.yaml", "n1").is_err());
+            }
+        };
+        std::thread::Builder::new().stack_size(meta::depth::STACK_BYTES / 2).spawn(refused).unwrap().join().unwrap();
     }
 
     #[test]

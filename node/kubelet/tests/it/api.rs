@@ -278,7 +278,7 @@ impl Api {
                                 && *v <= latest
                                 && Api::matches(path, &event["object"], &collection, &namespace, &query)
                         });
-                        fresh.map(|(_, _, event)| format!("{event}\n")).collect()
+                        fresh.map(|(_, _, event)| line(event)).collect()
                     };
                     if !text.is_empty() {
                         return Some((Ok(Frame::data(Bytes::from(text))), (news, latest)));
@@ -289,6 +289,11 @@ impl Api {
         });
         Response::new(StreamBody::new(events).boxed_unsync())
     }
+}
+
+/// An event as API servers write it: what it is comes before the object, so that a reader need not keep it.
+fn line(event: &Value) -> String {
+    format!("{{\"type\":{},\"object\":{}}}\n", event["type"], event["object"])
 }
 
 fn reply(code: u16, value: &Value) -> Reply {
