@@ -80,6 +80,9 @@ fn stored(own: &Cluster, name: &str) -> Result<String> {
     output(&mut command, "")?.ok()
 }
 
+/// `opensesame`.
+const WORD: &str = "b3BlbnNlc2FtZQ==";
+
 /// A cluster that is there already is hardened, and taken back: its Secrets are sealed, and read all the while.
 fn sealed(cluster: &Cluster) -> Result<()> {
     let own = cluster.elsewhere("sealed")?;
@@ -87,29 +90,29 @@ fn sealed(cluster: &Cluster) -> Result<()> {
     let read = |name: &str| own.kubectl(&["get", "secret", name, "-o", "jsonpath={.data.word}"]);
     own.up()?;
     make("before")?;
-    ensure!(stored(&own, "before")?.contains("opensesame"), "plain");
+    ensure!(stored(&own, "before")?.contains(WORD), "plain");
     own.run(&["down"])?.ok()?;
     let mut up = own.command(&["up", "--hardened"]);
     output(&mut up, "")?.ok()?;
     make("after")?;
     for name in ["before", "after"] {
         let raw = stored(&own, name)?;
-        ensure!(raw.starts_with("k8s:enc:secretbox:v1:key1:") && !raw.contains("opensesame"), "{name}: {raw:?}");
-        ensure!(read(name)? == "b3BlbnNlc2FtZQ==", "{name}");
+        ensure!(raw.starts_with("k8s:enc:secretbox:v1:key1:") && !raw.contains(WORD), "{name}: {raw:?}");
+        ensure!(read(name)? == WORD, "{name}");
     }
     let key = std::fs::read(own.data_dir().join("security/encryption.key"))?;
     let log = std::fs::read_to_string(own.data_dir().join("audit/audit.log"))?;
     let made =
         |line: &str| line.contains(r#""verb":"create""#) && line.contains("/secrets?") && line.contains("kubectl");
-    ensure!(log.lines().any(made) && !log.contains("opensesame") && !log.contains("b3BlbnNlc2FtZQ"), "{log}");
+    ensure!(log.lines().any(made) && !log.contains("opensesame") && !log.contains(WORD), "{log}");
     own.run(&["down"])?.ok()?;
     let file = own.dir.join("config.yaml");
     std::fs::write(&file, "hardened: false\n")?;
     own.run(&["up", "--config", &file.display().to_string()])?.ok()?;
     make("open")?;
-    ensure!(stored(&own, "open")?.contains("opensesame"), "stored as they are again");
+    ensure!(stored(&own, "open")?.contains(WORD), "stored as they are again");
     for name in ["before", "after", "open"] {
-        ensure!(read(name)? == "b3BlbnNlc2FtZQ==", "{name} is read");
+        ensure!(read(name)? == WORD, "{name} is read");
     }
     ensure!(std::fs::read(own.data_dir().join("security/encryption.key"))? == key, "the key stays");
     own.run(&["reset", "--yes"])?.ok()?;
