@@ -83,12 +83,16 @@ pub async fn assemble(
     dialer: Arc<dyn Dialer>,
     shutdown: &CancellationToken,
 ) -> Result<Server, Error> {
-    let store = encrypted(&config, store, shutdown)?;
+    let sealing = encrypted(&config, store.clone(), shutdown)?;
+    let store = sealing.clone().map_or(store, |sealing| Arc::new(sealing) as Arc<dyn Store>);
     let root = Bytes::from(format!("{}/", config.etcd_prefix));
     let x509 = x509(&config)?;
     let (token_signer, token_keys) = token_keys(&config)?;
     let hub = Arc::new(Hub::new(store.clone(), root));
     let mut core = Core::new(config, store, hub.clone(), dialer, shutdown.clone())?;
+    if let Some(sealing) = sealing {
+        core.metrics.follow_encryption(&sealing);
+    }
     core.token_signer = token_signer;
     core.token_keys = token_keys;
     core.authenticators = authenticators(&core, x509);
@@ -123,16 +127,20 @@ async fn compact(core: Arc<Core>, shutdown: CancellationToken) {
     compactor::run(&*core.store, core.config.etcd_compaction_interval, &core.compacted, shutdown).await;
 }
 
-/// The store with `--encryption-provider-config` in front of it.
-fn encrypted(config: &Config, store: Arc<dyn Store>, shutdown: &CancellationToken) -> Result<Arc<dyn Store>, Error> {
+/// The store behind `--encryption-provider-config`.
+fn encrypted(
+    config: &Config,
+    store: Arc<dyn Store>,
+    shutdown: &CancellationToken,
+) -> Result<Option<EncryptedStore>, Error> {
     const FLAG: &str = "--encryption-provider-config";
-    let Some(path) = &config.encryption_provider_config else { return Ok(store) };
+    let Some(path) = &config.encryption_provider_config else { return Ok(None) };
     let fail = |reason| Error::File { flag: FLAG, path: path.clone(), reason };
     let store = EncryptedStore::open(store, path, &config.etcd_prefix).map_err(fail)?;
     if config.encryption_provider_config_automatic_reload {
         tokio::spawn(store.clone().follow(path.clone(), shutdown.clone()));
     }
-    Ok(Arc::new(store))
+    Ok(Some(store))
 }
 
 fn x509(config: &Config) -> Result<Option<X509>, Error> {

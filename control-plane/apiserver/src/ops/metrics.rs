@@ -22,6 +22,7 @@ use crate::http::request::RequestInfo;
 use crate::http::respond::response;
 use crate::registry::{self, Served};
 use crate::server::Core;
+use crate::storage::encryption::EncryptedStore;
 
 /// This component in labels.
 const COMPONENT: &str = "apiserver";
@@ -214,6 +215,11 @@ impl Metrics {
                 }
             });
         }
+    }
+
+    /// Counts what a store that encrypts does.
+    pub fn follow_encryption(&self, store: &EncryptedStore) {
+        store.measure(&self.registry);
     }
 
     /// Begins to measure a request; the size of its body when it is known.

@@ -7,11 +7,12 @@
 
 mod cipher;
 mod config;
+mod counts;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::cipher::ENCRYPTED;
 use self::config::Resources;
+use self::counts::Counts;
 use super::{
     KeyValue, RangeRequest, RangeResponse, Store, StoreError, StoreEvent, StoreStatus, Txn, TxnOutcome, WatchStream,
     Write,
@@ -36,21 +38,25 @@ const MOST_CONFIG_BYTES: u64 = 1 << 20;
 #[derive(Clone)]
 pub struct EncryptedStore {
     inner: Arc<dyn Store>,
-    resources: Arc<ArcSwap<Resources>>,
-    /// Prefix of all keys, without a slash at its end.
-    root: String,
+    sealing: Sealing,
 }
 
 impl EncryptedStore {
     /// A store as the file says; `root` is what all keys of resources begin with (`--etcd-prefix`).
     pub fn open(inner: Arc<dyn Store>, file: &Path, root: &str) -> Result<EncryptedStore, String> {
         let resources = Resources::parse(&read(file)?)?;
-        Ok(EncryptedStore { inner, resources: Arc::new(ArcSwap::from_pointee(resources)), root: root.to_owned() })
+        let resources = Arc::new(ArcSwap::from_pointee(resources));
+        Ok(EncryptedStore { inner, sealing: Sealing { resources, root: root.to_owned(), counts: Arc::default() } })
+    }
+
+    /// Counts what it does from now on.
+    pub fn measure(&self, registry: &telemetry::Registry) {
+        self.sealing.counts.get_or_init(|| Counts::declare(registry));
     }
 
     /// Takes the configuration as it is now; the one before stays when it is wrong.
     pub fn reload(&self, file: &Path) -> Result<(), String> {
-        self.resources.store(Arc::new(Resources::parse(&read(file)?)?));
+        self.sealing.resources.store(Arc::new(Resources::parse(&read(file)?)?));
         Ok(())
     }
 
@@ -66,7 +72,11 @@ impl EncryptedStore {
             if now == last {
                 continue;
             }
-            match self.reload(&file) {
+            let reloaded = self.reload(&file);
+            if let Some(counts) = self.sealing.counts.get() {
+                counts.reloaded(reloaded.is_ok());
+            }
+            match reloaded {
                 Ok(()) => tracing::info!(file = %file.display(), "the encryption configuration was loaded again"),
                 Err(error) => {
                     tracing::error!(file = %file.display(), error, "the encryption configuration is wrong; the one before stays");
@@ -75,31 +85,57 @@ impl EncryptedStore {
             last = now;
         }
     }
+}
 
+/// What turns values into stored ones and back. Cloning shares it.
+#[derive(Clone)]
+struct Sealing {
+    resources: Arc<ArcSwap<Resources>>,
+    /// Prefix of all keys, without a slash at its end.
+    root: String,
+    /// Set once the server has metrics.
+    counts: Arc<OnceLock<Counts>>,
+}
+
+impl Sealing {
     fn encrypted(&self, mut txn: Txn) -> Result<Txn, StoreError> {
         let resources = self.resources.load();
         for write in &mut txn.writes {
             if let Write::Put { key, value, .. } = write {
                 let providers = resources.of(&self.root, key);
-                *value = providers.encrypt(value, key).map_err(|problem| {
+                let sealed = providers.encrypt(value, key);
+                if let Some(counts) = self.counts.get() {
+                    counts.to_storage(&self.root, key, providers, sealed.is_ok());
+                }
+                *value = sealed.map_err(|problem| {
                     StoreError::Fault(format!("{} can't be encrypted: {problem}", String::from_utf8_lossy(key)))
                 })?;
             }
         }
         Ok(txn)
     }
-}
 
-/// The value of a stored key in the clear.
-fn decrypted(resources: &Resources, root: &str, mut kv: KeyValue) -> KeyValue {
-    match resources.of(root, &kv.key).decrypt(&kv.value, &kv.key) {
-        Ok(plain) => kv.value = plain,
-        Err(problem) => {
-            // Whoever can't read the value tells it, once.
-            tracing::debug!(key = %String::from_utf8_lossy(&kv.key), problem, "a stored value can't be decrypted");
-        }
+    /// The values of stored keys in the clear.
+    fn decrypted(&self, all: impl Iterator<Item = KeyValue>) -> Vec<KeyValue> {
+        let resources = self.resources.load();
+        all.map(|kv| self.plain(&resources, kv)).collect()
     }
-    kv
+
+    fn plain(&self, resources: &Resources, mut kv: KeyValue) -> KeyValue {
+        let providers = resources.of(&self.root, &kv.key);
+        let opened = providers.decrypt(&kv.value, &kv.key);
+        if let Some(counts) = self.counts.get() {
+            counts.from_storage(&self.root, &kv, providers, opened.is_ok());
+        }
+        match opened {
+            Ok(plain) => kv.value = plain,
+            Err(problem) => {
+                // Whoever can't read the value tells it, once.
+                tracing::debug!(key = %String::from_utf8_lossy(&kv.key), problem, "a stored value can't be decrypted");
+            }
+        }
+        kv
+    }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
@@ -119,28 +155,27 @@ impl Store for EncryptedStore {
         let without_values = request.keys_only || request.count_only;
         let mut answer = self.inner.range(request).await?;
         if !without_values {
-            let resources = self.resources.load();
-            answer.kvs = answer.kvs.into_iter().map(|kv| decrypted(&resources, &self.root, kv)).collect();
+            answer.kvs = self.sealing.decrypted(answer.kvs.into_iter());
         }
         Ok(answer)
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
-        let outcome = self.inner.txn(self.encrypted(txn)?).await?;
+        let outcome = self.inner.txn(self.sealing.encrypted(txn)?).await?;
         let TxnOutcome::Conflict { revision, current } = outcome else { return Ok(outcome) };
-        let resources = self.resources.load();
-        let current = current.into_iter().map(|kv| kv.map(|kv| decrypted(&resources, &self.root, kv))).collect();
+        let (sealing, resources) = (&self.sealing, self.sealing.resources.load());
+        let current = current.into_iter().map(|kv| kv.map(|kv| sealing.plain(&resources, kv))).collect();
         Ok(TxnOutcome::Conflict { revision, current })
     }
 
     async fn watch(&self, key: Bytes, end: Bytes, start_revision: i64) -> Result<WatchStream, StoreError> {
         let watch = self.inner.watch(key, end, start_revision).await?;
-        let (shared, root) = (self.resources.clone(), self.root.clone());
+        let sealing = self.sealing.clone();
         let plain = watch.map(move |batch| {
             let mut batch = batch?;
-            let resources = shared.load();
+            let resources = sealing.resources.load();
             let event = |event| match event {
-                StoreEvent::Put(kv) => StoreEvent::Put(decrypted(&resources, &root, kv)),
+                StoreEvent::Put(kv) => StoreEvent::Put(sealing.plain(&resources, kv)),
                 gone => gone,
             };
             batch.events = batch.events.into_iter().map(event).collect();
@@ -171,6 +206,6 @@ impl Store for EncryptedStore {
 
     async fn is_stale(&self, key: Bytes) -> Result<bool, StoreError> {
         let (_, stored) = self.inner.get(key.clone()).await?;
-        Ok(stored.is_some_and(|kv| self.resources.load().of(&self.root, &key).is_stale(&kv.value)))
+        Ok(stored.is_some_and(|kv| self.sealing.resources.load().of(&self.sealing.root, &key).is_stale(&kv.value)))
     }
 }

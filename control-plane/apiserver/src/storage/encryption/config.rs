@@ -133,7 +133,7 @@ static BUILT_IN: LazyLock<HashMap<&'static str, (&'static str, &'static str)>> =
 
 /// What a key is of: the built-in kind of that prefix, or the custom resource whose group is the first segment. Other
 /// keys (allocations, leases of servers) are nobody's and stay plain, as upstream's do.
-fn resource_of<'k>(root: &str, key: &'k [u8]) -> Option<(&'k str, &'k str)> {
+pub fn resource_of<'k>(root: &str, key: &'k [u8]) -> Option<(&'k str, &'k str)> {
     let key = std::str::from_utf8(key).ok()?.strip_prefix(root)?.strip_prefix('/')?;
     let (first, rest) = key.split_once('/')?;
     if let Some((second, _)) = rest.split_once('/') {

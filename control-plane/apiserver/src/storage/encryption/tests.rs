@@ -193,6 +193,13 @@ async fn reads_watches_and_conflicts_are_plain_and_what_lies_in_the_store_is_not
     assert!(store.is_stale(key).await.expect("asked"));
 }
 
+async fn text(server: &Server, target: &str) -> String {
+    let user = UserInfo { name: "me".to_owned(), groups: vec![MASTERS.to_owned()], ..UserInfo::default() };
+    let request = Request::builder().uri(target).body(request_body(Full::new(Bytes::new()))).expect("request");
+    let body = server.handle(request, Arc::new(user)).await.into_body().collect().await.expect("body");
+    String::from_utf8_lossy(&body).into_owned()
+}
+
 async fn send(server: &Server, method: &str, target: &str, body: &Value) -> (u16, Value) {
     let user = UserInfo { name: "me".to_owned(), groups: vec![MASTERS.to_owned()], ..UserInfo::default() };
     let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
@@ -241,6 +248,15 @@ async fn an_update_without_a_change_seals_with_the_newest_key_and_only_once() {
     assert_eq!(raw().await.mod_revision, revision, "nothing is left to do");
     let (_, list) = send(&server, "GET", path, &Value::Null).await;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    let page = text(&server, "/metrics").await;
+    for (way, provider) in [("from_storage", "aescbc"), ("to_storage", "secretbox"), ("from_storage", "secretbox")] {
+        let line = format!(
+            "apiserver_storage_transformation_operations_total{{resource=\"secrets\",status=\"OK\",\
+             transformation_type=\"{way}\",transformer_prefix=\"k8s:enc:{provider}:v1:\"}} "
+        );
+        assert!(page.contains(&line), "{line}: {page}");
+    }
+    assert!(!page.contains("operations_total{resource=\"namespaces\""), "nothing is said of others");
     // Without its key it is an object that can't be read, and no reason for anything else to stop.
     let (server, _last) = start(one(&["secrets"], &[json!({"identity": {}})])).await;
     let (code, told) = send(&server, "GET", &format!("{path}/s"), &Value::Null).await;
