@@ -105,7 +105,7 @@ impl Sealing {
                 let providers = resources.of(&self.root, key);
                 let sealed = providers.encrypt(value, key);
                 if let Some(counts) = self.counts.get() {
-                    counts.to_storage(&self.root, key, providers, sealed.is_ok());
+                    counts.sealed(&self.root, key, providers, sealed.is_ok());
                 }
                 *value = sealed.map_err(|problem| {
                     StoreError::Fault(format!("{} can't be encrypted: {problem}", String::from_utf8_lossy(key)))
@@ -125,7 +125,7 @@ impl Sealing {
         let providers = resources.of(&self.root, &kv.key);
         let opened = providers.decrypt(&kv.value, &kv.key);
         if let Some(counts) = self.counts.get() {
-            counts.from_storage(&self.root, &kv, providers, opened.is_ok());
+            counts.opened(&self.root, &kv, providers, opened.is_ok());
         }
         match opened {
             Ok(plain) => kv.value = plain,

@@ -27,13 +27,13 @@ impl Counts {
         self.reloads.with([if well { "success" } else { "failure" }]).inc();
     }
 
-    pub fn to_storage(&self, root: &str, key: &[u8], providers: &Transformers, well: bool) {
+    pub fn sealed(&self, root: &str, key: &[u8], providers: &Transformers, well: bool) {
         if let Some(first) = providers.0.first() {
             self.count(root, key, "to_storage", provider(&first.prefix).unwrap_or_default(), well);
         }
     }
 
-    pub fn from_storage(&self, root: &str, stored: &KeyValue, providers: &Transformers, well: bool) {
+    pub fn opened(&self, root: &str, stored: &KeyValue, providers: &Transformers, well: bool) {
         if providers.0.is_empty() {
             return;
         }
@@ -56,9 +56,9 @@ impl Counts {
 }
 
 /// `k8s:enc:secretbox:v1:` of what begins with that and a key's name.
-fn provider(sealed: &[u8]) -> Option<&str> {
-    let rest = sealed.strip_prefix(ENCRYPTED)?;
+fn provider(stored: &[u8]) -> Option<&str> {
+    let rest = stored.strip_prefix(ENCRYPTED)?;
     let mut colons = rest.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at + 1);
     let length = ENCRYPTED.len() + colons.nth(1)?;
-    std::str::from_utf8(sealed.get(..length)?).ok()
+    std::str::from_utf8(stored.get(..length)?).ok()
 }
