@@ -126,7 +126,7 @@ fn sudo(cluster: &Cluster) -> Result<()> {
     read.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "--", "cat"]).arg(&file);
     ensure!(output(&mut read, "")?.ok()?.contains(&own.name));
     fs::write(&file, format!("# mine\n{}", fs::read_to_string(&file)?))?;
-    sudo(&["reset"])?.ok()?;
+    sudo(&["reset", "--yes"])?.ok()?;
     let meta = fs::metadata(&file)?;
     ensure!((meta.uid(), meta.gid()) == (uid, gid), "and it stays the person's");
     Ok(())
