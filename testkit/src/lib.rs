@@ -35,3 +35,8 @@ pub fn eventually<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>)
         }
     }
 }
+
+/// Whether the long form of tests was asked for: `cargo xtask test --full`.
+pub fn full() -> bool {
+    std::env::var_os("FERROKUBE_TEST_FULL").is_some()
+}

@@ -79,7 +79,7 @@ fn killed(cluster: &Cluster) -> Result<()> {
     let steady = containers(&own)?;
     // Printed when it fails, so that the same moments can be tried again.
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.subsec_nanos();
-    let rounds = if std::env::var_os("FERROKUBE_TEST_FULL").is_some() { 20 } else { 4 };
+    let rounds = if testkit::full() { 20 } else { 4 };
     for round in 0..rounds {
         let millis = 50 + (u64::from(seed) / 1000 * (round + 1) * 7919) % 900;
         killed_once(&own, round, Duration::from_millis(millis), &steady)
@@ -193,7 +193,7 @@ fn back(cluster: &Cluster) -> Result<()> {
 
 /// Each component that may is broken once: the same daemon starts it again, it does its work, and it is told.
 fn alone(cluster: &Cluster) -> Result<()> {
-    let full = std::env::var_os("FERROKUBE_TEST_FULL").is_some();
+    let full = testkit::full();
     let more = if full { &["kube-controller-manager", "kube-scheduler", "kube-proxy"][..] } else { &[] };
     for component in ["kubelet", "dns"].iter().chain(more) {
         let own = cluster.elsewhere("alone")?;

@@ -22,7 +22,7 @@ const LATE: Duration = Duration::from_secs(2);
 
 /// Rounds, and threads that keep the processors busy meanwhile.
 fn rounds() -> (usize, usize) {
-    if std::env::var_os("FERROKUBE_TEST_FULL").is_some() { (200, 4) } else { (2, 2) }
+    if testkit::full() { (200, 4) } else { (2, 2) }
 }
 
 /// Takes time from the cluster until it is dropped.

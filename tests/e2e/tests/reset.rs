@@ -143,7 +143,7 @@ fn halves(cluster: &Cluster) -> Result<()> {
     let own = cluster.elsewhere("halves")?;
     let host = own.host.clone().context("a host")?;
     let before = traces(&host, &own)?;
-    let full = std::env::var_os("FERROKUBE_TEST_FULL").is_some();
+    let full = testkit::full();
     let more = if full { &["runtime", "etcd", "pki", "cni"][..] } else { &[] };
     for lost in ["", "cluster.json", "."].iter().chain(more) {
         populated(&own)?;
