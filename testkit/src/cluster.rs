@@ -136,6 +136,23 @@ impl Cluster {
         self.kubectl_with(&["apply", "-f", "-"], manifest)?.ok()
     }
 
+    /// etcdctl of a client that may do everything, at this cluster's etcd.
+    pub fn etcdctl(&self, args: &[&str], input: &str) -> Result<String> {
+        /// etcd's port, and how far the ports of two clusters on a host are apart.
+        const PORT: u64 = 2379;
+        const APART: u64 = 20;
+        let record: Value = serde_json::from_slice(&std::fs::read(self.data_dir().join("cluster.json"))?)?;
+        let slot = record["slot"].as_u64().context("cluster.json has a slot")?;
+        let pki = self.data_dir().join("pki/etcd");
+        let mut command = self.program(Path::new("etcdctl"));
+        command.env("ETCDCTL_API", "3");
+        command.args(["--endpoints", &format!("https://127.0.0.1:{}", PORT + APART * slot)]);
+        command.arg("--cacert").arg(pki.join("ca.crt"));
+        command.arg("--cert").arg(pki.join("healthcheck-client.crt"));
+        command.arg("--key").arg(pki.join("healthcheck-client.key"));
+        output(command.args(args), input)?.ok()
+    }
+
     /// An object as JSON: `get("pod/web")`, `get("-n kube-system svc/kube-dns")`.
     pub fn get(&self, what: &str) -> Result<Value> {
         let mut args = vec!["get", "-o", "json"];

@@ -2,14 +2,13 @@
 //! says what it left out, without a body in the log.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use testkit::image::BUSYBOX;
 use testkit::runner::Test;
-use testkit::{Cluster, output};
+use testkit::Cluster;
 
 pub const TESTS: &[Test] = &[
     ("objects_that_can_not_be_read_stop_nobody", unreadable),
@@ -70,25 +69,16 @@ fn workloads(own: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn etcdctl(own: &Cluster, args: &[&str], input: &str) -> Result<String> {
-    let pki = own.data_dir().join("pki/etcd");
-    let mut command = own.program(Path::new("etcdctl"));
-    command.env("ETCDCTL_API", "3").args(["--endpoints", "https://127.0.0.1:2379", "--cacert"]).arg(pki.join("ca.crt"));
-    command.arg("--cert").arg(pki.join("healthcheck-client.crt"));
-    command.arg("--key").arg(pki.join("healthcheck-client.key"));
-    output(command.args(args), input)?.ok()
-}
-
 /// Something unreadable beside everything that is stored.
 fn break_every_kind(own: &Cluster) -> Result<usize> {
-    let keys = etcdctl(own, &["get", "/registry/", "--prefix", "--keys-only"], "")?;
+    let keys = own.etcdctl(&["get", "/registry/", "--prefix", "--keys-only"], "")?;
     let places: BTreeSet<&str> = keys.lines().filter_map(|key| Some(key.trim().rsplit_once('/')?.0)).collect();
     let deep = format!("{{\"metadata\":{{\"name\":\"deep\"}},\"data\":{}{}}}", "[".repeat(500), "]".repeat(500));
     let typed = json!({"metadata": [], "data": {"password": [SECRET]}}).to_string();
     let torn = format!("{{\"metadata\":{{\"name\":\"torn\",\"annotations\":{{\"a\":\"{SECRET}");
     for place in &places {
         for (name, value) in [("deep", &deep), ("typed", &typed), ("torn", &torn)] {
-            etcdctl(own, &["put", &format!("{place}/{name}")], value)?;
+            own.etcdctl(&["put", &format!("{place}/{name}")], value)?;
         }
     }
     Ok(places.len())
@@ -143,7 +133,7 @@ fn own_objects(cluster: &Cluster) -> Result<()> {
         ("clusterroles/system:node".into(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:node".into()),
     ];
     for (key, _) in &objects {
-        etcdctl(&own, &["put", &format!("/registry/{key}")], "{\"torn")?;
+        own.etcdctl(&["put", &format!("/registry/{key}")], "{\"torn")?;
     }
     own.run(&["down"])?.ok()?;
     own.up()?;

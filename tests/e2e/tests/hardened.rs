@@ -68,16 +68,7 @@ fn closed(dir: &Path) -> Result<()> {
 
 /// The Secret as etcd holds it.
 fn stored(own: &Cluster, name: &str) -> Result<String> {
-    let pki = own.data_dir().join("pki/etcd");
-    let file = |name: &str| pki.join(name).display().to_string();
-    let port = std::fs::read_to_string(own.data_dir().join("cluster.json"))?;
-    let slot = serde_json::from_str::<Value>(&port)?["slot"].as_u64().context("a slot")?;
-    let mut command = own.program(Path::new("etcdctl"));
-    command.env("ETCDCTL_API", "3").args(["--endpoints", &format!("https://127.0.0.1:{}", 2379 + 20 * slot)]);
-    command.args(["--cacert", &file("ca.crt"), "--cert", &file("healthcheck-client.crt")]);
-    command.args(["--key", &file("healthcheck-client.key"), "get", "--print-value-only"]);
-    command.arg(format!("/registry/secrets/default/{name}"));
-    output(&mut command, "")?.ok()
+    own.etcdctl(&["get", "--print-value-only", &format!("/registry/secrets/default/{name}")], "")
 }
 
 /// `opensesame`.
