@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use testkit::Cluster;
 use testkit::image::BUSYBOX;
 use testkit::runner::Test;
-use testkit::Cluster;
 
 pub const TESTS: &[Test] = &[
     ("objects_that_can_not_be_read_stop_nobody", unreadable),

@@ -2,8 +2,10 @@
 //! Service registry; here it runs last of the mutating plugins, with the same outcome.
 //!
 //! An address is an IPAddress object, a port a key below `ranges/servicenodeports/`; creating either is guarded by its
-//! absence, so two servers can never give the same one away.
+//! absence, so two servers can never give the same one away. What a Service of the same name left behind (it could not be
+//! read and was removed as it was) is taken up by the one that is created in its place.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use async_trait::async_trait;
@@ -87,15 +89,16 @@ fn address(request: &mut Request<'_>, core: &Core, range: &Range, old: &Value, e
     }
     let Some(cache) = core.registry.load().cache("networking.k8s.io", "ipaddresses") else { return };
     let given = fields::addresses(spec);
-    let chosen = match given.first() {
+    let (chosen, held) = match given.first() {
         Some(address) if fields::addresses(old).contains(address) => return,
         Some(address) => {
+            let held = cache.lookup("", address);
             let wrong = match address.parse::<IpAddr>() {
                 Ok(ip) if !range.contains(ip) => Some(format!(
                     "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
                     core.config.service_cluster_ip_range
                 )),
-                Ok(_) if cache.lookup("", address).is_some() => {
+                Ok(_) if held.as_ref().is_some_and(|holder| !is_left_over(request, core, &holder.object())) => {
                     Some(format!("failed to allocate IP {address}: provided IP is already allocated"))
                 }
                 Ok(_) => None,
@@ -106,12 +109,12 @@ fn address(request: &mut Request<'_>, core: &Core, range: &Range, old: &Value, e
                 errors.push(FieldError::invalid("spec.clusterIPs", json!(given), detail));
                 return;
             }
-            address.clone()
+            (address.clone(), held.map_or(ABSENT, |holder| holder.revision))
         }
         None => {
             let free = range.candidates(rand::random()).find(|ip| cache.lookup("", &ip.to_string()).is_none());
             match free {
-                Some(ip) => ip.to_string(),
+                Some(ip) => (ip.to_string(), ABSENT),
                 None => {
                     let detail = "failed to allocate a serviceIP: range is full";
                     errors.push(FieldError::internal("spec.clusterIPs", detail));
@@ -124,7 +127,7 @@ fn address(request: &mut Request<'_>, core: &Core, range: &Range, old: &Value, e
     request.object["spec"]["clusterIPs"] = json!([chosen]);
     let Some(key) = address_key(core, &chosen) else { return };
     let object = ip_address(request, &chosen);
-    claim(request, key, &object);
+    claim(request, key, &object, held);
 }
 
 /// The IPAddress object that says whose an address is.
@@ -147,16 +150,34 @@ fn ip_address(request: &Request<'_>, address: &str) -> Value {
     })
 }
 
-fn claim(request: &mut Request<'_>, key: Bytes, object: &Value) {
-    request.extra.guard(Guard { key: key.clone(), mod_revision: 0 });
+/// The revision of what is not there.
+const ABSENT: i64 = 0;
+
+/// Whether an address or a port is held in the name of a Service that is not there, but is being created.
+fn is_left_over(request: &Request<'_>, core: &Core, holder: &Value) -> bool {
+    let name = meta_text(request.object, "name");
+    let parent = &holder["spec"]["parentRef"];
+    let address =
+        parent["resource"] == "services" && parent["namespace"] == request.namespace && parent["name"] == name;
+    let port = holder["owner"].as_str().and_then(|owner| owner.split_once('/')) == Some((request.namespace, name));
+    let services = core.registry.load().cache("", "services");
+    (address || port) && services.is_some_and(|services| services.lookup(request.namespace, name).is_none())
+}
+
+/// Writes who holds it, where it is held at that revision still.
+fn claim(request: &mut Request<'_>, key: Bytes, object: &Value, held: i64) {
+    request.extra.guard(Guard { key: key.clone(), mod_revision: held });
     let value = Bytes::from(object.to_string());
     request.extra.write(Write::Put { key, value, lease: 0 });
 }
 
+/// Ports that a Service takes, and the revision at which each is free for it.
+type Claims = BTreeMap<u16, i64>;
+
 fn ports(request: &mut Request<'_>, core: &Core, old: &Value, errors: &mut Vec<FieldError>) {
     let spec = &request.object["spec"];
     let held = fields::node_ports(old);
-    let mut claimed: Vec<u16> = Vec::new();
+    let mut claimed = Claims::new();
     let (low, high) = core.config.service_node_port_range;
     if fields::needs_node_ports(spec) || !fields::node_ports(spec).is_empty() {
         let count = spec["ports"].as_array().map_or(0, Vec::len);
@@ -164,11 +185,11 @@ fn ports(request: &mut Request<'_>, core: &Core, old: &Value, errors: &mut Vec<F
         for index in 0..count {
             let wanted = request.object["spec"]["ports"][index]["nodePort"].as_u64().unwrap_or(0);
             let Ok(wanted) = u16::try_from(wanted) else { continue };
-            if wanted == 0 || held.contains(&wanted) || claimed.contains(&wanted) {
+            if wanted == 0 || held.contains(&wanted) || claimed.contains_key(&wanted) {
                 continue;
             }
-            match check_port(core, wanted) {
-                Ok(()) => claimed.push(wanted),
+            match check_port(request, core, wanted) {
+                Ok(at) => drop(claimed.insert(wanted, at)),
                 Err(detail) => {
                     errors.push(FieldError::invalid(format!("spec.ports[{index}].nodePort"), wanted, detail));
                 }
@@ -190,7 +211,7 @@ fn ports(request: &mut Request<'_>, core: &Core, old: &Value, errors: &mut Vec<F
                 Some(number) => number as u16,
                 None => match free_port(core, low, high, &claimed) {
                     Some(number) => {
-                        claimed.push(number);
+                        claimed.insert(number, ABSENT);
                         number
                     }
                     None => {
@@ -207,36 +228,41 @@ fn ports(request: &mut Request<'_>, core: &Core, old: &Value, errors: &mut Vec<F
         let wanted = request.object["spec"]["healthCheckNodePort"].as_u64().unwrap_or(0) as u16;
         if wanted == 0 {
             if let Some(number) = free_port(core, low, high, &claimed) {
-                claimed.push(number);
+                claimed.insert(number, ABSENT);
                 request.object["spec"]["healthCheckNodePort"] = number.into();
             }
-        } else if !held.contains(&wanted) && check_port(core, wanted).is_ok() {
-            claimed.push(wanted);
+        } else if !held.contains(&wanted)
+            && let Ok(at) = check_port(request, core, wanted)
+        {
+            claimed.insert(wanted, at);
         }
     }
     let owner = format!("{}/{}", request.namespace, meta_text(request.object, "name"));
-    for port in claimed {
+    for (port, at) in claimed {
         let object = json!({"metadata": {"name": port.to_string()}, "owner": owner});
-        claim(request, port_key(core, port), &object);
+        claim(request, port_key(core, port), &object, at);
     }
 }
 
-fn check_port(core: &Core, port: u16) -> Result<(), String> {
+/// The revision at which the port is free for this Service.
+fn check_port(request: &Request<'_>, core: &Core, port: u16) -> Result<i64, String> {
     let (low, high) = core.config.service_node_port_range;
     if port < low || port > high {
         return Err(format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"));
     }
-    if core.node_ports.get(&port_key(core, port)).is_some() {
-        return Err("provided port is already allocated".to_owned());
+    match core.node_ports.get(&port_key(core, port)) {
+        None => Ok(ABSENT),
+        Some(holder) if is_left_over(request, core, &holder.object()) => Ok(holder.revision),
+        Some(_) => Err("provided port is already allocated".to_owned()),
     }
-    Ok(())
 }
 
-fn free_port(core: &Core, low: u16, high: u16, claimed: &[u16]) -> Option<u16> {
+fn free_port(core: &Core, low: u16, high: u16, claimed: &Claims) -> Option<u16> {
     let count = u32::from(high - low) + 1;
     let start = rand::random::<u32>() % count;
     let all = (0..count).map(|i| low + ((start + i) % count) as u16);
-    let mut free = all.filter(|port| !claimed.contains(port) && core.node_ports.get(&port_key(core, *port)).is_none());
+    let mut free =
+        all.filter(|port| !claimed.contains_key(port) && core.node_ports.get(&port_key(core, *port)).is_none());
     free.next()
 }
 
