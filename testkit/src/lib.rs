@@ -6,6 +6,7 @@ pub mod command;
 pub mod fake_api;
 pub mod host;
 pub mod image;
+pub mod manifests;
 pub mod registry;
 pub mod runner;
 pub mod running;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use kube::Client;
 use testkit::eventually;
 use testkit::image::BUSYBOX;
+use testkit::manifests::MANY;
 use tokio::sync::Mutex;
 
 use crate::chance::Chance;
@@ -20,20 +21,6 @@ use crate::load::{self, Load};
 
 /// Rounds from one look at the whole machine to the next.
 const BETWEEN_LOOKS: u64 = 10;
-const PODS: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: many}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: many}}
-  template:
-    metadata: {labels: {app: many}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers: [{name: main, image: docker.io/library/busybox:test, command: [sleep, "100000"]}]
-"#;
-
 struct Campaign {
     cluster: Cluster,
     client: Client,
@@ -75,7 +62,7 @@ impl Campaign {
         for pod in ["steady-0", "steady-1"] {
             kit.ready(pod)?;
         }
-        kit.apply(PODS)?;
+        kit.apply(MANY)?;
         let client = load::connect(&kit.kubeconfig()).await?;
         let (steady, before) = (steady(&cluster)?, taken(&cluster)?);
         Ok(Campaign { cluster, client, ledger: Arc::default(), steady, before, seed })

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use testkit::image::BUSYBOX;
+use testkit::manifests::MANY;
 use testkit::runner::Test;
 use testkit::{Cluster, built, eventually, output, tool};
 
@@ -25,20 +26,6 @@ pub const TESTS: &[Test] = &[
 
 /// Rounds of `cargo xtask chaos`, whose first have a kind of harm each: as many as take half a minute.
 const ROUNDS: u64 = 6;
-
-const MANY: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: many}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: many}}
-  template:
-    metadata: {labels: {app: many}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers: [{name: main, image: docker.io/library/busybox:test, command: [sleep, "100000"]}]
-"#;
 
 /// Objects that are written while the daemon is killed.
 const OBJECTS: usize = 300;

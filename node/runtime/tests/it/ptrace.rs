@@ -40,14 +40,26 @@ echo scans $n"#
     )
 }
 
+/// A container with CAP_SYS_PTRACE.
+fn tracer(name: &str, script: &str, namespaces: NamespaceOption) -> ContainerConfig {
+    let mut config = shell(name, script);
+    let s = security(&mut config);
+    s.namespace_options = Some(namespaces);
+    s.capabilities = Some(Capability { add_capabilities: vec!["SYS_PTRACE".into()], ..Default::default() });
+    config
+}
+
+/// Whether another such container could be started beside the scanner.
+async fn start_tracer(host: &mut Host, pod: &(String, PodSandboxConfig), round: u64, options: NamespaceOption) -> bool {
+    let id = host.create(pod, tracer(&format!("c{round}"), "true", options)).await.unwrap();
+    host.start_container(&id).await.is_ok()
+}
+
 /// A running scanner in the pod; the marker is a file that only the host has.
 async fn scan(host: &mut Host, pod: &(String, PodSandboxConfig), pids: NamespaceMode) -> String {
     let marker = host.path("marker");
     std::fs::write(&marker, "host").unwrap();
-    let mut config = shell("scanner", &scanner(&marker.display().to_string()));
-    let s = security(&mut config);
-    s.namespace_options = Some(namespaces(pids));
-    s.capabilities = Some(Capability { add_capabilities: vec!["SYS_PTRACE".into()], ..Default::default() });
+    let config = tracer("scanner", &scanner(&marker.display().to_string()), namespaces(pids));
     let id = host.run(pod, config).await;
     while !host.log("scanner").contains("ready") {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -89,12 +101,7 @@ fn a_start_in_a_shared_pid_namespace_shows_nothing() {
         let pod = host.pod(shared).await;
         let scanner = scan(&mut host, &pod, NamespaceMode::Pod).await;
         for round in 0..ROUNDS {
-            let mut config = shell(&format!("c{round}"), "true");
-            let s = security(&mut config);
-            s.namespace_options = Some(namespaces(NamespaceMode::Pod));
-            s.capabilities = Some(Capability { add_capabilities: vec!["SYS_PTRACE".into()], ..Default::default() });
-            let id = host.create(&pod, config).await.unwrap();
-            if host.start_container(&id).await.is_err() {
+            if !start_tracer(&mut host, &pod, round, namespaces(NamespaceMode::Pod)).await {
                 break;
             }
         }
@@ -109,15 +116,10 @@ fn a_start_beside_a_target_shows_nothing() {
         let pod = host.pod(|_| {}).await;
         let scanner = scan(&mut host, &pod, NamespaceMode::Container).await;
         for round in 0..ROUNDS {
-            let mut config = shell(&format!("c{round}"), "true");
-            let s = security(&mut config);
             let mut options = namespaces(NamespaceMode::Target);
             options.target_id = scanner.clone();
-            s.namespace_options = Some(options);
-            s.capabilities = Some(Capability { add_capabilities: vec!["SYS_PTRACE".into()], ..Default::default() });
-            let id = host.create(&pod, config).await.unwrap();
             // Without the scanner, which ends at a find, there is no namespace to join.
-            if host.start_container(&id).await.is_err() {
+            if !start_tracer(&mut host, &pod, round, options).await {
                 break;
             }
         }
