@@ -18,7 +18,7 @@ use crate::cache::{Cache, EventType, Scope, Watcher};
 use crate::registry::options::{DeleteOptions, Propagation};
 use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::meta_text;
-use crate::registry::{Registry, Served, Stored, header_spec};
+use crate::registry::{Registry, Served, Stored, header_spec_of_all};
 use crate::server::Core;
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -108,7 +108,8 @@ impl Controller {
             return;
         };
         let Some(prefix) = storage.storage.as_ref().map(|s| Bytes::from(format!("{}/", s.prefix))) else { return };
-        let cache = self.core.hub.add(prefix, header_spec(&storage), convert::reader(&storage)).await;
+        let header = header_spec_of_all(versions.iter().map(|version| &version.kind));
+        let cache = self.core.hub.add(prefix, header, convert::reader(&storage, &versions)).await;
         let (group, plural) = (storage.group.clone(), storage.plural.clone());
         let fingerprint = fingerprint(crd, generation);
         self.core.registry.rcu(|registry| {

@@ -7,6 +7,7 @@ pub mod controller;
 pub mod convert;
 pub mod status;
 pub mod validate;
+pub mod warnings;
 
 /// Where definitions are.
 pub const GROUP: &str = "apiextensions.k8s.io";
