@@ -198,3 +198,8 @@ async fn keys_that_are_there_twice_and_tables_of_nothing_are_told_as_upstream_te
 async fn what_is_pruned_and_filled_in_goes_by_the_version_that_a_client_uses_as_upstreams_does() {
     check(include_str!("cases/pruning_and_versions.jsonl")).await;
 }
+
+#[tokio::test]
+async fn numbers_formats_and_warnings_are_upstreams() {
+    check(include_str!("cases/numbers_and_warnings.jsonl")).await;
+}
