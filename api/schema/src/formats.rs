@@ -3,8 +3,8 @@
 //! What each format accepts is what upstream accepts, leniencies included (leading zeros in IPv4, lower-case `t` in
 //! times), because objects that upstream stored must stay valid.
 
+use crate::Pattern;
 use meta::names;
-use regex::Regex;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
@@ -41,24 +41,20 @@ pub fn accepts(format: &str, text: &str) -> bool {
     }
 }
 
-fn pattern(source: &str) -> Regex {
-    Regex::new(source).expect("constant patterns compile")
-}
-
-static HOSTNAME: LazyLock<Regex> = LazyLock::new(|| {
+static HOSTNAME: LazyLock<Pattern> = LazyLock::new(|| {
     const WORD: &str = r"[a-zA-Z0-9\p{S}\p{L}]";
-    pattern(&format!(
+    Pattern::new(format!(
         r"^({WORD}(-?{WORD}{{0,62}})?|({WORD}([a-zA-Z0-9\-\p{{S}}\p{{L}}]{{0,61}}{WORD})?\.)+[a-zA-Z\p{{L}}]{{2,63}})$"
     ))
 });
-static SSN: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[0-9]{3}[- ]?[0-9]{2}[- ]?[0-9]{4}$"));
-static HEX_COLOR: LazyLock<Regex> = LazyLock::new(|| pattern("^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"));
-static RGB_COLOR: LazyLock<Regex> = LazyLock::new(|| {
+static SSN: LazyLock<Pattern> = LazyLock::new(|| Pattern::new(r"^[0-9]{3}[- ]?[0-9]{2}[- ]?[0-9]{4}$"));
+static HEX_COLOR: LazyLock<Pattern> = LazyLock::new(|| Pattern::new("^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"));
+static RGB_COLOR: LazyLock<Pattern> = LazyLock::new(|| {
     const BYTE: &str = r"\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*";
-    pattern(&format!(r"^rgb\({BYTE},{BYTE},{BYTE}\)$"))
+    Pattern::new(format!(r"^rgb\({BYTE},{BYTE},{BYTE}\)$"))
 });
-static DURATION: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
+static DURATION: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::new(
         r"^\s*([0-9]+(\.[0-9]+)?\s*(ns|nanos?|us|µs|micros?|ms|millis?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|wks?|weeks?)\s*)+$",
     )
 });

@@ -13,6 +13,7 @@ pub mod formats;
 mod node;
 pub mod openapi;
 pub mod parse;
+mod pattern;
 mod prune;
 pub mod structural;
 mod validate;
@@ -21,7 +22,9 @@ pub use default::{MAX_DEFAULTED, TooMuch, apply_defaults, drop_nulls, has_defaul
 pub use prune::{MAX_REPORTED, prune, unknown_fields};
 pub use validate::{MAX_ERRORS, validate, validate_at};
 
+pub use pattern::Pattern;
+
 pub use node::{
-    ANYTHING, Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Rule, Schema,
-    SchemaRef, Type, Validation,
+    ANYTHING, Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Properties, Rule, Schema, SchemaRef,
+    Type, Validation,
 };

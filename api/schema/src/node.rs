@@ -3,6 +3,7 @@
 //! `kinds` builds it for built-in types, [`crate::parse`] for custom resources; everything else only reads it. Node
 //! facts (type, list type, rules) sit on [`Schema`], facts of one use (required, patch strategy) on [`Field`].
 
+use crate::pattern::Pattern;
 use meta::{Gvk, Str};
 use serde_json::{Number, Value};
 use std::ops::Deref;
@@ -345,40 +346,6 @@ impl FromIterator<(Str, Field)> for Properties {
         fields.sort_by(|a, b| a.0.cmp(&b.0));
         fields.dedup_by(|a, b| a.0 == b.0);
         Properties { fields }
-    }
-}
-
-/// A regular expression, compiled when first used: most patterns of a large CRD never are.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    source: String,
-    compiled: OnceLock<Option<regex::Regex>>,
-}
-
-impl Pattern {
-    /// Keeps the source; [`Pattern::check`] tells whether it is an expression at all.
-    pub fn new(source: impl Into<String>) -> Pattern {
-        Pattern { source: source.into(), compiled: OnceLock::new() }
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.source
-    }
-
-    /// Whether the pattern occurs in `text`. A pattern that does not compile matches nothing.
-    pub fn is_match(&self, text: &str) -> bool {
-        self.compiled.get_or_init(|| regex::Regex::new(&self.source).ok()).as_ref().is_some_and(|re| re.is_match(text))
-    }
-
-    /// The reason why the pattern is no regular expression.
-    pub fn check(&self) -> Result<(), String> {
-        regex::Regex::new(&self.source).map(drop).map_err(|error| error.to_string())
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.source == other.source
     }
 }
 

@@ -4,9 +4,10 @@
 //! stored schema that later rules would refuse must still be readable.
 
 use crate::node::{
-    Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Pattern, Properties, Rule, Schema, SchemaRef, Type,
+    Declared, Docs, Field, ListType, MapType, Patch, PatchStrategy, Properties, Rule, Schema, SchemaRef, Type,
     Validation,
 };
+use crate::pattern::Pattern;
 use meta::Str;
 use serde_json::{Map, Value};
 

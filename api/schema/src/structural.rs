@@ -138,8 +138,7 @@ impl Checker {
     fn pattern(&mut self, map: &Object, path: &Path<'_>) {
         let source = text(map, "pattern");
         if let Err(why) = Pattern::new(source).check() {
-            let reason = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            let detail = format!("must be a valid regular expression, but isn't: error parsing regexp: {reason}");
+            let detail = format!("must be a valid regular expression, but isn't: {why}");
             self.push(FieldError::invalid(path.child("pattern"), source, detail));
         }
     }

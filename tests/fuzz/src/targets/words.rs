@@ -78,6 +78,15 @@ pub const TARGETS: &[Target] = &[
         depth: 0,
     },
     Target {
+        name: "pattern",
+        what: "patterns of custom schemas",
+        run: patterns,
+        seeds: pattern_seeds,
+        memory: 1_000,
+        nests: &[("(", "a", ")"), ("(?:a", "b", ")*"), ("(?:a|", "b", ")"), ("[", "a", "]"), ("a|", "b", "")],
+        depth: 40_000,
+    },
+    Target {
         name: "expansion",
         what: "$(VAR) in commands and variables",
         run: expansion,
@@ -263,6 +272,24 @@ fn format_seeds() -> Vec<Vec<u8>> {
 fn formats(input: &[u8]) {
     let [format, value] = parts(input);
     let _ = schema::formats::accepts(&text(format), &text(value));
+}
+
+fn pattern_seeds() -> Vec<Vec<u8>> {
+    texts(&[
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        r"(?i:\pL{2,3}|\P{^Greek})\Q.*\E\x{e9}\12",
+        r"[[:alpha:]&&\d\-]{0,3}(?P<n>a)\b",
+    ])
+}
+
+/// What is told to be an expression compiles, and its text matches or not.
+fn patterns(input: &[u8]) {
+    let text = text(input);
+    let pattern = schema::Pattern::new(text.as_ref());
+    if pattern.check().is_ok() && text.len() < 200 {
+        let either = schema::Pattern::new(format!("(?:{text})|"));
+        assert!(either.check().is_err() || either.is_match(""), "{text}");
+    }
 }
 
 fn expansions() -> Vec<Vec<u8>> {
