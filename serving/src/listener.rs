@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::crowd::From;
 use crate::shares::Port;
@@ -18,6 +18,9 @@ use crate::table::{Connections, Slot};
 
 /// Pause after an accept that failed for want of something (descriptors, memory).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Connections that the kernel holds until they are taken; it cuts this to `net.core.somaxconn`, whose default it is and
+/// which Go's listeners take. Whose connection overflows a shorter queue tries again after a second.
+const BACKLOG: u32 = 4096;
 /// A peer that says nothing for so long is asked by the kernel whether it lives: upstream's listeners do the same.
 const KEEPALIVE: Duration = Duration::from_secs(3 * 60);
 /// How often it is asked again before the connection is given up, at the kernel's default of nine times.
@@ -42,12 +45,11 @@ impl Listener {
 
     /// Binds an address that shares a limit with others.
     pub async fn bind_within(connections: Arc<Connections>, address: SocketAddr) -> io::Result<Listener> {
-        Ok(Listener { socket: Socket::Tcp(TcpListener::bind(address).await?), connections })
-    }
-
-    /// Over a TCP socket that is bound.
-    pub fn tcp(connections: Arc<Connections>, socket: TcpListener) -> Listener {
-        Listener { socket: Socket::Tcp(socket), connections }
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Without it a port can't be bound again while connections of the last process end.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Listener { socket: Socket::Tcp(socket.listen(BACKLOG)?), connections })
     }
 
     /// Over a unix socket that is bound.

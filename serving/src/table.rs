@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crowd::{Crowd, Entry, From, Id, Stage};
 use crate::shares::{self, Port};
 
-/// A newcomer waits this long for the place of one that was told to close.
+/// A newcomer waits this long for one of those that were told to close.
 const MAKE_ROOM: Duration = Duration::from_millis(500);
 /// So many are closed at a time when the process has no descriptors: enough for those who wait.
 const SHED: usize = 16;
@@ -53,52 +54,54 @@ impl Connections {
         self.inner.lock().crowd.len()
     }
 
-    /// A place for a connection, once another has made room for it where that is needed. None: there is no place.
+    /// A place for a connection, where another that is missed less gives way for it. None: there is no place.
     pub async fn enter(self: &Arc<Self>, from: From) -> Option<Arc<Slot>> {
         let late = Instant::now() + MAKE_ROOM;
         loop {
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
             match self.try_enter(from) {
-                Entry::Admitted(id) => return Some(self.slot(id)),
-                Entry::Full => return None,
-                Entry::Closing(_) | Entry::Wait => tokio::time::timeout_at(late, freed).await.ok()?,
+                Poll::Ready(slot) => return slot,
+                Poll::Pending => tokio::time::timeout_at(late, freed).await.ok()?,
             }
         }
     }
 
-    fn try_enter(&self, from: From) -> Entry {
+    /// Pending: enough were told to close.
+    fn try_enter(self: &Arc<Self>, from: From) -> Poll<Option<Arc<Slot>>> {
         let mut inner = self.inner.lock();
         let entry = inner.crowd.enter(from);
         if !matches!(entry, Entry::Admitted(_)) {
             inner.tell(self.port);
         }
-        inner.close(entry);
-        entry
+        let id = match entry {
+            Entry::Admitted(id) => id,
+            Entry::Instead(id, other) => {
+                inner.close(other);
+                id
+            }
+            Entry::Wait => return Poll::Pending,
+            Entry::Full => return Poll::Ready(None),
+        };
+        let leave = CancellationToken::new();
+        inner.leave.insert(id, leave.clone());
+        let state = Mutex::new(State { running: 0, asked: false, since: Instant::now() });
+        Poll::Ready(Some(Arc::new(Slot { table: self.clone(), id, leave, heard: AtomicBool::new(false), state })))
     }
 
     /// Closes the connections that are missed least: the process has no descriptor left.
     pub fn shed(&self) {
         let mut inner = self.inner.lock();
         for _ in 0..SHED {
-            let entry = inner.crowd.shed();
-            inner.close(entry);
+            let Some(id) = inner.crowd.shed() else { return };
+            inner.close(id);
         }
-    }
-
-    fn slot(self: &Arc<Self>, id: Id) -> Arc<Slot> {
-        let leave = CancellationToken::new();
-        self.inner.lock().leave.insert(id, leave.clone());
-        let state = Mutex::new(State { running: 0, asked: false, since: Instant::now() });
-        Arc::new(Slot { table: self.clone(), id, leave, heard: AtomicBool::new(false), state })
     }
 }
 
 impl Inner {
-    fn close(&mut self, entry: Entry) {
-        if let Entry::Closing(id) = entry
-            && let Some(leave) = self.leave.get(&id)
-        {
+    fn close(&mut self, id: Id) {
+        if let Some(leave) = self.leave.get(&id) {
             leave.cancel();
         }
     }

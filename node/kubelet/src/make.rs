@@ -138,7 +138,7 @@ pub fn container(
     security::check_non_root(pod, spec, &prepared.image_user)?;
     let known = |name: &str| prepared.environment.get(name);
     let words = |list: &Option<Vec<String>>| list.iter().flatten().map(|w| expand(w, known)).collect::<Vec<_>>();
-    let limits = resources::container_limits(spec, period(config));
+    let limits = resources::container_limits(pod, spec, period(config));
     let score = resources::oom_score_adj(pod, spec, prepared.node_memory);
     let linux = cri::LinuxContainerResources {
         oom_score_adj: score.max(prepared.lowest_oom_score),

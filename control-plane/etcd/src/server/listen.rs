@@ -9,7 +9,7 @@ use std::time::Duration;
 use serving::http::Deadlines;
 use serving::tls::{Clients, Files, Tls, TlsError};
 use serving::{Connections, Http, Port};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
@@ -84,8 +84,14 @@ pub async fn bind(url: &str, tls: &TlsFiles, connections: &Arc<Connections>) -> 
     if address.contains('/') || !address.contains(':') {
         return Err(bad("it needs a host and a port and no path"));
     }
-    let socket = TcpListener::bind(address).await.map_err(failed)?;
-    let socket = serving::Listener::tcp(connections.clone(), socket);
+    let mut socket = Err(std::io::ErrorKind::AddrNotAvailable.into());
+    for address in tokio::net::lookup_host(address).await.map_err(failed)? {
+        socket = serving::Listener::bind_within(connections.clone(), address).await;
+        if socket.is_ok() {
+            break;
+        }
+    }
+    let socket = socket.map_err(failed)?;
     let bound: SocketAddr = socket.local_addr().map_err(failed)?;
     let url = if address.ends_with(":0") { format!("{scheme}://{bound}") } else { format!("{scheme}://{address}") };
     Ok(Listener { socket, tls, url })
