@@ -123,6 +123,8 @@ pub struct Prepared {
     /// The container whose processes an ephemeral one sees.
     pub target: Option<String>,
     pub node_memory: u64,
+    /// Files of the container's group of version 2.
+    pub unified: HashMap<String, String>,
     /// The kernel refuses scores below that of the kubelet itself.
     pub lowest_oom_score: i64,
 }
@@ -142,6 +144,7 @@ pub fn container(
     let score = resources::oom_score_adj(pod, spec, prepared.node_memory);
     let linux = cri::LinuxContainerResources {
         oom_score_adj: score.max(prepared.lowest_oom_score),
+        unified: prepared.unified,
         ..limits_of(limits, config.cpu_cfs_quota)
     };
     let context = security::container(pod, sort, spec, &prepared.image_user, prepared.target.clone(), &node(config));
