@@ -53,8 +53,13 @@ impl Api {
         Ok(Api { kubeconfig: kubeconfig.to_owned(), address, connector: TlsConnector::from(Arc::new(tls)) })
     }
 
+    /// A connection that says nothing.
+    pub async fn silent(&self) -> Result<TcpStream> {
+        TcpStream::connect(&self.address).await.with_context(|| self.address.clone())
+    }
+
     pub async fn connect(&self) -> Result<Connection> {
-        let tcp = TcpStream::connect(&self.address).await.with_context(|| self.address.clone())?;
+        let tcp = self.silent().await?;
         tcp.set_nodelay(true)?;
         let host = self.address.split(':').next().unwrap_or_default().to_owned();
         let stream = self.connector.connect(ServerName::try_from(host)?, tcp).await?;
@@ -128,12 +133,17 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<()> {
+    /// Asks; what comes back is for whoever reads it.
+    pub async fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<()> {
+        self.send_some(method, path, body, body.len()).await
+    }
+
+    /// Asks with a body of which the last part never comes.
+    pub async fn send_some(&mut self, method: &str, path: &str, body: &[u8], length: usize) -> Result<()> {
         self.out.clear();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
             self.address,
-            body.len()
         );
         self.out.extend_from_slice(head.as_bytes());
         self.out.extend_from_slice(body);

@@ -7,6 +7,7 @@ mod build;
 mod creates;
 mod dns;
 mod etcd;
+mod floods;
 mod list;
 mod machine;
 mod ours;
@@ -46,6 +47,7 @@ const BENCHES: &[Bench] = &[
     ("start", start::run),
     ("creates", creates::run),
     ("list", list::run),
+    ("floods", floods::run),
     ("pod-start", pod_start::run),
     ("etcd", etcd::run),
     ("scheduler", scheduler::run),
@@ -56,7 +58,7 @@ const BENCHES: &[Bench] = &[
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", about = "Take the figures of benches/README.md")]
 struct Flags {
-    /// Only these benchmarks [possible values: build, start, creates, list, pod-start, etcd, scheduler, dns, proxy]
+    /// Only these benchmarks [possible values: build, start, creates, list, floods, pod-start, etcd, scheduler, dns, proxy]
     #[arg(value_parser = BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     names: Vec<String>,
     /// Small numbers: shows that the benchmarks work, measures nothing

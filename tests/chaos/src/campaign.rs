@@ -52,17 +52,30 @@ fn directory(name: &str) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("ferrokube-test-{name}"))
 }
 
+/// What a pod's spec has that a full disk neither evicts nor keeps out: the node says so for five minutes more, as
+/// upstream's does.
+const STAYS: &str = r#"{"priorityClassName": "system-node-critical",
+    "tolerations": [{"key": "node.kubernetes.io/disk-pressure", "operator": "Exists"}]}"#;
+
+/// [`STAYS`] for `kubectl run`.
+fn overrides() -> String {
+    format!(r#"{{"apiVersion": "v1", "spec": {STAYS}}}"#)
+}
+
 impl Campaign {
     async fn begin(name: &str, seed: u64) -> Result<Campaign> {
         let cluster = Cluster::start(name)?;
         let kit = &cluster.testkit;
         for pod in ["steady-0", "steady-1"] {
-            kit.kubectl(&["run", pod, "--image", BUSYBOX, "--labels", "role=steady", "--", "sleep", "100000"])?;
+            let (labels, stays) = ("--labels=role=steady", overrides());
+            kit.kubectl(&["run", pod, "--image", BUSYBOX, labels, "--overrides", &stays, "--", "sleep", "100000"])?;
         }
         for pod in ["steady-0", "steady-1"] {
             kit.ready(pod)?;
         }
         kit.apply(MANY)?;
+        let template = format!(r#"{{"spec": {{"template": {{"spec": {STAYS}}}}}}}"#);
+        kit.kubectl(&["patch", "deployment", "many", "--patch", &template])?;
         let client = load::connect(&kit.kubeconfig()).await?;
         let (steady, before) = (steady(&cluster)?, taken(&cluster)?);
         Ok(Campaign { cluster, client, ledger: Arc::default(), steady, before, seed })
@@ -139,7 +152,8 @@ impl Campaign {
         let kit = &self.cluster.testkit;
         let before: BTreeSet<i32> = kit.pids("monitor")?.into_iter().collect();
         let name = format!("victim-{round}");
-        kit.kubectl(&["run", &name, "--image", BUSYBOX, "--restart=Never", "--", "sleep", "100000"])?;
+        let (once, stays) = ("--restart=Never", overrides());
+        kit.kubectl(&["run", &name, "--image", BUSYBOX, once, "--overrides", &stays, "--", "sleep", "100000"])?;
         let pod = kit.ready(&name)?;
         let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
         let id = id.rsplit('/').next().unwrap_or_default().to_owned();
