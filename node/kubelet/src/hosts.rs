@@ -153,6 +153,11 @@ pub fn dns(pod: &Pod, host: &Dns, cluster_dns: &[IpAddr], cluster_domain: &str) 
                 Some(value) => format!("{name}:{value}"),
                 None => name.clone(),
             };
+            // It would be a line of its own.
+            if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                notes.push(format!("The DNS option {text:?} holds white space: it was omitted"));
+                continue;
+            }
             out.options.retain(|o| o.split(':').next() != Some(name.as_str()));
             out.options.push(text);
         }
@@ -232,6 +237,8 @@ mod tests {
         let own = get(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "ndots", "value": "2"}]}}));
         assert_eq!((own.servers[0].as_str(), own.options[0].as_str()), ("1.1.1.1", "ndots:2"));
+        let sly = get(json!({"containers": [], "dnsConfig": {"options": [{"name": "x\nnameserver 9.9.9.9"}]}}));
+        assert_eq!(sly.options, ["ndots:5"], "no line of a resolver's file comes from an option");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Auth {
         if !self.ask {
             return Ok(());
         }
-        let verb = verb(&method);
+        let verb = verb(&method, &path);
         let wanted = subresources(&path);
         for sub in &wanted {
             match self.may(&user, verb, sub).await {
@@ -71,7 +71,12 @@ impl Auth {
     }
 }
 
-fn verb(method: &Method) -> &'static str {
+/// What a path is for: a WebSocket begins with GET, and what runs a command is no reading.
+fn verb(method: &Method, path: &str) -> &'static str {
+    let streams = ["exec", "attach", "portForward", "portforward", "run"];
+    if path.split('/').nth(1).is_some_and(|first| streams.contains(&first)) {
+        return "create";
+    }
     match *method {
         Method::POST => "create",
         Method::PUT => "update",
@@ -114,5 +119,14 @@ mod tests {
         assert_eq!(subresources("/metricsx"), ["proxy"]);
         assert_eq!(subresources("/pods"), ["pods", "proxy"]);
         assert_eq!(subresources("/exec/a/b/c"), ["proxy"]);
+    }
+
+    /// A role that may `get` nodes/proxy ran commands in any pod of the node by a WebSocket.
+    #[test]
+    fn a_stream_begun_with_get_needs_create_here_too() {
+        for path in ["/exec/ns/pod/c", "/attach/ns/pod/c", "/portForward/ns/pod", "/run/ns/pod/c"] {
+            assert_eq!(verb(&Method::GET, path), "create", "{path}");
+        }
+        assert_eq!((verb(&Method::GET, "/pods"), verb(&Method::GET, "/logs/exec")), ("get", "get"));
     }
 }
