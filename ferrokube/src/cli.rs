@@ -92,7 +92,12 @@ pub enum Cmd {
 #[derive(Debug, Subcommand)]
 pub enum Image {
     /// Import a docker archive, an OCI archive or an OCI layout directory; `-` reads standard input
-    Import { file: PathBuf },
+    Import {
+        file: PathBuf,
+        /// Name the image so; without a tag, each image keeps the tag that the archive gives it
+        #[arg(long = "as", value_name = "NAME")]
+        called: Option<String>,
+    },
     /// List images
     Ls {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]

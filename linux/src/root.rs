@@ -53,7 +53,8 @@ impl Root {
         self.lookup(path.as_ref(), flags | OFlags::CREATE, mode, resolve)
     }
 
-    /// Makes all missing directories of the path (following links inside) and opens the last as a path handle.
+    /// Makes all missing directories of the path (following links inside) and opens the last as a path handle. Those
+    /// that it makes have the mode as it is given, whatever the umask.
     pub fn make_dirs(&self, path: impl AsRef<Path>, mode: Mode) -> io::Result<OwnedFd> {
         let handle = OFlags::PATH | OFlags::DIRECTORY;
         let mut so_far = PathBuf::new();
@@ -64,7 +65,12 @@ impl Root {
                 Ok(dir) => dir,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     match rustix::fs::mkdirat(&at, name, mode) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+                        Ok(()) => {
+                            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                            let made = rustix::fs::openat(&at, name, flags, Mode::empty())?;
+                            rustix::fs::fchmod(&made, mode)?;
+                        }
+                        Err(Errno::EXIST) => {}
                         Err(e) => return Err(e.into()),
                     }
                     self.get(&so_far, handle)?

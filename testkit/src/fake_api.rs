@@ -2,7 +2,7 @@
 //!
 //! Selectors are not looked at: whoever tests them tests the real server. Watches end when the fake is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +26,10 @@ pub struct FakeApi {
 struct State {
     version: u64,
     collections: BTreeMap<String, Collection>,
+    /// Paths that answer with one document.
+    documents: BTreeMap<String, Value>,
+    /// Collections that are not served.
+    unserved: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -86,13 +90,43 @@ impl FakeApi {
         self.version.send_replace(version);
     }
 
+    /// Answers this path with a document, discovery's for example.
+    pub fn document(&self, path: &str, document: Value) {
+        self.state().documents.insert(path.to_owned(), document);
+    }
+
+    /// Forgets a collection and answers 404 in its place until it is served again; its watches end.
+    pub fn unserve(&self, collection: &str) {
+        let mut state = self.state();
+        state.version += 1;
+        let version = state.version;
+        state.collections.remove(collection);
+        state.unserved.insert(collection.to_owned());
+        drop(state);
+        self.version.send_replace(version);
+    }
+
+    pub fn serve(&self, collection: &str) {
+        self.state().unserved.remove(collection);
+    }
+
     fn answer(&self, request: &Request<Body>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         let query = request.uri().query().unwrap_or_default();
         let path = request.uri().path().to_owned();
         let parameter = |name: &str| {
             query.split('&').filter_map(|p| p.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
         };
-        let body = if parameter("watch").as_deref() == Some("true") {
+        let (document, unserved) = {
+            let state = self.state();
+            (state.documents.get(&path).cloned(), state.unserved.contains(&path))
+        };
+        if unserved {
+            let body = Full::new(Bytes::from_static(b"404 page not found\n")).boxed_unsync();
+            return Response::builder().status(404).body(body).expect("a constant status");
+        }
+        let body = if let Some(document) = document {
+            Full::new(Bytes::from(document.to_string())).boxed_unsync()
+        } else if parameter("watch").as_deref() == Some("true") {
             let since = parameter("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
             self.watch(path, since)
         } else {
@@ -122,6 +156,9 @@ impl FakeApi {
                     let text = {
                         let state = state.upgrade()?;
                         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                        if state.unserved.contains(&path) {
+                            return None;
+                        }
                         let events = state.collections.get(&path).map(|c| c.events.as_slice()).unwrap_or_default();
                         let new = events.iter().filter(|(version, _)| *version > since && *version <= latest);
                         // The type comes first, as every server has it: readers know what follows.

@@ -26,7 +26,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let port = runtime.block_on(async {
         if !known(cluster).await? {
-            super::image::send(cluster, Box::new(Cursor::new(image()?))).await.context("the demo's image")?;
+            super::image::send(cluster, Box::new(Cursor::new(image()?)), "").await.context("the demo's image")?;
         }
         apply(cluster).await
     })?;

@@ -30,7 +30,7 @@ pub fn run(which: &Which, command: &Image) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Image::Import { file } => import(&cluster, file).await,
+            Image::Import { file, called } => import(&cluster, file, called.as_deref().unwrap_or_default()).await,
             Image::Ls { output } => list(&cluster, *output).await,
             Image::Pull { image } => pull(&cluster, image).await,
             Image::Rm { image } => remove(&cluster, image).await,
@@ -38,7 +38,7 @@ pub fn run(which: &Which, command: &Image) -> Result<()> {
     })
 }
 
-async fn import(cluster: &Cluster, file: &Path) -> Result<()> {
+async fn import(cluster: &Cluster, file: &Path, called: &str) -> Result<()> {
     let source: Box<dyn Read + Send> = if file == Path::new("-") {
         Box::new(std::io::stdin())
     } else if file.is_dir() {
@@ -47,8 +47,11 @@ async fn import(cluster: &Cluster, file: &Path) -> Result<()> {
         let open = std::fs::File::open(file);
         Box::new(open.map_err(|e| Fault::usage(format!("{}: {e}", file.display())))?)
     };
-    let names = send(cluster, source).await?;
-    print(&names.iter().map(|name| format!("imported {name}\n")).collect::<String>())
+    let names = send(cluster, source, called).await?;
+    // What has no name is called by its digest, which no pod spec means.
+    let hint =
+        |name: &str| if name.starts_with("sha256:") { " (it has no name: `--as NAME` gives it one)" } else { "" };
+    print(&names.iter().map(|name| format!("imported {name}{}\n", hint(name))).collect::<String>())
 }
 
 /// An OCI layout directory, as the tar that the daemon reads.
@@ -73,8 +76,10 @@ impl Read for Broken {
     }
 }
 
-/// Streams an archive to the daemon; the names of what was in it come back.
-pub async fn send(cluster: &Cluster, mut source: Box<dyn Read + Send>) -> Result<Vec<String>> {
+/// Streams an archive to the daemon; the names of what was in it come back. `called` takes their place, if it says
+/// something.
+pub async fn send(cluster: &Cluster, mut source: Box<dyn Read + Send>, called: &str) -> Result<Vec<String>> {
+    let mut name = called.to_owned();
     let channel = runtime::connect(&cluster.cri_socket()).await?;
     let (tx, rx) = mpsc::channel(4);
     let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
@@ -82,7 +87,8 @@ pub async fn send(cluster: &Cluster, mut source: Box<dyn Read + Send>) -> Result
             let mut data = vec![0; CHUNK];
             let n = source.read(&mut data)?;
             data.truncate(n);
-            if n == 0 || tx.blocking_send(ImportRequest { name: String::new(), data: data.into() }).is_err() {
+            if n == 0 || tx.blocking_send(ImportRequest { name: std::mem::take(&mut name), data: data.into() }).is_err()
+            {
                 return Ok(());
             }
         }

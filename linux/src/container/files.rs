@@ -3,13 +3,14 @@
 //! The root is entered first and everything else is attached afterwards, so no path of the image or of a volume can
 //! lead to the host. Sources were opened before (`Trees`); targets are opened once and mounted by descriptor.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use super::init::{Trees, attributes_of};
-use super::spec::{Bind, BindSource, DeviceNode, Spec};
+use super::spec::{Bind, BindSource, DeviceNode, Rootfs, Spec};
 use crate::failure::{Doing, Failure};
 use crate::mount::{self, Attributes, Propagation};
 use crate::namespaces;
@@ -35,8 +36,7 @@ const LINKS: [(&str, &str); 5] = [
 pub fn build_root(spec: &Spec, trees: Trees) -> Result<(), Failure> {
     let images = image_trees(spec)?;
     let rootfs = &spec.rootfs;
-    mount::overlay(&rootfs.layers_dir, &rootfs.lower, Some((&rootfs.upper, &rootfs.work)), &rootfs.target)
-        .doing("mount the root file system")?;
+    mount_root(rootfs).doing("mount the root file system")?;
     std::env::set_current_dir(&rootfs.target).doing("enter the root file system")?;
     mount::pivot_here().doing("make it the root")?;
     let root = Root::open("/").doing("open the root")?;
@@ -58,6 +58,16 @@ pub fn build_root(spec: &Spec, trees: Trees) -> Result<(), Failure> {
     Ok(())
 }
 
+/// overlayfs wants something below: of an image without layers, the writable layer is all that there is.
+fn mount_root(rootfs: &Rootfs) -> io::Result<()> {
+    if rootfs.lower.is_empty() {
+        let upper = rustix::fs::open(&rootfs.upper, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let target = rustix::fs::open(&rootfs.target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        return mount::attach(mount::clone_tree_at(&upper, false)?, target);
+    }
+    mount::overlay(&rootfs.layers_dir, &rootfs.lower, Some((&rootfs.upper, &rootfs.work)), &rootfs.target)
+}
+
 /// Image volumes are mounted on the container's empty mount point in turn and taken off again as detached mounts.
 fn image_trees(spec: &Spec) -> Result<Vec<Option<OwnedFd>>, Failure> {
     let tree = |bind: &Bind| {
@@ -69,7 +79,11 @@ fn image_trees(spec: &Spec) -> Result<Vec<Option<OwnedFd>>, Failure> {
             let dir = Root::open(base.join(only)).doing(doing())?;
             return open_sub_path(&dir, sub_path, &doing()).map(Some);
         }
-        mount::overlay(base, layers, None, target).doing(doing())?;
+        if layers.is_empty() {
+            mount::mount("tmpfs", target, "mode=0755", Attributes { readonly: true, ..HARDENED }).doing(doing())?;
+        } else {
+            mount::overlay(base, layers, None, target).doing(doing())?;
+        }
         let dir = Root::open(target).doing(doing())?;
         let tree = open_sub_path(&dir, sub_path, &doing());
         mount::detach(target).doing(doing())?;

@@ -166,22 +166,27 @@ pub fn instance(status: cri::ContainerStatus) -> Instance {
 fn termination_message(status: &cri::ContainerStatus) -> String {
     let wanted = status.annotations.get(annotation::TERMINATION_PATH).map_or("", String::as_str);
     let mount = status.mounts.iter().find(|m| !wanted.is_empty() && m.container_path == wanted);
-    let mut text = mount.map(|m| read_start(Path::new(&m.host_path))).unwrap_or_default();
+    let mut text = mount.map(|m| read_end(Path::new(&m.host_path))).unwrap_or_default();
     let fallback = status.annotations.get(annotation::TERMINATION_POLICY).map_or("", String::as_str);
-    if text.is_empty() && fallback == "FallbackToLogsOnError" && status.exit_code != 0 {
+    let failed = status.exit_code != 0 || status.reason == "OOMKilled";
+    if text.is_empty() && fallback == "FallbackToLogsOnError" && failed {
         text = crate::logs::tail_text(Path::new(&status.log_path), LOG_MESSAGE_LINES, LOG_MESSAGE_MAX);
     }
     if status.message.is_empty() || !text.is_empty() { text } else { status.message.clone() }
 }
 
-/// A regular file only: what the container put there may be a pipe or a link.
-fn read_start(path: &Path) -> String {
-    use std::io::Read;
+/// The last bytes, as upstream. Of a regular file only: what the container put there may be a pipe or a link.
+fn read_end(path: &Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
     let mut bytes = Vec::new();
-    if let Ok(file) = linux::root::open_regular(path)
-        && let Err(error) = file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes)
-    {
-        tracing::debug!(%error, file = %path.display(), "termination message not read");
+    if let Ok(mut file) = linux::root::open_regular(path) {
+        let read = file.seek(SeekFrom::End(0)).and_then(|end| {
+            file.seek(SeekFrom::Start(end.saturating_sub(MESSAGE_MAX as u64)))?;
+            file.take(MESSAGE_MAX as u64).read_to_end(&mut bytes)
+        });
+        if let Err(error) = read {
+            tracing::debug!(%error, file = %path.display(), "termination message not read");
+        }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

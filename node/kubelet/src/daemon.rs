@@ -402,8 +402,7 @@ impl Loop {
 
     fn admit(&self, pod: &Pod) -> Result<(), Verdict> {
         let Some(node) = self.hands.nodes.get_in("", &self.hands.config.node_name) else { return Ok(()) };
-        let holds = |w: &&PodWorker| !w.is_ended() && w.rejected.is_none();
-        let others: Vec<&Pod> = self.workers.values().filter(holds).map(|w| w.pod.as_ref()).collect();
+        let others: Vec<&Pod> = self.workers.values().filter(|w| w.takes_room()).map(|w| w.pod.as_ref()).collect();
         admit::admit(
             pod,
             &Scene {

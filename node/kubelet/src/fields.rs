@@ -91,7 +91,11 @@ pub fn resource(
     };
     let (side, name) = selector.resource.split_once('.').unwrap_or((&selector.resource, ""));
     let amount = match side {
-        "limits" => resources::of_container(&container, name, true).or_else(|| facts.allocatable.get(name)),
+        // Of a resource that the node doesn't have, not even the pod's own limit is told: as upstream.
+        "limits" => resources::of_container(&container, name, true).or_else(|| {
+            let whole = resources::limit_of(pod, &container, name).filter(|_| matches!(name, "cpu" | "memory"));
+            facts.allocatable.get(name).map(|node| whole.unwrap_or(node))
+        }),
         "requests" => resources::of_container(&container, name, false),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
@@ -129,5 +133,10 @@ mod tests {
         assert_eq!(super::resource(&pod, &facts, None, &ask("limits.cpu")).unwrap(), "2");
         assert_eq!(super::resource(&pod, &facts, None, &ask("requests.cpu")).unwrap(), "2");
         assert_eq!(super::resource(&pod, &facts, None, &ask("limits.memory")).unwrap(), "67108864");
+        let mut whole = pod.clone();
+        let limits = json!({"limits": {"cpu": "3", "memory": "32Mi"}});
+        whole.spec.as_mut().unwrap().resources = serde_json::from_value(limits).unwrap();
+        assert_eq!(super::resource(&whole, &facts, None, &ask("limits.memory")).unwrap(), "33554432");
+        assert_eq!(super::resource(&whole, &facts, None, &ask("limits.cpu")).unwrap(), "2");
     }
 }

@@ -150,23 +150,18 @@ pub fn tail_offset(file: &mut fs::File, lines: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// The text of the last lines, at most `bytes` of it: a termination message. No more of the file is read than such lines
-/// can take.
+/// The text of the last lines, at most `bytes` of it: a termination message. Of a container that ended when its log had
+/// just been moved aside, it is in the newest of the old files: there is no new one yet, or nothing in it.
 pub fn tail_text(path: &Path, lines: usize, bytes: usize) -> String {
-    // Time, stream and tag take less than this.
-    const HEAD: usize = 64;
-    let most = (bytes + lines * HEAD + MAX_LINE) as u64;
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = open(path)?;
-        let end = file.seek(SeekFrom::End(0))?;
-        let offset = tail_offset(&mut file, lines as u64)?.max(end.saturating_sub(most));
-        file.seek(SeekFrom::Start(offset))?;
-        let mut raw = Vec::new();
-        file.take(most).read_to_end(&mut raw)?;
-        let mut filter = Filter::new(Options::default());
-        let mut out = Vec::new();
-        raw.split_inclusive(|b| *b == b'\n').for_each(|line| filter.line(line, &mut out));
-        Ok(out)
+        let (dir, name) = dir_of(path)?;
+        match dir.file(&name).and_then(|file| tail(file, lines, bytes)) {
+            Ok(out) if !out.is_empty() => Ok(out),
+            current => match rotated(&dir, &name)?.pop() {
+                Some(old) => tail(dir.file(old)?, lines, bytes),
+                None => current,
+            },
+        }
     };
     let out = read().unwrap_or_else(|error| {
         tracing::debug!(%error, log = %path.display(), "log not read");
@@ -174,6 +169,22 @@ pub fn tail_text(path: &Path, lines: usize, bytes: usize) -> String {
     });
     let start = out.len().saturating_sub(bytes);
     String::from_utf8_lossy(&out[start..]).into_owned()
+}
+
+/// No more of the file is read than such lines can take.
+fn tail(mut file: fs::File, lines: usize, bytes: usize) -> io::Result<Vec<u8>> {
+    // Time, stream and tag take less than this.
+    const HEAD: usize = 64;
+    let most = (bytes + lines * HEAD + MAX_LINE) as u64;
+    let end = file.seek(SeekFrom::End(0))?;
+    let offset = tail_offset(&mut file, lines as u64)?.max(end.saturating_sub(most));
+    file.seek(SeekFrom::Start(offset))?;
+    let mut raw = Vec::new();
+    file.take(most).read_to_end(&mut raw)?;
+    let mut filter = Filter::new(Options::default());
+    let mut out = Vec::new();
+    raw.split_inclusive(|b| *b == b'\n').for_each(|line| filter.line(line, &mut out));
+    Ok(out)
 }
 
 /// Names of the rotated files of a log, oldest first: `0.log.20260101-000000`, …
@@ -256,6 +267,22 @@ mod tests {
         remove(&log).unwrap();
         remove(&log).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_last_lines_of_a_log_that_was_just_moved_aside_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        for (second, text) in [LOG, b"2026-01-01T00:00:04Z stdout P DONE\n"].into_iter().enumerate() {
+            fs::write(&log, text).unwrap();
+            assert!(rotate(&log, 10, 5, Timestamp::from_second(second as i64).unwrap()).unwrap());
+        }
+        // The container ended before its monitor made a new one, or after it and without another word.
+        assert_eq!(tail_text(&log, 80, 100), "DONE");
+        fs::write(&log, "").unwrap();
+        assert_eq!(tail_text(&log, 80, 100), "DONE");
+        fs::write(&log, LOG).unwrap();
+        assert_eq!(tail_text(&log, 1, 100), "three\n");
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub fn container(
         list.iter().flatten().map(word).collect::<Result<Vec<_>, _>>()
     };
     let (command, args) = (words(&spec.command)?, words(&spec.args)?);
-    let limits = resources::container_limits(spec, period(config));
+    let limits = resources::container_limits(pod, spec, period(config));
     let score = resources::oom_score_adj(pod, spec, prepared.node_memory);
     let linux = cri::LinuxContainerResources {
         oom_score_adj: score.max(prepared.lowest_oom_score),

@@ -29,6 +29,13 @@ pub fn of_container<'a>(container: &'a Container, name: &str, limit: bool) -> Op
     if limit { own } else { own.or_else(|| amounts(r, true).and_then(|a| a.get(name))) }
 }
 
+/// The limit that holds for a container: its own, or else that of the pod as a whole.
+pub fn limit_of<'a>(pod: &'a Pod, container: &'a Container, name: &str) -> Option<&'a Quantity> {
+    let some = |q: &&Quantity| quantity::milli(q) > 0;
+    let whole = || amounts(pods::spec(pod).resources.as_ref(), true).and_then(|a| a.get(name)).filter(some);
+    of_container(container, name, true).filter(some).or_else(whole)
+}
+
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos(pod: &Pod) -> &'static str {
     if let Some(class) = pod.status.as_ref().and_then(|s| s.qos_class.as_deref()) {
@@ -62,11 +69,27 @@ pub fn qos(pod: &Pod) -> &'static str {
     }
 }
 
-/// What a pod asks for (or is limited to) as a whole, in thousandths by resource: sidecars and regular containers
-/// together, or the largest init container if that is more, and the overhead. A limit that one container lacks is no
-/// limit: the resource is then missing from the map.
+/// What a pod asks for (or is limited to) as a whole, in thousandths by resource, with the overhead.
 pub fn of_pod(pod: &Pod, limits: bool) -> BTreeMap<String, i64> {
     let spec = pods::spec(pod);
+    let mut sum = of_containers(pod, limits);
+    // What the pod as a whole says counts before what its containers say.
+    for (name, amount) in amounts(spec.resources.as_ref(), limits).into_iter().flatten() {
+        sum.insert(name.clone(), quantity::milli(amount));
+    }
+    for (name, amount) in spec.overhead.iter().flatten() {
+        match sum.get_mut(name) {
+            Some(total) => *total += quantity::milli(amount),
+            None if !limits => drop(sum.insert(name.clone(), quantity::milli(amount))),
+            None => {}
+        }
+    }
+    sum
+}
+
+/// Sidecars and regular containers together, or the largest init container if that is more. A limit that one container
+/// lacks is no limit: the resource is then missing from the map.
+fn of_containers(pod: &Pod, limits: bool) -> BTreeMap<String, i64> {
     let mut sum: BTreeMap<String, i64> = BTreeMap::new();
     let mut peak: BTreeMap<String, i64> = BTreeMap::new();
     let mut sidecars: BTreeMap<String, i64> = BTreeMap::new();
@@ -103,17 +126,6 @@ pub fn of_pod(pod: &Pod, limits: bool) -> BTreeMap<String, i64> {
         *total = (*total).max(top);
     }
     sum.retain(|name, _| !unlimited.contains(name));
-    // What the pod as a whole says counts before what its containers say.
-    for (name, amount) in amounts(spec.resources.as_ref(), limits).into_iter().flatten() {
-        sum.insert(name.clone(), quantity::milli(amount));
-    }
-    for (name, amount) in spec.overhead.iter().flatten() {
-        match sum.get_mut(name) {
-            Some(total) => *total += quantity::milli(amount),
-            None if !limits => drop(sum.insert(name.clone(), quantity::milli(amount))),
-            None => {}
-        }
-    }
     sum
 }
 
@@ -148,18 +160,29 @@ pub fn pod_limits(pod: &Pod, period: i64) -> Limits {
     }
 }
 
-pub fn container_limits(container: &Container, period: i64) -> Limits {
-    let request = of_container(container, "cpu", false).map(quantity::milli);
-    let limit = of_container(container, "cpu", true).map(quantity::milli);
+/// A missing request is the limit that holds, be it the pod's.
+pub fn container_limits(pod: &Pod, container: &Container, period: i64) -> Limits {
+    let limit = limit_of(pod, container, "cpu").map(quantity::milli);
+    let own = amounts(container.resources.as_ref(), false).and_then(|a| a.get("cpu")).map(quantity::milli);
     Limits {
-        cpu_shares: shares(request.unwrap_or(0)),
+        cpu_shares: shares(own.or(limit).unwrap_or(0)),
         cpu_quota: limit.map(|l| quota(l, period)).filter(|q| *q > 0),
         cpu_period: period,
-        memory: of_container(container, "memory", true).map(quantity::value).filter(|m| *m > 0),
+        memory: limit_of(pod, container, "memory").map(quantity::value).filter(|m| *m > 0),
     }
 }
 
-/// Guaranteed and critical pods are killed last, best-effort ones first, burstable ones by their share of the memory.
+/// What a container has of the memory that the pod as a whole asks for beyond its containers: an equal share.
+fn share_of_rest(pod: &Pod) -> i64 {
+    let whole = amounts(pods::spec(pod).resources.as_ref(), false).and_then(|a| a.get("memory"));
+    let Some(whole) = whole.map(quantity::value).filter(|m| *m > 0) else { return 0 };
+    let named = of_containers(pod, false).get("memory").map_or(0, |m| m / 1000);
+    let count = pods::spec(pod).containers.len() + pods::init_containers(pod).len();
+    (whole - named) / (count.max(1) as i64)
+}
+
+/// Guaranteed and critical pods are killed last, best-effort ones first, burstable ones by their share of the memory; no
+/// sidecar before the regular container that asks for least.
 pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: u64) -> i64 {
     if pods::is_critical(pod) {
         return -997;
@@ -168,7 +191,10 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: u64) -> i64 
         "Guaranteed" => -997,
         "BestEffort" => 1000,
         _ => {
-            let request = of_container(container, "memory", false).map_or(0, quantity::value);
+            let asks = |c: &Container| of_container(c, "memory", false).map_or(0, quantity::value);
+            let sidecar = pods::container(pod, &container.name).is_some_and(|(sort, _)| sort == Sort::Sidecar);
+            let least = pods::spec(pod).containers.iter().map(asks).min().filter(|_| sidecar).unwrap_or(0);
+            let request = asks(container).max(least) + share_of_rest(pod);
             let share = 1000 - (1000 * i128::from(request) / i128::from(node_memory.max(1))) as i64;
             share.clamp(3, 999)
         }
@@ -202,6 +228,35 @@ mod tests {
         for (containers, class) in cases {
             assert_eq!(qos(&pod(json!({"containers": containers.clone()}))), class, "{containers}");
         }
+    }
+
+    #[test]
+    fn the_limits_of_a_pod_hold_for_containers_without_their_own() {
+        let p = pod(json!({
+            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"memory": "48Mi"}},
+            "containers": [
+                {"name": "none"},
+                {"name": "asks", "resources": {"requests": {"cpu": "100m", "memory": "16Mi"}}},
+                {"name": "own", "resources": {"limits": {"cpu": "200m", "memory": "32Mi"}}},
+                {"name": "zero", "resources": {"limits": {"cpu": "0", "memory": "0"}}}]}));
+        let of = |name: &str| container_limits(&p, &pods::container(&p, name).unwrap().1, 100_000);
+        let limits = |shares, quota, memory: i64| Limits {
+            cpu_shares: shares,
+            cpu_quota: Some(quota),
+            cpu_period: 100_000,
+            memory: Some(memory << 20),
+        };
+        assert_eq!(of("none"), limits(512, 50_000, 64));
+        assert_eq!(of("asks"), limits(102, 50_000, 64));
+        assert_eq!(of("own"), limits(204, 20_000, 32));
+        assert_eq!(of("zero"), limits(512, 50_000, 64));
+        // What 48Mi leaves over the 16Mi and 32Mi of two containers is nothing.
+        let score = |p: &Pod, name: &str| oom_score_adj(p, &pods::container(p, name).unwrap().1, 1 << 30);
+        assert_eq!((score(&p, "none"), score(&p, "asks"), score(&p, "own")), (999, 985, 969));
+        let p = pod(json!({"resources": {"requests": {"memory": "512Mi"}},
+            "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+            "containers": [{"name": "a", "resources": {"requests": {"memory": "256Mi"}}}]}));
+        assert_eq!((score(&p, "a"), score(&p, "side")), (625, 625), "no sidecar goes before who needs it");
     }
 
     #[test]

@@ -123,7 +123,12 @@ fn shows_running(slot: &Slot) -> bool {
     !matches!(slot.work, Work::Starting { .. } | Work::PostStart)
 }
 
+/// Termination messages of a pod together, as upstream: each of its containers has an equal share.
+const MESSAGES_MAX: usize = 12 << 10;
+
 fn container(worker: &PodWorker, slot: &Slot) -> ContainerStatus {
+    let share = MESSAGES_MAX / worker.slots.len().max(1);
+    let over = |instance: &Instance, id: String| over(instance, id, share);
     let image = slot.container.image.clone().unwrap_or_default();
     let id = |i: &Instance| format!("{}://{}", worker.settings.runtime_name, i.id);
     let mut status = ContainerStatus {
@@ -163,6 +168,7 @@ fn container(worker: &PodWorker, slot: &Slot) -> ContainerStatus {
         }
         status.user = current.user.as_ref().map(user);
     }
+    status.stop_signal = slot.container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone());
     status.state = Some(state);
     // An empty state is what the API shows when there was none before.
     status.last_state = Some(last.unwrap_or_default());
@@ -176,7 +182,7 @@ fn running(instance: &Instance) -> ContainerState {
     ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() }
 }
 
-fn over(instance: &Instance, id: String) -> ContainerState {
+fn over(instance: &Instance, id: String, share: usize) -> ContainerState {
     let reason = match (instance.reason.as_str(), instance.exit_code) {
         ("", 0) => reason::COMPLETED,
         ("", _) => reason::ERROR,
@@ -186,7 +192,9 @@ fn over(instance: &Instance, id: String) -> ContainerState {
         container_id: Some(id),
         exit_code: instance.exit_code,
         reason: Some(reason.to_owned()),
-        message: Some(instance.message.clone()).filter(|m| !m.is_empty()),
+        message: Some(&instance.message[..instance.message.floor_char_boundary(share)])
+            .filter(|m| !m.is_empty())
+            .map(str::to_owned),
         started_at: instance.started_at.map(time),
         finished_at: instance.finished_at.map(time),
         ..ContainerStateTerminated::default()

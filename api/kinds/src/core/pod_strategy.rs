@@ -169,11 +169,6 @@ pub(crate) fn prepare_resize(pod: &mut Value, old: &Value, _context: &Context) {
 
 /// Fields of features that are off by default are not kept.
 fn drop_disabled(pod: &mut Value) {
-    for list in ["spec.containers", "spec.initContainers", "spec.ephemeralContainers"] {
-        for container in items_mut(pod, list) {
-            remove(container, "lifecycle.stopSignal");
-        }
-    }
     remove(pod, "spec.schedulingGroup");
 }
 

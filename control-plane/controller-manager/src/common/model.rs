@@ -182,9 +182,22 @@ impl World {
             Some("status") => {
                 let mut kept = old.clone();
                 kept["status"] = new["status"].take();
+                // Annotations change through the status too.
+                if let Some(annotations) = new["metadata"].get_mut("annotations") {
+                    kept["metadata"]["annotations"] = annotations.take();
+                }
                 new = kept;
             }
-            _ => new["status"] = old["status"].clone(),
+            _ => {
+                new["status"] = old["status"].clone();
+                // As the server counts: rollouts copy a deployment's annotations.
+                if target.resource.plural == "deployments"
+                    && new["metadata"]["annotations"] != old["metadata"]["annotations"]
+                {
+                    let generation = old["metadata"]["generation"].as_i64().unwrap_or(1);
+                    new["metadata"]["generation"] = json!(generation + 1);
+                }
+            }
         }
         assert_ne!(without_version(&old), without_version(&new), "an update of {} that changes nothing", target.name);
         self.replace(target, old, new);

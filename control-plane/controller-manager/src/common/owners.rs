@@ -43,10 +43,24 @@ pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReferen
     }
 }
 
-/// Index: by the uid of the managing controller, or by namespace when there is none.
+/// Index: by the managing controller, or by namespace when there is none.
 pub fn by_owner<K: Resource>(object: &K) -> Vec<String> {
     let meta = object.meta();
-    vec![controller_of(meta).map_or_else(|| orphans_of(meta.namespace.as_deref().unwrap_or("")), |r| r.uid.clone())]
+    vec![controller_of(meta).map_or_else(|| orphans_of(namespace_of(meta)), |r| of(namespace_of(meta), &r.uid))]
+}
+
+/// The index value of what the owner with this metadata manages.
+pub fn owned_by(owner: &ObjectMeta) -> String {
+    of(namespace_of(owner), owner.uid.as_deref().unwrap_or(""))
+}
+
+/// The index value of what the owner with this uid manages in the namespace: what refers to it from another is not its.
+pub fn of(namespace: &str, uid: &str) -> String {
+    format!("{namespace}/{uid}")
+}
+
+fn namespace_of(meta: &ObjectMeta) -> &str {
+    meta.namespace.as_deref().unwrap_or("")
 }
 
 /// The index value of all objects in the namespace that nobody manages.
@@ -108,4 +122,24 @@ fn release<K: Written>(object: &K, owner: &str, finalizer: Option<&str>) -> Acti
         body["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
     }
     acts::patch(object, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+    use crate::common::model::from;
+
+    #[test]
+    fn a_pod_of_another_namespace_is_nobodys_here_whatever_it_refers_to() {
+        let pod = |namespace: &str| {
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true});
+            from::<Pod>(json!({"metadata": {"name": "p", "namespace": namespace, "ownerReferences": [owner]}}))
+        };
+        let set: ObjectMeta = from(json!({"name": "r", "namespace": "here", "uid": "u"}));
+        assert_eq!(by_owner(&pod("here")), [owned_by(&set)]);
+        assert_ne!(by_owner(&pod("elsewhere")), [owned_by(&set)]);
+    }
 }

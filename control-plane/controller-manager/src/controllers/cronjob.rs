@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use client::{Key, Plan, WorkQueue};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -42,7 +43,7 @@ pub fn start(setup: &mut Setup) {
     let workers = setup.config.concurrency.cronjob;
     setup.run(Work::new(&queue, executor, workers, move |key, now| {
         let Some(cron) = crons.get(key) else { return Plan::default() };
-        reconcile(&cron, &jobs.by(OWNER, cron.metadata.uid.as_deref().unwrap_or("")), now)
+        reconcile(&cron, &jobs.by(OWNER, &owners::owned_by(&cron.metadata)), now)
     }));
 }
 
@@ -204,7 +205,9 @@ impl Course<'_> {
         let of = &self.cron.spec.job_template;
         let from = of.metadata.clone().unwrap_or_default();
         let mut annotations = from.annotations.unwrap_or_default();
-        annotations.insert(SCHEDULED.into(), due.to_string());
+        // In the job's zone, as upstream: the schedule was readable, so the zone is.
+        let zone = schedule::zone(self.cron.spec.time_zone.as_deref()).unwrap_or(TimeZone::UTC);
+        annotations.insert(SCHEDULED.into(), schedule::written(due, &zone));
         let job = Job {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),

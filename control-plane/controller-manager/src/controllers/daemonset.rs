@@ -91,13 +91,13 @@ fn view(
     revisions: &Shared<ControllerRevision>,
     nodes: Vec<Arc<Node>>,
 ) -> View {
-    let (uid, namespace) = (set.metadata.uid.as_deref().unwrap_or(""), set.metadata.namespace.as_deref().unwrap_or(""));
-    let both = |of: &dyn Fn(&str) -> Vec<Arc<Pod>>| [of(uid), of(&owners::orphans_of(namespace))].concat();
+    let mine = owners::owned_by(&set.metadata);
+    let orphans = owners::orphans_of(set.metadata.namespace.as_deref().unwrap_or(""));
     View {
         set: set.clone(),
-        candidates: both(&|value| pods.by(OWNER, value)),
-        revisions: revisions.by(OWNER, uid),
-        orphan_revisions: revisions.by(OWNER, &owners::orphans_of(namespace)),
+        candidates: [pods.by(OWNER, &mine), pods.by(OWNER, &orphans)].concat(),
+        revisions: revisions.by(OWNER, &mine),
+        orphan_revisions: revisions.by(OWNER, &orphans),
         nodes,
     }
 }

@@ -90,11 +90,10 @@ fn watch_pods(
 
 fn view(deployment: Arc<Deployment>, sets: &Shared<ReplicaSet>, pods: &Shared<Pod>) -> View {
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
-    let mut candidates = sets.by(OWNER, deployment.metadata.uid.as_deref().unwrap_or(""));
+    let mut candidates = sets.by(OWNER, &owners::owned_by(&deployment.metadata));
     let mut backing = Vec::new();
     if is_recreate(&deployment) {
-        let uids = candidates.iter().filter_map(|s| s.metadata.uid.as_deref());
-        backing = uids.flat_map(|uid| pods.by(OWNER, uid)).collect();
+        backing = candidates.iter().flat_map(|s| pods.by(OWNER, &owners::owned_by(&s.metadata))).collect();
     }
     candidates.extend(sets.by(OWNER, &owners::orphans_of(namespace)));
     View { deployment, candidates, pods: backing }

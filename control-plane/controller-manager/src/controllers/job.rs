@@ -49,8 +49,8 @@ pub fn start(setup: &mut Setup) {
     setup.run(Work::new(&queue, executor, workers, move |key, now| {
         let Some(job) = jobs.get(key) else { return Plan::default() };
         let namespace = key.namespace.as_str();
-        let uid = job.metadata.uid.as_deref().unwrap_or("");
-        let candidates = [pods.by(OWNER, uid), pods.by(OWNER, &owners::orphans_of(namespace))].concat();
+        let mine = owners::owned_by(&job.metadata);
+        let candidates = [pods.by(OWNER, &mine), pods.by(OWNER, &owners::orphans_of(namespace))].concat();
         reconcile(&View { job, candidates }, now)
     }));
 }
@@ -67,7 +67,7 @@ fn free_orphans(setup: &mut Setup, jobs: Shared<Job>) {
     let (again, all) = (queue.clone(), pods.clone());
     setup.on(move |delta: &Delta<Job>| {
         if let Delta::Deleted(job) = delta {
-            let left = all.by(OWNER, job.metadata.uid.as_deref().unwrap_or(""));
+            let left = all.by(OWNER, &owners::owned_by(&job.metadata));
             left.iter().for_each(|p| again.add(Key::of(p.as_ref())));
         }
     });

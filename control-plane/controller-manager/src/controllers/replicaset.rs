@@ -72,15 +72,14 @@ where
 
 fn view(set: &ReplicaSet, pods: &Shared<Pod>, sets: &Shared<ReplicaSet>) -> View {
     let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-    let uid = set.metadata.uid.as_deref().unwrap_or("");
-    let mut candidates = pods.by(OWNER, uid);
+    let mut candidates = pods.by(OWNER, &owners::owned_by(&set.metadata));
     candidates.extend(pods.by(OWNER, &owners::orphans_of(namespace)));
     let siblings = match owners::controller_of(&set.metadata) {
-        Some(owner) => sets.by(OWNER, &owner.uid),
+        Some(owner) => sets.by(OWNER, &owners::of(namespace, &owner.uid)),
         None => Vec::new(),
     };
-    let uids = siblings.iter().filter_map(|s| s.metadata.uid.as_deref()).filter(|u| *u != uid);
-    let related = uids.flat_map(|uid| pods.by(OWNER, uid)).collect();
+    let others = siblings.iter().filter(|s| s.metadata.uid != set.metadata.uid);
+    let related = others.flat_map(|s| pods.by(OWNER, &owners::owned_by(&s.metadata))).collect();
     View { set: neutral(set), candidates, related }
 }
 

@@ -60,13 +60,14 @@ fn view(
     revisions: &Shared<ControllerRevision>,
     claims: &Shared<PersistentVolumeClaim>,
 ) -> View {
-    let (uid, namespace) = (set.metadata.uid.as_deref().unwrap_or(""), set.metadata.namespace.as_deref().unwrap_or(""));
+    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    let mine = owners::owned_by(&set.metadata);
     let orphans = owners::orphans_of(namespace);
     let has_claims = set.spec.volume_claim_templates.as_ref().is_some_and(|t| !t.is_empty());
     View {
         set: set.clone(),
-        candidates: [pods.by(OWNER, uid), pods.by(OWNER, &orphans)].concat(),
-        revisions: [revisions.by(OWNER, uid), revisions.by(OWNER, &orphans)].concat(),
+        candidates: [pods.by(OWNER, &mine), pods.by(OWNER, &orphans)].concat(),
+        revisions: [revisions.by(OWNER, &mine), revisions.by(OWNER, &orphans)].concat(),
         claims: if has_claims { claims.list_in(namespace) } else { Vec::new() },
     }
 }

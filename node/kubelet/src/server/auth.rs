@@ -5,6 +5,7 @@ use client::delegated::{Attempt, Delegated, User, bearer};
 use http::{Method, Request, StatusCode};
 use serving::Body;
 
+use super::route::parts;
 use super::{Reply, text};
 use crate::config::Config;
 
@@ -73,8 +74,8 @@ impl Auth {
 
 /// What a path is for: a WebSocket begins with GET, and what runs a command is no reading.
 fn verb(method: &Method, path: &str) -> &'static str {
-    let streams = ["exec", "attach", "portForward", "portforward", "run"];
-    if path.split('/').nth(1).is_some_and(|first| streams.contains(&first)) {
+    let streams = ["exec", "attach", "portForward", "run"];
+    if parts(path).first().is_some_and(|first| streams.contains(&first.as_str())) {
         return "create";
     }
     match *method {
@@ -124,7 +125,9 @@ mod tests {
     /// A role that may `get` nodes/proxy ran commands in any pod of the node by a WebSocket.
     #[test]
     fn a_stream_begun_with_get_needs_create_here_too() {
-        for path in ["/exec/ns/pod/c", "/attach/ns/pod/c", "/portForward/ns/pod", "/run/ns/pod/c"] {
+        for path in
+            ["/exec/ns/pod/c", "/attach/ns/pod/c", "/portForward/ns/pod", "/run/ns/pod/c", "//exec/a/b", "/%65xec/a/b"]
+        {
             assert_eq!(verb(&Method::GET, path), "create", "{path}");
         }
         assert_eq!((verb(&Method::GET, "/pods"), verb(&Method::GET, "/logs/exec")), ("get", "get"));

@@ -126,7 +126,9 @@ fn bind(base: &Path, sub: &str, place: &PathBuf) -> std::io::Result<()> {
     let root = Root::open(base)?;
     let target = match root.get(sub, OFlags::PATH) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let mode = rustix::fs::stat(base)?.st_mode & 0o777;
+            // As upstream: each directory that is missing has all mode bits of the volume, so that whoever may write
+            // to the volume may write there.
+            let mode = rustix::fs::stat(base)?.st_mode & 0o7777;
             root.make_dirs(sub, Mode::from_raw_mode(mode))?;
             root.get(sub, OFlags::PATH)?
         }
@@ -167,6 +169,28 @@ mod tests {
         let readonly: Vec<_> = mounts.unwrap().into_iter().map(|m| (m.container_path, m.readonly)).collect();
         let wanted = [("/m", true), ("/s", true), ("/d", true), ("/p", true), ("/e", false), ("/r", true)];
         assert_eq!(readonly, wanted.map(|(path, readonly)| (path.to_owned(), readonly)));
+    }
+
+    #[test]
+    fn directories_made_for_a_subpath_have_the_mode_of_the_volume() {
+        use std::os::unix::fs::PermissionsExt;
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        for volume in [0o777, 0o2777, 0o1777, 0o750] {
+            let dir = tempfile::tempdir().unwrap();
+            let (base, place) = (dir.path().join("v"), dir.path().join("place"));
+            fs::create_dir(&base).unwrap();
+            fs::set_permissions(&base, fs::Permissions::from_mode(volume)).unwrap();
+            fs::create_dir(base.join("was-there")).unwrap();
+            let before = fs::metadata(base.join("was-there")).unwrap().permissions();
+            bind(&base, "was-there/a/b", &place).unwrap();
+            let mode = |path: &str| fs::metadata(base.join(path)).unwrap().permissions().mode() & 0o7777;
+            assert_eq!((mode("was-there/a"), mode("was-there/a/b")), (volume, volume));
+            assert_eq!(fs::metadata(base.join("was-there")).unwrap().permissions(), before);
+            assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o7777, volume);
+            linux::mount::detach(&place).unwrap();
+        }
     }
 
     #[test]

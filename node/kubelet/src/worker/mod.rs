@@ -408,6 +408,12 @@ impl PodWorker {
         self.life == Life::Finished || (matches!(self.life, Life::Ending(_)) && self.torn == Task::Done)
     }
 
+    /// Counts when the node is asked to take another pod. What the API no longer has does not, even while it is being
+    /// ended: who comes in its place was let in by a scheduler that doesn't see it either.
+    pub fn takes_room(&self) -> bool {
+        self.present && !self.is_ended() && self.rejected.is_none()
+    }
+
     fn report(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         if !self.present || self.life == Life::Finished || !(self.writing == Task::Done || self.writing.is_due(now)) {
             return;

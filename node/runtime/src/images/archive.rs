@@ -18,6 +18,8 @@ use super::{ImageError, Result, cut, room, unpack};
 
 /// Documents are read whole; a bigger one is refused.
 const MAX_DOCUMENT: u64 = 8 << 20;
+/// Bytes that a file is told by: a header of tar.
+const HEAD: u64 = 512;
 /// Indexes of indexes; more is a loop.
 const MAX_DEPTH: usize = 4;
 /// An archive with more files than this is no image.
@@ -35,13 +37,49 @@ struct Saved {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "manifest::or_default")]
     layers: Vec<String>,
 }
 
+/// The name that whoever imports gives.
+struct Given {
+    reference: Reference,
+    /// Said without a tag: each image keeps the tag that the archive gives it.
+    bare: bool,
+}
+
+impl Given {
+    fn parse(text: &str) -> Result<Option<Given>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let reference = Reference::parse(text)?;
+        let said = |tag: &String| text.ends_with(&format!(":{tag}"));
+        let bare = reference.digest.is_none() && !reference.tag.as_ref().is_some_and(said);
+        Ok(Some(Given { reference, bare }))
+    }
+
+    fn with_tag(&self, tag: Option<String>) -> Reference {
+        let own = tag.filter(|_| self.bare).or_else(|| self.reference.tag.clone());
+        Reference { tag: own, ..self.reference.clone() }
+    }
+
+    /// One name is not enough for several images.
+    fn check(name: Option<&Given>, images: usize) -> Result<()> {
+        match name {
+            Some(given) if images > 1 && !given.bare => Err(ImageError::Invalid(format!(
+                "the archive holds {images} images, which can't all be {}: a name without a tag leaves each its own tag",
+                given.reference
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Images {
-    /// Loads every image of an archive stream (plain, gzip or zstd). `name` is given to an image that has none.
+    /// Loads every image of an archive stream (plain, gzip or zstd). `name` takes the place of what the archive calls it.
     pub fn import(&self, archive: impl Read + Send + 'static, name: Option<&str>) -> Result<Vec<Image>> {
-        let name = name.filter(|n| !n.is_empty()).map(Reference::parse).transpose()?;
+        let name = Given::parse(name.unwrap_or_default())?;
         let work = self.ingest_dir()?;
         let done = spool(Box::new(archive), &work).and_then(|files| self.import_files(&files, name.as_ref()));
         let _ = linux::root::remove_tree(&work);
@@ -50,23 +88,28 @@ impl Images {
 
     /// Loads every image of an OCI layout directory.
     pub fn import_layout(&self, dir: &Path, name: Option<&str>) -> Result<Vec<Image>> {
-        let name = name.filter(|n| !n.is_empty()).map(Reference::parse).transpose()?;
+        let name = Given::parse(name.unwrap_or_default())?;
         let mut files = BTreeMap::new();
         collect_files(dir, dir, &mut files).map_err(ImageError::io(format_args!("read {}", dir.display())))?;
         self.import_files(&Files(files), name.as_ref())
     }
 
-    fn import_files(&self, files: &Files, name: Option<&Reference>) -> Result<Vec<Image>> {
+    fn import_files(&self, files: &Files, name: Option<&Given>) -> Result<Vec<Image>> {
         if files.0.contains_key("manifest.json") {
             let saved: Vec<Saved> = serde_json::from_slice(&files.document("manifest.json")?)
                 .map_err(|e| ImageError::Invalid(format!("manifest.json of the archive: {}", cut(&e.to_string()))))?;
+            Given::check(name, saved.len())?;
             return saved.iter().map(|one| self.import_saved(files, one, name)).collect();
         }
         if files.0.contains_key("index.json") {
             let index = manifest::parse("index.json", &files.document("index.json")?)?;
             let list = index.manifests.unwrap_or_default();
-            let images: Result<Vec<Image>> = list.iter().map(|d| self.import_entry(files, d, name, 0)).collect();
-            let images = images?;
+            Given::check(name, list.len())?;
+            let one = |entry: &Descriptor| {
+                let name = name.map(|given| given.with_tag(tag_of(entry)));
+                self.import_entry(files, entry, name.as_ref(), 0)
+            };
+            let images = list.iter().map(one).collect::<Result<Vec<Image>>>()?;
             if images.is_empty() {
                 return Err(ImageError::Invalid("index.json of the archive lists no image".into()));
             }
@@ -77,25 +120,25 @@ impl Images {
         ))
     }
 
-    fn import_saved(&self, files: &Files, saved: &Saved, name: Option<&Reference>) -> Result<Image> {
+    fn import_saved(&self, files: &Files, saved: &Saved, name: Option<&Given>) -> Result<Image> {
         let config = files.document(&saved.config)?;
         let parsed = manifest::parse_config("the archive", &config)?;
         let tags = saved.repo_tags.clone().unwrap_or_default();
         parsed.check_platform(tags.first().map_or("in the archive", String::as_str))?;
         self.import_layers(files, &parsed.rootfs.diff_ids, &saved.layers)?;
         let mut names = tags.iter().map(|t| Reference::parse(t)).collect::<Result<Vec<_>>>()?;
-        if let Some(name) = name {
-            names = vec![name.clone()];
+        if let Some(given) = name {
+            names = names.into_iter().map(|own| given.with_tag(own.tag)).collect();
+            if !given.bare || names.is_empty() {
+                names = vec![given.reference.clone()];
+            }
         }
         self.commit_names(&config, &parsed.rootfs.diff_ids, &names, None)
     }
 
     fn import_entry(&self, files: &Files, entry: &Descriptor, name: Option<&Reference>, depth: usize) -> Result<Image> {
         // The OCI annotation often holds a bare tag, which names nothing.
-        let own = ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
-            .iter()
-            .filter_map(|key| entry.annotations.get(*key).filter(|n| n.contains(['/', ':'])))
-            .find_map(|n| Reference::parse(n).ok());
+        let own = named(entry).filter(|n| n.contains(['/', ':'])).find_map(|n| Reference::parse(n).ok());
         let name = name.cloned().or(own);
         let bytes = files.blob(&entry.digest)?;
         let document = manifest::parse(&entry.digest, &bytes)?;
@@ -143,6 +186,20 @@ impl Images {
     }
 }
 
+/// What an index calls an image, best first.
+fn named(entry: &Descriptor) -> impl Iterator<Item = &String> {
+    let keys = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+    keys.into_iter().filter_map(move |key| entry.annotations.get(key))
+}
+
+/// The tag in that.
+fn tag_of(entry: &Descriptor) -> Option<String> {
+    named(entry).find_map(|name| match name.contains(['/', ':']) {
+        true => Reference::parse(name).ok()?.tag,
+        false => Reference::parse(&format!("x:{name}")).ok()?.tag,
+    })
+}
+
 impl Files {
     fn path(&self, name: &str) -> Result<&Path> {
         let name = name.trim_start_matches("./");
@@ -183,7 +240,13 @@ fn blob_name(digest: &str) -> Result<String> {
 fn spool(archive: Box<dyn Read + Send>, work: &Path) -> Result<Files> {
     let mut files = BTreeMap::new();
     let mut links = Vec::new();
-    let archive = unpack::decompress(archive).map_err(|e| unreadable(&e, 0))?;
+    let mut archive = unpack::decompress(archive).map_err(|e| unreadable(&e, 0))?;
+    let mut head = Vec::new();
+    archive.by_ref().take(HEAD).read_to_end(&mut head).map_err(|e| unreadable(&e, 0))?;
+    if let Some(what) = foreign(&head) {
+        return Err(ImageError::Invalid(format!("not an image archive: {what}")));
+    }
+    let archive = Box::new(io::Cursor::new(head).chain(archive));
     let archive = room::Bounded::new(archive, work, "the archive").map_err(ImageError::io("look at the disk"))?;
     let mut archive = Entries::new(archive);
     let (mut number, mut names) = (0, 0);
@@ -216,6 +279,36 @@ fn spool(archive: Box<dyn Read + Send>, work: &Path) -> Result<Files> {
         }
     }
     Ok(Files(files))
+}
+
+/// What a file that is no tar archive is, by how it begins.
+fn foreign(head: &[u8]) -> Option<String> {
+    const KINDS: [(&[u8], &str); 7] = [
+        (b"\xfd7zXZ", "it is compressed with xz, which is not read: `xz -d` it first"),
+        (b"BZh", "it is compressed with bzip2, which is not read: `bunzip2` it first"),
+        (b"PK\x03\x04", "it is a zip file"),
+        (b"\x7fELF", "it is a program"),
+        (b"!<arch>", "it is an ar archive, such as a Debian package"),
+        (b"hsqs", "it is a squashfs file system"),
+        (b"QFI\xfb", "it is the disk of a virtual machine"),
+    ];
+    if head.is_empty() {
+        return Some("it is empty".to_owned());
+    }
+    if let Some((_, what)) = KINDS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Some((*what).to_owned());
+    }
+    // A character may be cut at the end.
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(e) if e.error_len().is_none() => std::str::from_utf8(&head[..e.valid_up_to()]).unwrap_or_default(),
+        Err(_) => "",
+    };
+    let plain = |c: char| !c.is_control() || c.is_whitespace() || c == '\x1b';
+    if let Some(line) = text.lines().map(str::trim).find(|l| !l.is_empty() && text.chars().all(plain)) {
+        return Some(format!("it is a text file that begins with {:?}", cut(line)));
+    }
+    (head.len() < HEAD as usize).then(|| "it is no tar file".to_owned())
 }
 
 /// A file of the archive that could not be kept: the archive's fault, or the disk's.
@@ -266,4 +359,71 @@ fn collect_files(root: &Path, dir: &Path, files: &mut BTreeMap<String, PathBuf>)
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// A layout of images without layers, by what their index says of them.
+    fn layout(dir: &Path, annotations: &[Value]) {
+        let blobs = dir.join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        let put = |value: Value| {
+            let digest = crate::digest::of(value.to_string().as_bytes());
+            fs::write(blobs.join(&digest["sha256:".len()..]), value.to_string()).unwrap();
+            digest
+        };
+        let entry = |(at, notes): (usize, &Value)| {
+            let platform = manifest::Platform::here();
+            let config = put(json!({"os": "linux", "architecture": platform.architecture, "author": at.to_string(),
+                "config": null, "rootfs": {"type": "layers", "diff_ids": null}}));
+            let digest = put(json!({"schemaVersion": 2, "config": {"digest": config}, "layers": null}));
+            json!({"digest": digest, "annotations": notes})
+        };
+        let manifests: Vec<Value> = annotations.iter().enumerate().map(entry).collect();
+        fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": manifests}).to_string()).unwrap();
+    }
+
+    fn import(annotations: &[Value], name: &str) -> Result<Vec<Vec<String>>> {
+        let dir = tempfile::tempdir().unwrap();
+        layout(&dir.path().join("layout"), annotations);
+        let images = Images::open(&dir.path().join("store")).unwrap();
+        let done = images.import_layout(&dir.path().join("layout"), Some(name))?;
+        Ok(done.into_iter().map(|i| i.tags).collect())
+    }
+
+    #[test]
+    fn a_layout_with_a_bare_tag_can_be_given_a_name() {
+        let tag = |tag: &str| json!({"org.opencontainers.image.ref.name": tag});
+        let full = "docker.io/shop/api:v1".to_owned();
+        assert_eq!(import(&[tag("v1")], "").unwrap(), [[""; 0]; 1]);
+        assert_eq!(import(&[tag("v1")], "shop/api").unwrap(), [[full.clone()]]);
+        assert_eq!(import(&[tag("v0")], "shop/api:v1").unwrap(), [[full.clone()]]);
+        assert_eq!(import(&[tag("other.example/x:v1")], "shop/api").unwrap(), [[full.clone()]]);
+        assert_eq!(import(&[tag("not a tag")], "shop/api").unwrap(), [["docker.io/shop/api:latest"]]);
+        assert_eq!(import(&[Value::Null], "shop/api:latest").unwrap(), [["docker.io/shop/api:latest"]]);
+        let two = [tag("v1"), tag("v2")];
+        assert_eq!(import(&two, "shop/api").unwrap(), [[full], ["docker.io/shop/api:v2".to_owned()]]);
+        let error = import(&two, "shop/api:v3").unwrap_err().to_string();
+        assert!(error.contains("holds 2 images"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_archive_is_told_by_what_it_is() {
+        for (file, what) in [
+            (&b""[..], "it is empty"),
+            (b"apiVersion: v1\nkind: Pod\n", "it is a text file that begins with \"apiVersion: v1\""),
+            ("\n  gr\u{fc}n".as_bytes(), "it is a text file that begins with \"gr\u{fc}n\""),
+            (b"PK\x03\x04....", "it is a zip file"),
+            (b"\xfd7zXZ\0\0", "it is compressed with xz"),
+            (b"\x00\x01\x02", "it is no tar file"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let images = Images::open(dir.path()).unwrap();
+            let error = images.import(io::Cursor::new(file.to_vec()), None).unwrap_err().to_string();
+            assert!(error.contains("not an image archive") && error.contains(what), "{error}");
+        }
+    }
 }

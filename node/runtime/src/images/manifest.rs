@@ -30,7 +30,7 @@ pub struct Descriptor {
     pub size: u64,
     #[serde(default)]
     pub platform: Option<Platform>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -55,7 +55,7 @@ pub struct Document {
     pub manifests: Option<Vec<Descriptor>>,
     #[serde(default)]
     pub config: Option<Descriptor>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub layers: Vec<Descriptor>,
 }
 
@@ -84,7 +84,7 @@ pub struct RunConfig {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct RootFs {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub diff_ids: Vec<String>,
 }
 
@@ -99,12 +99,12 @@ pub struct Config {
     pub variant: String,
     #[serde(default, deserialize_with = "or_default")]
     pub config: RunConfig,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub rootfs: RootFs,
 }
 
 /// Builders write `null` for "nothing".
-fn or_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub fn or_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
     d: D,
 ) -> std::result::Result<T, D::Error> {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())

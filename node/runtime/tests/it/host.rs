@@ -14,7 +14,7 @@ use wire::cri::*;
 use wire::images::ImportRequest;
 use wire::images::image_transfer_client::ImageTransferClient;
 
-const BUSYBOX: &str = "/bin/busybox";
+pub const BUSYBOX: &str = "/bin/busybox";
 
 /// Why these tests can't run here.
 pub fn unfit() -> Option<String> {

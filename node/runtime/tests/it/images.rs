@@ -7,7 +7,7 @@ use wire::cri::*;
 use wire::images::{ImportRequest, PullRequest};
 
 use crate::Test;
-use crate::host::{Host, archive, busybox_archive, busybox_layer, shell, tar, with_host};
+use crate::host::{BUSYBOX, Host, archive, busybox_archive, busybox_layer, security, shell, tar, with_host};
 
 pub const TESTS: &[Test] = &[
     ("images::archives_of_every_form", archives_of_every_form),
@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("images::a_gigabyte_of_header_costs_no_memory", a_gigabyte_of_header_costs_no_memory),
     ("images::removal_keeps_what_containers_stand_on", removal_keeps_what_containers_stand_on),
     ("images::layers_and_whiteouts", layers_and_whiteouts),
+    ("images::an_image_without_layers_runs_and_is_a_volume", an_image_without_layers_runs_and_is_a_volume),
     ("images::registry_pull", registry_pull),
 ];
 
@@ -206,6 +207,35 @@ fn removal_keeps_what_containers_stand_on() {
         // The next removal or start takes the layer that was held.
         let host = host.restart().await;
         assert_eq!(std::fs::read_dir(host.path("root/images/layers")).unwrap().count(), 0);
+        host.finish().await;
+    });
+}
+
+/// As `FROM scratch` with nothing but a configuration: what it runs comes with a volume.
+fn an_image_without_layers_runs_and_is_a_volume() {
+    with_host(|mut host| async move {
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let config =
+            format!(r#"{{"architecture":"{arch}","os":"linux","config":{{"User":"7"}},"rootfs":{{"diff_ids":null}}}}"#);
+        let manifest = br#"[{"Config":"c","RepoTags":["empty:1"],"Layers":null}]"#;
+        let archive = tar(&[("c", 0o644, config.as_bytes()), ("manifest.json", 0o644, &manifest[..])]);
+        assert_eq!(host.import(archive).await, ["docker.io/library/empty:1"]);
+        let pod = host.pod(|_| {}).await;
+        let image = ImageSpec { image: "empty:1".into(), ..Default::default() };
+        let mut config = shell("empty", "b=/tools/busybox; $b id -u; $b ls -a /; echo x > /new && $b cat /new");
+        config.command.insert(0, "/tools/busybox".into());
+        config.image = Some(image.clone());
+        security(&mut config).run_as_user = Some(Int64Value { value: 0 });
+        let tools = std::path::Path::new(BUSYBOX).parent().unwrap().display().to_string();
+        config.mounts =
+            vec![Mount { container_path: "/tools".into(), host_path: tools, readonly: true, ..Default::default() }];
+        let (text, code) = host.output(&pod, config).await;
+        assert_eq!(code, 0, "{text}");
+        assert!(text.starts_with("0\n") && text.contains("tools\n") && text.ends_with("x\n"), "{text}");
+        let mut config = shell("volume", "ls -a /img | tr '\\n' ' '; echo x > /img/x || echo refused");
+        config.mounts = vec![Mount { container_path: "/img".into(), image: Some(image), ..Default::default() }];
+        let (text, _) = host.output(&pod, config).await;
+        assert!(text.contains(". ..") && text.contains("refused"), "{text}");
         host.finish().await;
     });
 }

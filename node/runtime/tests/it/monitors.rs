@@ -11,6 +11,7 @@ pub const TESTS: &[Test] = &[
     ("monitors::containers_live_on_without_the_daemon", containers_live_on_without_the_daemon),
     ("monitors::a_killed_monitor_fails_its_container", a_killed_monitor_fails_its_container),
     ("monitors::an_end_while_the_daemon_is_away_is_known", an_end_while_the_daemon_is_away_is_known),
+    ("monitors::what_a_container_said_last_is_there_when_its_end_is_known", what_was_said_last_is_there),
     ("monitors::a_monitor_is_small", a_monitor_is_small),
     ("monitors::half_made_things_are_removed_at_start", half_made_things_are_removed_at_start),
 ];
@@ -23,6 +24,46 @@ fn pid_of(host: &Host, id: &str, file: &str) -> i32 {
 fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
+}
+
+/// Termination messages are read from logs at the moment an end is told.
+fn what_was_said_last_is_there() {
+    with_host(|mut host| async move {
+        let many = 24;
+        let pod = host.pod(|_| {}).await;
+        let mut events = host.cri.get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
+        let mut ids = std::collections::HashMap::new();
+        for at in 0..many {
+            let config = shell(&format!("c{at}"), "printf DONE; exit 1");
+            let id = host.create(&pod, config).await.unwrap();
+            ids.insert(id, format!("c{at}"));
+        }
+        let starts = ids.keys().cloned().map(|id| {
+            let mut cri = host.cri.clone();
+            async move { cri.start_container(StartContainerRequest { container_id: id }).await.unwrap() }
+        });
+        let started = futures::future::join_all(starts);
+        let all_told = async {
+            let mut told = std::collections::HashSet::new();
+            let mut empty = Vec::new();
+            while told.len() < many {
+                let event = events.message().await.unwrap().unwrap();
+                for status in event.containers_statuses {
+                    let over = status.state() == ContainerState::ContainerExited;
+                    if over && told.insert(status.id.clone()) {
+                        let name = &ids[&status.id];
+                        if host.log(name) != "DONE\n" || status.exit_code != 1 {
+                            empty.push((name.clone(), host.log(name), status.exit_code, status.message));
+                        }
+                    }
+                }
+            }
+            empty
+        };
+        let (_, empty) = tokio::join!(started, all_told);
+        assert!(empty.is_empty(), "{empty:?}");
+        host.finish().await;
+    });
 }
 
 fn containers_live_on_without_the_daemon() {

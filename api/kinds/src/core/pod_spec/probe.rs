@@ -43,6 +43,25 @@ pub(super) fn lifecycle(errors: &mut Errors, path: Path, container: &Value, grac
             handler(errors, path.child(key), hook, &["exec", "httpGet", "tcpSocket", "sleep"], grace);
         }
     }
+    if let Some(signal) = at(container, "lifecycle.stopSignal").and_then(Value::as_str) {
+        let known = stop_signals();
+        if !known.iter().any(|s| s == signal) {
+            errors.push(FieldError::not_supported(path.child("stopSignal"), signal, &known));
+        }
+    }
+}
+
+/// Signals of Linux, as upstream lists them. Its API server keeps the field behind a gate that is off by default, and
+/// then wants `spec.os.name` with it; every node of ours is Linux, so ours doesn't.
+fn stop_signals() -> Vec<String> {
+    const NAMED: &str = "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT \
+                         STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX";
+    let named = NAMED.split(' ').map(|name| format!("SIG{name}"));
+    let from_least = (1..=15).map(|n| format!("SIGRTMIN+{n}"));
+    let from_most = (1..=14).map(|n| format!("SIGRTMAX-{n}"));
+    let mut all: Vec<String> = named.chain(from_least).chain(from_most).collect();
+    all.sort();
+    all
 }
 
 fn handler(errors: &mut Errors, path: Path, handler: &Value, kinds: &[&str], grace: Option<i64>) {
@@ -87,5 +106,31 @@ fn http_get(errors: &mut Errors, path: Path, action: &Value) {
     among(errors, path.child("scheme"), text(action, "scheme"), &["HTTP", "HTTPS"]);
     for header in items(action, "httpHeaders") {
         follows(errors, path.child("httpHeaders"), text(header, "name"), names::http_header_name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_signal_is_one_that_linux_has() {
+        let errors = |signal: &str| {
+            let mut errors = Vec::new();
+            let container = json!({"lifecycle": {"stopSignal": signal}});
+            lifecycle(&mut errors, Path::root("c"), &container, None);
+            errors
+        };
+        for signal in ["SIGTERM", "SIGUSR1", "SIGRTMIN+15", "SIGRTMAX-14", "SIGRTMAX"] {
+            assert!(errors(signal).is_empty(), "{signal}");
+        }
+        for signal in ["TERM", "sigterm", "SIGRTMIN+16", "15", "SIGWHAT"] {
+            let refused = errors(signal);
+            let words =
+                format!("c.lifecycle.stopSignal: Unsupported value: \"{signal}\": supported values: \"SIGABRT\",");
+            assert!(refused.len() == 1 && refused[0].to_string().starts_with(&words), "{refused:?}");
+        }
     }
 }

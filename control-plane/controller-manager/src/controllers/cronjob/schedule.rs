@@ -35,6 +35,21 @@ pub struct Fields {
     zone: TimeZone,
 }
 
+/// The time zone of this name; without one, as upstream, UTC.
+pub fn zone(name: Option<&str>) -> Result<TimeZone, String> {
+    match name.filter(|z| !z.is_empty()) {
+        Some(name) => TimeZone::get(name).map_err(|_| format!("unknown time zone {name}")),
+        None => Ok(TimeZone::UTC),
+    }
+}
+
+/// RFC 3339 in a time zone, as Go writes it: `Z` wherever the clock is that of UTC.
+pub fn written(time: Timestamp, zone: &TimeZone) -> String {
+    let there = time.to_zoned(zone.clone());
+    let form = if there.offset().is_zero() { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%:z" };
+    there.strftime(form).to_string()
+}
+
 impl Schedule {
     /// The error is one sentence.
     pub fn parse(text: &str, zone: Option<&str>) -> Result<Schedule, String> {
@@ -53,10 +68,7 @@ impl Schedule {
         let [minutes, hours, days, months, weekdays] = fields.as_slice() else {
             return Err(format!("expected exactly 5 fields, found {}: {text}", fields.len()));
         };
-        let zone = match zone.filter(|z| !z.is_empty()) {
-            Some(name) => TimeZone::get(name).map_err(|_| format!("unknown time zone {name}"))?,
-            None => TimeZone::UTC,
-        };
+        let zone = self::zone(zone)?;
         let star = |f: &str| f.starts_with('*') || f == "?";
         // Sunday is 0 and 7.
         let weekdays_bits = field(weekdays, 0, 7, DAYS)?;
@@ -227,6 +239,16 @@ mod tests {
     fn a_time_zone_moves_the_hour() {
         if TimeZone::get("Europe/Berlin").is_ok() {
             assert_eq!(next("0 8 * * *", Some("Europe/Berlin"), "2026-07-01T00:00:00Z"), "2026-07-01T06:00:00Z");
+        }
+        for (name, month, wanted) in [
+            (None, "07", "2026-07-01T22:30:00Z"),
+            (Some("Etc/UTC"), "07", "2026-07-01T22:30:00Z"),
+            (Some("Europe/London"), "01", "2026-01-01T22:30:00Z"),
+            (Some("Europe/Berlin"), "07", "2026-07-02T00:30:00+02:00"),
+            (Some("America/St_Johns"), "01", "2026-01-01T19:00:00-03:30"),
+        ] {
+            let Ok(zone) = zone(name) else { continue };
+            assert_eq!(written(format!("2026-{month}-01T22:30:00Z").parse().unwrap(), &zone), wanted);
         }
         assert!(Schedule::parse("0 8 * * *", Some("Mars/Olympus")).unwrap_err().contains("Mars/Olympus"));
     }

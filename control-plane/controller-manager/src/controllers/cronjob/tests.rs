@@ -22,6 +22,17 @@ fn world(spec: Value) -> World {
     world
 }
 
+#[test]
+fn a_job_says_its_time_in_the_time_zone_of_the_cron_job() {
+    for schedule in ["*/10 * * * *", "@every 10m"] {
+        let mut world = world(json!({"schedule": schedule, "timeZone": "Asia/Kolkata"}));
+        world.advance(1200);
+        world.settle(step);
+        let said = world.list::<Job>()[0].annotations()[SCHEDULED].clone();
+        assert!(said.starts_with("2026-01-01T05:") && said.ends_with("+05:30"), "{said}");
+    }
+}
+
 fn step(world: &World) -> Plan {
     let cron = world.get::<CronJob>("ns", "tick").unwrap();
     reconcile(&cron, &world.list(), world.now)

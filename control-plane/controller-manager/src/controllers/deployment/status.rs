@@ -208,18 +208,16 @@ fn requeue_for_deadline(course: &mut Course, status: &DeploymentStatus) {
     }
 }
 
-/// Writes what changed: the revision number first (the deployment itself), else the status.
+/// Writes status and revision number in one: written to the deployment itself, the annotation would count as a change
+/// of what is wanted, and a new deployment would be of generation 2.
 fn finish(course: &mut Course, status: DeploymentStatus) {
-    if let Some(next) = revision::renumbered(course) {
-        course.plan.push(acts::update(&next));
-        // The status is written when this is seen: two writes of one version would conflict.
+    let renumbered = revision::renumbered(course);
+    if renumbered.is_none() && template::equal(&Some(&status), &course.deployment.status.as_ref()) {
         return;
     }
-    let mut next = course.deployment.clone();
+    let mut next = renumbered.unwrap_or_else(|| course.deployment.clone());
     next.status = Some(status);
-    if !template::equal(&next.status, &course.deployment.status) {
-        course.plan.push(acts::update_status(&next));
-    }
+    course.plan.push(acts::update_status(&next));
 }
 
 fn condition(type_: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> DeploymentCondition {

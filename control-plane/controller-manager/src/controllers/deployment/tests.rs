@@ -118,6 +118,7 @@ fn a_first_rollout_makes_one_labelled_set_and_completes() {
     play(&mut world, |_| {});
     let deployment = world.get::<Deployment>("ns", "web").unwrap();
     assert_eq!(deployment.annotations()["deployment.kubernetes.io/revision"], "1");
+    assert_eq!(deployment.metadata.generation, Some(1), "nobody but the user changes what is wanted");
     assert_eq!(condition(&world, "Available"), pair("True", "MinimumReplicasAvailable"));
     assert_eq!(condition(&world, "Progressing"), pair("True", "NewReplicaSetAvailable"));
     let status = deployment.status.clone().unwrap();

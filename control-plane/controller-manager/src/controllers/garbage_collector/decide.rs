@@ -1,25 +1,31 @@
 //! What to do about one object: nothing, drop owners that are gone, delete it as its finalizers say, take its
 //! foreground finalizer off, or set its dependents free. Pure: owners that no watch shows are asked for.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
-use client::{Action, PatchBody, Plan, Target};
+use client::{Action, EventType, PatchBody, Plan, Target};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PropagationPolicy;
 use serde_json::{Value, json};
 
 use super::graph::{self, FOREGROUND, Graph, Item, ORPHAN, Wake};
 
-/// What is known of an owner.
+/// An owner that the server has and no watch shows (its kind can't be watched, or it came and went between two lists)
+/// is asked for again after this long: nobody will tell when it goes.
+const UNSEEN: Duration = Duration::from_secs(60);
+
+/// What is known of an owner. While that is nothing, nothing is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     Present,
     /// There, but going as soon as its dependents are gone.
     Waiting,
     Absent,
-    /// Its kind can't be looked up.
-    Unknown,
 }
+
+/// What the server said of the references of one object so far.
+pub type Asked = Vec<(OwnerReference, Owner)>;
 
 #[derive(Debug, PartialEq)]
 pub enum Next {
@@ -31,11 +37,11 @@ pub enum Next {
     },
 }
 
-/// `asked`: answers so far, by uid. `is_namespaced`: whether a reference's kind lives in namespaces, if known.
+/// `is_namespaced`: whether a reference's kind lives in namespaces, if known.
 pub fn next(
     graph: &Graph,
     wake: &Wake,
-    asked: &HashMap<String, Owner>,
+    asked: &Asked,
     is_namespaced: impl Fn(&OwnerReference) -> Option<bool>,
 ) -> Next {
     match wake {
@@ -53,28 +59,39 @@ fn owned(
     graph: &Graph,
     uid: &str,
     item: &Item,
-    asked: &HashMap<String, Owner>,
+    asked: &Asked,
     is_namespaced: impl Fn(&OwnerReference) -> Option<bool>,
 ) -> Next {
+    let mut plan = Plan::default();
     let (mut solid, mut loose, mut waiting) = (Vec::new(), Vec::new(), false);
     for owner in &item.owners {
-        // A namespaced owner of a cluster-wide object is no valid owner; nothing is deleted for it.
+        // A namespaced owner of a cluster-wide object is no valid owner: it is told, and nothing is done to the object.
         if item.namespace.is_empty() && is_namespaced(owner) == Some(true) {
-            solid.push(owner.clone());
-            continue;
+            return Next::Do(Plan { actions: vec![elsewhere(uid, item, owner)], ..Plan::default() });
         }
-        match state(graph, item, owner).or_else(|| asked.get(&owner.uid).copied()) {
+        let known = state(graph, item, owner);
+        let answer = || asked.iter().find(|(o, _)| o == owner).map(|(_, answer)| *answer);
+        match known.or_else(answer) {
             None => return Next::Ask { owner: owner.clone(), namespace: item.namespace.clone() },
-            Some(Owner::Present) => solid.push(owner.clone()),
-            Some(Owner::Absent) => loose.push(owner.clone()),
+            Some(Owner::Present) => {
+                if graph.item(&owner.uid).is_none() {
+                    plan.requeue(UNSEEN);
+                }
+                solid.push(owner.clone());
+            }
+            Some(Owner::Absent) => {
+                let real = graph.item(&owner.uid);
+                if real.is_some_and(|o| !o.namespace.is_empty() && o.namespace != item.namespace) {
+                    plan.push(elsewhere(uid, item, owner));
+                }
+                loose.push(owner.clone());
+            }
             Some(Owner::Waiting) => {
                 waiting = true;
                 loose.push(owner.clone());
             }
-            Some(Owner::Unknown) => return Next::Do(Plan::default()),
         }
     }
-    let mut plan = Plan::default();
     if !solid.is_empty() {
         if !loose.is_empty() {
             plan.push(patch(uid, item, json!({"ownerReferences": solid})));
@@ -98,14 +115,29 @@ fn owned(
 
 /// As the graph knows; `None` when it has not seen such an owner.
 fn state(graph: &Graph, item: &Item, owner: &OwnerReference) -> Option<Owner> {
-    let Some(found) = graph.item(&owner.uid) else {
-        return graph.is_gone(&owner.uid).then_some(Owner::Absent);
-    };
-    let here = found.namespace.is_empty() || found.namespace == item.namespace;
-    if !here || !graph::names(owner, found) {
-        return None;
+    if graph.is_gone(owner, &item.namespace) {
+        return Some(Owner::Absent);
     }
+    let found = graph.item(&owner.uid).filter(|found| graph::owns(owner, found, &item.namespace))?;
     Some(if found.waits_for_dependents() { Owner::Waiting } else { Owner::Present })
+}
+
+/// Upstream's words for an owner that lives in another namespace than who refers to it.
+fn elsewhere(uid: &str, item: &Item, owner: &OwnerReference) -> Action {
+    let (OwnerReference { api_version, kind, name, uid: owned_by, .. }, here) = (owner, &item.namespace);
+    let note = format!(
+        "ownerRef [{api_version}/{kind}, namespace: {here}, name: {name}, uid: {owned_by}] does not exist in namespace \"{here}\""
+    );
+    let about = ObjectReference {
+        api_version: Some(item.resource.api_version.clone()),
+        kind: Some(item.resource.kind.clone()),
+        namespace: Some(here.clone()).filter(|n| !n.is_empty()),
+        name: Some(item.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    };
+    let (regarding, reason) = (Box::new(about), "OwnerRefInvalidNamespace".to_owned());
+    Action::Event { regarding, kind: EventType::Warning, reason, note }
 }
 
 /// The finalizers say how whoever deletes this wants its dependents treated.
@@ -122,7 +154,9 @@ fn policy(item: &Item) -> PropagationPolicy {
 /// Going once no dependent blocks it any more. Its dependents were woken when it began to wait.
 fn wait(graph: &Graph, uid: &str, item: &Item) -> Plan {
     let mut plan = Plan::default();
-    let blocks = |d: &Item| d.owners.iter().any(|o| o.uid == uid && o.block_owner_deletion == Some(true));
+    // Whose reference leads nowhere, for it lives elsewhere, holds nobody up.
+    let here = |d: &Item| item.namespace.is_empty() || item.namespace == d.namespace;
+    let blocks = |d: &Item| here(d) && d.owners.iter().any(|o| o.uid == uid && o.block_owner_deletion == Some(true));
     if !graph.dependents(uid).any(|(_, d)| blocks(d)) {
         plan.push(without_finalizer(uid, item, FOREGROUND));
     }

@@ -8,6 +8,8 @@ use client::Key;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::ApiResource;
 
+use super::gone::{Coordinates, Gone};
+
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
 
@@ -63,6 +65,17 @@ impl Item {
         }
     }
 
+    /// As a reference to it would say.
+    fn coordinates(&self, uid: &str) -> Coordinates {
+        Coordinates {
+            api_version: self.resource.api_version.clone(),
+            kind: self.resource.kind.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: uid.to_owned(),
+        }
+    }
+
     /// Going, once its dependents are gone.
     pub fn waits_for_dependents(&self) -> bool {
         self.deleting && has(Some(&self.finalizers), FOREGROUND)
@@ -88,12 +101,8 @@ pub struct Node {
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: HashMap<String, Node>,
-    /// Owners known to be gone for good: a uid never comes back.
-    gone: HashSet<String>,
+    gone: Gone,
 }
-
-/// Remembered gone owners; forgetting one costs a question to the server.
-const MOST_GONE: usize = 5000;
 
 impl Graph {
     pub fn item(&self, uid: &str) -> Option<&Item> {
@@ -105,8 +114,8 @@ impl Graph {
         uids.filter_map(|uid| Some((uid, self.item(uid)?)))
     }
 
-    pub fn is_gone(&self, uid: &str) -> bool {
-        self.gone.contains(uid)
+    pub fn is_gone(&self, owner: &OwnerReference, namespace: &str) -> bool {
+        self.gone.has(owner, namespace)
     }
 
     pub fn len(&self) -> usize {
@@ -121,7 +130,8 @@ impl Graph {
     pub fn seen(&mut self, uid: &str, item: Item) -> Vec<Wake> {
         let mut wake = Vec::new();
         let before = self.nodes.entry(uid.to_owned()).or_default().item.take();
-        self.link(uid, before.as_ref().map_or(&[][..], |i| &i.owners), &item.owners, &mut wake);
+        self.gone.forget(&item.coordinates(uid));
+        self.link(uid, before.as_ref().map_or(&[][..], |i| &i.owners), &item, &mut wake);
         let was = |test: fn(&Item) -> bool| before.as_ref().is_some_and(test);
         if item.orphans_dependents() && !was(Item::orphans_dependents) {
             wake.push(Wake::Orphans(uid.to_owned()));
@@ -130,8 +140,7 @@ impl Graph {
             wake.extend(self.nodes[uid].dependents.iter().cloned().map(Wake::Item));
             wake.push(Wake::Item(uid.to_owned()));
         }
-        let gone = &self.gone;
-        if item.owners.iter().any(|o| gone.contains(&o.uid)) {
+        if item.owners.iter().any(|o| self.is_gone(o, &item.namespace)) {
             wake.push(Wake::Item(uid.to_owned()));
         }
         // A dependent that came to wait or to go may be what its owners, or a cycle of them, wait for.
@@ -151,10 +160,10 @@ impl Graph {
             for owner in &item.owners {
                 self.unlink(uid, &owner.uid);
             }
-        }
-        // Dependents still refer to it: their next change must find it gone without asking.
-        if !node.dependents.is_empty() {
-            self.remember_gone(uid);
+            // Dependents still refer to it: their next change must find it gone without asking.
+            if !node.dependents.is_empty() {
+                self.gone.remember(item.coordinates(uid));
+            }
         }
         wake
     }
@@ -177,24 +186,9 @@ impl Graph {
         wake
     }
 
-    /// The server says that an owner which no watch shows does not exist.
-    pub fn owner_is_gone(&mut self, uid: &str) -> Vec<Wake> {
-        self.remember_gone(uid);
-        match self.nodes.get(uid) {
-            Some(node) if node.item.is_none() => {
-                let wake = node.dependents.iter().cloned().map(Wake::Item).collect();
-                self.nodes.remove(uid);
-                wake
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn remember_gone(&mut self, uid: &str) {
-        if self.gone.len() >= MOST_GONE {
-            self.gone.clear();
-        }
-        self.gone.insert(uid.to_owned());
+    /// The server says that there is no such owner. Whoever else refers to it so was woken when it was linked.
+    pub fn owner_is_gone(&mut self, owner: Coordinates) {
+        self.gone.remember(owner);
     }
 
     fn waiting_owners(&self, item: &Item) -> Vec<Wake> {
@@ -202,23 +196,16 @@ impl Graph {
         item.owners.iter().filter(waits).map(|o| Wake::Item(o.uid.clone())).collect()
     }
 
-    fn link(&mut self, uid: &str, before: &[OwnerReference], now: &[OwnerReference], wake: &mut Vec<Wake>) {
-        for owner in now.iter().filter(|o| before.iter().all(|b| b.uid != o.uid)) {
-            if self.gone.contains(&owner.uid) {
-                continue;
-            }
-            let fresh = !self.nodes.contains_key(&owner.uid);
+    fn link(&mut self, uid: &str, before: &[OwnerReference], item: &Item, wake: &mut Vec<Wake>) {
+        let (now, mut asks) = (&item.owners[..], false);
+        for owner in now.iter().filter(|o| before.iter().all(|b| !same(o, b))) {
             let node = self.nodes.entry(owner.uid.clone()).or_default();
             node.dependents.insert(uid.to_owned());
-            match &node.item {
-                // Not seen: this dependent asks whether it is there at all.
-                None if fresh => wake.push(Wake::Item(uid.to_owned())),
-                Some(item) if !names(owner, item) || item.waits_for_dependents() => {
-                    wake.push(Wake::Item(uid.to_owned()));
-                }
-                _ => {}
-            }
+            // An owner that was not seen, or not so: each dependent asks whether what it refers to is there, for
+            // another one may never come to ask, or ask for something else.
+            asks |= node.item.as_ref().is_none_or(|o| !owns(owner, o, &item.namespace) || o.waits_for_dependents());
         }
+        wake.extend(asks.then(|| Wake::Item(uid.to_owned())));
         for owner in before.iter().filter(|b| now.iter().all(|o| b.uid != o.uid)) {
             self.unlink(uid, &owner.uid);
             if self.item(&owner.uid).is_some_and(Item::waits_for_dependents) {
@@ -242,7 +229,14 @@ impl Graph {
     }
 }
 
-/// The reference says of the object what is so: kind and name. A reference by uid alone is no reference.
-pub fn names(owner: &OwnerReference, item: &Item) -> bool {
-    owner.kind == item.resource.kind && owner.name == item.name
+/// The reference, by an object in `namespace`, says of the owner what is so. One by uid alone is none.
+pub fn owns(owner: &OwnerReference, item: &Item, namespace: &str) -> bool {
+    owner.kind == item.resource.kind
+        && owner.name == item.name
+        && owner.api_version == item.resource.api_version
+        && (item.namespace.is_empty() || item.namespace == namespace)
+}
+
+fn same(a: &OwnerReference, b: &OwnerReference) -> bool {
+    a.uid == b.uid && a.kind == b.kind && a.name == b.name && a.api_version == b.api_version
 }

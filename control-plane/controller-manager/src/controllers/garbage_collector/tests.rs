@@ -18,6 +18,8 @@ struct World {
     queue: Vec<Wake>,
     deleted: Vec<String>,
     asked: usize,
+    told: Vec<String>,
+    looks_again: bool,
 }
 
 fn owner(name: &str, blocks: bool) -> OwnerReference {
@@ -33,6 +35,10 @@ fn owner(name: &str, blocks: bool) -> OwnerReference {
 
 impl World {
     fn put(&mut self, name: &str, owners: Vec<OwnerReference>) {
+        self.put_in("ns", name, owners);
+    }
+
+    fn put_in(&mut self, namespace: &str, name: &str, owners: Vec<OwnerReference>) {
         let resource = Arc::new(kube::api::ApiResource {
             group: String::new(),
             version: "v1".into(),
@@ -42,7 +48,7 @@ impl World {
         });
         let item = Item {
             resource,
-            namespace: "ns".into(),
+            namespace: namespace.into(),
             name: name.into(),
             version: "1".into(),
             owners,
@@ -78,27 +84,39 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..200 {
             let Some(wake) = self.queue.pop() else { return };
-            let mut asked = HashMap::new();
+            let mut asked = Asked::new();
             let plan = loop {
                 match decide::next(&self.graph, &wake, &asked, |_| Some(true)) {
                     Next::Do(plan) => break plan,
-                    Next::Ask { owner, .. } => {
+                    Next::Ask { owner, namespace } => {
                         self.asked += 1;
-                        let found = self.objects.contains_key(&owner.uid);
-                        if !found {
-                            self.queue.extend(self.graph.owner_is_gone(&owner.uid));
+                        let answer = self.look(&owner, &namespace);
+                        if answer == Owner::Absent {
+                            self.graph.owner_is_gone(Coordinates::of(&owner, &namespace));
                         }
-                        asked.insert(owner.uid, if found { Owner::Present } else { Owner::Absent });
+                        asked.push((owner, answer));
                     }
                 }
             };
+            self.looks_again |= plan.requeue_after.is_some();
             plan.actions.iter().for_each(|a| self.act(a));
         }
         panic!("does not settle");
     }
 
+    /// As the server answers.
+    fn look(&self, owner: &OwnerReference, namespace: &str) -> Owner {
+        let named = self.objects.get(&owner.name).filter(|o| o.namespace == namespace && owner.kind == "Thing");
+        match named.filter(|_| owner.name == owner.uid) {
+            Some(found) if found.waits_for_dependents() => Owner::Waiting,
+            Some(_) => Owner::Present,
+            None => Owner::Absent,
+        }
+    }
+
     fn act(&mut self, action: &Action) {
         match action {
+            Action::Event { reason, note, .. } => self.told.push(format!("{reason}: {note}")),
             Action::Together(all) => all.iter().for_each(|a| self.act(a)),
             Action::Delete { target, propagation, .. } => {
                 self.delete(&target.name, propagation.clone().expect("always said"));
@@ -250,4 +268,107 @@ fn an_owner_that_a_list_leaves_out_is_asked_for_before_its_dependents_go() {
     world.queue.extend(wake);
     world.settle();
     assert!(world.names().is_empty(), "{:?}", world.names());
+}
+
+/// A ConfigMap elsewhere says that a Secret with the uid of a Deployment owns it.
+#[test]
+fn a_reference_with_a_right_uid_and_wrong_coordinates_says_nothing_of_who_has_the_uid() {
+    let wrong: [fn(&mut OwnerReference); 4] =
+        [|o| o.kind = "Secret".into(), |o| o.name = "x".into(), |o| o.api_version = "v2".into(), |_| {}];
+    for (change, namespace) in wrong.iter().zip(["elsewhere", "ns", "ns", "elsewhere"]) {
+        let mut world = World::default();
+        world.put("a", vec![]);
+        let mut reference = owner("a", true);
+        change(&mut reference);
+        world.put_in(namespace, "liar", vec![reference]);
+        world.settle();
+        assert!(!world.names().contains(&"liar") || namespace == "ns", "{:?}", world.names());
+        world.put("b", vec![owner("a", true)]);
+        world.settle();
+        assert!(world.names().contains(&"b"));
+        world.delete("a", PropagationPolicy::Foreground);
+        world.settle();
+        assert!(world.names().is_empty(), "{:?}", world.names());
+        assert!(world.graph.is_empty());
+    }
+}
+
+#[test]
+fn an_owner_in_another_namespace_is_told_and_is_none() {
+    for owner_first in [true, false] {
+        let mut world = World::default();
+        if owner_first {
+            world.put("a", vec![]);
+        }
+        world.put_in("elsewhere", "b", vec![owner("a", true)]);
+        world.put("a", vec![]);
+        world.settle();
+        assert_eq!(world.names(), ["a"]);
+        let told = "OwnerRefInvalidNamespace: ownerRef [v1/Thing, namespace: elsewhere, name: a, uid: a] does not exist \
+                    in namespace \"elsewhere\"";
+        assert_eq!(world.told, [told]);
+    }
+}
+
+#[test]
+fn a_namespaced_owner_of_a_cluster_wide_object_is_told_and_changes_nothing() {
+    let mut world = World::default();
+    world.put("a", vec![]);
+    world.put_in("", "b", vec![owner("ghost", true), owner("a", true)]);
+    world.settle();
+    assert_eq!((world.names(), world.asked), (vec!["a", "b"], 0));
+    assert_eq!(world.objects["b"].owners.len(), 2);
+    assert_eq!(world.told.len(), 1, "{:?}", world.told);
+}
+
+#[test]
+fn a_dependent_elsewhere_does_not_hold_the_deletion_up() {
+    let mut world = World::default();
+    world.put("a", vec![]);
+    world.put("keeper", vec![]);
+    world.put_in("elsewhere", "b", vec![owner("a", true)]);
+    world.objects.get_mut("b").unwrap().finalizers.push("held".into());
+    let held = world.objects["b"].clone();
+    world.change("b", held);
+    world.delete("a", PropagationPolicy::Foreground);
+    world.settle();
+    assert_eq!(world.deleted, ["a"]);
+}
+
+/// The first one is being deleted already and never comes to ask.
+#[test]
+fn every_dependent_of_an_owner_that_was_not_seen_asks_for_itself() {
+    let mut world = World::default();
+    world.put("first", vec![owner("ghost", true)]);
+    world.objects.get_mut("first").unwrap().finalizers.push("held".into());
+    let held = world.objects["first"].clone();
+    world.change("first", held);
+    world.delete("first", PropagationPolicy::Background);
+    world.put("second", vec![owner("ghost", true)]);
+    world.settle();
+    assert_eq!((world.names(), world.asked), (vec!["first"], 1));
+}
+
+#[test]
+fn an_owner_that_no_watch_shows_is_looked_for_again() {
+    let mut world = World::default();
+    world.put("a", vec![]);
+    world.put("b", vec![owner("a", true)]);
+    world.settle();
+    assert!(!world.looks_again);
+    world.queue.extend(world.graph.missing("a"));
+    world.settle();
+    assert!(world.looks_again);
+}
+
+#[test]
+fn what_was_seen_after_all_is_not_gone() {
+    let mut world = World::default();
+    world.put("a", vec![]);
+    world.graph.owner_is_gone(Coordinates::of(&owner("a", true), "ns"));
+    let item = world.objects["a"].clone();
+    world.change("a", item);
+    world.put("b", vec![owner("a", true)]);
+    world.settle();
+    assert_eq!(world.names(), ["a", "b"]);
 }

@@ -23,6 +23,37 @@ fn a_pod_starts_runs_and_is_deleted() {
 }
 
 #[test]
+fn a_pod_that_the_api_has_forgotten_takes_no_room_while_it_ends() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
+    world.settle();
+    assert!(world.w().takes_room());
+    world.delete(30);
+    assert!(world.w().takes_room(), "it may run for its grace, and the scheduler knows");
+    world.feed(Event::Gone);
+    assert!(world.running().contains("c") && !world.w().takes_room());
+}
+
+#[test]
+fn termination_messages_of_a_pod_share_twelve_kibibytes() {
+    let names = ["a", "b", "c", "d", "e", "i"];
+    let made = |names: &[&str]| names.iter().map(|n| json!({"name": n, "image": "i"})).collect::<Vec<_>>();
+    let mut world = World::new(pod(json!({"restartPolicy": "Never", "containers": made(&names[..5]),
+        "initContainers": made(&names[5..])})));
+    let end = |world: &mut World, name: &str| {
+        let id = world.containers.values().find(|c| c.name == name).map(|c| c.id.clone()).unwrap();
+        let ended = world.exit_id(&id, 1).unwrap();
+        let message = format!("x{}", "é".repeat(2047));
+        world.feed(Event::Observed { sandbox: None, containers: vec![Instance { message, ..ended }] });
+        world.settle();
+    };
+    world.settle();
+    end(&mut world, "i");
+    let status = &world.written.init_container_statuses.as_ref().unwrap()[0];
+    let message = status.state.as_ref().unwrap().terminated.as_ref().unwrap().message.clone().unwrap();
+    assert_eq!(message, format!("x{}", "é".repeat(1023)), "no character is cut in two");
+}
+
+#[test]
 fn a_crashing_container_backs_off_and_keeps_count() {
     let mut world = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
     world.settle();
