@@ -4,6 +4,7 @@
 //! [`components::COMPONENTS`]; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a command.
 
 mod backoff;
+mod caller;
 mod cis;
 mod cli;
 mod cluster;

@@ -35,6 +35,9 @@ pub fn check(cluster: &Cluster) -> Result<()> {
     firewall(cluster)
 }
 
+/// Controllers of cgroups that limit what pods use.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
 /// What of the kernel matters here.
 struct Kernel {
     /// /proc/filesystems.
@@ -43,7 +46,8 @@ struct Kernel {
     modules: bool,
     /// Names in /proc/self/ns.
     namespaces: Vec<String>,
-    cgroups: bool,
+    /// Controllers of cgroups that pods need and this kernel lacks; none where there are no cgroups at all.
+    controllers: Option<Vec<&'static str>>,
     /// What a look at the nftables rules ended with.
     nftables: Result<(), String>,
 }
@@ -59,7 +63,9 @@ impl Kernel {
             filesystems: fs::read_to_string("/proc/filesystems").unwrap_or_default(),
             modules: !names("/lib/modules").is_empty(),
             namespaces: names("/proc/self/ns"),
-            cgroups: linux::cgroup::Cgroups::detect().is_ok(),
+            controllers: linux::cgroup::Cgroups::detect()
+                .ok()
+                .map(|found| CONTROLLERS.into_iter().filter(|name| !found.has(name)).collect()),
             nftables: look_at_rules().map(drop).map_err(|e: linux::netlink::Error| e.to_string()),
         }
     }
@@ -82,10 +88,20 @@ impl Kernel {
         if let Some((name, option)) = namespaces.iter().find(|(name, _)| !self.namespaces.iter().any(|n| n == name)) {
             return lacks(&format!("{name} namespaces"), option);
         }
-        if !self.cgroups {
+        let Some(controllers) = &self.controllers else {
             let sentence = "no cgroup hierarchy with cpu, memory and pids is mounted on /sys/fs/cgroup: mount cgroup2 \
-                there, or boot with systemd.unified_cgroup_hierarchy=1 (Raspberry Pi: cgroup_enable=memory)";
+                there, or boot with systemd.unified_cgroup_hierarchy=1";
             return Some(sentence.to_owned());
+        };
+        if !controllers.is_empty() {
+            let words: Vec<String> = controllers.iter().map(|name| format!("cgroup_enable={name}")).collect();
+            return Some(format!(
+                "the kernel was booted without the {} controller of cgroups: add {} to its command line (GRUB: \
+                 GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub; Raspberry Pi: /boot/firmware/cmdline.txt) \
+                 and reboot",
+                controllers.join(" and "),
+                words.join(" ")
+            ));
         }
         if let Err(error) = &self.nftables {
             return lacks(&format!("nftables ({error})"), "CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET");
@@ -212,7 +228,7 @@ mod tests {
             filesystems: "nodev\tproc\nnodev\toverlay\n".into(),
             modules: false,
             namespaces: ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"].map(str::to_owned).to_vec(),
-            cgroups: true,
+            controllers: Some(Vec::new()),
             nftables: Ok(()),
         }
     }
@@ -227,7 +243,9 @@ mod tests {
         let mut blind = whole();
         blind.namespaces.retain(|n| n != "net");
         assert_eq!(of(blind), "this kernel lacks net namespaces: use one that is built with CONFIG_NET_NS");
-        assert!(of(Kernel { cgroups: false, ..whole() }).contains("mount cgroup2"));
+        assert!(of(Kernel { controllers: None, ..whole() }).contains("mount cgroup2"));
+        let no_memory = of(Kernel { controllers: Some(vec!["memory"]), ..whole() });
+        assert!(no_memory.contains("without the memory controller") && no_memory.contains("add cgroup_enable=memory "));
         let error = Err("no such protocol".into());
         assert!(of(Kernel { nftables: error, ..whole() }).contains("nftables (no such protocol)"));
     }

@@ -157,6 +157,8 @@ pub fn spawn_supervisor(cluster: &Cluster) -> Result<Child> {
         .arg0("ferrokube")
         .args([crate::supervisor::SUBCOMMAND, &cluster.name])
         .arg(&cluster.data_dir)
+        .env_clear()
+        .envs(crate::caller::environment())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -37,6 +37,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(args: Vec<OsString>) -> Result<u8> {
+    crate::caller::forget();
     // `up` registers this process first, under its lock.
     let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
     let wanted = [Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD];

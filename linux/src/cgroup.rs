@@ -228,6 +228,11 @@ impl Group {
         devices::allow(self, rules)
     }
 
+    /// Whether v2 limits swap here: the kernel may be built or booted without that.
+    pub fn limits_swap(&self) -> bool {
+        self.cgroups.is_v2() && self.dir_of("").is_some_and(|dir| dir.join("memory.swap.max").exists())
+    }
+
     /// What it has used so far.
     pub fn stats(&self) -> Stats {
         stats::read(self)

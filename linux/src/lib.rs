@@ -1,7 +1,7 @@
 //! The hands: namespaces, mounts, cgroups, netlink, nftables. The only unsafe code.
 //!
 //! Network: `netlink` (messages, sockets, links, addresses, routes, neighbours), `nft` (nftables
-//! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`.
+//! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers).
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
 //! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
@@ -22,6 +22,7 @@ pub mod nft;
 pub mod process;
 pub mod pty;
 mod report;
+pub mod resolved;
 pub mod root;
 pub mod seccomp;
 pub mod sockets;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use linux::resolved;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -31,8 +32,6 @@ const RESEND: Duration = Duration::from_millis(1200);
 const MOST_WAITING: usize = 1000;
 /// The resolver configuration is looked at again when a question needs it and this much time has gone.
 const RESOLV_CHECK: Duration = Duration::from_secs(5);
-/// Where systemd-resolved keeps its real upstreams.
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// An upstream's answer, without OPT, and where its times to live are.
 pub type Resolved = Arc<(Vec<u8>, Vec<u16>)>;
@@ -174,16 +173,16 @@ impl Forwarder {
         let Source::File { path, own } = &self.source else { return servers.list.clone() };
         if servers.checked.is_none_or(|at| at.elapsed() > RESOLV_CHECK) {
             servers.checked = Some(Instant::now());
-            let changed =
-                [path.as_path(), Path::new(RESOLVED)].map(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok());
+            let changed = [path.as_path(), Path::new(resolved::FILE)]
+                .map(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok());
             if servers.changed != Some(changed) {
                 servers.changed = Some(changed);
                 let conf = read(path).unwrap_or_else(|error| {
                     tracing::warn!(file = %path.display(), %error, "the resolver configuration can't be read");
                     String::new()
                 });
-                let resolved = read(Path::new(RESOLVED)).ok();
-                let found = resolv::upstreams(&conf, resolved.as_deref(), own);
+                let real = read(Path::new(resolved::FILE)).ok();
+                let found = resolv::upstreams(&conf, real.as_deref(), own);
                 found.notes.iter().for_each(|note| tracing::warn!(file = %path.display(), "{note}"));
                 servers.list = found.servers.into();
             }

@@ -3,10 +3,10 @@
 //! The host's resolver configuration may name a stub on the host (systemd-resolved) or this very server. The stub's
 //! real upstreams are taken instead of it; this server is left out, so that no question goes in circles.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-/// Where systemd-resolved listens.
-const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
+use linux::resolved::is_stub;
+
 /// As many as anyone configures; each costs a question when those before it are silent.
 const MOST: usize = 8;
 
@@ -21,7 +21,6 @@ pub struct Upstreams {
 pub fn upstreams(conf: &str, resolved: Option<&str>, own: &[SocketAddr]) -> Upstreams {
     let mut out = Upstreams::default();
     let mut addrs = nameservers(conf);
-    let is_stub = |addr: &IpAddr| matches!(addr, IpAddr::V4(v4) if STUBS.contains(v4));
     if addrs.iter().any(is_stub)
         && let Some(real) = resolved.map(nameservers).filter(|r| r.iter().any(|a| !is_stub(a)))
     {

@@ -113,12 +113,17 @@ pub(super) fn program(rules: &[DeviceRule]) -> Vec<u64> {
         block.push(instruction(MOVE_IMM, 0, 0, 0, 1));
         block.push(instruction(EXIT, 0, 0, 0, 0));
         let length = block.len();
+        let always = length == 2;
         for (at, one) in block.iter_mut().enumerate() {
             if matches!(*one as u8, JUMP_NE_IMM | JUMP_NE_REG) {
                 *one |= ((length - at - 1) as u64 & 0xffff) << 16;
             }
         }
         code.extend(block);
+        // Nothing gets past a rule without a condition, and the kernel refuses a program with a part that nothing reaches.
+        if always {
+            return code;
+        }
     }
     code.push(instruction(MOVE_IMM, 0, 0, 0, 0));
     code.push(instruction(EXIT, 0, 0, 0, 0));

@@ -130,11 +130,23 @@ fn the_device_program_is_accepted_by_the_kernel() {
         eprintln!("skipped: cgroups can't be made here (not root?)");
         return;
     }
-    let rules = [
+    // A rule without a condition ends the program wherever it stands: privileged containers have that one alone.
+    let everything = DeviceRule::everything();
+    let some = [
         DeviceRule::new('c', Some(1), Some(3), "rwm"),
         DeviceRule::new('b', None, None, "m"),
         DeviceRule::new('a', Some(10), None, "r"),
     ];
-    group.allow_devices(&rules).unwrap();
+    let [first, second, third] = some.clone();
+    let sets = [
+        vec![],
+        vec![everything.clone()],
+        some.to_vec(),
+        vec![first, everything, second, third],
+        vec![DeviceRule::new('a', None, None, "")],
+    ];
+    for rules in sets {
+        group.allow_devices(&rules).unwrap_or_else(|error| panic!("{rules:?}: {error}"));
+    }
     group.remove().unwrap();
 }

@@ -32,6 +32,7 @@ use crate::node::Pressure;
 use crate::objects::{Changed, Objects};
 use crate::pleg::{self, Observation};
 use crate::pods;
+use crate::qos::Classes;
 use crate::rate::Rate;
 use crate::server::{self, Server};
 use crate::volumes::Volumes;
@@ -84,11 +85,12 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let pressure = Arc::new(Mutex::new(Pressure::default()));
     let Some(runtime_name) = wait_for_runtime(&cri, &shutdown).await else { return Ok(()) };
     let hands = hands(&config, &cri, &client, &recorder, &informers, &machine, &addresses, &msgs);
-    prepare_cgroups(&hands)?;
+    let classes = Classes::prepare(hands.cgroups.as_ref(), &config, &machine)?;
     let (runtime_changes, watch_runtime) = watch::channel(0u64);
     let server = Server { hands: hands.clone(), queries: msgs.clone(), runtime_changes: watch_runtime };
     let port = server::start(server, shutdown.clone()).await?;
     let housekeeping = Housekeeping {
+        classes,
         hands: hands.clone(),
         queries: msgs.clone(),
         pressure: pressure.clone(),
@@ -272,22 +274,6 @@ async fn wait_for_runtime(cri: &Cri, shutdown: &CancellationToken) -> Option<Str
             () = tokio::time::sleep(RUNTIME_RETRY) => {}
         }
     }
-}
-
-/// The groups of the three QoS classes.
-fn prepare_cgroups(hands: &Hands) -> Result<(), Error> {
-    let (Some(cgroups), true) = (&hands.cgroups, hands.config.cgroups_per_qos) else { return Ok(()) };
-    let root = hands.config.cgroup_root.trim_end_matches('/');
-    for path in ["kubepods", "kubepods/burstable", "kubepods/besteffort"] {
-        let group = cgroups.group(&format!("{root}/{path}"));
-        let failed = |f: linux::failure::Failure| Error::Cgroup { path: path.to_owned(), source: f.source };
-        group.create().map_err(failed)?;
-        if path.ends_with("besteffort") {
-            let least = linux::cgroup::Limits { cpu_shares: Some(2), ..linux::cgroup::Limits::default() };
-            group.set(&least).map_err(failed)?;
-        }
-    }
-    Ok(())
 }
 
 /// What the runtime has from before, by pod UID.

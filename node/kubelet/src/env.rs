@@ -1,7 +1,7 @@
 //! The environment of a container: service links, envFrom, env with references and sources. Pure: the objects it refers
 //! to are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret, Service};
@@ -17,23 +17,57 @@ pub struct Sources {
     pub secrets: BTreeMap<String, Arc<Secret>>,
 }
 
+/// Bytes of arguments and variables that the kernel gives a program, at most: three quarters of the usual stack.
+pub const MOST_BYTES: usize = 6 << 20;
+/// What a variable costs beside its name and value: two marks and a pointer.
+const EACH: usize = 10;
+
+/// What users read when there is more.
+pub fn too_long() -> String {
+    format!(
+        "commands, arguments and variables of a container are longer than the {MOST_BYTES} bytes that a program can have"
+    )
+}
+
 /// The result, and what users should be told about skipped keys.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Environment {
-    pub vars: Vec<(String, String)>,
+    vars: Vec<(String, String)>,
+    at: HashMap<String, usize>,
+    /// Bytes of names and values.
+    size: usize,
     pub skipped: Vec<String>,
 }
 
 impl Environment {
-    pub fn get(&self, name: &str) -> Option<String> {
-        self.vars.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone())
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.at.get(name).map(|at| self.vars[*at].1.as_str())
     }
 
-    fn set(&mut self, name: &str, value: String) {
-        match self.vars.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => *old = value,
-            None => self.vars.push((name.to_owned(), value)),
+    pub fn vars(&self) -> &[(String, String)] {
+        &self.vars
+    }
+
+    /// What may still be added.
+    fn room(&self) -> usize {
+        MOST_BYTES.saturating_sub(self.size)
+    }
+
+    pub fn set(&mut self, name: &str, value: String) -> Result<(), String> {
+        let old = self.at.get(name).copied();
+        let more = if old.is_some() { value.len() } else { name.len() + value.len() + EACH };
+        self.size = self.size - old.map_or(0, |at| self.vars[at].1.len()) + more;
+        if self.size > MOST_BYTES {
+            return Err(too_long());
         }
+        match old {
+            Some(at) => self.vars[at].1 = value,
+            None => {
+                self.at.insert(name.to_owned(), self.vars.len());
+                self.vars.push((name.to_owned(), value));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -70,19 +104,19 @@ pub fn environment(
         env_from(pod, from, sources, &mut env)?;
     }
     for var in container.env.iter().flatten() {
-        let known = |name: &str| env.get(name).or_else(|| links.get(name).cloned());
+        let known = |name: &str| env.get(name).or_else(|| links.get(name).map(String::as_str));
         let value = match (&var.value, &var.value_from) {
-            (Some(text), _) if !text.is_empty() => Some(expand(text, known)),
+            (Some(text), _) if !text.is_empty() => Some(expand(text, env.room(), known).map_err(|_| too_long())?),
             (_, Some(_)) => source(pod, container, var, facts, sources)?,
             _ => Some(String::new()),
         };
         if let Some(value) = value {
-            env.set(&var.name, value);
+            env.set(&var.name, value)?;
         }
     }
     for (name, value) in links {
         if env.get(&name).is_none() {
-            env.vars.push((name, value));
+            env.set(&name, value)?;
         }
     }
     Ok(env)
@@ -118,7 +152,11 @@ fn env_from(
     let mut bad = Vec::new();
     for (key, value) in pairs {
         let name = format!("{prefix}{key}");
-        if is_name(&name) { env.set(&name, value) } else { bad.push(key) }
+        if is_name(&name) {
+            env.set(&name, value)?;
+        } else {
+            bad.push(key);
+        }
     }
     if !bad.is_empty() {
         env.skipped.push(format!(
@@ -252,5 +290,26 @@ mod tests {
         sources.secrets.clear();
         let error = environment(&pod, container, &Facts::default(), &sources, &[]).unwrap_err();
         assert_eq!(error, "secret \"s\" not found");
+    }
+
+    /// 26 variables of which each names the one before twice stand for a gigabyte.
+    #[test]
+    fn variables_that_name_each_other_end_at_what_a_program_can_have() {
+        let mut vars = vec![json!({"name": "v0", "value": "x".repeat(16)})];
+        vars.extend((1..40).map(|i| json!({"name": format!("v{i}"), "value": format!("$(v{0})$(v{0})", i - 1)})));
+        let pod: Pod = object(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "env": vars}]}}));
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let made = environment(&pod, container, &Facts::default(), &Sources::default(), &[]);
+        assert_eq!(made.unwrap_err(), too_long());
+        // The same map again and again under other names.
+        let from: Vec<_> =
+            (0..400).map(|i| json!({"prefix": format!("p{i}_"), "configMapRef": {"name": "m"}})).collect();
+        let pod: Pod =
+            object(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "envFrom": from}]}}));
+        let mut sources = Sources::default();
+        sources.config_maps.insert("m".into(), arc(json!({"data": {"k": "x".repeat(1 << 20)}})));
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let made = environment(&pod, container, &Facts::default(), &sources, &[]);
+        assert_eq!(made.unwrap_err(), too_long());
     }
 }

@@ -11,8 +11,8 @@ pub enum Error {
     Listen { address: String, source: std::io::Error },
     #[error("TLS of the kubelet's API: {0}")]
     Tls(String),
-    #[error("cgroup {path}: {source}")]
-    Cgroup { path: String, source: std::io::Error },
+    #[error(transparent)]
+    Cgroup(#[from] linux::failure::Failure),
     #[error("the kernel is not set as Kubernetes wants it (protectKernelDefaults): [{}]", .0.join(", "))]
     Kernel(Vec<String>),
     #[error("node {name}: {source}")]

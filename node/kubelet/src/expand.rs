@@ -1,8 +1,14 @@
 //! `$(NAME)` in commands, arguments, variables and subpaths: known names are replaced, unknown ones stay as written,
 //! `$$` is one dollar sign. Pure.
+//!
+//! A few short variables that name each other stand for gigabytes, so whoever expands says how much there may be.
 
-/// Replaces references by what `lookup` knows.
-pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+/// The result would be longer than was allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong;
+
+/// Replaces references by what `lookup` knows, up to so many bytes.
+pub fn expand<'a>(text: &str, most: usize, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, TooLong> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -19,7 +25,8 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
             continue;
         };
         match lookup(name) {
-            Some(value) => out.push_str(&value),
+            Some(value) if out.len() + value.len() > most => return Err(TooLong),
+            Some(value) => out.push_str(value),
             None => {
                 out.push_str("$(");
                 out.push_str(name);
@@ -29,18 +36,17 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
         rest = tail;
     }
     out.push_str(rest);
-    out
+    if out.len() > most { Err(TooLong) } else { Ok(out) }
 }
 
 /// The first reference that `lookup` does not know.
-pub fn unknown(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub fn unknown<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
     let missing = std::cell::RefCell::new(None);
-    expand(text, |name| {
-        let found = lookup(name);
-        if found.is_none() && missing.borrow().is_none() {
+    let _ = expand(text, usize::MAX, |name| {
+        if lookup(name).is_none() && missing.borrow().is_none() {
             *missing.borrow_mut() = Some(name.to_owned());
         }
-        found
+        None
     });
     missing.into_inner()
 }
@@ -51,7 +57,7 @@ mod tests {
 
     #[test]
     fn references_escapes_and_strays() {
-        let lookup = |name: &str| (name == "A").then(|| "1".to_owned());
+        let lookup = |name: &str| (name == "A").then_some("1");
         for (text, want) in [
             ("x$(A)y$(A)", "x1y1"),
             ("$(B)", "$(B)"),
@@ -61,8 +67,17 @@ mod tests {
             ("cost: 5$", "cost: 5$"),
             ("", ""),
         ] {
-            assert_eq!(expand(text, lookup), want, "{text}");
+            assert_eq!(expand(text, 64, lookup).as_deref(), Ok(want), "{text}");
         }
         assert_eq!(unknown("$(A)/$(B)", lookup).as_deref(), Some("B"));
+    }
+
+    #[test]
+    fn what_is_expanded_ends_at_its_bound() {
+        let value = "x".repeat(1000);
+        let long = |_: &str| Some(value.as_str());
+        assert_eq!(expand(&"$(A)".repeat(1 << 20), 5000, long), Err(TooLong));
+        assert_eq!(expand(&"$(A)".repeat(5), 5000, long).map(|text| text.len()), Ok(5000));
+        assert_eq!(expand(&"y".repeat(5001), 5000, long), Err(TooLong));
     }
 }

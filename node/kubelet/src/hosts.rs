@@ -105,6 +105,18 @@ pub fn parse_resolv(text: &str) -> Dns {
     dns
 }
 
+/// The host's settings as pods can use them: where it names systemd-resolved's stub, which a pod can't reach, those
+/// that resolved has itself. kubeadm and k3s choose its file, too.
+pub fn host_dns(resolv_conf: &str, resolved: &str) -> Dns {
+    let stub = |server: &String| server.parse().is_ok_and(|address| linux::resolved::is_stub(&address));
+    let named = parse_resolv(resolv_conf);
+    if !named.servers.iter().any(stub) {
+        return named;
+    }
+    let real = parse_resolv(resolved);
+    if real.servers.iter().all(stub) { named } else { real }
+}
+
 /// The DNS settings of a pod, and what users should be told when something had to be left out.
 pub fn dns(pod: &Pod, host: &Dns, cluster_dns: &[IpAddr], cluster_domain: &str) -> (Dns, Vec<String>) {
     let spec = pods::spec(pod);
@@ -141,6 +153,11 @@ pub fn dns(pod: &Pod, host: &Dns, cluster_dns: &[IpAddr], cluster_domain: &str) 
                 Some(value) => format!("{name}:{value}"),
                 None => name.clone(),
             };
+            // It would be a line of its own.
+            if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                notes.push(format!("The DNS option {text:?} holds white space: it was omitted"));
+                continue;
+            }
             out.options.retain(|o| o.split(':').next() != Some(name.as_str()));
             out.options.push(text);
         }
@@ -220,5 +237,18 @@ mod tests {
         let own = get(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "ndots", "value": "2"}]}}));
         assert_eq!((own.servers[0].as_str(), own.options[0].as_str()), ("1.1.1.1", "ndots:2"));
+        let sly = get(json!({"containers": [], "dnsConfig": {"options": [{"name": "x\nnameserver 9.9.9.9"}]}}));
+        assert_eq!(sly.options, ["ndots:5"], "no line of a resolver's file comes from an option");
+    }
+
+    #[test]
+    fn a_pod_is_not_sent_to_the_stub_of_its_host() {
+        let (stub, real) = ("nameserver 127.0.0.53\noptions edns0 trust-ad\n", "nameserver 192.0.2.1\nsearch lan\n");
+        let dns = host_dns(stub, real);
+        assert_eq!((dns.servers, dns.searches), (vec!["192.0.2.1".to_owned()], vec!["lan".to_owned()]));
+        // No file of resolved, or one that names the stub again: what the host says.
+        assert_eq!(host_dns(stub, "").servers, ["127.0.0.53"]);
+        assert_eq!(host_dns(stub, stub).servers, ["127.0.0.53"]);
+        assert_eq!(host_dns("nameserver 192.0.2.9\n", real).servers, ["192.0.2.9"], "the host doesn't use it");
     }
 }

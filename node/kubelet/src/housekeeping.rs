@@ -21,6 +21,7 @@ use crate::daemon::{Msg, Query};
 use crate::eviction::{self, Manager, Reading, Usage};
 use crate::machine::{self, Disk};
 use crate::node::Pressure;
+use crate::qos::Classes;
 use crate::worker::{Event, Life, PodWorker, Verdict};
 use crate::{logs, make, pods, storage_limits};
 
@@ -30,6 +31,8 @@ const EVERY: Duration = Duration::from_secs(10);
 const IMAGES_EVERY: u32 = 30;
 
 pub struct Housekeeping {
+    /// Where pods have groups of their own.
+    pub classes: Option<Classes>,
     pub hands: Arc<Hands>,
     pub queries: UnboundedSender<Msg>,
     pub pressure: Arc<Mutex<Pressure>>,
@@ -39,7 +42,7 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let mut manager = Manager::default();
         let mut used: BTreeMap<String, Timestamp> = BTreeMap::new();
         let mut round = 0u32;
@@ -54,6 +57,7 @@ impl Housekeeping {
             {
                 continue;
             }
+            self.weigh_classes(&workers);
             self.rotate_logs(&workers).await;
             self.watch_storage(&workers).await;
             let reading = self.reading().await;
@@ -80,6 +84,13 @@ impl Housekeeping {
         let (reply, answer) = oneshot::channel();
         self.queries.send(Msg::Query(Query::Workers(reply))).ok()?;
         answer.await.ok()
+    }
+
+    fn weigh_classes(&mut self, workers: &[PodWorker]) {
+        let pods = workers.iter().filter(|worker| !worker.is_ended()).map(|worker| worker.pod.as_ref());
+        if let Some(Err(error)) = self.classes.as_mut().map(|classes| classes.weigh(pods)) {
+            tracing::warn!(%error, "the class of burstable pods keeps its weight");
+        }
     }
 
     async fn rotate_logs(&self, workers: &[PodWorker]) {

@@ -31,6 +31,7 @@ pub mod pleg;
 pub mod pods;
 pub mod probe;
 pub mod prober;
+pub mod qos;
 pub mod quantity;
 pub mod rate;
 pub mod resources;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use wire::cri;
 
 use crate::config::Config;
-use crate::env::Environment;
+use crate::env::{self, Environment};
 use crate::expand::expand;
 use crate::hosts::Dns;
 use crate::names::{annotation, label};
@@ -123,6 +123,8 @@ pub struct Prepared {
     /// The container whose processes an ephemeral one sees.
     pub target: Option<String>,
     pub node_memory: u64,
+    /// Files of the container's group of version 2.
+    pub unified: HashMap<String, String>,
     /// The kernel refuses scores below that of the kubelet itself.
     pub lowest_oom_score: i64,
 }
@@ -137,15 +139,25 @@ pub fn container(
 ) -> Result<cri::ContainerConfig, String> {
     security::check_non_root(pod, spec, &prepared.image_user)?;
     let known = |name: &str| prepared.environment.get(name);
-    let words = |list: &Option<Vec<String>>| list.iter().flatten().map(|w| expand(w, known)).collect::<Vec<_>>();
+    let mut room = env::MOST_BYTES;
+    let mut words = |list: &Option<Vec<String>>| {
+        let word = |text: &String| {
+            let word = expand(text, room, known).map_err(|_| env::too_long())?;
+            room -= word.len();
+            Ok::<_, String>(word)
+        };
+        list.iter().flatten().map(word).collect::<Result<Vec<_>, _>>()
+    };
+    let (command, args) = (words(&spec.command)?, words(&spec.args)?);
     let limits = resources::container_limits(pod, spec, period(config));
     let score = resources::oom_score_adj(pod, spec, prepared.node_memory);
     let linux = cri::LinuxContainerResources {
         oom_score_adj: score.max(prepared.lowest_oom_score),
+        unified: prepared.unified,
         ..limits_of(limits, config.cpu_cfs_quota)
     };
     let context = security::container(pod, sort, spec, &prepared.image_user, prepared.target.clone(), &node(config));
-    let envs = prepared.environment.vars.iter();
+    let envs = prepared.environment.vars().iter();
     let envs = envs.map(|(k, v)| cri::KeyValue { key: k.clone(), value: v.clone().into_bytes().into() }).collect();
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: spec.name.clone(), attempt: restarts }),
@@ -154,8 +166,8 @@ pub fn container(
             user_specified_image: spec.image.clone().unwrap_or_default(),
             ..cri::ImageSpec::default()
         }),
-        command: words(&spec.command),
-        args: words(&spec.args),
+        command,
+        args,
         working_dir: spec.working_dir.clone().unwrap_or_default(),
         envs,
         mounts: prepared.mounts,

@@ -1,5 +1,5 @@
 /* A wall clock that jumps, for the programs that are started with this library preloaded: they see the machine's clock
-   and as many seconds more as the file named by CHAOS_CLOCK says. The real clock is the whole machine's, and no namespace
+   and as many seconds more as the file named by FERROKUBE_TEST_CLOCK says. The real clock is the whole machine's, and no namespace
    has one of its own. Calls that don't go through the C library see the real time. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,7 +15,7 @@ static int (*real)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void start(void) {
     real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
-    const char *file = getenv("CHAOS_CLOCK");
+    const char *file = getenv("FERROKUBE_TEST_CLOCK");
     int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0) return;
     void *page = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, fd, 0);

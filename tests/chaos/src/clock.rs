@@ -27,7 +27,8 @@ impl Clock {
 
     /// For a program that is to go by this clock.
     pub fn worn_by<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env("LD_PRELOAD", &self.library).env("CHAOS_CLOCK", &self.offset)
+        // The daemon takes nothing else of a caller's environment.
+        command.env("FERROKUBE_TEST_PRELOAD", &self.library).env("FERROKUBE_TEST_CLOCK", &self.offset)
     }
 
     /// Seconds ahead of the machine's clock, at once for every program that goes by it.

@@ -17,7 +17,7 @@ use crate::pods::{self, Sort};
 use crate::probe::{self, Kind, Outcome};
 use crate::volumes::{HOSTS_FILE, TERMINATION_FILES, container_mounts};
 use crate::worker::{Instance, StartError};
-use crate::{hooks, hosts, prober};
+use crate::{hooks, hosts, prober, qos};
 
 /// Upstream gives a container at least this long after its preStop hook.
 const MIN_GRACE: i64 = 2;
@@ -139,6 +139,7 @@ impl Hands {
             image,
             target,
             node_memory: self.node_memory,
+            unified: qos::container_files(self.cgroups.as_ref(), &self.config),
             lowest_oom_score: own_score,
         })
     }

@@ -1,5 +1,7 @@
 //! Sandboxes and what a pod has beside its containers: cgroup, log directory, network by the runtime. Does I/O.
 
+use std::path::Path;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
@@ -36,9 +38,9 @@ impl Hands {
         attempt: u32,
         tell: bool,
     ) -> Result<cri::PodSandboxConfig, String> {
-        let text =
-            super::host_file(&self.config.resolv_conf).map_err(|e| format!("read the resolver's settings: {e}"))?;
-        let host = hosts::parse_resolv(&text);
+        let read = |path: &Path| super::host_file(path).map_err(|e| format!("read the resolver's settings: {e}"));
+        let text = read(&self.config.resolv_conf)?;
+        let host = hosts::host_dns(&text, &read(Path::new(linux::resolved::FILE))?);
         let (dns, notes) = hosts::dns(pod, &host, &self.config.cluster_dns, &self.config.cluster_domain);
         if tell {
             for note in notes {

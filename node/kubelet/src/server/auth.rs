@@ -5,6 +5,7 @@ use client::delegated::{Attempt, Delegated, User, bearer};
 use http::{Method, Request, StatusCode};
 use serving::Body;
 
+use super::route::parts;
 use super::{Reply, text};
 use crate::config::Config;
 
@@ -41,7 +42,7 @@ impl Auth {
         if !self.ask {
             return Ok(());
         }
-        let verb = verb(&method);
+        let verb = verb(&method, &path);
         let wanted = subresources(&path);
         for sub in &wanted {
             match self.may(&user, verb, sub).await {
@@ -71,7 +72,12 @@ impl Auth {
     }
 }
 
-fn verb(method: &Method) -> &'static str {
+/// What a path is for: a WebSocket begins with GET, and what runs a command is no reading.
+fn verb(method: &Method, path: &str) -> &'static str {
+    let streams = ["exec", "attach", "portForward", "run"];
+    if parts(path).first().is_some_and(|first| streams.contains(&first.as_str())) {
+        return "create";
+    }
     match *method {
         Method::POST => "create",
         Method::PUT => "update",
@@ -114,5 +120,16 @@ mod tests {
         assert_eq!(subresources("/metricsx"), ["proxy"]);
         assert_eq!(subresources("/pods"), ["pods", "proxy"]);
         assert_eq!(subresources("/exec/a/b/c"), ["proxy"]);
+    }
+
+    /// A role that may `get` nodes/proxy ran commands in any pod of the node by a WebSocket.
+    #[test]
+    fn a_stream_begun_with_get_needs_create_here_too() {
+        for path in
+            ["/exec/ns/pod/c", "/attach/ns/pod/c", "/portForward/ns/pod", "/run/ns/pod/c", "//exec/a/b", "/%65xec/a/b"]
+        {
+            assert_eq!(verb(&Method::GET, path), "create", "{path}");
+        }
+        assert_eq!((verb(&Method::GET, "/pods"), verb(&Method::GET, "/logs/exec")), ("get", "get"));
     }
 }

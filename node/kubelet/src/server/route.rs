@@ -68,9 +68,14 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// What a path is made of, as it is served and as it is authorised.
+pub fn parts(path: &str) -> Vec<String> {
+    path.split('/').filter(|part| !part.is_empty()).map(decode).collect()
+}
+
 pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
     let path = request.uri().path().to_owned();
-    let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(decode).collect();
+    let parts = parts(&path);
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let debugging = server.hands.config.server.enable_debugging_handlers;
     let get = request.method() == Method::GET;

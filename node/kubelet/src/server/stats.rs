@@ -116,6 +116,11 @@ pub async fn summary(server: &Server) -> Reply {
     let disk = machine::disk(&server.hands.config.root_dir);
     let group = node_group(server).unwrap_or_default();
     let available = machine::meminfo("MemAvailable");
+    // The root of version 2 counts no memory of its own.
+    let usage = match group.memory_usage {
+        0 => server.hands.node_memory.saturating_sub(machine::meminfo("MemFree")),
+        counted => counted,
+    };
     reply_json(&json!({
         "node": {
             "nodeName": server.hands.config.node_name,
@@ -123,7 +128,7 @@ pub async fn summary(server: &Server) -> Reply {
             "memory": {
                 "time": time,
                 "availableBytes": available,
-                "usageBytes": group.memory_usage,
+                "usageBytes": usage,
                 "workingSetBytes": server.hands.node_memory.saturating_sub(available),
                 "rssBytes": group.memory_rss,
             },

@@ -33,22 +33,36 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bo
         links(&root, payload, old)?;
         return Ok(false);
     }
+    // What a former try or life left unfinished, or each try would leave one more.
+    for (name, _) in root.entries()? {
+        if name.to_str().is_some_and(is_dated) && Some(&name) != old.as_ref() {
+            root.remove_tree(&name)?;
+        }
+    }
     let stamp = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S");
     let stamp = format!("{stamp}.{}", rand::random::<u64>());
-    let fresh = root.make_dir(&stamp, UNFINISHED)?;
+    if let Err(error) = turn_to(&root, &stamp, payload, group, old.is_some()) {
+        let _ = root.remove_tree(&stamp);
+        return Err(error);
+    }
+    links(&root, payload, OsStr::new(&stamp))?;
+    Ok(true)
+}
+
+/// Fills the new dated directory and lets `..data` point to it.
+fn turn_to(root: &Beneath, stamp: &str, payload: &Payload, group: Option<u32>, linked: bool) -> io::Result<()> {
+    let fresh = root.make_dir(stamp, UNFINISHED)?;
     for (path, file) in payload {
         put(&fresh, path, file, group)?;
     }
     fresh.set_mode(FINISHED)?;
     root.remove_tree(NEW_DATA)?;
-    root.symlink(&stamp, NEW_DATA)?;
-    if old.is_none() {
+    root.symlink(stamp, NEW_DATA)?;
+    if !linked {
         // A link can't be renamed over a directory.
         root.remove_tree(DATA)?;
     }
-    root.rename(NEW_DATA, DATA)?;
-    links(&root, payload, OsStr::new(&stamp))?;
-    Ok(true)
+    root.rename(NEW_DATA, DATA)
 }
 
 /// The dated directory that `..data` points to, if the link is one that we could have made.
@@ -250,5 +264,28 @@ mod tests {
         assert_ne!(fs::read_link(at.join("..data")).unwrap(), first);
         assert_eq!(fs::read_to_string(at.join("d/b")).unwrap(), "3");
         assert!(!at.join("a").exists() && !at.join(first).exists());
+    }
+
+    /// A file that can't be made was tried again every ten seconds, and each try left a copy of all before it.
+    #[test]
+    fn what_can_not_be_written_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = payload(&[("k", "v")]);
+        write(dir.path(), &whole, None).unwrap();
+        let count = || fs::read_dir(dir.path()).unwrap().count();
+        let before = count();
+        for broken in
+            [payload(&[("a", "1"), ("z", "2"), ("z/b", "3")]), payload(&[("a", "1"), (&"x".repeat(300), "2")])]
+        {
+            for _ in 0..3 {
+                assert!(write(dir.path(), &broken, None).is_err());
+                assert_eq!(count(), before);
+                assert_eq!(fs::read_to_string(dir.path().join("k")).unwrap(), "v", "the old files stay");
+            }
+        }
+        // A life that ended in the middle of it.
+        fs::create_dir(dir.path().join("..2026_01_31_23_59_59.17")).unwrap();
+        assert!(write(dir.path(), &payload(&[("k", "w")]), None).unwrap());
+        assert_eq!(count(), before);
     }
 }

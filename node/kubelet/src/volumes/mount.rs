@@ -91,6 +91,7 @@ impl Volumes {
         let (sources, bundles): (Sources, Bundles) = (sources?, bundles?);
         let filling = Filling { pod, facts, sources: &sources, tokens: &tokens, bundles: &bundles };
         let mut jobs = Vec::new();
+        let mut room = payload::MOST_BYTES;
         for volume in all(pod) {
             let failed = |e: String| failed(&volume.name, &e);
             let sort = sort(volume).map_err(failed)?;
@@ -98,7 +99,8 @@ impl Volumes {
             if only_files && !has_files {
                 continue;
             }
-            let files = if has_files { Some(payload::payload(volume, &filling).map_err(failed)?) } else { None };
+            let files =
+                if has_files { Some(payload::payload(volume, &filling, &mut room).map_err(failed)?) } else { None };
             let path = super::path(dir, volume).map_err(failed)?;
             jobs.push(Job { volume: volume.clone(), sort, path, files });
         }

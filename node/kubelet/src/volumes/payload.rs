@@ -22,6 +22,26 @@ pub struct File {
 /// Files by path relative to the volume.
 pub type Payload = BTreeMap<String, File>;
 
+/// Bytes of the files that the kubelet writes for one pod, in all its volumes: many times what the objects of an honest
+/// pod hold. One key may stand in any number of files, so a small object could fill the node.
+pub const MOST_BYTES: usize = 64 << 20;
+
+/// Files as they are found, within what is left of the pod's bytes.
+struct Filled<'a> {
+    files: Payload,
+    room: &'a mut usize,
+}
+
+impl Filled<'_> {
+    fn add(&mut self, path: String, file: File) -> Result<(), String> {
+        let left = self.room.checked_sub(file.data.len());
+        *self.room =
+            left.ok_or_else(|| format!("the files of the pod's volumes are longer than {MOST_BYTES} bytes"))?;
+        self.files.insert(path, file);
+        Ok(())
+    }
+}
+
 /// Mode of files whose volume says none.
 const DEFAULT_MODE: u32 = 0o644;
 
@@ -69,9 +89,9 @@ fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
     own.or(default).map_or(DEFAULT_MODE, |m| m as u32 & 0o777)
 }
 
-/// The files of the volume, or why it can't be filled.
-pub fn payload(volume: &Volume, filling: &Filling<'_>) -> Result<Payload, String> {
-    let mut out = Payload::new();
+/// The files of the volume, or why it can't be filled; `room` is what the pod's files may still have.
+pub fn payload(volume: &Volume, filling: &Filling<'_>, room: &mut usize) -> Result<Payload, String> {
+    let mut out = Filled { files: Payload::new(), room };
     if let Some(source) = &volume.config_map {
         let optional = source.optional == Some(true);
         config_map(&source.name, source.items.as_deref(), optional, source.default_mode, filling, &mut out)?;
@@ -86,10 +106,10 @@ pub fn payload(volume: &Volume, filling: &Filling<'_>) -> Result<Payload, String
     if let Some(source) = &volume.projected {
         projected(source, filling, &mut out)?;
     }
-    Ok(out)
+    Ok(out.files)
 }
 
-fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Payload) -> Result<(), String> {
+fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Filled<'_>) -> Result<(), String> {
     let default = source.default_mode;
     for one in source.sources.iter().flatten() {
         if let Some(s) = &one.config_map {
@@ -105,11 +125,11 @@ fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Pa
             };
             let token = filling.tokens.get(&wish).ok_or("no service account token was issued")?;
             let (mode, owner) = token_mode(filling.pod, default);
-            out.insert(s.path.clone(), File { data: token.clone().into_bytes(), mode, owner });
+            out.add(s.path.clone(), File { data: token.clone().into_bytes(), mode, owner })?;
         } else if let Some(s) = &one.cluster_trust_bundle {
             let (mode, owner) = token_mode(filling.pod, default);
             let data = super::trust::content(s, filling.bundles)?;
-            out.insert(clean(&s.path), File { data, mode, owner });
+            out.add(clean(&s.path), File { data, mode, owner })?;
         } else if one.pod_certificate.is_some() {
             return Err("projected source podCertificate is not supported by this kubelet".into());
         }
@@ -136,18 +156,18 @@ fn pick(
     optional: bool,
     default: Option<i32>,
     what: &str,
-    out: &mut Payload,
+    out: &mut Filled<'_>,
 ) -> Result<(), String> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
-        let files = all.into_iter().map(|(k, data)| (k, File { data, mode: mode(None, default), owner: None }));
-        out.extend(files);
+        for (key, data) in all {
+            out.add(key, File { data, mode: mode(None, default), owner: None })?;
+        }
         return Ok(());
     };
     for item in items {
         match all.get(&item.key) {
             Some(data) => {
-                let file = File { data: data.clone(), mode: mode(item.mode, default), owner: None };
-                out.insert(clean(&item.path), file);
+                out.add(clean(&item.path), File { data: data.clone(), mode: mode(item.mode, default), owner: None })?;
             }
             None if optional => {}
             None => {
@@ -176,7 +196,7 @@ fn config_map(
     optional: bool,
     default: Option<i32>,
     filling: &Filling<'_>,
-    out: &mut Payload,
+    out: &mut Filled<'_>,
 ) -> Result<(), String> {
     let found = filling.sources.config_maps.get(name);
     if found.is_none() && !optional {
@@ -196,7 +216,7 @@ fn secret(
     optional: bool,
     default: Option<i32>,
     filling: &Filling<'_>,
-    out: &mut Payload,
+    out: &mut Filled<'_>,
 ) -> Result<(), String> {
     let found = filling.sources.secrets.get(name);
     if found.is_none() && !optional {
@@ -210,7 +230,7 @@ fn downward(
     items: &[DownwardAPIVolumeFile],
     default: Option<i32>,
     filling: &Filling<'_>,
-    out: &mut Payload,
+    out: &mut Filled<'_>,
 ) -> Result<(), String> {
     for item in items {
         let text = if let Some(field) = &item.field_ref {
@@ -220,8 +240,7 @@ fn downward(
         } else {
             continue;
         };
-        let file = File { data: text.into_bytes(), mode: mode(item.mode, default), owner: None };
-        out.insert(clean(&item.path), file);
+        out.add(clean(&item.path), File { data: text.into_bytes(), mode: mode(item.mode, default), owner: None })?;
     }
     Ok(())
 }
@@ -255,7 +274,7 @@ mod tests {
         let facts = Facts::default();
         let bundles = Bundles::default();
         let filling = Filling { pod: &pod, facts: &facts, sources: &sources, tokens: &tokens, bundles: &bundles };
-        let made = payload(&volume, &filling).unwrap();
+        let made = payload(&volume, &filling, &mut MOST_BYTES.clone()).unwrap();
         let shown: Vec<(String, String, u32)> =
             made.iter().map(|(p, f)| (p.clone(), String::from_utf8(f.data.clone()).unwrap(), f.mode)).collect();
         assert_eq!(
@@ -269,6 +288,22 @@ mod tests {
         );
         let empty = Sources::default();
         let filling = Filling { sources: &empty, ..filling };
-        assert_eq!(payload(&volume, &filling).unwrap_err(), "configmap \"m\" not found");
+        assert_eq!(payload(&volume, &filling, &mut MOST_BYTES.clone()).unwrap_err(), "configmap \"m\" not found");
+    }
+
+    /// A restricted pod's 500 files of one key of a megabyte were 500 megabytes of the daemon's memory and of tmpfs.
+    #[test]
+    fn one_key_in_many_files_ends_at_what_a_pod_may_have() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).unwrap();
+        let items: Vec<_> = (0..500).map(|i| json!({"key": "k", "path": format!("a{i}")})).collect();
+        let volume: Volume =
+            serde_json::from_value(json!({"name": "v", "configMap": {"name": "m", "items": items}})).unwrap();
+        let map: ConfigMap = serde_json::from_value(json!({"data": {"k": "x".repeat(1 << 20)}})).unwrap();
+        let mut sources = Sources::default();
+        sources.config_maps.insert("m".into(), Arc::new(map));
+        let (facts, tokens, bundles) = (Facts::default(), BTreeMap::new(), Bundles::default());
+        let filling = Filling { pod: &pod, facts: &facts, sources: &sources, tokens: &tokens, bundles: &bundles };
+        let why = payload(&volume, &filling, &mut MOST_BYTES.clone()).unwrap_err();
+        assert!(why.contains("longer than 67108864 bytes"), "{why}");
     }
 }

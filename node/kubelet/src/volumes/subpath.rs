@@ -16,6 +16,9 @@ use super::{Sort, all, path, sort};
 use crate::env::Environment;
 use crate::expand;
 
+/// No path is longer.
+const PATH_MAX: usize = 4096;
+
 /// The CRI mounts for all volume mounts of a container. `Err` becomes `CreateContainerConfigError`.
 pub fn container_mounts(
     pod: &Pod,
@@ -100,7 +103,10 @@ fn sub_path(mount: &VolumeMount, env: &Environment) -> Result<Option<String>, St
                     mount.name
                 ));
             }
-            Some(expand::expand(expr, known))
+            Some(
+                expand::expand(expr, PATH_MAX, known)
+                    .map_err(|_| format!("subPathExpr {expr:?} is longer than a path"))?,
+            )
         }
         None => mount.sub_path.clone(),
     };
@@ -189,7 +195,8 @@ mod tests {
 
     #[test]
     fn subpaths_stay_in_their_volume() {
-        let env = Environment { vars: vec![("POD".into(), "p1".into())], ..Environment::default() };
+        let mut env = Environment::default();
+        env.set("POD", "p1".into()).unwrap();
         let mount =
             |expr: &str| VolumeMount { name: "v".into(), sub_path_expr: Some(expr.into()), ..VolumeMount::default() };
         assert_eq!(sub_path(&mount("logs/$(POD)"), &env).unwrap().as_deref(), Some("logs/p1"));

@@ -331,6 +331,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
     only("memoryReservationPolicy", "", Shape::Text, &["None"]),
     only("topologyManagerPolicy", "topology-manager-policy", Shape::Text, &["none"]),
     only("memorySwap.swapBehavior", "", Shape::Text, &["NoSwap"]),
+    only("singleProcessOOMKill", "", Shape::Switch, &["false"]),
     only("enforceNodeAllocatable", "enforce-node-allocatable", Shape::List, &["pods"]),
     only("imagePullCredentialsVerificationPolicy", "", Shape::Text, &["NeverVerifyPreloadedImages", "NeverVerify"]),
     only("podsPerCore", "pods-per-core", Shape::Number, &["0"]),
