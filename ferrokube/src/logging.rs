@@ -1,5 +1,7 @@
 //! Logs: on standard error, by `FERROKUBE_LOG` (tracing's filter syntax), without colours because they end in files.
 
+use std::io::Write;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 
@@ -11,7 +13,15 @@ const NO_BODIES: &str = "kube_client::client=off";
 pub fn init() {
     let asked = EnvFilter::try_from_env("FERROKUBE_LOG").unwrap_or_else(|_| "info,kube=warn".into());
     let filter = without_bodies(asked);
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter);
+    // What can't be written would be told on standard error by a macro that panics when that can't be written either: a
+    // full disk would end whoever logs.
+    subscriber.log_internal_errors(false).init();
+}
+
+/// A line on standard error from where nothing may panic: that is a file on a disk that may be full.
+pub fn tell(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "ferrokube: {line}");
 }
 
 fn without_bodies(filter: EnvFilter) -> EnvFilter {
@@ -23,7 +33,6 @@ fn without_bodies(filter: EnvFilter) -> EnvFilter {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;

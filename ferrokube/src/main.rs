@@ -53,6 +53,6 @@ fn main() -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     let code = error.downcast_ref::<fault::Fault>().map_or(1, |f| f.code);
-    eprintln!("ferrokube: {error:#}");
+    logging::tell(format_args!("{error:#}"));
     ExitCode::from(code)
 }

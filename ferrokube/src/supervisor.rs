@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use crate::backoff::Backoff;
 use crate::config::{Cluster, Which};
 use crate::crash;
+use crate::logging::tell;
 use crate::process::said_ready;
 
 /// The hidden subcommand.
@@ -30,7 +31,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match start(args.collect()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("ferrokube: the supervisor: {error:#}");
+            tell(format_args!("the supervisor: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -75,9 +76,9 @@ impl Supervisor {
             }
             let pause = self.backoff.after(began.elapsed());
             let what = words(ended);
-            eprintln!("ferrokube: the daemon ended ({what}); it is started again in {} s", pause.as_secs());
+            tell(format_args!("the daemon ended ({what}); it is started again in {} s", pause.as_secs()));
             if let Err(error) = crash::note(&self.cluster, "daemon", &what) {
-                eprintln!("ferrokube: that could not be written down: {error:#}");
+                tell(format_args!("that could not be written down: {error:#}"));
             }
             if self.rest(pause)? {
                 return Ok(0);
@@ -94,7 +95,7 @@ impl Supervisor {
         let env: Vec<Vec<u8>> = std::env::vars_os().map(variable).collect();
         let child = process::fork(Fresh::default(), || {
             process::reset_signals();
-            eprintln!("ferrokube: {}", process::exec(Path::new("/proc/self/exe"), &args, &env));
+            tell(format_args!("{}", process::exec(Path::new("/proc/self/exe"), &args, &env)));
             NO_PROGRAM
         });
         child.context("starting the daemon")

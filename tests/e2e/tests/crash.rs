@@ -175,6 +175,21 @@ fn back(cluster: &Cluster) -> Result<()> {
     // Told to end, it ends: nobody starts anything anew.
     own.run(&["down"])?.ok()?;
     ensure!(own.pids("daemon")?.is_empty() && own.pids("supervisor")?.is_empty(), "{:#}", own.status()?);
+    // A disk that takes no word of the log ends neither of them.
+    let log = own.data_dir().join("daemon.log");
+    fs::remove_file(&log)?;
+    std::os::unix::fs::symlink("/dev/full", &log)?;
+    own.up()?;
+    let daemon = *own.pids("daemon")?.first().context("a daemon")?;
+    kill(daemon)?;
+    eventually(BACK, || {
+        let status = own.status()?;
+        ensure!(status["state"] == "running" && own.pids("daemon")? != [daemon], "{status:#}");
+        Ok(())
+    })?;
+    own.ready("served")?;
+    own.run(&["down"])?.ok()?;
+    ensure!(own.pids("daemon")?.is_empty() && own.pids("supervisor")?.is_empty(), "{:#}", own.status()?);
     Ok(())
 }
 
