@@ -389,7 +389,7 @@ mod tests {
     fn import(annotations: &[Value], name: &str) -> Result<Vec<Vec<String>>> {
         let dir = tempfile::tempdir().unwrap();
         layout(&dir.path().join("layout"), annotations);
-        let images = Images::open(&dir.path().join("store")).unwrap();
+        let images = Images::open(dir.path().join("store")).unwrap();
         let done = images.import_layout(&dir.path().join("layout"), Some(name))?;
         Ok(done.into_iter().map(|i| i.tags).collect())
     }
