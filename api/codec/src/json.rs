@@ -2,6 +2,7 @@
 //! collected with the paths and words that upstream's strict decoder uses. The same walk serves JSON and YAML, since it
 //! is driven by a serde deserializer. Objects without a type (custom resources) keep everything but metadata as written.
 
+mod number;
 pub mod syntax;
 
 use std::cell::RefCell;
@@ -47,11 +48,13 @@ pub const STRICT_LIMIT: usize = 100;
 /// Decodes a JSON body, which may nest as deep as an object may ([`depth::MAX_DEPTH`]).
 pub fn decode(body: &[u8], form: Form) -> Result<Decoded, DecodeError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    decode_with(&mut deserializer, form, |walk, de| {
-        let value = walk.run(&mut *de)?;
+    let mut stopped = String::new();
+    let outcome = decode_with(&mut deserializer, form, |walk, de| {
+        let value = walk.run(&mut *de).inspect_err(|why| stopped.clone_from(why))?;
         de.end().map_err(|e| e.to_string())?;
         Ok(value)
-    })
+    });
+    outcome.map_err(|error| number::as_written(error, body, &stopped))
 }
 
 /// Decodes from any deserializer; `run` calls the walk and checks what must follow it.
@@ -289,7 +292,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Node::Any | Node::Custom | Node::Scalar(Scalar::Int64 | Scalar::Double) => Ok(value.into()),
             Node::Scalar(Scalar::Int32 | Scalar::IntOrString) if fits32 => Ok(value.into()),
             Node::Scalar(Scalar::Quantity) => self.quantity(&value.to_string()),
-            Node::Scalar(Scalar::Int32) => Err(self.walk.mismatch(&format!("number {value}"), "int32")),
+            Node::Scalar(Scalar::Int32 | Scalar::IntOrString) => {
+                Err(self.walk.mismatch(&format!("number {value}"), "int32"))
+            }
             node => Err(self.walk.mismatch("number", &node.go_type())),
         }
     }
@@ -297,7 +302,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
         match i64::try_from(value) {
             Ok(small) => self.visit_i64(small),
-            Err(_) if matches!(self.node, Node::Any | Node::Custom) => Ok(value.into()),
+            // As Go has it, what is no int64 is a float.
+            Err(_) if matches!(self.node, Node::Any | Node::Custom) => Ok((value as f64).into()),
             Err(_) => Err(self.walk.mismatch(&format!("number {value}"), &self.node.go_type())),
         }
     }
@@ -306,7 +312,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         match self.node {
             Node::Any | Node::Custom | Node::Scalar(Scalar::Double) => Ok(value.into()),
             Node::Scalar(Scalar::Quantity) => self.quantity(&value.to_string()),
-            Node::Scalar(Scalar::Int32 | Scalar::Int64) => {
+            Node::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString) => {
                 Err(self.walk.mismatch(&format!("number {value:?}"), &self.node.go_type()))
             }
             node => Err(self.walk.mismatch("number", &node.go_type())),

@@ -41,7 +41,7 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     }
     common(meta, &path, &mut errors);
     finalizers(meta, &path, &mut errors);
-    if kind.message.is_some() {
+    if kind.message.is_some() && kind.group != "apiextensions.k8s.io" {
         standard_finalizers(meta, &path, &mut errors);
     }
     errors
@@ -72,7 +72,7 @@ pub fn validate_update(kind: &Kind, object: &Value, old: &Value) -> Vec<FieldErr
     common(meta, &path, &mut errors);
     if !same(meta.get("finalizers"), before.get("finalizers")) {
         finalizers(meta, &path, &mut errors);
-        if kind.message.is_some() {
+        if kind.message.is_some() && kind.group != "apiextensions.k8s.io" {
             standard_finalizers(meta, &path, &mut errors);
         }
     }
@@ -157,7 +157,7 @@ fn finalizers(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Built-in kinds take qualified finalizers and the three that upstream itself knows.
+/// Built-in kinds, but for definitions of custom ones, take qualified finalizers and the three that upstream itself knows.
 fn standard_finalizers(meta: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let path = path.child("finalizers");
     let strange = |f: &&str| !f.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(f);

@@ -91,10 +91,15 @@ fn normalize_schema(value: &mut Value) {
     }
 }
 
-/// Whether Go leaves the field out when it holds this.
+/// Whether Go leaves the field out when it holds this. A list or map that is always written is left out when it is empty
+/// and then filled with null, for upstream stores objects as protobuf, which knows no difference.
 pub fn left_out(value: &Value, field: &Field) -> bool {
     if field.always && !field.omit_zero {
-        return false;
+        return match value {
+            Value::Array(list) => list.is_empty() && field.shape != Shape::One,
+            Value::Object(map) => map.is_empty() && field.shape != Shape::One,
+            _ => false,
+        };
     }
     match (field.shape, value) {
         (_, Value::Null) => !field.is_struct(),
@@ -154,6 +159,13 @@ mod tests {
     fn normal(name: &str, mut value: Value) -> Value {
         normalize(&mut value, types::find(name).unwrap());
         value
+    }
+
+    #[test]
+    fn an_empty_list_that_is_always_written_is_null() {
+        let role = normal("rbac.v1.Role", json!({"rules": []}));
+        assert_eq!(role["rules"], Value::Null);
+        assert!(role.as_object().is_some_and(|map| map.contains_key("rules")));
     }
 
     #[test]

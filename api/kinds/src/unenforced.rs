@@ -95,6 +95,9 @@ pub fn warnings(kind: &Kind, object: &Value) -> Vec<String> {
     if let Some((place, spec)) = place.and_then(|(_, _, path)| Some((*path, crate::value::at(object, path)?))) {
         warnings.extend(of_pod(place, spec));
     }
+    if about("apps", "statefulsets") && !crate::value::items(object, "spec.volumeClaimTemplates").is_empty() {
+        warnings.push(format!("spec.volumeClaimTemplates: {}", not_mounted("persistentVolumeClaim")));
+    }
     warnings
 }
 
@@ -118,18 +121,27 @@ fn of_pod(place: &str, spec: &Value) -> Vec<String> {
         let keys = volume.as_object().into_iter().flatten().filter(|(_, v)| !v.is_null()).map(|(key, _)| key.as_str());
         let strange = keys.into_iter().find(|key| *key != "name" && !MOUNTED.contains(key));
         if let Some(sort) = strange {
-            let text = format!("{place}.volumes[{i}]: volumes of type {sort} are not mounted by this kubelet yet");
-            warnings.push(text);
+            warnings.push(format!("{place}.volumes[{i}]: {}", not_mounted(sort)));
         }
     }
     warnings
+}
+
+fn not_mounted(sort: &str) -> String {
+    format!("volumes of type {sort} are not mounted by this kubelet yet")
 }
 
 fn holds(value: &Value, path: &str, when: When) -> bool {
     let (head, rest) = path.split_once('.').unwrap_or((path, ""));
     if head.is_empty() {
         return match when {
-            When::Set => !value.is_null(),
+            // Nothing in it, nothing without effect.
+            When::Set => match value {
+                Value::Null => false,
+                Value::Object(map) => !map.is_empty(),
+                Value::Array(list) => !list.is_empty(),
+                _ => true,
+            },
             When::Is(wanted) => value == wanted,
             When::False => *value == false,
         };
@@ -170,6 +182,18 @@ mod tests {
         ];
         assert_eq!(deployment, wanted);
         assert_eq!(said("", "v1", "Pod", json!({"spec": {"hostUsers": true, "volumes": [{"name": "c"}]}})), [""; 0]);
+    }
+
+    #[test]
+    fn claims_of_stateful_sets_are_volumes_and_what_is_empty_is_nothing() {
+        let claims = |list: Value| {
+            let spec = json!({"template": {"spec": {"securityContext": {"seLinuxOptions": {}}}}, "volumeClaimTemplates": list});
+            said("apps", "v1", "StatefulSet", json!({"spec": spec}))
+        };
+        let wanted =
+            "spec.volumeClaimTemplates: volumes of type persistentVolumeClaim are not mounted by this kubelet yet";
+        assert_eq!(claims(json!([{"metadata": {"name": "data"}}])), [wanted]);
+        assert_eq!(claims(json!([])), [""; 0]);
     }
 
     #[test]

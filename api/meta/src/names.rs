@@ -272,8 +272,16 @@ pub fn path_segment(text: &str) -> Vec<String> {
 pub fn ip(text: &str) -> Vec<String> {
     match text.parse::<IpAddr>() {
         Ok(_) => Vec::new(),
+        Err(_) if with_zeros(text) => vec!["must not have leading 0s".to_owned()],
         Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
     }
+}
+
+/// Whether this would be an IPv4 address, did none of its numbers begin with a zero.
+fn with_zeros(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    let number = |part: &&str| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+    parts.len() == 4 && parts.iter().all(|part| number(part) && part.parse::<u8>().is_ok())
 }
 
 /// A network in CIDR notation.
@@ -290,6 +298,12 @@ pub fn cidr(text: &str) -> Vec<String> {
     });
     if valid {
         return Vec::new();
+    }
+    let (address, bits) = text.split_once('/').unwrap_or_default();
+    let zero = with_zeros(address) || (bits.len() > 1 && bits.starts_with('0'));
+    let fits = bits.parse::<u8>().is_ok_and(|n| n <= if address.contains(':') { 128 } else { 32 });
+    if zero && fits && (with_zeros(address) || address.parse::<IpAddr>().is_ok()) {
+        return vec!["must not have leading 0s in IP or prefix length".to_owned()];
     }
     vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
 }

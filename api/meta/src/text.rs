@@ -44,13 +44,13 @@ fn printable(c: char) -> bool {
     !(control || separators || format || private || n & 0xfffe == 0xfffe)
 }
 
-/// A float like Go's `%v`: shortest form, exponent below 1e-4 and from 1e21 on.
+/// A float like Go's `%v`: shortest form, with an exponent below 1e-4 and from 1e6 on.
 pub fn float(v: f64) -> String {
     if v == 0.0 {
         return if v.is_sign_negative() { "-0".to_owned() } else { "0".to_owned() };
     }
     let abs = v.abs();
-    if (1e-4..1e21).contains(&abs) {
+    if (1e-4..1e6).contains(&abs) {
         return format!("{v}");
     }
     let text = format!("{v:e}");
@@ -116,7 +116,9 @@ mod tests {
             (1e21, "1e+21"),
             (1.25e-7, "1.25e-07"),
             (0.0001, "0.0001"),
-            (1e20, "100000000000000000000"),
+            (123_456.0, "123456"),
+            (1_234_567.5, "1.2345675e+06"),
+            (1e20, "1e+20"),
         ] {
             assert_eq!(float(input), want);
         }

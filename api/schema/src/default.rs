@@ -6,7 +6,7 @@
 use crate::node::{Schema, Type};
 use serde_json::Value;
 
-/// Removes nulls at places that are not nullable, in maps and objects; nulls in lists stay for validation to report.
+/// Removes nulls at places that are not nullable and have no default, in maps and objects; nulls in lists stay for validation to report.
 /// Whole floats become integers, as which they are stored and shown.
 pub fn drop_nulls(value: &mut Value, schema: &Schema) {
     whole_numbers(value);
@@ -35,7 +35,8 @@ fn drop_nulls_below(value: &mut Value, schema: &Schema) {
             let mut dropped = Vec::new();
             for (key, child) in map.iter_mut() {
                 let Some(node) = schema.child(key) else { continue };
-                if child.is_null() && !node.nullable {
+                // One with a default becomes that, be it the value of a map or of a field.
+                if child.is_null() && !node.nullable && node.default.is_none() {
                     dropped.push(key.clone());
                 } else {
                     drop_nulls_below(child, node);

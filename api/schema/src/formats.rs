@@ -8,6 +8,46 @@ use meta::names;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
+/// Formats of strings that [`accepts`] judges, by their names without dashes.
+const KNOWN: [&str; 26] = [
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+/// Whether the format means anything for values of this type, which is empty when none is said.
+pub fn known(format: &str, ty: &str) -> bool {
+    match ty {
+        "" | "string" => KNOWN.contains(&format.replace('-', "").as_str()),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
+
 /// Whether `text` has the format; `true` for formats that nobody knows.
 pub fn accepts(format: &str, text: &str) -> bool {
     // Names of formats compare without dashes: `date-time` and `datetime` are one.
@@ -53,12 +93,6 @@ static RGB_COLOR: LazyLock<Pattern> = LazyLock::new(|| {
     const BYTE: &str = r"\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*";
     Pattern::new(format!(r"^rgb\({BYTE},{BYTE},{BYTE}\)$"))
 });
-static DURATION: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::new(
-        r"^\s*([0-9]+(\.[0-9]+)?\s*(ns|nanos?|us|µs|micros?|ms|millis?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|wks?|weeks?)\s*)+$",
-    )
-});
-
 fn hex(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -190,5 +224,39 @@ fn base64(text: &str) -> bool {
 }
 
 fn duration(text: &str) -> bool {
-    meta::duration::parse_nanos(text).is_ok() || DURATION.is_match(text)
+    meta::duration::parse_nanos(text).is_ok() || worded_duration(text)
+}
+
+/// Units of durations in words: whole ones, and one that may go on in any way (`1 millisecond`).
+const UNITS: [(&[&str], &str); 8] = [
+    (&["ns"], "nano"),
+    (&["us", "µs"], "micro"),
+    (&["ms"], "milli"),
+    (&["s"], "sec"),
+    (&["m"], "min"),
+    (&["h", "hr"], "hour"),
+    (&["d"], "day"),
+    (&["w", "wk"], "week"),
+];
+
+/// Whether there is a number with a unit anywhere in the text, and none that is too large.
+fn worded_duration(text: &str) -> bool {
+    let (mut rest, mut found) = (text, false);
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let number = &rest[start..];
+        let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+        let space = |c: char| matches!(c, '\t' | '\n' | '\x0C' | '\r' | ' ');
+        let word = number[digits..].trim_start_matches(space);
+        let letters = word.find(|c: char| !(c.is_ascii_alphabetic() || c == 'µ')).unwrap_or(word.len());
+        rest = &word[letters..];
+        if letters == 0 {
+            continue;
+        }
+        if number[..digits].parse::<i64>().is_err() {
+            return false;
+        }
+        let unit = word[..letters].to_lowercase();
+        found |= UNITS.iter().any(|(whole, begins)| whole.contains(&unit.as_str()) || unit.starts_with(begins));
+    }
+    found
 }

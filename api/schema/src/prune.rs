@@ -12,15 +12,15 @@ pub const MAX_REPORTED: usize = 128;
 /// Removes fields that the schema does not know and returns their paths (`spec.foo`, `spec.list[0].foo`).
 pub fn prune(value: &mut Value, schema: &Schema) -> Vec<String> {
     let mut found = Found::default();
-    found.prune(value, Node { schema: Some(schema), resource: true });
-    found.paths
+    found.prune(value, Node::root(schema));
+    found.told()
 }
 
 /// Paths of the fields that the schema does not know.
 pub fn unknown_fields(value: &Value, schema: &Schema) -> Vec<String> {
     let mut found = Found::default();
-    found.list(value, Node { schema: Some(schema), resource: true });
-    found.paths
+    found.list(value, Node::root(schema));
+    found.told()
 }
 
 /// A schema node, or nothing known at all; `resource` when the object is a resource of its own.
@@ -28,6 +28,9 @@ pub fn unknown_fields(value: &Value, schema: &Schema) -> Vec<String> {
 struct Node<'a> {
     schema: Option<&'a Schema>,
     resource: bool,
+    /// Unknown fields stay, here and, where this is a list, in what it lists: `x-kubernetes-preserve-unknown-fields` of
+    /// a list is about its items, though not about the fields that these declare.
+    keeps: bool,
 }
 
 /// What to do with one field of an object.
@@ -40,17 +43,19 @@ enum Verdict<'a> {
 
 impl<'a> Node<'a> {
     fn of(schema: &'a Schema) -> Node<'a> {
-        Node { schema: Some(schema), resource: schema.embedded_resource }
+        Node { schema: Some(schema), resource: schema.embedded_resource, keeps: schema.preserve_unknown }
+    }
+
+    /// The value of a request or of the store: a resource, whether its schema says so or not.
+    fn root(schema: &'a Schema) -> Node<'a> {
+        Node { resource: true, ..Node::of(schema) }
     }
 
     fn items(self) -> Option<Node<'a>> {
-        match self.schema {
-            None => Some(self),
-            Some(schema) => match schema.items.as_deref() {
-                Some(items) => Some(Node::of(items)),
-                None if schema.preserve_unknown => None,
-                None => Some(Node { schema: None, resource: false }),
-            },
+        match self.schema.and_then(|schema| schema.items.as_deref()) {
+            Some(items) => Some(Node { keeps: self.keeps || items.preserve_unknown, ..Node::of(items) }),
+            None if self.keeps => None,
+            None => Some(Node { schema: None, resource: false, keeps: false }),
         }
     }
 
@@ -64,7 +69,7 @@ impl<'a> Node<'a> {
         }
         match &schema.additional {
             Some(values) => Verdict::Known(Node::of(values as &SchemaRef)),
-            None if schema.preserve_unknown => Verdict::Kept,
+            None if self.keeps => Verdict::Kept,
             None => Verdict::Unknown,
         }
     }
@@ -73,15 +78,32 @@ impl<'a> Node<'a> {
 #[derive(Default)]
 struct Found {
     paths: Vec<String>,
+    /// Those in metadata of embedded resources, which upstream looks at when it is through with the rest.
+    of_metadata: Vec<String>,
     at: String,
+    in_metadata: bool,
 }
 
 impl Found {
     fn report(&mut self, key: &str) {
-        if self.paths.len() < MAX_REPORTED {
+        if self.paths.len() + self.of_metadata.len() < MAX_REPORTED {
             let dot = if self.at.is_empty() { "" } else { "." };
-            self.paths.push(format!("{}{dot}{key}", self.at));
+            let path = format!("{}{dot}{key}", self.at);
+            if self.in_metadata { self.of_metadata.push(path) } else { self.paths.push(path) }
         }
+    }
+
+    fn told(mut self) -> Vec<String> {
+        self.paths.append(&mut self.of_metadata);
+        self.paths
+    }
+
+    /// Runs `f` inside of a field of a node.
+    fn below(&mut self, node: Node<'_>, key: &str, f: impl FnOnce(&mut Found)) {
+        let before = self.in_metadata;
+        self.in_metadata |= node.resource && key == "metadata" && !self.at.is_empty();
+        self.within(key, f);
+        self.in_metadata = before;
     }
 
     /// Runs `f` with the path extended by a field name.
@@ -109,7 +131,9 @@ impl Found {
                 let mut unknown = Vec::new();
                 for (key, child) in map.iter_mut() {
                     match node.field(key) {
-                        Verdict::Known(below) if is_container(child) => self.within(key, |f| f.prune(child, below)),
+                        Verdict::Known(below) if is_container(child) => {
+                            self.below(node, key, |f| f.prune(child, below))
+                        }
                         Verdict::Known(_) | Verdict::Kept => {}
                         Verdict::Unknown => {
                             self.report(key);
@@ -136,7 +160,7 @@ impl Found {
             Value::Object(map) => {
                 for (key, child) in map {
                     match node.field(key) {
-                        Verdict::Known(below) if is_container(child) => self.within(key, |f| f.list(child, below)),
+                        Verdict::Known(below) if is_container(child) => self.below(node, key, |f| f.list(child, below)),
                         Verdict::Known(_) | Verdict::Kept => {}
                         Verdict::Unknown => self.report(key),
                     }

@@ -106,10 +106,20 @@ impl Checker<'_> {
             Type::IntOrString => matches!(actual, "integer" | "string"),
             _ => actual == wanted,
         };
-        if !fits {
-            let text = format!("{path} in body must be of type {wanted}: \"{actual}\"");
-            self.push(FieldError::type_invalid(self.full(path), actual, text));
+        if fits {
+            return;
         }
+        let (wanted, actual) = match (value, schema.format.as_ref()) {
+            (_, "") | (Value::Null, _) => (wanted, actual),
+            // A format of what is no number is asked of texts only; upstream takes lists for texts here.
+            (Value::String(_) | Value::Array(_), _) if !matches!(schema.ty, Type::Integer | Type::Number) => return,
+            (Value::String(_) | Value::Array(_), _) => (wanted, actual),
+            (Value::Number(number), format) if number.is_i64() => (format, "int64"),
+            (Value::Number(_), format) => (format, "float64"),
+            (Value::Bool(_) | Value::Object(_), format) => (format, ""),
+        };
+        let text = format!("{path} in body must be of type {wanted}: \"{actual}\"");
+        self.push(FieldError::type_invalid(self.full(path), actual, text));
     }
 
     fn combinations(&mut self, value: &Value, rules: &Validation, path: &Path<'_>) {
@@ -176,8 +186,8 @@ impl Checker<'_> {
         let Some(rules) = schema.validation.as_deref() else { return };
         let value = number.as_f64().unwrap_or(f64::NAN);
         let limit = |limit: &Option<Number>| limit.as_ref().and_then(Number::as_f64);
-        if let Some(factor) = limit(&rules.multiple_of).filter(|factor| (value / factor).fract() != 0.0) {
-            self.invalid(path, number.clone(), format_args!("should be a multiple of {}", meta::text::float(factor)));
+        if let Some(factor) = limit(&rules.multiple_of) {
+            self.multiple(number, factor, path);
         }
         if let Some(most) = limit(&rules.maximum) {
             let (broken, words) = match rules.exclusive_maximum {
@@ -196,6 +206,25 @@ impl Checker<'_> {
             if broken {
                 self.invalid(path, number.clone(), format_args!("should be {words} {}", meta::text::float(least)));
             }
+        }
+    }
+
+    /// Upstream counts integers in integers: the fraction of the factor is lost, and what is less than one is nothing.
+    fn multiple(&mut self, number: &Number, factor: f64, path: &Path<'_>) {
+        let whole = |text: String| format!("should be a multiple of {text}");
+        match number.as_i64() {
+            Some(value) => match factor as i64 {
+                ..=0 => {
+                    let text = format!("factor MultipleOf declared for {path} must be positive: 0");
+                    self.push(FieldError::invalid(self.full(path), 0, text));
+                }
+                factor if value % factor != 0 => self.invalid(path, number.clone(), whole(factor.to_string())),
+                _ => {}
+            },
+            None if !is_multiple(number.as_f64().unwrap_or(f64::NAN), factor) => {
+                self.invalid(path, number.clone(), whole(meta::text::float(factor)));
+            }
+            None => {}
         }
     }
 
@@ -329,7 +358,12 @@ impl Checker<'_> {
     fn unique(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) {
         match value {
             Value::Object(map) => {
-                for (key, child) in map.iter().filter(|(_, child)| child.is_object() || child.is_array()) {
+                // Metadata has rules of its own: a finalizer may be there twice.
+                let resource = schema.embedded_resource || (path.is_root() && self.base.is_empty());
+                let inside = |key: &str, child: &Value| {
+                    (child.is_object() || child.is_array()) && !(resource && key == "metadata")
+                };
+                for (key, child) in map.iter().filter(|(key, child)| inside(key, child)) {
                     if let Some(node) = schema.child(key) {
                         self.unique(child, node, &path.child(key));
                     }
@@ -376,10 +410,24 @@ fn type_name(value: &Value) -> &'static str {
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-        Value::Number(number) if whole_number(number) => "integer",
+        Value::Number(number) if number.is_i64() => "integer",
+        Value::Number(number) if number.as_f64().is_some_and(|f| f.fract() == 0.0 && f.abs() <= LARGEST_EXACT) => {
+            "integer"
+        }
         Value::Number(_) => "number",
     }
 }
+
+/// Whether a value is a factor many times, as far as binary fractions can tell.
+fn is_multiple(value: f64, factor: f64) -> bool {
+    const CLOSE: f64 = 1e-9;
+    let times = if factor < 1.0 { 1.0 / factor * value } else { value / factor };
+    let nearest = times.round();
+    times.abs() <= LARGEST_EXACT && (times == nearest || (times - nearest).abs() < CLOSE * nearest.abs())
+}
+
+/// Largest float that stands for one integer only.
+const LARGEST_EXACT: f64 = 9_007_199_254_740_991.0;
 
 fn whole_number(number: &Number) -> bool {
     // Above this a float no longer fits the 64 bits of an integer.

@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use crate::apps::workload::{amount, int_or_percent, matches_template, not_decremented, not_more_than_all, selector};
 use crate::check::{Errors, among, immutable, named_if_set, not_negative};
+use crate::core::persistent_volume_claim::fractions;
 use crate::core::pod_spec::defaults::spec_at;
-use crate::core::pod_spec::warnings;
+use crate::core::pod_spec::warnings as pod_warnings;
 use crate::hooks::Hooks;
 use crate::kind::{Column, Kind};
 use crate::print::{age, containers, name};
@@ -34,9 +35,20 @@ pub(crate) fn kind() -> Kind {
             validate: |o| check(o, true),
             validate_update: check_update,
             validate_status: check_status,
-            warnings: |o, old| warnings::of_controller(o, old, "spec.template"),
+            warnings,
             ..Hooks::NONE
         })
+}
+
+fn warnings(sts: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut warnings = pod_warnings::of_controller(sts, old, "spec.template");
+    // Upstream's paths, which are not the same for a new object and a changed one.
+    let below = if old.is_some() { ".Spec" } else { "" };
+    for (i, claim) in items(sts, "spec.volumeClaimTemplates").iter().enumerate() {
+        let path = format!("spec.volumeClaimTemplates[{i}]{below}");
+        warnings.extend(fractions(at(claim, "spec").unwrap_or(&Value::Null), &path));
+    }
+    warnings
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {

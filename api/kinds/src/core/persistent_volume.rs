@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::check::{Errors, no_backsteps, present};
 use crate::core::persistent_volume_claim::access_modes_valid;
+use crate::core::persistent_volume_claim::{OLD_ANNOTATIONS, old_annotations};
 use crate::core::pod_spec::affinity::node_selector;
 use crate::core::pod_spec::volume::{csi_driver, shared_source};
 use crate::hooks::{Context, Hooks};
@@ -200,7 +201,7 @@ fn validate_update(volume: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn warnings(volume: &Value, _old: Option<&Value>) -> Vec<String> {
-    let mut warnings = super::persistent_volume_claim::old_annotations(volume);
+    let mut warnings = old_annotations(volume, &OLD_ANNOTATIONS);
     if text(volume, "spec.persistentVolumeReclaimPolicy") == "Recycle" {
         let why = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.";
         warnings.push(format!("spec.persistentVolumeReclaimPolicy: {why}"));

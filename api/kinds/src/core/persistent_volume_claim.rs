@@ -241,23 +241,34 @@ fn resource_name(errors: &mut Errors, path: Path, key: &str) {
 }
 
 fn warnings(claim: &Value, _old: Option<&Value>) -> Vec<String> {
-    let mut warnings = old_annotations(claim);
-    let size = text(claim, "spec.resources.requests.storage");
-    if super::pod_spec::warnings::fractional(size) {
-        let why = format!("fractional byte value {size:?} is invalid, must be an integer");
-        warnings.push(format!("spec.resources.requests[storage]: {why}"));
+    let mut warnings = old_annotations(claim, &OLD_ANNOTATIONS[..1]);
+    warnings.extend(fractions(at(claim, "spec").unwrap_or(&Value::Null), "spec"));
+    warnings
+}
+
+/// Bytes that are none, in the spec of a claim at `path`.
+pub(crate) fn fractions(spec: &Value, path: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for list in ["requests", "limits"] {
+        let size = text(spec, &format!("resources.{list}.storage"));
+        if super::pod_spec::warnings::fractional(size) {
+            let why = format!("fractional byte value {size:?} is invalid, must be an integer");
+            warnings.push(format!("{path}.resources.{list}[storage]: {why}"));
+        }
     }
     warnings
 }
 
-/// Annotations of claims and volumes whose field has come.
-pub(crate) fn old_annotations(object: &Value) -> Vec<String> {
-    const OLD: [(&str, &str, &str); 2] = [
-        ("volume.beta.kubernetes.io/storage-class", "v1.8", "storageClassName"),
-        ("volume.beta.kubernetes.io/mount-options", "v1.31", "mountOptions"),
-    ];
+/// Annotations whose field has come: of claims and volumes, and of volumes only.
+pub(crate) const OLD_ANNOTATIONS: [(&str, &str, &str); 2] = [
+    ("volume.beta.kubernetes.io/storage-class", "v1.8", "storageClassName"),
+    ("volume.beta.kubernetes.io/mount-options", "v1.31", "mountOptions"),
+];
+
+/// What to say of those that an object has.
+pub(crate) fn old_annotations(object: &Value, old: &[(&str, &str, &str)]) -> Vec<String> {
     let annotations = at(object, "metadata.annotations").unwrap_or(&Value::Null);
-    OLD.iter()
+    old.iter()
         .filter(|(key, ..)| annotations.get(key).is_some())
         .map(|(key, since, field)| {
             format!("metadata.annotations[{key}]: deprecated since {since}; use {field:?} attribute instead")

@@ -175,14 +175,29 @@ fn prepare_update(service: &mut Value, old: &Value, _context: &Context) {
     }
 }
 
+/// The annotation that topology-mode took the place of.
+const OLD_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+
 fn warnings(service: &Value, _old: Option<&Value>) -> Vec<String> {
     let mut warnings = Vec::new();
+    if map(service, "metadata.annotations").is_some_and(|all| all.contains_key(OLD_HINTS)) {
+        let text =
+            format!("annotation {OLD_HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead");
+        warnings.push(text);
+    }
     if !items(service, "spec.externalIPs").is_empty() {
         let text = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
         warnings.push(text.to_owned());
     }
     if text(service, "spec.type") != "ExternalName" && !text(service, "spec.externalName").is_empty() {
         warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if headless(service) && text(service, "spec.sessionAffinity") == "ClientIP" {
+        warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
+    }
+    if text(service, "spec.trafficDistribution") == "PreferClose" {
+        let text = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+        warnings.push(text.to_owned());
     }
     warnings
 }

@@ -25,6 +25,9 @@ impl Plugin for CustomResourceDefinitions {
         if !errors.is_empty() && !deleting {
             return Err(Status::invalid(&request.kind.gvk(), request.name, &errors));
         }
+        for warning in crd::warnings::formats(request.object, request.old) {
+            request.warn(&warning);
+        }
         if crd::validate::has_rules(&request.object["spec"]["versions"]) {
             request.warn("x-kubernetes-validations: the rules are stored and published, but this server does not evaluate them yet");
         }

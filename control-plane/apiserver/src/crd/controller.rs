@@ -22,7 +22,7 @@ use crate::cache::{Cache, Entry, EventType, Scope, Watcher};
 use crate::registry::options::{DeleteOptions, Propagation};
 use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::meta_text;
-use crate::registry::{Registry, Served, Stored, header_spec};
+use crate::registry::{Registry, Served, Stored, header_spec_of_all};
 use crate::server::Core;
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -213,7 +213,8 @@ async fn publish(core: &Core, outline: &Outline, fingerprint: u64) -> Option<Vec
     let versions = convert::versions(outline, &core.config.etcd_prefix, &core.definitions);
     let storage = versions.iter().find(|version| version.storage)?.kind.clone();
     let prefix = Bytes::from(format!("{}/", storage.storage.as_ref()?.prefix));
-    let cache = core.hub.add(prefix, header_spec(&storage), convert::reader(&storage)).await;
+    let header = header_spec_of_all(versions.iter().map(|version| &version.kind));
+    let cache = core.hub.add(prefix, header, convert::reader(&storage, &versions)).await;
     let (group, plural) = (storage.group.clone(), storage.plural.clone());
     let deleting = is_deleting(&outline.crd);
     core.registry.rcu(|registry| {

@@ -1,7 +1,6 @@
 //! A definition as kinds: one per served version, and one for the version that is stored. Pure.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -56,20 +55,10 @@ pub fn versions(outline: &Outline, prefix: &str, work: &Arc<Work>) -> Vec<Versio
                 source,
                 served: version["served"] == true,
                 storage: version["storage"] == true,
-                deprecation: deprecation(spec, version),
+                deprecation: super::warnings::deprecation(spec, version),
             }
         })
         .collect()
-}
-
-fn deprecation(spec: &Value, version: &Value) -> Option<String> {
-    if version["deprecated"] != true {
-        return None;
-    }
-    let given = text(version, "deprecationWarning");
-    let standard =
-        || format!("{}/{} {} is deprecated", text(spec, "group"), text(version, "name"), text(&spec["names"], "kind"));
-    Some(if given.is_empty() { standard() } else { given.to_owned() })
 }
 
 fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str, schema: SchemaRef) -> Kind {
@@ -113,7 +102,7 @@ fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str, schema: Schem
         deprecated: None,
         action: None,
         graceful_deletion: false,
-        hooks: Hooks { prepare_status: keep_metadata, ..Hooks::NONE },
+        hooks: Hooks { prepare_status: keep_metadata, warnings: super::warnings::finalizers, ..Hooks::NONE },
     }
 }
 
@@ -173,25 +162,24 @@ fn selectable(version: &Value) -> Vec<Selectable> {
         .collect()
 }
 
-/// Reads stored objects, bringing them into the storage version of today, with today's defaults.
-pub fn reader(storage: &KindRef) -> Reader {
-    let kind = storage.clone();
-    // Looked into when there is an object to read.
-    let defaults = OnceLock::new();
-    let api_version = kind.api_version();
-    let marker = format!("\"apiVersion\":\"{api_version}\"");
+/// Reads stored objects as the version that they were stored in: without what it does not know today, with its defaults
+/// of today. Those of another version than the one that is stored today stay what they are until somebody asks for them.
+pub fn reader(storage: &KindRef, all: &[Version]) -> Reader {
+    let storage = storage.clone();
+    let others: Vec<KindRef> = all.iter().filter(|version| !version.storage).map(|v| v.kind.clone()).collect();
     Arc::new(move |stored: &Bytes| {
-        let mut object = reading::decode(stored, Form::Custom, &kind)?;
-        // Keys are stored sorted, so apiVersion comes first.
-        let current = stored.get(1..=marker.len()).is_some_and(|head| head == marker.as_bytes());
-        if current && !*defaults.get_or_init(|| schema::has_defaults(&kind.schema)) {
-            return Ok(None);
+        let mut object = reading::decode(stored, Form::Custom, &storage)?;
+        let (_, version) = meta::gvk::split_api_version(text(&object, "apiVersion"));
+        let kind = others.iter().find(|kind| kind.version == version).unwrap_or(&storage);
+        if kind.version == storage.version {
+            object["apiVersion"] = storage.api_version().into();
         }
-        object["apiVersion"] = api_version.as_str().into();
+        schema::drop_nulls(&mut object, &kind.schema);
+        schema::prune(&mut object, &kind.schema);
         schema::apply_defaults(&mut object, &kind.schema).map_err(|_| "its defaults are too much".to_owned())?;
         reading::fits(&object)?;
         let bytes = Bytes::from(serde_json::to_vec(&object).map_err(|error| error.to_string())?);
-        Ok((bytes != *stored).then_some(bytes))
+        Ok((kind.version != storage.version || bytes != *stored).then_some(bytes))
     })
 }
 
@@ -220,7 +208,7 @@ mod tests {
         assert_eq!(kind.storage.as_ref().map(|s| s.prefix.as_ref()), Some("/registry/example.com/widgets"));
         assert!(kind.has_status() && kind.subresource("scale").is_some());
         assert_eq!(kind.columns.len(), 2);
-        let read = reader(kind);
+        let read = reader(kind, &all);
         assert_eq!(work.compiled.load(Ordering::Relaxed), 0, "nobody has an object of it yet");
         let old = Bytes::from_static(br#"{"apiVersion":"example.com/v0","kind":"Widget","spec":{}}"#);
         let new: Value = serde_json::from_slice(&read(&old).expect("readable").expect("changed")).expect("json");

@@ -12,6 +12,7 @@ pub mod outline;
 pub mod source;
 pub mod status;
 pub mod validate;
+pub mod warnings;
 
 /// Where definitions are.
 pub const GROUP: &str = "apiextensions.k8s.io";

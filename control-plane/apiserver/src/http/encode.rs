@@ -37,7 +37,7 @@ fn meta_version(beta: bool) -> &'static str {
 
 /// Appends one object as clients of `served` see it, in JSON.
 pub fn write_whole(served: &Served, entry: &Entry, out: &mut BytesMut) {
-    if served.native() {
+    if served.serves_as_is(entry) {
         entry.write_json(out);
     } else {
         write_value(&served.object(entry), out);
@@ -274,7 +274,8 @@ pub fn list(served: &Arc<Served>, list: List, view: View, call: &Call) -> Body {
         ),
     };
     let tail = "]}";
-    let length = (view == View::Whole && served.native()).then(|| {
+    let as_is = || list.entries.iter().all(|entry| served.serves_as_is(entry));
+    let length = (view == View::Whole && as_is()).then(|| {
         let size = |entry: &Entry| if served.custom { entry.json_len() } else { entry.item_len() };
         let items: usize = list.entries.iter().map(|entry| size(entry) + 1).sum();
         (head.len() + tail.len() + items.saturating_sub(1)) as u64

@@ -165,6 +165,7 @@ impl Core {
         let store = self.stored(served)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         if options.dry_run {
+            served.through_storage(&mut object)?;
             check_depth(served, &object)?;
             let key = store.cache.key(namespace, meta_text(&object, "name"));
             if self.live(served, &key).await?.is_some() {

@@ -170,7 +170,7 @@ impl Core {
         }
         let list = ListOptions::parse(&call.query, false)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
-        let selection = Selection::new(&served.kind, namespace, &list.labels, &list.fields)?;
+        let selection = Selection::new(served, namespace, &list.labels, &list.fields)?;
         let store = self.stored(served)?;
         let revision = self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
         let snapshot = store.cache.snapshot();

@@ -66,21 +66,43 @@ impl Served {
         self.store.as_ref().is_none_or(|store| Arc::ptr_eq(&store.kind, &self.kind))
     }
 
+    /// Whether the bytes of an entry are what this version serves. Those of a custom resource may be of a version that
+    /// was stored once.
+    pub fn serves_as_is(&self, entry: &Entry) -> bool {
+        self.native() && !(self.custom && entry.stale)
+    }
+
     /// Turns an object of this version into what is stored.
     pub fn to_storage(&self, object: &mut Value) {
-        let Some(store) = self.store.as_ref().filter(|_| !self.native()) else { return };
-        (self.kind.hooks.to_storage)(object);
-        object["apiVersion"] = store.kind.api_version().into();
-        object["kind"] = store.kind.kind.as_ref().into();
+        let Some(store) = self.store.as_ref() else { return };
+        if self.custom {
+            converted(object, &store.kind);
+        } else if !self.native() {
+            (self.kind.hooks.to_storage)(object);
+            object["apiVersion"] = store.kind.api_version().into();
+            object["kind"] = store.kind.kind.as_ref().into();
+        }
     }
 
     /// Turns a stored object into this version.
     pub fn from_storage(&self, object: &mut Value) {
-        if !self.native() {
+        if self.custom {
+            converted(object, &self.kind);
+        } else if !self.native() {
             (self.kind.hooks.from_storage)(object);
             object["apiVersion"] = self.kind.api_version().into();
             object["kind"] = self.kind.kind.as_ref().into();
         }
+    }
+
+    /// An object of this version as it is read once it is stored: what the stored version does not know is gone, and its
+    /// defaults are in.
+    pub fn through_storage(&self, object: &mut Value) -> Result<(), Status> {
+        let Some(store) = self.store.as_ref().filter(|_| self.custom && !self.native()) else { return Ok(()) };
+        self.to_storage(object);
+        fill(object, &store.kind.schema)?;
+        self.from_storage(object);
+        Ok(())
     }
 
     /// The object of an entry in this version.
@@ -218,10 +240,7 @@ impl Served {
             self.kind.apply_defaults(object);
             return Ok(());
         }
-        schema::apply_defaults(object, &self.kind.schema).map_err(|schema::TooMuch| {
-            let most = schema::MAX_DEFAULTED;
-            Status::too_large(format_args!("the defaults of its schema add more than {most} bytes"))
-        })
+        fill(object, &self.kind.schema)
     }
 
     /// Whether `spec.finalizers` holds the object (kinds that have a /finalize).
@@ -238,10 +257,37 @@ impl Served {
         self.kind.answers_delete_with_object()
     }
 
+    /// The place of a selectable field in the entries of the cache. Versions of a custom resource have fields of their own.
+    pub fn selects(&self, field: &str) -> Option<usize> {
+        let place = self.kind.selectable.iter().position(|selectable| selectable.name == field)?;
+        match self.store.as_ref().filter(|_| self.custom) {
+            Some(store) => store.cache.header().field(field),
+            None => Some(place),
+        }
+    }
+
     /// Objects are namespaced.
     pub fn namespaced(&self) -> bool {
         self.kind.namespaced()
     }
+}
+
+/// Converts a custom resource between versions: its fields stay what they are, but for those that the new version does
+/// not know.
+fn converted(object: &mut Value, kind: &Kind) {
+    let version = kind.api_version();
+    if object["apiVersion"] != version.as_str() {
+        object["apiVersion"] = version.into();
+        schema::drop_nulls(object, &kind.schema);
+        schema::prune(object, &kind.schema);
+    }
+}
+
+fn fill(object: &mut Value, schema: &schema::Schema) -> Result<(), Status> {
+    schema::apply_defaults(object, schema).map_err(|schema::TooMuch| {
+        let most = schema::MAX_DEFAULTED;
+        Status::too_large(format_args!("the defaults of its schema add more than {most} bytes"))
+    })
 }
 
 /// Everything that is served, by group and plural. Replaced as a whole when it changes; the old and the new share what
@@ -363,9 +409,24 @@ impl Registry {
 
 /// What the watch cache extracts from the objects of a kind.
 pub fn header_spec(kind: &Kind) -> HeaderSpec {
-    HeaderSpec::new(kind.selectable.iter().map(|field| FieldSpec {
+    HeaderSpec::new(kind.selectable.iter().map(field_spec))
+}
+
+/// The same for a kind whose versions select by fields of their own: all of them.
+pub fn header_spec_of_all<'a>(kinds: impl Iterator<Item = &'a KindRef>) -> HeaderSpec {
+    let mut fields: Vec<&kinds::Selectable> = Vec::new();
+    for field in kinds.flat_map(|kind| &kind.selectable) {
+        if !fields.iter().any(|known| known.name == field.name) {
+            fields.push(field);
+        }
+    }
+    HeaderSpec::new(fields.into_iter().map(field_spec))
+}
+
+fn field_spec(field: &kinds::Selectable) -> FieldSpec {
+    FieldSpec {
         paths: field.paths.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect(),
         absent: field.missing.to_string(),
         indexed: field.indexed,
-    }))
+    }
 }

@@ -101,7 +101,7 @@ impl Core {
         let options = ListOptions::parse(&call.query, false)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         let fields = options.fields_for(&call.info.name)?;
-        let selection = Selection::new(&served.kind, namespace, &options.labels, &fields)?;
+        let selection = Selection::new(served, namespace, &options.labels, &fields)?;
         let store = self.stored(served)?;
         // The token speaks of the path's own prefix, whatever selectors narrow further.
         let base = store.cache.namespace_prefix(namespace);

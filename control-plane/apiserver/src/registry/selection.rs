@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kinds::Kind;
 use meta::{FieldSelector, Selector, Status};
 
+use super::Served;
 use crate::cache::{Cache, Entry, Scope};
 
 /// A compiled filter over cache entries.
@@ -33,16 +33,21 @@ enum What {
 
 impl Selection {
     /// Refuses fields that the kind does not know.
-    pub fn new(kind: &Kind, namespace: &str, labels: &Selector, fields: &FieldSelector) -> Result<Selection, Status> {
+    pub fn new(
+        served: &Served,
+        namespace: &str,
+        labels: &Selector,
+        fields: &FieldSelector,
+    ) -> Result<Selection, Status> {
         let mut terms = Vec::new();
         for term in &fields.terms {
             let what = match term.field.as_str() {
                 "metadata.name" => What::Name,
                 "metadata.namespace" => What::Namespace,
-                field => match kind.selectable.iter().position(|s| s.name == field) {
+                field => match served.selects(field) {
                     Some(index) => What::Field(index),
                     None => {
-                        return Err(Status::bad_request(kind.unknown_selector(field)));
+                        return Err(Status::bad_request(served.kind.unknown_selector(field)));
                     }
                 },
             };

@@ -145,6 +145,7 @@ impl Core {
         self.admit_changed(call, served, change, &old, &mut new, &mut extra).await?;
         metadata(&mut new).insert("resourceVersion".to_owned(), entry.revision.to_string().into());
         if change.options.dry_run {
+            served.through_storage(&mut new)?;
             check_depth(served, &new)?;
             return Ok(Attempt::Done(Answer::object(200, served, new)));
         }
@@ -155,7 +156,7 @@ impl Core {
                 Committed::Taken => self.taken(served, entry).await,
             };
         }
-        if new == old && !entry.stale && !self.is_stale(served, entry).await? {
+        if !entry.stale && stores_the_same(served, entry, &old, &new) && !self.is_stale(served, entry).await? {
             return Ok(Attempt::Done(Answer::entry(200, served, entry.clone())));
         }
         match self.commit(served, &entry.key, entry.revision, new, extra).await? {
@@ -268,6 +269,16 @@ enum Attempt {
     Done(Answer),
     /// Somebody else wrote first; the state after that.
     Lost(Option<Arc<Entry>>),
+}
+
+/// Whether the store would keep what it has. An object of another version may hold less than what is stored.
+fn stores_the_same(served: &Served, entry: &Entry, old: &Value, new: &Value) -> bool {
+    if new != old || !served.custom || served.native() {
+        return new == old;
+    }
+    let mut stored = new.clone();
+    served.to_storage(&mut stored);
+    stored == entry.object()
 }
 
 fn check_identity(served: &Served, change: &Change<'_>, old: &Value, new: &Value) -> Result<(), Status> {

@@ -34,7 +34,7 @@ impl Core {
         let options = ListOptions::parse(&call.query, true)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         let fields = options.fields_for(&call.info.name)?;
-        let selection = Selection::new(&served.kind, namespace, &options.labels, &fields)?;
+        let selection = Selection::new(served, namespace, &options.labels, &fields)?;
         let accepted = call.accepted(served.custom, true)?;
         let encoder = EventEncoder::new(served.clone(), accepted, call);
         let (initial, watcher, mark_end, start) = self.open_watch(served, &options, &selection).await?;

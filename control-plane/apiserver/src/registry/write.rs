@@ -119,7 +119,12 @@ impl Core {
             TxnOutcome::Committed { revision } => {
                 self.committed.fetch_max(revision, Ordering::AcqRel);
                 let kv = KeyValue { key: key.clone(), value, create_revision: revision, mod_revision: revision, lease };
-                store.cache.written(kv).map(Committed::Stored).map_err(|corrupt| corrupt.status())
+                // What another version has written is read with what the stored version makes of it.
+                let entry = match served.custom && !served.native() {
+                    true => store.cache.entry(kv).map(Arc::new),
+                    false => store.cache.written(kv),
+                };
+                entry.map(Committed::Stored).map_err(|corrupt| corrupt.status())
             }
             TxnOutcome::Conflict { current, .. } => self.lost(store, expected, current),
         }

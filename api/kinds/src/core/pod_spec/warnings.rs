@@ -71,6 +71,7 @@ pub(crate) fn of_template(template: &Value, root: Path) -> Vec<String> {
             of_container(&mut warnings, place.index(i), container);
         }
     }
+    ports(&mut warnings, path, spec);
     warnings
 }
 
@@ -148,7 +149,16 @@ fn of_container(warnings: &mut Vec<String>, path: Path, container: &Value) {
             warnings.push(format!("{}: {why}", list.index(i)));
         }
     }
-    ports(warnings, path.child("ports"), items(container, "ports"));
+    let list = path.child("ports");
+    for (i, port) in items(container, "ports").iter().enumerate() {
+        let (number, address) = (int(port, "containerPort").unwrap_or(0), text(port, "hostIP"));
+        if !address.is_empty() && int(port, "hostPort").unwrap_or(0) == 0 {
+            let (name, protocol) = (text(port, "name"), text(port, "protocol"));
+            let shown =
+                format!("{{Name:{name} HostPort:0 ContainerPort:{number} Protocol:{protocol} HostIP:{address}}}");
+            warnings.push(format!("{}: hostIP set without hostPort: {shown}", list.index(i)));
+        }
+    }
 }
 
 /// Bytes come whole.
@@ -156,22 +166,45 @@ pub(crate) fn fractional(amount: &str) -> bool {
     amount.parse::<Quantity>().is_ok_and(|amount| !amount.is_whole())
 }
 
-fn ports(warnings: &mut Vec<String>, list: Path, ports: &[Value]) {
-    let number = |port: &Value| (int(port, "containerPort"), text(port, "protocol").to_owned());
-    for (i, port) in ports.iter().enumerate() {
-        let before = |same: &dyn Fn(&Value) -> bool| ports[..i].iter().position(same);
-        let path = list.index(i);
-        if let Some(first) = before(&|other| number(other) == number(port)) {
-            warnings.push(format!("{path}: duplicate port definition with {}", list.index(first)));
+/// Ports of all containers, which share an address: those that are there twice, and names that stand for several.
+fn ports(warnings: &mut Vec<String>, path: Path, spec: &Value) {
+    let mut all: Vec<(String, &Value)> = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for (i, container) in items(spec, list).iter().enumerate() {
+            let (place, of_container) = (path.child(list), items(container, "ports"));
+            let at = |j: usize| place.index(i).child("ports").index(j).to_string();
+            all.extend(of_container.iter().enumerate().map(|(j, port)| (at(j), port)));
         }
+    }
+    for (i, (path, port)) in all.iter().enumerate() {
+        for (first, other) in &all[..i] {
+            warnings.extend(collision(port, other).map(|what| format!("{path}: {what} port definition with {first}")));
+        }
+    }
+    for (i, (path, port)) in all.iter().enumerate() {
         let name = text(port, "name");
-        if let Some(first) = before(&|other| !name.is_empty() && text(other, "name") == name) {
-            let first = list.index(first);
+        if let Some((first, _)) = all[..i].iter().find(|(_, other)| !name.is_empty() && text(other, "name") == name) {
             warnings.push(format!(
-                "{}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}",
-                path.child("name")
+                "{path}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
             ));
         }
+    }
+}
+
+/// What two ports of a pod are to each other.
+fn collision(port: &Value, other: &Value) -> Option<&'static str> {
+    let number = |port: &Value| (int(port, "containerPort"), text(port, "protocol").to_owned());
+    if number(port) != number(other) {
+        return None;
+    }
+    let host = |port: &Value| int(port, "hostPort").unwrap_or(0);
+    let address = |port: &Value| text(port, "hostIP").to_owned();
+    match (host(port), host(other)) {
+        (a, b) if a == b && address(port) == address(other) => Some("duplicate"),
+        (0, _) | (_, 0) => Some("overlapping"),
+        // On every address, and on one.
+        (a, b) if a == b && (address(port).is_empty() || address(other).is_empty()) => Some("dangerously ambiguous"),
+        _ => None,
     }
 }
 
@@ -220,7 +253,7 @@ mod tests {
         let wanted = [
             "spec.containers[0].env[2]: hides previous definition of \"A\", which may be dropped when using apply",
             "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
-            "spec.containers[0].ports[2].name: duplicate port name \"p\" with spec.containers[0].ports[0], services and probes that select ports by name will use spec.containers[0].ports[0]",
+            "spec.containers[0].ports[2]: duplicate port name \"p\" with spec.containers[0].ports[0], services and probes that select ports by name will use spec.containers[0].ports[0]",
         ];
         assert_eq!(said(json!({"containers": [{"env": env, "ports": ports}]})), wanted);
     }

@@ -192,10 +192,10 @@ fn scaled(paths: &ScalePaths, old: &Value, scale: &Value, name: &str) -> Result<
     check_replicas(replicas, name)?;
     let mut new = old.clone();
     put(&mut new, &paths.spec_replicas, replicas.into());
-    match scale["metadata"].get("resourceVersion").filter(|version| version.as_str() != Some("")) {
-        Some(version) => metadata(&mut new).insert("resourceVersion".to_owned(), version.clone()),
-        None => metadata(&mut new).remove("resourceVersion"),
-    };
+    // A Scale without a version is for any, also of kinds whose objects have to name theirs.
+    if let Some(version) = scale["metadata"].get("resourceVersion").filter(|version| version.as_str() != Some("")) {
+        metadata(&mut new).insert("resourceVersion".to_owned(), version.clone());
+    }
     if let Some(uid) = scale["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
         metadata(&mut new).insert("uid".to_owned(), uid.into());
     }
