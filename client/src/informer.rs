@@ -104,6 +104,12 @@ impl<K> Cache<K> {
         state.objects.range(from..).take_while(|(k, _)| k.namespace == namespace).map(|(_, v)| v.clone()).collect()
     }
 
+    /// Whether there is any object of a namespace.
+    pub fn has_in(&self, namespace: &str) -> bool {
+        let state = self.state.read();
+        state.objects.range(Key::new(namespace, "")..).next().is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
     /// Objects whose index function `index` gave `value`.
     pub fn by(&self, index: &str, value: &str) -> Vec<Arc<K>> {
         let state = self.state.read();

@@ -187,6 +187,20 @@ pub enum SchemaRef {
     Owned(Arc<Schema>),
     /// Filled before the first request; reading an empty cell yields a node that accepts anything.
     Static(&'static OnceLock<Schema>),
+    /// Read from its source when it is first looked into: most kinds of a large cluster have no objects.
+    Lazy(Arc<Lazy>),
+}
+
+/// See [`SchemaRef::Lazy`].
+pub struct Lazy {
+    read: Box<dyn Fn() -> Schema + Send + Sync>,
+    schema: OnceLock<Schema>,
+}
+
+impl std::fmt::Debug for Lazy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Lazy").field(&self.schema.get()).finish()
+    }
 }
 
 /// A node that accepts and keeps everything, to borrow where there is no schema.
@@ -199,7 +213,15 @@ impl Deref for SchemaRef {
         match self {
             SchemaRef::Owned(schema) => schema,
             SchemaRef::Static(cell) => cell.get().unwrap_or(&ANYTHING),
+            SchemaRef::Lazy(lazy) => lazy.schema.get_or_init(&lazy.read),
         }
+    }
+}
+
+impl SchemaRef {
+    /// A schema that `read` gives, called once, if ever.
+    pub fn lazy(read: impl Fn() -> Schema + Send + Sync + 'static) -> SchemaRef {
+        SchemaRef::Lazy(Arc::new(Lazy { read: Box::new(read), schema: OnceLock::new() }))
     }
 }
 

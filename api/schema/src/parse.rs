@@ -14,20 +14,36 @@ use serde_json::{Map, Value};
 /// Reads the schema of a custom resource. `object_meta` becomes the schema of `metadata`, here and in every embedded
 /// resource; limits that the schema puts on `metadata.name` and `generateName` are kept.
 pub fn custom_resource(source: &Value, object_meta: &SchemaRef) -> Schema {
-    let mut schema = node(source, Some(object_meta));
+    resource(source, object_meta, true)
+}
+
+/// The same without the words for people, which are the most of it: what objects are judged by.
+pub fn custom_resource_without_prose(source: &Value, object_meta: &SchemaRef) -> Schema {
+    resource(source, object_meta, false)
+}
+
+fn resource(source: &Value, object_meta: &SchemaRef, prose: bool) -> Schema {
+    let mut schema = node(source, How { object_meta: Some(object_meta), prose });
     add_resource_fields(&mut schema, object_meta);
     schema
 }
 
 /// Reads a schema as it is.
 pub fn schema(source: &Value) -> Schema {
-    node(source, None)
+    node(source, How { object_meta: None, prose: true })
 }
 
-fn node(source: &Value, object_meta: Option<&SchemaRef>) -> Schema {
+/// How a schema is read: what metadata is, and whether descriptions and examples are kept.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    object_meta: Option<&'a SchemaRef>,
+    prose: bool,
+}
+
+fn node(source: &Value, how: How<'_>) -> Schema {
     let Some(map) = source.as_object() else { return Schema::ANYTHING };
     let flag = |key: &str| map.get(key).and_then(Value::as_bool).unwrap_or(false);
-    let below = |value: &Value| SchemaRef::from(node(value, object_meta));
+    let below = |value: &Value| SchemaRef::from(node(value, how));
     let mut out = Schema {
         format: text(map, "format").into(),
         nullable: flag("nullable"),
@@ -48,7 +64,7 @@ fn node(source: &Value, object_meta: Option<&SchemaRef>) -> Schema {
             map_type: map.contains_key("x-kubernetes-map-type"),
         },
         validation: validation(map),
-        docs: docs(map),
+        docs: how.prose.then(|| docs(map)).flatten(),
         ..Schema::of(node_type(map))
     };
     out.list_type = match text(map, "x-kubernetes-list-type").as_str() {
@@ -60,7 +76,7 @@ fn node(source: &Value, object_meta: Option<&SchemaRef>) -> Schema {
         out.map_type = MapType::Atomic;
     }
     out.properties = properties(map, &out.required, &below);
-    if let (true, Some(object_meta)) = (out.embedded_resource, object_meta) {
+    if let (true, Some(object_meta)) = (out.embedded_resource, how.object_meta) {
         add_resource_fields(&mut out, object_meta);
     }
     out

@@ -29,6 +29,7 @@ use crate::authz::{self, Attributes, Authorizer, Decision};
 use crate::cache::hub::Hub;
 use crate::cache::{self, Cache, Entry, HeaderSpec};
 use crate::config::Config;
+use crate::crd::source::Work;
 use crate::error::Error;
 use crate::http::answer::Answer;
 use crate::http::body::{self, Body, RequestBody};
@@ -49,6 +50,8 @@ pub struct Core {
     pub store: Arc<dyn Store>,
     pub hub: Arc<Hub>,
     pub registry: ArcSwap<Registry>,
+    /// What was done about CustomResourceDefinitions.
+    pub definitions: Arc<Work>,
     pub(crate) leases: Leases,
     /// Highest revision that this server has written: its own writes are always read back.
     pub(crate) committed: AtomicI64,
@@ -114,6 +117,7 @@ impl Core {
         let audit = Audit::new(&config)?;
         Ok(Core {
             registry: ArcSwap::from_pointee(registry),
+            definitions: Arc::default(),
             store,
             hub,
             leases: Leases::default(),

@@ -232,6 +232,13 @@ impl Entry {
     }
 }
 
+/// The same state of the same object.
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.revision == other.revision && self.create_revision == other.create_revision && self.key == other.key
+    }
+}
+
 impl meta::labels::Labels for Entry {
     fn label(&self, key: &str) -> Option<&str> {
         Entry::label(self, key)

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tokio::sync::watch as progress;
@@ -101,7 +102,7 @@ impl Event {
 }
 
 /// A consistent view of one resource.
-#[derive(Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     map: OrdMap<Bytes, Arc<Entry>>,
     /// The view holds every event up to this revision and none after.
@@ -119,6 +120,19 @@ impl Snapshot {
         let end = keys::prefix_end(prefix);
         let to = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
         self.map.range((Bound::Included(from), to)).map(|(_, entry)| entry)
+    }
+
+    /// What became of each object that is not as it was in an older view: before, and now. Parts that both views share
+    /// are passed over, so that few changes of many objects cost little.
+    pub fn changes<'a>(
+        &'a self,
+        since: &'a Snapshot,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Entry>>, Option<&'a Arc<Entry>>)> {
+        since.map.diff(&self.map).map(|change| match change {
+            DiffItem::Add(_, now) => (None, Some(now)),
+            DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+            DiffItem::Remove(_, before) => (Some(before), None),
+        })
     }
 
     pub fn len(&self) -> usize {

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,10 +12,13 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::convert::{self, Version};
+use super::names::{Conflict, Names};
+use super::outline::Outline;
+use super::source::Source;
 use super::status;
 use super::{GROUP, PLURAL};
 use crate::bootstrap::{own_call, own_options};
-use crate::cache::{Cache, EventType, Scope, Watcher};
+use crate::cache::{Cache, Entry, EventType, Scope, Watcher};
 use crate::registry::options::{DeleteOptions, Propagation};
 use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::meta_text;
@@ -23,19 +27,32 @@ use crate::server::Core;
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// The controller's memory: what it serves, by name of the definition.
+/// The controller's memory, by name of the definition.
 pub struct Controller {
     core: Arc<Core>,
-    /// Generation of the definition that is being served.
-    serving: HashMap<String, (i64, bool)>,
+    known: HashMap<String, Known>,
+    names: Names,
     /// Definitions (by uid) whose objects are being deleted.
     emptying: HashSet<String>,
     shutdown: CancellationToken,
 }
 
+/// What was last seen of a definition.
+struct Known {
+    revision: i64,
+    serving: Option<Serving>,
+}
+
+/// What is served of a definition.
+struct Serving {
+    fingerprint: u64,
+    /// In the order of the versions.
+    sources: Vec<Arc<Source>>,
+}
+
 impl Controller {
     pub fn new(core: Arc<Core>, shutdown: CancellationToken) -> Controller {
-        Controller { core, serving: HashMap::new(), emptying: HashSet::new(), shutdown }
+        Controller { core, known: HashMap::new(), names: Names::default(), emptying: HashSet::new(), shutdown }
     }
 
     /// Serves what is stored, then follows. The first half is done before the server takes requests.
@@ -47,15 +64,23 @@ impl Controller {
 
     async fn load(&mut self, cache: &Arc<Cache>) -> Watcher {
         let (snapshot, watcher) = cache.snapshot_and_watch(Scope::All);
-        let all: Vec<Value> = snapshot.range(&cache.prefix, &Bytes::new()).map(|entry| entry.object()).collect();
-        for crd in &all {
-            self.changed(crd).await;
-        }
-        let known: Vec<String> = self.serving.keys().cloned().collect();
-        for name in known {
-            if !all.iter().any(|crd| meta_text(crd, "name") == name) {
-                self.gone(&name);
+        let (mut there, mut new) = (HashSet::new(), Vec::new());
+        for entry in snapshot.range(&cache.prefix, &Bytes::new()) {
+            there.insert(entry.name());
+            if self.is_news(entry)
+                && let Some(outline) = self.outline(entry)
+            {
+                // Names that were given are held before anybody asks for one.
+                self.names.put(&outline.crd, false);
+                new.push((entry.revision, outline));
             }
+        }
+        let gone: Vec<String> = self.known.keys().filter(|name| !there.contains(name.as_str())).cloned().collect();
+        for name in gone {
+            self.gone(&name).await;
+        }
+        for (revision, outline) in new {
+            self.changed(revision, outline).await;
         }
         watcher
     }
@@ -68,63 +93,102 @@ impl Controller {
                 _ = shutdown.cancelled() => return,
             };
             match event {
-                Some(event) if event.event == EventType::Deleted => self.gone(event.entry.name()),
-                Some(event) => self.changed(&event.entry.object()).await,
+                Some(event) if event.event == EventType::Deleted => self.gone(event.entry.name()).await,
+                Some(event) => {
+                    if self.is_news(&event.entry)
+                        && let Some(outline) = self.outline(&event.entry)
+                    {
+                        self.changed(event.entry.revision, outline).await;
+                    }
+                }
                 None => watcher = self.load(&cache).await,
             }
         }
     }
 
-    async fn changed(&mut self, crd: &Value) {
-        let name = meta_text(crd, "name").to_owned();
-        let others = self.core.objects(GROUP, PLURAL, "");
-        let now = meta::time::format(Timestamp::now());
-        let settled = status::settled(crd, &others, &now);
-        if settled["status"] != crd["status"] {
-            self.write_status(&name, &others, &now).await;
-        }
-        let generation = crd["metadata"]["generation"].as_i64().unwrap_or(0);
-        let deleting = crd["metadata"]["deletionTimestamp"].is_string();
-        if status::is_true(&settled, "Established") && self.serving.get(&name) != Some(&(generation, deleting)) {
-            self.serve(&settled, generation, deleting).await;
-            self.serving.insert(name.clone(), (generation, deleting));
-        }
-        let held = crd["metadata"]["finalizers"].as_array().is_some_and(|list| list.iter().any(|f| f == FINALIZER));
-        if deleting && held && self.emptying.insert(meta_text(crd, "uid").to_owned()) {
-            tokio::spawn(empty(self.core.clone(), crd.clone(), self.shutdown.clone()));
+    fn is_news(&self, entry: &Entry) -> bool {
+        self.known.get(entry.name()).is_none_or(|known| known.revision < entry.revision)
+    }
+
+    fn outline(&self, entry: &Entry) -> Option<Outline> {
+        self.core.definitions.outlines.fetch_add(1, Ordering::Relaxed);
+        Outline::of(entry)
+    }
+
+    /// A definition is new or another; it may have given up a name that others of its group wait for.
+    async fn changed(&mut self, revision: i64, outline: Outline) {
+        let group = outline.group().to_owned();
+        if self.settle(revision, outline).await {
+            self.settle_waiting(&group).await;
         }
     }
 
-    async fn write_status(&self, name: &str, others: &[Value], now: &str) {
-        let make = |old: &Value| Ok(status::settled(old, others, now));
+    async fn settle_waiting(&mut self, group: &str) {
+        let mut waiting = self.names.waiting(group);
+        while let Some(name) = waiting.pop() {
+            let entry = self.core.registry.load().cache(GROUP, PLURAL).and_then(|cache| cache.lookup("", &name));
+            let Some((entry, outline)) = entry.and_then(|entry| self.outline(&entry).map(|outline| (entry, outline)))
+            else {
+                continue;
+            };
+            if self.settle(entry.revision, outline).await {
+                waiting = self.names.waiting(group);
+            }
+        }
+    }
+
+    /// Gives a definition its status and serves it; whether it gave up a name.
+    async fn settle(&mut self, revision: i64, mut outline: Outline) -> bool {
+        let name = outline.name().to_owned();
+        let now = meta::time::format(Timestamp::now());
+        let conflict = self.names.conflict(&outline.crd);
+        let settled = status::settled(&outline.crd, conflict.as_ref(), &now);
+        let unwritten = settled != outline.crd["status"];
+        outline.crd["status"] = settled;
+        let freed = self.names.put(&outline.crd, conflict.is_some());
+        self.serve(revision, &outline).await;
+        if unwritten {
+            // After it is served: who sees that it is established may use it.
+            self.write_status(&name, conflict.as_ref(), &now).await;
+        }
+        let crd = &outline.crd;
+        let held = crd["metadata"]["finalizers"].as_array().is_some_and(|list| list.iter().any(|f| f == FINALIZER));
+        if is_deleting(crd) && held && self.emptying.insert(meta_text(crd, "uid").to_owned()) {
+            tokio::spawn(empty(self.core.clone(), crd.clone(), self.shutdown.clone()));
+        }
+        freed
+    }
+
+    async fn write_status(&self, name: &str, conflict: Option<&Conflict>, now: &str) {
+        let make = |old: &Value| {
+            let mut new = old.clone();
+            new["status"] = status::settled(old, conflict, now);
+            Ok(new)
+        };
         if let Err(error) = amend(&self.core, name, "status", make).await {
             tracing::warn!(%error, name, "the status of a definition could not be written");
         }
     }
 
-    async fn serve(&self, crd: &Value, generation: i64, deleting: bool) {
-        let versions = convert::versions(crd, &self.core.config.etcd_prefix);
-        let Some(storage) = versions.iter().find(|version| version.storage).map(|version| version.kind.clone()) else {
-            return;
-        };
-        let Some(prefix) = storage.storage.as_ref().map(|s| Bytes::from(format!("{}/", s.prefix))) else { return };
-        let header = header_spec_of_all(versions.iter().map(|version| &version.kind));
-        let cache = self.core.hub.add(prefix, header, convert::reader(&storage, &versions)).await;
-        let (group, plural) = (storage.group.clone(), storage.plural.clone());
-        let fingerprint = fingerprint(crd, generation);
-        self.core.registry.rcu(|registry| {
-            let mut new = Registry::clone(registry);
-            new.remove_custom(&group, &plural);
-            for version in versions.iter().filter(|version| version.served) {
-                let store = Stored { cache: cache.clone(), kind: storage.clone() };
-                new.insert(served(version, store, fingerprint, deleting));
+    /// Serves a definition as it is now, if it is established and not served so.
+    async fn serve(&mut self, revision: i64, outline: &Outline) {
+        let print = fingerprint(&outline.crd);
+        let known = self.known.entry(outline.name().to_owned()).or_insert(Known { revision, serving: None });
+        known.revision = revision;
+        if let Some(serving) = known.serving.as_ref().filter(|serving| serving.fingerprint == print) {
+            for (index, source) in serving.sources.iter().enumerate() {
+                source.move_to(outline.schema(index));
             }
-            new
-        });
+        } else if status::is_true(&outline.crd, "Established")
+            && let Some(sources) = publish(&self.core, outline, print).await
+        {
+            known.serving = Some(Serving { fingerprint: print, sources });
+        }
     }
 
-    fn gone(&mut self, name: &str) {
-        self.serving.remove(name);
+    async fn gone(&mut self, name: &str) {
+        self.known.remove(name);
+        self.names.remove(name);
         let Some((plural, group)) = name.split_once('.') else { return };
         let mut prefix = None;
         self.core.registry.rcu(|registry| {
@@ -140,7 +204,33 @@ impl Controller {
         if let Some(prefix) = prefix {
             self.core.hub.remove(&prefix);
         }
+        self.settle_waiting(group).await;
     }
+}
+
+/// Makes kinds of a definition and serves them; where their schemas come from.
+async fn publish(core: &Core, outline: &Outline, fingerprint: u64) -> Option<Vec<Arc<Source>>> {
+    let versions = convert::versions(outline, &core.config.etcd_prefix, &core.definitions);
+    let storage = versions.iter().find(|version| version.storage)?.kind.clone();
+    let prefix = Bytes::from(format!("{}/", storage.storage.as_ref()?.prefix));
+    let header = header_spec_of_all(versions.iter().map(|version| &version.kind));
+    let cache = core.hub.add(prefix, header, convert::reader(&storage, &versions)).await;
+    let (group, plural) = (storage.group.clone(), storage.plural.clone());
+    let deleting = is_deleting(&outline.crd);
+    core.registry.rcu(|registry| {
+        let mut new = Registry::clone(registry);
+        new.remove_custom(&group, &plural);
+        for version in versions.iter().filter(|version| version.served) {
+            let store = Stored { cache: cache.clone(), kind: storage.clone() };
+            new.insert(served(version, store, fingerprint, deleting));
+        }
+        new
+    });
+    Some(versions.into_iter().map(|version| version.source).collect())
+}
+
+fn is_deleting(crd: &Value) -> bool {
+    crd["metadata"]["deletionTimestamp"].is_string()
 }
 
 fn served(version: &Version, store: Stored, generation: u64, terminating: bool) -> Served {
@@ -152,14 +242,18 @@ fn served(version: &Version, store: Stored, generation: u64, terminating: bool) 
         generation,
         terminating,
         deprecation: version.deprecation.clone(),
+        source: Some(version.source.clone()),
     }
 }
 
-/// Tells definitions apart even when one is deleted and another made under its name.
-fn fingerprint(crd: &Value, generation: i64) -> u64 {
+/// Tells definitions apart even when one is deleted and another made under its name. The generation stands for the
+/// schemas, which are long.
+fn fingerprint(crd: &Value) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
-    (meta_text(crd, "uid"), generation, crd["spec"].to_string()).hash(&mut hasher);
+    let generation = crd["metadata"]["generation"].as_i64();
+    let names = [&crd["spec"], &crd["status"]["acceptedNames"]].map(Value::to_string);
+    (meta_text(crd, "uid"), generation, is_deleting(crd), names).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -1,6 +1,7 @@
 //! A definition as kinds: one per served version, and one for the version that is stored. Pure.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use codec::Form;
@@ -9,15 +10,18 @@ use kinds::{
     Action, Column, Context, Hooks, Kind, KindRef, NameRule, ScalePaths, Selectable, Storage, Subresource, Verbs,
 };
 use meta::{Gvk, Scope, Str};
-use schema::{Schema, SchemaRef};
+use schema::SchemaRef;
 use serde_json::Value;
 
+use super::outline::Outline;
+use super::source::{Source, Work};
 use crate::cache::Reader;
 use crate::registry::reading;
 
 /// One version of a definition.
 pub struct Version {
     pub kind: KindRef,
+    pub source: Arc<Source>,
     pub served: bool,
     pub storage: bool,
     pub deprecation: Option<String>,
@@ -36,21 +40,28 @@ fn texts(value: &Value) -> Vec<Str> {
 }
 
 /// Every version of a definition. Names are those that were accepted.
-pub fn versions(crd: &Value, prefix: &str) -> Vec<Version> {
+pub fn versions(outline: &Outline, prefix: &str, work: &Arc<Work>) -> Vec<Version> {
+    work.served.fetch_add(1, Ordering::Relaxed);
+    let crd = &outline.crd;
     let spec = &crd["spec"];
     let all = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let storage = all.iter().find(|version| version["storage"] == true).map_or("", |version| text(version, "name"));
     all.iter()
-        .map(|version| Version {
-            kind: Arc::new(kind(crd, version, storage, prefix)),
-            served: version["served"] == true,
-            storage: version["storage"] == true,
-            deprecation: super::warnings::deprecation(spec, version),
+        .enumerate()
+        .map(|(index, version)| {
+            let source = Source::new(outline.schema(index), work);
+            Version {
+                kind: Arc::new(kind(crd, version, storage, prefix, source.schema())),
+                source,
+                served: version["served"] == true,
+                storage: version["storage"] == true,
+                deprecation: super::warnings::deprecation(spec, version),
+            }
         })
         .collect()
 }
 
-fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str) -> Kind {
+fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str, schema: SchemaRef) -> Kind {
     let spec = &crd["spec"];
     let names = match &crd["status"]["acceptedNames"] {
         accepted if !text(accepted, "plural").is_empty() && !text(accepted, "kind").is_empty() => accepted,
@@ -78,7 +89,7 @@ fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str) -> Kind {
             kind: stored,
             ttl_seconds: None,
         }),
-        schema: schema_of(version),
+        schema,
         message: None,
         columns: columns(version),
         selectable: selectable(version),
@@ -97,14 +108,6 @@ fn kind(crd: &Value, version: &Value, storage: &str, prefix: &str) -> Kind {
 
 /// A custom resource's status update leaves metadata alone; the kind's own strategy does that.
 fn keep_metadata(_new: &mut Value, _old: &Value, _context: &Context) {}
-
-fn schema_of(version: &Value) -> SchemaRef {
-    let source = &version["schema"]["openAPIV3Schema"];
-    let Some(metadata) = kinds::definitions::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") else {
-        return SchemaRef::from(Schema::ANYTHING);
-    };
-    SchemaRef::from(schema::parse::custom_resource(source, &metadata))
-}
 
 fn subresources(version: &Value, own: &Gvk) -> Vec<Subresource> {
     let mut all = Vec::new();
@@ -197,13 +200,16 @@ mod tests {
                 "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
             }],
         }});
-        let all = versions(&crd, "/registry");
+        let outline = Outline::read(Bytes::from(crd.to_string())).expect("a definition");
+        let work = Arc::default();
+        let all = versions(&outline, "/registry", &work);
         let kind = &all[0].kind;
         assert_eq!(kind.resource(), "widgets.example.com");
         assert_eq!(kind.storage.as_ref().map(|s| s.prefix.as_ref()), Some("/registry/example.com/widgets"));
         assert!(kind.has_status() && kind.subresource("scale").is_some());
         assert_eq!(kind.columns.len(), 2);
         let read = reader(kind, &all);
+        assert_eq!(work.compiled.load(Ordering::Relaxed), 0, "nobody has an object of it yet");
         let old = Bytes::from_static(br#"{"apiVersion":"example.com/v0","kind":"Widget","spec":{}}"#);
         let new: Value = serde_json::from_slice(&read(&old).expect("readable").expect("changed")).expect("json");
         assert_eq!((new["apiVersion"].as_str(), new["spec"]["size"].as_i64()), (Some("example.com/v1"), Some(3)));

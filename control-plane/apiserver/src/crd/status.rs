@@ -2,22 +2,21 @@
 
 use serde_json::{Value, json};
 
+use super::names::Conflict;
+
 /// Whether a condition is true.
 pub fn is_true(crd: &Value, condition: &str) -> bool {
     let all = crd["status"]["conditions"].as_array().into_iter().flatten();
     all.into_iter().any(|c| c["type"] == condition && c["status"] == "True")
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_default()
-}
-
-/// The definition with the status it should have; `others` are all definitions of the cluster. `now` stamps conditions
-/// that change.
-pub fn settled(crd: &Value, others: &[Value], now: &str) -> Value {
-    let mut new = crd.clone();
-    let conflict = conflict(crd, others);
-    let names = match &conflict {
+/// The status that a definition should have; `conflict` is why it can't have its names. `now` stamps conditions that
+/// change.
+pub fn settled(crd: &Value, conflict: Option<&Conflict>, now: &str) -> Value {
+    // Only what the conditions depend on: the definition itself is long.
+    let generation = &crd["metadata"]["generation"];
+    let mut new = json!({"metadata": {"generation": generation}, "status": crd["status"]});
+    let names = match conflict {
         None => ("True", "NoConflicts", "no conflicts found".to_owned()),
         Some((reason, message)) => ("False", *reason, message.clone()),
     };
@@ -36,7 +35,7 @@ pub fn settled(crd: &Value, others: &[Value], now: &str) -> Value {
         let message = "not all names are accepted".to_owned();
         set(&mut new, "Established", ("False", "NotAccepted", message), now);
     }
-    new
+    new["status"].take()
 }
 
 fn set(crd: &mut Value, condition: &str, value: (&str, &str, String), now: &str) {
@@ -64,62 +63,27 @@ fn set(crd: &mut Value, condition: &str, value: (&str, &str, String), now: &str)
     }
 }
 
-/// The first name that another definition of the group holds.
-fn conflict(crd: &Value, others: &[Value]) -> Option<(&'static str, String)> {
-    let (group, own) = (&crd["spec"]["group"], &crd["metadata"]["name"]);
-    let taken: Vec<&Value> = others
-        .iter()
-        .filter(|other| other["spec"]["group"] == *group && other["metadata"]["name"] != *own)
-        .map(|other| &other["status"]["acceptedNames"])
-        .collect();
-    let holds = |name: &str| {
-        taken.iter().any(|names| {
-            let short = names["shortNames"].as_array().into_iter().flatten();
-            text(names, "plural") == name || text(names, "singular") == name || short.into_iter().any(|s| s == name)
-        })
-    };
-    let kinds = |name: &str| taken.iter().any(|names| text(names, "kind") == name || text(names, "listKind") == name);
-    let names = &crd["spec"]["names"];
-    for (field, reason) in [("plural", "PluralConflict"), ("singular", "SingularConflict")] {
-        let name = text(names, field);
-        if !name.is_empty() && holds(name) {
-            return Some((reason, format!("\"{name}\" is already in use")));
-        }
-    }
-    for name in names["shortNames"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if holds(name) {
-            return Some(("ShortNamesConflict", format!("\"{name}\" is already in use")));
-        }
-    }
-    for (field, reason) in [("kind", "KindConflict"), ("listKind", "ListKindConflict")] {
-        let name = text(names, field);
-        if !name.is_empty() && kinds(name) {
-            return Some((reason, format!("\"{name}\" is already in use")));
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn crd(name: &str, kind: &str) -> Value {
-        json!({"metadata": {"name": format!("{name}.example.com")}, "spec": {"group": "example.com", "names": {"plural": name, "kind": kind}}})
+    fn crd(name: &str) -> Value {
+        json!({"metadata": {"name": format!("{name}.example.com")}, "spec": {"group": "example.com", "names": {"plural": name}}})
     }
 
     #[test]
     fn a_free_name_is_accepted_and_settling_again_changes_nothing() {
-        let settled_once = settled(&crd("widgets", "Widget"), &[], "t1");
-        assert!(is_true(&settled_once, "Established") && is_true(&settled_once, "NamesAccepted"));
-        assert_eq!(settled(&settled_once, std::slice::from_ref(&settled_once), "t2"), settled_once);
+        let mut crd = crd("widgets");
+        crd["status"] = settled(&crd, None, "t1");
+        assert!(is_true(&crd, "Established") && is_true(&crd, "NamesAccepted"));
+        assert_eq!(settled(&crd, None, "t2"), crd["status"]);
     }
 
     #[test]
     fn a_taken_kind_is_not_established() {
-        let first = settled(&crd("widgets", "Widget"), &[], "t1");
-        let second = settled(&crd("gadgets", "Widget"), &[first], "t1");
-        assert!(!is_true(&second, "Established"));
-        assert_eq!(second["status"]["conditions"][0]["reason"], "KindConflict");
+        let mut crd = crd("gadgets");
+        crd["status"] = settled(&crd, Some(&("KindConflict", "taken".to_owned())), "t1");
+        assert!(!is_true(&crd, "Established"));
+        assert_eq!(crd["status"]["conditions"][0]["reason"], "KindConflict");
     }
 }

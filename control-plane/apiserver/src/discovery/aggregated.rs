@@ -74,11 +74,8 @@ fn group(registry: &Registry, name: &str) -> Value {
     let versions: Vec<Value> = versions_of(registry, name)
         .into_iter()
         .map(|version| {
-            let mut resources: Vec<Value> = registry
-                .iter()
-                .filter(|s| s.kind.group == name && s.kind.version == version.as_str())
-                .map(|s| resource(s))
-                .collect();
+            let here = registry.of_group(name).filter(|s| s.kind.version == version.as_str());
+            let mut resources: Vec<Value> = here.map(|s| resource(s)).collect();
             resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })

@@ -15,7 +15,7 @@ pub fn versions() -> Value {
 /// Versions of a group, preferred first.
 pub fn versions_of(registry: &Registry, group: &str) -> Vec<String> {
     let mut versions: Vec<String> = Vec::new();
-    for served in registry.iter().filter(|served| served.kind.group == group) {
+    for served in registry.of_group(group) {
         if !versions.iter().any(|known| served.kind.version == known.as_str()) {
             versions.push(served.kind.version.to_string());
         }
@@ -59,12 +59,7 @@ fn parse_version(text: &str) -> Option<(u8, u64, u64)> {
 
 /// Groups in the order of discovery: built-in by priority, then custom ones by name.
 pub fn group_names(registry: &Registry) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for served in registry.iter() {
-        if !names.iter().any(|known| served.kind.group == known.as_str()) {
-            names.push(served.kind.group.to_string());
-        }
-    }
+    let mut names: Vec<String> = registry.groups().map(str::to_owned).collect();
     let builtin = |name: &String| -> i32 {
         if name == "apiregistration.k8s.io" {
             return i32::MAX;
@@ -104,7 +99,7 @@ pub fn group(registry: &Registry, group: &str) -> Value {
 /// `/api/v1` and `/apis/<group>/<version>`.
 pub fn resources(registry: &Registry, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
-    for served in registry.iter().filter(|s| s.kind.group == group && s.kind.version == version) {
+    for served in registry.of_group(group).filter(|s| s.kind.version == version) {
         let kind = &served.kind;
         let mut row = json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced(), "kind": kind.kind,

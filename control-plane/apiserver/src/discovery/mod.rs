@@ -60,7 +60,7 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
             let keys = crate::authn::jwt::jwks(&core.token_keys);
             return Ok(Answer::Raw(cacheable("application/jwk-set+json", &keys)));
         }
-        ["openapi", "v2"] => return openapi::v2_document(&registry, call),
+        ["openapi", "v2"] => return openapi::v2_document(registry, call).await,
         ["openapi", "v3"] => openapi::index(&registry),
         ["openapi", "v3", path @ ..] => return openapi::v3_document(&registry, call, &path.join("/")),
         [endpoint, check @ ..] if health::ENDPOINTS.contains(endpoint) => {

@@ -23,13 +23,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::OrdMap;
 use kinds::types::MessageId;
 use kinds::{Action, Context, Kind, KindRef, Subresource};
-use meta::{FieldError, Gvr, Status};
+use meta::{FieldError, Gvr, Status, Str};
 use serde_json::Value;
 
 use crate::cache::hub::Hub;
 use crate::cache::{Cache, Entry, FieldSpec, HeaderSpec};
+use crate::crd::source::Source;
 
 /// One resource in one version.
 pub struct Served {
@@ -46,6 +48,8 @@ pub struct Served {
     pub terminating: bool,
     /// Sent as a warning with every answer, for deprecated versions.
     pub deprecation: Option<String>,
+    /// Where the schema of a custom kind comes from.
+    pub source: Option<Arc<Source>>,
 }
 
 /// Where the objects of a resource are.
@@ -286,28 +290,36 @@ fn fill(object: &mut Value, schema: &schema::Schema) -> Result<(), Status> {
     })
 }
 
-/// Everything that is served, by group, version and plural. Replaced as a whole when it changes.
+/// Everything that is served, by group and plural. Replaced as a whole when it changes; the old and the new share what
+/// is the same, so that a change costs what changes.
 #[derive(Default, Clone)]
 pub struct Registry {
-    served: HashMap<(String, String, String), Arc<Served>>,
-    /// In the order of discovery.
-    order: Vec<Arc<Served>>,
+    groups: OrdMap<Str, Group>,
+}
+
+#[derive(Default, Clone)]
+struct Group {
+    /// By plural, then versions as they came.
+    resources: OrdMap<Str, Arc<[Arc<Served>]>>,
 }
 
 impl Registry {
+    fn versions(&self, group: &str, plural: &str) -> &[Arc<Served>] {
+        self.groups.get(group).and_then(|group| group.resources.get(plural)).map_or(&[], |versions| versions)
+    }
+
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
-        // A tuple of borrowed strings cannot look up a tuple of owned ones.
-        self.served.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.versions(group, plural).iter().find(|served| served.kind.version == version)
     }
 
     /// The resource that serves a kind.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Served>> {
-        self.order.iter().find(|s| s.kind.group == group && s.kind.version == version && s.kind.kind == kind)
+        self.of_group(group).find(|s| s.kind.version == version && s.kind.kind == kind)
     }
 
     /// Some served version of a resource: for looking at its objects whatever the version.
     pub fn any(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
-        self.order.iter().find(|s| s.kind.group == group && s.kind.plural == plural)
+        self.versions(group, plural).first()
     }
 
     /// The cache of a resource, in any version.
@@ -315,33 +327,52 @@ impl Registry {
         self.any(group, plural)?.store.as_ref().map(|store| store.cache.clone())
     }
 
-    /// In the order of discovery.
+    /// By group, then plural.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Served>> {
-        self.order.iter()
+        self.groups.keys().flat_map(|group| self.of_group(group))
+    }
+
+    /// What is served of a group, by plural.
+    pub fn of_group(&self, group: &str) -> impl Iterator<Item = &Arc<Served>> + use<'_> {
+        let resources = self.groups.get(group).map(|group| group.resources.values());
+        resources.into_iter().flatten().flat_map(|versions| versions.iter())
+    }
+
+    /// Names of the groups, sorted.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(|group| &**group)
     }
 
     pub fn has_group(&self, group: &str) -> bool {
-        self.order.iter().any(|s| s.kind.group == group)
+        self.groups.contains_key(group)
     }
 
     pub fn has_version(&self, group: &str, version: &str) -> bool {
-        self.order.iter().any(|s| s.kind.group == group && s.kind.version == version)
+        self.of_group(group).any(|s| s.kind.version == version)
     }
 
     /// Adds one resource in one version.
     pub fn insert(&mut self, served: Served) {
         let kind = served.kind.clone();
-        let served = Arc::new(served);
-        let key = (kind.group.to_string(), kind.version.to_string(), kind.plural.to_string());
-        self.served.insert(key, served.clone());
-        self.order.push(served);
+        let group = self.groups.entry(kind.group.clone()).or_default();
+        let versions = group.resources.get(&kind.plural).into_iter().flat_map(|versions| versions.iter().cloned());
+        let versions = versions.chain([Arc::new(served)]).collect();
+        group.resources.insert(kind.plural.clone(), versions);
     }
 
     /// Drops the custom resources of a group with this plural.
     pub fn remove_custom(&mut self, group: &str, plural: &str) {
-        let gone = |s: &Served| s.custom && s.kind.group == group && s.kind.plural == plural;
-        self.served.retain(|_, served| !gone(served));
-        self.order.retain(|served| !gone(served));
+        let Some(entry) = self.groups.get_mut(group) else { return };
+        let kept: Arc<[Arc<Served>]> =
+            entry.resources.get(plural).into_iter().flat_map(|all| all.iter()).filter(|s| !s.custom).cloned().collect();
+        if kept.is_empty() {
+            entry.resources.remove(plural);
+        } else {
+            entry.resources.insert(plural.to_owned().into(), kept);
+        }
+        if entry.resources.is_empty() {
+            self.groups.remove(group);
+        }
     }
 
     /// The built-in kinds, their caches declared to the hub; `root` takes the place of upstream's `/registry`.
@@ -369,6 +400,7 @@ impl Registry {
                 generation: 0,
                 terminating: false,
                 deprecation: kind.deprecated.as_ref().map(|text| text.to_string()),
+                source: None,
             });
         }
         registry

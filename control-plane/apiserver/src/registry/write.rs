@@ -91,7 +91,8 @@ impl Core {
         served.to_storage(&mut object);
         metadata(&mut object).remove("resourceVersion");
         check_depth(served, &object)?;
-        let value = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?);
+        // Kept as long as it is stored: without the room that growing leaves.
+        let value = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?.into_boxed_slice());
         drop(object);
         if !served.native() {
             // What conversion made of it was decoded as nothing yet.

@@ -7,6 +7,7 @@ mod authorised;
 mod callers;
 mod corrupt;
 mod custom_openapi;
+mod definitions;
 mod depth;
 mod granting;
 mod impersonation;

@@ -9,6 +9,7 @@ use apiserver::authn::service_account::{self, Grant};
 use apiserver::config::{Config, KeyPair};
 use apiserver::daemon;
 use apiserver::http::tls;
+use apiserver::server::Core;
 use apiserver::storage::memory::MemoryStore;
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -94,6 +95,8 @@ pub struct World {
     shutdown: CancellationToken,
     /// What is behind the server, for tests that write past it.
     pub store: MemoryStore,
+    /// The server from inside, for tests that count what it did.
+    pub core: Arc<Core>,
 }
 
 impl Drop for World {
@@ -143,7 +146,8 @@ impl World {
         let running = daemon::start(config, Arc::new(store.clone()), shutdown.clone()).await.unwrap();
         let admin = authority.client("admin", &["system:masters"], FAR);
         let address = running.address.unwrap();
-        World { authority, address, files, signing_key, admin, shutdown, store }
+        let core = running.server.core.clone();
+        World { authority, address, files, signing_key, admin, shutdown, store, core }
     }
 
     /// A client certificate of this cluster's authority.

@@ -12,20 +12,40 @@ use crate::runner::Work;
 use crate::setup::Setup;
 
 const WORKERS: usize = 5;
+/// Index of the roles with an aggregation rule.
+const AGGREGATED: &str = "aggregated";
 
 pub fn start(setup: &mut Setup) {
     let queue: WorkQueue<Key> = WorkQueue::default();
     let again = queue.clone();
+    setup.index::<ClusterRole>(AGGREGATED, |role| role.aggregation_rule.iter().map(|_| String::new()).collect());
     let roles = setup.watch::<ClusterRole>();
     let all = roles.clone();
-    setup.on(move |_: &Delta<ClusterRole>| {
-        let aggregated = all.list().into_iter().filter(|r| r.aggregation_rule.is_some());
-        aggregated.for_each(|r| again.add(Key::of(r.as_ref())));
+    setup.on(move |delta: &Delta<ClusterRole>| {
+        let concerned = all.by(AGGREGATED, "").into_iter().filter(|role| concerns(delta, role));
+        concerned.for_each(|r| again.add(Key::of(r.as_ref())));
     });
     let executor = setup.executor("clusterrole-aggregation-controller");
     setup.run(Work::new(&queue, executor, WORKERS, move |key, _| {
         roles.get(key).map(|role| reconcile(&role, &roles.list())).unwrap_or_default()
     }));
+}
+
+/// Whether an aggregated role may have other rules because of a change: the changed role is itself, or one that it
+/// selects or did. Of the roles that a cluster has, hardly any is.
+fn concerns(delta: &Delta<ClusterRole>, role: &ClusterRole) -> bool {
+    let before = match delta {
+        Delta::Updated { old, .. } => Some(old),
+        Delta::Added(_) | Delta::Deleted(_) => None,
+    };
+    let mut states = before.into_iter().chain([delta.object()]);
+    let rule = role.aggregation_rule.as_ref();
+    let selectors: Vec<Selector> =
+        rule.and_then(|rule| rule.cluster_role_selectors.as_ref()).into_iter().flatten().map(Selector::of).collect();
+    states.any(|changed| {
+        let labels = changed.metadata.labels.as_ref();
+        changed.metadata.name == role.metadata.name || selectors.iter().any(|selector| selector.matches(labels))
+    })
 }
 
 /// `all`: every cluster role, by name.
@@ -73,5 +93,20 @@ mod tests {
         let rules = world.get::<ClusterRole>("", "view").unwrap().rules.clone().unwrap();
         let resources: Vec<String> = rules.iter().map(|r| r.resources.clone().unwrap()[0].clone()).collect();
         assert_eq!(resources, ["pods", "nodes"], "once each, by name of the role");
+    }
+
+    #[test]
+    fn a_role_that_nobody_selects_wakes_no_aggregated_role() {
+        let labelled = |name: &str, label: &str| {
+            let role = json!({"metadata": {"name": name, "labels": {label: "true"}}});
+            Arc::new(from::<ClusterRole>(role))
+        };
+        let view = from::<ClusterRole>(json!({"metadata": {"name": "view"}, "aggregationRule": {
+            "clusterRoleSelectors": [{"matchLabels": {"to-view": "true"}}]}}));
+        assert!(!concerns(&Delta::Added(labelled("a", "other")), &view));
+        assert!(concerns(&Delta::Deleted(labelled("a", "to-view")), &view));
+        let (old, new) = (labelled("a", "to-view"), labelled("a", "other"));
+        assert!(concerns(&Delta::Updated { old, new }, &view), "it was selected before");
+        assert!(concerns(&Delta::Added(Arc::new(view.clone())), &view));
     }
 }

@@ -38,11 +38,13 @@ pub fn start(setup: &mut Setup) {
             again.add(Key::of(delta.object().as_ref()));
         }
     });
-    // The last pod gone is what a namespace mostly waits for.
-    let (again, known) = (queue.clone(), namespaces.clone());
+    // The last pod gone is what a namespace mostly waits for. At each one before it there is nothing to see, and a look
+    // lists the whole namespace.
+    let (again, known, pods) = (queue.clone(), namespaces.clone(), setup.watch::<Pod>());
     setup.on(move |delta: &Delta<Pod>| {
         let key = Key::new("", delta.object().metadata.namespace.clone().unwrap_or_default());
         if matches!(delta, Delta::Deleted(_))
+            && !pods.has_in(&key.name)
             && known.get(&key).is_some_and(|n| n.metadata.deletion_timestamp.is_some())
         {
             again.add(key);

@@ -2,7 +2,7 @@
 //! per page of discovery, with an index.
 //!
 //! Documents are made when asked for and not kept: clients cache them by hash, and the hash of what a document is made
-//! from is known without making it.
+//! from is known without making it. I/O: the longest is made on a thread of tokio's.
 
 mod paths;
 mod proto;
@@ -14,11 +14,13 @@ mod v3;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderValue};
 use meta::Status;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
@@ -27,7 +29,22 @@ use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::negotiate::{self, clauses};
 use crate::http::respond::response;
-use crate::registry::Registry;
+use crate::registry::{Registry, Served};
+
+/// An object of JSON that is made member by member as it is written: documents are longer than what they are made of.
+struct Members<F>(F);
+
+impl<F, I, K, V> Serialize for Members<F>
+where
+    F: Fn() -> I,
+    I: IntoIterator<Item = (K, V)>,
+    K: Serialize,
+    V: Serialize,
+{
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map((self.0)())
+    }
+}
 
 /// Media types of the protobuf form of v2; clients write it with a dot or an at sign.
 const V2_PROTO: [&str; 2] = [
@@ -44,20 +61,21 @@ fn documents(registry: &Registry) -> BTreeSet<String> {
     pages.chain(custom).collect()
 }
 
-/// Whether resources of this group and version are in the document.
-fn holds(document: &str, group: &str, version: &str) -> bool {
-    match document.split('/').collect::<Vec<_>>().as_slice() {
-        ["api", v] => group.is_empty() && version == *v,
-        ["apis", g, v] => group == *g && version == *v,
-        _ => false,
-    }
+/// The resources of the group and version that a document is about; none for other pages.
+fn resources<'a>(registry: &'a Registry, document: &str) -> Vec<&'a Served> {
+    let (group, version) = match document.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return Vec::new(),
+    };
+    registry.of_group(group).filter(|served| served.kind.version == version).map(|served| &**served).collect()
 }
 
 /// Identifies what a document is made from.
-fn fingerprint(registry: &Registry, wanted: impl Fn(&str, &str) -> bool) -> String {
+fn fingerprint<'a>(resources: impl IntoIterator<Item = &'a Served>) -> String {
     let mut hash = Sha512::new();
     hash.update(super::GIT_VERSION);
-    for served in registry.iter().filter(|s| wanted(&s.kind.group, &s.kind.version)) {
+    for served in resources {
         hash.update(format!("{:?}/{}", served.kind, served.generation));
     }
     hash.finalize().iter().take(32).map(|byte| format!("{byte:02X}")).collect()
@@ -67,7 +85,7 @@ fn fingerprint(registry: &Registry, wanted: impl Fn(&str, &str) -> bool) -> Stri
 pub fn index(registry: &Registry) -> Value {
     let mut paths = json!({});
     for path in documents(registry) {
-        let hash = fingerprint(registry, |g, v| holds(&path, g, v));
+        let hash = fingerprint(resources(registry, &path));
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths[&path] = json!({"serverRelativeURL": url});
     }
@@ -76,10 +94,11 @@ pub fn index(registry: &Registry) -> Value {
 
 /// `/openapi/v3/<path>`.
 pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answer, Status> {
-    if !documents(registry).contains(path) {
+    let found = resources(registry, path);
+    if found.is_empty() && !documents(registry).contains(path) {
         return Err(Status::no_such_path());
     }
-    let hash = fingerprint(registry, |g, v| holds(path, g, v));
+    let hash = fingerprint(found);
     let asked = call.query.text("hash");
     if !asked.is_empty() && asked != hash {
         let mut answer = Response::new(Body::empty());
@@ -102,7 +121,7 @@ pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answe
 }
 
 /// `/openapi/v2`, in JSON or protobuf.
-pub fn v2_document(registry: &Registry, call: &Call) -> Result<Answer, Status> {
+pub async fn v2_document(registry: Arc<Registry>, call: &Call) -> Result<Answer, Status> {
     let header = call.header(header::ACCEPT);
     let mut wanted = if header.is_empty() { Some(negotiate::JSON) } else { None };
     for clause in clauses(header) {
@@ -116,21 +135,32 @@ pub fn v2_document(registry: &Registry, call: &Call) -> Result<Answer, Status> {
     let Some(content_type) = wanted else {
         return Err(Status::not_acceptable(&[negotiate::JSON, V2_PROTO[0]]));
     };
-    let hash = fingerprint(registry, |_, _| true);
+    let hash = fingerprint(registry.iter().map(|served| &**served));
     let tag = if content_type == negotiate::JSON { hash } else { format!("{hash}P") };
-    Ok(Answer::Raw(tagged(call, content_type, &tag, || {
-        let document = v2::document(registry);
-        if content_type == negotiate::JSON {
-            return Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
+    if is_known(call, &tag) {
+        return Ok(Answer::Raw(tagged(call, content_type, &tag, Bytes::new)));
+    }
+    // Of many definitions it is a long text: other requests are answered meanwhile.
+    let made = tokio::task::spawn_blocking(move || {
+        let document = v2::document(&registry);
+        match content_type == negotiate::JSON {
+            true => serde_json::to_vec(&document).map_err(|error| error.to_string()),
+            false => Ok(proto::encode(&document)),
         }
-        Bytes::from(proto::encode(&document))
-    })))
+    });
+    let body = made.await.map_err(Status::internal)?.map_err(Status::internal)?;
+    Ok(Answer::Raw(tagged(call, content_type, &tag, || Bytes::from(body))))
+}
+
+/// Whether the client has what this hash identifies.
+fn is_known(call: &Call, hash: &str) -> bool {
+    let tag = format!("\"{hash}\"");
+    call.header(header::IF_NONE_MATCH).split(',').any(|known| known.trim() == tag)
 }
 
 fn tagged(call: &Call, content_type: &'static str, hash: &str, make: impl FnOnce() -> Bytes) -> Response<Body> {
     let tag = format!("\"{hash}\"");
-    let known = call.header(header::IF_NONE_MATCH).split(',').any(|known| known.trim() == tag);
-    let mut answer = match known {
+    let mut answer = match is_known(call, hash) {
         true => {
             let mut answer = Response::new(Body::empty());
             *answer.status_mut() = http::StatusCode::NOT_MODIFIED;

@@ -90,6 +90,16 @@ pub enum Body {
     Definition(String),
 }
 
+impl Body {
+    /// The name of the definition.
+    pub fn definition(&self) -> Option<&str> {
+        match self {
+            Body::Definition(name) => Some(name),
+            Body::None | Body::Text => None,
+        }
+    }
+}
+
 /// One operation.
 #[derive(Debug, Clone)]
 pub struct Operation {
@@ -164,7 +174,8 @@ pub fn tag(group: &str, version: &str) -> String {
 
 /// Published name of a kind's definition.
 pub fn definition(kind: &Kind) -> String {
-    match &kind.schema.name {
+    // The schema of a custom kind has no name, and is not to be read to learn that.
+    match kind.message.and_then(|_| kind.schema.name.as_ref()) {
         Some(name) => name.to_string(),
         None => custom_definition(&kind.group, &kind.version, &kind.kind),
     }
@@ -195,12 +206,9 @@ struct Maker<'a> {
     list: String,
 }
 
-/// Every path of the resources that `wanted` selects.
-pub fn of(registry: &Registry, wanted: impl Fn(&Kind) -> bool) -> Vec<PathItem> {
-    let mut items = Vec::new();
-    for served in registry.iter().filter(|served| wanted(&served.kind)) {
-        items.extend(of_resource(served));
-    }
+/// Every path of these resources.
+pub fn of<'a>(resources: impl IntoIterator<Item = &'a Served>) -> Vec<PathItem> {
+    let mut items: Vec<PathItem> = resources.into_iter().flat_map(of_resource).collect();
     items.sort_by(|a: &PathItem, b: &PathItem| a.path.cmp(&b.path));
     items
 }

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::v2::Document;
+
 /// Appends to a message.
 struct Message(Vec<u8>);
 
@@ -90,27 +92,27 @@ fn yaml(value: &Value) -> String {
 }
 
 /// Document: swagger 1, info 2, paths 8, definitions 9, security 12, security_definitions 13.
-pub fn encode(document: &Value) -> Vec<u8> {
+pub fn encode(document: &Document<'_>) -> Vec<u8> {
     let mut out = Message::new();
-    out.text(1, &document["swagger"]);
+    out.bytes(1, b"2.0");
     out.message(2, |info| {
-        info.text(1, &document["info"]["title"]);
-        info.text(2, &document["info"]["version"]);
+        info.bytes(1, b"Kubernetes");
+        info.bytes(2, crate::VERSION.as_bytes());
     });
     out.message(8, |paths| {
-        for (path, item) in document["paths"].as_object().into_iter().flatten() {
+        for (path, item) in document.paths() {
             // Paths: vendor_extension 1, path 2 (NamedPathItem).
             paths.message(2, |named| {
                 named.bytes(1, path.as_bytes());
-                named.message(2, |out| path_item(out, item));
+                named.message(2, |out| path_item(out, &item));
             });
         }
     });
     out.message(9, |definitions| {
-        for (name, definition) in document["definitions"].as_object().into_iter().flatten() {
+        for (name, definition) in document.definitions() {
             definitions.message(1, |named| {
                 named.bytes(1, name.as_bytes());
-                named.message(2, |out| schema(out, definition));
+                named.message(2, |out| schema(out, &definition));
             });
         }
     });

@@ -10,7 +10,7 @@ use schema::openapi::{self, Version};
 use serde_json::{Map, Value, json};
 
 use super::paths::{Body, PathItem, definition};
-use crate::registry::{Registry, Served};
+use crate::registry::Served;
 
 /// What upstream publishes of definitions beside what their schemas hold, by name.
 static EXTRAS: LazyLock<BTreeMap<String, Map<String, Value>>> =
@@ -21,51 +21,72 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// The definition that lists carry their metadata in.
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
-/// Definitions that the paths refer to, directly or through others, by name.
-pub fn used(registry: &Registry, items: &[PathItem], version: Version) -> BTreeMap<String, Value> {
-    let builtin: BTreeMap<&str, &Schema> = kinds::definitions::all().collect();
-    let custom: Vec<(String, &Served)> =
-        registry.iter().filter(|served| served.custom).map(|served| (definition(&served.kind), &**served)).collect();
-    let mut done: BTreeMap<String, Value> = BTreeMap::new();
-    let mut found: BTreeMap<&str, &Schema> = BTreeMap::new();
-    let mut wanted: BTreeSet<&str> = BTreeSet::new();
-    let bodies = items.iter().flat_map(|item| &item.operations).flat_map(|one| [&one.body, &one.answer]);
-    for body in bodies {
-        let Body::Definition(name) = body else { continue };
-        wanted.insert(name.as_str());
-        if let Some((_, served)) = custom.iter().find(|(known, _)| known == name) {
-            if done.contains_key(name) {
-                continue;
+/// Definitions that paths refer to, directly or through others. Each is made when it is written: those of custom kinds
+/// are long, and many.
+pub struct Definitions<'a> {
+    by_name: BTreeMap<String, What<'a>>,
+    version: Version,
+}
+
+#[derive(Clone, Copy)]
+enum What<'a> {
+    Builtin(&'a Schema),
+    Custom(&'a Served),
+    /// The list of a custom kind.
+    List(&'a Served),
+    /// Published as it is written in [`EXTRAS`].
+    Extra,
+}
+
+impl<'a> Definitions<'a> {
+    /// Those that the paths of these resources, and of discovery, refer to.
+    pub fn of(resources: &[&'a Served], items: &[PathItem], version: Version) -> Definitions<'a> {
+        let builtin: BTreeMap<&str, &Schema> = kinds::definitions::all().collect();
+        let mut by_name = BTreeMap::new();
+        for served in resources.iter().filter(|served| served.custom) {
+            let name = definition(&served.kind);
+            by_name.insert(list_name(served, &name), What::List(served));
+            by_name.insert(name, What::Custom(served));
+        }
+        let mut found: BTreeMap<&str, &Schema> = BTreeMap::new();
+        let bodies = items.iter().flat_map(|item| &item.operations).flat_map(|one| [&one.body, &one.answer]);
+        let wanted: BTreeSet<&str> = bodies.filter_map(Body::definition).collect();
+        // A schema of a custom kind refers to nothing but metadata.
+        let metadata = [OBJECT_META, LIST_META].into_iter().filter(|_| !by_name.is_empty());
+        for name in wanted.iter().copied().filter(|name| !by_name.contains_key(*name)).chain(metadata) {
+            if let Some((name, schema)) = builtin.get_key_value(name)
+                && found.insert(name, schema).is_none()
+            {
+                openapi::referenced(schema, &mut found);
             }
-            write_custom(served, name, version, &mut done);
-            openapi::referenced(&served.kind.schema, &mut found);
-            for meta in [OBJECT_META, LIST_META] {
-                found.extend(builtin.get_key_value(meta).map(|(name, schema)| (*name, *schema)));
-            }
-        } else if let Some((name, schema)) = builtin.get_key_value(name.as_str())
-            && found.insert(name, schema).is_none()
-        {
-            openapi::referenced(schema, &mut found);
         }
-    }
-    for meta in [OBJECT_META, LIST_META] {
-        if let Some(schema) = found.get(meta).copied() {
-            openapi::referenced(schema, &mut found);
+        by_name.extend(found.into_iter().map(|(name, schema)| (name.to_owned(), What::Builtin(schema))));
+        for name in EXTRAS.keys().filter(|name| wanted.contains(name.as_str())) {
+            by_name.entry(name.clone()).or_insert(What::Extra);
         }
+        Definitions { by_name, version }
     }
-    for (name, schema) in found {
-        let mut written = openapi::definition(schema, version);
-        describe(name, &mut written);
-        done.insert(name.to_owned(), written);
+
+    /// By name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Value)> {
+        self.by_name.iter().map(|(name, what)| (name.as_str(), self.written(name, *what)))
     }
-    for (name, extra) in EXTRAS.iter() {
-        if let Some(definition) = done.get_mut(name).and_then(Value::as_object_mut) {
-            definition.extend(extra.clone());
-        } else if wanted.contains(name.as_str()) {
-            done.insert(name.clone(), extra.clone().into());
+
+    fn written(&self, name: &str, what: What<'_>) -> Value {
+        let mut written = match what {
+            What::Builtin(schema) => openapi::definition(schema, self.version),
+            What::Custom(served) => custom(served, self.version),
+            What::List(served) => list(served, self.version),
+            What::Extra => json!({}),
+        };
+        if let What::Builtin(_) = what {
+            describe(name, &mut written);
         }
+        if let (Some(extra), Some(written)) = (EXTRAS.get(name), written.as_object_mut()) {
+            written.extend(extra.clone());
+        }
+        written
     }
-    done
 }
 
 /// Adds what the API's documentation says of a definition and its fields.
@@ -82,27 +103,35 @@ fn describe(name: &str, definition: &mut Value) {
     }
 }
 
-/// The definitions of a custom kind and of its list.
-fn write_custom(served: &Served, name: &str, version: Version, done: &mut BTreeMap<String, Value>) {
-    let kind = &served.kind;
-    let gvk = kind.gvk();
+/// The definition of a custom kind.
+fn custom(served: &Served, version: Version) -> Value {
+    let gvk = served.kind.gvk();
+    let schema = served.source.as_ref().map_or(Schema::ANYTHING, |source| source.published());
     // Version 2 has no words for an object that holds anything: upstream says no more of it than that.
-    let open = version == Version::V2 && kind.schema.preserve_unknown;
+    let open = version == Version::V2 && schema.preserve_unknown;
     let words = |field| descriptions::of_field(ANY_KIND, field).unwrap_or_default();
     let mut root = match open {
         true => json!({"type": "object"}),
         false => with_meta(
-            openapi::definition(&kind.schema, version),
+            openapi::definition(&schema, version),
             openapi::reference(version, OBJECT_META, words("metadata")),
         ),
     };
     root["x-kubernetes-group-version-kind"] = json!([{"group": gvk.group, "kind": gvk.kind, "version": gvk.version}]);
-    done.insert(name.to_owned(), root);
-    let list = Gvk { kind: kind.list_kind.clone(), ..gvk };
-    let list_name = name.strip_suffix(&*kind.kind).unwrap_or(name).to_owned() + &kind.list_kind;
-    let list = openapi::list_definition(&kind.kind, &kind.plural, &list, name, version);
-    let metadata = openapi::reference(version, LIST_META, "Standard list metadata.");
-    done.insert(list_name, with_meta(list, metadata));
+    root
+}
+
+/// The name of the list of a custom kind.
+fn list_name(served: &Served, name: &str) -> String {
+    name.strip_suffix(&*served.kind.kind).unwrap_or(name).to_owned() + &served.kind.list_kind
+}
+
+/// The definition of the list of a custom kind.
+fn list(served: &Served, version: Version) -> Value {
+    let kind = &served.kind;
+    let list = Gvk { kind: kind.list_kind.clone(), ..kind.gvk() };
+    let list = openapi::list_definition(&kind.kind, &kind.plural, &list, &definition(kind), version);
+    with_meta(list, openapi::reference(version, LIST_META, "Standard list metadata."))
 }
 
 /// A kind whose apiVersion, kind and metadata are described as every kind's.

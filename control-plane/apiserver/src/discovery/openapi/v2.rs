@@ -1,34 +1,57 @@
 //! OpenAPI v2: one document of everything. Pure.
 
 use schema::openapi::Version;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use super::Members;
 use super::paths::{self, Body, CUSTOM_TYPES, Consumes, Operation, Parameter, PathItem};
-use super::schemas::used;
-use crate::registry::Registry;
+use super::schemas::Definitions;
+use crate::registry::{Registry, Served};
 
 const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
-/// The document.
-pub fn document(registry: &Registry) -> Value {
-    let mut items = paths::of(registry, |_| true);
+/// The document, written part by part.
+pub struct Document<'a> {
+    items: Vec<PathItem>,
+    definitions: Definitions<'a>,
+}
+
+/// The document of everything served.
+pub fn document(registry: &Registry) -> Document<'_> {
+    let resources: Vec<&Served> = registry.iter().map(|served| &**served).collect();
+    let mut items = paths::of(resources.iter().copied());
     items.extend(paths::of_discovery(registry));
-    let definitions: Map<String, Value> = used(registry, &items, Version::V2).into_iter().collect();
-    let mut out = Map::new();
-    for item in &items {
-        out.insert(item.path.clone(), path_item(item));
+    let definitions = Definitions::of(&resources, &items, Version::V2);
+    Document { items, definitions }
+}
+
+impl Document<'_> {
+    pub fn paths(&self) -> impl Iterator<Item = (&str, Value)> {
+        self.items.iter().map(|item| (item.path.as_str(), path_item(item)))
     }
-    json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": crate::VERSION},
-        "paths": out,
-        "definitions": definitions,
-        "securityDefinitions": {"BearerToken": {
+
+    pub fn definitions(&self) -> impl Iterator<Item = (&str, Value)> {
+        self.definitions.iter()
+    }
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("swagger", "2.0")?;
+        map.serialize_entry("info", &json!({"title": "Kubernetes", "version": crate::VERSION}))?;
+        map.serialize_entry("paths", &Members(|| self.paths()))?;
+        map.serialize_entry("definitions", &Members(|| self.definitions()))?;
+        let token = json!({
             "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
-        }},
-        "security": [{"BearerToken": []}],
-    })
+        });
+        map.serialize_entry("securityDefinitions", &json!({"BearerToken": token}))?;
+        map.serialize_entry("security", &json!([{"BearerToken": []}]))?;
+        map.end()
+    }
 }
 
 fn parameter(parameter: &Parameter) -> Value {

@@ -1,33 +1,54 @@
 //! OpenAPI v3: one document per group and version, and per page of discovery. Pure.
 
 use schema::openapi::Version;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use super::Members;
 use super::paths::{self, Body, CUSTOM_TYPES, Consumes, Operation, Parameter, PathItem};
-use super::schemas::used;
+use super::schemas::Definitions;
 use super::v2::patches;
 use crate::registry::Registry;
 
+/// The document, written part by part.
+pub struct Document<'a> {
+    items: Vec<PathItem>,
+    definitions: Definitions<'a>,
+}
+
 /// The document at a path below `/openapi/v3/`.
-pub fn document(registry: &Registry, path: &str) -> Value {
-    let mut items = paths::of(registry, |kind| super::holds(path, &kind.group, &kind.version));
+pub fn document<'a>(registry: &'a Registry, path: &str) -> Document<'a> {
+    let resources = super::resources(registry, path);
+    let mut items = paths::of(resources.iter().copied());
     items.extend(paths::of_discovery(registry).into_iter().filter(|item| item.path.trim_matches('/') == path));
-    let schemas: Map<String, Value> = used(registry, &items, Version::V3).into_iter().collect();
-    let mut out = Map::new();
-    for item in &items {
-        out.insert(item.path.clone(), path_item(item));
+    let definitions = Definitions::of(&resources, &items, Version::V3);
+    Document { items, definitions }
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("openapi", "3.0.0")?;
+        map.serialize_entry("info", &json!({"title": "Kubernetes", "version": crate::VERSION}))?;
+        map.serialize_entry("paths", &Members(|| self.items.iter().map(|item| (&item.path, path_item(item)))))?;
+        map.serialize_entry("components", &Components(&self.definitions))?;
+        map.end()
     }
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": crate::VERSION},
-        "paths": out,
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {"BearerToken": {
-                "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
-            }},
-        },
-    })
+}
+
+struct Components<'a>(&'a Definitions<'a>);
+
+impl Serialize for Components<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("schemas", &Members(|| self.0.iter()))?;
+        let token = json!({
+            "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",
+        });
+        map.serialize_entry("securitySchemes", &json!({"BearerToken": token}))?;
+        map.end()
+    }
 }
 
 fn parameter(parameter: &Parameter) -> Value {
