@@ -64,7 +64,12 @@ impl Api {
         let host = self.address.split(':').next().unwrap_or_default().to_owned();
         let stream = self.connector.connect(ServerName::try_from(host)?, tcp).await?;
         let address = self.address.clone();
-        Ok(Connection { stream: BufReader::with_capacity(READ_BUFFER, stream), address, out: Vec::new() })
+        Ok(Connection {
+            stream: BufReader::with_capacity(READ_BUFFER, stream),
+            address,
+            accept: "application/json",
+            out: Vec::new(),
+        })
     }
 
     /// One request on a connection of its own.
@@ -96,10 +101,16 @@ enum Framing {
 pub struct Connection {
     stream: BufReader<TlsStream<TcpStream>>,
     address: String,
+    accept: &'static str,
     out: Vec<u8>,
 }
 
 impl Connection {
+    /// The same, asking for another form of answers.
+    pub fn asking(self, accept: &'static str) -> Connection {
+        Connection { accept, ..self }
+    }
+
     pub async fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
         self.send(method, path, body).await?;
         let (code, framing) = self.head().await?;
@@ -142,8 +153,8 @@ impl Connection {
     pub async fn send_some(&mut self, method: &str, path: &str, body: &[u8], length: usize) -> Result<()> {
         self.out.clear();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
-            self.address,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: {}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
+            self.address, self.accept
         );
         self.out.extend_from_slice(head.as_bytes());
         self.out.extend_from_slice(body);
@@ -186,12 +197,23 @@ impl Connection {
 
 /// Creates objects 0 to `count` of a collection by some clients at a time.
 pub async fn create_all(api: &Api, path: &'static str, count: usize, object: fn(usize) -> Value) -> Result<()> {
+    post_all(api, path, count, move |i| object(i).to_string().into_bytes()).await
+}
+
+/// The same of bodies that may have been written before.
+pub async fn post_all(
+    api: &Api,
+    path: &'static str,
+    count: usize,
+    body: impl Fn(usize) -> Vec<u8> + Clone + Send + 'static,
+) -> Result<()> {
     let mut creators = Vec::new();
     for creator in 0..CREATORS {
         let mut connection = api.connect().await?;
+        let body = body.clone();
         creators.push(tokio::spawn(async move {
             for i in (creator..count).step_by(CREATORS) {
-                connection.request("POST", path, object(i).to_string().as_bytes()).await?.ok()?;
+                connection.request("POST", path, &body(i)).await?.ok()?;
             }
             anyhow::Ok(())
         }));

@@ -4,7 +4,9 @@
 
 mod api;
 mod build;
+mod crds;
 mod creates;
+mod definitions;
 mod dns;
 mod etcd;
 mod floods;
@@ -47,6 +49,7 @@ const BENCHES: &[Bench] = &[
     ("start", start::run),
     ("creates", creates::run),
     ("list", list::run),
+    ("crds", crds::run),
     ("floods", floods::run),
     ("pod-start", pod_start::run),
     ("etcd", etcd::run),
@@ -58,7 +61,7 @@ const BENCHES: &[Bench] = &[
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", about = "Take the figures of benches/README.md")]
 struct Flags {
-    /// Only these benchmarks [possible values: build, start, creates, list, floods, pod-start, etcd, scheduler, dns, proxy]
+    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, pod-start, etcd, scheduler, dns, proxy]
     #[arg(value_parser = BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     names: Vec<String>,
     /// Small numbers: shows that the benchmarks work, measures nothing
