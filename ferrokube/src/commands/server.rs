@@ -1,6 +1,7 @@
 //! `server`: runs the cluster in the foreground until a signal. `up` starts the same in the background and listens to
 //! its steps.
 
+use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -90,7 +91,9 @@ async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
     steps.tell(&Told::Ready);
     tracing::info!(cluster = name, after = duration(began.elapsed()), "ready");
     if steps.audience == Audience::Person {
-        println!("Ready. KUBECONFIG={} kubectl get nodes", cluster.kubeconfig().display());
+        // Nobody may be listening any more.
+        let config = cluster.kubeconfig();
+        let _ = writeln!(std::io::stdout(), "Ready. KUBECONFIG={} kubectl get nodes", config.display());
     }
     let failure = tokio::select! {
         _ = terminate.recv() => None,

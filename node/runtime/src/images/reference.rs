@@ -9,8 +9,10 @@ use super::{ImageError, Result};
 
 /// Names without a registry are of this one.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// The distribution specification's bound on a name.
+/// The distribution specification's bound on a name, and DNS's on a host's.
 const MAX_NAME: usize = 255;
+/// Host, name, tag and digest at their longest, and what stands between them.
+const MAX_TEXT: usize = 2 * MAX_NAME + 128 + 71 + 3;
 
 /// A name in its full form; displays as `registry/repository[:tag][@digest]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,7 +32,7 @@ impl Reference {
     /// [`ImageError::Name`] says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why| ImageError::Name(text.to_owned(), why);
-        if text.is_empty() || text.len() > MAX_NAME + 80 {
+        if text.is_empty() || text.len() > MAX_TEXT {
             return Err(bad("it is empty or too long"));
         }
         let (rest, digest) = match text.split_once('@') {
@@ -123,10 +125,11 @@ fn is_host(host: &str) -> bool {
         Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
         _ => (host, None),
     };
-    let v6 = name.starts_with('[') && name.ends_with(']');
+    let inside = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let v6 = inside.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
     let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let name_ok = v6 || (begins && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'));
-    name_ok && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    name_ok && host.len() <= MAX_NAME && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -156,5 +159,17 @@ mod tests {
         for text in ["", "UPPER/case", "a//b", "a:", "a:b:c", "x@sha256:12", "../etc", "a/../b", "-a", "host:x/a"] {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
+    }
+
+    /// Anything between brackets was a host, line ends included; and a name without a tag could be too long with one.
+    #[test]
+    fn a_host_in_brackets_is_an_address_and_the_full_form_is_read_again() {
+        assert!(Reference::parse("[::1]:5000/a").is_ok());
+        for text in ["[::1\r\nX: y]/a", "[::\u{14}]/a", "[a]/b", "[]/b"] {
+            assert!(Reference::parse(text).is_err(), "{text:?}");
+        }
+        let (host, name) = (format!("{}.example", "h".repeat(240)), "n".repeat(255));
+        let reference = Reference::parse(&format!("{host}/{name}")).unwrap();
+        assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
     }
 }
