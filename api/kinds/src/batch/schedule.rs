@@ -25,9 +25,13 @@ pub(crate) fn check(schedule: &str) -> Result<(), String> {
     let zoned = schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=");
     let rest = if zoned { schedule.split_once(' ').map_or("", |(_, rest)| rest.trim()) } else { schedule };
     if rest.starts_with('@') {
-        let every = rest.strip_prefix("@every ").is_some_and(|period| !period.is_empty());
-        let known = every || DESCRIPTORS.contains(&rest);
-        return if known { Ok(()) } else { Err(format!("unrecognized descriptor: {rest}")) };
+        return match rest.strip_prefix("@every ") {
+            Some(period) => meta::duration::parse_nanos(period)
+                .map(drop)
+                .map_err(|why| format!("failed to parse duration {rest}: {why}")),
+            None if DESCRIPTORS.contains(&rest) => Ok(()),
+            None => Err(format!("unrecognized descriptor: {rest}")),
+        };
     }
     let fields: Vec<&str> = rest.split_whitespace().collect();
     if fields.len() != FIELDS.len() {
@@ -102,6 +106,11 @@ mod tests {
             ("*/0 * * * *", "step of range should be a positive number: */0"),
             ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
             ("@never", "unrecognized descriptor: @never"),
+            ("@every x", "failed to parse duration @every x: time: invalid duration \"x\""),
+            (
+                "@every 9235602471501206h",
+                "failed to parse duration @every 9235602471501206h: time: invalid duration \"9235602471501206h\"",
+            ),
         ] {
             assert_eq!(check(bad), Err(why.to_owned()));
         }

@@ -62,7 +62,7 @@ impl Schedule {
             other => other,
         };
         if let Some(every) = text.strip_prefix("@every ") {
-            return Ok(Schedule::Every(duration(every.trim())?));
+            return Ok(Schedule::Every(period(every)?));
         }
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = fields.as_slice() else {
@@ -187,25 +187,11 @@ fn range(part: &str, least: u32, most: u32, names: &[&str]) -> Result<u64, Strin
     Ok((from..=to).step_by(step as usize).fold(0, |bits, n| bits | 1 << n))
 }
 
-/// Go's form: `1h30m`, `90s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("failed to parse duration @every {text}");
-    let (mut total, mut number) = (0u64, String::new());
-    for c in text.chars() {
-        if c.is_ascii_digit() {
-            number.push(c);
-            continue;
-        }
-        let n: u64 = number.parse().map_err(|_| wrong())?;
-        number.clear();
-        total += n * match c {
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return Err(wrong()),
-        };
-    }
-    if total == 0 || !number.is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(total)) }
+/// Whole seconds, one at least.
+fn period(text: &str) -> Result<Duration, String> {
+    let nanos =
+        meta::duration::parse_nanos(text).map_err(|e| format!("failed to parse duration @every {text}: {e}"))?;
+    Ok(Duration::from_secs(u64::try_from(nanos / 1_000_000_000).unwrap_or(0).max(1)))
 }
 
 #[cfg(test)]
@@ -230,6 +216,8 @@ mod tests {
             ("0 0 30 2 *", "2026-01-01T00:00:00Z", ""),
             ("@hourly", "2026-01-01T00:10:00Z", "2026-01-01T01:00:00Z"),
             ("@every 1h30m", "2026-01-01T00:10:00Z", "2026-01-01T01:40:00Z"),
+            ("@every 1.5h", "2026-01-01T00:10:00Z", "2026-01-01T01:40:00Z"),
+            ("@every 10ms", "2026-01-01T00:10:00Z", "2026-01-01T00:10:01Z"),
         ] {
             assert_eq!(next(schedule, None, after), wanted, "{schedule} after {after}");
         }
@@ -255,7 +243,17 @@ mod tests {
 
     #[test]
     fn wrong_schedules_say_what_is_wrong() {
-        for text in ["", "* * * *", "60 * * * *", "* * 0 * *", "5-1 * * * *", "*/0 * * * *", "a * * * *", "@every x"] {
+        for text in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* * 0 * *",
+            "5-1 * * * *",
+            "*/0 * * * *",
+            "a * * * *",
+            "@every x",
+            "@every 9235602471501206h",
+        ] {
             assert!(Schedule::parse(text, None).is_err(), "{text}");
         }
     }
