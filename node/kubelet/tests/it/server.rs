@@ -100,7 +100,7 @@ async fn only_those_who_may_get_in() {
     let (_node, other, _) = node_with_api("other").await;
     let (status, text) = other.get("/exec/ns/p/c").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    assert_eq!(text, "Forbidden (user=other, verb=get, resource=nodes, subresource(s)=[\"proxy\"])\n");
+    assert_eq!(text, "Forbidden (user=other, verb=create, resource=nodes, subresource(s)=[\"proxy\"])\n");
 }
 
 #[tokio::test]
