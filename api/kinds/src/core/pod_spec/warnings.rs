@@ -1,5 +1,7 @@
 //! Warnings about pods and templates of pods: what is accepted and deprecated, or likely not meant.
 
+use std::collections::HashMap;
+
 use meta::{Path, Quantity, names};
 use serde_json::Value;
 
@@ -166,6 +168,9 @@ pub(crate) fn fractional(amount: &str) -> bool {
     amount.parse::<Quantity>().is_ok_and(|amount| !amount.is_whole())
 }
 
+/// Pairs of ports that are looked at: a body has room for a hundred thousand ports, and each pair may be a warning.
+const MOST_PAIRS: usize = 10_000;
+
 /// Ports of all containers, which share an address: those that are there twice, and names that stand for several.
 fn ports(warnings: &mut Vec<String>, path: Path, spec: &Value) {
     let mut all: Vec<(String, &Value)> = Vec::new();
@@ -176,27 +181,34 @@ fn ports(warnings: &mut Vec<String>, path: Path, spec: &Value) {
             all.extend(of_container.iter().enumerate().map(|(j, port)| (at(j), port)));
         }
     }
+    let mut alike: HashMap<(Option<i64>, &str), Vec<usize>> = HashMap::new();
+    let mut pairs = MOST_PAIRS;
     for (i, (path, port)) in all.iter().enumerate() {
-        for (first, other) in &all[..i] {
+        let earlier = alike.entry((int(port, "containerPort"), text(port, "protocol"))).or_default();
+        for first in earlier.iter().take(pairs) {
+            let (first, other) = &all[*first];
             warnings.extend(collision(port, other).map(|what| format!("{path}: {what} port definition with {first}")));
         }
+        pairs = pairs.saturating_sub(earlier.len());
+        earlier.push(i);
     }
-    for (i, (path, port)) in all.iter().enumerate() {
+    let mut named: HashMap<&str, &str> = HashMap::new();
+    for (path, port) in &all {
         let name = text(port, "name");
-        if let Some((first, _)) = all[..i].iter().find(|(_, other)| !name.is_empty() && text(other, "name") == name) {
-            warnings.push(format!(
+        if name.is_empty() {
+            continue;
+        }
+        match named.get(name) {
+            Some(first) => warnings.push(format!(
                 "{path}: duplicate port name {name:?} with {first}, services and probes that select ports by name will use {first}"
-            ));
+            )),
+            None => drop(named.insert(name, path)),
         }
     }
 }
 
-/// What two ports of a pod are to each other.
+/// What two ports of a pod with the same number and protocol are to each other.
 fn collision(port: &Value, other: &Value) -> Option<&'static str> {
-    let number = |port: &Value| (int(port, "containerPort"), text(port, "protocol").to_owned());
-    if number(port) != number(other) {
-        return None;
-    }
     let host = |port: &Value| int(port, "hostPort").unwrap_or(0);
     let address = |port: &Value| text(port, "hostIP").to_owned();
     match (host(port), host(other)) {
@@ -275,5 +287,14 @@ mod tests {
         let object = json!({"metadata": {"generation": 2}, "spec": {"template": {"spec": {"terminationGracePeriodSeconds": -1}}}});
         assert_eq!(of_changed(&object, None, "spec.template").len(), 1);
         assert_eq!(of_changed(&object, Some(&object), "spec.template"), [""; 0]);
+    }
+
+    /// Each pair of a body full of ports was compared, and told: gigabytes of warnings.
+    #[test]
+    fn a_body_full_of_ports_is_warned_of_some() {
+        let many: Vec<Value> = vec![json!({"containerPort": 1, "protocol": "TCP"}); 20_000];
+        let mut warnings = Vec::new();
+        ports(&mut warnings, Path::root("spec"), &json!({"containers": [{"ports": many}]}));
+        assert_eq!(warnings.len(), MOST_PAIRS);
     }
 }
