@@ -256,8 +256,8 @@ fn diff_same_item(before: &[&Value], after: &[&Value], node: Node<'_>) -> Compar
     }
 }
 
-/// Equality of values; whole numbers are equal to floats of the same value.
-pub(crate) fn same(a: &Value, b: &Value) -> bool {
+/// Equality of JSON values: numbers by value, whatever their notation.
+pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y)),

@@ -7,6 +7,7 @@
 //! made: the bytes that all copies together add, and how deep a value would come to lie. So no value is ever deeper
 //! than an object may be, and whoever walks, clones or drops one needs no more stack than for any object.
 
+use crate::compare::same;
 use meta::{Reason, Status, depth};
 use serde_json::Value;
 use std::io;
@@ -208,18 +209,6 @@ fn length(value: &Value) -> usize {
     // Neither a value nor counting can fail.
     let _ = serde_json::to_writer(&mut count, value);
     count.0
-}
-
-/// Equality of JSON values: numbers by value, whatever their notation.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
-        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y)),
-        (Value::Object(x), Value::Object(y)) => {
-            x.len() == y.len() && x.iter().all(|(key, x)| y.get(key).is_some_and(|y| same(x, y)))
-        }
-        _ => a == b,
-    }
 }
 
 /// Splits a pointer into the steps to the container and the last key; nothing for the whole document.

@@ -3,11 +3,11 @@
 //! The server calls this after decoding a request and after reading from storage. Defaults apply only inside objects
 //! that exist (or that a default brings into existence), never across an absent parent.
 
-use crate::node::{Schema, Type};
+use crate::node::Schema;
 use serde_json::Value;
 
-/// Removes nulls at places that are not nullable and have no default, in maps and objects; nulls in lists stay for validation to report.
-/// Whole floats become integers, as which they are stored and shown.
+/// Removes nulls at places that are not nullable and have no default, in maps and objects; nulls in lists stay for
+/// validation to report. Whole floats become integers, as which they are stored and shown.
 pub fn drop_nulls(value: &mut Value, schema: &Schema) {
     whole_numbers(value);
     drop_nulls_below(value, schema);
@@ -138,25 +138,6 @@ impl Filling {
         self.room = self.room.checked_sub(bytes).ok_or(TooMuch)?;
         Ok(())
     }
-}
-
-/// Whether any default exists below this node: lets callers skip the walk for kinds without defaults.
-pub fn has_defaults(schema: &Schema) -> bool {
-    // Definitions may be recursive (JSONSchemaProps); defaults deeper than this do not occur in practice.
-    const DEPTH: usize = 32;
-    has_defaults_within(schema, DEPTH)
-}
-
-fn has_defaults_within(schema: &Schema, depth: usize) -> bool {
-    if depth == 0
-        || matches!(schema.ty, Type::String | Type::Integer | Type::Number | Type::Boolean | Type::IntOrString)
-    {
-        return false;
-    }
-    let below = |node: &Schema| node.default.is_some() || has_defaults_within(node, depth - 1);
-    schema.properties.iter().any(|(_, f)| f.default.is_some() || below(&f.schema))
-        || schema.additional.as_deref().is_some_and(below)
-        || schema.items.as_deref().is_some_and(below)
 }
 
 #[cfg(test)]

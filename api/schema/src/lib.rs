@@ -18,7 +18,7 @@ mod prune;
 pub mod structural;
 mod validate;
 
-pub use default::{MAX_DEFAULTED, TooMuch, apply_defaults, drop_nulls, has_defaults};
+pub use default::{MAX_DEFAULTED, TooMuch, apply_defaults, drop_nulls};
 pub use prune::{MAX_REPORTED, prune, unknown_fields};
 pub use validate::{MAX_ERRORS, validate, validate_at};
 

@@ -6,6 +6,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::quantity;
+
 /// Where the HTTPS API listens and whom it believes.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -126,6 +130,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Thousandths of a resource that are kept from pods.
+    pub fn reserved(&self, name: &str) -> i64 {
+        let of = |map: &BTreeMap<String, String>| map.get(name).map_or(0, |q| quantity::milli(&Quantity(q.clone())));
+        of(&self.system_reserved) + of(&self.kube_reserved)
+    }
+
     /// Upstream's defaults for a node of this name.
     pub fn new(node_name: &str) -> Config {
         let hard = [

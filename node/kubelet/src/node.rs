@@ -156,8 +156,6 @@ fn capacity(config: &Config, facts: &Facts) -> BTreeMap<String, Quantity> {
 fn allocatable(config: &Config, capacity: &BTreeMap<String, Quantity>) -> BTreeMap<String, Quantity> {
     let mut out = capacity.clone();
     for (name, amount) in &mut out {
-        let reserved =
-            |map: &BTreeMap<String, String>| map.get(name).map_or(0, |q| quantity::milli(&Quantity(q.clone())));
         let kept = match name.as_str() {
             "memory" => config.eviction.hard.get("memory.available"),
             "ephemeral-storage" => config.eviction.hard.get("nodefs.available"),
@@ -168,7 +166,7 @@ fn allocatable(config: &Config, capacity: &BTreeMap<String, Quantity>) -> BTreeM
             Threshold::Share(share) => (total as f64 * share) as i64,
             Threshold::Amount(bytes) => (*bytes as i64).saturating_mul(1000),
         });
-        let taken = reserved(&config.system_reserved) + reserved(&config.kube_reserved) + kept;
+        let taken = config.reserved(name) + kept;
         if taken == 0 {
             continue;
         }

@@ -11,16 +11,15 @@
 //!
 //! I/O: writes to the control groups. Callers: the daemon at its start, housekeeping while pods come and go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use linux::cgroup::{Cgroups, Group, Limits};
 use linux::failure::Failure;
 
 use crate::config::Config;
 use crate::machine::Machine;
-use crate::{quantity, resources};
+use crate::resources;
 
 /// The three groups of a node.
 #[derive(Debug)]
@@ -65,7 +64,8 @@ pub fn container_files(cgroups: Option<&Cgroups>, config: &Config) -> HashMap<St
     files
 }
 
-fn group(cgroups: &Cgroups, config: &Config, path: &str) -> Group {
+/// A group of this node, by its path below the root that the node has been given.
+pub fn group(cgroups: &Cgroups, config: &Config, path: &str) -> Group {
     cgroups.group(&format!("{}/{path}", config.cgroup_root.trim_end_matches('/')))
 }
 
@@ -80,17 +80,16 @@ fn burstable_shares<'a>(pods: impl Iterator<Item = &'a Pod>) -> i64 {
 
 /// What all pods together may use: without what eviction keeps free, or there would be nothing to evict for.
 fn whole(config: &Config, machine: &Machine) -> Limits {
-    let reserved = |name: &str| {
-        let of = |map: &BTreeMap<String, String>| map.get(name).map_or(0, |q| quantity::milli(&Quantity(q.clone())));
-        of(&config.system_reserved) + of(&config.kube_reserved)
-    };
-    let memory = i64::try_from(machine.memory).unwrap_or(i64::MAX).saturating_sub(reserved("memory") / 1000);
-    let milli_cpu = i64::try_from(machine.cpus).unwrap_or(i64::MAX / 1000).saturating_mul(1000) - reserved("cpu");
+    let memory = i64::try_from(machine.memory).unwrap_or(i64::MAX).saturating_sub(config.reserved("memory") / 1000);
+    let milli_cpu =
+        i64::try_from(machine.cpus).unwrap_or(i64::MAX / 1000).saturating_mul(1000) - config.reserved("cpu");
     Limits { memory: Some(memory).filter(|bytes| *bytes > 0), ..weight(resources::shares(milli_cpu)) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use serde_json::json;
 

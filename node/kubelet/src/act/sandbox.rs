@@ -12,7 +12,7 @@ use super::Hands;
 use crate::cri::{is_not_found, sandbox, shown};
 use crate::hosts;
 use crate::worker::SandboxRecord;
-use crate::{make, pods, resources};
+use crate::{make, pods, qos, resources};
 
 impl Hands {
     pub(super) async fn create_sandbox(&self, pod: &Pod, attempt: u32) -> Result<SandboxRecord, String> {
@@ -117,9 +117,8 @@ impl Hands {
         self.remove_sandboxes(uid).await?;
         self.volumes.tear_down(uid).await?;
         let Some(cgroups) = &self.cgroups else { return Ok(()) };
-        let root = self.config.cgroup_root.trim_end_matches('/');
         for class in ["", "/burstable", "/besteffort"] {
-            let group = cgroups.group(&format!("{root}/kubepods{class}/pod{uid}"));
+            let group = qos::group(cgroups, &self.config, &format!("kubepods{class}/pod{uid}"));
             if group.exists() {
                 let gone = tokio::task::spawn_blocking(move || group.kill().and_then(|()| group.remove())).await;
                 gone.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
