@@ -7,6 +7,7 @@ mod addons;
 pub mod cleanup;
 mod control_plane;
 pub mod cri;
+mod firewall;
 mod identity;
 mod node;
 mod parts;
@@ -27,14 +28,15 @@ use tokio::task::JoinSet;
 use self::parts::{Parts, Restarts};
 use crate::config::Cluster;
 use crate::crash;
+use crate::fault::Fault;
 use crate::pki::Pki;
 use crate::progress::Steps;
 
 pub use addons::put;
-pub use cleanup::{remove_kernel_objects, stop_pods};
+pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
-pub use node::runtime_config;
-pub use pod_network::{firewall_advice, port_mapping};
+pub use node::{cgroup_root, runtime_config};
+pub use pod_network::port_mapping;
 
 /// A start that takes longer has failed.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -122,10 +124,16 @@ impl Assembly {
             parts: Parts::default(),
             restarts: Restarts::default(),
         };
-        match assembly.start_all(steps).await {
+        let started = match assembly.open_firewall().await {
+            Ok(()) => assembly.start_all(steps).await,
+            refused => refused,
+        };
+        match started {
             Ok(()) => {
                 let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip);
+                let watched = (cluster.clone(), assembly.node_client()?);
                 assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
+                assembly.parts.run("firewall", |stop| firewall::run(watched.0, watched.1, stop));
                 Ok(assembly)
             }
             Err(error) => {
@@ -133,6 +141,16 @@ impl Assembly {
                 Err(error)
             }
         }
+    }
+
+    /// Where it is asked for, before the first pod sends anything.
+    async fn open_firewall(&self) -> Result<()> {
+        if !self.cluster.open_firewall {
+            return Ok(());
+        }
+        let cluster = self.cluster.clone();
+        let closed = tokio::task::spawn_blocking(move || firewall::look(&cluster)).await??;
+        if closed.is_empty() { Ok(()) } else { Err(Fault::failed(closed.join("; and ")).into()) }
     }
 
     async fn start_all(&mut self, steps: Steps) -> Result<()> {
@@ -172,6 +190,11 @@ impl Assembly {
     /// A client as this user of the API.
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<kube::Client> {
         Ok(identity::client(self.server()?, user, groups))
+    }
+
+    /// A client as this node's kubelet.
+    fn node_client(&self) -> Result<kube::Client> {
+        self.client(&format!("system:node:{}", self.cluster.node_name), &["system:nodes"])
     }
 
     /// Starts components anew that end by themselves. Returns when one has that the others can't go on without.

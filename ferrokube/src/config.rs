@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cidr::Cidr;
 use self::file::read_file;
-pub use self::private::{private_dir, write_private, write_private_all};
+pub use self::private::{private_dir, write_private, write_private_all, write_shared};
 use crate::fault::Fault;
 
 /// Where clusters live when `--data-dir` says nothing.
@@ -51,10 +51,13 @@ pub struct Shape {
     /// Addresses of Services [default: 10.43.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<Cidr>,
+    /// Have the host's firewall (ufw, firewalld, Docker's, nftables) let packets of pods through; `reset` closes it again
+    #[arg(long)]
+    pub open_firewall: bool,
     /// Set what a CIS audit wants (SECURITY.md has the list); kept from then on, `hardened: false` takes it back
     #[arg(long)]
     pub hardened: bool,
-    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened
+    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, openFirewall, hardened
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -73,6 +76,9 @@ pub struct Cluster {
     pub cluster_domain: String,
     pub node_name: String,
     pub node_ip: Option<Ipv4Addr>,
+    /// `--open-firewall`; not in files of older versions.
+    #[serde(default)]
+    pub open_firewall: bool,
     /// `--hardened`; not in files of older versions.
     #[serde(default)]
     pub hardened: bool,
@@ -300,6 +306,7 @@ impl Which {
             cluster_domain: file.cluster_domain.unwrap_or_else(|| base.cluster_domain.clone()),
             node_name: file.node_name.unwrap_or_else(|| base.node_name.clone()),
             node_ip: file.node_ip.or(base.node_ip),
+            open_firewall: shape.open_firewall || file.open_firewall.unwrap_or(base.open_firewall),
             hardened: shape.hardened || file.hardened.unwrap_or(base.hardened),
             ..base.clone()
         };
@@ -342,6 +349,7 @@ impl Which {
             cluster_domain: "cluster.local".into(),
             node_name: node_name(),
             node_ip: None,
+            open_firewall: false,
             hardened: false,
         }
     }
@@ -385,6 +393,7 @@ pub mod tests {
             cluster_domain: "cluster.local".into(),
             node_name: "node".into(),
             node_ip: None,
+            open_firewall: false,
             hardened: false,
         }
     }
