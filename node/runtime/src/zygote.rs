@@ -21,6 +21,9 @@ const MAX_ANSWER: usize = 4096;
 /// A start that takes longer has gone wrong (a disk or a mount that hangs).
 const PATIENCE: Duration = Duration::from_secs(120);
 
+const REMOVE_ATTEMPTS: usize = 5;
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// The process that forks monitors; started at the first order, and again when it has died.
 #[derive(Debug)]
 pub struct Zygote {
@@ -75,6 +78,13 @@ impl Drop for Zygote {
             drop(live.orders);
             let mut process = live.process;
             let _ = process.wait();
+        }
+        // It stays while monitors are in it. One whose container has just ended leaves it a moment later.
+        for _ in 0..REMOVE_ATTEMPTS {
+            if self.group.remove().is_ok() {
+                break;
+            }
+            std::thread::sleep(MOMENT);
         }
     }
 }
