@@ -244,6 +244,23 @@ impl Slot {
         }
     }
 
+    /// What the API was told of the very instance that was found running holds until a probe says otherwise: that this
+    /// kubelet is new changes nothing for the container.
+    pub fn believe(&mut self, known: &PodStatus) {
+        let Some(id) = self.running().map(|instance| instance.id.clone()) else { return };
+        let lists = [&known.init_container_statuses, &known.container_statuses];
+        let status = lists.into_iter().flatten().flatten().find(|status| {
+            let told = status.container_id.as_deref().and_then(|told| told.split_once("://"));
+            status.name == self.container.name && told.is_some_and(|(_, told)| told == id)
+        });
+        let Some(status) = status else { return };
+        for (kind, held) in [(Kind::Startup, status.started == Some(true)), (Kind::Readiness, status.ready)] {
+            if let Some(machine) = self.machine(kind).as_mut().filter(|_| held) {
+                machine.believe(kind);
+            }
+        }
+    }
+
     pub fn next_probe(&self, active: bool) -> Option<Timestamp> {
         let kinds = self.live_kinds(active);
         let machine = |kind: &Kind| match kind {

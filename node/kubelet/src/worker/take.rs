@@ -164,6 +164,7 @@ impl PodWorker {
             // Found running: started by a kubelet before this one.
             slot.hooked = true;
             slot.arm_probes(now);
+            slot.believe(&self.known);
         }
         let kept = |id: &str| [&slot.current, &slot.last].into_iter().flatten().any(|i| i.id == id);
         for old in before.into_iter().chain(over.then_some(id)) {

@@ -243,6 +243,47 @@ fn a_kubelet_that_restarts_finds_its_containers_and_touches_none() {
     assert_eq!(worker.slot("c").unwrap().restarts(), 0);
 }
 
+/// A new kubelet took every pod with a readiness probe out of its Services until the probe had passed again.
+#[test]
+fn what_was_ready_before_the_kubelet_restarted_is_ready_until_a_probe_says_otherwise() {
+    let probe = |threshold: i32| json!({"periodSeconds": 5, "failureThreshold": threshold, "exec": {"command": ["x"]}});
+    let spec =
+        json!({"containers": [{"name": "c", "image": "i", "startupProbe": probe(1), "readinessProbe": probe(2)}]});
+    let mut before = World::new(pod(spec));
+    before.settle();
+    assert_eq!(before.condition("Ready"), "True");
+    let mut known = Pod::clone(&before.w().pod);
+    known.status = Some(before.written.clone());
+    let now = before.now;
+    let again = |known: Pod| {
+        let worker = PodWorker::new(Arc::new(known), settings(), Ok(()), now);
+        let record =
+            SandboxRecord { id: "s0".into(), attempt: 0, ready: true, ips: vec!["10.0.0.2".into()], created_at: now };
+        let containers = before.containers.values().cloned().collect();
+        worker.step(Event::Observed { sandbox: Some(record), containers }, now)
+    };
+    let (worker, actions) = again(known.clone());
+    assert!(worker.slot("c").unwrap().is_ready(), "as the API knows it");
+    let written = actions.iter().any(|action| matches!(action, Action::WriteStatus { .. }));
+    let started = actions.iter().any(|action| matches!(action, Action::Probe { kind: Kind::Startup, .. }));
+    assert!(!written && !started, "{actions:?}");
+    let fail = |worker: PodWorker| {
+        let id = worker.slot("c").unwrap().running().unwrap().id.clone();
+        let (mut worker, _) = worker.step(Event::Tick, now);
+        worker.slots[0].machine(Kind::Readiness).as_mut().unwrap().busy = true;
+        let outcome = Outcome::Failure("bad".into());
+        worker.step(Event::Probed { container: "c".into(), id, kind: Kind::Readiness, outcome }, now).0
+    };
+    let once = fail(worker);
+    assert!(once.slot("c").unwrap().is_ready(), "one failure of two");
+    assert!(!fail(once).slot("c").unwrap().is_ready());
+    // Of another instance nothing is known.
+    let mut other = known;
+    let statuses = other.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
+    statuses[0].container_id = Some("fake://c-0".into());
+    assert!(!again(other).0.slot("c").unwrap().is_ready());
+}
+
 #[test]
 fn a_container_that_a_killed_kubelet_made_and_never_started_is_made_anew() {
     for policy in ["Always", "Never"] {
