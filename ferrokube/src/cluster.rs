@@ -7,14 +7,18 @@ mod addons;
 pub mod cleanup;
 mod control_plane;
 pub mod cri;
+mod folder;
 mod identity;
+mod images;
 mod node;
 mod parts;
+mod patience;
 mod pod_network;
 mod ready;
 mod renewal;
 pub mod signing;
 mod store;
+mod told;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -25,6 +29,7 @@ use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use self::parts::{Parts, Restarts};
+use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::config::Cluster;
 use crate::crash;
 use crate::pki::Pki;
@@ -35,9 +40,6 @@ pub use cleanup::{remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
 pub use node::runtime_config;
 pub use pod_network::{firewall_advice, port_mapping};
-
-/// A start that takes longer has failed.
-const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Resolves when a component that was started does its work.
 type Serving = BoxFuture<'static, Result<()>>;
@@ -101,6 +103,10 @@ pub struct Assembly {
     server: Option<apiserver::Server>,
     parts: Parts,
     restarts: Restarts,
+    /// Of who has long work to do while the cluster starts.
+    word: Word,
+    /// The folder of images was imported: pods may need what is in it.
+    images: client::Latch,
 }
 
 impl Assembly {
@@ -121,10 +127,15 @@ impl Assembly {
             server: None,
             parts: Parts::default(),
             restarts: Restarts::default(),
+            word: Word::default(),
+            images: client::Latch::default(),
         };
         match assembly.start_all(steps).await {
             Ok(()) => {
                 let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip);
+                let admin = assembly.client("kubernetes-admin", &["system:masters"])?;
+                let applied = cluster.clone();
+                assembly.parts.run("folder", |stop| folder::run(applied, admin, stop));
                 assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
                 Ok(assembly)
             }
@@ -148,8 +159,8 @@ impl Assembly {
             });
         }
         let mut missing: Vec<_> = COMPONENTS.iter().map(|c| c.name).collect();
-        let late = tokio::time::sleep(START_PATIENCE);
-        tokio::pin!(late);
+        let mut patience = Patience::new(self.signs(missing.len(), None), Instant::now());
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 one = waiting.join_next() => match one {
@@ -160,9 +171,19 @@ impl Assembly {
                     None => return Ok(()),
                 },
                 (name, error) = self.parts.ended() => return Err(error.context(name)),
-                () = &mut late => return ready::late(self, steps, &missing, START_PATIENCE).await,
+                _ = look.tick() => {
+                    let node = tokio::time::timeout(LOOK, ready::node_says(self)).await.ok().flatten();
+                    let signs = self.signs(missing.len(), node);
+                    if let Some(quiet) = patience.lost(signs, Instant::now()) {
+                        return ready::late(self, steps, &missing, quiet).await;
+                    }
+                }
             }
         }
+    }
+
+    fn signs(&self, missing: usize, node: Option<String>) -> Signs {
+        Signs { missing, words: vec![node, self.word.said()], cpu: cpu_time() }
     }
 
     pub fn server(&self) -> Result<&apiserver::Server> {

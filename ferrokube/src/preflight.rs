@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::config::Cluster;
 use crate::fault::Fault;
+use crate::layout::FOLDERS;
 
 /// An address of loopback that nothing is bound to by its name.
 const ANY_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 107, 56, 53);
@@ -27,6 +28,7 @@ pub fn check(cluster: &Cluster) -> Result<()> {
         return Err(Fault::failed(sentence).into());
     }
     data_dir(cluster)?;
+    registries(cluster)?;
     ports(cluster)?;
     // A cluster that ran before is in its own range: its bridge is still there.
     if !ran_before(cluster) {
@@ -120,6 +122,17 @@ fn firewall(cluster: &Cluster) -> Result<()> {
     }
 }
 
+/// A mistake in the registries' file would be told by pods that wait for their images.
+fn registries(cluster: &Cluster) -> Result<()> {
+    let path = cluster.registries();
+    if cluster.options.registries.is_some() && !path.exists() {
+        return Err(Fault::usage(format!("--registries {}: there is no such file", path.display())).into());
+    }
+    let read = runtime::images::Registries::read(&path);
+    let checked = read.and_then(|all| all.check().map_err(|why| format!("{}: {why}", path.display())));
+    checked.map_err(|why| Fault::failed(why).into())
+}
+
 /// What a store is of no use without.
 const VITAL: [&str; 5] = ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "pki/etcd/ca.crt", "pki/etcd/ca.key"];
 
@@ -148,7 +161,8 @@ fn data_dir(cluster: &Cluster) -> Result<()> {
         );
         return Err(Fault::failed(sentence).into());
     }
-    if !cluster.exists() && fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
+    let foreign = |entry: fs::DirEntry| !FOLDERS.iter().any(|folder| entry.file_name() == *folder);
+    if !cluster.exists() && fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(foreign)) {
         let sentence =
             format!("{} holds files that aren't a cluster's: empty it, or choose another --data-dir", dir.display());
         return Err(Fault::failed(sentence).into());
@@ -164,7 +178,7 @@ fn ran_before(cluster: &Cluster) -> bool {
 fn ports(cluster: &Cluster) -> Result<()> {
     let anywhere = Ipv4Addr::UNSPECIFIED;
     let tcp = [
-        (anywhere, cluster.api_port, "the API server"),
+        (cluster.bind_address(), cluster.api_port, "the API server"),
         (Ipv4Addr::LOCALHOST, cluster.etcd_port(), "etcd"),
         (anywhere, cluster.kubelet_port(), "the kubelet"),
         (Ipv4Addr::LOCALHOST, cluster.port(10248), "the kubelet's health"),
@@ -180,8 +194,12 @@ fn ports(cluster: &Cluster) -> Result<()> {
         tcp.into_iter().map(|(address, port, whose)| (port, whose, TcpListener::bind((address, port)).map(drop)));
     for (port, whose, bound) in tried.chain([(53, "cluster DNS", udp)]) {
         if let Err(e) = bound {
-            let hint = if port == cluster.api_port { "choose another with --api-port, or stop" } else { "stop" };
-            let sentence = format!("port {port} of {whose} can't be used ({e}): {hint} what listens there");
+            let hint = match e.kind() {
+                std::io::ErrorKind::AddrNotAvailable => "--bind-address must be an address of this host",
+                _ if port == cluster.api_port => "choose another with --api-port, or stop what listens there",
+                _ => "stop what listens there",
+            };
+            let sentence = format!("port {port} of {whose} can't be used ({e}): {hint}");
             return Err(Fault::failed(sentence).into());
         }
     }

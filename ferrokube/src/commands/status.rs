@@ -10,7 +10,7 @@ use crate::commands::misc::print;
 use crate::config::{Cluster, Which};
 use crate::crash::{self, Crashes};
 use crate::fault::Fault;
-use crate::process::Daemon;
+use crate::process::{Daemon, state};
 
 /// One of our processes.
 struct Process {
@@ -27,13 +27,7 @@ pub fn run(which: &Which, output: Output) -> Result<()> {
         return Err(Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name())).into());
     };
     let processes = processes(&cluster);
-    let state = match Daemon::find(&cluster) {
-        Some(daemon) if daemon.is_ready(&cluster) => "running",
-        Some(_) => "starting",
-        // The supervisor lets a moment pass after a daemon that ended early.
-        None if Daemon::supervisor(&cluster).is_some() => "restarting",
-        None => "stopped",
-    };
+    let state = state(&cluster);
     let crashes = crash::read(&cluster);
     match output {
         Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes, &crashes))),

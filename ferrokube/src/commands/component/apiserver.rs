@@ -1,5 +1,7 @@
 //! `ferrokube kube-apiserver`: our API server over any etcd cluster.
 
+mod over;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use apiserver::audit::log::{Format, Mode};
 use apiserver::config::KeyPair;
 use clap::Parser;
 
+pub use self::over::over;
 use super::{Ignored, LOGGING, duration, parse, until_signal};
 use crate::fault::Fault;
 
@@ -317,6 +320,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     }
     let config = apiserver::Config {
         bind_address: flags.bind_address,
+        also_bind: None,
         secure_port: flags.secure_port,
         advertise_address: flags.advertise_address,
         tls: Some(serving),
