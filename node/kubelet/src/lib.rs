@@ -40,6 +40,7 @@ pub mod server;
 pub mod static_pods;
 pub mod status;
 pub mod storage_limits;
+pub mod transitions;
 pub mod volumes;
 pub mod worker;
 

@@ -228,6 +228,28 @@ fn a_dead_sandbox_is_replaced_with_all_containers() {
 }
 
 #[test]
+fn a_pod_with_init_containers_tells_its_new_address_when_its_sandbox_was_replaced() {
+    for policy in ["Always", "OnFailure"] {
+        let mut world = World::new(pod(json!({"restartPolicy": policy,
+            "initContainers": [{"name": "i1", "image": "i"}], "containers": [{"name": "c", "image": "i"}]})));
+        world.settle();
+        world.exit("i1", 0);
+        world.settle();
+        let record = SandboxRecord { id: "s0".into(), attempt: 0, ready: false, ips: vec![], created_at: world.now };
+        let ids: Vec<String> = world.containers.keys().cloned().collect();
+        let dead = ids.iter().filter_map(|id| world.exit_id(id, 137)).collect();
+        world.feed(Event::Observed { sandbox: Some(record), containers: dead });
+        world.next_ip = "10.0.0.9".into();
+        world.settle();
+        assert_eq!(world.running(), BTreeSet::from(["i1"]), "{policy}");
+        assert_eq!(world.written.pod_ip.as_deref(), Some("10.0.0.9"), "{policy}");
+        world.exit("i1", 0);
+        world.settle();
+        assert_eq!((world.running(), world.condition("Ready")), (BTreeSet::from(["c"]), "True"), "{policy}");
+    }
+}
+
+#[test]
 fn a_kubelet_that_restarts_finds_its_containers_and_touches_none() {
     let mut before = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
     before.settle();

@@ -4,6 +4,7 @@ mod laws;
 mod lives;
 
 use super::*;
+use k8s_openapi::api::core::v1::ContainerStatus;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,8 @@ struct World {
     removed: Vec<String>,
     /// Who made a container, as the runtime says.
     run: String,
+    /// Address of the next sandbox.
+    next_ip: String,
 }
 
 fn pod(spec: Value) -> Arc<Pod> {
@@ -64,6 +67,7 @@ impl World {
             seen: Vec::new(),
             removed: Vec::new(),
             run: settings().run,
+            next_ip: "10.0.0.2".into(),
         };
         world.feed(Event::Observed { sandbox: None, containers: vec![] });
         world
@@ -159,7 +163,7 @@ impl World {
                 let id = format!("s{attempt}");
                 self.sandboxes.insert(id.clone(), true);
                 let record =
-                    SandboxRecord { id, attempt, ready: true, ips: vec!["10.0.0.2".into()], created_at: self.now };
+                    SandboxRecord { id, attempt, ready: true, ips: vec![self.next_ip.clone()], created_at: self.now };
                 Event::SandboxCreated(Ok(record))
             }
             Action::CreateSandbox { .. } => Event::SandboxCreated(Err("no network".into())),
@@ -219,6 +223,7 @@ impl World {
                 if !good {
                     return self.feed(Event::StatusWritten(Err("down".into())));
                 }
+                self.check_transitions(&new);
                 self.written = *new.clone();
                 let mut pod = Pod::clone(&self.w().pod);
                 pod.status = Some(*new);
@@ -233,6 +238,23 @@ impl World {
             Action::Note { .. } | Action::Forget | Action::RemoveContainer { .. } => return,
         };
         self.feed(event);
+    }
+
+    /// The API refuses a status in which something runs that ended for good.
+    fn check_transitions(&self, new: &PodStatus) {
+        let lists = |s: &PodStatus| {
+            let lists = [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses];
+            lists.into_iter().flatten().flatten().cloned().collect::<Vec<_>>()
+        };
+        let code = |s: &ContainerStatus| Some(s.state.as_ref()?.terminated.as_ref()?.exit_code);
+        let new = lists(new);
+        for was in lists(&self.written) {
+            let Some(ended) = code(&was) else { continue };
+            let leaves = new.iter().any(|s| s.name == was.name && code(s).is_none());
+            let slot = self.w().slot(&was.name).unwrap();
+            let may = crate::transitions::may_run(&self.w().pod, slot, ended);
+            assert!(!leaves || may, "{} may not be transitioned to non-terminated state", was.name);
+        }
     }
 
     fn exit_id(&mut self, id: &str, code: i32) -> Option<Instance> {
