@@ -485,6 +485,9 @@ impl Loop {
 
     fn take_runtime(&mut self, message: pleg::Message) {
         self.runtime_changes.send_modify(|n| *n += 1);
+        if message.uid().is_some_and(|uid| self.recovers(uid)) {
+            return pleg::keep(&mut self.recovered, message);
+        }
         match message {
             pleg::Message::Seen { uid, observation } => {
                 let Observation { sandbox, containers } = observation;
@@ -493,6 +496,11 @@ impl Loop {
             pleg::Message::Vanished { uid, id } => self.feed(&uid, Event::Vanished { id }),
             pleg::Message::Lost => self.node_changed.notify_one(),
         }
+    }
+
+    /// The pod may be one from before this kubelet whose object is still to come.
+    fn recovers(&self, uid: &str) -> bool {
+        self.recovered.contains_key(uid) && !self.workers.contains_key(uid)
     }
 
     fn wake(&mut self) {

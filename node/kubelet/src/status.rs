@@ -31,7 +31,7 @@ pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
         conditions(worker, &mut status, now);
         return status;
     }
-    let ips = if pods::host_network(pod) && !matches!(worker.sandbox, Sandbox::None | Sandbox::Creating) {
+    let ips = if pods::host_network(pod) && !matches!(worker.sandbox, Sandbox::None | Sandbox::Creating { .. }) {
         &worker.settings.host_ips
     } else {
         &worker.ips

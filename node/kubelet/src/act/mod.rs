@@ -163,14 +163,16 @@ impl Hands {
         let uid = pods::uid(&pod).to_owned();
         Some(match action {
             Action::Mount => Event::Mounted(self.mount(&context).await),
-            Action::CreateSandbox { attempt } => Event::SandboxCreated(self.create_sandbox(&pod, attempt).await),
-            Action::Pull { container } => {
-                let result = self.ensure_image(&pod, &container, context.attempt).await;
-                Event::Pulled { container, result }
+            Action::CreateSandbox { attempt } => {
+                Event::SandboxCreated { attempt, result: self.create_sandbox(&pod, attempt).await }
+            }
+            Action::Pull { container, image } => {
+                let result = self.ensure_image(&pod, &container, &image, context.attempt).await;
+                Event::Pulled { container, image, result }
             }
             Action::Start { container, image, sandbox, attempt } => {
                 let result = self.start_container(&context, &container, image, &sandbox, attempt).await;
-                Event::Started { container, result }
+                Event::Started { container, attempt, result }
             }
             Action::PostStart { container, id } => {
                 let result = self.post_start(&context, &container, &id).await;
@@ -184,7 +186,10 @@ impl Hands {
                 let outcome = self.probe(&context, &container, &id, kind).await;
                 Event::Probed { container, id, kind, outcome }
             }
-            Action::StopSandbox { id } => Event::SandboxStopped(self.stop_sandbox(&id).await),
+            Action::StopSandbox { id } => {
+                let result = self.stop_sandbox(&id).await;
+                Event::SandboxStopped { id, result }
+            }
             Action::TearDown => Event::TornDown(self.tear_down(&pod).await),
             Action::Remove => Event::Removed(self.remove_pod(&pod).await),
             Action::RemoveContainer { id } => {
