@@ -108,7 +108,7 @@ impl Assembly {
     /// leaves no component running.
     pub async fn start(cluster: Cluster, steps: Steps) -> Result<Assembly> {
         let began = Instant::now();
-        let node_ip = crate::preflight::node_ip(&cluster);
+        let node_ip = crate::node_address::of(&cluster);
         let pki = Pki::ensure(&cluster, node_ip)?;
         crate::kubeconfig::write_admin(&cluster, &pki)?;
         crate::hardening::write(&cluster)?;

@@ -21,6 +21,8 @@ use crate::fault::Fault;
 pub const STATE_ROOT: &str = "/var/lib/ferrokube";
 /// Sockets and pid files: short, because a unix socket's path has 107 bytes at most.
 pub const RUN_ROOT: &str = "/run/ferrokube";
+/// What the bridges of clusters are called, with a number after it.
+pub const BRIDGE: &str = "fk";
 /// The file that a cluster is described in.
 pub const STATE_FILE: &str = "cluster.json";
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
@@ -111,6 +113,10 @@ impl Cluster {
     pub fn runtime_root(&self) -> PathBuf {
         self.data_dir.join("runtime")
     }
+    /// The node's range of pod addresses, once it is decided.
+    pub fn node_range_file(&self) -> PathBuf {
+        self.data_dir.join("node-pod-cidr")
+    }
     pub fn kubelet_root(&self) -> PathBuf {
         self.data_dir.join("kubelet")
     }
@@ -129,7 +135,7 @@ impl Cluster {
         if self.slot == 0 { "ferrokube".into() } else { format!("ferrokube{}", self.slot) }
     }
     pub fn bridge(&self) -> String {
-        format!("fk{}", self.slot)
+        format!("{BRIDGE}{}", self.slot)
     }
     pub fn api_service_ip(&self) -> Ipv4Addr {
         self.service_cidr.nth(1)

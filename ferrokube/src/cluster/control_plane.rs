@@ -76,7 +76,7 @@ fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::
 
 /// What the API server of this cluster is told.
 pub fn settings(cluster: &Cluster) -> apiserver::Config {
-    server_config(cluster, &Pki::of(cluster), crate::preflight::node_ip(cluster))
+    server_config(cluster, &Pki::of(cluster), crate::node_address::of(cluster))
 }
 
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {

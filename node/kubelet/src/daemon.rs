@@ -26,7 +26,7 @@ use crate::cri::{Cri, shown};
 use crate::error::Error;
 use crate::heartbeat::Heartbeat;
 use crate::housekeeping::Housekeeping;
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::names::label;
 use crate::node::Pressure;
 use crate::objects::{Changed, Objects};
@@ -166,7 +166,9 @@ fn make_dir(path: &std::path::Path, mode: u32) -> Result<(), Error> {
 
 fn addresses(config: &Config) -> Vec<String> {
     if config.node_ips.is_empty() {
-        return machine::default_address().into_iter().map(|ip| ip.to_string()).collect();
+        let scene = linux::host_address::look().inspect_err(|error| tracing::warn!(%error, "this host's addresses"));
+        let best = linux::host_address::choose(&scene.unwrap_or_default(), &Default::default(), None);
+        return best.into_iter().map(|ip| ip.to_string()).collect();
     }
     config.node_ips.iter().map(ToString::to_string).collect()
 }
