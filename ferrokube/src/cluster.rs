@@ -8,6 +8,7 @@ pub mod cleanup;
 mod control_plane;
 pub mod cri;
 mod identity;
+mod moving;
 mod node;
 mod parts;
 mod pod_network;
@@ -16,12 +17,13 @@ mod renewal;
 pub mod signing;
 mod store;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::parts::{Parts, Restarts};
@@ -95,8 +97,8 @@ pub const COMPONENTS: &[Component] = &[
 pub struct Assembly {
     pub cluster: Arc<Cluster>,
     pub pki: Pki,
-    /// The address by which pods and others reach this host.
-    pub node_ip: Ipv4Addr,
+    /// The address by which pods and others reach this host, as it changes.
+    pub node_ip: watch::Sender<Vec<IpAddr>>,
     store: Option<etcd::Etcd>,
     server: Option<apiserver::Server>,
     parts: Parts,
@@ -116,7 +118,7 @@ impl Assembly {
         let mut assembly = Assembly {
             cluster: Arc::new(cluster),
             pki,
-            node_ip,
+            node_ip: watch::Sender::new(vec![IpAddr::V4(node_ip)]),
             store: None,
             server: None,
             parts: Parts::default(),
@@ -124,8 +126,11 @@ impl Assembly {
         };
         match assembly.start_all(steps).await {
             Ok(()) => {
-                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip);
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
                 assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
+                let server = assembly.server()?.clone();
+                assembly.parts.run("address", |stop| moving::run(cluster, node_ip, server, stop));
                 Ok(assembly)
             }
             Err(error) => {
@@ -163,6 +168,11 @@ impl Assembly {
                 () = &mut late => return ready::late(self, steps, &missing, START_PATIENCE).await,
             }
         }
+    }
+
+    /// The address by which pods and others reach this host, as it is now.
+    pub fn node_ip(&self) -> Ipv4Addr {
+        moving::first(&self.node_ip)
     }
 
     pub fn server(&self) -> Result<&apiserver::Server> {

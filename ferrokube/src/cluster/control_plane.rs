@@ -81,7 +81,7 @@ pub fn settings(cluster: &Cluster) -> apiserver::Config {
 
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
-    let config = server_config(&a.cluster, &a.pki, a.node_ip);
+    let config = server_config(&a.cluster, &a.pki, a.node_ip());
     let stop = a.parts.token("kube-apiserver");
     let running = apiserver::daemon::start(config, Arc::new(LocalStore(store.clone())), stop)
         .await

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use wire::cri;
 
 use crate::act::{Answer, Hands};
+use crate::addresses::{self, Addresses};
 use crate::admit::{self, Scene};
 use crate::config::Config;
 use crate::cri::{Cri, shown};
@@ -53,6 +54,8 @@ pub enum Msg {
     Answer(Answer),
     Runtime(pleg::Message),
     Changed(Changed),
+    /// The node has other addresses now.
+    HostIps(Vec<String>),
     /// The volumes of a pod were brought up to date.
     Refreshed(String),
     Query(Query),
@@ -79,6 +82,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let machine = Machine::read();
     let (msgs, inbox) = unbounded_channel();
     let addresses = addresses(&config);
+    tokio::spawn(pass_on(addresses.clone(), msgs.clone(), shutdown.clone()));
     let informers = start_informers(&config, &client, &msgs, &shutdown);
     let recorder = EventRecorder::new(client.clone(), "kubelet").on_host(&config.node_name);
     let changed = Arc::new(Notify::new());
@@ -116,7 +120,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     tokio::spawn(pleg::run(cri.clone(), msgs.clone(), shutdown.clone()));
     let longest = SignedDuration::try_from(config.max_container_restart_period);
     let longest_restart_delay = longest.unwrap_or(crate::backoff::LONGEST);
-    let settings = Settings { runtime_name, host_ips: addresses, longest_restart_delay, run: config.run.clone() };
+    let host_ips = addresses.texts();
+    let settings = Settings { runtime_name, host_ips, longest_restart_delay, run: config.run.clone() };
     let state = Loop {
         hands,
         settings,
@@ -164,13 +169,25 @@ fn make_dir(path: &std::path::Path, mode: u32) -> Result<(), Error> {
     })
 }
 
-fn addresses(config: &Config) -> Vec<String> {
-    if config.node_ips.is_empty() {
-        let scene = linux::host_address::look().inspect_err(|error| tracing::warn!(%error, "this host's addresses"));
-        let best = linux::host_address::choose(&scene.unwrap_or_default(), &Default::default(), None);
-        return best.into_iter().map(|ip| ip.to_string()).collect();
+fn addresses(config: &Config) -> Addresses {
+    match &config.addresses {
+        Some(followed) => followed.clone(),
+        None if config.node_ips.is_empty() => addresses::of_this_host(),
+        None => Addresses::fixed(config.node_ips.clone()),
     }
-    config.node_ips.iter().map(ToString::to_string).collect()
+}
+
+/// Tells the loop of every change of the node's addresses.
+async fn pass_on(mut addresses: Addresses, to: UnboundedSender<Msg>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = addresses.changed() => {}
+        }
+        if to.send(Msg::HostIps(addresses.texts())).is_err() {
+            return;
+        }
+    }
 }
 
 struct Informers {
@@ -220,7 +237,7 @@ fn hands(
     recorder: &EventRecorder,
     informers: &Informers,
     machine: &Machine,
-    addresses: &[String],
+    addresses: &Addresses,
     msgs: &UnboundedSender<Msg>,
 ) -> Arc<Hands> {
     let (answers, from_hands) = unbounded_channel();
@@ -239,7 +256,7 @@ fn hands(
         nodes: informers.nodes.clone(),
         cgroups: linux::cgroup::Cgroups::detect().ok(),
         node_memory: machine.memory,
-        host_ips: addresses.to_vec(),
+        addresses: addresses.clone(),
         answers,
         image_users: Mutex::default(),
         mirrors: Mutex::default(),
@@ -347,8 +364,18 @@ impl Loop {
                     self.refresh_volumes(&uid);
                 }
             }
+            Msg::HostIps(ips) => self.take_host_ips(&ips),
             Msg::Refreshed(uid) => self.refresh_again(&uid),
             Msg::Query(query) => self.answer(query),
+        }
+    }
+
+    /// The node says it with its next status, pods with theirs, those that share its network as their own addresses too.
+    fn take_host_ips(&mut self, ips: &[String]) {
+        self.settings.host_ips = ips.to_vec();
+        self.node_changed.notify_one();
+        for uid in self.workers.keys().cloned().collect::<Vec<_>>() {
+            self.feed(&uid, Event::HostIps(ips.to_vec()));
         }
     }
 

@@ -1,5 +1,6 @@
 //! kubelet: takes the pods bound to its node, runs their containers over the CRI, reports.
 pub mod act;
+pub mod addresses;
 pub mod admit;
 pub mod api;
 pub mod backoff;

@@ -17,6 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
 
+use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::cri::Cri;
 use crate::fields::Facts;
@@ -42,7 +43,7 @@ pub struct Hands {
     pub nodes: Cache<Node>,
     pub cgroups: Option<linux::cgroup::Cgroups>,
     pub node_memory: u64,
-    pub host_ips: Vec<String>,
+    pub addresses: Addresses,
     pub answers: UnboundedSender<Answer>,
     /// Whom images run as, by image ID: it never changes.
     pub image_users: Mutex<HashMap<String, ImageUser>>,
@@ -126,7 +127,7 @@ pub struct Context {
 
 impl Hands {
     fn context(&self, worker: &PodWorker) -> Context {
-        let ips = if pods::host_network(&worker.pod) { self.host_ips.clone() } else { worker.ips.clone() };
+        let ips = if pods::host_network(&worker.pod) { self.addresses.texts() } else { worker.ips.clone() };
         let running = worker.slots.iter().filter_map(|s| Some((s.name().to_owned(), s.running()?.id.clone())));
         Context {
             pod: worker.pod.clone(),
@@ -140,7 +141,7 @@ impl Hands {
     pub fn facts(&self, pod_ips: Vec<String>) -> Facts {
         let node = self.nodes.get_in("", &self.config.node_name);
         let allocatable = node.and_then(|n| n.status.as_ref()?.allocatable.clone()).unwrap_or_default();
-        Facts { host_ips: self.host_ips.clone(), pod_ips, allocatable }
+        Facts { host_ips: self.addresses.texts(), pod_ips, allocatable }
     }
 
     /// Starts the action; its answer comes over the channel.

@@ -200,6 +200,8 @@ pub enum Event {
         verdict: Verdict,
         grace: i64,
     },
+    /// The node has other addresses now.
+    HostIps(Vec<String>),
     /// An object that the pod refers to changed: what failed for it may go now.
     Refresh,
     /// A deadline passed.

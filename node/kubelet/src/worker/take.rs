@@ -47,6 +47,9 @@ impl PodWorker {
                 self.deleted = done_or_retry(result, "delete", now);
             }
             Event::Evict { verdict, grace } => self.begin_end(grace, Some(verdict), now),
+            // What ended was where it was.
+            Event::HostIps(ips) if !self.is_ended() => self.settings.host_ips = ips,
+            Event::HostIps(_) => {}
             Event::Refresh => self.take_refresh(),
             Event::Tick => {}
         }

@@ -359,3 +359,19 @@ fn a_list_taken_before_starts_were_answered_kills_nobody_and_removes_no_log() {
         assert!(world.w().slots.iter().all(|s| s.restarts() == 0), "{policy}");
     }
 }
+
+#[test]
+fn a_node_that_has_another_address_says_so_for_its_pods() {
+    for host_network in [true, false] {
+        let spec = json!({"hostNetwork": host_network, "containers": [{"name": "c", "image": "i"}]});
+        let mut world = World::new(pod(spec));
+        world.settle();
+        world.feed(Event::HostIps(vec!["192.0.2.9".into()]));
+        world.settle();
+        let pod_ip = if host_network { "192.0.2.9" } else { "10.0.0.2" };
+        let told = (world.written.host_ip.as_deref(), world.written.pod_ip.as_deref());
+        assert_eq!(told, (Some("192.0.2.9"), Some(pod_ip)));
+        assert_eq!(world.written.host_ips.iter().flatten().count(), 1);
+        assert!(world.kills.is_empty() && world.w().deadline(world.now).is_none());
+    }
+}
