@@ -10,6 +10,7 @@ pub mod cri;
 mod folder;
 mod identity;
 mod images;
+mod moving;
 mod node;
 mod parts;
 mod patience;
@@ -20,12 +21,13 @@ pub mod signing;
 mod store;
 mod told;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::parts::{Parts, Restarts};
@@ -97,8 +99,8 @@ pub const COMPONENTS: &[Component] = &[
 pub struct Assembly {
     pub cluster: Arc<Cluster>,
     pub pki: Pki,
-    /// The address by which pods and others reach this host.
-    pub node_ip: Ipv4Addr,
+    /// The address by which pods and others reach this host, as it changes.
+    pub node_ip: watch::Sender<Vec<IpAddr>>,
     store: Option<etcd::Etcd>,
     server: Option<apiserver::Server>,
     parts: Parts,
@@ -114,7 +116,7 @@ impl Assembly {
     /// leaves no component running.
     pub async fn start(cluster: Cluster, steps: Steps) -> Result<Assembly> {
         let began = Instant::now();
-        let node_ip = crate::preflight::node_ip(&cluster);
+        let node_ip = crate::node_address::of(&cluster);
         let pki = Pki::ensure(&cluster, node_ip)?;
         crate::kubeconfig::write_admin(&cluster, &pki)?;
         crate::hardening::write(&cluster)?;
@@ -122,7 +124,7 @@ impl Assembly {
         let mut assembly = Assembly {
             cluster: Arc::new(cluster),
             pki,
-            node_ip,
+            node_ip: watch::Sender::new(vec![IpAddr::V4(node_ip)]),
             store: None,
             server: None,
             parts: Parts::default(),
@@ -132,11 +134,14 @@ impl Assembly {
         };
         match assembly.start_all(steps).await {
             Ok(()) => {
-                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip);
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
                 let admin = assembly.client("kubernetes-admin", &["system:masters"])?;
                 let applied = cluster.clone();
                 assembly.parts.run("folder", |stop| folder::run(applied, admin, stop));
                 assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
+                let server = assembly.server()?.clone();
+                assembly.parts.run("address", |stop| moving::run(cluster, node_ip, server, stop));
                 Ok(assembly)
             }
             Err(error) => {
@@ -184,6 +189,11 @@ impl Assembly {
 
     fn signs(&self, missing: usize, node: Option<String>) -> Signs {
         Signs { missing, words: vec![node, self.word.said()], cpu: cpu_time() }
+    }
+
+    /// The address by which pods and others reach this host, as it is now.
+    pub fn node_ip(&self) -> Ipv4Addr {
+        moving::first(&self.node_ip)
     }
 
     pub fn server(&self) -> Result<&apiserver::Server> {

@@ -28,6 +28,8 @@ pub const STATE_ROOT: &str = "/var/lib/ferrokube";
 pub const RUN_ROOT: &str = "/run/ferrokube";
 /// Where registries are described when `--registries` says nothing.
 const REGISTRIES: &str = "/etc/ferrokube/registries.yaml";
+/// What the bridges of clusters are called, with a number after it.
+pub const BRIDGE: &str = "fk";
 /// The file that a cluster is described in.
 pub const STATE_FILE: &str = "cluster.json";
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
@@ -123,6 +125,10 @@ impl Cluster {
     pub fn runtime_root(&self) -> PathBuf {
         self.data_dir.join("runtime")
     }
+    /// The node's range of pod addresses, once it is decided.
+    pub fn node_range_file(&self) -> PathBuf {
+        self.data_dir.join("node-pod-cidr")
+    }
     pub fn kubelet_root(&self) -> PathBuf {
         self.data_dir.join("kubelet")
     }
@@ -141,7 +147,7 @@ impl Cluster {
         if self.slot == 0 { "ferrokube".into() } else { format!("ferrokube{}", self.slot) }
     }
     pub fn bridge(&self) -> String {
-        format!("fk{}", self.slot)
+        format!("{BRIDGE}{}", self.slot)
     }
     pub fn api_service_ip(&self) -> Ipv4Addr {
         self.service_cidr.nth(1)
@@ -162,6 +168,11 @@ impl Cluster {
     pub fn api_address_of_pods(&self) -> Option<Ipv4Addr> {
         let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
         loopback.then(|| self.service_cidr.last())
+    }
+    /// What the `kubernetes` Service leads to, on a node with this address.
+    pub fn advertised(&self, node_ip: Ipv4Addr) -> Ipv4Addr {
+        let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
+        self.api_address_of_pods().or(bound).unwrap_or(node_ip)
     }
     /// What `--registries` names, or the host's own file.
     pub fn registries(&self) -> PathBuf {
@@ -460,6 +471,20 @@ pub mod tests {
         assert!(!a.pod_cidr.overlaps(&b.pod_cidr) && !a.service_cidr.overlaps(&b.pod_cidr));
         assert_ne!(a.api_port, b.api_port);
         assert_ne!(a.bridge(), b.bridge());
+    }
+
+    #[test]
+    fn the_service_leads_to_where_pods_reach_a_server_that_listens_on_one_address() {
+        let (mut cluster, node) = (cluster(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
+        let mut with = |bind: Option<&str>| {
+            cluster.options.bind_address = bind.map(|text| text.parse().expect("an address"));
+            (cluster.server_url(), cluster.advertised(node).to_string())
+        };
+        let url = |host: &str| format!("https://{host}:6443");
+        assert_eq!(with(None), (url("127.0.0.1"), "192.0.2.1".into()));
+        assert_eq!(with(Some("0.0.0.0")), (url("127.0.0.1"), "192.0.2.1".into()));
+        assert_eq!(with(Some("127.0.0.1")), (url("127.0.0.1"), "10.43.255.255".into()));
+        assert_eq!(with(Some("192.0.2.9")), (url("192.0.2.9"), "192.0.2.9".into()));
     }
 
     /// `status` as another user told a path and `Permission denied (os error 13)`.

@@ -172,7 +172,7 @@ fn data_dir(cluster: &Cluster) -> Result<()> {
 
 /// A former start came as far as a node with a range of pod addresses.
 fn ran_before(cluster: &Cluster) -> bool {
-    cluster.data_dir.join("node-pod-cidr").exists()
+    cluster.node_range_file().exists()
 }
 
 fn ports(cluster: &Cluster) -> Result<()> {
@@ -220,21 +220,6 @@ fn ranges(cluster: &Cluster) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The address by which others reach this host: the one the default route uses, or loopback.
-pub fn node_ip(cluster: &Cluster) -> Ipv4Addr {
-    if let Some(ip) = cluster.node_ip {
-        return ip;
-    }
-    let source = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|probe| {
-        probe.connect((Ipv4Addr::new(192, 88, 99, 1), 9))?;
-        probe.local_addr()
-    });
-    match source.map(|a| a.ip()) {
-        Ok(std::net::IpAddr::V4(ip)) => ip,
-        _ => Ipv4Addr::LOCALHOST,
-    }
 }
 
 #[cfg(test)]

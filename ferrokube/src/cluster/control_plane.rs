@@ -56,13 +56,11 @@ pub fn issuer(cluster: &Cluster) -> String {
 }
 
 fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver::Config> {
-    let bound = cluster.options.bind_address.filter(|address| !address.is_unspecified());
-    let of_pods = cluster.api_address_of_pods();
     let mut config = apiserver::Config {
         bind_address: IpAddr::V4(cluster.bind_address()),
-        also_bind: of_pods.map(IpAddr::V4),
+        also_bind: cluster.api_address_of_pods().map(IpAddr::V4),
         secure_port: cluster.api_port,
-        advertise_address: Some(IpAddr::V4(of_pods.or(bound).unwrap_or(node_ip))),
+        advertise_address: Some(IpAddr::V4(cluster.advertised(node_ip))),
         tls: Some(key_pair(&pki.pair("apiserver"))),
         client_ca_file: Some(pki.ca()),
         requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
@@ -82,12 +80,12 @@ fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> Result<apis
 
 /// What the API server of this cluster is told.
 pub fn settings(cluster: &Cluster) -> Result<apiserver::Config> {
-    server_config(cluster, &Pki::of(cluster), crate::preflight::node_ip(cluster))
+    server_config(cluster, &Pki::of(cluster), crate::node_address::of(cluster))
 }
 
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
-    let config = server_config(&a.cluster, &a.pki, a.node_ip)?;
+    let config = server_config(&a.cluster, &a.pki, a.node_ip())?;
     if let Some(address) = a.cluster.api_address_of_pods() {
         dns::claim(super::node::DNS_LINK, IpAddr::V4(address))?;
     }

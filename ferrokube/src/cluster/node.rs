@@ -119,7 +119,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     let cluster = &a.cluster;
     let serving = a.pki.pair("kubelet");
     let mut config = kubelet::config::Config::new(&cluster.node_name);
-    config.node_ips = vec![IpAddr::V4(a.node_ip)];
+    config.addresses = Some(kubelet::addresses::Addresses::followed(a.node_ip.subscribe()));
     config.root_dir = cluster.kubelet_root();
     config.pod_logs_dir = cluster.data_dir.join("pod-logs");
     config.container_runtime_endpoint = format!("unix://{}", cluster.cri_socket().display());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::addresses::Addresses;
 use crate::quantity;
 
 /// Where the HTTPS API listens and whom it believes.
@@ -73,8 +74,10 @@ pub struct EvictionConfig {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub node_name: String,
-    /// The addresses that the node reports, first the primary one. Empty: the address of the default route.
+    /// The addresses that the node reports, first the primary one. Empty: that of this host, as it changes.
     pub node_ips: Vec<IpAddr>,
+    /// Whoever runs this kubelet follows them; goes before the former.
+    pub addresses: Option<Addresses>,
     pub hostname_override: Option<String>,
     /// `/var/lib/kubelet` upstream.
     pub root_dir: PathBuf,
@@ -147,6 +150,7 @@ impl Config {
         Config {
             node_name: node_name.to_owned(),
             node_ips: Vec::new(),
+            addresses: None,
             hostname_override: None,
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: "/var/log/pods".into(),

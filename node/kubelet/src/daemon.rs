@@ -20,13 +20,14 @@ use tokio_util::sync::CancellationToken;
 use wire::cri;
 
 use crate::act::{Answer, Hands};
+use crate::addresses::{self, Addresses};
 use crate::admit::{self, Scene};
 use crate::config::Config;
 use crate::cri::{Cri, shown};
 use crate::error::Error;
 use crate::heartbeat::Heartbeat;
 use crate::housekeeping::Housekeeping;
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::names::label;
 use crate::node::Pressure;
 use crate::objects::{Changed, Objects};
@@ -53,6 +54,8 @@ pub enum Msg {
     Answer(Answer),
     Runtime(pleg::Message),
     Changed(Changed),
+    /// The node has other addresses now.
+    HostIps(Vec<String>),
     /// The volumes of a pod were brought up to date.
     Refreshed(String),
     Query(Query),
@@ -79,6 +82,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let machine = Machine::read();
     let (msgs, inbox) = unbounded_channel();
     let addresses = addresses(&config);
+    tokio::spawn(pass_on(addresses.clone(), msgs.clone(), shutdown.clone()));
     let informers = start_informers(&config, &client, &msgs, &shutdown);
     let recorder = EventRecorder::new(client.clone(), "kubelet").on_host(&config.node_name);
     let changed = Arc::new(Notify::new());
@@ -116,7 +120,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     tokio::spawn(pleg::run(cri.clone(), msgs.clone(), shutdown.clone()));
     let longest = SignedDuration::try_from(config.max_container_restart_period);
     let longest_restart_delay = longest.unwrap_or(crate::backoff::LONGEST);
-    let settings = Settings { runtime_name, host_ips: addresses, longest_restart_delay, run: config.run.clone() };
+    let host_ips = addresses.texts();
+    let settings = Settings { runtime_name, host_ips, longest_restart_delay, run: config.run.clone() };
     let state = Loop {
         hands,
         settings,
@@ -164,11 +169,25 @@ fn make_dir(path: &std::path::Path, mode: u32) -> Result<(), Error> {
     })
 }
 
-fn addresses(config: &Config) -> Vec<String> {
-    if config.node_ips.is_empty() {
-        return machine::default_address().into_iter().map(|ip| ip.to_string()).collect();
+fn addresses(config: &Config) -> Addresses {
+    match &config.addresses {
+        Some(followed) => followed.clone(),
+        None if config.node_ips.is_empty() => addresses::of_this_host(),
+        None => Addresses::fixed(config.node_ips.clone()),
     }
-    config.node_ips.iter().map(ToString::to_string).collect()
+}
+
+/// Tells the loop of every change of the node's addresses.
+async fn pass_on(mut addresses: Addresses, to: UnboundedSender<Msg>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = addresses.changed() => {}
+        }
+        if to.send(Msg::HostIps(addresses.texts())).is_err() {
+            return;
+        }
+    }
 }
 
 struct Informers {
@@ -218,7 +237,7 @@ fn hands(
     recorder: &EventRecorder,
     informers: &Informers,
     machine: &Machine,
-    addresses: &[String],
+    addresses: &Addresses,
     msgs: &UnboundedSender<Msg>,
 ) -> Arc<Hands> {
     let (answers, from_hands) = unbounded_channel();
@@ -237,7 +256,7 @@ fn hands(
         nodes: informers.nodes.clone(),
         cgroups: linux::cgroup::Cgroups::detect().ok(),
         node_memory: machine.memory,
-        host_ips: addresses.to_vec(),
+        addresses: addresses.clone(),
         answers,
         image_users: Mutex::default(),
         mirrors: Mutex::default(),
@@ -345,8 +364,18 @@ impl Loop {
                     self.refresh_volumes(&uid);
                 }
             }
+            Msg::HostIps(ips) => self.take_host_ips(&ips),
             Msg::Refreshed(uid) => self.refresh_again(&uid),
             Msg::Query(query) => self.answer(query),
+        }
+    }
+
+    /// The node says it with its next status, pods with theirs, those that share its network as their own addresses too.
+    fn take_host_ips(&mut self, ips: &[String]) {
+        self.settings.host_ips = ips.to_vec();
+        self.node_changed.notify_one();
+        for uid in self.workers.keys().cloned().collect::<Vec<_>>() {
+            self.feed(&uid, Event::HostIps(ips.to_vec()));
         }
     }
 
@@ -485,6 +514,9 @@ impl Loop {
 
     fn take_runtime(&mut self, message: pleg::Message) {
         self.runtime_changes.send_modify(|n| *n += 1);
+        if message.uid().is_some_and(|uid| self.recovers(uid)) {
+            return pleg::keep(&mut self.recovered, message);
+        }
         match message {
             pleg::Message::Seen { uid, observation } => {
                 let Observation { sandbox, containers } = observation;
@@ -493,6 +525,11 @@ impl Loop {
             pleg::Message::Vanished { uid, id } => self.feed(&uid, Event::Vanished { id }),
             pleg::Message::Lost => self.node_changed.notify_one(),
         }
+    }
+
+    /// The pod may be one from before this kubelet whose object is still to come.
+    fn recovers(&self, uid: &str) -> bool {
+        self.recovered.contains_key(uid) && !self.workers.contains_key(uid)
     }
 
     fn wake(&mut self) {

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
+use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::cri::{Cri, shown};
 use crate::error::Error;
@@ -41,7 +42,7 @@ pub struct Heartbeat {
     pub client: kube::Client,
     pub nodes: Cache<Node>,
     pub machine: Machine,
-    pub addresses: Vec<String>,
+    pub addresses: Addresses,
     pub port: u16,
     pub recorder: client::EventRecorder,
     /// Wakes the status loop.
@@ -72,7 +73,7 @@ impl Heartbeat {
         Facts {
             machine: self.machine.clone(),
             disk: machine::disk(&self.config.root_dir),
-            addresses: self.addresses.clone(),
+            addresses: self.addresses.texts(),
             port: self.port,
             runtime: self.runtime().await,
             pressure: *self.pressure.lock(),

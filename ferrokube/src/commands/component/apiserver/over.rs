@@ -14,6 +14,7 @@ const OWN: Own = &[
     ("secure-port", "say --api-port"),
     ("bind-address", "say --bind-address"),
     ("service-cluster-ip-range", "say --service-cidr"),
+    ("advertise-address", "it is the node's; say nodeIP in --config"),
     ("etcd-servers", "it has the cluster's own etcd, in the same process"),
     ("etcd-cafile", "it has the cluster's own etcd, in the same process"),
     ("etcd-certfile", "it has the cluster's own etcd, in the same process"),
@@ -22,7 +23,7 @@ const OWN: Own = &[
 ];
 
 same!(SAME, set: Flags => Config {
-    advertise_address, client_ca_file, requestheader_client_ca_file, requestheader_allowed_names, anonymous_auth,
+    client_ca_file, requestheader_client_ca_file, requestheader_allowed_names, anonymous_auth,
     authorization_mode, enable_admission_plugins, disable_admission_plugins, admission_control_config_file,
     audit_policy_file, service_account_issuer, service_account_jwks_uri, service_account_extend_token_expiration,
     api_audiences, service_node_port_range, event_ttl, kubelet_certificate_authority, max_requests_inflight,
