@@ -38,6 +38,27 @@ pub struct ServerConfig {
     pub enable_system_log_handler: bool,
 }
 
+impl Default for ServerConfig {
+    fn default() -> ServerConfig {
+        ServerConfig {
+            address: IpAddr::from([0, 0, 0, 0]),
+            port: 10250,
+            tls_cert_file: None,
+            tls_private_key_file: None,
+            client_ca_file: None,
+            tls: serving::tls::Policy::default(),
+            streaming_idle_timeout: Duration::from_secs(4 * 60 * 60),
+            anonymous: false,
+            webhook_authentication: true,
+            webhook_authorization: true,
+            healthz_bind_address: IpAddr::from([127, 0, 0, 1]),
+            healthz_port: 10248,
+            enable_debugging_handlers: true,
+            enable_system_log_handler: true,
+        }
+    }
+}
+
 /// Thresholds under which the node defends itself: a share of the capacity (`0.1`) or bytes/pids.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Threshold {
@@ -165,22 +186,7 @@ impl Config {
             node_labels: BTreeMap::new(),
             register_with_taints: Vec::new(),
             provider_id: None,
-            server: ServerConfig {
-                address: IpAddr::from([0, 0, 0, 0]),
-                port: 10250,
-                tls_cert_file: None,
-                tls_private_key_file: None,
-                client_ca_file: None,
-                tls: serving::tls::Policy::default(),
-                streaming_idle_timeout: Duration::from_secs(4 * 60 * 60),
-                anonymous: false,
-                webhook_authentication: true,
-                webhook_authorization: true,
-                healthz_bind_address: IpAddr::from([127, 0, 0, 1]),
-                healthz_port: 10248,
-                enable_debugging_handlers: true,
-                enable_system_log_handler: true,
-            },
+            server: ServerConfig::default(),
             eviction: EvictionConfig {
                 hard: hard.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
                 pressure_transition_period: Duration::from_secs(300),

@@ -2,6 +2,7 @@
 //!
 //! Workers decide (`worker`), hands act (`act`), everything that happens comes back as one [`Msg`].
 
+mod moving;
 mod statics;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use wire::cri;
 
 use crate::act::{Answer, Hands};
-use crate::addresses::{self, Addresses};
+use crate::addresses::Addresses;
 use crate::admit::{self, Scene};
 use crate::config::Config;
 use crate::cri::{Cri, shown};
@@ -81,8 +82,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let cri = Cri::connect(&config.container_runtime_endpoint)?;
     let machine = Machine::read();
     let (msgs, inbox) = unbounded_channel();
-    let addresses = addresses(&config);
-    tokio::spawn(pass_on(addresses.clone(), msgs.clone(), shutdown.clone()));
+    let addresses = moving::follow(&config, &msgs, &shutdown);
     let informers = start_informers(&config, &client, &msgs, &shutdown);
     let recorder = EventRecorder::new(client.clone(), "kubelet").on_host(&config.node_name);
     let changed = Arc::new(Notify::new());
@@ -167,27 +167,6 @@ fn make_dir(path: &std::path::Path, mode: u32) -> Result<(), Error> {
         path: path.display().to_string(),
         source,
     })
-}
-
-fn addresses(config: &Config) -> Addresses {
-    match &config.addresses {
-        Some(followed) => followed.clone(),
-        None if config.node_ips.is_empty() => addresses::of_this_host(),
-        None => Addresses::fixed(config.node_ips.clone()),
-    }
-}
-
-/// Tells the loop of every change of the node's addresses.
-async fn pass_on(mut addresses: Addresses, to: UnboundedSender<Msg>, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = addresses.changed() => {}
-        }
-        if to.send(Msg::HostIps(addresses.texts())).is_err() {
-            return;
-        }
-    }
 }
 
 struct Informers {
@@ -367,15 +346,6 @@ impl Loop {
             Msg::HostIps(ips) => self.take_host_ips(&ips),
             Msg::Refreshed(uid) => self.refresh_again(&uid),
             Msg::Query(query) => self.answer(query),
-        }
-    }
-
-    /// The node says it with its next status, pods with theirs, those that share its network as their own addresses too.
-    fn take_host_ips(&mut self, ips: &[String]) {
-        self.settings.host_ips = ips.to_vec();
-        self.node_changed.notify_one();
-        for uid in self.workers.keys().cloned().collect::<Vec<_>>() {
-            self.feed(&uid, Event::HostIps(ips.to_vec()));
         }
     }
 
