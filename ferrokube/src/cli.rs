@@ -56,6 +56,28 @@ pub enum Cmd {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// List the clusters of this host
+    Ls {
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Print the daemon's log, whole or of one component
+    Logs {
+        /// Upstream's name of a component, or `daemon`
+        component: Option<String>,
+        /// Go on as it grows
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last lines
+        #[arg(long, value_name = "N")]
+        tail: Option<usize>,
+    },
+    /// Run the kubectl on the PATH with this cluster's kubeconfig
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
     /// Check the running cluster
     Check {
         /// By the checks of the CIS benchmark
@@ -117,6 +139,16 @@ pub enum Image {
     Pull { image: String },
     /// Remove an image
     Rm { image: String },
+    /// Write images as an archive that `docker load` and `import` read
+    Save {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+        /// The archive [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Give an image another name
+    Tag { image: String, name: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,6 +176,9 @@ pub fn run() -> Result<()> {
         Cmd::Up { shape, demo } => commands::up::run(which, &shape, demo),
         Cmd::Server { shape, told_to_parent } => commands::server::run(which, &shape, told_to_parent),
         Cmd::Status { output } => commands::status::run(which, output),
+        Cmd::Ls { output } => commands::ls::run(which, output),
+        Cmd::Logs { component, follow, tail } => commands::logs::run(which, component.as_deref(), follow, tail),
+        Cmd::Kubectl { args } => commands::kubectl::run(which, &args),
         Cmd::Check { cis: _, output, exit_code } => commands::check::cis(which, output, exit_code),
         Cmd::Down => commands::down::run(which),
         Cmd::Reset { yes } => commands::reset::run(which, yes),

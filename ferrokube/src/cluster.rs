@@ -8,24 +8,31 @@ pub mod cleanup;
 mod control_plane;
 pub mod cri;
 mod firewall;
+mod folder;
 mod identity;
+mod images;
+mod moving;
 mod node;
 mod parts;
+mod patience;
 mod pod_network;
 mod ready;
 mod renewal;
 pub mod signing;
 mod store;
+mod told;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::parts::{Parts, Restarts};
+use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::config::Cluster;
 use crate::crash;
 use crate::fault::Fault;
@@ -37,9 +44,6 @@ pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
 pub use node::{cgroup_root, runtime_config};
 pub use pod_network::port_mapping;
-
-/// A start that takes longer has failed.
-const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Resolves when a component that was started does its work.
 type Serving = BoxFuture<'static, Result<()>>;
@@ -97,12 +101,16 @@ pub const COMPONENTS: &[Component] = &[
 pub struct Assembly {
     pub cluster: Arc<Cluster>,
     pub pki: Pki,
-    /// The address by which pods and others reach this host.
-    pub node_ip: Ipv4Addr,
+    /// The address by which pods and others reach this host, as it changes.
+    pub node_ip: watch::Sender<Vec<IpAddr>>,
     store: Option<etcd::Etcd>,
     server: Option<apiserver::Server>,
     parts: Parts,
     restarts: Restarts,
+    /// Of who has long work to do while the cluster starts.
+    word: Word,
+    /// The folder of images was imported: pods may need what is in it.
+    images: client::Latch,
 }
 
 impl Assembly {
@@ -110,7 +118,7 @@ impl Assembly {
     /// leaves no component running.
     pub async fn start(cluster: Cluster, steps: Steps) -> Result<Assembly> {
         let began = Instant::now();
-        let node_ip = crate::preflight::node_ip(&cluster);
+        let node_ip = crate::node_address::of(&cluster);
         let pki = Pki::ensure(&cluster, node_ip)?;
         crate::kubeconfig::write_admin(&cluster, &pki)?;
         crate::hardening::write(&cluster)?;
@@ -118,11 +126,13 @@ impl Assembly {
         let mut assembly = Assembly {
             cluster: Arc::new(cluster),
             pki,
-            node_ip,
+            node_ip: watch::Sender::new(vec![IpAddr::V4(node_ip)]),
             store: None,
             server: None,
             parts: Parts::default(),
             restarts: Restarts::default(),
+            word: Word::default(),
+            images: client::Latch::default(),
         };
         let started = match assembly.open_firewall().await {
             Ok(()) => assembly.start_all(steps).await,
@@ -130,10 +140,16 @@ impl Assembly {
         };
         match started {
             Ok(()) => {
-                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip);
-                let watched = (cluster.clone(), assembly.node_client()?);
-                assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
+                let watched = (assembly.cluster.clone(), assembly.node_client()?);
                 assembly.parts.run("firewall", |stop| firewall::run(watched.0, watched.1, stop));
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
+                let admin = assembly.client("kubernetes-admin", &["system:masters"])?;
+                let applied = cluster.clone();
+                assembly.parts.run("folder", |stop| folder::run(applied, admin, stop));
+                assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
+                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
+                let server = assembly.server()?.clone();
+                assembly.parts.run("address", |stop| moving::run(cluster, node_ip, server, stop));
                 Ok(assembly)
             }
             Err(error) => {
@@ -166,8 +182,8 @@ impl Assembly {
             });
         }
         let mut missing: Vec<_> = COMPONENTS.iter().map(|c| c.name).collect();
-        let late = tokio::time::sleep(START_PATIENCE);
-        tokio::pin!(late);
+        let mut patience = Patience::new(self.signs(missing.len(), None), Instant::now());
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 one = waiting.join_next() => match one {
@@ -178,9 +194,24 @@ impl Assembly {
                     None => return Ok(()),
                 },
                 (name, error) = self.parts.ended() => return Err(error.context(name)),
-                () = &mut late => return ready::late(self, steps, &missing, START_PATIENCE).await,
+                _ = look.tick() => {
+                    let node = tokio::time::timeout(LOOK, ready::node_says(self)).await.ok().flatten();
+                    let signs = self.signs(missing.len(), node);
+                    if let Some(quiet) = patience.lost(signs, Instant::now()) {
+                        return ready::late(self, steps, &missing, quiet).await;
+                    }
+                }
             }
         }
+    }
+
+    fn signs(&self, missing: usize, node: Option<String>) -> Signs {
+        Signs { missing, words: vec![node, self.word.said()], cpu: cpu_time() }
+    }
+
+    /// The address by which pods and others reach this host, as it is now.
+    pub fn node_ip(&self) -> Ipv4Addr {
+        moving::first(&self.node_ip)
     }
 
     pub fn server(&self) -> Result<&apiserver::Server> {

@@ -2,7 +2,10 @@
 //! start chose come together here, in that order of precedence; `up`, `server`, `down`, `reset` and `status` read it.
 
 mod cidr;
+mod differs;
 mod file;
+mod gates;
+mod options;
 mod private;
 
 use std::fs;
@@ -13,7 +16,9 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use self::cidr::Cidr;
+pub use self::differs::differs;
 use self::file::read_file;
+pub use self::options::{Options, list};
 pub use self::private::{private_dir, write_private, write_private_all, write_shared};
 use crate::fault::Fault;
 
@@ -21,6 +26,10 @@ use crate::fault::Fault;
 pub const STATE_ROOT: &str = "/var/lib/ferrokube";
 /// Sockets and pid files: short, because a unix socket's path has 107 bytes at most.
 pub const RUN_ROOT: &str = "/run/ferrokube";
+/// Where registries are described when `--registries` says nothing.
+const REGISTRIES: &str = "/etc/ferrokube/registries.yaml";
+/// What the bridges of clusters are called, with a number after it.
+pub const BRIDGE: &str = "fk";
 /// The file that a cluster is described in.
 pub const STATE_FILE: &str = "cluster.json";
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
@@ -57,7 +66,10 @@ pub struct Shape {
     /// Set what a CIS audit wants (SECURITY.md has the list); kept from then on, `hardened: false` takes it back
     #[arg(long)]
     pub hardened: bool,
-    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, openFirewall, hardened
+    #[command(flatten)]
+    pub options: Options,
+    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened, openFirewall,
+    /// bindAddress, tlsSAN and so on; flags have the last word
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -82,6 +94,8 @@ pub struct Cluster {
     /// `--hardened`; not in files of older versions.
     #[serde(default)]
     pub hardened: bool,
+    #[serde(flatten)]
+    pub options: Options,
 }
 
 impl Cluster {
@@ -117,6 +131,10 @@ impl Cluster {
     pub fn runtime_root(&self) -> PathBuf {
         self.data_dir.join("runtime")
     }
+    /// The node's range of pod addresses, once it is decided.
+    pub fn node_range_file(&self) -> PathBuf {
+        self.data_dir.join("node-pod-cidr")
+    }
     pub fn kubelet_root(&self) -> PathBuf {
         self.data_dir.join("kubelet")
     }
@@ -135,7 +153,7 @@ impl Cluster {
         if self.slot == 0 { "ferrokube".into() } else { format!("ferrokube{}", self.slot) }
     }
     pub fn bridge(&self) -> String {
-        format!("fk{}", self.slot)
+        format!("{BRIDGE}{}", self.slot)
     }
     pub fn api_service_ip(&self) -> Ipv4Addr {
         self.service_cidr.nth(1)
@@ -144,7 +162,35 @@ impl Cluster {
         self.service_cidr.nth(10)
     }
     pub fn server_url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.api_port)
+        let address = self.options.bind_address.filter(|address| !address.is_unspecified());
+        format!("https://{}:{}", address.unwrap_or(Ipv4Addr::LOCALHOST), self.api_port)
+    }
+    /// Where the API server listens.
+    pub fn bind_address(&self) -> Ipv4Addr {
+        self.options.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+    /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the
+    /// Services' range, which no Service is ever given.
+    pub fn api_address_of_pods(&self) -> Option<Ipv4Addr> {
+        let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
+        loopback.then(|| self.service_cidr.last())
+    }
+    /// What the `kubernetes` Service leads to, on a node with this address.
+    pub fn advertised(&self, node_ip: Ipv4Addr) -> Ipv4Addr {
+        let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
+        self.api_address_of_pods().or(bound).unwrap_or(node_ip)
+    }
+    /// What `--registries` names, or the host's own file.
+    pub fn registries(&self) -> PathBuf {
+        self.options.registries.clone().unwrap_or_else(|| REGISTRIES.into())
+    }
+    /// Archives of images that are imported at a start.
+    pub fn images(&self) -> PathBuf {
+        self.options.images.clone().unwrap_or_else(|| self.data_dir.join("images"))
+    }
+    /// YAML that is applied. Not `manifests`, where the kubelet looks for static pods.
+    pub fn to_apply(&self) -> PathBuf {
+        self.options.apply.clone().unwrap_or_else(|| self.data_dir.join("apply"))
     }
 
     /// Whether it was started before.
@@ -169,6 +215,18 @@ impl Cluster {
             (register().join(&self.name), self.data_dir.as_os_str().as_encoded_bytes()),
         ];
         write_private_all(&files.each_ref().map(|(path, bytes)| (path.as_path(), *bytes)))
+    }
+}
+
+/// What a cluster is made of is root's.
+fn unreadable(path: &Path, error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Fault::failed(format!(
+            "only root sees the clusters of this host ({} can't be read): try sudo",
+            path.display()
+        ))
+        .into(),
+        _ => anyhow::Error::new(error).context(path.display().to_string()),
     }
 }
 
@@ -205,6 +263,14 @@ pub fn known() -> Vec<Cluster> {
     known
 }
 
+/// [`known`], for whoever asks; fails in one sentence where only root may know.
+pub fn readable() -> Result<Vec<Cluster>> {
+    match fs::read_dir(register()) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(unreadable(&register(), e)),
+        _ => Ok(known()),
+    }
+}
+
 /// The data directory of a cluster that was started on this host.
 fn registered(name: &str) -> Option<PathBuf> {
     fs::read_to_string(register().join(name)).ok().map(PathBuf::from)
@@ -234,8 +300,14 @@ impl Which {
         let path = self.dir().join(STATE_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(|| path.display().to_string()),
+            // Whoever may not see the register does not know where the cluster is.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(register()) {
+                Err(e) if self.data_dir.is_none() && e.kind() == std::io::ErrorKind::PermissionDenied => {
+                    return Err(unreadable(&register(), e));
+                }
+                _ => return Ok(None),
+            },
+            Err(e) => return Err(unreadable(&path, e)),
         };
         let cluster: Cluster = serde_json::from_slice(&bytes).map_err(|e| {
             Fault::failed(format!("{}: {e}; `ferrokube reset` removes what is left of the cluster", path.display()))
@@ -308,6 +380,7 @@ impl Which {
             node_ip: file.node_ip.or(base.node_ip),
             open_firewall: shape.open_firewall || file.open_firewall.unwrap_or(base.open_firewall),
             hardened: shape.hardened || file.hardened.unwrap_or(base.hardened),
+            options: shape.options.clone().over(&file.options.over(&base.options)).checked().map_err(Fault::usage)?,
             ..base.clone()
         };
         if existing.is_some() && (wanted.pod_cidr != base.pod_cidr || wanted.service_cidr != base.service_cidr) {
@@ -351,6 +424,7 @@ impl Which {
             node_ip: None,
             open_firewall: false,
             hardened: false,
+            options: Options::default(),
         }
     }
 }
@@ -395,6 +469,7 @@ pub mod tests {
             node_ip: None,
             open_firewall: false,
             hardened: false,
+            options: Options::default(),
         }
     }
 
@@ -406,6 +481,32 @@ pub mod tests {
         assert_ne!(a.api_port, b.api_port);
         assert_ne!(a.bridge(), b.bridge());
     }
+
+    #[test]
+    fn the_service_leads_to_where_pods_reach_a_server_that_listens_on_one_address() {
+        let (mut cluster, node) = (cluster(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
+        let mut with = |bind: Option<&str>| {
+            cluster.options.bind_address = bind.map(|text| text.parse().expect("an address"));
+            (cluster.server_url(), cluster.advertised(node).to_string())
+        };
+        let url = |host: &str| format!("https://{host}:6443");
+        assert_eq!(with(None), (url("127.0.0.1"), "192.0.2.1".into()));
+        assert_eq!(with(Some("0.0.0.0")), (url("127.0.0.1"), "192.0.2.1".into()));
+        assert_eq!(with(Some("127.0.0.1")), (url("127.0.0.1"), "10.43.255.255".into()));
+        assert_eq!(with(Some("192.0.2.9")), (url("192.0.2.9"), "192.0.2.9".into()));
+    }
+
+    /// `status` as another user told a path and `Permission denied (os error 13)`.
+    #[test]
+    fn another_user_is_told_in_one_sentence_what_needs_root() {
+        let path = Path::new("/var/lib/ferrokube/ferrokube/cluster.json");
+        let denied = unreadable(path, std::io::ErrorKind::PermissionDenied.into());
+        assert!(
+            denied.downcast_ref::<Fault>().is_some_and(|f| f.code == 1 && f.sentence.starts_with("only root sees"))
+        );
+        assert!(unreadable(path, std::io::Error::other("io")).downcast_ref::<Fault>().is_none());
+    }
+
     /// `mkdir -p v/pki v/docs; reset --name never --data-dir v` removed `v` with all in it.
     #[test]
     fn a_directory_without_our_mark_is_no_clusters() {

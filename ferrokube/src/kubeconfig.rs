@@ -1,8 +1,8 @@
-//! kubeconfig files: the cluster's own, and the entry merged into the user's. Nothing else in the user's file is
-//! touched ([`text`]); what `up` put in, `reset` takes out, byte for byte when nobody changed the file in between.
-//! I/O: reads and writes these files.
+//! kubeconfig files: the cluster's own, and the entry merged into people's ([`user`]). Nothing else in a person's file is
+//! touched ([`text`]). I/O: reads and writes these files.
 
 mod text;
+mod user;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::config::{Cluster, known, lock_host, write_private};
+pub use self::user::{merge_into_user, remove_from_user, renew_in_user_files};
+use crate::config::{Cluster, write_private};
 use crate::fault::Fault;
 use crate::pki::Pki;
 
@@ -40,7 +40,9 @@ impl Person {
     pub fn kubeconfig(&self) -> PathBuf {
         let first =
             std::env::var_os("KUBECONFIG").and_then(|v| std::env::split_paths(&v).find(|p| !p.as_os_str().is_empty()));
-        first.unwrap_or_else(|| self.home.join(".kube/config"))
+        let file = first.unwrap_or_else(|| self.home.join(".kube/config"));
+        // `reset` may be called in another directory.
+        std::path::absolute(&file).unwrap_or(file)
     }
 
     fn own(&self, path: &Path) {
@@ -104,21 +106,6 @@ pub fn read_admin(cluster: &Cluster) -> Result<Value> {
     serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
 }
 
-/// What the user's file was before the merge and what the merge made of it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Undo {
-    path: PathBuf,
-    before: Option<String>,
-    after: String,
-    /// The directory was made for it.
-    #[serde(default)]
-    made_dir: bool,
-}
-
-fn undo_file(cluster: &Cluster) -> PathBuf {
-    cluster.data_dir.join("kubeconfig.undo")
-}
-
 /// Fails in one sentence when the user's kubeconfig can't be read: asked before anything is started.
 pub fn check_user_file() -> Result<()> {
     let Some(person) = Person::current() else { return Ok(()) };
@@ -149,104 +136,6 @@ fn read_user_file(path: &Path) -> Result<Option<(String, Value)>> {
         return Err(bad(&"it isn't a kubeconfig").into());
     }
     Ok(Some((text, value)))
-}
-
-/// Merges the cluster's context into the user's kubeconfig and makes it the current one. Returns the file.
-pub fn merge_into_user(cluster: &Cluster, admin: &Value) -> Result<Option<PathBuf>> {
-    let Some(person) = Person::current() else { return Ok(None) };
-    let _lock = lock_host()?;
-    let path = person.kubeconfig();
-    let existing = read_user_file(&path)?;
-    let before = existing.as_ref().map(|(text, _)| text.clone());
-    let (text, value) = existing
-        .unwrap_or_else(|| ("apiVersion: v1\nkind: Config\n".into(), json!({"apiVersion": "v1", "kind": "Config"})));
-    let after = text::with(&text, &value, admin)?;
-    if before.as_deref() == Some(&after) {
-        return Ok(Some(path));
-    }
-    // The file as it was before the first merge is what `reset` gives back.
-    let known = read_undo(cluster).filter(|undo| undo.path == path && Some(&undo.after) == before.as_ref());
-    let original = known.as_ref().map_or(before, |undo| undo.before.clone());
-    let made_dir = known.is_some_and(|undo| undo.made_dir) || path.parent().is_some_and(|dir| !dir.exists());
-    let undo = Undo { path: path.clone(), before: original, after: after.clone(), made_dir };
-    write_private(&undo_file(cluster), &serde_json::to_vec(&undo)?)?;
-    person.write(&path, &after)?;
-    Ok(Some(path))
-}
-
-fn read_undo(cluster: &Cluster) -> Option<Undo> {
-    serde_json::from_slice(&fs::read(undo_file(cluster)).ok()?).ok()
-}
-
-/// Takes the cluster's context out of the kubeconfig it was merged into.
-pub fn remove_from_user(cluster: &Cluster) -> Result<()> {
-    let Some(undo) = read_undo(cluster) else { return Ok(()) };
-    let _lock = lock_host()?;
-    let Some((text, value)) = read_user_file(&undo.path)? else { return Ok(()) };
-    let left = if text == undo.after {
-        undo.before.clone()
-    } else {
-        let before = undo.before.as_deref().and_then(|b| parse(b).ok()).unwrap_or_default();
-        Some(text::without(&text, &value, &cluster.name, &before)?)
-    };
-    match &left {
-        // Who writes is root, who owns the file stays its owner: no matter who calls.
-        Some(left) => Person { home: PathBuf::new(), ids: None }.write(&undo.path, left)?,
-        None => {
-            fs::remove_file(&undo.path).with_context(|| undo.path.display().to_string())?;
-            if let Some(dir) = undo.path.parent().filter(|_| undo.made_dir) {
-                // Unless something else has come into it.
-                let _ = fs::remove_dir(dir);
-            }
-        }
-    }
-    hand_over(cluster, &undo, left.as_deref())
-}
-
-/// Another cluster of this host that was merged into the same file after this one gives back what was there before
-/// this one.
-fn hand_over(gone: &Cluster, undo: &Undo, left: Option<&str>) -> Result<()> {
-    for other in known().into_iter().filter(|other| other.name != gone.name) {
-        let Some(mut later) = read_undo(&other).filter(|later| later.path == undo.path) else { continue };
-        if later.before.as_ref() != Some(&undo.after) {
-            continue;
-        }
-        later.before.clone_from(&undo.before);
-        later.made_dir |= undo.made_dir;
-        if let Some(left) = left {
-            left.clone_into(&mut later.after);
-        }
-        write_private(&undo_file(&other), &serde_json::to_vec(&later)?)?;
-    }
-    Ok(())
-}
-
-/// Brings the administrator's new certificate into every file that the cluster was merged into, and into what is
-/// remembered of these files: what `reset` gives back must not be a certificate that has run out.
-pub fn renew_in_user_files(cluster: &Cluster, admin: &Value) -> Result<()> {
-    let Some(undo) = read_undo(cluster) else { return Ok(()) };
-    let _lock = lock_host()?;
-    if let Some((text, value)) = read_user_file(&undo.path)? {
-        let renewed = text::renewed(&text, &value, admin)?;
-        if renewed != text {
-            // Who writes is root, who owns the file stays its owner.
-            Person { home: PathBuf::new(), ids: None }.write(&undo.path, &renewed)?;
-        }
-    }
-    let again = |text: &str| match parse(text) {
-        Ok(value) => text::renewed(text, &value, admin),
-        Err(_) => Ok(text.to_owned()),
-    };
-    let others = known().into_iter().filter(|other| other.name != cluster.name);
-    for cluster in std::iter::once(cluster.clone()).chain(others) {
-        let Some(mut remembered) = read_undo(&cluster).filter(|other| other.path == undo.path) else { continue };
-        remembered.after = again(&remembered.after)?;
-        if let Some(before) = &remembered.before {
-            remembered.before = Some(again(before)?);
-        }
-        write_private(&undo_file(&cluster), &serde_json::to_vec(&remembered)?)?;
-    }
-    Ok(())
 }
 
 /// An entry of a list by its name.
@@ -287,7 +176,10 @@ fn remove(config: &mut Value, name: &str, before: &Value) {
         }
     }
     if config.get("current-context").is_some_and(|c| c == name) {
-        config.insert("current-context".into(), before.get("current-context").cloned().unwrap_or_else(|| json!("")));
+        let former = before.get("current-context").and_then(Value::as_str).unwrap_or_default().to_owned();
+        // What was current then may have gone meanwhile.
+        let there = entry(&Value::Object(config.clone()), "contexts", &former).is_some();
+        config.insert("current-context".into(), json!(if there { former.as_str() } else { "" }));
     }
 }
 

@@ -27,7 +27,12 @@ const DATA: &[&str] = &[
     "security",
     "audit",
     "firewall.json",
+    "imported.json",
 ];
+
+/// Folders of a person's files, which the cluster only reads: removed when nothing is in them. A person may have filled
+/// them before the first start.
+pub const FOLDERS: [&str; 2] = ["images", "apply"];
 
 /// Entries of the run directory.
 const RUN: &[&str] = &["daemon.pid", "supervisor.pid", "cri.sock", "runtime"];
@@ -74,6 +79,10 @@ fn empty(path: &Path, known: &[&str]) -> Result<Vec<String>> {
             }
         }
     }
+    for folder in FOLDERS {
+        // Unless something is in it.
+        let _ = std::fs::remove_dir(path.join(folder));
+    }
     let names: Vec<String> = std::fs::read_dir(path)
         .with_context(|| path.display().to_string())?
         .flatten()
@@ -116,7 +125,7 @@ mod tests {
     #[test]
     fn a_foreign_file_is_left_and_named_and_the_mark_goes_last() {
         let dir = place("foreign");
-        for name in ["pki/etcd", "runtime/layers/x", "docs"] {
+        for name in ["pki/etcd", "runtime/layers/x", "docs", "apply", "images"] {
             fs::create_dir_all(dir.join(name)).expect("a directory");
         }
         for name in [STATE_FILE, "pki/ca.key", "kubeconfig.new", "docs/thesis"] {

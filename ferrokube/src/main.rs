@@ -18,6 +18,7 @@ mod interrupt;
 mod kubeconfig;
 mod layout;
 mod logging;
+mod node_address;
 mod pki;
 mod preflight;
 mod process;

@@ -15,7 +15,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use crate::config::{Cluster, private_dir, write_private_all};
+use crate::config::{Cluster, list, private_dir, write_private_all};
 use crate::fault::Fault;
 
 const CA_DAYS: i64 = 3650;
@@ -232,6 +232,12 @@ fn leaves<'a>(cluster: &'a Cluster, node: &'a str, node_ip: Ipv4Addr) -> Vec<Lea
         api.push(dns(name));
     }
     api.push(dns(&format!("kubernetes.default.svc.{}", cluster.cluster_domain)));
+    let bound = cluster.options.bind_address.filter(|address| !address.is_unspecified());
+    api.extend([bound, cluster.api_address_of_pods()].into_iter().flatten().map(ip));
+    api.extend(list(&cluster.options.tls_san).iter().map(|name| match name.parse() {
+        Ok(address) => SanType::IpAddress(address),
+        Err(_) => dns(name),
+    }));
     let client = |name, ca, common_name, organisation| Leaf {
         name,
         ca,
@@ -375,6 +381,18 @@ mod tests {
         fs::write(&pair.cert, "").expect("written");
         assert_eq!(Pki::renew(&cluster, NODE, at(1)).expect("certificates").renewed, ["kubelet"]);
         assert!(Pki::renew(&cluster, NODE, at(1)).expect("certificates").renewed.is_empty());
+    }
+
+    #[test]
+    fn a_further_name_is_in_the_servers_certificate_at_the_next_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = cluster(dir.path());
+        Pki::renew(&cluster, NODE, at(0)).expect("certificates");
+        cluster.options.tls_san = Some(vec!["api.example".into(), "192.0.2.7".into()]);
+        assert_eq!(Pki::renew(&cluster, NODE, at(1)).expect("certificates").renewed, ["apiserver"]);
+        assert!(Pki::renew(&cluster, NODE, at(2)).expect("certificates").renewed.is_empty());
+        cluster.options.bind_address = Some(Ipv4Addr::LOCALHOST);
+        assert_eq!(Pki::renew(&cluster, NODE, at(3)).expect("certificates").renewed, ["apiserver"], "as pods know it");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::Result;
 use crate::config::Cluster;
 use crate::fault::Fault;
 use crate::firewall;
+use crate::layout::FOLDERS;
 
 /// An address of loopback that nothing is bound to by its name.
 const ANY_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 107, 56, 53);
@@ -28,6 +29,7 @@ pub fn check(cluster: &Cluster) -> Result<()> {
         return Err(Fault::failed(sentence).into());
     }
     data_dir(cluster)?;
+    registries(cluster)?;
     ports(cluster)?;
     // A cluster that ran before is in its own range: its bridge is still there.
     if !ran_before(cluster) {
@@ -119,6 +121,17 @@ fn firewall(cluster: &Cluster) -> Result<()> {
     if told.is_empty() || cluster.open_firewall { Ok(()) } else { Err(Fault::failed(told.join("; and ")).into()) }
 }
 
+/// A mistake in the registries' file would be told by pods that wait for their images.
+fn registries(cluster: &Cluster) -> Result<()> {
+    let path = cluster.registries();
+    if cluster.options.registries.is_some() && !path.exists() {
+        return Err(Fault::usage(format!("--registries {}: there is no such file", path.display())).into());
+    }
+    let read = runtime::images::Registries::read(&path);
+    let checked = read.and_then(|all| all.check().map_err(|why| format!("{}: {why}", path.display())));
+    checked.map_err(|why| Fault::failed(why).into())
+}
+
 /// What a store is of no use without.
 const VITAL: [&str; 5] = ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "pki/etcd/ca.crt", "pki/etcd/ca.key"];
 
@@ -147,7 +160,8 @@ fn data_dir(cluster: &Cluster) -> Result<()> {
         );
         return Err(Fault::failed(sentence).into());
     }
-    if !cluster.exists() && fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
+    let foreign = |entry: fs::DirEntry| !FOLDERS.iter().any(|folder| entry.file_name() == *folder);
+    if !cluster.exists() && fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(foreign)) {
         let sentence =
             format!("{} holds files that aren't a cluster's: empty it, or choose another --data-dir", dir.display());
         return Err(Fault::failed(sentence).into());
@@ -157,13 +171,13 @@ fn data_dir(cluster: &Cluster) -> Result<()> {
 
 /// A former start came as far as a node with a range of pod addresses.
 fn ran_before(cluster: &Cluster) -> bool {
-    cluster.data_dir.join("node-pod-cidr").exists()
+    cluster.node_range_file().exists()
 }
 
 fn ports(cluster: &Cluster) -> Result<()> {
     let anywhere = Ipv4Addr::UNSPECIFIED;
     let tcp = [
-        (anywhere, cluster.api_port, "the API server"),
+        (cluster.bind_address(), cluster.api_port, "the API server"),
         (Ipv4Addr::LOCALHOST, cluster.etcd_port(), "etcd"),
         (anywhere, cluster.kubelet_port(), "the kubelet"),
         (Ipv4Addr::LOCALHOST, cluster.port(10248), "the kubelet's health"),
@@ -179,8 +193,12 @@ fn ports(cluster: &Cluster) -> Result<()> {
         tcp.into_iter().map(|(address, port, whose)| (port, whose, TcpListener::bind((address, port)).map(drop)));
     for (port, whose, bound) in tried.chain([(53, "cluster DNS", udp)]) {
         if let Err(e) = bound {
-            let hint = if port == cluster.api_port { "choose another with --api-port, or stop" } else { "stop" };
-            let sentence = format!("port {port} of {whose} can't be used ({e}): {hint} what listens there");
+            let hint = match e.kind() {
+                std::io::ErrorKind::AddrNotAvailable => "--bind-address must be an address of this host",
+                _ if port == cluster.api_port => "choose another with --api-port, or stop what listens there",
+                _ => "stop what listens there",
+            };
+            let sentence = format!("port {port} of {whose} can't be used ({e}): {hint}");
             return Err(Fault::failed(sentence).into());
         }
     }
@@ -201,21 +219,6 @@ fn ranges(cluster: &Cluster) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The address by which others reach this host: the one the default route uses, or loopback.
-pub fn node_ip(cluster: &Cluster) -> Ipv4Addr {
-    if let Some(ip) = cluster.node_ip {
-        return ip;
-    }
-    let source = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|probe| {
-        probe.connect((Ipv4Addr::new(192, 88, 99, 1), 9))?;
-        probe.local_addr()
-    });
-    match source.map(|a| a.ip()) {
-        Ok(std::net::IpAddr::V4(ip)) => ip,
-        _ => Ipv4Addr::LOCALHOST,
-    }
 }
 
 #[cfg(test)]

@@ -103,6 +103,17 @@ impl Daemon {
     }
 }
 
+/// In a word, what the cluster does.
+pub fn state(cluster: &Cluster) -> &'static str {
+    match Daemon::find(cluster) {
+        Some(daemon) if daemon.is_ready(cluster) => "running",
+        Some(_) => "starting",
+        // The supervisor lets a moment pass after a daemon that ended early.
+        None if Daemon::supervisor(cluster).is_some() => "restarting",
+        None => "stopped",
+    }
+}
+
 /// The daemon of this pid, dead by now, had said that its cluster was ready.
 pub fn said_ready(cluster: &Cluster, pid: i32) -> bool {
     read_pid_file(&cluster.pid_file()).is_some_and(|(daemon, ready)| daemon.pid == pid && ready)

@@ -7,6 +7,11 @@ pub fn parse(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str_with_options(text, bounded()).map_err(|error| first_words(&error.to_string()))
 }
 
+/// Parses every document.
+pub fn parse_all(text: &str) -> Result<Vec<Value>, String> {
+    serde_saphyr::from_multiple_with_options(text, bounded()).map_err(|error| first_words(&error.to_string()))
+}
+
 /// How files are read: they nest no deeper than what the server takes, for the parser goes down by recursion.
 pub fn bounded() -> serde_saphyr::Options {
     serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: meta::depth::MAX_DEPTH } }

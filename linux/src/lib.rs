@@ -1,7 +1,8 @@
 //! The hands: namespaces, mounts, cgroups, netlink, nftables. The only unsafe code.
 //!
 //! Network: `netlink` (messages, sockets, links, addresses, routes, neighbours), `nft` (nftables
-//! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers).
+//! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),
+//! `host_address` (by which others reach this host).
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
 //! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
@@ -14,6 +15,7 @@ pub mod container;
 pub mod disk_usage;
 pub mod failure;
 pub mod fdpass;
+pub mod host_address;
 pub mod mount;
 pub mod namespaces;
 pub mod netlink;

@@ -1,16 +1,19 @@
 //! Netlink, the kernel's configuration protocol, spoken directly.
 //!
 //! `message` builds and takes apart messages, `socket` sends them and waits for the answer, `route`
-//! speaks rtnetlink (links, addresses, routes, neighbours). `nft` and `conntrack` beside this module
+//! speaks rtnetlink (links, addresses, routes, neighbours), `monitor`
+//! hears of their changes. `nft` and `conntrack` beside this module
 //! speak the netfilter family. Everything blocks and is quick (tens of microseconds), so callers that
 //! live on an async runtime use a thread of their own.
 
 pub mod message;
+mod monitor;
 mod prefix;
 pub mod route;
 pub mod route_decode;
 pub mod socket;
 
+pub use monitor::Monitor;
 pub use prefix::{ParsePrefixError, Prefix};
 pub use route::{Link, LinkAddress, Mac, Neighbour, NewVeth, Route, Rtnl};
 pub use socket::Socket;

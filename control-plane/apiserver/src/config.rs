@@ -16,6 +16,8 @@ pub struct KeyPair {
 pub struct Config {
     /// `--bind-address`
     pub bind_address: IpAddr,
+    /// Another address to listen on at the same port: pods can't reach a server on loopback.
+    pub also_bind: Option<IpAddr>,
     /// `--secure-port`; 0 takes a free one.
     pub secure_port: u16,
     /// `--advertise-address`: what the `kubernetes` Service leads to. Unset: the bind address, or loopback.
@@ -92,6 +94,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            also_bind: None,
             secure_port: 6443,
             advertise_address: None,
             tls: None,

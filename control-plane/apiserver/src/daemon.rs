@@ -58,9 +58,12 @@ pub async fn run(config: Config, store: Arc<dyn Store>, shutdown: CancellationTo
 pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: CancellationToken) -> Result<Running, Error> {
     let tls = config.tls.as_ref().map(tls::server).transpose()?;
     let address = SocketAddr::new(config.bind_address, config.secure_port);
-    let fail = |reason| Error::Listen { address, reason };
-    let listener = Listener::bind(Port::ApiServer, address).await.map_err(fail)?;
-    let address = listener.local_addr().map_err(fail)?;
+    let listener = listen(address).await?;
+    let address = listener.local_addr().map_err(|reason| Error::Listen { address, reason })?;
+    let mut listeners = vec![listener];
+    if let Some(other) = config.also_bind {
+        listeners.push(listen(SocketAddr::new(other, address.port())).await?);
+    }
     let stop = CancellationToken::new();
     tokio::spawn(stop_later(shutdown.clone(), config.shutdown_delay, stop.clone()));
     let server = assemble(config, store, Some(address.port()), Arc::new(Tcp), &stop).await?;
@@ -70,8 +73,14 @@ pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: Cancellation
         core.set_ending();
     });
     let tasks = TaskTracker::new();
-    tasks.spawn(listener::serve(server.clone(), listener, tls, stop.clone()));
+    for listener in listeners {
+        tasks.spawn(listener::serve(server.clone(), listener, tls.clone(), stop.clone()));
+    }
     Ok(Running { server, address: Some(address), tasks, shutdown: stop })
+}
+
+async fn listen(address: SocketAddr) -> Result<Listener, Error> {
+    Listener::bind(Port::ApiServer, address).await.map_err(|reason| Error::Listen { address, reason })
 }
 
 /// A server without a listener, for use in the same process. `port` is the one to advertise, when there is one; `dialer` reaches kubelets

@@ -4,6 +4,7 @@
 //! says who it is) but neither authorisation nor admission. The listener takes the same way after authenticating.
 //! I/O: waits on tokio's clock, so that no request takes longer than it may.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
 use std::time::Instant;
@@ -78,6 +79,8 @@ pub struct Core {
     pub(crate) token_keys: Vec<Verifier>,
     /// Port of the listener; what `--secure-port` says until it is bound.
     pub(crate) port: AtomicU16,
+    /// Where the `kubernetes` Service leads; what `--advertise-address` says until the host has another.
+    pub(crate) advertised: Mutex<Option<IpAddr>>,
     pub(crate) limits: Limits,
     pub metrics: Metrics,
     /// `None` when no audit log is kept.
@@ -135,6 +138,7 @@ impl Core {
             token_signer: None,
             token_keys: Vec::new(),
             port: AtomicU16::new(config.secure_port),
+            advertised: Mutex::new(config.advertise_address),
             limits,
             metrics,
             audit,

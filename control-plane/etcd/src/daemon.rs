@@ -101,7 +101,8 @@ impl Default for Config {
 }
 
 impl Config {
-    fn options(&self) -> Options {
+    /// How the store itself is opened.
+    pub fn options(&self) -> Options {
         let defaults = Options::new(&self.data_dir);
         Options {
             quota_bytes: if self.quota_backend_bytes == 0 { defaults.quota_bytes } else { self.quota_backend_bytes },

@@ -131,7 +131,7 @@ impl Facts {
                 profiles.push(path.to_owned());
             }
         }
-        let settings = crate::cluster::server_settings(cluster);
+        let settings = crate::cluster::server_settings(cluster)?;
         Ok(Facts {
             files,
             listeners: listeners(daemon.pid),

@@ -2,7 +2,9 @@
 //! answers it. Applied at each start, so that a new version brings its own.
 
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 
 use crate::config::Cluster;
@@ -54,6 +56,19 @@ pub async fn apply(client: kube::Client, cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// The labels of the node: its role, as kubeadm writes it, and those of `--node-label`. The node may not give itself a
+/// role, and what is no longer asked for is taken back, so they are not the kubelet's to set. Waits for the node.
+pub async fn label_node(client: &kube::Client, cluster: &Cluster) -> Result<()> {
+    await_condition(Api::<Node>::all(client.clone()), &cluster.node_name, |node: Option<&Node>| node.is_some()).await?;
+    put(client, "nodes", &node_labels(cluster)).await
+}
+
+fn node_labels(cluster: &Cluster) -> Value {
+    let mut labels = cluster.options.labels();
+    labels.insert("node-role.kubernetes.io/control-plane".into(), String::new());
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": cluster.node_name, "labels": labels}})
+}
+
 /// Applies an object as ours; fields of others stay.
 pub async fn put(client: &kube::Client, plural: &str, object: &Value) -> Result<()> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -78,5 +93,19 @@ pub async fn put(client: &kube::Client, plural: &str, object: &Value) -> Result<
             Ok(())
         }
         applied => applied.with_context(|| format!("{plural} {name}")).map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_its_role_and_the_labels_that_are_asked_for() {
+        let mut cluster = crate::config::tests::cluster(std::path::Path::new("/nowhere"));
+        let role = "node-role.kubernetes.io/control-plane";
+        assert_eq!(node_labels(&cluster)["metadata"]["labels"], json!({role: ""}));
+        cluster.options.node_label = Some(vec!["zone=a".into(), "bare=".into()]);
+        assert_eq!(node_labels(&cluster)["metadata"]["labels"], json!({role: "", "zone": "a", "bare": ""}));
     }
 }

@@ -65,6 +65,7 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
     }
     let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
     dns::release(node::DNS_LINK, cluster.dns_ip().into()).context("the DNS address")?;
+    dns::release(node::DNS_LINK, cluster.service_cidr.last().into()).context("the API server's address of pods")?;
     dns::track_again(&node::dns_table(cluster)).context("the rules of DNS")?;
     let lock = lock_host()?;
     cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;

@@ -11,20 +11,17 @@ use serving::tls::{Clients, Files};
 
 use super::store::LocalStore;
 use super::{Assembly, Serving, identity, ready};
-use crate::config::Cluster;
+use crate::commands::component;
+use crate::config::{Cluster, list};
 use crate::fault::Fault;
 use crate::hardening;
 use crate::pki::{Pair, Pki};
 
 pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
     let dir = a.cluster.data_dir.join("etcd");
-    let options = etcd::Options::new(&dir);
-    let store = tokio::task::spawn_blocking(move || etcd::Etcd::open(options)).await?;
-    let store = store.map_err(|e| Fault::failed(e.to_string()))?;
-    a.store = Some(store.clone());
     // The API server uses the store in process; etcdctl and backups come by TLS, with a certificate of etcd's own CA.
     let server = a.pki.pair("etcd/server");
-    let config = etcd::daemon::Config {
+    let mut config = etcd::daemon::Config {
         name: a.cluster.node_name.clone(),
         data_dir: dir,
         listen_client_urls: vec![format!("https://127.0.0.1:{}", a.cluster.etcd_port())],
@@ -36,6 +33,11 @@ pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
         },
         ..etcd::daemon::Config::default()
     };
+    component::etcd::over(&mut config, list(&a.cluster.options.etcd_arg))?;
+    let options = config.options();
+    let store = tokio::task::spawn_blocking(move || etcd::Etcd::open(options)).await?;
+    let store = store.map_err(|e| Fault::failed(e.to_string()))?;
+    a.store = Some(store.clone());
     let daemon = etcd::daemon::Daemon::around(store, config).await.map_err(|e| Fault::failed(e.to_string()))?;
     a.parts.run("etcd", |stop| async move {
         daemon.serve(stop).await;
@@ -53,11 +55,12 @@ pub fn issuer(cluster: &Cluster) -> String {
     format!("https://kubernetes.default.svc.{}", cluster.cluster_domain)
 }
 
-fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::Config {
+fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver::Config> {
     let mut config = apiserver::Config {
-        bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        bind_address: IpAddr::V4(cluster.bind_address()),
+        also_bind: cluster.api_address_of_pods().map(IpAddr::V4),
         secure_port: cluster.api_port,
-        advertise_address: Some(IpAddr::V4(node_ip)),
+        advertise_address: Some(IpAddr::V4(cluster.advertised(node_ip))),
         tls: Some(key_pair(&pki.pair("apiserver"))),
         client_ca_file: Some(pki.ca()),
         requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
@@ -71,17 +74,21 @@ fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> apiserver::
         ..apiserver::Config::default()
     };
     hardening::api_server(cluster, &mut config);
-    config
+    component::apiserver::over(&mut config, list(&cluster.options.kube_apiserver_arg))?;
+    Ok(config)
 }
 
 /// What the API server of this cluster is told.
-pub fn settings(cluster: &Cluster) -> apiserver::Config {
-    server_config(cluster, &Pki::of(cluster), crate::preflight::node_ip(cluster))
+pub fn settings(cluster: &Cluster) -> Result<apiserver::Config> {
+    server_config(cluster, &Pki::of(cluster), crate::node_address::of(cluster))
 }
 
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
-    let config = server_config(&a.cluster, &a.pki, a.node_ip);
+    let config = server_config(&a.cluster, &a.pki, a.node_ip())?;
+    if let Some(address) = a.cluster.api_address_of_pods() {
+        dns::claim(super::node::DNS_LINK, IpAddr::V4(address))?;
+    }
     let stop = a.parts.token("kube-apiserver");
     let running = apiserver::daemon::start(config, Arc::new(LocalStore(store.clone())), stop)
         .await
@@ -114,7 +121,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     let root_ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
     let signing = super::signing::TokenKey::read(&a.pki.service_account_key())?;
     let issuer = super::signing::read_ca_signer(&ca, &a.pki.pair("ca").key)?;
-    let config = controller_manager::Config {
+    let mut config = controller_manager::Config {
         serving: Some(pages(a, 10257)),
         token_signer: Some(Arc::new(signing)),
         certificate_signer: Some(Arc::new(issuer)),
@@ -127,6 +134,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
         controller_clients: Some(Arc::new(move |account: &str| identity::service_account(&server, account))),
         ..controller_manager::Config::default()
     };
+    component::controller_manager::over(&mut config, list(&a.cluster.options.kube_controller_manager_arg))?;
     let client = a.client("system:kube-controller-manager", &[])?;
     let ready = config.ready.clone();
     a.parts.run("kube-controller-manager", |stop| async move {
@@ -142,11 +150,12 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
 
 pub async fn scheduler(a: &mut Assembly) -> Result<Serving> {
     let client = a.client("system:kube-scheduler", &[])?;
-    let config = scheduler::Config {
+    let mut config = scheduler::Config {
         seed: u64::from(std::process::id()),
         serving: Some(pages(a, 10259)),
         ..scheduler::Config::default()
     };
+    component::scheduler::over(&mut config, list(&a.cluster.options.kube_scheduler_arg))?;
     let ready = config.ready.clone();
     a.parts.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
     Ok(ready::latch(ready))

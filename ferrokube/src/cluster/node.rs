@@ -10,14 +10,16 @@ use cni::Prefix;
 use futures::FutureExt;
 
 use super::pod_network::BridgeNetwork;
-use super::{Assembly, Serving, addons, cri, ready};
-use crate::config::Cluster;
+use super::{Assembly, Serving, addons, cri, images, ready};
+use crate::commands::component;
+use crate::config::{Cluster, list};
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
 pub fn runtime_config(cluster: &Cluster) -> runtime::Config {
     let mut config = runtime::Config::new(cluster.runtime_root(), cluster.run_dir().join("runtime"));
     config.socket = cluster.cri_socket();
     config.cgroup_root = cgroup_root(cluster);
+    config.registries = Some(cluster.registries());
     config
 }
 
@@ -35,7 +37,15 @@ pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     let config = runtime_config(&a.cluster);
     let network = Arc::new(BridgeNetwork::new(&a.cluster));
     a.parts.run("runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
-    Ok(ready::runtime(a.cluster.cri_socket()).boxed())
+    let admin = a.client("kubernetes-admin", &["system:masters"])?;
+    let (cluster, word, imported) = (a.cluster.clone(), a.word.clone(), a.images.clone());
+    Ok(async move {
+        ready::runtime(cluster.cri_socket()).await?;
+        images::import(&cluster, &admin, &word).await;
+        imported.set();
+        Ok(())
+    }
+    .boxed())
 }
 
 /// Stops every pod through the runtime that runs.
@@ -45,7 +55,7 @@ pub async fn stop_pods(cluster: &Cluster, grace: Duration) -> Result<usize> {
 
 pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
     let client = a.client("system:kube-proxy", &[])?;
-    let config = proxy::Config {
+    let mut config = proxy::Config {
         hostname_override: a.cluster.node_name.clone(),
         table: proxy_table(&a.cluster),
         cluster_cidr: vec![Prefix::new(a.cluster.pod_cidr.address, a.cluster.pod_cidr.bits)],
@@ -54,6 +64,7 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(10249)))),
         ..proxy::Config::default()
     };
+    component::proxy::over(&mut config, list(&a.cluster.options.kube_proxy_arg))?;
     let ready = config.ready.clone();
     a.parts.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
     Ok(ready::latch(ready))
@@ -85,17 +96,29 @@ pub async fn dns(a: &mut Assembly) -> Result<Serving> {
 pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
     let began = jiff::Timestamp::now();
     let client = a.node_client()?;
-    let config = kubelet_config(a);
-    a.parts.run("kubelet", |stop| async move { kubelet::daemon::run(config, client, stop).await.map_err(Into::into) });
+    let config = kubelet_config(a)?;
+    let imported = a.images.clone();
+    a.parts.run("kubelet", |stop| async move {
+        tokio::select! {
+            () = imported.wait() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        kubelet::daemon::run(config, client, stop).await.map_err(Into::into)
+    });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
-    Ok(ready::node(admin, a.cluster.node_name.clone(), began).boxed())
+    let cluster = a.cluster.clone();
+    Ok(async move {
+        addons::label_node(&admin, &cluster).await?;
+        ready::node(admin, cluster.node_name.clone(), began).await
+    }
+    .boxed())
 }
 
-fn kubelet_config(a: &Assembly) -> kubelet::config::Config {
+fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     let cluster = &a.cluster;
     let serving = a.pki.pair("kubelet");
     let mut config = kubelet::config::Config::new(&cluster.node_name);
-    config.node_ips = vec![IpAddr::V4(a.node_ip)];
+    config.addresses = Some(kubelet::addresses::Addresses::followed(a.node_ip.subscribe()));
     config.root_dir = cluster.kubelet_root();
     config.pod_logs_dir = cluster.data_dir.join("pod-logs");
     config.container_runtime_endpoint = format!("unix://{}", cluster.cri_socket().display());
@@ -115,5 +138,7 @@ fn kubelet_config(a: &Assembly) -> kubelet::config::Config {
     config.server.tls_private_key_file = Some(serving.key);
     config.server.client_ca_file = Some(a.pki.ca());
     crate::hardening::kubelet(cluster, &mut config);
-    config
+    component::kubelet::taints(&mut config, list(&cluster.options.node_taint))?;
+    component::kubelet::over(&mut config, list(&cluster.options.kubelet_arg))?;
+    Ok(config)
 }

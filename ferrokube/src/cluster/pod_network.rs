@@ -42,7 +42,7 @@ impl BridgeNetwork {
     /// Takes up the range of a former life, if there was one.
     pub fn new(cluster: &Cluster) -> BridgeNetwork {
         let all = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
-        let range_file = cluster.data_dir.join("node-pod-cidr");
+        let range_file = cluster.node_range_file();
         let services = Prefix::new(cluster.service_cidr.address, cluster.service_cidr.bits);
         let network = BridgeNetwork { base: config(cluster, all), services, range_file, network: RwLock::new(None) };
         if let Ok(range) = std::fs::read_to_string(&network.range_file) {

@@ -112,12 +112,12 @@ fn answers(message: &[u8]) -> bool {
     message.len() > 12 && message[3] & 0xf == 0 && message[6..8] != [0, 0]
 }
 
-/// A start that took too long. When the store holds what can't be read, that may be what is waited for, and only a
+/// A start of which nothing was seen for too long. When the store holds what can't be read, that may be what is waited for, and only a
 /// cluster that runs lets somebody remove it: the start is over then, whatever is missing.
-pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], patience: Duration) -> Result<()> {
+pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], quiet: Duration) -> Result<()> {
     let unreadable = a.server().map(|server| server.core.unreadable()).unwrap_or_default();
     if unreadable.is_empty() {
-        return Err(too_late(a, missing, patience).await.into());
+        return Err(too_late(a, missing, quiet).await.into());
     }
     let sentence = go_on(missing, &unreadable);
     tracing::error!("{sentence}");
@@ -135,14 +135,16 @@ fn go_on(missing: &[&str], unreadable: &[String]) -> String {
     )
 }
 
-/// The sentence of a start that took too long: what didn't come, and why as far as the node says.
-async fn too_late(a: &Assembly, missing: &[&str], patience: Duration) -> Fault {
+/// The sentence of such a start: what didn't come, and why as far as the node says.
+async fn too_late(a: &Assembly, missing: &[&str], quiet: Duration) -> Fault {
     let why = if missing.contains(&"kubelet") { node_says(a).await } else { None };
-    let why = why.map_or_else(String::new, |why| format!(": the node {} says: {why}", a.cluster.node_name));
-    Fault::failed(format!("{} did not start within {} s{why}", missing.join(", "), patience.as_secs()))
+    let why = why.map(|why| format!("the node {} says: {why}", a.cluster.node_name)).or_else(|| a.word.said());
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    let (what, seconds) = (missing.join(", "), quiet.as_secs());
+    Fault::failed(format!("{what} did not start, and nothing has gone on for {seconds} s{why}"))
 }
 
-async fn node_says(a: &Assembly) -> Option<String> {
+pub async fn node_says(a: &Assembly) -> Option<String> {
     let client = a.client("kubernetes-admin", &["system:masters"]).ok()?;
     let node = Api::<Node>::all(client).get_opt(&a.cluster.node_name).await.ok()??;
     let conditions = node.status?.conditions?;

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use crate::cluster::{cri, put};
 use crate::commands::misc::print;
 use crate::config::Cluster;
-use crate::preflight;
 
 /// The hidden subcommand that is the app.
 pub const SUBCOMMAND: &str = "demo-app";
@@ -33,7 +32,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
     print(&format!(
         "The demo answers on http://{}:{port} and, inside the cluster, on http://demo.default.svc.{}\n\
          Try:  kubectl scale deployment/demo --replicas=3\n",
-        preflight::node_ip(cluster),
+        crate::node_address::of(cluster),
         cluster.cluster_domain
     ))
 }

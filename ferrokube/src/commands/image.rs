@@ -1,6 +1,6 @@
 //! `image`: the node's images, through the running daemon, which alone owns the store.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::json;
 use tokio::sync::mpsc;
 use wire::cri;
-use wire::images::{ImportRequest, PullRequest};
+use wire::images::{ImportRequest, PullRequest, SaveRequest, TagRequest};
 
 use crate::cli::{Image, Output};
 use crate::cluster::cri as runtime;
@@ -34,24 +34,30 @@ pub fn run(which: &Which, command: &Image) -> Result<()> {
             Image::Ls { output } => list(&cluster, *output).await,
             Image::Pull { image } => pull(&cluster, image).await,
             Image::Rm { image } => remove(&cluster, image).await,
+            Image::Save { images, output } => save(&cluster, images, output.as_deref()).await,
+            Image::Tag { image, name } => tag(&cluster, image, name).await,
         }
     })
 }
 
 async fn import(cluster: &Cluster, file: &Path, called: &str) -> Result<()> {
-    let source: Box<dyn Read + Send> = if file == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else if file.is_dir() {
-        layout(file.to_owned())
-    } else {
-        let open = std::fs::File::open(file);
-        Box::new(open.map_err(|e| Fault::usage(format!("{}: {e}", file.display())))?)
+    let source: Box<dyn Read + Send> = match file == Path::new("-") {
+        true => Box::new(std::io::stdin()),
+        false => archive(file).map_err(|e| Fault::usage(format!("{}: {e}", file.display())))?,
     };
     let names = send(cluster, source, called).await?;
     // What has no name is called by its digest, which no pod spec means.
     let hint =
         |name: &str| if name.starts_with("sha256:") { " (it has no name: `--as NAME` gives it one)" } else { "" };
     print(&names.iter().map(|name| format!("imported {name}{}\n", hint(name))).collect::<String>())
+}
+
+/// An archive, or an OCI layout directory.
+pub fn archive(path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
+    match path.is_dir() {
+        true => Ok(layout(path.to_owned())),
+        false => Ok(Box::new(std::fs::File::open(path)?)),
+    }
 }
 
 /// An OCI layout directory, as the tar that the daemon reads.
@@ -159,6 +165,48 @@ async fn pull(cluster: &Cluster, image: &str) -> Result<()> {
         }
     }
     Err(Fault::failed(format!("pulling {image} ended without an answer")).into())
+}
+
+async fn tag(cluster: &Cluster, image: &str, name: &str) -> Result<()> {
+    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let request = TagRequest { image: image.to_owned(), name: name.to_owned() };
+    let tagged = runtime::transfer(channel).tag(request).await;
+    let name = tagged.map_err(|status| Fault::failed(status.message().to_owned()))?.into_inner().name;
+    print(&format!("tagged {image} as {name}\n"))
+}
+
+/// An archive is for a file or a pipe.
+async fn save(cluster: &Cluster, images: &[String], output: Option<&Path>) -> Result<()> {
+    let Some(path) = output else {
+        if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+            return Err(
+                Fault::usage("the archive would go to the terminal: say -o FILE, or send it on by a pipe").into()
+            );
+        }
+        return receive(cluster, images, &mut std::io::stdout().lock()).await;
+    };
+    // Whole or not at all.
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".part");
+    let draft = PathBuf::from(draft);
+    let file = std::fs::File::create(&draft).with_context(|| draft.display().to_string())?;
+    let saved = receive(cluster, images, &mut std::io::BufWriter::new(file)).await;
+    let saved = saved.and_then(|()| std::fs::rename(&draft, path).with_context(|| path.display().to_string()));
+    if saved.is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
+    saved
+}
+
+async fn receive(cluster: &Cluster, images: &[String], out: &mut impl Write) -> Result<()> {
+    let failed = |status: tonic::Status| Fault::failed(status.message().to_owned());
+    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let request = SaveRequest { images: images.to_vec() };
+    let mut chunks = runtime::transfer(channel).save(request).await.map_err(failed)?.into_inner();
+    while let Some(chunk) = chunks.next().await {
+        out.write_all(&chunk.map_err(failed)?.data).context("writing the archive")?;
+    }
+    out.flush().context("writing the archive")
 }
 
 async fn remove(cluster: &Cluster, image: &str) -> Result<()> {

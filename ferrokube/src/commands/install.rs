@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::commands::down;
 use crate::commands::misc::{no_cluster, print};
-use crate::config::{Cluster, Shape, Which, lock_host};
+use crate::config::{Cluster, Shape, Which, differs, lock_host};
 use crate::fault::Fault;
 use crate::preflight;
 use crate::process::Daemon;
@@ -23,6 +23,11 @@ pub fn install(which: &Which, shape: &Shape, now: bool) -> Result<()> {
     let program = program()?;
     let lock = lock_host()?;
     let cluster = which.resolve(shape)?;
+    let runs = which.load()?.filter(|_| Daemon::any(&cluster).is_some());
+    if let Some(sentence) = runs.and_then(|runs| differs(&runs, &cluster)) {
+        return Err(Fault::usage(sentence).into());
+    }
+    super::component::check_arguments(&cluster)?;
     cluster.save()?;
     drop(lock);
     let files = systemd::install(&cluster, &program)?;

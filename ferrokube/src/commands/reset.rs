@@ -29,7 +29,7 @@ pub fn run(which: &Which, yes: bool) -> Result<()> {
         let place = if dir.exists() { format!(" in {}", dir.display()) } else { String::new() };
         return print(&format!("There is no cluster {name:?}{place}: nothing to remove.\n"));
     };
-    if !yes && !confirmed(&cluster)? {
+    if !yes && !confirmed(&cluster, std::io::stdin().is_terminal())? {
         return print("Nothing was removed.\n");
     }
     let began = Instant::now();
@@ -61,8 +61,8 @@ fn step(what: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
     print(&(step_line(what, began.elapsed().as_millis() as u64) + "\n"))
 }
 
-fn confirmed(cluster: &Cluster) -> Result<bool> {
-    if !std::io::stdin().is_terminal() {
+fn confirmed(cluster: &Cluster, terminal: bool) -> Result<bool> {
+    if !terminal {
         let (name, dir) = (&cluster.name, cluster.data_dir.display());
         let sentence =
             format!("nobody can be asked whether the cluster {name:?} with all its data in {dir} may go: say --yes");
@@ -74,4 +74,17 @@ fn confirmed(cluster: &Cluster) -> Result<bool> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_terminal_nobody_is_asked_and_nothing_goes() {
+        let cluster = crate::config::tests::cluster(std::path::Path::new("/d"));
+        let refused = confirmed(&cluster, false).expect_err("refused");
+        assert_eq!(refused.downcast_ref::<Fault>().map(|fault| fault.code), Some(2));
+        assert!(refused.to_string().ends_with("with all its data in /d may go: say --yes"), "{refused}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::config::{Cluster, Which};
 use crate::crash::{self, Crashes};
 use crate::fault::Fault;
 use crate::firewall;
-use crate::process::Daemon;
+use crate::process::{Daemon, state};
 use crate::systemd;
 
 /// One of our processes.
@@ -29,13 +29,7 @@ pub fn run(which: &Which, output: Output) -> Result<()> {
         return Err(Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name())).into());
     };
     let processes = processes(&cluster);
-    let state = match Daemon::find(&cluster) {
-        Some(daemon) if daemon.is_ready(&cluster) => "running",
-        Some(_) => "starting",
-        // The supervisor lets a moment pass after a daemon that ended early.
-        None if Daemon::supervisor(&cluster).is_some() => "restarting",
-        None => "stopped",
-    };
+    let state = state(&cluster);
     let crashes = crash::read(&cluster);
     let warnings = if state == "stopped" { Vec::new() } else { warnings(&cluster) };
     match output {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::cluster::note_controllers;
 use crate::commands::misc::print;
-use crate::config::{Cluster, HostLock, Shape, Which, lock_host};
+use crate::config::{Cluster, HostLock, Shape, Which, differs, lock_host};
 use crate::fault::Fault;
 use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
@@ -26,10 +26,6 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
     let Claimed { cluster, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
         Claim::Runs(cluster, _) => {
-            if which.load()?.is_some_and(|running| running.hardened != cluster.hardened) {
-                let sentence = "the cluster runs already, and is hardened at a start only: `ferrokube down` first";
-                return Err(Fault::usage(sentence).into());
-            }
             wait_for_other(&cluster)?;
             print(&format!("The cluster {:?} runs already: {}\n", cluster.name, cluster.server_url()))?;
             return if demo { super::demo::run(&cluster) } else { Ok(()) };
@@ -85,8 +81,12 @@ pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     let lock = lock_host()?;
     let cluster = which.resolve(shape)?;
     if let Some(daemon) = Daemon::any(&cluster) {
+        if let Some(sentence) = which.load()?.and_then(|runs| differs(&runs, &cluster)) {
+            return Err(Fault::usage(sentence).into());
+        }
         return Ok(Claim::Runs(cluster, daemon));
     }
+    super::component::check_arguments(&cluster)?;
     kubeconfig::check_user_file()?;
     preflight::check(&cluster)?;
     let fresh = !cluster.exists();

@@ -17,6 +17,11 @@ impl Cidr {
         Ipv4Addr::from(u32::from(self.address) + n)
     }
 
+    /// The last address of the range.
+    pub fn last(&self) -> Ipv4Addr {
+        self.nth(u32::MAX.checked_shr(self.bits.into()).unwrap_or(0))
+    }
+
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         self.overlaps(&Cidr { address, bits: 32 })
     }
@@ -72,5 +77,6 @@ mod tests {
         assert!("10.42.0.0".parse::<Cidr>().unwrap_err().contains("like 10.42.0.0/16"));
         assert!("10.42.0.0/31".parse::<Cidr>().unwrap_err().contains("between /8 and /24"));
         assert_eq!("10.43.0.0/16".parse::<Cidr>().map(|c| c.nth(10).to_string()), Ok("10.43.0.10".to_owned()));
+        assert_eq!("10.43.0.0/16".parse::<Cidr>().map(|c| c.last().to_string()), Ok("10.43.255.255".to_owned()));
     }
 }

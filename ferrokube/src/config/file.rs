@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::Cidr;
+use super::options::{NAMES, Options};
 use crate::fault::Fault;
 
 /// The file behind `--config`.
@@ -21,6 +22,7 @@ pub struct File {
     pub node_ip: Option<Ipv4Addr>,
     pub open_firewall: Option<bool>,
     pub hardened: Option<bool>,
+    pub options: Options,
 }
 
 /// Takes a field's value into a [`File`], or says what is allowed.
@@ -65,7 +67,10 @@ fn dns_name(value: &Value) -> Result<String, String> {
 impl File {
     /// Parses the file; a mistake is told with its path and what is allowed.
     fn parse(text: &str) -> Result<File, String> {
-        let allowed = || FIELDS.map(|(name, _)| name).join(", ");
+        let allowed = || {
+            let names = FIELDS.iter().map(|(name, _)| *name).chain(NAMES.map(|(name, _)| name));
+            names.collect::<Vec<_>>().join(", ")
+        };
         let value = crate::yaml::parse(text)?;
         let fields = match &value {
             Value::Null => return Ok(File::default()),
@@ -74,13 +79,27 @@ impl File {
         };
         let mut file = File::default();
         for (name, value) in fields {
-            let known = FIELDS.iter().find(|(known, _)| known == name);
-            let (_, take) =
-                known.ok_or_else(|| format!("{name}: there is no such field; allowed are {}", allowed()))?;
-            take(&mut file, value).map_err(|why| format!("{name}: {why}"))?;
+            let place = |why: String| format!("{}{name}: {why}", line_of(text, name));
+            if let Some((_, take)) = FIELDS.iter().find(|(known, _)| known == name) {
+                take(&mut file, value).map_err(place)?;
+            } else if NAMES.iter().any(|(known, _)| known == name) {
+                let said = Options::field(name, value).map_err(place)?;
+                file.options = said.over(&file.options);
+            } else {
+                return Err(place(format!("there is no such field; allowed are {}", allowed())));
+            }
         }
         Ok(file)
     }
+}
+
+/// The beginning of a message about a field of the file: the line that it stands in, where that can be told.
+fn line_of(text: &str, field: &str) -> String {
+    let is_key = |line: &str| {
+        let line = line.trim_start_matches(['"', '\'']);
+        line.strip_prefix(field).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
+    };
+    text.lines().position(is_key).map_or_else(String::new, |at| format!("line {}: ", at + 1))
 }
 
 /// The file at this path.
@@ -100,15 +119,23 @@ mod tests {
         let file = File::parse(whole).expect("a file");
         assert_eq!((file.api_port, file.cluster_domain.as_deref()), (Some(7443), Some("home.arpa")));
         assert_eq!(File::parse("# nothing\n"), Ok(File::default()));
+        let more =
+            File::parse("tlsSAN: [a.example]\nfeatureGates: {SidecarContainers: true}\nbindAddress: 127.0.0.1\n");
+        let options = more.expect("a file").options;
+        assert_eq!(options.tls_san, Some(vec!["a.example".to_owned()]));
+        assert!(options.feature_gates.is_some() && options.bind_address == Some(Ipv4Addr::LOCALHOST));
         for (text, path, allowed) in [
-            ("podCidr: 10.0.0.0/16", "podCidr: ", "podCIDR"),
-            ("apiPort: high", "apiPort: ", "1 to 65535"),
-            ("apiPort: 0", "apiPort: ", "1 to 65535"),
-            ("podCIDR: 7", "podCIDR: ", "text"),
-            ("serviceCIDR: 10.0.0.0", "serviceCIDR: ", "like 10.42.0.0/16"),
-            ("nodeName: My_Node", "nodeName: ", "lower case"),
-            ("nodeIP: '::1'", "nodeIP: ", "IPv4"),
-            ("hardened: maybe", "hardened: ", "neither true nor false"),
+            ("podCidr: 10.0.0.0/16", "line 1: podCidr: ", "podCIDR"),
+            ("apiPort: high", "line 1: apiPort: ", "1 to 65535"),
+            ("apiPort: 0", "line 1: apiPort: ", "1 to 65535"),
+            ("podCIDR: 7", "line 1: podCIDR: ", "text"),
+            ("serviceCIDR: 10.0.0.0", "line 1: serviceCIDR: ", "like 10.42.0.0/16"),
+            ("nodeName: My_Node", "line 1: nodeName: ", "lower case"),
+            ("nodeIP: '::1'", "line 1: nodeIP: ", "IPv4"),
+            ("hardened: maybe", "line 1: hardened: ", "neither true nor false"),
+            ("# mine\napiPort: 7443\n'tlsSan': [a]", "line 3: tlsSan: ", "tlsSAN"),
+            ("tlsSAN: a", "line 1: tlsSAN: ", "expected a sequence"),
+            ("{tlsSan: [a]}", "tlsSan: ", "no such field"),
             ("[apiPort]", "", "podCIDR"),
         ] {
             let error = File::parse(text).expect_err(text);

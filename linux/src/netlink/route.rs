@@ -13,14 +13,14 @@ use super::route_decode as decode;
 use super::{Error, Prefix, Socket, socket::flags};
 use crate::netns::NetNs;
 
-const NEWLINK: u16 = 16;
-const DELLINK: u16 = 17;
+pub(super) const NEWLINK: u16 = 16;
+pub(super) const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
-const NEWADDR: u16 = 20;
-const DELADDR: u16 = 21;
+pub(super) const NEWADDR: u16 = 20;
+pub(super) const DELADDR: u16 = 21;
 const GETADDR: u16 = 22;
-const NEWROUTE: u16 = 24;
-const DELROUTE: u16 = 25;
+pub(super) const NEWROUTE: u16 = 24;
+pub(super) const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
 const DELNEIGH: u16 = 29;
@@ -57,6 +57,9 @@ pub(super) const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
 
 const IFF_UP: u32 = libc::IFF_UP as u32;
+pub(super) const IFA_F_SECONDARY: u32 = 0x01;
+/// Addresses that failed duplicate detection, are on their way out, or may still turn out to be another's.
+pub(super) const IFA_F_UNSETTLED: u32 = 0x08 | 0x20 | 0x40;
 const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
 /// RTNH_F_ONLINK.
 pub(super) const RTNH_F_ONLINK: u32 = 4;
@@ -64,7 +67,7 @@ pub(super) const RTNH_F_ONLINK: u32 = 4;
 pub const TABLE_MAIN: u32 = 254;
 /// RTPROT_STATIC: set by an administrator, so nobody's daemon tidies it away.
 const PROTOCOL_STATIC: u8 = 4;
-const SCOPE_UNIVERSE: u8 = 0;
+pub(super) const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 
@@ -80,6 +83,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     pub mtu: u32,
     pub up: bool,
+    /// There is somebody at the other end.
+    pub carrier: bool,
     /// "bridge", "veth", "vxlan", …; none for hardware and loopback.
     pub kind: Option<String>,
     /// The bridge that this is a port of.
@@ -97,6 +102,12 @@ pub struct Link {
 pub struct LinkAddress {
     pub index: u32,
     pub prefix: Prefix,
+    /// Not only for this link or this host.
+    pub global: bool,
+    /// One beside another: a second of its network, or a temporary one that hides who has it.
+    pub secondary: bool,
+    /// Nobody else has it, as far as the kernel knows, and it is not about to go.
+    pub settled: bool,
 }
 
 /// A route. With neither gateway nor interface the kernel refuses it.
@@ -373,6 +384,22 @@ impl Rtnl {
             |w| w.raw(&[0; 12]),
             |m| split(m.body, 12).and_then(|(fixed, rest)| decode::route(fixed, rest)),
         )
+    }
+
+    /// The route that a packet to `to` would take, with the source address that it would have. Nothing is sent.
+    pub fn route_to(&mut self, to: IpAddr) -> Result<Option<Route>, Error> {
+        let fill = |w: &mut Writer| {
+            let mut body = [0u8; 12];
+            body[0] = family(to);
+            body[1] = Prefix::host(to).len;
+            w.raw(&body);
+            w.attr(RTA_DST, &octets(to));
+        };
+        let each = |m: &super::message::Message<'_>| split(m.body, 12).and_then(|(f, rest)| decode::route(f, rest));
+        match self.socket.get(GETROUTE, &format!("asking for the route to {to}"), fill, each) {
+            Err(e) if e.is_missing() || e.errno() == libc::ENETUNREACH || e.errno() == libc::EHOSTUNREACH => Ok(None),
+            answer => answer,
+        }
     }
 
     /// Adds a route, or changes the one to the same destination.

@@ -16,6 +16,7 @@ pub fn link(body: &[u8]) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: bits & libc::IFF_UP as u32 != 0,
+        carrier: bits & libc::IFF_RUNNING as u32 != 0,
         kind: None,
         master: None,
         peer: None,
@@ -47,7 +48,15 @@ pub fn link(body: &[u8]) -> Option<Link> {
 pub fn address(fixed: &[u8], rest: &[u8]) -> Option<LinkAddress> {
     // The local address; on links without a peer both attributes say the same, and IPv6 has only the second.
     let value = attr(rest, route::IFA_LOCAL).or_else(|| attr(rest, route::IFA_ADDRESS))?;
-    Some(LinkAddress { index: u32_at(fixed, 4)?, prefix: Prefix { addr: ip(value)?, len: *fixed.get(1)? } })
+    // The header has room for eight flags only.
+    let flags = attr(rest, route::IFA_FLAGS).and_then(|v| u32_at(v, 0)).or(fixed.get(2).map(|f| u32::from(*f)))?;
+    Some(LinkAddress {
+        index: u32_at(fixed, 4)?,
+        prefix: Prefix { addr: ip(value)?, len: *fixed.get(1)? },
+        global: *fixed.get(3)? == route::SCOPE_UNIVERSE,
+        secondary: flags & route::IFA_F_SECONDARY != 0,
+        settled: flags & route::IFA_F_UNSETTLED == 0,
+    })
 }
 
 /// A route; `fixed` is twelve bytes, as of `rtmsg`.

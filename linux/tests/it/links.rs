@@ -94,3 +94,24 @@ fn settings_are_those_of_the_namespace() {
     assert!(old != other && new == other, "{old} {other} {new}");
     assert_eq!(linux::sysctl::get("net.ipv4.ip_forward").unwrap(), outside);
 }
+
+#[test]
+fn a_host_has_the_address_that_leads_outside_and_without_one_that_of_any_link() {
+    use linux::host_address::{Wanted, choose, look};
+    let host = NetNs::create().unwrap();
+    let mut rtnl = Rtnl::open_in(&host).unwrap();
+    let chosen = || choose(&host.run(look).unwrap().unwrap(), &Wanted::default(), None);
+    assert_eq!(chosen(), None, "loopback is none");
+    rtnl.add_bridge("lan0", MAC, 1500).unwrap();
+    rtnl.add_bridge("lan1", Mac([2, 0, 0, 0, 0, 2]), 1500).unwrap();
+    let [first, second] = ["lan0", "lan1"].map(|name| rtnl.link(name).unwrap().unwrap().index);
+    rtnl.add_address(first, "192.0.2.5/24".parse().unwrap()).unwrap();
+    rtnl.add_address(second, "203.0.113.7/24".parse().unwrap()).unwrap();
+    assert_eq!(rtnl.route_to("192.88.99.1".parse().unwrap()).unwrap(), None);
+    assert_eq!(chosen(), Some("192.0.2.5".parse().unwrap()));
+    let gateway = "203.0.113.1".parse().unwrap();
+    rtnl.put_route(&Route::via("0.0.0.0/0".parse().unwrap(), gateway, second)).unwrap();
+    let route = rtnl.route_to("192.88.99.1".parse().unwrap()).unwrap().unwrap();
+    assert_eq!((route.gateway, route.source), (Some(gateway), Some("203.0.113.7".parse().unwrap())));
+    assert_eq!(chosen(), Some("203.0.113.7".parse().unwrap()));
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::addresses::Addresses;
 use crate::quantity;
 
 /// Where the HTTPS API listens and whom it believes.
@@ -35,6 +36,27 @@ pub struct ServerConfig {
     pub enable_debugging_handlers: bool,
     /// Serve the host's log files.
     pub enable_system_log_handler: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> ServerConfig {
+        ServerConfig {
+            address: IpAddr::from([0, 0, 0, 0]),
+            port: 10250,
+            tls_cert_file: None,
+            tls_private_key_file: None,
+            client_ca_file: None,
+            tls: serving::tls::Policy::default(),
+            streaming_idle_timeout: Duration::from_secs(4 * 60 * 60),
+            anonymous: false,
+            webhook_authentication: true,
+            webhook_authorization: true,
+            healthz_bind_address: IpAddr::from([127, 0, 0, 1]),
+            healthz_port: 10248,
+            enable_debugging_handlers: true,
+            enable_system_log_handler: true,
+        }
+    }
 }
 
 /// Thresholds under which the node defends itself: a share of the capacity (`0.1`) or bytes/pids.
@@ -73,8 +95,10 @@ pub struct EvictionConfig {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub node_name: String,
-    /// The addresses that the node reports, first the primary one. Empty: the address of the default route.
+    /// The addresses that the node reports, first the primary one. Empty: that of this host, as it changes.
     pub node_ips: Vec<IpAddr>,
+    /// Whoever runs this kubelet follows them; goes before the former.
+    pub addresses: Option<Addresses>,
     pub hostname_override: Option<String>,
     /// `/var/lib/kubelet` upstream.
     pub root_dir: PathBuf,
@@ -147,6 +171,7 @@ impl Config {
         Config {
             node_name: node_name.to_owned(),
             node_ips: Vec::new(),
+            addresses: None,
             hostname_override: None,
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: "/var/log/pods".into(),
@@ -161,22 +186,7 @@ impl Config {
             node_labels: BTreeMap::new(),
             register_with_taints: Vec::new(),
             provider_id: None,
-            server: ServerConfig {
-                address: IpAddr::from([0, 0, 0, 0]),
-                port: 10250,
-                tls_cert_file: None,
-                tls_private_key_file: None,
-                client_ca_file: None,
-                tls: serving::tls::Policy::default(),
-                streaming_idle_timeout: Duration::from_secs(4 * 60 * 60),
-                anonymous: false,
-                webhook_authentication: true,
-                webhook_authorization: true,
-                healthz_bind_address: IpAddr::from([127, 0, 0, 1]),
-                healthz_port: 10248,
-                enable_debugging_handlers: true,
-                enable_system_log_handler: true,
-            },
+            server: ServerConfig::default(),
             eviction: EvictionConfig {
                 hard: hard.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
                 pressure_transition_period: Duration::from_secs(300),

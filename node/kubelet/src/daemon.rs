@@ -2,6 +2,7 @@
 //!
 //! Workers decide (`worker`), hands act (`act`), everything that happens comes back as one [`Msg`].
 
+mod moving;
 mod statics;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,13 +21,14 @@ use tokio_util::sync::CancellationToken;
 use wire::cri;
 
 use crate::act::{Answer, Hands};
+use crate::addresses::Addresses;
 use crate::admit::{self, Scene};
 use crate::config::Config;
 use crate::cri::{Cri, shown};
 use crate::error::Error;
 use crate::heartbeat::Heartbeat;
 use crate::housekeeping::Housekeeping;
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::names::label;
 use crate::node::Pressure;
 use crate::objects::{Changed, Objects};
@@ -53,6 +55,8 @@ pub enum Msg {
     Answer(Answer),
     Runtime(pleg::Message),
     Changed(Changed),
+    /// The node has other addresses now.
+    HostIps(Vec<String>),
     /// The volumes of a pod were brought up to date.
     Refreshed(String),
     Query(Query),
@@ -78,7 +82,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let cri = Cri::connect(&config.container_runtime_endpoint)?;
     let machine = Machine::read();
     let (msgs, inbox) = unbounded_channel();
-    let addresses = addresses(&config);
+    let addresses = moving::follow(&config, &msgs, &shutdown);
     let informers = start_informers(&config, &client, &msgs, &shutdown);
     let recorder = EventRecorder::new(client.clone(), "kubelet").on_host(&config.node_name);
     let changed = Arc::new(Notify::new());
@@ -116,7 +120,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     tokio::spawn(pleg::run(cri.clone(), msgs.clone(), shutdown.clone()));
     let longest = SignedDuration::try_from(config.max_container_restart_period);
     let longest_restart_delay = longest.unwrap_or(crate::backoff::LONGEST);
-    let settings = Settings { runtime_name, host_ips: addresses, longest_restart_delay, run: config.run.clone() };
+    let host_ips = addresses.texts();
+    let settings = Settings { runtime_name, host_ips, longest_restart_delay, run: config.run.clone() };
     let state = Loop {
         hands,
         settings,
@@ -162,13 +167,6 @@ fn make_dir(path: &std::path::Path, mode: u32) -> Result<(), Error> {
         path: path.display().to_string(),
         source,
     })
-}
-
-fn addresses(config: &Config) -> Vec<String> {
-    if config.node_ips.is_empty() {
-        return machine::default_address().into_iter().map(|ip| ip.to_string()).collect();
-    }
-    config.node_ips.iter().map(ToString::to_string).collect()
 }
 
 struct Informers {
@@ -218,7 +216,7 @@ fn hands(
     recorder: &EventRecorder,
     informers: &Informers,
     machine: &Machine,
-    addresses: &[String],
+    addresses: &Addresses,
     msgs: &UnboundedSender<Msg>,
 ) -> Arc<Hands> {
     let (answers, from_hands) = unbounded_channel();
@@ -237,7 +235,7 @@ fn hands(
         nodes: informers.nodes.clone(),
         cgroups: linux::cgroup::Cgroups::detect().ok(),
         node_memory: machine.memory,
-        host_ips: addresses.to_vec(),
+        addresses: addresses.clone(),
         answers,
         image_users: Mutex::default(),
         mirrors: Mutex::default(),
@@ -345,6 +343,7 @@ impl Loop {
                     self.refresh_volumes(&uid);
                 }
             }
+            Msg::HostIps(ips) => self.take_host_ips(&ips),
             Msg::Refreshed(uid) => self.refresh_again(&uid),
             Msg::Query(query) => self.answer(query),
         }
@@ -485,6 +484,9 @@ impl Loop {
 
     fn take_runtime(&mut self, message: pleg::Message) {
         self.runtime_changes.send_modify(|n| *n += 1);
+        if message.uid().is_some_and(|uid| self.recovers(uid)) {
+            return pleg::keep(&mut self.recovered, message);
+        }
         match message {
             pleg::Message::Seen { uid, observation } => {
                 let Observation { sandbox, containers } = observation;
@@ -493,6 +495,11 @@ impl Loop {
             pleg::Message::Vanished { uid, id } => self.feed(&uid, Event::Vanished { id }),
             pleg::Message::Lost => self.node_changed.notify_one(),
         }
+    }
+
+    /// The pod may be one from before this kubelet whose object is still to come.
+    fn recovers(&self, uid: &str) -> bool {
+        self.recovered.contains_key(uid) && !self.workers.contains_key(uid)
     }
 
     fn wake(&mut self) {

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
+use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::cri::{Cri, shown};
 use crate::error::Error;
@@ -30,6 +31,8 @@ const NOT_READY_CHECK: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(500);
 /// A change of the Node is looked at no sooner than this after our own write, which is one.
 const SETTLE: Duration = Duration::from_secs(1);
+/// A kubelet that starts waits this long for its runtime before it takes back that the node is ready.
+const START_GRACE: Duration = Duration::from_secs(20);
 const LEASES: &str = "kube-node-lease";
 
 /// The node's voice. Shared with whoever knows of a change.
@@ -39,7 +42,7 @@ pub struct Heartbeat {
     pub client: kube::Client,
     pub nodes: Cache<Node>,
     pub machine: Machine,
-    pub addresses: Vec<String>,
+    pub addresses: Addresses,
     pub port: u16,
     pub recorder: client::EventRecorder,
     /// Wakes the status loop.
@@ -70,7 +73,7 @@ impl Heartbeat {
         Facts {
             machine: self.machine.clone(),
             disk: machine::disk(&self.config.root_dir),
-            addresses: self.addresses.clone(),
+            addresses: self.addresses.texts(),
             port: self.port,
             runtime: self.runtime().await,
             pressure: *self.pressure.lock(),
@@ -172,6 +175,7 @@ impl Heartbeat {
         let mut reported: Option<tokio::time::Instant> = None;
         let mut was_ready = None;
         let mut pod_cidr = None;
+        let began = tokio::time::Instant::now();
         loop {
             let node = self.nodes.get_in("", &self.config.node_name);
             if let Some(node) = &node {
@@ -185,6 +189,10 @@ impl Heartbeat {
             let facts = self.facts().await;
             let ready = facts.runtime.problems.is_empty();
             let old = node.and_then(|n| n.status.clone()).unwrap_or_default();
+            if reported.is_none() && !ready && is_ready(&old) && began.elapsed() < START_GRACE {
+                tokio::time::sleep(NOT_READY_CHECK).await;
+                continue;
+            }
             let new = node::status(&self.config, &facts, Some(&old), Timestamp::now());
             let due = reported.is_none_or(|at| at.elapsed() >= self.config.node_status_report_frequency);
             let mut wait = if ready { self.config.node_status_update_frequency } else { NOT_READY_CHECK };
@@ -303,6 +311,11 @@ impl Heartbeat {
             }),
         }
     }
+}
+
+/// What the API says of the node: it is the word of a kubelet before this one.
+fn is_ready(status: &NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn problems(status: &cri::RuntimeStatus, out: &mut Vec<String>) {

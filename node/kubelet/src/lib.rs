@@ -1,5 +1,6 @@
 //! kubelet: takes the pods bound to its node, runs their containers over the CRI, reports.
 pub mod act;
+pub mod addresses;
 pub mod admit;
 pub mod api;
 pub mod backoff;
@@ -40,6 +41,7 @@ pub mod server;
 pub mod static_pods;
 pub mod status;
 pub mod storage_limits;
+pub mod transitions;
 pub mod volumes;
 pub mod worker;
 

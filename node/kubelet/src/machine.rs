@@ -1,7 +1,6 @@
-//! What the machine is: processors, memory, disks, kernel, identifiers, addresses. Does I/O: reads /proc and /sys.
+//! What the machine is: processors, memory, disks, kernel, identifiers. Does I/O: reads /proc and /sys.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 /// Facts that do not change while the kubelet runs.
@@ -99,14 +98,4 @@ pub fn disk(path: &Path) -> Disk {
         inodes: stat.f_files,
         inodes_free: stat.f_ffree,
     }
-}
-
-/// The address that packets to the outside would leave from; nothing is sent.
-pub fn default_address() -> Option<IpAddr> {
-    let from = |bind: &str, to: &str| -> Option<IpAddr> {
-        let socket = UdpSocket::bind(bind).ok()?;
-        socket.connect(to.parse::<SocketAddr>().ok()?).ok()?;
-        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
-    };
-    from("0.0.0.0:0", "198.51.100.1:9").or_else(|| from("[::]:0", "[2001:db8::1]:9"))
 }

@@ -120,28 +120,31 @@ fn plain(c: &EphemeralContainer) -> Container {
     }
 }
 
-/// Whether a container that ended with `exit_code` is started again: its own rules, its own policy, the pod's policy.
+/// Whether a container that ended with `exit_code` is started again.
 pub fn should_restart(pod: &Pod, sort: Sort, container: &Container, exit_code: i32) -> bool {
     match sort {
-        Sort::Ephemeral => return false,
-        Sort::Sidecar => return true,
-        Sort::Init | Sort::Regular => {}
+        Sort::Ephemeral => false,
+        Sort::Sidecar => true,
+        // One that ended well is done under every policy.
+        Sort::Init => exit_code != 0 && policy_restarts(pod, container, exit_code),
+        Sort::Regular => policy_restarts(pod, container, exit_code),
     }
-    for rule in container.restart_policy_rules.iter().flatten() {
-        let Some(codes) = &rule.exit_codes else { continue };
+}
+
+/// What its own rules, its own policy and the pod's policy, in this order, say of a container that ended.
+pub fn policy_restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+    let ruled = container.restart_policy_rules.iter().flatten().any(|rule| {
+        let Some(codes) = &rule.exit_codes else { return false };
         let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
         let matches = if codes.operator == "NotIn" { !listed } else { listed };
-        if matches && rule.action.starts_with("Restart") {
-            return true;
+        matches && rule.action.starts_with("Restart")
+    });
+    ruled
+        || match container.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod)) {
+            "Never" => false,
+            "OnFailure" => exit_code != 0,
+            _ => true,
         }
-    }
-    let policy = container.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod));
-    match (policy, sort) {
-        ("Never", _) => false,
-        // An init container that ended well is done under every policy.
-        ("OnFailure", _) | (_, Sort::Init) => exit_code != 0,
-        _ => true,
-    }
 }
 
 /// Where an Event about the pod points to.

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::names::reason;
 use crate::pods::{self, Sort};
+use crate::transitions;
 use crate::worker::{Instance, Life, PodWorker, RunState, Sandbox, Slot, Work};
 
 /// The status that the API should have.
@@ -30,7 +31,7 @@ pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
         conditions(worker, &mut status, now);
         return status;
     }
-    let ips = if pods::host_network(pod) && !matches!(worker.sandbox, Sandbox::None | Sandbox::Creating) {
+    let ips = if pods::host_network(pod) && !matches!(worker.sandbox, Sandbox::None | Sandbox::Creating { .. }) {
         &worker.settings.host_ips
     } else {
         &worker.ips
@@ -39,12 +40,13 @@ pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
         status.pod_ip = ips.first().cloned();
         status.pod_ips = some(ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect());
     }
-    let of = |sorts: &[Sort]| {
-        some(worker.slots.iter().filter(|s| sorts.contains(&s.sort)).map(|s| container(worker, s)).collect())
+    let of = |sorts: &[Sort], known: Option<Vec<ContainerStatus>>| {
+        let slots = worker.slots.iter().filter(|s| sorts.contains(&s.sort));
+        some(slots.map(|s| transitions::told(pod, s, known.as_deref(), container(worker, s))).collect())
     };
-    status.init_container_statuses = of(&[Sort::Init, Sort::Sidecar]);
-    status.container_statuses = of(&[Sort::Regular]);
-    status.ephemeral_container_statuses = of(&[Sort::Ephemeral]);
+    status.init_container_statuses = of(&[Sort::Init, Sort::Sidecar], status.init_container_statuses.take());
+    status.container_statuses = of(&[Sort::Regular], status.container_statuses.take());
+    status.ephemeral_container_statuses = of(&[Sort::Ephemeral], status.ephemeral_container_statuses.take());
     let held = status.phase.as_deref().filter(|p| pods::is_terminal_phase(p)).map(str::to_owned);
     let stopped = worker.has_stopped();
     // A pod that ended does not come back.

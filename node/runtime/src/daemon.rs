@@ -16,7 +16,6 @@ use wire::images::image_transfer_server::ImageTransferServer;
 
 use crate::cri::Service;
 use crate::error::{Error, Result};
-use crate::images::Mirrors;
 use crate::network::PodNetwork;
 use crate::runtime::Runtime;
 
@@ -43,8 +42,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The group below which pods go whose kubelet names none.
     pub cgroup_root: String,
-    /// Other places to fetch images from.
-    pub mirrors: Mirrors,
+    /// The file that says of registries where their images are and how they are spoken to; read for every pull.
+    pub registries: Option<PathBuf>,
 }
 
 impl Config {
@@ -56,7 +55,7 @@ impl Config {
             socket: run_dir.join("runtime.sock"),
             run_dir,
             cgroup_root: "/ferrokube".into(),
-            mirrors: Mirrors::default(),
+            registries: None,
         }
     }
 }

@@ -12,12 +12,13 @@ pub mod passwd;
 pub mod reference;
 mod registry;
 mod room;
+mod save;
 mod store;
 pub mod unpack;
 
 pub use fetch::{Credentials, LayerState, Progress, PullOptions};
 pub use reference::Reference;
-pub use registry::{Challenge, Mirrors};
+pub use registry::{Challenge, Registries};
 pub use store::{Image, Images, Usage};
 
 /// What can go wrong with an image, and whose fault it is.
@@ -53,6 +54,17 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// The same, with what mirrors had said before.
+    fn after(self, before: &str) -> ImageError {
+        let text = |why: String| format!("{why} (mirrors: {before})");
+        match self {
+            ImageError::Registry(why) => ImageError::Registry(text(why)),
+            ImageError::RegistryNotFound(why) => ImageError::RegistryNotFound(text(why)),
+            ImageError::Denied(why) => ImageError::Denied(text(why)),
+            other => other,
+        }
+    }
+
     /// An I/O error with what was being done.
     pub(crate) fn io(doing: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> ImageError {
         move |source| ImageError::Io { doing: doing.to_string(), source }

@@ -10,6 +10,7 @@ use testkit::{Cluster, output, tool};
 
 pub const TESTS: &[Test] = &[
     ("kubeconfig_is_merged_and_given_back", merged),
+    ("reset_cleans_every_kubeconfig_that_it_is_in", several),
     ("kubeconfig_that_is_broken_is_told_of_first", broken),
     ("files_under_sudo_stay_the_users", sudo),
 ];
@@ -67,6 +68,20 @@ fn merged(cluster: &Cluster) -> Result<()> {
     own.up()?;
     own.run(&["reset", "--yes"])?.ok()?;
     ensure!(fs::read_to_string(&real)? == MINE);
+    Ok(())
+}
+
+fn several(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("several")?;
+    let (mine, theirs) = (own.home().join(".kube/config"), own.dir.join("theirs"));
+    fs::write(&theirs, MINE)?;
+    own.up()?;
+    own.run(&["down"])?.ok()?;
+    output(own.command(&["up"]).env("KUBECONFIG", &theirs), "")?.ok()?;
+    ensure!(fs::read_to_string(&theirs)?.contains(&own.name) && fs::read_to_string(&mine)?.contains(&own.name));
+    own.run(&["reset", "--yes"])?.ok()?;
+    ensure!(fs::read_to_string(&theirs)? == MINE, "it was there before");
+    ensure!(!own.home().join(".kube").exists(), "we made it");
     Ok(())
 }
 

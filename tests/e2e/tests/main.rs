@@ -16,6 +16,7 @@ mod kubectl;
 mod life;
 mod many;
 mod reset;
+mod settings;
 mod trust;
 mod volumes;
 mod workload;
@@ -52,6 +53,7 @@ const TESTS: &[&[Test]] = &[
     floods::TESTS,
     helm::TESTS,
     commands::TESTS,
+    settings::TESTS,
     images::TESTS,
     wrong::TESTS,
     kubeconfig::TESTS,

@@ -18,6 +18,7 @@ mod pod_print;
 pub(crate) mod pod_spec;
 pub(crate) mod pod_strategy;
 pub(crate) mod pod_template;
+mod pod_transitions;
 mod pod_validate;
 pub(crate) mod replicas;
 pub(crate) mod replication_controller;

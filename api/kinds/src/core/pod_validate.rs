@@ -256,38 +256,9 @@ pub(crate) fn status(pod: &Value, old: &Value) -> Vec<FieldError> {
     }
     let qos = |p| at(p, "status.qosClass");
     immutable(&mut errors, path.child("qosClass"), qos(pod), qos(old));
-    let restart = text(old, "spec.restartPolicy");
-    for (list, policy) in [("containerStatuses", Some(restart)), ("initContainerStatuses", None)] {
-        transitions(&mut errors, path.child(list), pod, old, list, policy);
-    }
+    super::pod_transitions::check(&mut errors, path, pod, old);
     addresses(&mut errors, path, pod, old);
     errors
-}
-
-/// What ended for good does not run again.
-fn transitions(errors: &mut Errors, path: Path, pod: &Value, old: &Value, list: &str, policy: Option<&str>) {
-    if policy == Some("Always") {
-        return;
-    }
-    let full = format!("status.{list}");
-    let specs = items(old, "spec.initContainers");
-    let containers = items(old, "spec.containers");
-    for (i, was) in items(old, &full).iter().enumerate() {
-        let name = text(was, "name");
-        let own = specs.iter().chain(containers).find(|c| text(c, "name") == name);
-        let restarts = own.is_some_and(|c| matches!(text(c, "restartPolicy"), "Always" | "OnFailure"))
-            || own.is_some_and(|c| !items(c, "restartPolicyRules").is_empty());
-        let failed = int(was, "state.terminated.exitCode").unwrap_or(0) != 0;
-        let on_failure = policy.unwrap_or_else(|| text(old, "spec.restartPolicy")) != "Never";
-        if at(was, "state.terminated").is_none() || restarts || (failed && on_failure) {
-            continue;
-        }
-        let now = items(pod, &full).iter().find(|s| text(s, "name") == name);
-        if now.is_some_and(|s| at(s, "state.terminated").is_none()) {
-            let place = path.index(i);
-            errors.push(FieldError::forbidden(place.child("state"), "may not be transitioned to non-terminated state"));
-        }
-    }
 }
 
 fn addresses(errors: &mut Errors, path: Path, pod: &Value, old: &Value) {

@@ -10,10 +10,17 @@ use crate::server::Core;
 impl Core {
     /// The address that clients inside the cluster reach the server at.
     pub fn advertised(&self) -> IpAddr {
-        self.config.advertise_address.unwrap_or(match self.config.bind_address {
+        let told = *self.advertised.lock();
+        told.unwrap_or(match self.config.bind_address {
             address if address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
             address => address,
         })
+    }
+
+    /// The host has another address now: the Service leads there.
+    pub async fn advertise(&self, address: IpAddr) -> Result<(), Status> {
+        *self.advertised.lock() = Some(address);
+        self.kubernetes_service().await
     }
 
     /// Makes the Service, its Endpoints and its EndpointSlice say where the server is.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod advertised;
 mod audit;
 mod authorised;
 mod callers;

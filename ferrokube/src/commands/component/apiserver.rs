@@ -1,5 +1,7 @@
 //! `ferrokube kube-apiserver`: our API server over any etcd cluster.
 
+mod over;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use apiserver::audit::log::{Format, Mode};
 use apiserver::config::KeyPair;
 use clap::Parser;
 
+pub use self::over::over;
 use super::{Ignored, LOGGING, duration, parse, until_signal};
 use crate::fault::Fault;
 
@@ -39,7 +42,7 @@ struct Flags {
     /// Port to listen on
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     secure_port: u16,
-    /// Address that the kubernetes Service leads to
+    /// Address that the kubernetes Service leads to [default: that of --bind-address, or of this host]
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
     /// The server's certificate [default: one that signs itself, in --cert-dir]
@@ -273,6 +276,18 @@ fn token_life(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Where clients inside the cluster are led: upstream's rule.
+fn advertised(told: Option<IpAddr>, bound: IpAddr, host: impl FnOnce() -> Option<IpAddr>) -> Option<IpAddr> {
+    told.or_else(|| if bound.is_unspecified() { host() } else { Some(bound) })
+}
+
+/// The best address of this host.
+fn of_host() -> Option<IpAddr> {
+    let scene =
+        linux::host_address::look().inspect_err(|error| tracing::warn!(%error, "this host's addresses")).ok()?;
+    linux::host_address::choose(&scene, &Default::default(), None)
+}
+
 fn pair(cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPair> {
     let (cert_file, key_file) = cert.zip(key)?;
     Some(KeyPair { cert_file, key_file })
@@ -304,7 +319,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     check_plugins("--disable-admission-plugins", &flags.disable_admission_plugins)?;
     let serving = match pair(flags.tls_cert_file, flags.tls_private_key_file) {
         Some(given) => given,
-        None => own_certificate(&flags.cert_dir, flags.advertise_address)?,
+        None => own_certificate(&flags.cert_dir, advertised(flags.advertise_address, flags.bind_address, of_host))?,
     };
     let remote = apiserver::storage::remote::Config {
         endpoints: flags.etcd_servers,
@@ -317,8 +332,9 @@ pub fn run(args: &[OsString]) -> Result<()> {
     }
     let config = apiserver::Config {
         bind_address: flags.bind_address,
+        also_bind: None,
         secure_port: flags.secure_port,
-        advertise_address: flags.advertise_address,
+        advertise_address: advertised(flags.advertise_address, flags.bind_address, of_host),
         tls: Some(serving),
         client_ca_file: flags.client_ca_file,
         requestheader_client_ca_file: flags.requestheader_client_ca_file,
@@ -359,4 +375,19 @@ pub fn run(args: &[OsString]) -> Result<()> {
         apiserver::daemon::run(config, Arc::new(store), shutdown).await.map_err(|e| Fault::failed(e.to_string()))?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_listens_everywhere_advertised_nothing() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (host, none) = (|| Some("192.0.2.1".parse().expect("an address")), || None);
+        assert_eq!(advertised(None, ip("0.0.0.0"), host), Some(ip("192.0.2.1")));
+        assert_eq!(advertised(None, ip("::"), none), None);
+        assert_eq!(advertised(None, ip("127.0.0.1"), host), Some(ip("127.0.0.1")));
+        assert_eq!(advertised(Some(ip("192.0.2.9")), ip("0.0.0.0"), host), Some(ip("192.0.2.9")));
+    }
 }

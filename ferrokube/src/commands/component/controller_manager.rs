@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use super::{DELEGATED, Ignored, LOGGING, Serving, candidate, connect, duration, parse, until_signal};
+use super::extra::{Extra, Own, same};
+use super::{DELEGATED, Ignored, LOGGING, SERVING, Serving, candidate, connect, duration, parse, until_signal};
 use crate::cluster::signing::{TokenKey, read_ca_signer};
 
 /// The Kubernetes controller manager
@@ -86,6 +87,60 @@ const IGNORED: Ignored = Ignored {
     values: &["min-resync-period", "node-monitor-period"],
     switches: &["enable-garbage-collector", "configure-cloud-routes"],
 };
+
+const OWN: Own = &[
+    ("kubeconfig", "it is in the same process as the API server"),
+    ("cluster-cidr", "say --pod-cidr"),
+    ("service-cluster-ip-range", "say --service-cidr"),
+    ("cluster-name", "say --name"),
+    ("use-service-account-credentials", "each controller has an account of its own"),
+];
+
+same!(SAME, set: Flags => controller_manager::Config {
+    allocate_node_cidrs, controllers, node_monitor_grace_period, node_startup_grace_period,
+    terminated_pod_gc_threshold, max_endpoints_per_slice, mirroring_max_endpoints_per_subset,
+    cluster_signing_duration,
+});
+
+/// Flags that are set by hand.
+const OTHERS: &[&str] = &[
+    "root_ca_file",
+    "service_account_private_key_file",
+    "cluster_signing_cert_file",
+    "cluster_signing_key_file",
+    "node_cidr_mask_size",
+    "node_cidr_mask_size_ipv4",
+    "node_cidr_mask_size_ipv6",
+    "leader_elect",
+];
+
+/// Sets what is given besides (`--kube-controller-manager-arg`) over what the cluster sets.
+pub fn over(config: &mut controller_manager::Config, args: &[String]) -> Result<()> {
+    let ignored = [&IGNORED, &DELEGATED, &LOGGING];
+    let extra = Extra::<Flags>::read("--kube-controller-manager-arg", args, OWN, &ignored)?;
+    let Some(extra) = extra else { return Ok(()) };
+    extra.only(&[SAME, OTHERS, SERVING], &ignored)?;
+    set(&extra, config);
+    let flags = &extra.flags;
+    if let Some(path) = &flags.root_ca_file {
+        config.root_ca = Some(std::fs::read_to_string(path).with_context(|| path.display().to_string())?);
+    }
+    if let Some(path) = &flags.service_account_private_key_file {
+        config.token_signer = Some(Arc::new(TokenKey::read(path)?));
+    }
+    if let Some((cert, key)) = flags.cluster_signing_cert_file.as_ref().zip(flags.cluster_signing_key_file.as_ref()) {
+        config.certificate_signer = Some(Arc::new(read_ca_signer(cert, key)?));
+    }
+    let mask = flags.node_cidr_mask_size;
+    config.node_cidr_mask_size_ipv4 =
+        flags.node_cidr_mask_size_ipv4.or(mask).unwrap_or(config.node_cidr_mask_size_ipv4);
+    config.node_cidr_mask_size_ipv6 =
+        flags.node_cidr_mask_size_ipv6.or(mask).unwrap_or(config.node_cidr_mask_size_ipv6);
+    let elect = extra.given("leader_elect") && flags.leader_elect;
+    config.leader_election = elect.then(|| client::lease::Election::new("kube-controller-manager", &candidate()));
+    flags.serving.over(|field| extra.given(field), &mut config.serving);
+    Ok(())
+}
 
 pub fn run(args: &[OsString]) -> Result<()> {
     let flags: Flags = parse(args, &[&IGNORED, &DELEGATED, &LOGGING]);

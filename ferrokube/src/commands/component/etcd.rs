@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::Parser;
 use etcd::daemon::{AutoCompaction, Config, TlsFiles};
 
+use super::extra::{Extra, Own, same};
 use super::{Ignored, duration, parse, until_signal};
 use crate::fault::Fault;
 
@@ -79,6 +80,38 @@ const IGNORED: Ignored = Ignored {
     ],
     switches: &[],
 };
+
+const OWN: Own = &[("data-dir", "it is in --data-dir of the cluster"), ("name", "it is the node's name")];
+
+same!(SAME, set: Flags => Config {
+    listen_client_urls, advertise_client_urls, listen_metrics_urls, quota_backend_bytes, snapshot_count,
+    max_request_bytes, max_txn_ops, watch_progress_notify_interval,
+});
+
+/// Flags that are set by hand.
+const OTHERS: &[&str] = &[
+    "cert_file",
+    "key_file",
+    "trusted_ca_file",
+    "client_cert_auth",
+    "auto_compaction_mode",
+    "auto_compaction_retention",
+];
+
+/// Sets what is given besides (`--etcd-arg`) over what the cluster sets.
+pub fn over(config: &mut Config, args: &[String]) -> Result<(), Fault> {
+    let Some(extra) = Extra::<Flags>::read("--etcd-arg", args, OWN, &[&IGNORED])? else { return Ok(()) };
+    extra.only(&[SAME, OTHERS], &[&IGNORED])?;
+    set(&extra, config);
+    let flags = extra.flags;
+    config.tls.cert = flags.cert_file.or(config.tls.cert.take());
+    config.tls.key = flags.key_file.or(config.tls.key.take());
+    config.tls.trusted_ca = flags.trusted_ca_file.or(config.tls.trusted_ca.take());
+    config.tls.client_cert_auth |= flags.client_cert_auth;
+    let compaction = AutoCompaction::parse(&flags.auto_compaction_mode, &flags.auto_compaction_retention);
+    config.auto_compaction = compaction.map_err(Fault::usage)?;
+    Ok(())
+}
 
 pub fn run(args: &[OsString]) -> Result<()> {
     let flags: Flags = parse(args, &[&IGNORED]);

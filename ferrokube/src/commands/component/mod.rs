@@ -2,14 +2,15 @@
 //! --kubeconfig …`, or by a link of that name. A flag that isn't done is refused. Only upstream's flags that tune what
 //! is built differently here are taken for the sake of existing unit files, and a warning names each ([`Ignored`]).
 
-mod apiserver;
-mod controller_manager;
+pub mod apiserver;
+pub mod controller_manager;
 mod dns;
-mod etcd;
-mod kubelet;
-mod proxy;
+pub mod etcd;
+mod extra;
+pub mod kubelet;
+pub mod proxy;
 mod runtime;
-mod scheduler;
+pub mod scheduler;
 mod settings;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use serving::tls::{Clients, Files};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use self::extra::check_arguments;
 use crate::fault::Fault;
 use crate::threads;
 
@@ -171,6 +173,30 @@ impl Serving {
         };
         let clients = self.client_ca_file.map_or(Clients::Unasked, Clients::Of);
         Ok(Some(client::pages::Config { address: SocketAddr::new(self.bind_address, port), files, clients }))
+    }
+}
+
+/// What of [`Serving`] is given, over what the cluster sets.
+const SERVING: &[&str] =
+    &["bind_address", "secure_port", "tls_cert_file", "tls_private_key_file", "cert_dir", "client_ca_file"];
+
+impl Serving {
+    fn over(&self, given: impl Fn(&str) -> bool, pages: &mut Option<client::pages::Config>) {
+        let Some(config) = pages else { return };
+        if given("bind_address") {
+            config.address.set_ip(self.bind_address);
+        }
+        if let Some((cert, key)) = self.tls_cert_file.clone().zip(self.tls_private_key_file.clone()) {
+            config.files = Files { cert, key };
+        }
+        if let Some(ca) = self.client_ca_file.clone() {
+            config.clients = Clients::Of(ca);
+        }
+        match self.secure_port {
+            Some(0) => *pages = None,
+            Some(port) => config.address.set_port(port),
+            None => {}
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use super::{DELEGATED, LOGGING, Serving, candidate, connect, parse, until_signal};
+use super::extra::{Extra, Own};
+use super::{DELEGATED, LOGGING, SERVING, Serving, candidate, connect, parse, until_signal};
+use crate::fault::Fault;
 
 /// The Kubernetes scheduler
 #[derive(Debug, Parser)]
@@ -20,6 +22,19 @@ struct Flags {
     leader_elect: bool,
     #[command(flatten)]
     serving: Serving,
+}
+
+const OWN: Own = &[("kubeconfig", "it is in the same process as the API server")];
+
+/// Sets what is given besides (`--kube-scheduler-arg`) over what the cluster sets.
+pub fn over(config: &mut scheduler::Config, args: &[String]) -> Result<(), Fault> {
+    let ignored = [&DELEGATED, &LOGGING];
+    let Some(extra) = Extra::<Flags>::read("--kube-scheduler-arg", args, OWN, &ignored)? else { return Ok(()) };
+    extra.only(&[SERVING, &["leader_elect"]], &ignored)?;
+    let elect = extra.given("leader_elect") && extra.flags.leader_elect;
+    config.leader_election = elect.then(|| client::lease::Election::new("kube-scheduler", &candidate()));
+    extra.flags.serving.over(|field| extra.given(field), &mut config.serving);
+    Ok(())
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {

@@ -179,7 +179,7 @@ impl Hands {
         grace: i64,
         message: String,
         pre_stop: bool,
-    ) -> Result<Instance, String> {
+    ) -> Result<Option<Instance>, String> {
         let pod = &context.pod;
         let began = Instant::now();
         if pre_stop {
@@ -203,8 +203,8 @@ impl Hands {
             Err(e) => return Err(shown(&e)),
         }
         match self.cri.instance(id).await {
-            Ok(found) => Ok(found),
-            Err(e) if is_not_found(&e) => Ok(lost(id, name)),
+            Ok(found) => Ok(Some(found)),
+            Err(e) if is_not_found(&e) => Ok(None),
             Err(e) => Err(shown(&e)),
         }
     }
@@ -251,29 +251,5 @@ impl Hands {
             Err(e) if is_not_found(&e) => {}
             Err(e) => tracing::debug!(error = shown(&e), id, "container not removed"),
         }
-    }
-}
-
-/// A container that the runtime no longer knows ended in a way nobody saw.
-fn lost(id: &str, name: &str) -> Instance {
-    let now = jiff::Timestamp::now();
-    Instance {
-        id: id.to_owned(),
-        sandbox: String::new(),
-        name: name.to_owned(),
-        restarts: 0,
-        state: crate::worker::RunState::Exited,
-        created_at: now,
-        started_at: None,
-        finished_at: Some(now),
-        exit_code: 137,
-        reason: reason::UNKNOWN_STATUS.into(),
-        message: "The container could not be located when the pod was terminated".into(),
-        image: String::new(),
-        image_id: String::new(),
-        hash: String::new(),
-        user: None,
-        log_path: String::new(),
-        run: String::new(),
     }
 }

@@ -17,6 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
 
+use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::cri::Cri;
 use crate::fields::Facts;
@@ -42,7 +43,7 @@ pub struct Hands {
     pub nodes: Cache<Node>,
     pub cgroups: Option<linux::cgroup::Cgroups>,
     pub node_memory: u64,
-    pub host_ips: Vec<String>,
+    pub addresses: Addresses,
     pub answers: UnboundedSender<Answer>,
     /// Whom images run as, by image ID: it never changes.
     pub image_users: Mutex<HashMap<String, ImageUser>>,
@@ -126,7 +127,7 @@ pub struct Context {
 
 impl Hands {
     fn context(&self, worker: &PodWorker) -> Context {
-        let ips = if pods::host_network(&worker.pod) { self.host_ips.clone() } else { worker.ips.clone() };
+        let ips = if pods::host_network(&worker.pod) { self.addresses.texts() } else { worker.ips.clone() };
         let running = worker.slots.iter().filter_map(|s| Some((s.name().to_owned(), s.running()?.id.clone())));
         Context {
             pod: worker.pod.clone(),
@@ -140,7 +141,7 @@ impl Hands {
     pub fn facts(&self, pod_ips: Vec<String>) -> Facts {
         let node = self.nodes.get_in("", &self.config.node_name);
         let allocatable = node.and_then(|n| n.status.as_ref()?.allocatable.clone()).unwrap_or_default();
-        Facts { host_ips: self.host_ips.clone(), pod_ips, allocatable }
+        Facts { host_ips: self.addresses.texts(), pod_ips, allocatable }
     }
 
     /// Starts the action; its answer comes over the channel.
@@ -163,14 +164,16 @@ impl Hands {
         let uid = pods::uid(&pod).to_owned();
         Some(match action {
             Action::Mount => Event::Mounted(self.mount(&context).await),
-            Action::CreateSandbox { attempt } => Event::SandboxCreated(self.create_sandbox(&pod, attempt).await),
-            Action::Pull { container } => {
-                let result = self.ensure_image(&pod, &container, context.attempt).await;
-                Event::Pulled { container, result }
+            Action::CreateSandbox { attempt } => {
+                Event::SandboxCreated { attempt, result: self.create_sandbox(&pod, attempt).await }
+            }
+            Action::Pull { container, image } => {
+                let result = self.ensure_image(&pod, &container, &image, context.attempt).await;
+                Event::Pulled { container, image, result }
             }
             Action::Start { container, image, sandbox, attempt } => {
                 let result = self.start_container(&context, &container, image, &sandbox, attempt).await;
-                Event::Started { container, result }
+                Event::Started { container, attempt, result }
             }
             Action::PostStart { container, id } => {
                 let result = self.post_start(&context, &container, &id).await;
@@ -184,7 +187,10 @@ impl Hands {
                 let outcome = self.probe(&context, &container, &id, kind).await;
                 Event::Probed { container, id, kind, outcome }
             }
-            Action::StopSandbox { id } => Event::SandboxStopped(self.stop_sandbox(&id).await),
+            Action::StopSandbox { id } => {
+                let result = self.stop_sandbox(&id).await;
+                Event::SandboxStopped { id, result }
+            }
             Action::TearDown => Event::TornDown(self.tear_down(&pod).await),
             Action::Remove => Event::Removed(self.remove_pod(&pod).await),
             Action::RemoveContainer { id } => {

@@ -22,12 +22,17 @@ fn refused(reason: &'static str, message: String) -> StartError {
 
 impl Hands {
     /// The image of a container, ready to run: its ID.
-    pub(super) async fn ensure_image(&self, pod: &Pod, name: &str, attempt: u32) -> Result<String, StartError> {
+    pub(super) async fn ensure_image(
+        &self,
+        pod: &Pod,
+        name: &str,
+        image: &str,
+        attempt: u32,
+    ) -> Result<String, StartError> {
         let Some((_, container)) = pods::container(pod, name) else {
             return Err(refused(reason::CONFIG_ERROR, format!("container {name} is not in the pod any more")));
         };
-        let written = container.image.clone().unwrap_or_default();
-        self.ensure(pod, Some(name), &written, policy(&container), attempt).await
+        self.ensure(pod, Some(name), image, policy(&container), attempt).await
     }
 
     /// The images of image volumes.

@@ -23,7 +23,7 @@ impl PodWorker {
             out.push(Action::Mount);
         }
         self.drive_sandbox(now, out);
-        self.drive_kills(out);
+        self.drive_kills(now, out);
         for index in self.due() {
             self.start(index, now, out);
         }
@@ -68,15 +68,15 @@ impl PodWorker {
     }
 
     fn create_sandbox(&mut self, out: &mut Vec<Action>) {
-        self.sandbox = Sandbox::Creating;
+        self.sandbox = Sandbox::Creating { attempt: self.attempt };
         out.push(Action::CreateSandbox { attempt: self.attempt });
     }
 
-    fn drive_kills(&mut self, out: &mut Vec<Action>) {
+    fn drive_kills(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         let dead = matches!(self.sandbox, Sandbox::Dead { .. });
         let grace = pods::grace(&self.pod);
         for slot in &mut self.slots {
-            if slot.work != Work::Idle || !slot.is_alive() {
+            if slot.work != Work::Idle || !slot.is_alive() || slot.retry.is_some_and(|at| at > now) {
                 continue;
             }
             let doom = slot.doomed.clone();
@@ -87,6 +87,7 @@ impl PodWorker {
                 None => continue,
             };
             slot.work = Work::Killing { until: Timestamp::MAX };
+            slot.retry = None;
             out.push(Action::Kill { container: slot.container.name.clone(), id, grace, message, pre_stop: true });
         }
     }
@@ -184,7 +185,7 @@ impl PodWorker {
             }
             Image::Todo | Image::Waiting { .. } => {
                 slot.image = Image::Busy;
-                out.push(Action::Pull { container: name });
+                out.push(Action::Pull { container: name, image: slot.image_name().to_owned() });
             }
             Image::Ready(image) => {
                 let Some(sandbox) = sandbox else { return };

@@ -15,7 +15,7 @@ impl PodWorker {
             return;
         }
         match self.sandbox.clone() {
-            Sandbox::Creating | Sandbox::Stopping { .. } | Sandbox::Removing { .. } => return,
+            Sandbox::Creating { .. } | Sandbox::Stopping { .. } | Sandbox::Removing { .. } => return,
             Sandbox::Ready { id } | Sandbox::Dead { id } => {
                 if self.torn.is_due(now) {
                     self.torn = Task::Todo;

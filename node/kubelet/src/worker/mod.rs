@@ -84,7 +84,9 @@ impl Task {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Sandbox {
     None,
-    Creating,
+    Creating {
+        attempt: u32,
+    },
     Retry {
         at: Timestamp,
     },
@@ -111,7 +113,7 @@ impl Sandbox {
         match self {
             Sandbox::Ready { id } | Sandbox::Dead { id } | Sandbox::Stopping { id } => Some(id),
             Sandbox::Stopped { id } | Sandbox::Removing { id } => Some(id),
-            Sandbox::None | Sandbox::Creating | Sandbox::Retry { .. } => None,
+            Sandbox::None | Sandbox::Creating { .. } | Sandbox::Retry { .. } => None,
         }
     }
 }
@@ -133,7 +135,8 @@ pub struct StartError {
     pub message: String,
 }
 
-/// What happened.
+/// What happened. Whatever comes from the runtime may be old by the time it is heard, and in no order with the answers to
+/// our own calls: each word says which container, sandbox, attempt or image it is about, and moves nothing but that.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// The pod, new or changed, from its source.
@@ -150,13 +153,19 @@ pub enum Event {
         id: String,
     },
     Mounted(Result<(), String>),
-    SandboxCreated(Result<SandboxRecord, String>),
+    SandboxCreated {
+        attempt: u32,
+        result: Result<SandboxRecord, String>,
+    },
     Pulled {
         container: String,
+        /// As the container names it.
+        image: String,
         result: Result<String, StartError>,
     },
     Started {
         container: String,
+        attempt: u32,
         result: Result<Instance, StartError>,
     },
     /// The postStart hook of this instance is through.
@@ -168,7 +177,8 @@ pub enum Event {
     Killed {
         container: String,
         id: String,
-        result: Result<Instance, String>,
+        /// As the runtime has it after that; `None` when it has it no more.
+        result: Result<Option<Instance>, String>,
     },
     Probed {
         container: String,
@@ -176,7 +186,10 @@ pub enum Event {
         kind: Kind,
         outcome: Outcome,
     },
-    SandboxStopped(Result<(), String>),
+    SandboxStopped {
+        id: String,
+        result: Result<(), String>,
+    },
     TornDown(Result<(), String>),
     Removed(Result<(), String>),
     /// The answer to a write: the pod as the API has it now, or its fault. `Ok(None)`: the API has no such pod.
@@ -187,6 +200,8 @@ pub enum Event {
         verdict: Verdict,
         grace: i64,
     },
+    /// The node has other addresses now.
+    HostIps(Vec<String>),
     /// An object that the pod refers to changed: what failed for it may go now.
     Refresh,
     /// A deadline passed.
@@ -202,6 +217,7 @@ pub enum Action {
     },
     Pull {
         container: String,
+        image: String,
     },
     Start {
         container: String,

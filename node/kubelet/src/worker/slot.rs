@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use crate::backoff::Backoff;
+use crate::names::reason;
 use crate::pods::{self, Sort};
 use crate::probe::{self, Kind, Machine};
 
@@ -124,7 +125,7 @@ pub fn hash(container: &Container) -> String {
 /// The slots that the spec asks for; what is known of a container of the same name is kept.
 pub fn slots(pod: &Pod, known: &PodStatus, old: &[Slot]) -> Vec<Slot> {
     let make = |(sort, container): (Sort, Container)| match old.iter().find(|s| s.container.name == container.name) {
-        Some(slot) => Slot { sort, container, ..slot.clone() },
+        Some(slot) => slot.respecified(sort, container),
         None => Slot::new(sort, container, known),
     };
     pods::containers(pod).into_iter().map(make).collect()
@@ -158,8 +159,22 @@ impl Slot {
         }
     }
 
+    /// What is known of the image before goes with it; a pull that runs says itself what it was for.
+    fn respecified(&self, sort: Sort, container: Container) -> Slot {
+        let mut slot = Slot { sort, container, ..self.clone() };
+        if slot.container.image != self.container.image && slot.image != Image::Busy {
+            slot.image = Image::Todo;
+            slot.pull_backoff = Backoff::default();
+        }
+        slot
+    }
+
     pub fn name(&self) -> &str {
         &self.container.name
+    }
+
+    pub fn image_name(&self) -> &str {
+        self.container.image.as_deref().unwrap_or("")
     }
 
     pub fn running(&self) -> Option<&Instance> {
@@ -244,6 +259,23 @@ impl Slot {
         }
     }
 
+    /// What the API was told of the very instance that was found running holds until a probe says otherwise: that this
+    /// kubelet is new changes nothing for the container.
+    pub fn believe(&mut self, known: &PodStatus) {
+        let Some(id) = self.running().map(|instance| instance.id.clone()) else { return };
+        let lists = [&known.init_container_statuses, &known.container_statuses];
+        let status = lists.into_iter().flatten().flatten().find(|status| {
+            let told = status.container_id.as_deref().and_then(|told| told.split_once("://"));
+            status.name == self.container.name && told.is_some_and(|(_, told)| told == id)
+        });
+        let Some(status) = status else { return };
+        for (kind, held) in [(Kind::Startup, status.started == Some(true)), (Kind::Readiness, status.ready)] {
+            if let Some(machine) = self.machine(kind).as_mut().filter(|_| held) {
+                machine.believe(kind);
+            }
+        }
+    }
+
     pub fn next_probe(&self, active: bool) -> Option<Timestamp> {
         let kinds = self.live_kinds(active);
         let machine = |kind: &Kind| match kind {
@@ -266,15 +298,38 @@ impl Slot {
         self.retry.into_iter().chain(image).min()
     }
 
-    /// Takes what the runtime says; it never goes back from a later state to an earlier one. True when a process that
-    /// was not known to run runs now.
-    pub fn observe(&mut self, seen: Instance) -> bool {
+    /// The runtime has the instance no more: if it was thought alive, it ended in a way nobody saw.
+    pub fn lose(&mut self, id: &str, now: Timestamp) {
+        if self.last.as_ref().is_some_and(|l| l.id == id) {
+            self.last = None;
+        }
+        if let Some(current) = self.current.as_mut().filter(|c| c.id == id && !c.is_over()) {
+            current.state = RunState::Exited;
+            current.finished_at = Some(now);
+            current.exit_code = 137;
+            current.reason = reason::UNKNOWN_STATUS.into();
+            current.message = "The container could not be located when the pod was terminated".into();
+            self.retry = None;
+        }
+    }
+
+    /// Takes what the runtime says; it never goes back from a later state to an earlier one, nor from an instance to the
+    /// one before. True when a process that was not known to run runs now.
+    pub fn observe(&mut self, mut seen: Instance) -> bool {
         match &mut self.current {
             Some(current) if current.id == seen.id => {
                 if seen.state < current.state || (current.is_over() && current.finished_at.is_some()) {
                     return false;
                 }
                 let began = seen.state == RunState::Running && current.state != RunState::Running;
+                // Not every word of the runtime says it.
+                if seen.sandbox.is_empty() {
+                    seen.sandbox = std::mem::take(&mut current.sandbox);
+                }
+                if seen.is_over() && !current.is_over() {
+                    // It was to be killed once more.
+                    self.retry = None;
+                }
                 *current = seen;
                 began
             }

@@ -17,16 +17,6 @@ use crate::probe::{self, Kind, Outcome, Verdict as Probe};
 /// How long users see the error of a pull before they see that it is backing off.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(3);
 
-/// A container that was seen before it was started.
-enum Unstarted {
-    /// The answer to its start is awaited.
-    Starting,
-    /// Its start was answered meanwhile: this is old news.
-    Stale,
-    /// Made by a kubelet that ended before it started it: nobody will.
-    Abandoned,
-}
-
 impl PodWorker {
     pub(super) fn take(&mut self, event: Event, now: Timestamp, out: &mut Vec<Action>) {
         match event {
@@ -36,17 +26,17 @@ impl PodWorker {
                 self.begin_end(pods::grace(&self.pod), None, now);
             }
             Event::Observed { sandbox, containers } => self.take_observed(sandbox, containers, now, out),
-            Event::Vanished { id } => self.take_vanished(&id, now),
+            Event::Vanished { id } => self.slots.iter_mut().for_each(|slot| slot.lose(&id, now)),
             Event::Mounted(result) => self.take_mounted(result, now, out),
-            Event::SandboxCreated(result) => self.take_sandbox(result, now, out),
-            Event::Pulled { container, result } => self.take_pulled(&container, result, now, out),
-            Event::Started { container, result } => self.take_started(&container, result, now, out),
+            Event::SandboxCreated { attempt, result } => self.take_sandbox(attempt, result, now, out),
+            Event::Pulled { container, image, result } => self.take_pulled(&container, &image, result, now, out),
+            Event::Started { container, attempt, result } => self.take_started(&container, attempt, result, now, out),
             Event::Hooked { container, id, result } => self.take_hooked(&container, &id, result, now, out),
             Event::Killed { container, id, result } => self.take_killed(&container, &id, result, now, out),
             Event::Probed { container, id, kind, outcome } => {
                 self.take_probed(&container, &id, kind, &outcome, now, out)
             }
-            Event::SandboxStopped(result) => self.take_stopped(result, now, out),
+            Event::SandboxStopped { id, result } => self.take_stopped(&id, result, now, out),
             Event::TornDown(result) => self.torn = done_or_retry(result, "release", now),
             Event::Removed(result) => self.removed = done_or_retry(result, "remove", now),
             Event::StatusWritten(result) => self.take_written(result, now),
@@ -57,6 +47,9 @@ impl PodWorker {
                 self.deleted = done_or_retry(result, "delete", now);
             }
             Event::Evict { verdict, grace } => self.begin_end(grace, Some(verdict), now),
+            // What ended was where it was.
+            Event::HostIps(ips) if !self.is_ended() => self.settings.host_ips = ips,
+            Event::HostIps(_) => {}
             Event::Refresh => self.take_refresh(),
             Event::Tick => {}
         }
@@ -109,10 +102,10 @@ impl PodWorker {
             self.begin_end(pods::grace(&self.pod), None, now);
         }
         for instance in containers {
-            match self.unstarted(&instance) {
-                Some(Unstarted::Abandoned) => out.push(Action::RemoveContainer { id: instance.id }),
-                Some(Unstarted::Stale) => {}
-                Some(Unstarted::Starting) | None => self.adopt(instance, now, out),
+            if instance.state != RunState::Created {
+                self.adopt(instance, now, out);
+            } else if self.is_abandoned(&instance) {
+                out.push(Action::RemoveContainer { id: instance.id });
             }
         }
         if first {
@@ -120,23 +113,21 @@ impl PodWorker {
         }
     }
 
-    /// What to make of a container that was made and not started when the runtime was looked at. Lists and events come
-    /// later than what they tell of, and in no order with the answers to our own calls: such a container may have been
-    /// started, have ended and be gone by now. Only who made it tells for sure.
-    fn unstarted(&mut self, seen: &Instance) -> Option<Unstarted> {
-        if seen.state != RunState::Created {
-            return None;
-        }
-        let slot = self.slots.iter_mut().find(|s| s.container.name == seen.name)?;
+    /// Whether a container that was made and not started when the runtime was looked at was left by a kubelet that ended
+    /// before it started it: nobody will. It may as well have been started, have ended and be gone by now: only who made
+    /// it tells for sure, unless it is known to have run. What this kubelet made, it hears of as the answer to its call.
+    fn is_abandoned(&mut self, seen: &Instance) -> bool {
+        let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == seen.name) else { return false };
         let starting = matches!(slot.work, Work::Starting { attempt } if attempt == seen.restarts);
-        let ours = [&slot.current, &slot.last].into_iter().flatten().any(|known| known.id == seen.id);
-        // A runtime that doesn't say who made it leaves that open: what is at work here, or was, is ours.
-        if seen.run != self.settings.run && !(seen.run.is_empty() && (starting || ours)) {
-            // Its number is not used again.
-            slot.past_restarts = slot.past_restarts.max(seen.restarts.saturating_add(1));
-            return Some(Unstarted::Abandoned);
+        let known = [&slot.current, &slot.last].into_iter().flatten().any(|known| known.id == seen.id);
+        // A runtime that doesn't say who made it leaves that open: what is at work here is ours.
+        let ours = seen.run == self.settings.run || (seen.run.is_empty() && starting);
+        if known || ours {
+            return false;
         }
-        Some(if starting { Unstarted::Starting } else { Unstarted::Stale })
+        // Its number is not used again.
+        slot.past_restarts = slot.past_restarts.max(seen.restarts.saturating_add(1));
+        true
     }
 
     fn take_sandbox_record(&mut self, record: SandboxRecord, first: bool) {
@@ -164,27 +155,12 @@ impl PodWorker {
             // Found running: started by a kubelet before this one.
             slot.hooked = true;
             slot.arm_probes(now);
+            slot.believe(&self.known);
         }
         let kept = |id: &str| [&slot.current, &slot.last].into_iter().flatten().any(|i| i.id == id);
         for old in before.into_iter().chain(over.then_some(id)) {
             if !kept(&old) {
                 out.push(Action::RemoveContainer { id: old });
-            }
-        }
-    }
-
-    /// A container is gone from the runtime: if it was thought alive, it ended in a way nobody saw.
-    fn take_vanished(&mut self, id: &str, now: Timestamp) {
-        for slot in &mut self.slots {
-            if slot.last.as_ref().is_some_and(|l| l.id == id) {
-                slot.last = None;
-            }
-            if let Some(current) = slot.current.as_mut().filter(|c| c.id == id && !c.is_over()) {
-                current.state = super::RunState::Exited;
-                current.finished_at = Some(now);
-                current.exit_code = 137;
-                current.reason = reason::UNKNOWN_STATUS.into();
-                current.message = "The container could not be located when the pod was terminated".into();
             }
         }
     }
@@ -199,7 +175,16 @@ impl PodWorker {
         }
     }
 
-    fn take_sandbox(&mut self, result: Result<SandboxRecord, String>, now: Timestamp, out: &mut Vec<Action>) {
+    fn take_sandbox(
+        &mut self,
+        attempt: u32,
+        result: Result<SandboxRecord, String>,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        if self.sandbox != (Sandbox::Creating { attempt }) {
+            return;
+        }
         match result {
             Ok(record) => {
                 self.attempt = self.attempt.max(record.attempt.saturating_add(1));
@@ -207,7 +192,7 @@ impl PodWorker {
                 self.sandbox = Sandbox::Ready { id: record.id };
             }
             Err(message) => {
-                self.attempt = self.attempt.saturating_add(1);
+                self.attempt = self.attempt.max(attempt.saturating_add(1));
                 self.sandbox = Sandbox::Retry { at: later(now, RETRY) };
                 let text = format!("Failed to create pod sandbox: {message}");
                 out.push(note(None, true, reason::FAILED_SANDBOX, text));
@@ -215,9 +200,24 @@ impl PodWorker {
         }
     }
 
-    fn take_pulled(&mut self, name: &str, result: Result<String, StartError>, now: Timestamp, out: &mut Vec<Action>) {
+    fn take_pulled(
+        &mut self,
+        name: &str,
+        image: &str,
+        result: Result<String, StartError>,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
         let longest = self.settings.longest_restart_delay.max(crate::backoff::LONGEST);
         let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == name) else { return };
+        if slot.image != Image::Busy {
+            return;
+        }
+        if slot.image_name() != image {
+            // The container was given another image meanwhile.
+            slot.image = Image::Todo;
+            return;
+        }
         match result {
             Ok(image) => {
                 slot.image = Image::Ready(image);
@@ -244,6 +244,7 @@ impl PodWorker {
     fn take_started(
         &mut self,
         name: &str,
+        attempt: u32,
         result: Result<Instance, StartError>,
         now: Timestamp,
         out: &mut Vec<Action>,
@@ -255,7 +256,10 @@ impl PodWorker {
             }
             return;
         };
+        let awaited = slot.work == Work::Starting { attempt };
         match result {
+            Ok(instance) if !awaited => self.adopt(instance, now, out),
+            Err(_) if !awaited => {}
             Ok(instance) => {
                 let id = instance.id.clone();
                 slot.image = Image::Todo;
@@ -278,10 +282,7 @@ impl PodWorker {
             }
             Err(StartError { reason: why, message }) => {
                 // A program that could not be run counts as a container that ended: it is restarted by policy.
-                let ended = match slot.work {
-                    Work::Starting { attempt } => slot.exited().is_some_and(|i| i.restarts >= attempt),
-                    _ => false,
-                };
+                let ended = slot.exited().is_some_and(|i| i.restarts >= attempt);
                 slot.work = Work::Idle;
                 slot.retry = (!ended).then(|| later(now, RETRY));
                 out.push(note(Some(name), true, reason::FAILED, format!("Error: {message}")));
@@ -313,7 +314,7 @@ impl PodWorker {
         &mut self,
         name: &str,
         id: &str,
-        result: Result<Instance, String>,
+        result: Result<Option<Instance>, String>,
         now: Timestamp,
         out: &mut Vec<Action>,
     ) {
@@ -321,9 +322,19 @@ impl PodWorker {
         if slot.current.as_ref().is_none_or(|c| c.id != id) {
             return;
         }
+        // One of two kills of the same instance, when the other was answered: what is under way by now is its own.
+        let awaited = matches!(slot.work, Work::Killing { .. });
         match result {
-            Ok(instance) => {
-                slot.observe(instance);
+            Ok(found) => {
+                match found {
+                    Some(instance) => {
+                        slot.observe(instance);
+                    }
+                    None => slot.lose(id, now),
+                }
+                if !awaited {
+                    return;
+                }
                 slot.work = Work::Idle;
                 // A runtime that says "stopped" of what runs is asked again, not at once.
                 slot.retry = slot.is_alive().then(|| later(now, API_RETRY));
@@ -331,6 +342,7 @@ impl PodWorker {
                     slot.doomed = None;
                 }
             }
+            Err(_) if !awaited => {}
             Err(message) => {
                 slot.work = Work::Idle;
                 slot.retry = Some(later(now, RETRY));
@@ -376,9 +388,11 @@ impl PodWorker {
         }
     }
 
-    fn take_stopped(&mut self, result: Result<(), String>, now: Timestamp, out: &mut Vec<Action>) {
-        let Sandbox::Stopping { id } = &self.sandbox else { return };
-        let id = id.clone();
+    fn take_stopped(&mut self, id: &str, result: Result<(), String>, now: Timestamp, out: &mut Vec<Action>) {
+        let id = id.to_owned();
+        if self.sandbox != (Sandbox::Stopping { id: id.clone() }) {
+            return;
+        }
         self.sandbox = match result {
             Ok(()) => Sandbox::Stopped { id },
             Err(message) => {

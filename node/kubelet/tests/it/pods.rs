@@ -284,3 +284,25 @@ async fn a_node_is_compared_with_the_api_again_and_again_and_written_only_when_i
     let found = node.api.until(NODE, |n| n.is_some_and(has_image));
     tokio::time::timeout(Duration::from_secs(5), found).await.expect("the difference is written");
 }
+
+#[tokio::test]
+async fn a_node_and_its_pods_say_the_hosts_new_address_while_they_run() {
+    let told = tokio::sync::watch::Sender::new(vec![[192, 0, 2, 1].into()]);
+    let followed = kubelet::addresses::Addresses::followed(told.subscribe());
+    let node = Node::start(|config, _| config.addresses = Some(followed)).await;
+    node.create("a", one("busybox")).await;
+    let mut shared = one("busybox");
+    shared["hostNetwork"] = true.into();
+    node.create("h", shared).await;
+    assert_eq!(node.until_ready("a").await["status"]["hostIP"], "192.0.2.1");
+    assert_eq!(node.until_ready("h").await["status"]["podIP"], "192.0.2.1");
+    told.send_replace(vec![[192, 0, 2, 2].into()]);
+    let all = async {
+        let says = |n: &serde_json::Value| n["status"]["addresses"].to_string().contains("192.0.2.2");
+        node.api.until(NODE, |n| n.is_some_and(says)).await;
+        node.until("a", |p| p["status"]["hostIP"] == "192.0.2.2" && p["status"]["podIP"] == "10.1.0.5").await;
+        node.until("h", |p| p["status"]["hostIP"] == "192.0.2.2" && p["status"]["podIP"] == "192.0.2.2").await;
+    };
+    tokio::time::timeout(Duration::from_secs(5), all).await.expect("within 5 s");
+    assert_eq!(node.runtime.state.lock().containers.len(), 2, "nobody is restarted");
+}

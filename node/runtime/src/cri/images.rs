@@ -7,14 +7,20 @@ use tonic::{Request, Status, Streaming};
 use wire::cri::image_service_server::ImageService;
 use wire::cri::*;
 use wire::images::image_transfer_server::ImageTransfer;
-use wire::images::{ImportRequest, ImportResponse, ImportedImage, LayerProgress, PullProgress, PullRequest};
+use wire::images::{
+    ImportRequest, ImportResponse, ImportedImage, LayerProgress, PullProgress, PullRequest, SaveChunk, SaveRequest,
+    TagRequest, TagResponse,
+};
 
 use super::{Answer, BoxStream, Service, ok, stream};
 use crate::error::Error;
-use crate::images::{Credentials, ImageError, PullOptions};
+use crate::images::{Credentials, ImageError, PullOptions, Registries};
 
 /// Chunks of an archive waiting to be unpacked; the sender waits beyond that.
 const IMPORT_QUEUE: usize = 16;
+/// The same of an archive that is saved, and how big they are.
+const SAVE_QUEUE: usize = 8;
+const SAVE_CHUNK: usize = 256 << 10;
 
 #[tonic::async_trait]
 impl ImageService for Service {
@@ -44,11 +50,8 @@ impl ImageService for Service {
     async fn pull_image(&self, r: Request<PullImageRequest>) -> Answer<PullImageResponse> {
         let r = r.into_inner();
         let name = r.image.unwrap_or_default().image;
-        let options = PullOptions {
-            credentials: credentials(r.auth)?,
-            mirrors: self.runtime.config.mirrors.clone(),
-            progress: None,
-        };
+        let options =
+            PullOptions { credentials: credentials(r.auth)?, registries: self.registries().await?, progress: None };
         let image = self.runtime.images.clone().pull(&name, options).await.map_err(Error::Image)?;
         ok(PullImageResponse { image_ref: image.id })
     }
@@ -75,6 +78,31 @@ impl ImageService for Service {
 #[tonic::async_trait]
 impl ImageTransfer for Service {
     type PullStream = BoxStream<PullProgress>;
+    type SaveStream = BoxStream<SaveChunk>;
+
+    async fn save(&self, r: Request<SaveRequest>) -> Answer<Self::SaveStream> {
+        let names = r.into_inner().images;
+        // What isn't here is told before anything is sent.
+        for name in &names {
+            self.runtime.images.get(name).map_err(Error::Image)?;
+        }
+        let (sender, receiver) = tokio::sync::mpsc::channel(SAVE_QUEUE);
+        let images = self.runtime.images.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut out = std::io::BufWriter::with_capacity(SAVE_CHUNK, ChannelWriter(sender.clone()));
+            let saved = images.save_archive(&names, &mut out);
+            if let Err(error) = saved {
+                let _ = sender.blocking_send(Err(Error::Image(error).into()));
+            }
+        });
+        ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver)))
+    }
+
+    async fn tag(&self, r: Request<TagRequest>) -> Answer<TagResponse> {
+        let (r, runtime) = (r.into_inner(), self.runtime.clone());
+        let tagged = crate::runtime::blocking(move || runtime.images.tag(&r.image, &r.name)).await?;
+        ok(TagResponse { name: tagged.map_err(Error::Image)? })
+    }
 
     async fn import(&self, r: Request<Streaming<ImportRequest>>) -> Answer<ImportResponse> {
         let mut messages = r.into_inner();
@@ -110,7 +138,7 @@ impl ImageTransfer for Service {
         let (sender, receiver) = tokio::sync::watch::channel(Vec::new());
         let credentials = (!r.username.is_empty())
             .then(|| Credentials::Password { username: r.username.clone(), password: r.password.clone() });
-        let options = PullOptions { credentials, mirrors: self.runtime.config.mirrors.clone(), progress: Some(sender) };
+        let options = PullOptions { credentials, registries: self.registries().await?, progress: Some(sender) };
         let images = self.runtime.images.clone();
         let name = r.image;
         let pulled = tokio::spawn(async move { images.pull(&name, options).await });
@@ -135,6 +163,12 @@ impl ImageTransfer for Service {
 }
 
 impl Service {
+    async fn registries(&self) -> Result<Registries, Status> {
+        let Some(path) = self.runtime.config.registries.clone() else { return Ok(Registries::default()) };
+        let read = crate::runtime::blocking(move || Registries::read(&path)).await?;
+        read.map_err(Status::failed_precondition)
+    }
+
     fn images(&self, filter: Option<ImageFilter>) -> Vec<Image> {
         let name = filter.and_then(|f| f.image).unwrap_or_default().image;
         if name.is_empty() {
@@ -182,6 +216,21 @@ fn credentials(auth: Option<AuthConfig>) -> Result<Option<Credentials>, Status> 
     let (username, password) = text.split_once(':').ok_or_else(bad)?;
     let password = password.trim_end_matches('\0').to_owned();
     Ok(Some(Credentials::Password { username: username.to_owned(), password }))
+}
+
+/// Sends from a thread what an async task reads.
+struct ChannelWriter(tokio::sync::mpsc::Sender<Result<SaveChunk, Status>>);
+
+impl std::io::Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let chunk = SaveChunk { data: bytes.to_vec().into() };
+        self.0.blocking_send(Ok(chunk)).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads on a thread what an async task sends.

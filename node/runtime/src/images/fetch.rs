@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::manifest::{self, Descriptor, Document};
 use super::reference::Reference;
-use super::registry::{Mirrors, Registry, http_client, places};
+use super::registry::{Registries, Registry, http_client, places};
 use super::store::{Image, Images};
 use super::{ImageError, Result, room};
 use crate::digest::Hasher;
@@ -80,7 +80,7 @@ pub struct Progress {
 #[derive(Clone, Default)]
 pub struct PullOptions {
     pub credentials: Option<Credentials>,
-    pub mirrors: Mirrors,
+    pub registries: Registries,
     /// Told of every step.
     pub progress: Option<watch::Sender<Vec<Progress>>>,
 }
@@ -171,22 +171,27 @@ fn reporter(to: Option<watch::Sender<Vec<Progress>>>, layers: &[Descriptor], her
     })
 }
 
-/// Asks each place in turn; the answer of the last, the registry itself, is the one that is told.
+/// Asks each place in turn. The answer of the last, the registry itself, is the one that is told, with what the mirrors
+/// said before: they may be all that there is.
 async fn plan(reference: &Reference, options: &PullOptions) -> Result<Plan> {
-    let http = http_client()?;
-    let mut failure = None;
-    for place in places(reference, &options.mirrors) {
+    let (mut failure, mut before) = (None, Vec::new());
+    for place in places(reference, &options.registries) {
         let credentials = place.credentials(&options.credentials);
-        let registry = Registry::new(http.clone(), &place.base, &reference.repository, credentials);
-        match plan_at(reference, registry).await {
+        let answer = async {
+            let registry =
+                Registry::new(http_client(place.tls.as_deref())?, &place.base, &place.repository, credentials);
+            plan_at(reference, registry).await
+        };
+        match answer.await {
             Ok(plan) => return Ok(plan),
             Err(error) => {
                 tracing::debug!(place = place.base, %error, "no image there");
-                failure = Some(error);
+                before.extend(failure.replace(error).map(|error: ImageError| error.to_string()));
             }
         }
     }
-    Err(failure.unwrap_or_else(|| ImageError::NotFound(reference.to_string())))
+    let failure = failure.unwrap_or_else(|| ImageError::NotFound(reference.to_string()));
+    Err(if before.is_empty() { failure } else { failure.after(&before.join("; ")) })
 }
 
 async fn plan_at(reference: &Reference, registry: Registry) -> Result<Plan> {

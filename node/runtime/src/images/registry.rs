@@ -1,11 +1,13 @@
 //! The registry client: manifests and blobs by the OCI distribution specification 1.1. Does I/O.
 //!
-//! TLS with the host's certificates; plain HTTP only for this host's own registries and mirrors that say `http://`.
-//! Credentials go to the registry and its token server, never to a mirror or to where a blob is redirected.
+//! TLS with the host's certificates and what `registries.yaml` says ([`hosts`]); plain HTTP only for this host's own
+//! registries and mirrors that say `http://`. A pod's credentials go to the registry and its token server, never to a
+//! mirror or to where a blob is redirected.
 
 mod auth;
+mod hosts;
+mod trust;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use super::manifest::MEDIA_TYPES;
 use super::reference::Reference;
 use super::{ImageError, Result};
 pub use auth::Challenge;
+use hosts::HostTls;
+pub use hosts::Registries;
 
 /// Manifests and indexes are read whole; the specification lets registries refuse more than 4 MiB.
 pub const MAX_DOCUMENT: usize = 4 << 20;
@@ -33,11 +37,6 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// Registries send blobs from elsewhere, over a few hops at most.
 const MAX_REDIRECTS: usize = 5;
-
-/// Other places to fetch images from, by registry name; `*` stands for every registry. They are tried in order, then the
-/// registry itself. An address may hold its own credentials: `https://user:password@mirror`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mirrors(pub BTreeMap<String, Vec<String>>);
 
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -57,57 +56,77 @@ pub struct Registry {
 pub struct Place {
     /// `https://host[:port]`
     pub base: String,
-    /// Those that the mirror's own address holds; a mirror is told no others.
+    /// What the image is called there.
+    pub repository: String,
+    /// Those that the file has for the host, or the mirror's own address holds; a mirror is told no others.
     credentials: Option<Credentials>,
+    pub tls: Option<Arc<HostTls>>,
     /// Not a mirror.
     is_registry: bool,
 }
 
 impl Place {
-    fn mirror(url: &str) -> Self {
-        let url = url.trim_end_matches('/').trim_end_matches("/v2");
+    fn new(base: &str, repository: String, is_registry: bool, registries: &Registries) -> Self {
+        let host = registries.host(base);
+        Place { base: base.to_owned(), repository, credentials: host.credentials, tls: host.tls, is_registry }
+    }
+
+    /// A mirror, or the registry by another scheme, as a URL names it.
+    fn listed(url: &str, repository: String, registry: &str, registries: &Registries) -> Self {
         let parts = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
         let Some((scheme, (user, host))) = parts else {
-            return Place { base: url.to_owned(), credentials: None, is_registry: false };
+            let is_registry = url.split_once("://").is_some_and(|(_, host)| host == registry);
+            return Place::new(url, repository, is_registry, registries);
         };
         let (username, password) = user.split_once(':').unwrap_or((user, ""));
         let credentials = Credentials::Password { username: username.to_owned(), password: password.to_owned() };
-        Place { base: format!("{scheme}://{host}"), credentials: Some(credentials), is_registry: false }
+        let place = Place::new(&format!("{scheme}://{host}"), repository, host == registry, registries);
+        Place { credentials: Some(credentials), ..place }
     }
 
-    /// What it may know of who asks: whoever runs a mirror isn't whom the pull secret was made for.
+    /// What it may know of who asks: a pod's own secret has the first word at the registry that it was made for, and
+    /// whoever runs a mirror isn't whom it was made for.
     pub fn credentials(&self, of_pull: &Option<Credentials>) -> Option<Credentials> {
-        if self.is_registry { of_pull.clone() } else { self.credentials.clone() }
+        of_pull.as_ref().filter(|_| self.is_registry).or(self.credentials.as_ref()).cloned()
     }
 }
 
-/// Places to ask for a reference, in order.
-pub fn places(reference: &Reference, mirrors: &Mirrors) -> Vec<Place> {
-    let listed = mirrors.0.get(&reference.registry).or_else(|| mirrors.0.get("*"));
-    let mut places: Vec<Place> = listed.into_iter().flatten().map(|url| Place::mirror(url)).collect();
+/// Places to ask for a reference, in order: its mirrors, then the registry itself unless it is among them.
+pub fn places(reference: &Reference, registries: &Registries) -> Vec<Place> {
     let host = if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    let local = name == "localhost" || name == "[::1]" || name.starts_with("127.");
-    let base = format!("{}://{host}", if local { "http" } else { "https" });
-    places.push(Place { base, credentials: None, is_registry: true });
+    let mut places = Vec::new();
+    if let Some(mirror) = registries.mirror(&reference.registry) {
+        let repository = mirror.rewrite(&reference.repository);
+        let listed = |url: &String| Place::listed(url, repository.clone(), host, registries);
+        places.extend(mirror.endpoints.iter().map(listed));
+    }
+    if !places.iter().any(|place| place.is_registry) {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let local = name == "localhost" || name == "[::1]" || name.starts_with("127.");
+        let base = format!("{}://{host}", if local { "http" } else { "https" });
+        places.push(Place::new(&base, reference.repository.clone(), true, registries));
+    }
     places
 }
 
-/// One client for all requests of a pull: connections and certificates are shared.
-pub fn http_client() -> Result<Http> {
+/// The authorities that this host trusts.
+fn host_roots() -> rustls::RootCertStore {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| ImageError::Registry(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    roots
+}
+
+/// One client for all requests to a place: connections and certificates are shared.
+pub fn http_client(tls: Option<&HostTls>) -> Result<Http> {
+    let tls = match tls {
+        Some(tls) => tls.client(),
+        None => serving::tls::client(Some(host_roots()), None).map_err(|e| e.to_string()),
+    };
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(Duration::from_secs(15)));
     let https = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(tls.map_err(ImageError::Registry)?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp);
@@ -248,33 +267,46 @@ fn host_of(url: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn where_images_are_asked_for() {
-        let of = |name: &str, mirrors: &Mirrors| {
-            let found = places(&Reference::parse(name).unwrap(), mirrors);
-            found.into_iter().map(|place| place.base).collect::<Vec<_>>()
-        };
-        let none = Mirrors::default();
-        assert_eq!(of("busybox", &none), ["https://registry-1.docker.io"]);
-        assert_eq!(of("localhost:5000/a", &none), ["http://localhost:5000"]);
-        assert_eq!(of("127.0.0.1:5000/a", &none), ["http://127.0.0.1:5000"]);
-        assert_eq!(of("10.0.0.1:5000/a", &none), ["https://10.0.0.1:5000"]);
-        let mirrors = Mirrors([("docker.io".to_owned(), vec!["http://cache:5000/v2/".to_owned()])].into());
-        assert_eq!(of("busybox", &mirrors), ["http://cache:5000", "https://registry-1.docker.io"]);
+    fn file(text: &str) -> Registries {
+        Registries::parse(text).unwrap()
     }
 
     #[test]
-    fn a_mirror_learns_no_secret_of_a_pull() {
+    fn where_images_are_asked_for() {
+        let of = |name: &str, registries: &Registries| {
+            let found = places(&Reference::parse(name).unwrap(), registries);
+            found.into_iter().map(|place| format!("{} {}", place.base, place.repository)).collect::<Vec<_>>()
+        };
+        let none = Registries::default();
+        assert_eq!(of("busybox", &none), ["https://registry-1.docker.io library/busybox"]);
+        assert_eq!(of("localhost:5000/a", &none), ["http://localhost:5000 a"]);
+        assert_eq!(of("127.0.0.1:5000/a", &none), ["http://127.0.0.1:5000 a"]);
+        assert_eq!(of("10.0.0.1:5000/a", &none), ["https://10.0.0.1:5000 a"]);
+        let mirrors = file("mirrors: {docker.io: {endpoint: ['http://cache:5000/v2/'], rewrite: {'^library': hub}}}");
+        let both = ["http://cache:5000 hub/busybox", "https://registry-1.docker.io library/busybox"];
+        assert_eq!(of("busybox", &mirrors), both, "the registry itself keeps its names");
+        let plain = file("mirrors: {'my.example:5000': {endpoint: ['http://my.example:5000']}}");
+        assert_eq!(of("my.example:5000/a", &plain), ["http://my.example:5000 a"], "it is the registry");
+    }
+
+    #[test]
+    fn a_mirror_learns_no_secret_of_a_pull_and_a_pods_own_wins_over_the_files() {
         let secret = |name: &str| Some(Credentials::Password { username: name.into(), password: "p".into() });
         let user = |credentials: Option<Credentials>| match credentials {
             Some(Credentials::Password { username, password }) => format!("{username}:{password}"),
             _ => String::new(),
         };
-        let urls = ["http://cache:5000".to_owned(), "https://own:key@other/v2/".to_owned()];
-        let mirrors = Mirrors([("*".to_owned(), urls.to_vec())].into());
-        let found = places(&Reference::parse("registry.test/a").unwrap(), &mirrors);
-        let asked: Vec<_> = found.iter().map(|p| (p.base.as_str(), user(p.credentials(&secret("me"))))).collect();
-        let expected = [("http://cache:5000", ""), ("https://other", "own:key"), ("https://registry.test", "me:p")];
-        assert_eq!(asked, expected.map(|(base, user)| (base, user.to_owned())));
+        let registries = file(
+            "mirrors: {'*': {endpoint: ['http://cache:5000', 'https://own:key@other/v2/', 'https://known']}}\n\
+             configs: {known: {auth: {username: a, password: b}}, registry.test: {auth: {username: c, password: d}}}\n",
+        );
+        let found = places(&Reference::parse("registry.test/a").unwrap(), &registries);
+        let asked = |of_pull: Option<Credentials>| {
+            let all = found.iter().map(|place| (place.base.clone(), user(place.credentials(&of_pull))));
+            all.map(|(base, user)| format!("{base} {user}")).collect::<Vec<_>>()
+        };
+        let mirrors = ["http://cache:5000 ", "https://other own:key", "https://known a:b"];
+        assert_eq!(asked(secret("me")), [&mirrors[..], &["https://registry.test me:p"]].concat());
+        assert_eq!(asked(None), [&mirrors[..], &["https://registry.test c:d"]].concat());
     }
 }

@@ -270,6 +270,26 @@ impl Images {
         Ok(image)
     }
 
+    /// Gives an image another name, which it takes from whoever has it; answers the name in its full form.
+    pub fn tag(&self, image: &str, name: &str) -> Result<String> {
+        let reference = Reference::parse(name)?;
+        let tagged = reference.tagged().filter(|_| reference.digest.is_none());
+        let bad = || ImageError::Name(name.to_owned(), "a name with a digest can't be given");
+        let tagged = tagged.ok_or_else(bad)?;
+        let mut catalog = self.catalog.lock();
+        let mut next = catalog.clone();
+        let found = next.find(image).ok_or_else(|| ImageError::NotFound(image.to_owned()))?.id.clone();
+        for (id, other) in &mut next.images {
+            other.tags.retain(|tag| *tag != tagged);
+            if *id == found {
+                other.tags.push(tagged.clone());
+            }
+        }
+        self.save(&next)?;
+        *catalog = next;
+        Ok(tagged)
+    }
+
     /// Writes the catalog so that either the old or the new one is there after a crash.
     pub(super) fn save(&self, catalog: &Catalog) -> Result<()> {
         let path = self.dir.join("images.json");

@@ -57,6 +57,7 @@ impl Host {
         let stop = CancellationToken::new();
         let mut config = Config::new(dir.path().join("root"), dir.path().join("run"));
         config.cgroup_root = cgroup_of(dir.path());
+        config.registries = Some(dir.path().join("registries.yaml"));
         let socket = config.socket.clone();
         let task = tokio::spawn(runtime::run(config, Arc::new(LoopbackOnly), stop.clone()));
         let channel = connect(&socket).await;

@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("images::layers_and_whiteouts", layers_and_whiteouts),
     ("images::an_image_without_layers_runs_and_is_a_volume", an_image_without_layers_runs_and_is_a_volume),
     ("images::registry_pull", registry_pull),
+    ("images::a_private_registry_is_described_by_a_file_that_may_change", private_registry),
 ];
 
 async fn names(host: &mut Host) -> Vec<String> {
@@ -268,10 +269,15 @@ struct Registry(Child, u16);
 
 impl Registry {
     fn start(dir: &std::path::Path) -> Option<Self> {
+        Registry::start_with(dir, "", "")
+    }
+
+    /// The same, with more in its configuration.
+    fn start_with(dir: &std::path::Path, of_http: &str, more: &str) -> Option<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.join("registry.yml");
         let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\n{more}http:\n  addr: 127.0.0.1:{port}\n{of_http}",
             dir.join("registry").display()
         );
         std::fs::write(&config, text).unwrap();
@@ -383,6 +389,80 @@ fn registry_pull() {
         assert!(bad.message().contains("corrupt"), "{bad:?}");
         assert!(names(&mut fresh).await.is_empty());
         fresh.finish().await;
+        drop(registry);
+        host.finish().await;
+    });
+}
+
+/// The password `secret` of `me`, as htpasswd writes it.
+const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+/// TLS of an authority that nobody knows, a password, another name of the repository: pulls fail until the file says
+/// so, and need no restart then.
+fn private_registry() {
+    with_host(|mut host| async move {
+        let dir = host.path("private");
+        std::fs::create_dir(&dir).unwrap();
+        let Some(open) = Registry::start(&dir) else {
+            println!("skipped: docker-registry is not installed (Debian package docker-registry)");
+            return host.finish().await;
+        };
+        open.push("hub/app", "1", &oci_files("unused:1"));
+        drop(open);
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=registry", "-addext", "subjectAltName=DNS:localhost", "-keyout"])
+            .arg(dir.join("key.pem"))
+            .arg("-out")
+            .arg(dir.join("ca.pem"))
+            .output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            println!("skipped: openssl is not installed (Debian package openssl)");
+            return host.finish().await;
+        }
+        std::fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
+        let shown = dir.display();
+        let of_http = format!("  tls:\n    certificate: {shown}/ca.pem\n    key: {shown}/key.pem\n");
+        let more = format!("auth:\n  htpasswd:\n    realm: test\n    path: {shown}/htpasswd\n");
+        let registry = Registry::start_with(&dir, &of_http, &more).unwrap();
+        let at = format!("localhost:{}", registry.1);
+        let pull = |auth: Option<AuthConfig>| PullImageRequest {
+            image: Some(ImageSpec { image: "shop.example/team/app:1".into(), ..Default::default() }),
+            auth,
+            ..Default::default()
+        };
+        let file = host.path("registries.yaml");
+        let mirror =
+            format!("mirrors:\n  shop.example:\n    endpoint: ['https://{at}']\n    rewrite: {{'^team/': hub/}}\n");
+        let say = |text: &str| std::fs::write(&file, text).unwrap();
+        say(&mirror);
+        let unknown = host.images.pull_image(pull(None)).await.unwrap_err();
+        let both = ["shop.example", "(mirrors: https://localhost:", "invalid peer certificate"];
+        assert!(both.iter().all(|word| unknown.message().contains(word)), "{unknown:?}");
+        let tls = format!("tls: {{ca_file: {shown}/ca.pem}}");
+        say(&format!("{mirror}configs:\n  '{at}': {{{tls}, auth: {{username: me, password: wrong}}}}\n"));
+        let wrong = host.images.pull_image(pull(None)).await.unwrap_err();
+        assert!(wrong.message().contains("pull access denied"), "another password: {wrong:?}");
+        say(&format!("{mirror}configs:\n  '{at}': {{{tls}, auth: {{username: me, password: secret}}}}\n"));
+        let id = host.images.pull_image(pull(None)).await.unwrap().into_inner().image_ref;
+        let image = image_status(&mut host, "shop.example/team/app:1").await.unwrap();
+        assert_eq!((image.id, image.repo_tags), (id, vec!["shop.example/team/app:1".to_owned()]));
+        // Not checked at all, and what a pod's own secret says comes first at the registry that it is for.
+        let own = format!(
+            "configs:\n  '{at}': {{tls: {{insecure_skip_verify: true}}, auth: {{username: me, password: wrong}}}}\n\
+             mirrors:\n  '{at}':\n    endpoint: ['https://{at}']\n"
+        );
+        say(&own);
+        let auth = AuthConfig { username: "me".into(), password: "secret".into(), ..Default::default() };
+        let mut by_pod = pull(Some(auth));
+        by_pod.image = Some(ImageSpec { image: format!("{at}/hub/app:1"), ..Default::default() });
+        host.images.pull_image(by_pod).await.unwrap();
+        say("mirrors:\n  a: {endpoints: []}\n");
+        let refused = host.images.pull_image(pull(None)).await.unwrap_err();
+        assert!(
+            refused.message().contains("registries.yaml: mirrors.a.endpoints: there is no such field"),
+            "{refused:?}"
+        );
         drop(registry);
         host.finish().await;
     });

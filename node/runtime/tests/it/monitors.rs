@@ -112,7 +112,11 @@ fn out_of_reach() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(alive(monitor));
         host.cri.stop_container(StopContainerRequest { container_id: id.clone(), timeout: 10 }).await.unwrap();
-        assert_eq!((host.status(&id).await.exit_code, host.log("one").as_str()), (3, "told\n"), "the program has its own");
+        assert_eq!(
+            (host.status(&id).await.exit_code, host.log("one").as_str()),
+            (3, "told\n"),
+            "the program has its own"
+        );
         host.finish().await;
     });
 }

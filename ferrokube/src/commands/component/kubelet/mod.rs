@@ -10,10 +10,41 @@ use clap::{Arg, value_parser};
 use kubelet::config::Config;
 
 use self::settings::{KIND, SETTINGS};
+use super::extra::{Own, line, refused};
 use super::settings::{command, take};
 use super::{connect, exit_on, until_signal};
 use crate::config::host_name;
 use crate::fault::Fault;
+
+const FLAG: &str = "--kubelet-arg";
+const OWN: Own = &[
+    ("kubeconfig", "it is in the same process as the API server"),
+    ("hostname-override", "say nodeName in --config"),
+    ("node-ip", "say nodeIP in --config"),
+    ("node-labels", "say --node-label"),
+    ("register-with-taints", "say --node-taint"),
+    ("container-runtime-endpoint", "the runtime is the cluster's own"),
+    ("root-dir", "it is in --data-dir of the cluster"),
+    ("cgroup-root", "it is named after the cluster"),
+];
+
+/// Sets what is given besides (`--kubelet-arg`) over what the cluster sets.
+pub fn over(config: &mut Config, args: &[String]) -> Result<(), Fault> {
+    if args.is_empty() {
+        return Ok(());
+    }
+    let command = command("kubelet", "The node agent", &KIND, SETTINGS);
+    let line = line(FLAG, &command, args, OWN)?;
+    let matches = command.clone().try_get_matches_from(line).map_err(|error| refused(FLAG, &error))?;
+    take(&command, &matches, config, &KIND, SETTINGS).map_err(|why| Fault::usage(format!("{FLAG} {why}")))
+}
+
+/// Taints of a new node (`--node-taint`).
+pub fn taints(config: &mut Config, taints: &[String]) -> Result<(), Fault> {
+    let read = taints.iter().map(|taint| settings::taint(&taint.as_str().into())).collect::<Result<Vec<_>, _>>();
+    config.register_with_taints.extend(read.map_err(|why| Fault::usage(format!("--node-taint: {why}")))?);
+    Ok(())
+}
 
 pub fn run(args: &[OsString]) -> Result<()> {
     let kubeconfig = Arg::new("kubeconfig").long("kubeconfig").value_name("FILE").value_parser(value_parser!(PathBuf));

@@ -438,7 +438,7 @@ fn thresholds(value: &Value) -> Result<BTreeMap<String, Threshold>, String> {
 }
 
 /// As an object in a file, as `key=value:effect` in a flag.
-fn taint(value: &Value) -> Result<Taint, String> {
+pub fn taint(value: &Value) -> Result<Taint, String> {
     let wrong = || format!("{value} is not a taint such as key=value:NoSchedule");
     let taint = match value {
         Value::String(text) => {

@@ -8,10 +8,35 @@ use anyhow::Result;
 use clap::{Arg, ArgAction};
 
 use self::settings::{KIND, SETTINGS, Told};
+use super::extra::{Own, line, refused};
 use super::settings::{command, take};
 use super::{connect, exit_on, until_signal};
 use crate::config::host_name;
 use crate::fault::Fault;
+
+const FLAG: &str = "--kube-proxy-arg";
+const OWN: Own = &[
+    ("kubeconfig", "it is in the same process as the API server"),
+    ("hostname-override", "say nodeName in --config"),
+    ("cluster-cidr", "say --pod-cidr"),
+    ("cleanup", "`ferrokube reset` removes its rules"),
+];
+
+/// Sets what is given besides (`--kube-proxy-arg`) over what the cluster sets.
+pub fn over(config: &mut proxy::Config, args: &[String]) -> Result<(), Fault> {
+    if args.is_empty() {
+        return Ok(());
+    }
+    let command = command("kube-proxy", "The Kubernetes network proxy", &KIND, SETTINGS);
+    let line = line(FLAG, &command, args, OWN)?;
+    let matches = command.clone().try_get_matches_from(line).map_err(|error| refused(FLAG, &error))?;
+    let mut told = Told::default();
+    told.config = config.clone();
+    let wrong = |why: &dyn std::fmt::Display| Fault::usage(format!("{FLAG} {why}"));
+    take(&command, &matches, &mut told, &KIND, SETTINGS).map_err(|why| wrong(&why))?;
+    *config = told.config().map_err(|why| wrong(&why))?;
+    Ok(())
+}
 
 pub fn run(args: &[OsString]) -> Result<()> {
     let cleanup = Arg::new("cleanup").long("cleanup").action(ArgAction::SetTrue).help("Remove our rules and end");

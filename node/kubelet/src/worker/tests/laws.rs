@@ -26,6 +26,10 @@ enum Move {
     Late {
         which: usize,
     },
+    /// An answer or event once more.
+    Again {
+        which: usize,
+    },
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -38,11 +42,12 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Move::ForceDelete),
         1 => Just(Move::Touch),
         3 => (0usize..64).prop_map(|which| Move::Late { which }),
+        2 => (0usize..256).prop_map(|which| Move::Again { which }),
     ];
     prop::collection::vec(one, 0..120)
 }
 
-fn specs() -> impl Strategy<Value = Value> {
+pub(super) fn specs() -> impl Strategy<Value = Value> {
     let policy = prop::sample::select(vec!["Always", "OnFailure", "Never"]);
     let hook = prop::bool::ANY;
     (policy, hook, prop::bool::ANY, prop::bool::ANY).prop_map(|(policy, hook, init, probes)| {
@@ -108,7 +113,11 @@ proptest! {
                     let containers = world.seen[which % world.seen.len()].clone();
                     world.feed(Event::Observed { sandbox: None, containers });
                 }
-                Move::Perform { .. } | Move::Late { .. } => {}
+                Move::Again { which } if !world.heard.is_empty() => {
+                    let event = world.heard[which % world.heard.len()].clone();
+                    world.feed(event);
+                }
+                Move::Perform { .. } | Move::Late { .. } | Move::Again { .. } => {}
             }
         }
         // Then the pod is deleted and everything works: nothing may stay.

@@ -228,6 +228,28 @@ fn a_dead_sandbox_is_replaced_with_all_containers() {
 }
 
 #[test]
+fn a_pod_with_init_containers_tells_its_new_address_when_its_sandbox_was_replaced() {
+    for policy in ["Always", "OnFailure"] {
+        let mut world = World::new(pod(json!({"restartPolicy": policy,
+            "initContainers": [{"name": "i1", "image": "i"}], "containers": [{"name": "c", "image": "i"}]})));
+        world.settle();
+        world.exit("i1", 0);
+        world.settle();
+        let record = SandboxRecord { id: "s0".into(), attempt: 0, ready: false, ips: vec![], created_at: world.now };
+        let ids: Vec<String> = world.containers.keys().cloned().collect();
+        let dead = ids.iter().filter_map(|id| world.exit_id(id, 137)).collect();
+        world.feed(Event::Observed { sandbox: Some(record), containers: dead });
+        world.next_ip = "10.0.0.9".into();
+        world.settle();
+        assert_eq!(world.running(), BTreeSet::from(["i1"]), "{policy}");
+        assert_eq!(world.written.pod_ip.as_deref(), Some("10.0.0.9"), "{policy}");
+        world.exit("i1", 0);
+        world.settle();
+        assert_eq!((world.running(), world.condition("Ready")), (BTreeSet::from(["c"]), "True"), "{policy}");
+    }
+}
+
+#[test]
 fn a_kubelet_that_restarts_finds_its_containers_and_touches_none() {
     let mut before = World::new(pod(json!({"containers": [{"name": "c", "image": "i"}]})));
     before.settle();
@@ -241,6 +263,47 @@ fn a_kubelet_that_restarts_finds_its_containers_and_touches_none() {
     let (worker, actions) = worker.step(Event::Observed { sandbox: Some(record), containers }, now);
     assert_eq!(actions, [Action::Mount], "volumes are looked after again, nothing else changes");
     assert_eq!(worker.slot("c").unwrap().restarts(), 0);
+}
+
+/// A new kubelet took every pod with a readiness probe out of its Services until the probe had passed again.
+#[test]
+fn what_was_ready_before_the_kubelet_restarted_is_ready_until_a_probe_says_otherwise() {
+    let probe = |threshold: i32| json!({"periodSeconds": 5, "failureThreshold": threshold, "exec": {"command": ["x"]}});
+    let spec =
+        json!({"containers": [{"name": "c", "image": "i", "startupProbe": probe(1), "readinessProbe": probe(2)}]});
+    let mut before = World::new(pod(spec));
+    before.settle();
+    assert_eq!(before.condition("Ready"), "True");
+    let mut known = Pod::clone(&before.w().pod);
+    known.status = Some(before.written.clone());
+    let now = before.now;
+    let again = |known: Pod| {
+        let worker = PodWorker::new(Arc::new(known), settings(), Ok(()), now);
+        let record =
+            SandboxRecord { id: "s0".into(), attempt: 0, ready: true, ips: vec!["10.0.0.2".into()], created_at: now };
+        let containers = before.containers.values().cloned().collect();
+        worker.step(Event::Observed { sandbox: Some(record), containers }, now)
+    };
+    let (worker, actions) = again(known.clone());
+    assert!(worker.slot("c").unwrap().is_ready(), "as the API knows it");
+    let written = actions.iter().any(|action| matches!(action, Action::WriteStatus { .. }));
+    let started = actions.iter().any(|action| matches!(action, Action::Probe { kind: Kind::Startup, .. }));
+    assert!(!written && !started, "{actions:?}");
+    let fail = |worker: PodWorker| {
+        let id = worker.slot("c").unwrap().running().unwrap().id.clone();
+        let (mut worker, _) = worker.step(Event::Tick, now);
+        worker.slots[0].machine(Kind::Readiness).as_mut().unwrap().busy = true;
+        let outcome = Outcome::Failure("bad".into());
+        worker.step(Event::Probed { container: "c".into(), id, kind: Kind::Readiness, outcome }, now).0
+    };
+    let once = fail(worker);
+    assert!(once.slot("c").unwrap().is_ready(), "one failure of two");
+    assert!(!fail(once).slot("c").unwrap().is_ready());
+    // Of another instance nothing is known.
+    let mut other = known;
+    let statuses = other.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
+    statuses[0].container_id = Some("fake://c-0".into());
+    assert!(!again(other).0.slot("c").unwrap().is_ready());
 }
 
 #[test]
@@ -264,7 +327,7 @@ fn a_container_that_a_killed_kubelet_made_and_never_started_is_made_anew() {
             seen.clone(),
             seen,
             Event::Mounted(Ok(())),
-            Event::Pulled { container: "c".into(), result: Ok("i".into()) },
+            Event::Pulled { container: "c".into(), image: "i".into(), result: Ok("i".into()) },
         ];
         let (_, actions) = answers.into_iter().fold((worker, Vec::new()), |(worker, mut all), event| {
             let (worker, actions) = worker.step(event, now);
@@ -319,7 +382,8 @@ fn a_list_taken_before_starts_were_answered_kills_nobody_and_removes_no_log() {
         let mut world = World::new(pod(json!({"restartPolicy": policy, "containers": containers})));
         world.settle();
         assert_eq!(world.running().len(), 40);
-        let late = world.seen.clone();
+        let half_done = |seen: &&Vec<Instance>| seen.iter().any(|i| i.state == RunState::Created);
+        let late: Vec<_> = world.seen.iter().filter(half_done).cloned().collect();
         assert_eq!(late.len(), 40, "each start was seen half done");
         for containers in late.clone() {
             world.feed(Event::Observed { sandbox: None, containers });
@@ -334,5 +398,21 @@ fn a_list_taken_before_starts_were_answered_kills_nobody_and_removes_no_log() {
         }
         assert!(world.removed.is_empty(), "{policy}: {:?}", world.removed);
         assert!(world.w().slots.iter().all(|s| s.restarts() == 0), "{policy}");
+    }
+}
+
+#[test]
+fn a_node_that_has_another_address_says_so_for_its_pods() {
+    for host_network in [true, false] {
+        let spec = json!({"hostNetwork": host_network, "containers": [{"name": "c", "image": "i"}]});
+        let mut world = World::new(pod(spec));
+        world.settle();
+        world.feed(Event::HostIps(vec!["192.0.2.9".into()]));
+        world.settle();
+        let pod_ip = if host_network { "192.0.2.9" } else { "10.0.0.2" };
+        let told = (world.written.host_ip.as_deref(), world.written.pod_ip.as_deref());
+        assert_eq!(told, (Some("192.0.2.9"), Some(pod_ip)));
+        assert_eq!(world.written.host_ips.iter().flatten().count(), 1);
+        assert!(world.kills.is_empty() && world.w().deadline(world.now).is_none());
     }
 }

@@ -2,8 +2,10 @@
 
 mod laws;
 mod lives;
+mod old_news;
 
 use super::*;
+use k8s_openapi::api::core::v1::ContainerStatus;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +27,18 @@ struct World {
     next: u32,
     /// What the runtime had at some time: lists and events that come late.
     seen: Vec<Vec<Instance>>,
+    /// What the worker was told once and may be told again.
+    heard: Vec<Event>,
+    /// Containers that the worker wanted killed.
+    kills: Vec<String>,
     /// Containers that were removed on the worker's word.
     removed: Vec<String>,
     /// Who made a container, as the runtime says.
     run: String,
+    /// Kubelets that came after the first.
+    runs: u32,
+    /// Address of the next sandbox.
+    next_ip: String,
 }
 
 fn pod(spec: Value) -> Arc<Pod> {
@@ -43,6 +53,19 @@ fn settings() -> Settings {
         host_ips: vec!["192.0.2.1".into()],
         longest_restart_delay: crate::backoff::LONGEST,
         run: "this".into(),
+    }
+}
+
+/// Words of the runtime and answers that may come twice or late, and say what they are about.
+fn is_repeatable(event: &Event) -> bool {
+    match event {
+        Event::Observed { .. } | Event::Hooked { result: Ok(()), .. } | Event::Killed { result: Ok(_), .. } => true,
+        Event::SandboxCreated { result, .. } => result.is_ok(),
+        Event::Pulled { result, .. } => result.is_ok(),
+        Event::Started { result, .. } => result.is_ok(),
+        Event::SandboxStopped { result, .. } => result.is_ok(),
+        Event::Probed { outcome, .. } => *outcome == Outcome::Success,
+        _ => false,
     }
 }
 
@@ -62,8 +85,12 @@ impl World {
             killed: false,
             next: 0,
             seen: Vec::new(),
+            heard: Vec::new(),
+            kills: Vec::new(),
             removed: Vec::new(),
             run: settings().run,
+            runs: 0,
+            next_ip: "10.0.0.2".into(),
         };
         world.feed(Event::Observed { sandbox: None, containers: vec![] });
         world
@@ -74,6 +101,9 @@ impl World {
     }
 
     fn feed(&mut self, event: Event) {
+        if is_repeatable(&event) {
+            self.heard.push(event.clone());
+        }
         let Some(worker) = self.worker.take() else { return };
         let (worker, actions) = worker.step(event, self.now);
         for action in actions {
@@ -85,7 +115,9 @@ impl World {
                 Action::Note { reason, note, .. } => self.notes.push(format!("{reason}: {note}")),
                 Action::RemoveContainer { id } => {
                     let gone = self.containers.remove(&id);
-                    assert!(gone.is_none_or(|i| i.is_over()), "a running container was removed");
+                    let ran = gone.is_some_and(|i| i.state == RunState::Running);
+                    assert!(!ran, "a running container was removed");
+                    self.heard.push(Event::Vanished { id: id.clone() });
                     self.removed.push(id);
                 }
                 Action::Start { .. } | Action::CreateSandbox { .. } | Action::Pull { .. } | Action::Mount
@@ -93,7 +125,12 @@ impl World {
                 {
                     panic!("{action:?} after the pod was to be killed");
                 }
-                other => self.pending.push(other),
+                other => {
+                    if let Action::Kill { id, .. } = &other {
+                        self.kills.push(id.clone());
+                    }
+                    self.pending.push(other);
+                }
             }
         }
         self.worker = Some(worker);
@@ -159,20 +196,20 @@ impl World {
                 let id = format!("s{attempt}");
                 self.sandboxes.insert(id.clone(), true);
                 let record =
-                    SandboxRecord { id, attempt, ready: true, ips: vec!["10.0.0.2".into()], created_at: self.now };
-                Event::SandboxCreated(Ok(record))
+                    SandboxRecord { id, attempt, ready: true, ips: vec![self.next_ip.clone()], created_at: self.now };
+                Event::SandboxCreated { attempt, result: Ok(record) }
             }
-            Action::CreateSandbox { .. } => Event::SandboxCreated(Err("no network".into())),
-            Action::Pull { container } => {
+            Action::CreateSandbox { attempt } => Event::SandboxCreated { attempt, result: Err("no network".into()) },
+            Action::Pull { container, image } => {
                 let fault = StartError { reason: crate::names::reason::ERR_IMAGE_PULL, message: "no".into() };
-                Event::Pulled { container, result: if good { Ok("sha".into()) } else { Err(fault) } }
+                Event::Pulled { container, image, result: if good { Ok("sha".into()) } else { Err(fault) } }
             }
             Action::Start { container, sandbox, attempt, .. } => {
                 let twin = self.containers.values().find(|c| c.name == container && !c.is_over());
                 assert!(twin.is_none(), "{container} started while it runs");
                 if !good {
                     let fault = StartError { reason: crate::names::reason::CONFIG_ERROR, message: "no secret".into() };
-                    return self.feed(Event::Started { container, result: Err(fault) });
+                    return self.feed(Event::Started { container, attempt, result: Err(fault) });
                 }
                 assert_eq!(self.sandboxes.get(&sandbox), Some(&true), "started in a sandbox that is gone");
                 let made = self.instance(&container, attempt, &sandbox);
@@ -180,7 +217,8 @@ impl World {
                 let unstarted = Instance { state: RunState::Created, started_at: None, ..made.clone() };
                 self.seen.push(self.containers.values().cloned().chain([unstarted]).collect());
                 self.containers.insert(made.id.clone(), made.clone());
-                Event::Started { container, result: Ok(made) }
+                self.seen.push(self.containers.values().cloned().collect());
+                Event::Started { container, attempt, result: Ok(made) }
             }
             Action::PostStart { container, id } => Event::Hooked { container, id, result: ok(good) },
             Action::Kill { container, id, .. } => {
@@ -188,7 +226,6 @@ impl World {
                     return self.feed(Event::Killed { container, id, result: Err("busy".into()) });
                 }
                 let found = self.exit_id(&id, 137);
-                let Some(found) = found else { return };
                 Event::Killed { container, id, result: Ok(found) }
             }
             Action::Probe { container, id, kind } => {
@@ -200,7 +237,7 @@ impl World {
                 if good && let Some(ready) = self.sandboxes.get_mut(&id) {
                     *ready = false;
                 }
-                Event::SandboxStopped(ok(good))
+                Event::SandboxStopped { id, result: ok(good) }
             }
             Action::TearDown => {
                 assert!(self.containers.values().all(Instance::is_over), "volumes removed under running containers");
@@ -219,6 +256,7 @@ impl World {
                 if !good {
                     return self.feed(Event::StatusWritten(Err("down".into())));
                 }
+                self.check_transitions(&new);
                 self.written = *new.clone();
                 let mut pod = Pod::clone(&self.w().pod);
                 pod.status = Some(*new);
@@ -235,6 +273,23 @@ impl World {
         self.feed(event);
     }
 
+    /// The API refuses a status in which something runs that ended for good.
+    fn check_transitions(&self, new: &PodStatus) {
+        let lists = |s: &PodStatus| {
+            let lists = [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses];
+            lists.into_iter().flatten().flatten().cloned().collect::<Vec<_>>()
+        };
+        let code = |s: &ContainerStatus| Some(s.state.as_ref()?.terminated.as_ref()?.exit_code);
+        let new = lists(new);
+        for was in lists(&self.written) {
+            let Some(ended) = code(&was) else { continue };
+            let leaves = new.iter().any(|s| s.name == was.name && code(s).is_none());
+            let slot = self.w().slot(&was.name).unwrap();
+            let may = crate::transitions::may_run(&self.w().pod, slot, ended);
+            assert!(!leaves || may, "{} may not be transitioned to non-terminated state", was.name);
+        }
+    }
+
     fn exit_id(&mut self, id: &str, code: i32) -> Option<Instance> {
         let now = self.now;
         let found = self.containers.get_mut(id)?;
@@ -246,10 +301,45 @@ impl World {
         Some(found.clone())
     }
 
+    /// The kubelet is killed and another comes; `halfway`: what was being started is made and not started.
+    fn restart(&mut self, halfway: bool) {
+        let pending = std::mem::take(&mut self.pending);
+        for action in pending {
+            if let Action::Start { container, sandbox, attempt, .. } = action
+                && halfway
+            {
+                let made = self.instance(&container, attempt, &sandbox);
+                let unstarted = Instance { state: RunState::Created, started_at: None, ..made };
+                self.containers.insert(unstarted.id.clone(), unstarted);
+            }
+        }
+        let mut known = Pod::clone(&self.w().pod);
+        known.status = Some(self.written.clone());
+        self.runs += 1;
+        let run = format!("run-{}", self.runs);
+        if !self.run.is_empty() {
+            self.run = run.clone();
+        }
+        let settings = Settings { run, ..settings() };
+        self.worker = Some(PodWorker::new(Arc::new(known), settings, Ok(()), self.now));
+        let sandbox = self.sandboxes.iter().next_back().map(|(id, ready)| SandboxRecord {
+            id: id.clone(),
+            attempt: id[1..].parse().unwrap(),
+            ready: *ready,
+            ips: vec!["10.0.0.2".into()],
+            created_at: self.now,
+        });
+        self.heard.clear();
+        self.feed(Event::Observed { sandbox, containers: self.containers.values().cloned().collect() });
+        // It says what the runtime had then: lists of it may come late as well.
+        self.heard.clear();
+    }
+
     /// A container ends by itself and the runtime says so.
     fn exit(&mut self, name: &str, code: i32) {
         let id = self.containers.values().find(|c| c.name == name && !c.is_over()).map(|c| c.id.clone());
         let Some(found) = id.and_then(|id| self.exit_id(&id, code)) else { return };
+        self.seen.push(self.containers.values().cloned().collect());
         self.feed(Event::Observed { sandbox: None, containers: vec![found] });
     }
 

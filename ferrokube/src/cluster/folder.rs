@@ -1,0 +1,211 @@
+//! The folder of YAML that is applied: at a start, and whenever something in it changes, by server-side apply under a
+//! name of our own. A bad file is told in the log and in an event, and keeps none of the others; what the API refuses is
+//! tried again for a while, as it may need what comes later. Objects of a file that is removed stay. I/O: reads the
+//! folder, waits for its changes, writes to the API.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{Scope, pinned_kind};
+use kubelet::files::Watcher;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::told;
+use crate::backoff::Backoff;
+use crate::config::Cluster;
+use crate::yaml;
+
+/// Who owns the fields that are applied.
+const MANAGER: &str = "ferrokube-apply";
+/// An editor writes a file in several steps: it is read when it was quiet for this long.
+const QUIET: Duration = Duration::from_millis(200);
+/// A definition and what it defines may stand in one folder: so often what was refused is tried again, in about two
+/// minutes; later only a change makes us try.
+const ATTEMPTS: usize = 8;
+/// As much as a file of static pods may be.
+const MAX_FILE: u64 = 10 << 20;
+/// More files than this are not looked at.
+const MAX_FILES: usize = 1000;
+
+/// Applies the folder until `stop`.
+pub async fn run(cluster: Arc<Cluster>, client: kube::Client, stop: CancellationToken) -> Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = follow(&cluster, &client) => {}
+    }
+    Ok(())
+}
+
+async fn follow(cluster: &Cluster, client: &kube::Client) {
+    let dir = cluster.to_apply();
+    // What is put there is applied by who may do everything: it is nobody else's to write.
+    let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    let mut watcher = match Watcher::new().and_then(|watcher| watcher.add_dir(&dir).map(|()| watcher)) {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            tracing::warn!(%error, dir = %dir.display(), "the folder can't be watched: it is applied at a start only");
+            apply_again(cluster, client, &dir, &mut BTreeMap::new()).await;
+            return std::future::pending().await;
+        }
+    };
+    let mut applied = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = apply_again(cluster, client, &dir, &mut applied) => watcher.changed().await,
+            () = watcher.changed() => {}
+        }
+        while tokio::time::timeout(QUIET, watcher.changed()).await.is_ok() {}
+    }
+}
+
+/// Applies what differs from what was applied, again and again while something is refused.
+async fn apply_again(cluster: &Cluster, client: &kube::Client, dir: &Path, applied: &mut BTreeMap<PathBuf, String>) {
+    let mut backoff = Backoff::default();
+    for attempt in 1..=ATTEMPTS {
+        tokio::time::sleep(backoff.after(Duration::ZERO)).await;
+        let mut refused = false;
+        for path in files(dir) {
+            let outcome = match read(&path) {
+                Ok(text) if applied.get(&path) == Some(&text) => continue,
+                Ok(text) => file(client, &text).await.map(|()| text),
+                Err(why) => Err(Refused { why, for_good: true }),
+            };
+            match outcome {
+                Ok(text) => {
+                    tracing::info!(file = %path.display(), "applied");
+                    applied.insert(path, text);
+                }
+                Err(Refused { why, for_good }) => {
+                    refused |= !for_good;
+                    if for_good && attempt == 1 || attempt == ATTEMPTS {
+                        told::failed(client, cluster, "ApplyFailed", &path, &why).await;
+                    } else {
+                        tracing::warn!(file = %path.display(), why, attempt, "not applied yet");
+                    }
+                }
+            }
+        }
+        if !refused {
+            return;
+        }
+    }
+}
+
+struct Refused {
+    why: String,
+    /// Only another file helps.
+    for_good: bool,
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(MAX_FILES).map(|entry| entry.path());
+    let wanted = |path: &PathBuf| {
+        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        !hidden && path.extension().is_some_and(|kind| ["yaml", "yml", "json"].iter().any(|known| kind == *known))
+    };
+    let mut found: Vec<_> = entries.filter(wanted).collect();
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    // A link in the folder is meant; a pipe or a device would hold us for ever.
+    let path = path.canonicalize().map_err(|error| error.to_string())?;
+    let bytes = linux::root::read_regular(path, MAX_FILE).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| error.to_string())
+}
+
+/// Applies every object of a file; the first that can't be is told, when the others were tried.
+async fn file(client: &kube::Client, text: &str) -> Result<(), Refused> {
+    let mut outcome = Ok(());
+    for object in objects(text).map_err(|why| Refused { why, for_good: true })? {
+        let applied = apply(client, &object).await;
+        outcome = outcome.and(applied.map_err(|why| Refused { why, for_good: false }));
+    }
+    outcome
+}
+
+/// The objects of a text: several documents, lists with their items.
+fn objects(text: &str) -> Result<Vec<Value>, String> {
+    let mut found = Vec::new();
+    for (n, document) in yaml::parse_all(text)?.into_iter().enumerate() {
+        let is_list = document["kind"].as_str().is_some_and(|kind| kind == "List");
+        match document {
+            Value::Null => {}
+            Value::Object(mut fields) if is_list => match fields.remove("items") {
+                Some(Value::Array(items)) => found.extend(items),
+                _ => return Err(format!("document {}: a List without items", n + 1)),
+            },
+            object => found.push(object),
+        }
+    }
+    for (n, object) in found.iter().enumerate() {
+        let named = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+        for (field, value) in [
+            ("apiVersion", &object["apiVersion"]),
+            ("kind", &object["kind"]),
+            ("metadata.name", &object["metadata"]["name"]),
+        ] {
+            if !named(value) {
+                return Err(format!("object {}: it has no {field}", n + 1));
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn apply(client: &kube::Client, object: &Value) -> Result<(), String> {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (api_version, kind) = (word(&object["apiVersion"]), word(&object["kind"]));
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let name = word(&object["metadata"]["name"]);
+    let what = |error: kube::Error| match error {
+        kube::Error::Api(status) => format!("{kind} {name}: {}", status.message),
+        other => format!("{kind} {name}: {other}"),
+    };
+    let gvk = GroupVersionKind::gvk(group, version, &kind);
+    let (resource, capabilities) = pinned_kind(client, &gvk).await.map_err(what)?;
+    let api: Api<DynamicObject> = match capabilities.scope {
+        Scope::Cluster => Api::all_with(client.clone(), &resource),
+        Scope::Namespaced => {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        }
+    };
+    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await.map(drop).map_err(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_hold_several_objects_and_a_bad_one_is_told_by_what_it_lacks() {
+        let names =
+            |text: &str| objects(text).map(|all| all.iter().map(|o| o["metadata"]["name"].clone()).collect::<Vec<_>>());
+        let one = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: b}}\n";
+        assert_eq!(names(&format!("---\n{one}---\n# nothing\n---\n{list}")), Ok(vec!["a".into(), "b".into()]));
+        assert_eq!(names("kind: ConfigMap\n"), Err("object 1: it has no apiVersion".into()));
+        assert_eq!(names("apiVersion: v1\nkind: ConfigMap\n"), Err("object 1: it has no metadata.name".into()));
+        assert!(names("a: [").is_err() && names("just words").is_err());
+        assert_eq!(names(""), Ok(vec![]));
+    }
+
+    #[test]
+    fn only_files_of_yaml_and_json_are_looked_at_in_order() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["b.yml", "a.yaml", "c.json", ".a.yaml.swp", "README.md"] {
+            fs::write(dir.path().join(name), "").expect("a file");
+        }
+        assert_eq!(files(dir.path()), ["a.yaml", "b.yml", "c.json"].map(|name| dir.path().join(name)));
+    }
+}

@@ -1,0 +1,91 @@
+//! The host gets another address while the cluster runs (DHCP, Wi-Fi, a cable): certificates name it, the `kubernetes`
+//! Service leads there, and the kubelet tells it of the node and its pods. An address that is configured
+//! stays. I/O: hears of changes from the kernel, writes certificates, calls the API server.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use jiff::Timestamp;
+use kubelet::addresses::Changes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::renewal;
+use crate::config::Cluster;
+use crate::node_address;
+
+/// How soon a move that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The first address that is told.
+pub fn first(told: &watch::Sender<Vec<IpAddr>>) -> Ipv4Addr {
+    match told.borrow().first() {
+        Some(IpAddr::V4(ip)) => *ip,
+        // Nobody tells anything else here.
+        _ => Ipv4Addr::LOCALHOST,
+    }
+}
+
+/// Follows the host until `stop`.
+pub async fn run(
+    cluster: Arc<Cluster>,
+    told: watch::Sender<Vec<IpAddr>>,
+    server: apiserver::Server,
+    stop: CancellationToken,
+) -> Result<()> {
+    if cluster.node_ip.is_some() {
+        stop.cancelled().await;
+        return Ok(());
+    }
+    let mut changes = Changes::open();
+    // What has changed since the start began was not heard of.
+    let mut retry = Some(Duration::ZERO);
+    loop {
+        let again = async {
+            match retry {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = changes.next() => {}
+            () = again => {}
+        }
+        let before = first(&told);
+        let unfinished = retry.is_some_and(|pause| !pause.is_zero());
+        let now = node_address::next(&cluster, Some(before));
+        if now == before && !unfinished {
+            retry = None;
+            continue;
+        }
+        tracing::info!(%before, %now, "the host's address has changed");
+        retry = match follow(&cluster, &told, &server, now).await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "not everything has the host's new address, trying again");
+                Some(RETRY)
+            }
+        };
+    }
+}
+
+/// Every step may be done twice.
+async fn follow(
+    cluster: &Arc<Cluster>,
+    told: &watch::Sender<Vec<IpAddr>>,
+    server: &apiserver::Server,
+    now: Ipv4Addr,
+) -> Result<()> {
+    // Before the certificates: who renews them meanwhile does it for the same address.
+    told.send_if_modified(|known| std::mem::replace(known, vec![IpAddr::V4(now)]) != [IpAddr::V4(now)]);
+    // Whoever the Service leads to the new address finds a server that names it.
+    let shared = cluster.clone();
+    let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, now, Timestamp::now())).await;
+    let named = named.map_err(anyhow::Error::from).flatten().context("certificates");
+    let led = server.core.advertise(IpAddr::V4(cluster.advertised(now))).await;
+    let led = led.map_err(|status| anyhow!("{}", status.message)).context("the kubernetes Service");
+    named.map(drop).and(led)
+}

@@ -1,0 +1,221 @@
+//! `logs`: the daemon's log, whole or what one component wrote. I/O: reads the log, and waits for more of it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kubelet::files::Watcher;
+
+use crate::commands::misc::{no_cluster, print};
+use crate::config::Which;
+use crate::fault::Fault;
+use crate::systemd;
+
+/// Upstream's name of each component, and what its lines begin with: the crate that wrote them.
+const WRITERS: [(&str, &[&str]); 11] = [
+    ("etcd", &["etcd"]),
+    ("kube-apiserver", &["apiserver"]),
+    ("kube-controller-manager", &["controller_manager"]),
+    ("kube-scheduler", &["scheduler"]),
+    ("container-runtime", &["runtime"]),
+    ("runtime", &["runtime"]),
+    ("kubelet", &["kubelet"]),
+    ("kube-proxy", &["proxy"]),
+    ("kube-dns", &["dns"]),
+    ("dns", &["dns"]),
+    ("daemon", &["ferrokube"]),
+];
+/// A line that is longer is shown in pieces.
+const MAX_LINE: u64 = 1 << 20;
+/// Where the log can't be watched, it is looked at so often.
+const WITHOUT_INOTIFY: Duration = Duration::from_secs(1);
+
+pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<usize>) -> Result<()> {
+    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
+    let mut wanted = Wanted::new(component)?;
+    if systemd::is_active(&cluster) {
+        let unit = systemd::unit_of(&cluster);
+        return Err(Fault::failed(format!("a service logs to the journal: `journalctl -u {unit}`")).into());
+    }
+    let path = cluster.log();
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let sentence = format!(
+                "{} is not there: `ferrokube server` logs to where it was started, a service to the journal (journalctl)",
+                path.display()
+            );
+            return Err(Fault::failed(sentence).into());
+        }
+        opened => opened.with_context(|| path.display().to_string())?,
+    };
+    let mut log = BufReader::new(file);
+    let mut kept = Kept { most: tail, lines: VecDeque::new() };
+    read(&mut log, &mut wanted, |line| kept.add(line))?;
+    kept.lines.iter().try_for_each(|line| print(line))?;
+    if !follow {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(keep_reading(&path, log, wanted))
+}
+
+async fn keep_reading(path: &Path, mut log: BufReader<File>, mut wanted: Wanted) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut watcher = Watcher::new().and_then(|watcher| watcher.add_dir(dir).map(|()| watcher)).ok();
+    loop {
+        if is_another(path, &mut log)? {
+            log = BufReader::new(File::open(path).with_context(|| path.display().to_string())?);
+        }
+        read(&mut log, &mut wanted, print)?;
+        match &mut watcher {
+            Some(watcher) => watcher.changed().await,
+            None => tokio::time::sleep(WITHOUT_INOTIFY).await,
+        }
+    }
+}
+
+/// The log was put aside or emptied since it was opened.
+fn is_another(path: &Path, log: &mut BufReader<File>) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(now) = std::fs::metadata(path) else { return Ok(false) };
+    let ours = log.get_ref().metadata()?;
+    Ok((now.dev(), now.ino()) != (ours.dev(), ours.ino()) || now.len() < log.stream_position()?)
+}
+
+/// Gives every whole line that is wanted; half of one is read again later.
+fn read(log: &mut BufReader<File>, wanted: &mut Wanted, mut give: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    loop {
+        let mut line = Vec::new();
+        let n = std::io::Read::take(&mut *log, MAX_LINE).read_until(b'\n', &mut line)?;
+        if n == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && (n as u64) < MAX_LINE {
+            log.seek(SeekFrom::Current(-i64::try_from(n).unwrap_or(0)))?;
+            return Ok(());
+        }
+        let line = String::from_utf8_lossy(&line);
+        if wanted.is(&line) {
+            give(&line)?;
+        }
+    }
+}
+
+/// The last lines.
+struct Kept {
+    most: Option<usize>,
+    lines: VecDeque<String>,
+}
+
+impl Kept {
+    fn add(&mut self, line: &str) -> Result<()> {
+        let Some(most) = self.most else { return print(line) };
+        self.lines.push_back(line.to_owned());
+        if self.lines.len() > most {
+            self.lines.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// Whose lines are shown.
+struct Wanted {
+    writers: Option<(&'static str, &'static [&'static str])>,
+    /// The last record was theirs: what follows it without a head of its own, such as a backtrace, is too.
+    last: bool,
+}
+
+impl Wanted {
+    fn new(component: Option<&str>) -> Result<Wanted, Fault> {
+        let Some(name) = component else { return Ok(Wanted { writers: None, last: true }) };
+        let found = WRITERS.iter().find(|(known, _)| *known == name);
+        let names = || WRITERS.map(|(name, _)| name).join(", ");
+        let writers = found.ok_or_else(|| Fault::usage(format!("there is no component {name:?}: say {}", names())))?;
+        Ok(Wanted { writers: Some(*writers), last: false })
+    }
+
+    fn is(&mut self, line: &str) -> bool {
+        let Some((name, crates)) = self.writers else { return true };
+        if let Some((writer, text)) = head(line) {
+            let of_it = [format!("component={name:?}"), format!("component={name}")];
+            self.last = crates.contains(&writer) || of_it.iter().any(|mark| text.split(' ').any(|word| word == mark));
+        }
+        self.last
+    }
+}
+
+/// The crate that wrote a line, and the rest of it: `2026-01-01T00:00:00Z  INFO kubelet::daemon: text`, or `ferrokube:
+/// text` of what is told without a log.
+fn head(line: &str) -> Option<(&str, &str)> {
+    if let Some(text) = line.strip_prefix("ferrokube: ") {
+        return Some(("ferrokube", text));
+    }
+    let mut words = line.splitn(2, ' ');
+    let time = words.next()?;
+    let dated =
+        time.len() > 19 && time.as_bytes().get(10) == Some(&b'T') && time.starts_with(|c: char| c.is_ascii_digit());
+    let (_level, rest) = words.next().filter(|_| dated)?.trim_start().split_once(' ')?;
+    // Spans stand before the target: `name{field=1}: target: text`.
+    let target = rest.split(": ").find(|word| !word.contains(['{', '}', ' ', '"']))?;
+    Some((target.split("::").next().unwrap_or(target), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+2026-01-01T00:00:00.1Z  INFO kubelet::daemon: a pod
+2026-01-01T00:00:00.2Z  WARN apiserver::http: slow
+thread 'x' panicked
+   2: backtrace
+2026-01-01T00:00:00.3Z ERROR ferrokube::cluster: ended component=\"kubelet\" error=\"x\"
+ferrokube: the daemon ended
+2026-01-01T00:00:00.4Z  INFO request{id=7 path=\"/a: b\"}: apiserver::audit: done
+";
+
+    fn lines(component: Option<&str>, tail: Option<usize>) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("log"), LOG.to_owned() + "half a li").expect("written");
+        let mut log = BufReader::new(File::open(dir.path().join("log")).expect("opened"));
+        let mut kept = Kept { most: tail.or(Some(usize::MAX)), lines: VecDeque::new() };
+        read(&mut log, &mut Wanted::new(component).expect("known"), |line| kept.add(line)).expect("read");
+        kept.lines.into()
+    }
+
+    #[test]
+    fn each_line_goes_to_who_wrote_it_and_a_backtrace_with_its_record() {
+        let shown = |component: &str| lines(Some(component), None).concat();
+        assert_eq!(lines(None, None).len(), 7);
+        assert!(shown("kube-apiserver").contains("slow") && shown("kube-apiserver").contains("backtrace"));
+        assert!(shown("kube-apiserver").contains("done"), "the span is not who wrote it");
+        let kubelet = shown("kubelet");
+        assert!(kubelet.contains("a pod") && kubelet.contains("ended component") && !kubelet.contains("slow"));
+        assert!(shown("daemon").contains("the daemon ended") && shown("etcd").is_empty());
+        let refused = Wanted::new(Some("kublet")).err().expect("refused");
+        assert!(refused.sentence.contains("kubelet") && refused.code == 2);
+    }
+
+    #[test]
+    fn the_tail_is_counted_in_lines_that_are_shown() {
+        assert_eq!(lines(Some("kube-apiserver"), Some(1)).len(), 1);
+        assert!(lines(None, Some(2))[1].contains("audit"));
+        assert!(lines(None, Some(0)).is_empty());
+    }
+
+    #[test]
+    fn a_log_that_was_put_aside_is_opened_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        std::fs::write(&path, LOG).expect("written");
+        let mut log = BufReader::new(File::open(&path).expect("opened"));
+        read(&mut log, &mut Wanted::new(None).expect("all"), |_| Ok(())).expect("read");
+        assert!(!is_another(&path, &mut log).expect("looked"));
+        std::fs::rename(&path, dir.path().join("log.1")).expect("moved");
+        std::fs::write(&path, "").expect("written");
+        assert!(is_another(&path, &mut log).expect("looked"));
+    }
+}

@@ -1,0 +1,52 @@
+//! `ls`: the clusters of this host.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::cli::Output;
+use crate::commands::misc::print;
+use crate::config::{Cluster, Which, readable};
+use crate::process::state;
+
+pub fn run(which: &Which, output: Output) -> Result<()> {
+    let clusters: Vec<_> =
+        readable()?.into_iter().filter(|c| which.name.as_ref().is_none_or(|n| *n == c.name)).collect();
+    let states: Vec<_> = clusters.iter().map(state).collect();
+    match output {
+        Output::Json => print(&format!("{:#}\n", as_json(&clusters, &states))),
+        Output::Table => print(&as_table(&clusters, &states)),
+    }
+}
+
+fn as_json(clusters: &[Cluster], states: &[&str]) -> serde_json::Value {
+    let one = |(cluster, state): (&Cluster, &&str)| json!({"name": cluster.name, "state": state, "server": cluster.server_url(), "dataDir": cluster.data_dir});
+    clusters.iter().zip(states).map(one).collect()
+}
+
+fn as_table(clusters: &[Cluster], states: &[&str]) -> String {
+    let width = clusters.iter().map(|cluster| cluster.name.len()).max().unwrap_or(0).max(4);
+    let urls: Vec<_> = clusters.iter().map(Cluster::server_url).collect();
+    let wide = urls.iter().map(String::len).max().unwrap_or(0).max(3);
+    let mut text = format!("{:<width$}  {:<10}  {:<wide$}  DATA\n", "NAME", "STATE", "API");
+    for ((cluster, state), url) in clusters.iter().zip(states).zip(urls) {
+        text += &format!("{:<width$}  {state:<10}  {url:<wide$}  {}\n", cluster.name, cluster.data_dir.display());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_are_listed_with_state_and_place() {
+        let one = crate::config::tests::cluster(std::path::Path::new("/var/lib/x"));
+        let two = Cluster { name: "a-second-one".into(), api_port: 6444, ..one.clone() };
+        let text = as_table(&[one.clone(), two], &["running", "stopped"]);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["NAME", "STATE", "API", "DATA"]);
+        assert_eq!(lines[1], ["test", "running", "https://127.0.0.1:6443", "/var/lib/x"]);
+        assert_eq!(lines[2][..2], ["a-second-one", "stopped"]);
+        assert_eq!(as_json(&[one], &["running"])[0]["dataDir"], "/var/lib/x");
+    }
+}

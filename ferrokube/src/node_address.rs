@@ -1,0 +1,72 @@
+//! The address by which pods and others reach this host, and so that of the node, of the `kubernetes` Service and in
+//! certificates: what the configuration says, else the best that the host has, else the one that the pod network gives
+//! it. Pods reach no loopback but their own. I/O: asks the kernel, reads the file of the node's range.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use linux::host_address::{self, Scene, Wanted};
+use linux::netlink::Prefix;
+
+use crate::config::{BRIDGE, Cidr, Cluster};
+
+/// As the host is now.
+pub fn of(cluster: &Cluster) -> Ipv4Addr {
+    next(cluster, None)
+}
+
+/// As the host is now, when it was `before`.
+pub fn next(cluster: &Cluster, before: Option<Ipv4Addr>) -> Ipv4Addr {
+    if let Some(ip) = cluster.node_ip {
+        return ip;
+    }
+    let scene = host_address::look().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the host's addresses are not known");
+        Scene::default()
+    });
+    choose(cluster, &scene, before)
+}
+
+fn choose(cluster: &Cluster, scene: &Scene, before: Option<Ipv4Addr>) -> Ipv4Addr {
+    match host_address::choose(scene, &wanted(cluster), before.map(IpAddr::V4)) {
+        Some(IpAddr::V4(ip)) => ip,
+        _ => gateway(cluster),
+    }
+}
+
+/// Pods have IPv4 addresses alone.
+fn wanted(cluster: &Cluster) -> Wanted {
+    let range = |cidr: Cidr| Prefix::new(cidr.address, cidr.bits);
+    let own_ranges = vec![range(cluster.pod_cidr), range(cluster.service_cidr)];
+    Wanted { only_ipv4: true, own_ranges, own_links: Some(BRIDGE) }
+}
+
+/// The bridge's address in the node's range: pods send all they send to it. The first node has the first range.
+fn gateway(cluster: &Cluster) -> Ipv4Addr {
+    let decided = std::fs::read_to_string(cluster.node_range_file()).ok();
+    decided.and_then(|range| range.trim().parse::<Cidr>().ok()).unwrap_or(cluster.pod_cidr).nth(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::cluster;
+
+    #[test]
+    fn a_host_of_ipv6_or_without_any_address_has_the_bridges_and_never_loopback() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster = cluster(dir.path());
+        let first = cluster.pod_cidr.nth(1);
+        assert_eq!(choose(&cluster, &Scene::default(), None), first);
+        let range = Cidr { address: cluster.pod_cidr.nth(7 << 8), bits: 24 };
+        std::fs::write(cluster.node_range_file(), format!("{range}\n")).expect("written");
+        assert_eq!(choose(&cluster, &Scene::default(), Some(first)), range.nth(1));
+    }
+
+    #[test]
+    fn what_the_configuration_says_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let told = Ipv4Addr::new(192, 0, 2, 77);
+        let cluster = Cluster { node_ip: Some(told), ..cluster(dir.path()) };
+        assert_eq!(next(&cluster, Some(Ipv4Addr::new(192, 0, 2, 1))), told);
+    }
+}
