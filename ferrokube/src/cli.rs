@@ -191,3 +191,34 @@ pub fn run() -> Result<()> {
         Cmd::Component(args) => commands::component::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_kubectl_is_passed_on() {
+        let words = |line: &str| Cli::parse_from(line.split(' '));
+        let passed = |line: &str| match words(line).command {
+            Cmd::Kubectl { args } => args.iter().filter_map(|arg| arg.to_str().map(str::to_owned)).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(passed("ferrokube kubectl get pods -o json --name x"), ["get", "pods", "-o", "json", "--name", "x"]);
+        assert_eq!(passed("ferrokube kubectl -n a get pods"), ["-n", "a", "get", "pods"]);
+        let cli = words("ferrokube --name other kubectl get nodes");
+        assert_eq!(cli.which.name.as_deref(), Some("other"));
+    }
+
+    #[test]
+    fn flags_of_components_may_begin_with_dashes_and_be_said_again() {
+        Cli::command().debug_assert();
+        let line =
+            "ferrokube up --kubelet-arg --max-pods=7 --kubelet-arg v=2 --tls-san a,b --feature-gates A=true,B=false";
+        let Cmd::Up { shape, .. } = Cli::parse_from(line.split(' ')).command else { panic!("up") };
+        assert_eq!(shape.options.kubelet_arg, Some(vec!["--max-pods=7".to_owned(), "v=2".to_owned()]));
+        assert_eq!(shape.options.tls_san.map(|names| names.len()), Some(2));
+        assert_eq!(shape.options.feature_gates.map(|gates| gates.0.len()), Some(2));
+    }
+}

@@ -126,6 +126,8 @@ pub fn check_arguments(cluster: &Cluster) -> Result<()> {
     let mut node = kubelet::config::Config::new(&cluster.node_name);
     super::kubelet::taints(&mut node, list(&cluster.options.node_taint))?;
     super::kubelet::over(&mut node, list(&cluster.options.kubelet_arg))?;
+    let gates: Vec<_> = cluster.options.feature_gates.iter().flat_map(|gates| gates.0.keys().cloned()).collect();
+    warn("--feature-gates", &gates);
     Ok(())
 }
 

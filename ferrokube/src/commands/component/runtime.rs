@@ -40,6 +40,9 @@ struct Flags {
     /// Group of pods whose kubelet names none
     #[arg(long, default_value = "/ferrokube", value_name = "PATH")]
     cgroup_root: String,
+    /// Mirrors, CAs and credentials of registries, a file as k3s has it
+    #[arg(long, default_value = "/etc/ferrokube/registries.yaml", value_name = "FILE")]
+    registries: PathBuf,
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {
@@ -48,6 +51,8 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let mut config = runtime::Config::new(flags.root, &flags.state);
     config.socket = flags.address;
     config.cgroup_root = flags.cgroup_root;
+    runtime::images::Registries::read(&flags.registries).and_then(|all| all.check()).map_err(Fault::failed)?;
+    config.registries = Some(flags.registries);
     let invoker = Invoker { plugin_dirs: flags.cni_bin_dir, cache_dir: flags.state.join("cni"), builtin: true };
     let network = Arc::new(ConfiguredNetwork { conf_dir: flags.cni_conf_dir, invoker });
     until_signal(|shutdown| async move {

@@ -24,7 +24,7 @@ const OWN: Own = &[
 
 same!(SAME, set: Flags => Config {
     client_ca_file, requestheader_client_ca_file, requestheader_allowed_names, anonymous_auth,
-    authorization_mode, enable_admission_plugins, disable_admission_plugins, admission_control_config_file,
+    authorization_mode, disable_admission_plugins, admission_control_config_file,
     audit_policy_file, service_account_issuer, service_account_jwks_uri, service_account_extend_token_expiration,
     api_audiences, service_node_port_range, event_ttl, kubelet_certificate_authority, max_requests_inflight,
     max_mutating_requests_inflight, kubelet_preferred_address_types, request_timeout, etcd_compaction_interval,
@@ -33,6 +33,7 @@ same!(SAME, set: Flags => Config {
 
 /// Flags that are set by hand.
 const OTHERS: &[&str] = &[
+    "enable_admission_plugins",
     "tls_cert_file",
     "tls_private_key_file",
     "service_account_signing_key_file",
@@ -80,6 +81,8 @@ pub fn over(config: &mut Config, args: &[String]) -> Result<()> {
     if signing {
         config.service_account_signing_key_file = Some(flags.service_account_signing_key_file);
     }
+    // Those of a hardened cluster stay on.
+    config.enable_admission_plugins.extend(flags.enable_admission_plugins);
     // Tokens that were signed before stay good.
     config.service_account_key_files.extend(flags.service_account_key_file);
     if longest {

@@ -21,7 +21,7 @@ const MAX_FILE: u64 = 1 << 20;
 /// Mirrors of one registry, and rewrites of one mirror, that are tried or matched in turn.
 const MAX_LIST: usize = 100;
 /// As much as it takes for any expression that a person writes.
-const MAX_PATTERN: usize = 1 << 20;
+const MAX_PATTERN: usize = 256 << 10;
 /// What says something of every registry.
 pub const ANY: &str = "*";
 
