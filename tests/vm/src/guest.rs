@@ -1,4 +1,4 @@
-//! A cluster on the machine, driven as a person there would: by commands of a shell.
+//! A cluster on the machine, driven as a person there would: by commands of a shell. I/O: ssh.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

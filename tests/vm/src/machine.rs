@@ -1,5 +1,5 @@
 //! A virtual machine that boots a disk, and is driven over ssh from loopback. Its changes go into a layer of their own,
-//! which goes with it.
+//! which goes with it. I/O: qemu, ssh.
 
 use std::fs;
 use std::net::TcpListener;
