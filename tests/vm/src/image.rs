@@ -1,4 +1,5 @@
-//! A stock Debian as a disk: debootstrap, a kernel, and what users have beside it, switched off. Made once and kept. I/O: the disk.
+//! A stock Debian as a disk: debootstrap, a kernel, and what users have beside it, switched off. Made once and kept.
+//! I/O: the disk.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
