@@ -26,6 +26,11 @@ pub fn controller_named<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Opt
     (owner.kind == K::kind(&()) && group == K::group(&())).then_some(owner.name.as_str())
 }
 
+/// Whether a reference means this object: one of the same name that came after it is another.
+pub fn is_meant<K: Resource>(reference: &OwnerReference, object: &K) -> bool {
+    object.meta().uid.as_deref() == Some(reference.uid.as_str())
+}
+
 /// Whether the object is managed by the owner with this uid.
 pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
     controller_of(meta).is_some_and(|r| r.uid == uid)
@@ -141,5 +146,13 @@ mod tests {
         let set: ObjectMeta = from(json!({"name": "r", "namespace": "here", "uid": "u"}));
         assert_eq!(by_owner(&pod("here")), [owned_by(&set)]);
         assert_ne!(by_owner(&pod("elsewhere")), [owned_by(&set)]);
+    }
+
+    /// A budget took the scale of a new ReplicaSet of the old one's name for its pods'.
+    #[test]
+    fn a_successor_of_the_same_name_is_not_what_a_reference_means() {
+        let reference: OwnerReference = from(json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "old"}));
+        let pod = |uid: &str| from::<Pod>(json!({"metadata": {"name": "p", "namespace": "ns", "uid": uid}}));
+        assert!(is_meant(&reference, &pod("old")) && !is_meant(&reference, &pod("new")));
     }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::deployment::scaled;
-use crate::common::owners::{controller_named, controller_of};
+use crate::common::owners::{controller_named, controller_of, is_meant};
 use crate::common::select::Selector;
 use crate::common::{acts, pods, template};
 use crate::runner::Work;
@@ -91,19 +91,25 @@ impl Scales {
         let missing = || format!("{} {}/{} of pod {name:?} does not exist", owner.kind, namespace, owner.name);
         let one = Some(1);
         if controller_named::<ReplicaSet>(&pod.metadata).is_some() {
-            let set = self.sets.get_in(namespace, &owner.name).ok_or_else(missing)?;
-            let above = controller_named::<Deployment>(&set.metadata);
-            return match above.and_then(|n| self.deployments.get_in(namespace, n)) {
+            let set = self.sets.get_in(namespace, &owner.name).filter(|s| is_meant(owner, s.as_ref()));
+            let set = set.ok_or_else(missing)?;
+            let above =
+                controller_of(&set.metadata).filter(|_| controller_named::<Deployment>(&set.metadata).is_some());
+            let deployment =
+                above.and_then(|o| self.deployments.get_in(namespace, &o.name).filter(|d| is_meant(o, d.as_ref())));
+            return match deployment {
                 Some(d) => Ok((d.metadata.uid.clone().unwrap_or_default(), d.spec.replicas.or(one).unwrap_or(1))),
                 None => Ok((owner.uid.clone(), set.spec.replicas.unwrap_or(1))),
             };
         }
         if controller_named::<StatefulSet>(&pod.metadata).is_some() {
-            let set = self.stateful.get_in(namespace, &owner.name).ok_or_else(missing)?;
+            let set = self.stateful.get_in(namespace, &owner.name).filter(|s| is_meant(owner, s.as_ref()));
+            let set = set.ok_or_else(missing)?;
             return Ok((owner.uid.clone(), set.spec.replicas.unwrap_or(1)));
         }
         if controller_named::<ReplicationController>(&pod.metadata).is_some() {
-            let set = self.controllers.get_in(namespace, &owner.name).ok_or_else(missing)?;
+            let set = self.controllers.get_in(namespace, &owner.name).filter(|s| is_meant(owner, s.as_ref()));
+            let set = set.ok_or_else(missing)?;
             return Ok((owner.uid.clone(), set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)));
         }
         Err(format!(
