@@ -1,16 +1,24 @@
 //! What of the shell that called `up` reaches the cluster: its proxies and what is meant for us, nothing else. A limit, a
 //! priority or a library that somebody set for himself would hold for every container, until the next `up` from
-//! another shell. The umask is `main`'s, signals are the supervisor's. A service manager's settings are meant for us: `server`
-//! keeps them. I/O: changes this process. Callers: `up` and the supervisor.
+//! another shell. Its control group is a unit's or a session's, which ends all that is in it when it ends. The umask is
+//! `main`'s, signals are the supervisor's. A service manager's settings are meant for us: `server` keeps them. I/O:
+//! changes this process. Callers: `up` and the supervisor.
 
 use std::ffi::OsString;
 
+use linux::cgroup::Cgroups;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+
+use crate::cluster::cgroup_root;
+use crate::config::Cluster;
+use crate::logging::tell;
 
 /// Variables that image pulls heed, in either case of letters.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
 /// Ours.
 const OWN: &str = "FERROKUBE_";
+/// The daemon's and its supervisor's group, beside those of pods and monitors.
+const GROUP: &str = "daemon";
 const TEST_PRELOAD: &str = "FERROKUBE_TEST_PRELOAD";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -43,6 +51,14 @@ pub fn forget() {
     }
     let _ = setpriority_process(None, 0);
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+}
+
+/// Moves this process into a group of the cluster's. One that can't be had is told: the cluster may end with its caller.
+pub fn leave_group(cluster: &Cluster) {
+    let own = Cgroups::detect().and_then(|cgroups| cgroups.group(&cgroup_root(cluster)).child(GROUP).enter());
+    if let Err(error) = own {
+        tell(format_args!("the daemon stays in its caller's control group ({error})"));
+    }
 }
 
 const ALL: [Resource; 15] = [

@@ -98,6 +98,16 @@ pub enum Cmd {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Have the host start the cluster when it boots (a service of systemd)
+    Install {
+        #[command(flatten)]
+        shape: Shape,
+        /// Also start it now; a cluster that `up` has started is handed over while its pods go on
+        #[arg(long)]
+        now: bool,
+    },
+    /// Stop the cluster's service and remove it; the cluster stays for `up`
+    Uninstall,
     /// Work with the node's images
     #[command(subcommand)]
     Image(Image),
@@ -172,6 +182,8 @@ pub fn run() -> Result<()> {
         Cmd::Check { cis: _, output, exit_code } => commands::check::cis(which, output, exit_code),
         Cmd::Down => commands::down::run(which),
         Cmd::Reset { yes } => commands::reset::run(which, yes),
+        Cmd::Install { shape, now } => commands::install::install(which, &shape, now),
+        Cmd::Uninstall => commands::install::uninstall(which),
         Cmd::Image(image) => commands::image::run(which, &image),
         Cmd::Kubeconfig => commands::misc::kubeconfig(which),
         Cmd::Completion { shell } => commands::misc::completion(shell),

@@ -7,6 +7,7 @@ mod addons;
 pub mod cleanup;
 mod control_plane;
 pub mod cri;
+mod firewall;
 mod folder;
 mod identity;
 mod images;
@@ -34,14 +35,15 @@ use self::parts::{Parts, Restarts};
 use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::config::Cluster;
 use crate::crash;
+use crate::fault::Fault;
 use crate::pki::Pki;
 use crate::progress::Steps;
 
 pub use addons::put;
-pub use cleanup::{remove_kernel_objects, stop_pods};
+pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
-pub use node::runtime_config;
-pub use pod_network::{firewall_advice, port_mapping};
+pub use node::{cgroup_root, runtime_config};
+pub use pod_network::port_mapping;
 
 /// Resolves when a component that was started does its work.
 type Serving = BoxFuture<'static, Result<()>>;
@@ -132,8 +134,14 @@ impl Assembly {
             word: Word::default(),
             images: client::Latch::default(),
         };
-        match assembly.start_all(steps).await {
+        let started = match assembly.open_firewall().await {
+            Ok(()) => assembly.start_all(steps).await,
+            refused => refused,
+        };
+        match started {
             Ok(()) => {
+                let watched = (assembly.cluster.clone(), assembly.node_client()?);
+                assembly.parts.run("firewall", |stop| firewall::run(watched.0, watched.1, stop));
                 let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
                 let admin = assembly.client("kubernetes-admin", &["system:masters"])?;
                 let applied = cluster.clone();
@@ -149,6 +157,16 @@ impl Assembly {
                 Err(error)
             }
         }
+    }
+
+    /// Where it is asked for, before the first pod sends anything.
+    async fn open_firewall(&self) -> Result<()> {
+        if !self.cluster.open_firewall {
+            return Ok(());
+        }
+        let cluster = self.cluster.clone();
+        let closed = tokio::task::spawn_blocking(move || firewall::look(&cluster)).await??;
+        if closed.is_empty() { Ok(()) } else { Err(Fault::failed(closed.join("; and ")).into()) }
     }
 
     async fn start_all(&mut self, steps: Steps) -> Result<()> {
@@ -203,6 +221,11 @@ impl Assembly {
     /// A client as this user of the API.
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<kube::Client> {
         Ok(identity::client(self.server()?, user, groups))
+    }
+
+    /// A client as this node's kubelet.
+    fn node_client(&self) -> Result<kube::Client> {
+        self.client(&format!("system:node:{}", self.cluster.node_name), &["system:nodes"])
     }
 
     /// Starts components anew that end by themselves. Returns when one has that the others can't go on without.

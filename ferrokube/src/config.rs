@@ -19,7 +19,7 @@ pub use self::cidr::Cidr;
 pub use self::differs::differs;
 use self::file::read_file;
 pub use self::options::{Options, list};
-pub use self::private::{private_dir, write_private, write_private_all};
+pub use self::private::{private_dir, write_private, write_private_all, write_shared};
 use crate::fault::Fault;
 
 /// Where clusters live when `--data-dir` says nothing.
@@ -60,13 +60,16 @@ pub struct Shape {
     /// Addresses of Services [default: 10.43.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<Cidr>,
+    /// Have the host's firewall (ufw, firewalld, Docker's, nftables) let packets of pods through; `reset` closes it again
+    #[arg(long)]
+    pub open_firewall: bool,
     /// Set what a CIS audit wants (SECURITY.md has the list); kept from then on, `hardened: false` takes it back
     #[arg(long)]
     pub hardened: bool,
     #[command(flatten)]
     pub options: Options,
-    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened, bindAddress,
-    /// tlsSAN and so on; flags have the last word
+    /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened, openFirewall,
+    /// bindAddress, tlsSAN and so on; flags have the last word
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -85,6 +88,9 @@ pub struct Cluster {
     pub cluster_domain: String,
     pub node_name: String,
     pub node_ip: Option<Ipv4Addr>,
+    /// `--open-firewall`; not in files of older versions.
+    #[serde(default)]
+    pub open_firewall: bool,
     /// `--hardened`; not in files of older versions.
     #[serde(default)]
     pub hardened: bool,
@@ -372,6 +378,7 @@ impl Which {
             cluster_domain: file.cluster_domain.unwrap_or_else(|| base.cluster_domain.clone()),
             node_name: file.node_name.unwrap_or_else(|| base.node_name.clone()),
             node_ip: file.node_ip.or(base.node_ip),
+            open_firewall: shape.open_firewall || file.open_firewall.unwrap_or(base.open_firewall),
             hardened: shape.hardened || file.hardened.unwrap_or(base.hardened),
             options: shape.options.clone().over(&file.options.over(&base.options)).checked().map_err(Fault::usage)?,
             ..base.clone()
@@ -415,6 +422,7 @@ impl Which {
             cluster_domain: "cluster.local".into(),
             node_name: node_name(),
             node_ip: None,
+            open_firewall: false,
             hardened: false,
             options: Options::default(),
         }
@@ -459,6 +467,7 @@ pub mod tests {
             cluster_domain: "cluster.local".into(),
             node_name: "node".into(),
             node_ip: None,
+            open_firewall: false,
             hardened: false,
             options: Options::default(),
         }

@@ -26,6 +26,7 @@ const DATA: &[&str] = &[
     "crashes.json",
     "security",
     "audit",
+    "firewall.json",
     "imported.json",
 ];
 

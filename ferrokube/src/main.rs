@@ -12,6 +12,7 @@ mod commands;
 mod config;
 mod crash;
 mod fault;
+mod firewall;
 mod hardening;
 mod interrupt;
 mod kubeconfig;
@@ -23,6 +24,7 @@ mod preflight;
 mod process;
 mod progress;
 mod supervisor;
+mod systemd;
 mod threads;
 mod yaml;
 
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     // A container monitor outlives the daemon and must stay tiny: it never gets as far as a thread or a parser.
     match std::env::args_os().nth(1) {
-        Some(first) if first == runtime::monitor::SUBCOMMAND => runtime::monitor::main(std::env::args().skip(2)),
+        Some(first) if first == runtime::monitor::SUBCOMMAND => runtime::monitor::main(std::env::args_os().skip(2)),
         Some(first) if first == supervisor::SUBCOMMAND => return supervisor::main(std::env::args_os().skip(2)),
         Some(first) if first == commands::demo::SUBCOMMAND => return commands::demo::app(),
         _ => {}

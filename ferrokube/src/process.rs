@@ -173,8 +173,7 @@ pub fn spawn_supervisor(cluster: &Cluster) -> Result<Child> {
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(log)
-        .process_group(0);
+        .stderr(log);
     command.spawn().context("starting the daemon")
 }
 

@@ -1,6 +1,6 @@
 //! The process that starts the daemon anew when it ends by itself: `up` leaves it behind, and no service manager is
-//! needed. One thread, no runtime: it stays small, and forks. Signals are handed on; told to end, it ends with the
-//! daemon. A daemon that never became ready is not started again: `up` tells why. I/O: processes and signals.
+//! needed. One thread, no runtime: it stays small, and forks. What tells it to end is handed on, and it ends with the
+//! daemon; a session's hang-up is none of theirs. A daemon that never became ready is not started again: `up` tells why. I/O: processes and signals.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -39,6 +39,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn start(args: Vec<OsString>) -> Result<u8> {
     crate::caller::forget();
+    process::new_session().context("a session of its own")?;
     // `up` registers this process first, under its lock.
     let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
     let wanted = [Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD];
@@ -46,6 +47,7 @@ fn start(args: Vec<OsString>) -> Result<u8> {
     let [name, data_dir] = <[OsString; 2]>::try_from(args).map_err(|_| anyhow::anyhow!("wants NAME and DIR"))?;
     let which = Which { name: name.into_string().ok(), data_dir: Some(data_dir.into()) };
     let cluster = which.load()?.context("there is no cluster")?;
+    crate::caller::leave_group(&cluster);
     Supervisor { cluster, signals, backoff: Backoff::default(), told_to_end: false, was_ready: false }.run()
 }
 
@@ -108,9 +110,9 @@ impl Supervisor {
                 return Ok(ended);
             }
             if let Some(signal) = process::next_signal(&self.signals, None)?
-                && signal != Signal::CHILD.as_raw()
+                && [Signal::TERM, Signal::INT].map(Signal::as_raw).contains(&signal)
             {
-                self.told_to_end |= signal != Signal::HUP.as_raw();
+                self.told_to_end = true;
                 process::kill_pidfd(&child.pidfd, signal)?;
             }
         }

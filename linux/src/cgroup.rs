@@ -40,6 +40,9 @@ pub struct Group {
     path: String,
 }
 
+/// The file of a v2 group that says which controllers its children have.
+const SUBTREE: &str = "cgroup.subtree_control";
+
 /// Killing is repeated while new processes appear; a fork bomb in a group without cgroup.kill ends by then.
 const KILL_ROUNDS: usize = 500;
 
@@ -75,6 +78,21 @@ impl Cgroups {
         }
         let list = self.v2.as_ref().map(|v2| std::fs::read_to_string(v2.join("cgroup.controllers")));
         matches!(list, Some(Ok(list)) if list.split_whitespace().any(|c| c == controller))
+    }
+
+    /// The controllers that the root of v2 hands down to the groups of this host; none on v1, where each has a tree.
+    pub fn handed_down(&self) -> Vec<String> {
+        let Some(root) = self.v2.as_ref().filter(|_| self.is_v2()) else { return Vec::new() };
+        let text = std::fs::read_to_string(root.join(SUBTREE)).unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Has the root hand down no more than it did `before`. A controller that another group uses by now stays.
+    pub fn take_back(&self, before: &[String]) {
+        let Some(root) = &self.v2 else { return };
+        for controller in self.handed_down().iter().filter(|now| !before.contains(now)) {
+            let _ = std::fs::write(root.join(SUBTREE), format!("-{controller}"));
+        }
     }
 
     fn mount_of(&self, controller: &str) -> Option<&Path> {
@@ -177,6 +195,12 @@ impl Group {
         self.dirs().into_iter().map(|dir| dir.join("cgroup.procs")).collect()
     }
 
+    /// Makes the group and moves the calling process into it, with all its threads.
+    pub fn enter(&self) -> Result<(), Failure> {
+        self.create()?;
+        join(&self.join_files()).doing(format_args!("enter cgroup {}", self.path))
+    }
+
     /// The processes in the group itself, by the numbers of the caller's PID namespace.
     pub fn processes(&self) -> Vec<i32> {
         let Some(dir) = self.dirs().into_iter().next_back() else { return Vec::new() };
@@ -245,6 +269,11 @@ impl Group {
     }
 }
 
+/// Moves the calling process into the group that these files (see [`Group::join_files`]) belong to.
+pub fn join(join_files: &[PathBuf]) -> io::Result<()> {
+    join_files.iter().try_for_each(|file| std::fs::write(file, "0"))
+}
+
 /// Kills every process of the group that these files (see [`Group::join_files`]) belong to, for a process that knows no
 /// more of the group. Best effort, bounded.
 pub fn kill_members(join_files: &[PathBuf]) {
@@ -284,9 +313,9 @@ fn inherit_cpuset(root: &Path, path: &str) -> Result<(), Failure> {
 /// Best effort: a controller that can't be handed down shows when its limit is set.
 fn hand_down_controllers(dir: &Path) {
     let have = std::fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
-    let on = std::fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    let on = std::fs::read_to_string(dir.join(SUBTREE)).unwrap_or_default();
     for controller in have.split_whitespace().filter(|c| !on.split_whitespace().any(|o| o == *c)) {
-        let _ = std::fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+        let _ = std::fs::write(dir.join(SUBTREE), format!("+{controller}"));
     }
 }
 

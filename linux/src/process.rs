@@ -4,7 +4,7 @@
 //! So every fork here checks for that. Called by the monitor side of the runtime, never by the daemon, which has
 //! threads; the daemon only uses [`spawn_self`] and pidfds.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -207,11 +207,11 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
 }
 
-/// Starts this very program again as `args`, with `socket` as its standard input and an empty environment.
+/// Starts this very program again with `args`, with `socket` as its standard input and an empty environment.
 ///
 /// The program file is reached through a read-only copy of its mount: a container that finds its way to
 /// `/proc/PID/exe` of such a process can't write to the program on the host (CVE-2019-5736).
-pub fn spawn_self(args: &[&str], socket: OwnedFd) -> Result<std::process::Child, Failure> {
+pub fn spawn_self(args: &[&OsStr], socket: OwnedFd) -> Result<std::process::Child, Failure> {
     let exe = crate::mount::clone_tree("/proc/self/exe", false).doing("clone the mount of this program")?;
     let readonly = crate::mount::Attributes { readonly: true, ..Default::default() };
     crate::mount::set_attributes(&exe, readonly, false).doing("make the program's mount read-only")?;
@@ -256,6 +256,14 @@ pub fn reset_signals() {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Signals that are meant for others do nothing here, and nothing in what is forked from here.
+pub fn ignore(signals: &[Signal]) {
+    for signal in signals {
+        // SAFETY: SIG_IGN is a valid action.
+        unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) };
     }
 }
 

@@ -1,4 +1,4 @@
-//! The work loop's one entry point: `cargo xtask test`, `tidy`, `tools`, `bench`, `conformance`, `fuzz`, `chaos`. CI and people call the same.
+//! The work loop's one entry point: `cargo xtask test`, `tidy`, `tools`, `bench`, `conformance`, `fuzz`, `chaos`, `vm`. CI and people call the same.
 
 mod bench;
 mod chaos;
@@ -8,6 +8,7 @@ mod run;
 mod test;
 mod tidy;
 mod tools;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -66,6 +67,18 @@ enum Cmd {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Try the release binary on a stock Debian in qemu: systemd, cgroup v2, firewalls, reboots
+    Vm {
+        /// The release of Debian: bookworm, trixie
+        #[arg(long, default_value = "bookworm")]
+        suite: String,
+        /// Only cases whose name contains this
+        #[arg(long)]
+        only: Option<String>,
+        /// Leave the machine running, and say how to get in
+        #[arg(long)]
+        keep: bool,
+    },
 }
 
 fn main() -> std::process::ExitCode {
@@ -77,6 +90,7 @@ fn main() -> std::process::ExitCode {
         Cmd::Tidy => tidy::run(),
         Cmd::Tools => tools::install().map(|_| ()),
         Cmd::Bench { names, quick } => bench::run(&names, quick),
+        Cmd::Vm { suite, only, keep } => vm::run(&suite, only.as_deref(), keep),
         Cmd::Fuzz { targets, minutes, input } => fuzz::run(&targets, minutes, input.as_deref()),
         Cmd::Chaos { rounds, seed } => chaos::run(rounds, seed),
         Cmd::Conformance { focus } => conformance::run(focus.as_deref()),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pod_network::{self, BridgeNetwork};
 use super::{cri, node};
-use crate::config::{Cluster, lock_host};
+use crate::config::{Cluster, RUN_ROOT, known, lock_host};
 
 /// A killed process leaves its group a moment later: 2 seconds in all.
 const GROUP_ATTEMPTS: usize = 100;
@@ -70,8 +70,10 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
     let lock = lock_host()?;
     cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;
     drop(lock);
+    crate::firewall::close(cluster).context("the host's firewall")?;
     proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
     remove_cgroups(cluster).context("cgroups")?;
+    take_controllers_back(cluster).context("the root of cgroups")?;
     crate::layout::mounted(cluster).iter().try_for_each(|dir| unmount_below(dir)).context("mounts")
 }
 
@@ -92,6 +94,33 @@ fn unescape(path: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
         .fold(path.to_owned(), |path, (octal, plain)| path.replace(octal, plain))
+}
+
+/// What the root of the groups handed down before this host's first cluster asked it for more.
+fn controllers_before() -> PathBuf {
+    Path::new(RUN_ROOT).join("controllers")
+}
+
+/// Writes down what the root of the groups hands down, before a cluster changes it. A boot forgets both.
+pub fn note_controllers() -> Result<()> {
+    let file = controllers_before();
+    if file.exists() {
+        return Ok(());
+    }
+    crate::config::write_private(&file, linux::cgroup::Cgroups::detect()?.handed_down().join(" ").as_bytes())
+}
+
+/// The last cluster that goes gives the root back as it was.
+fn take_controllers_back(cluster: &Cluster) -> Result<()> {
+    let _lock = lock_host()?;
+    if known().iter().any(|other| other.name != cluster.name) {
+        return Ok(());
+    }
+    let file = controllers_before();
+    let Ok(before) = fs::read_to_string(&file) else { return Ok(()) };
+    let before: Vec<String> = before.split_whitespace().map(str::to_owned).collect();
+    linux::cgroup::Cgroups::detect()?.take_back(&before);
+    fs::remove_file(&file).with_context(|| file.display().to_string())
 }
 
 /// Kills what is left in the cluster's groups, and removes them, the innermost first.

@@ -95,8 +95,7 @@ pub async fn dns(a: &mut Assembly) -> Result<Serving> {
 
 pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
     let began = jiff::Timestamp::now();
-    let node = format!("system:node:{}", a.cluster.node_name);
-    let client = a.client(&node, &["system:nodes"])?;
+    let client = a.node_client()?;
     let config = kubelet_config(a)?;
     let imported = a.images.clone();
     a.parts.run("kubelet", |stop| async move {

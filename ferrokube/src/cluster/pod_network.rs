@@ -38,12 +38,6 @@ pub fn config(cluster: &Cluster, range: Prefix) -> cni::Config {
     }
 }
 
-/// What the host's own firewall would drop of what pods send, with what to do: a sentence for each.
-pub fn firewall_advice(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let all = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
-    Ok(cni::firewall::diagnose(&cluster.bridge(), all)?)
-}
-
 impl BridgeNetwork {
     /// Takes up the range of a former life, if there was one.
     pub fn new(cluster: &Cluster) -> BridgeNetwork {

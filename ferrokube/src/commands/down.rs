@@ -11,6 +11,7 @@ use crate::config::{Cluster, Which};
 use crate::preflight;
 use crate::process::Daemon;
 use crate::progress::{duration, step_line};
+use crate::systemd;
 
 /// Pods get this long to end by themselves when the cluster goes down.
 pub const POD_GRACE: Duration = Duration::from_secs(7);
@@ -34,15 +35,7 @@ pub fn run(which: &Which) -> Result<()> {
 /// Stops everything of the cluster that runs, daemon or no daemon. A daemon that is ended by KILL leaves its pods to
 /// the grace given here, one that is told to end by TERM gives them [`POD_GRACE`] itself.
 pub fn stop(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
-    let began = Instant::now();
-    // The supervisor first: it would start a daemon that was killed anew.
-    let stopped: Vec<bool> = [Daemon::supervisor, Daemon::find]
-        .into_iter()
-        .map(|find| find(cluster).is_some_and(|process| end(process, signal, grace + DAEMON_GRACE)))
-        .collect();
-    if stopped.contains(&true) {
-        print(&(step_line("Daemon stopped", began.elapsed().as_millis() as u64) + "\n"))?;
-    }
+    stop_daemon(cluster, signal, grace)?;
     let pods = Instant::now();
     let left = stop_pods(cluster, grace)?;
     if left > 0 {
@@ -52,6 +45,20 @@ pub fn stop(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
         let _ = std::fs::remove_file(file);
     }
     Ok(())
+}
+
+/// Stops the daemon and what would start it again: its supervisor, or systemd.
+pub fn stop_daemon(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
+    let began = Instant::now();
+    let mut stopped = systemd::is_active(cluster);
+    if stopped {
+        systemd::stop(cluster)?;
+    }
+    // The supervisor first: it would start a daemon that was killed anew.
+    for find in [Daemon::supervisor, Daemon::find] {
+        stopped |= find(cluster).is_some_and(|process| end(process, signal, grace + DAEMON_GRACE));
+    }
+    if stopped { print(&(step_line("Daemon stopped", began.elapsed().as_millis() as u64) + "\n")) } else { Ok(()) }
 }
 
 /// Ends a process; true, for one that is ended.

@@ -12,6 +12,7 @@ use kubelet::files::Watcher;
 use crate::commands::misc::{no_cluster, print};
 use crate::config::Which;
 use crate::fault::Fault;
+use crate::systemd;
 
 /// Upstream's name of each component, and what its lines begin with: the crate that wrote them.
 const WRITERS: [(&str, &[&str]); 11] = [
@@ -35,6 +36,10 @@ const WITHOUT_INOTIFY: Duration = Duration::from_secs(1);
 pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<usize>) -> Result<()> {
     let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
     let mut wanted = Wanted::new(component)?;
+    if systemd::is_active(&cluster) {
+        let unit = systemd::unit_of(&cluster);
+        return Err(Fault::failed(format!("a service logs to the journal: `journalctl -u {unit}`")).into());
+    }
     let path = cluster.log();
     let file = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -5,6 +5,7 @@ pub mod component;
 pub mod demo;
 pub mod down;
 pub mod image;
+pub mod install;
 pub mod kubectl;
 pub mod logs;
 pub mod ls;

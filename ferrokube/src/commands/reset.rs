@@ -16,6 +16,7 @@ use crate::kubeconfig;
 use crate::layout;
 use crate::preflight;
 use crate::progress::{duration, step_line};
+use crate::systemd;
 
 /// Pods of a cluster that is going away need no long farewell.
 const POD_GRACE: Duration = Duration::from_secs(2);
@@ -32,6 +33,9 @@ pub fn run(which: &Which, yes: bool) -> Result<()> {
         return print("Nothing was removed.\n");
     }
     let began = Instant::now();
+    if systemd::is_installed(&cluster) {
+        step("Service removed", || systemd::uninstall(&cluster).map(drop))?;
+    }
     // What the daemon would still keep is about to be removed.
     super::down::stop(&cluster, Signal::KILL, POD_GRACE)?;
     step("Kubeconfig entry removed", || kubeconfig::remove_from_user(&cluster))?;

@@ -16,6 +16,7 @@ use crate::fault::Fault;
 use crate::preflight;
 use crate::process::Daemon;
 use crate::progress::{Audience, Steps, Told, duration};
+use crate::systemd;
 use crate::threads;
 
 /// Worker threads: more than the two that small machines have gain nothing, fewer let one slow task delay others.
@@ -78,6 +79,9 @@ async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
     let began = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    // In the background nobody has a terminal to hang up: the signal is taken, and forgotten.
+    let mut hangup = signal(SignalKind::hangup()).context("signals")?;
+    let in_front = steps.audience == Audience::Person;
     let name = cluster.name.clone();
     let mut assembly = tokio::select! {
         started = Assembly::start(cluster.clone(), steps) => started?,
@@ -89,27 +93,53 @@ async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
         return Err(error);
     }
     steps.tell(&Told::Ready);
+    systemd::tell("READY=1");
     tracing::info!(cluster = name, after = duration(began.elapsed()), "ready");
-    if steps.audience == Audience::Person {
+    if in_front {
         // Nobody may be listening any more.
         let config = cluster.kubeconfig();
         let _ = writeln!(std::io::stdout(), "Ready. KUBECONFIG={} kubectl get nodes", config.display());
     }
-    let failure = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        error = assembly.tend() => Some(error),
+    let end = tokio::select! {
+        _ = terminate.recv() => End::Asked,
+        _ = interrupt.recv() => End::Asked,
+        Some(()) = hangup.recv(), if in_front => End::Passing,
+        error = assembly.tend() => End::Broke(error),
+    };
+    let end = match end {
+        End::Asked if in_front && comes_again().await => End::Passing,
+        end => end,
     };
     tracing::info!(cluster = name, "stopping");
-    match failure {
-        None => {
+    systemd::tell("STOPPING=1");
+    match end {
+        End::Asked => {
             assembly.stop(POD_GRACE).await;
             Ok(())
         }
-        // Nobody asked for an end: pods go on, and the next start takes them up.
-        Some(error) => {
+        End::Passing => {
+            assembly.stop_parts().await;
+            Ok(())
+        }
+        End::Broke(error) => {
             assembly.stop_parts().await;
             Err(error)
         }
     }
+}
+
+/// Why the daemon ends.
+enum End {
+    /// Somebody wants the cluster to stop: its pods, too.
+    Asked,
+    /// This life ends, not the cluster: pods go on, and the next start takes them up.
+    Passing,
+    /// The same, but nobody asked for it.
+    Broke(anyhow::Error),
+}
+
+/// Whether systemd ends this process only to start it anew.
+async fn comes_again() -> bool {
+    let asked = tokio::task::spawn_blocking(|| systemd::own_unit().is_some_and(|unit| systemd::restarts(&unit)));
+    asked.await.unwrap_or(false)
 }

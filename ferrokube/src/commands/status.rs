@@ -1,5 +1,5 @@
 //! `status`: what of the cluster runs, as a table or as JSON (each of our processes with its role and pid), and what of
-//! it broke: the last panic or end of each component, and how many there were.
+//! it broke: the last panic or end of each component, and how many there were; and what of the host stands in its way.
 
 use anyhow::Result;
 use serde_json::json;
@@ -10,7 +10,9 @@ use crate::commands::misc::print;
 use crate::config::{Cluster, Which};
 use crate::crash::{self, Crashes};
 use crate::fault::Fault;
+use crate::firewall;
 use crate::process::{Daemon, state};
+use crate::systemd;
 
 /// One of our processes.
 struct Process {
@@ -29,9 +31,10 @@ pub fn run(which: &Which, output: Output) -> Result<()> {
     let processes = processes(&cluster);
     let state = state(&cluster);
     let crashes = crash::read(&cluster);
+    let warnings = if state == "stopped" { Vec::new() } else { warnings(&cluster) };
     match output {
-        Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes, &crashes))),
-        Output::Table => print(&as_table(&cluster, state, &processes, &crashes)),
+        Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes, &crashes, &warnings))),
+        Output::Table => print(&as_table(&cluster, state, &processes, &crashes, &warnings)),
     }
 }
 
@@ -50,7 +53,26 @@ fn processes(cluster: &Cluster) -> Vec<Process> {
     daemon.into_iter().chain(supervisor).chain(monitors).collect()
 }
 
-fn as_json(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Crashes) -> serde_json::Value {
+/// The unit that starts the cluster at boot.
+fn service(cluster: &Cluster) -> Option<String> {
+    systemd::is_installed(cluster).then(|| systemd::unit_of(cluster))
+}
+
+/// What of the host keeps the cluster from working.
+fn warnings(cluster: &Cluster) -> Vec<String> {
+    match firewall::walls(cluster) {
+        Ok(walls) => firewall::told(cluster, &walls),
+        Err(error) => vec![format!("{error:#}")],
+    }
+}
+
+fn as_json(
+    cluster: &Cluster,
+    state: &str,
+    processes: &[Process],
+    crashes: &Crashes,
+    warnings: &[String],
+) -> serde_json::Value {
     let processes: Vec<_> = processes.iter().map(|p| json!({"role": p.role, "pid": p.pid, "what": p.what})).collect();
     json!({
         "name": cluster.name,
@@ -60,12 +82,14 @@ fn as_json(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Cras
         "kubeconfig": cluster.kubeconfig(),
         "podCIDR": cluster.pod_cidr,
         "serviceCIDR": cluster.service_cidr,
+        "service": service(cluster),
         "processes": processes,
         "crashes": crashes,
+        "warnings": warnings,
     })
 }
 
-fn as_table(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Crashes) -> String {
+fn as_table(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Crashes, warnings: &[String]) -> String {
     let mut text = format!(
         "Cluster     {}\nState       {state}\nServer      {}\nKubeconfig  {}\nData        {}\n",
         cluster.name,
@@ -73,11 +97,17 @@ fn as_table(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Cra
         cluster.kubeconfig().display(),
         cluster.data_dir.display(),
     );
+    if let Some(service) = service(cluster) {
+        text += &format!("Service     {service}\n");
+    }
     if !processes.is_empty() {
         text += &format!("\n{:<10} {:>8}  {}\n", "ROLE", "PID", "WHAT");
         for p in processes {
             text += &format!("{:<10} {:>8}  {}\n", p.role, p.pid, p.what);
         }
+    }
+    for warning in warnings {
+        text += &format!("\nWarning: {warning}\n");
     }
     if !crashes.is_empty() {
         text += &format!("\n{:<23}  {:>5}  {:<20}  {}\n", "BROKE", "COUNT", "LAST", "WHY");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::cluster::note_controllers;
 use crate::commands::misc::print;
 use crate::config::{Cluster, HostLock, Shape, Which, differs, lock_host};
 use crate::fault::Fault;
@@ -13,9 +14,12 @@ use crate::kubeconfig;
 use crate::preflight;
 use crate::process::{Daemon, spawn_supervisor};
 use crate::progress::{Told, duration, listen, step_line};
+use crate::systemd;
 
 /// How often a daemon that another command has started is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
+/// The same of a service: each look asks systemd.
+const SERVICE_GLANCE: Duration = Duration::from_millis(200);
 
 pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
     preflight::root("up")?;
@@ -28,8 +32,10 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
         }
     };
     let began = Instant::now();
-    print(&format!("Starting the cluster {:?}\n", cluster.name))?;
-    let started = start(&cluster, lock);
+    let installed = systemd::is_installed(&cluster);
+    let by = if installed { format!(" by its service {}", systemd::unit_of(&cluster)) } else { String::new() };
+    print(&format!("Starting the cluster {:?}{by}\n", cluster.name))?;
+    let started = if installed { start_service(&cluster, lock) } else { start(&cluster, lock) };
     if let Err(error) = started {
         undo(&cluster, fresh);
         return Err(error);
@@ -85,6 +91,7 @@ pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     preflight::check(&cluster)?;
     let fresh = !cluster.exists();
     cluster.save()?;
+    note_controllers()?;
     Ok(Claim::New(Claimed { cluster, fresh, lock }))
 }
 
@@ -114,6 +121,24 @@ fn start(cluster: &Cluster, lock: HostLock) -> Result<()> {
         }
         false => error,
     })
+}
+
+/// Has systemd start the daemon and waits until it is ready: whoever ends the service then ends the cluster.
+fn start_service(cluster: &Cluster, lock: HostLock) -> Result<()> {
+    drop(lock);
+    systemd::start(cluster)?;
+    let ready = || Daemon::find(cluster).is_some_and(|daemon| daemon.is_ready(cluster));
+    while !ready() {
+        if systemd::has_ended(cluster) {
+            let unit = systemd::unit_of(cluster);
+            systemd::stop(cluster)?;
+            return Err(
+                Fault::failed(format!("the service {unit} ended while it started: `journalctl -u {unit}`")).into()
+            );
+        }
+        std::thread::sleep(SERVICE_GLANCE);
+    }
+    Ok(())
 }
 
 /// Another `up` has started the daemon: it is waited for, so that this one keeps its promise too.

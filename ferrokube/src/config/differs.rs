@@ -7,11 +7,12 @@ use super::Cluster;
 use super::options::NAMES;
 
 /// The settings that stand in `cluster.json` by themselves, with their flags.
-const OWN: [(&str, &str); 5] = [
+const OWN: [(&str, &str); 6] = [
     ("apiPort", "--api-port"),
     ("podCidr", "--pod-cidr"),
     ("serviceCidr", "--service-cidr"),
     ("hardened", "--hardened"),
+    ("openFirewall", "--open-firewall"),
     ("nodeIp", "nodeIP of --config"),
 ];
 

@@ -20,6 +20,7 @@ pub struct File {
     pub cluster_domain: Option<String>,
     pub node_name: Option<String>,
     pub node_ip: Option<Ipv4Addr>,
+    pub open_firewall: Option<bool>,
     pub hardened: Option<bool>,
     pub options: Options,
 }
@@ -28,7 +29,7 @@ pub struct File {
 type Take = fn(&mut File, &Value) -> Result<(), String>;
 
 /// The fields that the file may have.
-const FIELDS: [(&str, Take); 7] = [
+const FIELDS: [(&str, Take); 8] = [
     ("apiPort", |file, v| {
         let port = v.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
         file.api_port = Some(port.ok_or_else(|| format!("{v} is not a port: it is a number from 1 to 65535"))?);
@@ -43,11 +44,13 @@ const FIELDS: [(&str, Take); 7] = [
         file.node_ip = Some(address.map_err(|_| format!("{v} is not an IPv4 address: write it like 192.0.2.10"))?);
         Ok(())
     }),
-    ("hardened", |file, v| {
-        file.hardened = Some(v.as_bool().ok_or_else(|| format!("{v} is neither true nor false"))?);
-        Ok(())
-    }),
+    ("openFirewall", |file, v| truth(v).map(|open| file.open_firewall = Some(open))),
+    ("hardened", |file, v| truth(v).map(|hardened| file.hardened = Some(hardened))),
 ];
+
+fn truth(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false"))
+}
 
 fn word(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or_else(|| format!("{value} is not text"))

@@ -1,5 +1,5 @@
 //! Files and directories that only root may enter or read, whole or not at all, on the disk when the call returns: keys,
-//! kubeconfigs, records of the cluster. I/O: writes files.
+//! kubeconfigs, records of the cluster; and, as whole, the few that are for everybody. I/O: writes files.
 
 use std::fs;
 use std::path::Path;
@@ -21,8 +21,17 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes several such files. They go to the disk together, side by side: one after the other would wait for it as
 /// many times.
 pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
+    write_all(files, 0o600)
+}
+
+/// Writes a file that everybody may read, whole or not at all.
+pub fn write_shared(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_all(&[(path, bytes)], 0o644)
+}
+
+fn write_all(files: &[(&Path, &[u8])], mode: u32) -> Result<()> {
     std::thread::scope(|scope| {
-        let writers: Vec<_> = files.iter().map(|file| scope.spawn(move || write_whole(file.0, file.1))).collect();
+        let writers: Vec<_> = files.iter().map(|file| scope.spawn(move || write_whole(file.0, file.1, mode))).collect();
         writers.into_iter().zip(files).try_for_each(|(writer, (path, _))| {
             let written = writer.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread broke off")));
             written.with_context(|| path.display().to_string())
@@ -36,16 +45,16 @@ pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
     })
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    if is_so(path, bytes) {
+    if is_so(path, bytes, mode) {
         return Ok(());
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let _ = fs::remove_file(&temporary);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
@@ -54,10 +63,10 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// The file is as it should be already: on a disk that is full it could not be written anew.
-fn is_so(path: &Path, bytes: &[u8]) -> bool {
+fn is_so(path: &Path, bytes: &[u8], mode: u32) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let private = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == 0o600);
-    private && fs::read(path).is_ok_and(|there| there == bytes)
+    let so = fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o7777 == mode);
+    so && fs::read(path).is_ok_and(|there| there == bytes)
 }
 
 #[cfg(test)]

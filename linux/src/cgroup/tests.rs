@@ -43,6 +43,16 @@ fn mounts_of_a_hybrid_host() {
     assert!(!found.is_v2() && found.has("memory") && !found.has("pids"));
 }
 
+/// A plain file keeps the last word written: one controller is enough to see it.
+#[test]
+fn what_the_root_handed_down_only_for_us_is_taken_back() {
+    let tree = Tree::new("back", &[("cgroup.controllers", "cpu memory\n"), ("cgroup.subtree_control", "cpu memory\n")]);
+    let cgroups = Cgroups { v1: vec![], v2: Some(tree.0.clone()) };
+    assert_eq!(cgroups.handed_down(), ["cpu", "memory"]);
+    cgroups.take_back(&["memory".into()]);
+    assert_eq!(tree.read("cgroup.subtree_control"), "-cpu");
+}
+
 #[test]
 fn v2_limits_go_to_the_unified_files() {
     let tree = Tree::new(

@@ -104,7 +104,25 @@ impl Batch {
 
     /// Appends a rule to a chain.
     pub fn add_rule(&mut self, chain: &str, exprs: &[Expr], comment: Option<&str>) {
-        self.message(n::NEWRULE, flags::CREATE | flags::APPEND, |w, table| {
+        self.rule(flags::APPEND, chain, exprs, comment);
+    }
+
+    /// Puts a rule before all others of a chain.
+    pub fn insert_rule(&mut self, chain: &str, exprs: &[Expr], comment: Option<&str>) {
+        self.rule(0, chain, exprs, comment);
+    }
+
+    /// Removes one rule, by the number that the kernel gave it.
+    pub fn delete_rule(&mut self, chain: &str, handle: u64) {
+        self.message(n::DELRULE, 0, |w, table| {
+            w.attr_str(n::RULE_TABLE, table);
+            w.attr_str(n::RULE_CHAIN, chain);
+            w.attr_be64(n::RULE_HANDLE, handle);
+        });
+    }
+
+    fn rule(&mut self, place: u16, chain: &str, exprs: &[Expr], comment: Option<&str>) {
+        self.message(n::NEWRULE, flags::CREATE | place, |w, table| {
             w.attr_str(n::RULE_TABLE, table);
             w.attr_str(n::RULE_CHAIN, chain);
             let list = w.nest(n::RULE_EXPRESSIONS);

@@ -18,18 +18,27 @@ mod run;
 
 pub use run::read_pid_file;
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
-use linux::{fdpass, process};
+use linux::{cgroup, fdpass, process};
+use rustix::process::Signal;
 
 /// The hidden subcommand that ends up in [`main`].
 pub const SUBCOMMAND: &str = "container-monitor";
 
 /// The zygote. Call it first thing in the program's `main` when the first argument is [`SUBCOMMAND`], before any thread
-/// is started. It lives until the daemon closes the socket on standard input.
-pub fn main(_args: impl Iterator<Item = String>) -> ! {
+/// is started. It lives until the daemon closes the socket on standard input. The arguments are the files by which a
+/// process joins the group of monitors: in the group of whoever started the daemon (a unit of systemd, a session) it and
+/// all that it forks would be ended together with it. For the same reason no signal that ends a session, a unit or a
+/// host ends it; programs in containers get the default actions back.
+pub fn main(args: impl Iterator<Item = OsString>) -> ! {
     process::set_name("fk-zygote");
     process::ignore_children();
+    process::ignore(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT]);
+    // The daemon has told what it knew of a group that can't be had.
+    let _ = cgroup::join(&args.map(PathBuf::from).collect::<Vec<_>>());
     // A panic must not print into whatever descriptor 2 is in a child.
     std::panic::set_hook(Box::new(|_| {}));
     let _ = std::env::set_current_dir("/");

@@ -19,6 +19,9 @@ use crate::network::PodNetwork;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::zygote::Zygote;
 
+/// The group of containers' monitors, below the root of all groups.
+const MONITORS: &str = "monitors";
+
 /// Events kept for a slow listener; one that falls further behind is told to list again.
 const EVENT_BACKLOG: usize = 1024;
 
@@ -109,11 +112,12 @@ impl Runtime {
         for dir in [config.root_dir.join("sandboxes"), config.root_dir.join("containers"), config.run_dir.clone()] {
             make_private_dir(&dir).map_err(Error::failed(format_args!("make {}", dir.display())))?;
         }
+        let cgroups = Cgroups::detect()?;
         let runtime = Arc::new(Runtime {
             images: Arc::new(Images::open(config.root_dir.join("images"))?),
-            cgroups: Cgroups::detect()?,
+            zygote: Zygote::new(cgroups.group(&config.cgroup_root).child(MONITORS)),
+            cgroups,
             network,
-            zygote: Zygote::default(),
             maps: Mutex::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             streams: crate::streaming::Tokens::default(),

@@ -1,9 +1,11 @@
 //! The daemon's side of the zygote (see `monitor`): starts it when needed, gives it orders, reads answers. Does I/O.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use linux::cgroup::Group;
 use linux::fdpass;
 use parking_lot::Mutex;
 use rustix::fs::MemfdFlags;
@@ -19,10 +21,15 @@ const MAX_ANSWER: usize = 4096;
 /// A start that takes longer has gone wrong (a disk or a mount that hangs).
 const PATIENCE: Duration = Duration::from_secs(120);
 
+const REMOVE_ATTEMPTS: usize = 5;
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// The process that forks monitors; started at the first order, and again when it has died.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Zygote {
     live: Mutex<Option<Live>>,
+    /// The group in which monitors outlive whatever started the daemon.
+    group: Group,
 }
 
 #[derive(Debug)]
@@ -32,6 +39,11 @@ struct Live {
 }
 
 impl Zygote {
+    /// Will have monitors run in this group.
+    pub fn new(group: Group) -> Zygote {
+        Zygote { live: Mutex::default(), group }
+    }
+
     /// Gives an order and answers the socket on which its child will speak. Blocks for less than a millisecond.
     pub fn order(&self, kind: u8, spec: &impl serde::Serialize, more: &[BorrowedFd<'_>]) -> Result<Control> {
         let spec = memory_file(spec).map_err(Error::failed("write the specification"))?;
@@ -41,7 +53,7 @@ impl Zygote {
         let mut live = self.live.lock();
         for attempt in 0..2 {
             if live.is_none() {
-                *live = Some(start()?);
+                *live = Some(start(&self.group)?);
             }
             let Some(zygote) = live.as_ref() else { break };
             match fdpass::send(&zygote.orders, &[kind], &fds) {
@@ -67,12 +79,27 @@ impl Drop for Zygote {
             let mut process = live.process;
             let _ = process.wait();
         }
+        // It stays while monitors are in it. One whose container has just ended leaves it a moment later.
+        for _ in 0..REMOVE_ATTEMPTS {
+            if self.group.remove().is_ok() {
+                break;
+            }
+            std::thread::sleep(MOMENT);
+        }
     }
 }
 
-fn start() -> Result<Live> {
+fn start(group: &Group) -> Result<Live> {
     let (orders, theirs) = fdpass::packet_pair().map_err(Error::failed("make a socket"))?;
-    let process = linux::process::spawn_self(&[SUBCOMMAND], theirs)?;
+    let join = match group.create() {
+        Ok(()) => group.join_files(),
+        Err(error) => {
+            tracing::warn!(%error, "containers' monitors stay in the daemon's own control group");
+            Vec::new()
+        }
+    };
+    let args: Vec<&OsStr> = [OsStr::new(SUBCOMMAND)].into_iter().chain(join.iter().map(|p| p.as_os_str())).collect();
+    let process = linux::process::spawn_self(&args, theirs)?;
     Ok(Live { orders, process })
 }
 

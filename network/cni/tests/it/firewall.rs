@@ -1,6 +1,6 @@
 //! Firewalls of others that would stop pods are told, with what to do; they are not touched.
 
-use cni::firewall::diagnose;
+use cni::firewall::{Tool, advice, diagnose};
 use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, RejectWith, Verdict, hook, rule};
 
 use crate::world::World;
@@ -21,28 +21,86 @@ fn filter(table: &str, family: Family, name: &str, number: u32, policy: Policy, 
 fn a_firewall_that_drops_what_pods_send_is_told_until_it_knows_them() {
     let world = World::new();
     world.on_host(|| {
-        let diagnose = || diagnose("fk-test", world.config.subnet).unwrap();
+        let walls = || diagnose("fk-test", world.config.subnet, |table| table == world.config.table).unwrap();
+        let told = || advice(&walls(), world.config.subnet);
         cni::Network::new(world.config.clone()).unwrap();
-        assert_eq!(diagnose(), Vec::<String>::new(), "our own rules are no obstacle");
+        assert_eq!(told(), Vec::<String>::new(), "our own rules are no obstacle");
         filter("nat", Family::Ip, "FORWARD", hook::FORWARD, Policy::Accept, &[]);
-        assert_eq!(diagnose(), Vec::<String>::new());
+        assert_eq!(told(), Vec::<String>::new());
 
         filter("filter", Family::Ip, "FORWARD", hook::FORWARD, Policy::Drop, &[]);
-        let told = diagnose();
-        assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("the host's firewall drops forwarded packets (nftables chain ip filter FORWARD)"));
-        assert!(told[0].contains("nft insert rule ip filter FORWARD iifname fk-test accept"));
+        let one = told();
+        assert_eq!(one.len(), 1);
+        assert!(one[0].starts_with("the host's firewall drops forwarded packets (nftables chain ip filter FORWARD)"));
+        let line = format!("nft insert rule ip filter FORWARD ip saddr {} accept", world.config.subnet);
+        assert!(one[0].contains(&line), "{}", one[0]);
 
         let reject = vec![vec![Expr::Counter, Expr::Reject(RejectWith::Icmpx(3))]];
-        filter("firewalld", Family::Inet, "filter_INPUT", hook::INPUT, Policy::Accept, &reject);
-        assert!(diagnose().iter().any(|t| t.contains("inet firewalld filter_INPUT")), "a last rule refuses all");
+        filter("guard", Family::Inet, "in", hook::INPUT, Policy::Accept, &reject);
+        assert!(told()[0].contains("inet guard in"), "a last rule refuses all");
 
-        for (table, family, chain) in [("filter", Family::Ip, "FORWARD"), ("firewalld", Family::Inet, "filter_INPUT")] {
+        for (table, family, chain) in [("filter", Family::Ip, "FORWARD"), ("guard", Family::Inet, "in")] {
             let mut batch = Batch::new(family, table);
             let accept = vec![Expr::Verdict(Verdict::Accept)];
             batch.add_rule(chain, &rule::all([rule::interface_is(Meta::IifName, "fk-test", true), accept]), None);
             Nft::open().unwrap().commit(batch).unwrap();
         }
-        assert_eq!(diagnose(), Vec::<String>::new());
+        assert_eq!(told(), Vec::<String>::new());
+    });
+}
+
+/// Whose table it is shows in the chains that its own lead to; a rule that nothing leads to opens nothing.
+#[test]
+fn a_tool_is_known_by_its_chains_and_taught_in_the_one_it_keeps() {
+    let world = World::new();
+    world.on_host(|| {
+        let walls = || diagnose("fk-test", world.config.subnet, |_| false).unwrap();
+        let jump = |to: &str| vec![vec![Expr::Counter, Expr::Verdict(Verdict::Jump(to.into()))]];
+        let mut batch = Batch::new(Family::Ip, "filter");
+        batch.add_table();
+        for name in ["DOCKER-USER", "ufw-user-input", "ufw-before-input", "stray"] {
+            batch.add_chain(&Chain { name, hook: None });
+        }
+        batch.add_rule("ufw-before-input", &jump("ufw-user-input")[0], None);
+        Nft::open().unwrap().commit(batch).unwrap();
+        filter("filter", Family::Ip, "FORWARD", hook::FORWARD, Policy::Drop, &jump("DOCKER-USER"));
+        filter("filter", Family::Ip, "INPUT", hook::INPUT, Policy::Drop, &jump("ufw-before-input"));
+        let tools: Vec<_> = walls().iter().map(|wall| (wall.chain.clone(), wall.tool)).collect();
+        assert_eq!(tools, [("FORWARD".to_owned(), Tool::Docker), ("INPUT".to_owned(), Tool::Ufw)]);
+        let told = advice(&walls(), world.config.subnet).join("\n");
+        let pods = world.config.subnet;
+        assert!(told.contains(&format!("`ufw allow from {pods}`")) && told.contains("ferrokube up --open-firewall"));
+        assert!(told.contains(&format!("`iptables -I DOCKER-USER -d {pods} -j ACCEPT`")), "{told}");
+
+        let teach = |chain: &str| {
+            let mut batch = Batch::new(Family::Ip, "filter");
+            let accept = vec![Expr::Verdict(Verdict::Accept)];
+            batch.add_rule(chain, &rule::all([rule::source_in(pods, true), accept]), None);
+            Nft::open().unwrap().commit(batch).unwrap();
+        };
+        teach("stray");
+        assert_eq!(walls().len(), 2, "no packet comes there");
+        teach("ufw-user-input");
+        assert_eq!(walls().iter().map(|wall| wall.tool).collect::<Vec<_>>(), [Tool::Docker]);
+    });
+}
+
+#[test]
+fn what_is_opened_in_a_table_of_nobody_is_closed_again() {
+    let world = World::new();
+    world.on_host(|| {
+        let walls = || diagnose("fk-test", world.config.subnet, |_| false).unwrap();
+        filter("guard", Family::Inet, "fw", hook::FORWARD, Policy::Drop, &[vec![Expr::Counter]]);
+        let rules = || Nft::open().unwrap().rules(Family::Inet, "guard").unwrap();
+        let before = rules();
+        let found = walls();
+        found[0].open_directly(world.config.subnet).unwrap();
+        assert_eq!(walls(), []);
+        assert_eq!(rules().len(), 3, "from pods and to pods");
+        assert_eq!(rules().last(), before.last(), "before all others");
+        found[0].close_directly().unwrap();
+        assert_eq!(rules(), before);
+        Nft::open().unwrap().remove_table(Family::Inet, "guard").unwrap();
+        found[0].close_directly().unwrap();
     });
 }

@@ -20,10 +20,10 @@ use std::process::ExitCode;
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args_os().skip(1);
     let filter = match args.next() {
         Some(first) if first == runtime::monitor::SUBCOMMAND => runtime::monitor::main(args),
-        other => other.filter(|a| !a.starts_with('-')),
+        other => other.and_then(|a| a.into_string().ok()).filter(|a| !a.starts_with('-')),
     };
     if let Some(reason) = host::unfit() {
         println!("skipped: {reason}");

@@ -9,6 +9,7 @@ use crate::host::{Host, shell, with_host};
 
 pub const TESTS: &[Test] = &[
     ("monitors::containers_live_on_without_the_daemon", containers_live_on_without_the_daemon),
+    ("monitors::they_are_out_of_the_reach_of_whoever_ends_the_daemons_group", out_of_reach),
     ("monitors::a_killed_monitor_fails_its_container", a_killed_monitor_fails_its_container),
     ("monitors::an_end_while_the_daemon_is_away_is_known", an_end_while_the_daemon_is_away_is_known),
     ("monitors::what_a_container_said_last_is_there_when_its_end_is_known", what_was_said_last_is_there),
@@ -88,6 +89,34 @@ fn containers_live_on_without_the_daemon() {
         assert_eq!(again.code(), tonic::Code::AlreadyExists, "names are remembered");
         host.cri.stop_container(StopContainerRequest { container_id: id.clone(), timeout: 0 }).await.unwrap();
         assert_eq!(host.status(&id).await.exit_code, 137);
+        host.finish().await;
+    });
+}
+
+/// A unit's stop sends TERM and then KILL to all that is in its group; a terminal's end sends HUP.
+fn out_of_reach() {
+    with_host(|mut host| async move {
+        let pod = host.pod(|_| {}).await;
+        let id = host.sh(&pod, "one", "trap 'echo told; exit 3' TERM; while true; do sleep 0.05; done").await;
+        let monitor = pid_of(&host, &id, "monitor.pid");
+        let groups = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let (its, ours) = (groups(&monitor.to_string()), groups("self"));
+        for (its, ours) in its.lines().zip(ours.lines()) {
+            // A hierarchy that isn't mounted has no group of anybody's.
+            assert!(its.ends_with("/monitors") || its == ours && its.ends_with(":/"), "{its}");
+        }
+        assert!(its.contains("/monitors"), "{its}");
+        for signal in [1, 2, 3, 15] {
+            linux::process::kill(monitor, signal).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(alive(monitor));
+        host.cri.stop_container(StopContainerRequest { container_id: id.clone(), timeout: 10 }).await.unwrap();
+        assert_eq!(
+            (host.status(&id).await.exit_code, host.log("one").as_str()),
+            (3, "told\n"),
+            "the program has its own"
+        );
         host.finish().await;
     });
 }

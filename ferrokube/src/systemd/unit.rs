@@ -1,0 +1,133 @@
+//! The text of a unit, and what systemd's own texts say of one: systemd.service(5), systemd.unit(5). Pure.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::config::Cluster;
+
+/// What the environment file holds until a person writes into it.
+pub const ENVIRONMENT: &str = "\
+# Environment of the cluster's service: read at its next start.
+#HTTPS_PROXY=http://proxy.example:3128
+#NO_PROXY=10.0.0.0/8,.cluster.local,.svc
+#FERROKUBE_LOG=info
+";
+
+/// The unit of a cluster.
+pub struct Unit<'a> {
+    pub cluster: &'a Cluster,
+    pub program: &'a Path,
+    pub environment: &'a Path,
+}
+
+impl fmt::Display for Unit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unit { cluster, program, environment } = self;
+        let (program, data) = (quoted(&program.to_string_lossy()), quoted(&cluster.data_dir.to_string_lossy()));
+        let environment = environment.display();
+        let name = &cluster.name;
+        write!(
+            f,
+            "\
+# Written by `ferrokube install`; `ferrokube uninstall` removes it. Changes of your own: systemctl edit.
+[Unit]
+Description=Kubernetes cluster {name}
+Wants=network-online.target
+After=network-online.target firewalld.service ufw.service nftables.service docker.service
+# Whatever is wrong may be mended: it is tried again for ever.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+ExecStart={program} server --name {name} --data-dir {data}
+EnvironmentFile=-{environment}
+Restart=on-failure
+RestartSec=2
+# A start tells by itself when it can't go on.
+TimeoutStartSec=infinity
+# Pods get their grace within it.
+TimeoutStopSec=60
+LimitNOFILE=1048576
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+
+[Install]
+WantedBy=multi-user.target
+"
+        )
+    }
+}
+
+/// A word of a command line: systemd takes quotes, backslashes, dollars and per cents for its own.
+fn quoted(word: &str) -> String {
+    let mut out = String::from("\"");
+    for c in word.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '$' | '%' => out.extend([c, c]),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+/// The service that a process is in, by what /proc/PID/cgroup says: of the v2 tree, or of v1's `name=systemd`.
+pub fn of_groups(text: &str) -> Option<String> {
+    let group = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        (controllers.is_empty() || controllers == "name=systemd").then(|| path.to_owned())
+    };
+    let last = |path: String| path.rsplit('/').next().filter(|name| name.ends_with(".service")).map(str::to_owned);
+    text.lines().filter_map(group).find_map(last)
+}
+
+/// Whether `systemctl list-jobs` has a job that will start the unit again.
+pub fn is_restarted(unit: &str, jobs: &str) -> bool {
+    jobs.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(unit) && matches!(words.next(), Some("restart" | "try-restart"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::cluster;
+
+    #[test]
+    fn a_unit_starts_the_server_of_its_cluster() {
+        let cluster = cluster("/var/lib/with blank/100%".as_ref());
+        let unit = Unit { cluster: &cluster, program: "/opt/$x/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
+        let text = unit.to_string();
+        let line = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_default().to_owned();
+        let start = r#""/opt/$$x/ferrokube" server --name test --data-dir "/var/lib/with blank/100%%""#;
+        assert_eq!(line("ExecStart="), start);
+        assert_eq!(line("EnvironmentFile="), "-/etc/e", "a file that is gone is no reason not to start");
+        assert_eq!(line("Type="), "notify");
+        assert_eq!(line("Restart="), "on-failure", "`ferrokube down` ends it for good");
+    }
+
+    #[test]
+    fn the_environment_file_sets_nothing_by_itself() {
+        assert!(ENVIRONMENT.lines().all(|line| line.starts_with('#')));
+    }
+
+    #[test]
+    fn the_unit_of_a_process_is_the_last_of_its_path() {
+        assert_eq!(of_groups("0::/system.slice/ferrokube.service\n").as_deref(), Some("ferrokube.service"));
+        let hybrid = "12:pids:/system.slice/x.service\n1:name=systemd:/system.slice/y.service\n0::/init.scope\n";
+        assert_eq!(of_groups(hybrid).as_deref(), Some("y.service"));
+        assert_eq!(of_groups("0::/user.slice/user-1000.slice/session-3.scope\n"), None);
+        assert_eq!(of_groups("0::/system.slice/x.service/inner\n"), None, "not its main process");
+    }
+
+    #[test]
+    fn a_stop_that_a_start_follows_is_a_restart() {
+        let jobs = "1234 ferrokube.service restart running\n1235 other.service stop waiting\n";
+        assert!(is_restarted("ferrokube.service", jobs));
+        assert!(!is_restarted("other.service", jobs) && !is_restarted("kube.service", jobs));
+        assert!(!is_restarted("ferrokube.service", "7 ferrokube.service stop running\n"));
+    }
+}
