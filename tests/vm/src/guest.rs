@@ -69,7 +69,6 @@ impl Guest {
 
     /// Makes a pod of a script with /srv/seen of the host at /seen; `more` are fields of its container, as YAML.
     pub fn pod(&self, name: &str, script: &str, more: &str) -> Result<()> {
-        let script = script.replace('\'', "'\\''");
         let pod = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  containers:\n  - name: c\n    \
              image: {BUSYBOX}\n    command: [sh, -c, {script:?}]\n    volumeMounts: [{{name: seen, mountPath: /seen}}]\n{more}  \
