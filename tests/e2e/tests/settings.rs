@@ -82,8 +82,10 @@ fn settings(cluster: &Cluster) -> Result<()> {
 fn look(cluster: &Cluster) -> Result<()> {
     let listed: serde_json::Value = serde_json::from_str(&cluster.run(&["ls", "-o", "json"])?.ok()?)?;
     ensure!(listed[0]["name"] == cluster.name.as_str() && listed[0]["state"] == "running", "{listed}");
-    let shown = cluster.run(&["logs", "kubelet", "--tail", "5"])?.ok()?;
-    ensure!(shown.lines().count() <= 5 && shown.contains("kubelet"), "{shown}");
+    // A component that had nothing to tell has no line.
+    let shown = cluster.run(&["logs", "daemon", "--tail", "5"])?.ok()?;
+    let ours = shown.lines().all(|line| line.contains("ferrokube"));
+    ensure!(shown.lines().count() <= 5 && ours && shown.contains("ready"), "{shown}");
     ensure!(cluster.run(&["logs", "kublet"])?.code == 2);
     let kubectl = tool("KUBECTL", "kubectl");
     let mut passed = std::process::Command::new(testkit::binary());

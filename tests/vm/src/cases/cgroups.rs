@@ -34,7 +34,7 @@ pub fn classes(guest: &Guest) -> Result<()> {
     };
     ensure!(read("kubepods/besteffort/cpu.weight")? == "1", "the least");
     let burstable: u32 = read("kubepods/burstable/cpu.weight")?.parse()?;
-    ensure!((15..=25).contains(&burstable), "512 shares are 20: {burstable}");
+    ensure!((50..=70).contains(&burstable), "512 shares are 59: {burstable}");
     ensure!(read("kubepods/memory.max")? != "max", "pods leave what is reserved");
     let swap = read("kubepods/burstable/pod*/*/memory.swap.max")?;
     ensure!(swap.lines().all(|line| line == "0"), "containers without a limit have no swap: {swap}");
