@@ -12,6 +12,9 @@ use crate::machine::{Machine, ROOT};
 /// Everything takes its time where a processor is emulated.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Whoever started the cluster has its context in his own file.
+const KUBECTL: &str = "kubectl --kubeconfig /var/lib/ferrokube/ferrokube/kubeconfig";
+
 pub struct Guest {
     pub machine: Machine,
 }
@@ -50,7 +53,7 @@ impl Guest {
     }
 
     pub fn kubectl(&self, command: &str) -> Result<String> {
-        self.ok(&format!("kubectl {command}"))
+        self.ok(&format!("{KUBECTL} {command}"))
     }
 
     pub fn get(&self, what: &str) -> Result<Value> {
@@ -74,7 +77,7 @@ impl Guest {
              image: {BUSYBOX}\n    command: [sh, -c, {script:?}]\n    volumeMounts: [{{name: seen, mountPath: /seen}}]\n{more}  \
              volumes: [{{name: seen, hostPath: {{path: /srv/seen}}}}]\n"
         );
-        self.ok(&format!("kubectl apply -f - <<'EOF'\n{pod}EOF\n")).map(drop)
+        self.ok(&format!("{KUBECTL} apply -f - <<'EOF'\n{pod}EOF\n")).map(drop)
     }
 
     /// Waits until a pod is ready.
@@ -122,7 +125,7 @@ impl Guest {
 
     /// What a person would look at.
     pub fn explain(&self) {
-        let look = "ferrokube status; kubectl get pods -A -o wide; kubectl get events -A | tail -15; \
+        let look = "export KUBECONFIG=/var/lib/ferrokube/ferrokube/kubeconfig; ferrokube status; kubectl get pods -A -o wide; kubectl get events -A | tail -15; \
                     tail -15 /var/lib/ferrokube/ferrokube/daemon.log; journalctl -u ferrokube -u by-hand -n 30 --no-pager";
         if let Ok(out) = self.machine.run(ROOT, look) {
             println!("{}{}", out.stdout, out.stderr);

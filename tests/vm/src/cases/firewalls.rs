@@ -29,7 +29,7 @@ fn told_opened_closed(guest: &Guest, on: &str, off: &str, line: &str, reload: &s
         guest.import()?;
         pods_reach_each_other(guest)?;
         guest.ok(reload)?;
-        guest.ok("kubectl delete pod,service --all --now")?;
+        guest.kubectl("delete pod,service --all --now")?;
         pods_reach_each_other(guest)?;
         guest.ok("ferrokube reset --yes")?;
         let after = guest.ok(rules)?;

@@ -20,7 +20,7 @@ pub fn umask_and_limits(guest: &Guest) -> Result<()> {
     guest.ok("umask 077; ulimit -n 1024; nice -n 10 ferrokube up && ferrokube image import /root/busybox.tar")?;
     guest.pod(
         "other",
-        "id -u; cat /etc/resolv.conf && touch /tmp/mine && sleep 1000",
+        "id -u; cat /etc/resolv.conf && cat /etc/passwd && sleep 1000",
         "    securityContext: {runAsUser: 1000}\n",
     )?;
     guest.ready("other")?;
