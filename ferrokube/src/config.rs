@@ -7,6 +7,7 @@ mod file;
 mod gates;
 mod options;
 mod private;
+mod state;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -277,7 +278,29 @@ fn registered(name: &str) -> Option<PathBuf> {
 }
 
 fn read_copy(file: &Path) -> Option<Cluster> {
-    serde_json::from_slice(&fs::read(file).ok()?).ok()
+    let state::Read::Ours(bytes) = state::read(file).ok()? else { return None };
+    serde_json::from_slice(&bytes).ok().filter(|cluster: &Cluster| check_name(&cluster.name).is_ok())
+}
+
+/// A directory that came from another host or a backup says the place of another cluster: what is called after that
+/// place here (links, tables, control groups) is the other's. It gets one that is free.
+fn own_slot(cluster: Cluster, known: &[Cluster]) -> Result<Cluster> {
+    if cluster.slot < SLOTS && !known.iter().any(|other| other.name != cluster.name && other.slot == cluster.slot) {
+        return Ok(cluster);
+    }
+    Ok(Cluster { slot: free(&cluster.name, known)?, ..cluster })
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let good = !name.is_empty()
+        && name.len() <= 40
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if good {
+        return Ok(());
+    }
+    bail!(Fault::usage(format!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes")))
 }
 
 impl Which {
@@ -296,10 +319,17 @@ impl Which {
 
     /// The cluster as an earlier start left it, or `None` when there is none.
     pub fn load(&self) -> Result<Option<Cluster>> {
-        self.check_name()?;
+        check_name(self.name())?;
         let path = self.dir().join(STATE_FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let bytes = match state::read(&path) {
+            Ok(state::Read::Ours(bytes)) => bytes,
+            Ok(state::Read::Foreign(uid)) => {
+                let sentence = format!(
+                    "{} belongs to user {uid}, not to root: nothing in it is believed; look at it and remove it by hand",
+                    path.display()
+                );
+                bail!(Fault::failed(sentence));
+            }
             // Whoever may not see the register does not know where the cluster is.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(register()) {
                 Err(e) if self.data_dir.is_none() && e.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -312,6 +342,7 @@ impl Which {
         let cluster: Cluster = serde_json::from_slice(&bytes).map_err(|e| {
             Fault::failed(format!("{}: {e}; `ferrokube reset` removes what is left of the cluster", path.display()))
         })?;
+        check_name(&cluster.name).with_context(|| path.display().to_string())?;
         if let Some(asked) = self.name.as_ref().filter(|asked| **asked != cluster.name) {
             let (dir, name) = (self.dir(), &cluster.name);
             bail!(Fault::usage(format!(
@@ -319,14 +350,14 @@ impl Which {
                 dir.display()
             )));
         }
-        Ok(Some(Cluster { data_dir: self.dir(), ..cluster }))
+        Ok(Some(own_slot(Cluster { data_dir: self.dir(), ..cluster }, &known())?))
     }
 
     /// The cluster, or what a damaged or half-removed one can still be recognised by; `None` when nothing says that
     /// the directory is its own, whatever it holds. `cluster.json` is the mark, written before anything else; where it
     /// is lost or damaged, its copy of this boot or the host's register must name this very directory.
     pub fn load_or_remains(&self) -> Result<Option<Cluster>> {
-        self.check_name()?;
+        check_name(self.name())?;
         let loaded = self.load();
         match loaded {
             Ok(Some(cluster)) => {
@@ -343,19 +374,6 @@ impl Which {
         }
         // Its slot is lost: objects in one that no other cluster has can be nobody else's.
         if registered(name) == Some(dir) { Ok(Some(self.fresh(free_slot(name)?))) } else { Ok(None) }
-    }
-
-    fn check_name(&self) -> Result<()> {
-        let name = self.name();
-        let good = !name.is_empty()
-            && name.len() <= 40
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !name.starts_with('-')
-            && !name.ends_with('-');
-        if good {
-            return Ok(());
-        }
-        bail!(Fault::usage(format!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes")))
     }
 
     /// The cluster to start: what exists, or a new one of this shape. A shape that differs from what exists is an
@@ -430,7 +448,11 @@ impl Which {
 }
 
 fn free_slot(name: &str) -> Result<u16> {
-    let taken: Vec<u16> = known().into_iter().filter(|c| c.name != name).map(|c| c.slot).collect();
+    free(name, &known())
+}
+
+fn free(name: &str, known: &[Cluster]) -> Result<u16> {
+    let taken: Vec<u16> = known.iter().filter(|c| c.name != name).map(|c| c.slot).collect();
     let free = (0..SLOTS).find(|slot| !taken.contains(slot));
     free.ok_or_else(|| Fault::failed(format!("this host holds {SLOTS} clusters already: reset one first")).into())
 }
