@@ -111,6 +111,8 @@ pub enum Cmd {
     /// Work with the node's images
     #[command(subcommand)]
     Image(Image),
+    /// Make a folder of the programs that controller-runtime's envtest starts, and print the line that names it
+    Assets { dir: PathBuf },
     /// Print the administrator's kubeconfig
     Kubeconfig,
     /// Print a completion script for a shell
@@ -185,6 +187,7 @@ pub fn run() -> Result<()> {
         Cmd::Install { shape, now } => commands::install::install(which, &shape, now),
         Cmd::Uninstall => commands::install::uninstall(which),
         Cmd::Image(image) => commands::image::run(which, &image),
+        Cmd::Assets { dir } => commands::assets::run(&dir),
         Cmd::Kubeconfig => commands::misc::kubeconfig(which),
         Cmd::Completion { shell } => commands::misc::completion(shell),
         Cmd::Version => commands::misc::version(),

@@ -6,7 +6,9 @@ mod differs;
 mod file;
 mod gates;
 mod options;
+mod places;
 mod private;
+mod register;
 mod state;
 
 use std::fs;
@@ -21,21 +23,18 @@ pub use self::differs::differs;
 use self::file::read_file;
 pub use self::options::{Options, list};
 pub use self::private::{private_dir, write_private, write_private_all, write_shared};
+pub use self::register::{HostLock, known, lock_host, readable, register};
+use self::register::{check_name, free_slot, own_slot, read_copy, registered, run_copy, unreadable};
 use crate::fault::Fault;
 
 /// Where clusters live when `--data-dir` says nothing.
 pub const STATE_ROOT: &str = "/var/lib/ferrokube";
 /// Sockets and pid files: short, because a unix socket's path has 107 bytes at most.
 pub const RUN_ROOT: &str = "/run/ferrokube";
-/// Where registries are described when `--registries` says nothing.
-const REGISTRIES: &str = "/etc/ferrokube/registries.yaml";
 /// What the bridges of clusters are called, with a number after it.
 pub const BRIDGE: &str = "fk";
 /// The file that a cluster is described in.
 pub const STATE_FILE: &str = "cluster.json";
-/// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
-const SLOTS: u16 = 80;
-
 const DEFAULT_NAME: &str = "ferrokube";
 
 /// Flags shared by every command that names a cluster.
@@ -162,37 +161,6 @@ impl Cluster {
     pub fn dns_ip(&self) -> Ipv4Addr {
         self.service_cidr.nth(10)
     }
-    pub fn server_url(&self) -> String {
-        let address = self.options.bind_address.filter(|address| !address.is_unspecified());
-        format!("https://{}:{}", address.unwrap_or(Ipv4Addr::LOCALHOST), self.api_port)
-    }
-    /// Where the API server listens.
-    pub fn bind_address(&self) -> Ipv4Addr {
-        self.options.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
-    }
-    /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the
-    /// Services' range, which no Service is ever given.
-    pub fn api_address_of_pods(&self) -> Option<Ipv4Addr> {
-        let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
-        loopback.then(|| self.service_cidr.last())
-    }
-    /// What the `kubernetes` Service leads to, on a node with this address.
-    pub fn advertised(&self, node_ip: Ipv4Addr) -> Ipv4Addr {
-        let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
-        self.api_address_of_pods().or(bound).unwrap_or(node_ip)
-    }
-    /// What `--registries` names, or the host's own file.
-    pub fn registries(&self) -> PathBuf {
-        self.options.registries.clone().unwrap_or_else(|| REGISTRIES.into())
-    }
-    /// Archives of images that are imported at a start.
-    pub fn images(&self) -> PathBuf {
-        self.options.images.clone().unwrap_or_else(|| self.data_dir.join("images"))
-    }
-    /// YAML that is applied. Not `manifests`, where the kubelet looks for static pods.
-    pub fn to_apply(&self) -> PathBuf {
-        self.options.apply.clone().unwrap_or_else(|| self.data_dir.join("apply"))
-    }
 
     /// Whether it was started before.
     pub fn exists(&self) -> bool {
@@ -217,90 +185,6 @@ impl Cluster {
         ];
         write_private_all(&files.each_ref().map(|(path, bytes)| (path.as_path(), *bytes)))
     }
-}
-
-/// What a cluster is made of is root's.
-fn unreadable(path: &Path, error: std::io::Error) -> anyhow::Error {
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Fault::failed(format!(
-            "only root sees the clusters of this host ({} can't be read): try sudo",
-            path.display()
-        ))
-        .into(),
-        _ => anyhow::Error::new(error).context(path.display().to_string()),
-    }
-}
-
-fn run_copy(name: &str) -> PathBuf {
-    Path::new(RUN_ROOT).join(name).join(STATE_FILE)
-}
-
-/// Every cluster of the host is listed here, wherever its data directory is.
-pub fn register() -> PathBuf {
-    Path::new(STATE_ROOT).join(".clusters")
-}
-
-/// Held while the clusters of this host are counted and one is added or removed, or a kubeconfig that they share is
-/// changed; dropping it lets the next one in. A directory that every host has, so that no lock file stays behind.
-pub type HostLock = fs::File;
-
-pub fn lock_host() -> Result<HostLock> {
-    let place = Path::new(STATE_ROOT).parent().unwrap_or(Path::new("/"));
-    let open = fs::File::open(place).and_then(|dir| dir.lock().map(|()| dir));
-    open.with_context(|| format!("locking {}", place.display()))
-}
-
-/// The clusters of this host, by name.
-pub fn known() -> Vec<Cluster> {
-    let entries = fs::read_dir(register()).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut known: Vec<Cluster> = names
-        .filter_map(|name| {
-            let state = registered(&name).and_then(|dir| read_copy(&dir.join(STATE_FILE)));
-            state.or_else(|| read_copy(&run_copy(&name)))
-        })
-        .collect();
-    known.sort_by(|a, b| a.name.cmp(&b.name));
-    known
-}
-
-/// [`known`], for whoever asks; fails in one sentence where only root may know.
-pub fn readable() -> Result<Vec<Cluster>> {
-    match fs::read_dir(register()) {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(unreadable(&register(), e)),
-        _ => Ok(known()),
-    }
-}
-
-/// The data directory of a cluster that was started on this host.
-fn registered(name: &str) -> Option<PathBuf> {
-    fs::read_to_string(register().join(name)).ok().map(PathBuf::from)
-}
-
-fn read_copy(file: &Path) -> Option<Cluster> {
-    let state::Read::Ours(bytes) = state::read(file).ok()? else { return None };
-    serde_json::from_slice(&bytes).ok().filter(|cluster: &Cluster| check_name(&cluster.name).is_ok())
-}
-
-/// A directory that came from another host or a backup says the place of another cluster: what is called after that
-/// place here (links, tables, control groups) is the other's. It gets one that is free.
-fn own_slot(cluster: Cluster, known: &[Cluster]) -> Result<Cluster> {
-    if cluster.slot < SLOTS && !known.iter().any(|other| other.name != cluster.name && other.slot == cluster.slot) {
-        return Ok(cluster);
-    }
-    Ok(Cluster { slot: free(&cluster.name, known)?, ..cluster })
-}
-
-fn check_name(name: &str) -> Result<()> {
-    let good = !name.is_empty()
-        && name.len() <= 40
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if good {
-        return Ok(());
-    }
-    bail!(Fault::usage(format!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes")))
 }
 
 impl Which {
@@ -447,16 +331,6 @@ impl Which {
     }
 }
 
-fn free_slot(name: &str) -> Result<u16> {
-    free(name, &known())
-}
-
-fn free(name: &str, known: &[Cluster]) -> Result<u16> {
-    let taken: Vec<u16> = known.iter().filter(|c| c.name != name).map(|c| c.slot).collect();
-    let free = (0..SLOTS).find(|slot| !taken.contains(slot));
-    free.ok_or_else(|| Fault::failed(format!("this host holds {SLOTS} clusters already: reset one first")).into())
-}
-
 /// The host's name, as the kernel has it.
 pub fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
@@ -502,31 +376,6 @@ pub mod tests {
         assert!(!a.pod_cidr.overlaps(&b.pod_cidr) && !a.service_cidr.overlaps(&b.pod_cidr));
         assert_ne!(a.api_port, b.api_port);
         assert_ne!(a.bridge(), b.bridge());
-    }
-
-    #[test]
-    fn the_service_leads_to_where_pods_reach_a_server_that_listens_on_one_address() {
-        let (mut cluster, node) = (cluster(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
-        let mut with = |bind: Option<&str>| {
-            cluster.options.bind_address = bind.map(|text| text.parse().expect("an address"));
-            (cluster.server_url(), cluster.advertised(node).to_string())
-        };
-        let url = |host: &str| format!("https://{host}:6443");
-        assert_eq!(with(None), (url("127.0.0.1"), "192.0.2.1".into()));
-        assert_eq!(with(Some("0.0.0.0")), (url("127.0.0.1"), "192.0.2.1".into()));
-        assert_eq!(with(Some("127.0.0.1")), (url("127.0.0.1"), "10.43.255.255".into()));
-        assert_eq!(with(Some("192.0.2.9")), (url("192.0.2.9"), "192.0.2.9".into()));
-    }
-
-    /// `status` as another user told a path and `Permission denied (os error 13)`.
-    #[test]
-    fn another_user_is_told_in_one_sentence_what_needs_root() {
-        let path = Path::new("/var/lib/ferrokube/ferrokube/cluster.json");
-        let denied = unreadable(path, std::io::ErrorKind::PermissionDenied.into());
-        assert!(
-            denied.downcast_ref::<Fault>().is_some_and(|f| f.code == 1 && f.sentence.starts_with("only root sees"))
-        );
-        assert!(unreadable(path, std::io::Error::other("io")).downcast_ref::<Fault>().is_none());
     }
 
     /// `mkdir -p v/pki v/docs; reset --name never --data-dir v` removed `v` with all in it.

@@ -23,9 +23,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authority::stream::Filtered;
 use crate::body::{Answer, Body, BoxError};
 use crate::host;
 use crate::listener::{Connection, Listener};
+use crate::refusals::Refusals;
 use crate::table::Slot;
 use crate::tls::Tls;
 use crate::x509::Subject;
@@ -139,21 +141,26 @@ where
     B: HttpBody<Data = Bytes> + Default + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let tasks = TaskTracker::new();
+    let (tasks, told) = (TaskTracker::new(), Arc::new(Refusals::default()));
     loop {
         let connection = tokio::select! {
             connection = listener.accept() => connection,
             () = shutdown.cancelled() => break,
         };
-        tasks.spawn(attend(connection, http.clone(), service.clone(), shutdown.clone()));
+        tasks.spawn(attend(connection, http.clone(), service.clone(), told.clone(), shutdown.clone()));
     }
     drop(listener);
     tasks.close();
     let _ = tokio::time::timeout(DRAIN, tasks.wait()).await;
 }
 
-async fn attend<S, F, B>(connection: Connection, http: Http, service: S, shutdown: CancellationToken)
-where
+async fn attend<S, F, B>(
+    connection: Connection,
+    http: Http,
+    service: S,
+    told: Arc<Refusals>,
+    shutdown: CancellationToken,
+) where
     S: Fn(Request<Body>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: HttpBody<Data = Bytes> + Default + Unpin + Send + 'static,
@@ -186,9 +193,15 @@ where
             if let Some(refused) = &http.refused {
                 refused();
             }
-            match failed {
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                _ => tracing::debug!("TLS handshake took too long"),
+            let why = match failed {
+                Ok(Err(error)) => error.to_string(),
+                _ => "it took too long".to_owned(),
+            };
+            let peer = peer.address.map_or_else(|| "a unix socket".to_owned(), |address| address.to_string());
+            if told.is_news(&why) {
+                tracing::warn!(peer, why, "a TLS handshake was refused; for an hour no more is said of others like it");
+            } else {
+                tracing::debug!(peer, why, "a TLS handshake was refused");
             }
         }
     }
@@ -231,7 +244,7 @@ async fn exchange<I, S, F, B>(
         }
     });
     let builder = builder(http);
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(Filtered::new(stream)), service));
     let outcome = loop {
         let look = look_again(&slot, &http.deadlines, Instant::now());
         tokio::select! {

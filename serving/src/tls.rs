@@ -6,19 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+use crate::clients::{self, Signed};
 pub use crate::policy::Policy;
+use crate::v1;
 
 /// How often files are looked at, at most: handshakes come by the thousand.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -116,8 +121,21 @@ impl Files {
     fn load(&self) -> Result<Arc<CertifiedKey>, TlsError> {
         let chain = certificates(&self.cert)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|why| error(&self.key)(&why))?;
-        let pair = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
-        pair.map(Arc::new).map_err(|why| error(&self.key)(&why))
+        certified(chain, key).map(Arc::new).map_err(|why| error(&self.key)(&why))
+    }
+}
+
+/// A certificate with its key, which must be one pair. The library can't look into one of X.509 v1, and it is a client's
+/// as well as any.
+fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, rustls::Error> {
+    let provider = aws_lc_rs::default_provider();
+    let Some(public) = chain.first().and_then(|leaf| v1::key(leaf)) else {
+        return CertifiedKey::from_der(chain, key, &provider);
+    };
+    let key = provider.key_provider.load_private_key(key)?;
+    match key.public_key() {
+        Some(own) if own.as_ref() != public => Err(InconsistentKeys::KeyMismatch.into()),
+        _ => Ok(CertifiedKey::new(chain, key)),
     }
 }
 
@@ -166,25 +184,22 @@ impl Tls {
     }
 
     /// Reads the files.
-    pub fn with_policy(files: Files, clients: &Clients, policy: &Policy) -> Result<Tls, TlsError> {
+    pub fn with_policy(files: Files, asked: &Clients, policy: &Policy) -> Result<Tls, TlsError> {
         let provider = Arc::new(policy.provider());
         let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(policy.versions());
         let builder = builder.map_err(|why| error(&files.cert)(&why))?;
-        let builder = match clients {
+        let builder = match asked {
             Clients::Unasked => builder.with_no_client_auth(),
             Clients::Anyone => builder.with_client_cert_verifier(Arc::new(AnyHolder(provider))),
             Clients::Of(path) | Clients::OnlyOf(path) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
-                let verifier = match clients {
-                    Clients::Of(_) => verifier.allow_unauthenticated(),
-                    _ => verifier,
-                };
-                builder.with_client_cert_verifier(verifier.build().map_err(|why| error(path)(&why))?)
+                let optional = matches!(asked, Clients::Of(_));
+                let verifier = clients::verifier(certificates(path)?, provider, optional);
+                builder.with_client_cert_verifier(verifier.map_err(|why| error(path)(&why))?)
             }
         };
         let mut config = builder.with_cert_resolver(Identity::load(files)?);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let checks_clients = matches!(clients, Clients::Of(_) | Clients::OnlyOf(_));
+        let checks_clients = matches!(asked, Clients::Of(_) | Clients::OnlyOf(_));
         Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), checks_clients })
     }
 
@@ -221,15 +236,13 @@ pub fn client(roots: Option<RootCertStore>, identity: Option<Arc<Identity>>) -> 
 #[derive(Debug)]
 struct AnyHolder(Arc<CryptoProvider>);
 
-type Signed = Result<HandshakeSignatureValid, rustls::Error>;
-
 impl AnyHolder {
     fn tls12(&self, message: &[u8], cert: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Signed {
-        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        clients::signed_12(message, cert, signature, &self.0.signature_verification_algorithms)
     }
 
     fn tls13(&self, message: &[u8], cert: &CertificateDer<'_>, signature: &DigitallySignedStruct) -> Signed {
-        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        clients::signed_13(message, cert, signature, &self.0.signature_verification_algorithms)
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {

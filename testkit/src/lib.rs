@@ -1,10 +1,12 @@
 //! Helpers of the tests that run the real binary: a cluster to talk to, commands with their output, patience, images
 //! made on the spot, and a runner that always cleans up. Used by `tests/e2e` and the benchmarks.
 
+pub mod certificates;
 pub mod cluster;
 pub mod command;
 pub mod fake_api;
 pub mod host;
+pub mod http2;
 pub mod image;
 pub mod manifests;
 pub mod registry;

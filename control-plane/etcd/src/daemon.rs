@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::join_all;
+use serving::tls::Policy;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Etcd, Options};
+use crate::engine::{Disk, Etcd, Options};
 use crate::error::{Error, OpenError};
 pub use crate::server::listen::{ListenError, TlsFiles};
 use crate::server::listen::{Listener, bind, connections};
@@ -66,6 +67,8 @@ pub struct Config {
     pub listen_metrics_urls: Vec<String>,
     /// `--cert-file`, `--key-file`, `--trusted-ca-file`, `--client-cert-auth`
     pub tls: TlsFiles,
+    /// `--tls-min-version`, `--cipher-suites`
+    pub tls_policy: Policy,
     /// `--quota-backend-bytes`; 0 is upstream's default of 2 GiB.
     pub quota_backend_bytes: u64,
     /// `--auto-compaction-mode`, `--auto-compaction-retention`
@@ -78,6 +81,8 @@ pub struct Config {
     pub max_txn_ops: usize,
     /// `--watch-progress-notify-interval`
     pub watch_progress_notify_interval: Duration,
+    /// `--unsafe-no-fsync`: what is acknowledged may be lost with the machine.
+    pub unsafe_no_fsync: bool,
 }
 
 impl Default for Config {
@@ -90,12 +95,14 @@ impl Default for Config {
             initial_advertise_peer_urls: vec!["http://localhost:2380".into()],
             listen_metrics_urls: Vec::new(),
             tls: TlsFiles::default(),
+            tls_policy: Policy::default(),
             quota_backend_bytes: 0,
             auto_compaction: AutoCompaction::Off,
             snapshot_count: 0,
             max_request_bytes: 3 << 19,
             max_txn_ops: 128,
             watch_progress_notify_interval: Duration::from_secs(600),
+            unsafe_no_fsync: false,
         }
     }
 }
@@ -109,6 +116,7 @@ impl Config {
             max_request_bytes: self.max_request_bytes,
             max_txn_ops: self.max_txn_ops,
             checkpoint_commands: self.snapshot_count,
+            disk: if self.unsafe_no_fsync { Disk::Unawaited } else { Disk::Awaited },
             ..defaults
         }
     }
@@ -138,11 +146,11 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Daemon, StartError> {
         let (mut listeners, connections) = (Vec::new(), connections());
         for url in &config.listen_client_urls {
-            listeners.push(bind(url, &config.tls, &connections).await?);
+            listeners.push(bind(url, &config.tls, &config.tls_policy, &connections).await?);
         }
         let clients = listeners.iter().map(|l| l.url.clone()).collect();
         for url in &config.listen_metrics_urls {
-            listeners.push(bind(url, &config.tls, &connections).await?);
+            listeners.push(bind(url, &config.tls, &config.tls_policy, &connections).await?);
         }
         let options = config.options();
         let open = tokio::task::spawn_blocking(move || Etcd::open(options));
@@ -154,7 +162,7 @@ impl Daemon {
     pub async fn around(etcd: Etcd, config: Config) -> Result<Daemon, StartError> {
         let (mut listeners, connections) = (Vec::new(), connections());
         for url in &config.listen_client_urls {
-            listeners.push(bind(url, &config.tls, &connections).await?);
+            listeners.push(bind(url, &config.tls, &config.tls_policy, &connections).await?);
         }
         let clients = listeners.iter().map(|l| l.url.clone()).collect();
         Ok(Daemon::assemble(etcd, config, listeners, clients))
@@ -188,9 +196,15 @@ impl Daemon {
         }
         let serving = join_all(self.listeners.into_iter().map(|l| l.serve(self.server.clone(), shutdown.clone())));
         let compacting = auto_compact(self.etcd.clone(), self.auto_compaction);
+        let ending = async {
+            shutdown.cancelled().await;
+            self.server.end();
+            std::future::pending().await
+        };
         tokio::select! {
             _ = serving => {}
             () = compacting => {}
+            () = ending => {}
         }
     }
 }

@@ -27,3 +27,4 @@ pub use engine::{Etcd, Identity, Options, Status, WatchMessage, WatchOptions, Wa
 pub use error::{Error, OpenError};
 pub use hash::HashKv;
 pub use recent::Change;
+pub use server::VERSION;

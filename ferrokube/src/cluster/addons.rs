@@ -108,4 +108,23 @@ mod tests {
         cluster.options.node_label = Some(vec!["zone=a".into(), "bare=".into()]);
         assert_eq!(node_labels(&cluster)["metadata"]["labels"], json!({role: "", "zone": "a", "bare": ""}));
     }
+
+    #[tokio::test]
+    async fn a_label_that_is_no_longer_asked_for_goes_and_a_persons_own_stays() {
+        let (client, _server) = crate::cluster::identity::tests::admin().await;
+        let mut cluster = crate::config::tests::cluster(std::path::Path::new("/nowhere"));
+        let nodes = Api::<Node>::all(client.clone());
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node", "labels": {"mine": "x"}}});
+        let node: Node = serde_json::from_value(node).expect("a node");
+        nodes.create(&kube::api::PostParams::default(), &node).await.expect("made");
+        let role = "node-role.kubernetes.io/control-plane";
+        for (asked, expected) in
+            [(Some(vec!["zone=a".to_owned()]), vec!["mine", role, "zone"]), (None, vec!["mine", role])]
+        {
+            cluster.options.node_label = asked;
+            label_node(&client, &cluster).await.expect("labelled");
+            let labels = nodes.get("node").await.expect("there").metadata.labels.unwrap_or_default();
+            assert_eq!(labels.keys().map(String::as_str).collect::<Vec<_>>(), expected);
+        }
+    }
 }

@@ -160,3 +160,47 @@ pub async fn scheduler(a: &mut Assembly) -> Result<Serving> {
     a.parts.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
     Ok(ready::latch(ready))
 }
+
+#[cfg(test)]
+mod tests {
+    use apiserver::storage::memory::MemoryStore;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[test]
+    fn a_server_on_loopback_is_led_to_by_an_address_of_its_pods() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = crate::config::tests::cluster(dir.path());
+        let node = Ipv4Addr::new(192, 0, 2, 1);
+        let of = |cluster: &Cluster| server_config(cluster, &Pki::of(cluster), node).expect("settings");
+        let config = of(&cluster);
+        assert_eq!((config.also_bind, config.advertise_address), (None, Some(IpAddr::V4(node))));
+        cluster.options.bind_address = Some(Ipv4Addr::LOCALHOST);
+        cluster.options.kube_apiserver_arg = Some(vec!["event-ttl=2h".into()]);
+        let config = of(&cluster);
+        let pods = Some(IpAddr::from([10, 43, 255, 255]));
+        assert_eq!((config.bind_address, config.also_bind), (IpAddr::V4(Ipv4Addr::LOCALHOST), pods));
+        assert_eq!((config.advertise_address, config.event_ttl.as_secs()), (pods, 7200));
+    }
+
+    #[tokio::test]
+    async fn a_server_listens_on_both_addresses_at_one_port() {
+        let config = apiserver::Config {
+            bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            also_bind: Some(IpAddr::from([127, 0, 0, 2])),
+            secure_port: 0,
+            ..apiserver::Config::default()
+        };
+        let stop = CancellationToken::new();
+        let running = apiserver::daemon::start(config, Arc::new(MemoryStore::default()), stop.clone()).await;
+        let running = running.expect("started");
+        let port = running.address.expect("an address").port();
+        for address in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            assert!(tokio::net::TcpStream::connect((IpAddr::from(address), port)).await.is_ok(), "{address:?}");
+        }
+        assert!(tokio::net::TcpStream::connect((IpAddr::from([127, 0, 0, 3]), port)).await.is_err());
+        stop.cancel();
+        running.wait().await;
+    }
+}

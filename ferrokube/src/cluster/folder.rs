@@ -200,6 +200,68 @@ mod tests {
         assert_eq!(names(""), Ok(vec![]));
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_folder_is_applied_and_followed_and_a_bad_file_keeps_none_of_the_others() {
+        let (client, _server) = crate::cluster::identity::tests::admin().await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster = Arc::new(crate::config::tests::cluster(dir.path()));
+        let folder = cluster.to_apply();
+        fs::create_dir(&folder).expect("a directory");
+        let map = |name: &str, value: &str| {
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: {value}}}\n")
+        };
+        let space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: mine}\n";
+        let inside = map("inside", "x").replace("{name: inside}", "{name: inside, namespace: mine}");
+        fs::write(folder.join("a.yaml"), "kind: [\n").expect("written");
+        fs::write(folder.join("b.yaml"), format!("{space}---\n{inside}---\n{}", map("one", "first"))).expect("written");
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(cluster, client.clone(), stop.clone()));
+        let maps =
+            |namespace: &str| Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client.clone(), namespace);
+        let value = async |namespace: &str, name: &str| {
+            let found = maps(namespace).get_opt(name).await.expect("answered")?;
+            let managers = found.metadata.managed_fields.unwrap_or_default();
+            assert!(managers.iter().all(|m| m.manager.as_deref() == Some(MANAGER)), "{managers:?}");
+            found.data?.remove("a")
+        };
+        let comes = async |namespace: &str, name: &str, wanted: &str| {
+            for _ in 0..200 {
+                if value(namespace, name).await.as_deref() == Some(wanted) {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            false
+        };
+        assert!(comes("mine", "inside", "x").await && comes("default", "one", "first").await);
+        fs::write(folder.join("b.yaml"), map("one", "second")).expect("written");
+        fs::write(
+            folder.join("c.json"),
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"two"},"data":{"a":"x"}}"#,
+        )
+        .expect("written");
+        assert!(comes("default", "one", "second").await && comes("default", "two", "x").await, "followed");
+        assert!(value("mine", "inside").await.is_some(), "what is in no file any more stays");
+        let events = Api::<k8s_openapi::api::core::v1::Event>::all(client.clone());
+        let events = events.list(&kube::api::ListParams::default()).await.expect("events").items;
+        let about = |event: &&k8s_openapi::api::core::v1::Event| event.reason.as_deref() == Some("ApplyFailed");
+        let note = events.iter().find(about).and_then(|event| event.message.clone()).unwrap_or_default();
+        assert!(note.contains("/apply/a.yaml: "), "{events:?}");
+        stop.cancel();
+        running.await.expect("ended").expect("well");
+    }
+
+    #[tokio::test]
+    async fn every_object_of_a_file_is_tried_and_the_first_that_is_refused_told() {
+        let (client, _server) = crate::cluster::identity::tests::admin().await;
+        let text = "apiVersion: v1\nkind: Foo\nmetadata: {name: a}\n---\n\
+            apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n";
+        let refused = file(&client, text).await.err().expect("refused");
+        assert!(refused.why.contains("Foo a: ") && !refused.for_good, "{}", refused.why);
+        let maps = Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client, "default");
+        assert!(maps.get("b").await.is_ok());
+    }
+
     #[test]
     fn only_files_of_yaml_and_json_are_looked_at_in_order() {
         let dir = tempfile::tempdir().expect("a directory");

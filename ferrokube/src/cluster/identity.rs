@@ -30,3 +30,22 @@ pub fn service_account(server: &Server, name: &str) -> kube::Client {
     let user = format!("system:serviceaccount:kube-system:{name}");
     client(server, &user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
 }
+
+#[cfg(test)]
+pub mod tests {
+    use apiserver::proxy::Tcp;
+    use apiserver::storage::memory::MemoryStore;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// The administrator of an API server of its own, in this process; it ends when the guard is dropped.
+    pub async fn admin() -> (kube::Client, tokio_util::sync::DropGuard) {
+        let stop = CancellationToken::new();
+        let config =
+            apiserver::Config { authorization_mode: vec!["AlwaysAllow".to_owned()], ..apiserver::Config::default() };
+        let store = Arc::new(MemoryStore::default());
+        let server = apiserver::daemon::assemble(config, store, None, Arc::new(Tcp), &stop).await.expect("a server");
+        (client(&server, "kubernetes-admin", &["system:masters"]), stop.drop_guard())
+    }
+}

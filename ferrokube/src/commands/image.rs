@@ -73,7 +73,8 @@ fn layout(dir: PathBuf) -> Box<dyn Read + Send> {
     Box::new(read)
 }
 
-/// What a layout is made of, and nothing else: links to files are meant, links to directories may go round in circles.
+/// What a layout is made of, and nothing else: links to files are meant, links to directories may go round in circles or
+/// lead to all of the host.
 fn pack(dir: &Path, to: impl Write) -> std::io::Result<()> {
     let mut tar = tar::Builder::new(to);
     let mut files: Vec<PathBuf> = ["oci-layout", "index.json"].map(PathBuf::from).to_vec();
@@ -264,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    /// Two links of a layout to itself made it endless: each was followed, and what was below it again.
+    /// A link of a layout to itself was followed until the kernel refused, and what came after it was left out.
     #[test]
     fn a_layout_of_circles_is_packed_once() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,9 +1,11 @@
-//! `logs`: the daemon's log, whole or what one component wrote. I/O: reads the log, and waits for more of it.
+//! `logs`: the daemon's log, whole or what one component wrote. A service's is in the journal. I/O: reads the log, and
+//! waits for more of it.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -40,13 +42,13 @@ pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<us
         let unit = systemd::unit_of(&cluster);
         return Err(Fault::failed(format!("a service logs to the journal: `journalctl -u {unit}`")).into());
     }
+    if systemd::is_installed(&cluster) {
+        return journal(&systemd::unit_of(&cluster), &mut wanted, follow, tail);
+    }
     let path = cluster.log();
     let file = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let sentence = format!(
-                "{} is not there: `ferrokube server` logs to where it was started, a service to the journal (journalctl)",
-                path.display()
-            );
+            let sentence = format!("{} is not there: `ferrokube server` logs to where it was started", path.display());
             return Err(Fault::failed(sentence).into());
         }
         opened => opened.with_context(|| path.display().to_string())?,
@@ -60,6 +62,38 @@ pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<us
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(keep_reading(&path, log, wanted))
+}
+
+fn journal(unit: &str, wanted: &mut Wanted, follow: bool, tail: Option<usize>) -> Result<()> {
+    let mut kept = Kept { most: tail, lines: VecDeque::new() };
+    if tail.is_some() || !follow {
+        journalctl(&["-u", unit], |line| if wanted.is(line) { kept.add(line) } else { Ok(()) })?;
+        kept.lines.iter().try_for_each(|line| print(line))?;
+    }
+    if !follow {
+        return Ok(());
+    }
+    let before = if tail.is_some() { "0" } else { "all" };
+    journalctl(&["-u", unit, "-f", "-n", before], |line| if wanted.is(line) { print(line) } else { Ok(()) })
+}
+
+/// Every line that the journal gives, as it was logged.
+fn journalctl(args: &[&str], mut give: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut command = Command::new("journalctl");
+    command.args(["--no-pager", "-q", "-o", "cat"]).args(args).stdout(Stdio::piped());
+    let mut child = command.spawn().context("journalctl")?;
+    let mut lines = BufReader::new(child.stdout.take().context("journalctl")?);
+    loop {
+        let mut line = Vec::new();
+        if std::io::Read::take(&mut lines, MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        give(&String::from_utf8_lossy(&line))?;
+    }
+    match child.wait()? {
+        status if status.success() => Ok(()),
+        status => Err(Fault::failed(format!("journalctl: {status}")).into()),
+    }
 }
 
 async fn keep_reading(path: &Path, mut log: BufReader<File>, mut wanted: Wanted) -> Result<()> {

@@ -1,5 +1,6 @@
 //! One file a command. Each takes what was typed, says what it does, and leaves nothing half done.
 
+pub mod assets;
 pub mod check;
 pub mod component;
 pub mod demo;

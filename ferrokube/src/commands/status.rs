@@ -115,7 +115,7 @@ fn as_table(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Cra
             let time = crash.time.strftime("%Y-%m-%dT%H:%M:%SZ");
             text += &format!("{component:<23}  {:>5}  {time:<20}  {}\n", crash.count, crash.what);
         }
-        text += &format!("The backtrace of a panic is in {}\n", cluster.log().display());
+        text += "`ferrokube logs` has the backtrace of a panic\n";
     }
     text
 }

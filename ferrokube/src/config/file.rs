@@ -134,7 +134,7 @@ mod tests {
             ("nodeIP: '::1'", "line 1: nodeIP: ", "IPv4"),
             ("hardened: maybe", "line 1: hardened: ", "neither true nor false"),
             ("# mine\napiPort: 7443\n'tlsSan': [a]", "line 3: tlsSan: ", "tlsSAN"),
-            ("tlsSAN: a", "line 1: tlsSAN: ", "expected a sequence"),
+            ("tlsSAN: a", "line 1: tlsSAN: ", "is not a list: write it like [a, b]"),
             ("{tlsSan: [a]}", "tlsSan: ", "no such field"),
             ("[apiPort]", "", "podCIDR"),
         ] {

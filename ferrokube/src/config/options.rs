@@ -113,7 +113,10 @@ impl FromStr for Gates {
 impl Options {
     /// One field of the file.
     pub fn field(name: &str, value: &Value) -> Result<Options, String> {
-        serde_json::from_value(json!({name: value})).map_err(|error| error.to_string())
+        serde_json::from_value(json!({name: value})).map_err(|error| match error.to_string() {
+            why if why.ends_with("expected a sequence") => format!("{value} is not a list: write it like [a, b]"),
+            why => why,
+        })
     }
 
     /// What is said here, and of `base` what isn't.

@@ -35,7 +35,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use super::*;
-    use crate::config::{Cluster, STATE_FILE, Which, own_slot};
+    use crate::config::register::own_slot;
+    use crate::config::{Cluster, STATE_FILE, Which};
     use crate::fault::Fault;
 
     /// `reset` of a directory that somebody had made ended the cluster whose place it named.

@@ -4,6 +4,7 @@
 
 mod descriptors;
 mod floods;
+mod old;
 mod renewal;
 mod requests;
 

@@ -16,10 +16,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::start;
 
-struct Authority(Issuer<'static, KeyPair>);
+pub struct Authority(pub Issuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(dir: &Path) -> Authority {
+    pub fn new(dir: &Path) -> Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "ca");
@@ -29,7 +29,7 @@ impl Authority {
         Authority(Issuer::new(params, key))
     }
 
-    fn issue(&self, dir: &Path, name: &str, common_name: &str) -> Files {
+    pub fn issue(&self, dir: &Path, name: &str, common_name: &str) -> Files {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);

@@ -55,6 +55,7 @@ const COMMANDS: &[&[&str]] = &[
     &["ls"],
     &["logs"],
     &["kubectl"],
+    &["assets"],
     &["kubeconfig"],
     &["completion"],
     &["version"],

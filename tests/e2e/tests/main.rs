@@ -5,6 +5,7 @@ mod commands;
 mod components;
 mod corrupt;
 mod crash;
+mod envtest;
 mod floods;
 mod guards;
 mod hardened;
@@ -62,6 +63,7 @@ const TESTS: &[&[Test]] = &[
     hardened::TESTS,
     corrupt::TESTS,
     components::TESTS,
+    envtest::TESTS,
     life::AFTER,
 ];
 

@@ -57,7 +57,7 @@ fn settings(cluster: &Cluster) -> Result<()> {
     // The image was there before the kubelet was; the API is, for pods, and not for others.
     own.kubectl(&["run", "a", "--image", BUSYBOX, "--image-pull-policy=Never", "--", "sleep", "1000"])?;
     own.ready("a")?;
-    own.kubectl(&["exec", "a", "--", "nc", "-z", "-w", "3", "kubernetes.default", "443"])?;
+    own.kubectl(&["exec", "a", "--", "sh", "-c", "nc -w 3 $KUBERNETES_SERVICE_HOST 443 < /dev/null"])?;
     let ip = node["status"]["addresses"][0]["address"].as_str().context("an address")?;
     let port =
         own.status()?["server"].as_str().and_then(|url| url.rsplit(':').next().map(str::to_owned)).context("url")?;

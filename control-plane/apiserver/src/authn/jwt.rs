@@ -12,11 +12,11 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::{PemObject, SectionKind};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::FromDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
@@ -57,8 +57,11 @@ fn key_id(spki: &[u8]) -> String {
 impl Signer {
     /// Reads a private key in PEM: PKCS#8, PKCS#1 or SEC 1.
     pub fn from_pem(pem: &[u8]) -> Result<Signer, String> {
-        let private = PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
-        let (key, spki) = match &private {
+        Signer::from_der(&PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string())?)
+    }
+
+    fn from_der(private: &PrivateKeyDer<'_>) -> Result<Signer, String> {
+        let (key, spki) = match private {
             PrivateKeyDer::Pkcs1(der) => rsa_pair(rsa::KeyPair::from_der(der.secret_pkcs1_der()))?,
             PrivateKeyDer::Sec1(der) => {
                 ec_pair(EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_sec1_der()))?
@@ -126,17 +129,39 @@ fn rsa_pair<E: std::fmt::Display>(pair: Result<rsa::KeyPair, E>) -> Result<(Priv
 }
 
 impl Verifier {
-    /// Every key of a PEM file: public keys, or a private key whose public half is taken.
+    /// Every key of a PEM file: public keys, those of certificates, and the public halves of private keys, as upstream
+    /// takes them. Whether a certificate is valid doesn't matter.
     pub fn read(path: &Path) -> Result<Vec<Verifier>, String> {
-        let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+        Verifier::from_pem(&std::fs::read(path).map_err(|error| error.to_string())?)
+    }
+
+    /// See [`Verifier::read`].
+    pub fn from_pem(pem: &[u8]) -> Result<Vec<Verifier>, String> {
         let mut all = Vec::new();
-        for spki in SubjectPublicKeyInfoDer::pem_slice_iter(&pem) {
-            all.push(Verifier::from_spki(&spki.map_err(|error| error.to_string())?)?);
+        for block in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
+            let (kind, der) = block.map_err(|error| error.to_string())?;
+            let key = match kind {
+                SectionKind::PublicKey => Verifier::from_spki(&der)?,
+                SectionKind::Certificate => {
+                    let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
+                    Verifier::from_spki(certificate.public_key().raw)?
+                }
+                SectionKind::RsaPrivateKey | SectionKind::PrivateKey | SectionKind::EcPrivateKey => {
+                    let private = PrivateKeyDer::from_pem(kind, der).ok_or("unknown kind of private key")?;
+                    Signer::from_der(&private)?.verifier()?
+                }
+                // Such as the parameters that OpenSSL writes before a key.
+                _ => continue,
+            };
+            if !all.contains(&key) {
+                all.push(key);
+            }
         }
         if all.is_empty() {
-            all.push(Signer::from_pem(&pem)?.verifier()?);
+            Err("there is no key in it: neither a public nor a private one, nor a certificate".to_owned())
+        } else {
+            Ok(all)
         }
-        Ok(all)
     }
 
     fn from_spki(spki: &[u8]) -> Result<Verifier, String> {
@@ -234,6 +259,26 @@ pub(crate) mod tests {
         let der = pair.to_pkcs8v1().expect("der");
         let body = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
         format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+    }
+
+    #[test]
+    fn keys_are_read_out_of_certificates_and_beside_each_other() {
+        let pair = || rcgen::KeyPair::generate().expect("a key");
+        let (first, second, third) = (pair(), pair(), pair());
+        let certificate = rcgen::CertificateParams::default().self_signed(&first).expect("a certificate").pem();
+        let parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        let file = [&certificate, parameters, &second.public_key_pem(), &third.serialize_pem(), &certificate].concat();
+        let keys = Verifier::from_pem(file.as_bytes()).expect("keys");
+        assert_eq!(keys.len(), 3, "one key once");
+        for (key, pair) in keys.iter().zip([&first, &second, &third]) {
+            let signer = Signer::from_pem(pair.serialize_pem().as_bytes()).expect("a signer");
+            let token = signer.sign(&json!({"sub": "x"})).expect("a token");
+            assert!(verify(&token, std::slice::from_ref(key)).is_ok());
+        }
+        for none in ["", parameters, "text"] {
+            let why = Verifier::from_pem(none.as_bytes()).expect_err("no key");
+            assert!(why.starts_with("there is no key in it"), "{why}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod service_account;
 pub mod x509;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -16,6 +17,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use meta::Status;
 use rustls::pki_types::CertificateDer;
+
+use serving::refusals::Refusals;
 
 pub use kinds::User as UserInfo;
 
@@ -87,6 +90,9 @@ pub trait Authenticator: Send + Sync {
 #[error("{0}")]
 pub struct AuthnError(pub String);
 
+/// What was said of credentials that were refused.
+static TOLD: LazyLock<Refusals> = LazyLock::new(Refusals::default);
+
 /// The identity of a caller who presents nothing.
 pub fn anonymous() -> UserInfo {
     UserInfo { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..UserInfo::default() }
@@ -109,7 +115,11 @@ pub async fn authenticate(
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::debug!(%error, "credential refused");
+                if TOLD.is_news(&error.0) {
+                    tracing::warn!(%error, "a credential was refused; for an hour no more is said of others like it");
+                } else {
+                    tracing::debug!(%error, "a credential was refused");
+                }
                 refused = true;
             }
         }

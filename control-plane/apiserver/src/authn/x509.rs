@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use serving::clients;
 use serving::x509::Subject;
 use sha2::{Digest, Sha256};
 
@@ -41,13 +40,9 @@ struct Known {
 impl X509 {
     /// `authorities`: certificates of `--client-ca-file`. The error says what is wrong with them.
     pub fn new(authorities: &[CertificateDer<'static>]) -> Result<X509, String> {
-        let mut roots = RootCertStore::empty();
-        for authority in authorities {
-            roots.add(authority.clone()).map_err(|error| error.to_string())?;
-        }
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(X509 { verifier: verifier.map_err(|error| error.to_string())?, known: Mutex::default() })
+        let verifier = clients::verifier(authorities.to_vec(), provider, false)?;
+        Ok(X509 { verifier, known: Mutex::default() })
     }
 
     fn user(&self, chain: &[CertificateDer<'static>], now: UnixTime) -> Result<Option<UserInfo>, AuthnError> {

@@ -9,7 +9,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::world::{Authority, FAR, World};
+use testkit::http2::{Answer, Ask, ask};
+
+use crate::world::{Authority, FAR, Identity, World};
 
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -31,6 +33,39 @@ async fn a_certificate_of_the_clusters_authority_is_an_identity() {
     let user = &reply.ok()["status"]["userInfo"];
     assert_eq!(user["username"], "jane");
     assert_eq!(user["groups"], json!(["dev", "system:authenticated"]));
+}
+
+#[tokio::test]
+async fn a_certificate_of_x509_v1_is_an_identity() {
+    let world = World::new().await;
+    let old = |name: &str, until| world.authority.client_of_v1(name, &["dev"], until);
+    let (status, user) = who_over_tls(&world, &old("jane", FAR)).await;
+    assert_eq!((status, &user["username"]), (200, &json!("jane")), "{user}");
+    assert_eq!(user["groups"], json!(["dev", "system:authenticated"]));
+    let foreign = Authority::new("kubernetes").client_of_v1("admin", &["system:masters"], FAR);
+    for refused in [old("jane", 2021), foreign] {
+        assert_eq!(who_over_tls(&world, &refused).await.0, 401);
+    }
+}
+
+/// Whom the server takes somebody for.
+async fn who_over_tls(world: &World, identity: &Identity) -> (u16, Value) {
+    let reply = world.by(identity, "GET", "/version", Value::Null).await;
+    if reply.code != 200 {
+        return (reply.code, Value::Null);
+    }
+    let reply = world.by(identity, "POST", WHO, json!({})).await;
+    (200, reply.ok()["status"]["userInfo"].clone())
+}
+
+#[tokio::test]
+async fn a_request_whose_authority_is_none_is_answered() {
+    let world = World::new().await;
+    for authority in ["https://127.0.0.1:6443", "%2Frun%2Fapi.sock", "a b", "", "localhost"] {
+        let mut stream = world.connect_by(None, &[b"h2"]).await;
+        let answer = ask(&mut stream, &Ask { authority, path: "/livez", grpc: false }).await.unwrap();
+        assert_eq!(answer, Answer::Status(200), "{authority:?}");
+    }
 }
 
 #[tokio::test]

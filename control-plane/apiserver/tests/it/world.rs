@@ -14,11 +14,15 @@ use apiserver::storage::memory::MemoryStore;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, DnType, Issuer};
+use rcgen::{CertificateParams, DnType, Issuer, SigningKey};
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::certificates::as_v1;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
@@ -45,23 +49,52 @@ impl Authority {
 
     /// A client certificate, valid from 2020 until the end of the given year.
     pub fn client(&self, name: &str, groups: &[&str], until: i32) -> Identity {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        for group in groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
-        }
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(until, 12, 31);
-        self.sign(params)
+        self.sign(client(name, groups, until))
+    }
+
+    /// The same of X.509 v1.
+    pub fn client_of_v1(&self, name: &str, groups: &[&str], until: i32) -> Identity {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = client(name, groups, until).signed_by(&key, &self.issuer).unwrap();
+        let old = as_v1(certificate.der(), |bytes| self.issuer.key().sign(bytes).unwrap());
+        Identity { certificate: testkit::certificates::pem(&old), key: key.serialize_pem() }
     }
 }
 
+fn client(name: &str, groups: &[&str], until: i32) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    for group in groups {
+        params.distinguished_name.push(DnType::OrganizationName, *group);
+    }
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 12, 31);
+    params
+}
+
 /// A certificate and its key.
+#[derive(Debug, Clone)]
 pub struct Identity {
     certificate: String,
     key: String,
+}
+
+pub type TlsStream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
+/// Shows what it has: the library itself can't read certificates of X.509 v1.
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        Some(Arc::new(CertifiedKey::new(vec![certificate], key)))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// What came back.
@@ -173,7 +206,12 @@ impl World {
     }
 
     /// A connection with this client certificate, or none.
-    pub async fn connect(&self, identity: Option<&Identity>) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    pub async fn connect(&self, identity: Option<&Identity>) -> TlsStream {
+        self.connect_by(identity, &[]).await
+    }
+
+    /// The same, for a client of these protocols.
+    pub async fn connect_by(&self, identity: Option<&Identity>, protocols: &[&[u8]]) -> TlsStream {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in tls::certificates("ca", &self.files.path().join("ca.crt")).unwrap() {
             roots.add(certificate).unwrap();
@@ -181,15 +219,11 @@ impl World {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.unwrap().with_root_certificates(roots);
-        let config = match identity {
-            Some(identity) => builder
-                .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()],
-                    PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap(),
-                )
-                .unwrap(),
+        let mut config = match identity {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(identity.clone())),
             None => builder.with_no_client_auth(),
         };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::fs::OFlags;
 
 use super::Shared;
-use super::files::{DataFile, create, sync_directory};
+use super::files::{DataFile, Disk, create};
 use crate::error::{Error, OpenError};
 use crate::frame::{VALUE_HEADER, check_value};
 use crate::mvcc::{Place, Store, Version};
@@ -252,7 +252,7 @@ impl Draft<'_> {
 
     fn sync(&mut self) -> io::Result<()> {
         self.out.flush()?;
-        self.out.get_ref().sync_data()
+        self.shared.options.disk.sync_data(self.out.get_ref())
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -261,7 +261,7 @@ impl Draft<'_> {
         part.extend_from_slice(&self.total.clone().finalize().to_le_bytes());
         self.part(part)?;
         self.out.flush()?;
-        self.out.get_ref().sync_all()
+        self.shared.options.disk.sync_all(self.out.get_ref())
     }
 }
 
@@ -309,9 +309,9 @@ pub fn write_head(file: &mut File, head: &Head) -> io::Result<()> {
 }
 
 /// Makes a draft the checkpoint of its directory.
-pub fn publish(draft: &Path, path: &Path) -> io::Result<()> {
+pub fn publish(draft: &Path, path: &Path, disk: Disk) -> io::Result<()> {
     std::fs::rename(draft, path)?;
-    sync_directory(path.parent().expect("a checkpoint lies in the data directory"))
+    disk.sync_directory(path.parent().expect("a checkpoint lies in the data directory"))
 }
 
 // ---- reading

@@ -117,9 +117,29 @@ pub fn create(path: &Path, flags: OFlags) -> io::Result<File> {
         .open(path)
 }
 
-/// Makes renames, creations and removals in a directory durable.
-pub fn sync_directory(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// Whether the disk is waited for. Not to wait is for stores that may be lost with the machine, those of tests; a process
+/// that is killed loses nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Awaited,
+    Unawaited,
+}
+
+impl Disk {
+    /// Makes a file's content durable, with all that is needed to find it.
+    pub fn sync_all(self, file: &File) -> io::Result<()> {
+        if self == Disk::Awaited { file.sync_all() } else { Ok(()) }
+    }
+
+    /// Makes a file's content durable.
+    pub fn sync_data(self, file: &File) -> io::Result<()> {
+        if self == Disk::Awaited { file.sync_data() } else { Ok(()) }
+    }
+
+    /// Makes renames, creations and removals in a directory durable.
+    pub fn sync_directory(self, dir: &Path) -> io::Result<()> {
+        if self == Disk::Awaited { File::open(dir)?.sync_all() } else { Ok(()) }
+    }
 }
 
 /// Writes whole blocks to a file, without the page cache where the file system can: then the sync that follows finds
@@ -128,15 +148,22 @@ pub fn sync_directory(dir: &Path) -> io::Result<()> {
 pub struct BlockWriter {
     file: File,
     buffer: Vec<u8>,
+    disk: Disk,
 }
 
 impl BlockWriter {
-    pub fn open(path: &Path) -> io::Result<BlockWriter> {
-        let file = match create(path, OFlags::DIRECT) {
+    pub fn open(path: &Path, disk: Disk) -> io::Result<BlockWriter> {
+        // Past the cache every write waits for the disk.
+        let flags = if disk == Disk::Awaited { OFlags::DIRECT } else { OFlags::empty() };
+        let file = match create(path, flags) {
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => create(path, OFlags::empty())?,
             other => other?,
         };
-        Ok(BlockWriter { file, buffer: Vec::new() })
+        Ok(BlockWriter { file, buffer: Vec::new(), disk })
+    }
+
+    pub fn disk(&self) -> Disk {
+        self.disk
     }
 
     /// An aligned buffer of `len` bytes (a multiple of [`BLOCK`]); its contents are whatever was there before.
@@ -155,7 +182,7 @@ impl BlockWriter {
     }
 
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.disk.sync_data(&self.file)
     }
 
     /// Sets space aside, so that a full disk shows here and not while writing.

@@ -93,7 +93,7 @@ impl Keeper {
         let written = checkpoint::write(&self.shared, job.head, &job.leases, &draft)
             .inspect_err(|_| drop(std::fs::remove_file(&draft)))?;
         let failed = |e: std::io::Error| Error::LogFailed(format!("{}: {e}", path.display()));
-        checkpoint::publish(&draft, &path).map_err(failed)?;
+        checkpoint::publish(&draft, &path, self.shared.options.disk).map_err(failed)?;
         let file = Arc::new(DataFile::open(&path).map_err(failed)?);
         let number = self.shared.state.write().files.add(file);
         self.move_values(&written, number, job.head.revision);

@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::mvcc::Store;
 use crate::query::{self, Query};
 use crate::txn::{self, Command, Reply};
+pub use files::Disk;
 use files::{DataFile, Files};
 use hub::Hub;
 pub use hub::{Signal, WatchMessage, WatchOptions, Watcher};
@@ -57,6 +58,7 @@ pub struct Options {
     pub checkpoint_commands: u64,
     /// Bytes of the newest changes kept in memory.
     pub recent_bytes: usize,
+    pub disk: Disk,
 }
 
 impl Options {
@@ -75,6 +77,7 @@ impl Options {
             checkpoint_commands: 0,
             // Some thousand changes: what a watcher misses while it reconnects.
             recent_bytes: 8 << 20,
+            disk: Disk::Awaited,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::{self, checkpoint_path};
-use super::files::{BLOCK, DataFile, Files, create, lock_directory, sync_directory};
+use super::files::{BLOCK, DataFile, Disk, Files, create, lock_directory};
 use super::wal::{SEGMENT_HEADER, Segment, SegmentHead, Wal, segment_path};
 use super::{Identity, Options, State};
 use crate::error::OpenError;
@@ -143,9 +143,9 @@ fn fresh(options: &Options, lock: std::fs::File) -> Result<Recovered, OpenError>
     let dir = options.data_dir.as_path();
     let identity = Identity { cluster_id: rand::random(), member_id: rand::random() };
     let path = segment_path(dir, 1);
-    let segment = Segment::create(dir, 1, identity.cluster_id, options.segment_bytes)
+    let segment = Segment::create(dir, 1, identity.cluster_id, options.segment_bytes, options.disk)
         .map_err(OpenError::io("making log segment", &path))?;
-    if let Err(e) = write_identity(dir, identity) {
+    if let Err(e) = write_identity(dir, identity, options.disk) {
         // Nothing half-made stays.
         let _ = std::fs::remove_file(&path);
         return Err(OpenError::io("writing identity in", dir)(e));
@@ -160,14 +160,14 @@ fn fresh(options: &Options, lock: std::fs::File) -> Result<Recovered, OpenError>
 }
 
 /// Writes who this member is.
-pub fn write_identity(dir: &Path, identity: Identity) -> std::io::Result<()> {
+pub fn write_identity(dir: &Path, identity: Identity, disk: Disk) -> std::io::Result<()> {
     let draft = dir.join("identity.tmp");
     let text = format!("cluster {:016x}\nmember {:016x}\n", identity.cluster_id, identity.member_id);
     let file = create(&draft, rustix::fs::OFlags::TRUNC)?;
     std::io::Write::write_all(&mut &file, text.as_bytes())?;
-    file.sync_all()?;
+    disk.sync_all(&file)?;
     std::fs::rename(&draft, dir.join("identity"))?;
-    sync_directory(dir)
+    disk.sync_directory(dir)
 }
 
 fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
@@ -216,7 +216,7 @@ impl Log<'_> {
         let (at, tail, _) = self.end.expect("there is at least one segment");
         let (bytes, _) = last;
         let (head, path, size) = &loaded[at];
-        let mut segment = Segment::open(path, *head, *size).map_err(OpenError::io("opening", path))?;
+        let mut segment = Segment::open(path, *head, *size, options.disk).map_err(OpenError::io("opening", path))?;
         let start = tail as usize - tail as usize % BLOCK;
         let carry = bytes.get(start..tail as usize).unwrap_or_default().to_vec();
         let dirty = bytes[tail as usize..].iter().rposition(|b| *b != 0);
@@ -260,7 +260,7 @@ impl Log<'_> {
                 self.state.files.remove(file);
             }
             if later == at + 1 {
-                wal.set_next(Segment::open(path, *head, *size).map_err(OpenError::io("opening", path))?);
+                wal.set_next(Segment::open(path, *head, *size, wal.disk()).map_err(OpenError::io("opening", path))?);
             } else {
                 std::fs::remove_file(path).map_err(OpenError::io("removing", path))?;
             }

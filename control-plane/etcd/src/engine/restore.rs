@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Head, Reader, checkpoint_path, publish, write_head};
-use super::files::{create, lock_directory};
+use super::files::{Disk, create, lock_directory};
 use super::recover::write_identity;
 use super::wal::Segment;
 use super::{Identity, Options};
@@ -33,21 +33,21 @@ pub fn restore(snapshot: &Path, options: &Options) -> Result<(), OpenError> {
     let path = checkpoint_path(dir, 1);
     let draft = path.with_extension("tmp");
     let head = Head { cluster_id: identity.cluster_id, member_id: identity.member_id, ..head };
-    copy(snapshot, &draft, head).map_err(OpenError::io("writing", &draft))?;
-    publish(&draft, &path).map_err(OpenError::io("writing", &path))?;
-    Segment::create(dir, 1, identity.cluster_id, options.segment_bytes)
+    copy(snapshot, &draft, head, options.disk).map_err(OpenError::io("writing", &draft))?;
+    publish(&draft, &path, options.disk).map_err(OpenError::io("writing", &path))?;
+    Segment::create(dir, 1, identity.cluster_id, options.segment_bytes, options.disk)
         .map_err(OpenError::io("making a log segment in", dir))?;
-    write_identity(dir, identity).map_err(OpenError::io("writing identity in", dir))
+    write_identity(dir, identity, options.disk).map_err(OpenError::io("writing identity in", dir))
 }
 
-fn copy(snapshot: &Path, draft: &Path, head: Head) -> io::Result<()> {
+fn copy(snapshot: &Path, draft: &Path, head: Head, disk: Disk) -> io::Result<()> {
     let mut input = File::open(snapshot)?;
     let mut output = create(draft, OFlags::TRUNC)?;
     write_head(&mut output, &head)?;
     input.seek(SeekFrom::Start(output.stream_position()?))?;
     io::copy(&mut input, &mut output)?;
     output.flush()?;
-    output.sync_all()
+    disk.sync_all(&output)
 }
 
 /// Checks a snapshot whole: its SHA-256 and every part.

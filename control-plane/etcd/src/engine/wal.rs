@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
-use super::files::{BLOCK, BlockWriter, DataFile, is_full, sync_directory};
+use super::files::{BLOCK, BlockWriter, DataFile, Disk, is_full};
 use crate::error::Error;
 
 /// Bytes of a segment's header; the first frame follows.
@@ -70,14 +70,14 @@ pub struct Segment {
 
 impl Segment {
     /// Makes a segment of `size` bytes, all on disk when this returns.
-    pub fn create(dir: &Path, number: u64, cluster_id: u64, size: u64) -> io::Result<Segment> {
+    pub fn create(dir: &Path, number: u64, cluster_id: u64, size: u64, disk: Disk) -> io::Result<Segment> {
         /// Zeros written at a time.
         const CHUNK: usize = 1 << 20;
         let head = SegmentHead { number, cluster_id, salt: rand::random(), size };
         let path = segment_path(dir, number);
         let draft = path.with_extension("tmp");
         let fill = || -> io::Result<BlockWriter> {
-            let mut writer = BlockWriter::open(&draft)?;
+            let mut writer = BlockWriter::open(&draft, disk)?;
             writer.reserve(size)?;
             let chunk = CHUNK.min(size as usize);
             writer.buffer(chunk).fill(0);
@@ -88,7 +88,7 @@ impl Segment {
             writer.write(chunk, 0)?;
             writer.sync()?;
             std::fs::rename(&draft, &path)?;
-            sync_directory(dir)?;
+            disk.sync_directory(dir)?;
             writer.shrink(0);
             Ok(writer)
         };
@@ -98,8 +98,8 @@ impl Segment {
     }
 
     /// Opens a segment that exists.
-    pub fn open(path: &Path, head: SegmentHead, size: u64) -> io::Result<Segment> {
-        let writer = BlockWriter::open(path)?;
+    pub fn open(path: &Path, head: SegmentHead, size: u64, disk: Disk) -> io::Result<Segment> {
+        let writer = BlockWriter::open(path, disk)?;
         let reader = Arc::new(DataFile::open(path)?);
         Ok(Segment { head, path: path.to_owned(), writer, reader, size })
     }
@@ -157,6 +157,10 @@ impl Wal {
         self.next = Some(next);
     }
 
+    pub fn disk(&self) -> Disk {
+        self.current.writer.disk()
+    }
+
     pub fn salt(&self) -> u64 {
         self.current.head.salt
     }
@@ -210,7 +214,7 @@ impl Wal {
 
     fn create_next(&self) -> io::Result<Segment> {
         let head = self.current.head;
-        Segment::create(&self.dir, head.number + 1, head.cluster_id, self.segment_bytes)
+        Segment::create(&self.dir, head.number + 1, head.cluster_id, self.segment_bytes, self.disk())
     }
 
     /// Starts to make the next segment in the background once this one is a quarter full.
@@ -230,8 +234,9 @@ impl Wal {
         }
         let (sender, receiver) = sync_channel(1);
         let (dir, size, head) = (self.dir.clone(), self.segment_bytes, self.current.head);
+        let disk = self.disk();
         let make = move || {
-            let made = Segment::create(&dir, head.number + 1, head.cluster_id, size);
+            let made = Segment::create(&dir, head.number + 1, head.cluster_id, size, disk);
             // Nobody waits when the log is being closed; the segment is found again at the next start.
             let _ = sender.send(made);
         };

@@ -1,8 +1,8 @@
-//! The Lease service.
+//! I/O: the Lease service.
 
 use std::pin::Pin;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use wire::etcd::lease_server::Lease;
 use wire::etcd::{
@@ -11,7 +11,15 @@ use wire::etcd::{
     LeaseTimeToLiveResponse,
 };
 
-use super::Server;
+use super::{Server, stopped};
+
+impl Server {
+    fn keep_alive(&self, id: i64) -> LeaseKeepAliveResponse {
+        // A lease that is gone is told with a time of 0, not with an error.
+        let ttl = self.etcd().lease_keep_alive(id).unwrap_or(0);
+        LeaseKeepAliveResponse { header: self.header_now(), id, ttl }
+    }
+}
 
 #[async_trait]
 impl Lease for Server {
@@ -36,12 +44,14 @@ impl Lease for Server {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let server = self.clone();
-        let answers = request.into_inner().map(move |request| {
-            let id = request?.id;
-            // A lease that is gone is told with a time of 0, not with an error.
-            let ttl = server.etcd().lease_keep_alive(id).unwrap_or(0);
-            Ok(LeaseKeepAliveResponse { header: server.header_now(), id, ttl })
+        let open = Some((self.clone(), request.into_inner()));
+        let answers = stream::unfold(open, |open| async {
+            let (server, mut requests) = open?;
+            let answer = tokio::select! {
+                request = requests.next() => request?.map(|request| server.keep_alive(request.id)),
+                () = server.0.ending.cancelled() => return Some((Err(stopped()), None)),
+            };
+            Some((answer, Some((server, requests))))
         });
         Ok(Response::new(Box::pin(answers)))
     }

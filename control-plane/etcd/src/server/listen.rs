@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serving::http::Deadlines;
-use serving::tls::{Clients, Files, Tls, TlsError};
+use serving::tls::{Clients, Files, Policy, Tls, TlsError};
 use serving::{Connections, Http, Port};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,12 @@ pub fn connections() -> Arc<Connections> {
 }
 
 /// Binds one URL.
-pub async fn bind(url: &str, tls: &TlsFiles, connections: &Arc<Connections>) -> Result<Listener, ListenError> {
+pub async fn bind(
+    url: &str,
+    tls: &TlsFiles,
+    policy: &Policy,
+    connections: &Arc<Connections>,
+) -> Result<Listener, ListenError> {
     let bad = |what| ListenError::Url { url: url.to_owned(), what };
     let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("there is no scheme"))?;
     let secure = match scheme {
@@ -69,7 +74,7 @@ pub async fn bind(url: &str, tls: &TlsFiles, connections: &Arc<Connections>) -> 
         "https" | "unixs" => true,
         _ => return Err(bad("the scheme is not known")),
     };
-    let tls = if secure { Some(acceptor(url, tls)?) } else { None };
+    let tls = if secure { Some(acceptor(url, tls, policy)?) } else { None };
     let failed = |source| ListenError::Bind { url: url.to_owned(), source };
     if scheme.starts_with("unix") {
         let path = Path::new(rest);
@@ -112,7 +117,7 @@ impl Listener {
     }
 }
 
-fn acceptor(url: &str, files: &TlsFiles) -> Result<Tls, ListenError> {
+fn acceptor(url: &str, files: &TlsFiles, policy: &Policy) -> Result<Tls, ListenError> {
     let (Some(cert), Some(key)) = (files.cert.clone(), files.key.clone()) else {
         return Err(ListenError::NoCertificate { url: url.to_owned() });
     };
@@ -122,5 +127,5 @@ fn acceptor(url: &str, files: &TlsFiles) -> Result<Tls, ListenError> {
         // As upstream: naming an authority makes certificates necessary.
         (Some(authority), _) => Clients::OnlyOf(authority.clone()),
     };
-    Ok(Tls::new(Files { cert, key }, &clients)?)
+    Ok(Tls::with_policy(Files { cert, key }, &clients, policy)?)
 }

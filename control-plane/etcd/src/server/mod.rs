@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service as _;
 use wire::etcd::ResponseHeader;
 use wire::etcd::cluster_server::ClusterServer;
@@ -52,6 +53,13 @@ struct Inner {
     progress_interval: Duration,
     /// Watches that are open on all streams.
     watches: AtomicUsize,
+    /// Streams that last end then: whoever stops a server would wait for them.
+    ending: CancellationToken,
+}
+
+/// What a stream ends with whose server stops: clients go on elsewhere, or here later.
+fn stopped() -> tonic::Status {
+    tonic::Status::unavailable("etcdserver: server stopped")
 }
 
 /// What a connection is answered with.
@@ -59,7 +67,13 @@ type Response = hyper::Response<tonic::body::Body>;
 
 impl Server {
     pub fn new(etcd: Etcd, member: Member, progress_interval: Duration) -> Server {
-        Server(Arc::new(Inner { etcd, member, progress_interval, watches: AtomicUsize::new(0) }))
+        let (watches, ending) = (AtomicUsize::new(0), CancellationToken::new());
+        Server(Arc::new(Inner { etcd, member, progress_interval, watches, ending }))
+    }
+
+    /// Ends the streams that last.
+    pub fn end(&self) {
+        self.0.ending.cancel();
     }
 
     fn etcd(&self) -> &Etcd {

@@ -17,7 +17,7 @@ use wire::etcd::watch_request::RequestUnion;
 use wire::etcd::watch_server::Watch;
 use wire::etcd::{Event, EventType, WatchCreateRequest, WatchRequest, WatchResponse};
 
-use super::Server;
+use super::{Server, stopped};
 use crate::engine::{Signal, WatchMessage, WatchOptions, Watcher};
 use crate::recent::Change;
 
@@ -93,6 +93,7 @@ struct Gone;
 
 impl Watches {
     async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+        let ending = self.server.0.ending.clone();
         loop {
             let progress = self.open.values().filter_map(|o| o.progress_at).min();
             let outcome = tokio::select! {
@@ -103,6 +104,10 @@ impl Watches {
                 () = self.signal.wait() => Ok(()),
                 () = sleep_until(progress), if progress.is_some() => self.tell_idle().await,
                 () = self.answers.closed() => return,
+                () = ending.cancelled() => {
+                    let _ = self.answers.send(Err(stopped())).await;
+                    return;
+                }
             };
             if outcome.is_err() || self.tell().await.is_err() {
                 return;

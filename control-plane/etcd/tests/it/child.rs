@@ -9,6 +9,8 @@ use etcd::daemon::{Config, Daemon};
 use tokio_util::sync::CancellationToken;
 
 const DIRECTORY: &str = "ETCD_TEST_CHILD_DIRECTORY";
+/// The disk isn't waited for.
+pub const NO_FSYNC: &str = "ETCD_TEST_CHILD_NO_FSYNC";
 const MARK: &str = "listening on ";
 
 /// Not a test: the server itself, when the environment asks for it.
@@ -23,7 +25,8 @@ fn server() {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
         let urls = vec!["http://127.0.0.1:0".to_owned()];
-        let config = Config { data_dir: dir.into(), listen_client_urls: urls, ..Config::default() };
+        let unsafe_no_fsync = std::env::var_os(NO_FSYNC).is_some();
+        let config = Config { data_dir: dir.into(), listen_client_urls: urls, unsafe_no_fsync, ..Config::default() };
         let daemon = Daemon::start(config).await.expect("start");
         println!("{MARK}{}", daemon.urls()[0]);
         daemon.serve(CancellationToken::new()).await;
@@ -39,6 +42,11 @@ pub struct Running {
 impl Running {
     /// Starts a server on `dir`, under `wrapper` (a program and its arguments) when that is not empty.
     pub fn start(dir: &Path, wrapper: &[&str]) -> Option<Running> {
+        Running::start_with(dir, wrapper, None)
+    }
+
+    /// The same, with this variable in its environment.
+    pub fn start_with(dir: &Path, wrapper: &[&str], variable: Option<&str>) -> Option<Running> {
         let exe = std::env::current_exe().expect("this test");
         let mut command = match wrapper {
             [] => Command::new(exe),
@@ -49,6 +57,7 @@ impl Running {
             }
         };
         command.args(["child::server", "--exact", "--nocapture"]).env(DIRECTORY, dir);
+        command.envs(variable.map(|name| (name, "1")));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let url = lines.map_while(Result::ok).find_map(|l| Some(l.split_once(MARK)?.1.to_owned()));

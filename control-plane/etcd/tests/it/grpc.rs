@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use etcd::daemon::{Config, Daemon};
 use futures::stream;
+use testkit::http2::{Answer, Ask, ask};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Streaming};
@@ -59,6 +60,45 @@ async fn silent_connections_do_not_close_etcds_port() {
         client.range(RangeRequest { key: b"a".to_vec().into(), ..RangeRequest::default() }).await
     };
     assert!(tokio::time::timeout(Duration::from_secs(5), call).await.expect("in time").is_ok());
+}
+
+#[tokio::test]
+async fn open_watches_and_leases_do_not_keep_a_server_from_ending() {
+    let dir = tempfile::tempdir().expect("dir");
+    let urls = vec!["http://127.0.0.1:0".to_owned()];
+    let config = Config { data_dir: dir.path().join("data"), listen_client_urls: urls, ..Config::default() };
+    let daemon = Daemon::start(config).await.expect("start");
+    let (url, stop) = (daemon.urls()[0].clone(), CancellationToken::new());
+    let serving = tokio::spawn(daemon.serve(stop.clone()));
+    let mut watching = Watching::open(&url).await;
+    watching.create(WatchCreateRequest { key: bytes("a"), ..WatchCreateRequest::default() });
+    assert!(watching.next().await.created);
+    let (_requests, mut waiting) = mpsc::unbounded_channel::<LeaseKeepAliveRequest>();
+    let mut client = LeaseClient::connect(url.clone()).await.expect("connect");
+    let mut alive =
+        client.lease_keep_alive(stream::poll_fn(move |cx| waiting.poll_recv(cx))).await.expect("open").into_inner();
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(2), serving).await.expect("it ends at once").expect("served");
+    // Not an end in order: then clients would take it for the end of the watch.
+    let told = watching.answers.message().await.expect_err("the server stopped");
+    assert_eq!((told.code(), told.message()), (Code::Unavailable, "etcdserver: server stopped"));
+    assert_eq!(alive.message().await.expect_err("the server stopped").code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_call_whose_authority_is_a_whole_url_is_answered() {
+    let server = serving(|_| ()).await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    // As etcdctl 3.4 says it, and as clients of a unix socket do.
+    for authority in [&server.url, &address, "%2Frun%2Fetcd.sock", "/run/etcd.sock", ""] {
+        for (path, grpc) in
+            [("/etcdserverpb.Maintenance/Status", true), ("/etcdserverpb.KV/Range", true), ("/health", false)]
+        {
+            let mut stream = tokio::net::TcpStream::connect(&address).await.expect("connected");
+            let answer = ask(&mut stream, &Ask { authority, path, grpc }).await.expect("an answer");
+            assert_eq!(answer, Answer::Status(200), "{authority:?} {path}");
+        }
+    }
 }
 
 /// A watch stream: requests in, answers out.

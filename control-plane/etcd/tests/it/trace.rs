@@ -1,10 +1,10 @@
-//! The order of system calls: a put is answered only after the fdatasync that follows its write.
+//! System calls: a put is answered only after the fdatasync that follows its write, and whoever asks for none gets none.
 
 use wire::etcd::PutRequest;
 use wire::etcd::kv_client::KvClient;
 
-use crate::child::Running;
-use crate::support::put;
+use crate::child::{NO_FSYNC, Running};
+use crate::support::{get, put};
 
 #[tokio::test]
 async fn a_put_is_answered_after_its_fdatasync() {
@@ -40,4 +40,30 @@ async fn a_put_is_answered_after_its_fdatasync() {
     };
     let answered = find(0, &socket).expect("the put is answered");
     assert!(synced < answered, "synced at line {synced}, answered at line {answered}:\n{}", lines[write..].join("\n"));
+}
+
+#[tokio::test]
+async fn with_unsafe_no_fsync_nothing_waits_for_the_disk() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (data, log) = (dir.path().join("data"), dir.path().join("trace"));
+    let path = log.to_str().expect("a path of ASCII");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync,sync_file_range,execve", "-o", path];
+    let Some(mut server) = Running::start_with(&data, &strace, Some(NO_FSYNC)) else {
+        eprintln!("skipped: strace is missing or may not trace");
+        return;
+    };
+    let mut client = KvClient::connect(server.url.clone()).await.expect("connect");
+    for n in 0..20 {
+        client.put(put(format!("key{n}"), "value")).await.expect("put");
+    }
+    server.kill();
+    let trace = std::fs::read_to_string(&log).expect("trace");
+    assert!(trace.contains("execve("), "it was traced");
+    let synced: Vec<&str> = trace.lines().filter(|l| l.contains("sync")).collect();
+    assert!(synced.is_empty(), "{synced:?}");
+    // A process that is killed loses nothing by it.
+    let server = Running::start(&data, &[]).expect("the server starts again");
+    let mut client = KvClient::connect(server.url.clone()).await.expect("connect");
+    let found = client.range(get("key19")).await.expect("range").into_inner();
+    assert_eq!(found.kvs.first().map(|kv| kv.value.clone()), Some("value".into()));
 }

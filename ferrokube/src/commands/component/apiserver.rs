@@ -14,7 +14,7 @@ use apiserver::config::KeyPair;
 use clap::Parser;
 
 pub use self::over::over;
-use super::{Ignored, LOGGING, duration, parse, until_signal};
+use super::{Ignored, LOGGING, duration, parse, served, until_signal, warn};
 use crate::fault::Fault;
 
 /// The Kubernetes API server
@@ -45,13 +45,13 @@ struct Flags {
     /// Address that the kubernetes Service leads to [default: that of --bind-address, or of this host]
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
-    /// The server's certificate [default: one that signs itself, in --cert-dir]
+    /// The server's certificate [default: apiserver.crt in --cert-dir, made there when there is none]
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     tls_cert_file: Option<PathBuf>,
     /// The server's key
     #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
     tls_private_key_file: Option<PathBuf>,
-    /// Where a certificate is made when none is given
+    /// Where the certificate is when none is given, apiserver.crt with apiserver.key
     #[arg(long, default_value = "/var/run/kubernetes", value_name = "DIR")]
     cert_dir: PathBuf,
     /// CA whose client certificates are identities
@@ -75,6 +75,9 @@ struct Flags {
     /// Admission plugins to turn off
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     disable_admission_plugins: Vec<String>,
+    /// Versions of the API: that they are served, or not, must be so
+    #[arg(long, value_delimiter = ',', value_name = "VERSION=BOOL")]
+    runtime_config: Vec<String>,
     /// Configuration of admission plugins
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
@@ -293,19 +296,7 @@ fn pair(cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPair> {
     Some(KeyPair { cert_file, key_file })
 }
 
-/// A name that is no plugin of upstream's is a mistake; one of upstream's that isn't here is told.
-fn check_plugins(flag: &str, names: &[String]) -> Result<()> {
-    let here: Vec<&str> = apiserver::admission::ADMISSION.iter().map(|row| row.plugin.name()).collect();
-    match names.iter().find(|name| !here.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(name) => {
-            let sentence = format!("{flag} {name}: there is no such plugin here; there are {}", here.join(", "));
-            Err(Fault::usage(sentence).into())
-        }
-    }
-}
-
-/// A certificate that signs itself, kept in `dir` as upstream does.
+/// The pair that is in `dir`, or one that signs itself and is kept there, as upstream does.
 fn own_certificate(dir: &std::path::Path, advertised: Option<IpAddr>) -> Result<KeyPair> {
     let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
     addresses.extend(advertised);
@@ -315,8 +306,10 @@ fn own_certificate(dir: &std::path::Path, advertised: Option<IpAddr>) -> Result<
 
 pub fn run(args: &[OsString]) -> Result<()> {
     let flags: Flags = parse(args, &[&IGNORED, &LOGGING]);
-    check_plugins("--enable-admission-plugins", &flags.enable_admission_plugins)?;
-    check_plugins("--disable-admission-plugins", &flags.disable_admission_plugins)?;
+    served::enabled(&flags.enable_admission_plugins)?;
+    let (disabled, mut without_effect) = served::disabled(flags.disable_admission_plugins)?;
+    without_effect.extend(served::versions(&flags.runtime_config)?);
+    warn("kube-apiserver", &without_effect);
     let serving = match pair(flags.tls_cert_file, flags.tls_private_key_file) {
         Some(given) => given,
         None => own_certificate(&flags.cert_dir, advertised(flags.advertise_address, flags.bind_address, of_host))?,
@@ -342,7 +335,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         anonymous_auth: flags.anonymous_auth,
         authorization_mode: flags.authorization_mode,
         enable_admission_plugins: flags.enable_admission_plugins,
-        disable_admission_plugins: flags.disable_admission_plugins,
+        disable_admission_plugins: disabled,
         admission_control_config_file: flags.admission_control_config_file,
         audit_policy_file: flags.audit_policy_file,
         audit_log: flags.audit_log.options(),

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Parser};
 
-use super::{Ignored, hidden, warn};
+use super::{Ignored, command, warn};
 use crate::config::{Cluster, Options, list};
 use crate::fault::Fault;
 
@@ -28,7 +28,7 @@ impl<F: Parser> Extra<F> {
         if args.is_empty() {
             return Ok(None);
         }
-        let command = hidden(F::command(), ignored);
+        let command = command::<F>(ignored, &[]);
         let mut line = line(flag, &command, args, own)?;
         let told = |long: &str| args.iter().any(|arg| name(arg) == long);
         let required = command.get_arguments().filter(|arg| arg.is_required_set()).filter_map(clap::Arg::get_long);

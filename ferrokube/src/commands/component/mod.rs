@@ -9,9 +9,12 @@ pub mod etcd;
 mod extra;
 pub mod kubelet;
 pub mod proxy;
+mod refused;
 mod runtime;
 pub mod scheduler;
+mod served;
 mod settings;
+mod switches;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 pub use self::extra::check_arguments;
+use self::refused::Refused;
 use crate::fault::Fault;
 use crate::threads;
 
@@ -49,6 +53,9 @@ pub fn is_component(name: &str) -> bool {
 /// Runs the component that the first word names.
 pub fn run(args: &[OsString]) -> Result<()> {
     let name = args.first().and_then(|a| a.to_str()).unwrap_or_default();
+    if let Some(version) = version(name).filter(|_| matches!(args, [_, only] if only == "--version")) {
+        return crate::commands::misc::print(&version);
+    }
     match COMPONENTS.iter().find(|(n, _)| *n == name) {
         Some((_, run)) => run(args),
         None => {
@@ -57,6 +64,14 @@ pub fn run(args: &[OsString]) -> Result<()> {
                 format!("there is no command {name:?}: see `ferrokube --help`; components are {}", names.join(", "));
             Err(Fault::usage(sentence).into())
         }
+    }
+}
+
+/// What upstream's program of this name says of its version: scripts choose flags by it.
+fn version(name: &str) -> Option<String> {
+    match name {
+        "etcd" => Some(format!("etcd Version: {}\n", ::etcd::VERSION)),
+        _ => is_component(name).then(|| format!("Kubernetes {}\n", ::apiserver::VERSION)),
     }
 }
 
@@ -83,7 +98,12 @@ const LOGGING: Ignored = Ignored {
 
 /// Parses a component's flags; a wrong one ends the process with clap's message and code 2.
 fn parse<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> F {
-    let (flags, warnings) = exit_on(read(args, ignored));
+    parse_refusing(args, ignored, &[])
+}
+
+/// The same for one that knows flags which can't be had.
+fn parse_refusing<F: Parser>(args: &[OsString], ignored: &[&Ignored], refused: &[Refused]) -> F {
+    let (flags, warnings) = exit_on(read_refusing(args, ignored, refused));
     warn(F::command().get_name(), &warnings);
     flags
 }
@@ -100,10 +120,27 @@ fn warn(component: &str, without_effect: &[String]) {
 }
 
 /// The flags, and those that were given and are ignored.
-fn read<F: Parser>(args: &[OsString], ignored: &[&Ignored]) -> Result<(F, Vec<String>), clap::Error> {
-    let matches = hidden(F::command(), ignored).try_get_matches_from(args)?;
+fn read_refusing<F: Parser>(
+    args: &[OsString],
+    ignored: &[&Ignored],
+    list: &[Refused],
+) -> Result<(F, Vec<String>), clap::Error> {
+    let mut command = command::<F>(ignored, list);
+    let matches = command.try_get_matches_from_mut(args)?;
+    refused::check(&mut command, &matches, list)?;
     let given = ignored.iter().flat_map(|list| list.given(&matches)).collect();
     Ok((F::from_arg_matches(&matches)?, given))
+}
+
+fn command<F: Parser>(ignored: &[&Ignored], refused: &[Refused]) -> clap::Command {
+    refused::add(hidden(switches::as_in_go(F::command()), ignored), refused)
+}
+
+/// The names of all flags, those without effect and those that are refused among them.
+fn names<F: Parser>(ignored: &[&Ignored], refused: &[Refused]) -> Vec<String> {
+    let command = command::<F>(ignored, refused);
+    let all = command.get_arguments().flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default());
+    all.map(str::to_owned).collect()
 }
 
 /// Adds flags that are ignored.
@@ -265,7 +302,7 @@ mod tests {
 
     fn given(line: &str) -> Result<(String, Vec<String>), clap::Error> {
         let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
-        read::<Flags>(&args, &[&LOGGING]).map(|(flags, names)| (flags.kubeconfig, names))
+        read_refusing::<Flags>(&args, &[&LOGGING], &[]).map(|(flags, names)| (flags.kubeconfig, names))
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Shape {
             Shape::Number | Shape::Count => {
                 text.parse::<i64>().map_err(|_| format!("{text:?} is not a number"))?.into()
             }
-            Shape::Switch => text.parse::<bool>().map_err(|_| format!("{text:?} is not true or false"))?.into(),
+            Shape::Switch => super::switches::boolean(text)?.into(),
             Shape::List => parts().map(Value::from).collect(),
             Shape::Map(sign) => {
                 let pair = |part: &str| {

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
+use testkit::http2::{Answer, Ask, ask};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kubelet::{NODE, Node};
@@ -101,6 +102,20 @@ async fn only_those_who_may_get_in() {
     let (status, text) = other.get("/exec/ns/p/c").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert_eq!(text, "Forbidden (user=other, verb=create, resource=nodes, subresource(s)=[\"proxy\"])\n");
+}
+
+#[tokio::test]
+async fn a_request_whose_authority_is_none_is_answered() {
+    let (_node, someone, _) = node_with_api("someone").await;
+    for authority in ["https://127.0.0.1:10250", "%2Frun%2Fkubelet.sock", ""] {
+        let mut tls = (*someone.tls).clone();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", someone.port)).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        let answer = ask(&mut stream, &Ask { authority, path: "/healthz", grpc: false }).await.unwrap();
+        assert_eq!(answer, Answer::Status(200), "{authority:?}");
+    }
 }
 
 #[tokio::test]

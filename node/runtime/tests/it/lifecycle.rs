@@ -1,5 +1,6 @@
 //! Sandboxes and containers from creation to removal.
 
+use testkit::http2::{Answer, Ask, ask};
 use tonic::Code;
 use wire::cri::*;
 
@@ -7,6 +8,7 @@ use crate::Test;
 use crate::host::{namespaces, security, shell, with_host};
 
 pub const TESTS: &[Test] = &[
+    ("lifecycle::a_call_whose_authority_is_a_path_is_answered", a_call_whose_authority_is_a_path_is_answered),
     ("lifecycle::a_container_runs_logs_and_ends", a_container_runs_logs_and_ends),
     ("lifecycle::a_container_that_cannot_start_says_why", a_container_that_cannot_start_says_why),
     ("lifecycle::stopping_asks_first_and_kills_then", stopping_asks_first_and_kills_then),
@@ -21,6 +23,20 @@ pub const TESTS: &[Test] = &[
     ("lifecycle::events_tell_of_every_step", events_tell_of_every_step),
     ("lifecycle::logs_go_on_in_a_new_file", logs_go_on_in_a_new_file),
 ];
+
+/// As gRPC of several languages names a unix socket.
+fn a_call_whose_authority_is_a_path_is_answered() {
+    with_host(|host| async move {
+        let socket = host.path("run/runtime.sock");
+        let plain = socket.display().to_string();
+        for authority in [plain.as_str(), &plain.replace('/', "%2F"), &format!("unix://{plain}"), "localhost", ""] {
+            let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+            let call = Ask { authority, path: "/runtime.v1.RuntimeService/Version", grpc: true };
+            assert_eq!(ask(&mut stream, &call).await.unwrap(), Answer::Status(200), "{authority:?}");
+        }
+        host.finish().await;
+    });
+}
 
 fn a_container_runs_logs_and_ends() {
     with_host(|mut host| async move {

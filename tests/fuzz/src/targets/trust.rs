@@ -1,6 +1,6 @@
 //! What proves who somebody is: tokens, certificates, requests for certificates, PEM, challenges of registries.
 
-use apiserver::authn::jwt::{self, Signer};
+use apiserver::authn::jwt::{self, Signer, Verifier};
 use apiserver::authn::x509;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -8,10 +8,12 @@ use client::delegated::User;
 use controller_manager::controllers::certificates::request::Request;
 use meta::pem;
 use runtime::images::Challenge;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use serde_json::json;
 use serving::x509::Subject;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use crate::input::{text, texts};
 use crate::table::{FLAT, Target};
@@ -86,8 +88,21 @@ fn certificates() -> Vec<Vec<u8>> {
     self_signed().map(|c| c.der().to_vec()).into_iter().collect()
 }
 
+static VERIFIER: LazyLock<Option<Arc<dyn ClientCertVerifier>>> = LazyLock::new(|| {
+    let params = rcgen::CertificateParams::default();
+    let authorities = vec![params.self_signed(&rcgen::KeyPair::generate().ok()?).ok()?.der().clone()];
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    serving::clients::verifier(authorities, provider, false).ok()
+});
+
 fn certificate(input: &[u8]) {
-    let _ = x509::identity(&CertificateDer::from(input));
+    let certificate = CertificateDer::from(input);
+    let _ = x509::identity(&certificate);
+    if let Some(verifier) = VERIFIER.as_ref() {
+        // 2026-07-01.
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1_782_864_000));
+        assert!(verifier.verify_client_cert(&certificate, &[], now).is_err(), "no authority signed it");
+    }
     if let Ok(subject) = Subject::of(input) {
         let _ = User::of_subject(&subject);
     }
@@ -135,6 +150,7 @@ fn pems(input: &[u8]) {
         assert_eq!(again.first().map(|b| (&b.kind, &b.content)), Some((&block.kind, &block.content)), "as it was");
     }
     let _ = Signer::from_pem(input).map(|signer| signer.verifier());
+    let _ = Verifier::from_pem(input);
     let bundle = json!({"apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundle", "metadata": {"name": "a"}, "spec": {"trustBundle": text}});
     if let Some(kind) = kinds::by_kind("certificates.k8s.io", "v1beta1", "ClusterTrustBundle") {
         let _ = kind.check(&bundle);

@@ -1,4 +1,4 @@
-//! HTTP as the API server meets it: paths, queries, headers, names of proxied pods, pages behind the proxy.
+//! HTTP as servers meet it: frames of HTTP/2, paths, queries, headers, names of proxied pods, pages behind the proxy.
 
 use apiserver::authn::impersonation;
 use apiserver::http::negotiate::{self, Offer};
@@ -7,11 +7,21 @@ use apiserver::proxy::html::Rewriter;
 use apiserver::proxy::target::ProxiedName;
 use apiserver::registry::options::{DeleteOptions, ListOptions, WriteOptions};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serving::authority::Filter;
 
 use crate::input::{join, parts, text, texts, value};
 use crate::table::{FLAT, Target};
 
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "authority",
+        what: "HTTP/2 as its clients send it",
+        run: authority,
+        seeds: connections,
+        memory: 64,
+        nests: FLAT,
+        depth: 0,
+    },
     Target {
         name: "request",
         what: "paths and queries",
@@ -58,6 +68,36 @@ pub const TARGETS: &[Target] = &[
         depth: 5_000,
     },
 ];
+
+fn connections() -> Vec<Vec<u8>> {
+    let with = |flags: u8, block: &[u8]| {
+        let head = [0, 0, block.len() as u8, 1, flags, 0, 0, 0, 1];
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..], &head, block].concat()
+    };
+    vec![
+        with(5, b"\x82\x86\x41\x0dhttp://a:2379\x04\x02/x"),
+        with(4, b"\x83\x86\x00\x0a:authority\x03%2F\x44\x02/x"),
+        with(0x2d, b"\x01\0\0\0\0\x09\x82\x81\x41\x81\x63\xbe\0"),
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+    ]
+}
+
+fn authority(input: &[u8]) {
+    let filtered = |bytes: &[u8], step: usize| {
+        let (mut filter, mut out) = (Filter::default(), Vec::new());
+        for piece in bytes.chunks(step) {
+            let length = filter.take(piece);
+            out.extend_from_slice(&piece[..length]);
+            out.append(filter.ready());
+        }
+        filter.end();
+        out.append(filter.ready());
+        out
+    };
+    let whole = filtered(input, usize::MAX);
+    assert_eq!(filtered(input, 7), whole, "in pieces as whole");
+    assert!(whole.len() <= 2 * input.len(), "a text is at most eight fifths of what it was packed to");
+}
 
 fn requests() -> Vec<Vec<u8>> {
     let of = |path: &str, query: &str| join(&[path.as_bytes(), query.as_bytes()]);

@@ -72,7 +72,7 @@ const SECRETBOX_KEYS: &[usize] = &[32];
 /// What is wrong with a value, without the value: it may be a key, and this goes to the log.
 fn without_values(error: &str) -> String {
     match (error.find('"'), error.rfind('"')) {
-        (Some(from), Some(to)) if from < to => format!("{}{}", &error[..from], error[to + 1..].trim_start()),
+        (Some(from), Some(to)) if from < to => format!("{}{}", error[..from].trim_end(), &error[to + 1..]),
         _ => error.to_owned(),
     }
 }

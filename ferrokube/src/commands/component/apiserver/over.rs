@@ -8,7 +8,8 @@ use apiserver::audit::log::Options;
 
 use super::super::LOGGING;
 use super::super::extra::{Extra, Own, same};
-use super::{AuditLog, Flags, IGNORED, check_plugins, pair};
+use super::super::{served, warn};
+use super::{AuditLog, Flags, IGNORED, pair};
 
 const OWN: Own = &[
     ("secure-port", "say --api-port"),
@@ -24,7 +25,7 @@ const OWN: Own = &[
 
 same!(SAME, set: Flags => Config {
     client_ca_file, requestheader_client_ca_file, requestheader_allowed_names, anonymous_auth,
-    authorization_mode, disable_admission_plugins, admission_control_config_file,
+    authorization_mode, admission_control_config_file,
     audit_policy_file, service_account_issuer, service_account_jwks_uri, service_account_extend_token_expiration,
     api_audiences, service_node_port_range, event_ttl, kubelet_certificate_authority, max_requests_inflight,
     max_mutating_requests_inflight, kubelet_preferred_address_types, request_timeout, etcd_compaction_interval,
@@ -33,7 +34,9 @@ same!(SAME, set: Flags => Config {
 
 /// Flags that are set by hand.
 const OTHERS: &[&str] = &[
+    "disable_admission_plugins",
     "enable_admission_plugins",
+    "runtime_config",
     "tls_cert_file",
     "tls_private_key_file",
     "service_account_signing_key_file",
@@ -61,9 +64,14 @@ pub fn over(config: &mut Config, args: &[String]) -> Result<()> {
     let ignored = [&IGNORED, &LOGGING];
     let Some(extra) = Extra::<Flags>::read("--kube-apiserver-arg", args, OWN, &ignored)? else { return Ok(()) };
     extra.only(&[SAME, OTHERS, AUDIT], &ignored)?;
-    check_plugins("--enable-admission-plugins", &extra.flags.enable_admission_plugins)?;
-    check_plugins("--disable-admission-plugins", &extra.flags.disable_admission_plugins)?;
+    served::enabled(&extra.flags.enable_admission_plugins)?;
+    let (disabled, mut without_effect) = served::disabled(extra.flags.disable_admission_plugins.clone())?;
+    without_effect.extend(served::versions(&extra.flags.runtime_config)?);
+    warn("kube-apiserver", &without_effect);
     set(&extra, config);
+    if extra.given("disable_admission_plugins") {
+        config.disable_admission_plugins = disabled;
+    }
     if AUDIT.iter().any(|field| extra.given(field)) {
         config.audit_log = audit_log(&extra, config.audit_log.take());
     }
