@@ -22,7 +22,7 @@ pub use self::cidr::Cidr;
 pub use self::differs::differs;
 use self::file::read_file;
 pub use self::options::{Options, list};
-pub use self::private::{private_dir, write_private, write_private_all, write_shared};
+pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
 pub use self::register::{HostLock, known, lock_host, readable, register};
 use self::register::{check_name, free_slot, own_slot, read_copy, registered, run_copy, unreadable};
 use crate::fault::Fault;

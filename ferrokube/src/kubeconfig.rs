@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use self::as_owner::as_owner;
 pub use self::user::{merge_into_user, remove_from_user, renew_in_user_files};
-use crate::config::{Cluster, write_private};
+use crate::config::{Cluster, write_owned, write_private};
 use crate::fault::Fault;
 use crate::pki::Pki;
 
@@ -52,7 +52,8 @@ impl Person {
 
     fn own(&self, path: &Path) {
         if let Some((uid, gid)) = self.ids {
-            let _ = std::os::unix::fs::chown(path, Some(uid), Some(gid));
+            // Not what a link in its place leads to.
+            let _ = std::os::unix::fs::lchown(path, Some(uid), Some(gid));
         }
     }
 
@@ -68,15 +69,11 @@ impl Person {
             fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
             self.own(parent);
         }
-        write_private(&target, text.as_bytes())?;
-        match before {
-            Some(before) => {
-                let _ = std::os::unix::fs::chown(&target, Some(before.uid()), Some(before.gid()));
-                let _ = fs::set_permissions(&target, before.permissions());
-            }
-            None => self.own(&target),
-        }
-        Ok(())
+        let (mode, owner) = match before {
+            Some(before) => (before.mode() & 0o7777, Some((before.uid(), before.gid()))),
+            None => (0o600, self.ids),
+        };
+        write_owned(&target, text.as_bytes(), mode, owner)
     }
 }
 

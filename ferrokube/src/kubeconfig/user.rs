@@ -78,8 +78,14 @@ fn merge_into(cluster: &Cluster, admin: &Value, person: &Person, path: &Path) ->
     let former = at.map(|at| all.remove(at));
     let absent = before.is_none();
     // The file as it was before the first merge is what `reset` gives back.
-    let unchanged = former.as_ref().is_some_and(|undo| Some(&undo.after) == before.as_ref());
-    let original = former.as_ref().filter(|_| unchanged).map_or(before, |undo| undo.before.clone());
+    let original = match &former {
+        Some(undo) if Some(&undo.after) == before.as_ref() => undo.before.clone(),
+        // Somebody changed it in between, and our entry is still in it.
+        Some(undo) if has_entry_of(undo, &value, &cluster.name) => {
+            before.map(|before| without(undo, &before, &value, &cluster.name)).transpose()?
+        }
+        _ => before,
+    };
     let made_dir = path.parent().is_some_and(|dir| !dir.exists());
     all.push(Undo {
         path: path.to_owned(),
@@ -134,6 +140,13 @@ fn remove_one(cluster: &Cluster, undo: &Undo, others: &[Cluster]) -> Result<()> 
 fn without(undo: &Undo, text: &str, value: &Value, name: &str) -> Result<String> {
     let before = undo.before.as_deref().and_then(|b| parse(b).ok()).unwrap_or_default();
     text::without(text, value, name, &before)
+}
+
+/// Whether a file still has the entry that was put into it.
+fn has_entry_of(undo: &Undo, value: &Value, name: &str) -> bool {
+    let put = parse(&undo.after).unwrap_or_default();
+    let ours = super::entry(&put, "clusters", name);
+    ours.is_some() && super::entry(value, "clusters", name) == ours
 }
 
 /// A kubeconfig that says nothing.
@@ -356,6 +369,27 @@ mod tests {
         let pipe = dir.path().join("config");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("a pipe");
         assert!(read_user_file(&pipe).expect_err("refused").to_string().contains("mend or move it"));
+    }
+
+    /// After `kubectl config use-context other`, `down` and `up`, `reset` gave back a file that had the cluster in it.
+    #[test]
+    fn a_cluster_that_was_started_again_in_a_changed_file_leaves_it() {
+        let mut host = Hosts::new(&["a"]);
+        let other = "apiVersion: v1\nkind: Config\ncontexts:\n- context: {cluster: o, user: o}\n  name: o\n\
+            current-context: o\n";
+        fs::create_dir_all(host.file("root").parent().expect("a directory")).expect("made");
+        fs::write(host.file("root"), other).expect("written");
+        for _ in 0..2 {
+            host.merge("a", "root");
+            let text = fs::read_to_string(host.file("root")).expect("a file");
+            fs::write(host.file("root"), text.replace("current-context: a", "current-context: o")).expect("written");
+        }
+        host.merge("a", "root");
+        assert_eq!(host.contexts("root"), ["o", "a"]);
+        host.reset("a");
+        assert_eq!(host.contexts("root"), ["o"]);
+        let left = fs::read_to_string(host.file("root")).expect("kept");
+        assert!(left.contains("current-context: o") && !left.contains("-data"), "{left}");
     }
 
     #[test]

@@ -92,6 +92,17 @@ pub fn of_groups(text: &str) -> Option<String> {
     text.lines().filter_map(group).find_map(last)
 }
 
+/// Whether a unit runs, or is about to, by what `systemctl show` says of its state and its job.
+pub fn is_active(shown: &str) -> bool {
+    let value = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    match value("ActiveState").unwrap_or_default() {
+        "active" | "activating" | "reloading" => true,
+        // Its job waits for what comes before it: the network, a firewall.
+        "inactive" | "failed" => !matches!(value("Job").unwrap_or_default(), "" | "0"),
+        _ => false,
+    }
+}
+
 /// Whether `systemctl list-jobs` has a job that will start the unit again.
 pub fn is_restarted(unit: &str, jobs: &str) -> bool {
     jobs.lines().any(|line| {
@@ -153,6 +164,17 @@ mod tests {
         assert_eq!(of_groups(hybrid).as_deref(), Some("y.service"));
         assert_eq!(of_groups("0::/user.slice/user-1000.slice/session-3.scope\n"), None);
         assert_eq!(of_groups("0::/system.slice/x.service/inner\n"), None, "not its main process");
+    }
+
+    /// `up` said that the service had ended, and stopped it, while systemd still waited for the network.
+    #[test]
+    fn a_service_that_waits_for_the_network_has_not_ended() {
+        for active in ["ActiveState=active\n", "Job=7\nActiveState=inactive\n", "ActiveState=failed\nJob=8\n"] {
+            assert!(is_active(active), "{active}");
+        }
+        for ended in ["", "ActiveState=inactive\n", "Job=\nActiveState=failed\n", "ActiveState=deactivating\nJob=7\n"] {
+            assert!(!is_active(ended), "{ended}");
+        }
     }
 
     #[test]
