@@ -24,7 +24,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-pub use self::unit::Unit;
+pub use self::unit::{Unit, is_runnable};
 use crate::config::{Cluster, write_shared};
 
 /// Where an administrator's own units are.
