@@ -9,21 +9,22 @@ mod options;
 mod places;
 mod private;
 mod register;
+mod state;
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use self::cidr::Cidr;
 pub use self::differs::differs;
 use self::file::read_file;
 pub use self::options::{Options, list};
-pub use self::private::{private_dir, write_private, write_private_all, write_shared};
+pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
 pub use self::register::{HostLock, known, lock_host, readable, register};
-use self::register::{free_slot, read_copy, registered, run_copy, unreadable};
+use self::register::{check_name, free_slot, own_slot, read_copy, registered, run_copy, unreadable};
 use crate::fault::Fault;
 
 /// Where clusters live when `--data-dir` says nothing.
@@ -202,10 +203,17 @@ impl Which {
 
     /// The cluster as an earlier start left it, or `None` when there is none.
     pub fn load(&self) -> Result<Option<Cluster>> {
-        self.check_name()?;
+        check_name(self.name())?;
         let path = self.dir().join(STATE_FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let bytes = match state::read(&path) {
+            Ok(state::Read::Ours(bytes)) => bytes,
+            Ok(state::Read::Foreign(uid)) => {
+                let sentence = format!(
+                    "{} belongs to user {uid}, not to root: nothing in it is believed; look at it and remove it by hand",
+                    path.display()
+                );
+                bail!(Fault::failed(sentence));
+            }
             // Whoever may not see the register does not know where the cluster is.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => match fs::read_dir(register()) {
                 Err(e) if self.data_dir.is_none() && e.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -218,6 +226,7 @@ impl Which {
         let cluster: Cluster = serde_json::from_slice(&bytes).map_err(|e| {
             Fault::failed(format!("{}: {e}; `ferrokube reset` removes what is left of the cluster", path.display()))
         })?;
+        check_name(&cluster.name).with_context(|| path.display().to_string())?;
         if let Some(asked) = self.name.as_ref().filter(|asked| **asked != cluster.name) {
             let (dir, name) = (self.dir(), &cluster.name);
             bail!(Fault::usage(format!(
@@ -225,14 +234,14 @@ impl Which {
                 dir.display()
             )));
         }
-        Ok(Some(Cluster { data_dir: self.dir(), ..cluster }))
+        Ok(Some(own_slot(Cluster { data_dir: self.dir(), ..cluster }, &known())?))
     }
 
     /// The cluster, or what a damaged or half-removed one can still be recognised by; `None` when nothing says that
     /// the directory is its own, whatever it holds. `cluster.json` is the mark, written before anything else; where it
     /// is lost or damaged, its copy of this boot or the host's register must name this very directory.
     pub fn load_or_remains(&self) -> Result<Option<Cluster>> {
-        self.check_name()?;
+        check_name(self.name())?;
         let loaded = self.load();
         match loaded {
             Ok(Some(cluster)) => {
@@ -249,19 +258,6 @@ impl Which {
         }
         // Its slot is lost: objects in one that no other cluster has can be nobody else's.
         if registered(name) == Some(dir) { Ok(Some(self.fresh(free_slot(name)?))) } else { Ok(None) }
-    }
-
-    fn check_name(&self) -> Result<()> {
-        let name = self.name();
-        let good = !name.is_empty()
-            && name.len() <= 40
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !name.starts_with('-')
-            && !name.ends_with('-');
-        if good {
-            return Ok(());
-        }
-        bail!(Fault::usage(format!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes")))
     }
 
     /// The cluster to start: what exists, or a new one of this shape. A shape that differs from what exists is an

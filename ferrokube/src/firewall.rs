@@ -39,7 +39,7 @@ pub fn open(cluster: &Cluster, walls: &[Wall]) -> Result<()> {
     for wall in walls {
         match wall.tool {
             Tool::Nftables => wall.open_directly(pods(cluster)).context("opening the host's firewall")?,
-            _ => wall.opening(pods(cluster)).iter().try_for_each(|line| run(line))?,
+            _ => wall.opening(pods(cluster)).iter().try_for_each(|line| put(line))?,
         }
     }
     Ok(())
@@ -50,7 +50,7 @@ pub fn close(cluster: &Cluster) -> Result<()> {
     for wall in opened(cluster) {
         let closed = match wall.tool {
             Tool::Nftables => wall.close_directly().map_err(Into::into),
-            _ => wall.closing(pods(cluster)).iter().try_for_each(|line| run(line)),
+            _ => run_all(&wall.closing(pods(cluster))),
         };
         if let Err(error) = closed {
             tracing::debug!(error = format!("{error:#}"), "nothing to close");
@@ -67,6 +67,23 @@ fn opened(cluster: &Cluster) -> Vec<Wall> {
     std::fs::read(file(cluster)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
+/// Has a tool open something, once: iptables alone takes the same rule again and again.
+fn put(line: &[String]) -> Result<()> {
+    if asking(line).is_some_and(|ask| run(&ask).is_ok()) { Ok(()) } else { run(line) }
+}
+
+/// The line that asks iptables whether it has the rule that another puts in.
+fn asking(line: &[String]) -> Option<Vec<String>> {
+    let puts = line.first().is_some_and(|program| program == "iptables") && line.iter().any(|word| word == "-I");
+    let ask = |word: &String| if word == "-I" { "-C".to_owned() } else { word.clone() };
+    puts.then(|| line.iter().map(ask).collect())
+}
+
+/// Each by itself: that one rule is gone already is no reason to leave the next. The first failure is told.
+fn run_all(lines: &[Vec<String>]) -> Result<()> {
+    lines.iter().map(|line| run(line)).fold(Ok(()), |first, next| first.and(next))
+}
+
 fn run(line: &[String]) -> Result<()> {
     let Some((program, args)) = line.split_first() else { return Ok(()) };
     let out = Command::new(program).args(args).output().with_context(|| line.join(" "))?;
@@ -74,4 +91,39 @@ fn run(line: &[String]) -> Result<()> {
         bail!("{}: {}", line.join(" "), String::from_utf8_lossy(&out.stderr).trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    /// One that somebody had taken out left all that came after it open.
+    #[test]
+    fn every_rule_is_taken_back_though_one_is_gone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lines = ["false".to_owned(), format!("mkdir {}", dir.path().join("second").display())];
+        assert!(run_all(&lines.map(|line| words(&line))).is_err());
+        assert!(dir.path().join("second").is_dir());
+    }
+
+    /// A wall that stayed one, on a host with both kinds of iptables, got the same two rules every ten seconds.
+    #[test]
+    fn iptables_is_asked_before_it_is_given_a_rule() {
+        let docker = Wall {
+            family: "ip".into(),
+            table: "filter".into(),
+            chain: "FORWARD".into(),
+            way: cni::firewall::Way::Forward,
+            tool: Tool::Docker,
+        };
+        let pods = Prefix::new([10, 42, 0, 0], 16);
+        let asked = asking(&docker.opening(pods)[0]).expect("asked");
+        assert_eq!(asked, words("iptables -C DOCKER-USER -s 10.42.0.0/16 -j ACCEPT"));
+        let ufw = Wall { tool: Tool::Ufw, ..docker };
+        assert!(ufw.opening(pods).iter().all(|line| asking(line).is_none()), "it looks by itself");
+    }
 }

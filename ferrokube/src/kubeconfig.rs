@@ -1,6 +1,7 @@
 //! kubeconfig files: the cluster's own, and the entry merged into people's ([`user`]). Nothing else in a person's file is
-//! touched ([`text`]). I/O: reads and writes these files.
+//! touched ([`text`]), and it is touched with the rights of whose directory it is in. I/O: reads and writes these files.
 
+mod as_owner;
 mod text;
 mod user;
 
@@ -13,10 +14,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use self::as_owner::as_owner;
 pub use self::user::{merge_into_user, remove_from_user, renew_in_user_files};
-use crate::config::{Cluster, write_private};
+use crate::config::{Cluster, write_owned, write_private};
 use crate::fault::Fault;
 use crate::pki::Pki;
+
+/// No kubeconfig that a person has is larger.
+const MAX_FILE: u64 = 16 << 20;
 
 /// The person behind the command: under sudo, the one who called it.
 #[derive(Debug, Clone)]
@@ -47,27 +52,28 @@ impl Person {
 
     fn own(&self, path: &Path) {
         if let Some((uid, gid)) = self.ids {
-            let _ = std::os::unix::fs::chown(path, Some(uid), Some(gid));
+            // Not what a link in its place leads to.
+            let _ = std::os::unix::fs::lchown(path, Some(uid), Some(gid));
         }
     }
 
     /// Writes the person's file: a link stays one, and a file that was there keeps its owner and mode.
     fn write(&self, path: &Path, text: &str) -> Result<()> {
+        as_owner(path, || self.write_as_owner(path, text)).with_context(|| path.display().to_string())?
+    }
+
+    fn write_as_owner(&self, path: &Path, text: &str) -> Result<()> {
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let before = fs::metadata(&target).ok();
         if let Some(parent) = target.parent().filter(|p| !p.exists()) {
             fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
             self.own(parent);
         }
-        write_private(&target, text.as_bytes())?;
-        match before {
-            Some(before) => {
-                let _ = std::os::unix::fs::chown(&target, Some(before.uid()), Some(before.gid()));
-                let _ = fs::set_permissions(&target, before.permissions());
-            }
-            None => self.own(&target),
-        }
-        Ok(())
+        let (mode, owner) = match before {
+            Some(before) => (before.mode() & 0o7777, Some((before.uid(), before.gid()))),
+            None => (0o600, self.ids),
+        };
+        write_owned(&target, text.as_bytes(), mode, owner)
     }
 }
 
@@ -112,6 +118,12 @@ pub fn check_user_file() -> Result<()> {
     read_user_file(&person.kubeconfig()).map(|_| ())
 }
 
+/// A link in a person's home is meant; a pipe would hold us, and the host's lock, for ever.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let bytes = linux::root::read_regular(path.canonicalize()?, MAX_FILE)?;
+    String::from_utf8(bytes).map_err(std::io::Error::other)
+}
+
 fn read_user_file(path: &Path) -> Result<Option<(String, Value)>> {
     let bad = |why: &dyn std::fmt::Display| {
         Fault::failed(format!(
@@ -119,7 +131,7 @@ fn read_user_file(path: &Path) -> Result<Option<(String, Value)>> {
             path.display()
         ))
     };
-    let text = match fs::read_to_string(path) {
+    let text = match as_owner(path, || text_of(path)).flatten() {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(bad(&e).into()),

@@ -2,6 +2,7 @@
 //! certificates: what the configuration says, else the best that the host has, else the one that the pod network gives
 //! it. Pods reach no loopback but their own. I/O: asks the kernel, reads the file of the node's range.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 
 use linux::host_address::{self, Scene, Wanted};
@@ -19,11 +20,18 @@ pub fn next(cluster: &Cluster, before: Option<Ipv4Addr>) -> Ipv4Addr {
     if let Some(ip) = cluster.node_ip {
         return ip;
     }
-    let scene = host_address::look().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the host's addresses are not known");
-        Scene::default()
-    });
-    choose(cluster, &scene, before)
+    decide(cluster, host_address::look(), before)
+}
+
+/// A kernel that doesn't answer says nothing of the address that was.
+fn decide(cluster: &Cluster, looked: Result<Scene, impl Display>, before: Option<Ipv4Addr>) -> Ipv4Addr {
+    match looked {
+        Ok(scene) => choose(cluster, &scene, before),
+        Err(error) => {
+            tracing::warn!(%error, "the host's addresses are not known");
+            before.unwrap_or_else(|| gateway(cluster))
+        }
+    }
 }
 
 fn choose(cluster: &Cluster, scene: &Scene, before: Option<Ipv4Addr>) -> Ipv4Addr {
@@ -60,6 +68,16 @@ mod tests {
         let range = Cidr { address: cluster.pod_cidr.nth(7 << 8), bits: 24 };
         std::fs::write(cluster.node_range_file(), format!("{range}\n")).expect("written");
         assert_eq!(choose(&cluster, &Scene::default(), Some(first)), range.nth(1));
+    }
+
+    /// It became the bridge's for a moment, in certificates and for the pods.
+    #[test]
+    fn a_host_that_could_not_be_looked_at_keeps_its_address() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster = cluster(dir.path());
+        let before = Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(decide(&cluster, Err("torn"), Some(before)), before);
+        assert_eq!(decide(&cluster, Err("torn"), None), cluster.pod_cidr.nth(1));
     }
 
     #[test]

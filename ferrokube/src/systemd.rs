@@ -24,7 +24,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-pub use self::unit::Unit;
+pub use self::unit::{Unit, is_runnable};
 use crate::config::{Cluster, write_shared};
 
 /// Where an administrator's own units are.
@@ -60,8 +60,8 @@ pub fn is_installed(cluster: &Cluster) -> bool {
 
 /// Whether the unit runs, or is about to.
 pub fn is_active(cluster: &Cluster) -> bool {
-    is_installed(cluster)
-        && matches!(property(&unit_of(cluster), "ActiveState").as_deref(), Some("active" | "activating" | "reloading"))
+    let shown = || systemctl(&["show", "--property", "ActiveState,Job", &unit_of(cluster)]);
+    is_installed(cluster) && shown().is_ok_and(|shown| unit::is_active(&String::from_utf8_lossy(&shown.stdout)))
 }
 
 /// Whether the unit has ended, for good or until systemd tries once more.

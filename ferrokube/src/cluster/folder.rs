@@ -72,7 +72,10 @@ async fn apply_again(cluster: &Cluster, client: &kube::Client, dir: &Path, appli
     for attempt in 1..=ATTEMPTS {
         tokio::time::sleep(backoff.after(Duration::ZERO)).await;
         let mut refused = false;
-        for path in files(dir) {
+        let files = files(dir);
+        // One that was taken away and comes back is new, whatever it says.
+        applied.retain(|path, _| files.binary_search(path).is_ok());
+        for path in files {
             let outcome = match read(&path) {
                 Ok(text) if applied.get(&path) == Some(&text) => continue,
                 Ok(text) => file(client, &text).await.map(|()| text),
@@ -242,6 +245,11 @@ mod tests {
         .expect("written");
         assert!(comes("default", "one", "second").await && comes("default", "two", "x").await, "followed");
         assert!(value("mine", "inside").await.is_some(), "what is in no file any more stays");
+        fs::rename(folder.join("c.json"), dir.path().join("c.json")).expect("moved");
+        tokio::time::sleep(QUIET * 5).await;
+        maps("default").delete("two", &kube::api::DeleteParams::default()).await.expect("deleted");
+        fs::rename(dir.path().join("c.json"), folder.join("c.json")).expect("moved");
+        assert!(comes("default", "two", "x").await, "a file that comes back is applied again");
         let events = Api::<k8s_openapi::api::core::v1::Event>::all(client.clone());
         let events = events.list(&kube::api::ListParams::default()).await.expect("events").items;
         let about = |event: &&k8s_openapi::api::core::v1::Event| event.reason.as_deref() == Some("ApplyFailed");

@@ -31,6 +31,8 @@ pub fn config(cluster: &Cluster, range: Prefix) -> cni::Config {
         subnet: range,
         gateway: None,
         cluster_ranges: vec![all],
+        // A cluster of this host alone.
+        only_here: vec![all],
         masquerade: true,
         mtu: None,
         state_dir: cluster.data_dir.join("cni"),

@@ -67,11 +67,35 @@ fn layout(dir: PathBuf) -> Box<dyn Read + Send> {
         Err(error) => return Box::new(Broken(error)),
     };
     std::thread::spawn(move || {
-        let mut tar = tar::Builder::new(write);
         // A reader that gave up has said why itself.
-        let _ = tar.append_dir_all(".", &dir).and_then(|()| tar.finish());
+        let _ = pack(&dir, write);
     });
     Box::new(read)
+}
+
+/// What a layout is made of, and nothing else: links to files are meant, links to directories may go round in circles or
+/// lead to all of the host.
+fn pack(dir: &Path, to: impl Write) -> std::io::Result<()> {
+    let mut tar = tar::Builder::new(to);
+    let mut files: Vec<PathBuf> = ["oci-layout", "index.json"].map(PathBuf::from).to_vec();
+    for algorithm in names(&dir.join("blobs"))? {
+        let inside = Path::new("blobs").join(algorithm);
+        files.extend(names(&dir.join(&inside))?.into_iter().map(|name| inside.join(name)));
+    }
+    for inside in files {
+        let path = dir.join(&inside);
+        if std::fs::metadata(&path).is_ok_and(|about| about.is_file()) {
+            tar.append_path_with_name(&path, &inside)?;
+        }
+    }
+    tar.finish()
+}
+
+fn names(dir: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    std::fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
 }
 
 struct Broken(std::io::Error);
@@ -185,17 +209,28 @@ async fn save(cluster: &Cluster, images: &[String], output: Option<&Path>) -> Re
         }
         return receive(cluster, images, &mut std::io::stdout().lock()).await;
     };
-    // Whole or not at all.
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".part");
-    let draft = PathBuf::from(draft);
-    let file = std::fs::File::create(&draft).with_context(|| draft.display().to_string())?;
+    // What stands there and is no file, such as a pipe or /dev/null, is written to and stays.
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        let to = std::fs::OpenOptions::new().write(true).open(path).with_context(|| path.display().to_string())?;
+        return receive(cluster, images, &mut std::io::BufWriter::new(to)).await;
+    }
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (draft, file) = draft_of(&path).with_context(|| path.display().to_string())?;
     let saved = receive(cluster, images, &mut std::io::BufWriter::new(file)).await;
-    let saved = saved.and_then(|()| std::fs::rename(&draft, path).with_context(|| path.display().to_string()));
+    let saved = saved.and_then(|()| std::fs::rename(&draft, &path).with_context(|| path.display().to_string()));
     if saved.is_err() {
         let _ = std::fs::remove_file(&draft);
     }
     saved
+}
+
+/// A file beside another that takes its place when it is whole. In a directory of everybody's somebody may have put a link
+/// under any name that can be guessed: it must be new.
+fn draft_of(path: &Path) -> std::io::Result<(PathBuf, std::fs::File)> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.part", std::process::id()));
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&draft)?;
+    Ok((PathBuf::from(draft), file))
 }
 
 async fn receive(cluster: &Cluster, images: &[String], out: &mut impl Write) -> Result<()> {
@@ -221,4 +256,48 @@ async fn remove(cluster: &Cluster, image: &str) -> Result<()> {
     let removed = client.remove_image(cri::RemoveImageRequest { image: spec }).await;
     removed.map_err(|status| Fault::failed(status.message().to_owned()))?;
     print(&format!("removed {image}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A link of a layout to itself was followed until the kernel refused, and what came after it was left out.
+    #[test]
+    fn a_layout_of_circles_is_packed_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let blobs = dir.path().join("blobs/sha256");
+        fs::create_dir_all(&blobs).expect("a directory");
+        for file in ["oci-layout", "index.json", "README", "blobs/sha256/aa"] {
+            fs::write(dir.path().join(file), "x").expect("a file");
+        }
+        for link in ["round", "blobs/again", "blobs/sha256/there"] {
+            symlink(dir.path(), dir.path().join(link)).expect("a link");
+        }
+        symlink(blobs.join("aa"), blobs.join("bb")).expect("a link");
+        let mut packed = Vec::new();
+        pack(dir.path(), &mut packed).expect("packed");
+        let mut archive = tar::Archive::new(packed.as_slice());
+        let entries = archive.entries().expect("entries").map(|entry| entry.expect("an entry"));
+        let mut found: Vec<_> = entries.map(|entry| entry.path().expect("a path").display().to_string()).collect();
+        found.retain(|path| !path.starts_with("blobs/again/"));
+        found.sort();
+        assert_eq!(found, ["blobs/sha256/aa", "blobs/sha256/bb", "index.json", "oci-layout"]);
+    }
+
+    /// `-o /dev/null` put a file in the place of the device, `-o` in /tmp followed a link that somebody had made there.
+    #[test]
+    fn a_draft_is_new_whatever_stands_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, victim) = (dir.path().join("out.tar"), dir.path().join("victim"));
+        fs::write(&victim, "mine").expect("a file");
+        let (draft, _) = draft_of(&path).expect("a draft");
+        fs::remove_file(&draft).expect("removed");
+        symlink(&victim, &draft).expect("a link");
+        draft_of(&path).expect_err("refused");
+        assert_eq!(fs::read_to_string(&victim).expect("kept"), "mine");
+    }
 }

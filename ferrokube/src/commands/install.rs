@@ -86,16 +86,36 @@ fn program() -> Result<PathBuf> {
 }
 
 fn stays(program: &Path) -> Result<()> {
-    if !PASSING.iter().any(|dir| program.starts_with(dir)) && !program.to_string_lossy().ends_with(" (deleted)") {
-        return Ok(());
-    }
+    let lasts =
+        !PASSING.iter().any(|dir| program.starts_with(dir)) && !program.to_string_lossy().ends_with(" (deleted)");
+    let why = match (lasts, changed_by(program)) {
+        (false, _) => "may be gone after a boot".to_owned(),
+        (_, Some(who)) => format!("can be changed by {who}, and would run as root at each boot"),
+        _ if !systemd::is_runnable(program) => "has a name that systemd does not run".to_owned(),
+        _ => return Ok(()),
+    };
+    // As somebody can write it in a shell.
+    let from = format!("'{}'", program.display().to_string().replace('\'', "'\\''"));
     let sentence = format!(
-        "{} may be gone after a boot: put the program in a lasting place first, for example `install {} \
+        "{} {why}: put the program in a lasting place of root's first, for example `install {from} \
          /usr/local/bin/ferrokube`, and run that",
-        program.display(),
         program.display()
     );
     Err(Fault::failed(sentence).into())
+}
+
+/// Who besides root may put another program in the place of this one.
+fn changed_by(program: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    /// Of a directory in which all may write, but change their own alone.
+    const STICKY: u32 = 0o1000;
+    let parts = program.ancestors().filter_map(|part| part.symlink_metadata().ok());
+    parts.into_iter().find_map(|about| match about.mode() {
+        _ if about.uid() != 0 => Some(format!("user {}", about.uid())),
+        mode if mode & STICKY != 0 => None,
+        mode if mode & 0o002 != 0 => Some("everybody".to_owned()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -109,7 +129,35 @@ mod tests {
         }
         for bad in ["/tmp/ferrokube", "/run/user/0/ferrokube", "/usr/bin/ferrokube (deleted)"] {
             let told = stays(bad.as_ref()).expect_err(bad).to_string();
-            assert!(told.contains("/usr/local/bin"), "{told}");
+            assert!(told.contains("/usr/local/bin") && told.contains("may be gone"), "{told}");
         }
+        assert!(stays("/opt/it's/ferrokube".as_ref()).expect_err("refused").to_string().contains("systemd"));
+    }
+
+    /// A program in somebody's home became a service that runs as root.
+    #[test]
+    fn a_program_that_somebody_else_may_change_is_no_service() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("bin/ferrokube");
+        let bin = dir.path().join("bin");
+        std::fs::create_dir(&bin).expect("a directory");
+        std::fs::write(&program, "").expect("a file");
+        let after = |path: &Path, uid: u32, mode: u32| {
+            chown(path, Some(uid), Some(uid)).expect("an owner");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+            let told = changed_by(&program);
+            chown(path, Some(0), Some(0)).expect("an owner");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+            told
+        };
+        assert_eq!(after(&program, 0, 0o755), None);
+        assert_eq!(after(&bin, 0, 0o775), None, "Debian's /usr/local is its staff's, too");
+        assert_eq!(after(&program, 1000, 0o755).as_deref(), Some("user 1000"));
+        assert_eq!(after(&bin, 1000, 0o755).as_deref(), Some("user 1000"));
+        assert_eq!(after(&bin, 0, 0o777).as_deref(), Some("everybody"));
     }
 }

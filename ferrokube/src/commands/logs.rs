@@ -14,6 +14,7 @@ use kubelet::files::Watcher;
 use crate::commands::misc::{no_cluster, print};
 use crate::config::Which;
 use crate::fault::Fault;
+use crate::process::Daemon;
 use crate::systemd;
 
 /// Upstream's name of each component, and what its lines begin with: the crate that wrote them.
@@ -38,11 +39,8 @@ const WITHOUT_INOTIFY: Duration = Duration::from_secs(1);
 pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<usize>) -> Result<()> {
     let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
     let mut wanted = Wanted::new(component)?;
-    if systemd::is_active(&cluster) {
-        let unit = systemd::unit_of(&cluster);
-        return Err(Fault::failed(format!("a service logs to the journal: `journalctl -u {unit}`")).into());
-    }
-    if systemd::is_installed(&cluster) {
+    let runs = Daemon::any(&cluster).is_some();
+    if is_in_journal(systemd::is_installed(&cluster), systemd::is_active(&cluster), runs) {
         return journal(&systemd::unit_of(&cluster), &mut wanted, follow, tail);
     }
     let path = cluster.log();
@@ -62,6 +60,11 @@ pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<us
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(keep_reading(&path, log, wanted))
+}
+
+/// A daemon that was started by hand before its cluster became a service logs to its file until it is handed over.
+fn is_in_journal(installed: bool, active: bool, runs: bool) -> bool {
+    installed && (active || !runs)
 }
 
 fn journal(unit: &str, wanted: &mut Wanted, follow: bool, tail: Option<usize>) -> Result<()> {
@@ -238,6 +241,16 @@ ferrokube: the daemon ended
         assert_eq!(lines(Some("kube-apiserver"), Some(1)).len(), 1);
         assert!(lines(None, Some(2))[1].contains("audit"));
         assert!(lines(None, Some(0)).is_empty());
+    }
+
+    /// `logs` of a service that runs was refused.
+    #[test]
+    fn the_log_of_a_service_is_shown_while_it_runs_and_when_it_has_ended() {
+        assert!(
+            is_in_journal(true, true, true) && is_in_journal(true, true, false) && is_in_journal(true, false, false)
+        );
+        assert!(!is_in_journal(true, false, true), "started by hand");
+        assert!(!is_in_journal(false, false, true) && !is_in_journal(false, false, false));
     }
 
     #[test]

@@ -21,17 +21,24 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes several such files. They go to the disk together, side by side: one after the other would wait for it as
 /// many times.
 pub fn write_private_all(files: &[(&Path, &[u8])]) -> Result<()> {
-    write_all(files, 0o600)
+    write_all(files, 0o600, None)
 }
 
 /// Writes a file that everybody may read, whole or not at all.
 pub fn write_shared(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_all(&[(path, bytes)], 0o644)
+    write_all(&[(path, bytes)], 0o644, None)
 }
 
-fn write_all(files: &[(&Path, &[u8])], mode: u32) -> Result<()> {
+/// Writes somebody's own file, whole or not at all. It is theirs before it has its name: in a directory of theirs the
+/// name may lead anywhere a moment later.
+pub fn write_owned(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
+    write_all(&[(path, bytes)], mode, owner)
+}
+
+fn write_all(files: &[(&Path, &[u8])], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     std::thread::scope(|scope| {
-        let writers: Vec<_> = files.iter().map(|file| scope.spawn(move || write_whole(file.0, file.1, mode))).collect();
+        let write = |(path, bytes)| scope.spawn(move || write_whole(path, bytes, mode, owner));
+        let writers: Vec<_> = files.iter().copied().map(write).collect();
         writers.into_iter().zip(files).try_for_each(|(writer, (path, _))| {
             let written = writer.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread broke off")));
             written.with_context(|| path.display().to_string())
@@ -45,9 +52,9 @@ fn write_all(files: &[(&Path, &[u8])], mode: u32) -> Result<()> {
     })
 }
 
-fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+fn write_whole(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> std::io::Result<()> {
     use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
     if is_so(path, bytes, mode) {
         return Ok(());
     }
@@ -55,6 +62,11 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     temporary.push(".new");
     let _ = fs::remove_file(&temporary);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    if let Some((uid, gid)) = owner {
+        // Homes on another host may not allow it.
+        let _ = fchown(&file, Some(uid), Some(gid));
+        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+    }
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
@@ -72,6 +84,23 @@ fn is_so(path: &Path, bytes: &[u8], mode: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was given to its owner by its name, after it had it: by then the name could lead to any file of the host.
+    #[test]
+    fn somebodys_file_is_his_before_it_has_its_name() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let (other, path) = (dir.path().join("other"), dir.path().join("config"));
+        fs::write(&other, "x").expect("written");
+        std::os::unix::fs::symlink(&other, &path).expect("a link");
+        let before = fs::metadata(&other).expect("there");
+        // Who isn't root gives nothing away.
+        let owner = if before.uid() == 0 { 12_345 } else { before.uid() };
+        write_owned(&path, b"mine", 0o640, Some((owner, before.gid()))).expect("written");
+        let (mine, after) = (fs::symlink_metadata(&path).expect("there"), fs::metadata(&other).expect("there"));
+        assert!(mine.is_file() && mine.mode() & 0o7777 == 0o640 && mine.uid() == owner);
+        assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
+    }
 
     #[test]
     fn a_file_that_is_as_it_should_be_is_not_written_again() {

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::{Cluster, RUN_ROOT, STATE_FILE, STATE_ROOT};
+use super::{Cluster, RUN_ROOT, STATE_FILE, STATE_ROOT, state};
 use crate::fault::Fault;
 
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
@@ -71,12 +71,39 @@ pub fn registered(name: &str) -> Option<PathBuf> {
 }
 
 pub fn read_copy(file: &Path) -> Option<Cluster> {
-    serde_json::from_slice(&fs::read(file).ok()?).ok()
+    let state::Read::Ours(bytes) = state::read(file).ok()? else { return None };
+    serde_json::from_slice(&bytes).ok().filter(|cluster: &Cluster| check_name(&cluster.name).is_ok())
+}
+
+/// A name goes into paths and names of links, whoever said it.
+pub fn check_name(name: &str) -> Result<()> {
+    let good = !name.is_empty()
+        && name.len() <= 40
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if good {
+        return Ok(());
+    }
+    bail!(Fault::usage(format!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes")))
+}
+
+/// A directory that came from another host or a backup says the number of another cluster: what is called after that
+/// number here (links, tables, control groups) is the other's. It gets one that is free.
+pub fn own_slot(cluster: Cluster, known: &[Cluster]) -> Result<Cluster> {
+    if cluster.slot < SLOTS && !known.iter().any(|other| other.name != cluster.name && other.slot == cluster.slot) {
+        return Ok(cluster);
+    }
+    Ok(Cluster { slot: free(&cluster.name, known)?, ..cluster })
 }
 
 /// A number that no other cluster of this host has.
 pub fn free_slot(name: &str) -> Result<u16> {
-    let taken: Vec<u16> = known().into_iter().filter(|c| c.name != name).map(|c| c.slot).collect();
+    free(name, &known())
+}
+
+fn free(name: &str, known: &[Cluster]) -> Result<u16> {
+    let taken: Vec<u16> = known.iter().filter(|c| c.name != name).map(|c| c.slot).collect();
     let free = (0..SLOTS).find(|slot| !taken.contains(slot));
     free.ok_or_else(|| Fault::failed(format!("this host holds {SLOTS} clusters already: reset one first")).into())
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::as_owner::as_owner;
 use super::{Person, parse, read_user_file, text};
 use crate::config::{Cluster, known, lock_host, write_private};
 
@@ -77,8 +78,14 @@ fn merge_into(cluster: &Cluster, admin: &Value, person: &Person, path: &Path) ->
     let former = at.map(|at| all.remove(at));
     let absent = before.is_none();
     // The file as it was before the first merge is what `reset` gives back.
-    let unchanged = former.as_ref().is_some_and(|undo| Some(&undo.after) == before.as_ref());
-    let original = former.as_ref().filter(|_| unchanged).map_or(before, |undo| undo.before.clone());
+    let original = match &former {
+        Some(undo) if Some(&undo.after) == before.as_ref() => undo.before.clone(),
+        // Somebody changed it in between, and our entry is still in it.
+        Some(undo) if has_entry_of(undo, &value, &cluster.name) => {
+            before.map(|before| without(undo, &before, &value, &cluster.name)).transpose()?
+        }
+        _ => before,
+    };
     let made_dir = path.parent().is_some_and(|dir| !dir.exists());
     all.push(Undo {
         path: path.to_owned(),
@@ -118,10 +125,11 @@ fn remove_one(cluster: &Cluster, undo: &Undo, others: &[Cluster]) -> Result<()> 
         // Who writes is root, who owns the file stays its owner: no matter who calls.
         Some(left) => Person { home: PathBuf::new(), ids: None }.write(&undo.path, left)?,
         None => {
-            fs::remove_file(&undo.path).with_context(|| undo.path.display().to_string())?;
+            let removed = as_owner(&undo.path, || fs::remove_file(&undo.path)).flatten();
+            removed.with_context(|| undo.path.display().to_string())?;
             if let Some(dir) = undo.path.parent().filter(|_| undo.made_dir) {
                 // Unless something else has come into it.
-                let _ = fs::remove_dir(dir);
+                let _ = as_owner(dir, || fs::remove_dir(dir));
             }
         }
     }
@@ -132,6 +140,13 @@ fn remove_one(cluster: &Cluster, undo: &Undo, others: &[Cluster]) -> Result<()> 
 fn without(undo: &Undo, text: &str, value: &Value, name: &str) -> Result<String> {
     let before = undo.before.as_deref().and_then(|b| parse(b).ok()).unwrap_or_default();
     text::without(text, value, name, &before)
+}
+
+/// Whether a file still has the entry that was put into it.
+fn has_entry_of(undo: &Undo, value: &Value, name: &str) -> bool {
+    let put = parse(&undo.after).unwrap_or_default();
+    let ours = super::entry(&put, "clusters", name);
+    ours.is_some() && super::entry(value, "clusters", name) == ours
 }
 
 /// A kubeconfig that says nothing.
@@ -311,6 +326,70 @@ mod tests {
         fs::write(host.file("root"), text + "x-mine: 1\n").expect("written");
         host.reset("a");
         assert!(fs::read_to_string(host.file("root")).expect("kept").contains("x-mine"), "it says something");
+    }
+
+    /// A link to a file of root's was followed by root: who owned the home had it rewritten.
+    #[test]
+    fn a_home_of_links_leads_root_nowhere() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        const SOMEBODY: u32 = 65_534;
+        let host = Hosts::new(&["a"]);
+        let open = |dir: &Path| fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755));
+        open(host.dir.path()).expect("a mode");
+        let (home, roots) = (host.dir.path().join("homes/eve"), host.dir.path().join("root/.kube"));
+        for dir in [&home, &roots] {
+            fs::create_dir_all(dir).expect("a directory");
+        }
+        std::os::unix::fs::chown(&home, Some(SOMEBODY), Some(SOMEBODY)).expect("an owner");
+        let person = Person { home: home.clone(), ids: Some((SOMEBODY, SOMEBODY)) };
+        let merge = || merge_into(host.cluster("a"), &admin("a"), &person, &host.file("eve"));
+        std::os::unix::fs::symlink(&roots, home.join(".kube")).expect("a link");
+        merge().expect_err("not into root's directory");
+        assert!(!roots.join("config").exists());
+        fs::remove_file(home.join(".kube")).expect("removed");
+        merge().expect("merged");
+        let file = fs::metadata(host.file("eve")).expect("a file");
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&file), SOMEBODY);
+        // Later, when the cluster is in root's file too.
+        fs::copy(host.file("eve"), roots.join("config")).expect("copied");
+        let text = fs::read_to_string(roots.join("config")).expect("there");
+        open(&roots).expect("a mode");
+        fs::remove_file(host.file("eve")).expect("removed");
+        std::os::unix::fs::symlink(roots.join("config"), host.file("eve")).expect("a link");
+        let _ = remove_from(host.cluster("a"), &[]);
+        assert_eq!(fs::read_to_string(roots.join("config")).expect("there"), text);
+    }
+
+    /// The daemon renews certificates while it holds the host's lock.
+    #[test]
+    fn a_pipe_in_the_place_of_a_kubeconfig_holds_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pipe = dir.path().join("config");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("a pipe");
+        assert!(read_user_file(&pipe).expect_err("refused").to_string().contains("mend or move it"));
+    }
+
+    /// After `kubectl config use-context other`, `down` and `up`, `reset` gave back a file that had the cluster in it.
+    #[test]
+    fn a_cluster_that_was_started_again_in_a_changed_file_leaves_it() {
+        let mut host = Hosts::new(&["a"]);
+        let other = "apiVersion: v1\nkind: Config\ncontexts:\n- context: {cluster: o, user: o}\n  name: o\n\
+            current-context: o\n";
+        fs::create_dir_all(host.file("root").parent().expect("a directory")).expect("made");
+        fs::write(host.file("root"), other).expect("written");
+        for _ in 0..2 {
+            host.merge("a", "root");
+            let text = fs::read_to_string(host.file("root")).expect("a file");
+            fs::write(host.file("root"), text.replace("current-context: a", "current-context: o")).expect("written");
+        }
+        host.merge("a", "root");
+        assert_eq!(host.contexts("root"), ["o", "a"]);
+        host.reset("a");
+        assert_eq!(host.contexts("root"), ["o"]);
+        let left = fs::read_to_string(host.file("root")).expect("kept");
+        assert!(left.contains("current-context: o") && !left.contains("-data"), "{left}");
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub struct Unit<'a> {
 impl fmt::Display for Unit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unit { cluster, program, environment } = self;
-        let (program, data) = (quoted(&program.to_string_lossy()), quoted(&cluster.data_dir.to_string_lossy()));
+        let (program, data) =
+            (quoted(&program.to_string_lossy(), ""), quoted(&cluster.data_dir.to_string_lossy(), "$"));
         let environment = environment.display();
         let name = &cluster.name;
         write!(
@@ -59,17 +60,25 @@ WantedBy=multi-user.target
     }
 }
 
-/// A word of a command line: systemd takes quotes, backslashes, dollars and per cents for its own.
-fn quoted(word: &str) -> String {
+/// A word of a command line. systemd takes quotes, backslashes and per cents for its own, in words after the first
+/// dollars too; what ends a line would begin a setting.
+fn quoted(word: &str, doubled: &str) -> String {
     let mut out = String::from("\"");
     for c in word.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            '$' | '%' => out.extend([c, c]),
+            c if c == '%' || doubled.contains(c) => out.extend([c, c]),
+            c if c.is_ascii_control() => out += &format!("\\x{:02x}", c as u32),
             c => out.push(c),
         }
     }
     out + "\""
+}
+
+/// Whether systemd runs a program of this path: it refuses what a shell would have to quote, and a unit is UTF-8.
+pub fn is_runnable(program: &Path) -> bool {
+    let refused = |c: char| c.is_ascii_control() || matches!(c, '"' | '\\' | '\'');
+    program.to_str().is_some_and(|text| !text.contains(refused))
 }
 
 /// The service that a process is in, by what /proc/PID/cgroup says: of the v2 tree, or of v1's `name=systemd`.
@@ -81,6 +90,17 @@ pub fn of_groups(text: &str) -> Option<String> {
     };
     let last = |path: String| path.rsplit('/').next().filter(|name| name.ends_with(".service")).map(str::to_owned);
     text.lines().filter_map(group).find_map(last)
+}
+
+/// Whether a unit runs, or is about to, by what `systemctl show` says of its state and its job.
+pub fn is_active(shown: &str) -> bool {
+    let value = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    match value("ActiveState").unwrap_or_default() {
+        "active" | "activating" | "reloading" => true,
+        // Its job waits for what comes before it: the network, a firewall.
+        "inactive" | "failed" => !matches!(value("Job").unwrap_or_default(), "" | "0"),
+        _ => false,
+    }
 }
 
 /// Whether `systemctl list-jobs` has a job that will start the unit again.
@@ -102,11 +122,34 @@ mod tests {
         let unit = Unit { cluster: &cluster, program: "/opt/$x/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
         let text = unit.to_string();
         let line = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_default().to_owned();
-        let start = r#""/opt/$$x/ferrokube" server --name test --data-dir "/var/lib/with blank/100%%""#;
+        // Asked of systemd 252: it looks for a program of two dollars where two are written.
+        let start = r#""/opt/$x/ferrokube" server --name test --data-dir "/var/lib/with blank/100%%""#;
         assert_eq!(line("ExecStart="), start);
         assert_eq!(line("EnvironmentFile="), "-/etc/e", "a file that is gone is no reason not to start");
         assert_eq!(line("Type="), "notify");
         assert_eq!(line("Restart="), "on-failure", "`ferrokube down` ends it for good");
+    }
+
+    /// What followed a line's end in the data directory's name was a setting of the unit: a command run as root.
+    #[test]
+    fn no_name_of_a_directory_begins_a_setting() {
+        let cluster = cluster("/var/lib/a\nExecStartPre=/bin/sh $x\\\"\t".as_ref());
+        let unit = Unit { cluster: &cluster, program: "/opt/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
+        let text = unit.to_string();
+        assert!(!text.lines().any(|line| line.starts_with("ExecStartPre")), "{text}");
+        assert!(text.contains(r#"--data-dir "/var/lib/a\x0aExecStartPre=/bin/sh $$x\\\"\x09""#), "{text}");
+    }
+
+    #[test]
+    fn a_program_that_systemd_would_not_run_is_known() {
+        for good in ["/usr/local/bin/ferrokube", "/opt/with blank/100%/$x/ferrokube", "/opt/ü/ferrokube"] {
+            assert!(is_runnable(good.as_ref()), "{good}");
+        }
+        let foreign: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"/opt/\xff/ferrokube");
+        for bad in ["/opt/a\"b/x".as_ref(), "/opt/it's/x".as_ref(), "/opt/a\\b".as_ref(), "/opt/a\nb".as_ref(), foreign]
+        {
+            assert!(!is_runnable(Path::new(bad)), "{bad:?}");
+        }
     }
 
     #[test]
@@ -121,6 +164,17 @@ mod tests {
         assert_eq!(of_groups(hybrid).as_deref(), Some("y.service"));
         assert_eq!(of_groups("0::/user.slice/user-1000.slice/session-3.scope\n"), None);
         assert_eq!(of_groups("0::/system.slice/x.service/inner\n"), None, "not its main process");
+    }
+
+    /// `up` said that the service had ended, and stopped it, while systemd still waited for the network.
+    #[test]
+    fn a_service_that_waits_for_the_network_has_not_ended() {
+        for active in ["ActiveState=active\n", "Job=7\nActiveState=inactive\n", "ActiveState=failed\nJob=8\n"] {
+            assert!(is_active(active), "{active}");
+        }
+        for ended in ["", "ActiveState=inactive\n", "Job=\nActiveState=failed\n", "ActiveState=deactivating\nJob=7\n"] {
+            assert!(!is_active(ended), "{ended}");
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Config {
     pub gateway: Option<Ipv4Addr>,
     /// Where pods' own addresses are kept, besides the subnet: the whole pod network of the cluster.
     pub cluster_ranges: Vec<Prefix>,
+    /// Ranges that have no pods on other hosts: what comes from them comes by the bridge, or from nobody's pod. The
+    /// subnet always is one.
+    pub only_here: Vec<Prefix>,
     /// What pods send outside takes the host's address.
     pub masquerade: bool,
     /// Bytes; none: that of the link of the default route.
@@ -92,7 +95,11 @@ impl Network {
         };
         let alloc = Allocator::open(addresses(&config.state_dir), config.subnet, gateway, None)?;
         let index = bridge.ensure()?;
-        let table = Table { name: config.table.clone(), bridge: config.bridge.clone() };
+        let mut own = config.only_here.clone();
+        if !own.iter().any(|range| range.contains(config.subnet.addr)) {
+            own.push(config.subnet);
+        }
+        let table = Table { name: config.table.clone(), bridge: config.bridge.clone(), own };
         table.ensure(config.masquerade.then_some((config.subnet, &config.cluster_ranges[..])))?;
         bridge::setting(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
         forwarding(&config)?;
@@ -260,7 +267,7 @@ pub fn forwarding(config: &Config) -> Result<String, Error> {
 
 /// Removes all that the network made: links, rules, records, settings. Content when nothing is there.
 pub fn teardown(config: &Config) -> Result<(), Error> {
-    let table = Table { name: config.table.clone(), bridge: config.bridge.clone() };
+    let table = Table { name: config.table.clone(), bridge: config.bridge.clone(), own: Vec::new() };
     table.remove()?;
     Guard { table: config.table.clone() }.remove()?;
     let mut rtnl = Rtnl::open()?;

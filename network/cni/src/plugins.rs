@@ -145,7 +145,7 @@ impl NetConf {
     }
 
     fn table(&self, bridge: &str, purpose: &str) -> Table {
-        Table { name: format!("cni-{}-{purpose}", self.name), bridge: bridge.to_owned() }
+        Table { name: format!("cni-{}-{purpose}", self.name), bridge: bridge.to_owned(), own: Vec::new() }
     }
 }
 

@@ -36,6 +36,8 @@ const UDP: u8 = 17;
 pub(crate) struct Table {
     pub name: String,
     pub bridge: String,
+    /// Ranges of which nobody sends by another way than the bridge.
+    pub own: Vec<Prefix>,
 }
 
 impl Table {
@@ -83,8 +85,14 @@ impl Table {
         // Host ports answer on 127.0.0.1 too, for which the bridge lets loopback addresses through; pods must not
         // reach what listens there by that door.
         let from_pods = rule::interface_is(Meta::IifName, &self.bridge, true);
-        let drop = vec![Expr::Verdict(Verdict::Drop)];
-        batch.add_rule(RAW, &rule::all([from_pods, rule::destination_in(LOOPBACK, true), drop]), None);
+        let drop = || vec![Expr::Verdict(Verdict::Drop)];
+        batch.add_rule(RAW, &rule::all([from_pods, rule::destination_in(LOOPBACK, true), drop()]), None);
+        // A neighbour who says that he is a pod would have what firewalls let pods do.
+        for range in &self.own {
+            let elsewhere = [&*self.bridge, "lo"].map(|link| rule::interface_is(Meta::IifName, link, false)).concat();
+            let exprs = rule::all([elsewhere, rule::source_in(*range, true), drop()]);
+            batch.add_rule(RAW, &exprs, Some("in the name of pods"));
+        }
 
         for chain in [PREROUTING, OUTPUT] {
             let jump = vec![Expr::Verdict(Verdict::Jump(PORTS.to_owned()))];

@@ -53,8 +53,9 @@ impl Addresses {
 
 /// The addresses of a kubelet that is told none, and keeps them up to date until nobody reads them.
 pub fn of_this_host() -> Addresses {
-    let (told, receiver) = watch::channel(best(None));
+    // First the ears: what changes while it is looked would not be heard of.
     let mut changes = Changes::open();
+    let (told, receiver) = watch::channel(best(None));
     tokio::spawn(async move {
         loop {
             tokio::select! {

@@ -46,6 +46,18 @@ impl From<linux::failure::Failure> for Error {
     }
 }
 
+/// gRPC puts a message into a header, with three bytes for what isn't ASCII, and headers end at 16 KiB: with more the
+/// caller hears of a broken connection instead. What a registry says of itself is in messages.
+const MAX_MESSAGE: usize = 4 << 10;
+
+/// A status with as much of the text as fits.
+pub fn status(code: tonic::Code, text: &str) -> tonic::Status {
+    match text.floor_char_boundary(MAX_MESSAGE) {
+        end if end == text.len() => tonic::Status::new(code, text),
+        end => tonic::Status::new(code, format!("{}… ({} bytes more)", &text[..end], text.len() - end)),
+    }
+}
+
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
         use tonic::Code;
@@ -61,6 +73,20 @@ impl From<Error> for tonic::Status {
             Error::Image(ImageError::Denied(_)) => Code::PermissionDenied,
             Error::Failed(_) | Error::Image(_) => Code::Unknown,
         };
-        tonic::Status::new(code, error.to_string())
+        status(code, &error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The name of a registry's token server made "h2 protocol error" of what was wrong.
+    #[test]
+    fn a_message_of_any_length_reaches_who_asked() {
+        let told = |text: &str| tonic::Status::from(Error::Failed(text.to_owned())).message().to_owned();
+        assert_eq!(told("short"), "short");
+        let long = told(&"ü".repeat(50_000));
+        assert!(long.len() < 5000 && long.ends_with("… (95904 bytes more)"), "{}", &long[long.len() - 40..]);
     }
 }

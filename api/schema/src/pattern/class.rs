@@ -175,7 +175,11 @@ impl Parser<'_> {
 
     /// `[:alpha:]`; without `:]` anywhere it is a bracket, a colon and so on.
     fn named(&mut self, items: &mut Items) -> Result<bool, Refused> {
-        let Some(length) = self.rest()[2..].find(":]") else { return Ok(false) };
+        let found = if self.unnamed { None } else { self.rest()[2..].find(":]") };
+        let Some(length) = found else {
+            self.unnamed = true;
+            return Ok(false);
+        };
         let name = &self.rest()[2..2 + length];
         let (plain, negated) = name.strip_prefix('^').map_or((name, false), |rest| (rest, true));
         let Some(found) = posix(plain) else {

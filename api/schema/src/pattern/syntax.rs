@@ -147,6 +147,8 @@ pub(super) struct Parser<'a> {
     flags: Flags,
     level: Level,
     outer: Vec<Outer>,
+    /// No `:]` comes any more: each `[:` would look for it to the end.
+    pub(super) unnamed: bool,
 }
 
 /// Reads an expression.
@@ -155,7 +157,8 @@ pub(super) fn parse(source: &str) -> Result<Part, Refused> {
     if source.len() > super::MAX_LENGTH {
         return Err(too_large());
     }
-    let parser = Parser { source, at: 0, flags: Flags::default(), level: Level::default(), outer: Vec::new() };
+    let parser =
+        Parser { source, at: 0, flags: Flags::default(), level: Level::default(), outer: Vec::new(), unnamed: false };
     let whole = parser.whole()?;
     if whole.weight() > super::MAX_WEIGHT { Err(too_large()) } else { Ok(whole) }
 }
@@ -468,7 +471,13 @@ impl<'a> Parser<'a> {
 
     /// `{2}`, `{2,}`, `{2,3}`, if that is what is next. Anything else that begins with a brace is text.
     fn counts(&mut self) -> Result<Option<Counts>, Refused> {
-        let Some((inner, _)) = self.rest()[1..].split_once('}') else { return Ok(None) };
+        // No further than digits go: an expression may hold as many braces as it has letters.
+        let after = &self.rest()[1..];
+        let Some(end) = after.find(|c: char| !c.is_ascii_digit() && c != ',') else { return Ok(None) };
+        let inner = &after[..end];
+        if !after[end..].starts_with('}') {
+            return Ok(None);
+        }
         let number = |text: &str| {
             let fine = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             // A number with a zero before it is none.

@@ -60,6 +60,21 @@ fn an_expression_of_any_size_costs_little() {
     });
 }
 
+/// Each brace and each `[:` was looked for its end to the end of the expression: minutes for one body.
+#[test]
+fn braces_and_brackets_without_an_end_are_passed_over() {
+    let began = std::time::Instant::now();
+    let braces = "{".repeat(MAX_LENGTH - 1);
+    for source in [braces.clone(), braces + "}", format!("[{}x]", "[:".repeat(MAX_LENGTH / 2 - 2))] {
+        assert_eq!(Pattern::new(source).check(), Ok(()));
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    for (source, text) in [("^a{,2}$", "a{,2}"), ("^a{2$", "a{2"), ("^a{1,2,3}$", "a{1,2,3}"), ("^a{02}$", "a{02}")] {
+        assert!(Pattern::new(source).is_match(text), "{source}");
+    }
+    assert!(Pattern::new("^a{2,}$").is_match("aaa") && !Pattern::new("^a{2}$").is_match("a{2}"));
+}
+
 /// Expressions are judged by their weight alone, so that it may not be less than what they are when they are compiled.
 #[test]
 fn what_is_light_enough_compiles() {

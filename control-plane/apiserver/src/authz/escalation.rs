@@ -6,6 +6,10 @@ use std::collections::BTreeSet;
 use super::rules::Rule;
 use crate::authn::UserInfo;
 
+/// Most permissions that are looked at one by one, a verb on one thing each: lists multiply, and a body of some kilobytes
+/// holds a billion. What is covered as a whole is not taken apart.
+const MAX_PARTS: usize = 10_000;
+
 /// Everything there is: what an aggregated role may come to hold.
 pub fn full_authority() -> Vec<Rule> {
     let all = || vec!["*".to_owned()];
@@ -15,6 +19,16 @@ pub fn full_authority() -> Vec<Rule> {
 
 /// Why `user`, who has the rules `have`, may not give the rules `wanted`; `None` when they may.
 pub fn refusal(user: &UserInfo, have: &[Rule], wanted: &[Rule]) -> Option<String> {
+    let wanted: Vec<&Rule> = wanted.iter().filter(|whole| !have.iter().any(|rule| gives(rule, whole))).collect();
+    let count = wanted.iter().fold(0, |sum: usize, rule| sum.saturating_add(count(rule)));
+    if count > MAX_PARTS {
+        return Some(format!(
+            "user {} (groups={}) is attempting to grant {count} RBAC permissions that no single rule of theirs covers: \
+             at most {MAX_PARTS} are looked at, so give them in rules with shorter lists",
+            meta::text::quote(&user.name),
+            list(&user.groups)
+        ));
+    }
     let missing = missing(have, wanted);
     if missing.is_empty() {
         return None;
@@ -30,9 +44,16 @@ pub fn refusal(user: &UserInfo, have: &[Rule], wanted: &[Rule]) -> Option<String
 }
 
 /// The parts of `wanted`, one verb on one thing each, that no single rule of `have` gives.
-fn missing(have: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
-    let parts = wanted.iter().flat_map(parts);
+fn missing<'a>(have: &[Rule], wanted: impl IntoIterator<Item = &'a Rule>) -> Vec<Rule> {
+    let parts = wanted.into_iter().flat_map(parts);
     parts.filter(|part| !have.iter().any(|rule| gives(rule, part))).collect()
+}
+
+/// How many [`parts`] a rule has.
+fn count(rule: &Rule) -> usize {
+    let things = [rule.groups.len(), rule.resources.len(), rule.names.len().max(1)];
+    let things = things.into_iter().fold(1, usize::saturating_mul).saturating_add(rule.paths.len());
+    things.saturating_mul(rule.verbs.len())
 }
 
 /// A rule taken apart into rules with one verb on one thing.
@@ -156,6 +177,20 @@ mod tests {
             assert_eq!(lacks(have.clone(), wanted.clone()), None, "{have} covers {wanted}");
         }
         assert!(missing(&full_authority(), &rules(json!([on("x", &["y"])]))).is_empty());
+    }
+
+    /// A billion permissions in fifteen kilobytes were taken apart in memory, for anybody who may make roles.
+    #[test]
+    fn lists_that_multiply_cost_no_memory() {
+        let many = |prefix: &str| (0..1000).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>();
+        let wanted = json!([{"apiGroups": many("g"), "resources": many("r"), "verbs": many("v")}]);
+        let said = lacks(json!([on("pods", &["get"])]), wanted.clone()).expect("refused");
+        assert!(said.contains("is attempting to grant 1000000000 RBAC permissions"), "{said}");
+        let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+        assert_eq!(lacks(all, wanted), None, "who has all may give all");
+        for rule in rules(json!([on("pods", &["get", "list"]), {"nonResourceURLs": ["/a", "/b"], "verbs": ["get"]}])) {
+            assert_eq!(count(&rule), parts(&rule).len());
+        }
     }
 
     #[test]

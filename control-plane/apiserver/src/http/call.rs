@@ -15,6 +15,8 @@ use meta::Status;
 
 /// Longest field manager taken from a User-Agent.
 const MAX_MANAGER: usize = 128;
+/// Warnings of one request: headers hold fewer, and each is looked for among the others.
+const MAX_WARNINGS: usize = 1_000;
 
 pub struct Call {
     pub method: Method,
@@ -44,7 +46,7 @@ impl Call {
     pub fn warn(&self, text: impl Into<String>) {
         let text = text.into();
         let mut warnings = self.warnings.lock();
-        if !warnings.contains(&text) {
+        if warnings.len() < MAX_WARNINGS && !warnings.contains(&text) {
             warnings.push(text);
         }
     }

@@ -84,7 +84,7 @@ async fn collect(collector: &Collector, monitors: &Monitors, client: &kube::Clie
         };
         let Some((resource, namespaced)) = monitors.resource_of(&owner) else {
             // Its kind is not served (now): looked at again when discovery changes.
-            monitors.wait_for_kind(wake.clone());
+            monitors.wait_for_kind(wake.clone(), &owner);
             return Plan::default();
         };
         let place = if namespaced { namespace.as_str() } else { "" };

@@ -174,6 +174,11 @@ mod tests {
         assert_eq!(port, "--kube-apiserver-arg secure-port=7443: the cluster decides it: say --api-port");
         assert!(says(|o| o.kubelet_arg = args(&["--kubeconfig=/x"])).contains("the cluster decides it"));
         assert!(says(|o| o.etcd_arg = args(&["data-dir=/x"])).contains("--data-dir of the cluster"));
+        // Etcd listened on every address, without TLS and for everybody.
+        let open = says(|o| o.etcd_arg = args(&["listen-client-urls=https://127.0.0.1:1,http://0.0.0.0:2379"]));
+        assert!(open.contains("http://0.0.0.0:2379") && open.contains("say https://"), "{open}");
+        assert_eq!(says(|o| o.etcd_arg = args(&["listen-client-urls=https://0.0.0.0:2379"])), "");
+        assert_eq!(says(|o| o.etcd_arg = args(&["listen-metrics-urls=http://127.0.0.1:2381"])), "", "no keys in it");
         assert!(says(|o| o.kube_proxy_arg = args(&["help"])).contains("`ferrokube kube-proxy --help`"));
     }
 

@@ -1,6 +1,8 @@
 //! The built-in network: pods reach each other, the host, the outside; host ports; nothing leaks.
 
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use cni::{Network, PortMapping, Protocol};
 use linux::netlink::{Mac, NewVeth, Prefix, Route, Rtnl};
@@ -46,6 +48,34 @@ fn what_pods_send_outside_takes_the_hosts_address() {
     });
     serve_tcp(&outside, 80);
     assert_eq!(ask_tcp(&a, "192.168.7.2:80").unwrap(), "192.168.7.1");
+}
+
+/// A firewall that is open for the addresses of pods was open for who took one of them on the wire.
+#[test]
+fn a_neighbour_who_says_that_he_is_a_pod_is_not_heard() {
+    let world = World::new();
+    let outside = NetNs::create().unwrap();
+    uplink(&world.host, &outside);
+    let heard = world.on_host(|| {
+        Network::new(world.config.clone()).unwrap();
+        UdpSocket::bind("192.168.7.1:7000").unwrap()
+    });
+    heard.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut far = Rtnl::open_in(&outside).unwrap();
+    let link = far.link("eth0").unwrap().unwrap().index;
+    for address in ["10.42.0.9", "10.42.9.9"] {
+        far.add_address(link, Prefix::new(address.parse::<std::net::IpAddr>().unwrap(), 32)).unwrap();
+    }
+    outside
+        .run(|| {
+            for from in ["10.42.0.9:1", "10.42.9.9:1", "192.168.7.2:1"] {
+                UdpSocket::bind(from).unwrap().send_to(from.as_bytes(), "192.168.7.1:7000").unwrap();
+            }
+        })
+        .unwrap();
+    let mut buffer = [0; 64];
+    let read = heard.recv(&mut buffer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&buffer[..read]), "192.168.7.2:1", "the last that was sent is the first heard");
 }
 
 #[test]

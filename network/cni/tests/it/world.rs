@@ -29,6 +29,7 @@ impl World {
             subnet: "10.42.0.0/24".parse().unwrap(),
             gateway: None,
             cluster_ranges: vec!["10.42.0.0/16".parse().unwrap()],
+            only_here: vec!["10.42.0.0/16".parse().unwrap()],
             masquerade: true,
             mtu: None,
             state_dir: dir.path().join("cni"),

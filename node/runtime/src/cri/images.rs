@@ -155,7 +155,7 @@ impl ImageTransfer for Service {
             match pulled.await {
                 Ok(Ok(image)) => Ok(PullProgress { layers: Vec::new(), image_ref: image.id }),
                 Ok(Err(e)) => Err(Error::Image(e).into()),
-                Err(e) => Err(Status::internal(e.to_string())),
+                Err(e) => Err(crate::error::status(tonic::Code::Internal, &e.to_string())),
             }
         });
         ok(Box::pin(layers.chain(last)))
@@ -166,7 +166,7 @@ impl Service {
     async fn registries(&self) -> Result<Registries, Status> {
         let Some(path) = self.runtime.config.registries.clone() else { return Ok(Registries::default()) };
         let read = crate::runtime::blocking(move || Registries::read(&path)).await?;
-        read.map_err(Status::failed_precondition)
+        read.map_err(|why| crate::error::status(tonic::Code::FailedPrecondition, &why))
     }
 
     fn images(&self, filter: Option<ImageFilter>) -> Vec<Image> {

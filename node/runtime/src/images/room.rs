@@ -14,7 +14,7 @@ const KEEP_MOST: u64 = 512 << 20;
 /// How many inodes stay free at the least, where the file system has a fixed number.
 const KEEP_INODES: u64 = 1000;
 /// The file system is asked again after so many bytes: others write, too.
-const STEP: u64 = 16 << 20;
+pub const STEP: u64 = 16 << 20;
 
 /// Bytes that may still be written below a directory.
 pub fn left(dir: &Path) -> io::Result<u64> {

@@ -5,8 +5,9 @@
 //! where it is loaded.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -23,8 +24,6 @@ use crate::digest::Hasher;
 const OPAQUE: &str = "trusted.overlay.opaque";
 /// An attribute's value is no longer.
 const MAX_XATTR: usize = 64 << 10;
-/// Directories in one another, as deep as a path can be.
-const MAX_DEPTH: usize = 2048;
 
 impl Images {
     /// Writes these images, each with the name that it is called by, or with all its names.
@@ -85,7 +84,7 @@ impl Images {
         let dir = self.catalog.lock().layers.get(link).map(|layer| self.layers_dir().join(&layer.dir));
         let dir = dir.ok_or_else(|| ImageError::Invalid(format!("layer {link} is missing")))?;
         let file = work.join(number.to_string());
-        let packed = File::create(&file).and_then(|to| pack(&dir, to));
+        let packed = File::create(&file).and_then(|to| pack(&dir, Room::new(to, work)));
         let diff_id = packed.map_err(ImageError::io(format_args!("pack {}", dir.display())))?;
         Ok(Packed { file, diff_id })
     }
@@ -111,23 +110,60 @@ fn append(archive: &mut Builder<impl Write>, path: &str, size: u64, data: &mut i
 }
 
 /// Writes a layer's directory as an archive; answers its digest.
-fn pack(dir: &Path, to: File) -> io::Result<String> {
+fn pack(dir: &Path, to: Room<'_>) -> io::Result<String> {
     let mut packer = Packer { archive: Builder::new(Hashing { to, hasher: Hasher::default() }), links: HashMap::new() };
     let root = fs::symlink_metadata(dir)?;
     packer.entry(dir, Path::new("."), &root)?;
-    packer.below(dir, Path::new(""), 0)?;
+    packer.below(dir)?;
     let mut done = packer.archive.into_inner()?;
-    done.to.flush()?;
-    done.to.rewind()?;
+    done.flush()?;
     Ok(done.hasher.finish())
 }
 
-struct Hashing {
+/// The names in a directory, in order.
+fn names(dir: &Path) -> io::Result<std::vec::IntoIter<OsString>> {
+    let mut names: Vec<_> = fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<io::Result<_>>()?;
+    names.sort();
+    Ok(names.into_iter())
+}
+
+/// A file that grows while the disk has room. What an image takes says little of it: a file of holes takes a block, and
+/// is packed with all its zeros.
+struct Room<'a> {
     to: File,
+    dir: &'a Path,
+    /// What may still be written before the disk is asked again.
+    granted: u64,
+}
+
+impl<'a> Room<'a> {
+    fn new(to: File, dir: &'a Path) -> Self {
+        Room { to, dir, granted: 0 }
+    }
+}
+
+impl Write for Room<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.granted < bytes.len() as u64 {
+            self.granted = room::STEP.max(bytes.len() as u64);
+            room::check(self.dir, self.granted, "the archive")?;
+        }
+        let n = self.to.write(bytes)?;
+        self.granted -= n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+struct Hashing<'a> {
+    to: Room<'a>,
     hasher: Hasher,
 }
 
-impl Write for Hashing {
+impl Write for Hashing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.to.write(bytes)?;
         self.hasher.update(&bytes[..n]);
@@ -139,21 +175,24 @@ impl Write for Hashing {
     }
 }
 
-struct Packer {
-    archive: Builder<Hashing>,
+struct Packer<'a> {
+    archive: Builder<Hashing<'a>>,
     /// Where a file with several names stands first.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
-impl Packer {
-    fn below(&mut self, dir: &Path, inside: &Path, depth: usize) -> io::Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(io::Error::other("directories are nested too deep"));
-        }
-        let mut names: Vec<_> = fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<io::Result<_>>()?;
-        names.sort();
-        for name in names {
-            let (path, inside) = (dir.join(&name), inside.join(&name));
+impl Packer<'_> {
+    /// All that is in a directory. Not by recursion: an image may nest two thousand directories, and who packs them is a
+    /// thread of the daemon.
+    fn below(&mut self, dir: &Path) -> io::Result<()> {
+        let mut open = vec![(PathBuf::new(), names(dir)?)];
+        while let Some((at, rest)) = open.last_mut() {
+            let Some(name) = rest.next() else {
+                open.pop();
+                continue;
+            };
+            let inside = at.join(&name);
+            let path = dir.join(&inside);
             let about = fs::symlink_metadata(&path)?;
             if about.file_type().is_char_device() && about.rdev() == 0 {
                 let hidden = [b".wh.", name.as_bytes()].concat();
@@ -165,7 +204,7 @@ impl Packer {
                 if xattr(&path, OPAQUE)?.is_some_and(|value| value == b"y") {
                     self.mark(&inside.join(".wh..wh..opq"), &about)?;
                 }
-                self.below(&path, &inside, depth + 1)?;
+                open.push((inside, names(&path)?));
             }
         }
         Ok(())
@@ -369,6 +408,41 @@ mod tests {
         let upper_etc = hidden.parent().unwrap().join("etc/gone");
         assert_eq!(fs::symlink_metadata(upper_etc).unwrap().rdev(), 0, "a whiteout");
         assert!(matches!(save(&images, "nobody/here:1"), Err(ImageError::NotFound(_))));
+    }
+
+    /// The daemon's own threads have four times as much; walked by recursion it overflowed, and took the cluster along.
+    #[test]
+    fn a_layer_of_two_thousand_directories_in_one_another_overflows_no_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = dir.path().join("layer");
+        let deep = layer.join("d/".repeat((4000 - layer.as_os_str().len()) / 2));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("last"), "x").unwrap();
+        let to = File::create(dir.path().join("packed")).unwrap();
+        let work = dir.path().to_owned();
+        let walk = move || pack(&layer, Room::new(to, &work)).map_err(|error| error.to_string());
+        let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(walk).unwrap();
+        assert!(thread.join().unwrap().unwrap().starts_with("sha256:"));
+        let packed = File::open(dir.path().join("packed")).unwrap();
+        let mut packed = tar::Archive::new(packed);
+        let last = packed.entries().unwrap().last().unwrap().unwrap();
+        assert!(last.path().unwrap().ends_with("d/last"));
+    }
+
+    /// A layer of a few bytes may unpack to a file of a terabyte without one block: the disk was filled with its zeros.
+    #[test]
+    fn a_file_of_holes_does_not_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = room::left(dir.path()).unwrap();
+        let layer = dir.path().join("layer");
+        fs::create_dir(&layer).unwrap();
+        File::create(layer.join("holes")).unwrap().set_len(1 << 30).unwrap();
+        let to = File::create(dir.path().join("packed")).unwrap();
+        let mut small = Room { to, dir: Path::new("/proc"), granted: 8 << 20 };
+        assert!(left > 0 && small.write(&[0]).is_ok(), "what was granted is written without a question");
+        let error = pack(&layer, small).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+        assert!(fs::metadata(dir.path().join("packed")).unwrap().len() <= 8 << 20);
     }
 
     #[test]

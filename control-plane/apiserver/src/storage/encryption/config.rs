@@ -69,12 +69,21 @@ pub struct Resources {
 const AES_KEYS: &[usize] = &[16, 24, 32];
 const SECRETBOX_KEYS: &[usize] = &[32];
 
+/// What is wrong with a value, without the value: it may be a key, and this goes to the log.
+fn without_values(error: &str) -> String {
+    match (error.find('"'), error.rfind('"')) {
+        (Some(from), Some(to)) if from < to => format!("{}{}", error[..from].trim_end(), &error[to + 1..]),
+        _ => error.to_owned(),
+    }
+}
+
 impl Resources {
     pub fn parse(file: &[u8]) -> Result<Resources, String> {
         let value = codec::yaml::decode(file, codec::json::Form::Any)
             .and_then(codec::json::Decoded::into_strict)
             .map_err(|error| error.to_string())?;
-        let config: EncryptionConfiguration = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let config: EncryptionConfiguration =
+            serde_json::from_value(value).map_err(|error| without_values(&error.to_string()))?;
         if (config.api_version.as_str(), config.kind.as_str())
             != ("apiserver.config.k8s.io/v1", "EncryptionConfiguration")
         {

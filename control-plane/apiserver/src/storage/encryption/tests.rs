@@ -265,3 +265,13 @@ async fn an_update_without_a_change_seals_with_the_newest_key_and_only_once() {
     let (code, list) = send(&server, "GET", path, &Value::Null).await;
     assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(0)));
 }
+
+/// A key in the wrong place was in the message, and so in the log.
+#[test]
+fn a_mistake_in_the_configuration_is_told_without_the_key() {
+    let file = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  \
+                providers: [{aescbc: {keys: \"c2VjcmV0\\\"IHNlY3JldA==\"}}]\n";
+    let told = Resources::parse(file.as_bytes()).err().expect("refused");
+    assert!(told.contains("invalid type: string, expected") && !told.contains("c2Vj"), "{told}");
+    assert!(!told.contains("IHNl"), "{told}");
+}

@@ -126,8 +126,12 @@ impl Monitors {
     }
 
     /// Looks at this again when other kinds are served.
-    pub fn wait_for_kind(&self, wake: Wake) {
-        self.waiting.lock().insert(wake);
+    pub fn wait_for_kind(&self, wake: Wake, owner: &OwnerReference) {
+        self.waiting.lock().insert(wake.clone());
+        // Discovery may have shown it, and woken who waited, between the question and now.
+        if self.resource_of(owner).is_some() {
+            self.collector.queue.add(wake.key());
+        }
     }
 
     async fn follow(&self) {

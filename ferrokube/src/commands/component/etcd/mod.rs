@@ -114,6 +114,14 @@ const OTHERS: &[&str] = &[
 pub fn over(config: &mut Config, args: &[String]) -> Result<(), Fault> {
     let Some(extra) = Extra::<Flags>::read("--etcd-arg", args, OWN, &[&IGNORED])? else { return Ok(()) };
     extra.only(&[SAME, OTHERS], &[&IGNORED])?;
+    let open = extra.flags.listen_client_urls.iter().find(|url| !url.starts_with("https://"));
+    if let Some(url) = open.filter(|_| extra.given("listen_client_urls")) {
+        let sentence = format!(
+            "--etcd-arg listen-client-urls={url}: whoever reaches it would have all of the cluster without a \
+             certificate: say https://"
+        );
+        return Err(Fault::usage(sentence));
+    }
     set(&extra, config);
     let flags = extra.flags;
     config.tls.cert = flags.cert_file.or(config.tls.cert.take());

@@ -100,6 +100,20 @@ async fn a_kind_that_is_served_no_more_says_nothing_of_its_objects() {
     assert_eq!(owned(&monitors), ["b"]);
 }
 
+/// Discovery showed the kind, and woke who waited for it, just before this one came to wait: it did so for ever.
+#[tokio::test(start_paused = true)]
+async fn who_comes_to_wait_for_a_kind_that_is_served_by_now_is_woken() {
+    let (_api, monitors) = world().await;
+    sleep(Duration::from_secs(10)).await;
+    let mut other = owner();
+    other.kind = "Unknown".into();
+    let before = monitors.collector.queue.len();
+    monitors.wait_for_kind(Wake::Item("unheard-of".into()), &other);
+    assert_eq!(monitors.collector.queue.len(), before);
+    monitors.wait_for_kind(Wake::Item("late".into()), &owner());
+    assert_eq!(monitors.collector.queue.len(), before + 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn objects_stay_known_when_another_version_of_their_kind_is_watched() {
     let (api, monitors) = world().await;
