@@ -10,6 +10,7 @@ mod floods;
 mod guards;
 mod hardened;
 mod helm;
+mod host;
 mod images;
 mod in_pod;
 mod kubeconfig;
@@ -57,6 +58,7 @@ const TESTS: &[&[Test]] = &[
     settings::TESTS,
     images::TESTS,
     wrong::TESTS,
+    host::TESTS,
     kubeconfig::TESTS,
     reset::TESTS,
     crash::TESTS,
