@@ -11,6 +11,9 @@ use std::collections::HashSet;
 
 /// Most errors that one object is answered with.
 pub const MAX_ERRORS: usize = 256;
+/// Most bytes of an enumeration that an error shows, each value with what it takes to keep it: there may be as many errors.
+const MAX_SHOWN: usize = 64 * 1024;
+const VALUE: usize = 32;
 
 /// Everything about an object that its schema does not admit.
 pub fn validate(object: &Value, schema: &Schema) -> Vec<FieldError> {
@@ -254,7 +257,13 @@ impl Checker<'_> {
         let Some(allowed) = rules.map(|r| &r.enumeration).filter(|list| !list.is_empty()) else { return };
         if !allowed.iter().any(|known| equal(known, value)) {
             let names = allowed.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
-            self.push(FieldError::not_supported(self.full(path), value.clone(), names));
+            let mut left = MAX_SHOWN;
+            let shown = names.take_while(|name: &String| {
+                let fits = name.len() + VALUE <= left;
+                left = left.saturating_sub(name.len() + VALUE);
+                fits
+            });
+            self.push(FieldError::not_supported(self.full(path), value.clone(), shown));
         }
     }
 

@@ -102,3 +102,16 @@ fn walkers_have_stack_enough_for_the_deepest_schema() {
     };
     std::thread::Builder::new().stack_size(meta::depth::STACK_BYTES / 2).spawn(walk).unwrap().join().unwrap();
 }
+
+/// As many errors as an object may have, each with all that would have been right: gigabytes.
+#[test]
+fn an_enumeration_without_end_is_shown_up_to_a_bound() {
+    let values: Vec<String> = (0..20_000).map(|n| format!("v{n}")).collect();
+    let field = json!({"type": "array", "items": {"type": "string", "enum": values}});
+    let schema = parse::schema(&json!({"type": "object", "properties": {"f": field}}));
+    let errors = validate(&json!({"f": vec!["other"; 300]}), &schema);
+    assert_eq!(errors.len(), MAX_ERRORS);
+    let shown = errors[0].to_string();
+    assert!(shown.contains("\"v0\", \"v1\"") && shown.len() < 2 * MAX_SHOWN, "{}", shown.len());
+    assert!(validate(&json!({"f": ["v19999"]}), &schema).is_empty(), "all of it is meant");
+}
