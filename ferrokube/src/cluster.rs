@@ -16,6 +16,7 @@ mod node;
 mod parts;
 mod patience;
 mod pod_network;
+mod pods_door;
 mod ready;
 mod renewal;
 pub mod signing;

@@ -134,6 +134,10 @@ fn read_user_file(path: &Path) -> Result<Option<(String, Value)>> {
     let text = match as_owner(path, || text_of(path)).flatten() {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // sudo with the caller's HOME leaves such files behind.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(bad(&"the user whose directory it is in may not read it; chown gives it to them").into());
+        }
         Err(e) => return Err(bad(&e).into()),
     };
     if text.trim().is_empty() {

@@ -10,7 +10,7 @@ use cni::Prefix;
 use tokio_util::sync::CancellationToken;
 
 use super::pod_network::{self, BridgeNetwork};
-use super::{cri, node};
+use super::{cri, node, pods_door};
 use crate::config::{Cluster, RUN_ROOT, known, lock_host};
 
 /// A killed process leaves its group a moment later: 2 seconds in all.
@@ -66,6 +66,7 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
     let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
     dns::release(node::DNS_LINK, cluster.dns_ip().into()).context("the DNS address")?;
     dns::release(node::DNS_LINK, cluster.service_cidr.last().into()).context("the API server's address of pods")?;
+    pods_door::open(cluster).context("the rule for the API server's address of pods")?;
     dns::track_again(&node::dns_table(cluster)).context("the rules of DNS")?;
     let lock = lock_host()?;
     cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;

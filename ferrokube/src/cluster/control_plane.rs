@@ -10,7 +10,7 @@ use futures::FutureExt;
 use serving::tls::{Clients, Files};
 
 use super::store::LocalStore;
-use super::{Assembly, Serving, identity, ready};
+use super::{Assembly, Serving, identity, pods_door, ready};
 use crate::commands::component;
 use crate::config::{Cluster, list};
 use crate::fault::Fault;
@@ -89,6 +89,7 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     if let Some(address) = a.cluster.api_address_of_pods() {
         dns::claim(super::node::DNS_LINK, IpAddr::V4(address))?;
     }
+    pods_door::keep(&a.cluster, a.cluster.api_address_of_pods())?;
     let stop = a.parts.token("kube-apiserver");
     let running = apiserver::daemon::start(config, Arc::new(LocalStore(store.clone())), stop)
         .await

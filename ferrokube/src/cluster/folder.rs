@@ -66,7 +66,8 @@ async fn follow(cluster: &Cluster, client: &kube::Client) {
     }
 }
 
-/// Applies what differs from what was applied, again and again while something is refused.
+/// Applies what differs from what was applied, by its digest (the folder may be larger than what is free of memory),
+/// again and again while something is refused.
 async fn apply_again(cluster: &Cluster, client: &kube::Client, dir: &Path, applied: &mut BTreeMap<PathBuf, String>) {
     let mut backoff = Backoff::default();
     for attempt in 1..=ATTEMPTS {
@@ -77,14 +78,19 @@ async fn apply_again(cluster: &Cluster, client: &kube::Client, dir: &Path, appli
         applied.retain(|path, _| files.binary_search(path).is_ok());
         for path in files {
             let outcome = match read(&path) {
-                Ok(text) if applied.get(&path) == Some(&text) => continue,
-                Ok(text) => file(client, &text).await.map(|()| text),
+                Ok(text) => {
+                    let digest = runtime::digest::of(text.as_bytes());
+                    if applied.get(&path) == Some(&digest) {
+                        continue;
+                    }
+                    file(client, &text).await.map(|()| digest)
+                }
                 Err(why) => Err(Refused { why, for_good: true }),
             };
             match outcome {
-                Ok(text) => {
+                Ok(digest) => {
                     tracing::info!(file = %path.display(), "applied");
-                    applied.insert(path, text);
+                    applied.insert(path, digest);
                 }
                 Err(Refused { why, for_good }) => {
                     refused |= !for_good;

@@ -360,6 +360,8 @@ mod tests {
         std::os::unix::fs::symlink(roots.join("config"), host.file("eve")).expect("a link");
         let _ = remove_from(host.cluster("a"), &[]);
         assert_eq!(fs::read_to_string(roots.join("config")).expect("there"), text);
+        let told = read_user_file(&host.file("eve")).expect_err("refused").to_string();
+        assert!(told.contains("may not read it; chown"), "{told}");
     }
 
     /// The daemon renews certificates while it holds the host's lock.

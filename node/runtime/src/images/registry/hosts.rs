@@ -20,6 +20,8 @@ use super::trust::Trust;
 const MAX_FILE: u64 = 1 << 20;
 /// Mirrors of one registry, and rewrites of one mirror, that are tried or matched in turn.
 const MAX_LIST: usize = 100;
+/// Expressions of all mirrors: a short one may compile to all that one may have, and all are compiled at each pull.
+const MAX_REWRITES: usize = 200;
 /// As much as it takes for any expression that a person writes.
 const MAX_PATTERN: usize = 256 << 10;
 /// What says something of every registry.
@@ -79,8 +81,14 @@ impl Registries {
             .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
         let mut all = Registries::default();
         let fields = fields("", &value, &["mirrors", "configs"])?;
+        let mut rewrites = 0;
         for (name, value) in entries("mirrors", fields.get("mirrors"))? {
-            all.mirrors.insert(host_of(name), mirror(&format!("mirrors.{name}"), value)?);
+            let mirror = mirror(&format!("mirrors.{name}"), value)?;
+            rewrites += mirror.rewrites.len();
+            if rewrites > MAX_REWRITES {
+                return Err(format!("mirrors.{name}.rewrite: the file has more than {MAX_REWRITES} expressions"));
+            }
+            all.mirrors.insert(host_of(name), mirror);
         }
         for (name, value) in entries("configs", fields.get("configs"))? {
             all.hosts.insert(host_of(name), host(&format!("configs.{name}"), value)?);
@@ -346,5 +354,10 @@ configs:
         std::fs::write(&file, "#".repeat(2 << 20)).unwrap();
         assert!(Registries::read(&file).is_err());
         assert!(Registries::parse(&"[".repeat(1000)).is_err(), "as deep as this");
+        // A megabyte of mirrors with a hundred short expressions each took gigabytes, at each pull.
+        let rewrites: String = (0..100).map(|n| format!("'a{n}': b, ")).collect();
+        let mirrors: String = (0..3).map(|n| format!("  m{n}: {{rewrite: {{{rewrites}}}}}\n")).collect();
+        let told = Registries::parse(&format!("mirrors:\n{mirrors}")).err().unwrap();
+        assert_eq!(told, "mirrors.m2.rewrite: the file has more than 200 expressions");
     }
 }
