@@ -150,7 +150,11 @@ pub enum Image {
         output: Option<PathBuf>,
     },
     /// Give an image another name
-    Tag { image: String, name: String },
+    Tag {
+        image: String,
+        #[arg(value_name = "NAME")]
+        other: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -35,7 +35,7 @@ pub fn run(which: &Which, command: &Image) -> Result<()> {
             Image::Pull { image } => pull(&cluster, image).await,
             Image::Rm { image } => remove(&cluster, image).await,
             Image::Save { images, output } => save(&cluster, images, output.as_deref()).await,
-            Image::Tag { image, name } => tag(&cluster, image, name).await,
+            Image::Tag { image, other } => tag(&cluster, image, other).await,
         }
     })
 }

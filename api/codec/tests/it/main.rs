@@ -142,3 +142,13 @@ proptest! {
         let _ = yaml::decode(text.as_bytes(), Form::Custom);
     }
 }
+
+/// The nearest number but one was stored: `9007199254740991.0` as `9007199254740990.0`.
+#[test]
+fn a_number_with_a_fraction_keeps_its_last_digit() {
+    for text in ["9007199254740991.0", "123456.78901234567", "1.7976931348623157e308", "5e-324", "0.1"] {
+        let read: Value = serde_json::from_str(text).expect("a number");
+        assert_eq!(read.as_f64(), text.parse::<f64>().ok(), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&read.to_string()).expect("a number"), read);
+    }
+}
