@@ -228,4 +228,17 @@ mod tests {
         assert_eq!(shape.options.tls_san.map(|names| names.len()), Some(2));
         assert_eq!(shape.options.feature_gates.map(|gates| gates.0.len()), Some(2));
     }
+
+    /// `image tag A B --name second` took no `--name`: its own second word was called so.
+    #[test]
+    fn no_command_hides_the_words_that_name_a_cluster() {
+        fn look(command: &clap::Command) {
+            for arg in command.get_arguments().filter(|arg| !arg.is_global_set()) {
+                let id = arg.get_id().as_str();
+                assert!(!["name", "data_dir"].contains(&id), "{}: {id}", command.get_name());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
+    }
 }
