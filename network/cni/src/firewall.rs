@@ -172,7 +172,7 @@ fn names(rule: &RuleInfo, bridge: &str, subnet: Prefix) -> bool {
         std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
         std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    let whole_bytes = subnet.len % 8 == 0;
+    let whole_bytes = subnet.len.is_multiple_of(8);
     let short = &network[..usize::from(subnet.len / 8)];
     expressions(rule).filter(|(name, _)| name == "cmp").any(|(_, data)| {
         let value = attr(data, CMP_DATA).and_then(|d| attr(d, DATA_VALUE)).unwrap_or_default();
