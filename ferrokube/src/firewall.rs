@@ -81,7 +81,8 @@ fn asking(line: &[String]) -> Option<Vec<String>> {
 
 /// Each by itself: that one rule is gone already is no reason to leave the next. The first failure is told.
 fn run_all(lines: &[Vec<String>]) -> Result<()> {
-    lines.iter().map(|line| run(line)).fold(Ok(()), |first, next| first.and(next))
+    let all: Vec<Result<()>> = lines.iter().map(|line| run(line)).collect();
+    all.into_iter().collect()
 }
 
 fn run(line: &[String]) -> Result<()> {

@@ -133,10 +133,12 @@ mod tests {
         choose(scene, wanted, before).map_or("none".into(), |ip| ip.to_string())
     }
 
+    /// Addresses, what leads outside, the choice of a cluster of IPv4, that of a kubelet alone.
+    type Row<'a> = (&'a [(u32, &'a str)], &'a [&'a str], &'a str, &'a str);
+
     #[test]
     fn a_host_without_a_default_route_was_127_0_0_1() {
-        let rows: &[(&[(u32, &str)], &[&str], &str, &str)] = &[
-            // Addresses, what leads outside, the choice of a cluster of IPv4, that of a kubelet alone.
+        let rows: &[Row<'_>] = &[
             (&[(2, "192.0.2.5/24")], &["192.0.2.5"], "192.0.2.5", "192.0.2.5"),
             (&[(2, "192.0.2.5/24"), (5, "198.51.100.7/24")], &["198.51.100.7"], "198.51.100.7", "198.51.100.7"),
             (&[(2, "192.0.2.5/24")], &[], "192.0.2.5", "192.0.2.5"),

@@ -270,7 +270,7 @@ mod tests {
         let (client, _server) = crate::cluster::identity::tests::admin().await;
         let text = "apiVersion: v1\nkind: Foo\nmetadata: {name: a}\n---\n\
             apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n";
-        let refused = file(&client, text).await.err().expect("refused");
+        let refused = file(&client, text).await.expect_err("refused");
         assert!(refused.why.contains("Foo a: ") && !refused.for_good, "{}", refused.why);
         let maps = Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client, "default");
         assert!(maps.get("b").await.is_ok());

@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn neighbours_do_not_reach_an_api_server_on_loopback() {
         if !rustix::process::geteuid().is_root() {
-            return;
+            return println!("skipped: needs root");
         }
         let cluster = crate::config::tests::cluster("/nowhere".as_ref());
         let host = NetNs::create().expect("a namespace");

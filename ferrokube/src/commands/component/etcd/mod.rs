@@ -135,12 +135,12 @@ pub fn over(config: &mut Config, args: &[String]) -> Result<(), Fault> {
 }
 
 fn policy(min_version: &str, suites: Vec<String>) -> Result<Policy, Fault> {
-    let mut policy = Policy::default();
-    policy.only_13 = match min_version {
+    let only_13 = match min_version {
         "" | "TLS1.2" => false,
         "TLS1.3" => true,
         other => return Err(Fault::usage(format!("--tls-min-version {other}: give TLS1.2 or TLS1.3"))),
     };
+    let mut policy = Policy { only_13, ..Policy::default() };
     policy.set_suites(suites).map_err(|why| Fault::usage(format!("--cipher-suites: {why}")))?;
     Ok(policy)
 }
