@@ -120,7 +120,9 @@ fn remove_one(cluster: &Cluster, undo: &Undo, others: &[Cluster]) -> Result<()> 
         true => undo.before.clone(),
         false => Some(without(undo, &text, &value, &cluster.name)?),
     };
-    let left = left.filter(|left| !(undo.made && parse(left).is_ok_and(|value| is_bare(&value))));
+    // Somebody's comment is somebody's.
+    let bare = |left: &String| !left.contains('#') && parse(left).is_ok_and(|value| is_bare(&value));
+    let left = left.filter(|left| !(undo.made && bare(left)));
     match &left {
         // Who writes is root, who owns the file stays its owner: no matter who calls.
         Some(left) => Person { home: PathBuf::new(), ids: None }.write(&undo.path, left)?,
@@ -322,12 +324,14 @@ mod tests {
         assert_eq!(host.contexts("root"), ["b"]);
         host.reset("b");
         assert!(!host.file("root").exists());
-        let mut host = Hosts::new(&["a"]);
-        host.merge("a", "root");
-        let text = fs::read_to_string(host.file("root")).expect("a file");
-        fs::write(host.file("root"), text + "x-mine: 1\n").expect("written");
-        host.reset("a");
-        assert!(fs::read_to_string(host.file("root")).expect("kept").contains("x-mine"), "it says something");
+        for mine in ["x-mine: 1\n", "# mine\n"] {
+            let mut host = Hosts::new(&["a"]);
+            host.merge("a", "root");
+            let text = fs::read_to_string(host.file("root")).expect("a file");
+            fs::write(host.file("root"), text + mine).expect("written");
+            host.reset("a");
+            assert!(fs::read_to_string(host.file("root")).expect("kept").contains(mine), "it says something");
+        }
     }
 
     /// A link to a file of root's was followed by root: who owned the home had it rewritten.

@@ -99,7 +99,7 @@ fn broken(cluster: &Cluster) -> Result<()> {
     fs::remove_file(&file)?;
     fs::create_dir(&file)?;
     let said = own.run(&["up"])?.fails()?;
-    ensure!(said.contains("directory") && !own.data_dir().exists(), "{said}");
+    ensure!(said.contains("not a regular file") && !own.data_dir().exists(), "{said}");
     Ok(())
 }
 
