@@ -252,25 +252,16 @@ impl Wall {
         lines.iter().map(|line| words(line)).collect()
     }
 
-    /// The command lines that take these back.
+    /// The command lines that take these back; none of a table that no tool looks after.
     pub fn closing(&self, pods: Prefix) -> Vec<Vec<String>> {
-        let pods = pods.to_string();
-        let lines: Vec<String> = match (self.tool, self.way) {
-            (Tool::Ufw, Way::Input) => vec![format!("ufw delete allow from {pods}")],
-            (Tool::Ufw, Way::Forward) => {
-                vec![format!("ufw route delete allow from {pods}"), format!("ufw route delete allow to {pods}")]
-            }
-            (Tool::Firewalld, _) => vec![
-                format!("firewall-cmd --zone=trusted --remove-source={pods}"),
-                format!("firewall-cmd --permanent --zone=trusted --remove-source={pods}"),
-            ],
-            (Tool::Docker, _) => vec![
-                format!("iptables -D DOCKER-USER -s {pods} -j ACCEPT"),
-                format!("iptables -D DOCKER-USER -d {pods} -j ACCEPT"),
-            ],
-            (Tool::Nftables, _) => Vec::new(),
+        if self.tool == Tool::Nftables {
+            return Vec::new();
+        }
+        let back = |line: Vec<String>| {
+            let line = line.join(" ").replace(" allow ", " delete allow ").replace("--add-source=", "--remove-source=");
+            words(&line.replace(" -I ", " -D "))
         };
-        lines.iter().map(|line| words(line)).collect()
+        self.opening(pods).into_iter().map(back).collect()
     }
 
     /// The same for a table that no tool looks after: our rules are put before all others, and known by their comment.

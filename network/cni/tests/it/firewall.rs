@@ -1,6 +1,6 @@
 //! Firewalls of others that would stop pods are told, with what to do; they are not touched.
 
-use cni::firewall::{Tool, advice, diagnose};
+use cni::firewall::{Tool, Wall, Way, advice, diagnose};
 use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, RejectWith, Verdict, hook, rule};
 
 use crate::world::World;
@@ -103,4 +103,25 @@ fn what_is_opened_in_a_table_of_nobody_is_closed_again() {
         Nft::open().unwrap().remove_table(Family::Inet, "guard").unwrap();
         found[0].close_directly().unwrap();
     });
+}
+
+#[test]
+fn each_tool_takes_back_what_it_was_told() {
+    let pods = "10.42.0.0/16".parse().unwrap();
+    let closing = |tool: Tool, way: Way| {
+        let place = |word: &str| word.to_owned();
+        let wall = Wall { family: place("ip"), table: place("filter"), chain: place("X"), way, tool };
+        wall.closing(pods).iter().map(|line| line.join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(closing(Tool::Ufw, Way::Input), ["ufw delete allow from 10.42.0.0/16"]);
+    let forward = ["ufw route delete allow from 10.42.0.0/16", "ufw route delete allow to 10.42.0.0/16"];
+    assert_eq!(closing(Tool::Ufw, Way::Forward), forward);
+    let zone = ["firewall-cmd --zone=trusted --remove-source=10.42.0.0/16"];
+    assert_eq!(closing(Tool::Firewalld, Way::Input)[..1], zone);
+    let permanent = "firewall-cmd --permanent --zone=trusted --remove-source=10.42.0.0/16";
+    assert_eq!(closing(Tool::Firewalld, Way::Forward)[1], permanent);
+    let docker =
+        ["iptables -D DOCKER-USER -s 10.42.0.0/16 -j ACCEPT", "iptables -D DOCKER-USER -d 10.42.0.0/16 -j ACCEPT"];
+    assert_eq!(closing(Tool::Docker, Way::Forward), docker);
+    assert!(closing(Tool::Nftables, Way::Forward).is_empty(), "our own rules are known by their comment");
 }
