@@ -87,12 +87,7 @@ proptest! {
                     let which = which % world.pending.len();
                     world.perform(which, good);
                 }
-                Move::Exit { which, code } => {
-                    let names: Vec<String> = world.running().into_iter().map(str::to_owned).collect();
-                    if let Some(name) = names.get(which) {
-                        world.exit(name, code);
-                    }
-                }
+                Move::Exit { which, code } => world.exit_one_of_those_that_run(which, code),
                 Move::Wait => drop(world.wait()),
                 Move::KillSandbox => {
                     let Some(id) = world.sandboxes.keys().next().cloned() else { continue };

@@ -335,6 +335,14 @@ impl World {
         self.heard.clear();
     }
 
+    /// Ends one of the containers that run now, by its place among them; content when there are fewer.
+    fn exit_one_of_those_that_run(&mut self, which: usize, code: i32) {
+        let name = self.running().iter().nth(which).map(|name| (*name).to_owned());
+        if let Some(name) = name {
+            self.exit(&name, code);
+        }
+    }
+
     /// A container ends by itself and the runtime says so.
     fn exit(&mut self, name: &str, code: i32) {
         let id = self.containers.values().find(|c| c.name == name && !c.is_over()).map(|c| c.id.clone());

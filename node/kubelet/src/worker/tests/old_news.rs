@@ -53,12 +53,7 @@ proptest! {
                     let which = which % world.pending.len();
                     world.perform(which, true);
                 }
-                Move::Exit { which, code } => {
-                    let names: Vec<String> = world.running().into_iter().map(str::to_owned).collect();
-                    if let Some(name) = names.get(which) {
-                        world.exit(name, code);
-                    }
-                }
+                Move::Exit { which, code } => world.exit_one_of_those_that_run(which, code),
                 Move::Wait => drop(world.wait()),
                 Move::Late { which } if !world.seen.is_empty() => {
                     let containers = world.seen[which % world.seen.len()].clone();
