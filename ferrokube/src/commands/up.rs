@@ -123,12 +123,15 @@ fn start(cluster: &Cluster, lock: HostLock) -> Result<()> {
     })
 }
 
+fn is_ready(cluster: &Cluster) -> bool {
+    Daemon::find(cluster).is_some_and(|daemon| daemon.is_ready(cluster))
+}
+
 /// Has systemd start the daemon and waits until it is ready: whoever ends the service then ends the cluster.
 fn start_service(cluster: &Cluster, lock: HostLock) -> Result<()> {
     drop(lock);
     systemd::start(cluster)?;
-    let ready = || Daemon::find(cluster).is_some_and(|daemon| daemon.is_ready(cluster));
-    while !ready() {
+    while !is_ready(cluster) {
         if systemd::has_ended(cluster) {
             let unit = systemd::unit_of(cluster);
             systemd::stop(cluster)?;
@@ -143,12 +146,11 @@ fn start_service(cluster: &Cluster, lock: HostLock) -> Result<()> {
 
 /// Another `up` has started the daemon: it is waited for, so that this one keeps its promise too.
 fn wait_for_other(cluster: &Cluster) -> Result<()> {
-    let ready = || Daemon::find(cluster).is_some_and(|daemon| daemon.is_ready(cluster));
-    if ready() {
+    if is_ready(cluster) {
         return Ok(());
     }
     print(&format!("The cluster {:?} is being started already: waiting for it\n", cluster.name))?;
-    while !ready() {
+    while !is_ready(cluster) {
         if Daemon::any(cluster).is_none() {
             return Err(ended(cluster).into());
         }
