@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::Result;
 use client::{EventRecorder, EventType};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::told;
 use crate::config::Cluster;
 use crate::firewall;
 
@@ -62,28 +63,22 @@ async fn tell(
     cluster: &Cluster,
     client: &kube::Client,
     recorder: &EventRecorder,
-    told: &[String],
+    walls: &[String],
     again: bool,
 ) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let node = nodes.get(&cluster.node_name).await?;
     let has = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == CONDITION);
-    let closed = !told.is_empty();
+    let closed = !walls.is_empty();
     // A node that never had it needs no word that all is well.
     if !closed && !has {
         return Ok(());
     }
-    let patch = json!({"status": {"conditions": [condition(told, Timestamp::now())]}});
+    let patch = json!({"status": {"conditions": [condition(walls, Timestamp::now())]}});
     nodes.patch_status(&cluster.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-    let regarding = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Node".into()),
-        name: node.metadata.name,
-        uid: node.metadata.uid,
-        ..ObjectReference::default()
-    };
+    let regarding = told::node(cluster, node.metadata.uid);
     if closed {
-        let words = told.join("; and ");
+        let words = walls.join("; and ");
         tracing::error!("{words}");
         recorder.record(&regarding, EventType::Warning, REASON, &words).await;
     } else if again {
