@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::FutureExt;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeCondition, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
 use kube::Api;
 use kube::runtime::wait::await_condition;
 use tokio::net::UdpSocket;
@@ -56,23 +55,30 @@ pub async fn accounts(client: kube::Client) -> Result<()> {
     Ok(())
 }
 
-/// The node is Ready, and nothing keeps pods off it but what a person put there. What a former life reported before
-/// `since` doesn't count.
-pub async fn node(client: kube::Client, name: String, since: Timestamp) -> Result<()> {
-    let ready = |node: Option<&Node>| node.is_some_and(|node| takes_pods(node, since));
+/// The taints by which the node lifecycle controller keeps pods off a node that isn't Ready.
+const LIFECYCLE_TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+
+/// The node is Ready, and nothing keeps pods off it but what a person put there. Asked after its kubelet has reported:
+/// what a former life said would do.
+pub async fn node(client: kube::Client, name: String) -> Result<()> {
+    let ready = |node: Option<&Node>| node.is_some_and(|node| not_yet(node).is_none());
     await_condition(Api::<Node>::all(client), &name, ready).await?;
     Ok(())
 }
 
-fn takes_pods(node: &Node, since: Timestamp) -> bool {
+/// Why a node takes no pods; none when it does.
+fn not_yet(node: &Node) -> Option<String> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    // Times of the API are whole seconds.
-    let fresh =
-        |c: &NodeCondition| c.last_heartbeat_time.as_ref().is_some_and(|t| t.0.as_second() >= since.as_second());
+    let Some(ready) = conditions.iter().find(|c| c.type_ == "Ready") else {
+        return Some("its kubelet has said nothing yet".into());
+    };
+    if ready.status != "True" {
+        return Some(ready.message.clone().unwrap_or_else(|| format!("Ready is {}", ready.status)));
+    }
     // The node lifecycle controller takes its taint away a moment after the condition.
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True" && fresh(c))
-        && !taints.iter().any(|t| t.key == "node.kubernetes.io/not-ready" || t.key == "node.kubernetes.io/unreachable")
+    let taint = taints.iter().find(|t| LIFECYCLE_TAINTS.contains(&t.key.as_str()))?;
+    Some(format!("it is Ready, and still has the taint {}:{}", taint.key, taint.effect))
 }
 
 /// DNS knows the API server's Service.
@@ -146,9 +152,7 @@ async fn too_late(a: &Assembly, missing: &[&str], quiet: Duration) -> Fault {
 
 pub async fn node_says(a: &Assembly) -> Option<String> {
     let client = a.client("kubernetes-admin", &["system:masters"]).ok()?;
-    let node = Api::<Node>::all(client).get_opt(&a.cluster.node_name).await.ok()??;
-    let conditions = node.status?.conditions?;
-    conditions.into_iter().find(|c| c.type_ == "Ready")?.message
+    not_yet(&Api::<Node>::all(client).get_opt(&a.cluster.node_name).await.ok()??)
 }
 
 #[cfg(test)]
@@ -186,19 +190,19 @@ mod tests {
 
     #[test]
     fn a_ready_node_with_the_controllers_taint_takes_no_pods_yet() {
-        let since: Timestamp = "2026-01-01T00:00:10.5Z".parse().expect("a time");
-        let node = |status: &str, taint: Option<&str>, second: u8| -> Node {
+        let why = |status: &str, taint: Option<&str>| {
             let taints: Vec<_> =
                 taint.iter().map(|key| serde_json::json!({"key": key, "effect": "NoSchedule"})).collect();
-            let condition = serde_json::json!({"type": "Ready", "status": status,
-                "lastHeartbeatTime": format!("2026-01-01T00:00:{second:02}Z")});
+            // Its clock was an hour ahead in a former life, or is an hour behind now: nothing asks.
+            let condition = serde_json::json!({"type": "Ready", "status": status, "message": "no network",
+                "lastHeartbeatTime": "1970-01-01T00:00:00Z"});
             let node = serde_json::json!({"spec": {"taints": taints}, "status": {"conditions": [condition]}});
-            serde_json::from_value(node).expect("a node")
+            not_yet(&serde_json::from_value(node).expect("a node"))
         };
-        let takes = |status, taint, second| takes_pods(&node(status, taint, second), since);
-        assert!(takes("True", None, 10) && takes("True", Some("mine"), 11));
-        assert!(!takes("True", Some("node.kubernetes.io/not-ready"), 11));
-        assert!(!takes("False", None, 11));
-        assert!(!takes("True", None, 9), "a former life said so");
+        assert_eq!((why("True", None), why("True", Some("mine"))), (None, None));
+        let tainted = "it is Ready, and still has the taint node.kubernetes.io/not-ready:NoSchedule";
+        assert_eq!(why("True", Some("node.kubernetes.io/not-ready")).as_deref(), Some(tainted));
+        assert_eq!(why("False", None).as_deref(), Some("no network"));
+        assert!(not_yet(&Node::default()).is_some());
     }
 }

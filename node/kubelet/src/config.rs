@@ -151,6 +151,8 @@ pub struct Config {
     pub version: String,
     /// Names this run of the kubelet among all that ever were; made anew by each.
     pub run: String,
+    /// Set when the first status of this life is in the API: what stood there before said how a former life ended.
+    pub ready: client::Latch,
 }
 
 impl Config {
@@ -215,6 +217,7 @@ impl Config {
             allowed_unsafe_sysctls: Vec::new(),
             version: concat!("v1.37.2+ferrokube-", env!("CARGO_PKG_VERSION")).into(),
             run: String::new(),
+            ready: client::Latch::default(),
         }
     }
 

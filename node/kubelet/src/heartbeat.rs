@@ -198,7 +198,10 @@ impl Heartbeat {
             let mut wait = if ready { self.config.node_status_update_frequency } else { NOT_READY_CHECK };
             if due || !node::is_same(&old, &new) {
                 match self.write(&old, &new).await {
-                    Ok(()) => reported = Some(tokio::time::Instant::now()),
+                    Ok(()) => {
+                        reported = Some(tokio::time::Instant::now());
+                        self.config.ready.set();
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "node status not written, trying again");
                         wait = RETRY;
