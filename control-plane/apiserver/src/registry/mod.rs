@@ -3,6 +3,7 @@
 //! The table is built from `kinds::ALL` and grows and shrinks with CustomResourceDefinitions; from here on built-in and
 //! custom kinds take the same path. One file a verb: [`create`], [`update`], [`patch`], [`delete`], [`read`], [`watch`].
 
+pub mod admit;
 pub mod create;
 pub mod delete;
 mod go;
