@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::Hands;
-use crate::admit::{self, Scene};
+use crate::io::observation::{self, LifecycleEvent, Observation};
 use crate::messages::{Msg, NodeSignals, Query};
-use crate::observation::{self, LifecycleEvent, Observation};
-use crate::pods;
+use crate::pod::admit::{self, Scene};
+use crate::pod::pods;
 use crate::volumes::refreshing::Refreshing;
 use crate::worker::{Action, Event, Life, PodWorker, Settings, Verdict};
 

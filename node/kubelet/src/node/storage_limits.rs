@@ -1,5 +1,5 @@
 //! Pods that keep more on the node's disk than they may: an emptyDir volume, a container, all of it together. Pure but
-//! for [`measure`], which does I/O; [`crate::housekeeping`] ends them.
+//! for [`measure`], which does I/O; [`crate::node::housekeeping`] ends them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,9 +9,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use linux::disk_usage;
 
+use crate::pod::pods;
+use crate::pod::resources;
 use crate::volumes::{HOSTS_FILE, Sort, TERMINATION_FILES};
 use crate::worker::Verdict;
-use crate::{pods, resources};
 
 const STORAGE: &str = "ephemeral-storage";
 

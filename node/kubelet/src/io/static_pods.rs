@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod, Toleration};
 use tokio_util::sync::CancellationToken;
 
-use crate::files::Watcher;
+use crate::io::files::Watcher;
 use crate::messages::{Mailbox, Msg};
 use crate::names::annotation;
 
@@ -125,7 +125,7 @@ fn check_quantities(container: &Container) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pods;
+    use crate::pod::pods;
 
     #[test]
     fn a_manifest_of_a_thousand_levels_is_refused() {
