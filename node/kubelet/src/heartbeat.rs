@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus, ObjectReferen
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,8 @@ use crate::config::Config;
 use crate::cri::{Cri, shown};
 use crate::error::Error;
 use crate::machine::{self, Machine};
-use crate::node::{self, Facts, Pressure, Runtime};
+use crate::messages::NodeSignals;
+use crate::node::{self, Facts, Runtime};
 
 /// How soon a node that is not ready looks at its runtime again; the CRI has no event for it.
 const NOT_READY_CHECK: Duration = Duration::from_millis(200);
@@ -45,11 +45,10 @@ pub struct Heartbeat {
     pub addresses: Addresses,
     pub port: u16,
     pub recorder: client::EventRecorder,
-    /// Wakes the status loop.
-    pub changed: Arc<Notify>,
+    /// What others find out of the node; wakes the status loop.
+    pub signals: NodeSignals,
     /// The Node changed in the API, by whomever.
     pub node_seen: Arc<Notify>,
-    pub pressure: Arc<Mutex<Pressure>>,
 }
 
 impl Heartbeat {
@@ -76,7 +75,7 @@ impl Heartbeat {
             addresses: self.addresses.texts(),
             port: self.port,
             runtime: self.runtime().await,
-            pressure: *self.pressure.lock(),
+            pressure: *self.signals.pressure.lock(),
         }
     }
 
@@ -220,7 +219,7 @@ impl Heartbeat {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.changed.notified() => {}
+                () = self.signals.changed.notified() => {}
                 () = seen => {}
             }
         }

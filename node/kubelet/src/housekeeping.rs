@@ -9,17 +9,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use parking_lot::Mutex;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
 use crate::act::Hands;
 use crate::cri::shown;
-use crate::daemon::{Msg, Query};
 use crate::eviction::{self, Manager, Reading, Usage};
 use crate::machine::{self, Disk};
+use crate::messages::{Msg, NodeSignals, Query};
 use crate::node::Pressure;
 use crate::qos::Classes;
 use crate::worker::{Event, Life, PodWorker, Verdict};
@@ -34,10 +31,7 @@ pub struct Housekeeping {
     /// Where pods have groups of their own.
     pub classes: Option<Classes>,
     pub hands: Arc<Hands>,
-    pub queries: UnboundedSender<Msg>,
-    pub pressure: Arc<Mutex<Pressure>>,
-    /// Wakes the node's status.
-    pub node_changed: Arc<Notify>,
+    pub node: NodeSignals,
     pub pid_max: u64,
 }
 
@@ -51,9 +45,11 @@ impl Housekeeping {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => {}
             }
-            let Some(workers) = self.workers().await else { return };
+            let Some(workers) = self.hands.mailbox.ask(Query::Workers).await else { return };
             round += 1;
-            if workers.is_empty() && *self.pressure.lock() == Pressure::default() && !round.is_multiple_of(IMAGES_EVERY)
+            if workers.is_empty()
+                && *self.node.pressure.lock() == Pressure::default()
+                && !round.is_multiple_of(IMAGES_EVERY)
             {
                 continue;
             }
@@ -63,8 +59,8 @@ impl Housekeeping {
             let reading = self.reading().await;
             let crossed = eviction::crossed(&self.hands.config.eviction, &reading);
             let pressure = manager.pressure(&self.hands.config.eviction, &crossed, Timestamp::now());
-            if std::mem::replace(&mut *self.pressure.lock(), pressure) != pressure {
-                self.node_changed.notify_one();
+            if std::mem::replace(&mut *self.node.pressure.lock(), pressure) != pressure {
+                self.node.changed.notify_one();
             }
             let disk_short = crossed.iter().any(|c| c.resource == eviction::Resource::EphemeralStorage);
             if disk_short || round.is_multiple_of(IMAGES_EVERY) {
@@ -78,12 +74,6 @@ impl Housekeeping {
                 }
             }
         }
-    }
-
-    async fn workers(&self) -> Option<Vec<PodWorker>> {
-        let (reply, answer) = oneshot::channel();
-        self.queries.send(Msg::Query(Query::Workers(reply))).ok()?;
-        answer.await.ok()
     }
 
     fn weigh_classes(&mut self, workers: &[PodWorker]) {
@@ -152,7 +142,8 @@ impl Housekeeping {
     fn end(&self, pod: &Pod, verdict: Verdict) {
         tracing::warn!(pod = pods::shown(pod), message = verdict.message, "evicting");
         self.hands.note(pod, None, true, &verdict.reason, &verdict.message);
-        let _ = self.hands.answers.send((pods::uid(pod).to_owned(), Event::Evict { verdict, grace: 0 }));
+        let event = Event::Evict { verdict, grace: 0 };
+        self.hands.mailbox.send(Msg::Answer { uid: pods::uid(pod).to_owned(), event });
     }
 
     /// Ends pods that keep more on disk than they may.
@@ -242,7 +233,7 @@ impl Housekeeping {
                 Err(error) => tracing::warn!(error = shown(&error), image = image.id, "image not removed"),
             }
         }
-        self.node_changed.notify_one();
+        self.node.changed.notify_one();
     }
 }
 

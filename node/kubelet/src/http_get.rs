@@ -1,7 +1,6 @@
 //! One HTTP GET against a container, for probes and hooks: HTTP/1.1, TLS without a check of the certificate, redirects
 //! on the same host followed. Does I/O.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,8 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use rustls::pki_types::ServerName;
+
+use crate::dial::{self, authority, connect_error};
 
 /// Upstream reads this much of an answer.
 const BODY_MAX: usize = 10 << 10;
@@ -52,7 +53,7 @@ impl Target {
         Ok(Target {
             tls: get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
             host: get.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(ip).to_owned(),
-            port: crate::prober::port(container, &get.port)?,
+            port: dial::port(container, &get.port)?,
             path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
             headers,
         })
@@ -61,22 +62,6 @@ impl Target {
     fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}{}", authority(&self.host, self.port), self.path)
-    }
-}
-
-/// `host:port`, IPv6 in brackets.
-pub fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// The words Go uses for a failed connect.
-pub fn connect_error(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
-        io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
-        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
-        io::ErrorKind::ConnectionReset => "read: connection reset by peer".into(),
-        _ => format!("connect: {error}"),
     }
 }
 
@@ -118,7 +103,7 @@ fn redirected(from: &Target, location: &str) -> Option<Target> {
 
 async fn once(target: &Target) -> Result<(Answer, Option<String>), String> {
     let at = authority(&target.host, target.port);
-    let dial = |e: &io::Error| format!("dial tcp {at}: {}", connect_error(e));
+    let dial = |e: &std::io::Error| format!("dial tcp {at}: {}", connect_error(e));
     let stream = tokio::net::TcpStream::connect((target.host.as_str(), target.port)).await.map_err(|e| dial(&e))?;
     if !target.tls {
         return exchange(TokioIo::new(stream), target).await;

@@ -13,19 +13,13 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::watcher;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Sources;
+use crate::messages::{Mailbox, Msg};
 
 /// How long a first list may take before the object is asked for directly, which says what is wrong.
 const FIRST_LIST: Duration = Duration::from_secs(2);
-
-/// A pod (by UID) that refers to what changed should look again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    pub pods: Vec<String>,
-}
 
 struct Entry<K: 'static> {
     cache: Cache<K>,
@@ -41,18 +35,14 @@ struct Watches<K: 'static> {
     /// Where the kind lives in a namespace.
     api: fn(kube::Client, &str) -> Api<K>,
     entries: Mutex<BTreeMap<Key, Entry<K>>>,
-    changed: UnboundedSender<Changed>,
+    changed: Mailbox,
 }
 
 impl<K> Watches<K>
 where
     K: Watched + kube::Resource<DynamicType = ()>,
 {
-    fn new(
-        client: kube::Client,
-        changed: UnboundedSender<Changed>,
-        api: fn(kube::Client, &str) -> Api<K>,
-    ) -> Watches<K> {
+    fn new(client: kube::Client, changed: Mailbox, api: fn(kube::Client, &str) -> Api<K>) -> Watches<K> {
         Watches { client, api, entries: Mutex::default(), changed }
     }
 
@@ -71,7 +61,7 @@ where
                 .select(config)
                 .on(move |_| {
                     let pods: Vec<String> = told.lock().iter().cloned().collect();
-                    let _ = changed.send(Changed { pods });
+                    changed.send(Msg::Changed { pods });
                 })
                 .run(stop.clone());
             Entry { cache, stop, pods }
@@ -128,7 +118,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    pub fn new(client: kube::Client, changed: UnboundedSender<Changed>) -> Objects {
+    pub fn new(client: kube::Client, changed: Mailbox) -> Objects {
         Objects {
             maps: Watches::new(client.clone(), changed.clone(), Api::namespaced),
             secrets: Watches::new(client.clone(), changed.clone(), Api::namespaced),

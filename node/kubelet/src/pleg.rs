@@ -4,86 +4,20 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use wire::cri;
 
 use crate::cri::{self as runtime, Cri, shown};
-use crate::daemon::{Msg, uid_of};
-use crate::worker::{Instance, SandboxRecord};
+use crate::messages::{Mailbox, Msg};
+use crate::names::uid_of;
+use crate::observation::{LifecycleEvent, Observation};
+use crate::worker::Instance;
 
 /// Upstream's relist period.
 const RELIST: Duration = Duration::from_secs(1);
 /// How soon a broken stream is opened again.
 const RECONNECT: Duration = Duration::from_millis(200);
-
-/// A pod in the runtime: its newest sandbox and all its containers.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Observation {
-    pub sandbox: Option<SandboxRecord>,
-    pub containers: Vec<Instance>,
-}
-
-impl Observation {
-    /// Takes in what was seen beside this, before or after it: nothing goes back to an earlier state.
-    pub fn merge(&mut self, seen: Observation) {
-        if let Some(new) = seen.sandbox {
-            let age = |s: &SandboxRecord| (s.attempt, s.created_at);
-            match &mut self.sandbox {
-                Some(known) if known.id == new.id => known.ready &= new.ready,
-                Some(known) if age(known) > age(&new) => {}
-                known => *known = Some(new),
-            }
-        }
-        for new in seen.containers {
-            match self.containers.iter_mut().find(|known| known.id == new.id) {
-                Some(known) if new.state > known.state => *known = new,
-                Some(_) => {}
-                None => self.containers.push(new),
-            }
-        }
-        self.containers.sort_by_key(|c| (c.created_at, c.restarts));
-    }
-}
-
-/// What the loop hears.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Message {
-    Seen {
-        uid: String,
-        observation: Observation,
-    },
-    Vanished {
-        uid: String,
-        id: String,
-    },
-    /// The runtime does not answer.
-    Lost,
-}
-
-impl Message {
-    pub fn uid(&self) -> Option<&str> {
-        match self {
-            Message::Seen { uid, .. } | Message::Vanished { uid, .. } => Some(uid),
-            Message::Lost => None,
-        }
-    }
-}
-
-/// What is heard of pods that the loop doesn't know yet: their objects may come from the API long after the runtime was
-/// asked what it has of them.
-pub fn keep(early: &mut HashMap<String, Observation>, message: Message) {
-    match message {
-        Message::Seen { uid, observation } => early.entry(uid).or_default().merge(observation),
-        Message::Vanished { uid, id } => {
-            if let Some(known) = early.get_mut(&uid) {
-                known.containers.retain(|c| c.id != id);
-            }
-        }
-        Message::Lost => {}
-    }
-}
 
 /// Everything the runtime has, by pod UID.
 pub async fn list(cri: &Cri) -> Result<HashMap<String, Observation>, Status> {
@@ -118,7 +52,7 @@ pub async fn list(cri: &Cri) -> Result<HashMap<String, Observation>, Status> {
 }
 
 /// Tells the loop what happens in the runtime until shutdown.
-pub async fn run(cri: Cri, to: UnboundedSender<Msg>, shutdown: CancellationToken) {
+pub async fn run(cri: Cri, to: Mailbox, shutdown: CancellationToken) {
     let work = async {
         loop {
             match follow(&cri, &to).await {
@@ -126,7 +60,7 @@ pub async fn run(cri: Cri, to: UnboundedSender<Msg>, shutdown: CancellationToken
                 Err(status) => tracing::debug!(error = shown(&status), "runtime events broke off"),
                 Ok(()) => {}
             }
-            let _ = to.send(Msg::Runtime(Message::Lost));
+            to.send(Msg::Runtime(LifecycleEvent::Lost));
             tokio::time::sleep(RECONNECT).await;
         }
     };
@@ -137,14 +71,14 @@ pub async fn run(cri: Cri, to: UnboundedSender<Msg>, shutdown: CancellationToken
 }
 
 /// One life of the stream. What happened while there was none is found by a list.
-async fn follow(cri: &Cri, to: &UnboundedSender<Msg>) -> Result<(), Status> {
+async fn follow(cri: &Cri, to: &Mailbox) -> Result<(), Status> {
     let mut stream = cri.runtime().get_container_events(cri::GetEventsRequest::default()).await?.into_inner();
     for (uid, observation) in list(cri).await? {
-        let _ = to.send(Msg::Runtime(Message::Seen { uid, observation }));
+        to.send(Msg::Runtime(LifecycleEvent::Seen { uid, observation }));
     }
     while let Some(event) = stream.message().await? {
-        for message in messages(event) {
-            if to.send(Msg::Runtime(message)).is_err() {
+        for event in lifecycle(event) {
+            if !to.send(Msg::Runtime(event)) {
                 return Ok(());
             }
         }
@@ -152,7 +86,7 @@ async fn follow(cri: &Cri, to: &UnboundedSender<Msg>) -> Result<(), Status> {
     Ok(())
 }
 
-fn messages(event: cri::ContainerEventResponse) -> Vec<Message> {
+fn lifecycle(event: cri::ContainerEventResponse) -> Vec<LifecycleEvent> {
     let sandbox = event.pod_sandbox_status.as_ref();
     let labels = sandbox.map(|s| &s.labels).or(event.containers_statuses.first().map(|c| &c.labels));
     let by_metadata = sandbox.and_then(|s| s.metadata.as_ref()).map(|m| m.uid.clone()).filter(|u| !u.is_empty());
@@ -166,14 +100,14 @@ fn messages(event: cri::ContainerEventResponse) -> Vec<Message> {
     };
     let mut out = Vec::new();
     if deleted && event.container_id != sandbox_id {
-        out.push(Message::Vanished { uid: uid.clone(), id: event.container_id });
+        out.push(LifecycleEvent::Vanished { uid: uid.clone(), id: event.container_id });
     }
-    out.push(Message::Seen { uid, observation });
+    out.push(LifecycleEvent::Seen { uid, observation });
     out
 }
 
 /// For a runtime without events: what differs from the last list is told.
-async fn relist(cri: &Cri, to: &UnboundedSender<Msg>) {
+async fn relist(cri: &Cri, to: &Mailbox) {
     let mut known: HashMap<String, Observation> = HashMap::new();
     loop {
         match list(cri).await {
@@ -182,52 +116,18 @@ async fn relist(cri: &Cri, to: &UnboundedSender<Msg>) {
                     let old = known.get(uid);
                     let ids: Vec<&str> = observation.containers.iter().map(|c| c.id.as_str()).collect();
                     for gone in old.iter().flat_map(|o| &o.containers).filter(|c| !ids.contains(&c.id.as_str())) {
-                        let message = Message::Vanished { uid: uid.clone(), id: gone.id.clone() };
-                        let _ = to.send(Msg::Runtime(message));
+                        let event = LifecycleEvent::Vanished { uid: uid.clone(), id: gone.id.clone() };
+                        to.send(Msg::Runtime(event));
                     }
                     if old != Some(observation) {
-                        let message = Message::Seen { uid: uid.clone(), observation: observation.clone() };
-                        let _ = to.send(Msg::Runtime(message));
+                        let event = LifecycleEvent::Seen { uid: uid.clone(), observation: observation.clone() };
+                        to.send(Msg::Runtime(event));
                     }
                 }
                 known = found;
             }
-            Err(_) => drop(to.send(Msg::Runtime(Message::Lost))),
+            Err(_) => drop(to.send(Msg::Runtime(LifecycleEvent::Lost))),
         }
         tokio::time::sleep(RELIST).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-
-    use super::*;
-    use crate::worker::RunState;
-
-    fn instance(id: &str, restarts: u32, state: RunState) -> Instance {
-        let status = cri::ContainerStatus { id: id.into(), created_at: 1 + i64::from(restarts), ..Default::default() };
-        Instance { restarts, state, ..runtime::instance(status) }
-    }
-
-    fn seen(containers: Vec<Instance>, ready: bool) -> Message {
-        let sandbox =
-            SandboxRecord { id: "s0".into(), attempt: 0, ready, ips: vec![], created_at: Timestamp::UNIX_EPOCH };
-        Message::Seen { uid: "u".into(), observation: Observation { sandbox: Some(sandbox), containers } }
-    }
-
-    #[test]
-    fn what_ended_before_its_pod_came_from_the_api_has_ended() {
-        let mut early = HashMap::new();
-        let old = || seen(vec![instance("a", 0, RunState::Running)], true);
-        keep(&mut early, old());
-        keep(&mut early, seen(vec![instance("a", 0, RunState::Exited), instance("b", 1, RunState::Running)], false));
-        keep(&mut early, old());
-        let found = &early["u"];
-        let states: Vec<_> = found.containers.iter().map(|c| (c.id.as_str(), c.state)).collect();
-        assert_eq!(states, [("a", RunState::Exited), ("b", RunState::Running)]);
-        assert!(!found.sandbox.as_ref().unwrap().ready, "a sandbox that died does not come back");
-        keep(&mut early, Message::Vanished { uid: "u".into(), id: "a".into() });
-        assert_eq!(early["u"].containers.len(), 1);
     }
 }

@@ -1,8 +1,6 @@
 //! Questions that everyone asks of a Pod: who it is, which containers it has and of which sort, how they restart.
 //! Pure reads of the typed object.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, ObjectReference, Pod, PodSpec};
 
 use crate::names::annotation;
@@ -174,9 +172,4 @@ pub fn container_reference(pod: &Pod, name: &str) -> ObjectReference {
 pub fn grace(pod: &Pod) -> i64 {
     let wanted = pod.metadata.deletion_grace_period_seconds.filter(|_| pod.metadata.deletion_timestamp.is_some());
     wanted.or(spec(pod).termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE).max(0)
-}
-
-/// Two versions of a pod differ in something that a worker acts on.
-pub fn same_for_worker(a: &Arc<Pod>, b: &Arc<Pod>) -> bool {
-    a.spec == b.spec && a.metadata == b.metadata && a.status == b.status
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use wire::cri;
 
 use crate::cri::{Cri, shown};
 use crate::http_get::{self, Target};
 use crate::probe::{self, Outcome};
+use crate::{dial, grpc_health};
 
 /// What of a probe's output is kept.
 const OUTPUT_MAX: usize = 10 << 10;
@@ -28,28 +28,16 @@ pub async fn run(cri: &Cri, container: &Container, probe: &Probe, id: &str, ip: 
     }
     if let Some(tcp) = &probe.tcp_socket {
         let host = tcp.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(ip);
-        return match port(container, &tcp.port) {
+        return match dial::port(container, &tcp.port) {
             Ok(port) => run_tcp(host, port, timeout).await,
             Err(message) => Outcome::Error(message),
         };
     }
     if let Some(grpc) = &probe.grpc {
         let service = grpc.service.clone().unwrap_or_default();
-        return crate::grpc_health::run(ip, grpc.port, &service, timeout).await;
+        return grpc_health::run(ip, grpc.port, &service, timeout).await;
     }
     Outcome::Error("missing probe handler".into())
-}
-
-/// A number, or the name of a port of the container.
-pub fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
-    let number = match port {
-        IntOrString::Int(number) => *number,
-        IntOrString::String(name) => match container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)) {
-            Some(found) => found.container_port,
-            None => name.parse().map_err(|_| format!("invalid port: couldn't find port by name \"{name}\""))?,
-        },
-    };
-    u16::try_from(number).ok().filter(|p| *p > 0).ok_or(format!("invalid port number: {number}"))
 }
 
 async fn run_exec(cri: &Cri, id: &str, cmd: Vec<String>, timeout: Duration) -> Outcome {
@@ -87,10 +75,10 @@ async fn run_http(target: &Target, timeout: Duration) -> Outcome {
 }
 
 async fn run_tcp(host: &str, port: u16, timeout: Duration) -> Outcome {
-    let at = http_get::authority(host, port);
+    let at = dial::authority(host, port);
     match tokio::time::timeout(timeout, tokio::net::TcpStream::connect((host, port))).await {
         Err(_) => Outcome::Failure(format!("dial tcp {at}: i/o timeout")),
-        Ok(Err(error)) => Outcome::Failure(format!("dial tcp {at}: {}", http_get::connect_error(&error))),
+        Ok(Err(error)) => Outcome::Failure(format!("dial tcp {at}: {}", dial::connect_error(&error))),
         Ok(Ok(_)) => Outcome::Success,
     }
 }

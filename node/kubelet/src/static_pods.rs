@@ -1,22 +1,16 @@
-//! Pods from files of a directory, and their mirrors in the API. Does I/O: one inotify watch on the directory.
+//! Pods from files of a directory. Does I/O: one inotify watch on the directory. What the API sees of them is made by
+//! `act::mirror`.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
-use tokio::sync::mpsc::UnboundedSender;
+use k8s_openapi::api::core::v1::{Container, Pod, Toleration};
 use tokio_util::sync::CancellationToken;
 
-use crate::act::Hands;
-use crate::daemon::Msg;
 use crate::files::Watcher;
+use crate::messages::{Mailbox, Msg};
 use crate::names::annotation;
-use crate::pods;
 
 /// An editor writes a file in several steps: it is read when it was quiet for this long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -26,7 +20,7 @@ const WITHOUT_INOTIFY: Duration = Duration::from_secs(20);
 const MAX_FILE: u64 = 10 << 20;
 
 /// Tells the loop which pods the files name, now and whenever it changes.
-pub async fn watch(dir: PathBuf, node: String, to: UnboundedSender<Msg>, shutdown: CancellationToken) {
+pub async fn watch(dir: PathBuf, node: String, to: Mailbox, shutdown: CancellationToken) {
     // What is put there runs as root: nobody else needs to see it. One that is there is its owner's business.
     let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
     let mut watcher = Watcher::new().and_then(|w| w.add_dir(&dir).map(|()| w));
@@ -34,7 +28,7 @@ pub async fn watch(dir: PathBuf, node: String, to: UnboundedSender<Msg>, shutdow
         tracing::warn!(%error, dir = %dir.display(), "no inotify on the manifest directory, reading it every 20 s");
     }
     loop {
-        if to.send(Msg::Static(read_all(&dir, &node))).is_err() {
+        if !to.send(Msg::Static(read_all(&dir, &node))) {
             return;
         }
         let change = async {
@@ -128,80 +122,10 @@ fn check_quantities(container: &Container) -> Result<(), String> {
     Ok(())
 }
 
-/// What the API is shown of a static pod.
-fn mirror_of(pod: &Pod, node: Option<&Node>) -> Pod {
-    let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
-    annotations.insert(annotation::CONFIG_MIRROR.into(), pods::uid(pod).to_owned());
-    let owner = node.map(|n| OwnerReference {
-        api_version: "v1".into(),
-        kind: "Node".into(),
-        name: n.metadata.name.clone().unwrap_or_default(),
-        uid: n.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        ..OwnerReference::default()
-    });
-    Pod {
-        metadata: ObjectMeta {
-            name: pod.metadata.name.clone(),
-            namespace: pod.metadata.namespace.clone(),
-            labels: pod.metadata.labels.clone(),
-            annotations: Some(annotations),
-            owner_references: owner.map(|o| vec![o]),
-            ..ObjectMeta::default()
-        },
-        spec: pod.spec.clone(),
-        status: None,
-    }
-}
-
-/// How soon a mirror that could not be made is tried again.
-const MIRROR_RETRY: Duration = Duration::from_secs(2);
-
-impl Hands {
-    /// Shows a static pod in the API, trying until it is there or the file is gone.
-    pub fn create_mirror(self: &Arc<Self>, pod: &Arc<Pod>) {
-        let (hands, pod) = (self.clone(), pod.clone());
-        tokio::spawn(async move {
-            let api: Api<Pod> = Api::namespaced(hands.client.clone(), pods::namespace(&pod));
-            hands.nodes.synced().await;
-            loop {
-                let node = hands.nodes.get_in("", &hands.config.node_name);
-                match api.create(&PostParams::default(), &mirror_of(&pod, node.as_deref())).await {
-                    Ok(_) => return,
-                    Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => return,
-                    Err(error) => tracing::debug!(%error, pod = pods::shown(&pod), "mirror pod not made, trying again"),
-                }
-                tokio::time::sleep(MIRROR_RETRY).await;
-            }
-        });
-    }
-
-    /// Takes a mirror out of the API: given itself, or the static pod that it shows.
-    pub fn delete_mirror(self: &Arc<Self>, pod: &Arc<Pod>) {
-        let uid = if pods::is_mirror(pod) {
-            Some(pods::uid(pod).to_owned())
-        } else {
-            self.mirrors.lock().get(pods::uid(pod)).cloned()
-        };
-        let Some(uid) = uid else { return };
-        let (hands, pod) = (self.clone(), pod.clone());
-        tokio::spawn(async move {
-            let api: Api<Pod> = Api::namespaced(hands.client.clone(), pods::namespace(&pod));
-            let params = DeleteParams {
-                grace_period_seconds: Some(0),
-                preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            if let Err(error) = api.delete(pods::name(&pod), &params).await {
-                tracing::debug!(%error, pod = pods::shown(&pod), "mirror pod not deleted");
-            }
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods;
 
     #[test]
     fn a_manifest_of_a_thousand_levels_is_refused() {
@@ -223,7 +147,6 @@ mod tests {
             pods::uid(&pod),
             pods::uid(&parse(&text.replace("image: i", "image: j"), "/m/web.yaml", "n1").unwrap())
         );
-        assert!(pods::is_mirror(&mirror_of(&pod, None)));
         assert!(parse("kind: Pod", "/m/x", "n1").unwrap_err().contains("metadata.name"));
         let wrong = text.replace("image: i", "image: i, resources: {limits: {memory: 1GiB}}");
         assert!(parse(&wrong, "/m/x", "n1").unwrap_err().starts_with("c: resources: memory:"));

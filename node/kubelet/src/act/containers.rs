@@ -108,7 +108,7 @@ impl Hands {
         let pod = &context.pod;
         let dir = self.config.pod_dir(pods::uid(pod));
         let uid = pods::uid(pod).to_owned();
-        let images = |volume: &str| self.volume_images.lock().get(&(uid.clone(), volume.to_owned())).cloned();
+        let images = |volume: &str| self.found.volume_images.lock().get(&(uid.clone(), volume.to_owned())).cloned();
         let mut mounts = container_mounts(pod, container, &environment, &dir, &images)?;
         let own_hosts = container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");
         if !own_hosts {
@@ -135,7 +135,7 @@ impl Hands {
         Ok(Prepared {
             environment,
             mounts,
-            image_user: self.image_users.lock().get(&image).cloned().unwrap_or_default(),
+            image_user: self.found.image_users.lock().get(&image).cloned().unwrap_or_default(),
             image,
             target,
             node_memory: self.node_memory,
@@ -234,7 +234,7 @@ impl Hands {
                 Outcome::Error(_) => "unknown",
             },
         };
-        *self.probe_counts.lock().entry(count).or_default() += 1;
+        *self.found.probe_counts.lock().entry(count).or_default() += 1;
         outcome
     }
 

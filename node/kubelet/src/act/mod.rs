@@ -3,6 +3,7 @@
 //! Nothing is decided here. An action gets what it needs of the pod as it was when it was asked for.
 
 mod containers;
+mod mirror;
 mod pull;
 mod sandbox;
 
@@ -15,21 +16,19 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
+use tokio::sync::mpsc::{Sender, channel};
 
 use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::cri::Cri;
 use crate::fields::Facts;
+use crate::messages::{Mailbox, Msg};
 use crate::objects::Objects;
 use crate::pods;
 use crate::rate::Rate;
 use crate::security::ImageUser;
 use crate::volumes::Volumes;
 use crate::worker::{Action, Event, PodWorker};
-
-/// An answer to an action, by pod UID.
-pub type Answer = (String, Event);
 
 /// What all actions share.
 pub struct Hands {
@@ -44,13 +43,20 @@ pub struct Hands {
     pub cgroups: Option<linux::cgroup::Cgroups>,
     pub node_memory: u64,
     pub addresses: Addresses,
-    pub answers: UnboundedSender<Answer>,
+    /// To the loop: answers to actions.
+    pub mailbox: Mailbox,
+    /// One pull at a time, if configured so.
+    pub pulls: Option<tokio::sync::Semaphore>,
+    pub found: Found,
+}
+
+/// What actions found out and later ones need.
+#[derive(Default)]
+pub struct Found {
     /// Whom images run as, by image ID: it never changes.
     pub image_users: Mutex<HashMap<String, ImageUser>>,
     /// Mirror pods of static pods: UID of the static pod to UID of the mirror.
     pub mirrors: Mutex<HashMap<String, String>>,
-    /// One pull at a time, if configured so.
-    pub pulls: Option<tokio::sync::Semaphore>,
     /// Images of image volumes, by pod UID and volume.
     pub volume_images: Mutex<HashMap<(String, String), wire::cri::ImageSpec>>,
     /// How probes of pods that are here ended.
@@ -144,7 +150,7 @@ impl Hands {
         Facts { host_ips: self.addresses.texts(), pod_ips, allocatable }
     }
 
-    /// Starts the action; its answer comes over the channel.
+    /// Starts the action; its answer comes to the loop as [`Msg::Answer`].
     pub fn run(self: &Arc<Self>, worker: &PodWorker, action: Action) {
         if let Action::Note { container, warning, reason, note } = &action {
             return self.note(&worker.pod, container.as_deref(), *warning, reason, note);
@@ -154,7 +160,7 @@ impl Hands {
         let uid = pods::uid(&worker.pod).to_owned();
         tokio::spawn(async move {
             if let Some(event) = hands.act(context, action).await {
-                let _ = hands.answers.send((uid, event));
+                hands.mailbox.send(Msg::Answer { uid, event });
             }
         });
     }
@@ -235,7 +241,7 @@ impl Hands {
     ) -> Result<Option<Arc<Pod>>, String> {
         let uid = if pods::is_static(pod) {
             // The API knows a static pod by its mirror only.
-            let Some(mirror) = self.mirrors.lock().get(uid).cloned() else {
+            let Some(mirror) = self.found.mirrors.lock().get(uid).cloned() else {
                 return Err("the mirror pod is not there yet".into());
             };
             mirror

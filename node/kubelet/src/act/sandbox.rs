@@ -95,7 +95,7 @@ impl Hands {
 
     pub(super) async fn tear_down(&self, pod: &Pod) -> Result<(), String> {
         self.volumes.tear_down(pods::uid(pod)).await?;
-        self.volume_images.lock().retain(|(uid, _), _| uid != pods::uid(pod));
+        self.found.volume_images.lock().retain(|(uid, _), _| uid != pods::uid(pod));
         if let (Some(cgroups), true) = (&self.cgroups, self.config.cgroups_per_qos) {
             let group = cgroups.group(&make::cgroup_parent(pod, &self.config));
             let gone = tokio::task::spawn_blocking(move || group.kill().and_then(|()| group.remove())).await;

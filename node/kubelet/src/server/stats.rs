@@ -347,7 +347,7 @@ pub async fn metrics(server: &Server) -> Reply {
 
 /// How often probes ended how, by container.
 pub async fn probes(server: &Server) -> Reply {
-    let counts = server.hands.probe_counts.lock().clone();
+    let counts = server.hands.found.probe_counts.lock().clone();
     let sample = |(key, count): (&ProbeCount, &u64)| {
         let own = labels(&[
             ("container", &key.container),

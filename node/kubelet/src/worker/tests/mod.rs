@@ -5,9 +5,11 @@ mod lives;
 mod old_news;
 
 use super::*;
-use k8s_openapi::api::core::v1::ContainerStatus;
+use crate::probe::{Kind, Outcome};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const START: i64 = 1_700_000_000;
 
@@ -285,7 +287,7 @@ impl World {
             let Some(ended) = code(&was) else { continue };
             let leaves = new.iter().any(|s| s.name == was.name && code(s).is_none());
             let slot = self.w().slot(&was.name).unwrap();
-            let may = crate::transitions::may_run(&self.w().pod, slot, ended);
+            let may = transitions::may_run(&self.w().pod, slot, ended);
             assert!(!leaves || may, "{} may not be transitioned to non-terminated state", was.name);
         }
     }
@@ -373,7 +375,7 @@ impl World {
 
     fn delete(&mut self, grace: i64) {
         let mut changed = Pod::clone(&self.w().pod);
-        changed.metadata.deletion_timestamp = Some(crate::status::time(self.now));
+        changed.metadata.deletion_timestamp = Some(crate::api::time(self.now));
         changed.metadata.deletion_grace_period_seconds = Some(grace);
         changed.status = Some(self.written.clone());
         self.killed = true;

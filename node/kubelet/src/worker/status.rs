@@ -6,12 +6,13 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     ContainerUser, HostIP, LinuxContainerUser, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::slot::{Instance, RunState, Slot, Work};
+use super::state::{Life, PodWorker, Sandbox};
+use super::transitions;
+use crate::api::time;
 use crate::names::reason;
 use crate::pods::{self, Sort};
-use crate::transitions;
-use crate::worker::{Instance, Life, PodWorker, RunState, Sandbox, Slot, Work};
 
 /// The status that the API should have.
 pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
@@ -69,11 +70,6 @@ pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
-}
-
-/// API times have whole seconds.
-pub fn time(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 /// The phase that the containers make. `stopped`: none runs and none will be started.
