@@ -28,14 +28,13 @@ impl Configuration {
         file.map_or_else(|| Ok(Configuration::default()), |file| whole(file).map_err(bad))
     }
 
-    /// What is said to a plugin.
-    pub fn of(&self, plugin: &str) -> Option<&Value> {
-        self.0.get(plugin)
+    /// What a plugin makes of what is said to it, if anything is.
+    pub fn of<T>(&self, plugin: &str, make: impl FnOnce(Option<&Value>) -> Result<T, String>) -> Result<T, Error> {
+        make(self.0.get(plugin)).map_err(bad)
     }
 }
 
-/// A configuration that its plugin can't take.
-pub(super) fn bad(reason: String) -> Error {
+fn bad(reason: String) -> Error {
     Error::Flag { flag: FLAG, reason }
 }
 
@@ -85,7 +84,10 @@ mod tests {
                 format!("apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n{plugins}");
             std::fs::write(&file, text).expect("written");
         };
-        let kind = |plugin: &str| whole(&file).expect("read").of(plugin).map(|said| said["kind"].clone());
+        let kind = |plugin: &str| {
+            let kind = |said: Option<&Value>| Ok(said.map(|said| said["kind"].clone()));
+            whole(&file).expect("read").of(plugin, kind).expect("taken")
+        };
         write("- name: EventRateLimit\n  configuration:\n    kind: Configuration\n");
         assert_eq!((kind("EventRateLimit"), kind("PodSecurity")), (Some("Configuration".into()), None));
         std::fs::write(dir.path().join("limits.yaml"), "kind: Beside\n").expect("written");

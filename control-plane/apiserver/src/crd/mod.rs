@@ -1,7 +1,7 @@
 //! CustomResourceDefinitions: from a stored definition to a served kind.
 //!
 //! [`outline`] is what is read of a definition, [`convert`] makes kinds of it and [`source`] their schemas when they are
-//! asked for; [`validate`] judges a definition, [`names`] knows who holds which name, [`status`] says what the conditions
+//! asked for; [`validate`] judges a definition, [`names`] knows who holds which name, [`versions`] which version is better, [`status`] says what the conditions
 //! should be, and [`controller`] keeps the registry in step with what is stored. A change of one definition costs what
 //! that definition costs, however many there are.
 
@@ -12,6 +12,7 @@ pub mod outline;
 pub mod source;
 pub mod status;
 pub mod validate;
+pub mod versions;
 pub mod warnings;
 
 /// Where definitions are.

@@ -10,7 +10,6 @@ use meta::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::admission::configuration::bad;
 use crate::admission::{Parts, Plugin, Request, Validating, World};
 use crate::error::Error;
 
@@ -24,7 +23,7 @@ pub struct EventRateLimit(Vec<Limit>);
 
 impl EventRateLimit {
     pub fn new(parts: &Parts<'_>) -> Result<EventRateLimit, Error> {
-        limits(parts.configuration.of(NAME)).map(EventRateLimit).map_err(bad)
+        parts.configuration.of(NAME, limits).map(EventRateLimit)
     }
 }
 

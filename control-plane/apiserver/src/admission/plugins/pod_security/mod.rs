@@ -14,7 +14,6 @@ use serde_json::Value;
 
 use policy::{Defaults, Level, Policy, Standard};
 
-use crate::admission::configuration::bad;
 use crate::admission::{Parts, Plugin, Request, Validating, World};
 use crate::error::Error;
 
@@ -66,7 +65,7 @@ pub struct PodSecurity(Defaults);
 
 impl PodSecurity {
     pub fn new(parts: &Parts<'_>) -> Result<PodSecurity, Error> {
-        let defaults = parts.configuration.of(NAME).map(Defaults::of).transpose().map_err(bad)?;
+        let defaults = parts.configuration.of(NAME, |given| given.map(Defaults::of).transpose())?;
         Ok(PodSecurity(defaults.unwrap_or_default()))
     }
 
