@@ -20,7 +20,7 @@ use crate::storage::KeyValue;
 /// Holds what [`Fake::with`] put in; allows what is in `allowed`, as `verb resource name`.
 #[derive(Default)]
 pub struct Fake {
-    objects: BTreeMap<Bytes, Arc<Entry>>,
+    pub objects: BTreeMap<Bytes, Arc<Entry>>,
     pub allowed: Vec<String>,
     pub rules: Vec<Rule>,
     pub user: UserInfo,
