@@ -122,3 +122,30 @@ impl Validating for CertificateSubjectRestriction {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Asked;
+    use crate::admission::fake::{Fake, asked};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn who_approves_holds_the_signer_or_its_domain() {
+        let old = json!({"metadata": {"name": "c"}, "spec": {"signerName": "example.com/web"}});
+        let rights = [
+            ("approve signers example.com/web", true),
+            ("approve signers example.com/*", true),
+            ("sign signers example.com/web", false),
+            ("approve signers example.com/other", false),
+        ];
+        for (right, may) in rights {
+            let world = Fake { allowed: vec![right.to_owned()], ..Fake::default() };
+            let mut new = old.clone();
+            let requests = asked(Operation::Update, "certificates.k8s.io/v1/certificatesigningrequests", "c");
+            let request = world.request(Asked { subresource: "approval", ..requests }, &mut new, Some(&old));
+            assert!(CertificateApproval.handles(&request) && !CertificateSigning.handles(&request));
+            assert_eq!(CertificateApproval.validate(&request, &world).await.is_ok(), may, "{right}");
+        }
+    }
+}

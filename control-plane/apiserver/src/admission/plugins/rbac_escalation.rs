@@ -80,3 +80,40 @@ fn confirm(request: &Request<'_>, world: &dyn World, wanted: &[Rule]) -> Result<
         Some(why) => Err(request.forbidden(why)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::fake::{Fake, asked};
+    use serde_json::{Value, json};
+
+    async fn judged(world: &Fake, operation: Operation, plural: &str, mut object: Value) -> bool {
+        let resource = format!("{GROUP}/v1/{plural}");
+        let old = (operation == Operation::Update).then(|| json!({"metadata": {"name": "r"}}));
+        let mut request = world.request(asked(operation, &resource, "r"), &mut object, old.as_ref());
+        assert!(RbacEscalation.handles(&request));
+        RbacEscalation.admit(&mut request, world).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn nobody_grants_what_they_do_not_hold() {
+        use Operation::{Create, Update};
+        let role =
+            json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+        let binding =
+            json!({"metadata": {"name": "r"}, "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "r"}});
+        let world = |right: &str, rules: Vec<Rule>| {
+            let world = Fake { allowed: vec![right.to_owned()], rules, ..Fake::default() };
+            world.with(GROUP, "clusterroles", &role)
+        };
+        let (nobody, holder) = (world("", Vec::new()), world("", Rule::all(&role)));
+        assert!(!judged(&nobody, Create, "roles", role.clone()).await);
+        assert!(judged(&holder, Create, "roles", role.clone()).await);
+        let named = world("escalate roles r", Vec::new());
+        assert!(judged(&named, Update, "roles", role.clone()).await);
+        assert!(!judged(&named, Create, "roles", role.clone()).await, "a right by name is about what is there");
+        assert!(!judged(&nobody, Create, "rolebindings", binding.clone()).await);
+        assert!(judged(&holder, Create, "rolebindings", binding.clone()).await);
+        assert!(judged(&world("bind clusterroles r", Vec::new()), Create, "rolebindings", binding).await);
+    }
+}
