@@ -1,13 +1,13 @@
 //! A request as admission sees it: what AdmissionReview shows of it, and what plugins may leave behind beside a changed
 //! object. Made by the verbs, by [`Request::new`] alone, once for each try on a state of the object.
 
+use std::any::Any;
 use std::fmt::Display;
 
 use kinds::KindRef;
 use meta::{Gvr, Status};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::authn::UserInfo;
 use crate::authz::Attributes;
@@ -190,7 +190,7 @@ pub struct TxnParts {
     pub guards: Vec<Guard>,
     pub writes: Vec<Write>,
     /// Let go of when the transaction is done: those who compete for one thing wait here and not by losing races.
-    pub held: Option<OwnedMutexGuard<()>>,
+    pub held: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Extra {
@@ -204,8 +204,8 @@ impl Extra {
     }
 
     /// Keeps a turn until the transaction is done.
-    pub fn hold(&self, turn: OwnedMutexGuard<()>) {
-        self.0.lock().held = Some(turn);
+    pub fn hold(&self, turn: impl Any + Send + Sync) {
+        self.0.lock().held = Some(Box::new(turn));
     }
 
     pub fn is_empty(&self) -> bool {
