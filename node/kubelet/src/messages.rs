@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
-use crate::node::Pressure;
-use crate::observation::LifecycleEvent;
+use crate::io::observation::LifecycleEvent;
+use crate::node::object::Pressure;
 use crate::worker::{Event, PodWorker};
 
 /// Everything that the loop reacts to.
@@ -41,8 +41,6 @@ pub enum Msg {
     },
     /// The node has other addresses now.
     HostIps(Vec<String>),
-    /// The volumes of a pod were brought up to date.
-    Refreshed(String),
     Query(Query),
 }
 

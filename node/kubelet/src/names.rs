@@ -23,10 +23,8 @@ pub mod annotation {
     pub const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
-    pub const POD_DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
     /// Which run of a kubelet made the container: what another one made and never started, nobody will start.
     pub const RUN: &str = "ferrokube.io/kubelet-run";
-    pub const PORTS: &str = "io.kubernetes.container.ports";
 
     // Of pods.
     pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";

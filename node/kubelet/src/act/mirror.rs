@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::Hands;
 use crate::names::annotation;
-use crate::pods;
+use crate::pod::pods;
 
 /// What the API is shown of a static pod.
 fn mirror_of(pod: &Pod, node: Option<&Node>) -> Pod {

@@ -1,9 +1,16 @@
 //! The hands of the kubelet: runs what workers ask for, one task an action, and answers with an event. Does I/O.
 //!
-//! Nothing is decided here. An action gets what it needs of the pod as it was when it was asked for.
+//! Nothing is decided here. An action gets what it needs of the pod as it was when it was asked for. A file a kind of
+//! action: `pull`, `sandbox`, `containers`, `mirror`; probes are `prober` and hooks are `hooks`, which both ask over
+//! `http_get`, `grpc_health` and `dial`.
 
 mod containers;
+mod dial;
+mod grpc_health;
+mod hooks;
+mod http_get;
 mod mirror;
+mod prober;
 mod pull;
 mod sandbox;
 
@@ -18,15 +25,15 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Sender, channel};
 
-use crate::addresses::Addresses;
 use crate::config::Config;
-use crate::cri::Cri;
-use crate::fields::Facts;
+use crate::io::cri::Cri;
+use crate::io::objects::Objects;
+use crate::io::rate::Rate;
 use crate::messages::{Mailbox, Msg};
-use crate::objects::Objects;
-use crate::pods;
-use crate::rate::Rate;
-use crate::security::ImageUser;
+use crate::node::addresses::Addresses;
+use crate::pod::fields::Facts;
+use crate::pod::pods;
+use crate::pod::security::ImageUser;
 use crate::volumes::Volumes;
 use crate::worker::{Action, Event, PodWorker};
 
@@ -248,15 +255,15 @@ impl Hands {
         } else {
             uid.to_owned()
         };
-        let patch = crate::patch::status(&uid, old, new);
+        let patch = crate::pod::patch::status(&uid, old, new);
         let answer =
             self.pods(pod).patch_status(pods::name(pod), &PatchParams::default(), &Patch::Strategic(patch)).await;
         match answer {
             Ok(pod) => Ok(Some(Arc::new(pod))),
-            Err(error) if crate::api::is_not_found(&error) => Ok(None),
+            Err(error) if crate::io::api::is_not_found(&error) => Ok(None),
             // The name belongs to another pod by now.
             Err(kube::Error::Api(status)) if status.code == 409 && status.message.contains("UID") => Ok(None),
-            Err(error) => Err(crate::api::message(&error)),
+            Err(error) => Err(crate::io::api::message(&error)),
         }
     }
 
@@ -268,9 +275,9 @@ impl Hands {
         };
         match self.pods(pod).delete(pods::name(pod), &params).await {
             Ok(_) => Ok(()),
-            Err(error) if crate::api::is_not_found(&error) => Ok(()),
+            Err(error) if crate::io::api::is_not_found(&error) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(crate::api::message(&error)),
+            Err(error) => Err(crate::io::api::message(&error)),
         }
     }
 }

@@ -8,12 +8,12 @@ use serde_json::Value;
 use wire::cri;
 
 use super::Hands;
-use crate::cri::shown;
-use crate::env::Sources;
-use crate::image::{Policy, normalized, policy, registry};
+use crate::io::cri::shown;
 use crate::names::reason;
-use crate::pods;
-use crate::security::ImageUser;
+use crate::pod::env::Sources;
+use crate::pod::image::{Policy, normalized, policy, registry};
+use crate::pod::pods;
+use crate::pod::security::ImageUser;
 use crate::worker::StartError;
 
 fn refused(reason: &'static str, message: String) -> StartError {

@@ -19,19 +19,19 @@ use tokio_util::sync::CancellationToken;
 use wire::cri;
 
 use crate::act::{Found, Hands};
-use crate::addresses::Addresses;
 use crate::config::Config;
-use crate::cri::{Cri, shown};
 use crate::error::Error;
-use crate::heartbeat::Heartbeat;
-use crate::housekeeping::Housekeeping;
-use crate::machine::Machine;
+use crate::io::cri::{Cri, shown};
+use crate::io::objects::Objects;
+use crate::io::observation::Observation;
+use crate::io::pleg;
+use crate::io::rate::Rate;
 use crate::messages::{self, Mailbox, Msg, NodeSignals};
-use crate::objects::Objects;
-use crate::observation::Observation;
-use crate::pleg;
-use crate::qos::Classes;
-use crate::rate::Rate;
+use crate::node::addresses::Addresses;
+use crate::node::heartbeat::Heartbeat;
+use crate::node::housekeeping::Housekeeping;
+use crate::node::machine::Machine;
+use crate::node::qos::Classes;
 use crate::server::{self, Server};
 use crate::volumes::Volumes;
 use crate::worker::Settings;
@@ -70,6 +70,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         pulls: config.serialize_image_pulls.then(|| tokio::sync::Semaphore::new(1)),
         found: Found::default(),
     });
+    tokio::spawn(hands.volumes.clone().run(shutdown.clone()));
     let classes = Classes::prepare(hands.cgroups.as_ref(), &config, &machine)?;
     let (runtime_changes, watch_runtime) = watch::channel(0u64);
     let server = Server { hands: hands.clone(), runtime_changes: watch_runtime };
@@ -107,7 +108,7 @@ fn settings(config: &Config, runtime_name: String, addresses: &Addresses) -> Set
     Settings {
         runtime_name,
         host_ips: addresses.texts(),
-        longest_restart_delay: longest.unwrap_or(crate::backoff::LONGEST),
+        longest_restart_delay: longest.unwrap_or(crate::pod::backoff::LONGEST),
         run: config.run.clone(),
     }
 }
@@ -115,7 +116,7 @@ fn settings(config: &Config, runtime_name: String, addresses: &Addresses) -> Set
 /// What has to be so of the host before anything is started.
 fn prepare_host(config: &Config) -> Result<(), Error> {
     let differing = match config.protect_kernel_defaults {
-        true => crate::kernel::differing("/proc/sys".as_ref()),
+        true => crate::node::kernel::differing("/proc/sys".as_ref()),
         false => Vec::new(),
     };
     if !differing.is_empty() {
@@ -169,7 +170,7 @@ fn start_informers(
         to.send(Msg::Synced);
     });
     if let Some(dir) = config.static_pod_path.clone() {
-        tokio::spawn(crate::static_pods::watch(dir, config.node_name.clone(), mailbox.clone(), shutdown.clone()));
+        tokio::spawn(crate::io::static_pods::watch(dir, config.node_name.clone(), mailbox.clone(), shutdown.clone()));
     }
     Informers { services, nodes, node_seen }
 }

@@ -3,9 +3,9 @@
 use tokio_util::sync::CancellationToken;
 
 use super::sync_loop::Loop;
-use crate::addresses::{self, Addresses};
 use crate::config::Config;
 use crate::messages::{Mailbox, Msg};
+use crate::node::addresses::{self, Addresses};
 use crate::worker::Event;
 
 /// The addresses that this kubelet has; the loop is told of every change.

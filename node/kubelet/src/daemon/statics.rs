@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::sync_loop::Loop;
 use crate::names::annotation;
-use crate::pods;
+use crate::pod::pods;
 use crate::worker::Event;
 
 impl Loop {

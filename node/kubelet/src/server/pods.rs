@@ -7,7 +7,7 @@ use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::{Reply, Server, json as reply_json, text};
-use crate::cri::shown;
+use crate::io::cri::shown;
 use crate::messages::Query;
 use crate::names::label;
 use crate::worker::PodWorker;

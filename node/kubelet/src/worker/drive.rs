@@ -7,7 +7,7 @@ use super::slot::{Image, Instance, RunState, Slot, Work};
 use super::state::{PodWorker, Sandbox, Task};
 use super::take::note;
 use crate::names::reason;
-use crate::pods::{self, Sort};
+use crate::pod::pods::{self, Sort};
 
 impl PodWorker {
     pub(super) fn drive(&mut self, now: Timestamp, out: &mut Vec<Action>) {

@@ -8,7 +8,7 @@ use super::event::Action;
 use super::slot::Work;
 use super::state::{Life, PodWorker, Sandbox, Task};
 use super::status;
-use crate::pods::Sort;
+use crate::pod::pods::Sort;
 
 impl PodWorker {
     pub(super) fn end(&mut self, now: Timestamp, out: &mut Vec<Action>) {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::slot::Instance;
-use crate::probe::{Kind, Outcome};
+use crate::pod::probe::{Kind, Outcome};
 
 /// Why a pod ends, where the API does not say it itself.
 #[derive(Debug, Clone, PartialEq)]

@@ -53,8 +53,8 @@ mod transitions;
 use jiff::Timestamp;
 
 pub use event::{Action, Event, SandboxRecord, StartError, Verdict};
-pub use slot::{Doom, Image, Instance, RunState, Slot, Work, hash};
-pub use state::{Life, PodWorker, Sandbox, Settings, Task};
+pub use slot::{Instance, RunState, hash};
+pub use state::{Life, PodWorker, Settings, Task};
 
 impl PodWorker {
     /// Takes what happened and says what to do about it.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::event::Verdict;
 use super::slot::{self, Slot};
-use crate::pods;
+use crate::pod::pods;
 
 /// What the worker needs to know of the node.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::{
 use super::slot::{Instance, RunState, Slot, Work};
 use super::state::{Life, PodWorker, Sandbox};
 use super::transitions;
-use crate::api::time;
+use crate::io::api::time;
 use crate::names::reason;
-use crate::pods::{self, Sort};
+use crate::pod::pods::{self, Sort};
 
 /// The status that the API should have.
 pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
@@ -23,7 +23,7 @@ pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
     status.host_ip = worker.settings.host_ips.first().cloned();
     status.host_ips = some(worker.settings.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
     if status.qos_class.is_none() {
-        status.qos_class = Some(crate::resources::qos(pod).to_owned());
+        status.qos_class = Some(crate::pod::resources::qos(pod).to_owned());
     }
     if let Some(rejected) = &worker.rejected {
         status.phase = Some("Failed".into());

@@ -10,8 +10,8 @@ use super::event::{Action, Event, SandboxRecord, StartError};
 use super::slot::{self, Doom, Image, Instance, RunState, Work};
 use super::state::{PodWorker, Sandbox, Task, version};
 use crate::names::reason;
-use crate::pods::{self, Sort};
-use crate::probe::{self, Kind, Outcome, Verdict as Probe};
+use crate::pod::pods::{self, Sort};
+use crate::pod::probe::{self, Kind, Outcome, Verdict as Probe};
 
 /// How soon a failed step (volumes, sandbox, container configuration) is tried again; upstream's worker back-off.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -212,7 +212,7 @@ impl PodWorker {
         now: Timestamp,
         out: &mut Vec<Action>,
     ) {
-        let longest = self.settings.longest_restart_delay.max(crate::backoff::LONGEST);
+        let longest = self.settings.longest_restart_delay.max(crate::pod::backoff::LONGEST);
         let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == name) else { return };
         if slot.image != Image::Busy {
             return;

@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::slot::Slot;
-use crate::pods::{self, Sort};
+use crate::pod::pods::{self, Sort};
 
 /// `fresh`, or what the API knows where it would refuse that.
 pub fn told(pod: &Pod, slot: &Slot, known: Option<&[ContainerStatus]>, fresh: ContainerStatus) -> ContainerStatus {

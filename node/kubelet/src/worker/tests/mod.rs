@@ -4,8 +4,10 @@ mod laws;
 mod lives;
 mod old_news;
 
+use super::slot::Doom;
+use super::state::Sandbox;
 use super::*;
-use crate::probe::{Kind, Outcome};
+use crate::pod::probe::{Kind, Outcome};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +55,7 @@ fn settings() -> Settings {
     Settings {
         runtime_name: "fake".into(),
         host_ips: vec!["192.0.2.1".into()],
-        longest_restart_delay: crate::backoff::LONGEST,
+        longest_restart_delay: crate::pod::backoff::LONGEST,
         run: "this".into(),
     }
 }
@@ -375,7 +377,7 @@ impl World {
 
     fn delete(&mut self, grace: i64) {
         let mut changed = Pod::clone(&self.w().pod);
-        changed.metadata.deletion_timestamp = Some(crate::api::time(self.now));
+        changed.metadata.deletion_timestamp = Some(crate::io::api::time(self.now));
         changed.metadata.deletion_grace_period_seconds = Some(grace);
         changed.status = Some(self.written.clone());
         self.killed = true;

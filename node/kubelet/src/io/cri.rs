@@ -170,7 +170,7 @@ fn termination_message(status: &cri::ContainerStatus) -> String {
     let fallback = status.annotations.get(annotation::TERMINATION_POLICY).map_or("", String::as_str);
     let failed = status.exit_code != 0 || status.reason == "OOMKilled";
     if text.is_empty() && fallback == "FallbackToLogsOnError" && failed {
-        text = crate::logs::tail_text(Path::new(&status.log_path), LOG_MESSAGE_LINES, LOG_MESSAGE_MAX);
+        text = crate::io::logs::tail_text(Path::new(&status.log_path), LOG_MESSAGE_LINES, LOG_MESSAGE_MAX);
     }
     if status.message.is_empty() || !text.is_empty() { text } else { status.message.clone() }
 }

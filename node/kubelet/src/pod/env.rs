@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret, Service};
 
-use crate::expand::expand;
-use crate::fields::{self, Facts};
-use crate::pods;
+use crate::pod::expand::expand;
+use crate::pod::fields::{self, Facts};
+use crate::pod::pods;
 
 /// ConfigMaps and Secrets of the pod's namespace by name; what is missing is not in them.
 #[derive(Debug, Clone, Default)]

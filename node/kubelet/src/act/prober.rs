@@ -5,10 +5,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use wire::cri;
 
-use crate::cri::{Cri, shown};
-use crate::http_get::{self, Target};
-use crate::probe::{self, Outcome};
-use crate::{dial, grpc_health};
+use crate::act::dial;
+use crate::act::grpc_health;
+use crate::act::http_get::{self, Target};
+use crate::io::cri::{Cri, shown};
+use crate::pod::probe::{self, Outcome};
 
 /// What of a probe's output is kept.
 const OUTPUT_MAX: usize = 10 << 10;

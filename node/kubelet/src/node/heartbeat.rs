@@ -17,13 +17,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
-use crate::addresses::Addresses;
 use crate::config::Config;
-use crate::cri::{Cri, shown};
 use crate::error::Error;
-use crate::machine::{self, Machine};
+use crate::io::cri::{Cri, shown};
 use crate::messages::NodeSignals;
-use crate::node::{self, Facts, Runtime};
+use crate::node::addresses::Addresses;
+use crate::node::machine::{self, Machine};
+use crate::node::object::{self, Facts, Runtime};
 
 /// How soon a node that is not ready looks at its runtime again; the CRI has no event for it.
 const NOT_READY_CHECK: Duration = Duration::from_millis(200);
@@ -102,7 +102,7 @@ impl Heartbeat {
                     .iter()
                     .map(|h| {
                         let features = h.features.unwrap_or_default();
-                        node::handler(&h.name, features.recursive_read_only_mounts, features.user_namespaces)
+                        object::handler(&h.name, features.recursive_read_only_mounts, features.user_namespaces)
                     })
                     .collect();
             }
@@ -121,7 +121,7 @@ impl Heartbeat {
         let api: Api<Node> = Api::all(self.client.clone());
         let name = &self.config.node_name;
         loop {
-            let wanted = node::register(&self.config, &self.facts().await, Timestamp::now());
+            let wanted = object::register(&self.config, &self.facts().await, Timestamp::now());
             let answer = match api.create(&PostParams::default(), &wanted).await {
                 Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => self.reconcile(&api, wanted).await,
                 other => other.map(drop),
@@ -192,10 +192,10 @@ impl Heartbeat {
                 tokio::time::sleep(NOT_READY_CHECK).await;
                 continue;
             }
-            let new = node::status(&self.config, &facts, Some(&old), Timestamp::now());
+            let new = object::status(&self.config, &facts, Some(&old), Timestamp::now());
             let due = reported.is_none_or(|at| at.elapsed() >= self.config.node_status_report_frequency);
             let mut wait = if ready { self.config.node_status_update_frequency } else { NOT_READY_CHECK };
-            if due || !node::is_same(&old, &new) {
+            if due || !object::is_same(&old, &new) {
                 match self.write(&old, &new).await {
                     Ok(()) => {
                         reported = Some(tokio::time::Instant::now());
@@ -240,7 +240,7 @@ impl Heartbeat {
 
     async fn write(&self, old: &NodeStatus, new: &NodeStatus) -> Result<(), kube::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
-        let patch = Patch::Strategic(node::patch(old, new));
+        let patch = Patch::Strategic(object::patch(old, new));
         api.patch_status(&self.config.node_name, &PatchParams::default(), &patch).await.map(drop)
     }
 

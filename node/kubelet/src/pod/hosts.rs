@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostAlias, Pod};
 
-use crate::pods;
+use crate::pod::pods;
 
 /// Linux takes no longer host name.
 const HOSTNAME_MAX: usize = 63;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::pods::{self, Sort};
-use crate::quantity;
+use crate::pod::pods::{self, Sort};
+use crate::pod::quantity;
 
 /// Shares below this are refused by the kernel.
 pub const MIN_SHARES: i64 = 2;

@@ -2,10 +2,12 @@
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod, Taint, Toleration};
 
-use crate::node::Pressure;
-use crate::pods;
+use crate::node::object::Pressure;
+use crate::pod::pods;
+use crate::pod::quantity;
+use crate::pod::resources;
+use crate::pod::security;
 use crate::worker::Verdict;
-use crate::{quantity, resources, security};
 
 /// What the decision is based on.
 pub struct Scene<'a> {

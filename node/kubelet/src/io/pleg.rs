@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use wire::cri;
 
-use crate::cri::{self as runtime, Cri, shown};
+use crate::io::cri::{self as runtime, Cri, shown};
+use crate::io::observation::{LifecycleEvent, Observation};
 use crate::messages::{Mailbox, Msg};
 use crate::names::uid_of;
-use crate::observation::{LifecycleEvent, Observation};
 use crate::worker::Instance;
 
 /// Upstream's relist period.

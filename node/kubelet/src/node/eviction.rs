@@ -6,10 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::{EvictionConfig, Threshold};
-use crate::machine::Disk;
-use crate::node::Pressure;
+use crate::node::machine::Disk;
+use crate::node::object::Pressure;
+use crate::pod::pods;
+use crate::pod::quantity;
+use crate::pod::resources;
 use crate::worker::Verdict;
-use crate::{pods, quantity, resources};
 
 /// What was measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -18,8 +18,8 @@ use linux::cgroup::{Cgroups, Group, Limits};
 use linux::failure::Failure;
 
 use crate::config::Config;
-use crate::machine::Machine;
-use crate::resources;
+use crate::node::machine::Machine;
+use crate::pod::resources;
 
 /// The three groups of a node.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
-use crate::probe::Outcome;
+use crate::pod::probe::Outcome;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct HealthCheckRequest {
@@ -31,7 +31,7 @@ pub async fn run(ip: &str, port: i32, service: &str, timeout: Duration) -> Outco
 }
 
 async fn check(ip: &str, port: i32, service: &str) -> Outcome {
-    let at = crate::dial::authority(ip, u16::try_from(port).unwrap_or(0));
+    let at = crate::act::dial::authority(ip, u16::try_from(port).unwrap_or(0));
     let endpoint = match Endpoint::from_shared(format!("http://{at}")) {
         Ok(endpoint) => endpoint,
         Err(error) => return Outcome::Error(error.to_string()),

@@ -13,14 +13,17 @@ use tokio_util::sync::CancellationToken;
 use wire::cri;
 
 use crate::act::Hands;
-use crate::cri::shown;
-use crate::eviction::{self, Manager, Reading, Usage};
-use crate::machine::{self, Disk};
+use crate::io::cri::shown;
+use crate::io::logs;
 use crate::messages::{Msg, NodeSignals, Query};
-use crate::node::Pressure;
-use crate::qos::Classes;
+use crate::node::eviction::{self, Manager, Reading, Usage};
+use crate::node::machine::{self, Disk};
+use crate::node::object::Pressure;
+use crate::node::qos::Classes;
+use crate::node::storage_limits;
+use crate::pod::make;
+use crate::pod::pods;
 use crate::worker::{Event, Life, PodWorker, Verdict};
-use crate::{logs, make, pods, storage_limits};
 
 /// Upstream's period of its log and eviction managers.
 const EVERY: Duration = Duration::from_secs(10);
@@ -241,9 +244,9 @@ impl Housekeeping {
 fn images_of(worker: &PodWorker) -> Vec<String> {
     let slots = worker.slots.iter();
     let run = slots.clone().flat_map(|s| [&s.current, &s.last].into_iter().flatten().map(|i| i.image_id.clone()));
-    let written = slots.filter_map(|s| crate::image::normalized(s.container.image.as_deref()?).ok());
+    let written = slots.filter_map(|s| crate::pod::image::normalized(s.container.image.as_deref()?).ok());
     let volumes = crate::volumes::all(&worker.pod)
         .iter()
-        .filter_map(|v| crate::image::normalized(v.image.as_ref()?.reference.as_deref()?).ok());
+        .filter_map(|v| crate::pod::image::normalized(v.image.as_ref()?.reference.as_deref()?).ok());
     run.chain(written).chain(volumes).collect()
 }

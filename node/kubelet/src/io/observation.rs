@@ -78,7 +78,7 @@ mod tests {
     use wire::cri;
 
     use super::*;
-    use crate::cri as runtime;
+    use crate::io::cri as runtime;
     use crate::worker::RunState;
 
     fn instance(id: &str, restarts: u32, state: RunState) -> Instance {

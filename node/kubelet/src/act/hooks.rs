@@ -5,10 +5,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use wire::cri;
 
-use crate::cri::{Cri, shown};
-use crate::fields::quoted;
-use crate::http_get::{self, Target};
-use crate::pods;
+use crate::act::http_get::{self, Target};
+use crate::io::cri::{Cri, shown};
+use crate::pod::fields::quoted;
+use crate::pod::pods;
 
 /// An HTTP hook that never answers must not hold a pod for ever; its grace period ends a preStop earlier.
 const HTTP_LIMIT: Duration = Duration::from_secs(120);

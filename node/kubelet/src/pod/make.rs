@@ -7,12 +7,13 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use wire::cri;
 
 use crate::config::Config;
-use crate::env::{self, Environment};
-use crate::expand::expand;
-use crate::hosts::Dns;
 use crate::names::{annotation, label};
-use crate::pods::{self, Sort};
-use crate::{resources, security};
+use crate::pod::env::{self, Environment};
+use crate::pod::expand::expand;
+use crate::pod::hosts::Dns;
+use crate::pod::pods::{self, Sort};
+use crate::pod::resources;
+use crate::pod::security;
 
 /// `/<root>/kubepods/burstable/pod<uid>`: the cgroup that all containers of the pod are below.
 pub fn cgroup_parent(pod: &Pod, config: &Config) -> String {
@@ -61,7 +62,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, dns: Dns, config: &Config) -> Result<cri
     let hostname = if pods::host_network(pod) {
         String::new()
     } else {
-        crate::hosts::kernel_hostname(pod, &config.cluster_domain)?
+        crate::pod::hosts::kernel_hostname(pod, &config.cluster_domain)?
     };
     let sysctls = spec.security_context.as_ref().and_then(|c| c.sysctls.as_ref());
     let sysctls = sysctls.into_iter().flatten().map(|s| (s.name.replace('/', "."), s.value.clone())).collect();

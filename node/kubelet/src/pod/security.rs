@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, SELinuxOptions, SeccompProfile};
 use wire::cri;
 
-use crate::pods::{self, Sort};
+use crate::pod::pods::{self, Sort};
 
 /// Hidden from unprivileged containers, and shown to them read-only: what every runtime hides by default.
 const MASKED: [&str; 12] = [

@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::{pods, quantity, resources};
+use crate::pod::pods;
+
+use crate::pod::quantity;
+
+use crate::pod::resources;
 
 /// What the pod object itself does not say.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use rustls::pki_types::ServerName;
 
-use crate::dial::{self, authority, connect_error};
+use crate::act::dial::{self, authority, connect_error};
 
 /// Upstream reads this much of an answer.
 const BODY_MAX: usize = 10 << 10;
