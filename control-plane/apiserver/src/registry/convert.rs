@@ -15,6 +15,8 @@
 //! * All or nothing: a list of which one object can't be converted is an error, and a watch ends with one.
 //! * Nobody holds a lock of the cache, the hub or the registry while a converter works.
 //! * What is of the version already costs a look at a pointer: no allocation, no future on the heap.
+//!
+//! I/O: yields to tokio, and waits for a converter, which may ask anybody.
 
 use std::collections::HashMap;
 use std::pin::Pin;
