@@ -65,10 +65,11 @@ pub use world::World;
 ///
 /// **Version.** The object, `old` and the kind are of the version in the request's path, whatever is stored. A plugin that
 /// is written for another version (a webhook that names one, a policy that matches an equivalent resource) converts on
-/// its own account: object and old to the version it wants, by the converter that reads and writes go through (it may
-/// fail and may have to wait, which `admit` and `validate` can); back to the request's version after the call; and both
-/// only when the version differs. A conversion that fails is that plugin's failure, as a call that fails is, and goes by
-/// the failure policy of whoever asked for it. Others never see an object of another version.
+/// its own account: object and old to the version it wants, by the `Converter` of `registry::convert` that reads and
+/// writes go through, which [`World`] will hand out with the first such plugin (it may fail and may have to wait, as
+/// `admit` and `validate` may); back to the request's version after the call; and both only when the version differs.
+/// A conversion that fails is that plugin's failure, as a call that fails is, and goes by the failure policy of whoever
+/// asked for it. Others never see an object of another version.
 ///
 /// **Errors.** An error is the client's answer as it stands, so it is a whole [`Status`]: [`Request::forbidden`] for what
 /// is not allowed (403), `Status::invalid` for a field that is wrong (422), 429 and 503 for what may be tried again.
