@@ -2,6 +2,7 @@
 //! made on the spot, and a runner that always cleans up. Used by `tests/e2e` and the benchmarks.
 
 pub mod certificates;
+pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod fake_api;
@@ -14,6 +15,7 @@ pub mod runner;
 pub mod running;
 pub mod space;
 
+pub use clock::Clock;
 pub use cluster::{Cluster, Own, binary, built, tool};
 pub use command::{Output, output};
 pub use fake_api::FakeApi;
