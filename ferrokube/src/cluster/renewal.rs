@@ -69,7 +69,7 @@ mod tests {
         let now = Timestamp::from_second(1_767_225_600).expect("a time");
         let (old, new) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
         renew(&host, old, now).expect("made");
-        assert_eq!(renew(&host, new, now).expect("made").renewed, ["apiserver", "kubelet", "etcd/server"]);
+        assert_eq!(renew(&host, new, now).expect("made").renewed, ["apiserver", "etcd/server", "kubelet"]);
         assert!(renew(&host, new, now).expect("looked").renewed.is_empty());
     }
 
