@@ -12,18 +12,19 @@ mod register;
 mod state;
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use meta::Prefix;
 use serde::{Deserialize, Serialize};
 
-pub use self::cidr::Cidr;
+pub use self::cidr::range;
 pub use self::differs::differs;
 use self::file::read_file;
 pub use self::options::{Options, list};
 pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
-pub use self::register::{HostLock, known, lock_host, readable, register};
+pub use self::register::{HostLock, host_lock, known, lock_host, readable, register};
 use self::register::{check_name, free_slot, own_slot, read_copy, registered, run_copy, unreadable};
 use crate::fault::Fault;
 
@@ -55,11 +56,11 @@ pub struct Shape {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub api_port: Option<u16>,
     /// Addresses of pods [default: 10.42.0.0/16]
-    #[arg(long, value_name = "CIDR")]
-    pub pod_cidr: Option<Cidr>,
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    pub pod_cidr: Option<Prefix>,
     /// Addresses of Services [default: 10.43.0.0/16]
-    #[arg(long, value_name = "CIDR")]
-    pub service_cidr: Option<Cidr>,
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    pub service_cidr: Option<Prefix>,
     /// Have the host's firewall (ufw, firewalld, Docker's, nftables) let packets of pods through; `reset` closes it again
     #[arg(long)]
     pub open_firewall: bool,
@@ -83,8 +84,10 @@ pub struct Cluster {
     /// Which of the host's clusters this is: ports and ranges follow from it where nobody chose.
     pub slot: u16,
     pub api_port: u16,
-    pub pod_cidr: Cidr,
-    pub service_cidr: Cidr,
+    #[serde(deserialize_with = "cidr::read")]
+    pub pod_cidr: Prefix,
+    #[serde(deserialize_with = "cidr::read")]
+    pub service_cidr: Prefix,
     pub cluster_domain: String,
     pub node_name: String,
     pub node_ip: Option<Ipv4Addr>,
@@ -155,11 +158,16 @@ impl Cluster {
     pub fn bridge(&self) -> String {
         format!("{BRIDGE}{}", self.slot)
     }
-    pub fn api_service_ip(&self) -> Ipv4Addr {
-        self.service_cidr.nth(1)
+    pub fn api_service_ip(&self) -> IpAddr {
+        self.service_ip(1)
     }
-    pub fn dns_ip(&self) -> Ipv4Addr {
-        self.service_cidr.nth(10)
+    pub fn dns_ip(&self) -> IpAddr {
+        self.service_ip(10)
+    }
+
+    /// One of the first addresses of Services, of which every range has 256 at least.
+    fn service_ip(&self, n: u128) -> IpAddr {
+        self.service_cidr.nth(n).unwrap_or(self.service_cidr.addr)
     }
 
     /// Whether it was started before.
@@ -313,7 +321,7 @@ impl Which {
     }
 
     fn fresh(&self, slot: u16) -> Cluster {
-        let octet = |n: u16| Cidr { address: Ipv4Addr::new(10, n as u8, 0, 0), bits: 16 };
+        let octet = |n: u16| Prefix::new([10, n as u8, 0, 0], 16);
         Cluster {
             name: self.name().to_owned(),
             data_dir: self.dir(),

@@ -7,27 +7,23 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use cni::Prefix;
 use cni::firewall::{Tool, Wall, advice, diagnose};
+use meta::Prefix;
 
 use crate::config::{Cluster, write_private};
 
 /// What every table of every cluster of this host begins with.
 const OURS: &str = "ferrokube";
 
-fn pods(cluster: &Cluster) -> Prefix {
-    Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits)
-}
-
 /// The chains of others that drop what pods send.
 pub fn walls(cluster: &Cluster) -> Result<Vec<Wall>> {
-    let found = diagnose(&cluster.bridge(), pods(cluster), |table| table.starts_with(OURS));
+    let found = diagnose(&cluster.bridge(), cluster.pod_cidr, |table| table.starts_with(OURS));
     found.context("looking at the host's firewall")
 }
 
 /// A sentence for each tool that drops, with the lines that open it.
 pub fn told(cluster: &Cluster, walls: &[Wall]) -> Vec<String> {
-    advice(walls, pods(cluster))
+    advice(walls, cluster.pod_cidr)
 }
 
 /// Opens these walls for pods, and writes down that we did.
@@ -38,8 +34,8 @@ pub fn open(cluster: &Cluster, walls: &[Wall]) -> Result<()> {
     write_private(&file(cluster), &serde_json::to_vec_pretty(&opened)?)?;
     for wall in walls {
         match wall.tool {
-            Tool::Nftables => wall.open_directly(pods(cluster)).context("opening the host's firewall")?,
-            _ => wall.opening(pods(cluster)).iter().try_for_each(|line| put(line))?,
+            Tool::Nftables => wall.open_directly(cluster.pod_cidr).context("opening the host's firewall")?,
+            _ => wall.opening(cluster.pod_cidr).iter().try_for_each(|line| put(line))?,
         }
     }
     Ok(())
@@ -50,7 +46,7 @@ pub fn close(cluster: &Cluster) -> Result<()> {
     for wall in opened(cluster) {
         let closed = match wall.tool {
             Tool::Nftables => wall.close_directly().map_err(Into::into),
-            _ => run_all(&wall.closing(pods(cluster))),
+            _ => run_all(&wall.closing(cluster.pod_cidr)),
         };
         if let Err(error) = closed {
             tracing::debug!(error = format!("{error:#}"), "nothing to close");

@@ -259,7 +259,7 @@ fn leaves<'a>(cluster: &'a Cluster, node: &'a str, node_ip: Ipv4Addr) -> Vec<Lea
     }
     api.push(dns(&format!("kubernetes.default.svc.{}", cluster.cluster_domain)));
     let bound = cluster.options.bind_address.filter(|address| !address.is_unspecified());
-    api.extend([bound, cluster.api_address_of_pods()].into_iter().flatten().map(ip));
+    api.extend([bound.map(IpAddr::V4), cluster.api_address_of_pods()].into_iter().flatten().map(ip));
     api.extend(list(&cluster.options.tls_san).iter().map(|name| match name.parse() {
         Ok(address) => SanType::IpAddress(address),
         Err(_) => dns(name),
@@ -343,8 +343,8 @@ fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap_or_else(|_| "localhost".try_into().expect("a host name")))
 }
 
-fn ip(address: Ipv4Addr) -> SanType {
-    SanType::IpAddress(IpAddr::V4(address))
+fn ip(address: impl Into<IpAddr>) -> SanType {
+    SanType::IpAddress(address.into())
 }
 
 fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Fault {

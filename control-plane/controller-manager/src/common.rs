@@ -8,11 +8,9 @@
 //! - [`revisions`]: ControllerRevisions: templates as they once were
 //! - [`backoff`]: waiting longer each time
 //! - [`template`]: pods from templates, template hash and equality
-//! - [`cidr`]: address ranges
 
 pub mod acts;
 pub mod backoff;
-pub mod cidr;
 #[cfg(test)]
 pub mod model;
 pub mod node_fit;

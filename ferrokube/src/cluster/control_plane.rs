@@ -58,9 +58,9 @@ pub fn issuer(cluster: &Cluster) -> String {
 fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver::Config> {
     let mut config = apiserver::Config {
         bind_address: IpAddr::V4(cluster.bind_address()),
-        also_bind: cluster.api_address_of_pods().map(IpAddr::V4),
+        also_bind: cluster.api_address_of_pods(),
         secure_port: cluster.api_port,
-        advertise_address: Some(IpAddr::V4(cluster.advertised(node_ip))),
+        advertise_address: Some(cluster.advertised(node_ip.into())),
         tls: Some(key_pair(&pki.pair("apiserver"))),
         client_ca_file: Some(pki.ca()),
         requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
@@ -87,7 +87,7 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
     let config = server_config(&a.cluster, &a.pki, a.node_ip())?;
     if let Some(address) = a.cluster.api_address_of_pods() {
-        dns::claim(super::node::DNS_LINK, IpAddr::V4(address))?;
+        dns::claim(super::node::DNS_LINK, address)?;
     }
     pods_door::keep(&a.cluster, a.cluster.api_address_of_pods())?;
     let stop = a.parts.token("kube-apiserver");

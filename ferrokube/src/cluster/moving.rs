@@ -85,7 +85,7 @@ async fn follow(
     let shared = cluster.clone();
     let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, now, Timestamp::now())).await;
     let named = named.map_err(anyhow::Error::from).flatten().context("certificates");
-    let led = server.core.advertise(IpAddr::V4(cluster.advertised(now))).await;
+    let led = server.core.advertise(cluster.advertised(now.into())).await;
     let led = led.map_err(|status| anyhow!("{}", status.message)).context("the kubernetes Service");
     named.map(drop).and(led)
 }

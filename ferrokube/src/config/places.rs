@@ -1,7 +1,7 @@
 //! Where the API server of a cluster is reached, and where a person's files for it are: what follows from its settings.
 //! Pure.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use super::Cluster;
@@ -22,15 +22,15 @@ impl Cluster {
 
     /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the
     /// Services' range, which no Service is ever given.
-    pub fn api_address_of_pods(&self) -> Option<Ipv4Addr> {
+    pub fn api_address_of_pods(&self) -> Option<IpAddr> {
         let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
         loopback.then(|| self.service_cidr.last())
     }
 
     /// What the `kubernetes` Service leads to, on a node with this address.
-    pub fn advertised(&self, node_ip: Ipv4Addr) -> Ipv4Addr {
+    pub fn advertised(&self, node_ip: IpAddr) -> IpAddr {
         let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
-        self.api_address_of_pods().or(bound).unwrap_or(node_ip)
+        self.api_address_of_pods().or(bound.map(IpAddr::V4)).unwrap_or(node_ip)
     }
 
     /// What `--registries` names, or the host's own file.
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn the_service_leads_to_where_pods_reach_a_server_that_listens_on_one_address() {
-        let (mut cluster, node) = (cluster(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
+        let (mut cluster, node) = (cluster(Path::new("/d")), IpAddr::from([192, 0, 2, 1]));
         let mut with = |bind: Option<&str>| {
             cluster.options.bind_address = bind.map(|text| text.parse().expect("an address"));
             (cluster.server_url(), cluster.advertised(node).to_string())
