@@ -108,7 +108,7 @@ pub fn pin_tree(tree: impl AsFd, dir: &Path) -> Result<(), Failure> {
     crate::mount::attach(tree, target.doing(doing())?).doing(doing())
 }
 
-/// Undoes a pin; content when there is none.
+/// Undoes a pin; idempotent.
 pub fn unpin(path: &Path) -> io::Result<()> {
     crate::mount::detach(path)?;
     match std::fs::remove_file(path) {
