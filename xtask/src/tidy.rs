@@ -20,7 +20,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("telemetry", &[]),
     ("descriptions", &[]),
-    ("linux", &[]),
+    ("linux", &["meta"]),
     ("schema", &["meta"]),
     ("object", &["meta", "schema"]),
     ("kinds", &["meta", "schema", "object"]),
@@ -33,8 +33,9 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("scheduler", &["meta", "client", "telemetry"]),
     ("dns", &["meta", "client", "linux", "serving"]),
     ("kubelet", &["meta", "client", "wire", "linux", "telemetry", "serving"]),
-    ("cni", &["linux"]),
-    ("runtime", &["wire", "linux", "cni", "serving"]),
+    ("cni", &["meta", "linux"]),
+    ("pod-network", &["meta", "linux", "cni"]),
+    ("runtime", &["meta", "wire", "linux", "pod-network", "serving"]),
     ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
 ];
 

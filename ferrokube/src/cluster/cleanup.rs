@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cni::Prefix;
 use tokio_util::sync::CancellationToken;
 
-use super::pod_network::{self, BridgeNetwork};
-use super::{cri, node, pods_door};
+use super::{cri, node, pod_network, pods_door};
 use crate::config::{Cluster, RUN_ROOT, known, lock_host};
 
 /// A killed process leaves its group a moment later: 2 seconds in all.
@@ -29,7 +27,7 @@ fn with_runtime(cluster: &Cluster, grace: Duration, remove: bool) -> Result<usiz
     let tokio = crate::threads::runtime(Some(2))?;
     let stopped = tokio.block_on(async {
         let shutdown = CancellationToken::new();
-        let (config, network) = (node::runtime_config(cluster), std::sync::Arc::new(BridgeNetwork::new(cluster)));
+        let (config, network) = (node::runtime_config(cluster), pod_network::open(cluster)?);
         let running = tokio::spawn(runtime::run(config, network, shutdown.clone()));
         let channel = connect(cluster).await;
         let stopped = match channel {
@@ -63,13 +61,12 @@ pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
         // A damaged store must not keep the rest from being removed: what follows finds things by name.
         tracing::debug!(%error, "the runtime's records could not be used");
     }
-    let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
-    dns::release(node::DNS_LINK, cluster.dns_ip().into()).context("the DNS address")?;
-    dns::release(node::DNS_LINK, cluster.service_cidr.last().into()).context("the API server's address of pods")?;
+    dns::release(node::DNS_LINK, cluster.dns_ip()).context("the DNS address")?;
+    dns::release(node::DNS_LINK, cluster.service_cidr.last()).context("the API server's address of pods")?;
     pods_door::open(cluster).context("the rule for the API server's address of pods")?;
     dns::track_again(&node::dns_table(cluster)).context("the rules of DNS")?;
     let lock = lock_host()?;
-    cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;
+    pod_network::remove(cluster)?;
     drop(lock);
     crate::firewall::close(cluster).context("the host's firewall")?;
     proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;

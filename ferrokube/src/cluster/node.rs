@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use cni::Prefix;
 use futures::FutureExt;
 
-use super::pod_network::BridgeNetwork;
-use super::{Assembly, Serving, addons, cri, images, ready};
+use super::{Assembly, Serving, addons, cri, images, pod_network, ready};
 use crate::commands::component;
 use crate::config::{Cluster, list};
 
@@ -35,7 +33,7 @@ pub fn proxy_table(cluster: &Cluster) -> String {
 
 pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     let config = runtime_config(&a.cluster);
-    let network = Arc::new(BridgeNetwork::new(&a.cluster));
+    let network = pod_network::open(&a.cluster)?;
     a.parts.run("runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
     let (cluster, word, imported) = (a.cluster.clone(), a.word.clone(), a.images.clone());
@@ -58,8 +56,8 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
     let mut config = proxy::Config {
         hostname_override: a.cluster.node_name.clone(),
         table: proxy_table(&a.cluster),
-        cluster_cidr: vec![Prefix::new(a.cluster.pod_cidr.address, a.cluster.pod_cidr.bits)],
-        node_local: vec![IpAddr::V4(a.cluster.dns_ip())],
+        cluster_cidr: vec![a.cluster.pod_cidr],
+        node_local: vec![a.cluster.dns_ip()],
         healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, a.cluster.port(10256)))),
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(10249)))),
         ..proxy::Config::default()
@@ -80,7 +78,7 @@ pub const DNS_LINK: &str = "lo";
 
 pub async fn dns(a: &mut Assembly) -> Result<Serving> {
     let address = a.cluster.dns_ip();
-    dns::claim(DNS_LINK, IpAddr::V4(address))?;
+    dns::claim(DNS_LINK, address)?;
     let user = format!("system:serviceaccount:kube-system:{}", addons::DNS_ACCOUNT);
     let client = a.client(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])?;
     let config = dns::Config {
@@ -125,7 +123,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     config.pod_logs_dir = cluster.data_dir.join("pod-logs");
     config.container_runtime_endpoint = format!("unix://{}", cluster.cri_socket().display());
     config.static_pod_path = Some(cluster.data_dir.join("manifests"));
-    config.cluster_dns = vec![IpAddr::V4(cluster.dns_ip())];
+    config.cluster_dns = vec![cluster.dns_ip()];
     config.cluster_domain = cluster.cluster_domain.clone();
     config.cgroup_root = cgroup_root(cluster);
     config.image_gc_high_threshold_percent = 95;
