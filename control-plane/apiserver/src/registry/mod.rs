@@ -27,6 +27,7 @@ use imbl::OrdMap;
 use kinds::types::MessageId;
 use kinds::{Action, Context, Kind, KindRef, Subresource};
 use meta::{FieldError, Gvr, Status, Str};
+use schema::Budget;
 use serde_json::Value;
 
 use crate::cache::hub::Hub;
@@ -181,7 +182,7 @@ impl Served {
         if self.translated() {
             errors.extend((self.kind.hooks.validate)(object));
         }
-        errors.extend(self.check_schema(object));
+        errors.extend(self.check_schema(object, None));
         errors
     }
 
@@ -191,30 +192,29 @@ impl Served {
         if self.translated() {
             errors.extend((self.kind.hooks.validate_update)(object, old));
         }
-        errors.extend(self.check_changed_schema(object, old));
+        errors.extend(self.check_schema(object, Some(old)));
         errors
     }
 
     /// Everything wrong with replacing `old` through a subresource.
     pub fn check_subresource(&self, sub: &Subresource, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.rules().check_subresource(sub, &self.ruled(object), &self.ruled(old));
-        errors.extend(self.check_changed_schema(object, old));
+        errors.extend(match sub.action {
+            Action::Status if self.custom => {
+                schema::validate_status(object, old, &self.kind.schema, &mut Budget::default())
+            }
+            _ => self.check_schema(object, Some(old)),
+        });
         errors
     }
 
-    /// Built-in types were checked when the body was decoded.
-    fn check_schema(&self, object: &Value) -> Vec<FieldError> {
-        if self.custom { schema::validate(object, &self.kind.schema) } else { Vec::new() }
-    }
-
-    /// What was wrong before and did not change is let through: a schema that became stricter stops no update.
-    fn check_changed_schema(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = self.check_schema(object);
-        if !errors.is_empty() {
-            let before = self.check_schema(old);
-            errors.retain(|error| !before.contains(error));
+    /// What the schema of a custom kind has against an object that is new or takes the place of `old`. Built-in types
+    /// were checked when the body was decoded.
+    fn check_schema(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        if !self.custom {
+            return Vec::new();
         }
-        errors
+        schema::validate(object, old, &self.kind.schema, &mut Budget::default())
     }
 
     /// What bodies of this kind are decoded as.

@@ -9,9 +9,9 @@ use wire::cri;
 
 use super::{Reply, Server, json as reply_json, text};
 use crate::act::ProbeCount;
-use crate::cri::shown;
-use crate::machine;
+use crate::io::cri::shown;
 use crate::names::label;
+use crate::node::machine;
 
 struct PodStats {
     name: String,
@@ -334,7 +334,7 @@ pub async fn metrics(server: &Server) -> Reply {
         .iter()
         .map(|(wanted, value)| {
             let of_files = *wanted == "true";
-            let count = pods.iter().filter(|p| crate::pods::is_static(p) == of_files).count();
+            let count = pods.iter().filter(|p| crate::pod::pods::is_static(p) == of_files).count();
             (labels(&[("static", value)]), count as f64)
         })
         .collect();
@@ -347,7 +347,7 @@ pub async fn metrics(server: &Server) -> Reply {
 
 /// How often probes ended how, by container.
 pub async fn probes(server: &Server) -> Reply {
-    let counts = server.hands.probe_counts.lock().clone();
+    let counts = server.hands.found.probe_counts.lock().clone();
     let sample = |(key, count): (&ProbeCount, &u64)| {
         let own = labels(&[
             ("container", &key.container),

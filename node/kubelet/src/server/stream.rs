@@ -18,7 +18,7 @@ use wire::cri;
 
 use super::route::Params;
 use super::{Reply, Server, full, pods, text};
-use crate::cri::shown;
+use crate::io::cri::shown;
 use crate::worker::PodWorker;
 
 /// What is on its way of a stream in each direction, beside the sockets' buffers.

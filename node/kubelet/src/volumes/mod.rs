@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
-use crate::pods;
+use crate::pod::pods;
 
 /// The pod's own /etc/hosts, in its directory.
 pub const HOSTS_FILE: &str = "etc-hosts";

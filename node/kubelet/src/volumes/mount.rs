@@ -15,10 +15,11 @@ use super::payload::{self, Filling, Payload};
 use super::tokens::Tokens;
 use super::{Sort, all, atomic, sort, trust};
 use crate::config::Config;
-use crate::env::Sources;
-use crate::fields::Facts;
-use crate::objects::{Bundles, Objects};
-use crate::{pods, quantity};
+use crate::io::objects::{Bundles, Objects};
+use crate::pod::env::Sources;
+use crate::pod::fields::Facts;
+use crate::pod::pods;
+use crate::pod::quantity;
 
 /// Makes, refreshes and removes volumes. Shared by all pods.
 pub struct Volumes {

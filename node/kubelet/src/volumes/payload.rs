@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
 };
 
-use crate::env::Sources;
-use crate::fields::{self, Facts};
-use crate::objects::Bundles;
-use crate::pods;
+use crate::io::objects::Bundles;
+use crate::pod::env::Sources;
+use crate::pod::fields::{self, Facts};
+use crate::pod::pods;
 
 /// One file: content, mode, and who owns it if not root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +140,7 @@ fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Fi
 /// A token is for its owner only as soon as it is known who that is.
 fn token_mode(pod: &Pod, default: Option<i32>) -> (u32, Option<u32>) {
     let users: Vec<Option<i64>> =
-        pods::containers(pod).iter().map(|(_, c)| crate::security::run_as_user(pod, c)).collect();
+        pods::containers(pod).iter().map(|(_, c)| crate::pod::security::run_as_user(pod, c)).collect();
     let one = users.first().copied().flatten().filter(|u| users.iter().all(|other| *other == Some(*u)));
     let group = pods::spec(pod).security_context.as_ref().and_then(|c| c.fs_group);
     if one.is_some() || group.is_some() {

@@ -13,8 +13,8 @@ use rustix::fs::{Mode, OFlags};
 use wire::cri;
 
 use super::{Sort, all, path, sort};
-use crate::env::Environment;
-use crate::expand;
+use crate::pod::env::Environment;
+use crate::pod::expand;
 
 /// No path is longer.
 const PATH_MAX: usize = 4096;
