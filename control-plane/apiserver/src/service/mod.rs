@@ -40,7 +40,7 @@ impl Range {
 
     fn last_offset(&self) -> u128 {
         // IPv4 keeps its broadcast address out.
-        self.size - if self.v4 { 2 } else { 1 }
+        self.size - if self.is_ipv4() { 2 } else { 1 }
     }
 
     /// Usable addresses.
