@@ -41,8 +41,6 @@ pub enum Msg {
     },
     /// The node has other addresses now.
     HostIps(Vec<String>),
-    /// The volumes of a pod were brought up to date.
-    Refreshed(String),
     Query(Query),
 }
 

@@ -70,6 +70,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         pulls: config.serialize_image_pulls.then(|| tokio::sync::Semaphore::new(1)),
         found: Found::default(),
     });
+    tokio::spawn(hands.volumes.clone().run(shutdown.clone()));
     let classes = Classes::prepare(hands.cgroups.as_ref(), &config, &machine)?;
     let (runtime_changes, watch_runtime) = watch::channel(0u64);
     let server = Server { hands: hands.clone(), runtime_changes: watch_runtime };

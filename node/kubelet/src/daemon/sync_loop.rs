@@ -1,13 +1,13 @@
 //! The kubelet's loop, upstream's syncLoop: every message in the order in which it came, one worker a pod, actions out.
 //! The only place that changes workers, so they need no locks. Boring: workers decide (`worker`), hands act (`act`).
-//! I/O: waits, reads the clock, lists the directories of former pods.
+//! I/O: waits, reads the clock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::Delta;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -18,7 +18,6 @@ use crate::io::observation::{self, LifecycleEvent, Observation};
 use crate::messages::{Msg, NodeSignals, Query};
 use crate::pod::admit::{self, Scene};
 use crate::pod::pods;
-use crate::volumes::refreshing::Refreshing;
 use crate::worker::{Action, Event, Life, PodWorker, Settings, Verdict};
 
 /// What the loop knows.
@@ -31,9 +30,6 @@ pub(super) struct Loop {
     recovered: HashMap<String, Observation>,
     pub(super) node: NodeSignals,
     runtime_changes: watch::Sender<u64>,
-    /// When volumes of a pod want to be brought up to date for their tokens.
-    refreshes: BTreeSet<(Timestamp, String)>,
-    refreshing: Refreshing,
     /// Pods that files name, by UID.
     pub(super) statics: BTreeMap<String, Arc<Pod>>,
     pub(super) synced: bool,
@@ -56,8 +52,6 @@ impl Loop {
             recovered,
             node,
             runtime_changes,
-            refreshes: BTreeSet::new(),
-            refreshing: Refreshing::default(),
             statics: BTreeMap::new(),
             synced: false,
         }
@@ -65,8 +59,7 @@ impl Loop {
 
     pub(super) async fn run(mut self, mut inbox: UnboundedReceiver<Msg>, shutdown: CancellationToken) {
         loop {
-            let next = self.timers.first().into_iter().chain(self.refreshes.first()).map(|(at, _)| *at).min();
-            let wait = next.map(|at| at.duration_since(Timestamp::now()));
+            let wait = self.timers.first().map(|(at, _)| at.duration_since(Timestamp::now()));
             let sleep = wait.map(|w| Duration::try_from(w).unwrap_or(Duration::ZERO));
             let timer = async {
                 match sleep {
@@ -93,13 +86,12 @@ impl Loop {
             Msg::Answer { uid, event } => self.take_answer(&uid, event),
             Msg::Runtime(event) => self.take_runtime(event),
             Msg::Changed { pods } => {
+                self.hands.volumes.changed(&pods);
                 for uid in pods {
                     self.feed(&uid, Event::Refresh);
-                    self.refresh_volumes(&uid);
                 }
             }
             Msg::HostIps(ips) => self.take_host_ips(&ips),
-            Msg::Refreshed(uid) => self.refresh_again(&uid),
             Msg::Query(query) => self.answer(query),
         }
     }
@@ -133,8 +125,8 @@ impl Loop {
         let labels_changed = worker.pod.metadata.labels != pod.metadata.labels
             || worker.pod.metadata.annotations != pod.metadata.annotations;
         self.feed(&uid, Event::Spec(pod));
-        if labels_changed {
-            self.refresh_volumes(&uid);
+        if labels_changed && let Some(worker) = self.workers.get(&uid) {
+            self.hands.volumes.updated(&worker.pod, self.hands.facts(worker.ips.clone()));
         }
     }
 
@@ -186,8 +178,6 @@ impl Loop {
         }
         if forget || worker.life == Life::Finished {
             next.map(|at| self.timers.remove(&(at, uid.to_owned())));
-            self.refreshes.retain(|(_, u)| u != uid);
-            self.refreshing.end(uid);
             self.hands.found.mirrors.lock().remove(uid);
             self.hands.found.probe_counts.lock().retain(|count, _| count.uid != uid);
             return;
@@ -196,44 +186,10 @@ impl Loop {
     }
 
     fn take_answer(&mut self, uid: &str, event: Event) {
-        let mounted = matches!(event, Event::Mounted(Ok(())));
         let image = matches!(event, Event::Pulled { result: Ok(_), .. });
         self.feed(uid, event);
-        if mounted {
-            self.schedule_refresh(uid);
-            self.refresh_again(uid);
-        }
         if image {
             self.node.changed.notify_one();
-        }
-    }
-
-    fn schedule_refresh(&mut self, uid: &str) {
-        self.refreshes.retain(|(_, u)| u != uid);
-        if let Some(at) = self.hands.volumes.next_refresh(uid) {
-            self.refreshes.insert((at, uid.to_owned()));
-        }
-    }
-
-    fn refresh_volumes(&mut self, uid: &str) {
-        let Some(worker) = self.workers.get(uid).filter(|worker| worker.life == Life::Active) else { return };
-        if !self.refreshing.begin(uid, worker.volumes == crate::worker::Task::Done) {
-            return;
-        }
-        let (hands, pod, ips) = (self.hands.clone(), worker.pod.clone(), worker.ips.clone());
-        let uid = uid.to_owned();
-        tokio::spawn(async move {
-            let facts = hands.facts(ips);
-            if let Err(message) = hands.volumes.refresh(&pod, &facts).await {
-                tracing::debug!(message, pod = pods::shown(&pod), "volumes not brought up to date");
-            }
-            hands.mailbox.send(Msg::Refreshed(uid));
-        });
-    }
-
-    fn refresh_again(&mut self, uid: &str) {
-        if self.refreshing.end(uid) {
-            self.refresh_volumes(uid);
         }
     }
 
@@ -268,14 +224,6 @@ impl Loop {
             }
             self.feed(&uid, Event::Tick);
         }
-        while let Some((at, uid)) = self.refreshes.first().cloned()
-            && at <= now
-        {
-            self.refreshes.pop_first();
-            self.refresh_volumes(&uid);
-            // The refresh runs beside the loop; look again soon for the token that it got.
-            self.refreshes.insert((now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now), uid.clone()));
-        }
     }
 
     /// What the runtime has of pods that are neither in the API nor in files is from another time.
@@ -288,8 +236,7 @@ impl Loop {
 
     pub(super) fn remove_orphans(&mut self) {
         let mut uids: BTreeSet<String> = self.recovered.drain().map(|(uid, _)| uid).collect();
-        let dirs = std::fs::read_dir(self.hands.config.root_dir.join("pods")).into_iter().flatten().flatten();
-        uids.extend(dirs.map(|d| d.file_name().to_string_lossy().into_owned()));
+        uids.extend(self.hands.volumes.pods());
         for uid in uids.into_iter().filter(|u| !self.workers.contains_key(u)) {
             let hands = self.hands.clone();
             tokio::spawn(async move {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod, Toleration};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::best_effort;
 use crate::io::files::Watcher;
 use crate::messages::{Mailbox, Msg};
 use crate::names::annotation;
@@ -22,7 +23,8 @@ const MAX_FILE: u64 = 10 << 20;
 /// Tells the loop which pods the files name, now and whenever it changes.
 pub async fn watch(dir: PathBuf, node: String, to: Mailbox, shutdown: CancellationToken) {
     // What is put there runs as root: nobody else needs to see it. One that is there is its owner's business.
-    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    best_effort("make the directory of manifests", made);
     let mut watcher = Watcher::new().and_then(|w| w.add_dir(&dir).map(|()| w));
     if let Err(error) = &watcher {
         tracing::warn!(%error, dir = %dir.display(), "no inotify on the manifest directory, reading it every 20 s");

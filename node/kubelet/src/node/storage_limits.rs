@@ -11,7 +11,7 @@ use linux::disk_usage;
 
 use crate::pod::pods;
 use crate::pod::resources;
-use crate::volumes::{HOSTS_FILE, Sort, TERMINATION_FILES};
+use crate::volumes::{EMPTY_DIR, HOSTS_FILE, TERMINATION_FILES};
 use crate::worker::Verdict;
 
 const STORAGE: &str = "ephemeral-storage";
@@ -54,7 +54,6 @@ fn bytes(quantity: &Quantity) -> u64 {
 /// What a pod keeps now, given what the runtime says of its containers' layers (host name and resolver's settings, which
 /// are the runtime's files, included).
 pub fn measure(pod: &Pod, pod_dir: &Path, logs: &Path, layers: BTreeMap<String, u64>) -> Used {
-    let volumes = pod_dir.join("volumes").join(Sort::EmptyDir.directory());
     let messages = pod_dir.join(TERMINATION_FILES);
     let mut containers = layers;
     for (_, container) in pods::containers(pod) {
@@ -62,7 +61,7 @@ pub fn measure(pod: &Pod, pod_dir: &Path, logs: &Path, layers: BTreeMap<String, 
         *containers.entry(container.name).or_default() += files;
     }
     Used {
-        volumes: on_disk(pod).map(|v| (v.name.clone(), disk_usage::of(&volumes.join(&v.name)))).collect(),
+        volumes: on_disk(pod).map(|v| (v.name.clone(), disk_usage::of(&EMPTY_DIR.path(pod_dir, v)))).collect(),
         containers,
         shared: disk_usage::of(&pod_dir.join(HOSTS_FILE)),
     }

@@ -42,6 +42,7 @@ pub fn expand<'a>(text: &str, most: usize, lookup: impl Fn(&str) -> Option<&'a s
 /// The first reference that `lookup` does not know.
 pub fn unknown<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
     let missing = std::cell::RefCell::new(None);
+    // Only who is asked for matters, and the result has no bound to be longer than.
     let _ = expand(text, usize::MAX, |name| {
         if lookup(name).is_none() && missing.borrow().is_none() {
             *missing.borrow_mut() = Some(name.to_owned());

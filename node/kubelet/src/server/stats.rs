@@ -153,6 +153,7 @@ pub async fn summary(server: &Server) -> Reply {
 
 /// A family in the text format of Prometheus.
 fn family(out: &mut String, name: &str, kind: &str, help: &str, samples: &[(String, f64)]) {
+    // A String takes all that is written to it.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for (labels, value) in samples {
         let _ = writeln!(out, "{name}{labels} {value}");
