@@ -119,6 +119,10 @@ impl Bridge {
     }
 
     fn make(&self, range: Prefix) -> Result<Network, NetError> {
+        if range.is_ipv6() {
+            let problem = format!("{range} is not an IPv4 range, and the bridge network gives pods no other addresses");
+            return Err(cni::Error::Config { field: "podCIDRs".to_owned(), problem }.into());
+        }
         let lock = &self.setup.host_lock;
         // Another cluster's reset may be giving the host its settings back.
         let _lock = File::open(lock)
