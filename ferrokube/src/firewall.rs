@@ -8,7 +8,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use cni::firewall::{Tool, Wall, advice, diagnose};
-use meta::Prefix;
 
 use crate::config::{Cluster, write_private};
 
@@ -92,6 +91,8 @@ fn run(line: &[String]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use meta::Prefix;
+
     use super::*;
 
     fn words(line: &str) -> Vec<String> {

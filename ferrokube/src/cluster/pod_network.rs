@@ -1,7 +1,6 @@
 //! What a cluster tells its pod network, which of them it has, and how all of them are removed. The networks are in
 //! `network/pod`. I/O: through them.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
