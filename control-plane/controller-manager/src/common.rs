@@ -9,8 +9,6 @@
 
 pub mod acts;
 pub mod backoff;
-#[cfg(test)]
-pub mod model;
 pub mod owners;
 pub mod pods;
 pub mod revisions;

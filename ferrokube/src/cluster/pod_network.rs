@@ -6,33 +6,33 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use pod_network::{NETWORKS, PodNetwork, Setup};
 
-use crate::config::{Cluster, RUN_ROOT, host_lock};
+use crate::config::{Host, RUN_ROOT, host_lock};
 use crate::fault::Fault;
 
 /// The row of [`NETWORKS`] that a cluster has.
 const NETWORK: &str = "bridge";
 
-fn setup(cluster: &Cluster) -> Setup {
+fn setup(host: &Host) -> Setup {
     Setup {
-        tag: cluster.tag(),
-        bridge: cluster.bridge(),
-        pods: vec![cluster.pod_cidr],
-        services: vec![cluster.service_cidr],
-        state_dir: cluster.data_dir.join("cni"),
-        range_file: cluster.node_range_file(),
+        tag: host.tag(),
+        bridge: host.bridge(),
+        pods: vec![host.cluster.pod_cidr],
+        services: vec![host.cluster.service_cidr],
+        state_dir: host.data_dir.join("cni"),
+        range_file: host.node_range_file(),
         settings_dir: RUN_ROOT.into(),
         host_lock: host_lock().to_owned(),
     }
 }
 
 /// The network, with what a former life left.
-pub fn open(cluster: &Cluster) -> Result<Arc<dyn PodNetwork>> {
+pub fn open(host: &Host) -> Result<Arc<dyn PodNetwork>> {
     let row = pod_network::named(NETWORK).map_err(Fault::failed)?;
-    Ok((row.open)(&setup(cluster)))
+    Ok((row.open)(&setup(host)))
 }
 
 /// Removes what any network made for the cluster. The host's lock is held.
-pub fn remove(cluster: &Cluster) -> Result<()> {
-    let setup = setup(cluster);
+pub fn remove(host: &Host) -> Result<()> {
+    let setup = setup(host);
     NETWORKS.iter().try_for_each(|row| (row.remove)(&setup).with_context(|| format!("the pod network {:?}", row.name)))
 }
