@@ -1,8 +1,7 @@
 //! How the node's components are configured here: container runtime with the pod network, kube-proxy, cluster DNS,
 //! kubelet.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
