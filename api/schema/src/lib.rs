@@ -20,7 +20,7 @@ mod validate;
 
 pub use default::{MAX_DEFAULTED, TooMuch, apply_defaults, drop_nulls};
 pub use prune::{MAX_REPORTED, prune, unknown_fields};
-pub use validate::{MAX_ERRORS, validate, validate_at};
+pub use validate::{Budget, MAX_ERRORS, MAX_STEPS, validate, validate_at, validate_status};
 
 pub use pattern::Pattern;
 

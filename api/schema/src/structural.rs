@@ -21,7 +21,7 @@
 //! The server calls [`check`] on each `openAPIV3Schema` when a CRD is written. Works on the source document, so that
 //! paths of errors are paths of the document.
 
-use crate::{Pattern, parse, prune, validate_at};
+use crate::{Budget, Pattern, parse, prune, validate_at};
 use meta::{FieldError, Path};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -31,7 +31,7 @@ pub const MAX_DEPTH: usize = 64;
 
 /// Everything wrong with a schema; `base` is the path of the schema in the CRD.
 pub fn check(schema: &Value, base: &str) -> Vec<FieldError> {
-    let mut checker = Checker { errors: Vec::new(), depth: 0 };
+    let mut checker = Checker { errors: Vec::new(), depth: 0, budget: Budget::default() };
     let path = Path::root(base);
     match schema.as_object() {
         Some(map) => checker.node(map, &path, Level::Root),
@@ -72,6 +72,8 @@ fn object<'a>(map: &'a Object, key: &str) -> Option<&'a Object> {
 struct Checker {
     errors: Vec<FieldError>,
     depth: usize,
+    /// For the defaults, which are judged as values of their schemas.
+    budget: Budget,
 }
 
 impl Checker {
@@ -344,7 +346,7 @@ impl Checker {
             return self.push(FieldError::invalid(at, default.clone(), "must not have unknown fields"));
         }
         let Some(schema) = wrapped.additional.as_deref() else { return };
-        self.errors.extend(validate_at(default, schema, &at.to_string()));
+        self.errors.extend(validate_at(default, schema, &at.to_string(), &mut self.budget));
     }
 
     fn junctors(&mut self, map: &Object, path: &Path<'_>) {

@@ -1,42 +1,104 @@
-//! Checks a custom resource against its schema, with upstream's texts.
+//! Holds a custom resource against its schema, with upstream's texts. Pure; the server calls it after pruning and
+//! defaulting.
 //!
-//! The server calls [`validate`] after pruning and defaulting. Types, formats, limits, combinations, the shape of
-//! embedded resources, and the uniqueness that list types promise. Rules in the expression language are not evaluated.
+//! Types, formats, limits, combinations, the shape of embedded resources ([`resource`]), and the uniqueness that list types
+//! promise ([`unique`]). Rules in the expression language are not evaluated.
+//!
+//! An update is judged in one walk over the new object and the old one, which are correlated ([`correlate`]). A value that
+//! is what it was is not judged, whatever is wrong with it: a schema that became stricter stops nobody from changing
+//! something else (ratcheting, KEP-4008). What became different is judged, and so is everything that it is a part of, for
+//! that became different, too. With `maximum: 10`, `required: [b]` for `a`, and a list that is a map by `name`:
+//!
+//! ```text
+//!   old                      new                      is judged                and told
+//!   spec:                    spec:                    spec    (l changed)
+//!     a: {n: 50}               a: {n: 50}             -       (the same)       -  neither n > 10 nor that b is missing
+//!     l:                       l:                     l       (an item did)
+//!     - {name: x, n: 11}       - {name: y, n: 12}     l[0]    (n did)          l[0].n: 12 > 10
+//!     - {name: y, n: 10}       - {name: x, n: 11}     -       (only moved)     -
+//! ```
+//!
+//! As upstream has it, nothing in a list of another type is correlated, so its items are judged when any of it changed; nor
+//! is what stands in `allOf`, `anyOf`, `oneOf` and `not`, which are judged with the value that they are about; a value with
+//! fields that its schema doesn't name counts as changed, and so does every object as a whole, for nobody declares all of
+//! its metadata. `apiVersion` and `kind` are always judged: the old object was converted to them.
+
+mod budget;
+mod correlate;
+mod resource;
+mod unique;
+
+pub use budget::{Budget, MAX_ERRORS, MAX_STEPS};
 
 use crate::formats;
-use crate::node::{ListType, Schema, Type, Validation};
-use meta::{FieldError, Path, names};
-use serde_json::{Number, Value};
+use crate::node::{Schema, Type, Validation};
+use correlate::Items;
+use meta::{FieldError, Path};
+use serde_json::{Map, Number, Value};
 use std::collections::HashSet;
 
-/// Most errors that one object is answered with.
-pub const MAX_ERRORS: usize = 256;
 /// Most bytes of an enumeration that an error shows, each value with what it takes to keep it: there may be as many errors.
 const MAX_SHOWN: usize = 64 * 1024;
 const VALUE: usize = 32;
 
-/// Everything about an object that its schema does not admit.
-pub fn validate(object: &Value, schema: &Schema) -> Vec<FieldError> {
-    validate_at(object, schema, "")
+/// Everything about an object that its schema does not admit, but for what it shares with `old`, the object that it
+/// replaces. Both are of the schema's version.
+pub fn validate(new: &Value, old: Option<&Value>, schema: &Schema, budget: &mut Budget) -> Vec<FieldError> {
+    let mut checker = Checker::new("", budget);
+    let root = Path::root("");
+    checker.walk(new, old, schema, &root);
+    checker.embedded(new, schema, &root);
+    checker.lists(new, old, schema);
+    checker.done()
 }
 
-/// The same for a value that is not an object of its own; `base` is where it is (the path of errors starts there).
-pub fn validate_at(value: &Value, schema: &Schema, base: &str) -> Vec<FieldError> {
-    let mut checker = Checker { errors: Vec::new(), base };
+/// The same for an update of `status`: the rest of the object is the old one's and is not judged, but for its lists.
+pub fn validate_status(new: &Value, old: &Value, schema: &Schema, budget: &mut Budget) -> Vec<FieldError> {
+    let mut checker = Checker::new("status", budget);
+    if let (Some(status), Some(node)) = (new.get("status"), schema.child("status")) {
+        checker.walk(status, old.get("status"), node, &Path::root(""));
+    }
+    let mut errors = checker.done();
+    let mut checker = Checker::new("", budget);
+    checker.lists(new, Some(old), schema);
+    errors.append(&mut checker.done());
+    errors
+}
+
+/// The same for a new value that is not an object of its own; `base` is where it is (the path of errors starts there).
+pub fn validate_at(value: &Value, schema: &Schema, base: &str, budget: &mut Budget) -> Vec<FieldError> {
+    let mut checker = Checker::new(base, budget);
     let root = Path::root("");
-    checker.walk(value, schema, &root);
+    checker.walk(value, None, schema, &root);
     checker.embedded(value, schema, &root);
-    checker.unique(value, schema, &root);
-    checker.errors
+    checker.lists(value, None, schema);
+    checker.done()
 }
 
 struct Checker<'a> {
     errors: Vec<FieldError>,
     base: &'a str,
+    budget: &'a mut Budget,
 }
 
 /// The path of an error that is about no single field, as upstream prints it.
 const NO_PATH: &str = "<nil>";
+
+impl<'a> Checker<'a> {
+    fn new(base: &'a str, budget: &'a mut Budget) -> Checker<'a> {
+        Checker { errors: Vec::new(), base, budget }
+    }
+
+    /// The errors, which are paid for now.
+    fn done(mut self) -> Vec<FieldError> {
+        if self.budget.is_spent() {
+            self.errors.truncate(self.budget.errors.saturating_sub(1));
+            self.whole(format!("held against its schema in more than {MAX_STEPS} steps; the rest was not checked"));
+        }
+        self.budget.errors -= self.errors.len().min(self.budget.errors);
+        self.errors
+    }
+}
 
 impl Checker<'_> {
     fn full(&self, path: &Path<'_>) -> String {
@@ -48,9 +110,13 @@ impl Checker<'_> {
     }
 
     fn push(&mut self, error: FieldError) {
-        if self.errors.len() < MAX_ERRORS {
+        if self.errors.len() < self.budget.errors {
             self.errors.push(error);
         }
+    }
+
+    fn append(&mut self, errors: Vec<FieldError>) {
+        errors.into_iter().for_each(|error| self.push(error));
     }
 
     fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, rule: impl std::fmt::Display) {
@@ -58,37 +124,112 @@ impl Checker<'_> {
     }
 
     fn whole(&mut self, text: String) {
-        self.push(FieldError::invalid(NO_PATH, "", text));
+        let path = if self.base.is_empty() { NO_PATH } else { self.base };
+        self.push(FieldError::invalid(path, "", text));
     }
 
-    /// Runs the check of another schema at the same place and returns its errors.
-    fn attempt(&self, value: &Value, schema: &Schema, path: &Path<'_>) -> Vec<FieldError> {
-        let mut inner = Checker { errors: Vec::new(), base: self.base };
-        inner.walk(value, schema, path);
+    /// Runs the check of another schema at the same place and returns its errors. Nothing is ratcheted in there.
+    fn attempt(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) -> Vec<FieldError> {
+        let mut inner = Checker::new(self.base, self.budget);
+        inner.walk(value, None, schema, path);
         inner.errors
     }
 
-    fn walk(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) {
+    /// Judges a value and what is in it; whether it is another than `old`. One that is not is not judged.
+    fn walk(&mut self, value: &Value, old: Option<&Value>, schema: &Schema, path: &Path<'_>) -> bool {
+        if !self.budget.step() {
+            return true;
+        }
+        if old.is_none() {
+            self.open(value, schema, path);
+            self.inside(value, None, schema, path);
+            self.close(value, schema, path);
+            return true;
+        }
+        let mark = self.errors.len();
+        if !self.inside(value, old, schema, path) {
+            return false;
+        }
+        let inner = self.errors.len() - mark;
+        self.open(value, schema, path);
+        // Only what is in a value can tell that it changed, and yet its own errors come first.
+        self.errors[mark..].rotate_left(inner);
+        self.close(value, schema, path);
+        true
+    }
+
+    /// Judges what is in a value; whether the value is another than `old`.
+    fn inside(&mut self, value: &Value, old: Option<&Value>, schema: &Schema, path: &Path<'_>) -> bool {
+        match value {
+            Value::Object(map) => self.fields(map, old.and_then(Value::as_object), schema, path),
+            Value::Array(list) => self.items(list, old.and_then(Value::as_array), schema, path),
+            scalar => old != Some(scalar),
+        }
+    }
+
+    fn fields(
+        &mut self,
+        map: &Map<String, Value>,
+        old: Option<&Map<String, Value>>,
+        schema: &Schema,
+        path: &Path<'_>,
+    ) -> bool {
+        let whole = path.is_root() && self.base.is_empty();
+        let mut changed = whole || old.is_none_or(|old| old.len() != map.len());
+        for (key, value) in map {
+            let Some(node) = schema.child(key) else {
+                changed = true;
+                continue;
+            };
+            let always = whole && matches!(key.as_str(), "apiVersion" | "kind");
+            let old = old.and_then(|old| old.get(key)).filter(|_| !always);
+            changed |= self.walk(value, old, node, &path.child(key));
+        }
+        changed
+    }
+
+    fn items(&mut self, list: &[Value], old: Option<&Vec<Value>>, schema: &Schema, path: &Path<'_>) -> bool {
+        let mut correlated = old.and_then(|old| Items::of(old, schema));
+        if correlated.is_none() && old.is_some_and(|old| old == list) {
+            return false;
+        }
+        let mut changed = correlated.is_none() || old.is_none_or(|old| old.len() != list.len());
+        let Some(items) = schema.items.as_deref() else { return true };
+        for (index, item) in list.iter().enumerate() {
+            let old = correlated.as_mut().and_then(|old| old.get(index, item));
+            changed |= self.walk(item, old, items, &path.index(index));
+        }
+        changed
+    }
+
+    /// Judges a value by itself: what upstream tells before what is in it.
+    fn open(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) {
         if value.is_null() && schema.nullable {
             return;
         }
         self.type_of(value, schema, path);
         let rules = schema.validation.as_deref();
-        if value.is_null() {
-            return self.enumeration(value, rules, path);
-        }
-        if let Some(rules) = rules {
+        if let Some(rules) = rules.filter(|_| !value.is_null()) {
             self.combinations(value, rules, path);
         }
         match value {
             Value::String(text) => self.string(text, schema, path),
             Value::Number(number) => self.number(number, schema, path),
-            Value::Array(list) => self.list(list, schema, path),
+            Value::Array(_) => return,
             _ => {}
         }
         self.enumeration(value, rules, path);
         if let Value::Object(map) = value {
             self.object(map, schema, path);
+        }
+    }
+
+    /// And what it tells after that.
+    fn close(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) {
+        if let Value::Array(list) = value {
+            let rules = schema.validation.as_deref();
+            self.list(list, rules, path);
+            self.enumeration(value, rules, path);
         }
     }
 
@@ -130,7 +271,7 @@ impl Checker<'_> {
             let mut attempts = rules.any_of.iter().map(|s| self.attempt(value, s, path)).collect::<Vec<_>>();
             if attempts.iter().all(|errors| !errors.is_empty()) {
                 self.whole(format!("\"{path}\" must validate at least one schema (anyOf)"));
-                self.errors.append(&mut attempts[0]);
+                self.append(attempts.swap_remove(0));
             }
         }
         if !rules.one_of.is_empty() {
@@ -140,7 +281,7 @@ impl Checker<'_> {
                 1 => {}
                 0 => {
                     self.whole(format!("\"{path}\" {only} none valid"));
-                    self.errors.append(&mut attempts[0]);
+                    self.append(attempts.swap_remove(0));
                 }
                 n => self.whole(format!("\"{path}\" {only} {n} valid alternatives")),
             }
@@ -148,16 +289,18 @@ impl Checker<'_> {
         if !rules.all_of.is_empty() {
             let mut valid = 0;
             for schema in &rules.all_of {
-                let mut errors = self.attempt(value, schema, path);
+                let errors = self.attempt(value, schema, path);
                 valid += usize::from(errors.is_empty());
-                self.errors.append(&mut errors);
+                self.append(errors);
             }
             if valid < rules.all_of.len() {
                 let none = if valid == 0 { ". None validated" } else { "" };
                 self.whole(format!("\"{path}\" must validate all the schemas (allOf){none}"));
             }
         }
-        if rules.not.as_ref().is_some_and(|schema| self.attempt(value, schema, path).is_empty()) {
+        if let Some(schema) = &rules.not
+            && self.attempt(value, schema, path).is_empty()
+        {
             self.whole(format!("\"{path}\" must not validate the schema (not)"));
         }
     }
@@ -231,13 +374,8 @@ impl Checker<'_> {
         }
     }
 
-    fn list(&mut self, list: &[Value], schema: &Schema, path: &Path<'_>) {
-        if let Some(items) = schema.items.as_deref() {
-            for (index, item) in list.iter().enumerate() {
-                self.walk(item, items, &path.index(index));
-            }
-        }
-        let Some(rules) = schema.validation.as_deref() else { return };
+    fn list(&mut self, list: &[Value], rules: Option<&Validation>, path: &Path<'_>) {
+        let Some(rules) = rules else { return };
         let count = list.len() as u64;
         if let Some(least) = rules.min_items.filter(|least| count < *least) {
             self.invalid(path, count, format_args!("should have at least {least} items"));
@@ -267,7 +405,7 @@ impl Checker<'_> {
         }
     }
 
-    fn object(&mut self, map: &serde_json::Map<String, Value>, schema: &Schema, path: &Path<'_>) {
+    fn object(&mut self, map: &Map<String, Value>, schema: &Schema, path: &Path<'_>) {
         if let Some(rules) = schema.validation.as_deref() {
             let count = map.len() as u64;
             if let Some(least) = rules.min_properties.filter(|least| count < *least) {
@@ -279,134 +417,6 @@ impl Checker<'_> {
         }
         for name in schema.required.iter().filter(|name| !map.contains_key(name.as_ref())) {
             self.push(FieldError::required(self.full(&path.child(name)), ""));
-        }
-        for (key, value) in map {
-            if let Some(node) = schema.child(key) {
-                self.walk(value, node, &path.child(key));
-            }
-        }
-    }
-
-    /// What every embedded resource must have, wherever it is.
-    fn embedded(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) {
-        match value {
-            Value::Object(map) => {
-                if schema.embedded_resource {
-                    self.resource(map, path);
-                }
-                for (key, child) in map {
-                    if let Some(node) = schema.child(key)
-                        && (child.is_object() || child.is_array())
-                    {
-                        self.embedded(child, node, &path.child(key));
-                    }
-                }
-            }
-            Value::Array(list) => {
-                if let Some(items) = schema.items.as_deref() {
-                    for (index, item) in list.iter().enumerate() {
-                        self.embedded(item, items, &path.index(index));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn resource(&mut self, map: &serde_json::Map<String, Value>, path: &Path<'_>) {
-        for name in ["apiVersion", "kind"] {
-            let at = path.child(name);
-            let text = match map.get(name) {
-                None => {
-                    self.push(FieldError::required(self.full(&at), ""));
-                    continue;
-                }
-                Some(value) => value.as_str().unwrap_or_default(),
-            };
-            if text.is_empty() {
-                self.push(FieldError::invalid(self.full(&at), "", "must not be empty"));
-            } else if name == "apiVersion" && text.matches('/').count() > 1 {
-                let detail = format!("unexpected GroupVersion string: {text}");
-                self.push(FieldError::invalid(self.full(&at), text, detail));
-            } else if name == "kind" {
-                let problems = names::dns1035_label(&text.to_lowercase());
-                if !problems.is_empty() {
-                    let detail = format!("may have mixed case, but should otherwise match: {}", problems.join(","));
-                    self.push(FieldError::invalid(self.full(&at), text, detail));
-                }
-            }
-        }
-        if let Some(metadata) = map.get("metadata") {
-            self.metadata(metadata, &path.child("metadata"));
-        }
-    }
-
-    fn metadata(&mut self, metadata: &Value, path: &Path<'_>) {
-        for name in ["name", "generateName"] {
-            let text = metadata.get(name).and_then(Value::as_str).unwrap_or_default();
-            for problem in names::path_segment(text) {
-                self.push(FieldError::invalid(self.full(&path.child(name)), text, problem));
-            }
-        }
-        for (name, is_label) in [("labels", true), ("annotations", false)] {
-            let at = path.child(name);
-            for (key, value) in metadata.get(name).and_then(Value::as_object).into_iter().flatten() {
-                let checked = if is_label { key.clone() } else { key.to_lowercase() };
-                for problem in names::qualified_name(&checked) {
-                    self.push(FieldError::invalid(self.full(&at), key.as_str(), problem));
-                }
-                let text = value.as_str().filter(|_| is_label).unwrap_or_default();
-                for problem in names::label_value(text) {
-                    self.push(FieldError::invalid(self.full(&at), text, problem));
-                }
-            }
-        }
-    }
-
-    /// Sets hold a value once, list maps a key once.
-    fn unique(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) {
-        match value {
-            Value::Object(map) => {
-                // Metadata has rules of its own: a finalizer may be there twice.
-                let resource = schema.embedded_resource || (path.is_root() && self.base.is_empty());
-                let inside = |key: &str, child: &Value| {
-                    (child.is_object() || child.is_array()) && !(resource && key == "metadata")
-                };
-                for (key, child) in map.iter().filter(|(key, child)| inside(key, child)) {
-                    if let Some(node) = schema.child(key) {
-                        self.unique(child, node, &path.child(key));
-                    }
-                }
-            }
-            Value::Array(list) => {
-                let mut seen = HashSet::new();
-                for (index, item) in list.iter().enumerate() {
-                    let Some(identity) = identity(item, schema) else { continue };
-                    if !seen.insert(identity.to_string()) {
-                        self.push(FieldError::duplicate(self.full(&path.index(index)), identity));
-                    }
-                }
-                if let Some(items) = schema.items.as_deref() {
-                    for (index, item) in list.iter().enumerate() {
-                        self.unique(item, items, &path.index(index));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-fn identity(item: &Value, schema: &Schema) -> Option<Value> {
-    match schema.list_type {
-        ListType::Atomic => None,
-        ListType::Set => Some(item.clone()),
-        ListType::Map => {
-            let map = item.as_object()?;
-            let keys = schema.list_map_keys.iter();
-            let found = keys.filter_map(|key| map.get(key.as_ref()).map(|value| (key.to_string(), value.clone())));
-            let found: serde_json::Map<String, Value> = found.collect();
-            (!found.is_empty()).then_some(Value::Object(found))
         }
     }
 }
@@ -473,5 +483,7 @@ fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+#[cfg(test)]
+mod ratcheting;
 #[cfg(test)]
 mod tests;

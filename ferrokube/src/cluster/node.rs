@@ -103,7 +103,7 @@ pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
             () = imported.wait() => {}
             () = stop.cancelled() => return Ok(()),
         }
-        kubelet::daemon::run(config, client, stop).await.map_err(Into::into)
+        kubelet::run(config, client, stop).await.map_err(Into::into)
     });
     let admin = a.client("kubernetes-admin", &["system:masters"])?;
     let cluster = a.cluster.clone();

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::addresses::Addresses;
-use crate::quantity;
+use crate::node::addresses::Addresses;
+use crate::pod::quantity;
 
 /// Where the HTTPS API listens and whom it believes.
 #[derive(Debug, Clone)]

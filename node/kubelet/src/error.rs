@@ -18,3 +18,11 @@ pub enum Error {
     #[error("node {name}: {source}")]
     Register { name: String, source: Box<kube::Error> },
 }
+
+/// Does without what failed: nothing depends on it and nobody waits for it, so the log hears of it and the work goes on.
+/// What must be done returns its error instead.
+pub fn best_effort<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "could not {what}, going on without");
+    }
+}

@@ -1,49 +1,56 @@
 //! kubelet: takes the pods bound to its node, runs their containers over the CRI, reports.
-pub mod act;
-pub mod addresses;
-pub mod admit;
-pub mod api;
-pub mod backoff;
+//!
+//! Who calls: the binary, which fills a [`Config`] and calls [`run`]; it also borrows what it needs of files and addresses
+//! of a host. Knows nothing of how containers are made: the runtime behind the CRI may be anybody's.
+//!
+//! The map. An arrow is a call or a message; what stands in a box with (pure) has no I/O, takes time as an argument and is
+//! tested as values.
+//!
+//! ```text
+//!   the API        files        the runtime       clients of 10250
+//!      │             │               │                   │
+//!   informers   io::static_pods   io::pleg            server          they see, and tell
+//!      └─────────────┴───────┬───────┴───────────────────┘
+//!                            ▼ messages::Mailbox
+//!                    daemon::sync_loop                                one message after the other
+//!                            │ Event            ▲ Msg::Answer
+//!                            ▼                  │
+//!                   worker (pure) ── Action ──► act, volumes          one task an action
+//!                     a pod's life              │
+//!                            └────── pod (pure): what of a pod goes to the runtime
+//!
+//!   node: heartbeat (status, lease) and housekeeping (eviction, images, logs), two tasks beside the loop
+//! ```
+//!
+//! | folder | what | pure |
+//! |---|---|---|
+//! | `daemon` | puts a kubelet together; the loop | no |
+//! | `messages` | what travels to the loop | yes |
+//! | `worker` | the life of one pod: state, event → state, actions; its status | all of it |
+//! | `pod` | questions to a Pod, and what the runtime is asked to make of it | all of it |
+//! | `act` | the hands: actions against runtime and API, probes, hooks | no |
+//! | `volumes` | volumes: a table of kinds, a planner, its manager | `plan`, `plugins`, `payload`, `trust` |
+//! | `node` | the Node: what it is, its status, what it is short of, who goes first | `object`, `eviction`, `storage_limits` but for `measure` |
+//! | `io` | the ways out: CRI, files, logs, objects of the API, what the runtime tells | `api`, `observation`, `rate` |
+//! | `server` | the HTTP API | no |
+
+mod act;
 pub mod config;
-pub mod cri;
-pub mod daemon;
-pub mod env;
-pub mod error;
-pub mod eviction;
-pub mod expand;
-pub mod fields;
-pub mod files;
-pub mod grpc_health;
-pub mod heartbeat;
-pub mod hooks;
-pub mod hosts;
-pub mod housekeeping;
-pub mod http_get;
-pub mod image;
-pub mod kernel;
-pub mod logs;
-pub mod machine;
-pub mod make;
-pub mod names;
-pub mod node;
-pub mod objects;
-pub mod patch;
-pub mod pleg;
-pub mod pods;
-pub mod probe;
-pub mod prober;
-pub mod qos;
-pub mod quantity;
-pub mod rate;
-pub mod resources;
-pub mod security;
-pub mod server;
-pub mod static_pods;
-pub mod status;
-pub mod storage_limits;
-pub mod transitions;
-pub mod volumes;
-pub mod worker;
+mod daemon;
+mod error;
+mod io;
+mod messages;
+mod names;
+mod node;
+mod pod;
+mod server;
+mod volumes;
+mod worker;
 
 pub use config::Config;
+pub use daemon::run;
 pub use error::Error;
+/// For whoever waits for files, or reads what a stranger put into one (the fuzz targets).
+pub use io::{files, logs, static_pods};
+pub use node::addresses;
+pub use pod::expand;

@@ -1,12 +1,19 @@
 //! Words shared with upstream: the labels and annotations by which a kubelet finds its containers again in the runtime,
 //! and the reasons that users read in statuses and Events.
 
+use std::collections::HashMap;
+
 /// Labels of sandboxes and containers.
 pub mod label {
     pub const POD_NAME: &str = "io.kubernetes.pod.name";
     pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
     pub const POD_UID: &str = "io.kubernetes.pod.uid";
     pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+}
+
+/// The UID that labels of the runtime name.
+pub fn uid_of(labels: &HashMap<String, String>) -> Option<&str> {
+    labels.get(label::POD_UID).map(String::as_str).filter(|u| !u.is_empty())
 }
 
 /// Annotations of containers.
@@ -16,10 +23,8 @@ pub mod annotation {
     pub const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
-    pub const POD_DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
     /// Which run of a kubelet made the container: what another one made and never started, nobody will start.
     pub const RUN: &str = "ferrokube.io/kubelet-run";
-    pub const PORTS: &str = "io.kubernetes.container.ports";
 
     // Of pods.
     pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";

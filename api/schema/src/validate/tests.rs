@@ -34,8 +34,10 @@ fn answers_are_upstreams() {
         }
         drop_nulls(&mut object, &schema);
         apply_defaults(&mut object, &schema).unwrap();
-        let mut errors: Vec<Value> =
-            validate(&object, &schema).iter().map(|e| json!([e.kind.cause(), e.path, e.body()])).collect();
+        let mut errors: Vec<Value> = validate(&object, None, &schema, &mut Budget::default())
+            .iter()
+            .map(|e| json!([e.kind.cause(), e.path, e.body()]))
+            .collect();
         let mut wanted = case["errors"].as_array().cloned().unwrap_or_default();
         // Upstream walks maps in no order.
         errors.sort_by_key(Value::to_string);
@@ -65,7 +67,10 @@ fn limits_on_the_name_hold() {
     let data: Value = serde_json::from_str(UPSTREAM).expect("test data");
     let schema = parse::custom_resource(&data["schema"], &object_meta());
     let object = json!({"metadata": {"name": "a".repeat(21)}});
-    assert_eq!(validate(&object, &schema)[0].to_string(), "metadata.name: Too long: may not be more than 20 bytes");
+    assert_eq!(
+        validate(&object, None, &schema, &mut Budget::default())[0].to_string(),
+        "metadata.name: Too long: may not be more than 20 bytes"
+    );
 }
 
 /// Every walker of this crate, on a schema and an object as deep as these may be and on half of the stack that there is.
@@ -91,7 +96,7 @@ fn walkers_have_stack_enough_for_the_deepest_schema() {
         prune(&mut value, &schema);
         apply_defaults(&mut value, &schema).unwrap();
         crate::unknown_fields(&value, &schema);
-        validate(&value, &schema);
+        validate(&value, None, &schema, &mut Budget::default());
         for version in [crate::openapi::Version::V2, crate::openapi::Version::V3] {
             crate::openapi::node(&schema, version);
         }
@@ -109,9 +114,12 @@ fn an_enumeration_without_end_is_shown_up_to_a_bound() {
     let values: Vec<String> = (0..20_000).map(|n| format!("v{n}")).collect();
     let field = json!({"type": "array", "items": {"type": "string", "enum": values}});
     let schema = parse::schema(&json!({"type": "object", "properties": {"f": field}}));
-    let errors = validate(&json!({"f": vec!["other"; 300]}), &schema);
+    let errors = validate(&json!({"f": vec!["other"; 300]}), None, &schema, &mut Budget::default());
     assert_eq!(errors.len(), MAX_ERRORS);
     let shown = errors[0].to_string();
     assert!(shown.contains("\"v0\", \"v1\"") && shown.len() < 2 * MAX_SHOWN, "{}", shown.len());
-    assert!(validate(&json!({"f": ["v19999"]}), &schema).is_empty(), "all of it is meant");
+    assert!(
+        validate(&json!({"f": ["v19999"]}), None, &schema, &mut Budget::default()).is_empty(),
+        "all of it is meant"
+    );
 }

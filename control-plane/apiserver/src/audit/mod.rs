@@ -401,10 +401,10 @@ impl Frames for Followed {
 /// The object of an answer as JSON; `None` for streams and pages.
 fn shown(answer: &Answer) -> Option<Value> {
     match answer {
-        Answer::Entry(_, served, entry) => Some(served.object(entry)),
+        Answer::Entry(_, _, entry) => Some(entry.object()),
         Answer::Object(_, _, object) => Some((**object).clone()),
         Answer::List(served, list) => {
-            let items = list.entries.iter().map(|entry| served.object(entry)).collect();
+            let items = list.entries.iter().map(|entry| entry.object()).collect();
             let mut whole = list_of(served, items);
             whole["metadata"]["resourceVersion"] = list.revision.to_string().into();
             if !list.continue_token.is_empty() {

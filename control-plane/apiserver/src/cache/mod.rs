@@ -109,6 +109,12 @@ impl Event {
         self.entry.revision
     }
 
+    /// The frame under `key`, if somebody needed it already.
+    pub fn framed(&self, key: FrameKey) -> Option<Bytes> {
+        let frames = self.frames.lock();
+        frames.iter().flatten().find(|(known, _)| *known == key).map(|(_, frame)| frame.clone())
+    }
+
     /// The frame under `key`, encoded by the first watcher that needs it and shared with all others while it is new.
     pub fn frame(&self, key: FrameKey, encode: impl FnOnce() -> Bytes) -> Bytes {
         let mut frames = self.frames.lock();

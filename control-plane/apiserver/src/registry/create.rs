@@ -165,7 +165,7 @@ impl Core {
         let store = self.stored(served)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         if options.dry_run {
-            served.through_storage(&mut object)?;
+            let object = served.through_storage(object).await?;
             check_depth(served, &object)?;
             let key = store.cache.key(namespace, meta_text(&object, "name"));
             if self.live(served, &key).await?.is_some() {
@@ -182,7 +182,9 @@ impl Core {
             let writes = extra.take().unwrap_or_default();
             let again = (!last && writes.is_empty()).then(|| object.clone());
             match self.commit(served, &key, 0, std::mem::take(&mut object), writes).await? {
-                Committed::Stored(entry) => return Ok(Some(Answer::entry(201, served, entry))),
+                Committed::Stored(entry) => {
+                    return Ok(Some(Answer::entry(201, served, served.shown_one(&entry).await?)));
+                }
                 Committed::Taken => return Ok(None),
                 Committed::Conflict(_) => match (again, &base) {
                     (Some(mut again), Some(base)) => {

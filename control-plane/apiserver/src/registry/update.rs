@@ -109,7 +109,7 @@ impl Core {
             };
             let revision = entry.revision;
             match self.attempt(call, served, change, &entry, &mut make).await {
-                Ok(Attempt::Done(answer)) => return Ok(answer),
+                Ok(Attempt::Done(answer)) => return answer,
                 Ok(Attempt::Lost(now)) => {
                     let same = now.as_ref().is_some_and(|now| now.revision == revision);
                     if !change.retry && fresh && !same {
@@ -137,7 +137,7 @@ impl Core {
         entry: &Arc<Entry>,
         make: &mut (impl FnMut(&Value) -> Result<Value, Status> + Send),
     ) -> Result<Attempt, Status> {
-        let old = served.object(entry);
+        let old = served.object(entry).await?;
         let mut new = make(&old)?;
         check_identity(served, change, &old, &new)?;
         self.settle(call, served, change, &old, &mut new)?;
@@ -145,22 +145,25 @@ impl Core {
         self.admit_changed(call, served, change, &old, &mut new, &mut extra).await?;
         metadata(&mut new).insert("resourceVersion".to_owned(), entry.revision.to_string().into());
         if change.options.dry_run {
-            served.through_storage(&mut new)?;
+            let new = served.through_storage(new).await?;
             check_depth(served, &new)?;
-            return Ok(Attempt::Done(Answer::object(200, served, new)));
+            return Ok(Attempt::Done(Ok(Answer::object(200, served, new))));
         }
         if ends(served, &old, &new) {
             return match self.erase(served, entry, extra).await? {
-                Committed::Stored(_) => Ok(Attempt::Done(Answer::object(200, served, new))),
+                Committed::Stored(_) => Ok(Attempt::Done(Ok(Answer::object(200, served, new)))),
                 Committed::Conflict(now) => Ok(Attempt::Lost(now)),
                 Committed::Taken => self.taken(served, entry).await,
             };
         }
-        if !entry.stale && stores_the_same(served, entry, &old, &new) && !self.is_stale(served, entry).await? {
-            return Ok(Attempt::Done(Answer::entry(200, served, entry.clone())));
+        if !entry.stale && stores_the_same(served, entry, &old, &new).await? && !self.is_stale(served, entry).await? {
+            return Ok(Attempt::Done(Ok(Answer::entry(200, served, served.shown_one(entry).await?))));
         }
         match self.commit(served, &entry.key, entry.revision, new, extra).await? {
-            Committed::Stored(stored) => Ok(Attempt::Done(Answer::entry(200, served, stored))),
+            Committed::Stored(stored) => {
+                let shown = served.shown_one(&stored).await;
+                Ok(Attempt::Done(shown.map(|shown| Answer::entry(200, served, shown))))
+            }
             Committed::Conflict(now) => Ok(Attempt::Lost(now)),
             Committed::Taken => self.taken(served, entry).await,
         }
@@ -266,19 +269,18 @@ impl Core {
 }
 
 enum Attempt {
-    Done(Answer),
+    /// Nothing is left to try, though the answer may be that what was written can't be shown.
+    Done(Result<Answer, Status>),
     /// Somebody else wrote first; the state after that.
     Lost(Option<Arc<Entry>>),
 }
 
 /// Whether the store would keep what it has. An object of another version may hold less than what is stored.
-fn stores_the_same(served: &Served, entry: &Entry, old: &Value, new: &Value) -> bool {
+async fn stores_the_same(served: &Served, entry: &Entry, old: &Value, new: &Value) -> Result<bool, Status> {
     if new != old || !served.custom || served.native() {
-        return new == old;
+        return Ok(new == old);
     }
-    let mut stored = new.clone();
-    served.to_storage(&mut stored);
-    stored == entry.object()
+    Ok(served.to_storage(new.clone()).await? == entry.object())
 }
 
 fn check_identity(served: &Served, change: &Change<'_>, old: &Value, new: &Value) -> Result<(), Status> {

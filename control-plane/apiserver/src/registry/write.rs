@@ -84,11 +84,11 @@ impl Core {
         served: &Served,
         key: &Bytes,
         expected: i64,
-        mut object: Value,
+        object: Value,
         extra: Extra,
     ) -> Result<Committed, Status> {
         let store = self.stored(served)?;
-        served.to_storage(&mut object);
+        let mut object = served.to_storage(object).await?;
         metadata(&mut object).remove("resourceVersion");
         check_depth(served, &object)?;
         // Kept as long as it is stored: without the room that growing leaves.

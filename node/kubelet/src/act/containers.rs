@@ -9,15 +9,18 @@ use tokio::time::Instant;
 use wire::cri;
 
 use super::{Context, Hands, ProbeCount, host_file, make_below};
-use crate::cri::{instance, is_not_found, shown};
-use crate::env::{self, Environment};
-use crate::make::{self, Prepared, bind};
+use crate::act::hooks;
+use crate::act::prober;
+use crate::io::cri::{instance, is_not_found, shown};
 use crate::names::reason;
-use crate::pods::{self, Sort};
-use crate::probe::{self, Kind, Outcome};
+use crate::node::qos;
+use crate::pod::env::{self, Environment};
+use crate::pod::hosts;
+use crate::pod::make::{self, Prepared, bind};
+use crate::pod::pods::{self, Sort};
+use crate::pod::probe::{self, Kind, Outcome};
 use crate::volumes::{HOSTS_FILE, TERMINATION_FILES, container_mounts};
 use crate::worker::{Instance, StartError};
-use crate::{hooks, hosts, prober, qos};
 
 /// Upstream gives a container at least this long after its preStop hook.
 const MIN_GRACE: i64 = 2;
@@ -108,7 +111,7 @@ impl Hands {
         let pod = &context.pod;
         let dir = self.config.pod_dir(pods::uid(pod));
         let uid = pods::uid(pod).to_owned();
-        let images = |volume: &str| self.volume_images.lock().get(&(uid.clone(), volume.to_owned())).cloned();
+        let images = |volume: &str| self.found.volume_images.lock().get(&(uid.clone(), volume.to_owned())).cloned();
         let mut mounts = container_mounts(pod, container, &environment, &dir, &images)?;
         let own_hosts = container.volume_mounts.iter().flatten().any(|m| m.mount_path == "/etc/hosts");
         if !own_hosts {
@@ -135,7 +138,7 @@ impl Hands {
         Ok(Prepared {
             environment,
             mounts,
-            image_user: self.image_users.lock().get(&image).cloned().unwrap_or_default(),
+            image_user: self.found.image_users.lock().get(&image).cloned().unwrap_or_default(),
             image,
             target,
             node_memory: self.node_memory,
@@ -234,7 +237,7 @@ impl Hands {
                 Outcome::Error(_) => "unknown",
             },
         };
-        *self.probe_counts.lock().entry(count).or_default() += 1;
+        *self.found.probe_counts.lock().entry(count).or_default() += 1;
         outcome
     }
 
@@ -244,7 +247,7 @@ impl Hands {
         match self.cri.runtime().remove_container(request).await {
             Ok(_) => {
                 let log = status.iter().map(|s| std::path::Path::new(&s.log_path)).find(|p| p.is_absolute());
-                if let Some(Err(error)) = log.map(crate::logs::remove) {
+                if let Some(Err(error)) = log.map(crate::io::logs::remove) {
                     tracing::debug!(%error, id, "log not removed");
                 }
             }

@@ -1,8 +1,16 @@
 //! The hands of the kubelet: runs what workers ask for, one task an action, and answers with an event. Does I/O.
 //!
-//! Nothing is decided here. An action gets what it needs of the pod as it was when it was asked for.
+//! Nothing is decided here. An action gets what it needs of the pod as it was when it was asked for. A file a kind of
+//! action: `pull`, `sandbox`, `containers`, `mirror`; probes are `prober` and hooks are `hooks`, which both ask over
+//! `http_get`, `grpc_health` and `dial`.
 
 mod containers;
+mod dial;
+mod grpc_health;
+mod hooks;
+mod http_get;
+mod mirror;
+mod prober;
 mod pull;
 mod sandbox;
 
@@ -15,21 +23,19 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{Sender, UnboundedSender, channel};
+use tokio::sync::mpsc::{Sender, channel};
 
-use crate::addresses::Addresses;
 use crate::config::Config;
-use crate::cri::Cri;
-use crate::fields::Facts;
-use crate::objects::Objects;
-use crate::pods;
-use crate::rate::Rate;
-use crate::security::ImageUser;
+use crate::io::cri::Cri;
+use crate::io::objects::Objects;
+use crate::io::rate::Rate;
+use crate::messages::{Mailbox, Msg};
+use crate::node::addresses::Addresses;
+use crate::pod::fields::Facts;
+use crate::pod::pods;
+use crate::pod::security::ImageUser;
 use crate::volumes::Volumes;
 use crate::worker::{Action, Event, PodWorker};
-
-/// An answer to an action, by pod UID.
-pub type Answer = (String, Event);
 
 /// What all actions share.
 pub struct Hands {
@@ -44,13 +50,20 @@ pub struct Hands {
     pub cgroups: Option<linux::cgroup::Cgroups>,
     pub node_memory: u64,
     pub addresses: Addresses,
-    pub answers: UnboundedSender<Answer>,
+    /// To the loop: answers to actions.
+    pub mailbox: Mailbox,
+    /// One pull at a time, if configured so.
+    pub pulls: Option<tokio::sync::Semaphore>,
+    pub found: Found,
+}
+
+/// What actions found out and later ones need.
+#[derive(Default)]
+pub struct Found {
     /// Whom images run as, by image ID: it never changes.
     pub image_users: Mutex<HashMap<String, ImageUser>>,
     /// Mirror pods of static pods: UID of the static pod to UID of the mirror.
     pub mirrors: Mutex<HashMap<String, String>>,
-    /// One pull at a time, if configured so.
-    pub pulls: Option<tokio::sync::Semaphore>,
     /// Images of image volumes, by pod UID and volume.
     pub volume_images: Mutex<HashMap<(String, String), wire::cri::ImageSpec>>,
     /// How probes of pods that are here ended.
@@ -144,7 +157,7 @@ impl Hands {
         Facts { host_ips: self.addresses.texts(), pod_ips, allocatable }
     }
 
-    /// Starts the action; its answer comes over the channel.
+    /// Starts the action; its answer comes to the loop as [`Msg::Answer`].
     pub fn run(self: &Arc<Self>, worker: &PodWorker, action: Action) {
         if let Action::Note { container, warning, reason, note } = &action {
             return self.note(&worker.pod, container.as_deref(), *warning, reason, note);
@@ -154,7 +167,7 @@ impl Hands {
         let uid = pods::uid(&worker.pod).to_owned();
         tokio::spawn(async move {
             if let Some(event) = hands.act(context, action).await {
-                let _ = hands.answers.send((uid, event));
+                hands.mailbox.send(Msg::Answer { uid, event });
             }
         });
     }
@@ -235,22 +248,22 @@ impl Hands {
     ) -> Result<Option<Arc<Pod>>, String> {
         let uid = if pods::is_static(pod) {
             // The API knows a static pod by its mirror only.
-            let Some(mirror) = self.mirrors.lock().get(uid).cloned() else {
+            let Some(mirror) = self.found.mirrors.lock().get(uid).cloned() else {
                 return Err("the mirror pod is not there yet".into());
             };
             mirror
         } else {
             uid.to_owned()
         };
-        let patch = crate::patch::status(&uid, old, new);
+        let patch = crate::pod::patch::status(&uid, old, new);
         let answer =
             self.pods(pod).patch_status(pods::name(pod), &PatchParams::default(), &Patch::Strategic(patch)).await;
         match answer {
             Ok(pod) => Ok(Some(Arc::new(pod))),
-            Err(error) if crate::api::is_not_found(&error) => Ok(None),
+            Err(error) if crate::io::api::is_not_found(&error) => Ok(None),
             // The name belongs to another pod by now.
             Err(kube::Error::Api(status)) if status.code == 409 && status.message.contains("UID") => Ok(None),
-            Err(error) => Err(crate::api::message(&error)),
+            Err(error) => Err(crate::io::api::message(&error)),
         }
     }
 
@@ -262,9 +275,9 @@ impl Hands {
         };
         match self.pods(pod).delete(pods::name(pod), &params).await {
             Ok(_) => Ok(()),
-            Err(error) if crate::api::is_not_found(&error) => Ok(()),
+            Err(error) if crate::io::api::is_not_found(&error) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(crate::api::message(&error)),
+            Err(error) => Err(crate::io::api::message(&error)),
         }
     }
 }

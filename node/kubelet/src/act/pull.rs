@@ -8,12 +8,12 @@ use serde_json::Value;
 use wire::cri;
 
 use super::Hands;
-use crate::cri::shown;
-use crate::env::Sources;
-use crate::image::{Policy, normalized, policy, registry};
+use crate::io::cri::shown;
 use crate::names::reason;
-use crate::pods;
-use crate::security::ImageUser;
+use crate::pod::env::Sources;
+use crate::pod::image::{Policy, normalized, policy, registry};
+use crate::pod::pods;
+use crate::pod::security::ImageUser;
 use crate::worker::StartError;
 
 fn refused(reason: &'static str, message: String) -> StartError {
@@ -50,7 +50,7 @@ impl Hands {
             let image =
                 pulled.map_err(|e| format!("failed to pull image of volume \"{}\": {}", volume.name, e.message))?;
             let spec = cri::ImageSpec { image, user_specified_image: written, ..cri::ImageSpec::default() };
-            self.volume_images.lock().insert((pods::uid(pod).to_owned(), volume.name.clone()), spec);
+            self.found.volume_images.lock().insert((pods::uid(pod).to_owned(), volume.name.clone()), spec);
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Hands {
 
     fn remember(&self, image: cri::Image) -> String {
         let user = ImageUser { uid: image.uid.map(|u| u.value), username: image.username };
-        self.image_users.lock().insert(image.id.clone(), user);
+        self.found.image_users.lock().insert(image.id.clone(), user);
         image.id
     }
 

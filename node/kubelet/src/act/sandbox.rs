@@ -9,10 +9,13 @@ use linux::root::Beneath;
 use wire::cri;
 
 use super::Hands;
-use crate::cri::{is_not_found, sandbox, shown};
-use crate::hosts;
+use crate::io::cri::{is_not_found, sandbox, shown};
+use crate::node::qos;
+use crate::pod::hosts;
+use crate::pod::make;
+use crate::pod::pods;
+use crate::pod::resources;
 use crate::worker::SandboxRecord;
-use crate::{make, pods, qos, resources};
 
 impl Hands {
     pub(super) async fn create_sandbox(&self, pod: &Pod, attempt: u32) -> Result<SandboxRecord, String> {
@@ -56,7 +59,7 @@ impl Hands {
             return Ok(String::new());
         };
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
-        let found = classes.get_opt(name).await.map_err(|e| crate::api::message(&e))?;
+        let found = classes.get_opt(name).await.map_err(|e| crate::io::api::message(&e))?;
         found.map(|c| c.handler).ok_or(format!("failed to get RuntimeClass \"{name}\": it does not exist"))
     }
 
@@ -95,7 +98,7 @@ impl Hands {
 
     pub(super) async fn tear_down(&self, pod: &Pod) -> Result<(), String> {
         self.volumes.tear_down(pods::uid(pod)).await?;
-        self.volume_images.lock().retain(|(uid, _), _| uid != pods::uid(pod));
+        self.found.volume_images.lock().retain(|(uid, _), _| uid != pods::uid(pod));
         if let (Some(cgroups), true) = (&self.cgroups, self.config.cgroups_per_qos) {
             let group = cgroups.group(&make::cgroup_parent(pod, &self.config));
             let gone = tokio::task::spawn_blocking(move || group.kill().and_then(|()| group.remove())).await;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::Loop;
+use super::sync_loop::Loop;
 use crate::names::annotation;
-use crate::pods;
+use crate::pod::pods;
 use crate::worker::Event;
 
 impl Loop {
@@ -43,7 +43,7 @@ impl Loop {
         if mirror.metadata.deletion_timestamp.is_some() {
             return self.hands.delete_mirror(&mirror);
         }
-        self.hands.mirrors.lock().insert(hash.clone(), pods::uid(&mirror).to_owned());
+        self.hands.found.mirrors.lock().insert(hash.clone(), pods::uid(&mirror).to_owned());
         let Some(own) = self.statics.get(&hash) else { return };
         let mut pod = Pod::clone(own);
         pod.status = mirror.status.clone();
@@ -54,7 +54,7 @@ impl Loop {
     pub(super) fn mirror_gone(&mut self, mirror: &Arc<Pod>) {
         let hash = pods::annotation(mirror, annotation::CONFIG_MIRROR).unwrap_or("").to_owned();
         if let Some(pod) = self.statics.get(&hash).cloned() {
-            self.hands.mirrors.lock().remove(&hash);
+            self.hands.found.mirrors.lock().remove(&hash);
             self.hands.create_mirror(&pod);
         }
     }

@@ -68,7 +68,7 @@ impl Auth {
 
     async fn may(&self, user: &User, verb: &'static str, subresource: &'static str) -> Result<bool, String> {
         let attempt = Attempt::Node { verb, node: self.node.clone(), subresource };
-        self.delegated.may(user, attempt).await.map_err(|e| crate::api::message(&e))
+        self.delegated.may(user, attempt).await.map_err(|e| crate::io::api::message(&e))
     }
 }
 

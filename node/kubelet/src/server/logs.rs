@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 
 use super::route::Params;
 use super::{Reply, Server, pods, text};
-use crate::files::Watcher;
-use crate::logs::{Filter, MAX_LINE, Options, dir_of, rotated, tail_offset};
-use crate::make;
+use crate::io::files::Watcher;
+use crate::io::logs::{Filter, MAX_LINE, Options, dir_of, rotated, tail_offset};
+use crate::pod::make;
 use crate::worker::PodWorker;
 
 /// Blocks on their way to a slow reader.
@@ -92,7 +92,7 @@ pub async fn container(server: Arc<Server>, namespace: &str, name: &str, contain
 
 /// ID and restart count of the instance whose log is meant.
 fn wanted(worker: &PodWorker, container: &str, previous: bool) -> Result<(String, u32), String> {
-    let pod = crate::pods::name(&worker.pod);
+    let pod = crate::pod::pods::name(&worker.pod);
     let Some(slot) = worker.slot(container) else {
         return Err(format!("container \"{container}\" in pod \"{pod}\" is not available"));
     };
@@ -231,7 +231,7 @@ impl Reader {
 /// The file that the path leads to by now, if it is another one: the log was rotated.
 fn replaced(open: &fs::File, path: &Path) -> Option<fs::File> {
     use std::os::unix::fs::MetadataExt;
-    let now = crate::logs::open(path).ok()?;
+    let now = crate::io::logs::open(path).ok()?;
     let (a, b) = (open.metadata().ok()?, now.metadata().ok()?);
     ((a.dev(), a.ino()) != (b.dev(), b.ino())).then_some(now)
 }

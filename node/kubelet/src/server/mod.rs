@@ -21,12 +21,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serving::tls::{Clients, Files, Tls};
 use serving::{Body, Http, Listener, Peer, Port};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::Hands;
-use crate::daemon::Msg;
 use crate::error::Error;
 
 pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -35,8 +33,6 @@ pub type Reply = Response<ReplyBody>;
 /// What handlers need.
 pub struct Server {
     pub hands: Arc<Hands>,
-    /// Questions to the loop.
-    pub queries: UnboundedSender<Msg>,
     /// Counts runtime events: whoever waits for the end of a container looks again when it changes.
     pub runtime_changes: watch::Receiver<u64>,
 }

@@ -5,28 +5,22 @@ use std::sync::Arc;
 use http::StatusCode;
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use tokio::sync::oneshot;
 
 use super::{Reply, Server, json as reply_json, text};
-use crate::cri::shown;
-use crate::daemon::{Msg, Query};
+use crate::io::cri::shown;
+use crate::messages::Query;
 use crate::names::label;
 use crate::worker::PodWorker;
 
 /// All pods with their status.
 pub async fn all(server: &Server) -> Vec<Arc<Pod>> {
-    let (reply, answer) = oneshot::channel();
-    let _ = server.queries.send(Msg::Query(Query::Pods(reply)));
-    answer.await.unwrap_or_default()
+    server.hands.mailbox.ask(Query::Pods).await.unwrap_or_default()
 }
 
 /// One pod by name.
 pub async fn find(server: &Server, namespace: &str, name: &str, uid: Option<&str>) -> Option<Box<PodWorker>> {
-    let (reply, answer) = oneshot::channel();
-    let query =
-        Query::Pod { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.map(str::to_owned), reply };
-    let _ = server.queries.send(Msg::Query(query));
-    answer.await.ok().flatten()
+    let (namespace, name, uid) = (namespace.to_owned(), name.to_owned(), uid.map(str::to_owned));
+    server.hands.mailbox.ask(|reply| Query::Pod { namespace, name, uid, reply }).await.flatten()
 }
 
 pub fn not_found(namespace: &str, name: &str) -> Reply {

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use serving::Body;
-use tokio::sync::oneshot;
 
 use super::{Reply, Server, configz, host_logs, logs, pods, stats, stream, text};
-use crate::daemon::{Msg, Query};
+use crate::messages::Query;
 
 /// A loop that does not answer for this long is not well.
 const LOOP_LIMIT: Duration = Duration::from_secs(5);
@@ -110,10 +109,8 @@ pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
 
 /// The loop answers.
 pub async fn health(server: &Server) -> Reply {
-    let (reply, answer) = oneshot::channel();
-    let _ = server.queries.send(Msg::Query(Query::Ping(reply)));
-    match tokio::time::timeout(LOOP_LIMIT, answer).await {
-        Ok(Ok(())) => text(StatusCode::OK, "ok"),
+    match tokio::time::timeout(LOOP_LIMIT, server.hands.mailbox.ask(Query::Ping)).await {
+        Ok(Some(())) => text(StatusCode::OK, "ok"),
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, "syncloop does not answer"),
     }
 }

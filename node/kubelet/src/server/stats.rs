@@ -9,9 +9,9 @@ use wire::cri;
 
 use super::{Reply, Server, json as reply_json, text};
 use crate::act::ProbeCount;
-use crate::cri::shown;
-use crate::machine;
+use crate::io::cri::shown;
 use crate::names::label;
+use crate::node::machine;
 
 struct PodStats {
     name: String,
@@ -153,6 +153,7 @@ pub async fn summary(server: &Server) -> Reply {
 
 /// A family in the text format of Prometheus.
 fn family(out: &mut String, name: &str, kind: &str, help: &str, samples: &[(String, f64)]) {
+    // A String takes all that is written to it.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for (labels, value) in samples {
         let _ = writeln!(out, "{name}{labels} {value}");
@@ -334,7 +335,7 @@ pub async fn metrics(server: &Server) -> Reply {
         .iter()
         .map(|(wanted, value)| {
             let of_files = *wanted == "true";
-            let count = pods.iter().filter(|p| crate::pods::is_static(p) == of_files).count();
+            let count = pods.iter().filter(|p| crate::pod::pods::is_static(p) == of_files).count();
             (labels(&[("static", value)]), count as f64)
         })
         .collect();
@@ -347,7 +348,7 @@ pub async fn metrics(server: &Server) -> Reply {
 
 /// How often probes ended how, by container.
 pub async fn probes(server: &Server) -> Reply {
-    let counts = server.hands.probe_counts.lock().clone();
+    let counts = server.hands.found.probe_counts.lock().clone();
     let sample = |(key, count): (&ProbeCount, &u64)| {
         let own = labels(&[
             ("container", &key.container),

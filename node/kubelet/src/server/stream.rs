@@ -18,7 +18,8 @@ use wire::cri;
 
 use super::route::Params;
 use super::{Reply, Server, full, pods, text};
-use crate::cri::shown;
+use crate::error::best_effort;
+use crate::io::cri::shown;
 use crate::worker::PodWorker;
 
 /// What is on its way of a stream in each direction, beside the sockets' buffers.
@@ -189,7 +190,7 @@ async fn forward(url: &str, mut request: Request<Body>, idle: Duration) -> Resul
     let authority = uri.authority().ok_or(format!("{url} has no host"))?.clone();
     let port = authority.port_u16().unwrap_or(80);
     let stream = tokio::net::TcpStream::connect((authority.host(), port)).await.map_err(|e| e.to_string())?;
-    let _ = stream.set_nodelay(true);
+    best_effort("send small pieces of a stream at once", stream.set_nodelay(true));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     tokio::spawn(connection.with_upgrades());

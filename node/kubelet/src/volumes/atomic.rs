@@ -16,6 +16,7 @@ use linux::root::{Beneath, Owner};
 use rustix::fs::FileType;
 
 use super::payload::{File, Payload};
+use crate::error::best_effort;
 
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
@@ -42,7 +43,7 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bo
     let stamp = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S");
     let stamp = format!("{stamp}.{}", rand::random::<u64>());
     if let Err(error) = turn_to(&root, &stamp, payload, group, old.is_some()) {
-        let _ = root.remove_tree(&stamp);
+        best_effort("remove a half-written directory", root.remove_tree(&stamp));
         return Err(error);
     }
     links(&root, payload, OsStr::new(&stamp))?;

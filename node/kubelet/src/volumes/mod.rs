@@ -1,94 +1,47 @@
-//! Volumes of pods: what files they hold (`payload`, `trust`), how files change without a reader seeing half of it
-//! (`atomic`), and how they get onto the disk and into containers (`mount`, `subpath`). [`Volumes`] is what the kubelet's
-//! loop calls.
+//! Volumes of pods, as upstream's volume manager keeps them: what is desired beside what is there, and the difference done.
+//!
+//! ```text
+//!  hands: mount, tear_down          ┌──────────────── manager (I/O) ───────────────┐
+//!  loop: changed, updated ────────► │ desired   a: {e, s}, revision 2    b: nothing │
+//!                                   │ actual    a: {e ready, s ready 1}  b: {e}     │ ◄── disk::scan after a crash
+//!                                   └───────┬──────────────────────────────▲───────┘
+//!                                           ▼ plan (pure)                  │ done, failed
+//!                            a: Refresh(s)          b: TearDown(e), RemoveDir
+//!                                           │                              │
+//!                                           ▼ a row of plugins             │
+//!                         set_up ─ payload ─ atomic          disk::remove ─┘
+//! ```
+//!
+//! The life of a Secret's volume `s` in the pod of UID `a`:
+//!
+//! 1. The worker asks for the pod's volumes: `mount`. Its row in [`plugins::PLUGINS`] says that it lies in
+//!    `pods/a/volumes/kubernetes.io~secret/s` and that its files are ours. Desired has it, actual has nothing: SetUp.
+//! 2. The Secret is read once for all volumes of the pod; `payload` makes files of it (pure); `set_up` mounts a tmpfs, for
+//!    what is secret never reaches the disk; `atomic` writes the files behind `..data`. Now it is ready, of revision 1.
+//! 3. The Secret changes: `changed` makes it revision 2, the plan is Refresh, `..data` is turned by one rename.
+//! 4. A container mounts a subpath of it: `subpath` binds a part of it below `pods/a/volume-subpaths`, looked up by the
+//!    kernel with the volume as its root, so that no link in it leads out.
+//! 5. The kubelet is killed. The next one finds directories and can't see whether they are whole: uncertain. When the pod's
+//!    object has come, they are set up again under the pod that runs, which changes nothing where nothing is missing.
+//! 6. The pod has ended: `tear_down`. Desired is nothing: Unbind the subpaths, TearDown the volume, RemoveDir. What fails or
+//!    is cut off is read from the disk again and goes with the next try.
 
 mod atomic;
-mod mount;
-pub mod payload;
-pub mod refreshing;
+mod disk;
+mod manager;
+mod payload;
+mod plan;
+mod plugins;
+mod set_up;
 mod subpath;
 mod tokens;
 mod trust;
 
-pub use mount::Volumes;
+pub use manager::Volumes;
+pub use plugins::{EMPTY_DIR, all};
 pub use subpath::container_mounts;
-
-use std::path::{Path, PathBuf};
-
-use k8s_openapi::api::core::v1::{Pod, Volume};
-
-use crate::pods;
 
 /// The pod's own /etc/hosts, in its directory.
 pub const HOSTS_FILE: &str = "etc-hosts";
 /// Where the termination messages of a pod's containers lie, in its directory.
 pub const TERMINATION_FILES: &str = "containers";
-
-/// The sorts of volumes that this kubelet makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sort {
-    EmptyDir,
-    HostPath,
-    ConfigMap,
-    Secret,
-    DownwardApi,
-    Projected,
-    Image,
-}
-
-impl Sort {
-    /// The directory below `volumes/` that upstream uses.
-    pub fn directory(self) -> &'static str {
-        match self {
-            Sort::EmptyDir => "kubernetes.io~empty-dir",
-            Sort::ConfigMap => "kubernetes.io~configmap",
-            Sort::Secret => "kubernetes.io~secret",
-            Sort::DownwardApi => "kubernetes.io~downward-api",
-            Sort::Projected => "kubernetes.io~projected",
-            Sort::HostPath | Sort::Image => "",
-        }
-    }
-
-    /// Volumes whose files are the kubelet's own. Containers get them read-only whatever the pod says (upstream's
-    /// `mustMountRO`): the kubelet goes on writing there as root.
-    pub fn is_written_by_kubelet(self) -> bool {
-        matches!(self, Sort::ConfigMap | Sort::Secret | Sort::DownwardApi | Sort::Projected)
-    }
-}
-
-/// The sort of a volume; `Err` names one that is not supported.
-pub fn sort(volume: &Volume) -> Result<Sort, String> {
-    let known = [
-        (volume.empty_dir.is_some(), Sort::EmptyDir),
-        (volume.host_path.is_some(), Sort::HostPath),
-        (volume.config_map.is_some(), Sort::ConfigMap),
-        (volume.secret.is_some(), Sort::Secret),
-        (volume.downward_api.is_some(), Sort::DownwardApi),
-        (volume.projected.is_some(), Sort::Projected),
-        (volume.image.is_some(), Sort::Image),
-    ];
-    if let Some((_, sort)) = known.into_iter().find(|(there, _)| *there) {
-        return Ok(sort);
-    }
-    let named = serde_json::to_value(volume)
-        .ok()
-        .and_then(|v| v.as_object().and_then(|o| o.keys().find(|k| *k != "name").cloned()));
-    match named {
-        // The API means an empty directory by a volume that says nothing.
-        None => Ok(Sort::EmptyDir),
-        Some(kind) => Err(format!("volumes of type {kind} are not supported by this kubelet")),
-    }
-}
-
-/// Where the volume lies on the host.
-pub fn path(pod_dir: &Path, volume: &Volume) -> Result<PathBuf, String> {
-    let sort = sort(volume)?;
-    match (sort, &volume.host_path) {
-        (Sort::HostPath, Some(source)) => Ok(PathBuf::from(&source.path)),
-        _ => Ok(pod_dir.join("volumes").join(sort.directory()).join(&volume.name)),
-    }
-}
-
-pub fn all(pod: &Pod) -> &[Volume] {
-    pods::spec(pod).volumes.as_deref().unwrap_or(&[])
-}

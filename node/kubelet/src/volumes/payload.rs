@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, Volume,
 };
 
-use crate::env::Sources;
-use crate::fields::{self, Facts};
-use crate::objects::Bundles;
-use crate::pods;
+use crate::io::objects::Bundles;
+use crate::pod::env::Sources;
+use crate::pod::fields::{self, Facts};
+use crate::pod::pods;
 
 /// One file: content, mode, and who owns it if not root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,35 +89,53 @@ fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
     own.or(default).map_or(DEFAULT_MODE, |m| m as u32 & 0o777)
 }
 
-/// The files of the volume, or why it can't be filled; `room` is what the pod's files may still have.
-pub fn payload(volume: &Volume, filling: &Filling<'_>, room: &mut usize) -> Result<Payload, String> {
+/// The files of a ConfigMap's volume, or why it can't be filled; `room` is what the pod's files may still have.
+pub fn config_map(volume: &Volume, filling: &Filling<'_>, room: &mut usize) -> Result<Payload, String> {
     let mut out = Filled { files: Payload::new(), room };
     if let Some(source) = &volume.config_map {
         let optional = source.optional == Some(true);
-        config_map(&source.name, source.items.as_deref(), optional, source.default_mode, filling, &mut out)?;
-    }
-    if let Some(source) = &volume.secret {
-        let name = source.secret_name.as_deref().unwrap_or("");
-        secret(name, source.items.as_deref(), source.optional == Some(true), source.default_mode, filling, &mut out)?;
-    }
-    if let Some(source) = &volume.downward_api {
-        downward(source.items.as_deref().unwrap_or(&[]), source.default_mode, filling, &mut out)?;
-    }
-    if let Some(source) = &volume.projected {
-        projected(source, filling, &mut out)?;
+        add_config_map(&source.name, source.items.as_deref(), optional, source.default_mode, filling, &mut out)?;
     }
     Ok(out.files)
 }
 
-fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Filled<'_>) -> Result<(), String> {
+/// As [`config_map`], of a Secret's.
+pub fn secret(volume: &Volume, filling: &Filling<'_>, room: &mut usize) -> Result<Payload, String> {
+    let mut out = Filled { files: Payload::new(), room };
+    if let Some(source) = &volume.secret {
+        let (name, optional) = (source.secret_name.as_deref().unwrap_or(""), source.optional == Some(true));
+        add_secret(name, source.items.as_deref(), optional, source.default_mode, filling, &mut out)?;
+    }
+    Ok(out.files)
+}
+
+/// As [`config_map`], of fields of the pod itself.
+pub fn downward_api(volume: &Volume, filling: &Filling<'_>, room: &mut usize) -> Result<Payload, String> {
+    let mut out = Filled { files: Payload::new(), room };
+    if let Some(source) = &volume.downward_api {
+        add_downward(source.items.as_deref().unwrap_or(&[]), source.default_mode, filling, &mut out)?;
+    }
+    Ok(out.files)
+}
+
+/// As [`config_map`], of several sources in one directory.
+pub fn projected(volume: &Volume, filling: &Filling<'_>, room: &mut usize) -> Result<Payload, String> {
+    let mut out = Filled { files: Payload::new(), room };
+    if let Some(source) = &volume.projected {
+        add_projected(source, filling, &mut out)?;
+    }
+    Ok(out.files)
+}
+
+fn add_projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Filled<'_>) -> Result<(), String> {
     let default = source.default_mode;
     for one in source.sources.iter().flatten() {
         if let Some(s) = &one.config_map {
-            config_map(&s.name, s.items.as_deref(), s.optional == Some(true), default, filling, out)?;
+            add_config_map(&s.name, s.items.as_deref(), s.optional == Some(true), default, filling, out)?;
         } else if let Some(s) = &one.secret {
-            secret(&s.name, s.items.as_deref(), s.optional == Some(true), default, filling, out)?;
+            add_secret(&s.name, s.items.as_deref(), s.optional == Some(true), default, filling, out)?;
         } else if let Some(s) = &one.downward_api {
-            downward(s.items.as_deref().unwrap_or(&[]), default, filling, out)?;
+            add_downward(s.items.as_deref().unwrap_or(&[]), default, filling, out)?;
         } else if let Some(s) = &one.service_account_token {
             let wish = TokenWish {
                 audience: s.audience.clone().unwrap_or_default(),
@@ -140,7 +158,7 @@ fn projected(source: &ProjectedVolumeSource, filling: &Filling<'_>, out: &mut Fi
 /// A token is for its owner only as soon as it is known who that is.
 fn token_mode(pod: &Pod, default: Option<i32>) -> (u32, Option<u32>) {
     let users: Vec<Option<i64>> =
-        pods::containers(pod).iter().map(|(_, c)| crate::security::run_as_user(pod, c)).collect();
+        pods::containers(pod).iter().map(|(_, c)| crate::pod::security::run_as_user(pod, c)).collect();
     let one = users.first().copied().flatten().filter(|u| users.iter().all(|other| *other == Some(*u)));
     let group = pods::spec(pod).security_context.as_ref().and_then(|c| c.fs_group);
     if one.is_some() || group.is_some() {
@@ -190,7 +208,7 @@ fn clean(path: &str) -> String {
     path.split('/').filter(|p| !p.is_empty() && *p != ".").collect::<Vec<_>>().join("/")
 }
 
-fn config_map(
+fn add_config_map(
     name: &str,
     items: Option<&[KeyToPath]>,
     optional: bool,
@@ -210,7 +228,7 @@ fn map_data(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
     text.chain(map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()))).collect()
 }
 
-fn secret(
+fn add_secret(
     name: &str,
     items: Option<&[KeyToPath]>,
     optional: bool,
@@ -226,7 +244,7 @@ fn secret(
     pick(found.map(|s| data(s)).unwrap_or_default(), items, optional, default, "secret", out)
 }
 
-fn downward(
+fn add_downward(
     items: &[DownwardAPIVolumeFile],
     default: Option<i32>,
     filling: &Filling<'_>,
@@ -250,6 +268,12 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::sync::Arc;
+
+    /// As the manager asks: by the volume's row.
+    fn payload(volume: &Volume, filling: &Filling<'_>, room: &mut usize) -> Result<Payload, String> {
+        let fill = crate::volumes::plugins::of(volume)?.files.ok_or("its files are not the kubelet's")?;
+        fill(volume, filling, room)
+    }
 
     #[test]
     fn a_projected_volume_merges_its_sources() {

@@ -12,9 +12,10 @@ use linux::root::Root;
 use rustix::fs::{Mode, OFlags};
 use wire::cri;
 
-use super::{Sort, all, path, sort};
-use crate::env::Environment;
-use crate::expand;
+use super::disk::SUBPATHS;
+use super::plugins::{self, Place, all};
+use crate::pod::env::Environment;
+use crate::pod::expand;
 
 /// No path is longer.
 const PATH_MAX: usize = 4096;
@@ -33,7 +34,8 @@ pub fn container_mounts(
         let volume = volume
             .ok_or(format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
         let container_path = absolute(&mount.mount_path);
-        if sort(volume)? == Sort::Image {
+        let plugin = plugins::of(volume)?;
+        if plugin.place == Place::Runtime {
             let image = images(&volume.name).ok_or(format!("image of volume \"{}\" was not pulled", volume.name))?;
             out.push(cri::Mount {
                 container_path,
@@ -44,12 +46,11 @@ pub fn container_mounts(
             });
             continue;
         }
-        let base = path(pod_dir, volume)?;
+        let base = plugin.path(pod_dir, volume);
         let sub = sub_path(mount, env)?;
         let host = match sub.as_deref() {
             Some(sub) if !sub.is_empty() => {
-                let place =
-                    pod_dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string());
+                let place = pod_dir.join(SUBPATHS).join(&mount.name).join(&container.name).join(index.to_string());
                 bind(&base, sub, &place).map_err(|e| {
                     format!(
                         "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {e}",
@@ -60,14 +61,14 @@ pub fn container_mounts(
             }
             _ => base.clone(),
         };
-        if sort(volume)? == Sort::HostPath && !host.exists() {
+        if plugin.place == Place::Host && !host.exists() {
             // A host path without a type is made when it is missing, as runtimes have always done.
             fs::create_dir_all(&host).map_err(|e| format!("hostPath {}: {e}", host.display()))?;
         }
         out.push(cri::Mount {
             container_path,
             host_path: host.to_string_lossy().into_owned(),
-            readonly: sort(volume)?.is_written_by_kubelet() || mount.read_only.unwrap_or(false),
+            readonly: plugin.files.is_some() || mount.read_only.unwrap_or(false),
             propagation: propagation(mount) as i32,
             recursive_read_only: recursive(mount),
             ..cri::Mount::default()

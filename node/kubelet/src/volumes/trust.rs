@@ -8,7 +8,7 @@ use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ClusterTrustBundleProjection, Volume};
 use meta::{Selector, pem};
 
-use crate::objects::Bundles;
+use crate::io::objects::Bundles;
 
 /// Field selectors of the bundles that the volume needs. None for a source whose labels can match nothing.
 pub fn references(volume: &Volume) -> Vec<String> {

@@ -2,10 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::event::{Action, Verdict};
+use super::slot::{Image, Instance, RunState, Slot, Work};
+use super::state::{PodWorker, Sandbox, Task};
 use super::take::note;
-use super::{Action, Image, PodWorker, Sandbox, Task, Verdict, Work};
 use crate::names::reason;
-use crate::pods::{self, Sort};
+use crate::pod::pods::{self, Sort};
 
 impl PodWorker {
     pub(super) fn drive(&mut self, now: Timestamp, out: &mut Vec<Action>) {
@@ -32,13 +34,13 @@ impl PodWorker {
 
     /// No container will ever run again: all regular ones ended for good, or an init container failed for good.
     fn is_over(&self) -> bool {
-        let gone = |slot: &super::Slot| {
+        let gone = |slot: &Slot| {
             let ended = slot.exited().filter(|_| slot.work == Work::Idle);
             ended.is_some_and(|i| {
                 !pods::should_restart(&self.pod, slot.sort, &slot.container, i.exit_code) && !slot.changed()
             })
         };
-        let failed = |s: &super::Slot| s.sort == Sort::Init && s.exited().is_some_and(|i| i.exit_code != 0) && gone(s);
+        let failed = |s: &Slot| s.sort == Sort::Init && s.exited().is_some_and(|i| i.exit_code != 0) && gone(s);
         let mut regular = self.slots.iter().filter(|s| s.sort == Sort::Regular).peekable();
         let all = regular.peek().is_some() && regular.all(gone);
         all || (!self.initialized && self.slots.iter().any(failed))
@@ -137,9 +139,9 @@ impl PodWorker {
     }
 
     /// An init container that ended well in the present sandbox.
-    fn is_done_here(&self, slot: &super::Slot) -> bool {
-        let here = |i: &&super::Instance| self.sandbox.id() == Some(i.sandbox.as_str());
-        slot.exited().filter(here).is_some_and(|i| i.exit_code == 0 && i.state == super::RunState::Exited)
+    fn is_done_here(&self, slot: &Slot) -> bool {
+        let here = |i: &&Instance| self.sandbox.id() == Some(i.sandbox.as_str());
+        slot.exited().filter(here).is_some_and(|i| i.exit_code == 0 && i.state == RunState::Exited)
     }
 
     fn start(&mut self, index: usize, now: Timestamp, out: &mut Vec<Action>) {

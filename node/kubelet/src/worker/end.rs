@@ -4,8 +4,11 @@
 use jiff::Timestamp;
 
 use super::drive::remaining;
-use super::{Action, Life, PodWorker, Sandbox, Task, Work};
-use crate::pods::{self, Sort};
+use super::event::Action;
+use super::slot::Work;
+use super::state::{Life, PodWorker, Sandbox, Task};
+use super::status;
+use crate::pod::pods::Sort;
 
 impl PodWorker {
     pub(super) fn end(&mut self, now: Timestamp, out: &mut Vec<Action>) {
@@ -85,7 +88,7 @@ impl PodWorker {
         if self.pod.metadata.deletion_timestamp.is_none() || !self.deleted.is_due(now) || self.writing != Task::Done {
             return;
         }
-        if crate::status::render(self, now) == self.known {
+        if status::render(self, now) == self.known {
             self.deleted = Task::Busy;
             out.push(Action::DeletePod);
         }
@@ -100,20 +103,5 @@ impl PodWorker {
             self.life = Life::Finished;
             out.push(Action::Forget);
         }
-    }
-
-    /// Whether the pod has ended in the sense of its status: nothing runs, nothing will.
-    pub fn has_stopped(&self) -> bool {
-        match self.life {
-            Life::Active => false,
-            Life::Ending(_) => self.is_still(),
-            Life::Finished => true,
-        }
-    }
-
-    /// The pod is being ended, and not because the API asked for it.
-    pub fn ends_by_itself(&self) -> bool {
-        matches!(self.life, Life::Ending(_))
-            && pods::spec(&self.pod).containers.iter().all(|c| self.slot(&c.name).is_some_and(|s| s.exited().is_some()))
     }
 }

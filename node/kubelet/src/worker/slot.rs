@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
-use crate::backoff::Backoff;
 use crate::names::reason;
-use crate::pods::{self, Sort};
-use crate::probe::{self, Kind, Machine};
+use crate::pod::backoff::Backoff;
+use crate::pod::pods::{self, Sort};
+use crate::pod::probe::{self, Kind, Machine};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RunState {

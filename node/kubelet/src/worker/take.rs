@@ -6,13 +6,17 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{
-    API_RETRY, Action, Doom, Event, Image, Instance, PodWorker, RETRY, RunState, Sandbox, SandboxRecord, StartError,
-    Task, Work, slot, version,
-};
+use super::event::{Action, Event, SandboxRecord, StartError};
+use super::slot::{self, Doom, Image, Instance, RunState, Work};
+use super::state::{PodWorker, Sandbox, Task, version};
 use crate::names::reason;
-use crate::pods::{self, Sort};
-use crate::probe::{self, Kind, Outcome, Verdict as Probe};
+use crate::pod::pods::{self, Sort};
+use crate::pod::probe::{self, Kind, Outcome, Verdict as Probe};
+
+/// How soon a failed step (volumes, sandbox, container configuration) is tried again; upstream's worker back-off.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// How soon a failed write to the API is tried again.
+const API_RETRY: SignedDuration = SignedDuration::from_secs(1);
 
 /// How long users see the error of a pull before they see that it is backing off.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(3);
@@ -208,7 +212,7 @@ impl PodWorker {
         now: Timestamp,
         out: &mut Vec<Action>,
     ) {
-        let longest = self.settings.longest_restart_delay.max(crate::backoff::LONGEST);
+        let longest = self.settings.longest_restart_delay.max(crate::pod::backoff::LONGEST);
         let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == name) else { return };
         if slot.image != Image::Busy {
             return;

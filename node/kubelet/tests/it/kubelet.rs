@@ -64,7 +64,7 @@ impl Node {
 
     fn run(&mut self) {
         self.stop = CancellationToken::new();
-        let run = kubelet::daemon::run(self.config.clone(), self.api.client(), self.stop.clone());
+        let run = kubelet::run(self.config.clone(), self.api.client(), self.stop.clone());
         self.task = Some(tokio::spawn(run));
     }
 

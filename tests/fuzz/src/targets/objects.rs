@@ -324,7 +324,7 @@ fn structural(input: &[u8]) {
     if sound && complete.is_ok() {
         assert_eq!(again, object, "defaults are complete at once");
     }
-    let _ = schema::validate(&object, &schema);
+    let _ = schema::validate(&object, None, &schema, &mut schema::Budget::default());
     let _ = schema::openapi::definition(&schema, schema::openapi::Version::V3);
 }
 

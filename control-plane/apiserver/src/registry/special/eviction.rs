@@ -48,7 +48,7 @@ impl Core {
             let Some(entry) = self.live(served, &key).await? else {
                 return Err(Status::not_found(&served.gvr(), &call.info.name));
             };
-            let object = served.object(&entry);
+            let object = served.object(&entry).await?;
             let free = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
                 || object["metadata"]["deletionTimestamp"].is_string();
             if !free && !self.spend_budget(call, &entry, &object, delete.dry_run).await? {

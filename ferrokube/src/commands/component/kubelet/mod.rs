@@ -59,7 +59,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let kubeconfig = matches.get_one::<PathBuf>("kubeconfig").cloned().unwrap_or_default();
     until_signal(|shutdown| async move {
         let client = connect(&kubeconfig).await?;
-        kubelet::daemon::run(config, client, shutdown).await?;
+        kubelet::run(config, client, shutdown).await?;
         Ok(())
     })
 }

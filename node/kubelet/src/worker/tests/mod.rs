@@ -4,10 +4,14 @@ mod laws;
 mod lives;
 mod old_news;
 
+use super::slot::Doom;
+use super::state::Sandbox;
 use super::*;
-use k8s_openapi::api::core::v1::ContainerStatus;
+use crate::pod::probe::{Kind, Outcome};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const START: i64 = 1_700_000_000;
 
@@ -51,7 +55,7 @@ fn settings() -> Settings {
     Settings {
         runtime_name: "fake".into(),
         host_ips: vec!["192.0.2.1".into()],
-        longest_restart_delay: crate::backoff::LONGEST,
+        longest_restart_delay: crate::pod::backoff::LONGEST,
         run: "this".into(),
     }
 }
@@ -285,7 +289,7 @@ impl World {
             let Some(ended) = code(&was) else { continue };
             let leaves = new.iter().any(|s| s.name == was.name && code(s).is_none());
             let slot = self.w().slot(&was.name).unwrap();
-            let may = crate::transitions::may_run(&self.w().pod, slot, ended);
+            let may = transitions::may_run(&self.w().pod, slot, ended);
             assert!(!leaves || may, "{} may not be transitioned to non-terminated state", was.name);
         }
     }
@@ -373,7 +377,7 @@ impl World {
 
     fn delete(&mut self, grace: i64) {
         let mut changed = Pod::clone(&self.w().pod);
-        changed.metadata.deletion_timestamp = Some(crate::status::time(self.now));
+        changed.metadata.deletion_timestamp = Some(crate::io::api::time(self.now));
         changed.metadata.deletion_grace_period_seconds = Some(grace);
         changed.status = Some(self.written.clone());
         self.killed = true;

@@ -1,0 +1,335 @@
+//! Telling the API that the node is there: registration, the Lease every ten seconds, and the status: compared with what
+//! the API has every ten seconds and whenever the Node changes there, written when they differ and every five minutes.
+//! Does I/O.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::Cache;
+use facts::nodes::is_ready;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use wire::cri;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::io::cri::{Cri, shown};
+use crate::messages::NodeSignals;
+use crate::node::addresses::Addresses;
+use crate::node::machine::{self, Machine};
+use crate::node::object::{self, Facts, Runtime};
+
+/// How soon a node that is not ready looks at its runtime again; the CRI has no event for it.
+const NOT_READY_CHECK: Duration = Duration::from_millis(200);
+/// How soon a call to the API is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// A change of the Node is looked at no sooner than this after our own write, which is one.
+const SETTLE: Duration = Duration::from_secs(1);
+/// A kubelet that starts waits this long for its runtime before it takes back that the node is ready.
+const START_GRACE: Duration = Duration::from_secs(20);
+const LEASES: &str = "kube-node-lease";
+
+/// The node's voice. Shared with whoever knows of a change.
+pub struct Heartbeat {
+    pub config: Arc<Config>,
+    pub cri: Cri,
+    pub client: kube::Client,
+    pub nodes: Cache<Node>,
+    pub machine: Machine,
+    pub addresses: Addresses,
+    pub port: u16,
+    pub recorder: client::EventRecorder,
+    /// What others find out of the node; wakes the status loop.
+    pub signals: NodeSignals,
+    /// The Node changed in the API, by whomever.
+    pub node_seen: Arc<Notify>,
+}
+
+impl Heartbeat {
+    /// Registers the node and keeps its status and lease until shutdown.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), Error> {
+        let work = async {
+            self.register().await?;
+            let lease = tokio::spawn(self.clone().keep_lease(shutdown.clone()));
+            self.keep_status().await;
+            lease.abort();
+            Ok(())
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            done = work => done,
+        }
+    }
+
+    /// What the node is now.
+    pub async fn facts(&self) -> Facts {
+        Facts {
+            machine: self.machine.clone(),
+            disk: machine::disk(&self.config.root_dir),
+            addresses: self.addresses.texts(),
+            port: self.port,
+            runtime: self.runtime().await,
+            pressure: *self.signals.pressure.lock(),
+        }
+    }
+
+    async fn runtime(&self) -> Runtime {
+        let mut out = Runtime::default();
+        match self.cri.runtime().version(cri::VersionRequest::default()).await {
+            Ok(version) => {
+                let version = version.into_inner();
+                out.name = version.runtime_name;
+                out.version = version.runtime_version;
+            }
+            Err(error) => {
+                out.problems.push(format!("container runtime is down: {}", shown(&error)));
+                return out;
+            }
+        }
+        match self.cri.runtime().status(cri::StatusRequest { verbose: false }).await {
+            Ok(status) => {
+                let status = status.into_inner();
+                problems(&status.status.unwrap_or_default(), &mut out.problems);
+                out.supplemental_groups_policy = status.features.is_some_and(|f| f.supplemental_groups_policy);
+                out.handlers = status
+                    .runtime_handlers
+                    .iter()
+                    .map(|h| {
+                        let features = h.features.unwrap_or_default();
+                        object::handler(&h.name, features.recursive_read_only_mounts, features.user_namespaces)
+                    })
+                    .collect();
+            }
+            Err(error) => out.problems.push(format!("runtime status check failed: {}", shown(&error))),
+        }
+        if let Ok(images) = self.cri.images().list_images(cri::ListImagesRequest::default()).await {
+            out.images = images.into_inner().images.into_iter().map(image).collect();
+        }
+        out
+    }
+
+    async fn register(&self) -> Result<(), Error> {
+        if !self.config.register_node {
+            return Ok(());
+        }
+        let api: Api<Node> = Api::all(self.client.clone());
+        let name = &self.config.node_name;
+        loop {
+            let wanted = object::register(&self.config, &self.facts().await, Timestamp::now());
+            let answer = match api.create(&PostParams::default(), &wanted).await {
+                Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => self.reconcile(&api, wanted).await,
+                other => other.map(drop),
+            };
+            match answer {
+                Ok(()) => break,
+                Err(kube::Error::Api(status)) if status.code == 422 => {
+                    return Err(Error::Register { name: name.clone(), source: Box::new(kube::Error::Api(status)) });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, node = name, "node not registered, trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        tracing::info!(node = name, "node registered");
+        self.event("Starting", "Starting kubelet.").await;
+        Ok(())
+    }
+
+    /// A node that registered before gets the labels that belong to it.
+    async fn reconcile(&self, api: &Api<Node>, wanted: Node) -> Result<(), kube::Error> {
+        let there = api.get(&self.config.node_name).await?;
+        let have = there.metadata.labels.unwrap_or_default();
+        let missing = wanted.metadata.labels.unwrap_or_default().into_iter().filter(|(k, v)| have.get(k) != Some(v));
+        let missing: serde_json::Map<_, _> = missing.map(|(k, v)| (k, v.into())).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let patch = Patch::Merge(json!({"metadata": {"labels": missing}}));
+        api.patch(&self.config.node_name, &PatchParams::default(), &patch).await.map(drop)
+    }
+
+    pub fn reference(&self) -> ObjectReference {
+        let known = self.nodes.get_in("", &self.config.node_name);
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(self.config.node_name.clone()),
+            uid: known.and_then(|n| n.metadata.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
+    async fn event(&self, reason: &str, note: &str) {
+        self.recorder.record(&self.reference(), client::EventType::Normal, reason, note).await;
+    }
+
+    async fn keep_status(&self) {
+        let mut reported: Option<tokio::time::Instant> = None;
+        let mut was_ready = None;
+        let mut pod_cidr = None;
+        let began = tokio::time::Instant::now();
+        loop {
+            let node = self.nodes.get_in("", &self.config.node_name);
+            if let Some(node) = &node {
+                self.pass_pod_cidr(node, &mut pod_cidr).await;
+            } else if self.nodes.is_synced() {
+                // Deleted under us: a kubelet that runs comes back.
+                if self.register().await.is_err() {
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+            let facts = self.facts().await;
+            let ready = facts.runtime.problems.is_empty();
+            let old = node.and_then(|n| n.status.clone()).unwrap_or_default();
+            // What the API says of the node is the word of a kubelet before this one.
+            if reported.is_none() && !ready && is_ready(&old) && began.elapsed() < START_GRACE {
+                tokio::time::sleep(NOT_READY_CHECK).await;
+                continue;
+            }
+            let new = object::status(&self.config, &facts, Some(&old), Timestamp::now());
+            let due = reported.is_none_or(|at| at.elapsed() >= self.config.node_status_report_frequency);
+            let mut wait = if ready { self.config.node_status_update_frequency } else { NOT_READY_CHECK };
+            if due || !object::is_same(&old, &new) {
+                match self.write(&old, &new).await {
+                    Ok(()) => {
+                        reported = Some(tokio::time::Instant::now());
+                        self.config.ready.set();
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "node status not written, trying again");
+                        wait = RETRY;
+                    }
+                }
+            }
+            if was_ready.replace(ready) != Some(ready) {
+                let name = if ready { "NodeReady" } else { "NodeNotReady" };
+                self.event(name, &format!("Node {} status is now: {name}", self.config.node_name)).await;
+            }
+            let seen = async {
+                self.node_seen.notified().await;
+                if let Some(at) = reported {
+                    tokio::time::sleep_until(at + SETTLE).await;
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.signals.changed.notified() => {}
+                () = seen => {}
+            }
+        }
+    }
+
+    async fn pass_pod_cidr(&self, node: &Node, known: &mut Option<String>) {
+        let cidrs = node.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default().join(",");
+        if cidrs.is_empty() || known.as_deref() == Some(cidrs.as_str()) {
+            return;
+        }
+        let network_config = Some(cri::NetworkConfig { pod_cidr: cidrs.clone() });
+        let request = cri::UpdateRuntimeConfigRequest { runtime_config: Some(cri::RuntimeConfig { network_config }) };
+        match self.cri.runtime().update_runtime_config(request).await {
+            Ok(_) => *known = Some(cidrs),
+            Err(error) => tracing::warn!(error = shown(&error), "the runtime did not take the pod network"),
+        }
+    }
+
+    async fn write(&self, old: &NodeStatus, new: &NodeStatus) -> Result<(), kube::Error> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let patch = Patch::Strategic(object::patch(old, new));
+        api.patch_status(&self.config.node_name, &PatchParams::default(), &patch).await.map(drop)
+    }
+
+    async fn keep_lease(self: Arc<Self>, shutdown: CancellationToken) {
+        let every = self.config.node_lease_duration / 4;
+        let mut held: Option<Lease> = None;
+        loop {
+            let wait = match self.renew(held.take()).await {
+                Ok(lease) => {
+                    held = Some(lease);
+                    every
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "node lease not renewed, trying again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn renew(&self, held: Option<Lease>) -> Result<Lease, kube::Error> {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
+        let name = &self.config.node_name;
+        let mut lease = match held {
+            Some(lease) => lease,
+            None => match api.get_opt(name).await? {
+                Some(lease) => lease,
+                None => return api.create(&PostParams::default(), &self.lease()).await,
+            },
+        };
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some(name.clone());
+        spec.lease_duration_seconds = Some(self.config.node_lease_duration.as_secs() as i32);
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
+        if lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
+            lease.metadata.owner_references = self.owner();
+        }
+        api.replace(name, &PostParams::default(), &lease).await
+    }
+
+    fn owner(&self) -> Option<Vec<OwnerReference>> {
+        let uid = self.nodes.get_in("", &self.config.node_name)?.metadata.uid.clone()?;
+        let name = self.config.node_name.clone();
+        Some(vec![OwnerReference {
+            api_version: "v1".into(),
+            kind: "Node".into(),
+            name,
+            uid,
+            ..OwnerReference::default()
+        }])
+    }
+
+    fn lease(&self) -> Lease {
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(self.config.node_name.clone()),
+                namespace: Some(LEASES.into()),
+                owner_references: self.owner(),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.config.node_name.clone()),
+                lease_duration_seconds: Some(self.config.node_lease_duration.as_secs() as i32),
+                renew_time: Some(MicroTime(Timestamp::now())),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+}
+
+fn problems(status: &cri::RuntimeStatus, out: &mut Vec<String>) {
+    for (kind, what) in [("RuntimeReady", "runtime"), ("NetworkReady", "runtime network")] {
+        match status.conditions.iter().find(|c| c.r#type == kind) {
+            Some(c) if c.status => {}
+            Some(c) => {
+                out.push(format!("container {what} not ready: {kind}=false reason:{} message:{}", c.reason, c.message))
+            }
+            None => out.push(format!("container {what} status is unknown")),
+        }
+    }
+}
+
+fn image(image: cri::Image) -> ContainerImage {
+    let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).collect();
+    ContainerImage { names: Some(names), size_bytes: Some(image.size as i64) }
+}
