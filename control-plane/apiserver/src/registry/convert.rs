@@ -29,14 +29,15 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::Served;
 use super::write::metadata;
+use super::{Served, reading};
 use crate::cache::Entry;
 
 /// Most objects of one call: the page of client-go's lists. A list of more is converted in several calls.
 pub const BATCH: usize = 500;
-/// Most bytes of converted objects that are kept, as they are stored, for all kinds together.
-const KEPT_BYTES: usize = 32 << 20;
+/// Most bytes of converted objects that are kept, for all kinds together: ten thousand of ordinary size. Each counts as it
+/// is stored.
+const KEPT_BYTES: usize = 16 << 20;
 /// What keeping one takes beside its bytes.
 const KEPT_OVERHEAD: usize = 512;
 
@@ -106,12 +107,24 @@ impl Converter for Nop {
 #[derive(Clone)]
 pub struct Conversion {
     converter: Arc<dyn Converter>,
-    known: Arc<Conversions>,
+    known: Option<Arc<Conversions>>,
 }
 
 impl Conversion {
+    /// By a converter that may take long: what it gave is kept among `known`.
     pub fn new(converter: Arc<dyn Converter>, known: &Arc<Conversions>) -> Conversion {
-        Conversion { converter, known: known.clone() }
+        Conversion { converter, known: Some(known.clone()) }
+    }
+
+    /// By hooks of our own: to run them again costs less than to keep what they gave.
+    pub fn builtin(kind: &KindRef, stored: KindRef) -> Conversion {
+        Conversion { converter: Arc::new(Builtin { kind: kind.clone(), stored }), known: None }
+    }
+
+    fn slot(&self, served: &Served, entry: &Entry) -> Slot {
+        let Some(known) = &self.known else { return Slot::default() };
+        let version = served.kind.api_version().into();
+        known.slot((entry.key.clone(), entry.revision, version, served.generation), entry.value.len())
     }
 
     async fn values(&self, objects: Vec<Value>, to: &KindRef) -> Result<Vec<Value>, Status> {
@@ -125,7 +138,7 @@ impl Conversion {
     }
 
     async fn one(&self, served: &Served, entry: &Arc<Entry>) -> Result<Arc<Entry>, Status> {
-        let slot = self.known.slot(served, entry);
+        let slot = self.slot(served, entry);
         let convert = || async {
             let object = self.values(vec![entry.object()], &served.kind).await?.pop().unwrap_or_default();
             said(entry, object)
@@ -138,7 +151,7 @@ impl Conversion {
     async fn batch(&self, served: &Served, entries: &mut [Arc<Entry>]) -> Result<(), Status> {
         let mut missing = Vec::new();
         for (place, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| !served.shows(entry)) {
-            let slot = self.known.slot(served, entry);
+            let slot = self.slot(served, entry);
             match slot.get() {
                 Some(known) => *entry = known.clone(),
                 None => missing.push((place, slot)),
@@ -162,6 +175,8 @@ impl Conversion {
 /// An entry with its object said in another version.
 fn said(entry: &Entry, mut object: Value) -> Result<Arc<Entry>, Status> {
     metadata(&mut object).remove("resourceVersion");
+    // What is an entry can be parsed again, whoever converted it.
+    reading::fits(&object).map_err(|why| Status::internal(format_args!("conversion gave {why}")))?;
     let bytes = Bytes::from(serde_json::to_vec(&object).map_err(Status::internal)?);
     let said = entry.with_value(bytes).ok_or_else(|| Status::internal("conversion gave no object"))?;
     Ok(Arc::new(said))
@@ -245,14 +260,14 @@ struct Halves {
 }
 
 impl Conversions {
-    fn slot(&self, served: &Served, entry: &Entry) -> Slot {
-        let key = (entry.key.clone(), entry.revision, served.kind.api_version().into(), served.generation);
+    /// The place of what is so many bytes as it is stored.
+    fn slot(&self, key: Key, bytes: usize) -> Slot {
         let mut halves = self.0.lock();
         if let Some(slot) = halves.young.get(&key) {
             return slot.clone();
         }
         let slot = halves.old.remove(&key).unwrap_or_default();
-        let weight = entry.value.len() + KEPT_OVERHEAD;
+        let weight = bytes + KEPT_OVERHEAD;
         if halves.bytes + weight > KEPT_BYTES / 2 {
             halves.old = std::mem::take(&mut halves.young);
             halves.bytes = 0;
@@ -260,5 +275,25 @@ impl Conversions {
         halves.bytes += weight;
         halves.young.insert(key, slot.clone());
         slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_has_a_bound_and_what_is_wanted_stays() {
+        const MANY: i64 = 100;
+        let known = Conversions::default();
+        let slot = |n: i64| known.slot((Bytes::from_static(b"/k"), n, "example.com/v1".into(), 0), 1 << 20);
+        let wanted = slot(0);
+        for n in 1..MANY {
+            slot(n);
+            assert!(Arc::ptr_eq(&wanted, &slot(0)), "asked for all the time");
+        }
+        let halves = known.0.lock();
+        assert!(halves.young.len() + halves.old.len() <= KEPT_BYTES >> 20, "no more than its bytes");
+        assert!(halves.young.contains_key(&(Bytes::from_static(b"/k"), MANY - 1, "example.com/v1".into(), 0)));
     }
 }

@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use meta::{Details, FieldError, Gvk, Gvr, Status};
 use serde_json::Value;
 
-use super::Served;
 use super::options::{DeleteOptions, IGNORE_READ_ERROR, ListOptions, Propagation};
 use super::selection::Selection;
 use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
-use crate::admission::{self, Extra, Operation};
+use super::{Served, admit};
+use crate::admission::{Asked, Extra, Operation, Request};
 use crate::authz::{Attributes, Decision};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
@@ -90,25 +90,19 @@ impl Core {
         let shown = served.shown_one(entry).await?;
         let old = shown.object();
         preconditions(served, name, options, &old)?;
-        let mut extra = Extra::default();
-        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
-        let mut nothing = Value::Null;
-        let mut request = admission::Request {
+        let asked = Asked {
             operation: Operation::Delete,
             kind: &served.kind,
             subresource: "",
-            namespace: &namespace,
+            namespace: &call.info.namespace,
             name,
-            object: &mut nothing,
-            old: Some(&old),
-            user: &call.user,
-            dry_run: options.dry_run,
-            extra: &mut extra,
-            warnings: &call.warnings,
-            trail: call.trail.as_deref(),
+            options: Some(options),
         };
-        admission::admit(&mut request, self).await?;
-        admission::validate(&request, self).await?;
+        let mut nothing = Value::Null;
+        let mut request = Request::new(admit::by(call), asked, &mut nothing, Some(&old));
+        self.admission.admit(&mut request, self).await?;
+        self.admission.validate(&request, self).await?;
+        let extra = request.into_extra();
         let outcome = match plan(served, options, &old, &call.context()) {
             Plan::Pending => return Ok(Ok(Answer::entry(200, served, shown))),
             Plan::Mark(new) if options.dry_run => return Ok(Ok(Answer::object(200, served, new))),

@@ -3,6 +3,7 @@
 //! The table is built from `kinds::ALL` and grows and shrinks with CustomResourceDefinitions; from here on built-in and
 //! custom kinds take the same path. One file a verb: [`create`], [`update`], [`patch`], [`delete`], [`read`], [`watch`].
 
+pub mod admit;
 pub mod convert;
 pub mod create;
 pub mod delete;
@@ -246,7 +247,7 @@ fn fill(object: &mut Value, schema: &schema::Schema) -> Result<(), Status> {
 #[derive(Default, Clone)]
 pub struct Registry {
     groups: OrdMap<Str, Group>,
-    /// What was converted, shared with every registry that follows this one.
+    /// What of custom resources was converted, shared with every registry that follows this one.
     pub conversions: Arc<Conversions>,
 }
 
@@ -346,10 +347,7 @@ impl Registry {
             });
             let message = kind.message;
             let stored = store.as_ref().map(|store: &Stored| store.kind.clone()).filter(|s| !Arc::ptr_eq(s, kind));
-            let conversion = stored.map(|stored| {
-                let builtin = Builtin { kind: kind.clone(), stored };
-                Conversion::new(Arc::new(builtin), &registry.conversions)
-            });
+            let conversion = stored.map(|stored| Conversion::builtin(kind, stored));
             registry.insert(Served {
                 kind: kind.clone(),
                 store,

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::create::settle_namespace;
 use super::options::WriteOptions;
 use super::write::{Committed, MAX_RETRIES, check_depth, has_finalizers, meta_text, metadata};
-use super::{Served, managed};
-use crate::admission::{self, Extra, Operation};
+use super::{Served, admit, managed};
+use crate::admission::{Asked, Extra, Operation, Request};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
@@ -141,8 +141,7 @@ impl Core {
         let mut new = make(&old)?;
         check_identity(served, change, &old, &new)?;
         self.settle(call, served, change, &old, &mut new)?;
-        let mut extra = Extra::default();
-        self.admit_changed(call, served, change, &old, &mut new, &mut extra).await?;
+        let extra = self.admit_changed(call, served, change, &old, &mut new).await?;
         metadata(&mut new).insert("resourceVersion".to_owned(), entry.revision.to_string().into());
         if change.options.dry_run {
             let new = served.through_storage(new).await?;
@@ -205,27 +204,20 @@ impl Core {
         change: &Change<'_>,
         old: &Value,
         new: &mut Value,
-        extra: &mut Extra,
-    ) -> Result<(), Status> {
+    ) -> Result<Extra, Status> {
         if matches!(change.part, Part::Own) {
-            return Ok(());
+            return Ok(Extra::default());
         }
-        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
-        let mut request = admission::Request {
+        let asked = Asked {
             operation: Operation::Update,
             kind: &served.kind,
             subresource: change.subresource,
-            namespace: &namespace,
+            namespace: &call.info.namespace,
             name: change.name,
-            object: new,
-            old: Some(old),
-            user: &call.user,
-            dry_run: change.options.dry_run,
-            extra,
-            warnings: &call.warnings,
-            trail: call.trail.as_deref(),
+            options: Some(change.options),
         };
-        admission::admit(&mut request, self).await?;
+        let mut request = Request::new(admit::by(call), asked, new, Some(old));
+        self.admission.admit(&mut request, self).await?;
         let context = call.context();
         let errors = match change.part {
             Part::Main => {
@@ -249,7 +241,8 @@ impl Core {
                 call.warn(warning);
             }
         }
-        admission::validate(&request, self).await
+        self.admission.validate(&request, self).await?;
+        Ok(request.into_extra())
     }
 
     /// Store key of a named object of the request's namespace.

@@ -120,7 +120,7 @@ struct WatchBody {
     encoder: EventEncoder,
     served: Arc<Served>,
     /// Nothing else is sent before it: events keep their order.
-    converting: Option<Conversion>,
+    converting: Option<Pending>,
     bookmarks: bool,
     /// Send the bookmark that ends the initial events, at this revision.
     mark_end: Option<i64>,
@@ -133,9 +133,11 @@ struct WatchBody {
     done: bool,
 }
 
+type Shown = Result<Vec<Arc<Entry>>, Status>;
+
 /// Objects that are of another version than the client wants, while they are converted.
-struct Conversion {
-    shown: Pin<Box<dyn Future<Output = Result<Vec<Arc<Entry>>, Status>> + Send>>,
+struct Pending {
+    shown: Pin<Box<dyn Future<Output = Shown> + Send>>,
     /// What they are shown in; none for initial objects.
     event: Option<(Arc<Event>, EventType)>,
 }
@@ -163,7 +165,7 @@ impl WatchBody {
         }
         let (served, page) = (self.served.clone(), self.initial.by_ref().take(BATCH).collect());
         let shown = Box::pin(async move { served.shown(page).await });
-        self.converting = Some(Conversion { shown, event: None });
+        self.converting = Some(Pending { shown, event: None });
         true
     }
 
@@ -184,7 +186,7 @@ impl WatchBody {
         }
         let served = self.served.clone();
         let shown = Box::pin(async move { served.shown_one(&state).await.map(|state| vec![state]) });
-        self.converting = Some(Conversion { shown, event: Some((event, kind)) });
+        self.converting = Some(Pending { shown, event: Some((event, kind)) });
     }
 
     fn key(&self, event: &Event, kind: EventType) -> FrameKey {
@@ -206,9 +208,9 @@ impl WatchBody {
     /// Goes on with the conversion that is under way, if one is; whether it came to its end. An error is the last that a
     /// client hears, as upstream's is.
     fn poll_conversion(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(conversion) = &mut self.converting else { return false };
-        let Poll::Ready(outcome) = conversion.shown.as_mut().poll(cx) else { return false };
-        let event = self.converting.take().and_then(|conversion| conversion.event);
+        let Some(pending) = &mut self.converting else { return false };
+        let Poll::Ready(outcome) = pending.shown.as_mut().poll(cx) else { return false };
+        let event = self.converting.take().and_then(|pending| pending.event);
         match (outcome, event) {
             (Ok(shown), Some((event, kind))) => {
                 let frames: Vec<_> = shown.iter().map(|state| self.frame(&event, kind, state)).collect();

@@ -56,7 +56,7 @@ impl Core {
             return Err(Status::not_found(&served.gvr(), name));
         };
         let what = (Operation::Connect, call.info.subresource.as_str());
-        self.admit_posted(call, served, what, name, &mut json!({}), false).await?;
+        self.admit_posted(call, served, what, name, &mut json!({}), None).await?;
         if let Some(proxied) = proxied {
             return self.proxy_to(call, served, &entry, &proxied, body).await;
         }

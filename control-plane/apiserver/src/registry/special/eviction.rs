@@ -41,8 +41,9 @@ impl Core {
         }
         let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"], &call.query)?;
         delete.dry_run |= options.dry_run;
+        let posted = WriteOptions { dry_run: delete.dry_run, ..options.clone() };
         let what = (Operation::Create, sub.name.as_ref());
-        self.admit_posted(call, served, what, &call.info.name, &mut eviction, delete.dry_run).await?;
+        self.admit_posted(call, served, what, &call.info.name, &mut eviction, Some(&posted)).await?;
         let key = self.key_of(call, served, &call.info.name)?;
         for _ in 0..MAX_RETRIES {
             let Some(entry) = self.live(served, &key).await? else {
