@@ -42,12 +42,7 @@ pub fn run(plan: &Plan) -> Result<Vec<Row>> {
     let goal = format!("{:.0} MB", ours.before * 1.2);
     Ok(vec![
         Row::cost("RSS with nothing in the store", "", figure(ours.before, "MB"), of(|m| m.before)),
-        Row::cost(
-            format!("RSS with {pods} pods on {nodes} nodes"),
-            "300 MB",
-            figure(ours.with, "MB"),
-            of(|m| m.with),
-        ),
+        Row::cost(format!("RSS with {pods} pods on {nodes} nodes"), "300 MB", figure(ours.with, "MB"), of(|m| m.with)),
         Row::cost("RSS when they are deleted", &goal, figure(ours.after, "MB"), of(|m| m.after)),
     ])
 }

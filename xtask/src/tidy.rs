@@ -34,16 +34,16 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("kinds", &["meta", "schema", "object"]),
     ("codec", &["meta", "schema", "object", "kinds"]),
     ("serving", &["telemetry"]),
-    ("client", &["meta", "telemetry", "serving"]),
+    ("client", &["telemetry", "serving"]),
     ("etcd", &["meta", "wire", "telemetry", "serving"]),
     ("apiserver", &["meta", "schema", "object", "kinds", "codec", "wire", "descriptions", "telemetry", "serving"]),
     ("controller-manager", &["meta", "facts", "kinds", "client", "telemetry"]),
     ("scheduler", &["meta", "facts", "client", "telemetry"]),
-    ("dns", &["meta", "client", "linux", "serving"]),
+    ("dns", &["client", "linux", "serving"]),
     ("kubelet", &["meta", "facts", "client", "wire", "linux", "telemetry", "serving"]),
     ("cni", &["linux"]),
-    ("runtime", &["wire", "linux", "cni", "serving"]),
-    ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
+    ("runtime", &["wire", "linux", "serving"]),
+    ("proxy", &["client", "linux", "telemetry", "serving"]),
 ];
 
 /// Crates outside of the layers: the binary, which may use all, and what builds, drives and measures it.

@@ -18,6 +18,7 @@ const PROGRAMS: &[&str] = &["std::process::Command", "tokio::process"];
 /// Paths that no production file of the crate names.
 const ABSENT: &[(&str, &[&[&str]])] = &[
     ("meta", &[OUTSIDE, KUBERNETES, KERNEL, PROGRAMS]),
+    ("facts", &[OUTSIDE, &["kube::"], KERNEL, PROGRAMS]),
     ("wire", &[OUTSIDE, KUBERNETES, KERNEL, PROGRAMS]),
     ("descriptions", &[OUTSIDE, KERNEL, PROGRAMS]),
     ("telemetry", &[&["tokio::", "std::net::"], KUBERNETES, KERNEL, PROGRAMS]),

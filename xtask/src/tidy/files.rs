@@ -13,7 +13,9 @@ const OUTSIDE: &[&str] = &[
     "std::fs",
     "std::net::Tcp",
     "std::net::Udp",
-    "std::env::",
+    "std::env::var",
+    "std::env::args",
+    "std::env::current",
     "std::process::Command",
     "Instant::now",
     "Timestamp::now",
@@ -86,16 +88,20 @@ fn functions(text: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// Whether a word is there that is not the end of another.
+/// Whether a line that is no comment has a word that is not the end of another.
 fn has_word(text: &str, word: &str) -> bool {
     let inside = |c: char| c.is_alphanumeric() || c == '_';
-    text.match_indices(word).any(|(at, _)| !text[..at].ends_with(inside))
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.match_indices(word).map(move |(at, _)| &line[..at]))
+        .any(|before| !before.ends_with(inside))
 }
 
 /// Lines that make an unbounded channel without a comment just above them.
 fn unbounded(text: &str) -> Vec<usize> {
     let lines: Vec<&str> = text.lines().collect();
-    let makes = |line: &str| line.contains("unbounded_channel()") || line.contains("unbounded_channel::<");
+    // In pieces: these lines make none.
+    let makers = [concat!("= ", "unbounded_channel("), concat!("::", "unbounded_channel(")];
+    let makes = |line: &str| makers.iter().any(|maker| line.contains(maker));
     let told = |at: usize| at > 0 && lines[at - 1].trim_start().starts_with("//");
     (0..lines.len()).filter(|at| makes(lines[*at]) && !told(*at)).map(|at| at + 1).collect()
 }
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_channel_without_a_bound_says_why() {
-        let text = "let a = unbounded_channel();\n// One answer a request.\nlet b = unbounded_channel();";
+        let text = "let a = mpsc::unbounded_channel();\n// One answer a request.\nlet b = mpsc::unbounded_channel();";
         assert_eq!(unbounded(text), [1]);
     }
 }

@@ -46,6 +46,7 @@ pub struct Hub {
 impl Hub {
     /// A hub without caches; nothing is read before [`Hub::run`].
     pub fn new(store: Arc<dyn Store>, root: Bytes) -> Hub {
+        // One command a definition that is made, and whoever makes it waits.
         let (commands, inbox) = mpsc::unbounded_channel();
         Hub {
             store,
