@@ -1,5 +1,6 @@
 //! Helpers of the tests that run the real binary: a cluster to talk to, commands with their output, patience, images
-//! made on the spot, and a runner that always cleans up. Used by `tests/e2e` and the benchmarks.
+//! made on the spot, and a runner that always cleans up. Used by `tests/e2e` and the benchmarks. And two servers of a few
+//! lines for components alone: one to list and watch ([`fake_api`]), one to write to ([`model`]).
 
 pub mod certificates;
 pub mod cluster;
@@ -9,6 +10,7 @@ pub mod host;
 pub mod http2;
 pub mod image;
 pub mod manifests;
+pub mod model;
 pub mod registry;
 pub mod runner;
 pub mod running;

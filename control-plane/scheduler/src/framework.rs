@@ -166,17 +166,25 @@ impl Wake {
     }
 }
 
+/// Judges one node. Here and below, `&dyn Any` is the plugin's own state of this cycle.
+pub type Filter = fn(Cycle, &dyn Any, &NodeInfo) -> Verdict;
+
+/// Rates one node, in numbers that [`Normalize`] understands.
+pub type Score = fn(Cycle, &dyn Any, &NodeInfo) -> i64;
+
+/// Tells the state that a pod came to (1) or left (-1) a node in a what-if of preemption.
+pub type Adjust = fn(Cycle, &mut dyn Any, &PodInfo, &NodeInfo, i64);
+
 /// A row of the plugin table.
 pub struct Plugin {
     pub name: &'static str,
     pub weight: i64,
     /// Looks at the pod once.
     pub prepare: fn(Cycle) -> Interest,
-    pub filter: Option<fn(Cycle, &dyn Any, &NodeInfo) -> Verdict>,
-    pub score: Option<fn(Cycle, &dyn Any, &NodeInfo) -> i64>,
+    pub filter: Option<Filter>,
+    pub score: Option<Score>,
     pub normalize: Normalize,
-    /// Tells the state that a pod came to (1) or left (-1) a node in a what-if of preemption.
-    pub adjust: Option<fn(Cycle, &mut dyn Any, &PodInfo, &NodeInfo, i64)>,
+    pub adjust: Option<Adjust>,
     /// Which changes could end this plugin's refusal of a pod.
     pub wakes: &'static [Wake],
     pub reservation: Option<Reservation>,

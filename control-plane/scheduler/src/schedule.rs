@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::framework::{Cycle, Plugin, Profile, Verdict};
+use crate::framework::{Cycle, Filter, Plugin, Profile, Score, Verdict};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
@@ -59,8 +59,8 @@ pub struct Active {
 
 struct Row {
     plugin: &'static Plugin,
-    filter: Option<fn(Cycle, &dyn Any, &NodeInfo) -> Verdict>,
-    score: Option<fn(Cycle, &dyn Any, &NodeInfo) -> i64>,
+    filter: Option<Filter>,
+    score: Option<Score>,
     state: Box<dyn Any>,
 }
 

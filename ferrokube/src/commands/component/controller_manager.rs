@@ -137,7 +137,7 @@ pub fn over(config: &mut controller_manager::Config, args: &[String]) -> Result<
     config.node_cidr_mask_size_ipv6 =
         flags.node_cidr_mask_size_ipv6.or(mask).unwrap_or(config.node_cidr_mask_size_ipv6);
     let elect = extra.given("leader_elect") && flags.leader_elect;
-    config.leader_election = elect.then(|| client::lease::Election::new("kube-controller-manager", &candidate()));
+    config.leader_election = elect.then(|| client::lease::Candidate::new("kube-controller-manager", &candidate()));
     flags.serving.over(|field| extra.given(field), &mut config.serving);
     Ok(())
 }
@@ -159,7 +159,9 @@ pub fn run(args: &[OsString]) -> Result<()> {
         token_signer: token_signer.map(|key| Arc::new(key) as _),
         certificate_signer: certificate_signer.map(|ca| Arc::new(ca) as _),
         controllers: flags.controllers,
-        leader_election: flags.leader_elect.then(|| client::lease::Election::new("kube-controller-manager", &identity)),
+        leader_election: flags
+            .leader_elect
+            .then(|| client::lease::Candidate::new("kube-controller-manager", &identity)),
         serving: flags.serving.config("kube-controller-manager", 10257)?,
         node_monitor_grace_period: flags.node_monitor_grace_period,
         node_startup_grace_period: flags.node_startup_grace_period,

@@ -32,7 +32,7 @@ pub fn over(config: &mut scheduler::Config, args: &[String]) -> Result<(), Fault
     let Some(extra) = Extra::<Flags>::read("--kube-scheduler-arg", args, OWN, &ignored)? else { return Ok(()) };
     extra.only(&[SERVING, &["leader_elect"]], &ignored)?;
     let elect = extra.given("leader_elect") && extra.flags.leader_elect;
-    config.leader_election = elect.then(|| client::lease::Election::new("kube-scheduler", &candidate()));
+    config.leader_election = elect.then(|| client::lease::Candidate::new("kube-scheduler", &candidate()));
     extra.flags.serving.over(|field| extra.given(field), &mut config.serving);
     Ok(())
 }
@@ -40,7 +40,7 @@ pub fn over(config: &mut scheduler::Config, args: &[String]) -> Result<(), Fault
 pub fn run(args: &[OsString]) -> Result<()> {
     let flags: Flags = parse(args, &[&DELEGATED, &LOGGING]);
     let config = scheduler::Config {
-        leader_election: flags.leader_elect.then(|| client::lease::Election::new("kube-scheduler", &candidate())),
+        leader_election: flags.leader_elect.then(|| client::lease::Candidate::new("kube-scheduler", &candidate())),
         serving: flags.serving.config("kube-scheduler", 10259)?,
         ..scheduler::Config::default()
     };

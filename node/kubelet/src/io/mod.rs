@@ -1,5 +1,5 @@
-//! The kubelet's ways out, none of which decides anything. I/O, but for `api` (what answers mean), `observation` (one look at
-//! the runtime beside another) and `rate`.
+//! The kubelet's ways out, none of which decides anything. I/O, but for `api` (what answers mean) and `observation` (one
+//! look at the runtime beside another).
 //!
 //! - the runtime: `cri` (calls), `pleg` (what happens in it)
 //! - the API: `objects` (ConfigMaps, Secrets and bundles that pods refer to)
@@ -12,5 +12,4 @@ pub mod logs;
 pub(crate) mod objects;
 pub(crate) mod observation;
 pub(crate) mod pleg;
-pub(crate) mod rate;
 pub mod static_pods;

@@ -1,5 +1,5 @@
-//! So many a second, and so many at once after a pause: what `eventRecordQPS` and `eventBurst` mean. Pure; the task that
-//! writes Events asks before each.
+//! So many a second, and so many at once after a pause: what the kubelet's `eventRecordQPS` and `eventBurst` mean. Pure;
+//! [`crate::events`] asks before each Event that it writes.
 
 use std::time::Duration;
 

@@ -1,20 +1,41 @@
 //! A small model of the API server for tests: plans are applied to it, so that every controller can be shown to
 //! converge (reconcile, apply, reconcile again: nothing left to do). Versions, generations, uids, owner reference
-//! merges and finalizers behave as the server's; nothing is validated.
+//! merges and finalizers behave as the server's; nothing is validated. It also answers HTTP ([`serve`]), so that the
+//! executor can be shown to do to a server what [`World::apply`] says that a plan does.
+
+mod merge;
+pub mod serve;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use client::{Action, PatchBody, Plan, Target};
+use client::{Action, Op, PatchBody, Plan, Target, Verb};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::acts::Written;
+use merge::merge;
 
 type Id = (String, String, String);
+
+/// A built-in type that can be read and written.
+pub trait Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned {}
+impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Object for K {}
+
+/// Why the model's server refuses a request: HTTP code, reason and message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: u16,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+fn refuse<T>(code: u16, reason: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { code, reason, message: message.into() })
+}
 
 /// Plans that a controller may need before it has nothing more to do.
 const MOST_ROUNDS: usize = 40;
@@ -71,7 +92,7 @@ impl World {
     }
 
     /// Stores a fixture and gives it back as stored.
-    pub fn put<K: Written + DeserializeOwned>(&mut self, object: &K) -> Arc<K> {
+    pub fn put<K: Object>(&mut self, object: &K) -> Arc<K> {
         let target = Target::of(object);
         let mut value = serde_json::to_value(object).expect("fixture");
         self.stamp(&mut value);
@@ -79,7 +100,7 @@ impl World {
         self.get(&target.namespace, &target.name).expect("just stored")
     }
 
-    pub fn get<K: Written + DeserializeOwned>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+    pub fn get<K: Object>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let value = self.objects.get(&id(&Target::named::<K>(namespace, name)))?;
         Some(Arc::new(from(value.clone())))
     }
@@ -90,12 +111,7 @@ impl World {
     }
 
     /// Changes an object as a user or another component would; the generation moves with the spec.
-    pub fn edit<K: Written + DeserializeOwned + Clone>(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        edit: impl FnOnce(&mut K),
-    ) {
+    pub fn edit<K: Object + Clone>(&mut self, namespace: &str, name: &str, edit: impl FnOnce(&mut K)) {
         let mut object: K = self.get::<K>(namespace, name).expect("there").as_ref().clone();
         edit(&mut object);
         let target = Target::of(&object);
@@ -105,49 +121,62 @@ impl World {
     }
 
     /// Deletes as a user would.
-    pub fn delete<K: Written + DeserializeOwned>(&mut self, namespace: &str, name: &str) {
-        self.remove(&Target::named::<K>(namespace, name), None);
+    pub fn delete<K: Object>(&mut self, namespace: &str, name: &str) {
+        let _ = self.remove(&Target::named::<K>(namespace, name), None);
     }
 
     /// Reconciles and applies until there is nothing to do; panics if that takes too long. Gives back the rounds.
     pub fn settle(&mut self, mut reconcile: impl FnMut(&World) -> Plan) -> usize {
         for round in 0..MOST_ROUNDS {
             let plan = reconcile(self);
-            if plan.actions.is_empty() {
+            if plan.steps.is_empty() {
                 return round;
             }
             self.apply(&plan);
         }
-        panic!("does not converge: {:#?}", reconcile(self));
+        let plan = reconcile(self);
+        panic!("does not converge: {plan}\n{plan:#?}");
     }
 
+    /// Does what a plan says, as an executor would; panics where the server would refuse.
     pub fn apply(&mut self, plan: &Plan) {
-        plan.actions.iter().for_each(|a| self.act(a));
+        plan.actions().for_each(|action| self.act(action));
     }
 
     fn act(&mut self, action: &Action) {
-        match action {
-            Action::Create { target, object } => {
-                self.create(target, object.clone());
-            }
-            Action::Update { target, subresource, object } => self.update(target, *subresource, object.clone()),
-            Action::Patch { target, patch, .. } => self.patch(target, patch),
-            Action::Delete { target, uid, .. } => self.remove(target, uid.as_deref()),
-            Action::Event { reason, note, .. } => self.events.push(format!("{reason}: {note}")),
-            Action::Together(all) => all.iter().for_each(|a| self.act(a)),
-            Action::Told { action, done, .. } => {
-                let made = match &**action {
-                    Action::Create { target, object } => self.create(target, object.clone()),
-                    Action::Delete { target, .. } => target.name.clone(),
-                    _ => String::new(),
-                };
-                if !matches!(**action, Action::Create { .. }) {
-                    self.act(action);
-                }
-                self.events.push(format!("{}: {}{made}", done.reason, done.note));
-            }
-            Action::Post { .. } => {}
+        let (op, told) = match action {
+            Action::Event { reason, note, .. } => return self.events.push(format!("{reason}: {note}")),
+            Action::Do(op) => (op, None),
+            Action::Told { op, done, .. } => (op, Some(done)),
+        };
+        let answer = match self.request(op) {
+            // Gone already counts as done.
+            Err(refusal) if refusal.code == 404 && matches!(op.verb, Verb::Delete(_)) => Value::Null,
+            answer => answer.unwrap_or_else(|refusal| panic!("{}: {refusal:?}", op.describe())),
+        };
+        if let Some(done) = told {
+            let made = answer["metadata"]["name"].as_str().unwrap_or(&op.target.name);
+            self.events.push(format!("{}: {}{made}", done.reason, done.note));
         }
+    }
+
+    /// One request, and what the server answers.
+    pub fn request(&mut self, op: &Op) -> Result<Value, Refusal> {
+        let target = &op.target;
+        match &op.verb {
+            Verb::Create(object) => self.create(target, object.clone()),
+            Verb::Update { subresource, object } => self.update(target, *subresource, object.clone()),
+            Verb::Patch { patch, .. } => self.patch(target, patch),
+            Verb::Delete(deletion) => self.remove(target, deletion.uid.as_deref()),
+            Verb::Post { .. } => self.found(target).cloned(),
+        }
+    }
+
+    fn found(&self, target: &Target) -> Result<&Value, Refusal> {
+        let Some(found) = self.objects.get(&id(target)) else {
+            return refuse(404, "NotFound", format!("{} {:?} not found", target.resource.plural, target.name));
+        };
+        Ok(found)
     }
 
     fn stamp(&mut self, value: &mut Value) {
@@ -159,25 +188,25 @@ impl World {
         meta.entry("creationTimestamp").or_insert_with(|| json!(self.now.to_string()));
     }
 
-    fn create(&mut self, target: &Target, mut value: Value) -> String {
+    fn create(&mut self, target: &Target, mut value: Value) -> Result<Value, Refusal> {
         let mut target = target.clone();
         if target.name.is_empty() {
             self.names += 1;
             target.name = format!("{}{:05}", value["metadata"]["generateName"].as_str().expect("a name"), self.names);
             value["metadata"]["name"] = json!(target.name);
         }
-        assert!(!self.objects.contains_key(&id(&target)), "{} exists", target.name);
+        if self.objects.contains_key(&id(&target)) {
+            return refuse(409, "AlreadyExists", format!("{} exists", target.name));
+        }
         self.stamp(&mut value);
         self.writes += 1;
-        self.objects.insert(id(&target), value);
-        target.name
+        self.objects.insert(id(&target), value.clone());
+        Ok(value)
     }
 
-    fn update(&mut self, target: &Target, sub: Option<&str>, mut new: Value) {
-        let old = self.objects.get(&id(target)).unwrap_or_else(|| panic!("no {} to update", target.name)).clone();
-        if let Some(version) = new["metadata"]["resourceVersion"].as_str() {
-            assert_eq!(old["metadata"]["resourceVersion"], version, "conflict on {}", target.name);
-        }
+    fn update(&mut self, target: &Target, sub: Option<&str>, mut new: Value) -> Result<Value, Refusal> {
+        let old = self.found(target)?.clone();
+        same(&new, &old, target)?;
         match sub {
             Some("status") => {
                 let mut kept = old.clone();
@@ -200,24 +229,19 @@ impl World {
             }
         }
         assert_ne!(without_version(&old), without_version(&new), "an update of {} that changes nothing", target.name);
-        self.replace(target, old, new);
+        Ok(self.replace(target, old, new))
     }
 
-    fn patch(&mut self, target: &Target, patch: &PatchBody) {
-        let old = self.objects.get(&id(target)).unwrap_or_else(|| panic!("no {} to patch", target.name)).clone();
+    fn patch(&mut self, target: &Target, patch: &PatchBody) -> Result<Value, Refusal> {
+        let old = self.found(target)?.clone();
         let mut new = old.clone();
-        match patch {
-            PatchBody::Strategic(body) | PatchBody::Merge(body) | PatchBody::Apply(body) => {
-                let uid = &body["metadata"]["uid"];
-                assert!(uid.is_null() || *uid == old["metadata"]["uid"], "patch of another {}", target.name);
-                merge(&mut new, body, matches!(patch, PatchBody::Strategic(_)));
-            }
-            PatchBody::Json(_) => panic!("no JSON patches in the model"),
-        }
-        self.replace(target, old, new);
+        let (PatchBody::Strategic(body) | PatchBody::Merge(body)) = patch;
+        same(body, &old, target)?;
+        merge(&mut new, body, matches!(patch, PatchBody::Strategic(_)));
+        Ok(self.replace(target, old, new))
     }
 
-    fn replace(&mut self, target: &Target, old: Value, mut new: Value) {
+    fn replace(&mut self, target: &Target, old: Value, mut new: Value) -> Value {
         self.version += 1;
         self.writes += 1;
         new["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -228,35 +252,39 @@ impl World {
         if gone {
             self.objects.remove(&id(target));
         } else {
-            self.objects.insert(id(target), new);
+            self.objects.insert(id(target), new.clone());
         }
+        new
     }
 
     fn is_held(&self, target: &Target) -> bool {
         (self.graceful && target.resource.plural == "pods") || target.resource.plural == "namespaces"
     }
 
-    fn remove(&mut self, target: &Target, uid: Option<&str>) {
-        let Some(old) = self.objects.get(&id(target)) else { return };
-        assert!(uid.is_none_or(|u| old["metadata"]["uid"] == u), "delete of another {}", target.name);
-        self.writes += 1;
-        if has_finalizers(old) || self.is_held(target) {
-            let now = json!(self.now.to_string());
-            let version = json!((self.version + 1).to_string());
-            self.version += 1;
-            let value = self.objects.get_mut(&id(target)).expect("seen");
-            value["metadata"]["deletionTimestamp"] = now;
-            value["metadata"]["resourceVersion"] = version;
-        } else {
-            self.objects.remove(&id(target));
+    fn remove(&mut self, target: &Target, uid: Option<&str>) -> Result<Value, Refusal> {
+        let old = self.found(target)?.clone();
+        if uid.is_some_and(|uid| old["metadata"]["uid"] != uid) {
+            return refuse(409, "Conflict", format!("delete of another {}", target.name));
         }
+        self.writes += 1;
+        if !has_finalizers(&old) && !self.is_held(target) {
+            self.objects.remove(&id(target));
+            return Ok(old);
+        }
+        let (now, version) = (json!(self.now.to_string()), json!((self.version + 1).to_string()));
+        self.version += 1;
+        let value = self.objects.entry(id(target)).or_insert(old);
+        value["metadata"]["deletionTimestamp"] = now;
+        value["metadata"]["resourceVersion"] = version;
+        Ok(value.clone())
     }
 
     /// Plays kubelet and scheduler: every pod that waits runs and is ready.
     pub fn run_pods(&mut self) {
         let now = self.now.to_string();
         for pod in self.list::<Pod>() {
-            if super::pods::phase(&pod) == "Pending" {
+            let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
+            if phase == "Pending" {
                 let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
                 let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
                 self.set_pod(
@@ -296,6 +324,17 @@ fn id(target: &Target) -> Id {
     (target.resource.plural.clone(), target.namespace.clone(), target.name.clone())
 }
 
+/// The preconditions in what is written: uid and version, where they are said.
+fn same(new: &Value, old: &Value, target: &Target) -> Result<(), Refusal> {
+    for field in ["uid", "resourceVersion"] {
+        let wanted = &new["metadata"][field];
+        if !wanted.is_null() && *wanted != old["metadata"][field] {
+            return refuse(409, "Conflict", format!("{field} of {} is another", target.name));
+        }
+    }
+    Ok(())
+}
+
 fn has_finalizers(value: &Value) -> bool {
     value["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
 }
@@ -304,64 +343,4 @@ fn without_version(value: &Value) -> Value {
     let mut value = value.clone();
     value["metadata"]["resourceVersion"] = Value::Null;
     value
-}
-
-fn merge(into: &mut Value, patch: &Value, strategic: bool) {
-    let Value::Object(fields) = patch else {
-        *into = patch.clone();
-        return;
-    };
-    if !into.is_object() {
-        *into = Value::Object(Map::new());
-    }
-    for (name, value) in fields {
-        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
-            let doomed = value.as_array().expect("a list").clone();
-            if let Some(all) = into[list].as_array_mut() {
-                all.retain(|v| !doomed.contains(v));
-            }
-            continue;
-        }
-        match (value, strategic) {
-            (Value::Null, _) => {
-                into.as_object_mut().expect("an object").remove(name);
-            }
-            (Value::Array(items), true) => merge_list(&mut into[name.as_str()], name, items),
-            (Value::Object(_), _) => merge(&mut into[name.as_str()], value, strategic),
-            _ => into[name.as_str()] = value.clone(),
-        }
-    }
-}
-
-fn merge_list(into: &mut Value, name: &str, items: &[Value]) {
-    let key = match name {
-        "ownerReferences" => "uid",
-        "conditions" => "type",
-        "finalizers" => "",
-        _ => {
-            *into = Value::Array(items.to_vec());
-            return;
-        }
-    };
-    if !into.is_array() {
-        *into = json!([]);
-    }
-    let all = into.as_array_mut().expect("a list");
-    for item in items {
-        if key.is_empty() {
-            if !all.contains(item) {
-                all.push(item.clone());
-            }
-            continue;
-        }
-        let at = all.iter().position(|v| v[key] == item[key]);
-        match (at, item["$patch"] == "delete") {
-            (Some(n), true) => {
-                all.remove(n);
-            }
-            (Some(n), false) => merge(&mut all[n], item, true),
-            (None, true) => {}
-            (None, false) => all.push(item.clone()),
-        }
-    }
 }
