@@ -43,7 +43,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("kubelet", &["meta", "facts", "client", "wire", "linux", "telemetry", "serving"]),
     ("cni", &["linux"]),
     ("runtime", &["wire", "linux", "serving"]),
-    ("proxy", &["client", "linux", "telemetry", "serving"]),
+    ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
 ];
 
 /// Crates outside of the layers: the binary, which may use all, and what builds, drives and measures it.
