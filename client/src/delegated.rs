@@ -42,8 +42,7 @@ impl User {
 
     /// A certificate's common name and organisations; its signature was checked by TLS.
     pub fn of_subject(subject: &Subject) -> Option<User> {
-        let name = Some(subject.common_name.clone()).filter(|name| !name.is_empty())?;
-        let mut groups = subject.organizations.clone();
+        let (name, mut groups) = subject.user()?;
         groups.push("system:authenticated".into());
         Some(User { name, uid: String::new(), groups })
     }

@@ -61,7 +61,7 @@ impl Pages {
     pub fn new() -> Pages {
         let mut pages = Pages::default();
         telemetry::process::declare(&pages.metrics);
-        telemetry::process::declare_build(&pages.metrics);
+        telemetry::process::declare_build(&pages.metrics, meta::version::GIT_VERSION);
         pages.check("ping", || Ok(()));
         pages
     }

@@ -3,6 +3,7 @@
 //! lines for components alone: one to list and watch ([`fake_api`]), one to write to ([`model`]).
 
 pub mod certificates;
+pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod fake_api;
@@ -16,6 +17,7 @@ pub mod runner;
 pub mod running;
 pub mod space;
 
+pub use clock::Clock;
 pub use cluster::{Cluster, Own, binary, built, tool};
 pub use command::{Output, output};
 pub use fake_api::FakeApi;

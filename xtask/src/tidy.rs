@@ -26,7 +26,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("object", &["meta", "schema"]),
     ("kinds", &["meta", "schema", "object"]),
     ("codec", &["meta", "schema", "object", "kinds"]),
-    ("serving", &["telemetry"]),
+    ("serving", &[]),
     ("client", &["meta", "telemetry", "serving"]),
     ("etcd", &["meta", "wire", "telemetry", "serving"]),
     ("apiserver", &["meta", "schema", "object", "kinds", "codec", "wire", "descriptions", "telemetry", "serving"]),

@@ -166,7 +166,7 @@ impl Metrics {
         let registry = Registry::default();
         let r = &registry;
         process::declare(r);
-        process::declare_build(r);
+        process::declare_build(r, meta::version::GIT_VERSION);
         in_flight(r, limits);
         let name = "apiserver_admission_controller_admission_duration_seconds";
         let labels = ["name", "operation", "rejected", "type"];

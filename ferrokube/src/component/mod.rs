@@ -1,16 +1,17 @@
 //! Each component alone, under its upstream name and with upstream's flag names: `ferrokube kube-scheduler
 //! --kubeconfig …`, or by a link of that name. A flag that isn't done is refused. Only upstream's flags that tune what
-//! is built differently here are taken for the sake of existing unit files, and a warning names each ([`Ignored`]).
+//! is built differently here are taken for the sake of existing unit files, and a warning names each ([`Ignored`]). Which
+//! there are is said by `components::COMPONENTS`; knows nothing of a cluster that runs together.
 
 pub mod apiserver;
 pub mod controller_manager;
-mod dns;
+pub mod dns;
 pub mod etcd;
 mod extra;
 pub mod kubelet;
 pub mod proxy;
 mod refused;
-mod runtime;
+pub mod runtime;
 pub mod scheduler;
 mod served;
 mod settings;
@@ -18,7 +19,7 @@ mod switches;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -29,51 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::extra::check_arguments;
 use self::refused::Refused;
-use crate::fault::Fault;
 use crate::threads;
-
-type Run = fn(&[OsString]) -> Result<()>;
-
-/// Upstream's name of each component that runs alone.
-const COMPONENTS: &[(&str, Run)] = &[
-    ("etcd", etcd::run),
-    ("kube-apiserver", apiserver::run),
-    ("kube-controller-manager", controller_manager::run),
-    ("kube-scheduler", scheduler::run),
-    ("container-runtime", runtime::run),
-    ("kubelet", kubelet::run),
-    ("kube-proxy", proxy::run),
-    ("kube-dns", dns::run),
-];
-
-pub fn is_component(name: &str) -> bool {
-    COMPONENTS.iter().any(|(n, _)| *n == name)
-}
-
-/// Runs the component that the first word names.
-pub fn run(args: &[OsString]) -> Result<()> {
-    let name = args.first().and_then(|a| a.to_str()).unwrap_or_default();
-    if let Some(version) = version(name).filter(|_| matches!(args, [_, only] if only == "--version")) {
-        return crate::commands::misc::print(&version);
-    }
-    match COMPONENTS.iter().find(|(n, _)| *n == name) {
-        Some((_, run)) => run(args),
-        None => {
-            let names: Vec<_> = COMPONENTS.iter().map(|(n, _)| *n).collect();
-            let sentence =
-                format!("there is no command {name:?}: see `ferrokube --help`; components are {}", names.join(", "));
-            Err(Fault::usage(sentence).into())
-        }
-    }
-}
-
-/// What upstream's program of this name says of its version: scripts choose flags by it.
-fn version(name: &str) -> Option<String> {
-    match name {
-        "etcd" => Some(format!("etcd Version: {}\n", ::etcd::VERSION)),
-        _ => is_component(name).then(|| format!("Kubernetes {}\n", ::apiserver::VERSION)),
-    }
-}
 
 /// Upstream's flags that change nothing here: limits of what is not limited, ways of what has one way.
 struct Ignored {
@@ -284,10 +241,6 @@ fn candidate() -> String {
     let host = crate::config::host_name();
     let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     format!("{host}_{}", id.trim())
-}
-
-async fn connect(kubeconfig: &Path) -> Result<kube::Client> {
-    client::from_kubeconfig(kubeconfig).await.map_err(|e| Fault::failed(format!("--kubeconfig: {e}")).into())
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use super::extra::{Extra, Own, same};
-use super::{DELEGATED, Ignored, LOGGING, SERVING, Serving, candidate, connect, duration, parse, until_signal};
-use crate::cluster::signing::{TokenKey, read_ca_signer};
+use super::{DELEGATED, Ignored, LOGGING, SERVING, Serving, candidate, duration, parse, until_signal};
+use crate::api::{Api, Identity};
+use crate::signing::{TokenKey, read_ca_signer};
 
 /// The Kubernetes controller manager
 #[derive(Debug, Parser)]
@@ -174,10 +175,10 @@ pub fn run(args: &[OsString]) -> Result<()> {
         ..controller_manager::Config::default()
     };
     until_signal(move |shutdown| async move {
-        let client = connect(&flags.kubeconfig).await?;
+        let api = Api::at(&flags.kubeconfig);
+        let client = api.client(&Identity::ControllerManager).await?;
         if flags.use_service_account_credentials {
-            let accounts = client::Accounts::from_kubeconfig(&flags.kubeconfig, "kube-system").await?;
-            config.controller_clients = Some(Arc::new(move |account: &str| accounts.client(account)));
+            config.controller_clients = Some(api.accounts().await?);
         }
         controller_manager::daemon::run(config, client, shutdown).await?;
         Ok(())

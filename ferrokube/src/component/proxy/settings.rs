@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use proxy::LocalDetector;
 use serde_json::Value;
 
-use crate::commands::component::settings::{
+use crate::component::settings::{
     Kind, Setting, Shape, duration, list, nothing, number, only, parsed, sets, switch, text,
 };
 
@@ -159,7 +159,7 @@ pub const SETTINGS: &[Setting<Told>] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::component::settings::{Intake, command};
+    use crate::component::settings::{Intake, command};
 
     fn from_file(text: &str) -> Result<(Told, Vec<String>), String> {
         let mut told = Told::default();

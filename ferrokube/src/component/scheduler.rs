@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::Parser;
 
 use super::extra::{Extra, Own};
-use super::{DELEGATED, LOGGING, SERVING, Serving, candidate, connect, parse, until_signal};
+use super::{DELEGATED, LOGGING, SERVING, Serving, candidate, parse, until_signal};
+use crate::api::{Api, Identity};
 use crate::fault::Fault;
 
 /// The Kubernetes scheduler
@@ -45,7 +46,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         ..scheduler::Config::default()
     };
     until_signal(|shutdown| async move {
-        let client = connect(&flags.kubeconfig).await?;
+        let client = Api::at(&flags.kubeconfig).client(&Identity::Scheduler).await?;
         scheduler::run(config, client, shutdown).await?;
         Ok(())
     })

@@ -1,12 +1,12 @@
-//! The cluster's wall clock, set ahead and back by a preloaded library (`clock.c`, which says why). I/O: compiles it,
-//! writes the file that it reads.
+//! A cluster's wall clock, set ahead and back by a preloaded library (`clock.c`, which says why). I/O: compiles it,
+//! writes the file that it reads. Callers: the chaos rounds, the end-to-end test of certificates that a year passes over.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::output;
 use anyhow::Result;
-use testkit::output;
 
 pub struct Clock {
     library: PathBuf,
@@ -25,7 +25,12 @@ impl Clock {
         Ok(clock)
     }
 
-    /// For a program that is to go by this clock.
+    /// For a program of the host, such as curl, that is to go by this clock.
+    pub fn preloaded<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("LD_PRELOAD", &self.library).env("FERROKUBE_TEST_CLOCK", &self.offset)
+    }
+
+    /// For a daemon that is to go by this clock.
     pub fn worn_by<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         // The daemon takes nothing else of a caller's environment.
         command.env("FERROKUBE_TEST_PRELOAD", &self.library).env("FERROKUBE_TEST_CLOCK", &self.offset)

@@ -10,7 +10,8 @@ use clap::{Arg, ArgAction};
 use self::settings::{KIND, SETTINGS, Told};
 use super::extra::{Own, line, refused};
 use super::settings::{command, take};
-use super::{connect, exit_on, until_signal};
+use super::{exit_on, until_signal};
+use crate::api::{Api, Identity};
 use crate::config::host_name;
 use crate::fault::Fault;
 
@@ -52,7 +53,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let asked = || Fault::usage("--kubeconfig FILE is missing: it says how to reach the API server");
     let kubeconfig = told.kubeconfig.ok_or_else(asked)?;
     until_signal(|shutdown| async move {
-        let client = connect(&kubeconfig).await?;
+        let client = Api::at(&kubeconfig).client(&Identity::Proxy).await?;
         proxy::run(config, client, shutdown).await?;
         Ok(())
     })

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Taint;
 use kubelet::config::{Config, Threshold};
 use serde_json::Value;
 
-use crate::commands::component::settings::{
+use crate::component::settings::{
     Kind, Setting, Shape, duration, list, nothing, number, only, pairs, parsed, sets, switch, text,
 };
 
@@ -456,7 +456,7 @@ pub fn taint(value: &Value) -> Result<Taint, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::component::settings::{Intake, command};
+    use crate::component::settings::{Intake, command};
 
     fn from_file(text: &str) -> Result<(Config, Vec<String>), String> {
         let mut config = Config::new("n1");

@@ -338,8 +338,8 @@ mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa};
 
-    const UMLAUT: &str = include_str!("../../../../api/kinds/src/certificates/testdata/umlaut.csr");
-    const TELETEX: &str = include_str!("../../../../api/kinds/src/certificates/testdata/t61.csr");
+    const UMLAUT: &str = include_str!("../../../api/kinds/src/certificates/testdata/umlaut.csr");
+    const TELETEX: &str = include_str!("../../../api/kinds/src/certificates/testdata/t61.csr");
 
     fn ca(key: KeyPair) -> CaSigner {
         let mut params = CertificateParams::default();

@@ -1,18 +1,18 @@
-//! Where the API server of a cluster is reached, and where a person's files for it are: what follows from its settings.
-//! Pure.
+//! Where the API server of this host is reached: by people, by pods, by the `kubernetes` Service. What follows from the
+//! settings. Pure. Callers: kubeconfigs, certificates, the start of the API server.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
-use super::Cluster;
+use super::Host;
 
-/// Where registries are described when `--registries` says nothing.
-const REGISTRIES: &str = "/etc/ferrokube/registries.yaml";
-
-impl Cluster {
+impl Host {
+    /// Where people reach the API; of a node alone only the file that says it.
     pub fn server_url(&self) -> String {
+        if let Some(credentials) = &self.options.credentials {
+            return format!("as {} says", credentials.join("kubelet.conf").display());
+        }
         let address = self.options.bind_address.filter(|address| !address.is_unspecified());
-        format!("https://{}:{}", address.unwrap_or(Ipv4Addr::LOCALHOST), self.api_port)
+        format!("https://{}:{}", address.unwrap_or(Ipv4Addr::LOCALHOST), self.cluster.api_port)
     }
 
     /// Where the API server listens.
@@ -24,28 +24,13 @@ impl Cluster {
     /// Services' range, which no Service is ever given.
     pub fn api_address_of_pods(&self) -> Option<Ipv4Addr> {
         let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
-        loopback.then(|| self.service_cidr.last())
+        loopback.then(|| self.cluster.service_cidr.last())
     }
 
     /// What the `kubernetes` Service leads to, on a node with this address.
     pub fn advertised(&self, node_ip: Ipv4Addr) -> Ipv4Addr {
         let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
         self.api_address_of_pods().or(bound).unwrap_or(node_ip)
-    }
-
-    /// What `--registries` names, or the host's own file.
-    pub fn registries(&self) -> PathBuf {
-        self.options.registries.clone().unwrap_or_else(|| REGISTRIES.into())
-    }
-
-    /// Archives of images that are imported at a start.
-    pub fn images(&self) -> PathBuf {
-        self.options.images.clone().unwrap_or_else(|| self.data_dir.join("images"))
-    }
-
-    /// YAML that is applied. Not `manifests`, where the kubelet looks for static pods.
-    pub fn to_apply(&self) -> PathBuf {
-        self.options.apply.clone().unwrap_or_else(|| self.data_dir.join("apply"))
     }
 }
 
@@ -54,14 +39,14 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::tests::cluster;
+    use crate::config::tests::host;
 
     #[test]
     fn the_service_leads_to_where_pods_reach_a_server_that_listens_on_one_address() {
-        let (mut cluster, node) = (cluster(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
+        let (mut host, node) = (host(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
         let mut with = |bind: Option<&str>| {
-            cluster.options.bind_address = bind.map(|text| text.parse().expect("an address"));
-            (cluster.server_url(), cluster.advertised(node).to_string())
+            host.options.bind_address = bind.map(|text| text.parse().expect("an address"));
+            (host.server_url(), host.advertised(node).to_string())
         };
         let url = |host: &str| format!("https://{host}:6443");
         assert_eq!(with(None), (url("127.0.0.1"), "192.0.2.1".into()));

@@ -12,7 +12,8 @@ use kubelet::config::Config;
 use self::settings::{KIND, SETTINGS};
 use super::extra::{Own, line, refused};
 use super::settings::{command, take};
-use super::{connect, exit_on, until_signal};
+use super::{exit_on, until_signal};
+use crate::api::{Api, Identity};
 use crate::config::host_name;
 use crate::fault::Fault;
 
@@ -58,7 +59,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     }
     let kubeconfig = matches.get_one::<PathBuf>("kubeconfig").cloned().unwrap_or_default();
     until_signal(|shutdown| async move {
-        let client = connect(&kubeconfig).await?;
+        let client = Api::at(&kubeconfig).client(&Identity::Node(config.node_name.clone())).await?;
         kubelet::run(config, client, shutdown).await?;
         Ok(())
     })

@@ -51,9 +51,9 @@ impl Members {
 mod tests {
     use super::*;
 
-    fn members(cluster: &[&str], state: &str) -> Members {
+    fn members(host: &[&str], state: &str) -> Members {
         Members {
-            initial_cluster: cluster.iter().map(|s| (*s).to_owned()).collect(),
+            initial_cluster: host.iter().map(|s| (*s).to_owned()).collect(),
             initial_cluster_state: state.to_owned(),
             initial_advertise_peer_urls: Vec::new(),
         }
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_cluster_of_one_is_taken_and_every_other_member_refused_by_name() {
-        let urls = |cluster: &[&str]| members(cluster, "new").peer_urls("a", false);
+        let urls = |host: &[&str]| members(host, "new").peer_urls("a", false);
         assert_eq!(urls(&[]), Ok(None));
         assert_eq!(urls(&["a=http://h:1"]), Ok(Some(vec!["http://h:1".to_owned()])));
         assert_eq!(urls(&["a=http://h:1", "a=http://i:1"]).map(|urls| urls.map(|urls| urls.len())), Ok(Some(2)));

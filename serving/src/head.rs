@@ -1,4 +1,4 @@
-//! Answers to HEAD, of every page that a component serves. Pure.
+//! Answers to HEAD, of every page that a component serves. Pure; called by `http` for every request of the method.
 
 use http::Response;
 use http::header::CONTENT_LENGTH;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use super::{connect, parse, until_signal};
+use super::{parse, until_signal};
+use crate::api::{Api, Identity};
 use crate::fault::Fault;
 
 /// The cluster's DNS server
@@ -49,7 +50,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         ..dns::Config::default()
     };
     until_signal(|shutdown| async move {
-        let client = connect(&flags.kubecfg_file).await?;
+        let client = Api::at(&flags.kubecfg_file).client(&Identity::Dns).await?;
         dns::run(config, client, shutdown).await.map_err(|e| Fault::failed(e.to_string()).into())
     })
 }

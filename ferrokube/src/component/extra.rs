@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Parser};
 
 use super::{Ignored, command, warn};
-use crate::config::{Cluster, Options, list};
+use crate::config::{ClusterOptions, Host, list};
 use crate::fault::Fault;
 
 /// Flags that are the cluster's to decide, with what to say instead.
@@ -115,18 +115,19 @@ macro_rules! same {
 pub(super) use same;
 
 /// Fails in one sentence when a component could not take what is given besides: asked before anything is started.
-pub fn check_arguments(cluster: &Cluster) -> Result<()> {
-    let Options { kube_apiserver_arg, kube_controller_manager_arg, kube_scheduler_arg, .. } = &cluster.options;
+pub fn check_arguments(host: &Host) -> Result<()> {
+    let ClusterOptions { kube_apiserver_arg, kube_controller_manager_arg, kube_scheduler_arg, etcd_arg, .. } =
+        &host.cluster.options;
     super::apiserver::over(&mut apiserver::Config::default(), list(kube_apiserver_arg))?;
     let mut controllers = controller_manager::Config::default();
     super::controller_manager::over(&mut controllers, list(kube_controller_manager_arg))?;
     super::scheduler::over(&mut scheduler::Config::default(), list(kube_scheduler_arg))?;
-    super::etcd::over(&mut etcd::daemon::Config::default(), list(&cluster.options.etcd_arg))?;
-    super::proxy::over(&mut proxy::Config::default(), list(&cluster.options.kube_proxy_arg))?;
-    let mut node = kubelet::config::Config::new(&cluster.node_name);
-    super::kubelet::taints(&mut node, list(&cluster.options.node_taint))?;
-    super::kubelet::over(&mut node, list(&cluster.options.kubelet_arg))?;
-    let gates: Vec<_> = cluster.options.feature_gates.iter().flat_map(|gates| gates.0.keys().cloned()).collect();
+    super::etcd::over(&mut etcd::daemon::Config::default(), list(etcd_arg))?;
+    super::proxy::over(&mut proxy::Config::default(), list(&host.options.kube_proxy_arg))?;
+    let mut node = kubelet::config::Config::new(&host.node_name);
+    super::kubelet::taints(&mut node, list(&host.options.node_taint))?;
+    super::kubelet::over(&mut node, list(&host.options.kubelet_arg))?;
+    let gates: Vec<_> = host.cluster.options.feature_gates.iter().flat_map(|gates| gates.0.keys().cloned()).collect();
     warn("--feature-gates", &gates);
     Ok(())
 }
@@ -134,12 +135,12 @@ pub fn check_arguments(cluster: &Cluster) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::cluster;
+    use crate::config::tests::host;
 
-    fn says(set: impl FnOnce(&mut Options)) -> String {
-        let mut cluster = cluster(std::path::Path::new("/nowhere"));
-        set(&mut cluster.options);
-        check_arguments(&cluster).err().map(|error| error.to_string()).unwrap_or_default()
+    fn says(set: impl FnOnce(&mut Host)) -> String {
+        let mut host = host(std::path::Path::new("/nowhere"));
+        set(&mut host);
+        check_arguments(&host).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     fn args(all: &[&str]) -> Option<Vec<String>> {
@@ -148,46 +149,55 @@ mod tests {
 
     #[test]
     fn a_flag_that_a_component_knows_works_and_an_unknown_one_is_refused_by_name() {
-        let good = |o: &mut Options| {
-            o.kube_apiserver_arg = args(&["event-ttl=2h", "--max-requests-inflight=7", "v=2", "audit-log-path=/a"]);
-            o.kube_controller_manager_arg = args(&["terminated-pod-gc-threshold=5", "leader-elect=false"]);
-            o.kube_scheduler_arg = args(&["secure-port=0"]);
-            o.kubelet_arg = args(&["max-pods=20", "seccomp-default"]);
-            o.kube_proxy_arg = args(&["masquerade-all"]);
-            o.etcd_arg = args(&["quota-backend-bytes=1000000000"]);
-            o.node_taint = args(&["dedicated=web:NoSchedule"]);
+        let good = |o: &mut Host| {
+            o.cluster.options.kube_apiserver_arg =
+                args(&["event-ttl=2h", "--max-requests-inflight=7", "v=2", "audit-log-path=/a"]);
+            o.cluster.options.kube_controller_manager_arg =
+                args(&["terminated-pod-gc-threshold=5", "leader-elect=false"]);
+            o.cluster.options.kube_scheduler_arg = args(&["secure-port=0"]);
+            o.options.kubelet_arg = args(&["max-pods=20", "seccomp-default"]);
+            o.options.kube_proxy_arg = args(&["masquerade-all"]);
+            o.cluster.options.etcd_arg = args(&["quota-backend-bytes=1000000000"]);
+            o.options.node_taint = args(&["dedicated=web:NoSchedule"]);
         };
         assert_eq!(says(good), "");
-        let unknown = says(|o| o.kube_apiserver_arg = args(&["event-tll=2h"]));
+        let unknown = says(|o| o.cluster.options.kube_apiserver_arg = args(&["event-tll=2h"]));
         assert!(unknown.starts_with("--kube-apiserver-arg: unexpected argument '--event-tll' found"), "{unknown}");
         assert!(unknown.contains("did you mean '--event-ttl'?"), "{unknown}");
-        assert!(says(|o| o.kubelet_arg = args(&["max-pod=1"])).starts_with("--kubelet-arg: unexpected argument"));
-        let wrong = says(|o| o.kube_scheduler_arg = args(&["secure-port=many"]));
+        assert!(
+            says(|o| o.options.kubelet_arg = args(&["max-pod=1"])).starts_with("--kubelet-arg: unexpected argument")
+        );
+        let wrong = says(|o| o.cluster.options.kube_scheduler_arg = args(&["secure-port=many"]));
         assert!(wrong.starts_with("--kube-scheduler-arg: invalid value 'many'"), "{wrong}");
-        assert!(says(|o| o.kubelet_arg = args(&["max-pods=many"])).starts_with("--kubelet-arg --max-pods: "));
-        assert!(says(|o| o.node_taint = args(&["web"])).starts_with("--node-taint: \"web\" is not a taint"));
+        assert!(says(|o| o.options.kubelet_arg = args(&["max-pods=many"])).starts_with("--kubelet-arg --max-pods: "));
+        assert!(says(|o| o.options.node_taint = args(&["web"])).starts_with("--node-taint: \"web\" is not a taint"));
     }
 
     #[test]
     fn what_the_cluster_decides_is_refused_with_what_to_say_instead() {
-        let port = says(|o| o.kube_apiserver_arg = args(&["secure-port=7443"]));
+        let port = says(|o| o.cluster.options.kube_apiserver_arg = args(&["secure-port=7443"]));
         assert_eq!(port, "--kube-apiserver-arg secure-port=7443: the cluster decides it: say --api-port");
-        assert!(says(|o| o.kubelet_arg = args(&["--kubeconfig=/x"])).contains("the cluster decides it"));
-        assert!(says(|o| o.etcd_arg = args(&["data-dir=/x"])).contains("--data-dir of the cluster"));
+        assert!(says(|o| o.options.kubelet_arg = args(&["--kubeconfig=/x"])).contains("the cluster decides it"));
+        assert!(says(|o| o.cluster.options.etcd_arg = args(&["data-dir=/x"])).contains("--data-dir of the cluster"));
         // Etcd listened on every address, without TLS and for everybody.
-        let open = says(|o| o.etcd_arg = args(&["listen-client-urls=https://127.0.0.1:1,http://0.0.0.0:2379"]));
+        let open = says(|o| {
+            o.cluster.options.etcd_arg = args(&["listen-client-urls=https://127.0.0.1:1,http://0.0.0.0:2379"])
+        });
         assert!(open.contains("http://0.0.0.0:2379") && open.contains("say https://"), "{open}");
-        assert_eq!(says(|o| o.etcd_arg = args(&["listen-client-urls=https://0.0.0.0:2379"])), "");
-        assert_eq!(says(|o| o.etcd_arg = args(&["listen-metrics-urls=http://127.0.0.1:2381"])), "", "no keys in it");
-        assert!(says(|o| o.kube_proxy_arg = args(&["help"])).contains("`ferrokube kube-proxy --help`"));
+        assert_eq!(says(|o| o.cluster.options.etcd_arg = args(&["listen-client-urls=https://0.0.0.0:2379"])), "");
+        assert_eq!(
+            says(|o| o.cluster.options.etcd_arg = args(&["listen-metrics-urls=http://127.0.0.1:2381"])),
+            "",
+            "no keys in it"
+        );
+        assert!(says(|o| o.options.kube_proxy_arg = args(&["help"])).contains("`ferrokube kube-proxy --help`"));
     }
 
     #[test]
     fn only_what_was_given_changes() {
         let mut config = apiserver::Config { max_requests_inflight: 9, ..apiserver::Config::default() };
         config.service_account_issuer = "https://mine".into();
-        crate::commands::component::apiserver::over(&mut config, &args(&["event-ttl=2h"]).expect("args"))
-            .expect("taken");
+        crate::component::apiserver::over(&mut config, &args(&["event-ttl=2h"]).expect("args")).expect("taken");
         assert_eq!((config.event_ttl.as_secs(), config.max_requests_inflight), (7200, 9));
         assert_eq!(config.service_account_issuer, "https://mine", "a required flag that was not given");
     }
