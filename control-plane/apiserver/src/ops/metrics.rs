@@ -200,7 +200,7 @@ impl Metrics {
                 Some(s.cache.decode_errors()).filter(|errors| *errors > 0).map(|errors| errors as f64)
             }),
             ("watch_cache_capacity", "Events that the cache keeps at most.", "gauge", |_| {
-                Some(crate::cache::WINDOW_EVENTS as f64)
+                Some(crate::cache::window::MOST_EVENTS as f64)
             }),
         ];
         for (name, help, kind, read) in rows {
