@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod, Taint, Toleration};
 
-use crate::node::object::Pressure;
 use crate::pod::pods;
 use crate::pod::quantity;
 use crate::pod::resources;
 use crate::pod::security;
-use crate::worker::Verdict;
+use crate::pod::verdict::Pressure;
+use crate::pod::verdict::Verdict;
 
 /// What the decision is based on.
 pub struct Scene<'a> {
