@@ -17,6 +17,7 @@ const MAX_FILE: usize = 1000;
 /// Who may depend on whom, layer by layer: a crate's workspace dependencies must be in its list.
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("meta", &[]),
+    ("facts", &["meta"]),
     ("wire", &[]),
     ("telemetry", &[]),
     ("descriptions", &[]),
@@ -29,10 +30,10 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("client", &["meta", "telemetry", "serving"]),
     ("etcd", &["meta", "wire", "telemetry", "serving"]),
     ("apiserver", &["meta", "schema", "object", "kinds", "codec", "wire", "descriptions", "telemetry", "serving"]),
-    ("controller-manager", &["meta", "kinds", "client", "telemetry"]),
-    ("scheduler", &["meta", "client", "telemetry"]),
+    ("controller-manager", &["meta", "facts", "kinds", "client", "telemetry"]),
+    ("scheduler", &["meta", "facts", "client", "telemetry"]),
     ("dns", &["meta", "client", "linux", "serving"]),
-    ("kubelet", &["meta", "client", "wire", "linux", "telemetry", "serving"]),
+    ("kubelet", &["meta", "facts", "client", "wire", "linux", "telemetry", "serving"]),
     ("cni", &["linux"]),
     ("runtime", &["wire", "linux", "cni", "serving"]),
     ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),

@@ -173,6 +173,12 @@ impl Selector {
         Selector { requirements, nothing: false }
     }
 
+    /// Selects what both select.
+    pub fn and(mut self, other: Selector) -> Selector {
+        self.requirements.extend(other.requirements);
+        Selector { nothing: self.nothing || other.nothing, ..Selector::from_requirements(self.requirements) }
+    }
+
     /// Parses the string form; the error is upstream's text.
     pub fn parse(text: &str) -> Result<Selector, String> {
         parser::parse(text).map(Selector::from_requirements)

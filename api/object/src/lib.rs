@@ -3,7 +3,7 @@
 //! Objects are `serde_json::Value`; their shape comes from a `schema::Schema`. [`path`] reads and writes fields;
 //! [`json_patch`], [`merge_patch`] and [`strategic`] are the three patches; [`apply`] is the fourth, server-side apply,
 //! and tracks who owns which field on every other write; [`fields`] are the sets of paths, [`managed`] the entries of
-//! `metadata.managedFields`.
+//! `metadata.managedFields`, [`metadata()`] and its like the rest of `metadata`.
 
 pub mod apply;
 pub mod compare;
@@ -12,12 +12,14 @@ pub mod json_patch;
 pub mod managed;
 mod merge;
 pub mod merge_patch;
+mod metadata;
 pub mod path;
 pub mod strategic;
 mod typed;
 
 pub use apply::{Applied, Write};
 pub use fields::Set;
+pub use metadata::{has_finalizers, meta_text, metadata};
 
 use serde_json::Value;
 

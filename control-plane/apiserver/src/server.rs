@@ -16,19 +16,17 @@ use http::{Method, Request, Response};
 use jiff::Timestamp;
 use meta::Status;
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission;
-use crate::admission::event_rate_limit::{self, Limit};
-use crate::admission::pod_security;
+use crate::admission::configuration::Configuration;
+use crate::admission::{ADMISSION, Chain, Parts};
 use crate::audit::{Asked, Audit, Peer};
 use crate::authn::jwt::{Signer, Verifier};
 use crate::authn::{self, Authenticator, Credentials, UserInfo, impersonation};
 use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes, Authorizer, Decision};
 use crate::cache::hub::Hub;
-use crate::cache::{self, Cache, Entry, HeaderSpec};
+use crate::cache::{Cache, Entry};
 use crate::config::Config;
 use crate::crd::source::Work;
 use crate::error::Error;
@@ -37,11 +35,11 @@ use crate::http::body::{self, Body, RequestBody};
 use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
 use crate::http::{content, respond, websocket};
+use crate::notes::Warnings;
 use crate::ops::limits::{self, Limits};
 use crate::ops::metrics::Metrics;
 use crate::proxy::{Dialer, Proxy};
 use crate::registry::{Registry, Served};
-use crate::reservations::Reservations;
 use crate::storage::Store;
 use crate::storage::lease::Leases;
 
@@ -62,17 +60,9 @@ pub struct Core {
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
     /// Roles and bindings, whether or not they are an authoriser.
     pub(crate) rbac: Arc<Rbac>,
-    admission: Vec<&'static admission::Row>,
-    /// What EventRateLimit counts; empty when it is off.
-    pub(crate) event_limits: Vec<Limit>,
-    /// What PodSecurity asks where a namespace says nothing.
-    pub(crate) pod_security: pod_security::Defaults,
+    pub(crate) admission: Chain,
     /// Reaches kubelets, pods and services.
     pub(crate) proxy: Proxy,
-    /// Node ports in use.
-    pub(crate) node_ports: Arc<Cache>,
-    /// Turns of those who reserve room in quotas.
-    pub(crate) reservations: Reservations,
     /// Signs service-account tokens.
     pub(crate) token_signer: Option<Signer>,
     /// Public keys of service-account tokens.
@@ -104,19 +94,11 @@ impl Core {
         let proxy = Proxy::new(&config, dialer)?;
         let registry = Registry::builtin(&hub, &config.etcd_prefix);
         let rbac = Arc::new(Rbac::new(&registry)?);
-        let ports = Bytes::from(format!("{}/ranges/servicenodeports/", config.etcd_prefix));
-        let node_ports = hub.declare(ports, HeaderSpec::new([]), cache::plain_reader());
-        let enabled = |row: &&admission::Row| {
-            let named = |list: &[String]| list.iter().any(|name| name == row.plugin.name());
-            (row.default_on || named(&config.enable_admission_plugins)) && !named(&config.disable_admission_plugins)
-        };
-        let admission: Vec<_> = admission::ADMISSION.iter().filter(enabled).collect();
-        let event_limits = event_limits(&config, &admission)?;
-        let pod_security = configured(&config, pod_security::NAME)?;
-        let pod_security = pod_security.map(|given| pod_security::Defaults::of(&given)).transpose();
-        let pod_security = pod_security.map_err(bad_configuration)?.unwrap_or_default();
+        let configuration = Configuration::read(config.admission_control_config_file.as_deref())?;
         let limits = Limits::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
         let metrics = Metrics::new(&limits);
+        let parts = Parts { config: &config, configuration: &configuration, hub: &hub };
+        let admission = Chain::new(ADMISSION, &parts, metrics.admission_seconds.clone())?;
         let audit = Audit::new(&config)?;
         Ok(Core {
             registry: ArcSwap::from_pointee(registry),
@@ -130,11 +112,7 @@ impl Core {
             authorizers: Vec::new(),
             rbac,
             admission,
-            event_limits,
-            pod_security,
             proxy,
-            node_ports,
-            reservations: Reservations::default(),
             token_signer: None,
             token_keys: Vec::new(),
             port: AtomicU16::new(config.secure_port),
@@ -147,10 +125,6 @@ impl Core {
             stopping,
             config,
         })
-    }
-
-    pub fn admission(&self) -> &[&'static admission::Row] {
-        &self.admission
     }
 
     /// Whether everything that the server sets up at start is there.
@@ -194,11 +168,6 @@ impl Core {
     }
 
     /// Every object of a resource (of a namespace, when one is given), as the cache has them.
-    pub fn objects(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
-        self.entries(group, plural, namespace).iter().map(|entry| entry.object()).collect()
-    }
-
-    /// Like [`Core::objects`], unparsed.
     pub fn entries(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Entry>> {
         let registry = self.registry.load();
         let Some(cache) = registry.cache(group, plural) else { return Vec::new() };
@@ -239,26 +208,6 @@ impl Core {
     }
 }
 
-/// The limits of EventRateLimit; without the plugin the file is only checked.
-fn event_limits(config: &Config, chain: &[&'static admission::Row]) -> Result<Vec<Limit>, Error> {
-    let configured = configured(config, event_rate_limit::NAME)?;
-    match chain.iter().any(|row| row.plugin.name() == event_rate_limit::NAME) {
-        true => event_rate_limit::limits(configured.as_ref()).map_err(bad_configuration),
-        false => Ok(Vec::new()),
-    }
-}
-
-/// What `--admission-control-config-file` says to a plugin.
-fn configured(config: &Config, plugin: &str) -> Result<Option<Value>, Error> {
-    let file = config.admission_control_config_file.as_deref();
-    let said = file.map(|file| admission::configuration::of(plugin, file)).transpose().map_err(bad_configuration)?;
-    Ok(said.flatten())
-}
-
-fn bad_configuration(reason: String) -> Error {
-    Error::Flag { flag: "--admission-control-config-file", reason }
-}
-
 /// A running server. Cloning shares it.
 #[derive(Clone)]
 pub struct Server {
@@ -288,7 +237,7 @@ impl Server {
             upgrade: Mutex::new(parts.extensions.remove::<hyper::upgrade::OnUpgrade>()),
             tables: true,
             trail: None,
-            warnings: Arc::new(Mutex::new(Vec::new())),
+            warnings: Warnings::default(),
         };
         let unlogged = self.begin_trail(&mut call, &parts.uri, parts.extensions.get().copied());
         let measure = self.core.metrics.begin(&self.core, &call, http_body::Body::size_hint(&body).exact());

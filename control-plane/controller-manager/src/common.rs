@@ -1,10 +1,8 @@
-//! What several controllers decide with; pure.
+//! What several controllers decide with, beside the facts of single objects (the crate `facts`); pure.
 //!
 //! - [`acts`]: actions for plans from typed objects
 //! - [`owners`]: controller references, adoption and release
-//! - [`pods`]: facts about pods: active, ready, available, which to delete first
-//! - [`select`]: label selectors ready to match
-//! - [`node_fit`]: whether a node is one that a pod may be on
+//! - [`pods`]: which pods to delete first, when the next is available
 //! - [`revisions`]: ControllerRevisions: templates as they once were
 //! - [`backoff`]: waiting longer each time
 //! - [`template`]: pods from templates, template hash and equality
@@ -15,11 +13,9 @@ pub mod backoff;
 pub mod cidr;
 #[cfg(test)]
 pub mod model;
-pub mod node_fit;
 pub mod owners;
 pub mod pods;
 pub mod revisions;
-pub mod select;
 pub mod template;
 
 /// `max(0, n)` of an optional count of the API.

@@ -20,14 +20,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::framework::Change;
+use crate::binding::{Bindings, Next};
+use crate::framework::{Change, Profile, What};
 use crate::groups::{Grouping, Groups};
 use crate::metrics::Metrics;
 use crate::plan;
+use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use crate::preemption::{Budget, Preemption, preempt};
 use crate::queue::{Queue, Queued};
-use crate::schedule::{Decision, FitError, schedule};
+use crate::schedule::{Decision, FitError, schedule_by};
 use crate::snapshot::Snapshot;
 
 /// Decisions made before new events are looked at: keeps the view fresh in a storm of pods.
@@ -188,9 +190,11 @@ async fn lead(
 
 struct Scheduler {
     config: Config,
+    profile: Profile,
     metrics: Metrics,
     snapshot: Snapshot,
     queue: Queue,
+    bindings: Bindings,
     budgets: FxHashMap<client::Key, Budget>,
     executor: Executor,
     done: mpsc::UnboundedSender<Event>,
@@ -203,9 +207,11 @@ impl Scheduler {
     fn new(config: Config, metrics: Metrics, executor: Executor, done: mpsc::UnboundedSender<Event>) -> Scheduler {
         Scheduler {
             config,
+            profile: PLUGINS,
             metrics,
             snapshot: Snapshot::default(),
-            queue: Queue::default(),
+            queue: Queue::new(PLUGINS),
+            bindings: Bindings::new(PLUGINS),
             budgets: FxHashMap::default(),
             executor,
             done,
@@ -254,18 +260,20 @@ impl Scheduler {
         let gone = matches!(delta, Delta::Deleted(_));
         if gone {
             self.queue.remove(&info.uid);
+            self.bindings.gone(&mut self.snapshot, &info.uid);
             self.snapshot.withdraw(&info.uid);
             if self.snapshot.displace(&info.uid).is_some() {
-                self.queue.changed(&Change::PodRemoved(&info));
+                self.queue.changed(&Change::pod(What::Removed, &info));
             }
             return;
         }
         if let Some(node) = info.node().map(str::to_owned) {
             self.queue.remove(&info.uid);
+            self.bindings.bound(&mut self.snapshot, &info.uid, &node);
             let known = self.snapshot.place_of(&info.uid) == Some(node.as_str());
             self.snapshot.place(info.clone(), &node);
             if !known || matches!(delta, Delta::Updated { old, new } if old.metadata.labels != new.metadata.labels) {
-                self.queue.changed(&Change::PodAdded(&info));
+                self.queue.changed(&Change::pod(What::Added, &info));
             }
             return;
         }
@@ -293,21 +301,25 @@ impl Scheduler {
             Delta::Added(_) | Delta::Updated { .. } => self.snapshot.set_node(node),
         }
         let Some(info) = self.snapshot.node(&name) else { return };
-        let change = match delta {
-            Delta::Added(_) => Change::NodeAdded(info),
-            _ => Change::NodeUpdated(info),
-        };
-        self.queue.changed(&change);
+        let what = if matches!(delta, Delta::Added(_)) { What::Added } else { What::Updated };
+        self.queue.changed(&Change::node(what, info));
     }
 
     fn done(&mut self, uid: &str, binding: bool, result: Result<(), ExecuteError>) {
-        let Err(error) = result else { return };
-        tracing::warn!(%error, uid, "scheduling decision not carried out");
-        if binding {
+        if let Err(error) = &result {
+            tracing::warn!(%error, uid, "scheduling decision not carried out");
+        }
+        if !binding {
+            return;
+        }
+        match self.bindings.carried_out(&mut self.snapshot, uid, result.is_ok()) {
+            Next::Run(plan) => self.execute(uid.to_owned(), true, plan),
+            Next::Nothing => {}
             // Bound by someone else, gone, or the server failed: the informer tells which; until then it may try again.
-            self.snapshot.displace(uid);
-            let now = self.now();
-            self.queue.failed(uid, now);
+            Next::GaveBack => {
+                let now = self.now();
+                self.queue.failed(uid, now);
+            }
         }
     }
 
@@ -318,7 +330,7 @@ impl Scheduler {
             self.decisions += 1;
             let seed = self.config.seed.wrapping_add(self.decisions);
             let began = Instant::now();
-            let decision = schedule(&queued.pod, &self.snapshot, self.start, seed);
+            let decision = schedule_by(self.profile, &queued.pod, &self.snapshot, self.start, seed);
             let result = if matches!(decision, Decision::Bind { .. }) { "scheduled" } else { "unschedulable" };
             self.metrics.attempt(&self.config.scheduler_name, result, began.elapsed());
             match decision {
@@ -326,23 +338,29 @@ impl Scheduler {
                     self.start = (self.start + evaluated) % self.snapshot.slots().len().max(1);
                     let waited = Duration::from_millis(now.saturating_sub(queued.added));
                     self.metrics.bound(queued.attempts, waited);
-                    self.bind(&queued, &node);
+                    self.bind(&queued, &node, now);
                 }
                 Decision::Unschedulable(error) => self.refuse(&queued, &error, now),
             }
         }
     }
 
-    fn bind(&mut self, queued: &Queued, node: &str) {
-        self.snapshot.place(queued.pod.clone(), node);
-        self.execute(queued.pod.uid.clone(), true, plan::bind(&queued.pod, node));
+    fn bind(&mut self, queued: &Queued, node: &str, now: u64) {
+        match self.bindings.begin(&mut self.snapshot, &queued.pod, node) {
+            Ok(plan) => self.execute(queued.pod.uid.clone(), true, plan),
+            Err(refused) => {
+                let (rejected, plugins) = (Some(refused.why), vec![refused.plugin]);
+                let error = FitError { nodes: self.snapshot.len(), rejected, plugins, ..FitError::default() };
+                self.refuse(queued, &error, now);
+            }
+        }
     }
 
     fn refuse(&mut self, queued: &Queued, error: &FitError, now: u64) {
         let budgets: Vec<Budget> = self.budgets.values().cloned().collect();
         let mut message = error.to_string();
         self.metrics.preemptions.inc();
-        let nomination = match preempt(&queued.pod, &self.snapshot, error, &budgets) {
+        let nomination = match preempt(self.profile, &queued.pod, &self.snapshot, error, &budgets) {
             Preemption::Nominate(nomination) => {
                 self.snapshot.nominate(queued.pod.clone(), &nomination.node);
                 Some(nomination)

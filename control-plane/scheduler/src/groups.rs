@@ -1,13 +1,14 @@
 //! Which pods belong together when a pod doesn't say so itself: the Services that select it and the controller that
 //! made it. PodTopologySpread spreads such groups by default. Kept by the daemon inside the snapshot.
 
+use facts::labels::{self, Labels, Selector};
+use facts::owners::controller_of;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{ReplicationController, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use rustc_hash::FxHashMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::labels::{Labels, Selector};
 use crate::pod::PodInfo;
+use crate::snapshot::Shared;
 
 /// An object that selects pods, as far as grouping needs it.
 pub trait Grouping {
@@ -37,7 +38,7 @@ impl Grouping for ReplicaSet {
     const KIND: &'static str = "ReplicaSet";
 
     fn selector(&self) -> Selector {
-        Selector::of(Some(&self.spec.selector))
+        labels::selector(&self.spec.selector)
     }
 }
 
@@ -45,17 +46,17 @@ impl Grouping for StatefulSet {
     const KIND: &'static str = "StatefulSet";
 
     fn selector(&self) -> Selector {
-        Selector::of(Some(&self.spec.selector))
+        labels::selector(&self.spec.selector)
     }
 }
 
 fn by_labels(labels: Option<&Labels>) -> Selector {
-    labels.filter(|l| !l.is_empty()).map_or_else(|| Selector::of(None::<&LabelSelector>), Selector::equal_to)
+    labels.filter(|l| !l.is_empty()).map_or_else(Selector::nothing, labels::equal_to)
 }
 
 /// Selectors by namespace, then by kind and name.
 #[derive(Debug, Clone, Default)]
-pub struct Groups(FxHashMap<String, FxHashMap<(&'static str, String), Selector>>);
+pub struct Groups(Shared<String, Shared<(&'static str, String), Selector>>);
 
 impl Groups {
     pub fn set<G: Grouping>(&mut self, meta: &ObjectMeta, object: &G) {
@@ -77,12 +78,13 @@ impl Groups {
         let groups = self.0.get(&pod.namespace)?;
         let services = groups.iter().filter(|((kind, _), _)| *kind == Service::KIND).map(|(_, selector)| selector);
         let services = services.filter(|selector| selector.matches(&pod.labels));
-        let owner = pod.pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
-        let owner = owner.and_then(|o| {
+        let owner = controller_of(&pod.pod.metadata).and_then(|o| {
             let mut made = groups.iter().filter(|((kind, name), _)| *kind == o.kind && *name == o.name);
             made.next().map(|(_, selector)| selector)
         });
-        services.chain(owner).cloned().reduce(Selector::both).filter(|selector| !selector.is_empty())
+        // Everything and nothing are no group.
+        let group = services.chain(owner).cloned().reduce(Selector::and);
+        group.filter(|selector| !selector.is_everything() && !selector.is_nothing())
     }
 }
 

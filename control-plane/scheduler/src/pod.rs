@@ -3,25 +3,11 @@
 
 use std::sync::Arc;
 
+use facts::labels::{self, Labels, Selector};
+use facts::node_selector::{Required, Term};
+use facts::ports::{HostPort, host_ports};
+use facts::resources::{CPU, MEMORY, Resources, container_requests, pod_requests};
 use k8s_openapi::api::core::v1::{Container, Pod, PodAffinityTerm, Toleration, WeightedPodAffinityTerm};
-
-use crate::labels::{Labels, NodeTerm, Selector, node_terms};
-use crate::resources::Resources;
-
-/// A host port that a container wants: address (`0.0.0.0` is every address), protocol, port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostPort {
-    pub ip: String,
-    pub protocol: String,
-    pub port: i32,
-}
-
-impl HostPort {
-    pub fn conflicts(&self, other: &HostPort) -> bool {
-        let any = |p: &HostPort| p.ip == "0.0.0.0";
-        self.port == other.port && self.protocol == other.protocol && (any(self) || any(other) || self.ip == other.ip)
-    }
-}
 
 /// One pod (anti-)affinity term.
 #[derive(Debug, Clone)]
@@ -63,9 +49,9 @@ pub struct PodInfo {
     pub scored: Resources,
     pub host_ports: Vec<HostPort>,
     pub tolerations: Vec<Toleration>,
-    pub node_selector: Labels,
-    pub required_nodes: Option<Vec<NodeTerm>>,
-    pub preferred_nodes: Vec<(i64, NodeTerm)>,
+    /// The nodes that it may be on.
+    pub required_nodes: Required,
+    pub preferred_nodes: Vec<(i64, Term)>,
     pub affinity: Vec<AffinityTerm>,
     pub anti_affinity: Vec<AffinityTerm>,
     pub preferred_affinity: Vec<AffinityTerm>,
@@ -92,22 +78,20 @@ impl PodInfo {
             let terms = terms.iter().flatten();
             terms.map(|t| affinity_term(&t.pod_affinity_term, &namespace, &labels, t.weight.into())).collect()
         };
-        let (requests, scored) = requests(&pod);
         PodInfo {
             name: text(&meta.name),
             uid: text(&meta.uid),
             priority: spec.priority.unwrap_or(0),
-            requests,
-            scored,
-            host_ports: host_ports(&spec.containers, spec.init_containers.as_deref().unwrap_or_default()),
+            requests: Resources { pods: 1, ..pod_requests(&spec, container_requests) },
+            scored: pod_requests(&spec, scored),
+            host_ports: host_ports(&spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
-            node_selector: spec.node_selector.clone().unwrap_or_default(),
-            required_nodes: nodes.required_during_scheduling_ignored_during_execution.as_ref().map(node_terms),
+            required_nodes: Required::of(&spec),
             preferred_nodes: nodes
                 .preferred_during_scheduling_ignored_during_execution
                 .iter()
                 .flatten()
-                .map(|t| (i64::from(t.weight), NodeTerm::of(&t.preference)))
+                .filter_map(|t| Some((i64::from(t.weight), Term::of(&t.preference)?)))
                 .collect(),
             affinity: required(&with.required_during_scheduling_ignored_during_execution),
             anti_affinity: required(&against.required_during_scheduling_ignored_during_execution),
@@ -155,38 +139,35 @@ impl AffinityTerm {
     }
 }
 
-fn affinity_term(term: &PodAffinityTerm, namespace: &str, labels: &Labels, weight: i64) -> AffinityTerm {
-    let mut selector = Selector::of(term.label_selector.as_ref());
+fn affinity_term(term: &PodAffinityTerm, namespace: &str, own: &Labels, weight: i64) -> AffinityTerm {
+    let mut selector = labels::selector(term.label_selector.as_ref());
     for (keys, equal) in [(&term.match_label_keys, true), (&term.mismatch_label_keys, false)] {
         for key in keys.iter().flatten() {
-            if let Some(value) = labels.get(key) {
-                selector = selector.and(key, value, equal);
+            if let Some(value) = own.get(key) {
+                selector = selector.and(labels::compared(key, value, equal));
             }
         }
     }
     let named = term.namespaces.clone().unwrap_or_default();
-    let own = named.is_empty() && term.namespace_selector.is_none();
-    let empty = |s: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector| {
-        s.match_labels.as_ref().is_none_or(|l| l.is_empty())
-            && s.match_expressions.as_ref().is_none_or(|e| e.is_empty())
-    };
+    let none_said = named.is_empty() && term.namespace_selector.is_none();
+    let namespace_selector = labels::selector(term.namespace_selector.as_ref());
     AffinityTerm {
-        namespaces: if own { vec![namespace.to_owned()] } else { named },
-        all_namespaces: term.namespace_selector.as_ref().is_some_and(empty),
-        namespace_selector: Selector::of(term.namespace_selector.as_ref()),
+        namespaces: if none_said { vec![namespace.to_owned()] } else { named },
+        all_namespaces: namespace_selector.is_everything(),
+        namespace_selector,
         selector,
         topology_key: term.topology_key.clone(),
         weight,
     }
 }
 
-fn spread(pod: &Pod, labels: &Labels) -> Vec<SpreadTerm> {
+fn spread(pod: &Pod, own: &Labels) -> Vec<SpreadTerm> {
     let constraints = pod.spec.as_ref().and_then(|s| s.topology_spread_constraints.as_ref());
     let compile = |c: &k8s_openapi::api::core::v1::TopologySpreadConstraint| {
-        let mut selector = Selector::of(c.label_selector.as_ref());
+        let mut selector = labels::selector(c.label_selector.as_ref());
         for key in c.match_label_keys.iter().flatten() {
-            if let Some(value) = labels.get(key) {
-                selector = selector.and(key, value, true);
+            if let Some(value) = own.get(key) {
+                selector = selector.and(labels::compared(key, value, true));
             }
         }
         SpreadTerm {
@@ -202,48 +183,15 @@ fn spread(pod: &Pod, labels: &Labels) -> Vec<SpreadTerm> {
     constraints.into_iter().flatten().map(compile).collect()
 }
 
-/// Requests of a pod: the containers together with the sidecars, or the largest moment of its start, whichever is
-/// more; pod-level requests replace both; overhead comes on top. Once exact, once with stand-ins for scoring.
-fn requests(pod: &Pod) -> (Resources, Resources) {
-    let Some(spec) = &pod.spec else { return Default::default() };
-    let of = |c: &Container| Resources::of(c.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    let total = |of: &dyn Fn(&Container) -> Resources| {
-        let mut sum = Resources::default();
-        spec.containers.iter().for_each(|c| sum.add(&of(c)));
-        let (mut sidecars, mut peak) = (Resources::default(), Resources::default());
-        for c in spec.init_containers.iter().flatten() {
-            let mut moment = of(c);
-            if c.restart_policy.as_deref() == Some("Always") {
-                sidecars.add(&moment);
-                moment = sidecars.clone();
-            } else {
-                moment.add(&sidecars);
-            }
-            peak.raise(&moment);
-        }
-        sum.add(&sidecars);
-        sum.raise(&peak);
-        if let Some(own) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
-            let own = Resources::of(Some(own));
-            sum.milli_cpu = if own.milli_cpu > 0 { own.milli_cpu } else { sum.milli_cpu };
-            sum.memory = if own.memory > 0 { own.memory } else { sum.memory };
-        }
-        sum.add(&Resources::of(spec.overhead.as_ref()));
-        sum
-    };
-    let mut exact = total(&of);
-    exact.pods = 1;
-    (exact, total(&|c| of(c).or_default()))
-}
-
-fn host_ports(containers: &[Container], init: &[Container]) -> Vec<HostPort> {
-    let sidecars = init.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|p| {
-            let port = p.host_port.filter(|p| *p > 0)?;
-            let ip = p.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
-            Some(HostPort { ip, protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()), port })
-        })
-        .collect()
+/// What a container that doesn't say so counts as in scoring: upstream's stand-ins, so that pods without requests spread
+/// too. One that asks for 0 means it.
+fn scored(container: &Container) -> Resources {
+    const MILLI_CPU: i64 = 100;
+    const BYTES: i64 = 200 * 1024 * 1024;
+    let mut requests = container_requests(container);
+    let said = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let says = |name: &str| said.is_some_and(|said| said.contains_key(name));
+    requests.milli_cpu = if says(CPU) { requests.milli_cpu } else { MILLI_CPU };
+    requests.memory = if says(MEMORY) { requests.memory } else { BYTES };
+    requests
 }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use facts::labels::{self, Selector};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::framework::Cycle;
-use crate::labels::Selector;
+use crate::framework::{Cycle, Profile};
 use crate::pod::PodInfo;
-use crate::schedule::{Active, FitError, prepare, refuse};
+use crate::schedule::{Active, FitError};
 use crate::snapshot::{NodeInfo, Snapshot};
 
 /// Candidate nodes that are tried: a tenth of the cluster, but at least this many, as upstream.
@@ -26,7 +26,7 @@ impl Budget {
     pub fn of(pdb: &PodDisruptionBudget) -> Budget {
         Budget {
             namespace: pdb.metadata.namespace.clone().unwrap_or_default(),
-            selector: Selector::of(pdb.spec.as_ref().and_then(|s| s.selector.as_ref())),
+            selector: labels::selector(pdb.spec.as_ref().and_then(|s| s.selector.as_ref())),
             allowed: pdb.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0).into(),
         }
     }
@@ -49,7 +49,13 @@ pub enum Preemption {
 }
 
 /// Looks for the node where the least harm makes room.
-pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, error: &FitError, budgets: &[Budget]) -> Preemption {
+pub fn preempt(
+    profile: Profile,
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    error: &FitError,
+    budgets: &[Budget],
+) -> Preemption {
     let total = error.nodes;
     let never = pod.pod.spec.as_ref().and_then(|s| s.preemption_policy.as_deref()) == Some("Never");
     if never {
@@ -68,7 +74,7 @@ pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, error: &FitError, budgets: &[
     let mut best: Option<Nomination> = None;
     let mut found = 0;
     for slot in &error.resolvable {
-        let Some(candidate) = victims_on(pod, snapshot, *slot, budgets) else { continue };
+        let Some(candidate) = victims_on(profile, pod, snapshot, *slot, budgets) else { continue };
         found += 1;
         if best.as_ref().is_none_or(|b| harm(&candidate) < harm(b)) {
             best = Some(candidate);
@@ -98,48 +104,62 @@ fn harm(n: &Nomination) -> (usize, i32, i64, usize) {
     (n.violations, highest, sum, n.victims.len())
 }
 
-fn victims_on(pod: &PodInfo, snapshot: &Snapshot, slot: usize, budgets: &[Budget]) -> Option<Nomination> {
-    let mut cycle = Cycle::new(pod, snapshot);
-    let active = prepare(&mut cycle);
-    let mut node = snapshot.with_nominated(slot, pod).unwrap_or_else(|| snapshot.slots()[slot].clone());
-    let lower: Vec<_> = node.pods.iter().filter(|p| p.priority < pod.priority).cloned().collect();
+fn victims_on(
+    profile: Profile,
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    slot: usize,
+    budgets: &[Budget],
+) -> Option<Nomination> {
+    let mut what_if = WhatIf::new(profile, Cycle { pod, snapshot }, slot);
+    let lower: Vec<_> = what_if.node.pods.iter().filter(|p| p.priority < pod.priority).cloned().collect();
     if lower.is_empty() {
         return None;
     }
-    for victim in &lower {
-        take(&mut cycle, &active, &mut node, victim);
-    }
-    refuse(&cycle, &active, &node).is_none().then_some(())?;
+    lower.iter().for_each(|victim| what_if.take(victim));
+    what_if.fits().then_some(())?;
     let (mut victims, mut violations) = (Vec::new(), 0);
     let (breaking, harmless) = by_budget(lower, budgets);
     for (group, breaks) in [(breaking, true), (harmless, false)] {
         for candidate in group {
-            give(&mut cycle, &active, &mut node, &candidate);
-            if refuse(&cycle, &active, &node).is_some() {
-                take(&mut cycle, &active, &mut node, &candidate);
+            what_if.give(&candidate);
+            if !what_if.fits() {
+                what_if.take(&candidate);
                 violations += usize::from(breaks);
                 victims.push(candidate);
             }
         }
     }
-    (!victims.is_empty()).then_some(Nomination { node: node.name, victims, violations })
+    (!victims.is_empty()).then_some(Nomination { node: what_if.node.name, victims, violations })
 }
 
-fn take(cycle: &mut Cycle, active: &Active, node: &mut NodeInfo, pod: &PodInfo) {
-    node.remove(&pod.uid);
-    adjust(cycle, active, node, pod, -1);
+/// One node as it would be without some of its pods, and what the plugins would say of it. A copy of the node alone:
+/// the plugins' counts are adjusted, not made anew from a copy of the cluster.
+struct WhatIf<'a> {
+    cycle: Cycle<'a>,
+    active: Active,
+    node: NodeInfo,
 }
 
-fn give(cycle: &mut Cycle, active: &Active, node: &mut NodeInfo, pod: &Arc<PodInfo>) {
-    adjust(cycle, active, node, pod, 1);
-    node.add(pod.clone());
-}
+impl<'a> WhatIf<'a> {
+    fn new(profile: Profile, cycle: Cycle<'a>, slot: usize) -> WhatIf<'a> {
+        let node = cycle.snapshot.with_nominated(slot, cycle.pod);
+        let node = node.unwrap_or_else(|| NodeInfo::clone(&cycle.snapshot.slots()[slot]));
+        WhatIf { cycle, active: Active::prepare(profile, cycle), node }
+    }
 
-fn adjust(cycle: &mut Cycle, active: &Active, node: &NodeInfo, pod: &PodInfo, by: i64) {
-    for plugin in &active.filters {
-        if let Some(adjust) = plugin.adjust {
-            adjust(cycle, pod, node, by);
-        }
+    fn fits(&self) -> bool {
+        self.active.refuse(self.cycle, &self.node).is_none()
+    }
+
+    fn take(&mut self, pod: &PodInfo) {
+        self.node.remove(&pod.uid);
+        self.active.adjust(self.cycle, pod, &self.node, -1);
+    }
+
+    fn give(&mut self, pod: &Arc<PodInfo>) {
+        self.active.adjust(self.cycle, pod, &self.node, 1);
+        self.node.add(pod.clone());
     }
 }
 

@@ -6,8 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::framework::Change;
-use crate::plugins::by_name;
+use crate::framework::{Change, Profile};
 use crate::pod::PodInfo;
 
 /// podInitialBackoffSeconds and podMaxBackoffSeconds of upstream's configuration.
@@ -68,8 +67,8 @@ impl Place {
 }
 
 /// See the module's head.
-#[derive(Debug, Default)]
 pub struct Queue {
+    profile: Profile,
     pods: HashMap<String, (Queued, Place)>,
     active: BTreeSet<(Reverse<i32>, u64, String)>,
     /// Everything that waits for a time, earliest first.
@@ -82,6 +81,19 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// `profile`: whose plugins refuse pods and say what wakes them.
+    pub fn new(profile: Profile) -> Queue {
+        Queue {
+            profile,
+            pods: HashMap::new(),
+            active: BTreeSet::new(),
+            timed: BTreeSet::new(),
+            changes: 0,
+            taken_at: HashMap::new(),
+            counts: [0; 4],
+        }
+    }
+
     /// A pod appears or its spec or labels changed.
     pub fn put(&mut self, pod: Arc<PodInfo>, now: u64) {
         let uid = pod.uid.clone();
@@ -141,8 +153,9 @@ impl Queue {
     /// Tells what changed: pods whose refusing plugins care come back.
     pub fn changed(&mut self, change: &Change) {
         self.changes += 1;
+        let refused = |q: &Queued, name: &'static str| q.refused_by.contains(&name);
         let cares = |q: &Queued| {
-            q.refused_by.is_empty() || q.refused_by.iter().filter_map(|n| by_name(n)).any(|p| (p.wakes)(change, &q.pod))
+            q.refused_by.is_empty() || self.profile.iter().any(|p| refused(q, p.name) && p.wakes(change, &q.pod))
         };
         let waits = |place: &Place| matches!(place, Place::Unschedulable(_));
         let waiting = self.pods.iter().filter(|(_, (q, place))| waits(place) && cares(q));
@@ -220,6 +233,8 @@ pub fn gated(pod: &PodInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framework::What;
+    use crate::plugins::PLUGINS;
     use crate::snapshot::NodeInfo;
     use k8s_openapi::api::core::v1::{Pod, PodSchedulingGate, PodSpec};
 
@@ -236,7 +251,7 @@ mod tests {
 
     #[test]
     fn priority_then_age() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(PLUGINS);
         queue.put(pod("old", 0), 1);
         queue.put(pod("young", 0), 2);
         queue.put(pod("important", 9), 3);
@@ -245,32 +260,32 @@ mod tests {
 
     #[test]
     fn a_refused_pod_waits_for_a_change_that_its_refuser_cares_for_and_backs_off() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(PLUGINS);
         queue.put(pod("a", 0), 0);
         assert_eq!(order(&mut queue, 0), ["a"]);
         queue.refused("a", vec!["NodeResourcesFit"], 0);
         assert!(order(&mut queue, 60_000).is_empty(), "nothing changed");
         let small = NodeInfo::default();
-        queue.changed(&Change::NodeAdded(&small));
+        queue.changed(&Change::node(What::Added, &small));
         assert!(order(&mut queue, 60_000).is_empty(), "the new node has no room either");
-        queue.changed(&Change::PodRemoved(&pod("gone", 0)));
+        queue.changed(&Change::pod(What::Removed, &pod("gone", 0)));
         assert!(order(&mut queue, 999).is_empty(), "one second of backoff");
         assert_eq!(order(&mut queue, 1_000), ["a"]);
     }
 
     #[test]
     fn a_change_during_the_decision_is_not_missed() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(PLUGINS);
         queue.put(pod("a", 0), 0);
         queue.take(0);
-        queue.changed(&Change::PodRemoved(&pod("gone", 0)));
+        queue.changed(&Change::pod(What::Removed, &pod("gone", 0)));
         queue.refused("a", vec!["NodeResourcesFit"], 0);
         assert_eq!(order(&mut queue, 1_000), ["a"]);
     }
 
     #[test]
     fn gates_keep_a_pod_out() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(PLUGINS);
         let mut gated = (*pod("a", 0)).clone();
         let mut object = (*gated.pod).clone();
         object.spec.get_or_insert_default().scheduling_gates = Some(vec![PodSchedulingGate { name: "x".into() }]);

@@ -1,15 +1,46 @@
 //! The nodes and what runs on them, as one decision sees them: kept up to date by single changes, never rebuilt.
-//! Assumed pods (decided, not yet bound) are in it. Called by the daemon; read by every plugin.
+//! Pods that were decided on and are not bound yet are in it (upstream's "assumed"). Called by the daemon; read by every
+//! plugin.
+//!
+//! A node has a slot, and slots are what everything else names nodes by:
+//!
+//! ```text
+//!   slot      0            1             2             3
+//!   nodes     a  exists    b  gone       (free)        d  exists
+//!             web-0,web-1  db-0
+//!   by_name   a→0  b→1  d→3        placed        web-0→0  web-1→0  db-0→1      vacant   [2]
+//!                                  by_namespace  shop→{0: 2, 1: 1}
+//! ```
+//!
+//! - Informers of nodes and pods don't wait for each other: pods of a node that is not known yet, or is gone already
+//!   (`b`), are counted in a slot that does not exist; decisions walk past it.
+//! - A slot is free when its node is gone, its last pod has left and nobody is nominated to it: `c` was in 2. The next
+//!   node takes it, so a cluster that grows and shrinks for ever needs no more slots than it had nodes at once.
+//! - A clone shares every node and every index with the original and costs 8 bytes a node; whoever changes something
+//!   copies that one node. So a decision "as if" is a decision on a clone:
+//!
+//! ```text
+//!   let mut what_if = snapshot.clone();
+//!   what_if.set_node(&one_more);            // would another node of this shape help?
+//!   what_if.displace(&idle_pod.uid);        // could these pods run elsewhere if theirs went?
+//!   schedule(&waiting, &what_if, 0, seed)   // the snapshot that the daemon keeps has seen nothing of it
+//! ```
 
 use std::sync::Arc;
 
+use facts::labels::Labels;
+use facts::ports::HostPort;
+use facts::resources::Resources;
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
 use k8s_openapi::api::core::v1::{Node, Taint};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::groups::Groups;
-use crate::labels::Labels;
-use crate::pod::{HostPort, PodInfo};
-use crate::resources::Resources;
+use crate::pod::PodInfo;
+
+/// A map whose clone shares its content with it.
+pub type Shared<K, V> = GenericHashMap<K, V, FxBuildHasher, DefaultSharedPtr>;
 
 /// A node and the pods on it.
 #[derive(Debug, Clone, Default)]
@@ -69,78 +100,114 @@ impl NodeInfo {
     }
 }
 
-/// All nodes, in a fixed order that decisions walk round.
+/// All nodes, in a fixed order that decisions walk round. See the module's head.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    nodes: Vec<NodeInfo>,
-    by_name: FxHashMap<String, usize>,
+    nodes: Vec<Arc<NodeInfo>>,
+    /// How many of them exist.
+    existing: usize,
+    /// Slots for the next nodes.
+    vacant: Vec<usize>,
+    by_name: Shared<String, usize>,
     /// Where each pod is.
-    placed: FxHashMap<String, usize>,
+    placed: Shared<String, usize>,
     /// How many pods each namespace has on each node: a pod's group is looked for only there.
-    by_namespace: FxHashMap<String, FxHashMap<usize, usize>>,
+    by_namespace: Shared<String, Shared<usize, usize>>,
     /// Pods that have required anti-affinity or any affinity: only they make other pods look at pods.
-    with_anti_affinity: FxHashSet<String>,
-    with_affinity: FxHashSet<String>,
+    with_anti_affinity: Shared<String, ()>,
+    with_affinity: Shared<String, ()>,
     /// Labels of namespaces, for affinity terms that select by them.
-    pub namespaces: FxHashMap<String, Labels>,
+    pub namespaces: Shared<String, Labels>,
     /// Selectors of Services and controllers.
     pub groups: Groups,
     /// Pods that wait for room made for them, and the node where it is made.
-    nominated: FxHashMap<String, (Arc<PodInfo>, usize)>,
+    nominated: Shared<String, (Arc<PodInfo>, usize)>,
     /// How many nodes hold each image: an image everywhere says little about one node.
-    image_nodes: FxHashMap<String, i64>,
+    image_nodes: Shared<String, i64>,
 }
 
 impl Snapshot {
     /// Nodes that exist.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.iter().filter(|n| n.exists)
+        self.nodes.iter().map(|node| &**node).filter(|node| node.exists)
     }
 
-    /// Every slot, also of nodes that are gone; decisions skip those.
-    pub fn slots(&self) -> &[NodeInfo] {
+    /// Every slot, also of nodes that are gone and free ones; decisions skip those.
+    pub fn slots(&self) -> &[Arc<NodeInfo>] {
         &self.nodes
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.by_name.get(name).map(|i| &self.nodes[*i]).filter(|n| n.exists)
+        self.index(name).map(|slot| &*self.nodes[slot])
     }
 
     pub fn index(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).copied().filter(|i| self.nodes[*i].exists)
+        self.by_name.get(name).copied().filter(|slot| self.nodes[*slot].exists)
     }
 
+    /// How many nodes exist.
     pub fn len(&self) -> usize {
-        self.nodes().count()
+        self.existing
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.existing == 0
     }
 
+    fn change(&mut self, slot: usize) -> &mut NodeInfo {
+        Arc::make_mut(&mut self.nodes[slot])
+    }
+
+    /// The slot of the name: its own, a free one, or one more.
     fn slot(&mut self, name: &str) -> usize {
-        if let Some(i) = self.by_name.get(name) {
-            return *i;
+        if let Some(slot) = self.by_name.get(name) {
+            return *slot;
         }
-        self.nodes.push(NodeInfo { name: name.to_owned(), ..NodeInfo::default() });
-        self.by_name.insert(name.to_owned(), self.nodes.len() - 1);
-        self.nodes.len() - 1
+        let node = Arc::new(NodeInfo { name: name.to_owned(), ..NodeInfo::default() });
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self.nodes[slot] = node;
+                slot
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() - 1
+            }
+        };
+        self.by_name.insert(name.to_owned(), slot);
+        slot
+    }
+
+    /// Frees the slot when nothing needs it any more.
+    fn vacate(&mut self, slot: usize) {
+        let node = &self.nodes[slot];
+        let needed = node.exists || !node.pods.is_empty() || self.nominated.values().any(|(_, at)| *at == slot);
+        if !needed && self.by_name.get(&node.name) == Some(&slot) {
+            self.by_name.remove(&node.name);
+            self.vacant.push(slot);
+        }
     }
 
     pub fn set_node(&mut self, node: &Node) {
         let slot = self.slot(node.metadata.name.as_deref().unwrap_or_default());
-        let old = std::mem::take(&mut self.nodes[slot].images);
-        self.count_images(&old, -1);
-        self.nodes[slot].set(node);
-        let new = self.nodes[slot].images.clone();
-        self.count_images(&new, 1);
+        self.forget_images(slot);
+        self.existing += usize::from(!self.nodes[slot].exists);
+        self.change(slot).set(node);
+        for name in self.nodes[slot].images.keys() {
+            match self.image_nodes.get_mut(name) {
+                Some(nodes) => *nodes += 1,
+                None => drop(self.image_nodes.insert(name.clone(), 1)),
+            }
+        }
     }
 
-    fn count_images(&mut self, images: &FxHashMap<String, i64>, by: i64) {
-        for name in images.keys() {
-            *self.image_nodes.entry(name.clone()).or_default() += by;
+    fn forget_images(&mut self, slot: usize) {
+        for name in self.nodes[slot].images.keys() {
+            match self.image_nodes.get_mut(name) {
+                Some(nodes) if *nodes > 1 => *nodes -= 1,
+                _ => drop(self.image_nodes.remove(name)),
+            }
         }
-        self.image_nodes.retain(|_, n| *n > 0);
     }
 
     pub fn image_nodes(&self, image: &str) -> i64 {
@@ -149,34 +216,38 @@ impl Snapshot {
 
     /// The node is gone; its pods stay counted there until they go too.
     pub fn remove_node(&mut self, name: &str) {
-        let Some(&slot) = self.by_name.get(name) else { return };
-        let images = std::mem::take(&mut self.nodes[slot].images);
-        self.count_images(&images, -1);
-        self.nodes[slot].exists = false;
+        let Some(slot) = self.index(name) else { return };
+        self.forget_images(slot);
+        self.existing -= 1;
+        let node = self.change(slot);
+        node.images.clear();
+        node.exists = false;
+        self.vacate(slot);
     }
 
     /// Puts a pod on a node, or moves or renews it.
     pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.displace(&pod.uid);
-        self.nominated.remove(&pod.uid);
+        self.withdraw(&pod.uid);
         let slot = self.slot(node);
         self.placed.insert(pod.uid.clone(), slot);
         *self.by_namespace.entry(pod.namespace.clone()).or_default().entry(slot).or_default() += 1;
         if !pod.anti_affinity.is_empty() {
-            self.with_anti_affinity.insert(pod.uid.clone());
+            self.with_anti_affinity.insert(pod.uid.clone(), ());
         }
         if pod.has_pod_affinity() {
-            self.with_affinity.insert(pod.uid.clone());
+            self.with_affinity.insert(pod.uid.clone(), ());
         }
-        self.nodes[slot].add(pod);
+        self.change(slot).add(pod);
     }
 
     pub fn displace(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let slot = self.placed.remove(uid)?;
         self.with_anti_affinity.remove(uid);
         self.with_affinity.remove(uid);
-        let pod = self.nodes[slot].remove(uid)?;
+        let pod = self.change(slot).remove(uid)?;
         self.leave(&pod.namespace, slot);
+        self.vacate(slot);
         Some(pod)
     }
 
@@ -196,29 +267,34 @@ impl Snapshot {
     /// Nodes that have pods of this namespace.
     pub fn nodes_with(&self, namespace: &str) -> impl Iterator<Item = &NodeInfo> {
         let slots = self.by_namespace.get(namespace).into_iter().flat_map(|nodes| nodes.keys());
-        slots.map(|slot| &self.nodes[*slot]).filter(|node| node.exists)
+        slots.map(|slot| &*self.nodes[*slot]).filter(|node| node.exists)
     }
 
     /// Keeps the room on a node for a pod, against pods of lower priority, until it is placed or gone.
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
         let slot = self.slot(node);
-        self.nominated.insert(pod.uid.clone(), (pod, slot));
+        let before = self.nominated.insert(pod.uid.clone(), (pod, slot));
+        if let Some((_, left)) = before.filter(|(_, left)| *left != slot) {
+            self.vacate(left);
+        }
     }
 
     pub fn withdraw(&mut self, uid: &str) {
-        self.nominated.remove(uid);
+        if let Some((_, left)) = self.nominated.remove(uid) {
+            self.vacate(left);
+        }
     }
 
     /// The node that a pod is nominated to.
     pub fn nomination(&self, uid: &str) -> Option<&NodeInfo> {
-        self.nominated.get(uid).map(|(_, slot)| &self.nodes[*slot]).filter(|node| node.exists)
+        self.nominated.get(uid).map(|(_, slot)| &*self.nodes[*slot]).filter(|node| node.exists)
     }
 
     /// The node as it will be for `pod` when those with a better claim have come: `None` where nobody has.
     pub fn with_nominated(&self, slot: usize, pod: &PodInfo) -> Option<NodeInfo> {
         let claims = self.nominated.values().filter(|(other, at)| *at == slot && other.outranks(pod));
         claims.fold(None, |node, (other, _)| {
-            let mut node = node.unwrap_or_else(|| self.nodes[slot].clone());
+            let mut node = node.unwrap_or_else(|| NodeInfo::clone(&self.nodes[slot]));
             node.add(other.clone());
             Some(node)
         })
@@ -235,10 +311,6 @@ impl Snapshot {
 
     pub fn any_affinity(&self) -> bool {
         !self.with_affinity.is_empty() || self.any_anti_affinity()
-    }
-
-    pub fn node_mut(&mut self, slot: usize) -> &mut NodeInfo {
-        &mut self.nodes[slot]
     }
 
     pub fn namespace_labels(&self, name: &str) -> Option<&Labels> {

@@ -1,273 +1,122 @@
-//! The admission chain: what happens between decoding an object and storing it, beyond its own kind's rules.
+//! Admission: what may change or refuse a write beyond the rules of its own kind.
 //!
-//! [`ADMISSION`] is the table, in upstream's order. Every plugin first gets to change the object ([`Plugin::admit`]),
-//! then, when the object is final, to refuse it ([`Plugin::validate`]).
+//! ```text
+//!   the verb          decodes, fills in defaults, notes who manages which field
+//!                       |
+//!                       |  the object in the version of the request
+//!                       v
+//!   Chain::admit      mutating      in the table's order; a refusal ends it
+//!                       |    ^
+//!                       |    '----- once more, when rules of users (webhooks, policies) changed what others had seen
+//!                       v
+//!                     allocating    gives out addresses and ports, in the transaction to come
+//!                       |
+//!                       v
+//!   the verb          prepares and checks by the rules of the kind
+//!                       |
+//!                       |  the object is final
+//!                       v
+//!   Chain::validate   validating    in the table's order; a refusal ends it
+//!                       |
+//!                       v
+//!   the verb          one transaction: the object, and what plugins put into `Request::extra`. When it loses a race,
+//!                     all of this begins anew on the newer state.
+//! ```
+//!
+//! [`ADMISSION`] is the table of plugins, one file each in [`plugins`]. [`Chain`] runs those that are on; the verbs in
+//! `registry` call it with a [`Request`], and plugins learn of the rest of the server through [`World`] alone. Nothing
+//! here imports the server or a verb.
 
-mod always_pull_images;
-mod certificates;
+mod chain;
 pub mod configuration;
-mod csr;
-mod custom_resources;
-mod default_ingress_class;
-mod default_storage_class;
-mod default_tolerations;
-mod deny_external_ips;
-pub mod event_rate_limit;
-mod limit_ranger;
-mod namespace_lifecycle;
-mod node_restriction;
-mod owner_references;
-pub mod pod_security;
-mod priority;
-mod rbac_escalation;
-mod refuse_unenforced;
-mod resource_quota;
-mod runtime_class;
-mod service_account;
-mod service_allocation;
-mod storage_protection;
-mod taint_nodes;
-
-use async_trait::async_trait;
-use kinds::{Kind, KindRef};
-use meta::{Gvr, Status};
-use parking_lot::Mutex;
-use serde_json::Value;
-
-use crate::audit::Trail;
-use crate::authn::UserInfo;
-use crate::reservations::Turn;
-use crate::server::Core;
-use crate::storage::{Guard, Write};
-
-/// What is being done to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    Create,
-    Update,
-    Delete,
-    Connect,
-}
-
-impl Operation {
-    /// The word in AdmissionReview and in messages.
-    pub fn word(self) -> &'static str {
-        match self {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
-        }
-    }
-}
-
-/// One request on its way through the chain.
-pub struct Request<'a> {
-    pub operation: Operation,
-    pub kind: &'a KindRef,
-    /// Empty for the main resource.
-    pub subresource: &'a str,
-    pub namespace: &'a str,
-    /// Empty on create with generateName only.
-    pub name: &'a str,
-    /// The new object in the request's version; null for deletes, the options for connects.
-    pub object: &'a mut Value,
-    /// The object before; `None` on create.
-    pub old: Option<&'a Value>,
-    pub user: &'a UserInfo,
-    pub dry_run: bool,
-    /// Writes that must happen in the same transaction as the object's own (allocations), with their guards.
-    pub extra: &'a mut Extra,
-    pub warnings: &'a Mutex<Vec<String>>,
-    /// What the audit log is told, if it is told of this request.
-    pub trail: Option<&'a Trail>,
-}
-
-/// See [`Request::extra`]. Both halves of the chain add to it.
-#[derive(Debug, Default)]
-pub struct Extra(Mutex<Parts>);
-
-/// What of a transaction goes beside the object.
-#[derive(Debug, Default)]
-pub struct Parts {
-    pub guards: Vec<Guard>,
-    pub writes: Vec<Write>,
-    /// Let go of when the transaction is done: those who compete for one thing wait here and not by losing races.
-    pub held: Option<Turn>,
-}
-
-impl Extra {
-    /// The transaction fails unless this holds.
-    pub fn guard(&self, guard: Guard) {
-        self.0.lock().guards.push(guard);
-    }
-
-    pub fn write(&self, write: Write) {
-        self.0.lock().writes.push(write);
-    }
-
-    /// Keeps a turn until the transaction is done.
-    pub fn hold(&self, turn: Turn) {
-        self.0.lock().held = Some(turn);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        let parts = self.0.lock();
-        parts.guards.is_empty() && parts.writes.is_empty()
-    }
-
-    pub fn into_parts(self) -> Parts {
-        self.0.into_inner()
-    }
-}
-
-impl Request<'_> {
-    /// Whether this is about `plural` of `group`, main resource only.
-    pub fn is(&self, group: &str, plural: &str) -> bool {
-        self.subresource.is_empty() && self.kind.group == group && self.kind.plural == plural
-    }
-
-    pub fn gvr(&self) -> Gvr {
-        self.kind.gvr()
-    }
-
-    /// The 403 of a plugin, in upstream's form.
-    pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
-        let generated = self.object["metadata"]["name"].as_str().unwrap_or_default();
-        Status::forbidden(&self.gvr(), if self.name.is_empty() { generated } else { self.name }, why)
-    }
-
-    /// Adds a `Warning` header to the answer.
-    pub fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().push(text.into());
-    }
-
-    /// Adds to what the audit log says of the request.
-    pub fn annotate(&self, key: &str, value: impl Into<String>) {
-        if let Some(trail) = self.trail {
-            trail.annotate(key, value.into());
-        }
-    }
-
-    pub fn kind(&self) -> &Kind {
-        self.kind
-    }
-}
-
-/// One admission plugin. Plugins are stateless values; what they know comes from `core`'s caches.
-#[async_trait]
-pub trait Plugin: Send + Sync {
-    /// Upstream's name, as in `--enable-admission-plugins`.
-    fn name(&self) -> &'static str;
-
-    /// Whether the plugin cares at all; called first, so it must be cheap.
-    fn handles(&self, request: &Request<'_>) -> bool;
-
-    /// May change the object, or refuse.
-    async fn admit(&self, _request: &mut Request<'_>, _core: &Core) -> Result<(), Status> {
-        Ok(())
-    }
-
-    /// May refuse the final object.
-    async fn validate(&self, _request: &Request<'_>, _core: &Core) -> Result<(), Status> {
-        Ok(())
-    }
-}
-
-/// A row of the table.
-pub struct Row {
-    pub plugin: &'static dyn Plugin,
-    /// Part of the chain without being asked for.
-    pub default_on: bool,
-}
-
-const fn on(plugin: &'static dyn Plugin) -> Row {
-    Row { plugin, default_on: true }
-}
-
-const fn asked_for(plugin: &'static dyn Plugin) -> Row {
-    Row { plugin, default_on: false }
-}
-
-/// Every admission plugin, in the order in which they run.
-pub static ADMISSION: &[Row] = &[
-    on(&namespace_lifecycle::NamespaceLifecycle),
-    on(&limit_ranger::LimitRanger),
-    on(&service_account::ServiceAccount),
-    asked_for(&node_restriction::NodeRestriction),
-    on(&taint_nodes::TaintNodesByCondition),
-    asked_for(&always_pull_images::AlwaysPullImages),
-    on(&pod_security::PodSecurity),
-    on(&priority::Priority),
-    on(&default_tolerations::DefaultTolerationSeconds),
-    asked_for(&event_rate_limit::EventRateLimit),
-    on(&default_storage_class::DefaultStorageClass),
-    on(&storage_protection::StorageObjectInUseProtection),
-    asked_for(&owner_references::OwnerReferences),
-    on(&runtime_class::RuntimeClass),
-    on(&certificates::CertificateApproval),
-    on(&certificates::CertificateSigning),
-    on(&certificates::ClusterTrustBundleAttest),
-    on(&certificates::CertificateSubjectRestriction),
-    on(&default_ingress_class::DefaultIngressClass),
-    asked_for(&deny_external_ips::DenyServiceExternalIPs),
-    on(&refuse_unenforced::RefuseUnenforced),
-    on(&rbac_escalation::RbacEscalation),
-    on(&custom_resources::CustomResourceDefinitions),
-    on(&service_allocation::ServiceAllocation),
-    on(&resource_quota::ResourceQuota),
-];
-
-/// Whether an update changes only what the garbage collector needs to change before an object can go.
-fn only_garbage_collection(new: &Value, old: &Value) -> bool {
-    let mut new = new.clone();
-    for field in ["ownerReferences", "finalizers", "managedFields"] {
-        match old["metadata"].get(field) {
-            Some(value) => new["metadata"][field] = value.clone(),
-            None => drop(new["metadata"].as_object_mut().and_then(|metadata| metadata.remove(field))),
-        }
-    }
-    new == *old
-}
-
-/// Runs the mutating half.
-pub async fn admit(request: &mut Request<'_>, core: &Core) -> Result<(), Status> {
-    for row in core.admission() {
-        if row.plugin.handles(request) {
-            let measured = core.metrics.plugin(row.plugin.name(), request.operation.word(), "admit");
-            let outcome = row.plugin.admit(request, core).await;
-            measured.end(outcome.is_err());
-            outcome?;
-        }
-    }
-    Ok(())
-}
-
-/// Runs the validating half.
-pub async fn validate(request: &Request<'_>, core: &Core) -> Result<(), Status> {
-    for row in core.admission() {
-        if row.plugin.handles(request) {
-            let measured = core.metrics.plugin(row.plugin.name(), request.operation.word(), "validate");
-            let outcome = row.plugin.validate(request, core).await;
-            measured.end(outcome.is_err());
-            outcome?;
-        }
-    }
-    Ok(())
-}
-
-/// The name of the class that an annotation makes the default; of several the newest, then the first by name.
-fn newest_default(classes: Vec<Value>, annotations: &[&str]) -> Option<String> {
-    let marked = |class: &Value| annotations.iter().any(|key| class["metadata"]["annotations"][key] == "true");
-    let of = |class: &Value, field: &str| class["metadata"][field].as_str().unwrap_or_default().to_owned();
-    let mut defaults: Vec<(String, String)> = classes
-        .iter()
-        .filter(|class| marked(class))
-        .map(|class| (of(class, "creationTimestamp"), of(class, "name")))
-        .collect();
-    defaults.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    defaults.into_iter().next().map(|(_, name)| name)
-}
-
+#[cfg(test)]
+mod fake;
+mod plugins;
+mod request;
+mod table;
 #[cfg(test)]
 mod tests;
+mod world;
+
+use async_trait::async_trait;
+use meta::Status;
+
+pub use chain::Chain;
+pub use request::{Asked, By, CallOptions, Extra, Operation, Request};
+pub use table::{ADMISSION, Parts, Row};
+pub use world::World;
+
+/// An admission plugin: an object that is made at start by its row's `make` and lives as long as the server. It may have
+/// state of its own (buckets, a cache, connections to webhooks), behind locks of its own: one object serves all requests
+/// at once. What it does is in [`Mutating`], [`Validating`] or both, and the row says which.
+///
+/// **Order.** Plugins are asked in the order of the table, mutating ones all before validating ones. A mutating plugin
+/// sees what those before it made of the object, and must not rely on anything that comes after it, the kind's own
+/// validation above all: at that point the object is as well-formed as its schema and nothing more. A validating plugin
+/// sees the object that will be stored.
+///
+/// **What may be asked.** [`World`], and nothing else of the server. Requests of one client wait for these answers:
+/// caches are asked before the store, and whatever goes over a network has a deadline.
+///
+/// **Purity.** A plugin is asked more often than something is stored: about dry runs, about requests that another plugin
+/// refuses, again after each lost race, again on reinvocation. So it changes nothing outside of the request. What is to be
+/// stored along with the object goes into [`Request::extra`], and is dropped with the request. Counting for a limit
+/// (EventRateLimit) is the exception, and leaves dry runs out.
+///
+/// **Version.** The object, `old` and the kind are of the version in the request's path, whatever is stored. A plugin that
+/// is written for another version (a webhook that names one, a policy that matches an equivalent resource) converts on
+/// its own account: object and old to the version it wants, by the `Converter` of `registry::convert` that reads and
+/// writes go through, which [`World`] will hand out with the first such plugin (it may fail and may have to wait, as
+/// `admit` and `validate` may); back to the request's version after the call; and both only when the version differs.
+/// A conversion that fails is that plugin's failure, as a call that fails is, and goes by the failure policy of whoever
+/// asked for it. Others never see an object of another version.
+///
+/// **Errors.** An error is the client's answer as it stands, so it is a whole [`Status`]: [`Request::forbidden`] for what
+/// is not allowed (403), `Status::invalid` for a field that is wrong (422), 429 and 503 for what may be tried again.
+/// Nobody after the plugin is asked. After an error on a state from the cache the verb may ask once more on the state in
+/// the store: a refusal counts on fresh state only.
+pub trait Plugin: Send + Sync {
+    /// Whether the plugin cares at all, whatever the half. Called for every write and for every connect, so it is cheap
+    /// and asks nobody; for a mutating plugin it is asked of the object as it is when its turn comes.
+    fn handles(&self, request: &Request<'_>) -> bool;
+}
+
+/// A plugin that may change the object.
+///
+/// **Idempotency.** The chain may be gone through a second time ([`Mutating::reinvocation`]), and a client may send what
+/// an earlier answer showed it: on its own result, a plugin changes nothing. LimitRanger fills in a limit where there is
+/// none, and finds one there the second time; ServiceAccount looks for the volume that it mounted. Adding to a list
+/// without looking whether it is there would add twice.
+#[async_trait]
+pub trait Mutating: Plugin {
+    /// Changes the object, or refuses.
+    async fn admit(&self, request: &mut Request<'_>, world: &dyn World) -> Result<(), Status>;
+
+    /// Whether the plugin wants to see what [`Mutating::surprises`] made of an object that it was asked about before. As
+    /// in upstream, built-in plugins do: a container that a webhook adds has its limits and its token like any other.
+    fn reinvocation(&self) -> Reinvocation {
+        Reinvocation::IfNeeded
+    }
+
+    /// Whether the plugin does what users tell it to, so that nobody who was asked before could foresee its changes. The
+    /// others are in an order in which none touches what an earlier one has decided on, and need no second round.
+    fn surprises(&self) -> bool {
+        false
+    }
+}
+
+/// Upstream's `reinvocationPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reinvocation {
+    Never,
+    IfNeeded,
+}
+
+/// A plugin that may refuse the final object. It sees the request unchanged from plugin to plugin: order matters only for
+/// which of two refusals the client reads, and for what is counted, so ResourceQuota is last: it reserves nothing for a
+/// request that somebody else refuses.
+#[async_trait]
+pub trait Validating: Plugin {
+    /// Refuses, or warns, or adds guards to the transaction.
+    async fn validate(&self, request: &Request<'_>, world: &dyn World) -> Result<(), Status>;
+}

@@ -132,13 +132,3 @@ async fn an_old_version_is_judged_by_the_rules_of_the_stored_one() {
     assert_eq!(status, 422, "{answer}");
     assert_eq!(answer["details"]["causes"][0]["field"], "spec.maxReplicas");
 }
-
-#[test]
-fn the_newest_default_class_wins() {
-    let class = |name: &str, created: &str, default: &str| json!({"metadata": {"name": name, "creationTimestamp": created, "annotations": {"k": default}}});
-    let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
-    let classes =
-        vec![class("d", new, "false"), class("c", new, "true"), class("b", new, "true"), class("a", old, "true")];
-    assert_eq!(super::newest_default(classes, &["k"]), Some("b".to_owned()));
-    assert_eq!(super::newest_default(vec![class("a", old, "false")], &["k"]), None);
-}

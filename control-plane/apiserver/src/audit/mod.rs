@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::http::answer::Answer;
 use crate::http::body::{Body, BoxError, Frames};
 use crate::http::request::RequestInfo;
+use crate::notes::Annotations;
 use crate::registry::Served;
 
 /// Longest user agent that is noted: upstream's limit.
@@ -106,7 +107,8 @@ impl Audit {
             return None;
         }
         let event = event(asked, verdict.level);
-        Some(Trail { audit: self.clone(), verdict, state: Mutex::new(State { event, ended: false }) })
+        let state = Mutex::new(State { event, ended: false });
+        Some(Trail { audit: self.clone(), verdict, annotations: Annotations::default(), state })
     }
 }
 
@@ -197,6 +199,8 @@ fn user(user: &UserInfo) -> Value {
 pub struct Trail {
     audit: Arc<Audit>,
     verdict: Verdict,
+    /// What parts of the server have to say of the request.
+    pub annotations: Annotations,
     state: Mutex<State>,
 }
 
@@ -211,6 +215,10 @@ impl Trail {
             return Ok(());
         }
         let mut event = self.state.lock().event.clone();
+        let annotations = self.annotations.all();
+        if !annotations.is_empty() {
+            event.insert("annotations".to_owned(), json!(annotations));
+        }
         event.insert("stage".to_owned(), stage.word().into());
         event.insert("stageTimestamp".to_owned(), meta::time::format_micro(Timestamp::now()).into());
         self.audit.log.write(&Value::Object(event))
@@ -226,17 +234,8 @@ impl Trail {
             Decision::Allow(why) => ("allow", why),
             Decision::Deny(why) | Decision::NoOpinion(why) => ("forbid", why),
         };
-        self.annotate("authorization.k8s.io/decision", word.to_owned());
-        self.annotate("authorization.k8s.io/reason", why.clone());
-    }
-
-    /// Adds what a part of the server has to say; the first word on a matter stands.
-    pub fn annotate(&self, key: &str, value: String) {
-        let mut state = self.state.lock();
-        let annotations = state.event.entry("annotations").or_insert_with(|| json!({}));
-        if annotations.get(key).is_none() {
-            annotations[key] = value.into();
-        }
+        self.annotations.add("authorization.k8s.io/decision", word);
+        self.annotations.add("authorization.k8s.io/reason", why.as_str());
     }
 
     /// Notes whom the caller acts as.
@@ -401,10 +400,10 @@ impl Frames for Followed {
 /// The object of an answer as JSON; `None` for streams and pages.
 fn shown(answer: &Answer) -> Option<Value> {
     match answer {
-        Answer::Entry(_, served, entry) => Some(served.object(entry)),
+        Answer::Entry(_, _, entry) => Some(entry.object()),
         Answer::Object(_, _, object) => Some((**object).clone()),
         Answer::List(served, list) => {
-            let items = list.entries.iter().map(|entry| served.object(entry)).collect();
+            let items = list.entries.iter().map(|entry| entry.object()).collect();
             let mut whole = list_of(served, items);
             whole["metadata"]["resourceVersion"] = list.revision.to_string().into();
             if !list.continue_token.is_empty() {

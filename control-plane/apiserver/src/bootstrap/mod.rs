@@ -18,6 +18,7 @@ use crate::cache::corrupt;
 use crate::error::Error;
 use crate::http::call::Call;
 use crate::http::request::{Query, RequestInfo};
+use crate::notes::Warnings;
 use crate::registry::Served;
 use crate::registry::options::{FieldValidation, WriteOptions};
 use crate::registry::update::{Change, Origin, Part};
@@ -53,7 +54,7 @@ pub fn own_call(namespace: &str, name: &str) -> Call {
         upgrade: Mutex::new(None),
         tables: true,
         trail: None,
-        warnings: Arc::new(Mutex::new(Vec::new())),
+        warnings: Warnings::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! after the opening brace of `metadata`, so the stored bytes are shared by the store, the cache and every reply.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
@@ -127,6 +127,16 @@ impl Entry {
     /// The same object, its key created at this revision.
     pub fn created_at(&self, revision: i64) -> Entry {
         self.with_revisions(self.revision, revision)
+    }
+
+    /// The same state in other words: those of another version. Labels are as they are said there, selectable fields as
+    /// they are stored.
+    pub fn with_value(&self, value: Bytes) -> Option<Entry> {
+        static PLAIN: LazyLock<HeaderSpec> = LazyLock::new(|| HeaderSpec::new([]));
+        let (key, revision) = (self.key.clone(), self.revision);
+        let kv = KeyValue { key, value, create_revision: self.create_revision, mod_revision: revision, lease: 0 };
+        let said = Entry::new(kv, self.tail, &PLAIN)?;
+        Some(Entry { fields: self.fields.clone(), ..said })
     }
 
     fn with_revisions(&self, revision: i64, create_revision: i64) -> Entry {

@@ -89,6 +89,11 @@ impl Event {
         self.entry.revision
     }
 
+    /// The frame under `key`, if somebody needed it already.
+    pub fn framed(&self, key: FrameKey) -> Option<Bytes> {
+        self.frames.lock().iter().find(|(known, _)| *known == key).map(|(_, frame)| frame.clone())
+    }
+
     /// The frame under `key`, encoded by the first watcher that needs it and shared with all others.
     pub fn frame(&self, key: FrameKey, encode: impl FnOnce() -> Bytes) -> Bytes {
         let mut frames = self.frames.lock();

@@ -19,6 +19,7 @@ use super::status;
 use super::{GROUP, PLURAL};
 use crate::bootstrap::{own_call, own_options};
 use crate::cache::{Cache, Entry, EventType, Scope, Watcher};
+use crate::registry::convert::{Conversion, Nop};
 use crate::registry::options::{DeleteOptions, Propagation};
 use crate::registry::update::{Change, Origin, Part};
 use crate::registry::write::meta_text;
@@ -222,7 +223,8 @@ async fn publish(core: &Core, outline: &Outline, fingerprint: u64) -> Option<Vec
         new.remove_custom(&group, &plural);
         for version in versions.iter().filter(|version| version.served) {
             let store = Stored { cache: cache.clone(), kind: storage.clone() };
-            new.insert(served(version, store, fingerprint, deleting));
+            let conversion = Conversion::new(Arc::new(Nop), &new.conversions);
+            new.insert(served(version, store, conversion, fingerprint, deleting));
         }
         new
     });
@@ -233,7 +235,7 @@ fn is_deleting(crd: &Value) -> bool {
     crd["metadata"]["deletionTimestamp"].is_string()
 }
 
-fn served(version: &Version, store: Stored, generation: u64, terminating: bool) -> Served {
+fn served(version: &Version, store: Stored, conversion: Conversion, generation: u64, terminating: bool) -> Served {
     Served {
         kind: version.kind.clone(),
         store: Some(store),
@@ -243,6 +245,7 @@ fn served(version: &Version, store: Stored, generation: u64, terminating: bool) 
         terminating,
         deprecation: version.deprecation.clone(),
         source: Some(version.source.clone()),
+        conversion: Some(conversion),
     }
 }
 

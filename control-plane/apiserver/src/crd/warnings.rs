@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::discovery::compare_versions;
+use super::versions::compare_versions;
 
 /// Formats that are told of one definition: headers hold fewer warnings, and each is looked for among the others.
 const MAX_FORMATS: usize = 1_000;

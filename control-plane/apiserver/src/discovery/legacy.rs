@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::crd::versions::compare_versions;
 use crate::registry::Registry;
 
 /// `/api`.
@@ -28,33 +29,6 @@ pub fn versions_of(registry: &Registry, group: &str) -> Vec<String> {
     };
     versions.sort_by(|a, b| priority(b).cmp(&priority(a)).then_with(|| compare_versions(b, a)));
     versions
-}
-
-/// GA over beta over alpha, higher numbers over lower, anything else last by name (in reverse).
-pub fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
-    match (parse_version(a), parse_version(b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) => std::cmp::Ordering::Greater,
-        (None, Some(_)) => std::cmp::Ordering::Less,
-        (None, None) => b.cmp(a),
-    }
-}
-
-/// `(stage, major, minor)`: v1beta2 is (1, 1, 2).
-fn parse_version(text: &str) -> Option<(u8, u64, u64)> {
-    let rest = text.strip_prefix('v')?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let major = rest[..digits].parse().ok()?;
-    match &rest[digits..] {
-        "" => Some((2, major, 0)),
-        stage => {
-            let (level, number) = match stage.strip_prefix("beta") {
-                Some(number) => (1, number),
-                None => (0, stage.strip_prefix("alpha")?),
-            };
-            Some((level, major, number.parse().ok()?))
-        }
-    }
 }
 
 /// Groups in the order of discovery: built-in by priority, then custom ones by name.
@@ -130,16 +104,4 @@ pub fn resources(registry: &Registry, group: &str, version: &str) -> Value {
     resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     let group_version = meta::gvk::join_api_version(group, version);
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::compare_versions;
-
-    #[test]
-    fn versions_are_ordered_by_stability_then_number() {
-        let mut versions = ["v1alpha1", "foo1", "v2", "v1beta1", "v10", "v11beta2", "foo10", "v1", "v3beta1"];
-        versions.sort_by(|a, b| compare_versions(b, a));
-        assert_eq!(versions, ["v10", "v2", "v1", "v11beta2", "v3beta1", "v1beta1", "v1alpha1", "foo1", "foo10"]);
-    }
 }

@@ -22,7 +22,6 @@ use crate::http::respond::{self, response};
 use crate::ops::{health, metrics};
 use crate::server::Core;
 
-pub use legacy::compare_versions;
 pub use telemetry::process::{GIT_VERSION, MINOR};
 
 /// Answers a request that is about no resource.

@@ -10,7 +10,7 @@ use super::body::{Body, Frames};
 use crate::cache::Entry;
 use crate::registry::Served;
 
-/// A list of stored objects.
+/// A list of stored objects, as the version that is served has them.
 #[derive(Default)]
 pub struct List {
     pub entries: Vec<Arc<Entry>>,
@@ -22,7 +22,7 @@ pub struct List {
 
 /// An answer.
 pub enum Answer {
-    /// A stored object, whose bytes are shared.
+    /// A stored object, whose bytes are shared, as the version that is served has it ([`Served::shown`]).
     Entry(u16, Arc<Served>, Arc<Entry>),
     /// An object that is not stored as it is: dry runs, reviews, scales. Its apiVersion and kind say what it is.
     Object(u16, Arc<Served>, Box<Value>),

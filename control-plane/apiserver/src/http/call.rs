@@ -11,12 +11,11 @@ use super::negotiate::{self, Accepted, Offer};
 use super::request::{Query, RequestInfo};
 use crate::audit::Trail;
 use crate::authn::UserInfo;
+use crate::notes::Warnings;
 use meta::Status;
 
 /// Longest field manager taken from a User-Agent.
 const MAX_MANAGER: usize = 128;
-/// Warnings of one request: headers hold fewer, and each is looked for among the others.
-const MAX_WARNINGS: usize = 1_000;
 
 pub struct Call {
     pub method: Method,
@@ -35,7 +34,7 @@ pub struct Call {
     /// What the audit log is told, if it is told of this request.
     pub trail: Option<Arc<Trail>>,
     /// Texts of `Warning` headers.
-    pub warnings: Arc<Mutex<Vec<String>>>,
+    pub warnings: Warnings,
 }
 
 impl Call {
@@ -44,11 +43,7 @@ impl Call {
     }
 
     pub fn warn(&self, text: impl Into<String>) {
-        let text = text.into();
-        let mut warnings = self.warnings.lock();
-        if warnings.len() < MAX_WARNINGS && !warnings.contains(&text) {
-            warnings.push(text);
-        }
+        self.warnings.add(text);
     }
 
     /// The manager of fields written by this request: the parameter, or the first word of the User-Agent.

@@ -1,7 +1,8 @@
 //! Objects, lists and events in the form that the client accepts.
 //!
-//! The common case, JSON of the stored version, copies stored bytes and parses nothing. Everything else is made from
-//! the parsed object. Lists are written piece by piece as the client takes them.
+//! Entries come here as the version that is served has them (`registry::convert`). The common case, JSON, copies their
+//! bytes and parses nothing. Everything else is made from the parsed object. Lists are written piece by piece as the client
+//! takes them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,24 +36,9 @@ fn meta_version(beta: bool) -> &'static str {
     if beta { META_V1BETA1 } else { META_V1 }
 }
 
-/// Appends one object as clients of `served` see it, in JSON.
-pub fn write_whole(served: &Served, entry: &Entry, out: &mut BytesMut) {
-    if served.serves_as_is(entry) {
-        entry.write_json(out);
-    } else {
-        write_value(&served.object(entry), out);
-    }
-}
-
 /// Appends one object as an item of a list.
 fn write_item(served: &Served, entry: &Entry, out: &mut BytesMut) {
-    if served.custom {
-        write_whole(served, entry, out);
-    } else if served.native() {
-        entry.write_item(out);
-    } else {
-        write_value(&untyped(served, served.object(entry)), out);
-    }
+    if served.custom { entry.write_json(out) } else { entry.write_item(out) }
 }
 
 /// Appends any value as JSON.
@@ -73,7 +59,7 @@ fn write_partial(entry: &Entry, beta: bool, typed: bool, out: &mut BytesMut) {
 }
 
 fn row(served: &Served, entry: &Entry, include: Include, beta: bool, now: Timestamp) -> Value {
-    versioned(codec::table::row(&served.kind, &served.object(entry), include, now), beta)
+    versioned(codec::table::row(&served.kind, &entry.object(), include, now), beta)
 }
 
 /// Rows carry partial objects of v1; clients of v1beta1 want them in theirs.
@@ -96,7 +82,7 @@ pub fn table(beta: bool, metadata: Value, columns: Value, rows: Vec<Value>) -> V
 pub fn entry(served: &Served, entry: &Entry, view: View, call: &Call) -> Bytes {
     let mut out = BytesMut::with_capacity(entry.json_len() + 128);
     match view {
-        View::Whole => write_whole(served, entry, &mut out),
+        View::Whole => entry.write_json(&mut out),
         View::Metadata { beta } => write_partial(entry, beta, true, &mut out),
         View::Table { beta } => {
             let rows = vec![row(served, entry, include(call), beta, call.now)];
@@ -164,13 +150,10 @@ fn list_metadata(list: &List) -> Value {
     metadata
 }
 
-/// One stored object as a protobuf message, without envelope; made once per revision for the stored version.
+/// One stored object as a protobuf message, without envelope; made once per entry.
 pub fn message(served: &Served, entry: &Entry) -> Result<Bytes, Status> {
     let Some(id) = served.message else { return Err(Status::not_acceptable(&super::negotiate::CUSTOM_TYPES)) };
     let encode = |json: &[u8]| codec::proto::encode_bytes(json, id).map(Bytes::from).map_err(Status::internal);
-    if !served.native() {
-        return encode(&serde_json::to_vec(&served.object(entry)).unwrap_or_default());
-    }
     if let Some(message) = entry.protobuf.get() {
         return Ok(message.clone());
     }
@@ -230,13 +213,13 @@ pub fn list_value(served: &Arc<Served>, list: &List, view: View, call: &Call) ->
     let entries = list.entries.iter();
     match view {
         View::Whole => {
-            let items: Vec<Value> = entries.map(|entry| untyped(served, served.object(entry))).collect();
+            let items: Vec<Value> = entries.map(|entry| untyped(served, entry.object())).collect();
             let kind = &served.kind;
             json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
         }
         View::Metadata { beta } => {
             let partial = |entry: &Arc<Entry>| {
-                let mut item = codec::partial::from_value(&served.object(entry));
+                let mut item = codec::partial::from_value(&entry.object());
                 item["apiVersion"] = meta_version(beta).into();
                 item
             };
@@ -274,8 +257,7 @@ pub fn list(served: &Arc<Served>, list: List, view: View, call: &Call) -> Body {
         ),
     };
     let tail = "]}";
-    let as_is = || list.entries.iter().all(|entry| served.serves_as_is(entry));
-    let length = (view == View::Whole && as_is()).then(|| {
+    let length = (view == View::Whole).then(|| {
         let size = |entry: &Entry| if served.custom { entry.json_len() } else { entry.item_len() };
         let items: usize = list.entries.iter().map(|entry| size(entry) + 1).sum();
         (head.len() + tail.len() + items.saturating_sub(1)) as u64
@@ -384,7 +366,7 @@ impl EventEncoder {
         out.extend_from_slice(word.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
         match self.accepted.view {
-            View::Whole => write_whole(&self.served, entry, &mut out),
+            View::Whole => entry.write_json(&mut out),
             View::Metadata { beta } => write_partial(entry, beta, true, &mut out),
             View::Table { beta } => {
                 let rows = vec![row(&self.served, entry, self.include, beta, Timestamp::now())];

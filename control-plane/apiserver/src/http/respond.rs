@@ -138,7 +138,7 @@ pub fn dress(call: &Call, mut response: Response<Body>) -> Response<Body> {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
     let mut room = WARNING_BYTES;
-    for text in call.warnings.lock().iter() {
+    for text in call.warnings.texts() {
         let quoted: String = text
             .chars()
             .filter(|c| !c.is_control())

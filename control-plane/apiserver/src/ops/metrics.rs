@@ -56,7 +56,8 @@ pub struct Metrics {
     watches: Watches,
     storage: Storage,
     callers: Callers,
-    admission_seconds: Family<Histogram, 4>,
+    /// Filled by the admission chain.
+    pub(crate) admission_seconds: Family<Histogram, 4>,
     /// TLS handshakes that failed.
     pub handshake_errors: Counter,
 }
@@ -300,11 +301,6 @@ impl Metrics {
         self.callers.authorization_seconds.with([result]).time(started.elapsed());
     }
 
-    /// Begins to measure an admission plugin; `half` is admit or validate.
-    pub fn plugin<'a>(&'a self, name: &'a str, operation: &'a str, half: &'a str) -> PluginCall<'a> {
-        PluginCall { seconds: &self.admission_seconds, labels: [name, operation, half], started: Instant::now() }
-    }
-
     /// Measures a request to the store until it is dropped; `operation` is upstream's word.
     pub fn store(&self, operation: &'static str, served: &Served) -> StoreCall {
         let labels = [served.kind.group.as_ref(), operation, served.kind.plural.as_ref()];
@@ -443,21 +439,6 @@ struct Running(Gauge);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.add(-1.0);
-    }
-}
-
-/// An admission plugin that is being measured.
-pub struct PluginCall<'a> {
-    seconds: &'a Family<Histogram, 4>,
-    labels: [&'a str; 3],
-    started: Instant,
-}
-
-impl PluginCall<'_> {
-    pub fn end(self, rejected: bool) {
-        let [name, operation, half] = self.labels;
-        let rejected = if rejected { "true" } else { "false" };
-        self.seconds.with([name, operation, rejected, half]).time(self.started.elapsed());
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::options::WriteOptions;
 use super::write::{Committed, MAX_RETRIES, check_depth, meta_text, metadata};
-use super::{Served, managed};
-use crate::admission::{self, Extra, Operation};
+use super::{Served, admit, managed};
+use crate::admission::{Asked, Extra, Operation, Request};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::content;
@@ -90,10 +90,9 @@ impl Core {
             metadata(&mut object).insert("name".to_owned(), meta::uid::random_name(&base).into());
         }
         self.prepare_new(call, served, &mut object, options, applied)?;
-        let mut extra = Extra::default();
         let final_name = meta_text(&object, "name").to_owned();
         let shown_name = if generated { "" } else { final_name.as_str() };
-        self.admit_new(call, served, shown_name, &mut object, options, &mut extra).await?;
+        let extra = self.admit_new(call, served, shown_name, &mut object, options).await?;
         self.store_new(call, served, object, options, extra, generated.then_some(base)).await
     }
 
@@ -119,24 +118,17 @@ impl Core {
         name: &str,
         object: &mut Value,
         options: &WriteOptions,
-        extra: &mut Extra,
-    ) -> Result<(), Status> {
-        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
-        let mut request = admission::Request {
+    ) -> Result<Extra, Status> {
+        let asked = Asked {
             operation: Operation::Create,
             kind: &served.kind,
             subresource: "",
-            namespace: &namespace,
+            namespace: &call.info.namespace,
             name,
-            object,
-            old: None,
-            user: &call.user,
-            dry_run: options.dry_run,
-            extra,
-            warnings: &call.warnings,
-            trail: call.trail.as_deref(),
+            options: Some(options),
         };
-        admission::admit(&mut request, self).await?;
+        let mut request = Request::new(admit::by(call), asked, object, None);
+        self.admission.admit(&mut request, self).await?;
         served.prepare_create(request.object, &call.context());
         let errors = served.check(request.object);
         if !errors.is_empty() {
@@ -150,7 +142,8 @@ impl Core {
         }
         // PUT and apply come here for what is missing: that is a creation, whatever the request's own verb is.
         self.require(call, served, "create")?;
-        admission::validate(&request, self).await
+        self.admission.validate(&request, self).await?;
+        Ok(request.into_extra())
     }
 
     async fn store_new(
@@ -165,7 +158,7 @@ impl Core {
         let store = self.stored(served)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         if options.dry_run {
-            served.through_storage(&mut object)?;
+            let object = served.through_storage(object).await?;
             check_depth(served, &object)?;
             let key = store.cache.key(namespace, meta_text(&object, "name"));
             if self.live(served, &key).await?.is_some() {
@@ -182,7 +175,9 @@ impl Core {
             let writes = extra.take().unwrap_or_default();
             let again = (!last && writes.is_empty()).then(|| object.clone());
             match self.commit(served, &key, 0, std::mem::take(&mut object), writes).await? {
-                Committed::Stored(entry) => return Ok(Some(Answer::entry(201, served, entry))),
+                Committed::Stored(entry) => {
+                    return Ok(Some(Answer::entry(201, served, served.shown_one(&entry).await?)));
+                }
                 Committed::Taken => return Ok(None),
                 Committed::Conflict(_) => match (again, &base) {
                     (Some(mut again), Some(base)) => {

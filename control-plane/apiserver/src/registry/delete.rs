@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use meta::{Details, FieldError, Gvk, Gvr, Status};
 use serde_json::Value;
 
-use super::Served;
 use super::options::{DeleteOptions, IGNORE_READ_ERROR, ListOptions, Propagation};
 use super::selection::Selection;
 use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
-use crate::admission::{self, Extra, Operation};
+use super::{Served, admit};
+use crate::admission::{Asked, Extra, Operation, Request};
 use crate::authz::{Attributes, Decision};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
@@ -87,42 +87,40 @@ impl Core {
         options: &DeleteOptions,
         entry: &Arc<Entry>,
     ) -> Result<Result<Answer, Option<Arc<Entry>>>, Status> {
-        let old = served.object(entry);
+        let shown = served.shown_one(entry).await?;
+        let old = shown.object();
         preconditions(served, name, options, &old)?;
-        let mut extra = Extra::default();
-        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
-        let mut nothing = Value::Null;
-        let mut request = admission::Request {
+        let asked = Asked {
             operation: Operation::Delete,
             kind: &served.kind,
             subresource: "",
-            namespace: &namespace,
+            namespace: &call.info.namespace,
             name,
-            object: &mut nothing,
-            old: Some(&old),
-            user: &call.user,
-            dry_run: options.dry_run,
-            extra: &mut extra,
-            warnings: &call.warnings,
-            trail: call.trail.as_deref(),
+            options: Some(options),
         };
-        admission::admit(&mut request, self).await?;
-        admission::validate(&request, self).await?;
+        let mut nothing = Value::Null;
+        let mut request = Request::new(admit::by(call), asked, &mut nothing, Some(&old));
+        self.admission.admit(&mut request, self).await?;
+        self.admission.validate(&request, self).await?;
+        let extra = request.into_extra();
         let outcome = match plan(served, options, &old, &call.context()) {
-            Plan::Pending => return Ok(Ok(Answer::entry(200, served, entry.clone()))),
+            Plan::Pending => return Ok(Ok(Answer::entry(200, served, shown))),
             Plan::Mark(new) if options.dry_run => return Ok(Ok(Answer::object(200, served, new))),
             Plan::Mark(new) => {
                 let committed = self.commit(served, &entry.key, entry.revision, new, Extra::default()).await?;
                 if let Committed::Stored(stored) = committed {
-                    return Ok(Ok(Answer::entry(200, served, stored)));
+                    return Ok(Ok(Answer::entry(200, served, served.shown_one(&stored).await?)));
                 }
                 committed
             }
-            Plan::Erase if options.dry_run => return Ok(Ok(deleted(call, served, name, &old, entry))),
+            Plan::Erase if options.dry_run => return Ok(Ok(deleted(call, served, &old, &shown))),
             Plan::Erase => self.erase(served, entry, extra).await?,
         };
         Ok(match outcome {
-            Committed::Stored(last) => Ok(deleted(call, served, name, &old, &last)),
+            Committed::Stored(last) => {
+                let last = if served.shows(&last) { last } else { Arc::new(shown.at_revision(last.revision)) };
+                Ok(deleted(call, served, &old, &last))
+            }
             Committed::Conflict(now) => Err(now),
             Committed::Taken => Err(Some(entry.clone())),
         })
@@ -177,14 +175,16 @@ impl Core {
         let prefix = selection.prefix(&store.cache);
         let entries: Vec<Arc<Entry>> =
             snapshot.range(&prefix, &Bytes::new()).filter(|e| selection.matches(e)).cloned().collect();
-        for entry in &entries {
+        // Before the first goes: what can't be answered with is not deleted.
+        let shown = served.shown(entries).await?;
+        for entry in &shown {
             match self.delete_named(call, served, entry.name(), &options).await {
                 Ok(_) => {}
                 Err(error) if error.reason == meta::Reason::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Answer::list(served, entries, revision.max(snapshot.revision)))
+        Ok(Answer::list(served, shown, revision.max(snapshot.revision)))
     }
 }
 
@@ -343,10 +343,11 @@ fn settle_finalizers(served: &Served, options: &DeleteOptions, new: &mut Value) 
     true
 }
 
-fn deleted(call: &Call, served: &Arc<Served>, name: &str, old: &Value, last: &Arc<Entry>) -> Answer {
+/// The answer when an object is gone; `last` is how it was.
+fn deleted(call: &Call, served: &Arc<Served>, old: &Value, last: &Arc<Entry>) -> Answer {
     if served.kind.graceful_deletion && !old["metadata"]["deletionTimestamp"].is_string() {
         // It was given no time, and the answer says so.
-        let mut shown = served.object(last);
+        let mut shown = last.object();
         let generation = old["metadata"]["generation"].as_i64().filter(|generation| *generation > 0);
         let meta = metadata(&mut shown);
         meta.insert("deletionTimestamp".to_owned(), meta::time::format(call.now).into());
@@ -360,7 +361,7 @@ fn deleted(call: &Call, served: &Arc<Served>, name: &str, old: &Value, last: &Ar
         return Answer::entry(200, served, last.clone());
     }
     Answer::status(Status::success(Details {
-        name: name.to_owned(),
+        name: last.name().to_owned(),
         group: served.kind.group.to_string(),
         kind: served.kind.plural.to_string(),
         uid: meta_text(old, "uid").to_owned(),

@@ -3,6 +3,8 @@
 //! The table is built from `kinds::ALL` and grows and shrinks with CustomResourceDefinitions; from here on built-in and
 //! custom kinds take the same path. One file a verb: [`create`], [`update`], [`patch`], [`delete`], [`read`], [`watch`].
 
+pub mod admit;
+pub mod convert;
 pub mod create;
 pub mod delete;
 mod go;
@@ -31,8 +33,10 @@ use schema::Budget;
 use serde_json::Value;
 
 use crate::cache::hub::Hub;
-use crate::cache::{Cache, Entry, FieldSpec, HeaderSpec};
+use crate::cache::{Cache, FieldSpec, HeaderSpec};
+use crate::crd::scale;
 use crate::crd::source::Source;
+use convert::{Builtin, Conversion, Conversions};
 
 /// One resource in one version.
 pub struct Served {
@@ -51,6 +55,8 @@ pub struct Served {
     pub deprecation: Option<String>,
     /// Where the schema of a custom kind comes from.
     pub source: Option<Arc<Source>>,
+    /// Absent where everything is stored as it is served.
+    pub conversion: Option<Conversion>,
 }
 
 /// Where the objects of a resource are.
@@ -67,52 +73,6 @@ impl Served {
         self.store.as_ref().is_none_or(|store| Arc::ptr_eq(&store.kind, &self.kind))
     }
 
-    /// Whether the bytes of an entry are what this version serves. Those of a custom resource may be of a version that
-    /// was stored once.
-    pub fn serves_as_is(&self, entry: &Entry) -> bool {
-        self.native() && !(self.custom && entry.stale)
-    }
-
-    /// Turns an object of this version into what is stored.
-    pub fn to_storage(&self, object: &mut Value) {
-        let Some(store) = self.store.as_ref() else { return };
-        if self.custom {
-            converted(object, &store.kind);
-        } else if !self.native() {
-            (self.kind.hooks.to_storage)(object);
-            object["apiVersion"] = store.kind.api_version().into();
-            object["kind"] = store.kind.kind.as_ref().into();
-        }
-    }
-
-    /// Turns a stored object into this version.
-    pub fn from_storage(&self, object: &mut Value) {
-        if self.custom {
-            converted(object, &self.kind);
-        } else if !self.native() {
-            (self.kind.hooks.from_storage)(object);
-            object["apiVersion"] = self.kind.api_version().into();
-            object["kind"] = self.kind.kind.as_ref().into();
-        }
-    }
-
-    /// An object of this version as it is read once it is stored: what the stored version does not know is gone, and its
-    /// defaults are in.
-    pub fn through_storage(&self, object: &mut Value) -> Result<(), Status> {
-        let Some(store) = self.store.as_ref().filter(|_| self.custom && !self.native()) else { return Ok(()) };
-        self.to_storage(object);
-        fill(object, &store.kind.schema)?;
-        self.from_storage(object);
-        Ok(())
-    }
-
-    /// The object of an entry in this version.
-    pub fn object(&self, entry: &Entry) -> Value {
-        let mut object = entry.object();
-        self.from_storage(&mut object);
-        object
-    }
-
     pub fn gvr(&self) -> Gvr {
         self.kind.gvr()
     }
@@ -120,23 +80,22 @@ impl Served {
     /// The kind with the rules: that of the stored version, when a built-in kind has two.
     fn rules(&self) -> &KindRef {
         match &self.store {
-            Some(store) if self.translated() => &store.kind,
+            Some(store) if !self.custom => &store.kind,
             _ => &self.kind,
         }
     }
 
-    /// Built-in and stored as another version.
-    fn translated(&self) -> bool {
-        !self.custom && !self.native()
+    /// Built-in and stored as another version: the hooks between both, which neither fail nor wait.
+    fn translated(&self) -> Option<Builtin> {
+        let store = self.store.as_ref().filter(|_| !self.custom && !self.native())?;
+        Some(Builtin { kind: self.kind.clone(), stored: store.kind.clone() })
     }
 
     /// The object as the rules see it.
     fn ruled<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
-        if !self.translated() {
-            return Cow::Borrowed(object);
-        }
+        let Some(hooks) = self.translated() else { return Cow::Borrowed(object) };
         let mut stored = object.clone();
-        self.to_storage(&mut stored);
+        hooks.to_storage(&mut stored);
         self.rules().apply_defaults(&mut stored);
         Cow::Owned(stored)
     }
@@ -163,15 +122,15 @@ impl Served {
     }
 
     fn enter_rules(&self, object: &mut Value) {
-        if self.translated() {
-            self.to_storage(object);
+        if let Some(hooks) = self.translated() {
+            hooks.to_storage(object);
             self.rules().apply_defaults(object);
         }
     }
 
     fn leave_rules(&self, object: &mut Value) {
-        if self.translated() {
-            self.from_storage(object);
+        if let Some(hooks) = self.translated() {
+            hooks.from_storage(object);
             self.normalise(object);
         }
     }
@@ -179,7 +138,7 @@ impl Served {
     /// Everything wrong with a new object.
     pub fn check(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = self.rules().check(&self.ruled(object));
-        if self.translated() {
+        if self.translated().is_some() {
             errors.extend((self.kind.hooks.validate)(object));
         }
         errors.extend(self.check_schema(object, None));
@@ -189,7 +148,7 @@ impl Served {
     /// Everything wrong with replacing `old`.
     pub fn check_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.rules().check_update(&self.ruled(object), &self.ruled(old));
-        if self.translated() {
+        if self.translated().is_some() {
             errors.extend((self.kind.hooks.validate_update)(object, old));
         }
         errors.extend(self.check_schema(object, Some(old)));
@@ -201,20 +160,24 @@ impl Served {
         let mut errors = self.rules().check_subresource(sub, &self.ruled(object), &self.ruled(old));
         errors.extend(match sub.action {
             Action::Status if self.custom => {
-                schema::validate_status(object, old, &self.kind.schema, &mut Budget::default())
+                let mut errors = schema::validate_status(object, old, &self.kind.schema, &mut Budget::default());
+                errors.extend(scale::check(&self.kind, object, true));
+                errors
             }
             _ => self.check_schema(object, Some(old)),
         });
         errors
     }
 
-    /// What the schema of a custom kind has against an object that is new or takes the place of `old`. Built-in types
+    /// What the definition of a custom kind has against an object that is new or takes the place of `old`. Built-in types
     /// were checked when the body was decoded.
     fn check_schema(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         if !self.custom {
             return Vec::new();
         }
-        schema::validate(object, old, &self.kind.schema, &mut Budget::default())
+        let mut errors = schema::validate(object, old, &self.kind.schema, &mut Budget::default());
+        errors.extend(scale::check(&self.kind, object, false));
+        errors
     }
 
     /// What bodies of this kind are decoded as.
@@ -272,17 +235,6 @@ impl Served {
     }
 }
 
-/// Converts a custom resource between versions: its fields stay what they are, but for those that the new version does
-/// not know.
-fn converted(object: &mut Value, kind: &Kind) {
-    let version = kind.api_version();
-    if object["apiVersion"] != version.as_str() {
-        object["apiVersion"] = version.into();
-        schema::drop_nulls(object, &kind.schema);
-        schema::prune(object, &kind.schema);
-    }
-}
-
 fn fill(object: &mut Value, schema: &schema::Schema) -> Result<(), Status> {
     schema::apply_defaults(object, schema).map_err(|schema::TooMuch| {
         let most = schema::MAX_DEFAULTED;
@@ -295,6 +247,8 @@ fn fill(object: &mut Value, schema: &schema::Schema) -> Result<(), Status> {
 #[derive(Default, Clone)]
 pub struct Registry {
     groups: OrdMap<Str, Group>,
+    /// What of custom resources was converted, shared with every registry that follows this one.
+    pub conversions: Arc<Conversions>,
 }
 
 #[derive(Default, Clone)]
@@ -392,6 +346,8 @@ impl Registry {
                 Stored { cache, kind: stored_kind }
             });
             let message = kind.message;
+            let stored = store.as_ref().map(|store: &Stored| store.kind.clone()).filter(|s| !Arc::ptr_eq(s, kind));
+            let conversion = stored.map(|stored| Conversion::builtin(kind, stored));
             registry.insert(Served {
                 kind: kind.clone(),
                 store,
@@ -401,6 +357,7 @@ impl Registry {
                 terminating: false,
                 deprecation: kind.deprecated.as_ref().map(|text| text.to_string()),
                 source: None,
+                conversion,
             });
         }
         registry

@@ -276,7 +276,8 @@ impl DeleteOptions {
     fn check(self) -> Result<DeleteOptions, Status> {
         if self.propagation.is_some() && self.orphan_dependents.is_some() {
             let detail = "orphanDependents and deletionPropagation cannot be both set";
-            let error = FieldError::invalid("propagationPolicy", self.propagation.map_or("", word), detail);
+            let error =
+                FieldError::invalid("propagationPolicy", self.propagation.map_or("", Propagation::word), detail);
             return Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &[error]));
         }
         let others = self.beside_ignoring();
@@ -303,11 +304,13 @@ impl DeleteOptions {
     }
 }
 
-fn word(propagation: Propagation) -> &'static str {
-    match propagation {
-        Propagation::Orphan => "Orphan",
-        Propagation::Background => "Background",
-        Propagation::Foreground => "Foreground",
+impl Propagation {
+    pub fn word(self) -> &'static str {
+        match self {
+            Propagation::Orphan => "Orphan",
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+        }
     }
 }
 

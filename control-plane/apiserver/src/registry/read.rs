@@ -80,7 +80,7 @@ impl Core {
             }
         };
         match entry {
-            Some(entry) => Ok(Answer::entry(200, served, entry)),
+            Some(entry) => Ok(Answer::entry(200, served, served.shown_one(&entry).await?)),
             None => Err(Status::not_found(&served.gvr(), &call.info.name)),
         }
     }
@@ -98,6 +98,12 @@ impl Core {
 
     /// A list, whole or a page of it.
     pub async fn list(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
+        let mut list = self.stored_list(call, served).await?;
+        list.entries = served.shown(list.entries).await?;
+        Ok(Answer::List(served.clone(), list))
+    }
+
+    async fn stored_list(&self, call: &Call, served: &Arc<Served>) -> Result<List, Status> {
         let options = ListOptions::parse(&call.query, false)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         let fields = options.fields_for(&call.info.name)?;
@@ -129,13 +135,13 @@ impl Core {
         }
         let page = if any { Page { limit: 0, ..page } } else { page };
         if let Some((entries, revision)) = selection.indexed(&store.cache) {
-            return Ok(page.cut(served, entries.iter(), revision));
+            return Ok(page.cut(entries.iter(), revision));
         }
         let snapshot = store.cache.snapshot();
         Ok(page.take(served, &snapshot, Bytes::new()))
     }
 
-    async fn list_rest(&self, served: &Arc<Served>, page: &Page<'_>, token: Token) -> Result<Answer, Status> {
+    async fn list_rest(&self, served: &Arc<Served>, page: &Page<'_>, token: Token) -> Result<List, Status> {
         let mut start = page.base.to_vec();
         start.extend_from_slice(token.start.as_bytes());
         let start = Bytes::from(start);
@@ -160,7 +166,7 @@ impl Core {
         revision: i64,
         start: Bytes,
         expired: &str,
-    ) -> Result<Answer, Status> {
+    ) -> Result<List, Status> {
         self.reach(served, revision).await?;
         // The window may reach further back than the store; clients are told by the store's rule, as upstream's are.
         if revision < self.compacted.load(Ordering::Acquire) {
@@ -172,7 +178,7 @@ impl Core {
                 Err(Status::too_large_resource_version(revision.max(0) as u64, current.max(0) as u64, 1))
             }
             Err(WindowError::TooOld { .. }) => match self.history(served, page, revision, &start).await {
-                Ok(entries) => Ok(page.cut(served, entries.iter(), revision)),
+                Ok(entries) => Ok(page.cut(entries.iter(), revision)),
                 Err(StoreError::Compacted { .. }) => Err(Status::expired(expired)),
                 Err(error) => Err(self.store_error(error, served)),
             },
@@ -220,19 +226,19 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn take(&self, served: &Arc<Served>, snapshot: &Snapshot, start: Bytes) -> Answer {
+    fn take(&self, served: &Arc<Served>, snapshot: &Snapshot, start: Bytes) -> List {
         let cache = &self.store.cache;
         if let Some(name) = self.selection.single()
             && (!served.namespaced() || !self.selection.namespace().is_empty())
         {
             let key = cache.key(self.selection.namespace(), name);
             let one = snapshot.get(&key).filter(|entry| entry.key >= start);
-            return self.cut(served, one.into_iter(), snapshot.revision);
+            return self.cut(one.into_iter(), snapshot.revision);
         }
-        self.cut(served, snapshot.range(&self.selection.prefix(cache), &start), snapshot.revision)
+        self.cut(snapshot.range(&self.selection.prefix(cache), &start), snapshot.revision)
     }
 
-    fn cut<'e>(&self, served: &Arc<Served>, entries: impl Iterator<Item = &'e Arc<Entry>>, revision: i64) -> Answer {
+    fn cut<'e>(&self, entries: impl Iterator<Item = &'e Arc<Entry>>, revision: i64) -> List {
         let mut entries = entries;
         let plain = self.selection.is_plain();
         let mut items: Vec<Arc<Entry>> = Vec::new();
@@ -251,7 +257,7 @@ impl Page<'_> {
             items.push(entry.clone());
         }
         list.entries = items;
-        Answer::List(served.clone(), list)
+        list
     }
 }
 

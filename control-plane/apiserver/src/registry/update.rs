@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::create::settle_namespace;
 use super::options::WriteOptions;
 use super::write::{Committed, MAX_RETRIES, check_depth, has_finalizers, meta_text, metadata};
-use super::{Served, managed};
-use crate::admission::{self, Extra, Operation};
+use super::{Served, admit, managed};
+use crate::admission::{Asked, Extra, Operation, Request};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
@@ -109,7 +109,7 @@ impl Core {
             };
             let revision = entry.revision;
             match self.attempt(call, served, change, &entry, &mut make).await {
-                Ok(Attempt::Done(answer)) => return Ok(answer),
+                Ok(Attempt::Done(answer)) => return answer,
                 Ok(Attempt::Lost(now)) => {
                     let same = now.as_ref().is_some_and(|now| now.revision == revision);
                     if !change.retry && fresh && !same {
@@ -137,30 +137,32 @@ impl Core {
         entry: &Arc<Entry>,
         make: &mut (impl FnMut(&Value) -> Result<Value, Status> + Send),
     ) -> Result<Attempt, Status> {
-        let old = served.object(entry);
+        let old = served.object(entry).await?;
         let mut new = make(&old)?;
         check_identity(served, change, &old, &new)?;
         self.settle(call, served, change, &old, &mut new)?;
-        let mut extra = Extra::default();
-        self.admit_changed(call, served, change, &old, &mut new, &mut extra).await?;
+        let extra = self.admit_changed(call, served, change, &old, &mut new).await?;
         metadata(&mut new).insert("resourceVersion".to_owned(), entry.revision.to_string().into());
         if change.options.dry_run {
-            served.through_storage(&mut new)?;
+            let new = served.through_storage(new).await?;
             check_depth(served, &new)?;
-            return Ok(Attempt::Done(Answer::object(200, served, new)));
+            return Ok(Attempt::Done(Ok(Answer::object(200, served, new))));
         }
         if ends(served, &old, &new) {
             return match self.erase(served, entry, extra).await? {
-                Committed::Stored(_) => Ok(Attempt::Done(Answer::object(200, served, new))),
+                Committed::Stored(_) => Ok(Attempt::Done(Ok(Answer::object(200, served, new)))),
                 Committed::Conflict(now) => Ok(Attempt::Lost(now)),
                 Committed::Taken => self.taken(served, entry).await,
             };
         }
-        if !entry.stale && stores_the_same(served, entry, &old, &new) && !self.is_stale(served, entry).await? {
-            return Ok(Attempt::Done(Answer::entry(200, served, entry.clone())));
+        if !entry.stale && stores_the_same(served, entry, &old, &new).await? && !self.is_stale(served, entry).await? {
+            return Ok(Attempt::Done(Ok(Answer::entry(200, served, served.shown_one(entry).await?))));
         }
         match self.commit(served, &entry.key, entry.revision, new, extra).await? {
-            Committed::Stored(stored) => Ok(Attempt::Done(Answer::entry(200, served, stored))),
+            Committed::Stored(stored) => {
+                let shown = served.shown_one(&stored).await;
+                Ok(Attempt::Done(shown.map(|shown| Answer::entry(200, served, shown))))
+            }
             Committed::Conflict(now) => Ok(Attempt::Lost(now)),
             Committed::Taken => self.taken(served, entry).await,
         }
@@ -202,27 +204,20 @@ impl Core {
         change: &Change<'_>,
         old: &Value,
         new: &mut Value,
-        extra: &mut Extra,
-    ) -> Result<(), Status> {
+    ) -> Result<Extra, Status> {
         if matches!(change.part, Part::Own) {
-            return Ok(());
+            return Ok(Extra::default());
         }
-        let namespace = if served.namespaced() { call.info.namespace.clone() } else { String::new() };
-        let mut request = admission::Request {
+        let asked = Asked {
             operation: Operation::Update,
             kind: &served.kind,
             subresource: change.subresource,
-            namespace: &namespace,
+            namespace: &call.info.namespace,
             name: change.name,
-            object: new,
-            old: Some(old),
-            user: &call.user,
-            dry_run: change.options.dry_run,
-            extra,
-            warnings: &call.warnings,
-            trail: call.trail.as_deref(),
+            options: Some(change.options),
         };
-        admission::admit(&mut request, self).await?;
+        let mut request = Request::new(admit::by(call), asked, new, Some(old));
+        self.admission.admit(&mut request, self).await?;
         let context = call.context();
         let errors = match change.part {
             Part::Main => {
@@ -246,7 +241,8 @@ impl Core {
                 call.warn(warning);
             }
         }
-        admission::validate(&request, self).await
+        self.admission.validate(&request, self).await?;
+        Ok(request.into_extra())
     }
 
     /// Store key of a named object of the request's namespace.
@@ -266,19 +262,18 @@ impl Core {
 }
 
 enum Attempt {
-    Done(Answer),
+    /// Nothing is left to try, though the answer may be that what was written can't be shown.
+    Done(Result<Answer, Status>),
     /// Somebody else wrote first; the state after that.
     Lost(Option<Arc<Entry>>),
 }
 
 /// Whether the store would keep what it has. An object of another version may hold less than what is stored.
-fn stores_the_same(served: &Served, entry: &Entry, old: &Value, new: &Value) -> bool {
+async fn stores_the_same(served: &Served, entry: &Entry, old: &Value, new: &Value) -> Result<bool, Status> {
     if new != old || !served.custom || served.native() {
-        return new == old;
+        return Ok(new == old);
     }
-    let mut stored = new.clone();
-    served.to_storage(&mut stored);
-    stored == entry.object()
+    Ok(served.to_storage(new.clone()).await? == entry.object())
 }
 
 fn check_identity(served: &Served, change: &Change<'_>, old: &Value, new: &Value) -> Result<(), Status> {

@@ -12,6 +12,7 @@ use meta::Status;
 use tokio::time::{Instant, Sleep};
 
 use super::Served;
+use super::convert::BATCH;
 use super::options::{ListOptions, Match};
 use super::selection::Selection;
 use crate::cache::{Entry, Event, EventType, FrameKey, Watcher, WindowError};
@@ -48,6 +49,8 @@ impl Core {
             watcher,
             selection,
             encoder,
+            served: served.clone(),
+            converting: None,
             bookmarks: options.bookmarks,
             mark_end: mark_end.then_some(start),
             last: start,
@@ -115,6 +118,9 @@ struct WatchBody {
     watcher: Watcher,
     selection: Selection,
     encoder: EventEncoder,
+    served: Arc<Served>,
+    /// Nothing else is sent before it: events keep their order.
+    converting: Option<Pending>,
     bookmarks: bool,
     /// Send the bookmark that ends the initial events, at this revision.
     mark_end: Option<i64>,
@@ -127,29 +133,122 @@ struct WatchBody {
     done: bool,
 }
 
+type Shown = Result<Vec<Arc<Entry>>, Status>;
+
+/// Objects that are of another version than the client wants, while they are converted.
+struct Pending {
+    shown: Pin<Box<dyn Future<Output = Shown> + Send>>,
+    /// What they are shown in; none for initial objects.
+    event: Option<(Arc<Event>, EventType)>,
+}
+
 impl WatchBody {
-    /// The event as this client sees it: entering and leaving the selection look like creation and deletion.
-    fn translate(&self, event: &Event) -> Option<Bytes> {
+    /// What an event is to this client: entering and leaving the selection look like creation and deletion.
+    fn seen(&self, event: &Event) -> Option<EventType> {
         let now = event.event != EventType::Deleted && self.selection.matches(&event.entry);
         let before = event.previous.as_ref().is_some_and(|previous| self.selection.matches(previous));
-        let (kind, previous) = match (before, now) {
-            (false, true) => (EventType::Added, false),
-            (true, true) => (EventType::Modified, false),
-            (true, false) => (EventType::Deleted, event.event != EventType::Deleted),
-            (false, false) => return None,
-        };
-        if !self.encoder.shared() {
-            return Some(self.encode(event, kind, previous));
+        match (before, now) {
+            (false, true) => Some(EventType::Added),
+            (true, true) => Some(EventType::Modified),
+            (true, false) => Some(EventType::Deleted),
+            (false, false) => None,
         }
-        let key = FrameKey { event: kind, previous, format: self.encoder.format() };
-        Some(event.frame(key, || self.encode(event, kind, previous)))
     }
 
-    fn encode(&self, event: &Event, kind: EventType, previous: bool) -> Bytes {
-        match event.previous.as_ref().filter(|_| previous) {
-            // The last state that matched, at the revision at which it ceased to.
-            Some(old) => self.encoder.event(kind.word(), &old.at_revision(event.revision())),
-            None => self.encoder.event(kind.word(), &event.entry),
+    /// Sends the next of the initial objects, or begins to convert the next page of them.
+    fn take_initial(&mut self) -> bool {
+        let Some(next) = self.initial.as_slice().first() else { return false };
+        if self.served.shows(next) {
+            let frames = self.initial.next().map(|entry| self.encoder.event("ADDED", &entry));
+            self.ready.extend(frames);
+            return true;
+        }
+        let (served, page) = (self.served.clone(), self.initial.by_ref().take(BATCH).collect());
+        let shown = Box::pin(async move { served.shown(page).await });
+        self.converting = Some(Pending { shown, event: None });
+        true
+    }
+
+    /// Sends an event, or begins to convert what it shows.
+    fn take(&mut self, event: Arc<Event>) {
+        let Some(kind) = self.seen(&event) else { return };
+        // A deletion shows the last state that there was, or that matched. Converted, it is known by its own revision.
+        let gone = kind == EventType::Deleted;
+        let left = gone && (event.event != EventType::Deleted || !self.served.shows(&event.entry));
+        let state = event.previous.as_ref().filter(|_| left).unwrap_or(&event.entry).clone();
+        if self.served.shows(&state) {
+            let frame = self.frame(&event, kind, &state);
+            return self.ready.push_back(frame);
+        }
+        let sent = self.encoder.shared().then(|| event.framed(self.key(&event, kind))).flatten();
+        if let Some(frame) = sent {
+            return self.ready.push_back(frame);
+        }
+        let served = self.served.clone();
+        let shown = Box::pin(async move { served.shown_one(&state).await.map(|state| vec![state]) });
+        self.converting = Some(Pending { shown, event: Some((event, kind)) });
+    }
+
+    fn key(&self, event: &Event, kind: EventType) -> FrameKey {
+        let previous = kind == EventType::Deleted && event.event != EventType::Deleted;
+        FrameKey { event: kind, previous, format: self.encoder.format() }
+    }
+
+    /// The frame of an event that shows `state`: of a deletion, at the revision at which it ceased to match.
+    fn frame(&self, event: &Event, kind: EventType, state: &Entry) -> Bytes {
+        let encode = || {
+            if state.revision == event.revision() {
+                return self.encoder.event(kind.word(), state);
+            }
+            self.encoder.event(kind.word(), &state.at_revision(event.revision()))
+        };
+        if self.encoder.shared() { event.frame(self.key(event, kind), encode) } else { encode() }
+    }
+
+    /// Goes on with the conversion that is under way, if one is; whether it came to its end. An error is the last that a
+    /// client hears, as upstream's is.
+    fn poll_conversion(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pending) = &mut self.converting else { return false };
+        let Poll::Ready(outcome) = pending.shown.as_mut().poll(cx) else { return false };
+        let event = self.converting.take().and_then(|pending| pending.event);
+        match (outcome, event) {
+            (Ok(shown), Some((event, kind))) => {
+                let frames: Vec<_> = shown.iter().map(|state| self.frame(&event, kind, state)).collect();
+                self.ready.extend(frames);
+            }
+            (Ok(shown), None) => {
+                let encoder = &self.encoder;
+                self.ready.extend(shown.iter().map(|entry| encoder.event("ADDED", entry)));
+            }
+            (Err(status), _) => {
+                self.ready.push_back(self.encoder.error(&status));
+                self.done = true;
+            }
+        }
+        true
+    }
+
+    /// Takes what may come next, if anything did.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.take_initial() {
+            return true;
+        }
+        if let Some(revision) = self.mark_end.take() {
+            let frame = self.encoder.bookmark(revision, Some(INITIAL_EVENTS_END));
+            self.ready.push_back(frame);
+            return true;
+        }
+        match self.watcher.poll_next(cx) {
+            Poll::Ready(Some(event)) => {
+                self.last = self.last.max(event.revision());
+                self.take(event);
+                true
+            }
+            Poll::Ready(None) => {
+                self.done = true;
+                true
+            }
+            Poll::Pending => false,
         }
     }
 }
@@ -164,32 +263,20 @@ impl Frames for WatchBody {
             if this.done {
                 return Poll::Ready(None);
             }
-            if let Some(entry) = this.initial.next() {
-                return Poll::Ready(Some(Ok(this.encoder.event("ADDED", &entry))));
+            if this.poll_conversion(cx) {
+                continue;
             }
-            if let Some(revision) = this.mark_end.take() {
-                let frame = this.encoder.bookmark(revision, Some(INITIAL_EVENTS_END));
-                return Poll::Ready(Some(Ok(frame)));
-            }
+            let converting = this.converting.is_some();
             // Read before the queue: everything up to here is in it.
             let complete = this.watcher.bookmark();
-            match this.watcher.poll_next(cx) {
-                Poll::Ready(Some(event)) => {
-                    this.last = this.last.max(event.revision());
-                    this.ready.extend(this.translate(&event));
-                    continue;
-                }
-                Poll::Ready(None) => {
-                    this.done = true;
-                    continue;
-                }
-                Poll::Pending => {}
+            if !converting && this.poll_source(cx) {
+                continue;
             }
             if this.end.as_mut().poll(cx).is_ready() || this.shutdown.as_mut().poll(cx).is_ready() {
                 this.done = true;
                 continue;
             }
-            if this.bookmarks && this.bookmark.as_mut().poll(cx).is_ready() {
+            if this.bookmarks && !converting && this.bookmark.as_mut().poll(cx).is_ready() {
                 let (now, end) = (Instant::now(), this.end.deadline());
                 this.bookmark.as_mut().reset(if now + BOOKMARK_BEFORE_END >= end {
                     end

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use meta::{Gvr, Status, depth};
-use serde_json::{Map, Value};
+pub use object::{has_finalizers, meta_text, metadata};
+use serde_json::Value;
 
 use super::{Served, Stored};
 use crate::admission::Extra;
@@ -46,24 +47,6 @@ pub fn store_status(error: StoreError, gvr: &Gvr, operation: &str) -> Status {
     }
 }
 
-/// `metadata` of an object, made when it is missing.
-pub fn metadata(object: &mut Value) -> &mut Map<String, Value> {
-    if !object["metadata"].is_object() {
-        object["metadata"] = Value::Object(Map::new());
-    }
-    object["metadata"].as_object_mut().expect("made an object just now")
-}
-
-/// A text of `metadata`, empty when absent.
-pub fn meta_text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object["metadata"][field].as_str().unwrap_or_default()
-}
-
-/// Whether `metadata.finalizers` holds anything.
-pub fn has_finalizers(object: &Value) -> bool {
-    object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
-}
-
 /// Whether an object may be stored, with all that this server has added to it. Everything that is written comes by here:
 /// whatever a patch, a default or managed fields made of a body, readers can read it.
 pub fn check_depth(served: &Served, object: &Value) -> Result<(), Status> {
@@ -84,11 +67,11 @@ impl Core {
         served: &Served,
         key: &Bytes,
         expected: i64,
-        mut object: Value,
+        object: Value,
         extra: Extra,
     ) -> Result<Committed, Status> {
         let store = self.stored(served)?;
-        served.to_storage(&mut object);
+        let mut object = served.to_storage(object).await?;
         metadata(&mut object).remove("resourceVersion");
         check_depth(served, &object)?;
         // Kept as long as it is stored: without the room that growing leaves.

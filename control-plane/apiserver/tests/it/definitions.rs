@@ -112,3 +112,58 @@ async fn a_changed_definition_is_served_as_it_is_now() {
     }
     panic!("the new default is not seen");
 }
+
+#[tokio::test]
+async fn a_definition_that_became_stricter_judges_what_changes() {
+    let world = World::new().await;
+    let schema = |most: i64| {
+        let number = json!({"type": "integer", "maximum": most});
+        json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "size": number, "replicas": {"type": "integer"}, "other": {"type": "string"}}},
+            "status": {"type": "object", "properties": {"code": number, "replicas": {"type": "integer"}}}}})
+    };
+    let mut crd = definition("widgets", "Widget", "example.com");
+    crd["spec"]["versions"].as_array_mut().expect("versions").truncate(1);
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = schema(100);
+    let scale = json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"});
+    crd["spec"]["versions"][0]["subresources"] = json!({"status": {}, "scale": scale});
+    world.admin("POST", PATH, crd).await.ok();
+    let mut crd = settled(&world, "widgets.example.com", "True").await;
+    let (path, one) = ("/apis/example.com/v1/widgets", "/apis/example.com/v1/widgets/w");
+    let object = |name: &str, size: i64| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": {"size": size}});
+    world.admin("POST", path, object("w", 50)).await.ok();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = schema(10);
+    world.admin("PUT", &format!("{PATH}/widgets.example.com"), crd).await.ok();
+    for i in 0..200 {
+        if world.admin("POST", path, object(&format!("new{i}"), 50)).await.code == 422 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    world.admin("PATCH", one, json!({"spec": {"other": "x"}})).await.ok();
+    let status = format!("{one}/status");
+    world.admin("PATCH", &status, json!({"status": {"code": 5}})).await.ok();
+    for (path, change, says) in [
+        (
+            one,
+            json!({"spec": {"size": 51}}),
+            "spec.size: Invalid value: 51: spec.size in body should be less than or equal to 10",
+        ),
+        (
+            &status,
+            json!({"status": {"code": 11}}),
+            "status.code: Invalid value: 11: code in body should be less than or equal to 10",
+        ),
+        (one, json!({"spec": {"replicas": -1}}), ".spec.replicas: Invalid value: -1: should be a non-negative integer"),
+        (
+            &status,
+            json!({"status": {"replicas": -1}}),
+            ".status.replicas: Invalid value: -1: should be a non-negative integer",
+        ),
+    ] {
+        let reply = world.admin("PATCH", path, change).await;
+        assert_eq!(reply.code, 422, "{reply:?}");
+        assert!(reply.message().ends_with(says), "{}", reply.message());
+    }
+}

@@ -6,6 +6,7 @@ mod advertised;
 mod audit;
 mod authorised;
 mod callers;
+mod conversion;
 mod corrupt;
 mod custom_openapi;
 mod definitions;

@@ -4,20 +4,17 @@
 use std::sync::Arc;
 
 use client::Action;
+use facts::labels::Selector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use serde_json::json;
 
 use super::acts::{self, Written};
-use super::select::Selector;
+
+pub use facts::owners::{controller_of, is_controlled_by};
 
 /// Name of the index made by [`by_owner`].
 pub const OWNER: &str = "owner";
-
-/// The reference of the managing controller, if there is one.
-pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.iter().flatten().find(|r| r.controller == Some(true))
-}
 
 /// The controller's name, if it is of this kind (and group).
 pub fn controller_named<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Option<&str> {
@@ -29,11 +26,6 @@ pub fn controller_named<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Opt
 /// Whether a reference means this object: one of the same name that came after it is another.
 pub fn is_meant<K: Resource>(reference: &OwnerReference, object: &K) -> bool {
     object.meta().uid.as_deref() == Some(reference.uid.as_str())
-}
-
-/// Whether the object is managed by the owner with this uid.
-pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
-    controller_of(meta).is_some_and(|r| r.uid == uid)
 }
 
 /// The reference that makes `owner` the managing controller.
@@ -97,7 +89,7 @@ where
     let mut claim = Claim { mine: Vec::new(), actions: Vec::new() };
     for object in candidates {
         let meta = object.meta();
-        let matches = selector.matches(meta.labels.as_ref());
+        let matches = selector.matches(&meta.labels);
         match controller_of(meta) {
             Some(other) if other.uid != reference.uid => {}
             Some(_) if matches => claim.mine.push(object),

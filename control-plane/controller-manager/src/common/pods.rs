@@ -1,52 +1,16 @@
-//! Facts about pods that workload controllers decide on: active, ready, available, and which to delete first.
+//! What workload controllers decide on beside the facts of single pods: when the next becomes available, which goes first.
 
 use std::cmp::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::Pod;
+
+pub use facts::pods::{
+    available_in, condition, is_active, is_available, is_ready, is_terminal, is_terminating, phase, ready_since,
+};
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-
-pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
-}
-
-pub fn is_terminal(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
-}
-
-pub fn is_deleting(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
-}
-
-/// Neither finished nor going.
-pub fn is_active(pod: &Pod) -> bool {
-    !is_terminal(pod) && !is_deleting(pod)
-}
-
-pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == type_)
-}
-
-pub fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|c| c.status == "True")
-}
-
-fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    condition(pod, "Ready").filter(|c| c.status == "True")?.last_transition_time.as_ref().map(|t| t.0)
-}
-
-/// Ready for at least `min_ready` seconds.
-pub fn is_available(pod: &Pod, min_ready: i32, now: Timestamp) -> bool {
-    is_ready(pod) && (min_ready <= 0 || available_in(pod, min_ready, now) == Some(Duration::ZERO))
-}
-
-/// How long until a ready pod is available; zero when it is, `None` when it is not ready.
-pub fn available_in(pod: &Pod, min_ready: i32, now: Timestamp) -> Option<Duration> {
-    let at = ready_since(pod)?.as_millisecond() + i64::from(min_ready) * 1000;
-    Some(Duration::from_millis((at - now.as_millisecond()).max(0) as u64))
-}
 
 /// When the next of these pods becomes available by time alone.
 pub fn next_available<'a>(pods: impl IntoIterator<Item = &'a Pod>, min_ready: i32, now: Timestamp) -> Option<Duration> {

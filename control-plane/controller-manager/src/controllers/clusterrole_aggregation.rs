@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::labels::{self, Selector};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 
-use crate::common::select::Selector;
 use crate::common::{acts, template};
 use crate::runner::Work;
 use crate::setup::Setup;
@@ -40,11 +40,15 @@ fn concerns(delta: &Delta<ClusterRole>, role: &ClusterRole) -> bool {
     };
     let mut states = before.into_iter().chain([delta.object()]);
     let rule = role.aggregation_rule.as_ref();
-    let selectors: Vec<Selector> =
-        rule.and_then(|rule| rule.cluster_role_selectors.as_ref()).into_iter().flatten().map(Selector::of).collect();
+    let selectors: Vec<Selector> = rule
+        .and_then(|rule| rule.cluster_role_selectors.as_ref())
+        .into_iter()
+        .flatten()
+        .map(labels::selector)
+        .collect();
     states.any(|changed| {
         let labels = changed.metadata.labels.as_ref();
-        changed.metadata.name == role.metadata.name || selectors.iter().any(|selector| selector.matches(labels))
+        changed.metadata.name == role.metadata.name || selectors.iter().any(|selector| selector.matches(&labels))
     })
 }
 
@@ -53,9 +57,9 @@ fn reconcile(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Plan {
     let mut plan = Plan::default();
     let Some(aggregation) = &role.aggregation_rule else { return plan };
     let mut rules: Vec<PolicyRule> = Vec::new();
-    for selector in aggregation.cluster_role_selectors.iter().flatten().map(Selector::of) {
+    for selector in aggregation.cluster_role_selectors.iter().flatten().map(labels::selector) {
         let selected = all.iter().filter(|r| r.metadata.name != role.metadata.name);
-        for found in selected.filter(|r| selector.matches(r.metadata.labels.as_ref())) {
+        for found in selected.filter(|r| selector.matches(&r.metadata.labels)) {
             for rule in found.rules.iter().flatten() {
                 if !rules.contains(rule) {
                     rules.push(rule.clone());

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::labels;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -24,7 +25,6 @@ use super::replicaset::watch_pods;
 use crate::common::backoff::Backoff;
 use crate::common::owners::{self, OWNER, by_owner, controller_named};
 use crate::common::revisions::{self, HASH};
-use crate::common::select::Selector;
 use crate::common::{acts, count, pods, template};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
@@ -44,7 +44,7 @@ pub fn start(setup: &mut Setup) {
     setup.index::<Pod>(OWNER, by_owner);
     setup.index::<ControllerRevision>(OWNER, by_owner);
     let sets = setup.queue_own::<DaemonSet>(&queue);
-    let pods = watch_pods::<DaemonSet>(setup, &queue, sets.clone(), |s| Selector::of(&s.spec.selector));
+    let pods = watch_pods::<DaemonSet>(setup, &queue, sets.clone(), |s| labels::selector(&s.spec.selector));
     let revisions = watch_revisions(setup, &queue);
     let nodes = watch_nodes(setup, &queue, sets.clone());
     let executor = setup.executor("daemonset-controller");
@@ -128,8 +128,8 @@ pub struct Course<'a> {
 pub fn reconcile(view: &View, failed: &mut Failed, now: Timestamp) -> Plan {
     let set = view.set.as_ref();
     let mut plan = Plan::default();
-    let selector = Selector::of(&set.spec.selector);
-    if selector.is_empty() {
+    let selector = labels::selector(&set.spec.selector);
+    if selector.is_everything() {
         let note = "This daemon set is selecting all pods. A non-empty selector is required.".into();
         plan.push(acts::warning(set, "SelectingAll", note));
         return plan;

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use client::plan::ExecuteError;
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::labels::{self, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::common::owners::{self, OWNER, by_owner, controller_named};
-use crate::common::select::Selector;
 use crate::common::{acts, count};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
@@ -62,7 +62,7 @@ fn watch_sets(setup: &mut Setup, queue: &WorkQueue<Key>, deployments: Shared<Dep
         } else if owners::controller_of(&set.metadata).is_none() && !matches!(delta, Delta::Deleted(_)) {
             let labels = set.metadata.labels.as_ref();
             let adopters = deployments.list_in(namespace).into_iter();
-            adopters.filter(|d| selector(d).matches(labels)).for_each(|d| queue.add(Key::of(d.as_ref())));
+            adopters.filter(|d| selector(d).matches(&labels)).for_each(|d| queue.add(Key::of(d.as_ref())));
         }
     })
 }
@@ -126,7 +126,7 @@ impl Course<'_> {
 pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let deployment = view.deployment.as_ref();
     let selector = selector(deployment);
-    if selector.is_empty() {
+    if selector.is_everything() {
         let note = "This deployment is selecting all pods. A non-empty selector is required.".into();
         let mut plan = Plan::default();
         plan.push(acts::warning(deployment, "SelectingAll", note));
@@ -195,7 +195,7 @@ fn after_failure(
 }
 
 fn selector(deployment: &Deployment) -> Selector {
-    Selector::of(&deployment.spec.selector)
+    labels::selector(&deployment.spec.selector)
 }
 
 pub fn replicas(deployment: &Deployment) -> i32 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::labels::{self, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
@@ -14,7 +15,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::deployment::scaled;
 use crate::common::owners::{controller_named, controller_of, is_meant};
-use crate::common::select::Selector;
 use crate::common::{acts, pods, template};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
@@ -29,7 +29,7 @@ pub fn start(setup: &mut Setup) {
     let pods = setup.on(move |delta: &Delta<Pod>| {
         let pod = delta.object();
         let of_namespace = all.list_in(pod.metadata.namespace.as_deref().unwrap_or(""));
-        let covers = |b: &PodDisruptionBudget| selector(b).matches(pod.metadata.labels.as_ref());
+        let covers = |b: &PodDisruptionBudget| selector(b).matches(&pod.metadata.labels);
         of_namespace.iter().filter(|b| covers(b)).for_each(|b| again.add(Key::of(b.as_ref())));
     });
     let scales = Scales::watch(setup, &queue, &budgets);
@@ -37,13 +37,13 @@ pub fn start(setup: &mut Setup) {
     setup.run(Work::new(&queue, executor, 1, move |key, now| {
         let Some(budget) = budgets.get(key) else { return Plan::default() };
         let selector = selector(&budget);
-        let covered = pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(p.metadata.labels.as_ref()));
+        let covered = pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(&p.metadata.labels));
         reconcile(&budget, &covered.collect::<Vec<_>>(), |p| scales.of(p), now)
     }));
 }
 
 fn selector(budget: &PodDisruptionBudget) -> Selector {
-    budget.spec.as_ref().and_then(|s| s.selector.as_ref()).map_or_else(Selector::nothing, Selector::of)
+    labels::selector(budget.spec.as_ref().and_then(|s| s.selector.as_ref()))
 }
 
 /// Who says how many pods there should be.
@@ -195,7 +195,7 @@ fn still_disrupted(
 ) -> BTreeMap<String, Time> {
     let mut left = BTreeMap::new();
     for (name, at) in status.disrupted_pods.iter().flatten() {
-        let there = covered.iter().any(|p| p.metadata.name.as_ref() == Some(name) && !pods::is_deleting(p));
+        let there = covered.iter().any(|p| p.metadata.name.as_ref() == Some(name) && !pods::is_terminating(p));
         let wait = at.0.as_second() + EVICTION_SEEN.as_secs() as i64 - now.as_second();
         if there && wait > 0 {
             plan.requeue(Duration::from_secs(wait as u64));
@@ -212,7 +212,8 @@ fn count(
     expected: i32,
     desired: i32,
 ) {
-    let going = |p: &Pod| pods::is_deleting(p) || p.metadata.name.as_ref().is_some_and(|n| disrupted.contains_key(n));
+    let going =
+        |p: &Pod| pods::is_terminating(p) || p.metadata.name.as_ref().is_some_and(|n| disrupted.contains_key(n));
     let healthy = covered.iter().filter(|p| pods::is_ready(p) && !going(p)).count() as i32;
     status.expected_pods = Some(expected);
     status.desired_healthy = Some(desired);

@@ -44,7 +44,7 @@ pub fn start(setup: &mut Setup) {
     setup.run(Work::new(&queue, executor, workers, move |key, _| {
         let Some(service) = all_services.get(key) else { return Plan::default() };
         let Some(selector) = services::selector(&service) else { return Plan::default() };
-        let backing = pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(p.metadata.labels.as_ref()));
+        let backing = pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(&p.metadata.labels));
         let backing: Vec<Arc<Pod>> = backing.filter(|p| services::belongs(p, true)).collect();
         let names = backing.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone());
         let nodes = names.filter_map(|n| Some((n.clone(), nodes.get_in("", &n)?))).collect();
@@ -72,7 +72,7 @@ fn watch_nodes(
         for pod in pods.by("node", &name) {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
             for service in all_services.list_in(namespace) {
-                if services::selector(&service).is_some_and(|s| s.matches(pod.metadata.labels.as_ref())) {
+                if services::selector(&service).is_some_and(|s| s.matches(&pod.metadata.labels)) {
                     queue.add(Key::of(service.as_ref()));
                 }
             }

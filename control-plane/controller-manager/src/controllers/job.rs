@@ -18,6 +18,7 @@ mod tests;
 use std::sync::Arc;
 
 use client::{Action, Delta, Key, Plan, WorkQueue};
+use facts::labels::{self, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -26,7 +27,6 @@ use serde_json::json;
 
 use super::replicaset::watch_pods;
 use crate::common::owners::{self, OWNER, by_owner, controller_named, controller_of};
-use crate::common::select::Selector;
 use crate::common::{acts, pods, template};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
@@ -81,7 +81,7 @@ fn free_orphans(setup: &mut Setup, jobs: Shared<Job>) {
         let counted_by_it = match (&job, owner) {
             (Some(job), Some(owner)) => job.metadata.uid.as_deref() == Some(&owner.uid) && !finish::is_finished(job),
             // Orphans may yet be adopted; those of other controllers are none of ours.
-            (None, None) => !pods::is_deleting(&pod),
+            (None, None) => !pods::is_terminating(&pod),
             _ => of_job.is_none() && owner.is_some(),
         };
         if !counted_by_it {
@@ -92,7 +92,7 @@ fn free_orphans(setup: &mut Setup, jobs: Shared<Job>) {
 }
 
 fn selector(job: &Job) -> Selector {
-    job.spec.as_ref().and_then(|s| s.selector.as_ref()).map_or_else(Selector::nothing, Selector::of)
+    labels::selector(job.spec.as_ref().and_then(|s| s.selector.as_ref()))
 }
 
 pub fn is_tracked(pod: &Pod) -> bool {
@@ -147,7 +147,7 @@ impl Course<'_> {
         match pods::phase(pod) {
             "Failed" => true,
             "Succeeded" => false,
-            _ => pods::is_deleting(pod) && !self.replaces_ended_only(),
+            _ => pods::is_terminating(pod) && !self.replaces_ended_only(),
         }
     }
 }
@@ -204,7 +204,7 @@ fn decide(course: &mut Course) {
     if target.is_some() {
         (active, ready) = (0, 0);
     }
-    let going = course.pods.iter().filter(|p| pods::is_deleting(p) && !pods::is_terminal(p)).count();
+    let going = course.pods.iter().filter(|p| pods::is_terminating(p) && !pods::is_terminal(p)).count();
     course.status.active = (active != 0).then_some(active as i32);
     course.status.ready = Some(ready as i32);
     course.status.terminating = Some(going as i32);

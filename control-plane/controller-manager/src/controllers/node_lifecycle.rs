@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::nodes::{self, READY};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
@@ -26,7 +27,7 @@ use crate::config::Config;
 use crate::controllers::services::by_node;
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
-use health::{READY, seconds};
+use health::seconds;
 use zones::{Rates, Zones};
 
 pub const NODE: &str = "node";
@@ -99,7 +100,7 @@ fn watch_nodes(setup: &mut Setup, queue: &WorkQueue<Key>, heard: &Arc<Mutex<Hear
         let name = node.metadata.name.as_deref().unwrap_or("");
         heard.lock().status(
             name,
-            health::find(node, READY).and_then(|c| c.last_heartbeat_time.clone()),
+            nodes::condition(node, READY).and_then(|c| c.last_heartbeat_time.clone()),
             Timestamp::now(),
         );
         queue.add(Key::new("", name));
@@ -117,7 +118,7 @@ fn watch_leases(setup: &mut Setup, queue: &WorkQueue<Key>, heard: &Arc<Mutex<Hea
         let name = lease.metadata.name.as_deref().unwrap_or("");
         let renewed = lease.spec.as_ref().and_then(|s| s.renew_time.clone());
         heard.lock().lease(name, renewed, Timestamp::now());
-        let silent = nodes.get_in("", name).is_some_and(|n| health::status(&n, READY) == "Unknown");
+        let silent = nodes.get_in("", name).is_some_and(|n| nodes::status(&n, READY) == "Unknown");
         if silent {
             queue.add(Key::new("", name));
         }
@@ -137,7 +138,7 @@ fn reconcile(view: &View, zones: &mut Zones, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let node = view.node;
     let created = node.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
-    let known = health::find(node, READY).is_some();
+    let known = nodes::condition(node, READY).is_some();
     let grace = if known { view.config.node_monitor_grace_period } else { view.config.node_startup_grace_period };
     let since = view.heard.unwrap_or(if known { now } else { created });
     let silent = seconds(now) - seconds(since);
@@ -145,7 +146,7 @@ fn reconcile(view: &View, zones: &mut Zones, now: Timestamp) -> Plan {
     if left < 0 {
         if let Some(next) = health::silenced(node, now) {
             plan.push(acts::update_status(&next));
-            let was_ready = health::status(node, READY) == "True";
+            let was_ready = nodes::status(node, READY) == "True";
             not_ready(view, was_ready, &mut plan, now);
             // The taints follow when the node shows its new conditions.
             return plan;
@@ -153,7 +154,7 @@ fn reconcile(view: &View, zones: &mut Zones, now: Timestamp) -> Plan {
     } else {
         plan.requeue(std::time::Duration::from_secs(left as u64 + 1));
     }
-    if known && health::status(node, READY) != "True" {
+    if known && nodes::status(node, READY) != "True" {
         not_ready(view, false, &mut plan, now);
     }
     let taints = health::taints(node, zones, now, &mut plan);

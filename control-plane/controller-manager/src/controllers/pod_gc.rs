@@ -77,11 +77,11 @@ fn watch_pod(pod: &Pod, queue: &WorkQueue<Key>, node: impl Fn(&str) -> Option<bo
         queue.add_after(Key::new(FINISHED, ""), COUNT_AFTER);
     }
     match pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty()) {
-        None if pods::is_deleting(pod) => queue.add(Key::of(pod)),
+        None if pods::is_terminating(pod) => queue.add(Key::of(pod)),
         None => {}
         Some(name) => match node(name) {
             None => queue.add_after(Key::new(NODES, name), QUARANTINE),
-            Some(true) if pods::is_deleting(pod) => queue.add(Key::new(NODES, name)),
+            Some(true) if pods::is_terminating(pod) => queue.add(Key::new(NODES, name)),
             Some(_) => {}
         },
     }
@@ -105,7 +105,7 @@ fn remove(pod: &Pod, why: Option<(&str, &str)>, plan: &mut Plan, now: Timestamp)
 fn unscheduled(pod: &Pod) -> Plan {
     let mut plan = Plan::default();
     let scheduled = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty());
-    if pods::is_deleting(pod) && !scheduled {
+    if pods::is_terminating(pod) && !scheduled {
         plan.push(acts::delete_now(pod));
     }
     plan
@@ -119,9 +119,9 @@ fn orphaned(all: &[Arc<Pod>], now: Timestamp) -> Plan {
 
 fn out_of_service(node: &Node, all: &[Arc<Pod>], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let ready = super::node_lifecycle::health::status(node, "Ready") == "True";
+    let ready = facts::nodes::status(node, facts::nodes::READY) == "True";
     if !ready && is_out_of_service(node) {
-        all.iter().filter(|p| pods::is_deleting(p)).for_each(|p| remove(p, None, &mut plan, now));
+        all.iter().filter(|p| pods::is_terminating(p)).for_each(|p| remove(p, None, &mut plan, now));
     }
     plan
 }

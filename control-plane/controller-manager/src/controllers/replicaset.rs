@@ -6,13 +6,13 @@ pub mod replicas;
 mod tests;
 
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::labels::{self, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 
 use crate::common::owners::{self, OWNER, by_owner, controller_named};
-use crate::common::select::Selector;
 use crate::common::{acts, count};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
@@ -23,7 +23,7 @@ pub fn start(setup: &mut Setup) {
     setup.index::<Pod>(OWNER, by_owner);
     setup.index::<ReplicaSet>(OWNER, by_owner);
     let sets = setup.queue_own::<ReplicaSet>(&queue);
-    let pods = watch_pods::<ReplicaSet>(setup, &queue, sets.clone(), |set| Selector::of(&set.spec.selector));
+    let pods = watch_pods::<ReplicaSet>(setup, &queue, sets.clone(), |set| labels::selector(&set.spec.selector));
     let executor = setup.executor("replicaset-controller");
     let workers = setup.config.concurrency.replicaset;
     let (failed_sets, failed_pods) = (sets.clone(), pods.clone());
@@ -64,7 +64,7 @@ where
             queue.add(owner);
         } else if owners::controller_of(&pod.metadata).is_none() && !matches!(delta, Delta::Deleted(_)) {
             let labels = pod.metadata.labels.as_ref();
-            let adopters = sets.list_in(namespace).into_iter().filter(|s| selector_of(s).matches(labels));
+            let adopters = sets.list_in(namespace).into_iter().filter(|s| selector_of(s).matches(&labels));
             adopters.for_each(|s| queue.add(Key::of(s.as_ref())));
         }
     })
@@ -104,7 +104,7 @@ fn neutral(set: &ReplicaSet) -> Set {
         meta: set.metadata.clone(),
         replicas: spec.replicas.unwrap_or(1),
         min_ready: count(spec.min_ready_seconds),
-        selector: Selector::of(&spec.selector),
+        selector: labels::selector(&spec.selector),
         template: spec.template.unwrap_or_default(),
         status: Status {
             replicas: status.replicas,

@@ -1,6 +1,7 @@
 //! replicationcontroller-controller: the older form of replica sets, decided by the same code.
 
 use client::{Key, Plan, WorkQueue};
+use facts::labels::{self, Selector};
 use k8s_openapi::api::core::v1::{
     Pod, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
 };
@@ -8,7 +9,6 @@ use k8s_openapi::api::core::v1::{
 use super::replicaset::replicas::{self, Condition, REPLICA_FAILURE, Set, Status, View};
 use super::replicaset::watch_pods;
 use crate::common::owners::{self, OWNER, by_owner};
-use crate::common::select::Selector;
 use crate::common::{acts, count};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
@@ -37,7 +37,7 @@ pub fn start(setup: &mut Setup) {
 
 fn selector_of(set: &ReplicationController) -> Selector {
     let labels = set.spec.as_ref().and_then(|s| s.selector.as_ref());
-    labels.filter(|l| !l.is_empty()).map_or_else(Selector::nothing, Selector::of_labels)
+    labels.filter(|l| !l.is_empty()).map_or_else(Selector::nothing, labels::equal_to)
 }
 
 fn view(set: &ReplicationController, pods: &Shared<Pod>) -> View {

@@ -114,7 +114,7 @@ impl Measured {
 
 /// What a change of a pod must change to count: its end, its resources (its generation says so), or its going.
 fn facts(pod: &Pod) -> (bool, Option<i64>, bool) {
-    (pods::is_terminal(pod), pod.metadata.generation, pods::is_deleting(pod))
+    (pods::is_terminal(pod), pod.metadata.generation, pods::is_terminating(pod))
 }
 
 /// `measured` are the objects by resource, `numbers` how many there are of the others; None for what is not served.

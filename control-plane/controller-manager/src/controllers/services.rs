@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use client::{Delta, Key, WorkQueue};
+use facts::labels::{self, Selector};
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::common::pods;
-use crate::common::select::Selector;
 use crate::setup::{Setup, Shared};
 
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
@@ -27,7 +27,7 @@ pub fn watch(setup: &mut Setup, queue: &WorkQueue<Key>) -> (Shared<Service>, Sha
         let namespace = new.metadata.namespace.as_deref().unwrap_or("");
         for service in all.list_in(namespace) {
             let Some(selector) = selector(&service) else { continue };
-            if selector.matches(new.metadata.labels.as_ref()) || old.is_some_and(|o| selector.matches(o)) {
+            if selector.matches(&new.metadata.labels) || old.is_some_and(|o| selector.matches(&o)) {
                 queue.add(Key::of(service.as_ref()));
             }
         }
@@ -40,7 +40,7 @@ fn backing_facts(pod: &Pod) -> impl PartialEq + '_ {
     let spec = pod.spec.as_ref();
     (
         pod.metadata.labels.as_ref(),
-        pods::is_deleting(pod),
+        pods::is_terminating(pod),
         pods::is_ready(pod),
         pods::is_terminal(pod),
         pod.status.as_ref().map(|s| (&s.pod_ip, &s.pod_ips)),
@@ -54,7 +54,7 @@ pub fn selector(service: &Service) -> Option<Selector> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
-    spec.selector.as_ref().map(Selector::of_labels)
+    spec.selector.as_ref().map(labels::equal_to)
 }
 
 pub fn is_headless(service: &Service) -> bool {
@@ -71,7 +71,7 @@ pub fn belongs(pod: &Pod, with_terminating: bool) -> bool {
     if pods::is_terminal(pod) || addresses(pod).next().is_none() {
         return false;
     }
-    with_terminating || !pods::is_deleting(pod)
+    with_terminating || !pods::is_terminating(pod)
 }
 
 pub fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> + '_ {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use client::plan::ExecuteError;
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::labels;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -19,7 +20,6 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use super::replicaset::watch_pods;
 use crate::common::owners::{self, OWNER, by_owner, controller_named};
 use crate::common::revisions;
-use crate::common::select::Selector;
 use crate::common::{acts, template};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
@@ -33,7 +33,7 @@ pub fn start(setup: &mut Setup) {
     setup.index::<Pod>(OWNER, by_owner);
     setup.index::<ControllerRevision>(OWNER, by_owner);
     let sets = setup.queue_own::<StatefulSet>(&queue);
-    let pods = watch_pods::<StatefulSet>(setup, &queue, sets.clone(), |s| Selector::of(&s.spec.selector));
+    let pods = watch_pods::<StatefulSet>(setup, &queue, sets.clone(), |s| labels::selector(&s.spec.selector));
     let again = queue.clone();
     let revisions = setup.on(move |delta: &Delta<ControllerRevision>| {
         let meta = &delta.object().metadata;
@@ -84,7 +84,7 @@ pub struct View {
 
 pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let set = view.set.as_ref();
-    let selector = Selector::of(&set.spec.selector);
+    let selector = labels::selector(&set.spec.selector);
     let adopted = owners::claim(set, &selector, view.revisions.iter().cloned(), None);
     let mut plan = Plan { actions: adopted.actions, requeue_after: None };
     let source = revisions::Source {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use client::{Delta, Key, Plan, WorkQueue};
+use facts::taints::{NO_EXECUTE, tolerates};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
@@ -18,7 +19,6 @@ use crate::setup::Setup;
 
 /// Workers; upstream shards its updates over as many.
 const WORKERS: usize = 8;
-const NO_EXECUTE: &str = "NoExecute";
 
 pub fn start(setup: &mut Setup) {
     let queue: WorkQueue<Key> = WorkQueue::default();
@@ -79,10 +79,10 @@ fn reconcile(
     let taints = evicting(node);
     let none = Vec::new();
     let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_ref()).unwrap_or(&none);
-    let limit = if pods::is_deleting(pod) { Tolerated::Always } else { tolerated(&taints, tolerations) };
+    let limit = if pods::is_terminating(pod) { Tolerated::Always } else { tolerated(&taints, tolerations) };
     match limit {
         Tolerated::Always => {
-            if started.is_some() && !pods::is_deleting(pod) {
+            if started.is_some() && !pods::is_terminating(pod) {
                 plan.push(acts::normal(pod, "TaintManagerEviction", format!("Cancelling deletion of Pod {name}")));
             }
             (plan, None)
@@ -138,25 +138,6 @@ fn tolerated(taints: &[Taint], tolerations: &[Toleration]) -> Tolerated {
         shortest = limits.map(|s| s.max(0)).chain(shortest).min();
     }
     shortest.map_or(Tolerated::Always, Tolerated::For)
-}
-
-/// Whether the toleration is for this taint: key, value and effect, as the scheduler asks it.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |o: &Option<String>| o.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => text(&toleration.value) == text(&taint.value),
-        Some(_) => false,
-    }
-}
-
-/// All NoExecute taints of the node are tolerated, at least for a time.
-pub fn may_run(taints: &[Taint], tolerations: &[Toleration]) -> bool {
-    taints.iter().all(|taint| tolerations.iter().any(|t| tolerates(t, taint)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! ImageLocality: a node that holds the pod's images already is better, less so when every node does.
 
-use crate::framework::{Cycle, Interest, MAX_SCORE, Normalize, Plugin};
+use std::any::Any;
+
+use crate::framework::{Cycle, Interest, MAX_SCORE, Plugin};
 use crate::snapshot::{NodeInfo, image_size};
 
 /// Below this sum of sizes an image is as good as not there.
@@ -12,18 +14,15 @@ pub const PLUGIN: Plugin = Plugin {
     name: "ImageLocality",
     weight: 1,
     prepare: |cycle| Interest::when(false, !cycle.pod.images.is_empty()),
-    filter: None,
     score: Some(score),
-    normalize: Normalize::No,
-    adjust: None,
-    wakes: |_, _| false,
+    ..Plugin::NOTHING
 };
 
-fn score(cycle: &Cycle, node: &NodeInfo) -> i64 {
+fn score(cycle: Cycle, _: &dyn Any, node: &NodeInfo) -> i64 {
     if node.images.is_empty() {
         return 0;
     }
-    let total = cycle.snapshot.slots().len().max(1) as i64;
+    let total = cycle.snapshot.len().max(1) as i64;
     let sum: i64 = cycle
         .pod
         .images

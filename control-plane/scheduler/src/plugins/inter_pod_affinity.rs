@@ -1,9 +1,10 @@
 //! InterPodAffinity: near pods that match, away from pods that match, and away from pods that want to be away from
 //! this one; preferred terms of this pod and of those that run add or take weight.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 
-use crate::framework::{Change, Cycle, Interest, Normalize, Plugin, Verdict};
+use crate::framework::{Change, Cycle, Interest, NODES, Normalize, PODS, Plugin, Verdict, Wake, What};
 use crate::pod::{AffinityTerm, PodInfo};
 use crate::snapshot::{NodeInfo, Snapshot};
 
@@ -18,18 +19,23 @@ pub const PLUGIN: Plugin = Plugin {
     score: Some(score),
     normalize: Normalize::Span,
     adjust: Some(adjust),
-    wakes: |change, pod| match change {
-        Change::PodAdded(_) => !pod.affinity.is_empty(),
-        Change::PodRemoved(gone) => !pod.anti_affinity.is_empty() || !gone.anti_affinity.is_empty(),
-        Change::NodeAdded(_) | Change::NodeUpdated(_) => true,
-    },
+    wakes: &[
+        Wake::new(PODS, &[What::Added], |_, pod| !pod.affinity.is_empty()),
+        Wake::new(PODS, &[What::Removed], was_apart),
+        Wake::new(NODES, &[What::Added, What::Updated], |_, _| true),
+    ],
+    ..Plugin::NOTHING
 };
+
+fn was_apart(change: &Change, pod: &PodInfo) -> bool {
+    !pod.anti_affinity.is_empty() || change.object::<PodInfo>().is_some_and(|gone| !gone.anti_affinity.is_empty())
+}
 
 type Counts = BTreeMap<(String, String), i64>;
 
 /// What is counted per (topology key, value).
 #[derive(Debug, Clone, Default)]
-pub struct AffinityCounts {
+struct AffinityCounts {
     /// Pods that match every required affinity term, one map per term.
     wanted: Vec<Counts>,
     unwanted: Vec<Counts>,
@@ -38,11 +44,11 @@ pub struct AffinityCounts {
     weights: Counts,
 }
 
-fn prepare(cycle: &mut Cycle) -> Interest {
+fn prepare(cycle: Cycle) -> Interest {
     let (pod, snapshot) = (cycle.pod, cycle.snapshot);
     let own = pod.has_pod_affinity() || !pod.anti_affinity.is_empty();
     if !own && !snapshot.any_affinity() {
-        return Interest::NONE;
+        return Interest::none();
     }
     let mut counts = AffinityCounts {
         wanted: vec![Counts::new(); pod.affinity.len()],
@@ -56,8 +62,7 @@ fn prepare(cycle: &mut Cycle) -> Interest {
     }
     let filter = !pod.affinity.is_empty() || !pod.anti_affinity.is_empty() || !counts.existing.is_empty();
     let score = !counts.weights.is_empty();
-    cycle.affinity = counts;
-    Interest::when(filter, score)
+    Interest::when(filter, score).with(counts)
 }
 
 fn count(counts: &mut AffinityCounts, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, snapshot: &Snapshot, by: i64) {
@@ -99,13 +104,14 @@ fn count(counts: &mut AffinityCounts, pod: &PodInfo, other: &PodInfo, node: &Nod
     }
 }
 
-fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
+fn filter(cycle: Cycle, state: &dyn Any, node: &NodeInfo) -> Verdict {
+    let Some(counts) = state.downcast_ref::<AffinityCounts>() else { return Verdict::Fits };
     let at = |term: &AffinityTerm, counts: &Counts| {
         let value = node.labels.get(&term.topology_key)?;
         Some(counts.get(&(term.topology_key.clone(), value.clone())).copied().unwrap_or(0))
     };
-    let (pod, counts) = (cycle.pod, &cycle.affinity);
-    if !near_what_it_wants(cycle, node) {
+    let pod = cycle.pod;
+    if !near_what_it_wants(cycle, counts, node) {
         return Verdict::Unresolvable("node(s) didn't match pod affinity rules".into());
     }
     let mut unwanted = pod.anti_affinity.iter().zip(&counts.unwanted);
@@ -119,8 +125,8 @@ fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
     Verdict::Fits
 }
 
-fn near_what_it_wants(cycle: &Cycle, node: &NodeInfo) -> bool {
-    let (pod, counts) = (cycle.pod, &cycle.affinity);
+fn near_what_it_wants(cycle: Cycle, counts: &AffinityCounts, node: &NodeInfo) -> bool {
+    let pod = cycle.pod;
     if pod.affinity.is_empty() {
         return true;
     }
@@ -138,12 +144,13 @@ fn near_what_it_wants(cycle: &Cycle, node: &NodeInfo) -> bool {
     labelled && nobody && pod.affinity.iter().all(|t| t.matches(pod, &namespaces))
 }
 
-fn score(cycle: &Cycle, node: &NodeInfo) -> i64 {
-    let weights = cycle.affinity.weights.iter();
+fn score(_: Cycle, state: &dyn Any, node: &NodeInfo) -> i64 {
+    let weights = state.downcast_ref::<AffinityCounts>().into_iter().flat_map(|counts| &counts.weights);
     weights.filter(|((key, value), _)| node.labels.get(key) == Some(value)).map(|(_, weight)| weight).sum()
 }
 
-fn adjust(cycle: &mut Cycle, other: &PodInfo, node: &NodeInfo, by: i64) {
-    let (pod, snapshot) = (cycle.pod, cycle.snapshot);
-    count(&mut cycle.affinity, pod, other, node, snapshot, by);
+fn adjust(cycle: Cycle, state: &mut dyn Any, other: &PodInfo, node: &NodeInfo, by: i64) {
+    if let Some(counts) = state.downcast_mut() {
+        count(counts, cycle.pod, other, node, cycle.snapshot, by);
+    }
 }

@@ -10,11 +10,11 @@ pub mod node_unschedulable;
 pub mod pod_topology_spread;
 pub mod taint_toleration;
 
-use crate::framework::Plugin;
+use crate::framework::Profile;
 
 /// Every plugin of the default profile that needs no volumes. `PrioritySort` is the queue's order, `SchedulingGates`
 /// its door, `DefaultPreemption` and `DefaultBinder` are `preemption` and `plan`.
-pub const PLUGINS: &[&Plugin] = &[
+pub const PLUGINS: Profile = &[
     &node_unschedulable::PLUGIN,
     &node_name::PLUGIN,
     &taint_toleration::PLUGIN,
@@ -26,8 +26,3 @@ pub const PLUGINS: &[&Plugin] = &[
     &node_resources::BALANCED_ALLOCATION,
     &image_locality::PLUGIN,
 ];
-
-/// A plugin of the table by its name.
-pub fn by_name(name: &str) -> Option<&'static Plugin> {
-    PLUGINS.iter().find(|p| p.name == name).copied()
-}

@@ -1,6 +1,8 @@
 //! NodeAffinity: `nodeSelector` and required node affinity must match; preferred terms add their weights.
 
-use crate::framework::{Change, Cycle, Interest, Normalize, Plugin, Verdict};
+use std::any::Any;
+
+use crate::framework::{Change, Cycle, Interest, NODES, Normalize, Plugin, Verdict, Wake, What};
 use crate::pod::PodInfo;
 use crate::snapshot::NodeInfo;
 
@@ -11,23 +13,24 @@ pub const PLUGIN: Plugin = Plugin {
     filter: Some(filter),
     score: Some(score),
     normalize: Normalize::Up,
-    adjust: None,
-    wakes: |change, pod| matches!(change, Change::NodeAdded(n) | Change::NodeUpdated(n) if matches(pod, n)),
+    wakes: &[Wake::new(NODES, &[What::Added, What::Updated], allows)],
+    ..Plugin::NOTHING
 };
 
-fn prepare(cycle: &mut Cycle) -> Interest {
+fn allows(change: &Change, pod: &PodInfo) -> bool {
+    change.object::<NodeInfo>().is_some_and(|node| matches(pod, node))
+}
+
+fn prepare(cycle: Cycle) -> Interest {
     let pod = cycle.pod;
-    let required = !pod.node_selector.is_empty() || pod.required_nodes.is_some();
-    let mut interest = Interest::when(required, !pod.preferred_nodes.is_empty());
+    let mut interest = Interest::when(!pod.required_nodes.is_anything(), !pod.preferred_nodes.is_empty());
     // Every term by name: no other node need be looked at (DaemonSet pods).
-    if let Some(terms) = &pod.required_nodes {
-        let names: Option<Vec<_>> = terms.iter().map(|t| t.names().map(<[String]>::to_vec)).collect();
-        interest.only = names.map(|n| n.concat()).filter(|n| !n.is_empty());
-    }
+    let names = pod.required_nodes.names().filter(|names| !names.is_empty());
+    interest.only = names.map(|names| names.into_iter().map(str::to_owned).collect());
     interest
 }
 
-fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
+fn filter(cycle: Cycle, _: &dyn Any, node: &NodeInfo) -> Verdict {
     if matches(cycle.pod, node) {
         Verdict::Fits
     } else {
@@ -37,12 +40,10 @@ fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
 
 /// Whether the node is one that the pod's selector and required affinity allow.
 pub fn matches(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let selected = pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v));
-    let required = pod.required_nodes.as_ref();
-    selected && required.is_none_or(|terms| terms.iter().any(|t| t.matches(&node.name, &node.labels)))
+    pod.required_nodes.matches(&node.name, &node.labels)
 }
 
-fn score(cycle: &Cycle, node: &NodeInfo) -> i64 {
+fn score(cycle: Cycle, _: &dyn Any, node: &NodeInfo) -> i64 {
     let terms = cycle.pod.preferred_nodes.iter();
     terms.filter(|(_, t)| t.matches(&node.name, &node.labels)).map(|(weight, _)| weight).sum()
 }

@@ -1,26 +1,27 @@
 //! NodePorts: two pods on one node can't have the same host port.
 
-use crate::framework::{Change, Cycle, Interest, Normalize, Plugin, Verdict};
+use std::any::Any;
+
+use facts::ports::conflict;
+
+use crate::framework::{Change, Cycle, Interest, NODES, PODS, Plugin, Verdict, Wake, What};
+use crate::pod::PodInfo;
 use crate::snapshot::NodeInfo;
 
 pub const PLUGIN: Plugin = Plugin {
     name: "NodePorts",
-    weight: 0,
     prepare: |cycle| Interest::when(!cycle.pod.host_ports.is_empty(), false),
     filter: Some(filter),
-    score: None,
-    normalize: Normalize::No,
-    adjust: None,
-    wakes: |change, pod| match change {
-        Change::NodeAdded(_) => true,
-        Change::PodRemoved(gone) => gone.host_ports.iter().any(|p| pod.host_ports.iter().any(|q| p.conflicts(q))),
-        _ => false,
-    },
+    wakes: &[Wake::new(NODES, &[What::Added], |_, _| true), Wake::new(PODS, &[What::Removed], frees)],
+    ..Plugin::NOTHING
 };
 
-fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
-    let taken = cycle.pod.host_ports.iter().any(|wanted| node.ports.iter().any(|used| used.conflicts(wanted)));
-    if taken {
+fn frees(change: &Change, pod: &PodInfo) -> bool {
+    change.object::<PodInfo>().is_some_and(|gone| conflict(&pod.host_ports, &gone.host_ports))
+}
+
+fn filter(cycle: Cycle, _: &dyn Any, node: &NodeInfo) -> Verdict {
+    if conflict(&cycle.pod.host_ports, &node.ports) {
         return Verdict::Unschedulable("node(s) didn't have free ports for the requested pod ports".into());
     }
     Verdict::Fits

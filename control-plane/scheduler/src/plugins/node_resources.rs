@@ -1,26 +1,26 @@
 //! NodeResourcesFit and NodeResourcesBalancedAllocation: a node must hold what the pod asks for; among those that do,
 //! the emptier (LeastAllocated) and the more evenly used one is better.
 
+use std::any::Any;
 use std::borrow::Cow;
 
-use crate::framework::{Change, Cycle, Interest, MAX_SCORE, Normalize, Plugin, Verdict};
+use crate::framework::{Change, Cycle, Interest, MAX_SCORE, NODES, PODS, Plugin, Verdict, Wake, What};
 use crate::pod::PodInfo;
 use crate::snapshot::NodeInfo;
 
 pub const FIT: Plugin = Plugin {
     name: "NodeResourcesFit",
     weight: 1,
-    prepare: |_| Interest::BOTH,
+    prepare: |_| Interest::both(),
     filter: Some(filter),
     score: Some(least_allocated),
-    normalize: Normalize::No,
-    adjust: None,
-    wakes: |change, pod| match change {
-        Change::NodeAdded(n) | Change::NodeUpdated(n) => shortage(pod, n).is_none(),
-        Change::PodRemoved(_) => true,
-        Change::PodAdded(_) => false,
-    },
+    wakes: &[Wake::new(NODES, &[What::Added, What::Updated], has_room), Wake::new(PODS, &[What::Removed], |_, _| true)],
+    ..Plugin::NOTHING
 };
+
+fn has_room(change: &Change, pod: &PodInfo) -> bool {
+    change.object::<NodeInfo>().is_some_and(|node| shortage(pod, node).is_none())
+}
 
 pub const BALANCED_ALLOCATION: Plugin = Plugin {
     name: "NodeResourcesBalancedAllocation",
@@ -29,14 +29,11 @@ pub const BALANCED_ALLOCATION: Plugin = Plugin {
         let asks = cycle.pod.requests.milli_cpu > 0 || cycle.pod.requests.memory > 0;
         Interest::when(false, asks)
     },
-    filter: None,
     score: Some(balanced),
-    normalize: Normalize::No,
-    adjust: None,
-    wakes: |_, _| false,
+    ..Plugin::NOTHING
 };
 
-fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
+fn filter(cycle: Cycle, _: &dyn Any, node: &NodeInfo) -> Verdict {
     match shortage(cycle.pod, node) {
         None => Verdict::Fits,
         // What the empty node lacks, no leaving pod can give.
@@ -82,7 +79,7 @@ fn exceeds_whole_node(pod: &PodInfo, node: &NodeInfo) -> bool {
         || want.extended.iter().any(|(name, n)| *n > have.extended(name))
 }
 
-fn least_allocated(cycle: &Cycle, node: &NodeInfo) -> i64 {
+fn least_allocated(cycle: Cycle, _: &dyn Any, node: &NodeInfo) -> i64 {
     let free = |want: i64, used: i64, have: i64| {
         let left = have - used - want;
         if have == 0 || left < 0 { 0 } else { left * MAX_SCORE / have }
@@ -93,7 +90,7 @@ fn least_allocated(cycle: &Cycle, node: &NodeInfo) -> i64 {
     (cpu + memory) / 2
 }
 
-fn balanced(cycle: &Cycle, node: &NodeInfo) -> i64 {
+fn balanced(cycle: Cycle, _: &dyn Any, node: &NodeInfo) -> i64 {
     let share = |want: i64, used: i64, have: i64| {
         if have == 0 { 1.0 } else { (((want + used) as f64) / have as f64).min(1.0) }
     };

@@ -1,28 +1,38 @@
 //! NodeUnschedulable: a cordoned node takes only pods that tolerate its taint.
 
-use crate::framework::{Change, Cycle, Interest, Normalize, Plugin, Verdict};
-use crate::plugins::taint_toleration::tolerates_key;
+use std::any::Any;
+
+use facts::taints::{NO_SCHEDULE, tolerated};
+use k8s_openapi::api::core::v1::Taint;
+
+use crate::framework::{Change, Cycle, Interest, NODES, Plugin, Verdict, Wake, What};
 use crate::pod::PodInfo;
 use crate::snapshot::NodeInfo;
 
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
+
 pub const PLUGIN: Plugin = Plugin {
     name: "NodeUnschedulable",
-    weight: 0,
-    prepare: |_| Interest::FILTER,
+    prepare: |cycle| Interest::when(!goes_anywhere(cycle.pod), false),
     filter: Some(filter),
-    score: None,
-    normalize: Normalize::No,
-    adjust: None,
-    wakes: |change, _| matches!(change, Change::NodeAdded(n) | Change::NodeUpdated(n) if !n.unschedulable),
+    wakes: &[Wake::new(NODES, &[What::Added, What::Updated], is_open)],
+    ..Plugin::NOTHING
 };
 
-fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
-    if node.unschedulable && !tolerated(cycle.pod) {
+fn is_open(change: &Change, _: &PodInfo) -> bool {
+    change.object::<NodeInfo>().is_some_and(|node| !node.unschedulable)
+}
+
+fn filter(_: Cycle, _: &dyn Any, node: &NodeInfo) -> Verdict {
+    if node.unschedulable {
         return Verdict::Unresolvable("node(s) were unschedulable".into());
     }
     Verdict::Fits
 }
 
-fn tolerated(pod: &PodInfo) -> bool {
-    tolerates_key(pod, "node.kubernetes.io/unschedulable", "", "NoSchedule")
+/// Whether the pod may go where a person sends no more pods. The taint follows the field; between the two the field
+/// counts as if it were the taint.
+fn goes_anywhere(pod: &PodInfo) -> bool {
+    let taint = Taint { key: CORDONED.into(), effect: NO_SCHEDULE.into(), ..Taint::default() };
+    tolerated(&taint, &pod.tolerations)
 }

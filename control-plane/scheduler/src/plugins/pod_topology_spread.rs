@@ -2,10 +2,10 @@
 //! `maxSkew` apart (hard), or as evenly as can be (soft). A pod without constraints that belongs to a group (its
 //! Services, its controller) is spread softly over hosts and zones.
 
-use std::borrow::Cow;
+use std::any::Any;
 use std::collections::BTreeMap;
 
-use crate::framework::{Change, Cycle, Interest, Normalize, Plugin, Verdict};
+use crate::framework::{Change, Cycle, Interest, NODES, Normalize, PODS, Plugin, Verdict, Wake, What};
 use crate::groups::Groups;
 use crate::plugins::{node_affinity, taint_toleration};
 use crate::pod::{PodInfo, SpreadTerm};
@@ -19,35 +19,42 @@ pub const PLUGIN: Plugin = Plugin {
     score: Some(score),
     normalize: Normalize::Reverse,
     adjust: Some(adjust),
-    wakes: |change, pod| match change {
-        Change::PodAdded(p) | Change::PodRemoved(p) => {
-            p.namespace == pod.namespace && pod.spread.iter().any(|t| t.selector.matches(&p.labels))
-        }
-        Change::NodeAdded(n) | Change::NodeUpdated(n) => {
-            pod.spread.iter().all(|t| n.labels.contains_key(&t.topology_key))
-        }
-    },
+    wakes: &[
+        Wake::new(PODS, &[What::Added, What::Removed], counts_with),
+        Wake::new(NODES, &[What::Added, What::Updated], has_all_keys),
+    ],
+    ..Plugin::NOTHING
 };
+
+fn counts_with(change: &Change, pod: &PodInfo) -> bool {
+    let selected = |other: &PodInfo| pod.spread.iter().any(|t| t.selector.matches(&other.labels));
+    change.object::<PodInfo>().is_some_and(|other| other.namespace == pod.namespace && selected(other))
+}
+
+fn has_all_keys(change: &Change, pod: &PodInfo) -> bool {
+    let keys = |node: &NodeInfo| pod.spread.iter().all(|t| node.labels.contains_key(&t.topology_key));
+    change.object::<NodeInfo>().is_some_and(keys)
+}
 
 /// Upstream's constraints for groups: node label and `maxSkew`, all soft.
 const DEFAULTS: [(&str, i64); 2] = [("kubernetes.io/hostname", 3), ("topology.kubernetes.io/zone", 5)];
 
 /// The constraints of one pod, and the matching pods per topology value, one map per constraint.
 #[derive(Debug, Clone, Default)]
-pub struct Spread<'a> {
-    terms: Cow<'a, [SpreadTerm]>,
+struct Spread {
+    terms: Vec<SpreadTerm>,
     counts: Vec<BTreeMap<String, i64>>,
     /// The constraints are the pod's own: a node without one of their keys is out of the question. The defaults are
     /// wishes: such a node is merely not counted.
     own: bool,
 }
 
-fn prepare(cycle: &mut Cycle) -> Interest {
+fn prepare(cycle: Cycle) -> Interest {
     let pod = cycle.pod;
     let own = !pod.spread.is_empty();
-    let terms = if own { Cow::Borrowed(&pod.spread[..]) } else { Cow::Owned(defaults(&cycle.snapshot.groups, pod)) };
+    let terms = if own { pod.spread.clone() } else { defaults(&cycle.snapshot.groups, pod) };
     if terms.is_empty() {
-        return Interest::NONE;
+        return Interest::none();
     }
     let mut spread = Spread { counts: vec![BTreeMap::new(); terms.len()], terms, own };
     // Values without matching pods count too: they are the emptiest.
@@ -57,9 +64,7 @@ fn prepare(cycle: &mut Cycle) -> Interest {
     for node in cycle.snapshot.nodes_with(&pod.namespace) {
         spread.add(pod, node, |term| node.pods.iter().filter(|other| counts_for(pod, term, other)).count() as i64);
     }
-    let interest = Interest::when(spread.terms.iter().any(|t| t.hard), spread.terms.iter().any(|t| !t.hard));
-    cycle.spread = spread;
-    interest
+    Interest::when(spread.terms.iter().any(|t| t.hard), spread.terms.iter().any(|t| !t.hard)).with(spread)
 }
 
 fn defaults(groups: &Groups, pod: &PodInfo) -> Vec<SpreadTerm> {
@@ -76,7 +81,7 @@ fn defaults(groups: &Groups, pod: &PodInfo) -> Vec<SpreadTerm> {
     DEFAULTS.into_iter().map(term).collect()
 }
 
-impl Spread<'_> {
+impl Spread {
     /// Adds a node's matching pods to every constraint for which the node counts.
     fn add(&mut self, pod: &PodInfo, node: &NodeInfo, matching: impl Fn(&SpreadTerm) -> i64) {
         let (hard, soft) = (self.has_keys(node, true), self.has_keys(node, false));
@@ -112,8 +117,9 @@ fn counts_for(pod: &PodInfo, term: &SpreadTerm, other: &PodInfo) -> bool {
     other.namespace == pod.namespace && !other.is_terminating() && term.selector.matches(&other.labels)
 }
 
-fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
-    for (term, counts) in cycle.spread.with_counts(true) {
+fn filter(cycle: Cycle, state: &dyn Any, node: &NodeInfo) -> Verdict {
+    let Some(spread) = state.downcast_ref::<Spread>() else { return Verdict::Fits };
+    for (term, counts) in spread.with_counts(true) {
         let Some(value) = node.labels.get(&term.topology_key) else {
             let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
             return Verdict::Unresolvable(reason.into());
@@ -128,11 +134,12 @@ fn filter(cycle: &Cycle, node: &NodeInfo) -> Verdict {
     Verdict::Fits
 }
 
-fn score(cycle: &Cycle, node: &NodeInfo) -> i64 {
-    if !cycle.spread.has_keys(node, false) {
+fn score(_: Cycle, state: &dyn Any, node: &NodeInfo) -> i64 {
+    let Some(spread) = state.downcast_ref::<Spread>() else { return 0 };
+    if !spread.has_keys(node, false) {
         return -1;
     }
-    let soft = cycle.spread.with_counts(false).filter_map(|(term, counts)| {
+    let soft = spread.with_counts(false).filter_map(|(term, counts)| {
         let count = *counts.get(node.labels.get(&term.topology_key)?)?;
         // The more values there are, the more one more pod on a value weighs.
         let weight = ((counts.len() + 2) as f64).ln();
@@ -141,7 +148,7 @@ fn score(cycle: &Cycle, node: &NodeInfo) -> i64 {
     soft.sum::<f64>().round() as i64
 }
 
-fn adjust(cycle: &mut Cycle, other: &PodInfo, node: &NodeInfo, by: i64) {
-    let pod = cycle.pod;
-    cycle.spread.add(pod, node, |term| if counts_for(pod, term, other) { by } else { 0 });
+fn adjust(cycle: Cycle, state: &mut dyn Any, other: &PodInfo, node: &NodeInfo, by: i64) {
+    let Some(spread) = state.downcast_mut::<Spread>() else { return };
+    spread.add(cycle.pod, node, |term| if counts_for(cycle.pod, term, other) { by } else { 0 });
 }

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
 use super::{asking, cluster, decide, node, pod};
+use crate::plugins::PLUGINS;
 use crate::preemption::{Preemption, preempt};
 use crate::schedule::{Decision, schedule};
 
@@ -137,12 +138,14 @@ fn preemption_takes_the_least_important_and_no_more_than_needed() {
     nodes.place(priority("b-low", "2", 1), "b");
     let urgent = priority("urgent", "2", 10);
     let Decision::Unschedulable(error) = schedule(&urgent, &nodes, 0, 1) else { panic!("it must not fit") };
-    let Preemption::Nominate(nomination) = preempt(&urgent, &nodes, &error, &[]) else { panic!("it may preempt") };
+    let Preemption::Nominate(nomination) = preempt(PLUGINS, &urgent, &nodes, &error, &[]) else {
+        panic!("it may preempt")
+    };
     assert_eq!(nomination.victims.len(), 1);
     assert_eq!(nomination.victims[0].priority, 1);
     let meek = priority("meek", "2", 0);
     let Decision::Unschedulable(error) = schedule(&meek, &nodes, 0, 1) else { panic!("it must not fit") };
-    let Preemption::Pointless(why) = preempt(&meek, &nodes, &error, &[]) else { panic!("nobody is lower") };
+    let Preemption::Pointless(why) = preempt(PLUGINS, &meek, &nodes, &error, &[]) else { panic!("nobody is lower") };
     assert_eq!(why, "0/2 nodes are available: 2 No preemption victims found for incoming pod.");
 }
 
@@ -174,6 +177,14 @@ fn nobody_else_is_preempted_while_the_victims_still_leave() {
     let urgent = with("urgent", 10, false);
     nodes.nominate(urgent.clone(), "a");
     let Decision::Unschedulable(error) = schedule(&urgent, &nodes, 0, 1) else { panic!("it must not fit yet") };
-    let Preemption::Pointless(why) = preempt(&urgent, &nodes, &error, &[]) else { panic!("a second victim") };
+    let Preemption::Pointless(why) = preempt(PLUGINS, &urgent, &nodes, &error, &[]) else { panic!("a second victim") };
     assert_eq!(why, "not eligible due to a terminating pod on the nominated node.");
+}
+
+/// A container that asks for 0 means it; one that says nothing counts as a little in scoring, as upstream's.
+#[test]
+fn a_request_of_nothing_is_not_a_missing_one() {
+    assert_eq!(asking("p", "0").scored.milli_cpu, 0);
+    assert_eq!(pod("p", json!({})).scored.milli_cpu, 100);
+    assert_eq!(asking("p", "0").scored.memory, 200 << 20);
 }

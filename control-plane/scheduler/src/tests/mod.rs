@@ -2,6 +2,8 @@
 
 mod decisions;
 mod laws;
+mod plugins;
+mod snapshot;
 
 use std::sync::Arc;
 

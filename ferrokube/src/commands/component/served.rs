@@ -44,11 +44,11 @@ pub fn disabled(names: Vec<String>) -> Result<(Vec<String>, Vec<String>), Fault>
 }
 
 fn here(name: &str) -> bool {
-    apiserver::admission::ADMISSION.iter().any(|row| row.plugin.name() == name)
+    apiserver::admission::ADMISSION.iter().any(|row| row.name == name)
 }
 
 fn unknown(flag: &str, name: &str) -> Fault {
-    let here: Vec<&str> = apiserver::admission::ADMISSION.iter().map(|row| row.plugin.name()).collect();
+    let here: Vec<&str> = apiserver::admission::ADMISSION.iter().map(|row| row.name).collect();
     Fault::usage(format!("{flag} {name}: there is no such plugin here; there are {}", here.join(", ")))
 }
 

@@ -109,10 +109,7 @@ impl Manager {
 /// The pod to end, and what it is told: above its request first, then low priority, then the largest excess.
 pub fn victim(crossed: &Crossed, candidates: &[(&Pod, Usage)]) -> Option<(String, Verdict)> {
     let excess = |pod: &Pod, usage: &Usage| match crossed.resource {
-        Resource::Memory => {
-            let asked = resources::of_pod(pod, false).get("memory").copied().unwrap_or(0) / 1000;
-            i64::try_from(usage.memory).unwrap_or(i64::MAX) - asked
-        }
+        Resource::Memory => i64::try_from(usage.memory).unwrap_or(i64::MAX) - resources::requests(pod).memory,
         Resource::Pids => i64::try_from(usage.processes).unwrap_or(i64::MAX),
         Resource::EphemeralStorage | Resource::Inodes => 0,
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::Cache;
+use facts::nodes::is_ready;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus, ObjectReference};
@@ -188,6 +189,7 @@ impl Heartbeat {
             let facts = self.facts().await;
             let ready = facts.runtime.problems.is_empty();
             let old = node.and_then(|n| n.status.clone()).unwrap_or_default();
+            // What the API says of the node is the word of a kubelet before this one.
             if reported.is_none() && !ready && is_ready(&old) && began.elapsed() < START_GRACE {
                 tokio::time::sleep(NOT_READY_CHECK).await;
                 continue;
@@ -313,11 +315,6 @@ impl Heartbeat {
             }),
         }
     }
-}
-
-/// What the API says of the node: it is the word of a kubelet before this one.
-fn is_ready(status: &NodeStatus) -> bool {
-    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn problems(status: &cri::RuntimeStatus, out: &mut Vec<String>) {

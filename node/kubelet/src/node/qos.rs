@@ -75,7 +75,7 @@ fn weight(shares: i64) -> Limits {
 
 fn burstable_shares<'a>(pods: impl Iterator<Item = &'a Pod>) -> i64 {
     let burstable = pods.filter(|pod| resources::qos(pod) == "Burstable");
-    resources::shares(burstable.filter_map(|pod| resources::of_pod(pod, false).get("cpu").copied()).sum())
+    resources::shares(burstable.map(|pod| resources::requests(pod).milli_cpu).sum())
 }
 
 /// What all pods together may use: without what eviction keeps free, or there would be nothing to evict for.

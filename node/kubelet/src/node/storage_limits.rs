@@ -75,7 +75,7 @@ pub fn exceeded(pod: &Pod, used: &Used) -> Option<Verdict> {
         over.then(|| format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", volume.name, limit.0))
     });
     let whole = || {
-        let limit = u64::try_from(resources::of_pod(pod, true).get(STORAGE).copied()? / 1000).ok()?;
+        let limit = u64::try_from(resources::limits(pod).ephemeral_storage).ok().filter(|limit| *limit > 0)?;
         let total: u64 = used.volumes.values().chain(used.containers.values()).chain([&used.shared]).sum();
         let shown = meta::Quantity::binary(i64::try_from(limit).unwrap_or(i64::MAX));
         (total > limit)

@@ -1,6 +1,10 @@
 //! Whether this node takes a pod that was bound to it: upstream's checks, reasons and messages. Pure.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod, Taint, Toleration};
+use facts::node_selector::Required;
+use facts::ports::{conflict, host_ports};
+use facts::resources::Resources;
+use facts::taints::{NO_EXECUTE, NO_SCHEDULE, tolerated, untolerated};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 
 use crate::pod::pods;
 use crate::pod::quantity;
@@ -8,6 +12,8 @@ use crate::pod::resources;
 use crate::pod::security;
 use crate::pod::verdict::Pressure;
 use crate::pod::verdict::Verdict;
+
+const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 
 /// What the decision is based on.
 pub struct Scene<'a> {
@@ -30,15 +36,14 @@ pub fn admit(pod: &Pod, scene: &Scene<'_>) -> Result<(), Verdict> {
     }
     os(pod, scene.node)?;
     fits(pod, scene)?;
-    if !matches_node(pod, scene.node) {
+    if !Required::of(pods::spec(pod)).allows(scene.node) {
         let text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return Err(refuse("NodeAffinity", text.into()));
     }
     ports(pod, scene.others)?;
     let taints = scene.node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or(&[]);
     let tolerations = pods::spec(pod).tolerations.as_deref().unwrap_or(&[]);
-    let bad = |t: &&Taint| t.effect == "NoExecute" && !tolerations.iter().any(|x| tolerates(x, t));
-    if !pods::is_static(pod) && taints.iter().any(|t| bad(&t)) {
+    if !pods::is_static(pod) && untolerated(taints, &[NO_EXECUTE], tolerations).is_some() {
         let text = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
         return Err(refuse("TaintToleration", text.into()));
     }
@@ -52,17 +57,9 @@ fn pressure(pod: &Pod, scene: &Scene<'_>) -> Result<(), Verdict> {
         return Ok(());
     }
     if p.memory && !p.disk && !p.pid {
-        let tolerated = pods::spec(pod).tolerations.iter().flatten().any(|t| {
-            tolerates(
-                t,
-                &Taint {
-                    key: "node.kubernetes.io/memory-pressure".into(),
-                    effect: "NoSchedule".into(),
-                    ..Taint::default()
-                },
-            )
-        });
-        if resources::qos(pod) != "BestEffort" || tolerated {
+        let taint = Taint { key: MEMORY_PRESSURE.into(), effect: NO_SCHEDULE.into(), ..Taint::default() };
+        let tolerations = pods::spec(pod).tolerations.as_deref().unwrap_or_default();
+        if resources::qos(pod) != "BestEffort" || tolerated(&taint, tolerations) {
             return Ok(());
         }
     }
@@ -102,87 +99,26 @@ fn fits(pod: &Pod, scene: &Scene<'_>) -> Result<(), Verdict> {
     if count + 1 > limit {
         return Err(short("pods", 1, count, limit));
     }
-    for (name, asked) in resources::of_pod(pod, false).into_iter().filter(|(_, asked)| *asked > 0) {
-        // Extended resources that the node does not know are the scheduler's business.
-        let Some(capacity) = have.get(&name) else { continue };
-        let used: i64 = scene.others.iter().map(|p| resources::of_pod(p, false).get(&name).copied().unwrap_or(0)).sum();
-        if asked + used > quantity::milli(capacity) {
-            let unit = if name == "cpu" { 1 } else { 1000 };
-            return Err(short(&name, asked / unit, used / unit, quantity::milli(capacity) / unit));
+    let (wanted, capacity) = (resources::requests(pod), Resources::of(Some(have)));
+    let mut used = Resources::default();
+    scene.others.iter().for_each(|other| used.add(&resources::requests(other)));
+    // Extended resources that the node does not know are the scheduler's business.
+    for (name, asked) in wanted.iter().filter(|(name, asked)| *asked > 0 && have.contains_key(*name)) {
+        let (used, capacity) = (used.get(name), capacity.get(name));
+        if asked + used > capacity {
+            return Err(short(name, asked, used, capacity));
         }
     }
     Ok(())
 }
 
 fn ports(pod: &Pod, others: &[&Pod]) -> Result<(), Verdict> {
-    let wanted = host_ports(pod);
-    let taken: Vec<_> = others.iter().flat_map(|p| host_ports(p)).collect();
-    let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
-    let clash = |a: &(String, String, i32), b: &(String, String, i32)| {
-        a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || any(&a.0) || any(&b.0))
-    };
-    if wanted.iter().any(|w| taken.iter().any(|t| clash(w, t))) {
+    let wanted = host_ports(pods::spec(pod));
+    if others.iter().any(|other| conflict(&wanted, &host_ports(pods::spec(other)))) {
         let text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Err(refuse("NodePorts", text.into()));
     }
     Ok(())
-}
-
-fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
-    let ports = pods::containers(pod).into_iter().flat_map(|(_, c)| c.ports.unwrap_or_default());
-    ports
-        .filter_map(|p| {
-            let port = p.host_port.filter(|h| *h > 0)?;
-            Some((p.host_ip.unwrap_or_default(), p.protocol.unwrap_or_else(|| "TCP".into()), port))
-        })
-        .collect()
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |s: &Option<String>| s.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if !effect.is_empty() && effect != taint.effect {
-        return false;
-    }
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    if key.is_empty() {
-        return exists;
-    }
-    key == taint.key && (exists || text(&toleration.value) == text(&taint.value))
-}
-
-/// The node selector and the required node affinity of the pod.
-fn matches_node(pod: &Pod, node: &Node) -> bool {
-    let spec = pods::spec(pod);
-    let selected = spec.node_selector.iter().flatten().all(|(k, v)| label(node, k) == Some(v));
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let terms = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    selected && terms.is_none_or(|t| t.node_selector_terms.iter().any(|term| matches_term(term, node)))
-}
-
-fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or(&[]);
-    let fields = term.match_fields.as_deref().unwrap_or(&[]);
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let name = node.metadata.name.as_deref();
-    let field = |key: &str| if key == "metadata.name" { name } else { None };
-    let check = |have: Option<&str>, operator: &str, values: &[String]| {
-        let number = |text: &str| text.parse::<i64>().ok();
-        let bound = || values.first().and_then(|v| number(v));
-        match operator {
-            "In" => have.is_some_and(|h| values.iter().any(|v| v == h)),
-            "NotIn" => have.is_none_or(|h| values.iter().all(|v| v != h)),
-            "Exists" => have.is_some(),
-            "DoesNotExist" => have.is_none(),
-            "Gt" => have.and_then(number).zip(bound()).is_some_and(|(h, b)| h > b),
-            "Lt" => have.and_then(number).zip(bound()).is_some_and(|(h, b)| h < b),
-            _ => false,
-        }
-    };
-    expressions.iter().all(|e| check(label(node, &e.key), &e.operator, e.values.as_deref().unwrap_or(&[])))
-        && fields.iter().all(|e| check(field(&e.key), &e.operator, e.values.as_deref().unwrap_or(&[])))
 }
 
 #[cfg(test)]

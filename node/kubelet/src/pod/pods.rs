@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, ObjectReference,
 
 use crate::names::annotation;
 
+pub use facts::pods::{is_terminal_phase, phase};
+
 /// Upstream's `terminationGracePeriodSeconds` when a pod says none.
 pub const DEFAULT_GRACE: i64 = 30;
 
@@ -65,14 +67,6 @@ pub fn host_network(pod: &Pod) -> bool {
 
 pub fn restart_policy(pod: &Pod) -> &str {
     spec(pod).restart_policy.as_deref().unwrap_or("Always")
-}
-
-pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
-}
-
-pub fn is_terminal_phase(phase: &str) -> bool {
-    phase == "Succeeded" || phase == "Failed"
 }
 
 pub fn init_containers(pod: &Pod) -> &[Container] {

@@ -2,19 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+pub use facts::resources::{milli, whole as value};
+
 /// What is no quantity counts as nothing: the API has checked it.
 fn parse(quantity: &Quantity) -> meta::Quantity {
     quantity.0.parse().unwrap_or_default()
-}
-
-/// Whole units, rounded up.
-pub fn value(quantity: &Quantity) -> i64 {
-    parse(quantity).value()
-}
-
-/// Thousandths, rounded up.
-pub fn milli(quantity: &Quantity) -> i64 {
-    parse(quantity).milli()
 }
 
 /// `ceil(quantity / divisor)`, as downward-API files and variables show it. A zero divisor counts as 1.

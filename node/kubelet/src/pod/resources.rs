@@ -1,8 +1,7 @@
 //! What a pod and its containers ask for and may use: QoS class, cgroup values, OOM score. Formulas are upstream's.
 //! Pure.
 
-use std::collections::BTreeMap;
-
+use facts::resources::{List as Amounts, Resources, list as amounts, of_containers, pod_requests};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -14,13 +13,6 @@ pub const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
 /// Quota below this (µs) is refused by the kernel.
 const MIN_QUOTA: i64 = 1_000;
-
-pub type Amounts = BTreeMap<String, Quantity>;
-
-fn amounts(resources: Option<&ResourceRequirements>, limits: bool) -> Option<&Amounts> {
-    let r = resources?;
-    if limits { r.limits.as_ref() } else { r.requests.as_ref() }
-}
 
 /// Request or limit of one container; a missing request is the limit.
 pub fn of_container<'a>(container: &'a Container, name: &str, limit: bool) -> Option<&'a Quantity> {
@@ -69,64 +61,22 @@ pub fn qos(pod: &Pod) -> &'static str {
     }
 }
 
-/// What a pod asks for (or is limited to) as a whole, in thousandths by resource, with the overhead.
-pub fn of_pod(pod: &Pod, limits: bool) -> BTreeMap<String, i64> {
-    let spec = pods::spec(pod);
-    let mut sum = of_containers(pod, limits);
-    // What the pod as a whole says counts before what its containers say.
-    for (name, amount) in amounts(spec.resources.as_ref(), limits).into_iter().flatten() {
-        sum.insert(name.clone(), quantity::milli(amount));
-    }
-    for (name, amount) in spec.overhead.iter().flatten() {
-        match sum.get_mut(name) {
-            Some(total) => *total += quantity::milli(amount),
-            None if !limits => drop(sum.insert(name.clone(), quantity::milli(amount))),
-            None => {}
-        }
-    }
-    sum
+/// What a container asks for. A missing request is the limit: a static pod comes from a file as it is, without what the
+/// API server would have filled in.
+fn container_requests(container: &Container) -> Resources {
+    let lists = [true, false].map(|limits| amounts(container.resources.as_ref(), limits));
+    let all: Amounts = lists.into_iter().flatten().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Resources::of(Some(&all))
 }
 
-/// Sidecars and regular containers together, or the largest init container if that is more. A limit that one container
-/// lacks is no limit: the resource is then missing from the map.
-fn of_containers(pod: &Pod, limits: bool) -> BTreeMap<String, i64> {
-    let mut sum: BTreeMap<String, i64> = BTreeMap::new();
-    let mut peak: BTreeMap<String, i64> = BTreeMap::new();
-    let mut sidecars: BTreeMap<String, i64> = BTreeMap::new();
-    let mut unlimited: Vec<String> = Vec::new();
-    for (sort, container) in pods::containers(pod).iter().filter(|(s, _)| *s != Sort::Ephemeral) {
-        let mut own = amounts(container.resources.as_ref(), limits).cloned().unwrap_or_default();
-        if !limits {
-            for (name, limit) in amounts(container.resources.as_ref(), true).into_iter().flatten() {
-                own.entry(name.clone()).or_insert_with(|| limit.clone());
-            }
-        }
-        for name in ["cpu", "memory"] {
-            if limits && !own.contains_key(name) {
-                unlimited.push(name.to_owned());
-            }
-        }
-        for (name, amount) in &own {
-            let amount = quantity::milli(amount);
-            match sort {
-                Sort::Init => {
-                    let with = amount + sidecars.get(name).copied().unwrap_or(0);
-                    let top = peak.entry(name.clone()).or_insert(0);
-                    *top = (*top).max(with);
-                }
-                _ => *sum.entry(name.clone()).or_insert(0) += amount,
-            }
-            if *sort == Sort::Sidecar {
-                *sidecars.entry(name.clone()).or_insert(0) += amount;
-            }
-        }
-    }
-    for (name, top) in peak {
-        let total = sum.entry(name).or_insert(0);
-        *total = (*total).max(top);
-    }
-    sum.retain(|name, _| !unlimited.contains(name));
-    sum
+/// What a pod asks for as a whole, with the overhead.
+pub fn requests(pod: &Pod) -> Resources {
+    pod_requests(pods::spec(pod), container_requests)
+}
+
+/// What a pod as a whole is limited to; 0 is no limit.
+pub fn limits(pod: &Pod) -> Resources {
+    facts::resources::pod_limits(pods::spec(pod))
 }
 
 /// cgroup v1 shares of thousandths of a CPU.
@@ -149,14 +99,12 @@ pub struct Limits {
 }
 
 pub fn pod_limits(pod: &Pod, period: i64) -> Limits {
-    let requests = of_pod(pod, false);
-    let limits = of_pod(pod, true);
-    let request = requests.get("cpu").copied().unwrap_or(0);
+    let (requests, limits) = (requests(pod), limits(pod));
     Limits {
-        cpu_shares: shares(request),
-        cpu_quota: limits.get("cpu").map(|c| quota(*c, period)).filter(|q| *q > 0),
+        cpu_shares: shares(requests.milli_cpu),
+        cpu_quota: Some(quota(limits.milli_cpu, period)).filter(|q| *q > 0),
         cpu_period: period,
-        memory: limits.get("memory").map(|m| m / 1000).filter(|m| *m > 0),
+        memory: Some(limits.memory).filter(|m| *m > 0),
     }
 }
 
@@ -176,7 +124,7 @@ pub fn container_limits(pod: &Pod, container: &Container, period: i64) -> Limits
 fn share_of_rest(pod: &Pod) -> i64 {
     let whole = amounts(pods::spec(pod).resources.as_ref(), false).and_then(|a| a.get("memory"));
     let Some(whole) = whole.map(quantity::value).filter(|m| *m > 0) else { return 0 };
-    let named = of_containers(pod, false).get("memory").map_or(0, |m| m / 1000);
+    let named = of_containers(pods::spec(pod), container_requests).memory;
     let count = pods::spec(pod).containers.len() + pods::init_containers(pod).len();
     (whole - named) / (count.max(1) as i64)
 }
@@ -268,8 +216,8 @@ mod tests {
             "containers": [{"name": "a", "resources": {"requests": {"cpu": "200m"}, "limits": {"memory": "64Mi"}}},
                            {"name": "b", "resources": {"requests": {"cpu": "100m"}}}],
             "overhead": {"cpu": "10m"}}));
-        assert_eq!(of_pod(&p, false)["cpu"], 610);
-        assert!(!of_pod(&p, true).contains_key("memory"), "b may use as much memory as it likes");
+        assert_eq!((requests(&p).milli_cpu, requests(&p).memory), (610, 64 << 20), "the limit of a is its request");
+        assert_eq!(limits(&p).memory, 0, "b may use as much memory as it likes");
         assert_eq!((shares(0), shares(500), quota(250, 100_000), quota(1, 100_000)), (2, 512, 25_000, 1_000));
     }
 }

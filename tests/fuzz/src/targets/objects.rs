@@ -324,7 +324,12 @@ fn structural(input: &[u8]) {
     if sound && complete.is_ok() {
         assert_eq!(again, object, "defaults are complete at once");
     }
-    let _ = schema::validate(&object, None, &schema, &mut schema::Budget::default());
+    let budget = schema::Budget::default;
+    let wrong = schema::validate(&object, None, &schema, &mut budget());
+    let same = schema::validate(&object, Some(&object), &schema, &mut budget());
+    if wrong.len() < schema::MAX_ERRORS {
+        assert!(same.iter().all(|error| wrong.contains(error)), "an update is forgiven, never more is wrong with it");
+    }
     let _ = schema::openapi::definition(&schema, schema::openapi::Version::V3);
 }
 

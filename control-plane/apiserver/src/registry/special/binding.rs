@@ -42,7 +42,7 @@ impl Core {
         };
         check(&binding)?;
         let what = (Operation::Create, "binding");
-        self.admit_posted(call, served, what, name, &mut binding, options.dry_run).await?;
+        self.admit_posted(call, served, what, name, &mut binding, Some(&options)).await?;
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         let what = Gvr { resource: format!("{}/binding", served.kind.plural).into(), ..served.gvr() };
         let change = Change {

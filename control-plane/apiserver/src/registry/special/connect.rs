@@ -56,11 +56,11 @@ impl Core {
             return Err(Status::not_found(&served.gvr(), name));
         };
         let what = (Operation::Connect, call.info.subresource.as_str());
-        self.admit_posted(call, served, what, name, &mut json!({}), false).await?;
+        self.admit_posted(call, served, what, name, &mut json!({}), None).await?;
         if let Some(proxied) = proxied {
             return self.proxy_to(call, served, &entry, &proxied, body).await;
         }
-        let object = served.object(&entry);
+        let object = served.object(&entry).await?;
         let Some(backend) = self.pod_backend(call, sub, &object).await? else {
             return Ok(Answer::Raw(crate::http::respond::response(200, "text/plain", Body::empty())));
         };
@@ -129,7 +129,7 @@ impl Core {
         &self,
         call: &Call,
         served: &Arc<Served>,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         proxied: &ProxiedName<'_>,
         body: RequestBody,
     ) -> Result<Answer, Status> {
@@ -138,7 +138,7 @@ impl Core {
         }
         let tail = if call.info.tail.is_empty() { "/" } else { &call.info.tail };
         let path = with_query(tail, &call.raw_query);
-        let object = served.object(entry);
+        let object = served.object(entry).await?;
         let mut backend = if object["status"]["podIP"].is_string() || object["spec"]["containers"].is_array() {
             pod(&object, proxied)?
         } else if object["status"]["daemonEndpoints"].is_object() || object["status"]["nodeInfo"].is_object() {

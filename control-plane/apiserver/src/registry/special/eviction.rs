@@ -41,14 +41,15 @@ impl Core {
         }
         let mut delete = DeleteOptions::from_body(&eviction["deleteOptions"], &call.query)?;
         delete.dry_run |= options.dry_run;
+        let posted = WriteOptions { dry_run: delete.dry_run, ..options.clone() };
         let what = (Operation::Create, sub.name.as_ref());
-        self.admit_posted(call, served, what, &call.info.name, &mut eviction, delete.dry_run).await?;
+        self.admit_posted(call, served, what, &call.info.name, &mut eviction, Some(&posted)).await?;
         let key = self.key_of(call, served, &call.info.name)?;
         for _ in 0..MAX_RETRIES {
             let Some(entry) = self.live(served, &key).await? else {
                 return Err(Status::not_found(&served.gvr(), &call.info.name));
             };
-            let object = served.object(&entry);
+            let object = served.object(&entry).await?;
             let free = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
                 || object["metadata"]["deletionTimestamp"].is_string();
             if !free && !self.spend_budget(call, &entry, &object, delete.dry_run).await? {

@@ -16,9 +16,9 @@ use kinds::{Action, Verbs};
 use meta::Status;
 use serde_json::Value;
 
-use super::Served;
 use super::update::Part;
-use crate::admission::{self, Extra, Operation};
+use super::{Served, admit};
+use crate::admission::{Asked, CallOptions, Operation, Request};
 use crate::http::answer::Answer;
 use crate::http::body::{self, RequestBody};
 use crate::http::call::Call;
@@ -102,25 +102,13 @@ impl Core {
         (operation, subresource): (Operation, &str),
         name: &str,
         object: &mut Value,
-        dry_run: bool,
+        options: Option<&dyn CallOptions>,
     ) -> Result<(), Status> {
-        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
-        let mut request = admission::Request {
-            operation,
-            kind: &served.kind,
-            subresource,
-            namespace,
-            name,
-            object,
-            old: None,
-            user: &call.user,
-            dry_run,
-            extra: &mut Extra::default(),
-            warnings: &call.warnings,
-            trail: call.trail.as_deref(),
-        };
-        admission::admit(&mut request, self).await?;
-        admission::validate(&request, self).await
+        let namespace = &call.info.namespace;
+        let asked = Asked { operation, kind: &served.kind, subresource, namespace, name, options };
+        let mut request = Request::new(admit::by(call), asked, object, None);
+        self.admission.admit(&mut request, self).await?;
+        self.admission.validate(&request, self).await
     }
 
     /// Subresources that show the whole object and change a part of it.

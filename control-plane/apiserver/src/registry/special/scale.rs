@@ -85,7 +85,7 @@ impl Core {
         if matches!(call.method, Method::GET | Method::HEAD) {
             let key = self.key_of(call, served, &call.info.name)?;
             return match self.live(served, &key).await? {
-                Some(entry) => Ok(Answer::object(200, served, scale_of(paths, &served.object(&entry)))),
+                Some(entry) => Ok(Answer::object(200, served, scale_of(paths, &served.object(&entry).await?))),
                 None => Err(Status::not_found(&served.gvr(), &call.info.name)),
             };
         }
@@ -172,7 +172,7 @@ impl Core {
 /// The answer to a change of an object, as its Scale.
 fn shown(paths: &ScalePaths, answer: Answer) -> Answer {
     match answer {
-        Answer::Entry(code, served, entry) => Answer::object(code, &served, scale_of(paths, &served.object(&entry))),
+        Answer::Entry(code, served, entry) => Answer::object(code, &served, scale_of(paths, &entry.object())),
         Answer::Object(code, served, object) => Answer::object(code, &served, scale_of(paths, &object)),
         other => other,
     }

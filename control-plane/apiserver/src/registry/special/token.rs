@@ -45,7 +45,7 @@ impl Core {
             return Err(Status::invalid(&sub.kind, &call.info.name, &[error]));
         }
         let what = (Operation::Create, sub.name.as_ref());
-        self.admit_posted(call, served, what, &call.info.name, &mut request, options.dry_run).await?;
+        self.admit_posted(call, served, what, &call.info.name, &mut request, Some(&options)).await?;
         let Some(signer) = &self.token_signer else {
             return Err(Status::service_unavailable("this server has no key to sign tokens with"));
         };

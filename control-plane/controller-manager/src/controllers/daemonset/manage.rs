@@ -52,14 +52,14 @@ pub fn changes(course: &Course, failed: &mut Failed, plan: &mut Plan) -> Changes
         } else if fit.keeps {
             on_node(course, name, here, failed, plan, &mut changes);
         } else {
-            changes.delete.extend(here.iter().filter(|p| !pods::is_deleting(p)).cloned());
+            changes.delete.extend(here.iter().filter(|p| !pods::is_terminating(p)).cloned());
         }
     }
     // Pods pinned to nodes that are gone will never run. Those that were bound are pod GC's.
     let known: HashSet<&str> = course.nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
     let lost = course.pods.iter().filter(|(node, _)| !known.contains(node.as_str())).flat_map(|(_, p)| p);
     let unbound = |p: &&Arc<Pod>| p.spec.as_ref().is_none_or(|s| s.node_name.as_deref().unwrap_or("").is_empty());
-    changes.delete.extend(lost.filter(|p| unbound(p) && !pods::is_deleting(p)).cloned());
+    changes.delete.extend(lost.filter(|p| unbound(p) && !pods::is_terminating(p)).cloned());
     changes
 }
 
@@ -73,7 +73,7 @@ fn on_node(
 ) {
     let set = course.set;
     let mut running: Vec<&Arc<Pod>> = Vec::new();
-    for pod in here.iter().filter(|p| !pods::is_deleting(p)) {
+    for pod in here.iter().filter(|p| !pods::is_terminating(p)) {
         let name = pod.metadata.name.as_deref().unwrap_or("");
         match pods::phase(pod) {
             "Failed" => {

@@ -1,13 +1,15 @@
 //! Which nodes a daemon set's pod belongs on, and the pod for one node: pinned by node affinity, with the tolerations
 //! that daemons have. Pure.
 
+use facts::node_selector::Required;
+use facts::taints::{NO_EXECUTE, NO_SCHEDULE, untolerated};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
 
 use crate::common::revisions::HASH;
-use crate::common::{node_fit, owners, template};
+use crate::common::{owners, template};
 
 const NAME_FIELD: &str = "metadata.name";
 const GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -37,15 +39,14 @@ pub fn fit(set: &DaemonSet, node: &Node) -> Fit {
     let spec = set.spec.template.spec.clone().unwrap_or_default();
     let name = node.metadata.name.as_deref().unwrap_or("");
     let named = spec.node_name.as_deref().filter(|n| !n.is_empty()).is_none_or(|n| n == name);
-    if !named || !node_fit::selected(&spec, node) {
+    if !named || !Required::of(&spec).allows(node) {
         return Fit { runs: false, keeps: false };
     }
     let tolerations = tolerations(&spec);
-    let none = Vec::new();
-    let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref()).unwrap_or(&none);
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
     Fit {
-        runs: node_fit::tolerated(taints, &tolerations, &["NoSchedule", "NoExecute"]),
-        keeps: node_fit::tolerated(taints, &tolerations, &["NoExecute"]),
+        runs: untolerated(taints, &[NO_SCHEDULE, NO_EXECUTE], &tolerations).is_none(),
+        keeps: untolerated(taints, &[NO_EXECUTE], &tolerations).is_none(),
     }
 }
 

@@ -55,7 +55,7 @@ fn instead(course: &Course, wanted: &[&str], most: i32) -> Changes {
     for node in wanted {
         match pair(course, course.pods.get(*node).unwrap_or(&none)) {
             Some((Some(new), None)) => missing += i32::from(!is_available(course, &new)),
-            Some((None, Some(old))) if pods::is_deleting(&old) => missing += 1,
+            Some((None, Some(old))) if pods::is_terminating(&old) => missing += 1,
             Some((None, Some(old))) if !is_available(course, &old) => {
                 // It is no loss: replaced at once.
                 missing += 1;
@@ -77,12 +77,12 @@ fn beside(course: &Course, wanted: &[&str], most: i32) -> Changes {
     for node in wanted {
         match pair(course, course.pods.get(*node).unwrap_or(&none)) {
             Some((_, None)) => {}
-            Some((None, Some(old))) if is_available(course, &old) && !pods::is_deleting(&old) => {
+            Some((None, Some(old))) if is_available(course, &old) && !pods::is_terminating(&old) => {
                 costly.push((*node).to_owned());
             }
             Some((None, Some(_))) => free.push((*node).to_owned()),
             Some((Some(new), Some(old))) if is_available(course, &new) => {
-                if !pods::is_deleting(&old) {
+                if !pods::is_terminating(&old) {
                     delete.push(old);
                 }
             }

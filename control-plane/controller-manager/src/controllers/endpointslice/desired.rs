@@ -66,7 +66,7 @@ fn ports(pod: &Pod, service: &Service) -> Vec<EndpointPort> {
 
 fn endpoint(pod: &Pod, service: &Service, node: Option<&Node>, address: IpAddr) -> Endpoint {
     let serving = pods::is_ready(pod);
-    let terminating = pods::is_deleting(pod);
+    let terminating = pods::is_terminating(pod);
     let ready = services::publishes_not_ready(service) || (serving && !terminating);
     let spec = pod.spec.as_ref();
     let zone = node.and_then(zone).cloned();

@@ -109,8 +109,9 @@ pub fn calculate(course: &mut Course) {
 
 /// The lowest indexes that nobody works on; at most `most`.
 pub fn pending(course: &Course, most: usize) -> Vec<i32> {
-    let busy =
-        |p: &Pod| pods::is_active(p) || (course.replaces_ended_only() && pods::is_deleting(p) && !pods::is_terminal(p));
+    let busy = |p: &Pod| {
+        pods::is_active(p) || (course.replaces_ended_only() && pods::is_terminating(p) && !pods::is_terminal(p))
+    };
     let taken: BTreeSet<i32> = course.pods.iter().filter(|p| busy(p)).filter_map(|p| valid(course, p)).collect();
     let free = |n: &i32| !taken.contains(n) && !course.succeeded.contains(*n) && !course.failed.contains(*n);
     (0..completions(course)).filter(free).take(most).collect()

@@ -34,7 +34,7 @@ pub fn pods(course: &mut Course, totals: &Totals) -> (usize, Vec<Arc<Pod>>) {
         delete(course, &doomed);
         return (0, doomed);
     }
-    let going = |p: &&Arc<Pod>| pods::is_deleting(p) && !pods::is_terminal(p);
+    let going = |p: &&Arc<Pod>| pods::is_terminating(p) && !pods::is_terminal(p);
     let going = if course.replaces_ended_only() { course.pods.iter().filter(going).count() } else { 0 };
     let missing = wanted.saturating_sub(going + active.len()).min(BURST);
     let made = if missing > 0 { make(course, missing) } else { 0 };

@@ -1,19 +1,17 @@
 //! What silence does to a node's conditions, and which taints its conditions mean. Pure.
 
 use client::Plan;
+use facts::nodes::{READY, condition, status};
+use facts::taints::{NO_EXECUTE, NO_SCHEDULE};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::zones::{Turn, Zones};
 
-pub const READY: &str = "Ready";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-
-const NO_SCHEDULE: &str = "NoSchedule";
-const NO_EXECUTE: &str = "NoExecute";
 
 /// Conditions that a kubelet keeps up to date.
 const KEPT: &[&str] = &[READY, "MemoryPressure", "DiskPressure", "PIDPressure"];
@@ -27,15 +25,6 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
-
-pub fn find<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
-    node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == type_)
-}
-
-/// `True`, `False` or `Unknown`; a condition that is not there is unknown.
-pub fn status<'a>(node: &'a Node, type_: &str) -> &'a str {
-    find(node, type_).map_or("Unknown", |c| c.status.as_str())
-}
 
 pub fn seconds(at: Timestamp) -> i64 {
     at.as_second()
@@ -83,11 +72,11 @@ pub fn taints(node: &Node, zones: &mut Zones, now: Timestamp, plan: &mut Plan) -
     let have = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let mut wanted: Vec<&str> = MEANINGS
         .iter()
-        .filter(|(type_, status, _)| find(node, type_).is_some_and(|c| c.status == *status))
+        .filter(|(type_, status, _)| condition(node, type_).is_some_and(|c| c.status == *status))
         .map(|(_, _, key)| *key)
         .collect();
     // A kubelet that never spoke: as unready as one that says so.
-    if find(node, READY).is_none() {
+    if condition(node, READY).is_none() {
         wanted.push(NOT_READY);
     }
     if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
@@ -126,7 +115,7 @@ fn evicting(node: &Node, have: &[Taint], zones: &mut Zones, now: Timestamp, plan
         _ => UNREACHABLE,
     };
     // A node that was never heard of has no pods that anyone knows of.
-    find(node, READY)?;
+    condition(node, READY)?;
     let has = |key: &str| have.iter().any(|t| t.key == key && t.effect == NO_EXECUTE);
     let turn = zones.turn(node, has(NOT_READY) || has(UNREACHABLE), now);
     match turn {

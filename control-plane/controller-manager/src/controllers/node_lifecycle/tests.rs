@@ -71,7 +71,7 @@ fn a_silent_node_becomes_unknown_is_tainted_and_its_pods_leave() {
     assert_eq!(plan.requeue_after.map(|d| d.as_secs()), Some(51), "looked at when the grace is over");
     case.world.advance(51);
     case.settle("a");
-    let ready = health::find(&case.world.get::<Node>("", "a").unwrap(), READY).cloned().unwrap();
+    let ready = nodes::condition(&case.world.get::<Node>("", "a").unwrap(), READY).cloned().unwrap();
     assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("Unknown", Some("NodeStatusUnknown")));
     assert_eq!(case.taints("a"), ["mine:NoSchedule", "unreachable:NoExecute", "unreachable:NoSchedule"]);
     assert!(!pods::is_ready(&case.world.get::<Pod>("ns", "p").unwrap()));
@@ -95,7 +95,7 @@ fn a_node_that_never_spoke_has_a_minute() {
     assert_eq!(case.taints("a"), ["mine:NoSchedule", "not-ready:NoSchedule"]);
     case.world.advance(2);
     case.settle("a");
-    let ready = health::find(&case.world.get::<Node>("", "a").unwrap(), READY).cloned().unwrap();
+    let ready = nodes::condition(&case.world.get::<Node>("", "a").unwrap(), READY).cloned().unwrap();
     assert_eq!(ready.reason.as_deref(), Some("NodeStatusNeverUpdated"));
 }
 
@@ -105,7 +105,7 @@ fn a_restart_of_the_controller_gives_every_node_its_grace_again() {
     case.heard = None;
     case.world.advance(3600);
     case.settle("a");
-    assert_eq!(health::status(&case.world.get::<Node>("", "a").unwrap(), READY), "True");
+    assert_eq!(nodes::status(&case.world.get::<Node>("", "a").unwrap(), READY), "True");
 }
 
 #[test]

@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use facts::nodes;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
-use super::health;
 use crate::config::Config;
 
 const REGION: &str = "topology.kubernetes.io/region";
@@ -72,7 +72,7 @@ impl Zones {
         let mut counts: HashMap<String, (usize, usize)> = HashMap::new();
         for node in nodes {
             let (ready, gone) = counts.entry(zone(node)).or_default();
-            if health::status(node, health::READY) == "True" {
+            if nodes::status(node, nodes::READY) == "True" {
                 *ready += 1;
             } else {
                 *gone += 1;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use client::plan::ExecuteError;
 use client::{Action, Plan};
+use facts::labels::Selector;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
 
-use crate::common::select::Selector;
 use crate::common::{acts, owners, pods, template};
 
 pub const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -73,7 +73,7 @@ pub fn reconcile<O: Resource<DynamicType = ()>>(view: &View, typed: &O, now: Tim
     let finished = |p: &Arc<Pod>| pods::is_terminal(p);
     let claim = owners::claim(typed, &set.selector, view.candidates.iter().filter(|p| !finished(p)).cloned(), None);
     let mut plan = Plan { actions: claim.actions, requeue_after: None };
-    let (going, active): (Vec<_>, Vec<_>) = claim.mine.into_iter().partition(|p| pods::is_deleting(p));
+    let (going, active): (Vec<_>, Vec<_>) = claim.mine.into_iter().partition(|p| pods::is_terminating(p));
     if set.meta.deletion_timestamp.is_none() {
         plan.actions.extend(scale(view, &active, now));
     }
@@ -89,7 +89,8 @@ pub fn after_failure(view: &View, error: &ExecuteError, now: Timestamp) -> Outco
     let set = &view.set;
     let uid = set.meta.uid.as_deref().unwrap_or("");
     let mine = view.candidates.iter().filter(|p| owners::is_controlled_by(&p.metadata, uid)).cloned();
-    let (going, active): (Vec<_>, Vec<_>) = mine.filter(|p| !pods::is_terminal(p)).partition(|p| pods::is_deleting(p));
+    let (going, active): (Vec<_>, Vec<_>) =
+        mine.filter(|p| !pods::is_terminal(p)).partition(|p| pods::is_terminating(p));
     let reason = match error.step.split(' ').collect::<Vec<_>>().as_slice() {
         ["create", "pods", ..] => "FailedCreate",
         ["delete", "pods", ..] => "FailedDelete",

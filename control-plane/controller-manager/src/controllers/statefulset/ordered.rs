@@ -84,7 +84,7 @@ impl<'a> Course<'a> {
         let name = |r: &ControllerRevision| r.metadata.name.clone().unwrap_or_default();
         let (current, update) = (name(self.current), name(self.update));
         let n = |test: &dyn Fn(&Pod) -> bool| members.iter().filter(|p| test(p)).count() as i32;
-        let of = |revision: &str| n(&|p| !pods::is_deleting(p) && identity::revision_of(p) == revision);
+        let of = |revision: &str| n(&|p| !pods::is_terminating(p) && identity::revision_of(p) == revision);
         let some = |n: i32| (n != 0).then_some(n);
         self.status = StatefulSetStatus {
             observed_generation: self.set.metadata.generation,
@@ -106,7 +106,7 @@ impl<'a> Course<'a> {
     }
 
     fn is_healthy(&self, pod: &Pod) -> bool {
-        self.is_available(pod) && !pods::is_deleting(pod)
+        self.is_available(pod) && !pods::is_terminating(pod)
     }
 
     fn in_order(&self) -> bool {
@@ -147,7 +147,7 @@ impl<'a> Course<'a> {
             return stop;
         }
         self.keep_claims(ordinal, Some(&pod), false);
-        if pods::is_deleting(&pod) || !self.is_available(&pod) {
+        if pods::is_terminating(&pod) || !self.is_available(&pod) {
             return stop;
         }
         if !identity::matches(self.set, &pod, ordinal) {
@@ -186,7 +186,7 @@ impl<'a> Course<'a> {
 
     /// Its name is needed again: it must be gone before the next can be.
     fn recreate(&mut self, pod: &Pod) {
-        if pods::is_deleting(pod) {
+        if pods::is_terminating(pod) {
             return;
         }
         let (namespace, name) =
@@ -236,7 +236,7 @@ impl<'a> Course<'a> {
     fn condemn(&mut self, index: usize) -> Go {
         let pod = self.condemned[index].clone();
         let stop = if self.in_order() { Go::Stop } else { Go::On };
-        if pods::is_deleting(&pod) {
+        if pods::is_terminating(&pod) {
             return stop;
         }
         // In order, nothing goes while another that should stay or go first is ill; the ill one itself may.
@@ -266,7 +266,7 @@ impl<'a> Course<'a> {
         let mut room = most.saturating_sub(ill);
         let newest_first: Vec<_> = self.replicas.range(partition..).rev().map(|(_, pod)| pod.clone()).collect();
         for pod in newest_first {
-            if identity::revision_of(&pod) == update || pods::is_deleting(&pod) {
+            if identity::revision_of(&pod) == update || pods::is_terminating(&pod) {
                 continue;
             }
             // One that is ill already costs nothing more.

@@ -133,7 +133,7 @@ fn scaling_down_waits_for_each_pod_to_be_gone() {
     world.edit::<StatefulSet>("ns", "db", |s| s.spec.replicas = Some(1));
     world.settle(step);
     let going = |w: &World| -> Vec<String> {
-        w.list::<Pod>().iter().filter(|p| pods::is_deleting(p)).map(|p| p.name_any()).collect()
+        w.list::<Pod>().iter().filter(|p| pods::is_terminating(p)).map(|p| p.name_any()).collect()
     };
     assert_eq!(going(&world), ["db-2"]);
     world.end_pods();
