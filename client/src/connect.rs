@@ -29,17 +29,30 @@ where
 /// Why a kubeconfig could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// It can't be read, or says what no client can be made of.
     #[error("kubeconfig {path}: {source}")]
-    Kubeconfig { path: String, source: Box<kube::config::KubeconfigError> },
+    Kubeconfig {
+        /// The file.
+        path: String,
+        /// Why.
+        source: Box<kube::config::KubeconfigError>,
+    },
+    /// Its server or credentials can't be used.
     #[error("kubeconfig {path}: {source}")]
-    Client { path: String, source: Box<kube::Error> },
+    Client {
+        /// The file.
+        path: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
 }
 
 /// How often the files of a kubeconfig are looked at, at most, when requests come.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A client as the kubeconfig's current context says. When the file or one that it names is replaced, as certificates
-/// are that are renewed, the next request takes the new one; those that run go on.
+/// are that are renewed, the next request takes the new one; those that run go on. Fails only here: what can't be read
+/// later is told and leaves the old one in use.
 pub async fn from_kubeconfig(path: &Path) -> Result<kube::Client, ConnectError> {
     let (client, held) = Held::read(path).await?;
     let namespace = client.default_namespace().to_owned();

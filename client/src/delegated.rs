@@ -26,8 +26,11 @@ const CACHE_MAX: usize = 4096;
 /// Name and groups of a caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct User {
+    /// As roles and audit know it.
     pub name: String,
+    /// Empty where there is none: certificates have none.
     pub uid: String,
+    /// `system:authenticated` among them, unless it is the anonymous one.
     pub groups: Vec<String>,
 }
 
@@ -39,8 +42,7 @@ impl User {
 
     /// A certificate's common name and organisations; its signature was checked by TLS.
     pub fn of_subject(subject: &Subject) -> Option<User> {
-        let name = Some(subject.common_name.clone()).filter(|name| !name.is_empty())?;
-        let mut groups = subject.organizations.clone();
+        let (name, mut groups) = subject.user()?;
         groups.push("system:authenticated".into());
         Some(User { name, uid: String::new(), groups })
     }
@@ -50,9 +52,21 @@ impl User {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Attempt {
     /// A verb on a subresource of a node.
-    Node { verb: &'static str, node: String, subresource: &'static str },
+    Node {
+        /// `get`, `create`, ...
+        verb: &'static str,
+        /// Its name.
+        node: String,
+        /// `proxy`, `stats`, `log`, ...
+        subresource: &'static str,
+    },
     /// A verb on a path.
-    Path { verb: &'static str, path: String },
+    Path {
+        /// The method in lower case.
+        verb: &'static str,
+        /// From the first `/`.
+        path: String,
+    },
 }
 
 impl Attempt {
@@ -85,7 +99,7 @@ impl Attempt {
 
 type TokenHash = [u8; 32];
 
-/// See the module's head.
+/// Asks the API server about callers, and remembers for a while what it said. One for each port.
 pub struct Delegated {
     client: kube::Client,
     tokens: Mutex<HashMap<TokenHash, (Instant, Option<User>)>>,
@@ -98,7 +112,7 @@ impl Delegated {
         Delegated { client, tokens: Mutex::default(), answers: Mutex::default() }
     }
 
-    /// Whose token it is.
+    /// Whose token it is; None for nobody's, and when the API server can't be asked. Kept for two minutes.
     pub async fn of_token(&self, token: &str) -> Option<User> {
         let key: TokenHash = Sha256::digest(token.as_bytes()).into();
         if let Some((at, user)) = self.tokens.lock().get(&key)
@@ -121,7 +135,8 @@ impl Delegated {
         user
     }
 
-    /// Whether the API server lets the caller.
+    /// Whether the API server lets the caller: a yes is kept for five minutes, a no for half a minute. Fails when the server
+    /// can't be asked: then nobody is let in.
     pub async fn may(&self, user: &User, attempt: Attempt) -> Result<bool, kube::Error> {
         let question = (user.clone(), attempt);
         if let Some((at, allowed)) = self.answers.lock().get(&question)

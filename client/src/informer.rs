@@ -1,49 +1,63 @@
 //! List and watch one resource into a shared cache, and tell handlers what changed. Every component that reacts to
-//! the API starts one informer per resource and reads the cache from its decisions.
+//! the API starts one informer per resource and reads the cache from its decisions. I/O: asks the API server.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use http::Request;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::client::Body;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
-use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::{Cache, IndexFn, Key};
 use crate::item::{self, Item};
+use crate::outage::Outage;
 
-/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Prints as upstream's queue key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Key {
-    pub namespace: String,
-    pub name: String,
-}
+/// A watch that was taken and has not failed for this long works.
+const SETTLED: Duration = Duration::from_secs(5);
 
-impl Key {
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Key {
-        Key { namespace: namespace.into(), name: name.into() }
-    }
-
-    pub fn of<K: Resource>(object: &K) -> Key {
-        Key::new(object.meta().namespace.clone().unwrap_or_default(), object.meta().name.clone().unwrap_or_default())
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
-    }
-}
-
-/// One change of the cache, told after the cache holds it.
+/// One change of the cache. What a handler may rely on:
+///
+/// - **The cache first.** A handler that reads the cache sees this change in it, and none that is told later about the
+///   same resource. Caches of other resources are ahead or behind: nothing orders two informers.
+/// - **Order.** The changes of one object come in the order of its resource versions, each to all handlers before the
+///   next. Changes of different objects come in the server's order too, save in a list.
+/// - **One life.** `old` and `new` of an update have one UID. An object that was deleted and made again under its name is
+///   told as `Deleted`, then `Added`, also when the watch was cut meanwhile and only a list shows it. So state that is
+///   kept by UID can't leak, and state that is kept by [`Key`] sees the end of the old life.
+/// - **Steps may be missing.** An update goes from what the cache held to what it holds now. What happened in between,
+///   while the watch was cut or the object could not be read, is told by nobody: an object that came and went is never
+///   told, a flag that rose and fell neither. Decide on what is (level), not on how it came about (edge).
+/// - **Lists.** After a cut that the server can't bridge everything is listed again. Only differences are told: what is
+///   as it was is passed over, what is missing is `Deleted`, after all of the list is in the cache.
+///
+/// ```text
+///   server      a1(uid 1)      deleted, made again: a7(uid 2)
+///   watch       a1  ----X  cut   - - - - - - - - -  X  list: a7
+///   told        Added(a1)                              Deleted(a1)  Added(a7)
+/// ```
 #[derive(Debug, Clone)]
 pub enum Delta<K> {
+    /// An object that the cache did not hold, or not in this life.
     Added(Arc<K>),
-    Updated { old: Arc<K>, new: Arc<K> },
+    /// An object in another version; of the same UID.
+    Updated {
+        /// As the cache held it until now, which need not be the version before `new`.
+        old: Arc<K>,
+        /// As the cache holds it.
+        new: Arc<K>,
+    },
+    /// An object that is gone, as it last was; when only a list showed that, as the cache last held it.
     Deleted(Arc<K>),
 }
 
@@ -56,133 +70,16 @@ impl<K> Delta<K> {
     }
 }
 
-type IndexFn<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
 type Handler<K> = Box<dyn Fn(&Delta<K>) + Send>;
-
-struct State<K> {
-    objects: BTreeMap<Key, Arc<K>>,
-    indexes: HashMap<&'static str, BTreeMap<String, BTreeSet<Key>>>,
-}
-
-/// A read view of one resource, shared by everyone in the component. Cheap to clone.
-pub struct Cache<K> {
-    state: Arc<RwLock<State<K>>>,
-    index_fns: Arc<HashMap<&'static str, IndexFn<K>>>,
-    synced: watch::Receiver<bool>,
-    version: watch::Receiver<u64>,
-}
-
-impl<K> Clone for Cache<K> {
-    fn clone(&self) -> Self {
-        Cache {
-            state: self.state.clone(),
-            index_fns: self.index_fns.clone(),
-            synced: self.synced.clone(),
-            version: self.version.clone(),
-        }
-    }
-}
-
-impl<K> Cache<K> {
-    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.state.read().objects.get(key).cloned()
-    }
-
-    pub fn get_in(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.get(&Key::new(namespace, name))
-    }
-
-    /// All objects, by key.
-    pub fn list(&self) -> Vec<Arc<K>> {
-        self.state.read().objects.values().cloned().collect()
-    }
-
-    /// All objects of one namespace, by name.
-    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
-        let from = Key::new(namespace, "");
-        let state = self.state.read();
-        state.objects.range(from..).take_while(|(k, _)| k.namespace == namespace).map(|(_, v)| v.clone()).collect()
-    }
-
-    /// Whether there is any object of a namespace.
-    pub fn has_in(&self, namespace: &str) -> bool {
-        let state = self.state.read();
-        state.objects.range(Key::new(namespace, "")..).next().is_some_and(|(key, _)| key.namespace == namespace)
-    }
-
-    /// Objects whose index function `index` gave `value`.
-    pub fn by(&self, index: &str, value: &str) -> Vec<Arc<K>> {
-        let state = self.state.read();
-        let keys = state.indexes.get(index).and_then(|i| i.get(value));
-        keys.into_iter().flatten().filter_map(|k| state.objects.get(k).cloned()).collect()
-    }
-
-    pub fn len(&self) -> usize {
-        self.state.read().objects.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn is_synced(&self) -> bool {
-        *self.synced.borrow()
-    }
-
-    /// Waits until the first list is in the cache (or the informer is gone).
-    pub async fn synced(&self) {
-        let mut synced = self.synced.clone();
-        let _ = synced.wait_for(|done| *done).await;
-    }
-
-    /// The newest resource version that the cache has taken in; it changes after the handlers were told. Lets a writer
-    /// wait until the cache shows its own write.
-    pub fn version(&self) -> watch::Receiver<u64> {
-        self.version.clone()
-    }
-
-    fn put(&self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
-        let mut state = self.state.write();
-        let old = state.objects.insert(key.clone(), object.clone());
-        for (name, keys_of) in self.index_fns.iter() {
-            let index = state.indexes.entry(name).or_default();
-            for value in old.iter().flat_map(|o| keys_of(o)) {
-                unindex(index, &value, &key);
-            }
-            for value in keys_of(&object) {
-                index.entry(value).or_default().insert(key.clone());
-            }
-        }
-        old
-    }
-
-    fn remove(&self, key: &Key) -> Option<Arc<K>> {
-        let mut state = self.state.write();
-        let old = state.objects.remove(key)?;
-        for (name, keys_of) in self.index_fns.iter() {
-            let index = state.indexes.entry(name).or_default();
-            for value in keys_of(&old) {
-                unindex(index, &value, key);
-            }
-        }
-        Some(old)
-    }
-}
-
-fn unindex(index: &mut BTreeMap<String, BTreeSet<Key>>, value: &str, key: &Key) {
-    if let Some(keys) = index.get_mut(value) {
-        keys.remove(key);
-        if keys.is_empty() {
-            index.remove(value);
-        }
-    }
-}
 
 /// What an informer can watch.
 pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {}
 impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static> Watched for K {}
 
-/// An informer being configured; [`Informer::run`] starts it.
+/// An informer being configured; [`Informer::run`] starts it. What its handlers may rely on is said at [`Delta`].
+///
+/// Whatever fails is tried again, with a wait that grows to half a minute; told once when it goes on failing, and once
+/// when it works again. An object that can't be decoded is passed over and told; it keeps none of the others away.
 pub struct Informer<K> {
     api: Api<K>,
     config: watcher::Config,
@@ -195,16 +92,15 @@ pub struct Informer<K> {
 }
 
 impl<K: Watched> Informer<K> {
+    /// An informer of all that `api` shows: of one namespace, or of all.
     pub fn new(api: Api<K>) -> Informer<K> {
-        let (synced, seen) = watch::channel(false);
-        let (version, newest) = watch::channel(0);
-        let state = Arc::new(RwLock::new(State { objects: BTreeMap::new(), indexes: HashMap::new() }));
+        let (cache, synced, version) = Cache::new();
         Informer {
             api,
             config: watcher::Config::default(),
             handlers: Vec::new(),
             indexes: HashMap::new(),
-            cache: Cache { state, index_fns: Arc::default(), synced: seen, version: newest },
+            cache,
             synced,
             version,
             trim: drop_managed_fields,
@@ -239,7 +135,7 @@ impl<K: Watched> Informer<K> {
     /// added before.
     pub fn cache(&mut self) -> Cache<K> {
         if !self.indexes.is_empty() {
-            self.cache.index_fns = Arc::new(std::mem::take(&mut self.indexes));
+            self.cache.indexed(std::mem::take(&mut self.indexes));
         }
         self.cache.clone()
     }
@@ -257,15 +153,37 @@ impl<K: Watched> Informer<K> {
     }
 
     async fn follow(self) {
-        let stream = watcher(item::api(&self.api), self.config.clone()).default_backoff();
+        let answered = Arc::new(AtomicBool::new(false));
+        let stream = watcher(self.noted_api(&answered), self.config.clone()).default_backoff();
         futures::pin_mut!(stream);
-        let mut listing: Option<BTreeSet<Key>> = None;
-        while let Some(event) = stream.next().await {
+        let (mut listing, mut outage) = (None, Outage::default());
+        while let Some(event) = next(&mut stream, &mut outage, &answered, kind::<K>()).await {
             match event {
-                Ok(event) => self.take(event, &mut listing),
-                Err(error) => tracing::debug!(%error, kind = std::any::type_name::<K>(), "watch failed, trying again"),
+                Ok(event) => {
+                    // A list that begins has not been answered yet.
+                    if !matches!(event, watcher::Event::Init) {
+                        tell_over(&mut outage, kind::<K>());
+                    }
+                    self.take(event, &mut listing);
+                }
+                Err(error) => tell_failure(&mut outage, &error, kind::<K>()),
             }
         }
+    }
+
+    /// The watched part of the API, with a note of each answer that is none of refusal.
+    fn noted_api(&self, answered: &Arc<AtomicBool>) -> Api<Item<K>> {
+        let (client, answered) = (self.api.clone().into_client(), answered.clone());
+        let namespace = client.default_namespace().to_owned();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (client, answered) = (client.clone(), answered.clone());
+            async move {
+                let answer = client.send(request).await?;
+                answered.fetch_or(answer.status().is_success(), Ordering::Relaxed);
+                Ok::<_, kube::Error>(answer)
+            }
+        });
+        item::api(&self.api, kube::Client::new(service, namespace))
     }
 
     fn take(&self, event: watcher::Event<Item<K>>, listing: &mut Option<BTreeSet<Key>>) {
@@ -277,9 +195,8 @@ impl<K: Watched> Informer<K> {
             }
             watcher::Event::InitDone => {
                 let seen = listing.take().unwrap_or_default();
-                let gone: Vec<Key> =
-                    self.cache.state.read().objects.keys().filter(|k| !seen.contains(*k)).cloned().collect();
-                gone.iter().for_each(|key| self.delete(key, None));
+                let gone = self.cache.keys().into_iter().filter(|key| !seen.contains(key));
+                gone.for_each(|key| self.delete(&key, None));
                 self.synced.send_replace(true);
             }
             watcher::Event::Apply(item) => {
@@ -289,13 +206,18 @@ impl<K: Watched> Informer<K> {
         }
     }
 
-    /// What can't be read stays in the cache as it last could be: it is there, and nothing newer is known of it.
+    /// What can't be read stays in the cache as it last could be: it is there, and nothing newer is known of it. Unless it
+    /// is another life of its name: then the one in the cache is gone.
     fn apply_item(&self, item: Item<K>) -> Key {
         match item.read() {
             Ok(object) => self.apply(object),
             Err(unreadable) => {
-                unreadable.tell(std::any::type_name::<K>());
-                Key::new(unreadable.meta.namespace.unwrap_or_default(), unreadable.meta.name.unwrap_or_default())
+                unreadable.tell(&kind::<K>());
+                let key = Key::of_meta(&unreadable.meta);
+                if self.cache.get(&key).is_some_and(|old| is_another_life(old.meta(), &unreadable.meta)) {
+                    self.delete(&key, None);
+                }
+                key
             }
         }
     }
@@ -303,10 +225,15 @@ impl<K: Watched> Informer<K> {
     fn apply(&self, mut object: K) -> Key {
         (self.trim)(&mut object);
         let key = Key::of(&object);
+        let known = self.cache.get(&key);
+        if known.as_ref().is_some_and(|old| is_another_life(old.meta(), object.meta())) {
+            self.delete(&key, None);
+        } else if known.is_some_and(|old| old.resource_version() == object.resource_version()) {
+            // A relist repeats what is known.
+            return key;
+        }
         let new = Arc::new(object);
         let delta = match self.cache.put(key.clone(), new.clone()) {
-            // A relist repeats what is known.
-            Some(old) if old.resource_version() == new.resource_version() => return key,
             Some(old) => Delta::Updated { old, new },
             None => Delta::Added(new),
         };
@@ -316,8 +243,11 @@ impl<K: Watched> Informer<K> {
 
     fn delete(&self, key: &Key, last: Option<K>) {
         let Some(known) = self.cache.remove(key) else { return };
-        let delta = Delta::Deleted(last.map_or(known, Arc::new));
-        self.tell(&delta);
+        let last = last.filter(|last| !is_another_life(known.meta(), last.meta())).map(|mut last| {
+            (self.trim)(&mut last);
+            Arc::new(last)
+        });
+        self.tell(&Delta::Deleted(last.unwrap_or(known)));
     }
 
     fn tell(&self, delta: &Delta<K>) {
@@ -330,96 +260,53 @@ impl<K: Watched> Informer<K> {
     }
 }
 
+/// Whether two objects of one name are not the same one. What says no UID is nobody's other life.
+fn is_another_life(known: &ObjectMeta, now: &ObjectMeta) -> bool {
+    known.uid.is_some() && now.uid.is_some() && known.uid != now.uid
+}
+
+/// The kind's name for the log.
+fn kind<K: Resource<DynamicType = ()>>() -> String {
+    K::kind(&()).into_owned()
+}
+
+/// The next event. While an outage is told, also looks whether it is over: on a quiet resource no event would show it.
+async fn next<T>(
+    stream: &mut (impl Stream<Item = T> + Unpin),
+    outage: &mut Outage,
+    answered: &AtomicBool,
+    kind: String,
+) -> Option<T> {
+    answered.store(false, Ordering::Relaxed);
+    while outage.is_told() {
+        match tokio::time::timeout(SETTLED, stream.next()).await {
+            Ok(event) => return event,
+            Err(_) if answered.load(Ordering::Relaxed) => tell_over(outage, kind.clone()),
+            Err(_) => {}
+        }
+    }
+    stream.next().await
+}
+
+fn tell_failure(outage: &mut Outage, error: &watcher::Error, kind: String) {
+    // History that is compacted is listed again: everyday for who was away for a while.
+    let expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
+    if !expired && outage.failed(Instant::now().into_std()) {
+        tracing::warn!(%error, kind, "list and watch fail; trying again until they work");
+    } else {
+        tracing::debug!(%error, kind, "list or watch failed, trying again");
+    }
+}
+
+fn tell_over(outage: &mut Outage, kind: String) {
+    if let Some(lasted) = outage.over(Instant::now().into_std()) {
+        tracing::info!(kind, ?lasted, "list and watch work again");
+    }
+}
+
 fn drop_managed_fields<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use k8s_openapi::api::core::v1::ConfigMap;
-
-    fn map(name: &str, version: &str, label: &str) -> ConfigMap {
-        let mut m = ConfigMap::default();
-        m.metadata.namespace = Some("ns".into());
-        m.metadata.name = Some(name.into());
-        m.metadata.resource_version = Some(version.into());
-        m.metadata.labels = Some([("l".to_owned(), label.to_owned())].into());
-        m
-    }
-
-    fn read(name: &str, version: &str, label: &str) -> Item<ConfigMap> {
-        Item::Read(map(name, version, label))
-    }
-
-    fn informer() -> (Informer<ConfigMap>, std::sync::mpsc::Receiver<String>) {
-        let (tx, rx) = std::sync::mpsc::channel();
-        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("unused"))
-        });
-        let api = Api::namespaced(crate::in_process(service), "ns");
-        let mut informer = Informer::<ConfigMap>::new(api).on(move |delta| {
-            let what = match delta {
-                Delta::Added(_) => "added",
-                Delta::Updated { .. } => "updated",
-                Delta::Deleted(_) => "deleted",
-            };
-            let _ = tx.send(format!("{what} {}", Key::of(delta.object().as_ref())));
-        });
-        let index: IndexFn<ConfigMap> = Box::new(|m| m.labels().values().cloned().collect());
-        informer.cache.index_fns = Arc::new(HashMap::from([("label", index)]));
-        (informer, rx)
-    }
-
-    #[tokio::test]
-    async fn a_relist_tells_only_the_differences() {
-        let (informer, told) = informer();
-        let mut listing = None;
-        let events = vec![
-            watcher::Event::Init,
-            watcher::Event::InitApply(read("a", "1", "x")),
-            watcher::Event::InitApply(read("b", "2", "x")),
-            watcher::Event::InitDone,
-            watcher::Event::Init,
-            watcher::Event::InitApply(read("b", "2", "x")),
-            watcher::Event::InitApply(read("c", "3", "y")),
-            watcher::Event::InitDone,
-            watcher::Event::Apply(read("c", "4", "x")),
-        ];
-        events.into_iter().for_each(|e| informer.take(e, &mut listing));
-        let told: Vec<String> = told.try_iter().collect();
-        assert_eq!(told, ["added ns/a", "added ns/b", "added ns/c", "deleted ns/a", "updated ns/c"]);
-        assert!(informer.cache.is_synced());
-        assert_eq!(informer.cache.by("label", "x").len(), 2);
-        assert!(informer.cache.by("label", "y").is_empty(), "an index forgets what an object no longer says");
-    }
-
-    #[tokio::test]
-    async fn one_object_that_can_not_be_read_keeps_no_other_away() {
-        let (informer, told) = informer();
-        let mut listing = None;
-        let broken = |name: &str| -> Item<ConfigMap> {
-            let text = format!(r#"{{"metadata":{{"name":"{name}","namespace":"ns","resourceVersion":"9"}},"data":5}}"#);
-            serde_json::from_str(&text).unwrap()
-        };
-        let events = vec![
-            watcher::Event::Init,
-            watcher::Event::InitApply(broken("never")),
-            watcher::Event::InitApply(read("a", "1", "x")),
-            watcher::Event::InitApply(read("b", "1", "x")),
-            watcher::Event::InitDone,
-            watcher::Event::Apply(broken("a")),
-            watcher::Event::Init,
-            watcher::Event::InitApply(broken("a")),
-            watcher::Event::InitDone,
-        ];
-        events.into_iter().for_each(|e| informer.take(e, &mut listing));
-        let told: Vec<String> = told.try_iter().collect();
-        assert_eq!(told, ["added ns/a", "added ns/b", "deleted ns/b"]);
-        assert!(informer.cache.is_synced());
-        let kept = informer.cache.get_in("ns", "a").unwrap();
-        assert_eq!(kept.resource_version().as_deref(), Some("1"), "as it last could be read");
-        informer.take(watcher::Event::Delete(broken("a")), &mut listing);
-        assert!(informer.cache.is_empty());
-    }
-}
+mod tests;

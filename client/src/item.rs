@@ -12,10 +12,12 @@ use kube::{Api, Resource};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::value::RawValue;
 
-/// See the module's head.
+/// An object of a list or watch.
 #[derive(Clone)]
 pub enum Item<K> {
+    /// As it came.
     Read(K),
+    /// It is there, and more isn't known: neither that it is empty nor that it is gone.
     Unreadable(Box<Unreadable>),
 }
 
@@ -66,6 +68,7 @@ struct Names {
 }
 
 impl<K> Item<K> {
+    /// The object, or what is known of one that can't be read.
     pub fn read(self) -> Result<K, Box<Unreadable>> {
         match self {
             Item::Read(object) => Ok(object),
@@ -132,12 +135,8 @@ impl<K: Resource> Resource for Item<K> {
     }
 }
 
-/// The same part of the API, object by object.
-pub fn api<K: Resource<DynamicType = ()>>(of: &Api<K>) -> Api<Item<K>>
-where
-    Api<K>: Clone,
-{
-    let client = of.clone().into_client();
+/// The same part of the API, object by object, through `client`.
+pub(crate) fn api<K: Resource<DynamicType = ()>>(of: &Api<K>, client: kube::Client) -> Api<Item<K>> {
     match of.namespace() {
         Some(namespace) => Api::namespaced_with(client, namespace, &()),
         None => Api::all_with(client, &()),

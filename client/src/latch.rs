@@ -3,7 +3,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-/// See the module's head. Clones are the same latch.
+/// Set once and never unset. Clones are the same latch.
 #[derive(Clone, Debug, Default)]
 pub struct Latch(CancellationToken);
 

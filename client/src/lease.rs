@@ -1,133 +1,231 @@
-//! Leader election on a `Lease`: one holder at a time among several replicas of a component. Called by the
-//! controller-manager and the scheduler when they run beside others of their kind; a single node needs none.
+//! The loop of leader election: reads the `Lease`, asks the pure [`crate::election`], writes. Called by the
+//! controller-manager and the scheduler when they run beside others of their kind; a single node needs none. I/O.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Upstream's defaults: `--leader-elect-lease-duration`, `-renew-deadline`, `-retry-period`.
-#[derive(Debug, Clone)]
-pub struct Election {
+use crate::election::{Election, Timing, Wish};
+use crate::outage::Outage;
+
+/// One of those that want to lead.
+#[derive(Clone)]
+pub struct Candidate {
+    /// Where the lease is: `--leader-elect-resource-namespace`.
     pub namespace: String,
+    /// Its name: `--leader-elect-resource-name`.
     pub name: String,
     /// Unique among the candidates: host name and a random id.
     pub identity: String,
-    pub lease_duration: Duration,
-    pub renew_deadline: Duration,
-    pub retry_period: Duration,
+    /// How long terms and waits are.
+    pub timing: Timing,
+    /// What this host takes for the time: for people who read the lease, never for a decision.
+    wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
-impl Election {
-    pub fn new(name: &str, identity: &str) -> Election {
-        Election {
+impl std::fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "candidate {} for {}/{}", self.identity, self.namespace, self.name)
+    }
+}
+
+impl Candidate {
+    /// A candidate for the lease `name` in kube-system, with upstream's times.
+    pub fn new(name: &str, identity: &str) -> Candidate {
+        Candidate {
             namespace: "kube-system".into(),
             name: name.into(),
             identity: identity.into(),
-            lease_duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry_period: Duration::from_secs(2),
+            timing: Timing::default(),
+            wall: Arc::new(Timestamp::now),
         }
     }
 
-    /// Waits until this candidate holds the lease. The returned token is cancelled when the lease is lost or
-    /// `shutdown` comes; on shutdown the lease is given up so that the next holder need not wait.
-    pub async fn acquire(self, client: kube::Client, shutdown: CancellationToken) -> Option<CancellationToken> {
-        let api: Api<Lease> = Api::namespaced(client, &self.namespace);
-        loop {
-            match self.step(&api).await {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(error) => tracing::debug!(%error, lease = self.name, "election failed, trying again"),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return None,
-                () = tokio::time::sleep(self.retry_period) => {}
-            }
+    /// Waits until this candidate leads, then does `work` and gives back what it came to; None when `shutdown` came
+    /// first. The token that `work` gets is cancelled by `shutdown` and when the lease is lost; work has to end then
+    /// within `lease_duration - renew_deadline`. The lease is renewed until `work` has ended, and given up after it, so
+    /// that the next leader need not wait.
+    pub async fn lead<F: Future>(
+        self,
+        client: kube::Client,
+        shutdown: CancellationToken,
+        work: impl FnOnce(CancellationToken) -> F,
+    ) -> Option<F::Output> {
+        let mut term = Term::new(self, client);
+        if shutdown.run_until_cancelled(term.campaign()).await.is_none() {
+            // The request that was cut short may have made it ours.
+            term.release().await;
+            return None;
         }
-        tracing::info!(lease = self.name, identity = self.identity, "became leader");
-        let held = shutdown.child_token();
-        tokio::spawn(self.keep(api, held.clone()));
-        Some(held)
-    }
-
-    async fn keep(self, api: Api<Lease>, held: CancellationToken) {
-        let mut renewed = tokio::time::Instant::now();
-        loop {
-            tokio::select! {
-                () = held.cancelled() => {
-                    if let Err(error) = self.release(&api).await {
-                        tracing::debug!(%error, lease = self.name, "lease not released");
-                    }
-                    return;
+        tracing::info!(lease = term.candidate.name, identity = term.candidate.identity, "became leader");
+        let (held, ended) = (shutdown.child_token(), CancellationToken::new());
+        // Whoever drops this future wants no lease kept for it.
+        let _dropped = ended.clone().drop_guard();
+        // A task of its own: work that keeps its thread busy must not keep the lease from being renewed.
+        let keeper = tokio::spawn({
+            let (held, ended) = (held.clone(), ended.clone());
+            async move {
+                if ended.run_until_cancelled(term.keep()).await.is_some() {
+                    held.cancel();
                 }
-                () = tokio::time::sleep(self.retry_period) => {}
+                term
             }
-            match self.step(&api).await {
-                Ok(true) => renewed = tokio::time::Instant::now(),
-                Ok(false) => return held.cancel(),
-                Err(_) if renewed.elapsed() < self.renew_deadline => {}
-                Err(_) => return held.cancel(),
-            }
+        });
+        let came_to = work(held).await;
+        ended.cancel();
+        if let Ok(mut term) = keeper.await {
+            term.release().await;
+        }
+        Some(came_to)
+    }
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+}
+
+/// What one look, and the write that it led to, came to.
+enum Attempt {
+    Held,
+    /// Another candidate's, or somebody wrote in between: look again.
+    Again,
+    Lost,
+}
+
+/// A candidate at work.
+struct Term {
+    candidate: Candidate,
+    api: Api<Lease>,
+    election: Election,
+    outage: Outage,
+}
+
+impl Term {
+    fn new(candidate: Candidate, client: kube::Client) -> Term {
+        let api = Api::namespaced(client, &candidate.namespace);
+        let election = Election::new(&candidate.identity, candidate.timing);
+        Term { candidate, api, election, outage: Outage::default() }
+    }
+
+    /// Until the lease is ours.
+    async fn campaign(&mut self) {
+        while !matches!(self.attempt().await, Ok(Attempt::Held)) {
+            tokio::time::sleep(self.candidate.timing.retry_period).await;
         }
     }
 
-    /// Takes or renews the lease; false when another candidate holds it.
-    async fn step(&self, api: &Api<Lease>) -> kube::Result<bool> {
-        let now = jiff::Timestamp::now();
-        let Some(mut lease) = api.get_opt(&self.name).await? else {
-            let lease = Lease {
-                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
-                spec: Some(self.spec(now, 0)),
-            };
-            api.create(&PostParams::default(), &lease).await?;
-            return Ok(true);
-        };
-        let spec = lease.spec.clone().unwrap_or_default();
-        let mine = spec.holder_identity.as_deref() == Some(&self.identity);
-        let free = spec.holder_identity.as_deref().unwrap_or("").is_empty() || expired(&spec, now);
-        if !mine && !free {
-            return Ok(false);
+    /// Renews the lease until it is lost: another has it, or no renewal was confirmed in time, whatever hangs.
+    async fn keep(&mut self) {
+        while let Some(deadline) = self.election.deadline() {
+            let period = self.candidate.timing.retry_period;
+            let renewal = timeout_at(deadline.into(), async {
+                tokio::time::sleep(period).await;
+                self.attempt().await
+            });
+            match renewal.await {
+                Ok(Ok(Attempt::Held | Attempt::Again) | Err(_)) => {}
+                Ok(Ok(Attempt::Lost)) => break,
+                Err(_) => {
+                    let within = self.candidate.timing.renew_deadline;
+                    tracing::warn!(lease = self.candidate.name, "the lease was not renewed within {within:?}");
+                    break;
+                }
+            }
         }
-        let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!mine);
-        let acquired = if mine { spec.acquire_time } else { None };
-        let mut next = self.spec(now, transitions);
-        next.acquire_time = acquired.or(next.acquire_time);
-        lease.spec = Some(next);
-        match api.replace(&self.name, &PostParams::default(), &lease).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        tracing::warn!(lease = self.candidate.name, identity = self.candidate.identity, "leads no more");
+        self.election.resign();
+    }
+
+    /// One look at the lease and, if it may be ours, one write. Failures are told here, once per outage.
+    async fn attempt(&mut self) -> Result<Attempt, Failure> {
+        let result = self.look_and_write().await;
+        let (lease, now) = (&self.candidate.name, Instant::now().into_std());
+        match &result {
+            Err(error) if self.outage.failed(now) => tracing::warn!(%error, lease, "election fails; trying again"),
+            Err(error) => tracing::debug!(%error, lease, "election failed, trying again"),
+            Ok(_) => {
+                if let Some(lasted) = self.outage.over(now) {
+                    tracing::info!(lease, ?lasted, "election works again");
+                }
+            }
+        }
+        result
+    }
+
+    async fn look_and_write(&mut self) -> Result<Attempt, Failure> {
+        let found = self.in_time(self.api.get_opt(&self.candidate.name)).await?;
+        let seen = found.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
+        match self.election.step(seen.as_ref(), Instant::now().into_std()) {
+            Wish::Wait => return Ok(Attempt::Again),
+            Wish::Lost => return Ok(Attempt::Lost),
+            Wish::Hold => {}
+        }
+        let record = self.election.record(seen.as_ref(), (self.candidate.wall)());
+        let sent = Instant::now().into_std();
+        match self.in_time(self.write(found, record.clone())).await {
+            Ok(()) => {
+                self.election.held(record, sent);
+                Ok(Attempt::Held)
+            }
+            // Somebody wrote since we looked; who, the next look tells.
+            Err(Failure::Api(kube::Error::Api(status))) if status.code == 409 => Ok(Attempt::Again),
             Err(error) => Err(error),
         }
     }
 
-    async fn release(&self, api: &Api<Lease>) -> kube::Result<()> {
-        let mut lease = api.get(&self.name).await?;
-        let spec = lease.spec.get_or_insert_default();
-        if spec.holder_identity.as_deref() == Some(&self.identity) {
-            spec.holder_identity = Some(String::new());
-            spec.lease_duration_seconds = Some(1);
-            api.replace(&self.name, &PostParams::default(), &lease).await?;
+    /// Writes over the lease that was found, guarded by its version, or makes it.
+    async fn write(&self, found: Option<Lease>, record: LeaseSpec) -> kube::Result<()> {
+        let params = PostParams::default();
+        if let Some(lease) = found {
+            let next = Lease { spec: Some(record), ..lease };
+            self.api.replace(&self.candidate.name, &params, &next).await?;
+        } else {
+            let metadata = ObjectMeta { name: Some(self.candidate.name.clone()), ..ObjectMeta::default() };
+            self.api.create(&params, &Lease { metadata, spec: Some(record) }).await?;
         }
         Ok(())
     }
 
-    fn spec(&self, now: jiff::Timestamp, transitions: i32) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(self.lease_duration.as_secs() as i32),
-            acquire_time: Some(MicroTime(now)),
-            renew_time: Some(MicroTime(now)),
-            lease_transitions: Some(transitions),
-            ..LeaseSpec::default()
+    /// A request gets half of the time in which a leader must renew, as upstream's client for elections: so that one
+    /// that hangs can be tried again on another connection.
+    async fn in_time<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+        let limit = self.candidate.timing.renew_deadline / 2;
+        Ok(timeout(limit, request).await.map_err(|_| Failure::Late(limit))??)
+    }
+
+    /// Gives the lease up if it is ours. Takes no longer than until the others look again: past that a stop that waits
+    /// costs more than it saves them.
+    async fn release(&mut self) {
+        self.election.resign();
+        let give_up = async {
+            let Some(lease) = self.api.get_opt(&self.candidate.name).await? else { return Ok(()) };
+            let seen = lease.spec.clone().unwrap_or_default();
+            match self.election.release(&seen, (self.candidate.wall)()) {
+                Some(record) => self.write(Some(lease), record).await,
+                None => Ok(()),
+            }
+        };
+        let limit = self.candidate.timing.retry_period;
+        let result: Result<(), Failure> = match timeout(limit, give_up).await {
+            Ok(result) => result.map_err(Failure::Api),
+            Err(_) => Err(Failure::Late(limit)),
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, lease = self.candidate.name, "lease not released");
         }
     }
 }
 
-fn expired(spec: &LeaseSpec, now: jiff::Timestamp) -> bool {
-    let Some(renewed) = &spec.renew_time else { return true };
-    let seconds = i64::from(spec.lease_duration_seconds.unwrap_or(0));
-    renewed.0.as_second() + seconds < now.as_second()
-}
+#[cfg(test)]
+mod tests;

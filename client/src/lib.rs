@@ -2,32 +2,41 @@
 //!
 //! - [`connect`]: a `kube::Client` over an in-process server or from a kubeconfig, with the caller's own identity
 //! - [`account`]: clients that speak as service accounts
-//! - [`informer`]: list+watch into a shared, indexed cache, with handlers
+//! - [`informer`]: list and watch into a shared, indexed [`cache`], with handlers
 //! - [`item`]: an object of a list or watch, which may be one that can't be read
 //! - [`queue`]: de-duplicating work queue with delays and per-item backoff
-//! - [`plan`]: what a pure decision wants done, and the executor that does it
-//! - [`events`]: Events, counted instead of repeated
+//! - [`plan`]: what a pure decision wants done; the [`executor`] does it
+//! - [`events`]: Events, counted instead of repeated, no faster than a [`rate`]
 //! - [`latch`]: how a component tells that it has begun
-//! - [`lease`]: leader election on a `Lease`
+//! - [`lease`]: leader election on a `Lease`; its decisions are in [`election`]
 //! - [`pages`]: a component's own pages, /healthz and /metrics, with callers checked by [`delegated`]
 
+#![warn(missing_docs)]
+
 pub mod account;
+pub mod cache;
 pub mod connect;
 pub mod delegated;
+pub mod election;
 pub mod events;
+pub mod executor;
 pub mod informer;
 pub mod item;
 pub mod latch;
 pub mod lease;
+mod outage;
 pub mod pages;
 pub mod plan;
 pub mod queue;
+pub mod rate;
 
 pub use account::Accounts;
+pub use cache::{Cache, Key};
 pub use connect::{from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};
-pub use informer::{Cache, Delta, Informer, Key};
+pub use executor::{Effect, ExecuteError, Executor};
+pub use informer::{Delta, Informer};
 pub use item::Item;
 pub use latch::Latch;
-pub use plan::{Action, Executor, PatchBody, Plan, Target, Words};
+pub use plan::{Action, Deletion, Op, PatchBody, Plan, Step, Target, Verb, Words};
 pub use queue::WorkQueue;

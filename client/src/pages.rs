@@ -21,7 +21,9 @@ const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
 /// Where the pages are: `--bind-address`, `--secure-port`, `--tls-cert-file`, …
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// `--bind-address` and `--secure-port`; port 0 is any.
     pub address: SocketAddr,
+    /// `--tls-cert-file`, `--tls-private-key-file`; read again when they are replaced.
     pub files: Files,
     /// Whose client certificates are identities.
     pub clients: Clients,
@@ -30,10 +32,17 @@ pub struct Config {
 /// Why the pages cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Certificate, key or authorities can't be used.
     #[error("--tls-cert-file, --tls-private-key-file, --client-ca-file: {0}")]
     Tls(#[from] TlsError),
+    /// Mostly: the port is taken.
     #[error("--bind-address, --secure-port: cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen {
+        /// Where it should have been.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
 type Look = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -41,6 +50,7 @@ type Look = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// What a component tells.
 #[derive(Default)]
 pub struct Pages {
+    /// What /metrics shows.
     pub metrics: Registry,
     checks: Vec<(&'static str, Look)>,
     record: Record,
@@ -51,7 +61,7 @@ impl Pages {
     pub fn new() -> Pages {
         let mut pages = Pages::default();
         telemetry::process::declare(&pages.metrics);
-        telemetry::process::declare_build(&pages.metrics);
+        telemetry::process::declare_build(&pages.metrics, meta::version::GIT_VERSION);
         pages.check("ping", || Ok(()));
         pages
     }

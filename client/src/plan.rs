@@ -1,25 +1,40 @@
-//! What a pure decision wants done to the API, and the executor that does it. Controllers, the scheduler and the
-//! kubelet return a [`Plan`]; the executor carries its preconditions, runs it in order and stops at the first failure,
-//! because later steps were decided on the success of earlier ones.
+//! What a pure decision wants done to the API. Controllers and the scheduler return a [`Plan`]; a [`crate::Executor`]
+//! carries it out. Pure.
+//!
+//! A plan is made of few kinds of thing, and one that would make no sense can't be written:
+//!
+//! ```text
+//!   Plan
+//!   ├─ Step::One ───────────── Action          in order; the first that fails ends the plan,
+//!   ├─ Step::Together ─┬────── Action          for what follows was decided on its success
+//!   │                  └────── Action          at once; all are tried, then a failure ends the plan
+//!   │                            ├─ Do(Op)      one request
+//!   │                            ├─ Told{Op}    one request, and an event of how it went
+//!   │                            └─ Event       an event
+//!   ├─ requeue_after                           when to look again without being told
+//!   └─ why                                     in words, also of what is *not* done
+//! ```
+//!
+//! For example, a replica set that lacks two pods: `[One(Told(create pod)), Together([Told(create pod)]), One(Do(update
+//! replicasets/status))]`: when the quota refuses the first pod, the second is not asked for.
 
+use std::fmt;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
-use kube::api::PropagationPolicy;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{ApiResource, PropagationPolicy};
 use serde_json::Value;
 
-use crate::events::{EventRecorder, EventType};
+use crate::events::EventType;
 
-/// Requests under way for one [`Action::Together`]: enough to share group commits, too few to crowd others out.
-const AT_ONCE: usize = 32;
-
-/// The object an action is about.
+/// The object that a request is about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
+    /// Group, version and plural: the place in the API.
     pub resource: ApiResource,
     /// Empty for cluster-scoped resources.
     pub namespace: String,
+    /// Empty to create with `metadata.generateName`.
     pub name: String,
 }
 
@@ -30,6 +45,7 @@ impl Target {
         Target::named::<K>(meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""))
     }
 
+    /// An object of a built-in type by its names.
     pub fn named<K: kube::Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Target {
         Target { resource: ApiResource::erase::<K>(&()), namespace: namespace.into(), name: name.into() }
     }
@@ -38,84 +54,245 @@ impl Target {
 /// A patch and its kind. Put `metadata.uid` or `metadata.resourceVersion` into the body as a precondition.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PatchBody {
+    /// RFC 7386; every resource knows it.
     Merge(Value),
+    /// Upstream's, which knows lists by their keys: built-in kinds only.
     Strategic(Value),
-    Json(Value),
-    /// Server-side apply with force, as the executor's field manager.
-    Apply(Value),
 }
 
-/// One step of a plan. `why` belongs into the log line; what users should see is an [`Action::Event`].
+/// One request that writes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// The target's name is empty with `metadata.generateName`.
-    Create {
-        target: Target,
-        object: Value,
-    },
+pub struct Op {
+    /// What it is about.
+    pub target: Target,
+    /// What is done to it.
+    pub verb: Verb,
+}
+
+/// What is done to an object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verb {
+    /// Makes this object.
+    Create(Value),
+    /// Changes a part of it.
     Patch {
-        target: Target,
+        /// None for the object itself.
         subresource: Option<&'static str>,
+        /// The change.
         patch: PatchBody,
     },
-    /// Replaces the object (or its subresource): the body carries `metadata.resourceVersion`.
+    /// Replaces it: the body carries `metadata.resourceVersion`, or overwrites whatever is there.
     Update {
-        target: Target,
+        /// None for the object itself.
         subresource: Option<&'static str>,
+        /// The new one, whole.
         object: Value,
     },
-    Delete {
-        target: Target,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        propagation: Option<PropagationPolicy>,
-        grace_seconds: Option<u32>,
-    },
+    /// Deletes it. That it is gone already counts as done.
+    Delete(Deletion),
     /// POST to a subresource: `binding`, `eviction`, `token`.
     Post {
-        target: Target,
+        /// Its name.
         subresource: &'static str,
+        /// What is posted.
         object: Value,
     },
-    Event {
-        regarding: Box<k8s_openapi::api::core::v1::ObjectReference>,
-        kind: EventType,
-        reason: String,
-        note: String,
-    },
-    /// Does all of these at once. One that fails doesn't stop its siblings, but nothing after them is done.
-    Together(Vec<Action>),
-    /// Does the action, then tells as an event how it went: the name (which a create may have from the server) or the
-    /// server's refusal follows the given words.
-    Told {
-        action: Box<Action>,
-        regarding: Box<k8s_openapi::api::core::v1::ObjectReference>,
-        done: Words,
-        failed: Words,
-    },
+}
+
+/// How an object is deleted, and which.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Deletion {
+    /// Only this one; whatever has its name by then if None.
+    pub uid: Option<String>,
+    /// Only this version of it.
+    pub resource_version: Option<String>,
+    /// What becomes of its dependents; None is the kind's default.
+    pub propagation: Option<PropagationPolicy>,
+    /// Seconds that a pod gets to end; None is what its spec says.
+    pub grace_seconds: Option<u32>,
+}
+
+impl Op {
+    /// Creates `object`.
+    pub fn create(target: Target, object: Value) -> Op {
+        Op { target, verb: Verb::Create(object) }
+    }
+
+    /// Patches the object, or a subresource of it.
+    pub fn patch(target: Target, subresource: Option<&'static str>, patch: PatchBody) -> Op {
+        Op { target, verb: Verb::Patch { subresource, patch } }
+    }
+
+    /// Replaces the object, or a subresource of it.
+    pub fn update(target: Target, subresource: Option<&'static str>, object: Value) -> Op {
+        Op { target, verb: Verb::Update { subresource, object } }
+    }
+
+    /// Deletes the object.
+    pub fn delete(target: Target, deletion: Deletion) -> Op {
+        Op { target, verb: Verb::Delete(deletion) }
+    }
+
+    /// Posts to a subresource of the object.
+    pub fn post(target: Target, subresource: &'static str, object: Value) -> Op {
+        Op { target, verb: Verb::Post { subresource, object } }
+    }
+
+    /// `patch pods/status ns/name`, for log lines and errors. No bodies: they may be secrets.
+    pub fn describe(&self) -> String {
+        let (verb, subresource) = match &self.verb {
+            Verb::Create(_) => ("create", None),
+            Verb::Patch { subresource, .. } => ("patch", *subresource),
+            Verb::Update { subresource, .. } => ("update", *subresource),
+            Verb::Delete(_) => ("delete", None),
+            Verb::Post { subresource, .. } => ("create", Some(*subresource)),
+        };
+        let Target { resource, namespace, name } = &self.target;
+        let slash = |part: &str| if part.is_empty() { String::new() } else { format!("{part}/") };
+        let below = subresource.map(|s| format!("/{s}")).unwrap_or_default();
+        format!("{verb} {}{below} {}{name}", resource.plural, slash(namespace))
+    }
 }
 
 /// Reason and start of the note of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Words {
+    /// One word in CamelCase, by which people and programs find it.
     pub reason: &'static str,
+    /// What comes before the name or the refusal.
     pub note: &'static str,
 }
 
-/// What to do, in order, and when to look again without being told.
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// One request.
+    Do(Op),
+    /// One request, then an event that tells how it went: the object's name (which a create may have from the server)
+    /// or the server's refusal follows the given words.
+    Told {
+        /// The request.
+        op: Op,
+        /// Whom the event is about: mostly the owner of the target.
+        regarding: Box<ObjectReference>,
+        /// For when it was done.
+        done: Words,
+        /// For when it was refused.
+        failed: Words,
+    },
+    /// An event for people to read. Never fails.
+    Event {
+        /// Whom it is about.
+        regarding: Box<ObjectReference>,
+        /// How it is shown.
+        kind: EventType,
+        /// One word in CamelCase.
+        reason: String,
+        /// A sentence.
+        note: String,
+    },
+}
+
+impl Action {
+    /// The request, if it is one.
+    pub fn op(&self) -> Option<&Op> {
+        match self {
+            Action::Do(op) | Action::Told { op, .. } => Some(op),
+            Action::Event { .. } => None,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Action::Do(op) | Action::Told { op, .. } => op.describe(),
+            Action::Event { reason, .. } => format!("event {reason}"),
+        }
+    }
+}
+
+impl From<Op> for Action {
+    fn from(op: Op) -> Action {
+        Action::Do(op)
+    }
+}
+
+/// What comes before the next step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// One action.
+    One(Action),
+    /// All of these at once. One that fails doesn't stop its siblings, but ends the plan.
+    Together(Vec<Action>),
+}
+
+impl Step {
+    /// The actions of the step.
+    pub fn actions(&self) -> &[Action] {
+        match self {
+            Step::One(action) => std::slice::from_ref(action),
+            Step::Together(all) => all,
+        }
+    }
+}
+
+impl<A: Into<Action>> From<A> for Step {
+    fn from(action: A) -> Step {
+        Step::One(action.into())
+    }
+}
+
+/// What to do, in order, when to look again without being told, and why.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    pub actions: Vec<Action>,
+    /// Each begins when the one before it has succeeded.
+    pub steps: Vec<Step>,
+    /// The longest that the key rests.
     pub requeue_after: Option<Duration>,
+    /// Reasons that a person would ask for, first of all for what is not done.
+    pub why: Vec<&'static str>,
 }
 
 impl Plan {
-    pub fn is_empty(&self) -> bool {
-        self.actions.is_empty() && self.requeue_after.is_none()
+    /// A plan that does nothing, for this reason.
+    pub fn nothing(why: &'static str) -> Plan {
+        Plan { why: vec![why], ..Plan::default() }
     }
 
-    pub fn push(&mut self, action: Action) -> &mut Self {
-        self.actions.push(action);
+    /// A plan of these steps.
+    pub fn of<S: Into<Step>>(steps: impl IntoIterator<Item = S>) -> Plan {
+        let mut plan = Plan::default();
+        plan.extend(steps);
+        plan
+    }
+
+    /// Whether it neither does anything nor asks to be looked at again.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.requeue_after.is_none()
+    }
+
+    /// Adds a step after all others.
+    pub fn push(&mut self, step: impl Into<Step>) -> &mut Self {
+        self.steps.push(step.into());
+        self
+    }
+
+    /// Adds the step that does all of these at once; none if there are none.
+    pub fn together(&mut self, actions: Vec<Action>) -> &mut Self {
+        if !actions.is_empty() {
+            self.steps.push(Step::Together(actions));
+        }
+        self
+    }
+
+    /// Adds another plan after this one: its steps, its reasons, and the earlier look of both.
+    pub fn append(&mut self, after: Plan) -> &mut Self {
+        self.steps.extend(after.steps);
+        for why in after.why {
+            self.because(why);
+        }
+        if let Some(delay) = after.requeue_after {
+            self.requeue(delay);
+        }
         self
     }
 
@@ -124,281 +301,81 @@ impl Plan {
         self.requeue_after = Some(self.requeue_after.map_or(delay, |d| d.min(delay)));
         self
     }
-}
 
-/// The failed step and the server's answer.
-#[derive(Debug, thiserror::Error)]
-#[error("{step}: {source}")]
-pub struct ExecuteError {
-    /// Index into `plan.actions`.
-    pub index: usize,
-    pub step: String,
-    pub source: Box<kube::Error>,
-}
-
-impl ExecuteError {
-    /// The HTTP code and reason of the server, if it answered.
-    pub fn status(&self) -> Option<(u16, &str)> {
-        match &*self.source {
-            kube::Error::Api(status) => Some((status.code, status.reason.as_str())),
-            _ => None,
+    /// Says why the plan is as it is; shown at debug and where a test fails.
+    pub fn because(&mut self, why: &'static str) -> &mut Self {
+        if !self.why.contains(&why) {
+            self.why.push(why);
         }
-    }
-
-    /// What the server said, without the step.
-    pub fn message(&self) -> String {
-        server_message(&self.source)
-    }
-
-    /// The namespace is being deleted: nothing can be made there any more, and that is nobody's fault.
-    pub fn is_namespace_terminating(&self) -> bool {
-        namespace_terminating(&self.source)
-    }
-
-    pub fn is_conflict(&self) -> bool {
-        self.status().is_some_and(|(code, reason)| code == 409 && reason == "Conflict")
-    }
-
-    pub fn is_already_exists(&self) -> bool {
-        self.status().is_some_and(|(_, reason)| reason == "AlreadyExists")
-    }
-
-    pub fn is_not_found(&self) -> bool {
-        self.status().is_some_and(|(code, _)| code == 404)
-    }
-}
-
-fn server_message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn namespace_terminating(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let causes = status.details.iter().flat_map(|d| &d.causes);
-    causes.into_iter().any(|c| c.reason == "NamespaceTerminating")
-}
-
-/// Executes plans as one identity. Cheap to clone.
-#[derive(Clone)]
-pub struct Executor {
-    client: kube::Client,
-    manager: String,
-    events: EventRecorder,
-}
-
-impl Executor {
-    /// `manager` is the field manager and the source component of events.
-    pub fn new(client: kube::Client, manager: &str) -> Executor {
-        let events = EventRecorder::new(client.clone(), manager);
-        Executor { client, manager: manager.to_owned(), events }
-    }
-
-    /// Events come from `component` instead of the field manager's name.
-    pub fn reporting(mut self, component: &str) -> Executor {
-        self.events = EventRecorder::new(self.client.clone(), component);
         self
     }
 
-    pub fn events(&self) -> &EventRecorder {
-        &self.events
-    }
-
-    pub fn client(&self) -> &kube::Client {
-        &self.client
-    }
-
-    /// Runs the actions in order and gives back what each create, patch and update answered, and each delete that
-    /// left the object there for now (`None` for the others). Deleting what is gone already counts as done.
-    pub async fn run(&self, plan: &Plan) -> Result<Vec<Option<DynamicObject>>, ExecuteError> {
-        let mut answers = Vec::with_capacity(plan.actions.len());
-        self.run_telling(plan, |_, answer| answers.push(answer)).await?;
-        Ok(answers)
-    }
-
-    /// As [`Executor::run`], but gives each answer to `told` as it comes, so that those of a plan that fails half way
-    /// are known too. Actions done together are told one by one.
-    pub async fn run_telling(
-        &self,
-        plan: &Plan,
-        mut told: impl FnMut(&Action, Option<DynamicObject>) + Send,
-    ) -> Result<(), ExecuteError> {
-        for (index, action) in plan.actions.iter().enumerate() {
-            let failed =
-                |step: &Action, e: kube::Error| ExecuteError { index, step: describe(step), source: Box::new(e) };
-            if let Action::Together(all) = action {
-                let mut first = None;
-                // Boxed and collected first: the compiler can't prove a closure that is held across an await `Send`.
-                let started: Vec<_> = all.iter().map(|one| async move { (one, self.one(one).await) }.boxed()).collect();
-                let mut results = futures::stream::iter(started).buffer_unordered(AT_ONCE);
-                while let Some((one, result)) = results.next().await {
-                    match result {
-                        Ok(answer) => told(one, answer),
-                        Err(error) => first = first.or(Some(failed(one, error))),
-                    }
-                }
-                first.map_or(Ok(()), Err)?;
-            } else {
-                told(action, self.one(action).await.map_err(|e| failed(action, e))?);
-            }
-        }
-        Ok(())
-    }
-
-    /// One action that is not `Together`, with its event.
-    async fn one(&self, action: &Action) -> Result<Option<DynamicObject>, kube::Error> {
-        let Action::Told { action, regarding, done, failed } = action else { return self.act(action).await };
-        let result = self.act(action).await;
-        match &result {
-            Ok(answer) => {
-                let made = answer.as_ref().and_then(|o| o.metadata.name.clone());
-                let name = made.or_else(|| target(action).map(|t| t.name.clone())).unwrap_or_default();
-                let note = format!("{}{name}", done.note);
-                self.events.tell(regarding, EventType::Normal, done.reason, &note);
-            }
-            Err(error) if namespace_terminating(error) => {}
-            Err(error) => {
-                let note = format!("{}{}", failed.note, server_message(error));
-                self.events.tell(regarding, EventType::Warning, failed.reason, &note);
-            }
-        }
-        result
-    }
-
-    fn api(&self, target: &Target) -> Api<DynamicObject> {
-        if target.namespace.is_empty() {
-            Api::all_with(self.client.clone(), &target.resource)
-        } else {
-            Api::namespaced_with(self.client.clone(), &target.namespace, &target.resource)
-        }
-    }
-
-    async fn act(&self, action: &Action) -> Result<Option<DynamicObject>, kube::Error> {
-        match action {
-            Action::Create { target, object } => {
-                let object = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
-                self.api(target).create(&self.post_params(), &object).await.map(Some)
-            }
-            Action::Patch { target, subresource, patch } => self.patch(target, *subresource, patch).await.map(Some),
-            Action::Update { target, subresource, object } => {
-                let api = self.api(target);
-                match subresource {
-                    Some(sub) => api.replace_subresource(sub, &target.name, &self.post_params(), object).await,
-                    None => {
-                        let object = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
-                        api.replace(&target.name, &self.post_params(), &object).await
-                    }
-                }
-                .map(Some)
-            }
-            Action::Delete { target, uid, resource_version, propagation, grace_seconds } => {
-                let params = DeleteParams {
-                    preconditions: (uid.is_some() || resource_version.is_some())
-                        .then(|| Preconditions { uid: uid.clone(), resource_version: resource_version.clone() }),
-                    propagation_policy: propagation.clone(),
-                    grace_period_seconds: *grace_seconds,
-                    ..DeleteParams::default()
-                };
-                match self.api(target).delete(&target.name, &params).await {
-                    Ok(left) => Ok(left.left()),
-                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-                    Err(error) => Err(error),
-                }
-            }
-            Action::Post { target, subresource, object } => {
-                let api = self.api(target);
-                let _: Value = api.create_subresource(subresource, &target.name, &self.post_params(), object).await?;
-                Ok(None)
-            }
-            Action::Event { regarding, kind, reason, note } => {
-                self.events.tell(regarding, *kind, reason, note);
-                Ok(None)
-            }
-            // Both are taken apart by the callers; neither nests.
-            Action::Together(_) | Action::Told { .. } => Ok(None),
-        }
-    }
-
-    async fn patch(&self, target: &Target, sub: Option<&str>, body: &PatchBody) -> Result<DynamicObject, kube::Error> {
-        let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
-        let (params, patch) = match body {
-            PatchBody::Merge(value) => (params, Patch::Merge(value.clone())),
-            PatchBody::Strategic(value) => (params, Patch::Strategic(value.clone())),
-            PatchBody::Apply(value) => (params.force(), Patch::Apply(value.clone())),
-            PatchBody::Json(value) => return self.json_patch(target, sub, value).await,
-        };
-        let api = self.api(target);
-        match sub {
-            Some(sub) => api.patch_subresource(sub, &target.name, &params, &patch).await,
-            None => api.patch(&target.name, &params, &patch).await,
-        }
-    }
-
-    /// kube wants a typed JSON patch behind a feature; the request is plain enough to write.
-    async fn json_patch(&self, target: &Target, sub: Option<&str>, ops: &Value) -> Result<DynamicObject, kube::Error> {
-        let base = if target.namespace.is_empty() {
-            DynamicUrl::cluster(&target.resource)
-        } else {
-            DynamicUrl::namespaced(&target.resource, &target.namespace)
-        };
-        let sub = sub.map(|s| format!("/{s}")).unwrap_or_default();
-        let uri = format!("{base}/{}{sub}?fieldManager={}", target.name, self.manager);
-        let request = http::Request::patch(uri)
-            .header(http::header::CONTENT_TYPE, "application/json-patch+json")
-            .body(serde_json::to_vec(ops).map_err(kube::Error::SerdeError)?)
-            .map_err(kube::Error::HttpError)?;
-        self.client.request(request).await
-    }
-
-    fn post_params(&self) -> PostParams {
-        PostParams { field_manager: Some(self.manager.clone()), ..PostParams::default() }
+    /// Every action, those of one step one after the other.
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+        self.steps.iter().flat_map(Step::actions)
     }
 }
 
-struct DynamicUrl;
-
-impl DynamicUrl {
-    fn root(resource: &ApiResource) -> String {
-        let prefix = if resource.group.is_empty() { "/api" } else { "/apis" };
-        format!("{prefix}/{}", resource.api_version)
-    }
-
-    fn cluster(resource: &ApiResource) -> String {
-        format!("{}/{}", Self::root(resource), resource.plural)
-    }
-
-    fn namespaced(resource: &ApiResource, namespace: &str) -> String {
-        format!("{}/namespaces/{namespace}/{}", Self::root(resource), resource.plural)
+impl<S: Into<Step>> Extend<S> for Plan {
+    fn extend<I: IntoIterator<Item = S>>(&mut self, steps: I) {
+        self.steps.extend(steps.into_iter().map(Into::into));
     }
 }
 
-/// What the action is about.
-fn target(action: &Action) -> Option<&Target> {
-    match action {
-        Action::Create { target, .. }
-        | Action::Patch { target, .. }
-        | Action::Update { target, .. }
-        | Action::Delete { target, .. }
-        | Action::Post { target, .. } => Some(target),
-        Action::Told { action, .. } => target(action),
-        Action::Event { .. } | Action::Together(_) => None,
-    }
-}
-
-fn describe(action: &Action) -> String {
-    let (verb, target) = match action {
-        Action::Create { target, .. } => ("create", target),
-        Action::Patch { target, .. } => ("patch", target),
-        Action::Update { target, .. } => ("update", target),
-        Action::Delete { target, .. } => ("delete", target),
-        Action::Post { target, subresource, .. } => {
-            return format!("create {}/{subresource} {}/{}", target.resource.plural, target.namespace, target.name);
+/// `create pods ns/; [delete pods ns/a, delete pods ns/b]; again in 5s; because ...`
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = self.steps.iter().map(Step::describe).collect();
+        if parts.is_empty() {
+            parts.push("nothing".into());
         }
-        Action::Event { reason, .. } => return format!("event {reason}"),
-        Action::Together(all) => return format!("{} at once", all.len()),
-        Action::Told { action, .. } => return describe(action),
-    };
-    format!("{verb} {} {}/{}", target.resource.plural, target.namespace, target.name)
+        parts.extend(self.requeue_after.map(|delay| format!("again in {delay:?}")));
+        if !self.why.is_empty() {
+            parts.push(format!("because {}", self.why.join(", ")));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl Step {
+    fn describe(&self) -> String {
+        match self {
+            Step::One(action) => action.describe(),
+            Step::Together(all) => {
+                let shown: Vec<String> = all.iter().take(SHOWN).map(Action::describe).collect();
+                let more = all.len().saturating_sub(SHOWN);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                format!("[{}{more}]", shown.join(", "))
+            }
+        }
+    }
+}
+
+/// Of the actions of one step, so many are shown: a line of the log is for people.
+const SHOWN: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_reads_as_a_line_and_says_why() {
+        let target = |name: &str| Target::named::<Pod>("ns", name);
+        let delete = |name: &str| Action::Do(Op::delete(target(name), Deletion::default()));
+        let mut plan = Plan::default();
+        plan.push(Op::patch(target("a"), Some("status"), PatchBody::Merge(Value::Null)));
+        plan.together(["b", "c", "d", "e", "f"].map(delete).into()).together(Vec::new());
+        plan.requeue(Duration::from_secs(9)).requeue(Duration::from_secs(5)).because("of a test").because("of a test");
+        assert_eq!(
+            plan.to_string(),
+            "patch pods/status ns/a; [delete pods ns/b, delete pods ns/c, delete pods ns/d and 2 more]; again in 5s; \
+             because of a test"
+        );
+        assert_eq!(plan.actions().count(), 6);
+        let idle = Plan::nothing("it is paused");
+        assert!(idle.is_empty());
+        assert_eq!(idle.to_string(), "nothing; because it is paused");
+    }
 }

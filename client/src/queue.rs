@@ -30,6 +30,7 @@ pub struct QueueMetrics {
 }
 
 impl QueueMetrics {
+    /// Declares them; once for each registry.
     pub fn declare(registry: &Registry) -> QueueMetrics {
         let (r, name) = (registry, ["name"]);
         QueueMetrics {
@@ -138,7 +139,18 @@ impl<T: Clone + Eq + Hash> Core<T> {
     }
 }
 
-/// A work queue shared by handlers and workers. Cheap to clone.
+/// A work queue shared by handlers and workers. Cheap to clone; clones are the same queue. What holds, as in client-go:
+///
+/// - an item waits once, however often it is added (the dirty set);
+/// - no two workers have the same item: one that is added while it is worked on waits for [`WorkQueue::done`];
+/// - so an item that is added is always worked on once more *after* that, by someone who sees at least what its adder saw;
+/// - items come in the order in which they became ready; delayed and failed ones become ready at their time.
+///
+/// ```text
+///   add ──> ready ──next──> worked on ──done──> (gone)
+///             ^                 │ add: dirty
+///             └──────done───────┘
+/// ```
 #[derive(Debug, Clone)]
 pub struct WorkQueue<T> {
     core: Arc<Mutex<Core<T>>>,
@@ -180,11 +192,13 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         core.meter = Some(meter);
     }
 
+    /// Adds an item, unless it waits already. One that is worked on comes again when it is done.
     pub fn add(&self, item: T) {
         self.core.lock().add(item);
         self.changed.notify_one();
     }
 
+    /// Adds an item after `delay`, or at the earlier time that was asked for already.
     pub fn add_after(&self, item: T, delay: Duration) {
         if delay.is_zero() {
             return self.add(item);
@@ -193,7 +207,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         self.changed.notify_one();
     }
 
-    /// Adds a failed item again, later each time, until [`WorkQueue::forget`].
+    /// Adds a failed item again, later each time (5 ms, doubled up to 1000 s), until [`WorkQueue::forget`].
     pub fn retry(&self, item: T) {
         let mut core = self.core.lock();
         let delay = core.fail(&item);
@@ -202,11 +216,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         self.changed.notify_one();
     }
 
-    /// How often the item failed since it was last forgotten.
-    pub fn failures(&self, item: &T) -> u32 {
-        self.core.lock().failures.get(item).copied().unwrap_or(0)
-    }
-
+    /// The item succeeded: its next failure is its first.
     pub fn forget(&self, item: &T) {
         self.core.lock().failures.remove(item);
     }
@@ -234,6 +244,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         }
     }
 
+    /// An item that [`WorkQueue::next`] gave has been worked on. If it was added meanwhile, it is ready again.
     pub fn done(&self, item: &T) {
         self.core.lock().done(item);
         self.changed.notify_one();
@@ -244,6 +255,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         self.core.lock().ready.len()
     }
 
+    /// Whether none is ready.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -318,6 +330,6 @@ mod tests {
         }
         assert!(start.elapsed() >= Duration::from_millis(5 + 10 + 20));
         queue.forget(&"a");
-        assert_eq!(queue.failures(&"a"), 0);
+        assert!(queue.core.lock().failures.is_empty());
     }
 }

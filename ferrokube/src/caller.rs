@@ -10,7 +10,8 @@ use linux::cgroup::Cgroups;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
 use crate::cluster::cgroup_root;
-use crate::config::Cluster;
+use crate::config::Host;
+use crate::fault::best_effort;
 use crate::logging::tell;
 
 /// Variables that image pulls heed, in either case of letters.
@@ -47,15 +48,15 @@ fn kept(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsStr
 /// matters.
 pub fn forget() {
     for resource in ALL {
-        let _ = setrlimit(resource, fresh(resource, getrlimit(resource)));
+        best_effort("a limit of the caller", setrlimit(resource, fresh(resource, getrlimit(resource))));
     }
-    let _ = setpriority_process(None, 0);
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    best_effort("the priority of the caller", setpriority_process(None, 0));
+    best_effort("the caller's place for the OOM killer", std::fs::write("/proc/self/oom_score_adj", "0"));
 }
 
 /// Moves this process into a group of the cluster's. One that can't be had is told: the cluster may end with its caller.
-pub fn leave_group(cluster: &Cluster) {
-    let own = Cgroups::detect().and_then(|cgroups| cgroups.group(&cgroup_root(cluster)).child(GROUP).enter());
+pub fn leave_group(host: &Host) {
+    let own = Cgroups::detect().and_then(|cgroups| cgroups.group(&cgroup_root(host)).child(GROUP).enter());
     if let Err(error) = own {
         tell(format_args!("the daemon stays in its caller's control group ({error})"));
     }

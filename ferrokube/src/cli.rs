@@ -7,10 +7,11 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands;
+use crate::components;
 use crate::config::{Shape, Which};
 
 /// The end of the help.
-const MORE: &str = "\
+pub const MORE: &str = "\
 Components, each alone under its upstream name and with upstream's flags (see `ferrokube etcd --help`), also by a \
 link of that name: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, container-runtime, kubelet, \
 kube-proxy, kube-dns. Links named bridge, host-local, loopback and portmap are CNI plugins.
@@ -169,9 +170,9 @@ pub fn run() -> Result<()> {
     let mut args: Vec<_> = std::env::args_os().collect();
     let program = args.first().map(PathBuf::from).unwrap_or_default();
     let program = program.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-    if commands::component::is_component(&program) {
+    if components::of(&program).is_some() {
         args[0] = program.into();
-        return commands::component::run(&args);
+        return components::run(&args);
     }
     if cni::is_builtin(&program) {
         std::process::exit(cni::exec::main(&program));
@@ -195,7 +196,7 @@ pub fn run() -> Result<()> {
         Cmd::Kubeconfig => commands::misc::kubeconfig(which),
         Cmd::Completion { shell } => commands::misc::completion(shell),
         Cmd::Version => commands::misc::version(),
-        Cmd::Component(args) => commands::component::run(&args),
+        Cmd::Component(args) => components::run(&args),
     }
 }
 
@@ -224,9 +225,9 @@ mod tests {
         let line =
             "ferrokube up --kubelet-arg --max-pods=7 --kubelet-arg v=2 --tls-san a,b --feature-gates A=true,B=false";
         let Cmd::Up { shape, .. } = Cli::parse_from(line.split(' ')).command else { panic!("up") };
-        assert_eq!(shape.options.kubelet_arg, Some(vec!["--max-pods=7".to_owned(), "v=2".to_owned()]));
-        assert_eq!(shape.options.tls_san.map(|names| names.len()), Some(2));
-        assert_eq!(shape.options.feature_gates.map(|gates| gates.0.len()), Some(2));
+        assert_eq!(shape.options.host.kubelet_arg, Some(vec!["--max-pods=7".to_owned(), "v=2".to_owned()]));
+        assert_eq!(shape.options.cluster.tls_san.map(|names| names.len()), Some(2));
+        assert_eq!(shape.options.cluster.feature_gates.map(|gates| gates.0.len()), Some(2));
     }
 
     /// `image tag A B --name second` took no `--name`: its own second word was called so.

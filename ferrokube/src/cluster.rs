@@ -1,28 +1,28 @@
-//! The cluster in one process: the table of components in start order, what they share, and how they stop.
+//! A host's part of the cluster in one process: how components are started in order, what they share, and how they stop.
 //!
-//! [`COMPONENTS`] names every part. Each gets what it needs from the [`Assembly`], speaks the API under an identity of
-//! its own ([`identity`]) and leaves its task there. Called by `server`; `down` and `reset` use [`cleanup`].
+//! Which components there are is said by the table `components::COMPONENTS`; here only what a row is ([`Component`]). Each
+//! gets what it needs from the [`Assembly`], speaks the API under an identity of its own ([`crate::api`]) and leaves its
+//! task there. Called by `server`; `down` and `reset` use [`cleanup`].
 
 mod addons;
 pub mod cleanup;
-mod control_plane;
+pub mod control_plane;
 pub mod cri;
 mod firewall;
 mod folder;
-mod identity;
 mod images;
 mod moving;
-mod node;
+pub mod node;
 mod parts;
 mod patience;
 mod pod_network;
 mod pods_door;
 mod ready;
 mod renewal;
-pub mod signing;
 mod store;
 mod told;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +34,8 @@ use tokio::task::JoinSet;
 
 use self::parts::{Parts, Restarts};
 use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
-use crate::config::Cluster;
+use crate::api::{Api, Identity};
+use crate::config::{Host, Roles};
 use crate::crash;
 use crate::fault::Fault;
 use crate::pki::Pki;
@@ -49,63 +50,36 @@ pub use pod_network::port_mapping;
 /// Resolves when a component that was started does its work.
 type Serving = BoxFuture<'static, Result<()>>;
 
-/// One part of the cluster.
+/// One part of the cluster: a row of the table.
 pub struct Component {
-    /// Upstream's name.
+    /// Upstream's name; also what a link to the program is called that runs it alone.
     pub name: &'static str,
     /// What a person reads when it does its work.
     pub step: &'static str,
-    /// It is started again alone when it ends by itself: its state is the API's, the kernel's or the runtime's. Without
-    /// one of the others the whole daemon is.
-    alone: bool,
-    start: for<'a> fn(&'a mut Assembly) -> BoxFuture<'a, Result<Serving>>,
+    /// Whose part it is: it is started on hosts that have the role.
+    pub roles: Roles,
+    /// It is started again by itself when it ends: its state is the API's, the kernel's or the runtime's. Without one of
+    /// the others the whole daemon is.
+    pub restarts: bool,
+    /// The crate whose lines in the log are its own.
+    pub writer: &'static str,
+    /// Starts it beside the others of its host. What is answered resolves when it does its work.
+    pub start: for<'a> fn(&'a mut Assembly) -> BoxFuture<'a, Result<Serving>>,
+    /// Runs it and nothing else, until a signal, as these flags of upstream's say.
+    pub alone: fn(&[OsString]) -> Result<()>,
 }
-
-/// Every component, in start order; they stop in the reverse order.
-pub const COMPONENTS: &[Component] = &[
-    Component { name: "etcd", step: "etcd", alone: false, start: |a| Box::pin(control_plane::etcd(a)) },
-    Component {
-        name: "kube-apiserver",
-        step: "kube-apiserver",
-        alone: false,
-        start: |a| Box::pin(control_plane::apiserver(a)),
-    },
-    Component {
-        name: "kube-controller-manager",
-        step: "kube-controller-manager",
-        alone: true,
-        start: |a| Box::pin(control_plane::controller_manager(a)),
-    },
-    Component {
-        name: "kube-scheduler",
-        step: "kube-scheduler",
-        alone: true,
-        start: |a| Box::pin(control_plane::scheduler(a)),
-    },
-    Component {
-        name: "runtime",
-        step: "Container runtime and pod network",
-        alone: false,
-        start: |a| Box::pin(node::runtime(a)),
-    },
-    Component { name: "kube-proxy", step: "kube-proxy", alone: true, start: |a| Box::pin(node::proxy(a)) },
-    Component { name: "dns", step: "Cluster DNS answers", alone: true, start: |a| Box::pin(node::dns(a)) },
-    Component {
-        name: "kubelet",
-        step: "kubelet: the node is Ready",
-        alone: true,
-        start: |a| Box::pin(node::kubelet(a)),
-    },
-];
 
 /// What the components share, and what each left behind.
 pub struct Assembly {
-    pub cluster: Arc<Cluster>,
+    pub host: Arc<Host>,
     pub pki: Pki,
     /// The address by which pods and others reach this host, as it changes.
     pub node_ip: watch::Sender<Vec<IpAddr>>,
+    /// The rows that this host starts.
+    components: Vec<&'static Component>,
     store: Option<etcd::Etcd>,
-    server: Option<apiserver::Server>,
+    /// None until kube-apiserver is started here.
+    api: Option<Api>,
     parts: Parts,
     restarts: Restarts,
     /// Of who has long work to do while the cluster starts.
@@ -115,44 +89,36 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Starts every component and waits until each does its work, telling how long that took. A start that fails
-    /// leaves no component running.
-    pub async fn start(cluster: Cluster, steps: Steps) -> Result<Assembly> {
+    /// Starts the components of this host's roles and waits until each does its work, telling how long that took. A
+    /// start that fails leaves no component running.
+    pub async fn start(host: Host, all: &'static [Component], steps: Steps) -> Result<Assembly> {
         let began = Instant::now();
-        let node_ip = crate::node_address::of(&cluster);
-        let pki = Pki::ensure(&cluster, node_ip)?;
-        crate::kubeconfig::write_admin(&cluster, &pki)?;
-        crate::hardening::write(&cluster)?;
+        let node_ip = crate::node_address::of(&host);
+        let pki = Pki::ensure(&host, node_ip)?;
+        if host.roles().has(Roles::CONTROL_PLANE) {
+            crate::kubeconfig::write_admin(&host, &pki)?;
+            crate::hardening::write(&host)?;
+        }
         steps.done("Certificates and keys", began);
         let mut assembly = Assembly {
-            cluster: Arc::new(cluster),
+            components: all.iter().filter(|component| host.roles().has(component.roles)).collect(),
+            api: host.options.credentials.as_deref().map(Api::at),
+            host: Arc::new(host),
             pki,
             node_ip: watch::Sender::new(vec![IpAddr::V4(node_ip)]),
             store: None,
-            server: None,
             parts: Parts::default(),
             restarts: Restarts::default(),
             word: Word::default(),
             images: client::Latch::default(),
         };
-        let started = match assembly.open_firewall().await {
-            Ok(()) => assembly.start_all(steps).await,
-            refused => refused,
+        let started = async {
+            assembly.open_firewall().await?;
+            assembly.start_all(steps).await?;
+            assembly.look_after_host().await
         };
-        match started {
-            Ok(()) => {
-                let watched = (assembly.cluster.clone(), assembly.node_client()?);
-                assembly.parts.run("firewall", |stop| firewall::run(watched.0, watched.1, stop));
-                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
-                let admin = assembly.client("kubernetes-admin", &["system:masters"])?;
-                let applied = cluster.clone();
-                assembly.parts.run("folder", |stop| folder::run(applied, admin, stop));
-                assembly.parts.run("certificates", |stop| renewal::run(cluster, node_ip, stop));
-                let (cluster, node_ip) = (assembly.cluster.clone(), assembly.node_ip.clone());
-                let server = assembly.server()?.clone();
-                assembly.parts.run("address", |stop| moving::run(cluster, node_ip, server, stop));
-                Ok(assembly)
-            }
+        match started.await {
+            Ok(()) => Ok(assembly),
             Err(error) => {
                 assembly.stop_parts().await;
                 Err(error)
@@ -160,19 +126,34 @@ impl Assembly {
         }
     }
 
+    /// What goes on beside the components, once all are there.
+    async fn look_after_host(&mut self) -> Result<()> {
+        let (host, node, api) = (self.host.clone(), self.client(&self.node()).await?, self.api()?.clone());
+        self.parts.run("firewall", |stop| firewall::run(host, node, stop));
+        let (host, node_ip) = (self.host.clone(), self.node_ip.clone());
+        self.parts.run("address", |stop| moving::run(host, node_ip, api, stop));
+        let (host, node_ip) = (self.host.clone(), self.node_ip.clone());
+        self.parts.run("certificates", |stop| renewal::run(host, node_ip, stop));
+        if self.host.roles().has(Roles::CONTROL_PLANE) {
+            let (host, admin) = (self.host.clone(), self.client(&Identity::Admin).await?);
+            self.parts.run("folder", |stop| folder::run(host, admin, stop));
+        }
+        Ok(())
+    }
+
     /// Where it is asked for, before the first pod sends anything.
     async fn open_firewall(&self) -> Result<()> {
-        if !self.cluster.open_firewall {
+        if !self.host.open_firewall {
             return Ok(());
         }
-        let cluster = self.cluster.clone();
-        let closed = tokio::task::spawn_blocking(move || firewall::look(&cluster)).await??;
+        let host = self.host.clone();
+        let closed = tokio::task::spawn_blocking(move || firewall::look(&host)).await??;
         if closed.is_empty() { Ok(()) } else { Err(Fault::failed(closed.join("; and ")).into()) }
     }
 
     async fn start_all(&mut self, steps: Steps) -> Result<()> {
         let mut waiting = JoinSet::new();
-        for component in COMPONENTS {
+        for component in self.components.clone() {
             let began = Instant::now();
             let serving = (component.start)(self).await.with_context(|| component.name)?;
             self.restarts.started(component.name, began);
@@ -182,7 +163,7 @@ impl Assembly {
                 anyhow::Ok(component.name)
             });
         }
-        let mut missing: Vec<_> = COMPONENTS.iter().map(|c| c.name).collect();
+        let mut missing: Vec<_> = self.components.iter().map(|c| c.name).collect();
         let mut patience = Patience::new(self.signs(missing.len(), None), Instant::now());
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -215,27 +196,32 @@ impl Assembly {
         moving::first(&self.node_ip)
     }
 
-    pub fn server(&self) -> Result<&apiserver::Server> {
-        self.server.as_ref().ok_or_else(|| anyhow!("kube-apiserver is not started"))
+    /// The API server, once it can be asked.
+    pub fn api(&self) -> Result<&Api> {
+        self.api.as_ref().ok_or_else(|| anyhow!("kube-apiserver is not started"))
     }
 
     /// A client as this user of the API.
-    pub fn client(&self, user: &str, groups: &[&str]) -> Result<kube::Client> {
-        Ok(identity::client(self.server()?, user, groups))
+    pub async fn client(&self, who: &Identity) -> Result<kube::Client> {
+        self.api()?.client(who).await
     }
 
-    /// A client as this node's kubelet.
-    fn node_client(&self) -> Result<kube::Client> {
-        self.client(&format!("system:node:{}", self.cluster.node_name), &["system:nodes"])
+    /// Who this node's kubelet is, and what else acts for the node.
+    fn node(&self) -> Identity {
+        Identity::Node(self.host.node_name.clone())
+    }
+
+    fn component(&self, name: &str) -> Option<&'static Component> {
+        self.components.iter().find(|component| component.name == name).copied()
     }
 
     /// Starts components anew that end by themselves. Returns when one has that the others can't go on without.
     pub async fn tend(&mut self) -> anyhow::Error {
         loop {
             tokio::select! {
-                (name, error) = self.parts.ended() => match COMPONENTS.iter().find(|c| c.name == name && c.alone) {
-                    Some(_) => self.ended(name, &error),
-                    None => return error.context(name),
+                (name, error) = self.parts.ended() => match self.component(name) {
+                    Some(component) if component.restarts => self.ended(name, &error),
+                    _ => return error.context(name),
                 },
                 name = self.restarts.next() => self.start_again(name).await,
             }
@@ -252,7 +238,7 @@ impl Assembly {
     }
 
     async fn start_again(&mut self, name: &'static str) {
-        let Some(component) = COMPONENTS.iter().find(|c| c.name == name) else { return };
+        let Some(component) = self.component(name) else { return };
         telemetry::process::count_restart(name);
         self.restarts.started(name, Instant::now());
         match (component.start)(self).await {
@@ -267,7 +253,7 @@ impl Assembly {
     /// Stops pods first, while everything they may need still runs, then the components in reverse.
     pub async fn stop(mut self, pod_grace: Duration) {
         self.parts.stop("kubelet").await;
-        if let Err(error) = node::stop_pods(&self.cluster, pod_grace).await {
+        if let Err(error) = node::stop_pods(&self.host, pod_grace).await {
             tracing::warn!(%error, "pods were not stopped");
         }
         self.stop_parts().await;

@@ -1,14 +1,19 @@
-//! What a cluster is made of: name, directories, ports, address ranges. Flags, `--config FILE` and what an earlier
+//! What a cluster is made of ([`Cluster`]) and what a host of it is ([`Host`]). Flags, `--config FILE` and what an earlier
 //! start chose come together here, in that order of precedence; `up`, `server`, `down`, `reset` and `status` read it.
+//! [`settings`] is the table of what can be said, and whose each setting is.
 
 mod cidr;
+mod cluster;
 mod differs;
+mod endpoint;
 mod file;
 mod gates;
+mod host;
 mod options;
-mod places;
 mod private;
 mod register;
+mod roles;
+mod settings;
 mod state;
 
 use std::fs;
@@ -16,15 +21,17 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 
 pub use self::cidr::Cidr;
+pub use self::cluster::Cluster;
 pub use self::differs::differs;
 use self::file::read_file;
-pub use self::options::{Options, list};
+pub use self::host::Host;
+pub use self::options::{ClusterOptions, HostOptions, Options, list};
 pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
 pub use self::register::{HostLock, known, lock_host, readable, register};
 use self::register::{check_name, free_slot, own_slot, read_copy, registered, run_copy, unreadable};
+pub use self::roles::Roles;
 use crate::fault::Fault;
 
 /// Where clusters live when `--data-dir` says nothing.
@@ -74,119 +81,6 @@ pub struct Shape {
     pub config: Option<PathBuf>,
 }
 
-/// A cluster, whole. Kept as `cluster.json` in the data directory, so that the next `up` continues from it.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Cluster {
-    pub name: String,
-    pub data_dir: PathBuf,
-    /// Which of the host's clusters this is: ports and ranges follow from it where nobody chose.
-    pub slot: u16,
-    pub api_port: u16,
-    pub pod_cidr: Cidr,
-    pub service_cidr: Cidr,
-    pub cluster_domain: String,
-    pub node_name: String,
-    pub node_ip: Option<Ipv4Addr>,
-    /// `--open-firewall`; not in files of older versions.
-    #[serde(default)]
-    pub open_firewall: bool,
-    /// `--hardened`; not in files of older versions.
-    #[serde(default)]
-    pub hardened: bool,
-    #[serde(flatten)]
-    pub options: Options,
-}
-
-impl Cluster {
-    pub fn pki(&self) -> PathBuf {
-        self.data_dir.join("pki")
-    }
-    /// Configuration that `--hardened` writes.
-    pub fn security(&self) -> PathBuf {
-        self.data_dir.join("security")
-    }
-    /// The audit log and those before it.
-    pub fn audit(&self) -> PathBuf {
-        self.data_dir.join("audit")
-    }
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.data_dir.join("kubeconfig")
-    }
-    pub fn log(&self) -> PathBuf {
-        self.data_dir.join("daemon.log")
-    }
-    pub fn run_dir(&self) -> PathBuf {
-        Path::new(RUN_ROOT).join(&self.name)
-    }
-    pub fn pid_file(&self) -> PathBuf {
-        self.run_dir().join("daemon.pid")
-    }
-    pub fn supervisor_file(&self) -> PathBuf {
-        self.run_dir().join("supervisor.pid")
-    }
-    pub fn cri_socket(&self) -> PathBuf {
-        self.run_dir().join("cri.sock")
-    }
-    pub fn runtime_root(&self) -> PathBuf {
-        self.data_dir.join("runtime")
-    }
-    /// The node's range of pod addresses, once it is decided.
-    pub fn node_range_file(&self) -> PathBuf {
-        self.data_dir.join("node-pod-cidr")
-    }
-    pub fn kubelet_root(&self) -> PathBuf {
-        self.data_dir.join("kubelet")
-    }
-    /// Ports of this cluster's slot: upstream's, 20 further for each further cluster.
-    pub fn port(&self, upstream: u16) -> u16 {
-        upstream + 20 * self.slot
-    }
-    pub fn etcd_port(&self) -> u16 {
-        self.port(2379)
-    }
-    pub fn kubelet_port(&self) -> u16 {
-        self.port(10250)
-    }
-    /// What our links, tables and cgroups are called: two clusters never share one.
-    pub fn tag(&self) -> String {
-        if self.slot == 0 { "ferrokube".into() } else { format!("ferrokube{}", self.slot) }
-    }
-    pub fn bridge(&self) -> String {
-        format!("{BRIDGE}{}", self.slot)
-    }
-    pub fn api_service_ip(&self) -> Ipv4Addr {
-        self.service_cidr.nth(1)
-    }
-    pub fn dns_ip(&self) -> Ipv4Addr {
-        self.service_cidr.nth(10)
-    }
-
-    /// Whether it was started before.
-    pub fn exists(&self) -> bool {
-        self.state_file().exists()
-    }
-
-    fn state_file(&self) -> PathBuf {
-        self.data_dir.join(STATE_FILE)
-    }
-
-    /// Writes `cluster.json`, the host's register of clusters, and a copy by which the cluster is known, until the
-    /// next reboot, when its data directory is gone.
-    pub fn save(&self) -> Result<()> {
-        for dir in [&self.data_dir, &register(), &self.run_dir()] {
-            private_dir(dir)?;
-        }
-        let json = serde_json::to_vec_pretty(self)?;
-        let files = [
-            (self.state_file(), json.as_slice()),
-            (run_copy(&self.name), json.as_slice()),
-            (register().join(&self.name), self.data_dir.as_os_str().as_encoded_bytes()),
-        ];
-        write_private_all(&files.each_ref().map(|(path, bytes)| (path.as_path(), *bytes)))
-    }
-}
-
 impl Which {
     /// The name that was asked for, or the default.
     pub fn name(&self) -> &str {
@@ -202,7 +96,7 @@ impl Which {
     }
 
     /// The cluster as an earlier start left it, or `None` when there is none.
-    pub fn load(&self) -> Result<Option<Cluster>> {
+    pub fn load(&self) -> Result<Option<Host>> {
         check_name(self.name())?;
         let path = self.dir().join(STATE_FILE);
         let bytes = match state::read(&path) {
@@ -223,38 +117,39 @@ impl Which {
             },
             Err(e) => return Err(unreadable(&path, e)),
         };
-        let cluster: Cluster = serde_json::from_slice(&bytes).map_err(|e| {
+        let host: Host = serde_json::from_slice(&bytes).map_err(|e| {
             Fault::failed(format!("{}: {e}; `ferrokube reset` removes what is left of the cluster", path.display()))
         })?;
-        check_name(&cluster.name).with_context(|| path.display().to_string())?;
-        if let Some(asked) = self.name.as_ref().filter(|asked| **asked != cluster.name) {
-            let (dir, name) = (self.dir(), &cluster.name);
+        check_name(&host.cluster.name).with_context(|| path.display().to_string())?;
+        if let Some(asked) = self.name.as_ref().filter(|asked| **asked != host.cluster.name) {
+            let (dir, name) = (self.dir(), &host.cluster.name);
             bail!(Fault::usage(format!(
                 "{} holds the cluster {name:?}, not {asked:?}: say --name {name}",
                 dir.display()
             )));
         }
-        Ok(Some(own_slot(Cluster { data_dir: self.dir(), ..cluster }, &known())?))
+        Ok(Some(own_slot(Host { data_dir: self.dir(), ..host }, &known())?))
     }
 
     /// The cluster, or what a damaged or half-removed one can still be recognised by; `None` when nothing says that
     /// the directory is its own, whatever it holds. `cluster.json` is the mark, written before anything else; where it
     /// is lost or damaged, its copy of this boot or the host's register must name this very directory.
-    pub fn load_or_remains(&self) -> Result<Option<Cluster>> {
+    pub fn load_or_remains(&self) -> Result<Option<Host>> {
         check_name(self.name())?;
         let loaded = self.load();
         match loaded {
-            Ok(Some(cluster)) => {
+            Ok(Some(host)) => {
                 // A copy of the directory has the same name, and with it the same processes and kernel objects.
-                self.check_unused(&cluster.name)?;
-                return Ok(Some(cluster));
+                self.check_unused(&host.cluster.name)?;
+                return Ok(Some(host));
             }
             Err(error) if error.downcast_ref::<Fault>().is_none_or(|fault| fault.code != 1) => return Err(error),
             _ => {}
         }
         let (name, dir) = (self.name(), self.dir());
-        if let Some(cluster) = read_copy(&run_copy(name)).filter(|copy| copy.name == name && copy.data_dir == dir) {
-            return Ok(Some(cluster));
+        if let Some(host) = read_copy(&run_copy(name)).filter(|copy| copy.cluster.name == name && copy.data_dir == dir)
+        {
+            return Ok(Some(host));
         }
         // Its slot is lost: objects in one that no other cluster has can be nobody else's.
         if registered(name) == Some(dir) { Ok(Some(self.fresh(free_slot(name)?))) } else { Ok(None) }
@@ -262,41 +157,37 @@ impl Which {
 
     /// The cluster to start: what exists, or a new one of this shape. A shape that differs from what exists is an
     /// error, because addresses and ports are in use already.
-    pub fn resolve(&self, shape: &Shape) -> Result<Cluster> {
+    pub fn resolve(&self, shape: &Shape) -> Result<Host> {
         let file = shape.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let existing = self.load()?;
         let slot = match &existing {
-            Some(cluster) => cluster.slot,
+            Some(host) => host.slot,
             None => {
                 self.check_unused(self.name())?;
                 free_slot(self.name())?
             }
         };
         let base = existing.clone().unwrap_or_else(|| self.fresh(slot));
-        let wanted = Cluster {
-            api_port: shape.api_port.or(file.api_port).unwrap_or(base.api_port),
-            pod_cidr: shape.pod_cidr.or(file.pod_cidr).unwrap_or(base.pod_cidr),
-            service_cidr: shape.service_cidr.or(file.service_cidr).unwrap_or(base.service_cidr),
-            cluster_domain: file.cluster_domain.unwrap_or_else(|| base.cluster_domain.clone()),
+        let options = Options { cluster: base.cluster.options.clone(), host: base.options.clone() };
+        let options = shape.options.clone().over(&file.options.over(&options)).checked().map_err(Fault::usage)?;
+        let before = &base.cluster;
+        let wanted = Host {
+            cluster: Cluster {
+                name: before.name.clone(),
+                api_port: shape.api_port.or(file.api_port).unwrap_or(before.api_port),
+                pod_cidr: shape.pod_cidr.or(file.pod_cidr).unwrap_or(before.pod_cidr),
+                service_cidr: shape.service_cidr.or(file.service_cidr).unwrap_or(before.service_cidr),
+                cluster_domain: file.cluster_domain.unwrap_or_else(|| before.cluster_domain.clone()),
+                hardened: shape.hardened || file.hardened.unwrap_or(before.hardened),
+                options: options.cluster,
+            },
             node_name: file.node_name.unwrap_or_else(|| base.node_name.clone()),
             node_ip: file.node_ip.or(base.node_ip),
             open_firewall: shape.open_firewall || file.open_firewall.unwrap_or(base.open_firewall),
-            hardened: shape.hardened || file.hardened.unwrap_or(base.hardened),
-            options: shape.options.clone().over(&file.options.over(&base.options)).checked().map_err(Fault::usage)?,
+            options: options.host,
             ..base.clone()
         };
-        if existing.is_some() && (wanted.pod_cidr != base.pod_cidr || wanted.service_cidr != base.service_cidr) {
-            bail!(Fault::usage(format!(
-                "the cluster {:?} has pods in {} and Services in {}: they can't change; `ferrokube reset` first",
-                base.name, base.pod_cidr, base.service_cidr
-            )));
-        }
-        if wanted.pod_cidr.overlaps(&wanted.service_cidr) {
-            bail!(Fault::usage(format!(
-                "--pod-cidr {} and --service-cidr {} overlap: choose two ranges that don't",
-                wanted.pod_cidr, wanted.service_cidr
-            )));
-        }
+        check_ranges(&wanted.cluster, existing.as_ref().map(|existing| &existing.cluster))?;
         Ok(wanted)
     }
 
@@ -312,23 +203,43 @@ impl Which {
         )))
     }
 
-    fn fresh(&self, slot: u16) -> Cluster {
+    fn fresh(&self, slot: u16) -> Host {
         let octet = |n: u16| Cidr { address: Ipv4Addr::new(10, n as u8, 0, 0), bits: 16 };
-        Cluster {
-            name: self.name().to_owned(),
+        Host {
+            cluster: Cluster {
+                name: self.name().to_owned(),
+                api_port: 6443 + slot,
+                pod_cidr: octet(42 + 2 * slot),
+                service_cidr: octet(43 + 2 * slot),
+                cluster_domain: "cluster.local".into(),
+                hardened: false,
+                options: ClusterOptions::default(),
+            },
             data_dir: self.dir(),
             slot,
-            api_port: 6443 + slot,
-            pod_cidr: octet(42 + 2 * slot),
-            service_cidr: octet(43 + 2 * slot),
-            cluster_domain: "cluster.local".into(),
             node_name: node_name(),
             node_ip: None,
             open_firewall: false,
-            hardened: false,
-            options: Options::default(),
+            options: HostOptions::default(),
         }
     }
+}
+
+/// What pods and Services have addresses of can't change under them, and no address may mean two things.
+fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
+    let Cluster { pod_cidr, service_cidr, .. } = wanted;
+    if let Some(before) = existing.filter(|b| (b.pod_cidr, b.service_cidr) != (*pod_cidr, *service_cidr)) {
+        bail!(Fault::usage(format!(
+            "the cluster {:?} has pods in {} and Services in {}: they can't change; `ferrokube reset` first",
+            before.name, before.pod_cidr, before.service_cidr
+        )));
+    }
+    if pod_cidr.overlaps(service_cidr) {
+        bail!(Fault::usage(format!(
+            "--pod-cidr {pod_cidr} and --service-cidr {service_cidr} overlap: choose two ranges that don't"
+        )));
+    }
+    Ok(())
 }
 
 /// The host's name, as the kernel has it.
@@ -352,29 +263,23 @@ pub mod tests {
     use super::*;
 
     /// A cluster in this directory.
-    pub fn cluster(dir: &Path) -> Cluster {
-        Cluster {
-            name: "test".into(),
-            data_dir: dir.to_owned(),
-            slot: 0,
-            api_port: 6443,
-            pod_cidr: "10.42.0.0/16".parse().expect("a range"),
-            service_cidr: "10.43.0.0/16".parse().expect("a range"),
-            cluster_domain: "cluster.local".into(),
-            node_name: "node".into(),
-            node_ip: None,
-            open_firewall: false,
-            hardened: false,
-            options: Options::default(),
-        }
+    pub fn host(dir: &Path) -> Host {
+        named("test", dir)
+    }
+
+    /// The same of this name.
+    pub fn named(name: &str, dir: &Path) -> Host {
+        let which = Which { name: Some(name.to_owned()), data_dir: Some(dir.to_owned()) };
+        Host { node_name: "node".into(), ..which.fresh(0) }
     }
 
     #[test]
     fn ports_and_ranges_of_two_clusters_never_meet() {
         let which = Which { name: Some("a".into()), data_dir: Some("/nowhere".into()) };
         let (a, b) = (which.fresh(0), which.fresh(1));
-        assert!(!a.pod_cidr.overlaps(&b.pod_cidr) && !a.service_cidr.overlaps(&b.pod_cidr));
-        assert_ne!(a.api_port, b.api_port);
+        assert!(!a.cluster.pod_cidr.overlaps(&b.cluster.pod_cidr));
+        assert!(!a.cluster.service_cidr.overlaps(&b.cluster.pod_cidr));
+        assert_ne!(a.cluster.api_port, b.cluster.api_port);
         assert_ne!(a.bridge(), b.bridge());
     }
 
@@ -386,10 +291,11 @@ pub mod tests {
             fs::create_dir_all(dir.join(name)).expect("a directory");
         }
         let which = |name: Option<&str>| Which { name: name.map(Into::into), data_dir: Some(dir.clone()) };
-        let remains = |name| which(name).load_or_remains().map(|c| c.map(|c| c.name)).map_err(|e| e.to_string());
+        let remains =
+            |name| which(name).load_or_remains().map(|c| c.map(|c| c.cluster.name)).map_err(|e| e.to_string());
         assert_eq!(remains(Some("mark-never")), Ok(None));
-        let cluster = Cluster { name: "mark-a".into(), ..which(None).fresh(7) };
-        fs::write(dir.join(STATE_FILE), serde_json::to_vec(&cluster).expect("json")).expect("written");
+        let host = which(Some("mark-a")).fresh(7);
+        fs::write(dir.join(STATE_FILE), serde_json::to_vec(&host).expect("json")).expect("written");
         assert!(remains(Some("mark-b")).expect_err("refused").contains("holds the cluster \"mark-a\""));
         assert!(remains(Some(DEFAULT_NAME)).is_err(), "also when the name is the default's");
         assert_eq!(remains(Some("mark-a")), Ok(Some("mark-a".into())));

@@ -13,7 +13,8 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Cluster, write_private};
+use crate::config::{Host, write_private};
+use crate::fault::best_effort;
 
 /// Ends that wait to be written. More at one moment tell nothing new; the metric counts them all.
 const WAITING: usize = 64;
@@ -38,20 +39,20 @@ pub struct Crash {
 /// By component; the whole process is `daemon`.
 pub type Crashes = BTreeMap<String, Crash>;
 
-fn file(cluster: &Cluster) -> PathBuf {
-    cluster.data_dir.join("crashes.json")
+fn file(host: &Host) -> PathBuf {
+    host.data_dir.join("crashes.json")
 }
 
 /// What broke of this cluster so far.
-pub fn read(cluster: &Cluster) -> Crashes {
-    std::fs::read(file(cluster)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+pub fn read(host: &Host) -> Crashes {
+    std::fs::read(file(host)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Writes an end down at once.
-pub fn note(cluster: &Cluster, component: &str, what: &str) -> Result<()> {
-    let mut crashes = read(cluster);
+pub fn note(host: &Host, component: &str, what: &str) -> Result<()> {
+    let mut crashes = read(host);
     add(&mut crashes, component, what, Timestamp::now());
-    write_private(&file(cluster), &serde_json::to_vec_pretty(&crashes)?)
+    write_private(&file(host), &serde_json::to_vec_pretty(&crashes)?)
 }
 
 fn add(crashes: &mut Crashes, component: &str, what: &str, time: Timestamp) {
@@ -71,18 +72,18 @@ static NOTES: OnceLock<SyncSender<Note>> = OnceLock::new();
 /// Notes an end from within the daemon, without waiting for the disk.
 pub fn tell(component: &'static str, what: String) {
     if let Some(notes) = NOTES.get() {
-        let _ = notes.try_send((component, what));
+        best_effort("noting a crash", notes.try_send((component, what)));
     }
 }
 
 /// From now on panics of this process are told. Called once, by the daemon.
-pub fn watch(cluster: &Cluster) -> std::io::Result<()> {
+pub fn watch(host: &Host) -> std::io::Result<()> {
     let (notes, waiting) = sync_channel(WAITING);
     if NOTES.set(notes).is_err() {
         return Ok(());
     }
-    let cluster = cluster.clone();
-    std::thread::Builder::new().name("crashes".into()).stack_size(256 << 10).spawn(move || keep(&waiting, &cluster))?;
+    let host = host.clone();
+    std::thread::Builder::new().name("crashes".into()).stack_size(256 << 10).spawn(move || keep(&waiting, &host))?;
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
         let component = component(info.location().map_or("", |at| at.file()));
@@ -96,14 +97,14 @@ pub fn watch(cluster: &Cluster) -> std::io::Result<()> {
     Ok(())
 }
 
-fn keep(waiting: &Receiver<Note>, cluster: &Cluster) {
+fn keep(waiting: &Receiver<Note>, host: &Host) {
     while let Ok(first) = waiting.recv() {
-        let mut crashes = read(cluster);
+        let mut crashes = read(host);
         for (component, what) in std::iter::once(first).chain(waiting.try_iter()) {
             add(&mut crashes, component, &what, Timestamp::now());
         }
         let written = serde_json::to_vec_pretty(&crashes).map_err(Into::into);
-        if let Err(error) = written.and_then(|json| write_private(&file(cluster), &json)) {
+        if let Err(error) = written.and_then(|json| write_private(&file(host), &json)) {
             tracing::warn!(%error, "what broke could not be written down");
         }
         std::thread::sleep(PAUSE);
@@ -117,16 +118,16 @@ fn program_base() -> String {
 }
 
 /// Folders of the source, and the component that each is.
-const FOLDERS: [(&str, &str); 9] = [
+pub const FOLDERS: [(&str, &str); 9] = [
     ("control-plane/etcd/", "etcd"),
     ("control-plane/apiserver/", "kube-apiserver"),
     ("control-plane/controller-manager/", "kube-controller-manager"),
     ("control-plane/scheduler/", "kube-scheduler"),
-    ("control-plane/dns/", "dns"),
+    ("control-plane/dns/", "kube-dns"),
     ("node/kubelet/", "kubelet"),
-    ("node/runtime/", "runtime"),
+    ("node/runtime/", "container-runtime"),
     ("node/proxy/", "kube-proxy"),
-    ("network/cni/", "runtime"),
+    ("network/cni/", "container-runtime"),
 ];
 
 /// Whose code it is; of shared code, whose future.

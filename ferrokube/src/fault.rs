@@ -20,3 +20,11 @@ impl Fault {
         Fault { sentence: sentence.into(), code: 1 }
     }
 }
+
+/// For what is done as well as it goes: what comes of it changes nothing that follows, so a failure is a line for who
+/// debugs and no error. `what` says what was tried.
+pub fn best_effort<T>(what: &str, result: Result<T, impl std::fmt::Display>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "{what}: left as it is");
+    }
+}

@@ -10,47 +10,47 @@ use anyhow::{Context, Result, bail};
 use cni::Prefix;
 use cni::firewall::{Tool, Wall, advice, diagnose};
 
-use crate::config::{Cluster, write_private};
+use crate::config::{Host, write_private};
 
 /// What every table of every cluster of this host begins with.
 const OURS: &str = "ferrokube";
 
-fn pods(cluster: &Cluster) -> Prefix {
-    Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits)
+fn pods(host: &Host) -> Prefix {
+    Prefix::new(host.cluster.pod_cidr.address, host.cluster.pod_cidr.bits)
 }
 
 /// The chains of others that drop what pods send.
-pub fn walls(cluster: &Cluster) -> Result<Vec<Wall>> {
-    let found = diagnose(&cluster.bridge(), pods(cluster), |table| table.starts_with(OURS));
+pub fn walls(host: &Host) -> Result<Vec<Wall>> {
+    let found = diagnose(&host.bridge(), pods(host), |table| table.starts_with(OURS));
     found.context("looking at the host's firewall")
 }
 
 /// A sentence for each tool that drops, with the lines that open it.
-pub fn told(cluster: &Cluster, walls: &[Wall]) -> Vec<String> {
-    advice(walls, pods(cluster))
+pub fn told(host: &Host, walls: &[Wall]) -> Vec<String> {
+    advice(walls, pods(host))
 }
 
 /// Opens these walls for pods, and writes down that we did.
-pub fn open(cluster: &Cluster, walls: &[Wall]) -> Result<()> {
-    let mut opened = opened(cluster);
+pub fn open(host: &Host, walls: &[Wall]) -> Result<()> {
+    let mut opened = opened(host);
     // First the note: a line too many to take back does no harm.
     opened.extend(walls.iter().filter(|wall| !opened.contains(wall)).cloned().collect::<Vec<_>>());
-    write_private(&file(cluster), &serde_json::to_vec_pretty(&opened)?)?;
+    write_private(&file(host), &serde_json::to_vec_pretty(&opened)?)?;
     for wall in walls {
         match wall.tool {
-            Tool::Nftables => wall.open_directly(pods(cluster)).context("opening the host's firewall")?,
-            _ => wall.opening(pods(cluster)).iter().try_for_each(|line| put(line))?,
+            Tool::Nftables => wall.open_directly(pods(host)).context("opening the host's firewall")?,
+            _ => wall.opening(pods(host)).iter().try_for_each(|line| put(line))?,
         }
     }
     Ok(())
 }
 
 /// Takes back whatever was opened. A tool that is gone, or a rule that somebody took out, is no failure.
-pub fn close(cluster: &Cluster) -> Result<()> {
-    for wall in opened(cluster) {
+pub fn close(host: &Host) -> Result<()> {
+    for wall in opened(host) {
         let closed = match wall.tool {
             Tool::Nftables => wall.close_directly().map_err(Into::into),
-            _ => run_all(&wall.closing(pods(cluster))),
+            _ => run_all(&wall.closing(pods(host))),
         };
         if let Err(error) = closed {
             tracing::debug!(error = format!("{error:#}"), "nothing to close");
@@ -59,12 +59,12 @@ pub fn close(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn file(cluster: &Cluster) -> PathBuf {
-    cluster.data_dir.join("firewall.json")
+fn file(host: &Host) -> PathBuf {
+    host.data_dir.join("firewall.json")
 }
 
-fn opened(cluster: &Cluster) -> Vec<Wall> {
-    std::fs::read(file(cluster)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+fn opened(host: &Host) -> Vec<Wall> {
+    std::fs::read(file(host)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Has a tool open something, once: iptables alone takes the same rule again and again.

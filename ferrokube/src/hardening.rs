@@ -11,7 +11,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::cluster::put;
-use crate::config::{Cluster, private_dir, write_private};
+use crate::config::{Cluster, Host, private_dir, write_private};
 
 /// Processes and threads of one pod: no program that serves needs more, and a fork bomb ends there.
 const POD_PIDS: i64 = 4096;
@@ -24,20 +24,20 @@ const EXEMPT: [&str; 1] = ["kube-system"];
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Writes the files that the settings name.
-pub fn write(cluster: &Cluster) -> Result<()> {
-    if cluster.hardened {
-        private_dir(&cluster.security())?;
-        private_dir(&cluster.audit())?;
-        let files = [(admission_file(cluster), admission()), (audit::policy_file(cluster), audit::policy())];
+pub fn write(host: &Host) -> Result<()> {
+    if host.cluster.hardened {
+        private_dir(&host.security())?;
+        private_dir(&host.audit())?;
+        let files = [(admission_file(host), admission()), (audit::policy_file(host), audit::policy())];
         for (file, content) in files {
             write_private(&file, format!("{content:#}\n").as_bytes())?;
         }
     }
-    encryption::write(cluster)
+    encryption::write(host)
 }
 
-fn admission_file(cluster: &Cluster) -> PathBuf {
-    cluster.security().join("admission.yaml")
+fn admission_file(host: &Host) -> PathBuf {
+    host.security().join("admission.yaml")
 }
 
 /// JSON is YAML.
@@ -61,17 +61,17 @@ fn admission() -> Value {
 }
 
 /// The API server's settings.
-pub fn api_server(cluster: &Cluster, config: &mut apiserver::Config) {
+pub fn api_server(host: &Host, config: &mut apiserver::Config) {
     // Also where it was taken back: what was sealed must be read.
-    config.encryption_provider_config = encryption::config_file(cluster);
-    if !cluster.hardened {
+    config.encryption_provider_config = encryption::config_file(host);
+    if !host.cluster.hardened {
         return;
     }
-    config.audit_policy_file = Some(audit::policy_file(cluster));
-    config.audit_log = Some(audit::log(cluster));
+    config.audit_policy_file = Some(audit::policy_file(host));
+    config.audit_log = Some(audit::log(host));
     // Not AlwaysPullImages: an image that was imported has no registry to be pulled from.
     config.enable_admission_plugins.extend(["DenyServiceExternalIPs", "EventRateLimit"].map(str::to_owned));
-    config.admission_control_config_file = Some(admission_file(cluster));
+    config.admission_control_config_file = Some(admission_file(host));
     config.service_account_extend_token_expiration = false;
 }
 
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn nothing_changes_where_it_was_not_asked_for() {
-        let cluster = crate::config::tests::cluster(std::path::Path::new("/nowhere"));
+        let cluster = crate::config::tests::host(std::path::Path::new("/nowhere")).cluster;
         let mut config = kubelet::config::Config::new("node");
         kubelet(&cluster, &mut config);
         assert_eq!((config.pod_pids_limit, config.seccomp_default), (-1, false));

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Cluster;
+use crate::config::Host;
 use crate::process::Daemon;
 
 /// As a shell tells that SIGINT ended a command.
@@ -21,7 +21,7 @@ pub struct Interrupts {
 
 #[derive(Default)]
 struct Watched {
-    starting: Option<(Daemon, Cluster)>,
+    starting: Option<(Daemon, Host)>,
     came: bool,
 }
 
@@ -51,8 +51,8 @@ impl Interrupts {
     }
 
     /// From now on this supervisor and its daemon are what an interrupt ends.
-    pub fn end(&self, supervisor: Daemon, cluster: &Cluster) {
-        self.watched.lock().starting = Some((supervisor, cluster.clone()));
+    pub fn end(&self, supervisor: Daemon, host: &Host) {
+        self.watched.lock().starting = Some((supervisor, host.clone()));
     }
 
     pub fn came(&self) -> bool {
@@ -62,10 +62,10 @@ impl Interrupts {
 
 impl Watched {
     fn take(&mut self) {
-        let Some((supervisor, cluster)) = &self.starting else { std::process::exit(CODE.into()) };
+        let Some((supervisor, host)) = &self.starting else { std::process::exit(CODE.into()) };
         supervisor.signal(if self.came { Signal::KILL } else { Signal::TERM });
         if self.came
-            && let Some(daemon) = Daemon::find(cluster)
+            && let Some(daemon) = Daemon::find(host)
         {
             daemon.signal(Signal::KILL);
         }

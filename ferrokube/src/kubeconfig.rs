@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 
 use self::as_owner::as_owner;
 pub use self::user::{merge_into_user, remove_from_user, renew_in_user_files};
-use crate::config::{Cluster, write_owned, write_private};
-use crate::fault::Fault;
-use crate::pki::Pki;
+use crate::config::{Host, write_owned, write_private};
+use crate::fault::{Fault, best_effort};
+use crate::pki::{ADMIN, Pki};
 
 /// No kubeconfig that a person has is larger.
 const MAX_FILE: u64 = 16 << 20;
@@ -53,7 +53,7 @@ impl Person {
     fn own(&self, path: &Path) {
         if let Some((uid, gid)) = self.ids {
             // Not what a link in its place leads to.
-            let _ = std::os::unix::fs::lchown(path, Some(uid), Some(gid));
+            best_effort("the owner of a kubeconfig's directory", std::os::unix::fs::lchown(path, Some(uid), Some(gid)));
         }
     }
 
@@ -84,30 +84,30 @@ fn home_of(uid: u32) -> Option<PathBuf> {
 }
 
 /// Writes `<data-dir>/kubeconfig` for the administrator and gives back its content.
-pub fn write_admin(cluster: &Cluster, pki: &Pki) -> Result<Value> {
+pub fn write_admin(host: &Host, pki: &Pki) -> Result<Value> {
     let encode = |path: &Path| -> Result<String> {
         Ok(STANDARD.encode(fs::read(path).with_context(|| path.display().to_string())?))
     };
-    let admin = pki.pair("admin");
-    let name = &cluster.name;
+    let admin = pki.pair(ADMIN);
+    let name = &host.cluster.name;
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": name, "cluster": {
-            "certificate-authority-data": encode(&pki.ca())?, "server": cluster.server_url()}}],
+            "certificate-authority-data": encode(&pki.ca())?, "server": host.server_url()}}],
         "users": [{"name": name, "user": {
             "client-certificate-data": encode(&admin.cert)?, "client-key-data": encode(&admin.key)?}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
         "preferences": {},
     });
-    write_private(&cluster.kubeconfig(), to_yaml(&config)?.as_bytes())?;
+    write_private(&host.kubeconfig(), to_yaml(&config)?.as_bytes())?;
     Ok(config)
 }
 
 /// The administrator's kubeconfig of a cluster that was started.
-pub fn read_admin(cluster: &Cluster) -> Result<Value> {
-    let path = cluster.kubeconfig();
+pub fn read_admin(host: &Host) -> Result<Value> {
+    let path = host.kubeconfig();
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
 }

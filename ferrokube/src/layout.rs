@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use linux::root::Beneath;
 
-use crate::config::{Cluster, RUN_ROOT, STATE_FILE, STATE_ROOT, lock_host, register};
+use crate::config::{Host, RUN_ROOT, STATE_FILE, STATE_ROOT, lock_host, register};
+use crate::fault::best_effort;
 
 /// Entries of the data directory. The mark by which the directory is known as the cluster's is not among them: it goes
 /// last, so that a removal that was cut short can be done again.
@@ -44,19 +45,19 @@ const DRAFT: &str = ".new";
 const NAMED: usize = 10;
 
 /// Directories in which the cluster mounts things.
-pub fn mounted(cluster: &Cluster) -> [std::path::PathBuf; 3] {
-    [cluster.runtime_root(), cluster.kubelet_root(), cluster.run_dir()]
+pub fn mounted(host: &Host) -> [std::path::PathBuf; 3] {
+    [host.runtime_root(), host.kubelet_root(), host.run_dir()]
 }
 
 /// Removes the cluster's files, and its directories where nothing else is in them. Answers what is left, by path.
-pub fn remove(cluster: &Cluster) -> Result<Vec<String>> {
+pub fn remove(host: &Host) -> Result<Vec<String>> {
     let _lock = lock_host()?;
-    let mut left = empty(&cluster.data_dir, DATA)?;
-    left.extend(empty(&cluster.run_dir(), RUN)?);
-    let _ = std::fs::remove_file(register().join(&cluster.name));
+    let mut left = empty(&host.data_dir, DATA)?;
+    left.extend(empty(&host.run_dir(), RUN)?);
+    best_effort("the entry in the register", std::fs::remove_file(register().join(&host.cluster.name)));
     // Shared parents go with the last cluster.
     for parent in [register(), STATE_ROOT.into(), RUN_ROOT.into()] {
-        let _ = std::fs::remove_dir(parent);
+        best_effort("a directory that clusters share", std::fs::remove_dir(parent));
     }
     Ok(left)
 }
@@ -81,7 +82,7 @@ fn empty(path: &Path, known: &[&str]) -> Result<Vec<String>> {
     }
     for folder in FOLDERS {
         // Unless something is in it.
-        let _ = std::fs::remove_dir(path.join(folder));
+        best_effort("a person's folder", std::fs::remove_dir(path.join(folder)));
     }
     let names: Vec<String> = std::fs::read_dir(path)
         .with_context(|| path.display().to_string())?

@@ -1,14 +1,19 @@
 //! The binary: every part of a Kubernetes cluster, and the commands that run it.
 //!
-//! [`cli`] is the command line; [`config`] what a cluster is; [`cluster`] the start order and supervision of
-//! [`components::COMPONENTS`]; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a command.
+//! [`cli`] is the command line; [`config`] what a cluster is, and what a host of it; [`components`] the table of all that
+//! runs; [`cluster`] how a host's components are started together and kept running, [`component`] the flags of each
+//! alone; [`api`] how they reach the API server; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a
+//! command.
 
+mod api;
 mod backoff;
 mod caller;
 mod cis;
 mod cli;
 mod cluster;
 mod commands;
+mod component;
+mod components;
 mod config;
 mod crash;
 mod fault;
@@ -23,6 +28,7 @@ mod pki;
 mod preflight;
 mod process;
 mod progress;
+mod signing;
 mod supervisor;
 mod systemd;
 mod threads;

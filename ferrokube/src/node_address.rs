@@ -8,83 +8,83 @@ use std::net::{IpAddr, Ipv4Addr};
 use linux::host_address::{self, Scene, Wanted};
 use linux::netlink::Prefix;
 
-use crate::config::{BRIDGE, Cidr, Cluster};
+use crate::config::{BRIDGE, Cidr, Host};
 
 /// As the host is now.
-pub fn of(cluster: &Cluster) -> Ipv4Addr {
-    next(cluster, None)
+pub fn of(host: &Host) -> Ipv4Addr {
+    next(host, None)
 }
 
 /// As the host is now, when it was `before`.
-pub fn next(cluster: &Cluster, before: Option<Ipv4Addr>) -> Ipv4Addr {
-    if let Some(ip) = cluster.node_ip {
+pub fn next(host: &Host, before: Option<Ipv4Addr>) -> Ipv4Addr {
+    if let Some(ip) = host.node_ip {
         return ip;
     }
-    decide(cluster, host_address::look(), before)
+    decide(host, host_address::look(), before)
 }
 
 /// A kernel that doesn't answer says nothing of the address that was.
-fn decide(cluster: &Cluster, looked: Result<Scene, impl Display>, before: Option<Ipv4Addr>) -> Ipv4Addr {
+fn decide(host: &Host, looked: Result<Scene, impl Display>, before: Option<Ipv4Addr>) -> Ipv4Addr {
     match looked {
-        Ok(scene) => choose(cluster, &scene, before),
+        Ok(scene) => choose(host, &scene, before),
         Err(error) => {
             tracing::warn!(%error, "the host's addresses are not known");
-            before.unwrap_or_else(|| gateway(cluster))
+            before.unwrap_or_else(|| gateway(host))
         }
     }
 }
 
-fn choose(cluster: &Cluster, scene: &Scene, before: Option<Ipv4Addr>) -> Ipv4Addr {
-    match host_address::choose(scene, &wanted(cluster), before.map(IpAddr::V4)) {
+fn choose(host: &Host, scene: &Scene, before: Option<Ipv4Addr>) -> Ipv4Addr {
+    match host_address::choose(scene, &wanted(host), before.map(IpAddr::V4)) {
         Some(IpAddr::V4(ip)) => ip,
-        _ => gateway(cluster),
+        _ => gateway(host),
     }
 }
 
 /// Pods have IPv4 addresses alone.
-fn wanted(cluster: &Cluster) -> Wanted {
+fn wanted(host: &Host) -> Wanted {
     let range = |cidr: Cidr| Prefix::new(cidr.address, cidr.bits);
-    let own_ranges = vec![range(cluster.pod_cidr), range(cluster.service_cidr)];
+    let own_ranges = vec![range(host.cluster.pod_cidr), range(host.cluster.service_cidr)];
     Wanted { only_ipv4: true, own_ranges, own_links: Some(BRIDGE) }
 }
 
 /// The bridge's address in the node's range: pods send all they send to it. The first node has the first range.
-fn gateway(cluster: &Cluster) -> Ipv4Addr {
-    let decided = std::fs::read_to_string(cluster.node_range_file()).ok();
-    decided.and_then(|range| range.trim().parse::<Cidr>().ok()).unwrap_or(cluster.pod_cidr).nth(1)
+fn gateway(host: &Host) -> Ipv4Addr {
+    let decided = std::fs::read_to_string(host.node_range_file()).ok();
+    decided.and_then(|range| range.trim().parse::<Cidr>().ok()).unwrap_or(host.cluster.pod_cidr).nth(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::cluster;
+    use crate::config::tests::host;
 
     #[test]
     fn a_host_of_ipv6_or_without_any_address_has_the_bridges_and_never_loopback() {
         let dir = tempfile::tempdir().expect("a directory");
-        let cluster = cluster(dir.path());
-        let first = cluster.pod_cidr.nth(1);
-        assert_eq!(choose(&cluster, &Scene::default(), None), first);
-        let range = Cidr { address: cluster.pod_cidr.nth(7 << 8), bits: 24 };
-        std::fs::write(cluster.node_range_file(), format!("{range}\n")).expect("written");
-        assert_eq!(choose(&cluster, &Scene::default(), Some(first)), range.nth(1));
+        let host = host(dir.path());
+        let first = host.cluster.pod_cidr.nth(1);
+        assert_eq!(choose(&host, &Scene::default(), None), first);
+        let range = Cidr { address: host.cluster.pod_cidr.nth(7 << 8), bits: 24 };
+        std::fs::write(host.node_range_file(), format!("{range}\n")).expect("written");
+        assert_eq!(choose(&host, &Scene::default(), Some(first)), range.nth(1));
     }
 
     /// It became the bridge's for a moment, in certificates and for the pods.
     #[test]
     fn a_host_that_could_not_be_looked_at_keeps_its_address() {
         let dir = tempfile::tempdir().expect("a directory");
-        let cluster = cluster(dir.path());
+        let host = host(dir.path());
         let before = Ipv4Addr::new(192, 0, 2, 1);
-        assert_eq!(decide(&cluster, Err("torn"), Some(before)), before);
-        assert_eq!(decide(&cluster, Err("torn"), None), cluster.pod_cidr.nth(1));
+        assert_eq!(decide(&host, Err("torn"), Some(before)), before);
+        assert_eq!(decide(&host, Err("torn"), None), host.cluster.pod_cidr.nth(1));
     }
 
     #[test]
     fn what_the_configuration_says_stays() {
         let dir = tempfile::tempdir().expect("a directory");
         let told = Ipv4Addr::new(192, 0, 2, 77);
-        let cluster = Cluster { node_ip: Some(told), ..cluster(dir.path()) };
-        assert_eq!(next(&cluster, Some(Ipv4Addr::new(192, 0, 2, 1))), told);
+        let host = Host { node_ip: Some(told), ..host(dir.path()) };
+        assert_eq!(next(&host, Some(Ipv4Addr::new(192, 0, 2, 1))), told);
     }
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 use anyhow::Result;
 
-use crate::config::Cluster;
+use crate::config::{Host, Roles};
 use crate::fault::Fault;
 use crate::firewall;
 use crate::layout::FOLDERS;
@@ -24,18 +24,21 @@ pub fn root(command: &str) -> Result<()> {
 }
 
 /// Everything else that a start needs.
-pub fn check(cluster: &Cluster) -> Result<()> {
+pub fn check(host: &Host) -> Result<()> {
     if let Some(sentence) = Kernel::look().lacks() {
         return Err(Fault::failed(sentence).into());
     }
-    data_dir(cluster)?;
-    registries(cluster)?;
-    ports(cluster)?;
-    // A cluster that ran before is in its own range: its bridge is still there.
-    if !ran_before(cluster) {
-        ranges(cluster)?;
+    if host.roles().has(Roles::CONTROL_PLANE) {
+        store(host)?;
     }
-    firewall(cluster)
+    data_dir(host)?;
+    registries(host)?;
+    ports(host)?;
+    // A cluster that ran before is in its own range: its bridge is still there.
+    if !ran_before(host) {
+        ranges(host)?;
+    }
+    firewall(host)
 }
 
 /// Controllers of cgroups that limit what pods use.
@@ -115,16 +118,16 @@ impl Kernel {
 
 /// Rules of others that drop what pods send can't be overruled by ours: a cluster behind them would look well and
 /// reach nothing.
-fn firewall(cluster: &Cluster) -> Result<()> {
-    let told = firewall::told(cluster, &firewall::walls(cluster)?);
+fn firewall(host: &Host) -> Result<()> {
+    let told = firewall::told(host, &firewall::walls(host)?);
     // The daemon opens it before it starts anything, and whenever it closes again.
-    if told.is_empty() || cluster.open_firewall { Ok(()) } else { Err(Fault::failed(told.join("; and ")).into()) }
+    if told.is_empty() || host.open_firewall { Ok(()) } else { Err(Fault::failed(told.join("; and ")).into()) }
 }
 
 /// A mistake in the registries' file would be told by pods that wait for their images.
-fn registries(cluster: &Cluster) -> Result<()> {
-    let path = cluster.registries();
-    if cluster.options.registries.is_some() && !path.exists() {
+fn registries(host: &Host) -> Result<()> {
+    let path = host.registries();
+    if host.options.registries.is_some() && !path.exists() {
         return Err(Fault::usage(format!("--registries {}: there is no such file", path.display())).into());
     }
     let read = runtime::images::Registries::read(&path);
@@ -136,19 +139,19 @@ fn registries(cluster: &Cluster) -> Result<()> {
 const VITAL: [&str; 5] = ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "pki/etcd/ca.crt", "pki/etcd/ca.key"];
 
 /// A directory that held a cluster and lost a part must not be started over silently.
-fn data_dir(cluster: &Cluster) -> Result<()> {
-    let dir = &cluster.data_dir;
+fn store(host: &Host) -> Result<()> {
+    let dir = &host.data_dir;
     let there = |part: &str| dir.join(part).exists();
     let mut lost: Vec<_> = VITAL.into_iter().filter(|part| !there(part)).collect();
     if !there("etcd") {
         // A first start that was cut short left keys and no store; one that came as far as a node had a store.
-        if ran_before(cluster) || !cluster.exists() && lost.len() < VITAL.len() {
+        if ran_before(host) || !host.exists() && lost.len() < VITAL.len() {
             lost.push("etcd");
         } else {
             lost.clear();
         }
     }
-    if !cluster.exists() && (there("etcd") || !lost.is_empty()) {
+    if !host.exists() && (there("etcd") || !lost.is_empty()) {
         lost.push("cluster.json");
     }
     if !lost.is_empty() {
@@ -156,12 +159,18 @@ fn data_dir(cluster: &Cluster) -> Result<()> {
             "{} is half removed ({} missing): restore it from a backup, or `ferrokube reset --name {}`",
             dir.display(),
             lost.join(", "),
-            cluster.name
+            host.cluster.name
         );
         return Err(Fault::failed(sentence).into());
     }
+    Ok(())
+}
+
+/// A directory that somebody uses for something else must not become a cluster's.
+fn data_dir(host: &Host) -> Result<()> {
+    let dir = &host.data_dir;
     let foreign = |entry: fs::DirEntry| !FOLDERS.iter().any(|folder| entry.file_name() == *folder);
-    if !cluster.exists() && fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(foreign)) {
+    if !host.exists() && fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(foreign)) {
         let sentence =
             format!("{} holds files that aren't a cluster's: empty it, or choose another --data-dir", dir.display());
         return Err(Fault::failed(sentence).into());
@@ -170,24 +179,30 @@ fn data_dir(cluster: &Cluster) -> Result<()> {
 }
 
 /// A former start came as far as a node with a range of pod addresses.
-fn ran_before(cluster: &Cluster) -> bool {
-    cluster.node_range_file().exists()
+fn ran_before(host: &Host) -> bool {
+    host.node_range_file().exists()
 }
 
-fn ports(cluster: &Cluster) -> Result<()> {
+fn ports(host: &Host) -> Result<()> {
     let anywhere = Ipv4Addr::UNSPECIFIED;
-    let tcp = [
-        (cluster.bind_address(), cluster.api_port, "the API server"),
-        (Ipv4Addr::LOCALHOST, cluster.etcd_port(), "etcd"),
-        (anywhere, cluster.kubelet_port(), "the kubelet"),
-        (Ipv4Addr::LOCALHOST, cluster.port(10248), "the kubelet's health"),
-        (anywhere, cluster.port(10256), "kube-proxy's health"),
-        (Ipv4Addr::LOCALHOST, cluster.port(10249), "kube-proxy's metrics"),
-        (Ipv4Addr::LOCALHOST, cluster.port(10257), "kube-controller-manager's health"),
-        (Ipv4Addr::LOCALHOST, cluster.port(10259), "kube-scheduler's health"),
+    let here = Ipv4Addr::LOCALHOST;
+    let control_plane = [
+        (host.bind_address(), host.cluster.api_port, "the API server"),
+        (here, host.etcd_port(), "etcd"),
+        (here, host.port(10257), "kube-controller-manager's health"),
+        (here, host.port(10259), "kube-scheduler's health"),
+    ];
+    let node = [
+        (anywhere, host.kubelet_port(), "the kubelet"),
+        (here, host.port(10248), "the kubelet's health"),
+        (anywhere, host.port(10256), "kube-proxy's health"),
+        (here, host.port(10249), "kube-proxy's metrics"),
         // Only who listens on port 53 of every address is in the way of the address that DNS gets.
         (ANY_LOOPBACK, 53, "cluster DNS"),
     ];
+    let of =
+        |role, ports: &[(Ipv4Addr, u16, &'static str)]| if host.roles().has(role) { ports.to_vec() } else { vec![] };
+    let tcp = [of(Roles::CONTROL_PLANE, &control_plane), of(Roles::NODE, &node)].concat();
     let udp = UdpSocket::bind((ANY_LOOPBACK, 53)).map(drop);
     let tried =
         tcp.into_iter().map(|(address, port, whose)| (port, whose, TcpListener::bind((address, port)).map(drop)));
@@ -195,7 +210,7 @@ fn ports(cluster: &Cluster) -> Result<()> {
         if let Err(e) = bound {
             let hint = match e.kind() {
                 std::io::ErrorKind::AddrNotAvailable => "--bind-address must be an address of this host",
-                _ if port == cluster.api_port => "choose another with --api-port, or stop what listens there",
+                _ if port == host.cluster.api_port => "choose another with --api-port, or stop what listens there",
                 _ => "stop what listens there",
             };
             let sentence = format!("port {port} of {whose} can't be used ({e}): {hint}");
@@ -206,8 +221,8 @@ fn ports(cluster: &Cluster) -> Result<()> {
 }
 
 /// The host must not be in one of the cluster's ranges already.
-fn ranges(cluster: &Cluster) -> Result<()> {
-    for (range, flag) in [(cluster.pod_cidr, "--pod-cidr"), (cluster.service_cidr, "--service-cidr")] {
+fn ranges(host: &Host) -> Result<()> {
+    for (range, flag) in [(host.cluster.pod_cidr, "--pod-cidr"), (host.cluster.service_cidr, "--service-cidr")] {
         let Ok(probe) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { continue };
         // Connecting a datagram socket sends nothing: it asks the kernel for the route and its source address.
         let source = probe.connect((range.nth(2), 9)).and_then(|()| probe.local_addr()).map(|a| a.ip());

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::config::{Cluster, private_dir, write_private};
+use crate::config::{Host, private_dir, write_private};
+use crate::fault::best_effort;
 
 /// A killed process is gone after this, also when it holds much memory on a busy host.
 const LAST_BREATH: Duration = Duration::from_secs(10);
@@ -37,18 +38,18 @@ impl Daemon {
     }
 
     /// The cluster's daemon, if it runs. One that was killed a moment ago still holds its ports: it is waited for.
-    pub fn find(cluster: &Cluster) -> Option<Daemon> {
-        Daemon::named_in(&cluster.pid_file())
+    pub fn find(host: &Host) -> Option<Daemon> {
+        Daemon::named_in(&host.pid_file())
     }
 
     /// The process that starts the daemon anew, if there is one.
-    pub fn supervisor(cluster: &Cluster) -> Option<Daemon> {
-        Daemon::named_in(&cluster.supervisor_file())
+    pub fn supervisor(host: &Host) -> Option<Daemon> {
+        Daemon::named_in(&host.supervisor_file())
     }
 
     /// Whichever of both lives: the cluster runs, or will in a moment.
-    pub fn any(cluster: &Cluster) -> Option<Daemon> {
-        Daemon::supervisor(cluster).or_else(|| Daemon::find(cluster))
+    pub fn any(host: &Host) -> Option<Daemon> {
+        Daemon::supervisor(host).or_else(|| Daemon::find(host))
     }
 
     fn named_in(file: &Path) -> Option<Daemon> {
@@ -58,8 +59,8 @@ impl Daemon {
     }
 
     /// It has said that its cluster is ready.
-    pub fn is_ready(&self, cluster: &Cluster) -> bool {
-        read_pid_file(&cluster.pid_file()) == Some((*self, true))
+    pub fn is_ready(&self, host: &Host) -> bool {
+        read_pid_file(&host.pid_file()) == Some((*self, true))
     }
 
     pub fn lives(&self) -> bool {
@@ -70,23 +71,23 @@ impl Daemon {
         look(self.pid).filter(|now| now.started == self.started)
     }
 
-    pub fn register(&self, cluster: &Cluster, ready: bool) -> Result<()> {
-        private_dir(&cluster.run_dir())?;
+    pub fn register(&self, host: &Host, ready: bool) -> Result<()> {
+        private_dir(&host.run_dir())?;
         let word = if ready { READY } else { "starting" };
-        write_private(&cluster.pid_file(), format!("{} {} {word}", self.pid, self.started).as_bytes())
+        write_private(&host.pid_file(), format!("{} {} {word}", self.pid, self.started).as_bytes())
     }
 
     /// Writes down that this process supervises the cluster's daemon.
-    pub fn register_supervisor(&self, cluster: &Cluster) -> Result<()> {
-        private_dir(&cluster.run_dir())?;
-        write_private(&cluster.supervisor_file(), format!("{} {}", self.pid, self.started).as_bytes())
+    pub fn register_supervisor(&self, host: &Host) -> Result<()> {
+        private_dir(&host.run_dir())?;
+        write_private(&host.supervisor_file(), format!("{} {}", self.pid, self.started).as_bytes())
     }
 
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.pid)
             && self.lives()
         {
-            let _ = kill_process(pid, signal);
+            best_effort("a signal", kill_process(pid, signal));
         }
     }
 
@@ -104,19 +105,19 @@ impl Daemon {
 }
 
 /// In a word, what the cluster does.
-pub fn state(cluster: &Cluster) -> &'static str {
-    match Daemon::find(cluster) {
-        Some(daemon) if daemon.is_ready(cluster) => "running",
+pub fn state(host: &Host) -> &'static str {
+    match Daemon::find(host) {
+        Some(daemon) if daemon.is_ready(host) => "running",
         Some(_) => "starting",
         // The supervisor lets a moment pass after a daemon that ended early.
-        None if Daemon::supervisor(cluster).is_some() => "restarting",
+        None if Daemon::supervisor(host).is_some() => "restarting",
         None => "stopped",
     }
 }
 
 /// The daemon of this pid, dead by now, had said that its cluster was ready.
-pub fn said_ready(cluster: &Cluster, pid: i32) -> bool {
-    read_pid_file(&cluster.pid_file()).is_some_and(|(daemon, ready)| daemon.pid == pid && ready)
+pub fn said_ready(host: &Host, pid: i32) -> bool {
+    read_pid_file(&host.pid_file()).is_some_and(|(daemon, ready)| daemon.pid == pid && ready)
 }
 
 fn read_pid_file(file: &Path) -> Option<(Daemon, bool)> {
@@ -160,14 +161,14 @@ fn is_killed(pid: i32) -> bool {
 
 /// Starts the cluster's supervisor, and by it the daemon, detached from the terminal; the daemon's steps come on the
 /// child's stdout. It begins when its stdin is closed.
-pub fn spawn_supervisor(cluster: &Cluster) -> Result<Child> {
+pub fn spawn_supervisor(host: &Host) -> Result<Child> {
     use std::os::unix::process::CommandExt;
-    let log = open_log(&cluster.log())?;
+    let log = open_log(&host.log())?;
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("ferrokube")
-        .args([crate::supervisor::SUBCOMMAND, &cluster.name])
-        .arg(&cluster.data_dir)
+        .args([crate::supervisor::SUBCOMMAND, &host.cluster.name])
+        .arg(&host.data_dir)
         .env_clear()
         .envs(crate::caller::environment())
         .current_dir("/")

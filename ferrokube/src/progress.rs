@@ -4,6 +4,7 @@
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
+use crate::fault::best_effort;
 use serde::{Deserialize, Serialize};
 
 /// What the daemon tells while it starts.
@@ -47,7 +48,7 @@ impl Steps {
     pub fn tell(&self, told: &Told) {
         // The listener may have gone: starting goes on without it.
         let mut out = std::io::stdout().lock();
-        let _ = match self.audience {
+        let written = match self.audience {
             Audience::Person => match told {
                 Told::Step { what, millis } => writeln!(out, "{}", step_line(what, *millis)),
                 Told::Warning { sentence } => writeln!(out, "Warning: {sentence}"),
@@ -58,6 +59,7 @@ impl Steps {
                 writeln!(out, "{line}").and_then(|()| out.flush())
             }
         };
+        best_effort("a step for who listens", written);
     }
 }
 

@@ -14,8 +14,9 @@ use linux::process::{self, Child, Ended, Fresh};
 use rustix::process::Signal;
 
 use crate::backoff::Backoff;
-use crate::config::{Cluster, Which};
+use crate::config::{Host, Which};
 use crate::crash;
+use crate::fault::best_effort;
 use crate::logging::tell;
 use crate::process::said_ready;
 
@@ -41,18 +42,18 @@ fn start(args: Vec<OsString>) -> Result<u8> {
     crate::caller::forget();
     process::new_session().context("a session of its own")?;
     // `up` registers this process first, under its lock.
-    let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+    best_effort("waiting for who starts it", std::io::Read::read(&mut std::io::stdin(), &mut [0]));
     let wanted = [Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD];
     let signals = process::signals(&wanted.map(Signal::as_raw)).context("signals")?;
     let [name, data_dir] = <[OsString; 2]>::try_from(args).map_err(|_| anyhow::anyhow!("wants NAME and DIR"))?;
     let which = Which { name: name.into_string().ok(), data_dir: Some(data_dir.into()) };
-    let cluster = which.load()?.context("there is no cluster")?;
-    crate::caller::leave_group(&cluster);
-    Supervisor { cluster, signals, backoff: Backoff::default(), told_to_end: false, was_ready: false }.run()
+    let host = which.load()?.context("there is no cluster")?;
+    crate::caller::leave_group(&host);
+    Supervisor { host, signals, backoff: Backoff::default(), told_to_end: false, was_ready: false }.run()
 }
 
 struct Supervisor {
-    cluster: Cluster,
+    host: Host,
     signals: OwnedFd,
     backoff: Backoff,
     told_to_end: bool,
@@ -72,14 +73,14 @@ impl Supervisor {
                 process::set_stdio(&null, &null, rustix::stdio::stderr())?;
             }
             let ended = self.attend(&child)?;
-            self.was_ready |= said_ready(&self.cluster, child.pid);
+            self.was_ready |= said_ready(&self.host, child.pid);
             if let Some(code) = over(ended, self.told_to_end, self.was_ready) {
                 return Ok(code);
             }
             let pause = self.backoff.after(began.elapsed());
             let what = words(ended);
             tell(format_args!("the daemon ended ({what}); it is started again in {} s", pause.as_secs()));
-            if let Err(error) = crash::note(&self.cluster, "daemon", &what) {
+            if let Err(error) = crash::note(&self.host, "daemon", &what) {
                 tell(format_args!("that could not be written down: {error:#}"));
             }
             if self.rest(pause)? {
@@ -89,10 +90,10 @@ impl Supervisor {
     }
 
     fn spawn(&self) -> Result<Child> {
-        let cluster = &self.cluster;
-        let words = ["ferrokube", "server", "--told-to-parent", "--name", &cluster.name, "--data-dir"];
+        let host = &self.host;
+        let words = ["ferrokube", "server", "--told-to-parent", "--name", &host.cluster.name, "--data-dir"];
         let mut args: Vec<Vec<u8>> = words.map(|word| word.as_bytes().to_vec()).into();
-        args.push(cluster.data_dir.clone().into_os_string().into_vec());
+        args.push(host.data_dir.clone().into_os_string().into_vec());
         let variable = |(name, value): (OsString, OsString)| [name.into_vec(), value.into_vec()].join(&b'=');
         let env: Vec<Vec<u8>> = std::env::vars_os().map(variable).collect();
         let child = process::fork(Fresh::default(), || {

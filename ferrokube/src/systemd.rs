@@ -25,7 +25,8 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, bail};
 
 pub use self::unit::{Unit, is_runnable};
-use crate::config::{Cluster, write_shared};
+use crate::config::{Host, write_shared};
+use crate::fault::best_effort;
 
 /// Where an administrator's own units are.
 const UNITS: &str = "/etc/systemd/system";
@@ -40,39 +41,43 @@ pub fn is_here() -> bool {
 }
 
 /// The name of the cluster's unit.
-pub fn unit_of(cluster: &Cluster) -> String {
-    if cluster.name == "ferrokube" { "ferrokube.service".into() } else { format!("ferrokube-{}.service", cluster.name) }
+pub fn unit_of(host: &Host) -> String {
+    if host.cluster.name == "ferrokube" {
+        "ferrokube.service".into()
+    } else {
+        format!("ferrokube-{}.service", host.cluster.name)
+    }
 }
 
-fn unit_file(cluster: &Cluster) -> PathBuf {
-    Path::new(UNITS).join(unit_of(cluster))
+fn unit_file(host: &Host) -> PathBuf {
+    Path::new(UNITS).join(unit_of(host))
 }
 
-fn environment_file(cluster: &Cluster) -> PathBuf {
+fn environment_file(host: &Host) -> PathBuf {
     let dir = ENVIRONMENTS.into_iter().find(|dir| Path::new(dir).is_dir()).unwrap_or(ENVIRONMENTS[0]);
-    Path::new(dir).join(unit_of(cluster).trim_end_matches(".service"))
+    Path::new(dir).join(unit_of(host).trim_end_matches(".service"))
 }
 
 /// Whether `install` has made the cluster a service.
-pub fn is_installed(cluster: &Cluster) -> bool {
-    is_here() && unit_file(cluster).is_file()
+pub fn is_installed(host: &Host) -> bool {
+    is_here() && unit_file(host).is_file()
 }
 
 /// Whether the unit runs, or is about to.
-pub fn is_active(cluster: &Cluster) -> bool {
-    let shown = || systemctl(&["show", "--property", "ActiveState,Job", &unit_of(cluster)]);
-    is_installed(cluster) && shown().is_ok_and(|shown| unit::is_active(&String::from_utf8_lossy(&shown.stdout)))
+pub fn is_active(host: &Host) -> bool {
+    let shown = || systemctl(&["show", "--property", "ActiveState,Job", &unit_of(host)]);
+    is_installed(host) && shown().is_ok_and(|shown| unit::is_active(&String::from_utf8_lossy(&shown.stdout)))
 }
 
 /// Whether the unit has ended, for good or until systemd tries once more.
-pub fn has_ended(cluster: &Cluster) -> bool {
-    !is_active(cluster) || property(&unit_of(cluster), "SubState").as_deref() == Some("auto-restart")
+pub fn has_ended(host: &Host) -> bool {
+    !is_active(host) || property(&unit_of(host), "SubState").as_deref() == Some("auto-restart")
 }
 
 /// Writes the unit and its environment file, and has systemd start it at boot. Answers the two files.
-pub fn install(cluster: &Cluster, program: &Path) -> Result<[PathBuf; 2]> {
-    let (unit, environment) = (unit_file(cluster), environment_file(cluster));
-    let text = Unit { cluster, program, environment: &environment }.to_string();
+pub fn install(host: &Host, program: &Path) -> Result<[PathBuf; 2]> {
+    let (unit, environment) = (unit_file(host), environment_file(host));
+    let text = Unit { host, program, environment: &environment }.to_string();
     // A person's own settings stay.
     if !environment.exists() {
         if let Some(dir) = environment.parent() {
@@ -82,15 +87,15 @@ pub fn install(cluster: &Cluster, program: &Path) -> Result<[PathBuf; 2]> {
     }
     write_shared(&unit, text.as_bytes())?;
     systemctl(&["daemon-reload"])?;
-    systemctl(&["--quiet", "enable", &unit_of(cluster)])?;
+    systemctl(&["--quiet", "enable", &unit_of(host)])?;
     Ok([unit, environment])
 }
 
 /// Takes the unit away, stopped before. The environment file stays when a person wrote into it: its path is answered.
-pub fn uninstall(cluster: &Cluster) -> Result<Option<PathBuf>> {
-    let (unit, environment) = (unit_file(cluster), environment_file(cluster));
+pub fn uninstall(host: &Host) -> Result<Option<PathBuf>> {
+    let (unit, environment) = (unit_file(host), environment_file(host));
     if unit.exists() && is_here() {
-        systemctl(&["--quiet", "disable", "--now", &unit_of(cluster)])?;
+        systemctl(&["--quiet", "disable", "--now", &unit_of(host)])?;
     }
     remove(&unit)?;
     let ours = fs::read(&environment).is_ok_and(|text| text == unit::ENVIRONMENT.as_bytes());
@@ -100,7 +105,7 @@ pub fn uninstall(cluster: &Cluster) -> Result<Option<PathBuf>> {
     if is_here() {
         systemctl(&["daemon-reload"])?;
         // A unit that failed is shown until somebody says that he knows.
-        let _ = systemctl(&["--quiet", "reset-failed", &unit_of(cluster)]);
+        best_effort("forgetting that the unit failed", systemctl(&["--quiet", "reset-failed", &unit_of(host)]));
     }
     Ok((!ours && environment.exists()).then_some(environment))
 }
@@ -113,16 +118,16 @@ fn remove(file: &Path) -> Result<()> {
 }
 
 /// Asks systemd to start the unit, and does not wait.
-pub fn start(cluster: &Cluster) -> Result<()> {
-    let unit = unit_of(cluster);
+pub fn start(host: &Host) -> Result<()> {
+    let unit = unit_of(host);
     // One that failed too often is started all the same: a person asks.
-    let _ = systemctl(&["--quiet", "reset-failed", &unit]);
+    best_effort("forgetting that the unit failed", systemctl(&["--quiet", "reset-failed", &unit]));
     systemctl(&["--no-block", "start", &unit]).map(drop)
 }
 
 /// Has systemd stop the unit, and waits until it is.
-pub fn stop(cluster: &Cluster) -> Result<()> {
-    systemctl(&["stop", &unit_of(cluster)]).map(drop)
+pub fn stop(host: &Host) -> Result<()> {
+    systemctl(&["stop", &unit_of(host)]).map(drop)
 }
 
 /// The unit whose main process this is, if systemd started it.

@@ -175,10 +175,3 @@ pub fn unshare_cgroup() -> Result<(), Failure> {
     // SAFETY: changes only how /proc and cgroup mounts show cgroup paths.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.doing("make a cgroup namespace")
 }
-
-/// Gives the calling, single-threaded process a mount namespace of its own, cut off from the old one.
-pub fn unshare_mounts() -> Result<(), Failure> {
-    // SAFETY: the process is single-threaded, so nobody shares its file system view.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.doing("make a mount namespace")?;
-    crate::mount::make_private().doing("make mounts private")
-}

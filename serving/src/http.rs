@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::authority::stream::Filtered;
 use crate::body::{Answer, Body, BoxError};
+use crate::head;
 use crate::host;
 use crate::listener::{Connection, Listener};
 use crate::refusals::Refusals;
@@ -224,7 +225,7 @@ async fn exchange<I, S, F, B>(
     let (turns, patience) = (slot.clone(), http.deadlines.body);
     let service = service_fn(move |request: Request<Incoming>| {
         let turn = turns.begin();
-        let head = request.method() == Method::HEAD;
+        let asks_head = request.method() == Method::HEAD;
         let answer = match host::fault(&request) {
             Some(fault) => Err(fault),
             None => Ok(service(request.map(|body| Body::new(body, patience)), peer.clone())),
@@ -234,7 +235,7 @@ async fn exchange<I, S, F, B>(
                 Err(fault) => return Ok::<_, Infallible>(bad_request(fault)),
                 Ok(answer) => answer.await,
             };
-            let response = if head { telemetry::head::without_body(response) } else { response };
+            let response = if asks_head { head::without_body(response) } else { response };
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 // The connection is somebody else's from now on, and works until it is closed.
                 turn.keep();

@@ -5,6 +5,7 @@
 //! - [`crowd`]: who gives way when a port is full: strangers that say nothing first; pure
 //! - [`listener`]: TCP and unix sockets, accepting, pausing when there are no descriptors
 //! - [`http`]: HTTP/1.1 and HTTP/2 on a listener, with deadlines for handshake, head, body and idle connections
+//! - `head`: what HEAD is answered
 //! - [`authority`]: HTTP/2 requests with an odd `:authority` are answered, as Go's servers answer them
 //! - [`tls`]: certificates that are read again when their files change, for servers and clients
 //! - [`clients`]: which client certificates are taken, those of X.509 v1 among them
@@ -15,6 +16,7 @@ pub mod authority;
 pub mod body;
 pub mod clients;
 pub mod crowd;
+mod head;
 mod host;
 pub mod http;
 pub mod listener;

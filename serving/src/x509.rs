@@ -29,6 +29,14 @@ impl Subject {
         })
     }
 
+    /// The user of the API that the certificate names: the common name, and the organisations as groups. None without a
+    /// common name: such a certificate is nobody's, whoever signed it. That the holder is authenticated, and so in
+    /// `system:authenticated`, is for the caller to add, who knows whether the signature was checked.
+    pub fn user(&self) -> Option<(String, Vec<String>)> {
+        let name = Some(&self.common_name).filter(|name| !name.is_empty())?;
+        Some((name.clone(), self.organizations.clone()))
+    }
+
     /// Whether the certificate is valid at this time: a connection may outlive what was checked when it began.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as i64);
@@ -69,6 +77,13 @@ mod tests {
         let at = |second| UNIX_EPOCH + Duration::from_secs(second);
         assert!(subject.is_valid(at(1_782_864_000)));
         assert!(!subject.is_valid(at(1_767_139_200)) && !subject.is_valid(at(1_798_848_000)));
+    }
+
+    #[test]
+    fn a_certificate_without_a_common_name_is_nobodys() {
+        let user = |names: &[&str]| Subject::of(&certificate(names)).expect("a subject").user();
+        assert_eq!(user(&["ann", "bob"]), Some(("bob".to_owned(), vec!["team".to_owned()])), "Go takes the last");
+        assert_eq!((user(&[]), user(&[""])), (None, None));
     }
 
     #[test]

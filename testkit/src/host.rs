@@ -45,6 +45,11 @@ impl Host {
         output(self.command("sh").args(["-c", script]), "")?.ok()
     }
 
+    /// The process that holds the namespaces: by it a link is moved into them.
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// Processes that are in one of the namespaces, besides the one that holds them.
     pub fn processes(&self) -> Result<Vec<u32>> {
         let namespaces = |pid: u32| ["net", "mnt"].map(|n| std::fs::read_link(format!("/proc/{pid}/ns/{n}")).ok());

@@ -1,7 +1,9 @@
 //! Helpers of the tests that run the real binary: a cluster to talk to, commands with their output, patience, images
-//! made on the spot, and a runner that always cleans up. Used by `tests/e2e` and the benchmarks.
+//! made on the spot, and a runner that always cleans up. Used by `tests/e2e` and the benchmarks. And two servers of a few
+//! lines for components alone: one to list and watch ([`fake_api`]), one to write to ([`model`]).
 
 pub mod certificates;
+pub mod clock;
 pub mod cluster;
 pub mod command;
 pub mod fake_api;
@@ -9,11 +11,13 @@ pub mod host;
 pub mod http2;
 pub mod image;
 pub mod manifests;
+pub mod model;
 pub mod registry;
 pub mod runner;
 pub mod running;
 pub mod space;
 
+pub use clock::Clock;
 pub use cluster::{Cluster, Own, binary, built, tool};
 pub use command::{Output, output};
 pub use fake_api::FakeApi;

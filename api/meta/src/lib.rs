@@ -3,8 +3,8 @@
 //! Map of the crate: [`gvk`] names types and resources, [`status`] is the error that every API call can answer,
 //! [`field`] says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
 //! [`depth`] is the one limit of nesting, [`quantity`], [`time`] and [`duration`] are the scalar types with a text form, [`names`] checks identifiers,
-//! [`uid`] makes them, [`text`] quotes like upstream, [`pem`] is how certificates are written. Pure: nothing here reads a
-//! clock, a file or a socket.
+//! [`uid`] makes them, [`text`] quotes like upstream, [`pem`] is how certificates are written, [`version`] says which
+//! Kubernetes this is. Pure: nothing here reads a clock, a file or a socket.
 
 pub mod depth;
 pub mod duration;
@@ -20,6 +20,7 @@ pub mod status;
 pub mod text;
 pub mod time;
 pub mod uid;
+pub mod version;
 
 pub use field::{FieldError, FieldErrorKind, Path};
 pub use fields::FieldSelector;

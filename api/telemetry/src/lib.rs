@@ -5,7 +5,6 @@
 //! without its `_total`, and tools that read upstream's pages by line do not find it.
 //! Called by every component; [`process`] is the only file that does I/O.
 
-pub mod head;
 pub mod health;
 mod metric;
 mod number;

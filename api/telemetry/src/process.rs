@@ -12,13 +12,6 @@ const TICKS: f64 = 100.0;
 /// Bytes of a page of /proc/self/stat's resident size.
 const PAGE: f64 = 4096.0;
 
-/// What `kubectl version` and `kubernetes_build_info` show: upstream's version whose API this is, and ours as build
-/// metadata.
-pub const GIT_VERSION: &str = concat!("v1.37.2+ferrokube.", env!("CARGO_PKG_VERSION"));
-/// Versions of the API.
-pub const MAJOR: &str = "1";
-pub const MINOR: &str = "37";
-
 /// Panics and restarts of the components of this process. Whoever catches them counts them, every page shows them.
 static ENDS: Mutex<BTreeMap<(Count, &'static str), u64>> = Mutex::new(BTreeMap::new());
 
@@ -52,8 +45,8 @@ fn declare_ends(registry: &Registry) {
     }
 }
 
-/// Declares `kubernetes_build_info`.
-pub fn declare_build(registry: &Registry) {
+/// Declares `kubernetes_build_info` of this version (`v1.37.2+...`).
+pub fn declare_build(registry: &Registry, version: &'static str) {
     const LABELS: [&str; 9] = [
         "build_date",
         "compiler",
@@ -65,9 +58,11 @@ pub fn declare_build(registry: &Registry) {
         "minor",
         "platform",
     ];
-    registry.collect("kubernetes_build_info", "Which build this is.", "gauge", |out| {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    registry.collect("kubernetes_build_info", "Which build this is.", "gauge", move |out| {
         let platform = format!("{}/{}", std::env::consts::OS, architecture());
-        out.add(LABELS, ["", "rustc", "", "clean", GIT_VERSION, "", MAJOR, MINOR, &platform], 1.0);
+        out.add(LABELS, ["", "rustc", "", "clean", version, "", major, minor, &platform], 1.0);
     });
 }
 

@@ -29,6 +29,3 @@ pub mod storage;
 pub use authn::UserInfo;
 pub use config::Config;
 pub use server::Server;
-
-/// The Kubernetes release whose API this is.
-pub const VERSION: &str = "v1.37.2";

@@ -11,8 +11,6 @@
 pub mod acts;
 pub mod backoff;
 pub mod cidr;
-#[cfg(test)]
-pub mod model;
 pub mod owners;
 pub mod pods;
 pub mod revisions;

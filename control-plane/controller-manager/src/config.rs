@@ -60,7 +60,7 @@ pub struct Config {
     /// None: every controller works with the client of the manager itself.
     pub controller_clients: Option<ControllerClients>,
     /// `--leader-elect`: None runs at once, for a single replica.
-    pub leader_election: Option<client::lease::Election>,
+    pub leader_election: Option<client::lease::Candidate>,
     /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
     pub serving: Option<client::pages::Config>,
     pub concurrency: Concurrency,

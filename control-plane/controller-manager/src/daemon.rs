@@ -30,15 +30,17 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     check(&config)?;
     let leads = Arc::new(AtomicBool::new(config.leader_election.is_none()));
     let metrics = tell(&config, &client, &leads, &shutdown).await?;
-    let Some(election) = config.leader_election.clone() else {
-        start(Arc::new(config), client, &metrics, &shutdown);
-        shutdown.cancelled().await;
-        return Ok(());
+    let candidate = config.leader_election.clone();
+    let own = client.clone();
+    let work = async |until: CancellationToken| {
+        leads.store(true, Ordering::Release);
+        start(Arc::new(config), own, &metrics, &until);
+        until.cancelled().await;
     };
-    let Some(held) = election.acquire(client.clone(), shutdown.clone()).await else { return Ok(()) };
-    leads.store(true, Ordering::Release);
-    start(Arc::new(config), client, &metrics, &held);
-    held.cancelled().await;
+    match candidate {
+        Some(candidate) => drop(candidate.lead(client, shutdown.clone(), work).await),
+        None => work(shutdown.clone()).await,
+    }
     if shutdown.is_cancelled() { Ok(()) } else { Err(Error::LeadershipLost) }
 }
 
@@ -53,8 +55,8 @@ async fn tell(
     // A candidate that loses its lease ends: while there is an answer, the election is well.
     pages.check("leaderElection", || Ok(()));
     let metrics = QueueMetrics::declare(&pages.metrics);
-    if let Some(election) = &config.leader_election {
-        let (name, leads) = (election.name.clone(), leads.clone());
+    if let Some(candidate) = &config.leader_election {
+        let (name, leads) = (candidate.name.clone(), leads.clone());
         pages.metrics.collect("leader_election_master_status", "Whether this candidate leads.", "gauge", move |out| {
             out.add(["name"], [&name], f64::from(u8::from(leads.load(Ordering::Acquire))));
         });

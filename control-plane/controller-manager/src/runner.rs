@@ -1,18 +1,28 @@
-//! Queue -> worker -> reconcile -> executor -> retry or look again later: the loop that every controller shares. A key
-//! is not worked on again until the caches show what its last plan wrote, so no decision is made twice on old news.
+//! The loop that every controller shares: a key is taken, decided about, acted on, and looked at again when due.
+//!
+//! ```text
+//!  informers ──add──> queue ──next──> reconcile(key, now) ──plan──> executor ──writes──> API server
+//!                       ^  ^          pure: reads caches                 │
+//!                       │  └───────── retry, with backoff <── error ─────┤
+//!                       │             requeue_after       <── done ──────┤
+//!                       └─ done(key) <── caches show what was written <──┘
+//! ```
+//!
+//! A key is in one pair of hands at a time, and is not given out again before the caches show what its last plan wrote:
+//! so no decision is made twice on old news, and no controller needs upstream's expectations. While that is waited for
+//! the worker takes other keys. A cache that stays behind longer than [`STALE_LIMIT`] has lost its watch; then deciding
+//! on what it shows is better than not deciding.
 //! I/O: spawns tasks and runs plans; the only loops besides `daemon`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::plan::ExecuteError;
 use client::queue::QueueMetrics;
-use client::{Action, Executor, Key, Plan, WorkQueue};
+use client::{Effect, ExecuteError, Executor, Key, Plan, Target, WorkQueue};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use kube::api::DynamicObject;
 use tokio_util::sync::CancellationToken;
 
 use crate::setup::View;
@@ -137,8 +147,8 @@ impl Work {
             self.queue.retry(key.clone());
             return written;
         };
-        let result = self.executor.run_telling(&plan, |action, answer| note(&mut written, action, answer)).await;
-        match result {
+        tracing::debug!(controller = name, %key, %plan, "decided");
+        match self.executor.run(&plan, |target, effect| written.extend(Write::of(target, effect))).await {
             Ok(()) => {
                 self.queue.forget(key);
                 if let Some(delay) = plan.requeue_after {
@@ -156,7 +166,7 @@ impl Work {
             self.queue.forget(key);
             return;
         }
-        let (step, said) = (&error.step, error.message());
+        let (step, said) = (error.op.describe(), error.message());
         if error.is_conflict() || error.is_not_found() {
             tracing::debug!(controller = name, %key, step, error = said, "step failed, trying again");
         } else {
@@ -164,7 +174,7 @@ impl Work {
         }
         if let Some(decide) = &self.on_failure {
             let plan = decide(key, &error, Timestamp::now());
-            let told = self.executor.run_telling(&plan, |action, answer| note(written, action, answer)).await;
+            let told = self.executor.run(&plan, |target, effect| written.extend(Write::of(target, effect))).await;
             if let Err(error) = told {
                 tracing::debug!(controller = name, %key, %error, "failure not told");
             }
@@ -189,19 +199,16 @@ enum Written {
     Gone(Option<String>),
 }
 
-fn note(written: &mut Vec<Write>, action: &Action, answer: Option<DynamicObject>) {
-    let (target, gone) = match action {
-        Action::Told { action, .. } => return note(written, action, answer),
-        Action::Create { target, .. } | Action::Patch { target, .. } | Action::Update { target, .. } => (target, None),
-        Action::Delete { target, uid, .. } => (target, Some(uid.clone())),
-        Action::Post { .. } | Action::Event { .. } | Action::Together(_) => return,
-    };
-    let resource = (target.resource.group.clone(), target.resource.plural.clone());
-    let key = Key::new(target.namespace.clone(), target.name.clone());
-    if let Some(uid) = gone {
-        written.push(Write { resource, key, what: Written::Gone(uid) });
-    } else if let Some(version) = answer.and_then(|o| o.metadata.resource_version?.parse().ok()) {
-        written.push(Write { resource, key, what: Written::Version(version) });
+impl Write {
+    /// What the caches should come to show of an effect.
+    fn of(target: &Target, effect: Effect) -> Option<Write> {
+        let what = match effect {
+            Effect::Written(object) => Written::Version(object.metadata.resource_version?.parse().ok()?),
+            Effect::Deleted(uid) => Written::Gone(uid),
+            Effect::Posted => return None,
+        };
+        let resource = (target.resource.group.clone(), target.resource.plural.clone());
+        Some(Write { resource, key: Key::new(target.namespace.clone(), target.name.clone()), what })
     }
 }
 

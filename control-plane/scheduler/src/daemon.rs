@@ -5,9 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use client::informer::{Delta, Informer};
 use client::pages::Pages;
-use client::plan::{ExecuteError, Executor};
+use client::{Delta, ExecuteError, Executor, Informer};
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
@@ -43,7 +42,7 @@ pub struct Config {
     /// Breaks ties among equally good nodes.
     pub seed: u64,
     /// `--leader-elect`: None runs at once, for a single replica.
-    pub leader_election: Option<client::lease::Election>,
+    pub leader_election: Option<client::lease::Candidate>,
     /// Where health and metrics are served: `--bind-address`, `--secure-port`; None is nowhere.
     pub serving: Option<client::pages::Config>,
     /// Set when the first pod could be decided on.
@@ -125,11 +124,12 @@ impl Feeds {
 /// Schedules pods until `shutdown`.
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     let metrics = tell(&config, &client, &shutdown).await?;
-    let Some(election) = config.leader_election.clone() else {
+    let Some(candidate) = config.leader_election.clone() else {
         return lead(config, metrics, client, shutdown).await;
     };
-    let Some(held) = election.acquire(client.clone(), shutdown.clone()).await else { return Ok(()) };
-    lead(config, metrics, client, held).await?;
+    let own = client.clone();
+    let led = candidate.lead(client, shutdown.clone(), |held| lead(config, metrics, own, held)).await;
+    led.unwrap_or(Ok(()))?;
     if shutdown.is_cancelled() { Ok(()) } else { Err(Error::LeadershipLost) }
 }
 
@@ -149,6 +149,7 @@ async fn lead(
     client: kube::Client,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    // An informer's handler can't wait. As long as what changes in the API while one decision is made.
     let (events, mut rx) = mpsc::unbounded_channel();
     let (tasks, synced) = (Vec::new(), Vec::new());
     let mut feeds = Feeds { client: client.clone(), events: events.clone(), shutdown: shutdown.clone(), tasks, synced };
@@ -380,7 +381,8 @@ impl Scheduler {
     fn execute(&self, uid: String, binding: bool, plan: client::Plan) {
         let (executor, done) = (self.executor.clone(), self.done.clone());
         tokio::spawn(async move {
-            let result = executor.run(&plan).await.map(|_| ());
+            tracing::debug!(%plan, uid, "decided");
+            let result = executor.run(&plan, |_, _| {}).await;
             let _ = done.send(Event::Done { uid, binding, result });
         });
     }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ReplicationController, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::pod::PodInfo;
-use crate::snapshot::Shared;
+use crate::shared::Shared;
 
 /// An object that selects pods, as far as grouping needs it.
 pub trait Grouping {

@@ -17,6 +17,7 @@ pub mod pod;
 pub mod preemption;
 pub mod queue;
 pub mod schedule;
+mod shared;
 pub mod snapshot;
 
 #[cfg(test)]

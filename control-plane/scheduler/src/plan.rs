@@ -1,8 +1,7 @@
 //! Decisions as API calls: the binding, the condition that says why not, the victims' end, and the events that people
 //! read. Pure; the daemon executes.
 
-use client::EventType;
-use client::plan::{Action, PatchBody, Plan, Target};
+use client::{Action, Deletion, EventType, Op, PatchBody, Plan, Target};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use serde_json::json;
 
@@ -31,11 +30,10 @@ pub fn bind(pod: &PodInfo, node: &str) -> Plan {
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
     let note = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
-    let actions = vec![
-        Action::Post { target: target(pod), subresource: "binding", object: binding },
+    Plan::of([
+        Action::Do(Op::post(target(pod), "binding", binding)),
         Action::Event { regarding: reference(pod), kind: EventType::Normal, reason: "Scheduled".into(), note },
-    ];
-    Plan { actions, requeue_after: None }
+    ])
 }
 
 /// Tells that the pod found no node, and who is nominated to make room. Says nothing twice.
@@ -57,7 +55,7 @@ pub fn unschedulable(pod: &PodInfo, reason: &str, message: &str, nominated: Opti
     });
     if !known || nominated.is_some() {
         let patch = PatchBody::Strategic(json!({"metadata": {"uid": pod.uid}, "status": status}));
-        plan.push(Action::Patch { target: target(pod), subresource: Some("status"), patch });
+        plan.push(Op::patch(target(pod), Some("status"), patch));
     }
     plan.push(Action::Event {
         regarding: reference(pod),
@@ -78,14 +76,9 @@ fn evict(plan: &mut Plan, victim: &PodInfo, pod: &PodInfo, nomination: &Nominati
         "lastTransitionTime": now,
     });
     let patch = PatchBody::Strategic(json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}}));
-    plan.push(Action::Patch { target: target(victim), subresource: Some("status"), patch });
-    plan.push(Action::Delete {
-        target: target(victim),
-        uid: Some(victim.uid.clone()),
-        resource_version: None,
-        propagation: None,
-        grace_seconds: None,
-    });
+    plan.push(Op::patch(target(victim), Some("status"), patch));
+    let this_one = Deletion { uid: Some(victim.uid.clone()), ..Deletion::default() };
+    plan.push(Op::delete(target(victim), this_one));
     plan.push(Action::Event {
         regarding: reference(victim),
         kind: EventType::Normal,

@@ -31,16 +31,12 @@ use std::sync::Arc;
 use facts::labels::Labels;
 use facts::ports::HostPort;
 use facts::resources::Resources;
-use imbl::GenericHashMap;
-use imbl::shared_ptr::DefaultSharedPtr;
 use k8s_openapi::api::core::v1::{Node, Taint};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 
 use crate::groups::Groups;
 use crate::pod::PodInfo;
-
-/// A map whose clone shares its content with it.
-pub type Shared<K, V> = GenericHashMap<K, V, FxBuildHasher, DefaultSharedPtr>;
+use crate::shared::Shared;
 
 /// A node and the pods on it.
 #[derive(Debug, Clone, Default)]

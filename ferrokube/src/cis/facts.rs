@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use apiserver::config::KeyPair;
 use serde_json::{Value, json};
 
-use crate::config::Cluster;
+use crate::config::Host;
 use crate::pki::Pki;
 use crate::process::Daemon;
 
@@ -117,29 +117,29 @@ pub struct Ports {
 }
 
 impl Facts {
-    pub async fn gather(cluster: &Cluster, daemon: Daemon) -> Result<Facts> {
-        let client = client::from_kubeconfig(&cluster.kubeconfig()).await?;
+    pub async fn gather(host: &Host, daemon: Daemon) -> Result<Facts> {
+        let client = client::from_kubeconfig(&host.kubeconfig()).await?;
         let list = async |path: &str| ask(&client, "GET", path, None).await.1["items"].take();
-        let node = &cluster.node_name;
+        let node = &host.node_name;
         let (code, mut configz) = ask(&client, "GET", &format!("/api/v1/nodes/{node}/proxy/configz"), None).await;
         anyhow::ensure!(code == 200, "the kubelet does not tell its configuration: {configz}");
         let mut files = Vec::new();
-        walk(&cluster.data_dir, Path::new(""), &mut files).context("looking at files")?;
+        walk(&host.data_dir, Path::new(""), &mut files).context("looking at files")?;
         let mut profiles = Vec::new();
         for path in ["/debug/pprof/", &format!("/api/v1/nodes/{node}/proxy/debug/pprof/")] {
             if ask(&client, "GET", path, None).await.0 == 200 {
                 profiles.push(path.to_owned());
             }
         }
-        let settings = crate::cluster::server_settings(cluster)?;
+        let settings = crate::cluster::server_settings(host)?;
         Ok(Facts {
             files,
             listeners: listeners(daemon.pid),
             port_of: Ports {
-                etcd: cluster.etcd_port(),
-                controller_manager: cluster.port(10257),
-                scheduler: cluster.port(10259),
-                proxy_metrics: cluster.port(10249),
+                etcd: host.etcd_port(),
+                controller_manager: host.port(10257),
+                scheduler: host.port(10259),
+                proxy_metrics: host.port(10249),
             },
             api: ApiServer::of(&settings),
             kubelet: configz["kubeletconfig"].take(),
@@ -150,7 +150,7 @@ impl Facts {
                 Some(log) => Some(unlogged(&client, &log.path).await),
                 None => None,
             },
-            plain_secrets: plain_secrets(cluster).await?,
+            plain_secrets: plain_secrets(host).await?,
             accounts: list("/api/v1/serviceaccounts").await,
             pods: list("/api/v1/pods").await,
             namespaces: list("/api/v1/namespaces").await,
@@ -290,11 +290,11 @@ fn end_of(file: &Path) -> std::io::Result<String> {
 }
 
 /// Asks etcd itself.
-async fn plain_secrets(cluster: &Cluster) -> Result<usize> {
-    let pki = Pki::of(cluster);
+async fn plain_secrets(host: &Host) -> Result<usize> {
+    let pki = Pki::of(host);
     let client = pki.pair("etcd/healthcheck-client");
     let store = apiserver::storage::remote::connect(apiserver::storage::remote::Config {
-        endpoints: vec![format!("https://127.0.0.1:{}", cluster.etcd_port())],
+        endpoints: vec![format!("https://127.0.0.1:{}", host.etcd_port())],
         ca_file: Some(pki.etcd_ca()),
         client: Some(KeyPair { cert_file: client.cert, key_file: client.key }),
     });

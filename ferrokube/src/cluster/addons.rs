@@ -7,10 +7,8 @@ use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 
-use crate::config::Cluster;
-
-/// The service account that cluster DNS reads Services with; its name is upstream's CoreDNS account.
-pub const DNS_ACCOUNT: &str = "coredns";
+use crate::api::Identity;
+use crate::config::{Cluster, Host};
 
 fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
     let port = |name: &str, protocol: &str, port: u16| json!({"name": name, "protocol": protocol, "port": port, "targetPort": port});
@@ -21,7 +19,7 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
         (
             "serviceaccounts",
             json!({"apiVersion": "v1", "kind": "ServiceAccount",
-                "metadata": {"name": DNS_ACCOUNT, "namespace": "kube-system"}}),
+                "metadata": {"name": Identity::DNS_ACCOUNT, "namespace": "kube-system"}}),
         ),
         (
             "clusterroles",
@@ -37,7 +35,7 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
             json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
                 "metadata": {"name": "system:coredns"},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns"},
-                "subjects": [{"kind": "ServiceAccount", "name": DNS_ACCOUNT, "namespace": "kube-system"}]}),
+                "subjects": [{"kind": "ServiceAccount", "name": Identity::DNS_ACCOUNT, "namespace": "kube-system"}]}),
         ),
         (
             "services",
@@ -58,15 +56,15 @@ pub async fn apply(client: kube::Client, cluster: &Cluster) -> Result<()> {
 
 /// The labels of the node: its role, as kubeadm writes it, and those of `--node-label`. The node may not give itself a
 /// role, and what is no longer asked for is taken back, so they are not the kubelet's to set. Waits for the node.
-pub async fn label_node(client: &kube::Client, cluster: &Cluster) -> Result<()> {
-    await_condition(Api::<Node>::all(client.clone()), &cluster.node_name, |node: Option<&Node>| node.is_some()).await?;
-    put(client, "nodes", &node_labels(cluster)).await
+pub async fn label_node(client: &kube::Client, host: &Host) -> Result<()> {
+    await_condition(Api::<Node>::all(client.clone()), &host.node_name, |node: Option<&Node>| node.is_some()).await?;
+    put(client, "nodes", &node_labels(host)).await
 }
 
-fn node_labels(cluster: &Cluster) -> Value {
-    let mut labels = cluster.options.labels();
+fn node_labels(host: &Host) -> Value {
+    let mut labels = host.options.labels();
     labels.insert("node-role.kubernetes.io/control-plane".into(), String::new());
-    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": cluster.node_name, "labels": labels}})
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": host.node_name, "labels": labels}})
 }
 
 /// Applies an object as ours; fields of others stay.
@@ -102,17 +100,17 @@ mod tests {
 
     #[test]
     fn a_node_has_its_role_and_the_labels_that_are_asked_for() {
-        let mut cluster = crate::config::tests::cluster(std::path::Path::new("/nowhere"));
+        let mut host = crate::config::tests::host(std::path::Path::new("/nowhere"));
         let role = "node-role.kubernetes.io/control-plane";
-        assert_eq!(node_labels(&cluster)["metadata"]["labels"], json!({role: ""}));
-        cluster.options.node_label = Some(vec!["zone=a".into(), "bare=".into()]);
-        assert_eq!(node_labels(&cluster)["metadata"]["labels"], json!({role: "", "zone": "a", "bare": ""}));
+        assert_eq!(node_labels(&host)["metadata"]["labels"], json!({role: ""}));
+        host.options.node_label = Some(vec!["zone=a".into(), "bare=".into()]);
+        assert_eq!(node_labels(&host)["metadata"]["labels"], json!({role: "", "zone": "a", "bare": ""}));
     }
 
     #[tokio::test]
     async fn a_label_that_is_no_longer_asked_for_goes_and_a_persons_own_stays() {
-        let (client, _server) = crate::cluster::identity::tests::admin().await;
-        let mut cluster = crate::config::tests::cluster(std::path::Path::new("/nowhere"));
+        let (client, _server) = crate::api::tests::admin().await;
+        let mut host = crate::config::tests::host(std::path::Path::new("/nowhere"));
         let nodes = Api::<Node>::all(client.clone());
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node", "labels": {"mine": "x"}}});
         let node: Node = serde_json::from_value(node).expect("a node");
@@ -121,8 +119,8 @@ mod tests {
         for (asked, expected) in
             [(Some(vec!["zone=a".to_owned()]), vec!["mine", role, "zone"]), (None, vec!["mine", role])]
         {
-            cluster.options.node_label = asked;
-            label_node(&client, &cluster).await.expect("labelled");
+            host.options.node_label = asked;
+            label_node(&client, &host).await.expect("labelled");
             let labels = nodes.get("node").await.expect("there").metadata.labels.unwrap_or_default();
             assert_eq!(labels.keys().map(String::as_str).collect::<Vec<_>>(), expected);
         }

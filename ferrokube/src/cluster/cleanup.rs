@@ -11,27 +11,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::pod_network::{self, BridgeNetwork};
 use super::{cri, node, pods_door};
-use crate::config::{Cluster, RUN_ROOT, known, lock_host};
+use crate::config::{Host, RUN_ROOT, known, lock_host};
+use crate::fault::best_effort;
 
 /// A killed process leaves its group a moment later: 2 seconds in all.
 const GROUP_ATTEMPTS: usize = 100;
 
 /// Stops every container that still runs. Returns how many there were.
-pub fn stop_pods(cluster: &Cluster, grace: Duration) -> Result<usize> {
-    with_runtime(cluster, grace, false)
+pub fn stop_pods(host: &Host, grace: Duration) -> Result<usize> {
+    with_runtime(host, grace, false)
 }
 
 /// A runtime of our own for the moment: it takes up what the last one left, and stops it in order.
-fn with_runtime(cluster: &Cluster, grace: Duration, remove: bool) -> Result<usize> {
-    if !cluster.runtime_root().exists() {
+fn with_runtime(host: &Host, grace: Duration, remove: bool) -> Result<usize> {
+    if !host.runtime_root().exists() {
         return Ok(0);
     }
     let tokio = crate::threads::runtime(Some(2))?;
     let stopped = tokio.block_on(async {
         let shutdown = CancellationToken::new();
-        let (config, network) = (node::runtime_config(cluster), std::sync::Arc::new(BridgeNetwork::new(cluster)));
+        let (config, network) = (node::runtime_config(host), std::sync::Arc::new(BridgeNetwork::new(host)));
         let running = tokio::spawn(runtime::run(config, network, shutdown.clone()));
-        let channel = connect(cluster).await;
+        let channel = connect(host).await;
         let stopped = match channel {
             Ok(channel) => cri::stop_all(channel, grace, remove).await,
             Err(error) => Err(error),
@@ -45,10 +46,10 @@ fn with_runtime(cluster: &Cluster, grace: Duration, remove: bool) -> Result<usiz
     stopped
 }
 
-async fn connect(cluster: &Cluster) -> Result<tonic::transport::Channel> {
+async fn connect(host: &Host) -> Result<tonic::transport::Channel> {
     let mut last = None;
     for _ in 0..100 {
-        match cri::connect(&cluster.cri_socket()).await {
+        match cri::connect(&host.cri_socket()).await {
             Ok(channel) => return Ok(channel),
             Err(error) => last = Some(error),
         }
@@ -58,24 +59,25 @@ async fn connect(cluster: &Cluster) -> Result<tonic::transport::Channel> {
 }
 
 /// Removes sandboxes, mounts, namespaces, links, routes, rules, addresses and cgroups of the cluster.
-pub fn remove_kernel_objects(cluster: &Cluster) -> Result<()> {
-    if let Err(error) = with_runtime(cluster, Duration::ZERO, true) {
+pub fn remove_kernel_objects(host: &Host) -> Result<()> {
+    if let Err(error) = with_runtime(host, Duration::ZERO, true) {
         // A damaged store must not keep the rest from being removed: what follows finds things by name.
         tracing::debug!(%error, "the runtime's records could not be used");
     }
-    let range = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
-    dns::release(node::DNS_LINK, cluster.dns_ip().into()).context("the DNS address")?;
-    dns::release(node::DNS_LINK, cluster.service_cidr.last().into()).context("the API server's address of pods")?;
-    pods_door::open(cluster).context("the rule for the API server's address of pods")?;
-    dns::track_again(&node::dns_table(cluster)).context("the rules of DNS")?;
+    let range = Prefix::new(host.cluster.pod_cidr.address, host.cluster.pod_cidr.bits);
+    dns::release(node::DNS_LINK, host.cluster.dns_ip().into()).context("the DNS address")?;
+    dns::release(node::DNS_LINK, host.cluster.service_cidr.last().into())
+        .context("the API server's address of pods")?;
+    pods_door::open(host).context("the rule for the API server's address of pods")?;
+    dns::track_again(&node::dns_table(host)).context("the rules of DNS")?;
     let lock = lock_host()?;
-    cni::teardown(&pod_network::config(cluster, range)).context("the pod network")?;
+    cni::teardown(&pod_network::config(host, range)).context("the pod network")?;
     drop(lock);
-    crate::firewall::close(cluster).context("the host's firewall")?;
-    proxy::remove(&node::proxy_table(cluster)).context("kube-proxy's rules")?;
-    remove_cgroups(cluster).context("cgroups")?;
-    take_controllers_back(cluster).context("the root of cgroups")?;
-    crate::layout::mounted(cluster).iter().try_for_each(|dir| unmount_below(dir)).context("mounts")
+    crate::firewall::close(host).context("the host's firewall")?;
+    proxy::remove(&node::proxy_table(host)).context("kube-proxy's rules")?;
+    remove_cgroups(host).context("cgroups")?;
+    take_controllers_back(host).context("the root of cgroups")?;
+    crate::layout::mounted(host).iter().try_for_each(|dir| unmount_below(dir)).context("mounts")
 }
 
 /// Detaches every mount below a directory, the innermost first. A mount on the directory itself isn't ours: a person
@@ -112,9 +114,9 @@ pub fn note_controllers() -> Result<()> {
 }
 
 /// The last cluster that goes gives the root back as it was.
-fn take_controllers_back(cluster: &Cluster) -> Result<()> {
+fn take_controllers_back(host: &Host) -> Result<()> {
     let _lock = lock_host()?;
-    if known().iter().any(|other| other.name != cluster.name) {
+    if known().iter().any(|other| other.cluster.name != host.cluster.name) {
         return Ok(());
     }
     let file = controllers_before();
@@ -125,8 +127,8 @@ fn take_controllers_back(cluster: &Cluster) -> Result<()> {
 }
 
 /// Kills what is left in the cluster's groups, and removes them, the innermost first.
-fn remove_cgroups(cluster: &Cluster) -> Result<()> {
-    for dir in linux::cgroup::Cgroups::detect()?.group(&node::cgroup_root(cluster)).dirs() {
+fn remove_cgroups(host: &Host) -> Result<()> {
+    for dir in linux::cgroup::Cgroups::detect()?.group(&node::cgroup_root(host)).dirs() {
         let mut groups = Vec::new();
         below(&dir, &mut groups);
         for group in groups.iter().rev() {
@@ -147,7 +149,7 @@ fn remove_group(dir: &Path) -> std::io::Result<()> {
     for _ in 0..GROUP_ATTEMPTS {
         let processes = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         for pid in processes.lines().filter_map(|p| rustix::process::Pid::from_raw(p.parse().ok()?)) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            best_effort("killing a process", rustix::process::kill_process(pid, rustix::process::Signal::KILL));
         }
         match fs::remove_dir(dir) {
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {

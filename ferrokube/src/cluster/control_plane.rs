@@ -10,21 +10,22 @@ use futures::FutureExt;
 use serving::tls::{Clients, Files};
 
 use super::store::LocalStore;
-use super::{Assembly, Serving, identity, pods_door, ready};
-use crate::commands::component;
-use crate::config::{Cluster, list};
+use super::{Assembly, Serving, pods_door, ready};
+use crate::api::{Api, Identity};
+use crate::component;
+use crate::config::{Host, list};
 use crate::fault::Fault;
 use crate::hardening;
 use crate::pki::{Pair, Pki};
 
 pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
-    let dir = a.cluster.data_dir.join("etcd");
+    let dir = a.host.data_dir.join("etcd");
     // The API server uses the store in process; etcdctl and backups come by TLS, with a certificate of etcd's own CA.
     let server = a.pki.pair("etcd/server");
     let mut config = etcd::daemon::Config {
-        name: a.cluster.node_name.clone(),
+        name: a.host.node_name.clone(),
         data_dir: dir,
-        listen_client_urls: vec![format!("https://127.0.0.1:{}", a.cluster.etcd_port())],
+        listen_client_urls: vec![format!("https://127.0.0.1:{}", a.host.etcd_port())],
         tls: etcd::daemon::TlsFiles {
             cert: Some(server.cert),
             key: Some(server.key),
@@ -33,7 +34,7 @@ pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
         },
         ..etcd::daemon::Config::default()
     };
-    component::etcd::over(&mut config, list(&a.cluster.options.etcd_arg))?;
+    component::etcd::over(&mut config, list(&a.host.cluster.options.etcd_arg))?;
     let options = config.options();
     let store = tokio::task::spawn_blocking(move || etcd::Etcd::open(options)).await?;
     let store = store.map_err(|e| Fault::failed(e.to_string()))?;
@@ -50,59 +51,54 @@ fn key_pair(pair: &Pair) -> KeyPair {
     KeyPair { cert_file: pair.cert.clone(), key_file: pair.key.clone() }
 }
 
-/// The issuer that tokens name: upstream's default for this cluster domain.
-pub fn issuer(cluster: &Cluster) -> String {
-    format!("https://kubernetes.default.svc.{}", cluster.cluster_domain)
-}
-
-fn server_config(cluster: &Cluster, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver::Config> {
+fn server_config(host: &Host, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver::Config> {
     let mut config = apiserver::Config {
-        bind_address: IpAddr::V4(cluster.bind_address()),
-        also_bind: cluster.api_address_of_pods().map(IpAddr::V4),
-        secure_port: cluster.api_port,
-        advertise_address: Some(IpAddr::V4(cluster.advertised(node_ip))),
+        bind_address: IpAddr::V4(host.bind_address()),
+        also_bind: host.api_address_of_pods().map(IpAddr::V4),
+        secure_port: host.cluster.api_port,
+        advertise_address: Some(IpAddr::V4(host.advertised(node_ip))),
         tls: Some(key_pair(&pki.pair("apiserver"))),
         client_ca_file: Some(pki.ca()),
         requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
         requestheader_allowed_names: vec!["front-proxy-client".into()],
-        service_account_issuer: issuer(cluster),
+        service_account_issuer: host.cluster.issuer(),
         service_account_signing_key_file: Some(pki.service_account_key()),
         service_account_key_files: vec![pki.service_account_key()],
-        service_cluster_ip_range: cluster.service_cidr.to_string(),
+        service_cluster_ip_range: host.cluster.service_cidr.to_string(),
         kubelet_client: Some(key_pair(&pki.pair("apiserver-kubelet-client"))),
         kubelet_certificate_authority: Some(pki.ca()),
         ..apiserver::Config::default()
     };
-    hardening::api_server(cluster, &mut config);
-    component::apiserver::over(&mut config, list(&cluster.options.kube_apiserver_arg))?;
+    hardening::api_server(host, &mut config);
+    component::apiserver::over(&mut config, list(&host.cluster.options.kube_apiserver_arg))?;
     Ok(config)
 }
 
 /// What the API server of this cluster is told.
-pub fn settings(cluster: &Cluster) -> Result<apiserver::Config> {
-    server_config(cluster, &Pki::of(cluster), crate::node_address::of(cluster))
+pub fn settings(host: &Host) -> Result<apiserver::Config> {
+    server_config(host, &Pki::of(host), crate::node_address::of(host))
 }
 
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
-    let config = server_config(&a.cluster, &a.pki, a.node_ip())?;
-    if let Some(address) = a.cluster.api_address_of_pods() {
+    let config = server_config(&a.host, &a.pki, a.node_ip())?;
+    if let Some(address) = a.host.api_address_of_pods() {
         dns::claim(super::node::DNS_LINK, IpAddr::V4(address))?;
     }
-    pods_door::keep(&a.cluster, a.cluster.api_address_of_pods())?;
+    pods_door::keep(&a.host, a.host.api_address_of_pods())?;
     let stop = a.parts.token("kube-apiserver");
     let running = apiserver::daemon::start(config, Arc::new(LocalStore(store.clone())), stop)
         .await
         .map_err(|e| Fault::failed(e.to_string()))?;
-    a.server = Some(running.server.clone());
+    a.api = Some(Api::Here(running.server.clone()));
     a.parts.spawn("kube-apiserver", async move {
         running.wait().await;
         Ok(())
     });
-    let admin = a.client("kubernetes-admin", &["system:masters"])?;
-    super::addons::apply(admin.clone(), &a.cluster).await?;
-    hardening::apply(&admin, &a.cluster).await?;
-    hardening::encryption::seal(&LocalStore(store), &admin, &a.cluster).await?;
+    let admin = a.client(&Identity::Admin).await?;
+    super::addons::apply(admin.clone(), &a.host.cluster).await?;
+    hardening::apply(&admin, &a.host.cluster).await?;
+    hardening::encryption::seal(&LocalStore(store), &admin, &a.host).await?;
     Ok(ready::already())
 }
 
@@ -110,38 +106,38 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
 fn pages(a: &Assembly, port: u16) -> client::pages::Config {
     let Pair { cert, key } = a.pki.pair("apiserver");
     client::pages::Config {
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, a.cluster.port(port))),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, a.host.port(port))),
         files: Files { cert, key },
         clients: Clients::Of(a.pki.ca()),
     }
 }
 
 pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
-    let server = a.server()?.clone();
+    let accounts = a.api()?.accounts().await?;
     let ca = a.pki.ca();
     let root_ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
-    let signing = super::signing::TokenKey::read(&a.pki.service_account_key())?;
-    let issuer = super::signing::read_ca_signer(&ca, &a.pki.pair("ca").key)?;
+    let signing = crate::signing::TokenKey::read(&a.pki.service_account_key())?;
+    let issuer = crate::signing::read_ca_signer(&ca, &a.pki.pair("ca").key)?;
     let mut config = controller_manager::Config {
         serving: Some(pages(a, 10257)),
         token_signer: Some(Arc::new(signing)),
         certificate_signer: Some(Arc::new(issuer)),
-        cluster_name: a.cluster.name.clone(),
-        cluster_cidrs: vec![a.cluster.pod_cidr.to_string()],
-        service_cidrs: vec![a.cluster.service_cidr.to_string()],
+        cluster_name: a.host.cluster.name.clone(),
+        cluster_cidrs: vec![a.host.cluster.pod_cidr.to_string()],
+        service_cidrs: vec![a.host.cluster.service_cidr.to_string()],
         allocate_node_cidrs: true,
-        default_accounts_without_tokens: a.cluster.hardened,
+        default_accounts_without_tokens: a.host.cluster.hardened,
         root_ca: Some(root_ca),
-        controller_clients: Some(Arc::new(move |account: &str| identity::service_account(&server, account))),
+        controller_clients: Some(accounts),
         ..controller_manager::Config::default()
     };
-    component::controller_manager::over(&mut config, list(&a.cluster.options.kube_controller_manager_arg))?;
-    let client = a.client("system:kube-controller-manager", &[])?;
+    component::controller_manager::over(&mut config, list(&a.host.cluster.options.kube_controller_manager_arg))?;
+    let client = a.client(&Identity::ControllerManager).await?;
     let ready = config.ready.clone();
     a.parts.run("kube-controller-manager", |stop| async move {
         controller_manager::daemon::run(config, client, stop).await.map_err(Into::into)
     });
-    let admin = a.client("kubernetes-admin", &["system:masters"])?;
+    let admin = a.client(&Identity::Admin).await?;
     Ok(async move {
         ready.wait().await;
         ready::accounts(admin).await
@@ -150,13 +146,13 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
 }
 
 pub async fn scheduler(a: &mut Assembly) -> Result<Serving> {
-    let client = a.client("system:kube-scheduler", &[])?;
+    let client = a.client(&Identity::Scheduler).await?;
     let mut config = scheduler::Config {
         seed: u64::from(std::process::id()),
         serving: Some(pages(a, 10259)),
         ..scheduler::Config::default()
     };
-    component::scheduler::over(&mut config, list(&a.cluster.options.kube_scheduler_arg))?;
+    component::scheduler::over(&mut config, list(&a.host.cluster.options.kube_scheduler_arg))?;
     let ready = config.ready.clone();
     a.parts.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
     Ok(ready::latch(ready))
@@ -172,14 +168,14 @@ mod tests {
     #[test]
     fn a_server_on_loopback_is_led_to_by_an_address_of_its_pods() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut cluster = crate::config::tests::cluster(dir.path());
+        let mut host = crate::config::tests::host(dir.path());
         let node = Ipv4Addr::new(192, 0, 2, 1);
-        let of = |cluster: &Cluster| server_config(cluster, &Pki::of(cluster), node).expect("settings");
-        let config = of(&cluster);
+        let of = |host: &Host| server_config(host, &Pki::of(host), node).expect("settings");
+        let config = of(&host);
         assert_eq!((config.also_bind, config.advertise_address), (None, Some(IpAddr::V4(node))));
-        cluster.options.bind_address = Some(Ipv4Addr::LOCALHOST);
-        cluster.options.kube_apiserver_arg = Some(vec!["event-ttl=2h".into()]);
-        let config = of(&cluster);
+        host.options.bind_address = Some(Ipv4Addr::LOCALHOST);
+        host.cluster.options.kube_apiserver_arg = Some(vec!["event-ttl=2h".into()]);
+        let config = of(&host);
         let pods = Some(IpAddr::from([10, 43, 255, 255]));
         assert_eq!((config.bind_address, config.also_bind), (IpAddr::V4(Ipv4Addr::LOCALHOST), pods));
         assert_eq!((config.advertise_address, config.event_ttl.as_secs()), (pods, 7200));

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::told;
-use crate::config::Cluster;
+use crate::config::Host;
 use crate::firewall;
 
 /// How often rules are looked at: nobody tells who changes them.
@@ -25,15 +25,15 @@ const CONDITION: &str = "PodTrafficDropped";
 const REASON: &str = "HostFirewall";
 
 /// Looks until `stop`.
-pub async fn run(cluster: Arc<Cluster>, client: kube::Client, stop: CancellationToken) -> Result<()> {
-    let recorder = EventRecorder::new(client.clone(), "ferrokube").on_host(&cluster.node_name);
+pub async fn run(host: Arc<Host>, client: kube::Client, stop: CancellationToken) -> Result<()> {
+    let recorder = EventRecorder::new(client.clone(), "ferrokube").on_host(&host.node_name);
     let mut known: Option<Vec<String>> = None;
     loop {
-        let looked = cluster.clone();
+        let looked = host.clone();
         let found = tokio::task::spawn_blocking(move || look(&looked)).await.map_err(anyhow::Error::from).flatten();
         match found {
             Ok(told) if known.as_ref() != Some(&told) => {
-                match tell(&cluster, &client, &recorder, &told, known.is_some()).await {
+                match tell(&host, &client, &recorder, &told, known.is_some()).await {
                     Ok(()) => known = Some(told),
                     Err(error) => tracing::debug!(error = format!("{error:#}"), "the node was not told; trying again"),
                 }
@@ -49,25 +49,25 @@ pub async fn run(cluster: Arc<Cluster>, client: kube::Client, stop: Cancellation
 }
 
 /// What is closed now, after what may be opened has been opened.
-pub fn look(cluster: &Cluster) -> Result<Vec<String>> {
-    let walls = firewall::walls(cluster)?;
-    if walls.is_empty() || !cluster.open_firewall {
-        return Ok(firewall::told(cluster, &walls));
+pub fn look(host: &Host) -> Result<Vec<String>> {
+    let walls = firewall::walls(host)?;
+    if walls.is_empty() || !host.open_firewall {
+        return Ok(firewall::told(host, &walls));
     }
     tracing::info!(walls = walls.len(), "the host's firewall has closed; opening it for pods");
-    firewall::open(cluster, &walls)?;
-    Ok(firewall::told(cluster, &firewall::walls(cluster)?))
+    firewall::open(host, &walls)?;
+    Ok(firewall::told(host, &firewall::walls(host)?))
 }
 
 async fn tell(
-    cluster: &Cluster,
+    host: &Host,
     client: &kube::Client,
     recorder: &EventRecorder,
     walls: &[String],
     again: bool,
 ) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let node = nodes.get(&cluster.node_name).await?;
+    let node = nodes.get(&host.node_name).await?;
     let has = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == CONDITION);
     let closed = !walls.is_empty();
     // A node that never had it needs no word that all is well.
@@ -75,8 +75,8 @@ async fn tell(
         return Ok(());
     }
     let patch = json!({"status": {"conditions": [condition(walls, Timestamp::now())]}});
-    nodes.patch_status(&cluster.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-    let regarding = told::node(cluster, node.metadata.uid);
+    nodes.patch_status(&host.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    let regarding = told::node(host, node.metadata.uid);
     if closed {
         let words = walls.join("; and ");
         tracing::error!("{words}");

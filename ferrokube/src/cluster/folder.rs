@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::told;
 use crate::backoff::Backoff;
-use crate::config::Cluster;
+use crate::config::Host;
+use crate::fault::best_effort;
 use crate::yaml;
 
 /// Who owns the fields that are applied.
@@ -36,30 +37,30 @@ const MAX_FILE: u64 = 10 << 20;
 const MAX_FILES: usize = 1000;
 
 /// Applies the folder until `stop`.
-pub async fn run(cluster: Arc<Cluster>, client: kube::Client, stop: CancellationToken) -> Result<()> {
+pub async fn run(host: Arc<Host>, client: kube::Client, stop: CancellationToken) -> Result<()> {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = follow(&cluster, &client) => {}
+        () = follow(&host, &client) => {}
     }
     Ok(())
 }
 
-async fn follow(cluster: &Cluster, client: &kube::Client) {
-    let dir = cluster.to_apply();
+async fn follow(host: &Host, client: &kube::Client) {
+    let dir = host.to_apply();
     // What is put there is applied by who may do everything: it is nobody else's to write.
-    let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    best_effort("the folder of YAML", fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir));
     let mut watcher = match Watcher::new().and_then(|watcher| watcher.add_dir(&dir).map(|()| watcher)) {
         Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(%error, dir = %dir.display(), "the folder can't be watched: it is applied at a start only");
-            apply_again(cluster, client, &dir, &mut BTreeMap::new()).await;
+            apply_again(host, client, &dir, &mut BTreeMap::new()).await;
             return std::future::pending().await;
         }
     };
     let mut applied = BTreeMap::new();
     loop {
         tokio::select! {
-            () = apply_again(cluster, client, &dir, &mut applied) => watcher.changed().await,
+            () = apply_again(host, client, &dir, &mut applied) => watcher.changed().await,
             () = watcher.changed() => {}
         }
         while tokio::time::timeout(QUIET, watcher.changed()).await.is_ok() {}
@@ -68,7 +69,7 @@ async fn follow(cluster: &Cluster, client: &kube::Client) {
 
 /// Applies what differs from what was applied, by its digest (the folder may be larger than what is free of memory),
 /// again and again while something is refused.
-async fn apply_again(cluster: &Cluster, client: &kube::Client, dir: &Path, applied: &mut BTreeMap<PathBuf, String>) {
+async fn apply_again(host: &Host, client: &kube::Client, dir: &Path, applied: &mut BTreeMap<PathBuf, String>) {
     let mut backoff = Backoff::default();
     for attempt in 1..=ATTEMPTS {
         tokio::time::sleep(backoff.after(Duration::ZERO)).await;
@@ -95,7 +96,7 @@ async fn apply_again(cluster: &Cluster, client: &kube::Client, dir: &Path, appli
                 Err(Refused { why, for_good }) => {
                     refused |= !for_good;
                     if for_good && attempt == 1 || attempt == ATTEMPTS {
-                        told::failed(client, cluster, "ApplyFailed", &path, &why).await;
+                        told::failed(client, host, "ApplyFailed", &path, &why).await;
                     } else {
                         tracing::warn!(file = %path.display(), why, attempt, "not applied yet");
                     }
@@ -211,10 +212,10 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_folder_is_applied_and_followed_and_a_bad_file_keeps_none_of_the_others() {
-        let (client, _server) = crate::cluster::identity::tests::admin().await;
+        let (client, _server) = crate::api::tests::admin().await;
         let dir = tempfile::tempdir().expect("a directory");
-        let cluster = Arc::new(crate::config::tests::cluster(dir.path()));
-        let folder = cluster.to_apply();
+        let host = Arc::new(crate::config::tests::host(dir.path()));
+        let folder = host.to_apply();
         fs::create_dir(&folder).expect("a directory");
         let map = |name: &str, value: &str| {
             format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: {value}}}\n")
@@ -224,7 +225,7 @@ mod tests {
         fs::write(folder.join("a.yaml"), "kind: [\n").expect("written");
         fs::write(folder.join("b.yaml"), format!("{space}---\n{inside}---\n{}", map("one", "first"))).expect("written");
         let stop = CancellationToken::new();
-        let running = tokio::spawn(run(cluster, client.clone(), stop.clone()));
+        let running = tokio::spawn(run(host, client.clone(), stop.clone()));
         let maps =
             |namespace: &str| Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client.clone(), namespace);
         let value = async |namespace: &str, name: &str| {
@@ -267,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_object_of_a_file_is_tried_and_the_first_that_is_refused_told() {
-        let (client, _server) = crate::cluster::identity::tests::admin().await;
+        let (client, _server) = crate::api::tests::admin().await;
         let text = "apiVersion: v1\nkind: Foo\nmetadata: {name: a}\n---\n\
             apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n";
         let refused = file(&client, text).await.expect_err("refused");

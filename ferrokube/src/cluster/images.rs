@@ -15,7 +15,7 @@ use wire::cri as api;
 use super::patience::Word;
 use super::{cri, told};
 use crate::commands::image;
-use crate::config::{Cluster, write_private};
+use crate::config::{Host, write_private};
 
 /// More files than this in the folder are not looked at.
 const MAX_FILES: usize = 1000;
@@ -33,16 +33,16 @@ struct Imported {
 }
 
 /// Imports what is new, and says of each archive that it could not be.
-pub async fn import(cluster: &Cluster, client: &kube::Client, word: &Word) {
-    let dir = cluster.images();
+pub async fn import(host: &Host, client: &kube::Client, word: &Word) {
+    let dir = host.images();
     let archives = archives(&dir);
     if archives.is_empty() {
         return;
     }
-    let file = cluster.data_dir.join("imported.json");
+    let file = host.data_dir.join("imported.json");
     let mut record: Record = fs::read(&file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
     record.retain(|path, _| archives.iter().any(|(archive, _)| archive == path));
-    let here = here(cluster).await.unwrap_or_default();
+    let here = here(host).await.unwrap_or_default();
     let count = archives.len();
     for (n, (path, about)) in archives.into_iter().enumerate() {
         let mark = mark(&about);
@@ -50,14 +50,14 @@ pub async fn import(cluster: &Cluster, client: &kube::Client, word: &Word) {
             continue;
         }
         let what = format!("importing {} ({} of {count})", path.display(), n + 1);
-        match one(cluster, &path, what, word).await {
+        match one(host, &path, what, word).await {
             Ok(images) => {
                 tracing::info!(file = %path.display(), images = images.join(", "), "imported");
                 record.insert(path, Imported { mark, images });
             }
             Err(error) => {
                 record.remove(&path);
-                told::failed(client, cluster, "ImageImportFailed", &path, &format!("{error:#}")).await;
+                told::failed(client, host, "ImageImportFailed", &path, &format!("{error:#}")).await;
             }
         }
     }
@@ -95,16 +95,16 @@ fn archives(dir: &Path) -> Vec<(PathBuf, Metadata)> {
 }
 
 /// Names and IDs of the images that the node has.
-async fn here(cluster: &Cluster) -> Result<BTreeSet<String>> {
-    let channel = cri::connect(&cluster.cri_socket()).await?;
+async fn here(host: &Host) -> Result<BTreeSet<String>> {
+    let channel = cri::connect(&host.cri_socket()).await?;
     let images = cri::images(channel).list_images(api::ListImagesRequest::default()).await?.into_inner().images;
     Ok(images.into_iter().flat_map(|image| image.repo_tags.into_iter().chain([image.id])).collect())
 }
 
-async fn one(cluster: &Cluster, path: &Path, what: String, word: &Word) -> Result<Vec<String>> {
+async fn one(host: &Host, path: &Path, what: String, word: &Word) -> Result<Vec<String>> {
     word.say(what.clone());
     let source = image::archive(path).context("opening it")?;
-    image::send(cluster, Box::new(Counted { source, what, word: word.clone(), done: 0, said: 0 }), "").await
+    image::send(host, Box::new(Counted { source, what, word: word.clone(), done: 0, said: 0 }), "").await
 }
 
 /// Says how far an archive was read.

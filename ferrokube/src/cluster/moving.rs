@@ -6,14 +6,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use kubelet::addresses::Changes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::renewal;
-use crate::config::Cluster;
+use crate::api::Api;
+use crate::config::Host;
 use crate::node_address;
 
 /// How soon a move that failed is tried again.
@@ -29,13 +30,8 @@ pub fn first(told: &watch::Sender<Vec<IpAddr>>) -> Ipv4Addr {
 }
 
 /// Follows the host until `stop`.
-pub async fn run(
-    cluster: Arc<Cluster>,
-    told: watch::Sender<Vec<IpAddr>>,
-    server: apiserver::Server,
-    stop: CancellationToken,
-) -> Result<()> {
-    if cluster.node_ip.is_some() {
+pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, stop: CancellationToken) -> Result<()> {
+    if host.node_ip.is_some() {
         stop.cancelled().await;
         return Ok(());
     }
@@ -56,13 +52,13 @@ pub async fn run(
         }
         let before = first(&told);
         let unfinished = retry.is_some_and(|pause| !pause.is_zero());
-        let now = node_address::next(&cluster, Some(before));
+        let now = node_address::next(&host, Some(before));
         if now == before && !unfinished {
             retry = None;
             continue;
         }
         tracing::info!(%before, %now, "the host's address has changed");
-        retry = match follow(&cluster, &told, &server, now).await {
+        retry = match follow(&host, &told, &api, now).await {
             Ok(()) => None,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "not everything has the host's new address, trying again");
@@ -73,19 +69,13 @@ pub async fn run(
 }
 
 /// Every step may be done twice.
-async fn follow(
-    cluster: &Arc<Cluster>,
-    told: &watch::Sender<Vec<IpAddr>>,
-    server: &apiserver::Server,
-    now: Ipv4Addr,
-) -> Result<()> {
+async fn follow(host: &Arc<Host>, told: &watch::Sender<Vec<IpAddr>>, api: &Api, now: Ipv4Addr) -> Result<()> {
     // Before the certificates: who renews them meanwhile does it for the same address.
     told.send_if_modified(|known| std::mem::replace(known, vec![IpAddr::V4(now)]) != [IpAddr::V4(now)]);
     // Whoever the Service leads to the new address finds a server that names it.
-    let shared = cluster.clone();
+    let shared = host.clone();
     let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, now, Timestamp::now())).await;
     let named = named.map_err(anyhow::Error::from).flatten().context("certificates");
-    let led = server.core.advertise(IpAddr::V4(cluster.advertised(now))).await;
-    let led = led.map_err(|status| anyhow!("{}", status.message)).context("the kubernetes Service");
+    let led = api.advertise(IpAddr::V4(host.advertised(now))).await.context("the kubernetes Service");
     named.map(drop).and(led)
 }

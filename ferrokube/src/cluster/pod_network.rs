@@ -9,7 +9,7 @@ use cni::{Network, Pod, PortMapping, Prefix, Protocol};
 use parking_lot::RwLock;
 use runtime::{HostPort, PodNet, PodNetwork};
 
-use crate::config::{Cluster, RUN_ROOT, lock_host};
+use crate::config::{Host, RUN_ROOT, lock_host};
 
 /// The interface that pods find inside.
 const IFNAME: &str = "eth0";
@@ -23,11 +23,11 @@ pub struct BridgeNetwork {
 }
 
 /// What the cluster's pod network is called and where it keeps its records; `range` is the node's share.
-pub fn config(cluster: &Cluster, range: Prefix) -> cni::Config {
-    let all = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
+pub fn config(host: &Host, range: Prefix) -> cni::Config {
+    let all = Prefix::new(host.cluster.pod_cidr.address, host.cluster.pod_cidr.bits);
     cni::Config {
-        bridge: cluster.bridge(),
-        table: format!("{}-pods", cluster.tag()),
+        bridge: host.bridge(),
+        table: format!("{}-pods", host.tag()),
         subnet: range,
         gateway: None,
         cluster_ranges: vec![all],
@@ -35,18 +35,18 @@ pub fn config(cluster: &Cluster, range: Prefix) -> cni::Config {
         only_here: vec![all],
         masquerade: true,
         mtu: None,
-        state_dir: cluster.data_dir.join("cni"),
+        state_dir: host.data_dir.join("cni"),
         settings_dir: RUN_ROOT.into(),
     }
 }
 
 impl BridgeNetwork {
     /// Takes up the range of a former life, if there was one.
-    pub fn new(cluster: &Cluster) -> BridgeNetwork {
-        let all = Prefix::new(cluster.pod_cidr.address, cluster.pod_cidr.bits);
-        let range_file = cluster.node_range_file();
-        let services = Prefix::new(cluster.service_cidr.address, cluster.service_cidr.bits);
-        let network = BridgeNetwork { base: config(cluster, all), services, range_file, network: RwLock::new(None) };
+    pub fn new(host: &Host) -> BridgeNetwork {
+        let all = Prefix::new(host.cluster.pod_cidr.address, host.cluster.pod_cidr.bits);
+        let range_file = host.node_range_file();
+        let services = Prefix::new(host.cluster.service_cidr.address, host.cluster.service_cidr.bits);
+        let network = BridgeNetwork { base: config(host, all), services, range_file, network: RwLock::new(None) };
         if let Ok(range) = std::fs::read_to_string(&network.range_file) {
             network.set_pod_cidr(range.trim());
         }

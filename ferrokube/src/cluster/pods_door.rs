@@ -9,27 +9,27 @@ use anyhow::{Context, Result};
 use linux::netlink::Prefix;
 use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, Verdict, hook, rule};
 
-use crate::config::Cluster;
+use crate::config::Host;
 
 const INPUT: &str = "input";
 /// As firewalls of hosts have it.
 const FILTER: i32 = 0;
 
-fn table(cluster: &Cluster) -> String {
-    format!("{}-api", cluster.tag())
+fn table(host: &Host) -> String {
+    format!("{}-api", host.tag())
 }
 
 /// Lets in whom the address is for, or takes the rule away where there is no such address.
-pub fn keep(cluster: &Cluster, address: Option<Ipv4Addr>) -> Result<()> {
-    let Some(address) = address else { return open(cluster) };
-    let table = table(cluster);
+pub fn keep(host: &Host, address: Option<Ipv4Addr>) -> Result<()> {
+    let Some(address) = address else { return open(host) };
+    let table = table(host);
     let mut batch = Batch::new(Family::Ip, &table);
     batch.add_table();
     batch.delete_table();
     batch.add_table();
     let hook = Hook { kind: "filter", number: hook::INPUT, priority: FILTER, policy: Policy::Accept };
     batch.add_chain(&Chain { name: INPUT, hook: Some(hook) });
-    let elsewhere = [&*cluster.bridge(), "lo"].map(|link| rule::interface_is(Meta::IifName, link, false)).concat();
+    let elsewhere = [&*host.bridge(), "lo"].map(|link| rule::interface_is(Meta::IifName, link, false)).concat();
     let to = rule::destination_in(Prefix::host(IpAddr::V4(address)), true);
     let exprs = rule::all([elsewhere, to, vec![Expr::Verdict(Verdict::Drop)]]);
     batch.add_rule(INPUT, &exprs, Some("the API server is for this host and its pods"));
@@ -37,8 +37,8 @@ pub fn keep(cluster: &Cluster, address: Option<Ipv4Addr>) -> Result<()> {
 }
 
 /// Takes the rule away; content when there is none.
-pub fn open(cluster: &Cluster) -> Result<()> {
-    let table = table(cluster);
+pub fn open(host: &Host) -> Result<()> {
+    let table = table(host);
     let mut nft = Nft::open()?;
     if nft.has_table(Family::Ip, &table)? {
         nft.remove_table(Family::Ip, &table)?;
@@ -91,9 +91,9 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return println!("skipped: needs root");
         }
-        let cluster = crate::config::tests::cluster("/nowhere".as_ref());
+        let config = crate::config::tests::host("/nowhere".as_ref());
         let host = NetNs::create().expect("a namespace");
-        let (pod, neighbour) = (behind(&host, &cluster.bridge(), 7), behind(&host, "uplink", 8));
+        let (pod, neighbour) = (behind(&host, &config.bridge(), 7), behind(&host, "uplink", 8));
         let on_host = |act: &(dyn Fn() -> Result<()> + Sync)| host.run(act).expect("there").expect("done");
         let _listener = host.run(|| {
             let mut rtnl = Rtnl::open().expect("netlink");
@@ -107,10 +107,10 @@ mod tests {
             from.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(patience)).is_ok()).expect("there")
         };
         assert!(reaches(&neighbour, 5000), "nothing keeps it out");
-        on_host(&|| keep(&cluster, Some(API)));
+        on_host(&|| keep(&config, Some(API)));
         assert!(!reaches(&neighbour, 500) && reaches(&pod, 5000) && reaches(&host, 5000));
-        on_host(&|| keep(&cluster, None));
-        on_host(&|| open(&cluster));
+        on_host(&|| keep(&config, None));
+        on_host(&|| open(&config));
         assert!(reaches(&neighbour, 5000), "the rule is gone");
     }
 }

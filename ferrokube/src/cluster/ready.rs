@@ -121,7 +121,7 @@ fn answers(message: &[u8]) -> bool {
 /// A start of which nothing was seen for too long. When the store holds what can't be read, that may be what is waited for, and only a
 /// cluster that runs lets somebody remove it: the start is over then, whatever is missing.
 pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], quiet: Duration) -> Result<()> {
-    let unreadable = a.server().map(|server| server.core.unreadable()).unwrap_or_default();
+    let unreadable = a.api().map(|api| api.unreadable()).unwrap_or_default();
     if unreadable.is_empty() {
         return Err(too_late(a, missing, quiet).await.into());
     }
@@ -144,15 +144,15 @@ fn go_on(missing: &[&str], unreadable: &[String]) -> String {
 /// The sentence of such a start: what didn't come, and why as far as the node says.
 async fn too_late(a: &Assembly, missing: &[&str], quiet: Duration) -> Fault {
     let why = if missing.contains(&"kubelet") { node_says(a).await } else { None };
-    let why = why.map(|why| format!("the node {} says: {why}", a.cluster.node_name)).or_else(|| a.word.said());
+    let why = why.map(|why| format!("the node {} says: {why}", a.host.node_name)).or_else(|| a.word.said());
     let why = why.map_or_else(String::new, |why| format!(": {why}"));
     let (what, seconds) = (missing.join(", "), quiet.as_secs());
     Fault::failed(format!("{what} did not start, and nothing has gone on for {seconds} s{why}"))
 }
 
 pub async fn node_says(a: &Assembly) -> Option<String> {
-    let client = a.client("kubernetes-admin", &["system:masters"]).ok()?;
-    not_yet(&Api::<Node>::all(client).get_opt(&a.cluster.node_name).await.ok()??)
+    let client = a.client(&a.node()).await.ok()?;
+    not_yet(&Api::<Node>::all(client).get_opt(&a.host.node_name).await.ok()??)
 }
 
 #[cfg(test)]

@@ -5,25 +5,25 @@ use std::path::Path;
 use client::{EventRecorder, EventType};
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use crate::config::Cluster;
+use crate::config::Host;
 
 /// An event's note is no longer.
 const MAX_NOTE: usize = 900;
 
-pub async fn failed(client: &kube::Client, cluster: &Cluster, reason: &str, file: &Path, why: &str) {
+pub async fn failed(client: &kube::Client, host: &Host, reason: &str, file: &Path, why: &str) {
     tracing::error!(file = %file.display(), why, reason, "a file could not be used");
-    let node = node(cluster, Some(cluster.node_name.clone()));
+    let node = node(host, Some(host.node_name.clone()));
     let note: String = format!("{}: {why}", file.display()).chars().take(MAX_NOTE).collect();
-    let recorder = EventRecorder::new(client.clone(), "ferrokube").on_host(&cluster.node_name);
+    let recorder = EventRecorder::new(client.clone(), "ferrokube").on_host(&host.node_name);
     recorder.record(&node, EventType::Warning, reason, &note).await;
 }
 
 /// What an event of the node is about.
-pub fn node(cluster: &Cluster, uid: Option<String>) -> ObjectReference {
+pub fn node(host: &Host, uid: Option<String>) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".into()),
         kind: Some("Node".into()),
-        name: Some(cluster.node_name.clone()),
+        name: Some(host.node_name.clone()),
         uid,
         ..ObjectReference::default()
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::misc::print;
-use crate::fault::Fault;
+use crate::fault::{Fault, best_effort};
 
 /// The programs that are this one.
 const OURS: [&str; 2] = ["etcd", "kube-apiserver"];
@@ -44,7 +44,7 @@ fn link(target: &Path, place: &Path) -> Result<()> {
         return Err(Fault::failed(sentence).into());
     }
     let new = place.with_extension("new");
-    let _ = fs::remove_file(&new);
+    best_effort("an old draft", fs::remove_file(&new));
     symlink(target, &new).and_then(|()| fs::rename(&new, place)).with_context(|| place.display().to_string())
 }
 

@@ -17,13 +17,13 @@ const BENCHMARK: &str = "CIS Kubernetes Benchmark 1.11";
 /// A check that failed is no failure of the command, as with kube-bench, unless an exit code is asked for.
 pub fn cis(which: &Which, output: Output, exit_code: u8) -> Result<()> {
     preflight::root("check")?;
-    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
-    let Some(daemon) = Daemon::find(&cluster) else {
-        let sentence = format!("the cluster {:?} doesn't run: what it does is what is looked at", cluster.name);
+    let host = which.load()?.ok_or_else(|| no_cluster(which))?;
+    let Some(daemon) = Daemon::find(&host) else {
+        let sentence = format!("the cluster {:?} doesn't run: what it does is what is looked at", host.cluster.name);
         return Err(Fault::failed(sentence).into());
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let facts = runtime.block_on(Facts::gather(&cluster, daemon))?;
+    let facts = runtime.block_on(Facts::gather(&host, daemon))?;
     let findings = cis::judge(&facts);
     match output {
         Output::Json => print(&format!("{:#}\n", as_json(&findings)))?,

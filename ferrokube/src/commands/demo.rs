@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::{cri, put};
 use crate::commands::misc::print;
-use crate::config::Cluster;
+use crate::config::Host;
+use crate::fault::best_effort;
 
 /// The hidden subcommand that is the app.
 pub const SUBCOMMAND: &str = "demo-app";
@@ -21,24 +22,24 @@ const IMAGE: &str = "ferrokube.local/demo:latest";
 const PORT: u16 = 8080;
 
 /// Imports the image, applies the manifests, waits for the app and prints its URL.
-pub fn run(cluster: &Cluster) -> Result<()> {
+pub fn run(host: &Host) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let port = runtime.block_on(async {
-        if !known(cluster).await? {
-            super::image::send(cluster, Box::new(Cursor::new(image()?)), "").await.context("the demo's image")?;
+        if !known(host).await? {
+            super::image::send(host, Box::new(Cursor::new(image()?)), "").await.context("the demo's image")?;
         }
-        apply(cluster).await
+        apply(host).await
     })?;
     print(&format!(
         "The demo answers on http://{}:{port} and, inside the cluster, on http://demo.default.svc.{}\n\
          Try:  kubectl scale deployment/demo --replicas=3\n",
-        crate::node_address::of(cluster),
-        cluster.cluster_domain
+        crate::node_address::of(host),
+        host.cluster.cluster_domain
     ))
 }
 
-async fn known(cluster: &Cluster) -> Result<bool> {
-    let channel = cri::connect(&cluster.cri_socket()).await?;
+async fn known(host: &Host) -> Result<bool> {
+    let channel = cri::connect(&host.cri_socket()).await?;
     let spec = wire::cri::ImageSpec { image: IMAGE.into(), ..Default::default() };
     let request = wire::cri::ImageStatusRequest { image: Some(spec), verbose: false };
     Ok(cri::images(channel).image_status(request).await?.into_inner().image.is_some())
@@ -66,8 +67,8 @@ fn manifests() -> [(&'static str, Value); 2] {
     [("deployments", deployment), ("services", service)]
 }
 
-async fn apply(cluster: &Cluster) -> Result<i32> {
-    let client = client::from_kubeconfig(&cluster.kubeconfig()).await?;
+async fn apply(host: &Host) -> Result<i32> {
+    let client = client::from_kubeconfig(&host.kubeconfig()).await?;
     for (plural, manifest) in manifests() {
         put(&client, plural, &manifest).await?;
     }
@@ -147,7 +148,7 @@ pub fn app() -> std::process::ExitCode {
          <body style=\"font:18px sans-serif;margin:4em\"><h1>Hello from Ferrokube</h1><p>Answered by pod <b>{host}</b>.\n"
     );
     for stream in listener.incoming().flatten() {
-        let _ = answer(stream, &page);
+        best_effort("an answer", answer(stream, &page));
     }
     std::process::ExitCode::SUCCESS
 }

@@ -7,7 +7,8 @@ use rustix::process::Signal;
 
 use crate::cluster::stop_pods;
 use crate::commands::misc::print;
-use crate::config::{Cluster, Which};
+use crate::config::{Host, Which};
+use crate::fault::best_effort;
 use crate::preflight;
 use crate::process::Daemon;
 use crate::progress::{duration, step_line};
@@ -20,43 +21,43 @@ const DAEMON_GRACE: Duration = Duration::from_secs(4);
 
 pub fn run(which: &Which) -> Result<()> {
     preflight::root("down")?;
-    let Some(cluster) = which.load()? else {
+    let Some(host) = which.load()? else {
         return print(&format!("There is no cluster {:?}.\n", which.name()));
     };
     let began = Instant::now();
-    stop(&cluster, Signal::TERM, POD_GRACE)?;
+    stop(&host, Signal::TERM, POD_GRACE)?;
     print(&format!(
         "The cluster {:?} is down ({}). `ferrokube up` continues from here.\n",
-        cluster.name,
+        host.cluster.name,
         duration(began.elapsed())
     ))
 }
 
 /// Stops everything of the cluster that runs, daemon or no daemon. A daemon that is ended by KILL leaves its pods to
 /// the grace given here, one that is told to end by TERM gives them [`POD_GRACE`] itself.
-pub fn stop(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
-    stop_daemon(cluster, signal, grace)?;
+pub fn stop(host: &Host, signal: Signal, grace: Duration) -> Result<()> {
+    stop_daemon(host, signal, grace)?;
     let pods = Instant::now();
-    let left = stop_pods(cluster, grace)?;
+    let left = stop_pods(host, grace)?;
     if left > 0 {
         print(&(step_line(&format!("{left} containers stopped"), pods.elapsed().as_millis() as u64) + "\n"))?;
     }
-    for file in [cluster.pid_file(), cluster.supervisor_file()] {
-        let _ = std::fs::remove_file(file);
+    for file in [host.pid_file(), host.supervisor_file()] {
+        best_effort("a pid file", std::fs::remove_file(file));
     }
     Ok(())
 }
 
 /// Stops the daemon and what would start it again: its supervisor, or systemd.
-pub fn stop_daemon(cluster: &Cluster, signal: Signal, grace: Duration) -> Result<()> {
+pub fn stop_daemon(host: &Host, signal: Signal, grace: Duration) -> Result<()> {
     let began = Instant::now();
-    let mut stopped = systemd::is_active(cluster);
+    let mut stopped = systemd::is_active(host);
     if stopped {
-        systemd::stop(cluster)?;
+        systemd::stop(host)?;
     }
     // The supervisor first: it would start a daemon that was killed anew.
     for find in [Daemon::supervisor, Daemon::find] {
-        stopped |= find(cluster).is_some_and(|process| end(process, signal, grace + DAEMON_GRACE));
+        stopped |= find(host).is_some_and(|process| end(process, signal, grace + DAEMON_GRACE));
     }
     if stopped { print(&(step_line("Daemon stopped", began.elapsed().as_millis() as u64) + "\n")) } else { Ok(()) }
 }

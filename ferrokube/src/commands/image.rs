@@ -13,39 +13,41 @@ use wire::images::{ImportRequest, PullRequest, SaveRequest, TagRequest};
 use crate::cli::{Image, Output};
 use crate::cluster::cri as runtime;
 use crate::commands::misc::{no_cluster, print};
-use crate::config::{Cluster, Which};
-use crate::fault::Fault;
+use crate::config::{Host, Which};
+use crate::fault::{Fault, best_effort};
 use crate::process::Daemon;
 
 /// Bytes of an archive that go into one message.
 const CHUNK: usize = 256 << 10;
 
 pub fn run(which: &Which, command: &Image) -> Result<()> {
-    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
-    if Daemon::find(&cluster).is_none() {
-        return Err(
-            Fault::failed(format!("the cluster {:?} doesn't run: `ferrokube up` starts it", cluster.name)).into()
-        );
+    let host = which.load()?.ok_or_else(|| no_cluster(which))?;
+    if Daemon::find(&host).is_none() {
+        return Err(Fault::failed(format!(
+            "the cluster {:?} doesn't run: `ferrokube up` starts it",
+            host.cluster.name
+        ))
+        .into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Image::Import { file, called } => import(&cluster, file, called.as_deref().unwrap_or_default()).await,
-            Image::Ls { output } => list(&cluster, *output).await,
-            Image::Pull { image } => pull(&cluster, image).await,
-            Image::Rm { image } => remove(&cluster, image).await,
-            Image::Save { images, output } => save(&cluster, images, output.as_deref()).await,
-            Image::Tag { image, other } => tag(&cluster, image, other).await,
+            Image::Import { file, called } => import(&host, file, called.as_deref().unwrap_or_default()).await,
+            Image::Ls { output } => list(&host, *output).await,
+            Image::Pull { image } => pull(&host, image).await,
+            Image::Rm { image } => remove(&host, image).await,
+            Image::Save { images, output } => save(&host, images, output.as_deref()).await,
+            Image::Tag { image, other } => tag(&host, image, other).await,
         }
     })
 }
 
-async fn import(cluster: &Cluster, file: &Path, called: &str) -> Result<()> {
+async fn import(host: &Host, file: &Path, called: &str) -> Result<()> {
     let source: Box<dyn Read + Send> = match file == Path::new("-") {
         true => Box::new(std::io::stdin()),
         false => archive(file).map_err(|e| Fault::usage(format!("{}: {e}", file.display())))?,
     };
-    let names = send(cluster, source, called).await?;
+    let names = send(host, source, called).await?;
     // What has no name is called by its digest, which no pod spec means.
     let hint =
         |name: &str| if name.starts_with("sha256:") { " (it has no name: `--as NAME` gives it one)" } else { "" };
@@ -68,7 +70,7 @@ fn layout(dir: PathBuf) -> Box<dyn Read + Send> {
     };
     std::thread::spawn(move || {
         // A reader that gave up has said why itself.
-        let _ = pack(&dir, write);
+        best_effort("packing an image", pack(&dir, write));
     });
     Box::new(read)
 }
@@ -108,9 +110,9 @@ impl Read for Broken {
 
 /// Streams an archive to the daemon; the names of what was in it come back. `called` takes their place, if it says
 /// something.
-pub async fn send(cluster: &Cluster, mut source: Box<dyn Read + Send>, called: &str) -> Result<Vec<String>> {
+pub async fn send(host: &Host, mut source: Box<dyn Read + Send>, called: &str) -> Result<Vec<String>> {
     let mut name = called.to_owned();
-    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let channel = runtime::connect(&host.cri_socket()).await?;
     let (tx, rx) = mpsc::channel(4);
     let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
         loop {
@@ -130,8 +132,8 @@ pub async fn send(cluster: &Cluster, mut source: Box<dyn Read + Send>, called: &
     Ok(answer.images.into_iter().flat_map(|i| if i.names.is_empty() { vec![i.id] } else { i.names }).collect())
 }
 
-async fn list(cluster: &Cluster, output: Output) -> Result<()> {
-    let channel = runtime::connect(&cluster.cri_socket()).await?;
+async fn list(host: &Host, output: Output) -> Result<()> {
+    let channel = runtime::connect(&host.cri_socket()).await?;
     let answer = runtime::images(channel).list_images(cri::ListImagesRequest::default()).await?.into_inner();
     if output == Output::Json {
         let images: Vec<_> = answer
@@ -167,8 +169,8 @@ fn size(bytes: u64) -> String {
     }
 }
 
-async fn pull(cluster: &Cluster, image: &str) -> Result<()> {
-    let channel = runtime::connect(&cluster.cri_socket()).await?;
+async fn pull(host: &Host, image: &str) -> Result<()> {
+    let channel = runtime::connect(&host.cri_socket()).await?;
     let request = PullRequest { image: image.to_owned(), ..PullRequest::default() };
     let failed = |status: tonic::Status| match status.message() {
         told if told.contains(image) => Fault::failed(told.to_owned()),
@@ -191,8 +193,8 @@ async fn pull(cluster: &Cluster, image: &str) -> Result<()> {
     Err(Fault::failed(format!("pulling {image} ended without an answer")).into())
 }
 
-async fn tag(cluster: &Cluster, image: &str, name: &str) -> Result<()> {
-    let channel = runtime::connect(&cluster.cri_socket()).await?;
+async fn tag(host: &Host, image: &str, name: &str) -> Result<()> {
+    let channel = runtime::connect(&host.cri_socket()).await?;
     let request = TagRequest { image: image.to_owned(), name: name.to_owned() };
     let tagged = runtime::transfer(channel).tag(request).await;
     let name = tagged.map_err(|status| Fault::failed(status.message().to_owned()))?.into_inner().name;
@@ -200,26 +202,26 @@ async fn tag(cluster: &Cluster, image: &str, name: &str) -> Result<()> {
 }
 
 /// An archive is for a file or a pipe.
-async fn save(cluster: &Cluster, images: &[String], output: Option<&Path>) -> Result<()> {
+async fn save(host: &Host, images: &[String], output: Option<&Path>) -> Result<()> {
     let Some(path) = output else {
         if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
             return Err(
                 Fault::usage("the archive would go to the terminal: say -o FILE, or send it on by a pipe").into()
             );
         }
-        return receive(cluster, images, &mut std::io::stdout().lock()).await;
+        return receive(host, images, &mut std::io::stdout().lock()).await;
     };
     // What stands there and is no file, such as a pipe or /dev/null, is written to and stays.
     if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         let to = std::fs::OpenOptions::new().write(true).open(path).with_context(|| path.display().to_string())?;
-        return receive(cluster, images, &mut std::io::BufWriter::new(to)).await;
+        return receive(host, images, &mut std::io::BufWriter::new(to)).await;
     }
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (draft, file) = draft_of(&path).with_context(|| path.display().to_string())?;
-    let saved = receive(cluster, images, &mut std::io::BufWriter::new(file)).await;
+    let saved = receive(host, images, &mut std::io::BufWriter::new(file)).await;
     let saved = saved.and_then(|()| std::fs::rename(&draft, &path).with_context(|| path.display().to_string()));
     if saved.is_err() {
-        let _ = std::fs::remove_file(&draft);
+        best_effort("a draft", std::fs::remove_file(&draft));
     }
     saved
 }
@@ -233,9 +235,9 @@ fn draft_of(path: &Path) -> std::io::Result<(PathBuf, std::fs::File)> {
     Ok((PathBuf::from(draft), file))
 }
 
-async fn receive(cluster: &Cluster, images: &[String], out: &mut impl Write) -> Result<()> {
+async fn receive(host: &Host, images: &[String], out: &mut impl Write) -> Result<()> {
     let failed = |status: tonic::Status| Fault::failed(status.message().to_owned());
-    let channel = runtime::connect(&cluster.cri_socket()).await?;
+    let channel = runtime::connect(&host.cri_socket()).await?;
     let request = SaveRequest { images: images.to_vec() };
     let mut chunks = runtime::transfer(channel).save(request).await.map_err(failed)?.into_inner();
     while let Some(chunk) = chunks.next().await {
@@ -244,8 +246,8 @@ async fn receive(cluster: &Cluster, images: &[String], out: &mut impl Write) -> 
     out.flush().context("writing the archive")
 }
 
-async fn remove(cluster: &Cluster, image: &str) -> Result<()> {
-    let channel = runtime::connect(&cluster.cri_socket()).await?;
+async fn remove(host: &Host, image: &str) -> Result<()> {
+    let channel = runtime::connect(&host.cri_socket()).await?;
     let mut client = runtime::images(channel);
     let spec = Some(cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() });
     let known =

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::commands::down;
 use crate::commands::misc::{no_cluster, print};
-use crate::config::{Cluster, Shape, Which, differs, lock_host};
+use crate::config::{Host, Shape, Which, differs, lock_host};
 use crate::fault::Fault;
 use crate::preflight;
 use crate::process::Daemon;
@@ -22,46 +22,46 @@ pub fn install(which: &Which, shape: &Shape, now: bool) -> Result<()> {
     here("install")?;
     let program = program()?;
     let lock = lock_host()?;
-    let cluster = which.resolve(shape)?;
-    let runs = which.load()?.filter(|_| Daemon::any(&cluster).is_some());
-    if let Some(sentence) = runs.and_then(|runs| differs(&runs, &cluster)) {
+    let host = which.resolve(shape)?;
+    let runs = which.load()?.filter(|_| Daemon::any(&host).is_some());
+    if let Some(sentence) = runs.and_then(|runs| differs(&runs, &host)) {
         return Err(Fault::usage(sentence).into());
     }
-    super::component::check_arguments(&cluster)?;
-    cluster.save()?;
+    crate::component::check_arguments(&host)?;
+    host.save()?;
     drop(lock);
-    let files = systemd::install(&cluster, &program)?;
+    let files = systemd::install(&host, &program)?;
     let [unit, environment] = files.map(|file| file.display().to_string());
-    print(&format!("The cluster {:?} starts when this host boots ({unit}).\n", cluster.name))?;
+    print(&format!("The cluster {:?} starts when this host boots ({unit}).\n", host.cluster.name))?;
     print(&format!("Its environment (proxies, FERROKUBE_LOG) is set in {environment}.\n"))?;
     if !now {
-        let name = systemd::unit_of(&cluster);
-        return match Daemon::any(&cluster) {
+        let name = systemd::unit_of(&host);
+        return match Daemon::any(&host) {
             Some(_) => print("It runs already, outside of the service: `ferrokube install --now` hands it over.\n"),
             None => print(&format!("Start it now with `systemctl start {name}` or `ferrokube up`.\n")),
         };
     }
-    hand_over(&cluster)?;
+    hand_over(&host)?;
     super::up::run(which, &Shape::default(), false)
 }
 
 /// Ends a daemon that `up` has started, so that systemd starts the next one. Its pods go on meanwhile.
-fn hand_over(cluster: &Cluster) -> Result<()> {
-    if systemd::is_active(cluster) || Daemon::any(cluster).is_none() {
+fn hand_over(host: &Host) -> Result<()> {
+    if systemd::is_active(host) || Daemon::any(host).is_none() {
         return Ok(());
     }
     // By KILL, which a daemon takes for no wish to stop its pods.
-    down::stop_daemon(cluster, Signal::KILL, std::time::Duration::ZERO)
+    down::stop_daemon(host, Signal::KILL, std::time::Duration::ZERO)
 }
 
 pub fn uninstall(which: &Which) -> Result<()> {
     preflight::root("uninstall")?;
-    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
-    if !systemd::is_installed(&cluster) {
-        return print(&format!("The cluster {:?} is no service: nothing to remove.\n", cluster.name));
+    let host = which.load()?.ok_or_else(|| no_cluster(which))?;
+    if !systemd::is_installed(&host) {
+        return print(&format!("The cluster {:?} is no service: nothing to remove.\n", host.cluster.name));
     }
-    let left = systemd::uninstall(&cluster)?;
-    print(&format!("The cluster {:?} is stopped, and starts no more when this host boots.\n", cluster.name))?;
+    let left = systemd::uninstall(&host)?;
+    print(&format!("The cluster {:?} is stopped, and starts no more when this host boots.\n", host.cluster.name))?;
     if let Some(left) = left {
         print(&format!("Left, because somebody wrote into it: {}\n", left.display()))?;
     }

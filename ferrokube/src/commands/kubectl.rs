@@ -13,15 +13,15 @@ use crate::config::Which;
 use crate::fault::Fault;
 
 pub fn run(which: &Which, args: &[OsString]) -> Result<()> {
-    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
+    let host = which.load()?.ok_or_else(|| no_cluster(which))?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = find(&path).ok_or_else(|| Fault::failed(missing()))?;
-    let error = Command::new(&program).args(args).env("KUBECONFIG", cluster.kubeconfig()).exec();
+    let error = Command::new(&program).args(args).env("KUBECONFIG", host.kubeconfig()).exec();
     Err(error).with_context(|| program.display().to_string())
 }
 
 fn missing() -> String {
-    let version = apiserver::VERSION;
+    let version = meta::version::RELEASE;
     format!(
         "there is no kubectl on the PATH: get it from https://dl.k8s.io/release/{version}/bin/linux/{}/kubectl, or as \
          the package kubernetes-client or kubectl of your distribution",

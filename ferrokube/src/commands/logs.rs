@@ -12,38 +12,29 @@ use anyhow::{Context, Result};
 use kubelet::files::Watcher;
 
 use crate::commands::misc::{no_cluster, print};
+use crate::components::COMPONENTS;
 use crate::config::Which;
 use crate::fault::Fault;
 use crate::process::Daemon;
 use crate::systemd;
 
-/// Upstream's name of each component, and what its lines begin with: the crate that wrote them.
-const WRITERS: [(&str, &[&str]); 11] = [
-    ("etcd", &["etcd"]),
-    ("kube-apiserver", &["apiserver"]),
-    ("kube-controller-manager", &["controller_manager"]),
-    ("kube-scheduler", &["scheduler"]),
-    ("container-runtime", &["runtime"]),
-    ("runtime", &["runtime"]),
-    ("kubelet", &["kubelet"]),
-    ("kube-proxy", &["proxy"]),
-    ("kube-dns", &["dns"]),
-    ("dns", &["dns"]),
-    ("daemon", &["ferrokube"]),
-];
+/// Short names that are taken for a component's.
+const SHORT: [(&str, &str); 2] = [("runtime", "container-runtime"), ("dns", "kube-dns")];
+/// Who writes what no component does: the process itself.
+const DAEMON: (&str, &str) = ("daemon", "ferrokube");
 /// A line that is longer is shown in pieces.
 const MAX_LINE: u64 = 1 << 20;
 /// Where the log can't be watched, it is looked at so often.
 const WITHOUT_INOTIFY: Duration = Duration::from_secs(1);
 
 pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<usize>) -> Result<()> {
-    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
+    let host = which.load()?.ok_or_else(|| no_cluster(which))?;
     let mut wanted = Wanted::new(component)?;
-    let runs = Daemon::any(&cluster).is_some();
-    if is_in_journal(systemd::is_installed(&cluster), systemd::is_active(&cluster), runs) {
-        return journal(&systemd::unit_of(&cluster), &mut wanted, follow, tail);
+    let runs = Daemon::any(&host).is_some();
+    if is_in_journal(systemd::is_installed(&host), systemd::is_active(&host), runs) {
+        return journal(&systemd::unit_of(&host), &mut wanted, follow, tail);
     }
-    let path = cluster.log();
+    let path = host.log();
     let file = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let sentence = format!("{} is not there: `ferrokube server` logs to where it was started", path.display());
@@ -160,25 +151,28 @@ impl Kept {
 
 /// Whose lines are shown.
 struct Wanted {
-    writers: Option<(&'static str, &'static [&'static str])>,
+    /// The name and the crate of the component.
+    writer: Option<(&'static str, &'static str)>,
     /// The last record was theirs: what follows it without a head of its own, such as a backtrace, is too.
     last: bool,
 }
 
 impl Wanted {
     fn new(component: Option<&str>) -> Result<Wanted, Fault> {
-        let Some(name) = component else { return Ok(Wanted { writers: None, last: true }) };
-        let found = WRITERS.iter().find(|(known, _)| *known == name);
-        let names = || WRITERS.map(|(name, _)| name).join(", ");
-        let writers = found.ok_or_else(|| Fault::usage(format!("there is no component {name:?}: say {}", names())))?;
-        Ok(Wanted { writers: Some(*writers), last: false })
+        let Some(name) = component else { return Ok(Wanted { writer: None, last: true }) };
+        let name = SHORT.iter().find(|(short, _)| *short == name).map_or(name, |(_, long)| long);
+        let writers = || COMPONENTS.iter().map(|component| (component.name, component.writer)).chain([DAEMON]);
+        let found = writers().find(|(known, _)| *known == name);
+        let names = || writers().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+        let writer = found.ok_or_else(|| Fault::usage(format!("there is no component {name:?}: say {}", names())))?;
+        Ok(Wanted { writer: Some(writer), last: false })
     }
 
     fn is(&mut self, line: &str) -> bool {
-        let Some((name, crates)) = self.writers else { return true };
+        let Some((name, own)) = self.writer else { return true };
         if let Some((writer, text)) = head(line) {
             let of_it = [format!("component={name:?}"), format!("component={name}")];
-            self.last = crates.contains(&writer) || of_it.iter().any(|mark| text.split(' ').any(|word| word == mark));
+            self.last = writer == own || of_it.iter().any(|mark| text.split(' ').any(|word| word == mark));
         }
         self.last
     }

@@ -11,8 +11,8 @@ use crate::config::Which;
 use crate::fault::Fault;
 
 pub fn kubeconfig(which: &Which) -> Result<()> {
-    let cluster = which.load()?.ok_or_else(|| no_cluster(which))?;
-    let path = cluster.kubeconfig();
+    let host = which.load()?.ok_or_else(|| no_cluster(which))?;
+    let path = host.kubeconfig();
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     print(&text)
 }
@@ -24,7 +24,7 @@ pub fn completion(shell: clap_complete::Shell) -> Result<()> {
 }
 
 pub fn version() -> Result<()> {
-    print(&format!("ferrokube {} (Kubernetes {})\n", env!("CARGO_PKG_VERSION"), apiserver::VERSION))
+    print(&format!("ferrokube {} (Kubernetes {})\n", env!("CARGO_PKG_VERSION"), meta::version::RELEASE))
 }
 
 /// The error of every command that needs a cluster where there is none.

@@ -2,7 +2,6 @@
 
 pub mod assets;
 pub mod check;
-pub mod component;
 pub mod demo;
 pub mod down;
 pub mod image;

@@ -10,9 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cluster::Assembly;
 use crate::commands::down::POD_GRACE;
 use crate::commands::up::{Claim, Claimed, claim, undo};
-use crate::config::{Cluster, Shape, Which};
+use crate::components::COMPONENTS;
+use crate::config::{Host, Roles, Shape, Which};
 use crate::crash;
-use crate::fault::Fault;
+use crate::fault::{Fault, best_effort};
 use crate::preflight;
 use crate::process::Daemon;
 use crate::progress::{Audience, Steps, Told, duration};
@@ -27,68 +28,71 @@ pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
     crate::logging::init();
     if told_to_parent {
         let steps = Steps { audience: Audience::Parent };
-        let result = which.resolve(shape).and_then(|cluster| live(cluster, steps));
+        let result = which.resolve(shape).and_then(|host| live(host, steps));
         if let Err(error) = &result {
             let code = error.downcast_ref::<Fault>().map_or(1, |f| f.code);
             steps.tell(&Told::Failed { sentence: format!("{error:#}"), code });
         }
         return result;
     }
-    let Claimed { cluster, fresh, lock } = match claim(which, shape)? {
+    let Claimed { host, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
-        Claim::Runs(cluster, daemon) => return Err(runs_already(&cluster, daemon).into()),
+        Claim::Runs(host, daemon) => return Err(runs_already(&host, daemon).into()),
     };
     let myself = Daemon::current().context("this process is not in /proc")?;
-    myself.register(&cluster, false)?;
+    myself.register(&host, false)?;
     drop(lock);
-    let result = live(cluster.clone(), Steps { audience: Audience::Person });
+    let result = live(host.clone(), Steps { audience: Audience::Person });
     if result.is_err() {
-        undo(&cluster, fresh);
+        undo(&host, fresh);
     }
     result
 }
 
-fn runs_already(cluster: &Cluster, daemon: Daemon) -> Fault {
-    Fault::failed(format!("the cluster {:?} runs already (pid {}): `ferrokube down` ends it", cluster.name, daemon.pid))
+fn runs_already(host: &Host, daemon: Daemon) -> Fault {
+    Fault::failed(format!(
+        "the cluster {:?} runs already (pid {}): `ferrokube down` ends it",
+        host.cluster.name, daemon.pid
+    ))
 }
 
 /// The whole life of the daemon.
-fn live(cluster: Cluster, steps: Steps) -> Result<()> {
+fn live(host: Host, steps: Steps) -> Result<()> {
     let myself = Daemon::current().context("this process is not in /proc")?;
-    if let Some(daemon) = Daemon::find(&cluster).filter(|daemon| *daemon != myself) {
-        return Err(runs_already(&cluster, daemon).into());
+    if let Some(daemon) = Daemon::find(&host).filter(|daemon| *daemon != myself) {
+        return Err(runs_already(&host, daemon).into());
     }
-    myself.register(&cluster, false)?;
+    myself.register(&host, false)?;
     // `down` and `reset` end the supervisor, then whom they find registered: nobody may come after them.
-    if steps.audience == Audience::Parent && Daemon::supervisor(&cluster).is_none() {
+    if steps.audience == Audience::Parent && Daemon::supervisor(&host).is_none() {
         return Err(Fault::failed("its supervisor is gone").into());
     }
-    crash::watch(&cluster).context("starting threads")?;
-    let pid_file = cluster.pid_file();
+    crash::watch(&host).context("starting threads")?;
+    let pid_file = host.pid_file();
     let runtime = threads::runtime(Some(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get()))))?;
-    let result = threads::run(&runtime, serve(cluster, steps, myself));
+    let result = threads::run(&runtime, serve(host, steps, myself));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     // After a failure the supervisor still reads how far it had come.
     if result.is_ok() {
-        let _ = std::fs::remove_file(pid_file);
+        best_effort("the pid file", std::fs::remove_file(pid_file));
     }
     result
 }
 
-async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
+async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
     let began = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     // In the background nobody has a terminal to hang up: the signal is taken, and forgotten.
     let mut hangup = signal(SignalKind::hangup()).context("signals")?;
     let in_front = steps.audience == Audience::Person;
-    let name = cluster.name.clone();
+    let name = host.cluster.name.clone();
     let mut assembly = tokio::select! {
-        started = Assembly::start(cluster.clone(), steps) => started?,
+        started = Assembly::start(host.clone(), COMPONENTS, steps) => started?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    if let Err(error) = myself.register(&assembly.cluster, true) {
+    if let Err(error) = myself.register(&assembly.host, true) {
         assembly.stop_parts().await;
         return Err(error);
     }
@@ -97,8 +101,7 @@ async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
     tracing::info!(cluster = name, after = duration(began.elapsed()), "ready");
     if in_front {
         // Nobody may be listening any more.
-        let config = cluster.kubeconfig();
-        let _ = writeln!(std::io::stdout(), "Ready. KUBECONFIG={} kubectl get nodes", config.display());
+        best_effort("standard output", writeln!(std::io::stdout(), "{}", ready_line(&host)));
     }
     let end = tokio::select! {
         _ = terminate.recv() => End::Asked,
@@ -125,6 +128,14 @@ async fn serve(cluster: Cluster, steps: Steps, myself: Daemon) -> Result<()> {
             assembly.stop_parts().await;
             Err(error)
         }
+    }
+}
+
+/// What a person can do now.
+fn ready_line(host: &Host) -> String {
+    match host.roles().has(Roles::CONTROL_PLANE) {
+        true => format!("Ready. KUBECONFIG={} kubectl get nodes", host.kubeconfig().display()),
+        false => format!("Ready. The node {} is in the cluster", host.node_name),
     }
 }
 

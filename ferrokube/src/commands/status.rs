@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::Output;
 use crate::cluster::runtime_config;
 use crate::commands::misc::print;
-use crate::config::{Cluster, Which};
+use crate::config::{Host, Which};
 use crate::crash::{self, Crashes};
 use crate::fault::Fault;
 use crate::firewall;
@@ -22,29 +22,28 @@ struct Process {
 }
 
 pub fn run(which: &Which, output: Output) -> Result<()> {
-    let Some(cluster) = which.load()? else {
+    let Some(host) = which.load()? else {
         if output == Output::Json {
             print(&format!("{}\n", json!({"name": which.name(), "state": "absent", "processes": []})))?;
         }
         return Err(Fault::failed(format!("there is no cluster {:?}: `ferrokube up` makes one", which.name())).into());
     };
-    let processes = processes(&cluster);
-    let state = state(&cluster);
-    let crashes = crash::read(&cluster);
-    let warnings = if state == "stopped" { Vec::new() } else { warnings(&cluster) };
+    let processes = processes(&host);
+    let state = state(&host);
+    let crashes = crash::read(&host);
+    let warnings = if state == "stopped" { Vec::new() } else { warnings(&host) };
     match output {
-        Output::Json => print(&format!("{:#}\n", as_json(&cluster, state, &processes, &crashes, &warnings))),
-        Output::Table => print(&as_table(&cluster, state, &processes, &crashes, &warnings)),
+        Output::Json => print(&format!("{:#}\n", as_json(&host, state, &processes, &crashes, &warnings))),
+        Output::Table => print(&as_table(&host, state, &processes, &crashes, &warnings)),
     }
 }
 
-fn processes(cluster: &Cluster) -> Vec<Process> {
-    let daemon = Daemon::find(cluster).map(|d| Process { role: "daemon", pid: d.pid, what: "all components".into() });
-    let supervisor = Daemon::supervisor(cluster);
+fn processes(host: &Host) -> Vec<Process> {
+    let daemon = Daemon::find(host).map(|d| Process { role: "daemon", pid: d.pid, what: "all components".into() });
+    let supervisor = Daemon::supervisor(host);
     let supervisor =
         supervisor.map(|s| Process { role: "supervisor", pid: s.pid, what: "starts the daemon again".into() });
-    let containers =
-        std::fs::read_dir(runtime_config(cluster).run_dir.join("containers")).into_iter().flatten().flatten();
+    let containers = std::fs::read_dir(runtime_config(host).run_dir.join("containers")).into_iter().flatten().flatten();
     let monitors = containers.filter_map(|entry| {
         let (pid, _) =
             runtime::monitor::read_pid_file(&entry.path().join(runtime::monitor::protocol::MONITOR_PID_FILE))?;
@@ -54,20 +53,20 @@ fn processes(cluster: &Cluster) -> Vec<Process> {
 }
 
 /// The unit that starts the cluster at boot.
-fn service(cluster: &Cluster) -> Option<String> {
-    systemd::is_installed(cluster).then(|| systemd::unit_of(cluster))
+fn service(host: &Host) -> Option<String> {
+    systemd::is_installed(host).then(|| systemd::unit_of(host))
 }
 
 /// What of the host keeps the cluster from working.
-fn warnings(cluster: &Cluster) -> Vec<String> {
-    match firewall::walls(cluster) {
-        Ok(walls) => firewall::told(cluster, &walls),
+fn warnings(host: &Host) -> Vec<String> {
+    match firewall::walls(host) {
+        Ok(walls) => firewall::told(host, &walls),
         Err(error) => vec![format!("{error:#}")],
     }
 }
 
 fn as_json(
-    cluster: &Cluster,
+    host: &Host,
     state: &str,
     processes: &[Process],
     crashes: &Crashes,
@@ -75,29 +74,29 @@ fn as_json(
 ) -> serde_json::Value {
     let processes: Vec<_> = processes.iter().map(|p| json!({"role": p.role, "pid": p.pid, "what": p.what})).collect();
     json!({
-        "name": cluster.name,
+        "name": host.cluster.name,
         "state": state,
-        "server": cluster.server_url(),
-        "dataDir": cluster.data_dir,
-        "kubeconfig": cluster.kubeconfig(),
-        "podCIDR": cluster.pod_cidr,
-        "serviceCIDR": cluster.service_cidr,
-        "service": service(cluster),
+        "server": host.server_url(),
+        "dataDir": host.data_dir,
+        "kubeconfig": host.kubeconfig(),
+        "podCIDR": host.cluster.pod_cidr,
+        "serviceCIDR": host.cluster.service_cidr,
+        "service": service(host),
         "processes": processes,
         "crashes": crashes,
         "warnings": warnings,
     })
 }
 
-fn as_table(cluster: &Cluster, state: &str, processes: &[Process], crashes: &Crashes, warnings: &[String]) -> String {
+fn as_table(host: &Host, state: &str, processes: &[Process], crashes: &Crashes, warnings: &[String]) -> String {
     let mut text = format!(
         "Cluster     {}\nState       {state}\nServer      {}\nKubeconfig  {}\nData        {}\n",
-        cluster.name,
-        cluster.server_url(),
-        cluster.kubeconfig().display(),
-        cluster.data_dir.display(),
+        host.cluster.name,
+        host.server_url(),
+        host.kubeconfig().display(),
+        host.data_dir.display(),
     );
-    if let Some(service) = service(cluster) {
+    if let Some(service) = service(host) {
         text += &format!("Service     {service}\n");
     }
     if !processes.is_empty() {

@@ -3,31 +3,26 @@
 
 use serde_json::Value;
 
-use super::Cluster;
-use super::options::NAMES;
-
-/// The settings that stand in `cluster.json` by themselves, with their flags.
-const OWN: [(&str, &str); 6] = [
-    ("apiPort", "--api-port"),
-    ("podCidr", "--pod-cidr"),
-    ("serviceCidr", "--service-cidr"),
-    ("hardened", "--hardened"),
-    ("openFirewall", "--open-firewall"),
-    ("nodeIp", "nodeIP of --config"),
-];
+use super::Host;
+use super::settings::{SETTINGS, Scope};
 
 /// The first setting of a running cluster that is another than what is asked for: its flag, what runs, what to do.
-pub fn differs(runs: &Cluster, asked: &Cluster) -> Option<String> {
+pub fn differs(runs: &Host, asked: &Host) -> Option<String> {
     let (Ok(Value::Object(runs)), Ok(Value::Object(asked))) = (serde_json::to_value(runs), serde_json::to_value(asked))
     else {
         return None;
     };
     let keys = asked.keys().chain(runs.keys().filter(|key| !asked.contains_key(*key)));
     let (key, now) = keys.map(|key| (key, runs.get(key))).find(|(key, now)| *now != asked.get(*key))?;
-    let flag = OWN.iter().chain(&NAMES).find(|(name, _)| name == key);
-    let flag = flag.map_or_else(|| format!("{key} of --config"), |(_, flag)| (*flag).to_owned());
+    let setting = SETTINGS.iter().find(|setting| setting.key == *key);
+    let flag = setting.and_then(|setting| setting.flag).map(str::to_owned);
+    let flag = flag.unwrap_or_else(|| format!("{} of --config", setting.map_or(key.as_str(), |setting| setting.field)));
     let (now, then) = (shown(now), shown(asked.get(key)));
-    Some(format!("the cluster runs with {flag} {now}, not {then}: `ferrokube down` first, then `up` takes it"))
+    let whose = match setting.map(|setting| setting.scope) {
+        Some(Scope::Host) => "this host",
+        _ => "the cluster",
+    };
+    Some(format!("{whose} runs with {flag} {now}, not {then}: `ferrokube down` first, then `up` takes it"))
 }
 
 fn shown(value: Option<&Value>) -> String {
@@ -48,25 +43,31 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Options;
+    use crate::config::Cluster;
 
     /// `up --api-port 7443` on a cluster that ran on 6443 said that the cluster runs already, and no more.
     #[test]
     fn whatever_differs_from_what_runs_is_told_with_its_flag() {
-        let runs = crate::config::tests::cluster(Path::new("/d"));
-        let says = |asked: Cluster| differs(&runs, &asked).unwrap_or_default();
+        let runs = crate::config::tests::host(Path::new("/d"));
+        let says = |asked: Host| differs(&runs, &asked).unwrap_or_default();
         assert_eq!(differs(&runs, &runs.clone()), None);
-        let port = says(Cluster { api_port: 7443, ..runs.clone() });
+        let shared = |set: &dyn Fn(&mut Cluster)| {
+            let mut asked = runs.clone();
+            set(&mut asked.cluster);
+            asked
+        };
+        let port = says(shared(&|cluster| cluster.api_port = 7443));
         let sentence = "the cluster runs with --api-port 6443, not 7443: `ferrokube down` first, then `up` takes it";
         assert_eq!(port, sentence);
-        assert!(says(Cluster { hardened: true, ..runs.clone() }).contains("--hardened false, not true"));
-        let named = says(Cluster { node_name: "n2".into(), ..runs.clone() });
-        assert!(named.contains("nodeName of --config node, not n2"), "{named}");
-        let san = Options { tls_san: Some(vec!["a".into(), "b".into()]), ..Options::default() };
-        let with = Cluster { options: san, ..runs.clone() };
+        assert!(says(shared(&|cluster| cluster.hardened = true)).contains("--hardened false, not true"));
+        let named = says(Host { node_name: "n2".into(), ..runs.clone() });
+        assert!(named.starts_with("this host runs with nodeName of --config node, not n2"), "{named}");
+        let with = shared(&|cluster| cluster.options.tls_san = Some(vec!["a".into(), "b".into()]));
         assert!(says(with.clone()).contains("--tls-san as by default, not a,b"));
         assert!(differs(&with, &runs).is_some_and(|said| said.contains("--tls-san a,b, not as by default")));
-        let gates = Options { feature_gates: "A=true".parse().ok(), ..Options::default() };
-        assert!(says(Cluster { options: gates, ..runs.clone() }).contains("--feature-gates as by default, not A=true"));
+        let gates = shared(&|cluster| cluster.options.feature_gates = "A=true".parse().ok());
+        assert!(says(gates).contains("--feature-gates as by default, not A=true"));
+        let address = says(Host { node_ip: Some([192, 0, 2, 1].into()), ..runs.clone() });
+        assert!(address.contains("nodeIP of --config as by default, not 192.0.2.1"), "{address}");
     }
 }

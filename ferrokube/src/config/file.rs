@@ -8,7 +8,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::Cidr;
-use super::options::{NAMES, Options};
+use super::Options;
+use super::settings::{SETTINGS, options};
 use crate::fault::Fault;
 
 /// The file behind `--config`.
@@ -67,10 +68,7 @@ fn dns_name(value: &Value) -> Result<String, String> {
 impl File {
     /// Parses the file; a mistake is told with its path and what is allowed.
     fn parse(text: &str) -> Result<File, String> {
-        let allowed = || {
-            let names = FIELDS.iter().map(|(name, _)| *name).chain(NAMES.map(|(name, _)| name));
-            names.collect::<Vec<_>>().join(", ")
-        };
+        let allowed = || SETTINGS.iter().map(|setting| setting.field).collect::<Vec<_>>().join(", ");
         let value = crate::yaml::parse(text)?;
         let fields = match &value {
             Value::Null => return Ok(File::default()),
@@ -82,7 +80,7 @@ impl File {
             let place = |why: String| format!("{}{name}: {why}", line_of(text, name));
             if let Some((_, take)) = FIELDS.iter().find(|(known, _)| known == name) {
                 take(&mut file, value).map_err(place)?;
-            } else if NAMES.iter().any(|(known, _)| known == name) {
+            } else if options().any(|setting| setting.field == name) {
                 let said = Options::field(name, value).map_err(place)?;
                 file.options = said.over(&file.options);
             } else {
@@ -114,6 +112,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_setting_of_the_table_can_be_said() {
+        for setting in SETTINGS {
+            let said = File::parse(&format!("{}: {{}}", setting.field)).err().unwrap_or_default();
+            assert!(!said.contains("there is no such field"), "{said}");
+        }
+    }
+
+    #[test]
     fn a_config_file_is_strict() {
         let whole = "apiPort: 7443\npodCIDR: 10.8.0.0/16\nclusterDomain: home.arpa\nnodeIP: 192.0.2.1\n";
         let file = File::parse(whole).expect("a file");
@@ -122,8 +128,8 @@ mod tests {
         let more =
             File::parse("tlsSAN: [a.example]\nfeatureGates: {SidecarContainers: true}\nbindAddress: 127.0.0.1\n");
         let options = more.expect("a file").options;
-        assert_eq!(options.tls_san, Some(vec!["a.example".to_owned()]));
-        assert!(options.feature_gates.is_some() && options.bind_address == Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(options.cluster.tls_san, Some(vec!["a.example".to_owned()]));
+        assert!(options.cluster.feature_gates.is_some() && options.host.bind_address == Some(Ipv4Addr::LOCALHOST));
         for (text, path, allowed) in [
             ("podCidr: 10.0.0.0/16", "line 1: podCidr: ", "podCIDR"),
             ("apiPort: high", "line 1: apiPort: ", "1 to 65535"),

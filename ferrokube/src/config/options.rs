@@ -11,26 +11,25 @@ use serde_json::{Value, json};
 
 use super::gates;
 
-/// None: nobody said anything, and the default holds.
+/// What is said of the cluster and of the host. `None` anywhere: nobody said anything, and the default holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cluster: ClusterOptions,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub host: HostOptions,
+}
+
+/// What all hosts of a cluster are told alike: names of its API, gates, flags of its control plane.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Options {
-    /// Address that the API server listens on; with 127.0.0.1 only this host and its pods reach it [default: 0.0.0.0]
-    #[arg(long, value_name = "IP")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bind_address: Option<Ipv4Addr>,
+pub struct ClusterOptions {
     /// Further names and addresses in the API server's certificate
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     #[serde(rename = "tlsSAN", skip_serializing_if = "Option::is_none")]
     pub tls_san: Option<Vec<String>>,
-    /// Labels of the node, key=value
-    #[arg(long, value_delimiter = ',', value_name = "LABEL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_label: Option<Vec<String>>,
-    /// Taints that the node registers with, key=value:effect
-    #[arg(long, value_delimiter = ',', value_name = "TAINT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_taint: Option<Vec<String>>,
     /// Feature gates of every component that has them, A=true,B=false
     #[arg(long, value_name = "GATES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +46,28 @@ pub struct Options {
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kube_scheduler_arg: Option<Vec<String>>,
+    /// Flag of etcd
+    #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_arg: Option<Vec<String>>,
+}
+
+/// What one host is told: where its servers listen, what its node is, where its files are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostOptions {
+    /// Address that the API server listens on; with 127.0.0.1 only this host and its pods reach it [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind_address: Option<Ipv4Addr>,
+    /// Labels of the node, key=value
+    #[arg(long, value_delimiter = ',', value_name = "LABEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_label: Option<Vec<String>>,
+    /// Taints that the node registers with, key=value:effect
+    #[arg(long, value_delimiter = ',', value_name = "TAINT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_taint: Option<Vec<String>>,
     /// Flag of the kubelet
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,10 +76,6 @@ pub struct Options {
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kube_proxy_arg: Option<Vec<String>>,
-    /// Flag of etcd
-    #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub etcd_arg: Option<Vec<String>>,
     /// Mirrors, CAs and credentials of registries, a file as k3s has it [default: /etc/ferrokube/registries.yaml]
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,25 +88,12 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply: Option<PathBuf>,
+    /// Run a node alone, of a cluster on another host, with what is in this folder: kubelet.conf, kube-proxy.conf and
+    /// kube-dns.conf, which lead to its API server, ca.crt, kubelet.crt and kubelet.key
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
 }
-
-/// The settings as fields of the file, each with its flag.
-pub const NAMES: [(&str, &str); 14] = [
-    ("bindAddress", "--bind-address"),
-    ("tlsSAN", "--tls-san"),
-    ("nodeLabel", "--node-label"),
-    ("nodeTaint", "--node-taint"),
-    ("featureGates", "--feature-gates"),
-    ("kubeApiserverArg", "--kube-apiserver-arg"),
-    ("kubeControllerManagerArg", "--kube-controller-manager-arg"),
-    ("kubeSchedulerArg", "--kube-scheduler-arg"),
-    ("kubeletArg", "--kubelet-arg"),
-    ("kubeProxyArg", "--kube-proxy-arg"),
-    ("etcdArg", "--etcd-arg"),
-    ("registries", "--registries"),
-    ("images", "--images"),
-    ("apply", "--apply"),
-];
 
 /// Feature gates, as upstream's flag writes them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -121,28 +125,30 @@ impl Options {
 
     /// What is said here, and of `base` what isn't.
     pub fn over(self, base: &Options) -> Options {
-        Options {
-            bind_address: self.bind_address.or(base.bind_address),
+        Options { cluster: self.cluster.over(&base.cluster), host: self.host.over(&base.host) }
+    }
+
+    /// What it says can be had, and the daemon, which is in another directory, finds the files that it names.
+    pub fn checked(self) -> Result<Options, String> {
+        Ok(Options { cluster: self.cluster.checked()?, host: self.host.checked()? })
+    }
+}
+
+impl ClusterOptions {
+    fn over(self, base: &ClusterOptions) -> ClusterOptions {
+        ClusterOptions {
             tls_san: self.tls_san.or_else(|| base.tls_san.clone()),
-            node_label: self.node_label.or_else(|| base.node_label.clone()),
-            node_taint: self.node_taint.or_else(|| base.node_taint.clone()),
             feature_gates: self.feature_gates.or_else(|| base.feature_gates.clone()),
             kube_apiserver_arg: self.kube_apiserver_arg.or_else(|| base.kube_apiserver_arg.clone()),
             kube_controller_manager_arg: self
                 .kube_controller_manager_arg
                 .or_else(|| base.kube_controller_manager_arg.clone()),
             kube_scheduler_arg: self.kube_scheduler_arg.or_else(|| base.kube_scheduler_arg.clone()),
-            kubelet_arg: self.kubelet_arg.or_else(|| base.kubelet_arg.clone()),
-            kube_proxy_arg: self.kube_proxy_arg.or_else(|| base.kube_proxy_arg.clone()),
             etcd_arg: self.etcd_arg.or_else(|| base.etcd_arg.clone()),
-            registries: self.registries.or_else(|| base.registries.clone()),
-            images: self.images.or_else(|| base.images.clone()),
-            apply: self.apply.or_else(|| base.apply.clone()),
         }
     }
 
-    /// What it says can be had, and the daemon, which is in another directory, finds the files that it names.
-    pub fn checked(mut self) -> Result<Options, String> {
+    fn checked(self) -> Result<ClusterOptions, String> {
         for name in list(&self.tls_san) {
             let wrong = meta::names::dns1123_subdomain(name.strip_prefix("*.").unwrap_or(name));
             if name.parse::<std::net::IpAddr>().is_err()
@@ -151,13 +157,34 @@ impl Options {
                 return Err(format!("--tls-san {name}: it is neither an address nor a name: {why}"));
             }
         }
-        for label in list(&self.node_label) {
-            label_of(label).map_err(|why| format!("--node-label {label}: {why}"))?;
-        }
         for name in self.feature_gates.iter().flat_map(|gates| gates.0.keys()) {
             gates::check(name).map_err(|why| format!("--feature-gates {name}: {why}"))?;
         }
-        for path in [&mut self.registries, &mut self.images, &mut self.apply].into_iter().flatten() {
+        Ok(self)
+    }
+}
+
+impl HostOptions {
+    fn over(self, base: &HostOptions) -> HostOptions {
+        HostOptions {
+            bind_address: self.bind_address.or(base.bind_address),
+            node_label: self.node_label.or_else(|| base.node_label.clone()),
+            node_taint: self.node_taint.or_else(|| base.node_taint.clone()),
+            kubelet_arg: self.kubelet_arg.or_else(|| base.kubelet_arg.clone()),
+            kube_proxy_arg: self.kube_proxy_arg.or_else(|| base.kube_proxy_arg.clone()),
+            registries: self.registries.or_else(|| base.registries.clone()),
+            images: self.images.or_else(|| base.images.clone()),
+            apply: self.apply.or_else(|| base.apply.clone()),
+            credentials: self.credentials.or_else(|| base.credentials.clone()),
+        }
+    }
+
+    fn checked(mut self) -> Result<HostOptions, String> {
+        for label in list(&self.node_label) {
+            label_of(label).map_err(|why| format!("--node-label {label}: {why}"))?;
+        }
+        let paths = [&mut self.registries, &mut self.images, &mut self.apply, &mut self.credentials];
+        for path in paths.into_iter().flatten() {
             *path = std::path::absolute(&*path).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(self)
@@ -183,43 +210,58 @@ fn label_of(text: &str) -> Result<(String, String), String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use crate::config::settings::options;
+
+    /// Everything is said.
+    pub fn all() -> Options {
+        options().fold(Options::default(), |all, setting| said(setting.field).over(&all))
+    }
+
+    /// Only this is said.
+    fn said(field: &str) -> Options {
+        let values = [json!("10.0.0.1"), json!(["a"]), json!({"A": true})];
+        let mut taken = values.iter().filter_map(|value| Options::field(field, value).ok());
+        taken.find(|options| *options != Options::default()).unwrap_or_else(|| panic!("{field} is no field"))
+    }
 
     #[test]
     fn every_setting_is_a_flag_and_a_field() {
         use clap::Args;
         let command = Options::augment_args(clap::Command::new("up"));
         let flags: Vec<String> = command.get_arguments().map(|a| format!("--{}", a.get_long().unwrap())).collect();
-        assert_eq!(flags, NAMES.map(|(_, flag)| flag.to_owned()));
-        for (field, _) in NAMES {
-            let taken = [json!("10.0.0.1"), json!(["a"]), json!({"A": true})];
-            let taken = taken.iter().filter_map(|value| Options::field(field, value).ok());
-            let said = taken.map(|options| serde_json::to_value(options).unwrap()).find(|said| !said[field].is_null());
-            assert!(said.is_some(), "{field} is no field");
+        assert_eq!(flags, options().filter_map(|setting| setting.flag).collect::<Vec<_>>());
+        for setting in options() {
+            assert!(!serde_json::to_value(said(setting.field)).unwrap()[setting.key].is_null(), "{}", setting.field);
         }
     }
 
     #[test]
     fn what_is_said_has_the_last_word_and_an_empty_list_takes_it_back() {
-        let base = Options { tls_san: Some(vec!["a".into()]), etcd_arg: Some(vec!["b".into()]), ..Options::default() };
-        let said = Options { tls_san: Some(vec![]), ..Options::default() }.over(&base);
+        let both = ClusterOptions {
+            tls_san: Some(vec!["a".into()]),
+            etcd_arg: Some(vec!["b".into()]),
+            ..ClusterOptions::default()
+        };
+        let said = ClusterOptions { tls_san: Some(vec![]), ..ClusterOptions::default() }.over(&both);
         assert_eq!((list(&said.tls_san).len(), list(&said.etcd_arg)), (0, &["b".to_owned()][..]));
         assert_eq!(serde_json::to_value(Options::default()).unwrap(), json!({}), "nothing said leaves no trace");
     }
 
     #[test]
     fn what_can_not_be_had_is_refused_with_its_flag() {
-        let says = |options: Options| options.checked().expect_err("refused");
-        let san = says(Options { tls_san: Some(vec!["my_host".into()]), ..Options::default() });
+        let says = |cluster: ClusterOptions| cluster.checked().expect_err("refused");
+        let san = says(ClusterOptions { tls_san: Some(vec!["my_host".into()]), ..ClusterOptions::default() });
         assert!(san.starts_with("--tls-san my_host: it is neither an address nor a name"), "{san}");
-        let label = says(Options { node_label: Some(vec!["zone".into()]), ..Options::default() });
-        assert_eq!(label, "--node-label zone: write it like key=value");
+        let label = HostOptions { node_label: Some(vec!["zone".into()]), ..HostOptions::default() };
+        assert_eq!(label.checked().expect_err("refused"), "--node-label zone: write it like key=value");
         let gates = Some("SideCarContainers=true".parse().expect("gates"));
-        let gate = says(Options { feature_gates: gates, ..Options::default() });
+        let gate = says(ClusterOptions { feature_gates: gates, ..ClusterOptions::default() });
         assert!(gate.ends_with("there is no such gate; did you mean SidecarContainers?"), "{gate}");
         assert!("A".parse::<Gates>().is_err() && "A=maybe".parse::<Gates>().is_err());
-        let good = Options { tls_san: Some(vec!["*.example".into(), "::1".into()]), ..Options::default() };
+        let good =
+            ClusterOptions { tls_san: Some(vec!["*.example".into(), "::1".into()]), ..ClusterOptions::default() };
         assert!(good.checked().is_ok());
     }
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::fault::best_effort;
 use anyhow::{Context, Result};
 
 /// Creates a directory (and its parents) that only its owner may enter.
@@ -60,16 +61,17 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) 
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let _ = fs::remove_file(&temporary);
+    // Of a write that was cut short; most often there is none.
+    best_effort("an old draft", fs::remove_file(&temporary));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     if let Some((uid, gid)) = owner {
         // Homes on another host may not allow it.
-        let _ = fchown(&file, Some(uid), Some(gid));
-        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+        best_effort("the owner of a file", fchown(&file, Some(uid), Some(gid)));
+        best_effort("the mode of a file", file.set_permissions(fs::Permissions::from_mode(mode)));
     }
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+        best_effort("a draft", fs::remove_file(&temporary));
     }
     written
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Cluster, RUN_ROOT, STATE_FILE, STATE_ROOT, state};
+use super::{Host, RUN_ROOT, STATE_FILE, STATE_ROOT, state};
 use crate::fault::Fault;
 
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
@@ -44,21 +44,21 @@ pub fn lock_host() -> Result<HostLock> {
 }
 
 /// The clusters of this host, by name.
-pub fn known() -> Vec<Cluster> {
+pub fn known() -> Vec<Host> {
     let entries = fs::read_dir(register()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut known: Vec<Cluster> = names
+    let mut known: Vec<Host> = names
         .filter_map(|name| {
             let state = registered(&name).and_then(|dir| read_copy(&dir.join(STATE_FILE)));
             state.or_else(|| read_copy(&run_copy(&name)))
         })
         .collect();
-    known.sort_by(|a, b| a.name.cmp(&b.name));
+    known.sort_by(|a, b| a.cluster.name.cmp(&b.cluster.name));
     known
 }
 
 /// [`known`], for whoever asks; fails in one sentence where only root may know.
-pub fn readable() -> Result<Vec<Cluster>> {
+pub fn readable() -> Result<Vec<Host>> {
     match fs::read_dir(register()) {
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(unreadable(&register(), e)),
         _ => Ok(known()),
@@ -70,9 +70,9 @@ pub fn registered(name: &str) -> Option<PathBuf> {
     fs::read_to_string(register().join(name)).ok().map(PathBuf::from)
 }
 
-pub fn read_copy(file: &Path) -> Option<Cluster> {
+pub fn read_copy(file: &Path) -> Option<Host> {
     let state::Read::Ours(bytes) = state::read(file).ok()? else { return None };
-    serde_json::from_slice(&bytes).ok().filter(|cluster: &Cluster| check_name(&cluster.name).is_ok())
+    serde_json::from_slice(&bytes).ok().filter(|host: &Host| check_name(&host.cluster.name).is_ok())
 }
 
 /// A name goes into paths and names of links, whoever said it.
@@ -90,11 +90,13 @@ pub fn check_name(name: &str) -> Result<()> {
 
 /// A directory that came from another host or a backup says the number of another cluster: what is called after that
 /// number here (links, tables, control groups) is the other's. It gets one that is free.
-pub fn own_slot(cluster: Cluster, known: &[Cluster]) -> Result<Cluster> {
-    if cluster.slot < SLOTS && !known.iter().any(|other| other.name != cluster.name && other.slot == cluster.slot) {
-        return Ok(cluster);
+pub fn own_slot(host: Host, known: &[Host]) -> Result<Host> {
+    if host.slot < SLOTS
+        && !known.iter().any(|other| other.cluster.name != host.cluster.name && other.slot == host.slot)
+    {
+        return Ok(host);
     }
-    Ok(Cluster { slot: free(&cluster.name, known)?, ..cluster })
+    Ok(Host { slot: free(&host.cluster.name, known)?, ..host })
 }
 
 /// A number that no other cluster of this host has.
@@ -102,8 +104,8 @@ pub fn free_slot(name: &str) -> Result<u16> {
     free(name, &known())
 }
 
-fn free(name: &str, known: &[Cluster]) -> Result<u16> {
-    let taken: Vec<u16> = known.iter().filter(|c| c.name != name).map(|c| c.slot).collect();
+fn free(name: &str, known: &[Host]) -> Result<u16> {
+    let taken: Vec<u16> = known.iter().filter(|c| c.cluster.name != name).map(|c| c.slot).collect();
     let free = (0..SLOTS).find(|slot| !taken.contains(slot));
     free.ok_or_else(|| Fault::failed(format!("this host holds {SLOTS} clusters already: reset one first")).into())
 }

@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
     use crate::config::register::own_slot;
-    use crate::config::{Cluster, STATE_FILE, Which};
+    use crate::config::{Host, STATE_FILE, Which};
     use crate::fault::Fault;
 
     /// `reset` of a directory that somebody had made ended the cluster whose place it named.
@@ -44,17 +44,19 @@ mod tests {
     fn what_somebody_else_wrote_is_no_cluster() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join(STATE_FILE);
-        let cluster = crate::config::tests::cluster(dir.path());
+        let host = crate::config::tests::host(dir.path());
         let which = Which { name: None, data_dir: Some(dir.path().to_owned()) };
-        let write = |cluster: &Cluster| {
-            fs::write(&file, serde_json::to_vec(cluster).expect("json")).expect("written");
+        let write = |host: &Host| {
+            fs::write(&file, serde_json::to_vec(host).expect("json")).expect("written");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
         };
-        write(&cluster);
-        assert_eq!(which.load().expect("read").map(|c| c.name), Some(cluster.name.clone()));
+        write(&host);
+        assert_eq!(which.load().expect("read").map(|c| c.cluster.name), Some(host.cluster.name.clone()));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("a mode");
         assert!(which.load().is_err(), "everybody may have written it");
-        write(&Cluster { name: "../../tmp".into(), ..cluster });
+        let mut foreign = host.clone();
+        foreign.cluster.name = "../../tmp".into();
+        write(&foreign);
         let told = which.load().expect_err("refused").chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
         assert!(told.contains("inner dashes"), "{told}");
         if rustix::process::geteuid().is_root() {
@@ -70,12 +72,8 @@ mod tests {
 
     #[test]
     fn a_directory_from_elsewhere_takes_nobodys_place() {
-        let here = |name: &str, slot| Cluster {
-            name: name.into(),
-            slot,
-            ..crate::config::tests::cluster(Path::new("/var/lib/x"))
-        };
-        let slot = |cluster: Cluster, known: &[Cluster]| own_slot(cluster, known).expect("a place").slot;
+        let here = |name: &str, slot| Host { slot, ..crate::config::tests::named(name, Path::new("/var/lib/x")) };
+        let slot = |host: Host, known: &[Host]| own_slot(host, known).expect("a place").slot;
         assert_eq!(slot(here("b", 0), &[here("a", 0), here("c", 1)]), 2);
         assert_eq!(slot(here("b", 1), &[here("a", 0), here("b", 1)]), 1, "its own");
         assert_eq!(slot(here("b", 9999), &[]), 0);

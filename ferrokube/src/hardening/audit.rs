@@ -6,21 +6,21 @@ use std::path::PathBuf;
 use apiserver::audit::log::{Format, Mode, Options};
 use serde_json::{Value, json};
 
-use crate::config::Cluster;
+use crate::config::Host;
 
 /// What the CIS benchmark wants: days, files that were put aside, megabytes of a file. About 1.1 GB in all.
 const MAX_AGE: u32 = 30;
 const MAX_BACKUP: u32 = 10;
 const MAX_SIZE: u64 = 100;
 
-pub fn policy_file(cluster: &Cluster) -> PathBuf {
-    cluster.security().join("audit-policy.yaml")
+pub fn policy_file(host: &Host) -> PathBuf {
+    host.security().join("audit-policy.yaml")
 }
 
 /// The log, with upstream's defaults of format and mode.
-pub fn log(cluster: &Cluster) -> Options {
+pub fn log(host: &Host) -> Options {
     Options {
-        path: cluster.audit().join("audit.log"),
+        path: host.audit().join("audit.log"),
         max_age: MAX_AGE,
         max_backup: MAX_BACKUP,
         max_size: MAX_SIZE,

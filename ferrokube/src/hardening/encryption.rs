@@ -16,7 +16,7 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::config::{Cluster, write_private};
+use crate::config::{Host, write_private};
 use crate::fault::Fault;
 
 /// NaCl's secretbox: whoever changes a sealed value is noticed, and no number of writes wears the key out.
@@ -29,22 +29,22 @@ const SEALED: &[u8] = b"k8s:enc:";
 const PAGE: usize = 500;
 const AT_ONCE: usize = 32;
 
-fn key_file(cluster: &Cluster) -> PathBuf {
-    cluster.security().join("encryption.key")
+fn key_file(host: &Host) -> PathBuf {
+    host.security().join("encryption.key")
 }
 
 /// The configuration of this cluster's API server; none where nothing was ever sealed.
-pub fn config_file(cluster: &Cluster) -> Option<PathBuf> {
-    key_file(cluster).exists().then(|| configuration_path(cluster))
+pub fn config_file(host: &Host) -> Option<PathBuf> {
+    key_file(host).exists().then(|| configuration_path(host))
 }
 
-fn configuration_path(cluster: &Cluster) -> PathBuf {
-    cluster.security().join("encryption.yaml")
+fn configuration_path(host: &Host) -> PathBuf {
+    host.security().join("encryption.yaml")
 }
 
 /// Writes key and configuration. A key that was lost is never replaced by another: what it sealed would be lost with it.
-pub fn write(cluster: &Cluster) -> Result<()> {
-    let (file, configured) = (key_file(cluster), configuration_path(cluster));
+pub fn write(host: &Host) -> Result<()> {
+    let (file, configured) = (key_file(host), configuration_path(host));
     let key = match fs::read_to_string(&file) {
         Ok(key) => key.trim().to_owned(),
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(file.display().to_string()),
@@ -56,14 +56,14 @@ pub fn write(cluster: &Cluster) -> Result<()> {
             ))
             .into());
         }
-        Err(_) if !cluster.hardened => return Ok(()),
+        Err(_) if !host.cluster.hardened => return Ok(()),
         Err(_) => {
             let mut key = [0; KEY_BYTES];
             aws_lc_rs::rand::fill(&mut key).map_err(|_| Fault::failed("there are no random numbers"))?;
             let key = STANDARD.encode(key);
             write_private(&file, key.as_bytes())?;
             // The directory may be as new as the key.
-            sync_dir(&cluster.data_dir)?;
+            sync_dir(&host.data_dir)?;
             key
         }
     };
@@ -71,7 +71,7 @@ pub fn write(cluster: &Cluster) -> Result<()> {
         let sentence = format!("{} holds no key: bring it back from a backup", file.display());
         return Err(Fault::failed(sentence).into());
     }
-    write_private(&configured, format!("{:#}\n", configuration(&key, cluster.hardened)).as_bytes())
+    write_private(&configured, format!("{:#}\n", configuration(&key, host.cluster.hardened)).as_bytes())
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
@@ -111,8 +111,8 @@ pub async fn plain(store: &dyn Store) -> Result<Vec<Bytes>> {
 }
 
 /// Writes Secrets anew that were stored before they were to be sealed: a write without a change does it.
-pub async fn seal(store: &dyn Store, client: &kube::Client, cluster: &Cluster) -> Result<()> {
-    if !cluster.hardened {
+pub async fn seal(store: &dyn Store, client: &kube::Client, host: &Host) -> Result<()> {
+    if !host.cluster.hardened {
         return Ok(());
     }
     let plain = plain(store).await?;
@@ -143,21 +143,23 @@ mod tests {
 
     use super::*;
     use crate::config::private_dir;
-    use crate::config::tests::cluster;
+    use crate::config::tests::host;
 
-    fn first(cluster: &Cluster) -> Option<String> {
-        write(cluster).expect("written");
-        config_file(cluster).and_then(|file| provider(&file))
+    fn first(host: &Host) -> Option<String> {
+        write(host).expect("written");
+        config_file(host).and_then(|file| provider(&file))
     }
 
-    fn hardened(cluster: &Cluster, hardened: bool) -> Cluster {
-        Cluster { hardened, ..cluster.clone() }
+    fn hardened(host: &Host, hardened: bool) -> Host {
+        let mut host = host.clone();
+        host.cluster.hardened = hardened;
+        host
     }
 
     #[test]
     fn the_key_is_made_once_and_outlives_the_hardening() {
         let dir = tempfile::tempdir().expect("a directory");
-        let plain = cluster(dir.path());
+        let plain = host(dir.path());
         private_dir(&plain.security()).expect("made");
         assert_eq!((first(&plain), config_file(&plain)), (None, None), "nobody asked for it");
         assert_eq!(first(&hardened(&plain, true)).as_deref(), Some("secretbox"));
@@ -179,16 +181,16 @@ mod tests {
     #[test]
     fn a_lost_key_is_told_and_not_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
-        let cluster = hardened(&cluster(dir.path()), true);
-        private_dir(&cluster.security()).expect("made");
-        write(&cluster).expect("written");
-        fs::write(key_file(&cluster), "short").expect("damaged");
-        assert!(write(&cluster).expect_err("damaged").to_string().contains("holds no key"));
-        fs::remove_file(key_file(&cluster)).expect("lost");
-        assert!(write(&cluster).expect_err("lost").to_string().contains("backup"));
-        assert!(!key_file(&cluster).exists());
-        fs::remove_file(configuration_path(&cluster)).expect("given up");
-        assert_eq!(first(&cluster).as_deref(), Some("secretbox"));
+        let host = hardened(&host(dir.path()), true);
+        private_dir(&host.security()).expect("made");
+        write(&host).expect("written");
+        fs::write(key_file(&host), "short").expect("damaged");
+        assert!(write(&host).expect_err("damaged").to_string().contains("holds no key"));
+        fs::remove_file(key_file(&host)).expect("lost");
+        assert!(write(&host).expect_err("lost").to_string().contains("backup"));
+        assert!(!key_file(&host).exists());
+        fs::remove_file(configuration_path(&host)).expect("given up");
+        assert_eq!(first(&host).as_deref(), Some("secretbox"));
     }
 
     #[tokio::test]

@@ -246,7 +246,7 @@ preferences: {}
     #[test]
     fn unusual_files_are_written_anew_and_lose_nothing() {
         for text in [
-            r#"{"apiVersion":"v1","clusters":[{"name":"work","cluster":{"server":"https://w"}}],"contexts":[],"users":null}"#,
+            r#"{"apiVersion":"v1","clusters":[{"name":"work","host":{"server":"https://w"}}],"contexts":[],"users":null}"#,
             "clusters: [{name: work, cluster: {server: 'https://w'}}]\n",
             "clusters: &all\n- name: work\n  cluster: {server: 'https://w'}\n",
         ] {

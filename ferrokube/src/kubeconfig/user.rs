@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::as_owner::as_owner;
 use super::{Person, parse, read_user_file, text};
-use crate::config::{Cluster, known, lock_host, write_private};
+use crate::config::{Host, known, lock_host, write_private};
+use crate::fault::best_effort;
 
 /// What a person's file was before the merge and what the merge made of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,13 +37,13 @@ enum Record {
     One(Undo),
 }
 
-fn undo_file(cluster: &Cluster) -> PathBuf {
-    cluster.data_dir.join("kubeconfig.undo")
+fn undo_file(host: &Host) -> PathBuf {
+    host.data_dir.join("kubeconfig.undo")
 }
 
 /// Every file that the cluster is in.
-fn read(cluster: &Cluster) -> Vec<Undo> {
-    let record = fs::read(undo_file(cluster)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+fn read(host: &Host) -> Vec<Undo> {
+    let record = fs::read(undo_file(host)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let all = match record {
         Some(Record::All(all)) => all,
         Some(Record::One(one)) => vec![one],
@@ -51,20 +52,20 @@ fn read(cluster: &Cluster) -> Vec<Undo> {
     all.into_iter().map(|undo| Undo { made: undo.made || undo.before.is_none(), ..undo }).collect()
 }
 
-fn write(cluster: &Cluster, all: &[Undo]) -> Result<()> {
-    write_private(&undo_file(cluster), &serde_json::to_vec(all)?)
+fn write(host: &Host, all: &[Undo]) -> Result<()> {
+    write_private(&undo_file(host), &serde_json::to_vec(all)?)
 }
 
 /// Merges the cluster's context into the user's kubeconfig and makes it the current one. Returns the file.
-pub fn merge_into_user(cluster: &Cluster, admin: &Value) -> Result<Option<PathBuf>> {
+pub fn merge_into_user(host: &Host, admin: &Value) -> Result<Option<PathBuf>> {
     let Some(person) = Person::current() else { return Ok(None) };
     let _lock = lock_host()?;
     let path = person.kubeconfig();
-    merge_into(cluster, admin, &person, &path)?;
+    merge_into(host, admin, &person, &path)?;
     Ok(Some(path))
 }
 
-fn merge_into(cluster: &Cluster, admin: &Value, person: &Person, path: &Path) -> Result<()> {
+fn merge_into(host: &Host, admin: &Value, person: &Person, path: &Path) -> Result<()> {
     let existing = read_user_file(path)?;
     let before = existing.as_ref().map(|(text, _)| text.clone());
     let (text, value) = existing
@@ -73,7 +74,7 @@ fn merge_into(cluster: &Cluster, admin: &Value, person: &Person, path: &Path) ->
     if before.as_deref() == Some(&after) {
         return Ok(());
     }
-    let mut all = read(cluster);
+    let mut all = read(host);
     let at = all.iter().position(|undo| undo.path == path);
     let former = at.map(|at| all.remove(at));
     let absent = before.is_none();
@@ -81,8 +82,8 @@ fn merge_into(cluster: &Cluster, admin: &Value, person: &Person, path: &Path) ->
     let original = match &former {
         Some(undo) if Some(&undo.after) == before.as_ref() => undo.before.clone(),
         // Somebody changed it in between, and our entry is still in it.
-        Some(undo) if has_entry_of(undo, &value, &cluster.name) => {
-            before.map(|before| without(undo, &before, &value, &cluster.name)).transpose()?
+        Some(undo) if has_entry_of(undo, &value, &host.cluster.name) => {
+            before.map(|before| without(undo, &before, &value, &host.cluster.name)).transpose()?
         }
         _ => before,
     };
@@ -94,31 +95,31 @@ fn merge_into(cluster: &Cluster, admin: &Value, person: &Person, path: &Path) ->
         made: absent || former.as_ref().is_some_and(|undo| undo.made),
         made_dir: made_dir || former.is_some_and(|undo| undo.made_dir),
     });
-    write(cluster, &all)?;
+    write(host, &all)?;
     person.write(path, &after)
 }
 
 /// Takes the cluster's context out of every kubeconfig it was merged into. One that can't be read keeps none of the
 /// others from being cleaned, and is told.
-pub fn remove_from_user(cluster: &Cluster) -> Result<()> {
-    if read(cluster).is_empty() {
+pub fn remove_from_user(host: &Host) -> Result<()> {
+    if read(host).is_empty() {
         return Ok(());
     }
     let _lock = lock_host()?;
-    let others: Vec<_> = known().into_iter().filter(|other| other.name != cluster.name).collect();
-    remove_from(cluster, &others)
+    let others: Vec<_> = known().into_iter().filter(|other| other.cluster.name != host.cluster.name).collect();
+    remove_from(host, &others)
 }
 
-fn remove_from(cluster: &Cluster, others: &[Cluster]) -> Result<()> {
-    let all: Vec<Result<()>> = read(cluster).into_iter().map(|undo| remove_one(cluster, &undo, others)).collect();
+fn remove_from(host: &Host, others: &[Host]) -> Result<()> {
+    let all: Vec<Result<()>> = read(host).into_iter().map(|undo| remove_one(host, &undo, others)).collect();
     all.into_iter().collect()
 }
 
-fn remove_one(cluster: &Cluster, undo: &Undo, others: &[Cluster]) -> Result<()> {
+fn remove_one(host: &Host, undo: &Undo, others: &[Host]) -> Result<()> {
     let Some((text, value)) = read_user_file(&undo.path)? else { return Ok(()) };
     let left = match text == undo.after {
         true => undo.before.clone(),
-        false => Some(without(undo, &text, &value, &cluster.name)?),
+        false => Some(without(undo, &text, &value, &host.cluster.name)?),
     };
     // Somebody's comment is somebody's.
     let bare = |left: &String| !left.contains('#') && parse(left).is_ok_and(|value| is_bare(&value));
@@ -131,11 +132,11 @@ fn remove_one(cluster: &Cluster, undo: &Undo, others: &[Cluster]) -> Result<()> 
             removed.with_context(|| undo.path.display().to_string())?;
             if let Some(dir) = undo.path.parent().filter(|_| undo.made_dir) {
                 // Unless something else has come into it.
-                let _ = as_owner(dir, || fs::remove_dir(dir));
+                best_effort("the directory of a kubeconfig", as_owner(dir, || fs::remove_dir(dir)).flatten());
             }
         }
     }
-    others.iter().try_for_each(|other| hand_over(&cluster.name, undo, &text, left.as_deref(), other))
+    others.iter().try_for_each(|other| hand_over(&host.cluster.name, undo, &text, left.as_deref(), other))
 }
 
 /// A text without the cluster; what the file had under its name before comes back.
@@ -171,7 +172,7 @@ fn is_bare(value: &Value) -> bool {
 
 /// What another cluster of this host remembers of the same file no longer has this one in it: it gives back what was
 /// there before this one, and inherits that the file is ours.
-fn hand_over(name: &str, gone: &Undo, text: &str, left: Option<&str>, other: &Cluster) -> Result<()> {
+fn hand_over(name: &str, gone: &Undo, text: &str, left: Option<&str>, other: &Host) -> Result<()> {
     let mut all = read(other);
     let Some(later) = all.iter_mut().find(|later| later.path == gone.path) else { return Ok(()) };
     let forget = |remembered: &str| match parse(remembered) {
@@ -194,8 +195,8 @@ fn hand_over(name: &str, gone: &Undo, text: &str, left: Option<&str>, other: &Cl
 
 /// Brings the administrator's new certificate into every file that the cluster was merged into, and into what is
 /// remembered of these files: what `reset` gives back must not be a certificate that has run out.
-pub fn renew_in_user_files(cluster: &Cluster, admin: &Value) -> Result<()> {
-    let files = read(cluster);
+pub fn renew_in_user_files(host: &Host, admin: &Value) -> Result<()> {
+    let files = read(host);
     if files.is_empty() {
         return Ok(());
     }
@@ -204,15 +205,15 @@ pub fn renew_in_user_files(cluster: &Cluster, admin: &Value) -> Result<()> {
         Ok(value) => text::renewed(text, &value, admin),
         Err(_) => Ok(text.to_owned()),
     };
-    let others = known().into_iter().filter(|other| other.name != cluster.name);
-    for cluster in std::iter::once(cluster.clone()).chain(others) {
-        let mut all = read(&cluster);
+    let others = known().into_iter().filter(|other| other.cluster.name != host.cluster.name);
+    for host in std::iter::once(host.clone()).chain(others) {
+        let mut all = read(&host);
         for undo in all.iter_mut().filter(|undo| files.iter().any(|file| file.path == undo.path)) {
             undo.after = again(&undo.after)?;
             undo.before = undo.before.as_deref().map(again).transpose()?;
         }
         if !all.is_empty() {
-            write(&cluster, &all)?;
+            write(&host, &all)?;
         }
     }
     let renewed = files.iter().map(|file| {
@@ -235,7 +236,7 @@ mod tests {
 
     struct Hosts {
         dir: tempfile::TempDir,
-        clusters: Vec<Cluster>,
+        clusters: Vec<Host>,
     }
 
     impl Hosts {
@@ -244,7 +245,7 @@ mod tests {
             let clusters = names.iter().map(|name| {
                 let data = dir.path().join(name);
                 fs::create_dir_all(&data).expect("a directory");
-                Cluster { name: (*name).to_owned(), ..crate::config::tests::cluster(&data) }
+                crate::config::tests::named(name, &data)
             });
             Hosts { clusters: clusters.collect(), dir }
         }
@@ -255,15 +256,15 @@ mod tests {
 
         fn merge(&self, name: &str, home: &str) {
             let person = Person { home: self.dir.path().join("homes").join(home), ids: None };
-            merge_into(self.cluster(name), &admin(name), &person, &self.file(home)).expect("merged");
+            merge_into(self.named(name), &admin(name), &person, &self.file(home)).expect("merged");
         }
 
-        fn cluster(&self, name: &str) -> &Cluster {
-            self.clusters.iter().find(|cluster| cluster.name == name).expect("a cluster")
+        fn named(&self, name: &str) -> &Host {
+            self.clusters.iter().find(|host| host.cluster.name == name).expect("a cluster")
         }
 
         fn reset(&mut self, name: &str) {
-            let at = self.clusters.iter().position(|cluster| cluster.name == name).expect("a cluster");
+            let at = self.clusters.iter().position(|host| host.cluster.name == name).expect("a cluster");
             let gone = self.clusters.remove(at);
             remove_from(&gone, &self.clusters).expect("removed");
         }
@@ -350,7 +351,7 @@ mod tests {
         }
         std::os::unix::fs::chown(&home, Some(SOMEBODY), Some(SOMEBODY)).expect("an owner");
         let person = Person { home: home.clone(), ids: Some((SOMEBODY, SOMEBODY)) };
-        let merge = || merge_into(host.cluster("a"), &admin("a"), &person, &host.file("eve"));
+        let merge = || merge_into(host.named("a"), &admin("a"), &person, &host.file("eve"));
         std::os::unix::fs::symlink(&roots, home.join(".kube")).expect("a link");
         merge().expect_err("not into root's directory");
         assert!(!roots.join("config").exists());
@@ -364,7 +365,7 @@ mod tests {
         open(&roots).expect("a mode");
         fs::remove_file(host.file("eve")).expect("removed");
         std::os::unix::fs::symlink(roots.join("config"), host.file("eve")).expect("a link");
-        let _ = remove_from(host.cluster("a"), &[]);
+        let _ = remove_from(host.named("a"), &[]);
         assert_eq!(fs::read_to_string(roots.join("config")).expect("there"), text);
         let told = read_user_file(&host.file("eve")).expect_err("refused").to_string();
         assert!(told.contains("may not read it; chown"), "{told}");
@@ -404,8 +405,8 @@ mod tests {
     fn a_record_of_a_former_version_is_read() {
         let host = Hosts::new(&["a"]);
         let old = r#"{"path":"/h/.kube/config","before":null,"after":"x","made_dir":true}"#;
-        fs::write(undo_file(host.cluster("a")), old).expect("written");
-        let all = read(host.cluster("a"));
+        fs::write(undo_file(host.named("a")), old).expect("written");
+        let all = read(host.named("a"));
         assert!(all.len() == 1 && all[0].made && all[0].made_dir);
     }
 
@@ -415,7 +416,7 @@ mod tests {
         host.merge("a", "eve");
         host.merge("a", "root");
         fs::write(host.file("eve"), "clusters: [").expect("written");
-        let told = remove_from(host.cluster("a"), &[]).expect_err("told").to_string();
+        let told = remove_from(host.named("a"), &[]).expect_err("told").to_string();
         assert!(told.contains("eve/.kube/config"), "{told}");
         assert!(!host.file("root").exists());
     }

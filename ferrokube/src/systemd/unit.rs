@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::config::Cluster;
+use crate::config::Host;
 
 /// What the environment file holds until a person writes into it.
 pub const ENVIRONMENT: &str = "\
@@ -15,18 +15,17 @@ pub const ENVIRONMENT: &str = "\
 
 /// The unit of a cluster.
 pub struct Unit<'a> {
-    pub cluster: &'a Cluster,
+    pub host: &'a Host,
     pub program: &'a Path,
     pub environment: &'a Path,
 }
 
 impl fmt::Display for Unit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unit { cluster, program, environment } = self;
-        let (program, data) =
-            (quoted(&program.to_string_lossy(), ""), quoted(&cluster.data_dir.to_string_lossy(), "$"));
+        let Unit { host, program, environment } = self;
+        let (program, data) = (quoted(&program.to_string_lossy(), ""), quoted(&host.data_dir.to_string_lossy(), "$"));
         let environment = environment.display();
-        let name = &cluster.name;
+        let name = &host.cluster.name;
         write!(
             f,
             "\
@@ -114,12 +113,12 @@ pub fn is_restarted(unit: &str, jobs: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::cluster;
+    use crate::config::tests::host;
 
     #[test]
     fn a_unit_starts_the_server_of_its_cluster() {
-        let cluster = cluster("/var/lib/with blank/100%".as_ref());
-        let unit = Unit { cluster: &cluster, program: "/opt/$x/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
+        let host = host("/var/lib/with blank/100%".as_ref());
+        let unit = Unit { host: &host, program: "/opt/$x/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
         let text = unit.to_string();
         let line = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_default().to_owned();
         // Asked of systemd 252: it looks for a program of two dollars where two are written.
@@ -133,8 +132,8 @@ mod tests {
     /// What followed a line's end in the data directory's name was a setting of the unit: a command run as root.
     #[test]
     fn no_name_of_a_directory_begins_a_setting() {
-        let cluster = cluster("/var/lib/a\nExecStartPre=/bin/sh $x\\\"\t".as_ref());
-        let unit = Unit { cluster: &cluster, program: "/opt/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
+        let host = host("/var/lib/a\nExecStartPre=/bin/sh $x\\\"\t".as_ref());
+        let unit = Unit { host: &host, program: "/opt/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
         let text = unit.to_string();
         assert!(!text.lines().any(|line| line.starts_with("ExecStartPre")), "{text}");
         assert!(text.contains(r#"--data-dir "/var/lib/a\x0aExecStartPre=/bin/sh $$x\\\"\x09""#), "{text}");

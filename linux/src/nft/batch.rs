@@ -153,13 +153,6 @@ impl Batch {
         });
     }
 
-    pub fn delete_set(&mut self, name: &str) {
-        self.message(n::DELSET, 0, |w, table| {
-            w.attr_str(n::SET_TABLE, table);
-            w.attr_str(n::SET_NAME, name);
-        });
-    }
-
     /// Adds elements; content with those that are there with the same data.
     pub fn add_elements<'e>(&mut self, set: &str, elements: impl IntoIterator<Item = Element<'e>>) {
         self.elements(n::NEWSETELEM, flags::CREATE, set, elements);

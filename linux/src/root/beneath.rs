@@ -81,11 +81,6 @@ impl Beneath {
         Ok(rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The directory's own attributes.
-    pub fn own_stat(&self) -> io::Result<Stat> {
-        Ok(rustix::fs::fstat(&self.0)?)
-    }
-
     /// A regular file for reading: devices, pipes and links that lie in its place are refused unopened.
     pub fn file(&self, path: impl AsRef<Path>) -> io::Result<std::fs::File> {
         reopen(&self.handle(path)?, OFlags::RDONLY)

@@ -215,7 +215,7 @@ impl Config {
             event_record_qps: 50,
             event_burst: 100,
             allowed_unsafe_sysctls: Vec::new(),
-            version: concat!("v1.37.2+ferrokube-", env!("CARGO_PKG_VERSION")).into(),
+            version: meta::version::GIT_VERSION.into(),
             run: String::new(),
             ready: client::Latch::default(),
         }

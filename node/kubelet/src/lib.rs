@@ -31,7 +31,7 @@
 //! | `act` | the hands: actions against runtime and API, probes, hooks | no |
 //! | `volumes` | volumes: a table of kinds, a planner, its manager | `plan`, `plugins`, `payload`, `trust` |
 //! | `node` | the Node: what it is, its status, what it is short of, who goes first | `object`, `eviction`, `storage_limits` but for `measure` |
-//! | `io` | the ways out: CRI, files, logs, objects of the API, what the runtime tells | `rate` |
+//! | `io` | the ways out: CRI, files, logs, objects of the API, what the runtime tells | no |
 //! | `server` | the HTTP API | `params`, `configz` |
 //!
 //! At the bottom: `config` (what it is told), `names` (upstream's words), `api` (what answers of the API mean), `error`.

@@ -67,6 +67,7 @@ pub struct Mailbox(UnboundedSender<Msg>);
 
 /// A mailbox, and the end of it that the loop reads.
 pub fn mailbox() -> (Mailbox, UnboundedReceiver<Msg>) {
+    // See `Mailbox`.
     let (to, inbox) = unbounded_channel();
     (Mailbox(to), inbox)
 }

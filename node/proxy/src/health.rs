@@ -40,7 +40,7 @@ impl Default for Metrics {
     fn default() -> Metrics {
         let registry = Registry::default();
         telemetry::process::declare(&registry);
-        telemetry::process::declare_build(&registry);
+        telemetry::process::declare_build(&registry, meta::version::GIT_VERSION);
         let (r, family) = (&registry, ["ip_family"]);
         let name = "kubeproxy_sync_proxy_rules_duration_seconds";
         let syncs = r.histogram(name, "How long rules took to reach the kernel.", family, SYNC_SECONDS);

@@ -6,9 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use testkit::image::BUSYBOX;
-use testkit::output;
-
-use crate::clock::Clock;
+use testkit::{Clock, output};
 
 /// Large enough for the cluster and small enough to be filled in an instant.
 const DISK: &str = "400m";

@@ -7,7 +7,6 @@
 
 mod campaign;
 mod chance;
-mod clock;
 mod cluster;
 mod faults;
 mod inspect;

@@ -197,7 +197,7 @@ fn back(cluster: &Cluster) -> Result<()> {
 fn alone(cluster: &Cluster) -> Result<()> {
     let full = testkit::full();
     let more = if full { &["kube-controller-manager", "kube-scheduler", "kube-proxy"][..] } else { &[] };
-    for component in ["kubelet", "dns"].iter().chain(more) {
+    for component in ["kubelet", "kube-dns"].iter().chain(more) {
         let own = cluster.elsewhere("alone")?;
         output(own.command(&["up"]).env("FERROKUBE_TEST_PANIC", component), "")?.ok()?;
         own.import_busybox(BUSYBOX)?;

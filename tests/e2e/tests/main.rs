@@ -1,6 +1,7 @@
 //! End to end: one cluster of the real binary, driven by kubectl, Helm and etcdctl as a person would. The tests run in
 //! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
 
+mod certificates;
 mod commands;
 mod components;
 mod corrupt;
@@ -20,6 +21,7 @@ mod many;
 mod reset;
 mod settings;
 mod trust;
+mod two_hosts;
 mod volumes;
 mod workload;
 mod wrong;
@@ -59,6 +61,8 @@ const TESTS: &[&[Test]] = &[
     images::TESTS,
     wrong::TESTS,
     host::TESTS,
+    two_hosts::TESTS,
+    certificates::TESTS,
     kubeconfig::TESTS,
     reset::TESTS,
     crash::TESTS,

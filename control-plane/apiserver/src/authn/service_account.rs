@@ -1,6 +1,7 @@
 //! Service-account tokens: what is in them, and whether they still hold.
 //!
-//! A token names its account, and often the pod, secret or node it was made for; it dies with any of them.
+//! A token names its account, and often the pod, secret or node it was made for; it dies with any of them. I/O: reads the
+//! clock.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -78,10 +78,8 @@ fn expiry(certificate: &CertificateDer<'_>) -> u64 {
 pub fn identity(certificate: &CertificateDer<'_>) -> Result<UserInfo, AuthnError> {
     let subject =
         Subject::of(certificate).map_err(|error| AuthnError(format!("client certificate cannot be read: {error}")))?;
-    let (name, groups) = (subject.common_name, subject.organizations);
-    if name.is_empty() {
-        return Err(AuthnError("client certificate without a common name".to_owned()));
-    }
+    let (name, groups) =
+        subject.user().ok_or_else(|| AuthnError("client certificate without a common name".to_owned()))?;
     let digest: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
     let credential = (CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={digest}")]);
     Ok(UserInfo { name, groups, extra: vec![credential], ..UserInfo::default() })

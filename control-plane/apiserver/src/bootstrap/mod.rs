@@ -1,5 +1,5 @@
 //! What the server sets up for the cluster at start: system namespaces, roles, priority classes, flow schemas, the
-//! service range, and the `kubernetes` Service that leads to the server itself.
+//! service range, and the `kubernetes` Service that leads to the server itself. I/O: reads the clock.
 
 mod authentication_info;
 mod endpoints;

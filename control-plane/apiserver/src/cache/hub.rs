@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch as progress};
 use tokio_util::sync::CancellationToken;
 
+use super::window::FRESH;
 use super::{Cache, HeaderSpec, Reader};
 use crate::storage::{KeyValue, RangeRequest, Store, StoreError, StoreEvent, WatchStream, keys};
 
@@ -45,6 +46,7 @@ pub struct Hub {
 impl Hub {
     /// A hub without caches; nothing is read before [`Hub::run`].
     pub fn new(store: Arc<dyn Store>, root: Bytes) -> Hub {
+        // One command a definition that is made, and whoever makes it waits.
         let (commands, inbox) = mpsc::unbounded_channel();
         Hub {
             store,
@@ -187,11 +189,16 @@ impl Hub {
         inbox: &mut mpsc::UnboundedReceiver<Command>,
         shutdown: &CancellationToken,
     ) -> StoreError {
+        // When events of the caches' windows have been there for long enough; none while nothing new came.
+        let mut stale: Option<Instant> = None;
         loop {
             tokio::select! {
+                () = at(stale) => stale = self.age(Instant::now()),
                 batch = watch.next() => match batch {
                     Some(Ok(batch)) => {
-                        self.distribute(batch.events);
+                        let now = Instant::now();
+                        self.distribute(batch.events, now);
+                        stale.get_or_insert(now + FRESH);
                         self.processed.send_if_modified(|at| {
                             let forward = batch.revision > *at;
                             *at = batch.revision.max(*at);
@@ -221,8 +228,13 @@ impl Hub {
         }
     }
 
+    /// Lets every cache forget what is no longer fresh; when the next event will be.
+    fn age(&self, now: Instant) -> Option<Instant> {
+        self.caches.read().values().filter_map(|cache| cache.age(now)).min()
+    }
+
     /// Hands events to their caches; runs of the same cache go together, so that a transaction is not torn.
-    fn distribute(&self, events: Vec<StoreEvent>) {
+    fn distribute(&self, events: Vec<StoreEvent>, now: Instant) {
         let mut run: Option<(Arc<Cache>, Vec<StoreEvent>)> = None;
         for event in events {
             let Some(cache) = self.owner(event.key()) else { continue };
@@ -230,13 +242,13 @@ impl Hub {
                 Some((current, pending)) if Arc::ptr_eq(current, &cache) => pending.push(event),
                 _ => {
                     if let Some((current, pending)) = run.replace((cache, vec![event])) {
-                        current.apply(pending);
+                        current.apply(pending, now);
                     }
                 }
             }
         }
         if let Some((cache, pending)) = run {
-            cache.apply(pending);
+            cache.apply(pending, now);
         }
     }
 
@@ -247,5 +259,13 @@ impl Hub {
         let mut slashes = tail.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| self.root.len() + i + 1);
         let first = slashes.next()?;
         caches.get(&key[..first]).or_else(|| caches.get(&key[..slashes.next()?])).cloned()
+    }
+}
+
+/// Waits until then; for ever when there is nothing to wait for.
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Response};
 use meta::Status;
+use meta::version::{GIT_VERSION, MAJOR, MINOR};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
@@ -21,8 +22,6 @@ use crate::http::negotiate;
 use crate::http::respond::{self, response};
 use crate::ops::{health, metrics};
 use crate::server::Core;
-
-pub use telemetry::process::{GIT_VERSION, MINOR};
 
 /// Answers a request that is about no resource.
 pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
@@ -120,8 +119,8 @@ pub fn tagged(call: &Call, content_type: &'static str, body: Bytes) -> Response<
 
 fn version() -> Value {
     json!({
-        "major": "1", "minor": MINOR,
-        "emulationMajor": "1", "emulationMinor": MINOR,
+        "major": MAJOR, "minor": MINOR,
+        "emulationMajor": MAJOR, "emulationMinor": MINOR,
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
         "gitVersion": GIT_VERSION,
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",

@@ -166,7 +166,7 @@ impl Metrics {
         let registry = Registry::default();
         let r = &registry;
         process::declare(r);
-        process::declare_build(r);
+        process::declare_build(r, meta::version::GIT_VERSION);
         in_flight(r, limits);
         let name = "apiserver_admission_controller_admission_duration_seconds";
         let labels = ["name", "operation", "rejected", "type"];
@@ -200,7 +200,7 @@ impl Metrics {
                 Some(s.cache.decode_errors()).filter(|errors| *errors > 0).map(|errors| errors as f64)
             }),
             ("watch_cache_capacity", "Events that the cache keeps at most.", "gauge", |_| {
-                Some(crate::cache::WINDOW_EVENTS as f64)
+                Some(crate::cache::window::MOST_EVENTS as f64)
             }),
         ];
         for (name, help, kind, read) in rows {

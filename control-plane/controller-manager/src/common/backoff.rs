@@ -49,7 +49,7 @@ fn since(then: Timestamp, now: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::at;
+    use testkit::model::at;
 
     #[test]
     fn waits_double_up_to_the_most_and_start_over_after_quiet() {

@@ -126,7 +126,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
-    use crate::common::model::from;
+    use testkit::model::from;
 
     #[test]
     fn a_pod_of_another_namespace_is_nobodys_here_whatever_it_refers_to() {

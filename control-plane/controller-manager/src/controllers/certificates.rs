@@ -6,6 +6,7 @@ pub mod cleaner;
 pub mod request;
 pub mod signing;
 
+use client::plan::Op;
 use client::{Action, Target};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{
@@ -45,5 +46,5 @@ fn conclude(csr: &Csr, through: &'static str, kind: &str, reason: &str, message:
         last_transition_time: None,
     });
     let object = serde_json::to_value(&next).expect("API types serialize to JSON");
-    Action::Update { target: Target::of(csr), subresource: Some(through), object }
+    Op::update(Target::of(csr), Some(through), object).into()
 }

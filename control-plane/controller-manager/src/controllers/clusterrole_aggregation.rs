@@ -77,8 +77,8 @@ fn reconcile(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{World, from};
     use serde_json::json;
+    use testkit::model::{World, from};
 
     #[test]
     fn an_aggregated_role_has_the_rules_of_those_it_selects() {

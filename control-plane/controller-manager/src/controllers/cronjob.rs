@@ -8,6 +8,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::plan::Deletion;
 use client::{Key, Plan, WorkQueue};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -64,6 +65,8 @@ fn reconcile(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     course.forget_history();
     if cron.metadata.deletion_timestamp.is_none() && cron.spec.suspend != Some(true) {
         course.run();
+    } else {
+        course.plan.because("it is suspended, or being deleted");
     }
     let mut next = cron.clone();
     next.status = Some(course.status);
@@ -150,7 +153,10 @@ impl Course<'_> {
             let wait = (next.as_millisecond() - self.now.as_millisecond()).max(0) as u64;
             self.plan.requeue(Duration::from_millis(wait));
         }
-        let Some(due) = self.due(&schedule) else { return };
+        let Some(due) = self.due(&schedule) else {
+            self.plan.because("no time of its schedule has come");
+            return;
+        };
         let deadline = self.cron.spec.starting_deadline_seconds;
         if deadline.is_some_and(|d| due.as_second() + d < self.now.as_second()) {
             let note = format!("Missed scheduled time to start a job: {due}");
@@ -160,6 +166,7 @@ impl Course<'_> {
         let name = job_name(self.cron, due);
         let made = |name: &str| self.jobs.iter().any(|j| j.metadata.name.as_deref() == Some(name));
         if made(&name) {
+            self.plan.because("the job of the last time is there");
             self.status.last_schedule_time = Some(Time(due));
             return;
         }
@@ -228,7 +235,10 @@ impl Course<'_> {
 }
 
 fn delete(cron: &CronJob, job: &Job, plan: &mut Plan) {
-    plan.push(acts::delete_with(job, PropagationPolicy::Background));
+    plan.push(acts::delete_as(
+        job,
+        Deletion { propagation: Some(PropagationPolicy::Background), ..Deletion::default() },
+    ));
     let name = job.metadata.name.as_deref().unwrap_or("");
     plan.push(acts::normal(cron, "SuccessfulDelete", format!("Deleted job {name}")));
 }

@@ -135,10 +135,10 @@ pub fn reconcile(view: &View, failed: &mut Failed, now: Timestamp) -> Plan {
         return plan;
     }
     if set.metadata.deletion_timestamp.is_some() {
-        return plan;
+        return Plan::nothing("it is being deleted: its pods are the garbage collector's");
     }
     let adopted = owners::claim(set, &selector, view.revisions.iter().chain(&view.orphan_revisions).cloned(), None);
-    plan.actions.extend(adopted.actions);
+    plan.extend(adopted.actions);
     let source = revisions::Source {
         meta: &set.metadata,
         owner: owners::owner_reference(set),
@@ -146,22 +146,22 @@ pub fn reconcile(view: &View, failed: &mut Failed, now: Timestamp) -> Plan {
         collisions: set.status.as_ref().and_then(|s| s.collision_count),
     };
     let known = revisions::settle(&source, adopted.mine);
-    plan.actions.extend(known.actions);
+    plan.extend(known.actions);
     let claim = owners::claim(set, &selector, view.candidates.iter().cloned(), None);
-    plan.actions.extend(claim.actions);
+    plan.extend(claim.actions);
     let hash = revisions::hash_of(&known.current).to_owned();
     let course = Course { set, hash, pods: by_node(claim.mine), nodes: &view.nodes, now };
     let mut changes = manage::changes(&course, failed, &mut plan);
     if changes.is_empty() && is_rolling(set) {
         changes = update::changes(&course);
     }
-    plan.actions.extend(changes.actions(&course));
+    plan.extend(changes.steps(&course));
     let limit = set.spec.revision_history_limit.unwrap_or(HISTORY);
     let live = |r: &ControllerRevision| {
         let hash = revisions::hash_of(r);
         course.pods.values().flatten().any(|p| revision_of(p) == hash)
     };
-    plan.actions.extend(revisions::forget(&known.old, usize::try_from(limit).unwrap_or(0), live));
+    plan.extend(revisions::forget(&known.old, usize::try_from(limit).unwrap_or(0), live));
     status(&course, &mut plan);
     plan
 }

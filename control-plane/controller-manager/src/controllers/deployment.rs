@@ -12,8 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use client::plan::ExecuteError;
-use client::{Delta, Key, Plan, WorkQueue};
+use client::{Delta, ExecuteError, Key, Plan, Target, Verb, WorkQueue};
 use facts::labels::{self, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -128,21 +127,21 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let selector = selector(deployment);
     if selector.is_everything() {
         let note = "This deployment is selecting all pods. A non-empty selector is required.".into();
-        let mut plan = Plan::default();
-        plan.push(acts::warning(deployment, "SelectingAll", note));
-        return plan;
+        return Plan::of([acts::warning(deployment, "SelectingAll", note)]);
     }
     let claim = owners::claim(deployment, &selector, view.candidates.iter().cloned(), None);
     let sets: Vec<ReplicaSet> = claim.mine.iter().map(|s| s.as_ref().clone()).collect();
     let (new, old) = revision::split(deployment, sets);
-    let plan = Plan { actions: claim.actions, requeue_after: None };
+    let plan = Plan::of(claim.actions);
     let mut work = Course { deployment, old, new, plan, now };
     if deployment.metadata.deletion_timestamp.is_some() {
+        work.plan.because("it is being deleted");
         status::write(&mut work);
         return work.plan;
     }
     let paused = deployment.spec.paused == Some(true);
     if paused || rollout::is_scaling(&work) {
+        work.plan.because(if paused { "it is paused" } else { "it is being scaled: no rollout meanwhile" });
         revision::keep(&mut work, false);
         rollout::scale(&mut work);
         if paused {
@@ -167,9 +166,10 @@ fn after_failure(
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
-    let Some(name) = error.step.strip_prefix("create replicasets ").and_then(|n| n.split('/').nth(1)) else {
+    let Target { resource, name, .. } = &error.op.target;
+    if !matches!(error.op.verb, Verb::Create(_)) || resource.plural != "replicasets" {
         return plan;
-    };
+    }
     let mut next = deployment.clone();
     let status = next.status.get_or_insert_default();
     if error.is_already_exists() {

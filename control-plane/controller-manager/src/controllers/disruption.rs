@@ -151,7 +151,7 @@ fn reconcile(
     next.status = Some(status);
     if template::equal(&next.status, &budget.status) {
         // What was said before stands; it is not said again.
-        plan.actions.clear();
+        plan.steps.clear();
     } else {
         plan.push(acts::update_status(&next));
     }
@@ -247,8 +247,8 @@ fn set(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{World, from};
     use serde_json::{Value, json};
+    use testkit::model::{World, from};
 
     fn world(spec: Value, ready: &[bool]) -> World {
         let mut world = World::default();

@@ -46,7 +46,7 @@ fn without_service(found: Option<&Endpoints>) -> Plan {
     let mut plan = Plan::default();
     let ours =
         |e: &&Endpoints| e.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).is_some_and(|m| m == CONTROLLER);
-    plan.actions.extend(found.filter(ours).map(acts::delete));
+    plan.extend(found.filter(ours).map(acts::delete));
     plan
 }
 

@@ -115,8 +115,8 @@ pub fn reconcile(view: &View, most: usize) -> Plan {
     for family in families {
         let groups = desired::endpoints(view, family);
         let slices: Vec<_> = kept.iter().filter(|s| s.address_type == family).cloned().collect();
-        plan.actions.extend(pack::slices(view.service, family, groups, &slices, most));
+        plan.extend(pack::slices(view.service, family, groups, &slices, most));
     }
-    plan.actions.extend(foreign.iter().map(|s| acts::delete(s.as_ref())));
+    plan.extend(foreign.iter().map(|s| acts::delete(s.as_ref())));
     plan
 }

@@ -88,13 +88,15 @@ pub fn reconcile(
                     ..old.metadata.clone()
                 };
                 if !template::equal(&slice, &old) {
-                    plan.actions.push(acts::update(&slice));
+                    plan.push(acts::update(&slice));
                 }
             }
-            None => plan.actions.push(acts::create(&slice)),
+            None => {
+                plan.push(acts::create(&slice));
+            }
         }
     }
-    plan.actions.extend(spare.iter().map(|slice| acts::delete(slice.as_ref())));
+    plan.extend(spare.iter().map(|slice| acts::delete(slice.as_ref())));
     plan
 }
 

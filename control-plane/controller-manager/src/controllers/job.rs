@@ -157,10 +157,10 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let no_spec = JobSpec::default();
     let spec = job.spec.as_ref().unwrap_or(&no_spec);
     if spec.managed_by.as_deref().is_some_and(|m| m != OURSELVES) {
-        return Plan::default();
+        return Plan::nothing("another controller manages it (spec.managedBy)");
     }
     let claim = owners::claim(job, &selector(job), view.candidates.iter().cloned(), Some(TRACKING));
-    let plan = Plan { actions: claim.actions, requeue_after: None };
+    let plan = Plan::of(claim.actions);
     let status = job.status.clone().unwrap_or_default();
     let mut course = Course {
         job,
@@ -174,7 +174,8 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     };
     if finish::is_finished(job) {
         let left: Vec<Action> = course.pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)).collect();
-        course.plan.actions.extend(left);
+        course.plan.extend(left);
+        course.plan.because("it has finished");
         return course.plan;
     }
     decide(&mut course);
@@ -199,7 +200,9 @@ fn decide(course: &mut Course) {
             ready -= deleted.iter().filter(|p| pods::is_ready(p)).count();
             finish::note_suspension(course);
         }
-        None => {}
+        None => {
+            course.plan.because("it is being deleted");
+        }
     }
     if target.is_some() {
         (active, ready) = (0, 0);
@@ -213,9 +216,7 @@ fn decide(course: &mut Course) {
         finish::conclude(course, target);
     }
     write_status(course);
-    if !untracked.is_empty() {
-        course.plan.push(Action::Together(untracked));
-    }
+    course.plan.together(untracked);
 }
 
 fn write_status(course: &mut Course) {

@@ -8,6 +8,7 @@ mod tests;
 
 use std::time::Duration;
 
+use client::plan::Op;
 use client::{Action, Delta, Key, Plan, Target, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
@@ -108,7 +109,7 @@ fn finalize(namespace: &Namespace) -> Action {
     let finalizers = next.spec.get_or_insert_default().finalizers.get_or_insert_default();
     finalizers.retain(|f| f != FINALIZER);
     let object = serde_json::to_value(&next).expect("API types serialize to JSON");
-    Action::Update { target: Target::of(namespace), subresource: Some("finalize"), object }
+    Op::update(Target::of(namespace), Some("finalize"), object).into()
 }
 
 struct Wanted {

@@ -126,7 +126,7 @@ fn reconcile<'a>(node: &Node, all: impl Iterator<Item = &'a Node>, ranges: &Rang
 #[cfg(test)]
 mod tests {
     use super::*;
-    use client::{Action, PatchBody};
+    use client::{Action, PatchBody, Verb};
 
     fn node(name: &str, range: Option<&str>) -> Node {
         let mut node = Node::default();
@@ -147,9 +147,11 @@ mod tests {
     }
 
     fn given(plan: &Plan) -> String {
-        match &plan.actions[0] {
-            Action::Patch { patch: PatchBody::Strategic(body), .. } => body["spec"]["podCIDR"].as_str().unwrap().into(),
-            other => panic!("{other:?}"),
+        match plan.actions().filter_map(Action::op).map(|op| &op.verb).next() {
+            Some(Verb::Patch { patch: PatchBody::Strategic(body), .. }) => {
+                body["spec"]["podCIDR"].as_str().unwrap().into()
+            }
+            _ => panic!("{plan}"),
         }
     }
 
@@ -173,7 +175,7 @@ mod tests {
         let ranges = ranges(&["10.0.0.0/24"], &[]).unwrap();
         let nodes = [node("a", Some("10.0.0.0/24")), node("b", None)];
         let plan = reconcile(&nodes[1], nodes.iter(), &ranges);
-        assert!(matches!(&plan.actions[0], Action::Event { reason, .. } if reason == "CIDRNotAvailable"));
+        assert_eq!(plan.to_string(), "event CIDRNotAvailable");
     }
 
     #[test]

@@ -145,8 +145,8 @@ fn finished(all: Vec<Arc<Pod>>, threshold: usize, now: Timestamp) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{World, from};
     use kube::ResourceExt;
+    use testkit::model::{World, from};
 
     fn world(phases: &[&str]) -> World {
         let mut world = World::default();
@@ -164,7 +164,7 @@ mod tests {
     fn pods_of_a_node_that_is_gone_fail_and_go() {
         let mut world = world(&["Running", "Succeeded"]);
         let plan = orphaned(&world.list(), world.now);
-        assert_eq!(plan.actions.len(), 3, "one status, two deletes");
+        assert_eq!(plan.steps.len(), 3, "one status, two deletes");
         world.settle(|w| orphaned(&w.list(), w.now));
         assert!(world.list::<Pod>().is_empty());
     }
@@ -187,6 +187,6 @@ mod tests {
             p.metadata.finalizers = Some(vec!["held".into()]);
             p.metadata.deletion_timestamp = Some(from(json!("2026-01-01T00:00:00Z")));
         });
-        assert_eq!(unscheduled(&world.list::<Pod>()[0]).actions.len(), 1);
+        assert_eq!(unscheduled(&world.list::<Pod>()[0]).steps.len(), 1);
     }
 }

@@ -90,7 +90,7 @@ fn decide(set: &ReplicaSet, pods: &Shared<Pod>, sets: &Shared<ReplicaSet>, now: 
 fn plan(set: &ReplicaSet, outcome: Outcome) -> Plan {
     let mut plan = outcome.plan;
     if let Some(status) = outcome.status {
-        plan.actions.extend(write_status(set, status).actions);
+        plan.extend(write_status(set, status).steps);
     }
     plan
 }

@@ -25,7 +25,7 @@ pub fn start(setup: &mut Setup) {
         let Some(set) = sets.get(key) else { return Plan::default() };
         let outcome = replicas::reconcile(&view(&set, &pods), set.as_ref(), now);
         let mut plan = outcome.plan;
-        plan.actions.extend(outcome.status.into_iter().flat_map(|s| write_status(&set, s).actions));
+        plan.extend(outcome.status.into_iter().flat_map(|s| write_status(&set, s).steps));
         plan
     });
     setup.run(work.on_failure(move |key, error, now| {

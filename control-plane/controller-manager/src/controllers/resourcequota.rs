@@ -155,8 +155,8 @@ fn reconcile(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{World, from};
     use serde_json::json;
+    use testkit::model::{World, from};
 
     fn step(numbers: &[(&str, Option<usize>)]) -> impl Fn(&World) -> Plan {
         let numbers: BTreeMap<String, Option<usize>> = numbers.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect();

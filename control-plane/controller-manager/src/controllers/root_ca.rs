@@ -73,17 +73,19 @@ fn reconcile(namespace: &Namespace, found: Option<&ConfigMap>, ca: &str) -> Plan
 #[cfg(test)]
 mod tests {
     use super::*;
-    use client::Action;
+    use client::{Action, Verb};
 
     #[test]
     fn a_changed_map_is_put_right_and_a_right_one_left_alone() {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some("a".into());
         let plan = reconcile(&namespace, None, "PEM");
-        let Action::Create { object, .. } = &plan.actions[0] else { panic!("not created") };
+        let Some(Verb::Create(object)) = plan.actions().filter_map(Action::op).map(|op| &op.verb).next() else {
+            panic!("{plan}")
+        };
         let mut map: ConfigMap = serde_json::from_value(object.clone()).unwrap();
         assert!(reconcile(&namespace, Some(&map), "PEM").is_empty());
         map.data.as_mut().unwrap().insert("more".into(), "x".into());
-        assert_eq!(reconcile(&namespace, Some(&map), "PEM").actions.len(), 1);
+        assert_eq!(reconcile(&namespace, Some(&map), "PEM").steps.len(), 1);
     }
 }

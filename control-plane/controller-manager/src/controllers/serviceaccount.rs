@@ -55,7 +55,7 @@ mod tests {
     fn a_living_namespace_gets_its_account_once() {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some("a".into());
-        assert_eq!(reconcile(&namespace, false, None).actions.len(), 1);
+        assert_eq!(reconcile(&namespace, false, None).steps.len(), 1);
         assert!(reconcile(&namespace, true, None).is_empty());
         let hardened = format!("{:?}", reconcile(&namespace, false, Some(false)));
         assert!(hardened.contains("\"automountServiceAccountToken\": Bool(false)"), "{hardened}");

@@ -100,7 +100,7 @@ fn claims(account: &ServiceAccount, secret: &Secret) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{World, from};
+    use testkit::model::{World, from};
 
     struct Plain;
     impl TokenSigner for Plain {

@@ -10,8 +10,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use client::plan::ExecuteError;
 use client::{Delta, Key, Plan, WorkQueue};
+use client::{ExecuteError, Target, Verb};
 use facts::labels;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
@@ -86,7 +86,7 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let set = view.set.as_ref();
     let selector = labels::selector(&set.spec.selector);
     let adopted = owners::claim(set, &selector, view.revisions.iter().cloned(), None);
-    let mut plan = Plan { actions: adopted.actions, requeue_after: None };
+    let mut plan = Plan::of(adopted.actions);
     let source = revisions::Source {
         meta: &set.metadata,
         owner: owners::owner_reference(set),
@@ -94,25 +94,24 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
         collisions: set.status.as_ref().and_then(|s| s.collision_count),
     };
     let known = revisions::settle(&source, adopted.mine);
-    plan.actions.extend(known.actions);
+    plan.extend(known.actions);
     // Only pods with a name of the set are its members, whatever their labels.
     let members = view.candidates.iter().filter(|p| identity::ordinal_in(set, p).is_some()).cloned();
     let claim = owners::claim(set, &selector, members, None);
-    plan.actions.extend(claim.actions);
+    plan.extend(claim.actions);
     let named = set.status.as_ref().and_then(|s| s.current_revision.clone()).unwrap_or_default();
     let name = |r: &ControllerRevision| r.metadata.name.clone().unwrap_or_default();
     let current = known.old.iter().find(|r| name(r) == named).map_or(&known.current, |r| r.as_ref());
     let mut course = Course::new(set, current, &known.current, &claim.mine, &view.claims, now);
     course.decide();
     let status = course.status;
-    plan.actions.extend(course.plan.actions);
-    plan.requeue_after = course.plan.requeue_after;
+    plan.append(course.plan);
     let limit = usize::try_from(set.spec.revision_history_limit.unwrap_or(HISTORY)).unwrap_or(0);
     let live = |r: &ControllerRevision| {
         let name = name(r);
         name == named || claim.mine.iter().any(|p| identity::revision_of(p) == name)
     };
-    plan.actions.extend(revisions::forget(&known.old, limit, live));
+    plan.extend(revisions::forget(&known.old, limit, live));
     write_status(set, status, &mut plan);
     plan
 }
@@ -129,22 +128,22 @@ fn write_status(set: &StatefulSet, mut status: StatefulSetStatus, plan: &mut Pla
 /// Said as upstream says it: `create Pod web-0 in StatefulSet web failed error: ...`.
 fn after_failure(set: &StatefulSet, error: &ExecuteError) -> Plan {
     let mut plan = Plan::default();
-    let words: Vec<&str> = error.step.split(' ').collect();
-    let [verb, plural, path] = words.as_slice() else { return plan };
-    let kind = match *plural {
+    let Target { resource, name, .. } = &error.op.target;
+    let kind = match resource.plural.as_str() {
         "pods" => "Pod",
         "persistentvolumeclaims" => "Claim",
         _ => return plan,
     };
-    let reason = match *verb {
-        "create" => "FailedCreate",
-        "delete" => "FailedDelete",
-        _ => "FailedUpdate",
+    let (verb, reason) = match &error.op.verb {
+        Verb::Create(_) => ("create", "FailedCreate"),
+        Verb::Delete(_) => ("delete", "FailedDelete"),
+        Verb::Update { .. } => ("update", "FailedUpdate"),
+        Verb::Patch { .. } => ("patch", "FailedUpdate"),
+        Verb::Post { .. } => return plan,
     };
     if error.is_conflict() || error.is_namespace_terminating() {
         return plan;
     }
-    let name = path.rsplit('/').next().unwrap_or("");
     let of = set.metadata.name.as_deref().unwrap_or("");
     let note = format!("{verb} {kind} {name} in StatefulSet {of} failed error: {}", error.message());
     plan.push(acts::warning(set, reason, note));

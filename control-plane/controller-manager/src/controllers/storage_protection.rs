@@ -74,7 +74,12 @@ fn reconcile<K: Written + Clone>(object: &K, finalizer: &str, used: bool) -> Pla
     } else if !deleting && !has {
         finalizers.push(finalizer.to_owned());
     } else {
-        return plan;
+        let held = deleting && has;
+        return Plan::nothing(if held {
+            "it is in use: deleted when it no more is"
+        } else {
+            "the finalizer is as it should be"
+        });
     }
     plan.push(acts::update(&next));
     plan
@@ -83,8 +88,8 @@ fn reconcile<K: Written + Clone>(object: &K, finalizer: &str, used: bool) -> Pla
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{World, from};
     use serde_json::json;
+    use testkit::model::{World, from};
 
     #[test]
     fn a_used_claim_stays_until_it_is_used_no_more() {

@@ -91,7 +91,7 @@ fn reconcile(
             let since = started.unwrap_or(now);
             let left = since.as_second() + wait - now.as_second();
             if left > 0 {
-                plan.requeue(Duration::from_secs(left as u64));
+                plan.requeue(Duration::from_secs(left as u64)).because("the taint is tolerated for a time");
                 return (plan, Some(since));
             }
             evict(pod, &name, &mut plan, now);
@@ -145,7 +145,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::common::model::{World, at, from};
+    use testkit::model::{World, at, from};
 
     fn setup(tolerations: serde_json::Value) -> (Arc<Pod>, Arc<Node>, World) {
         let mut world = World::default();
@@ -174,14 +174,14 @@ mod tests {
             {"key": "k", "operator": "Exists", "tolerationSeconds": 30}, {"operator": "Exists", "tolerationSeconds": 60}
         ]));
         let (plan, since) = reconcile(Some(&pod), Some(&node), None, world.now);
-        assert_eq!((plan.requeue_after, plan.actions.len()), (Some(Duration::from_secs(30)), 0));
+        assert_eq!((plan.requeue_after, plan.steps.len()), (Some(Duration::from_secs(30)), 0));
         let later = at(world.now.as_second() + 20);
         let (plan, since) = reconcile(Some(&pod), Some(&node), since, later);
         assert_eq!(plan.requeue_after, Some(Duration::from_secs(10)));
         let (plan, _) = reconcile(Some(&pod), Some(&node), since, at(world.now.as_second() + 30));
-        assert!(!plan.actions.is_empty());
+        assert!(!plan.steps.is_empty());
         let (plan, since) = reconcile(Some(&pod), Some(&Node::default()), since, later);
-        assert!(since.is_none() && plan.actions.len() == 1, "the taint is gone: cancelled and said so");
+        assert!(since.is_none() && plan.steps.len() == 1, "the taint is gone: cancelled and said so");
     }
 
     #[test]

@@ -19,16 +19,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use client::{Cache, EventRecorder, EventType};
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{Sender, channel};
 
 use crate::config::Config;
 use crate::io::cri::Cri;
 use crate::io::objects::Objects;
-use crate::io::rate::Rate;
 use crate::messages::{Mailbox, Msg};
 use crate::node::addresses::Addresses;
 use crate::pod::fields::Facts;
@@ -42,7 +40,7 @@ pub struct Hands {
     pub config: Arc<Config>,
     pub cri: Cri,
     pub client: kube::Client,
-    pub notes: Sender<Note>,
+    pub events: EventRecorder,
     pub objects: Arc<Objects>,
     pub volumes: Arc<Volumes>,
     pub services: Cache<Service>,
@@ -100,33 +98,6 @@ fn make_below(dir: &Path) -> std::io::Result<linux::root::Beneath> {
         return Err(std::io::Error::other(format!("{} has no parent", dir.display())));
     };
     linux::root::Beneath::open(parent)?.make_dirs(name, 0o755)
-}
-
-/// An Event on its way to the API.
-pub struct Note {
-    regarding: ObjectReference,
-    kind: EventType,
-    reason: String,
-    text: String,
-}
-
-/// Events that wait for the API; upstream's queue is as long.
-const NOTES: usize = 1000;
-
-/// Starts writing Events, one after the other and no faster than the rate, until every sender is gone. What does not
-/// fit into the queue meanwhile is dropped, as upstream drops it.
-pub fn start_notes(recorder: EventRecorder, mut rate: Option<Rate>) -> Sender<Note> {
-    let (notes, mut queue) = channel::<Note>(NOTES);
-    tokio::spawn(async move {
-        let began = tokio::time::Instant::now();
-        while let Some(note) = queue.recv().await {
-            if let Some(rate) = &mut rate {
-                tokio::time::sleep(rate.take(began.elapsed())).await;
-            }
-            recorder.record(&note.regarding, note.kind, &note.reason, &note.text).await;
-        }
-    });
-    notes
 }
 
 /// The pod as an action sees it.
@@ -229,10 +200,7 @@ impl Hands {
             None => pods::reference(pod),
         };
         let kind = if warning { EventType::Warning } else { EventType::Normal };
-        let note = Note { regarding, kind, reason: reason.to_owned(), text: note.to_owned() };
-        if self.notes.try_send(note).is_err() {
-            tracing::debug!(reason, "too many events, one is lost");
-        }
+        self.events.tell(&regarding, kind, reason, note);
     }
 
     fn pods(&self, pod: &Pod) -> Api<Pod> {

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::rate::Rate;
 use client::{Cache, EventRecorder, Informer};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -25,7 +26,6 @@ use crate::error::Error;
 use crate::io::cri::{Cri, shown};
 use crate::io::objects::Objects;
 use crate::io::pleg;
-use crate::io::rate::Rate;
 use crate::messages::{self, Mailbox, Msg, NodeSignals};
 use crate::node::addresses::Addresses;
 use crate::node::heartbeat::Heartbeat;
@@ -51,7 +51,8 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let (mailbox, inbox) = messages::mailbox();
     let addresses = moving::follow(&config, &mailbox, &shutdown);
     let informers = start_informers(&config, &client, &mailbox, &shutdown);
-    let recorder = EventRecorder::new(client.clone(), "kubelet").on_host(&config.node_name);
+    let rate = Rate::new(config.event_record_qps, config.event_burst);
+    let recorder = EventRecorder::new(client.clone(), "kubelet").on_host(&config.node_name).at_rate(rate);
     let node = NodeSignals::default();
     let Some(runtime_name) = wait_for_runtime(&cri, &shutdown).await else { return Ok(()) };
     let objects = Arc::new(Objects::new(client.clone(), mailbox.clone()));
@@ -60,7 +61,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         config: config.clone(),
         cri: cri.clone(),
         client: client.clone(),
-        notes: crate::act::start_notes(recorder.clone(), Rate::new(config.event_record_qps, config.event_burst)),
+        events: recorder.clone(),
         objects,
         services: informers.services,
         nodes: informers.nodes.clone(),

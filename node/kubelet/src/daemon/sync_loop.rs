@@ -99,13 +99,7 @@ impl Loop {
 
     fn take_pod(&mut self, delta: Delta<Pod>) {
         match delta {
-            Delta::Added(pod) => self.update(pod),
-            Delta::Updated { old, new } => {
-                if pods::uid(&old) != pods::uid(&new) {
-                    self.gone(&old);
-                }
-                self.update(new);
-            }
+            Delta::Added(pod) | Delta::Updated { new: pod, .. } => self.update(pod),
             Delta::Deleted(pod) => self.gone(&pod),
         }
     }

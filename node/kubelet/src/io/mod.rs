@@ -1,4 +1,4 @@
-//! The kubelet's ways out, none of which decides anything. I/O, but for `rate`.
+//! The kubelet's ways out, none of which decides anything. I/O, all of it.
 //!
 //! - the runtime: `cri` (calls), `pleg` (what happens in it)
 //! - the API: `objects` (ConfigMaps, Secrets and bundles that pods refer to)
@@ -9,5 +9,4 @@ pub mod files;
 pub mod logs;
 pub(crate) mod objects;
 pub(crate) mod pleg;
-pub(crate) mod rate;
 pub mod static_pods;

@@ -139,7 +139,7 @@ impl Heartbeat {
             }
         }
         tracing::info!(node = name, "node registered");
-        self.event("Starting", "Starting kubelet.").await;
+        self.event("Starting", "Starting kubelet.");
         Ok(())
     }
 
@@ -167,8 +167,8 @@ impl Heartbeat {
         }
     }
 
-    async fn event(&self, reason: &str, note: &str) {
-        self.recorder.record(&self.reference(), client::EventType::Normal, reason, note).await;
+    fn event(&self, reason: &str, note: &str) {
+        self.recorder.tell(&self.reference(), client::EventType::Normal, reason, note);
     }
 
     async fn keep_status(&self) {
@@ -211,7 +211,7 @@ impl Heartbeat {
             }
             if was_ready.replace(ready) != Some(ready) {
                 let name = if ready { "NodeReady" } else { "NodeNotReady" };
-                self.event(name, &format!("Node {} status is now: {name}", self.config.node_name)).await;
+                self.event(name, &format!("Node {} status is now: {name}", self.config.node_name));
             }
             let seen = async {
                 self.node_seen.notified().await;

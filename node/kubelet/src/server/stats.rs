@@ -342,7 +342,7 @@ pub async fn metrics(server: &Server) -> Reply {
     family(&mut out, "kubelet_desired_pods", "gauge", help, &desired);
     let process = telemetry::Registry::default();
     telemetry::process::declare(&process);
-    telemetry::process::declare_build(&process);
+    telemetry::process::declare_build(&process, meta::version::GIT_VERSION);
     metrics_text(out + &process.text())
 }
 

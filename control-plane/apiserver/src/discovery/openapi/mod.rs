@@ -74,7 +74,7 @@ fn resources<'a>(registry: &'a Registry, document: &str) -> Vec<&'a Served> {
 /// Identifies what a document is made from.
 fn fingerprint<'a>(resources: impl IntoIterator<Item = &'a Served>) -> String {
     let mut hash = Sha512::new();
-    hash.update(super::GIT_VERSION);
+    hash.update(meta::version::GIT_VERSION);
     for served in resources {
         hash.update(format!("{:?}/{}", served.kind, served.generation));
     }

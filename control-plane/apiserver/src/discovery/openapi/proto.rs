@@ -97,7 +97,7 @@ pub fn encode(document: &Document<'_>) -> Vec<u8> {
     out.bytes(1, b"2.0");
     out.message(2, |info| {
         info.bytes(1, b"Kubernetes");
-        info.bytes(2, crate::VERSION.as_bytes());
+        info.bytes(2, meta::version::RELEASE.as_bytes());
     });
     out.message(8, |paths| {
         for (path, item) in document.paths() {

@@ -42,7 +42,7 @@ impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("swagger", "2.0")?;
-        map.serialize_entry("info", &json!({"title": "Kubernetes", "version": crate::VERSION}))?;
+        map.serialize_entry("info", &json!({"title": "Kubernetes", "version": meta::version::RELEASE}))?;
         map.serialize_entry("paths", &Members(|| self.paths()))?;
         map.serialize_entry("definitions", &Members(|| self.definitions()))?;
         let token = json!({

@@ -30,7 +30,7 @@ impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("openapi", "3.0.0")?;
-        map.serialize_entry("info", &json!({"title": "Kubernetes", "version": crate::VERSION}))?;
+        map.serialize_entry("info", &json!({"title": "Kubernetes", "version": meta::version::RELEASE}))?;
         map.serialize_entry("paths", &Members(|| self.items.iter().map(|item| (&item.path, path_item(item)))))?;
         map.serialize_entry("components", &Components(&self.definitions))?;
         map.end()

@@ -102,9 +102,9 @@ fn approve(csr: &Csr, way: &Way, now: Timestamp) -> client::Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::from;
     use crate::controllers::certificates::request::tests::{NODE, USER};
     use serde_json::json;
+    use testkit::model::from;
 
     fn csr(signer: &str, user: &str, request: &str) -> Csr {
         let mut csr: Csr = from(json!({

@@ -67,8 +67,8 @@ fn expiry(pem: &[u8]) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{at, from};
     use serde_json::{Value, json};
+    use testkit::model::{at, from};
 
     /// Seconds that the request stays after it was made and decided.
     fn stays(status: Value) -> Option<i64> {
@@ -78,7 +78,7 @@ mod tests {
         }));
         let made = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap().as_second();
         let due = due(&csr)?.as_second();
-        assert_eq!(reconcile(&csr, at(due)).actions.len(), 1);
+        assert_eq!(reconcile(&csr, at(due)).steps.len(), 1);
         assert_eq!(reconcile(&csr, at(due - 5)).requeue_after, Some(Duration::from_secs(5)));
         Some(due - made)
     }

@@ -87,9 +87,9 @@ fn expiration(asked: Option<i32>, longest: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::model::{World, from};
     use crate::controllers::certificates::request::tests::{SERVING, USER};
     use serde_json::json;
+    use testkit::model::{World, from};
 
     /// A life that the signer below doesn't sign.
     const REFUSED: Duration = Duration::from_secs(7200);

@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::common::model::{World, at, from};
+use testkit::model::{World, at, from};
 
 /// 2026-01-01T00:00:00Z
 const MIDNIGHT: i64 = 1_767_225_600;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use client::{Action, Plan};
+use client::{Action, Plan, Step};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -26,17 +26,17 @@ impl Changes {
         self.make.is_empty() && self.delete.is_empty()
     }
 
-    pub fn actions(&self, course: &Course) -> Vec<Action> {
+    pub fn steps(&self, course: &Course) -> Vec<Step> {
         let owner = acts::reference(course.set);
         let make = self.make.iter().take(BURST);
         let make = make.map(|node| acts::create_pod(&nodes::pod(course.set, node, &course.hash), &owner));
-        let mut actions = acts::slow_start(make.collect());
+        let mut steps = acts::slow_start(make.collect());
         let delete: Vec<Action> =
             self.delete.iter().take(BURST).map(|p| acts::delete_pod(p.as_ref(), &owner)).collect();
         if !delete.is_empty() {
-            actions.push(Action::Together(delete));
+            steps.push(Step::Together(delete));
         }
-        actions
+        steps
     }
 }
 
@@ -80,7 +80,7 @@ fn on_node(
                 let key = (set.metadata.uid.clone().unwrap_or_default(), node.to_owned());
                 let wait = failed.left(&key, course.now);
                 if !wait.is_zero() {
-                    plan.requeue(wait);
+                    plan.requeue(wait).because("a failed pod waits for its backoff");
                     continue;
                 }
                 failed.tried(key, course.now);

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::common::model::{World, from};
+use testkit::model::{World, from};
 
 fn set(strategy: Value) -> DaemonSet {
     from(json!({
@@ -55,7 +55,7 @@ impl Case {
     fn settle(&mut self) -> Plan {
         for _ in 0..40 {
             let plan = reconcile(&self.view(), &mut self.failed, self.world.now);
-            if plan.actions.is_empty() {
+            if plan.steps.is_empty() {
                 return plan;
             }
             self.world.apply(&plan);

@@ -175,7 +175,7 @@ pub fn clean_up(course: &mut Course) {
         status.replicas == 0 && size == 0 && observed
     };
     let doomed: Vec<_> = idle.into_iter().take(surplus).filter(deletable).map(acts::delete).collect();
-    course.plan.actions.extend(doomed);
+    course.plan.extend(doomed);
 }
 
 /// Whether the deployment, as its status will be, has arrived; used to decide on cleaning up.

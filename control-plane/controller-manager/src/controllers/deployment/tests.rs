@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::common::model::{World, from};
+use testkit::model::{World, from};
 
 fn deployment(replicas: i32, strategy: Value) -> Deployment {
     from(json!({
@@ -236,21 +236,17 @@ fn a_taken_name_makes_the_next_hash_another() {
     let mut world = World::default();
     world.put(&deployment(1, rolling(json!(1), json!(0))));
     let plan = step(&world);
-    let name = match &plan.actions[0] {
-        client::Action::Create { target, .. } => target.name.clone(),
-        other => panic!("{other:?}"),
-    };
+    let made = plan.actions().find_map(client::Action::op).expect("a replica set");
+    assert_eq!(made.describe(), format!("create replicasets ns/{}", made.target.name));
+    let name = made.target.name.clone();
     let stranger: ReplicaSet = from(json!({
         "metadata": {"name": name, "namespace": "ns"},
         "spec": {"selector": {"matchLabels": {"app": "other"}}}
     }));
     let stranger = Arc::new(stranger);
     let taken = kube::core::Status::failure("exists", "AlreadyExists").with_code(409);
-    let error = client::plan::ExecuteError {
-        index: 0,
-        step: format!("create replicasets ns/{name}"),
-        source: Box::new(kube::Error::Api(Box::new(taken))),
-    };
+    let error =
+        client::ExecuteError { op: Box::new(made.clone()), source: Box::new(kube::Error::Api(Box::new(taken))) };
     let deployment = world.get::<Deployment>("ns", "web").unwrap();
     let after = after_failure(&deployment, &error, |_| Some(stranger.clone()), world.now);
     world.apply(&after);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::common::model::{World, from};
+use testkit::model::{World, from};
 
 fn service(spec: Value) -> Service {
     from(json!({"metadata": {"name": "web", "namespace": "ns", "labels": {"a": "b"}}, "spec": spec}))
@@ -82,6 +82,6 @@ fn without_its_service_only_our_own_goes() {
     let mine: Endpoints = from(json!({
         "metadata": {"name": "web", "namespace": "ns", "labels": {"endpoints.kubernetes.io/managed-by": "endpoint-controller"}}
     }));
-    assert_eq!(without_service(Some(&mine)).actions.len(), 1);
+    assert_eq!(without_service(Some(&mine)).steps.len(), 1);
     assert!(without_service(Some(&Endpoints::default())).is_empty());
 }

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::common::model::{World, from};
+use testkit::model::{World, from};
 
 fn service(spec: Value) -> Service {
     from(json!({

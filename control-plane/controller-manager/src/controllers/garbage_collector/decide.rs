@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use client::plan::{Deletion, Op};
 use client::{Action, EventType, PatchBody, Plan, Target};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -67,7 +68,7 @@ fn owned(
     for owner in &item.owners {
         // A namespaced owner of a cluster-wide object is no valid owner: it is told, and nothing is done to the object.
         if item.namespace.is_empty() && is_namespaced(owner) == Some(true) {
-            return Next::Do(Plan { actions: vec![elsewhere(uid, item, owner)], ..Plan::default() });
+            return Next::Do(Plan::of([elsewhere(uid, item, owner)]));
         }
         let known = state(graph, item, owner);
         let answer = || asked.iter().find(|(o, _)| o == owner).map(|(_, answer)| *answer);
@@ -171,7 +172,7 @@ fn orphan(graph: &Graph, uid: &str) -> Plan {
         let rest: Vec<&OwnerReference> = d.owners.iter().filter(|o| o.uid != uid).collect();
         patch(dependent, d, json!({"ownerReferences": rest}))
     });
-    plan.push(Action::Together(freed.collect()));
+    plan.together(freed.collect());
     plan.push(without_finalizer(uid, item, ORPHAN));
     plan
 }
@@ -189,16 +190,16 @@ fn target(item: &Item) -> Target {
 fn patch(uid: &str, item: &Item, mut metadata: Value) -> Action {
     metadata["uid"] = json!(uid);
     metadata["resourceVersion"] = json!(item.version);
-    Action::Patch { target: target(item), subresource: None, patch: PatchBody::Merge(json!({"metadata": metadata})) }
+    Op::patch(target(item), None, PatchBody::Merge(json!({"metadata": metadata}))).into()
 }
 
 fn delete(uid: &str, item: &Item, policy: PropagationPolicy, this_version: bool) -> Action {
-    Action::Delete {
-        target: target(item),
+    let deletion = Deletion {
         uid: Some(uid.to_owned()),
         // The owners may have been changed meanwhile: then it is decided again.
         resource_version: this_version.then(|| item.version.clone()),
         propagation: Some(policy),
         grace_seconds: None,
-    }
+    };
+    Op::delete(target(item), deletion).into()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Action, PatchBody};
+use client::{Action, PatchBody, Verb};
 use kube::api::PropagationPolicy;
 use serde_json::Value;
 
@@ -99,7 +99,7 @@ impl World {
                 }
             };
             self.looks_again |= plan.requeue_after.is_some();
-            plan.actions.iter().for_each(|a| self.act(a));
+            plan.actions().for_each(|a| self.act(a));
         }
         panic!("does not settle");
     }
@@ -115,14 +115,17 @@ impl World {
     }
 
     fn act(&mut self, action: &Action) {
-        match action {
-            Action::Event { reason, note, .. } => self.told.push(format!("{reason}: {note}")),
-            Action::Together(all) => all.iter().for_each(|a| self.act(a)),
-            Action::Delete { target, propagation, .. } => {
-                self.delete(&target.name, propagation.clone().expect("always said"));
+        let op = match action {
+            Action::Do(op) => op,
+            Action::Event { reason, note, .. } => return self.told.push(format!("{reason}: {note}")),
+            Action::Told { .. } => panic!("{action:?}"),
+        };
+        match &op.verb {
+            Verb::Delete(deletion) => {
+                self.delete(&op.target.name, deletion.propagation.clone().expect("always said"));
             }
-            Action::Patch { target, patch: PatchBody::Merge(body), .. } => {
-                let Some(mut item) = self.objects.get(&target.name).cloned() else { return };
+            Verb::Patch { patch: PatchBody::Merge(body), .. } => {
+                let Some(mut item) = self.objects.get(&op.target.name).cloned() else { return };
                 let meta = &body["metadata"];
                 let list = |v: &Value| serde_json::from_value(v.clone()).expect("owners");
                 if meta["ownerReferences"].is_array() {
@@ -131,7 +134,7 @@ impl World {
                 if let Some(finalizers) = meta["finalizers"].as_array() {
                     item.finalizers = finalizers.iter().map(|f| f.as_str().expect("text").to_owned()).collect();
                 }
-                self.change(&target.name.clone(), item);
+                self.change(&op.target.name, item);
             }
             other => panic!("{other:?}"),
         }

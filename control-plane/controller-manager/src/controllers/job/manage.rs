@@ -19,14 +19,15 @@ const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 pub fn delete_active(course: &mut Course) {
     let owner = acts::reference(course.job);
     let doomed: Vec<Action> = course.active().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect();
-    if !doomed.is_empty() {
-        course.plan.push(Action::Together(doomed));
-    }
+    course.plan.together(doomed);
 }
 
 /// How many pods are made, and which are deleted.
 pub fn pods(course: &mut Course, totals: &Totals) -> (usize, Vec<Arc<Pod>>) {
     let active: Vec<Arc<Pod>> = course.active().cloned().collect();
+    if course.is_suspended() {
+        course.plan.because("it is suspended");
+    }
     let wanted = if course.is_suspended() { 0 } else { wanted(course, totals, active.len()) };
     let surplus = active.len().saturating_sub(wanted);
     let doomed = doomed(course, &active, surplus);
@@ -87,8 +88,8 @@ fn doomed(course: &Course, active: &[Arc<Pod>], surplus: usize) -> Vec<Arc<Pod>>
 /// Deleted because it is not wanted, not because it failed: it is let go uncounted.
 fn delete(course: &mut Course, doomed: &[Arc<Pod>]) {
     let owner = acts::reference(course.job);
-    course.plan.push(Action::Together(doomed.iter().map(|p| untrack(p)).collect()));
-    course.plan.push(Action::Together(doomed.iter().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect()));
+    course.plan.together(doomed.iter().map(|p| untrack(p)).collect());
+    course.plan.together(doomed.iter().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect());
 }
 
 fn make(course: &mut Course, missing: usize) -> usize {
@@ -96,7 +97,7 @@ fn make(course: &mut Course, missing: usize) -> usize {
     if !per_index {
         let left = retry::left(course);
         if !left.is_zero() {
-            course.plan.requeue(left);
+            course.plan.requeue(left).because("pods failed: no new ones before the backoff is over");
             return 0;
         }
     }
@@ -110,7 +111,7 @@ fn make(course: &mut Course, missing: usize) -> usize {
             }
             let (failures, ignored, left) = if per_index { retry::of_index(course, index) } else { Default::default() };
             if !left.is_zero() {
-                course.plan.requeue(left);
+                course.plan.requeue(left).because("pods of an index failed: its backoff is not over");
                 continue;
             }
             let mut pod = indexed(course, index);
@@ -127,7 +128,7 @@ fn make(course: &mut Course, missing: usize) -> usize {
         creates = vec![acts::create_pod(&plain(course), &owner); missing];
     }
     let made = creates.len();
-    course.plan.actions.extend(acts::slow_start(creates));
+    course.plan.extend(acts::slow_start(creates));
     made
 }
 

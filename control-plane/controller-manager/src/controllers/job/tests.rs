@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::common::model::{World, from};
+use testkit::model::{World, from};
 
 fn job(spec: Value) -> Job {
     let mut value = json!({

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
 
 use super::*;
-use crate::common::model::{World, from};
 use content::Remaining;
+use testkit::model::{World, from};
 
 fn going() -> World {
     let mut world = World::default();

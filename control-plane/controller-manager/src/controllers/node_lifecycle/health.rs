@@ -121,9 +121,12 @@ fn evicting(node: &Node, have: &[Taint], zones: &mut Zones, now: Timestamp, plan
     match turn {
         Turn::Now => Some(key),
         Turn::Later(wait) => {
-            plan.requeue(wait);
+            plan.requeue(wait).because("other nodes of its zone are evicted first");
             None
         }
-        Turn::Never => None,
+        Turn::Never => {
+            plan.because("all nodes of its zone are ill: more likely the network is");
+            None
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Nodes against the model: silence, recovery, taints and how fast they spread.
 
-use client::Action;
+use client::{Action, Verb};
 use serde_json::json;
 
 use super::*;
-use crate::common::model::{World, at, from};
+use testkit::model::{World, at, from};
 
 fn node(name: &str, ready: Option<&str>) -> Node {
     let conditions = ready.map(|status| json!([{"type": "Ready", "status": status}]));
@@ -39,7 +39,7 @@ impl Case {
             self.zones.update(all.iter().map(|n| n.as_ref()), &Rates::of(&self.config));
             let view = View { node: &node, heard: self.heard, pods: self.world.list::<Pod>(), config: &self.config };
             let plan = reconcile(&view, &mut self.zones, self.world.now);
-            if plan.actions.is_empty() {
+            if plan.steps.is_empty() {
                 return plan;
             }
             self.world.apply(&plan);
@@ -146,5 +146,5 @@ fn a_small_zone_mostly_gone_is_left_alone() {
     let mut case = Case::new(&[("a", Some("False")), ("b", Some("False")), ("c", Some("False")), ("d", Some("True"))]);
     let plan = case.settle("a");
     assert!(!case.taints("a").contains(&"not-ready:NoExecute".to_owned()));
-    assert!(!plan.actions.iter().any(|a| matches!(a, Action::Delete { .. })));
+    assert!(!plan.actions().filter_map(Action::op).any(|op| matches!(op.verb, Verb::Delete(_))));
 }

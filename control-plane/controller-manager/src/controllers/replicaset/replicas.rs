@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::plan::ExecuteError;
-use client::{Action, Plan};
+use client::{ExecuteError, Plan, Step, Verb};
 use facts::labels::Selector;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
@@ -72,10 +71,12 @@ pub fn reconcile<O: Resource<DynamicType = ()>>(view: &View, typed: &O, now: Tim
     let set = &view.set;
     let finished = |p: &Arc<Pod>| pods::is_terminal(p);
     let claim = owners::claim(typed, &set.selector, view.candidates.iter().filter(|p| !finished(p)).cloned(), None);
-    let mut plan = Plan { actions: claim.actions, requeue_after: None };
+    let mut plan = Plan::of(claim.actions);
     let (going, active): (Vec<_>, Vec<_>) = claim.mine.into_iter().partition(|p| pods::is_terminating(p));
     if set.meta.deletion_timestamp.is_none() {
-        plan.actions.extend(scale(view, &active, now));
+        plan.extend(scale(view, &active, now));
+    } else {
+        plan.because("it is being deleted: its pods are the garbage collector's");
     }
     if let Some(delay) = pods::next_available(active.iter().map(|p| p.as_ref()), set.min_ready, now) {
         plan.requeue(delay);
@@ -91,9 +92,9 @@ pub fn after_failure(view: &View, error: &ExecuteError, now: Timestamp) -> Outco
     let mine = view.candidates.iter().filter(|p| owners::is_controlled_by(&p.metadata, uid)).cloned();
     let (going, active): (Vec<_>, Vec<_>) =
         mine.filter(|p| !pods::is_terminal(p)).partition(|p| pods::is_terminating(p));
-    let reason = match error.step.split(' ').collect::<Vec<_>>().as_slice() {
-        ["create", "pods", ..] => "FailedCreate",
-        ["delete", "pods", ..] => "FailedDelete",
+    let reason = match (&error.op.verb, error.op.target.resource.plural.as_str()) {
+        (Verb::Create(_), "pods") => "FailedCreate",
+        (Verb::Delete(_), "pods") => "FailedDelete",
         _ => return Outcome { plan: Plan::default(), status: None },
     };
     let status = status(set, &active, going.len(), Some((reason, error.message())), now);
@@ -104,7 +105,7 @@ fn changed(set: &Set, status: Status) -> Option<Status> {
     (status != set.status).then_some(status)
 }
 
-fn scale(view: &View, active: &[Arc<Pod>], now: Timestamp) -> Vec<Action> {
+fn scale(view: &View, active: &[Arc<Pod>], now: Timestamp) -> Vec<Step> {
     let set = &view.set;
     let wanted = usize::try_from(set.replicas).unwrap_or(0);
     if active.len() < wanted {
@@ -116,7 +117,7 @@ fn scale(view: &View, active: &[Arc<Pod>], now: Timestamp) -> Vec<Action> {
     } else if active.len() > wanted {
         let surplus = (active.len() - wanted).min(BURST);
         let doomed = doomed(view, active, surplus, now);
-        vec![Action::Together(doomed.iter().map(|p| acts::delete_pod(p.as_ref(), &set.reference)).collect())]
+        vec![Step::Together(doomed.iter().map(|p| acts::delete_pod(p.as_ref(), &set.reference)).collect())]
     } else {
         Vec::new()
     }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use client::{Action, Plan};
+use client::{Action, Op, Plan, Step, Target};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
 
 use super::*;
-use crate::common::model::{World, from};
+use testkit::model::{World, from};
 
 fn set(replicas: i32) -> ReplicaSet {
     from(json!({
@@ -114,11 +114,8 @@ fn many_pods_start_in_growing_batches() {
     let mut world = World::default();
     world.put(&set(10));
     let plan = step(&world);
-    let batches: Vec<usize> = plan
-        .actions
-        .iter()
-        .filter_map(|a| if let Action::Together(all) = a { Some(all.len()) } else { None })
-        .collect();
+    let pods = |step: &Step| step.actions().iter().filter(|a| matches!(a, Action::Told { .. })).count();
+    let batches: Vec<usize> = plan.steps.iter().map(pods).filter(|n| *n > 0).collect();
     assert_eq!(batches, [1, 2, 4, 3]);
 }
 
@@ -147,11 +144,8 @@ fn a_refused_pod_shows_as_a_condition_until_it_is_made() {
     let set = world.get::<ReplicaSet>("ns", "web").unwrap();
     let view = View { set: neutral(&set), candidates: Vec::new(), related: Vec::new() };
     let refused = kube::core::Status::failure("pods \"web-\" is forbidden: exceeded quota", "Forbidden").with_code(403);
-    let error = client::plan::ExecuteError {
-        index: 0,
-        step: "create pods ns/".into(),
-        source: Box::new(kube::Error::Api(Box::new(refused))),
-    };
+    let op = Box::new(Op::create(Target::named::<Pod>("ns", ""), json!({})));
+    let error = client::ExecuteError { op, source: Box::new(kube::Error::Api(Box::new(refused))) };
     let outcome = replicas::after_failure(&view, &error, world.now);
     world.apply(&write_status(&set, outcome.status.expect("changed")));
     let conditions = |w: &World| w.get::<ReplicaSet>("ns", "web").unwrap().status.clone().unwrap().conditions;

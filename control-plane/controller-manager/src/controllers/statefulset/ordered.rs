@@ -120,6 +120,7 @@ impl<'a> Course<'a> {
             self.plan.requeue(delay);
         }
         if self.set.metadata.deletion_timestamp.is_some() {
+            self.plan.because("it is being deleted: its pods are the garbage collector's");
             return;
         }
         for index in 0..self.wanted {
@@ -148,6 +149,9 @@ impl<'a> Course<'a> {
         }
         self.keep_claims(ordinal, Some(&pod), false);
         if pods::is_terminating(&pod) || !self.is_available(&pod) {
+            if stop == Go::Stop {
+                self.plan.because("a pod is not available: in order, the next waits for it");
+            }
             return stop;
         }
         if !identity::matches(self.set, &pod, ordinal) {
@@ -218,7 +222,7 @@ impl<'a> Course<'a> {
             match found {
                 Some(found) => {
                     let next = identity::retained(self.set, found, pod, condemned);
-                    self.plan.actions.extend(next.map(|c| acts::update(&c)));
+                    self.plan.extend(next.map(|c| acts::update(&c)));
                 }
                 None if condemned => {}
                 None => {
@@ -242,6 +246,7 @@ impl<'a> Course<'a> {
         // In order, nothing goes while another that should stay or go first is ill; the ill one itself may.
         let ill_before = self.condemned[..index].iter().any(|p| !self.is_healthy(p));
         if self.in_order() && !self.is_available(&pod) && ill_before {
+            self.plan.because("a pod that goes later is not healthy: in order, none goes before it is");
             return Go::Stop;
         }
         if let Some(ordinal) = identity::ordinal_in(self.set, &pod) {
@@ -255,6 +260,7 @@ impl<'a> Course<'a> {
     fn roll(&mut self) {
         let strategy = self.set.spec.update_strategy.as_ref();
         if strategy.is_some_and(|s| s.type_.as_deref() == Some("OnDelete")) {
+            self.plan.because("it is updated on delete only");
             return;
         }
         let rolling = strategy.and_then(|s| s.rolling_update.clone()).unwrap_or_default();
@@ -272,6 +278,7 @@ impl<'a> Course<'a> {
             // One that is ill already costs nothing more.
             if self.is_healthy(&pod) {
                 if room == 0 {
+                    self.plan.because("as many pods are unavailable as may be: the update waits");
                     return;
                 }
                 room -= 1;

@@ -4,8 +4,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::common::model::{World, from};
 use crate::common::pods;
+use testkit::model::{World, from};
 
 fn set(spec: Value) -> StatefulSet {
     let mut value = json!({
@@ -120,7 +120,7 @@ fn a_set_that_wants_two_thousand_million_pods_costs_no_more_than_a_burst() {
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": i32::MAX}},
         });
         let plan = step(&world(spec));
-        let made = plan.actions.iter().filter(|a| format!("{a:?}").contains("SuccessfulCreate")).count();
+        let made = plan.actions().filter(|a| format!("{a:?}").contains("SuccessfulCreate")).count();
         assert_eq!(made, pods, "{policy}");
     }
 }

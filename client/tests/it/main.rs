@@ -1,0 +1,3 @@
+//! The client against servers of a few lines, from outside.
+
+mod executor;

@@ -1,0 +1,57 @@
+//! Where the API server of this host is reached: by people, by pods, by the `kubernetes` Service. What follows from the
+//! settings. Pure. Callers: kubeconfigs, certificates, the start of the API server.
+
+use std::net::Ipv4Addr;
+
+use super::Host;
+
+impl Host {
+    /// Where people reach the API; of a node alone only the file that says it.
+    pub fn server_url(&self) -> String {
+        if let Some(credentials) = &self.options.credentials {
+            return format!("as {} says", credentials.join("kubelet.conf").display());
+        }
+        let address = self.options.bind_address.filter(|address| !address.is_unspecified());
+        format!("https://{}:{}", address.unwrap_or(Ipv4Addr::LOCALHOST), self.cluster.api_port)
+    }
+
+    /// Where the API server listens.
+    pub fn bind_address(&self) -> Ipv4Addr {
+        self.options.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the
+    /// Services' range, which no Service is ever given.
+    pub fn api_address_of_pods(&self) -> Option<Ipv4Addr> {
+        let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
+        loopback.then(|| self.cluster.service_cidr.last())
+    }
+
+    /// What the `kubernetes` Service leads to, on a node with this address.
+    pub fn advertised(&self, node_ip: Ipv4Addr) -> Ipv4Addr {
+        let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
+        self.api_address_of_pods().or(bound).unwrap_or(node_ip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::tests::host;
+
+    #[test]
+    fn the_service_leads_to_where_pods_reach_a_server_that_listens_on_one_address() {
+        let (mut host, node) = (host(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
+        let mut with = |bind: Option<&str>| {
+            host.options.bind_address = bind.map(|text| text.parse().expect("an address"));
+            (host.server_url(), host.advertised(node).to_string())
+        };
+        let url = |host: &str| format!("https://{host}:6443");
+        assert_eq!(with(None), (url("127.0.0.1"), "192.0.2.1".into()));
+        assert_eq!(with(Some("0.0.0.0")), (url("127.0.0.1"), "192.0.2.1".into()));
+        assert_eq!(with(Some("127.0.0.1")), (url("127.0.0.1"), "10.43.255.255".into()));
+        assert_eq!(with(Some("192.0.2.9")), (url("192.0.2.9"), "192.0.2.9".into()));
+    }
+}

@@ -1,0 +1,141 @@
+//! Which certificates a host has and what each says ([`leaves`]), and when one is to be made anew ([`due`]). Pure: the
+//! time and what is on the disk are the caller's to tell. Knows nothing of who signs. Called by [`super::Pki`] alone.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rcgen::{ExtendedKeyUsagePurpose, SanType};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+
+use super::ADMIN;
+use crate::config::{Host, Roles, list};
+
+const SERVER: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::ServerAuth];
+const CLIENT: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::ClientAuth];
+const BOTH: [ExtendedKeyUsagePurpose; 2] = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+
+/// The authorities of a cluster with their common names: kubeadm's. Their keys are where the control plane is, and
+/// nowhere else.
+pub const AUTHORITIES: [(&str, &str); 3] =
+    [("ca", "kubernetes"), ("etcd/ca", "etcd-ca"), ("front-proxy-ca", "front-proxy-ca")];
+
+/// What a leaf says of its holder.
+#[derive(Debug)]
+pub struct Leaf {
+    /// Its files are called so.
+    pub name: &'static str,
+    /// Which authority signs it.
+    pub ca: &'static str,
+    pub common_name: String,
+    pub organisation: Option<&'static str>,
+    pub sans: Vec<SanType>,
+    pub usages: &'static [ExtendedKeyUsagePurpose],
+}
+
+/// Every leaf of a host in its roles. `node_ip` is the address by which pods and others reach it.
+///
+/// ```text
+///   role            leaf                        signed by        says
+///   CONTROL_PLANE   apiserver                   ca               server, all names of the API
+///                   apiserver-kubelet-client    ca               client, system:masters
+///                   admin                       ca               client, system:masters
+///                   front-proxy-client          front-proxy-ca   client
+///                   etcd/server                 etcd/ca          server and client
+///                   etcd/healthcheck-client     etcd/ca          client
+///   NODE            kubelet                     ca               server, this node's names
+/// ```
+pub fn leaves(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
+    let mut all = Vec::new();
+    if host.roles().has(Roles::CONTROL_PLANE) {
+        all.extend(control_plane(host, node_ip));
+    }
+    if host.roles().has(Roles::NODE) {
+        all.push(Leaf {
+            name: "kubelet",
+            ca: "ca",
+            common_name: format!("system:node:{}", host.node_name),
+            organisation: Some("system:nodes"),
+            sans: of_host(host, node_ip),
+            usages: &SERVER,
+        });
+    }
+    all
+}
+
+fn control_plane(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
+    let client = |name, ca, common_name: &str, organisation| Leaf {
+        name,
+        ca,
+        common_name: common_name.to_owned(),
+        organisation,
+        sans: vec![],
+        usages: &CLIENT,
+    };
+    let server = |name, ca, common_name: &str, sans, usages| Leaf {
+        name,
+        ca,
+        common_name: common_name.to_owned(),
+        organisation: None,
+        sans,
+        usages,
+    };
+    vec![
+        server("apiserver", "ca", "kube-apiserver", of_api(host, node_ip), &SERVER),
+        client("apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", Some("system:masters")),
+        client(ADMIN, "ca", "kubernetes-admin", Some("system:masters")),
+        client("front-proxy-client", "front-proxy-ca", "front-proxy-client", None),
+        server("etcd/server", "etcd/ca", &host.node_name, of_host(host, node_ip), &BOTH),
+        client("etcd/healthcheck-client", "etcd/ca", "kube-etcd-healthcheck-client", None),
+    ]
+}
+
+/// The names and addresses by which this host is reached.
+fn of_host(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
+    vec![dns(&host.node_name), dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(node_ip)]
+}
+
+/// Those by which its API server is: also the names of the Service, and what `--tls-san` adds.
+fn of_api(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
+    let cluster = &host.cluster;
+    let mut api = of_host(host, node_ip);
+    api.push(ip(cluster.api_service_ip()));
+    for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
+        api.push(dns(name));
+    }
+    api.push(dns(&format!("kubernetes.default.svc.{}", cluster.cluster_domain)));
+    let bound = host.options.bind_address.filter(|address| !address.is_unspecified());
+    api.extend([bound, host.api_address_of_pods()].into_iter().flatten().map(ip));
+    api.extend(list(&cluster.options.tls_san).iter().map(|name| match name.parse() {
+        Ok(address) => SanType::IpAddress(address),
+        Err(_) => dns(name),
+    }));
+    api
+}
+
+/// Whether a certificate is to be renewed: two thirds of its life have passed, as for upstream's kubelet, or it has
+/// not begun, because the clock was wrong when it was made.
+pub fn due(from: i64, until: i64, now: i64) -> bool {
+    now < from || now >= from + (until - from) / 3 * 2
+}
+
+/// Whether a certificate names every name and address that it must.
+pub fn names_all(cert: &X509Certificate<'_>, sans: &[SanType]) -> bool {
+    let Ok(Some(extension)) = cert.subject_alternative_name() else { return sans.is_empty() };
+    sans.iter().all(|san| {
+        extension.value.general_names.iter().any(|name| match (san, name) {
+            (SanType::DnsName(a), GeneralName::DNSName(b)) => a.as_str() == *b,
+            (SanType::IpAddress(IpAddr::V4(a)), GeneralName::IPAddress(b)) => a.octets() == *b,
+            (SanType::IpAddress(IpAddr::V6(a)), GeneralName::IPAddress(b)) => a.octets() == *b,
+            _ => false,
+        })
+    })
+}
+
+pub fn dns(name: &str) -> SanType {
+    // Host names are checked when the cluster's configuration is made.
+    SanType::DnsName(name.try_into().unwrap_or_else(|_| "localhost".try_into().expect("a host name")))
+}
+
+fn ip(address: Ipv4Addr) -> SanType {
+    SanType::IpAddress(IpAddr::V4(address))
+}
