@@ -187,7 +187,7 @@ impl ServiceAccountTokens {
         if stale {
             tracing::debug!(account, namespace, "a token past its rotation time is in use");
         }
-        Ok(Authenticated { user, audiences, warnings: Vec::new() })
+        Ok(Authenticated { user, audiences })
     }
 
     async fn alive(

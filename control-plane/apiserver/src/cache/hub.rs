@@ -31,6 +31,15 @@ enum Command {
     Add(Arc<Cache>, oneshot::Sender<()>),
 }
 
+/// Why the store is followed no longer.
+#[derive(Debug)]
+enum Ended {
+    /// Nobody wants it any more.
+    Stopped,
+    /// To be opened again.
+    Failed(StoreError),
+}
+
 /// The feed of all caches.
 pub struct Hub {
     store: Arc<dyn Store>,
@@ -132,8 +141,9 @@ impl Hub {
                         let _ = ready.send(());
                     }
                     match self.follow(watch, &mut inbox, &shutdown).await {
-                        StoreError::Compacted { .. } => reload = true,
-                        error => tracing::warn!(%error, "the watch of the store ended; reopening"),
+                        Ended::Stopped => return,
+                        Ended::Failed(StoreError::Compacted { .. }) => reload = true,
+                        Ended::Failed(error) => tracing::warn!(%error, "the watch of the store ended; reopening"),
                     }
                 }
                 Err(StoreError::Compacted { .. }) => reload = true,
@@ -188,7 +198,7 @@ impl Hub {
         mut watch: WatchStream,
         inbox: &mut mpsc::UnboundedReceiver<Command>,
         shutdown: &CancellationToken,
-    ) -> StoreError {
+    ) -> Ended {
         // When events of the caches' windows have been there for long enough; none while nothing new came.
         let mut stale: Option<Instant> = None;
         loop {
@@ -205,15 +215,15 @@ impl Hub {
                             forward
                         });
                     }
-                    Some(Err(error)) => return error,
-                    None => return StoreError::Unavailable("the watch stream ended".to_owned()),
+                    Some(Err(error)) => return Ended::Failed(error),
+                    None => return Ended::Failed(StoreError::Unavailable("the watch stream ended".to_owned())),
                 },
                 command = inbox.recv() => match command {
                     Some(Command::Add(cache, done)) => {
                         let revision = self.revision();
                         match self.read_all(&cache.prefix, revision).await {
                             Ok(kvs) => cache.load(kvs, revision),
-                            Err(error) => return error,
+                            Err(error) => return Ended::Failed(error),
                         }
                         let before = self.caches.write().insert(cache.prefix.clone(), cache);
                         if let Some(before) = before {
@@ -221,9 +231,9 @@ impl Hub {
                         }
                         let _ = done.send(());
                     }
-                    None => return StoreError::Unavailable("the server is gone".to_owned()),
+                    None => return Ended::Stopped,
                 },
-                _ = shutdown.cancelled() => return StoreError::Unavailable("shutting down".to_owned()),
+                _ = shutdown.cancelled() => return Ended::Stopped,
             }
         }
     }
@@ -267,5 +277,21 @@ async fn at(then: Option<Instant>) {
     match then {
         Some(then) => tokio::time::sleep_until(then.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn a_stop_is_no_failure_of_the_store() {
+        let hub = Hub::new(Arc::new(MemoryStore::default()), Bytes::from_static(b"/registry/"));
+        let mut inbox = hub.inbox.lock().take().expect("nobody has it");
+        let (watch, shutdown) = (hub.open(true).await.expect("a watch"), CancellationToken::new());
+        shutdown.cancel();
+        let ended = hub.follow(watch, &mut inbox, &shutdown).await;
+        assert!(matches!(ended, Ended::Stopped), "{ended:?}");
     }
 }
