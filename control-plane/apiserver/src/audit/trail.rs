@@ -1,5 +1,5 @@
 //! What is noted of one request on its way, from its arrival to the end of its answer: the handler chain tells it what
-//! each stage found. [`super::Audit`] begins it.
+//! each stage found. [`super::Audit`] begins it. I/O: the clock.
 
 use std::pin::Pin;
 use std::sync::Arc;

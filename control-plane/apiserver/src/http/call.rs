@@ -1,7 +1,7 @@
 //! One request on its way through the server: what was asked, by whom, and what is to be said beside the answer.
 //!
 //! [`crate::handler`] makes a call of what came in before it knows who is calling: a request with a wrong credential is
-//! refused, logged and answered as the call that it is.
+//! refused, logged and answered as the call that it is. I/O: the clock.
 
 use std::net::IpAddr;
 use std::sync::Arc;
