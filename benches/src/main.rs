@@ -12,6 +12,7 @@ mod etcd;
 mod floods;
 mod list;
 mod machine;
+mod memory;
 mod ours;
 mod pod_start;
 mod proxy;
@@ -51,6 +52,7 @@ const BENCHES: &[Bench] = &[
     ("list", list::run),
     ("crds", crds::run),
     ("floods", floods::run),
+    ("memory", memory::run),
     ("pod-start", pod_start::run),
     ("etcd", etcd::run),
     ("scheduler", scheduler::run),
@@ -61,7 +63,7 @@ const BENCHES: &[Bench] = &[
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", about = "Take the figures of benches/README.md")]
 struct Flags {
-    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, pod-start, etcd, scheduler, dns, proxy]
+    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, proxy]
     #[arg(value_parser = BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     names: Vec<String>,
     /// Small numbers: shows that the benchmarks work, measures nothing

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, IndexFn, Key};
 use crate::item::{self, Item};
 use crate::outage::Outage;
+use crate::shared;
 
 /// A watch that was taken and has not failed for this long works.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -88,7 +89,6 @@ pub struct Informer<K> {
     cache: Cache<K>,
     synced: watch::Sender<bool>,
     version: watch::Sender<u64>,
-    trim: fn(&mut K),
 }
 
 impl<K: Watched> Informer<K> {
@@ -103,7 +103,6 @@ impl<K: Watched> Informer<K> {
             cache,
             synced,
             version,
-            trim: drop_managed_fields,
         }
     }
 
@@ -116,12 +115,6 @@ impl<K: Watched> Informer<K> {
     /// Adds an index for [`Cache::by`].
     pub fn index(mut self, name: &'static str, keys_of: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Self {
         self.indexes.insert(name, Box::new(keys_of));
-        self
-    }
-
-    /// Changes what is dropped before an object is cached (default: `managedFields`).
-    pub fn trim(mut self, trim: fn(&mut K)) -> Self {
-        self.trim = trim;
         self
     }
 
@@ -222,8 +215,7 @@ impl<K: Watched> Informer<K> {
         }
     }
 
-    fn apply(&self, mut object: K) -> Key {
-        (self.trim)(&mut object);
+    fn apply(&self, object: K) -> Key {
         let key = Key::of(&object);
         let known = self.cache.get(&key);
         if known.as_ref().is_some_and(|old| is_another_life(old.meta(), object.meta())) {
@@ -232,22 +224,22 @@ impl<K: Watched> Informer<K> {
             // A relist repeats what is known.
             return key;
         }
-        let new = Arc::new(object);
+        let new = cached(object);
         let delta = match self.cache.put(key.clone(), new.clone()) {
             Some(old) => Delta::Updated { old, new },
             None => Delta::Added(new),
         };
         self.tell(&delta);
+        drop(delta);
+        shared::released();
         key
     }
 
     fn delete(&self, key: &Key, last: Option<K>) {
         let Some(known) = self.cache.remove(key) else { return };
-        let last = last.filter(|last| !is_another_life(known.meta(), last.meta())).map(|mut last| {
-            (self.trim)(&mut last);
-            Arc::new(last)
-        });
+        let last = last.filter(|last| !is_another_life(known.meta(), last.meta())).map(cached);
         self.tell(&Delta::Deleted(last.unwrap_or(known)));
+        shared::released();
     }
 
     fn tell(&self, delta: &Delta<K>) {
@@ -304,8 +296,10 @@ fn tell_over(outage: &mut Outage, kind: String) {
     }
 }
 
-fn drop_managed_fields<K: Resource>(object: &mut K) {
+/// An object as caches hold it: without `managedFields`, which nobody decides by, and once for the whole process.
+fn cached<K: Watched>(mut object: K) -> Arc<K> {
     object.meta_mut().managed_fields = None;
+    shared::one(object)
 }
 
 #[cfg(test)]

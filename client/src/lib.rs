@@ -3,6 +3,7 @@
 //! - [`connect`]: a `kube::Client` over an in-process server or from a kubeconfig, with the caller's own identity
 //! - [`account`]: clients that speak as service accounts
 //! - [`informer`]: list and watch into a shared, indexed [`cache`], with handlers
+//! - `shared`: one typed view of each object for all informers of the process
 //! - [`item`]: an object of a list or watch, which may be one that can't be read
 //! - [`queue`]: de-duplicating work queue with delays and per-item backoff
 //! - [`plan`]: what a pure decision wants done; the [`executor`] does it
@@ -29,6 +30,7 @@ pub mod pages;
 pub mod plan;
 pub mod queue;
 pub mod rate;
+mod shared;
 
 pub use account::Accounts;
 pub use cache::{Cache, Key};

@@ -220,7 +220,7 @@ impl From<Op> for Action {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// One action.
-    One(Action),
+    One(Box<Action>),
     /// All of these at once. One that fails doesn't stop its siblings, but ends the plan.
     Together(Vec<Action>),
 }
@@ -237,7 +237,7 @@ impl Step {
 
 impl<A: Into<Action>> From<A> for Step {
     fn from(action: A) -> Step {
-        Step::One(action.into())
+        Step::One(Box::new(action.into()))
     }
 }
 

@@ -45,7 +45,6 @@ pub use addons::put;
 pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
 pub use node::{cgroup_root, runtime_config};
-pub use pod_network::port_mapping;
 
 /// Resolves when a component that was started does its work.
 type Serving = BoxFuture<'static, Result<()>>;

@@ -17,19 +17,19 @@ mod settings;
 mod state;
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use meta::Prefix;
 
-pub use self::cidr::Cidr;
+pub use self::cidr::range;
 pub use self::cluster::Cluster;
 pub use self::differs::differs;
 use self::file::read_file;
 pub use self::host::Host;
 pub use self::options::{ClusterOptions, HostOptions, Options, list};
 pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
-pub use self::register::{HostLock, known, lock_host, readable, register};
+pub use self::register::{HostLock, host_lock, known, lock_host, readable, register};
 use self::register::{check_name, free_slot, own_slot, read_copy, registered, run_copy, unreadable};
 pub use self::roles::Roles;
 use crate::fault::Fault;
@@ -62,11 +62,11 @@ pub struct Shape {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub api_port: Option<u16>,
     /// Addresses of pods [default: 10.42.0.0/16]
-    #[arg(long, value_name = "CIDR")]
-    pub pod_cidr: Option<Cidr>,
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    pub pod_cidr: Option<Prefix>,
     /// Addresses of Services [default: 10.43.0.0/16]
-    #[arg(long, value_name = "CIDR")]
-    pub service_cidr: Option<Cidr>,
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    pub service_cidr: Option<Prefix>,
     /// Have the host's firewall (ufw, firewalld, Docker's, nftables) let packets of pods through; `reset` closes it again
     #[arg(long)]
     pub open_firewall: bool,
@@ -204,7 +204,7 @@ impl Which {
     }
 
     fn fresh(&self, slot: u16) -> Host {
-        let octet = |n: u16| Cidr { address: Ipv4Addr::new(10, n as u8, 0, 0), bits: 16 };
+        let octet = |n: u16| Prefix::new([10, n as u8, 0, 0], 16);
         Host {
             cluster: Cluster {
                 name: self.name().to_owned(),

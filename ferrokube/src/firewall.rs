@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use cni::Prefix;
 use cni::firewall::{Tool, Wall, advice, diagnose};
+use meta::Prefix;
 
 use crate::config::{Host, write_private};
 
@@ -16,7 +16,7 @@ use crate::config::{Host, write_private};
 const OURS: &str = "ferrokube";
 
 fn pods(host: &Host) -> Prefix {
-    Prefix::new(host.cluster.pod_cidr.address, host.cluster.pod_cidr.bits)
+    host.cluster.pod_cidr
 }
 
 /// The chains of others that drop what pods send.

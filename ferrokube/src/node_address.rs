@@ -6,9 +6,9 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 
 use linux::host_address::{self, Scene, Wanted};
-use linux::netlink::Prefix;
+use meta::Prefix;
 
-use crate::config::{BRIDGE, Cidr, Host};
+use crate::config::{BRIDGE, Host};
 
 /// As the host is now.
 pub fn of(host: &Host) -> Ipv4Addr {
@@ -43,15 +43,19 @@ fn choose(host: &Host, scene: &Scene, before: Option<Ipv4Addr>) -> Ipv4Addr {
 
 /// Pods have IPv4 addresses alone.
 fn wanted(host: &Host) -> Wanted {
-    let range = |cidr: Cidr| Prefix::new(cidr.address, cidr.bits);
-    let own_ranges = vec![range(host.cluster.pod_cidr), range(host.cluster.service_cidr)];
+    let own_ranges = vec![host.cluster.pod_cidr, host.cluster.service_cidr];
     Wanted { only_ipv4: true, own_ranges, own_links: Some(BRIDGE) }
 }
 
 /// The bridge's address in the node's range: pods send all they send to it. The first node has the first range.
 fn gateway(host: &Host) -> Ipv4Addr {
     let decided = std::fs::read_to_string(host.node_range_file()).ok();
-    decided.and_then(|range| range.trim().parse::<Cidr>().ok()).unwrap_or(host.cluster.pod_cidr).nth(1)
+    let range = decided.and_then(|range| range.trim().parse::<Prefix>().ok()).unwrap_or(host.cluster.pod_cidr);
+    match range.nth(1) {
+        Some(IpAddr::V4(first)) => first,
+        // Pods have IPv4 ranges, the smallest of 256 addresses.
+        _ => Ipv4Addr::LOCALHOST,
+    }
 }
 
 #[cfg(test)]
@@ -63,11 +67,10 @@ mod tests {
     fn a_host_of_ipv6_or_without_any_address_has_the_bridges_and_never_loopback() {
         let dir = tempfile::tempdir().expect("a directory");
         let host = host(dir.path());
-        let first = host.cluster.pod_cidr.nth(1);
+        let first = Ipv4Addr::new(10, 42, 0, 1);
         assert_eq!(choose(&host, &Scene::default(), None), first);
-        let range = Cidr { address: host.cluster.pod_cidr.nth(7 << 8), bits: 24 };
-        std::fs::write(host.node_range_file(), format!("{range}\n")).expect("written");
-        assert_eq!(choose(&host, &Scene::default(), Some(first)), range.nth(1));
+        std::fs::write(host.node_range_file(), "10.42.7.0/24\n").expect("written");
+        assert_eq!(choose(&host, &Scene::default(), Some(first)), Ipv4Addr::new(10, 42, 7, 1));
     }
 
     /// It became the bridge's for a moment, in certificates and for the pods.
@@ -77,7 +80,7 @@ mod tests {
         let host = host(dir.path());
         let before = Ipv4Addr::new(192, 0, 2, 1);
         assert_eq!(decide(&host, Err("torn"), Some(before)), before);
-        assert_eq!(decide(&host, Err("torn"), None), host.cluster.pod_cidr.nth(1));
+        assert_eq!(decide(&host, Err("torn"), None), Ipv4Addr::new(10, 42, 0, 1));
     }
 
     #[test]

@@ -225,8 +225,9 @@ fn ranges(host: &Host) -> Result<()> {
     for (range, flag) in [(host.cluster.pod_cidr, "--pod-cidr"), (host.cluster.service_cidr, "--service-cidr")] {
         let Ok(probe) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { continue };
         // Connecting a datagram socket sends nothing: it asks the kernel for the route and its source address.
-        let source = probe.connect((range.nth(2), 9)).and_then(|()| probe.local_addr()).map(|a| a.ip());
-        if let Ok(std::net::IpAddr::V4(source)) = source
+        let to = range.nth(2).unwrap_or(range.addr);
+        let source = probe.connect((to, 9)).and_then(|()| probe.local_addr()).map(|a| a.ip());
+        if let Ok(source) = source
             && range.contains(source)
         {
             let sentence = format!("this host is in {range} already ({source}): choose another range with {flag}");

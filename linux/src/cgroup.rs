@@ -231,7 +231,7 @@ impl Group {
         Err(Failure::new(format_args!("kill cgroup {}", self.path), "processes stay (blocked in the kernel?)"))
     }
 
-    /// Removes the group and all groups below it; content when there is none. Processes must have left.
+    /// Removes the group and all groups below it; idempotent. Processes must have left.
     pub fn remove(&self) -> Result<(), Failure> {
         if self.path.is_empty() {
             return Err(Failure::new("remove a cgroup", "refusing to remove the root"));

@@ -62,7 +62,7 @@ impl Conntrack {
         Ok(all)
     }
 
-    /// Forgets a flow; content when it is gone.
+    /// Forgets a flow; idempotent.
     pub fn forget(&mut self, flow: &Flow) -> Result<(), Error> {
         let family = if flow.original.source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
         let answer = self.socket.request(DELETE, 0, "forgetting a connection", |w| {

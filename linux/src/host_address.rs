@@ -1,14 +1,20 @@
 //! The address by which pods and others reach this host, from what the kernel has of links, addresses and routes. The
-//! daemon of a cluster and a kubelet alone ask, at their start and whenever something of it changes. The choice is pure;
-//! [`look`] does I/O.
+//! daemon of a cluster and a kubelet alone ask, at their start and whenever something changes that [`matters`]. The choice
+//! is pure; [`look`] does I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::netlink::{Error, Link, LinkAddress, Prefix, Rtnl};
+use crate::netlink::{Error, Event, Item, Link, LinkAddress, Rtnl, Topic};
+use meta::Prefix;
 
 /// Addresses of the internet that no network has for itself: what leads there is the way out. Nothing is sent.
 const OUTSIDE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 88, 99, 1)), IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1))];
+
+/// What a monitor must hear of for whoever asks here.
+pub const TOPICS: [Topic; 3] = [Topic::Links, Topic::Addresses, Topic::Routes];
+/// A route to more of the world than this many leading bits leave is one to the outside. VPNs write the default in halves.
+const WIDE: u8 = 3;
 
 /// What the choice is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +77,18 @@ fn rank(address: &LinkAddress, link: &Link) -> impl Ord + use<> {
     (ip.is_ipv6(), address.secondary, local, link.kind.is_some(), !link.carrier, link.index)
 }
 
+/// Whether another choice may follow from an event. Pods come and go with ports of a bridge and routes of their own: most
+/// of that is no news here, and the rest costs a look.
+pub fn matters(event: &Event) -> bool {
+    let (Event::Set(item) | Event::Gone(item)) = event else { return true };
+    match item {
+        Item::Link(link) => link.master.is_none() && !link.loopback,
+        Item::Address(address) => address.global,
+        Item::Route(route) => route.dst.len <= WIDE,
+        _ => false,
+    }
+}
+
 /// What the kernel of the calling thread's network namespace has.
 pub fn look() -> Result<Scene, Error> {
     let mut rtnl = Rtnl::open()?;
@@ -85,8 +103,9 @@ pub fn look() -> Result<Scene, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::LinkKind;
 
-    fn link(index: u32, name: &str, kind: Option<&str>) -> Link {
+    fn link(index: u32, name: &str, kind: Option<LinkKind>) -> Link {
         Link {
             index,
             name: name.into(),
@@ -94,7 +113,7 @@ mod tests {
             mtu: 1500,
             up: true,
             carrier: true,
-            kind: kind.map(str::to_owned),
+            kind,
             master: None,
             peer: None,
             loopback: name == "lo",
@@ -106,7 +125,7 @@ mod tests {
     fn address(index: u32, text: &str) -> LinkAddress {
         let prefix: Prefix = text.parse().unwrap();
         let global = !text.starts_with("127.") && !text.starts_with("fe80") && !text.starts_with("::1/");
-        LinkAddress { index, prefix, global, secondary: false, settled: true }
+        LinkAddress { index, prefix, global, secondary: false, settled: true, with_route: true, protocol: 0 }
     }
 
     /// A host with lo, eth0, docker0, fk0 and wlan0, with these addresses.
@@ -114,8 +133,8 @@ mod tests {
         let links = vec![
             link(1, "lo", None),
             link(2, "eth0", None),
-            link(3, "docker0", Some("bridge")),
-            link(4, "fk0", Some("bridge")),
+            link(3, "docker0", Some(LinkKind::Bridge)),
+            link(4, "fk0", Some(LinkKind::Bridge)),
             link(5, "wlan0", None),
         ];
         let own = [(1, "127.0.0.1/8"), (1, "::1/128"), (1, "10.43.0.10/32"), (4, "10.42.0.1/24"), (2, "fe80::1/64")];

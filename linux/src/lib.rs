@@ -1,6 +1,6 @@
 //! The hands: namespaces, mounts, cgroups, netlink, nftables. The only unsafe code.
 //!
-//! Network: `netlink` (messages, sockets, links, addresses, routes, neighbours), `nft` (nftables
+//! Network: `netlink` (links, addresses, routes, neighbours, rules and their changes), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),
 //! `host_address` (by which others reach this host).
 //!

@@ -171,7 +171,7 @@ pub fn pivot_here() -> io::Result<()> {
     Ok(())
 }
 
-/// Unmounts at once; content when nothing is mounted there.
+/// Unmounts at once; idempotent.
 pub fn detach(path: impl AsRef<Path>) -> io::Result<()> {
     match rustix::mount::unmount(path.as_ref(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),

@@ -108,7 +108,7 @@ pub fn pin_tree(tree: impl AsFd, dir: &Path) -> Result<(), Failure> {
     crate::mount::attach(tree, target.doing(doing())?).doing(doing())
 }
 
-/// Undoes a pin; content when there is none.
+/// Undoes a pin; idempotent.
 pub fn unpin(path: &Path) -> io::Result<()> {
     crate::mount::detach(path)?;
     match std::fs::remove_file(path) {
@@ -174,11 +174,4 @@ pub fn among_mounts_of<T>(pidfd: impl AsFd, look: impl FnOnce() -> Result<T, Fai
 pub fn unshare_cgroup() -> Result<(), Failure> {
     // SAFETY: changes only how /proc and cgroup mounts show cgroup paths.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.doing("make a cgroup namespace")
-}
-
-/// Gives the calling, single-threaded process a mount namespace of its own, cut off from the old one.
-pub fn unshare_mounts() -> Result<(), Failure> {
-    // SAFETY: the process is single-threaded, so nobody shares its file system view.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.doing("make a mount namespace")?;
-    crate::mount::make_private().doing("make mounts private")
 }

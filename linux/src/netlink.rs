@@ -1,21 +1,29 @@
 //! Netlink, the kernel's configuration protocol, spoken directly.
 //!
-//! `message` builds and takes apart messages, `socket` sends them and waits for the answer, `route`
-//! speaks rtnetlink (links, addresses, routes, neighbours), `monitor`
-//! hears of their changes. `nft` and `conntrack` beside this module
-//! speak the netfilter family. Everything blocks and is quick (tens of microseconds), so callers that
-//! live on an async runtime use a thread of their own.
+//! `message` builds and takes apart messages, `socket` sends them and waits for the answer. Above them is rtnetlink, by
+//! topic: `link`, `address`, `route`, `neighbour`, `rule`, each with what it writes and what it reads; `rtnl` is what they
+//! share, and `monitor` hears of changes in any of them. `nft` and `conntrack` beside this module speak the netfilter
+//! family. It knows nothing of clusters, pods or who owns what: a [`PROTOCOL`] number is all it adds of its own.
+//! Everything blocks and is quick (tens of microseconds), so callers that live on an async runtime use a thread of their
+//! own.
 
+mod address;
+mod link;
 pub mod message;
 mod monitor;
-mod prefix;
-pub mod route;
-pub mod route_decode;
+mod neighbour;
+mod route;
+mod rtnl;
+mod rule;
 pub mod socket;
 
-pub use monitor::Monitor;
-pub use prefix::{ParsePrefixError, Prefix};
-pub use route::{Link, LinkAddress, Mac, Neighbour, NewVeth, Route, Rtnl};
+pub use address::LinkAddress;
+pub use link::{Link, LinkKind, NewVeth, Vxlan};
+pub use monitor::{Event, Item, Monitor, Topic, event};
+pub use neighbour::{Fdb, Neighbour};
+pub use route::{NextHop, Route, RouteKind, TABLE_MAIN};
+pub use rtnl::{Attribute, Mac, PROTOCOL, Rtnl};
+pub use rule::{Mark, Rule, RuleAction};
 pub use socket::Socket;
 
 /// What went wrong with a request to the kernel.

@@ -49,7 +49,7 @@ impl NetNs {
         made
     }
 
-    /// Undoes [`NetNs::create_at`]; content when there is nothing.
+    /// Undoes [`NetNs::create_at`]; idempotent.
     pub fn remove_at(path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref();
         match rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH) {

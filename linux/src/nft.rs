@@ -65,7 +65,6 @@ pub mod hook {
 /// Who comes first at a hook; lower is earlier. The standard places.
 pub mod priority {
     pub const RAW: i32 = -300;
-    pub const MANGLE: i32 = -150;
     pub const DSTNAT: i32 = -100;
     pub const FILTER: i32 = 0;
     pub const SRCNAT: i32 = 100;

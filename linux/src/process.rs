@@ -191,7 +191,7 @@ pub fn kill_group(leader: i32, signal: i32) {
     }
 }
 
-/// Sends a signal through a pidfd; content when the process has ended.
+/// Sends a signal through a pidfd; success also when the process has ended.
 pub fn kill_pidfd(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: no memory is touched; a null siginfo means the default one.
     let answer = unsafe {

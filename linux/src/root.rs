@@ -32,11 +32,6 @@ impl Root {
         Ok(Root(rustix::fs::open(dir.as_ref(), flags, Mode::empty())?))
     }
 
-    /// Takes an open directory as the root.
-    pub fn from_fd(dir: OwnedFd) -> Self {
-        Root(dir)
-    }
-
     /// Opens a path; links stay inside and `..` stops at the root, as after chroot. No magic links.
     pub fn get(&self, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {
         self.lookup(path.as_ref(), flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)

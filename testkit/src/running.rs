@@ -76,11 +76,6 @@ impl Running {
         Ok(input.flush()?)
     }
 
-    /// Ends the standard input (of a command with pipes).
-    pub fn close_input(&mut self) {
-        self.input = None;
-    }
-
     /// What it has printed up to now.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()

@@ -2,9 +2,10 @@
 //!
 //! Map of the crate: [`gvk`] names types and resources, [`status`] is the error that every API call can answer,
 //! [`field`] says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
-//! [`depth`] is the one limit of nesting, [`quantity`], [`time`] and [`duration`] are the scalar types with a text form, [`names`] checks identifiers,
-//! [`uid`] makes them, [`text`] quotes like upstream, [`pem`] is how certificates are written, [`version`] says which
-//! Kubernetes this is. Pure: nothing here reads a clock, a file or a socket.
+//! [`depth`] is the one limit of nesting, [`quantity`], [`time`] and [`duration`] are the scalar types with a text form,
+//! [`prefix`] is a range of addresses, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes them, [`text`]
+//! quotes like upstream, [`pem`] is how certificates are written, [`version`] says which Kubernetes this is. Pure: nothing
+//! here reads a clock, a file or a socket.
 
 pub mod depth;
 pub mod duration;
@@ -15,6 +16,7 @@ pub mod ip;
 pub mod labels;
 pub mod names;
 pub mod pem;
+pub mod prefix;
 pub mod quantity;
 pub mod status;
 pub mod text;
@@ -26,5 +28,6 @@ pub use field::{FieldError, FieldErrorKind, Path};
 pub use fields::FieldSelector;
 pub use gvk::{Gvk, Gvr, Scope, Str};
 pub use labels::Selector;
+pub use prefix::Prefix;
 pub use quantity::Quantity;
 pub use status::{Cause, Details, Reason, Status};

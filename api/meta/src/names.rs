@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use crate::Prefix;
+
 /// Longest DNS label, label value and name part of a label key.
 pub const LABEL_MAX: usize = 63;
 /// Longest DNS subdomain, which most object names are.
@@ -286,17 +288,7 @@ fn with_zeros(text: &str) -> bool {
 
 /// A network in CIDR notation.
 pub fn cidr(text: &str) -> Vec<String> {
-    let valid = text.split_once('/').is_some_and(|(address, bits)| {
-        let most = match address.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        let plain =
-            !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) && (bits.len() == 1 || !bits.starts_with('0'));
-        plain && bits.parse::<u8>().is_ok_and(|n| n <= most)
-    });
-    if valid {
+    if text.parse::<Prefix>().is_ok() {
         return Vec::new();
     }
     let (address, bits) = text.split_once('/').unwrap_or_default();

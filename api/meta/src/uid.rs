@@ -2,8 +2,6 @@
 //!
 //! Randomness comes from the caller as a function, so everything that decides stays reproducible.
 
-use std::fmt::Write;
-
 /// Letters of generated suffixes: no vowels and no look-alikes, so that no words appear.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -41,13 +39,6 @@ pub fn random_name(base: &str) -> String {
         let (a, b) = (usable.next().unwrap_or(0), usable.next().unwrap_or(0));
         u32::from(a) << 8 | u32::from(b)
     })
-}
-
-/// Maps a number's decimal digits into the suffix alphabet, as pod-template hashes are written.
-pub fn safe_encode(number: u64) -> String {
-    let mut digits = String::new();
-    write!(digits, "{number}").expect("writing to a String does not fail");
-    digits.bytes().map(|b| ALPHABET[b as usize % ALPHABET.len()] as char).collect()
 }
 
 #[cfg(test)]

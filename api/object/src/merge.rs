@@ -1,4 +1,22 @@
-//! Merging an applied configuration into the live object, and removing what its applier gave up.
+//! Merging an applied configuration into the live object, and removing what its applier gave up: the two halves of
+//! server-side apply (KEP-555). Pure. Called by `apply`, which knows who owns what.
+//!
+//! An example: `ann` applied two ports before and applies one of them, changed, and a new one now. A controller owns
+//! `replicas`. Items of a `listType=map` are known by their keys, here `port`, not by their place.
+//!
+//! ```text
+//! live                          applied by ann            merge                     prune
+//! replicas: 5                                             replicas: 5               replicas: 5
+//! ports:                        ports:                    ports:                    ports:
+//! - {port: 80, name: web}       - {port: 80, name: www}   - {port: 80, name: www}   - {port: 80, name: www}
+//! - {port: 81, name: admin}                               - {port: 81, name: admin}
+//!                               - {port: 82}              - {port: 82}              - {port: 82}
+//! ```
+//!
+//! [`merge`] lays what is applied over what is live: a configured value wins, everything else stays. Then [`prune`] takes
+//! away what ann owned `before` (`ports[port=81]` and below) and nobody owns `now`: had the controller set
+//! `ports[port=81].name` too, the item would stay, and ann would merely own it no longer. An atomic list or map is one
+//! value to both: it is replaced as a whole, and owned as a whole.
 
 use crate::fields::{Set, field_element};
 use crate::typed::{Kind, Node, is_empty, item_element};

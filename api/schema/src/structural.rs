@@ -1,5 +1,23 @@
 //! Whether the schema of a CRD may be used at all: structural, with list and map types that make sense.
 //!
+//! A structural schema says of every place what it is, on its skeleton; what stands under `allOf`, `anyOf`, `oneOf` and
+//! `not` may only narrow what the skeleton has. So pruning and defaulting walk the skeleton and never have to guess which
+//! branch applies:
+//!
+//! ```text
+//! properties:                       structural                     properties:            not structural
+//!   port:                                                            port:
+//!     type: integer    <- skeleton                                     anyOf:
+//!     default: 80                                                      - type: integer    <- a type in a branch
+//!     anyOf:                                                           - properties:      <- a field that the
+//!     - minimum: 1024  <- narrows                                          name: {}          skeleton doesn't have
+//!     - enum: [80]                                                     - default: 80      <- two branches, two defaults?
+//! ```
+//!
+//! Each keyword has its place by that rule: `type`, `properties`, `items`, `additionalProperties`, `default`, `nullable`
+//! and the `x-kubernetes-` extensions belong to the skeleton, bounds and formats to both. List keys must be scalars that
+//! are required or have defaults, or two items could not be told apart.
+//!
 //! The server calls [`check`] on each `openAPIV3Schema` when a CRD is written. Works on the source document, so that
 //! paths of errors are paths of the document.
 

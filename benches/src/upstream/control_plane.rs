@@ -89,6 +89,11 @@ impl ControlPlane {
         pids(&self.processes)
     }
 
+    /// Those that hold objects as our one process does; etcd is a file's page cache beside them.
+    pub fn pids_without_etcd(&self) -> Vec<u32> {
+        pids(&self.processes[1..])
+    }
+
     /// The last words of a program, for the message of a failure.
     pub fn log(&self, name: &str) -> String {
         let text = fs::read_to_string(self.dir.path(&format!("{name}.log"))).unwrap_or_default();

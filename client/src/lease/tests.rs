@@ -282,6 +282,21 @@ async fn a_server_that_hangs_ends_a_term_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_term_is_counted_from_when_its_renewal_was_sent() {
+    let late = Fate { after: 4_500, ..AT_ONCE };
+    let mut fates = vec![AT_ONCE, late];
+    fates.resize(1000, Fate { outcome: Outcome::Hangs, ..AT_ONCE });
+    let (server, leaders) = (server(fates), Arc::new(Leaders::default()));
+    let a = candidate("a", Clock::Off(0));
+    let led = tokio::spawn(a.lead(client(&server), CancellationToken::new(), work(&leaders, Duration::ZERO)));
+    tokio::time::sleep(9 * SECOND).await;
+    assert_eq!(leaders.now.load(Ordering::SeqCst), 1);
+    tokio::time::sleep(SECOND * 3 / 2).await;
+    assert_eq!(leaders.now.load(Ordering::SeqCst), 0, "others count from before the answer came");
+    led.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_is_no_loss() {
     let (server, leaders) = (server(Vec::new()), Arc::new(Leaders::default()));
     let (shutdown, a) = (CancellationToken::new(), candidate("a", Clock::Off(0)));

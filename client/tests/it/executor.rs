@@ -54,7 +54,7 @@ impl Server {
 
     fn refuse(&self, start: &'static str, code: u16, reason: &'static str) {
         let refusal = Refusal { code, reason, message: format!("no: {start}") };
-        self.served.lock().unwrap().refusals.push((start, refusal));
+        self.served.lock().expect("nobody panicked").refusals.push((start, refusal));
     }
 
     /// Runs a plan: what its effects were, and its error if it came to one.
@@ -74,14 +74,14 @@ impl Server {
 
     /// The requests about pods, in the order in which they came.
     fn asked(&self) -> Vec<String> {
-        let asked = self.served.lock().unwrap().asked.clone();
+        let asked = self.served.lock().expect("nobody panicked").asked.clone();
         asked.into_iter().filter(|op| !op.contains(" events ")).collect()
     }
 
     /// `reason: note` of the events in the server, once there are so many.
     async fn events(&self, wanted: usize) -> Vec<String> {
         for _ in 0..100 {
-            let events = self.served.lock().unwrap().world.list::<Event>();
+            let events = self.served.lock().expect("nobody panicked").world.list::<Event>();
             if events.len() >= wanted {
                 let text = |text: &Option<String>| text.clone().unwrap_or_default();
                 let mut told: Vec<String> =
@@ -91,7 +91,7 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("events don't come: {:?}", self.served.lock().unwrap().asked);
+        panic!("events don't come: {:?}", self.served.lock().expect("nobody panicked").asked);
     }
 }
 
@@ -107,7 +107,7 @@ fn world() -> World {
 async fn a_server_becomes_what_the_model_says() {
     let mut generated = pod("");
     generated["metadata"]["generateName"] = json!("web-");
-    generated["metadata"].as_object_mut().unwrap().remove("name");
+    generated["metadata"].as_object_mut().expect("an object").remove("name");
     let mut ready = pod("a");
     ready["status"] = json!({"phase": "Running"});
     let mut plan = Plan::of([create("a"), label("a", "x"), Op::update(target("a"), Some("status"), ready)]);
@@ -128,16 +128,16 @@ async fn a_server_becomes_what_the_model_says() {
     assert_eq!(server.events(2).await, model.events);
     let pods = |world: &World| -> Vec<Value> {
         let pods = world.list::<Pod>();
-        pods.iter().map(|p| serde_json::to_value(p.as_ref()).unwrap()).map(without_versions).collect()
+        pods.iter().map(|p| serde_json::to_value(p.as_ref()).expect("a pod")).map(without_versions).collect()
     };
-    let served = server.served.lock().unwrap();
+    let served = server.served.lock().expect("nobody panicked");
     assert_eq!(pods(&served.world), pods(&model));
     assert_eq!(pods(&model).len(), 3);
 }
 
 /// Events count versions too.
 fn without_versions(mut pod: Value) -> Value {
-    let meta = pod["metadata"].as_object_mut().unwrap();
+    let meta = pod["metadata"].as_object_mut().expect("an object");
     meta.remove("resourceVersion");
     meta.remove("uid");
     pod

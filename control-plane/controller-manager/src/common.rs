@@ -6,11 +6,9 @@
 //! - [`revisions`]: ControllerRevisions: templates as they once were
 //! - [`backoff`]: waiting longer each time
 //! - [`template`]: pods from templates, template hash and equality
-//! - [`cidr`]: address ranges
 
 pub mod acts;
 pub mod backoff;
-pub mod cidr;
 pub mod owners;
 pub mod pods;
 pub mod revisions;

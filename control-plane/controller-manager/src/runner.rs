@@ -1,5 +1,17 @@
-//! Queue -> worker -> reconcile -> executor -> retry or look again later: the loop that every controller shares. A key
-//! is not worked on again until the caches show what its last plan wrote, so no decision is made twice on old news.
+//! The loop that every controller shares: a key is taken, decided about, acted on, and looked at again when due.
+//!
+//! ```text
+//!  informers ──add──> queue ──next──> reconcile(key, now) ──plan──> executor ──writes──> API server
+//!                       ^  ^          pure: reads caches                 │
+//!                       │  └───────── retry, with backoff <── error ─────┤
+//!                       │             requeue_after       <── done ──────┤
+//!                       └─ done(key) <── caches show what was written <──┘
+//! ```
+//!
+//! A key is in one pair of hands at a time, and is not given out again before the caches show what its last plan wrote:
+//! so no decision is made twice on old news, and no controller needs upstream's expectations. While that is waited for
+//! the worker takes other keys. A cache that stays behind longer than [`STALE_LIMIT`] has lost its watch; then deciding
+//! on what it shows is better than not deciding.
 //! I/O: spawns tasks and runs plans; the only loops besides `daemon`.
 
 use std::panic::AssertUnwindSafe;

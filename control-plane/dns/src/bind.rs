@@ -6,19 +6,20 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use linux::netlink::{Error, Prefix, Rtnl};
+use linux::netlink::{Error, Rtnl};
 use linux::nft::{Batch, Chain, Cmp, Expr, Family, Hook, Nft, PayloadBase, Policy, Reg, hook, priority, rule};
+use meta::Prefix;
 
-/// Gives the link the address; content when it has it.
+/// Gives the link the address; idempotent.
 pub fn claim(link: &str, addr: IpAddr) -> Result<(), Error> {
     const ENODEV: i32 = 19;
     let mut rtnl = Rtnl::open()?;
     let what = || format!("putting the DNS address {addr} on link {link}");
     let found = rtnl.link(link)?.ok_or_else(|| Error::Refused { what: what(), errno: ENODEV, message: None })?;
-    rtnl.add_address(found.index, Prefix::host(addr)).map_err(|e| e.doing(what()))
+    rtnl.put_address(found.index, Prefix::host(addr)).map_err(|e| e.doing(what()))
 }
 
-/// Takes the address off the link; content when link or address are gone.
+/// Takes the address off the link; idempotent.
 pub fn release(link: &str, addr: IpAddr) -> Result<(), Error> {
     let mut rtnl = Rtnl::open()?;
     match rtnl.link(link)? {
@@ -60,7 +61,7 @@ pub fn untrack(table: &str, addresses: &[SocketAddr]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the table of [`untrack`]; content when there is none.
+/// Removes the table of [`untrack`]; idempotent.
 pub fn track_again(table: &str) -> Result<(), Error> {
     let mut nft = Nft::open()?;
     for family in [Family::Ip, Family::Ip6] {

@@ -1,6 +1,19 @@
 //! The bytes of the write-ahead log: frames (one group commit each) of entries (one change each). Pure.
 //!
-//! Frame, little endian, aligned to 8: crc32 u32 | payload length u32 | index u64 | revision before it i64 | payload.
+//! ```text
+//! segment  │ head 64 │ frame │ frame │ frame ……│ zeros to the end, written ahead │
+//!
+//! frame    │ crc32 u32 │ length u32 │ index u64 │ revision before i64 │ payload …… │ zeros to 8 │
+//!
+//! payload  │ PUT key lease value │ PUT …… │ COMMIT │ DELETE key end │ COMMIT │
+//!           └──── one transaction: revision + 1 ───┘└──── another: + 1 ──────┘
+//! ```
+//!
+//! Two clients that write at the same moment share a frame, one disk sync, and nothing else: each COMMIT is a revision of
+//! its own. A frame counts as written when its checksum holds; a crash in the middle of one leaves an end that is torn,
+//! which recovery erases. Nobody was told of those writes.
+//!
+//! Numbers are little endian; frames begin at multiples of 8.
 //! The checksum starts from the segment's salt, so that neither bytes of a value nor of another segment can pass for
 //! a frame. Entries: see [`Entry`]. Values carry a checksum of their own, as they are read alone later.
 

@@ -149,6 +149,7 @@ async fn lead(
     client: kube::Client,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    // An informer's handler can't wait. As long as what changes in the API while one decision is made.
     let (events, mut rx) = mpsc::unbounded_channel();
     let (tasks, synced) = (Vec::new(), Vec::new());
     let mut feeds = Feeds { client: client.clone(), events: events.clone(), shutdown: shutdown.clone(), tasks, synced };

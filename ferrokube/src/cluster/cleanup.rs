@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cni::Prefix;
 use tokio_util::sync::CancellationToken;
 
-use super::pod_network::{self, BridgeNetwork};
-use super::{cri, node, pods_door};
+use super::{cri, node, pod_network, pods_door};
 use crate::config::{Host, RUN_ROOT, known, lock_host};
 use crate::fault::best_effort;
 
@@ -30,7 +28,7 @@ fn with_runtime(host: &Host, grace: Duration, remove: bool) -> Result<usize> {
     let tokio = crate::threads::runtime(Some(2))?;
     let stopped = tokio.block_on(async {
         let shutdown = CancellationToken::new();
-        let (config, network) = (node::runtime_config(host), std::sync::Arc::new(BridgeNetwork::new(host)));
+        let (config, network) = (node::runtime_config(host), pod_network::open(host)?);
         let running = tokio::spawn(runtime::run(config, network, shutdown.clone()));
         let channel = connect(host).await;
         let stopped = match channel {
@@ -64,14 +62,12 @@ pub fn remove_kernel_objects(host: &Host) -> Result<()> {
         // A damaged store must not keep the rest from being removed: what follows finds things by name.
         tracing::debug!(%error, "the runtime's records could not be used");
     }
-    let range = Prefix::new(host.cluster.pod_cidr.address, host.cluster.pod_cidr.bits);
-    dns::release(node::DNS_LINK, host.cluster.dns_ip().into()).context("the DNS address")?;
-    dns::release(node::DNS_LINK, host.cluster.service_cidr.last().into())
-        .context("the API server's address of pods")?;
+    dns::release(node::DNS_LINK, host.cluster.dns_ip()).context("the DNS address")?;
+    dns::release(node::DNS_LINK, host.cluster.service_cidr.last()).context("the API server's address of pods")?;
     pods_door::open(host).context("the rule for the API server's address of pods")?;
     dns::track_again(&node::dns_table(host)).context("the rules of DNS")?;
     let lock = lock_host()?;
-    cni::teardown(&pod_network::config(host, range)).context("the pod network")?;
+    pod_network::remove(host)?;
     drop(lock);
     crate::firewall::close(host).context("the host's firewall")?;
     proxy::remove(&node::proxy_table(host)).context("kube-proxy's rules")?;

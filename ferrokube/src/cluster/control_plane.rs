@@ -54,9 +54,9 @@ fn key_pair(pair: &Pair) -> KeyPair {
 fn server_config(host: &Host, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver::Config> {
     let mut config = apiserver::Config {
         bind_address: IpAddr::V4(host.bind_address()),
-        also_bind: host.api_address_of_pods().map(IpAddr::V4),
+        also_bind: host.api_address_of_pods(),
         secure_port: host.cluster.api_port,
-        advertise_address: Some(IpAddr::V4(host.advertised(node_ip))),
+        advertise_address: Some(host.advertised(node_ip.into())),
         tls: Some(key_pair(&pki.pair("apiserver"))),
         client_ca_file: Some(pki.ca()),
         requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
@@ -83,7 +83,7 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
     let config = server_config(&a.host, &a.pki, a.node_ip())?;
     if let Some(address) = a.host.api_address_of_pods() {
-        dns::claim(super::node::DNS_LINK, IpAddr::V4(address))?;
+        dns::claim(super::node::DNS_LINK, address)?;
     }
     pods_door::keep(&a.host, a.host.api_address_of_pods())?;
     let stop = a.parts.token("kube-apiserver");

@@ -76,6 +76,6 @@ async fn follow(host: &Arc<Host>, told: &watch::Sender<Vec<IpAddr>>, api: &Api, 
     let shared = host.clone();
     let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, now, Timestamp::now())).await;
     let named = named.map_err(anyhow::Error::from).flatten().context("certificates");
-    let led = api.advertise(IpAddr::V4(host.advertised(now))).await.context("the kubernetes Service");
+    let led = api.advertise(host.advertised(now.into())).await.context("the kubernetes Service");
     named.map(drop).and(led)
 }

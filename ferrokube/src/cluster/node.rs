@@ -1,16 +1,13 @@
 //! How the node's components are configured here: container runtime with the pod network, kube-proxy, cluster DNS,
 //! kubelet.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
-use cni::Prefix;
 use futures::FutureExt;
 
-use super::pod_network::BridgeNetwork;
-use super::{Assembly, Serving, addons, cri, images, ready};
+use super::{Assembly, Serving, addons, cri, images, pod_network, ready};
 use crate::api::Identity;
 use crate::component;
 use crate::config::{Host, Roles, list};
@@ -36,7 +33,7 @@ pub fn proxy_table(host: &Host) -> String {
 
 pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     let config = runtime_config(&a.host);
-    let network = Arc::new(BridgeNetwork::new(&a.host));
+    let network = pod_network::open(&a.host)?;
     a.parts
         .run("container-runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
     let node = a.client(&a.node()).await?;
@@ -60,8 +57,8 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
     let mut config = proxy::Config {
         hostname_override: a.host.node_name.clone(),
         table: proxy_table(&a.host),
-        cluster_cidr: vec![Prefix::new(a.host.cluster.pod_cidr.address, a.host.cluster.pod_cidr.bits)],
-        node_local: vec![IpAddr::V4(a.host.cluster.dns_ip())],
+        cluster_cidr: vec![a.host.cluster.pod_cidr],
+        node_local: vec![a.host.cluster.dns_ip()],
         healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, a.host.port(10256)))),
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.host.port(10249)))),
         ..proxy::Config::default()
@@ -82,7 +79,7 @@ pub const DNS_LINK: &str = "lo";
 
 pub async fn dns(a: &mut Assembly) -> Result<Serving> {
     let address = a.host.cluster.dns_ip();
-    dns::claim(DNS_LINK, IpAddr::V4(address))?;
+    dns::claim(DNS_LINK, address)?;
     let client = a.client(&Identity::Dns).await?;
     let config = dns::Config {
         bind: vec![SocketAddr::from((address, 53))],
@@ -132,7 +129,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     config.pod_logs_dir = host.data_dir.join("pod-logs");
     config.container_runtime_endpoint = format!("unix://{}", host.cri_socket().display());
     config.static_pod_path = Some(host.data_dir.join("manifests"));
-    config.cluster_dns = vec![IpAddr::V4(host.cluster.dns_ip())];
+    config.cluster_dns = vec![host.cluster.dns_ip()];
     config.cluster_domain = host.cluster.cluster_domain.clone();
     config.cgroup_root = cgroup_root(host);
     config.image_gc_high_threshold_percent = 95;

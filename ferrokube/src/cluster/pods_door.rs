@@ -3,11 +3,11 @@
 //! pods and from the host itself, also when it came by the `kubernetes` Service. I/O: nftables. Callers: the start of the
 //! API server, and `reset`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use linux::netlink::Prefix;
 use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, Verdict, hook, rule};
+use meta::Prefix;
 
 use crate::config::Host;
 
@@ -20,35 +20,38 @@ fn table(host: &Host) -> String {
 }
 
 /// Lets in whom the address is for, or takes the rule away where there is no such address.
-pub fn keep(host: &Host, address: Option<Ipv4Addr>) -> Result<()> {
+pub fn keep(host: &Host, address: Option<IpAddr>) -> Result<()> {
     let Some(address) = address else { return open(host) };
     let table = table(host);
-    let mut batch = Batch::new(Family::Ip, &table);
+    let family = if address.is_ipv6() { Family::Ip6 } else { Family::Ip };
+    let mut batch = Batch::new(family, &table);
     batch.add_table();
     batch.delete_table();
     batch.add_table();
     let hook = Hook { kind: "filter", number: hook::INPUT, priority: FILTER, policy: Policy::Accept };
     batch.add_chain(&Chain { name: INPUT, hook: Some(hook) });
     let elsewhere = [&*host.bridge(), "lo"].map(|link| rule::interface_is(Meta::IifName, link, false)).concat();
-    let to = rule::destination_in(Prefix::host(IpAddr::V4(address)), true);
+    let to = rule::destination_in(Prefix::host(address), true);
     let exprs = rule::all([elsewhere, to, vec![Expr::Verdict(Verdict::Drop)]]);
     batch.add_rule(INPUT, &exprs, Some("the API server is for this host and its pods"));
     Nft::open().and_then(|mut nft| nft.commit(batch)).context("closing the API server's address to others")
 }
 
-/// Takes the rule away; content when there is none.
+/// Takes the rule away; idempotent.
 pub fn open(host: &Host) -> Result<()> {
     let table = table(host);
     let mut nft = Nft::open()?;
-    if nft.has_table(Family::Ip, &table)? {
-        nft.remove_table(Family::Ip, &table)?;
+    for family in [Family::Ip, Family::Ip6] {
+        if nft.has_table(family, &table)? {
+            nft.remove_table(family, &table)?;
+        }
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::os::fd::AsFd;
     use std::time::Duration;
 
@@ -57,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    const API: Ipv4Addr = Ipv4Addr::new(10, 43, 255, 255);
+    const API: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 43, 255, 255));
 
     /// Another host, or a pod, behind a link of this one, that sends packets to the API's address that way.
     fn behind(host: &NetNs, link: &str, net: u8) -> NetNs {
@@ -77,10 +80,10 @@ mod tests {
         for (rtnl, name, end) in [(&mut here, link, 1), (&mut far, "eth0", 2)] {
             let index = rtnl.link(name).expect("asked").expect("a link").index;
             rtnl.set_up(index, true).expect("up");
-            rtnl.add_address(index, Prefix::new([192, 168, net, end], 24)).expect("an address");
+            rtnl.put_address(index, Prefix::new([192, 168, net, end], 24)).expect("an address");
         }
         let index = far.link("eth0").expect("asked").expect("a link").index;
-        let by = Route::via(Prefix::host(IpAddr::V4(API)), IpAddr::from([192, 168, net, 1]), index);
+        let by = Route::via(Prefix::host(API), IpAddr::from([192, 168, net, 1]), index);
         far.put_route(&by).expect("a route");
         there
     }
@@ -99,7 +102,7 @@ mod tests {
             let mut rtnl = Rtnl::open().expect("netlink");
             let lo = rtnl.link("lo").expect("asked").expect("a link").index;
             rtnl.set_up(lo, true).expect("up");
-            rtnl.add_address(lo, Prefix::host(IpAddr::V4(API))).expect("an address");
+            rtnl.put_address(lo, Prefix::host(API)).expect("an address");
             TcpListener::bind((API, 6443)).expect("a listener")
         });
         let reaches = |from: &NetNs, patience: u64| {

@@ -2,21 +2,16 @@
 //! configuration of `/etc/cni/net.d` says, by the built-in plugins or by programs of `/opt/cni/bin`.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
-use cni::list::{Attachment, Invoker, NetworkList};
-use runtime::{LoopbackOnly, PodNet, PodNetwork};
+use cni::list::Invoker;
+use pod_network::Configured;
 
 use super::{parse, until_signal};
-use crate::cluster::port_mapping;
 use crate::fault::Fault;
-
-/// The interface that pods find inside.
-const IFNAME: &str = "eth0";
 
 /// The container runtime, on a CRI socket
 #[derive(Debug, Parser)]
@@ -54,59 +49,8 @@ pub fn run(args: &[OsString]) -> Result<()> {
     runtime::images::Registries::read(&flags.registries).and_then(|all| all.check()).map_err(Fault::failed)?;
     config.registries = Some(flags.registries);
     let invoker = Invoker { plugin_dirs: flags.cni_bin_dir, cache_dir: flags.state.join("cni"), builtin: true };
-    let network = Arc::new(ConfiguredNetwork { conf_dir: flags.cni_conf_dir, invoker });
+    let network = Arc::new(Configured { conf_dir: flags.cni_conf_dir, invoker });
     until_signal(|shutdown| async move {
         runtime::run(config, network, shutdown).await.map_err(|e| Fault::failed(e.to_string()).into())
     })
-}
-
-/// The pod network that a directory of CNI configuration describes; read anew for each pod, as it may come late.
-struct ConfiguredNetwork {
-    conf_dir: PathBuf,
-    invoker: Invoker,
-}
-
-impl ConfiguredNetwork {
-    fn list(&self) -> Result<NetworkList, String> {
-        let found = NetworkList::load(&self.conf_dir).map_err(|e| e.to_string())?;
-        found.ok_or_else(|| format!("no network is configured in {}", self.conf_dir.display()))
-    }
-
-    fn with<T>(
-        &self,
-        pod: &PodNet,
-        act: impl FnOnce(&NetworkList, &Attachment<'_>) -> Result<T, cni::Error>,
-    ) -> Result<T, String> {
-        let args = format!(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
-            pod.namespace, pod.name, pod.id, pod.uid
-        );
-        let ports: Vec<_> = pod.ports.iter().map(port_mapping).collect();
-        let attachment =
-            Attachment { container_id: &pod.id, netns: Some(&pod.netns), ifname: IFNAME, args: &args, ports: &ports };
-        act(&self.list()?, &attachment).map_err(|e| e.to_string())
-    }
-}
-
-impl PodNetwork for ConfiguredNetwork {
-    fn add(&self, pod: &PodNet) -> Result<Vec<IpAddr>, String> {
-        // No list of plugins names it, yet every pod has it.
-        LoopbackOnly.add(pod)?;
-        let result = self.with(pod, |list, attachment| self.invoker.add(list, attachment))?;
-        Ok(result.ip().into_iter().collect())
-    }
-
-    fn del(&self, pod: &PodNet) -> Result<(), String> {
-        self.with(pod, |list, attachment| self.invoker.del(list, attachment))
-    }
-
-    fn keep_only(&self, pods: &[String]) -> Result<(), String> {
-        let Ok(list) = self.list() else { return Ok(()) };
-        let valid: Vec<_> = pods.iter().map(|id| (id.as_str(), IFNAME)).collect();
-        self.invoker.gc(&list, &valid).map_err(|e| e.to_string())
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        self.invoker.status(&self.list()?).map_err(|e| e.to_string())
-    }
 }

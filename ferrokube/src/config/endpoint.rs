@@ -1,7 +1,7 @@
 //! Where the API server of this host is reached: by people, by pods, by the `kubernetes` Service. What follows from the
 //! settings. Pure. Callers: kubeconfigs, certificates, the start of the API server.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::Host;
 
@@ -22,15 +22,15 @@ impl Host {
 
     /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the
     /// Services' range, which no Service is ever given.
-    pub fn api_address_of_pods(&self) -> Option<Ipv4Addr> {
+    pub fn api_address_of_pods(&self) -> Option<IpAddr> {
         let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
         loopback.then(|| self.cluster.service_cidr.last())
     }
 
     /// What the `kubernetes` Service leads to, on a node with this address.
-    pub fn advertised(&self, node_ip: Ipv4Addr) -> Ipv4Addr {
+    pub fn advertised(&self, node_ip: IpAddr) -> IpAddr {
         let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
-        self.api_address_of_pods().or(bound).unwrap_or(node_ip)
+        self.api_address_of_pods().or(bound.map(IpAddr::V4)).unwrap_or(node_ip)
     }
 }
 
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn the_service_leads_to_where_pods_reach_a_server_that_listens_on_one_address() {
-        let (mut host, node) = (host(Path::new("/d")), Ipv4Addr::new(192, 0, 2, 1));
+        let (mut host, node) = (host(Path::new("/d")), IpAddr::from([192, 0, 2, 1]));
         let mut with = |bind: Option<&str>| {
             host.options.bind_address = bind.map(|text| text.parse().expect("an address"));
             (host.server_url(), host.advertised(node).to_string())

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::Result;
+use meta::Prefix;
 use serde_json::Value;
 
-use super::Cidr;
 use super::Options;
 use super::settings::{SETTINGS, options};
 use crate::fault::Fault;
@@ -16,8 +16,8 @@ use crate::fault::Fault;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct File {
     pub api_port: Option<u16>,
-    pub pod_cidr: Option<Cidr>,
-    pub service_cidr: Option<Cidr>,
+    pub pod_cidr: Option<Prefix>,
+    pub service_cidr: Option<Prefix>,
     pub cluster_domain: Option<String>,
     pub node_name: Option<String>,
     pub node_ip: Option<Ipv4Addr>,
@@ -36,8 +36,8 @@ const FIELDS: [(&str, Take); 8] = [
         file.api_port = Some(port.ok_or_else(|| format!("{v} is not a port: it is a number from 1 to 65535"))?);
         Ok(())
     }),
-    ("podCIDR", |file, v| word(v)?.parse::<Cidr>().map(|cidr| file.pod_cidr = Some(cidr))),
-    ("serviceCIDR", |file, v| word(v)?.parse::<Cidr>().map(|cidr| file.service_cidr = Some(cidr))),
+    ("podCIDR", |file, v| super::range(word(v)?).map(|cidr| file.pod_cidr = Some(cidr))),
+    ("serviceCIDR", |file, v| super::range(word(v)?).map(|cidr| file.service_cidr = Some(cidr))),
     ("clusterDomain", |file, v| dns_name(v).map(|name| file.cluster_domain = Some(name))),
     ("nodeName", |file, v| dns_name(v).map(|name| file.node_name = Some(name))),
     ("nodeIP", |file, v| {

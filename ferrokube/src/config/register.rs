@@ -37,8 +37,13 @@ pub fn register() -> PathBuf {
 /// changed; dropping it lets the next one in. A directory that every host has, so that no lock file stays behind.
 pub type HostLock = fs::File;
 
+/// What [`lock_host`] locks.
+pub fn host_lock() -> &'static Path {
+    Path::new(STATE_ROOT).parent().unwrap_or(Path::new("/"))
+}
+
 pub fn lock_host() -> Result<HostLock> {
-    let place = Path::new(STATE_ROOT).parent().unwrap_or(Path::new("/"));
+    let place = host_lock();
     let open = fs::File::open(place).and_then(|dir| dir.lock().map(|()| dir));
     open.with_context(|| format!("locking {}", place.display()))
 }

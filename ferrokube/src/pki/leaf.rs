@@ -104,7 +104,7 @@ fn of_api(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
     }
     api.push(dns(&format!("kubernetes.default.svc.{}", cluster.cluster_domain)));
     let bound = host.options.bind_address.filter(|address| !address.is_unspecified());
-    api.extend([bound, host.api_address_of_pods()].into_iter().flatten().map(ip));
+    api.extend([bound.map(IpAddr::V4), host.api_address_of_pods()].into_iter().flatten().map(ip));
     api.extend(list(&cluster.options.tls_san).iter().map(|name| match name.parse() {
         Ok(address) => SanType::IpAddress(address),
         Err(_) => dns(name),
@@ -136,6 +136,6 @@ pub fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap_or_else(|_| "localhost".try_into().expect("a host name")))
 }
 
-fn ip(address: Ipv4Addr) -> SanType {
-    SanType::IpAddress(IpAddr::V4(address))
+fn ip(address: impl Into<IpAddr>) -> SanType {
+    SanType::IpAddress(address.into())
 }

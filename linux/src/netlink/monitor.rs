@@ -1,73 +1,120 @@
-//! Hears of every change of links, addresses and routes in one network namespace: the kernel tells it to whoever joined the
-//! multicast groups. What has changed is not kept: who is told looks at what is there. Does I/O.
+//! Hears of every change of one network namespace: the kernel tells it to whoever joined the multicast groups. The one
+//! mechanism for all topics; whoever keeps routes or addresses in step with what is desired waits on it instead of looking
+//! every few seconds. Does I/O; [`event`] is pure.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
-use super::message::{Message, messages, split};
-use super::{Error, route, route_decode};
+use super::message::{Message, messages};
+use super::{Error, Fdb, Link, LinkAddress, Neighbour, Route, Rule, address, link, neighbour, route, rule};
 use crate::netns::NetNs;
 
-/// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// More than the kernel puts into one datagram of news.
 const BUFFER: usize = 64 << 10;
-/// A route to more of the world than this many leading bits leave is one to the outside. VPNs write the default in halves.
-const WIDE: u8 = 3;
+
+/// What a monitor hears of, both families. As bits of RTMGRP_*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    Links,
+    Addresses,
+    Routes,
+    /// Forwarding databases too.
+    Neighbours,
+    Rules,
+}
+
+impl Topic {
+    fn groups(self) -> u32 {
+        match self {
+            Topic::Links => 0x1,
+            Topic::Neighbours => 0x4,
+            Topic::Addresses => 0x10 | 0x100,
+            Topic::Routes => 0x40 | 0x400,
+            Topic::Rules => 0x80 | 1 << 18,
+        }
+    }
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is there now, new or other than before: this is the whole of it.
+    Set(Item),
+    /// It is there no more. What went with it is not always told: routes go with their link in silence.
+    Gone(Item),
+    /// More has happened than the socket holds, and what is not known: whoever compares must list everything.
+    Lost,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    Link(Link),
+    Address(LinkAddress),
+    Route(Route),
+    Neighbour(Neighbour),
+    Fdb(Fdb),
+    Rule(Rule),
+}
 
 /// A socket that is readable when something has changed. It is of the namespace of the thread that opened it.
+///
+/// Changes that were made before it was opened are not told: open first, then list, then read.
 #[derive(Debug)]
 pub struct Monitor {
     fd: OwnedFd,
 }
 
 impl Monitor {
-    pub fn open() -> Result<Monitor, Error> {
+    pub fn open(topics: &[Topic]) -> Result<Monitor, Error> {
         let failed =
-            |e: rustix::io::Errno| Error::Io { what: "listening for changes of addresses".into(), source: e.into() };
+            |e: rustix::io::Errno| Error::Io { what: "listening for changes of the network".into(), source: e.into() };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).map_err(failed)?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, GROUPS)).map_err(failed)?;
+        let groups = topics.iter().fold(0, |groups, topic| groups | topic.groups());
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(failed)?;
         Ok(Monitor { fd })
     }
 
     /// For another namespace.
-    pub fn open_in(ns: &NetNs) -> Result<Monitor, Error> {
-        ns.run(Monitor::open).map_err(|source| Error::Io { what: "entering the network namespace".into(), source })?
+    pub fn open_in(ns: &NetNs, topics: &[Topic]) -> Result<Monitor, Error> {
+        ns.run(|| Monitor::open(topics))
+            .map_err(|source| Error::Io { what: "entering the network namespace".into(), source })?
     }
 
-    /// Reads all the news without waiting. Whether one may change the address by which others reach the host.
-    pub fn drain(&self) -> Result<bool, Error> {
+    /// Reads all the news without waiting, in the order in which it happened.
+    pub fn drain(&self, mut each: impl FnMut(Event)) -> Result<(), Error> {
         let mut buffer = vec![0; BUFFER];
-        let mut matters = false;
         loop {
             match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
-                Ok((0, _)) => return Ok(matters),
-                Ok((read, _)) => matters |= messages(&buffer[..read]).any(|m| self::matters(&m)),
+                Ok((0, _)) | Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Ok((read, _)) => messages(&buffer[..read]).filter_map(|m| event(&m)).for_each(&mut each),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(matters),
-                // There was more than the socket holds.
-                Err(rustix::io::Errno::NOBUFS) => matters = true,
-                Err(e) => return Err(Error::Io { what: "hearing of changes of addresses".into(), source: e.into() }),
+                Err(rustix::io::Errno::NOBUFS) => each(Event::Lost),
+                Err(e) => return Err(Error::Io { what: "hearing of changes of the network".into(), source: e.into() }),
             }
         }
     }
 }
 
-/// Pods come and go with ports of a bridge and routes of their own: most of that is no news here, and the rest costs a look.
-fn matters(message: &Message<'_>) -> bool {
-    match message.kind {
-        route::NEWLINK | route::DELLINK => {
-            route_decode::link(message.body).is_some_and(|link| link.master.is_none() && !link.loopback)
-        }
-        route::NEWADDR | route::DELADDR => split(message.body, 8)
-            .is_some_and(|(fixed, rest)| route_decode::address(fixed, rest).is_some_and(|address| address.global)),
-        route::NEWROUTE | route::DELROUTE => split(message.body, 12)
-            .is_some_and(|(fixed, rest)| route_decode::route(fixed, rest).is_some_and(|route| route.dst.len <= WIDE)),
-        _ => false,
-    }
+/// What a message of the kernel tells. None for what is no topic of ours, and for what is cut short.
+pub fn event(message: &Message<'_>) -> Option<Event> {
+    let body = message.body;
+    let item = match message.kind {
+        link::NEWLINK | link::DELLINK => Item::Link(link::decode(body)?),
+        address::NEWADDR | address::DELADDR => Item::Address(address::decode(body)?),
+        route::NEWROUTE | route::DELROUTE => Item::Route(route::decode(body)?),
+        rule::NEWRULE | rule::DELRULE => Item::Rule(rule::decode(body)?),
+        neighbour::NEWNEIGH | neighbour::DELNEIGH => match neighbour::decode_fdb(body) {
+            Some(entry) => Item::Fdb(entry),
+            None => Item::Neighbour(neighbour::decode(body)?),
+        },
+        _ => return None,
+    };
+    let gone = [link::DELLINK, address::DELADDR, route::DELROUTE, rule::DELRULE, neighbour::DELNEIGH];
+    Some(if gone.contains(&message.kind) { Event::Gone(item) } else { Event::Set(item) })
 }
 
 impl AsFd for Monitor {

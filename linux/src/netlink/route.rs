@@ -1,542 +1,433 @@
-//! Links, addresses, routes and neighbours: rtnetlink. Does I/O through `Socket`.
+//! Routes of both families: where packets to a range of addresses go. Does I/O through `Socket`; [`decode`] is pure.
 //!
-//! An `Rtnl` works on the network namespace of the thread that opened it, or on the one it was opened in, and
-//! can be used from any thread. Things are named by interface index; [`Rtnl::link`] finds one by name.
+//! ```text
+//! Route::link(dst, eth0)               dst dev eth0 scope link            the range is on the link itself
+//! Route::via(dst, gateway, eth0)       dst via gateway dev eth0           … behind a router (host-gw of flannel)
+//! Route::multipath(dst, hops)          dst nexthop via a weight 1         … behind several, by weight (ECMP of BGP)
+//!                                          nexthop via b weight 1
+//! Route::reject(dst, Blackhole)        blackhole dst                      nowhere: a range of ours that has no pods yet
+//! ```
+//!
+//! A table has one route for a destination, a metric and a type of service: [`Rtnl::put_route`] replaces that one,
+//! whoever made it. Of routes to one destination that differ in metric the lowest is used. So a route of an
+//! administrator to the same destination stays as long as it has another metric, and those of an earlier version of ours,
+//! which had no protocol of their own, become ours when they are put again.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use super::message::{Writer, split};
-use super::prefix::octets;
-use super::route_decode as decode;
-use super::{Error, Prefix, Socket, socket::flags};
-use crate::netns::NetNs;
+use meta::Prefix;
 
-pub(super) const NEWLINK: u16 = 16;
-pub(super) const DELLINK: u16 = 17;
-const GETLINK: u16 = 18;
-pub(super) const NEWADDR: u16 = 20;
-pub(super) const DELADDR: u16 = 21;
-const GETADDR: u16 = 22;
+use super::Error;
+use super::message::{Message, Writer, attrs, split, u16_at, u32_at};
+use super::rtnl::{Attribute, CREATE_OR_REPLACE, PROTOCOL, Rtnl, family, ip, missing_is_done, octets, write_all};
+
 pub(super) const NEWROUTE: u16 = 24;
 pub(super) const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
-const NEWNEIGH: u16 = 28;
-const DELNEIGH: u16 = 29;
-const GETNEIGH: u16 = 30;
 
-pub(super) const IFLA_ADDRESS: u16 = 1;
-pub(super) const IFLA_IFNAME: u16 = 3;
-pub(super) const IFLA_MTU: u16 = 4;
-pub(super) const IFLA_LINK: u16 = 5;
-pub(super) const IFLA_MASTER: u16 = 10;
-pub(super) const IFLA_LINKINFO: u16 = 18;
-pub(super) const IFLA_PROMISCUITY: u16 = 30;
-const IFLA_NET_NS_FD: u16 = 28;
-pub(super) const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-pub(super) const IFLA_INFO_SLAVE_DATA: u16 = 5;
-const VETH_INFO_PEER: u16 = 1;
-pub(super) const IFLA_BRPORT_MODE: u16 = 4;
-pub(super) const IFA_ADDRESS: u16 = 1;
-pub(super) const IFA_LOCAL: u16 = 2;
-const IFA_BROADCAST: u16 = 4;
-pub(super) const IFA_FLAGS: u16 = 8;
-const IFA_F_NODAD: u32 = 0x02;
-const IFA_F_NOPREFIXROUTE: u32 = 0x200;
-pub(super) const RTA_DST: u16 = 1;
-pub(super) const RTA_OIF: u16 = 4;
-pub(super) const RTA_GATEWAY: u16 = 5;
-pub(super) const RTA_PRIORITY: u16 = 6;
-pub(super) const RTA_PREFSRC: u16 = 7;
-pub(super) const RTA_TABLE: u16 = 15;
-pub(super) const NDA_DST: u16 = 1;
-pub(super) const NDA_LLADDR: u16 = 2;
-const NUD_PERMANENT: u16 = 0x80;
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_CACHEINFO: u16 = 12;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTA_PREF: u16 = 20;
+/// What the kernel says of every IPv6 route; only another preference is worth keeping.
+const PREF_MEDIUM: &[u8] = &[0];
+/// Of `struct rtnexthop`: length, flags, weight less one, interface.
+const NEXT_HOP: usize = 8;
+const RTNH_F_ONLINK: u8 = 4;
 
-const IFF_UP: u32 = libc::IFF_UP as u32;
-pub(super) const IFA_F_SECONDARY: u32 = 0x01;
-/// Addresses that failed duplicate detection, are on their way out, or may still turn out to be another's.
-pub(super) const IFA_F_UNSETTLED: u32 = 0x08 | 0x20 | 0x40;
-const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
-/// RTNH_F_ONLINK.
-pub(super) const RTNH_F_ONLINK: u32 = 4;
-/// RT_TABLE_MAIN.
+/// The table of ordinary routes.
 pub const TABLE_MAIN: u32 = 254;
-/// RTPROT_STATIC: set by an administrator, so nobody's daemon tidies it away.
-const PROTOCOL_STATIC: u8 = 4;
-pub(super) const SCOPE_UNIVERSE: u8 = 0;
+/// What the kernel makes of an IPv6 route without a metric.
+const IPV6_METRIC: u32 = 1024;
+const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
-const RTN_UNICAST: u8 = 1;
 
-/// A hardware address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-/// A network interface as the kernel describes it.
+/// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    pub index: u32,
-    pub name: String,
-    pub mac: Option<Mac>,
-    pub mtu: u32,
-    pub up: bool,
-    /// There is somebody at the other end.
-    pub carrier: bool,
-    /// "bridge", "veth", "vxlan", …; none for hardware and loopback.
-    pub kind: Option<String>,
-    /// The bridge that this is a port of.
-    pub master: Option<u32>,
-    /// The index of the other end or of the device below, maybe in another namespace.
-    pub peer: Option<u32>,
-    pub loopback: bool,
-    pub promiscuous: bool,
-    /// A bridge port that sends frames back out where they came in.
-    pub hairpin: bool,
-}
-
-/// An address on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkAddress {
-    pub index: u32,
-    pub prefix: Prefix,
-    /// Not only for this link or this host.
-    pub global: bool,
-    /// One beside another: a second of its network, or a temporary one that hides who has it.
-    pub secondary: bool,
-    /// Nobody else has it, as far as the kernel knows, and it is not about to go.
-    pub settled: bool,
-}
-
-/// A route. With neither gateway nor interface the kernel refuses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     pub dst: Prefix,
+    pub kind: RouteKind,
+    /// Routers or links that lead there; several share the packets by weight, a flow staying on one. Empty where `kind`
+    /// leads nowhere.
+    pub next_hops: Vec<NextHop>,
+    /// 254 is the main one, 255 the kernel's own of local addresses.
+    pub table: u32,
+    /// The lowest wins. IPv4's default is 0, IPv6's 1024.
+    pub metric: u32,
+    /// Who made it: [`PROTOCOL`] for us, 2 the kernel, 4 an administrator.
+    pub protocol: u8,
+    /// The address that packets of this host's own leave from, where they have none yet.
+    pub source: Option<IpAddr>,
+    /// RT_SCOPE_*: how far away the destination is. IPv6 knows only 0.
+    pub scope: u8,
+    /// Only packets of this type of service (IPv4).
+    pub tos: u8,
+    /// Only packets from these addresses (IPv6).
+    pub from: Option<Prefix>,
+    pub other: Vec<Attribute>,
+}
+
+/// What a route does with packets: RTN_*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// They go to a next hop.
+    Unicast,
+    /// They are for this host.
+    Local,
+    Broadcast,
+    Anycast,
+    Multicast,
+    /// They are dropped, and nobody is told.
+    Blackhole,
+    /// They are dropped; the sender is told that there is no such host.
+    Unreachable,
+    /// They are dropped; the sender is told that it may not.
+    Prohibit,
+    /// The table says nothing of them; the next rule does.
+    Throw,
+    Other(u8),
+}
+
+/// One way to a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The router; none: the destination is on the link. It may be of IPv6 for an IPv4 route (RFC 5549).
     pub gateway: Option<IpAddr>,
     pub index: Option<u32>,
-    pub source: Option<IpAddr>,
-    pub metric: Option<u32>,
-    pub table: u32,
-    /// Who made it: RTPROT_*; 4 is static.
-    pub protocol: u8,
+    /// Its share of the packets among the route's next hops, from 1 to 256; 1 where it is alone.
+    pub weight: u16,
     /// The gateway is on the link though no address says so.
     pub onlink: bool,
+    /// Of a route of several: what is beside it there.
+    pub other: Vec<Attribute>,
+}
+
+impl NextHop {
+    pub fn link(index: u32) -> Self {
+        NextHop { gateway: None, index: Some(index), weight: 1, onlink: false, other: Vec::new() }
+    }
+
+    pub fn via(gateway: impl Into<IpAddr>, index: u32) -> Self {
+        NextHop { gateway: Some(gateway.into()), ..NextHop::link(index) }
+    }
 }
 
 impl Route {
     /// To `dst`, directly reachable on a link.
     pub fn link(dst: Prefix, index: u32) -> Self {
-        Route {
-            dst: dst.network(),
-            gateway: None,
-            index: Some(index),
-            source: None,
-            metric: None,
-            table: TABLE_MAIN,
-            protocol: PROTOCOL_STATIC,
-            onlink: false,
-        }
+        Route::multipath(dst, vec![NextHop::link(index)])
     }
 
     /// To `dst` by a gateway.
     pub fn via(dst: Prefix, gateway: IpAddr, index: u32) -> Self {
-        Route { gateway: Some(gateway), ..Route::link(dst, index) }
+        Route::multipath(dst, vec![NextHop::via(gateway, index)])
     }
-}
 
-/// A neighbour entry: which hardware address an IP address has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    pub index: u32,
-    pub addr: IpAddr,
-    pub mac: Option<Mac>,
-    pub permanent: bool,
-}
+    /// To `dst` by any of these.
+    pub fn multipath(dst: Prefix, next_hops: Vec<NextHop>) -> Self {
+        let far = dst.is_ipv6() || next_hops.iter().any(|hop| hop.gateway.is_some());
+        let scope = if far { SCOPE_UNIVERSE } else { SCOPE_LINK };
+        Route { next_hops, scope, ..Route::reject(dst, RouteKind::Unicast) }
+    }
 
-/// A pair of virtual Ethernet interfaces to make. The near end is up; the far end can't be before it has a peer.
-#[derive(Debug)]
-pub struct NewVeth<'a> {
-    pub name: &'a str,
-    pub mac: Option<Mac>,
-    /// The bridge that the near end joins.
-    pub master: Option<u32>,
-    pub mtu: u32,
-    pub peer_name: &'a str,
-    pub peer_mac: Option<Mac>,
-    /// Where the far end goes; none leaves it here.
-    pub peer_ns: Option<BorrowedFd<'a>>,
-}
+    /// To `dst`, and no further: for the kinds that lead nowhere.
+    pub fn reject(dst: Prefix, kind: RouteKind) -> Self {
+        Route {
+            dst: dst.network(),
+            kind,
+            next_hops: Vec::new(),
+            table: TABLE_MAIN,
+            metric: if dst.is_ipv6() { IPV6_METRIC } else { 0 },
+            protocol: PROTOCOL,
+            source: None,
+            scope: SCOPE_UNIVERSE,
+            tos: 0,
+            from: None,
+            other: Vec::new(),
+        }
+    }
 
-/// Speaks rtnetlink to one network namespace.
-#[derive(Debug)]
-pub struct Rtnl {
-    socket: Socket,
+    /// Whether we made it, in this version of ours or another: what a clean-up may remove.
+    pub fn is_ours(&self) -> bool {
+        self.protocol == PROTOCOL
+    }
+
+    /// The link of the first next hop.
+    pub fn index(&self) -> Option<u32> {
+        self.next_hops.first()?.index
+    }
+
+    /// The router of the first next hop.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        self.next_hops.first()?.gateway
+    }
 }
 
 impl Rtnl {
-    /// For the calling thread's namespace.
-    pub fn open() -> Result<Self, Error> {
-        Ok(Rtnl { socket: Socket::route()? })
-    }
-
-    /// For another namespace.
-    pub fn open_in(ns: &NetNs) -> Result<Self, Error> {
-        ns.run(Rtnl::open).map_err(|source| Error::Io { what: "entering the network namespace".to_owned(), source })?
-    }
-
-    // Links.
-
-    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        self.socket.dump(GETLINK, "listing links", |w| w.raw(&ifinfo(0, 0, 0)), |m| decode::link(m.body))
-    }
-
-    /// None when there is no such link.
-    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
-        let fill = |w: &mut Writer| {
-            w.raw(&ifinfo(0, 0, 0));
-            w.attr_str(IFLA_IFNAME, name);
-        };
-        match self.socket.get(GETLINK, &format!("looking for link {name}"), fill, |m| decode::link(m.body)) {
-            Err(e) if e.is_missing() => Ok(None),
-            answer => answer,
-        }
-    }
-
-    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
-        let what = format!("looking for link {index}");
-        match self.socket.get(GETLINK, &what, |w| w.raw(&ifinfo(index, 0, 0)), |m| decode::link(m.body)) {
-            Err(e) if e.is_missing() => Ok(None),
-            answer => answer,
-        }
-    }
-
-    /// Makes a bridge that is up.
-    pub fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
-        self.socket.request(NEWLINK, CREATE_NEW, &format!("adding bridge {name}"), |w| {
-            w.raw(&ifinfo(0, IFF_UP, IFF_UP));
-            w.attr_str(IFLA_IFNAME, name);
-            w.attr(IFLA_ADDRESS, &mac.0);
-            w.attr_u32(IFLA_MTU, mtu);
-            let info = w.nest(IFLA_LINKINFO);
-            w.attr_str(IFLA_INFO_KIND, "bridge");
-            w.end_nest(info);
-        })
-    }
-
-    pub fn add_veth(&mut self, veth: &NewVeth<'_>) -> Result<(), Error> {
-        let what = format!("adding veth {} with peer {}", veth.name, veth.peer_name);
-        self.socket.request(NEWLINK, CREATE_NEW, &what, |w| {
-            w.raw(&ifinfo(0, IFF_UP, IFF_UP));
-            w.attr_str(IFLA_IFNAME, veth.name);
-            w.attr_u32(IFLA_MTU, veth.mtu);
-            if let Some(mac) = veth.mac {
-                w.attr(IFLA_ADDRESS, &mac.0);
-            }
-            if let Some(master) = veth.master {
-                w.attr_u32(IFLA_MASTER, master);
-            }
-            let info = w.nest(IFLA_LINKINFO);
-            w.attr_str(IFLA_INFO_KIND, "veth");
-            let data = w.nest(IFLA_INFO_DATA);
-            let peer = w.nest(VETH_INFO_PEER);
-            w.raw(&ifinfo(0, 0, 0));
-            w.attr_str(IFLA_IFNAME, veth.peer_name);
-            w.attr_u32(IFLA_MTU, veth.mtu);
-            if let Some(mac) = veth.peer_mac {
-                w.attr(IFLA_ADDRESS, &mac.0);
-            }
-            if let Some(ns) = veth.peer_ns {
-                w.attr_u32(IFLA_NET_NS_FD, ns.as_raw_fd() as u32);
-            }
-            w.end_nest(peer);
-            w.end_nest(data);
-            w.end_nest(info);
-        })
-    }
-
-    /// Removes a link; its peer goes with it. Content when there is none.
-    pub fn delete_link(&mut self, name: &str) -> Result<(), Error> {
-        let answer = self.socket.request(DELLINK, 0, &format!("removing link {name}"), |w| {
-            w.raw(&ifinfo(0, 0, 0));
-            w.attr_str(IFLA_IFNAME, name);
-        });
-        content_when_missing(answer)
-    }
-
-    pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), Error> {
-        let word = if up { "up" } else { "down" };
-        let value = if up { IFF_UP } else { 0 };
-        self.set(index, &format!("setting link {index} {word}"), value, IFF_UP, |_| ())
-    }
-
-    pub fn set_promiscuous(&mut self, index: u32, on: bool) -> Result<(), Error> {
-        let value = if on { IFF_PROMISC } else { 0 };
-        self.set(index, &format!("making link {index} promiscuous"), value, IFF_PROMISC, |_| ())
-    }
-
-    /// Makes a link a port of a bridge; none takes it out of its bridge.
-    pub fn set_master(&mut self, index: u32, master: Option<u32>) -> Result<(), Error> {
-        let what = format!("putting link {index} into bridge {}", master.unwrap_or(0));
-        self.set(index, &what, 0, 0, |w| w.attr_u32(IFLA_MASTER, master.unwrap_or(0)))
-    }
-
-    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
-        self.set(index, &format!("setting the MTU of link {index} to {mtu}"), 0, 0, |w| w.attr_u32(IFLA_MTU, mtu))
-    }
-
-    pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), Error> {
-        self.set(index, &format!("giving link {index} the address {mac}"), 0, 0, |w| w.attr(IFLA_ADDRESS, &mac.0))
-    }
-
-    /// A link must be down to be renamed.
-    pub fn set_name(&mut self, index: u32, name: &str) -> Result<(), Error> {
-        self.set(index, &format!("naming link {index} {name}"), 0, 0, |w| w.attr_str(IFLA_IFNAME, name))
-    }
-
-    pub fn move_to(&mut self, index: u32, ns: &NetNs) -> Result<(), Error> {
-        let fd = ns.as_fd().as_raw_fd() as u32;
-        self.set(index, &format!("moving link {index} to a namespace"), 0, 0, |w| w.attr_u32(IFLA_NET_NS_FD, fd))
-    }
-
-    /// Lets a bridge port send a frame back out where it came in.
-    pub fn set_hairpin(&mut self, index: u32, on: bool) -> Result<(), Error> {
-        self.set(index, &format!("setting hairpin mode of link {index}"), 0, 0, |w| {
-            let info = w.nest(IFLA_LINKINFO);
-            w.attr_str(IFLA_INFO_SLAVE_KIND, "bridge");
-            let data = w.nest(IFLA_INFO_SLAVE_DATA);
-            w.attr(IFLA_BRPORT_MODE, &[u8::from(on)]);
-            w.end_nest(data);
-            w.end_nest(info);
-        })
-    }
-
-    fn set(
-        &mut self,
-        index: u32,
-        what: &str,
-        value: u32,
-        change: u32,
-        fill: impl FnOnce(&mut Writer),
-    ) -> Result<(), Error> {
-        self.socket.request(NEWLINK, 0, what, |w| {
-            w.raw(&ifinfo(index, value, change));
-            fill(w);
-        })
-    }
-
-    // Addresses.
-
-    /// Of one link, or of all.
-    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<LinkAddress>, Error> {
-        let all = self.socket.dump(
-            GETADDR,
-            "listing addresses",
-            |w| w.raw(&[0; 8]),
-            |m| split(m.body, 8).and_then(|(fixed, rest)| decode::address(fixed, rest)),
-        )?;
-        Ok(all.into_iter().filter(|a| index.is_none_or(|i| i == a.index)).collect())
-    }
-
-    /// Gives a link an address, and with it the route to its network. Content when it has it.
-    pub fn add_address(&mut self, index: u32, address: Prefix) -> Result<(), Error> {
-        self.put_address(index, address, 0)
-    }
-
-    /// The same without the route to the network: what is beside it is reached by routes of one's own.
-    pub fn add_address_without_route(&mut self, index: u32, address: Prefix) -> Result<(), Error> {
-        self.put_address(index, address, IFA_F_NOPREFIXROUTE)
-    }
-
-    fn put_address(&mut self, index: u32, address: Prefix, mut extra: u32) -> Result<(), Error> {
-        if address.addr.is_ipv6() {
-            extra |= IFA_F_NODAD; // addresses are handed out by us: nobody else can have them
-        }
-        let what = format!("adding address {address} to link {index}");
-        self.socket.request(NEWADDR, flags::CREATE | flags::REPLACE, &what, |w| {
-            w.raw(&ifaddr(index, address));
-            w.attr(IFA_LOCAL, &octets(address.addr));
-            w.attr(IFA_ADDRESS, &octets(address.addr));
-            if address.addr.is_ipv4() && address.len < 31 {
-                w.attr(IFA_BROADCAST, &octets(address.last()));
-            }
-            w.attr_u32(IFA_FLAGS, extra);
-        })
-    }
-
-    /// Content when there is no such address.
-    pub fn delete_address(&mut self, index: u32, address: Prefix) -> Result<(), Error> {
-        let what = format!("removing address {address} from link {index}");
-        content_when_missing(self.socket.request(DELADDR, 0, &what, |w| {
-            w.raw(&ifaddr(index, address));
-            w.attr(IFA_LOCAL, &octets(address.addr));
-        }))
-    }
-
-    // Routes.
-
-    /// Of all tables, both families.
+    /// Of all tables, both families, the kernel's own among them.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
-        self.socket.dump(
-            GETROUTE,
-            "listing routes",
-            |w| w.raw(&[0; 12]),
-            |m| split(m.body, 12).and_then(|(fixed, rest)| decode::route(fixed, rest)),
-        )
+        self.socket.dump(GETROUTE, "listing routes", |w| w.raw(&[0; 12]), |m| decode(m.body))
     }
 
-    /// The route that a packet to `to` would take, with the source address that it would have. Nothing is sent.
+    /// The route that a packet to `to` would take, with the source address that it would have. None when there is none,
+    /// or one that drops it. Nothing is sent.
     pub fn route_to(&mut self, to: IpAddr) -> Result<Option<Route>, Error> {
+        /// No route, one that is unreachable, one that prohibits, a blackhole.
+        const NO_WAY: [i32; 4] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL];
         let fill = |w: &mut Writer| {
             let mut body = [0u8; 12];
-            body[0] = family(to);
+            body[0] = family(to.is_ipv6());
             body[1] = Prefix::host(to).len;
             w.raw(&body);
             w.attr(RTA_DST, &octets(to));
         };
-        let each = |m: &super::message::Message<'_>| split(m.body, 12).and_then(|(f, rest)| decode::route(f, rest));
+        let each = |m: &Message<'_>| decode(m.body);
         match self.socket.get(GETROUTE, &format!("asking for the route to {to}"), fill, each) {
-            Err(e) if e.is_missing() || e.errno() == libc::ENETUNREACH || e.errno() == libc::EHOSTUNREACH => Ok(None),
+            Err(e) if e.is_missing() || NO_WAY.contains(&e.errno()) => Ok(None),
             answer => answer,
         }
     }
 
-    /// Adds a route, or changes the one to the same destination.
+    /// Adds a route, or takes the place of the one to the same destination with the same metric.
     pub fn put_route(&mut self, route: &Route) -> Result<(), Error> {
         let what = format!("adding route to {}", route.dst);
-        self.socket.request(NEWROUTE, flags::CREATE | flags::REPLACE, &what, |w| write_route(w, route))
+        self.socket.request(NEWROUTE, CREATE_OR_REPLACE, &what, |w| write(w, route))
     }
 
-    /// Content when there is no such route.
+    /// Removes this very route: one to the same destination of another protocol, kind or next hop stays.
     pub fn delete_route(&mut self, route: &Route) -> Result<(), Error> {
         let what = format!("removing route to {}", route.dst);
-        content_when_missing(self.socket.request(DELROUTE, 0, &what, |w| write_route(w, route)))
+        missing_is_done(self.socket.request(DELROUTE, 0, &what, |w| write(w, route)))
     }
 
-    // Neighbours.
-
-    pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
-        self.socket.dump(
-            GETNEIGH,
-            "listing neighbours",
-            |w| w.raw(&[0; 12]),
-            |m| split(m.body, 12).and_then(|(fixed, rest)| decode::neighbour(fixed, rest)),
-        )
-    }
-
-    /// Sets for good which hardware address an IP address has.
-    pub fn put_neighbour(&mut self, index: u32, addr: IpAddr, mac: Mac) -> Result<(), Error> {
-        let what = format!("adding neighbour {addr} on link {index}");
-        self.socket.request(NEWNEIGH, flags::CREATE | flags::REPLACE, &what, |w| {
-            w.raw(&neighbour(index, addr, NUD_PERMANENT));
-            w.attr(NDA_DST, &octets(addr));
-            w.attr(NDA_LLADDR, &mac.0);
-        })
-    }
-
-    /// Content when there is no such neighbour.
-    pub fn delete_neighbour(&mut self, index: u32, addr: IpAddr) -> Result<(), Error> {
-        let what = format!("removing neighbour {addr} from link {index}");
-        content_when_missing(self.socket.request(DELNEIGH, 0, &what, |w| {
-            w.raw(&neighbour(index, addr, 0));
-            w.attr(NDA_DST, &octets(addr));
-        }))
-    }
-
-    /// The link that packets to anywhere leave by, and its route: the main table's default with the lowest metric.
+    /// The way that IPv4 packets to anywhere leave by: the main table's default with the lowest metric.
     pub fn default_route(&mut self) -> Result<Option<Route>, Error> {
-        let routes = self.routes()?;
-        Ok(routes
-            .into_iter()
-            .filter(|r| r.dst.len == 0 && r.dst.addr.is_ipv4() && r.table == TABLE_MAIN && r.index.is_some())
-            .min_by_key(|r| r.metric.unwrap_or(0)))
+        let is_default = |r: &Route| {
+            r.dst == Prefix::everything(false)
+                && r.kind == RouteKind::Unicast
+                && r.table == TABLE_MAIN
+                && r.index().is_some()
+        };
+        Ok(self.routes()?.into_iter().filter(is_default).min_by_key(|r| r.metric))
     }
 }
 
-const CREATE_NEW: u16 = flags::CREATE | flags::EXCL;
-
-fn content_when_missing(answer: Result<(), Error>) -> Result<(), Error> {
-    match answer {
-        Err(e) if e.is_missing() => Ok(()),
-        answer => answer,
-    }
-}
-
-fn write_route(w: &mut Writer, route: &Route) {
-    let scope = if route.gateway.is_some() || route.dst.addr.is_ipv6() { SCOPE_UNIVERSE } else { SCOPE_LINK };
+fn write(w: &mut Writer, route: &Route) {
     let mut body = [0u8; 12];
-    body[0] = family(route.dst.addr);
+    body[0] = family(route.dst.is_ipv6());
     body[1] = route.dst.len;
+    body[2] = route.from.map_or(0, |from| from.len);
+    body[3] = route.tos;
     body[4] = u8::try_from(route.table).unwrap_or(0);
     body[5] = route.protocol;
-    body[6] = scope;
-    body[7] = RTN_UNICAST;
-    if route.onlink {
-        body[8..12].copy_from_slice(&(RTNH_F_ONLINK).to_ne_bytes());
+    body[6] = route.scope;
+    body[7] = route.kind.number();
+    if let [hop] = &route.next_hops[..] {
+        body[8] = hop.flags();
     }
     w.raw(&body);
     if route.dst.len > 0 {
         w.attr(RTA_DST, &octets(route.dst.network().addr));
     }
-    if let Some(gateway) = route.gateway {
-        w.attr(RTA_GATEWAY, &octets(gateway));
+    if let Some(from) = route.from {
+        w.attr(RTA_SRC, &octets(from.addr));
     }
-    if let Some(index) = route.index {
-        w.attr_u32(RTA_OIF, index);
+    match &route.next_hops[..] {
+        [] => {}
+        [hop] => {
+            if let Some(index) = hop.index {
+                w.attr_u32(RTA_OIF, index);
+            }
+            write_gateway(w, route, hop);
+        }
+        many => w.attr(RTA_MULTIPATH, &many.iter().flat_map(|hop| next_hop(route, hop)).collect::<Vec<u8>>()),
     }
     if let Some(source) = route.source {
         w.attr(RTA_PREFSRC, &octets(source));
     }
-    if let Some(metric) = route.metric {
-        w.attr_u32(RTA_PRIORITY, metric);
+    if route.metric > 0 {
+        w.attr_u32(RTA_PRIORITY, route.metric);
     }
     w.attr_u32(RTA_TABLE, route.table);
+    write_all(w, &route.other);
 }
 
-/// `struct ifinfomsg`.
-fn ifinfo(index: u32, value: u32, change: u32) -> [u8; 16] {
-    let mut body = [0u8; 16];
-    body[4..8].copy_from_slice(&index.to_ne_bytes());
-    body[8..12].copy_from_slice(&value.to_ne_bytes());
-    body[12..16].copy_from_slice(&change.to_ne_bytes());
-    body
-}
-
-/// `struct ifaddrmsg`.
-fn ifaddr(index: u32, address: Prefix) -> [u8; 8] {
-    let mut body = [0u8; 8];
-    body[0] = family(address.addr);
-    body[1] = address.len;
-    if address.addr.is_loopback() {
-        body[3] = 254; // RT_SCOPE_HOST
-    }
-    body[4..8].copy_from_slice(&index.to_ne_bytes());
-    body
-}
-
-/// `struct ndmsg`.
-fn neighbour(index: u32, addr: IpAddr, state: u16) -> [u8; 12] {
-    let mut body = [0u8; 12];
-    body[0] = family(addr);
-    body[4..8].copy_from_slice(&index.to_ne_bytes());
-    body[8..10].copy_from_slice(&state.to_ne_bytes());
-    body
-}
-
-fn family(addr: IpAddr) -> u8 {
-    (if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+fn write_gateway(w: &mut Writer, route: &Route, hop: &NextHop) {
+    match hop.gateway {
+        Some(gateway) if gateway.is_ipv6() == route.dst.is_ipv6() => w.attr(RTA_GATEWAY, &octets(gateway)),
+        Some(gateway) => {
+            let of = u16::from(family(gateway.is_ipv6())).to_ne_bytes();
+            w.attr(RTA_VIA, &[&of[..], &octets(gateway)].concat());
+        }
+        None => {}
     }
 }
 
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+/// One `struct rtnexthop` with its attributes.
+fn next_hop(route: &Route, hop: &NextHop) -> Vec<u8> {
+    let mut w = Writer::new();
+    write_gateway(&mut w, route, hop);
+    write_all(&mut w, &hop.other);
+    let weight = hop.weight.clamp(1, 256) - 1;
+    let len = (NEXT_HOP + w.len()) as u16;
+    let head = [&len.to_ne_bytes()[..], &[hop.flags(), weight as u8], &hop.index.unwrap_or(0).to_ne_bytes()];
+    [&head.concat()[..], w.bytes()].concat()
+}
+
+/// Takes a message's body apart. None for what is no IP route: the tables of multicast routers and of MPLS.
+pub(super) fn decode(body: &[u8]) -> Option<Route> {
+    let (fixed, rest) = split(body, 12)?;
+    let v6 = match i32::from(fixed[0]) {
+        libc::AF_INET => false,
+        libc::AF_INET6 => true,
+        _ => return None,
+    };
+    let everything = Prefix::everything(v6);
+    let mut hop = NextHop { index: None, ..NextHop::link(0) };
+    hop.onlink = fixed[8] & RTNH_F_ONLINK != 0;
+    let mut route = Route {
+        metric: 0,
+        table: u32::from(fixed[4]),
+        protocol: fixed[5],
+        scope: fixed[6],
+        tos: fixed[3],
+        from: (fixed[2] > 0).then_some(Prefix { len: fixed[2], ..everything }),
+        ..Route::reject(everything, RouteKind::of(fixed[7]))
+    };
+    route.dst.len = fixed[1];
+    for (kind, value) in attrs(rest) {
+        match kind {
+            RTA_DST => route.dst.addr = ip(value)?,
+            RTA_SRC => route.from = Some(Prefix { addr: ip(value)?, len: fixed[2] }),
+            RTA_GATEWAY => hop.gateway = ip(value),
+            RTA_VIA => hop.gateway = value.get(2..).and_then(ip),
+            RTA_OIF => hop.index = u32_at(value, 0),
+            RTA_MULTIPATH => route.next_hops = next_hops(value),
+            RTA_PREFSRC => route.source = ip(value),
+            RTA_PRIORITY => route.metric = u32_at(value, 0)?,
+            RTA_TABLE => route.table = u32_at(value, 0)?,
+            RTA_CACHEINFO => {} // counts: another at each look
+            RTA_PREF if value == PREF_MEDIUM => {}
+            _ => route.other.push(Attribute::new(kind, value)),
+        }
+    }
+    // IPv6 hangs a route that leads nowhere on loopback.
+    if (hop.gateway.is_some() || hop.index.is_some()) && !route.kind.leads_nowhere() {
+        route.next_hops.push(hop);
+    }
+    Some(route)
+}
+
+fn next_hops(mut bytes: &[u8]) -> Vec<NextHop> {
+    let mut hops = Vec::new();
+    while let Some(len) = u16_at(bytes, 0).map(usize::from).filter(|len| (NEXT_HOP..=bytes.len()).contains(len)) {
+        let (flags, weight) = (bytes[2], u16::from(bytes[3]) + 1);
+        let mut hop = NextHop { gateway: None, index: u32_at(bytes, 4).filter(|i| *i > 0), ..NextHop::link(0) };
+        (hop.weight, hop.onlink) = (weight, flags & RTNH_F_ONLINK != 0);
+        for (kind, value) in attrs(&bytes[NEXT_HOP..len]) {
+            match kind {
+                RTA_GATEWAY => hop.gateway = ip(value),
+                RTA_VIA => hop.gateway = value.get(2..).and_then(ip),
+                _ => hop.other.push(Attribute::new(kind, value)),
+            }
+        }
+        hops.push(hop);
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    hops
+}
+
+impl NextHop {
+    fn flags(&self) -> u8 {
+        if self.onlink { RTNH_F_ONLINK } else { 0 }
+    }
+}
+
+impl RouteKind {
+    fn of(number: u8) -> Self {
+        match number {
+            1 => RouteKind::Unicast,
+            2 => RouteKind::Local,
+            3 => RouteKind::Broadcast,
+            4 => RouteKind::Anycast,
+            5 => RouteKind::Multicast,
+            6 => RouteKind::Blackhole,
+            7 => RouteKind::Unreachable,
+            8 => RouteKind::Prohibit,
+            9 => RouteKind::Throw,
+            other => RouteKind::Other(other),
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            RouteKind::Unicast => 1,
+            RouteKind::Local => 2,
+            RouteKind::Broadcast => 3,
+            RouteKind::Anycast => 4,
+            RouteKind::Multicast => 5,
+            RouteKind::Blackhole => 6,
+            RouteKind::Unreachable => 7,
+            RouteKind::Prohibit => 8,
+            RouteKind::Throw => 9,
+            RouteKind::Other(other) => other,
+        }
+    }
+
+    fn leads_nowhere(self) -> bool {
+        matches!(self, RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_back(route: &Route) -> Option<Route> {
+        let mut w = Writer::new();
+        write(&mut w, route);
+        decode(w.bytes())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_also_what_has_no_name_here() {
+        let odd = Attribute { kind: 99, value: vec![1, 2, 3] };
+        let hop = |text: &str, weight: u16| NextHop { weight, ..NextHop::via(text.parse::<IpAddr>().unwrap(), 3) };
+        for dst in ["10.1.0.0/16", "0.0.0.0/0", "fd00:1::/48", "::/0"] {
+            let dst: Prefix = dst.parse().unwrap();
+            let hops = if dst.is_ipv6() {
+                vec![hop("fd00::1", 1), hop("fd00::2", 256), NextHop::link(9)]
+            } else {
+                vec![hop("10.0.0.1", 7), NextHop { onlink: true, ..hop("fd00::2", 1) }, NextHop::link(9)]
+            };
+            let mut many = Route { tos: 16, metric: 70, table: 1000, ..Route::multipath(dst, hops) };
+            many.next_hops[1].other.push(odd.clone());
+            many.other.push(odd.clone());
+            many.source = many.next_hops[0].gateway;
+            let alone = NextHop { weight: 1, ..many.next_hops[0].clone() };
+            let one = Route { next_hops: vec![alone], ..many.clone() };
+            let from = Route { from: Some(Prefix { len: 8, ..dst }), ..one.clone() };
+            let kinds = (0..12).map(|n| Route { next_hops: vec![], kind: RouteKind::of(n), ..many.clone() });
+            for route in [many.clone(), one, from].into_iter().chain(kinds) {
+                assert_eq!(read_back(&route), Some(route));
+            }
+        }
+    }
+
+    #[test]
+    fn next_hops_that_are_cut_end_the_walk() {
+        let route = Route::link("10.0.0.0/8".parse().unwrap(), 1);
+        let whole = next_hop(&route, &NextHop::via([10, 0, 0, 1], 3));
+        for cut in 0..whole.len() {
+            assert_eq!(next_hops(&whole[..cut]), []);
+        }
+        assert_eq!(next_hops(&[whole.clone(), whole].concat()).len(), 2);
     }
 }

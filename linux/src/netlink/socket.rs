@@ -13,7 +13,6 @@ use super::message::{Message, Writer, attr, messages, split, text, u32_at};
 /// NLM_F_*: what a request asks for.
 pub mod flags {
     pub const REQUEST: u16 = 0x1;
-    pub const MULTI: u16 = 0x2;
     pub const ACK: u16 = 0x4;
     pub const DUMP: u16 = 0x300;
     pub const REPLACE: u16 = 0x100;
@@ -83,13 +82,6 @@ impl Socket {
     pub fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1).max(1);
         self.seq
-    }
-
-    /// Takes `count` sequence numbers in a row and returns the first.
-    pub fn take_seqs(&mut self, count: u32) -> u32 {
-        let first = self.next_seq();
-        self.seq = self.seq.wrapping_add(count);
-        first
     }
 
     /// Sends one request and waits for its acknowledgement. `fill` writes the body.

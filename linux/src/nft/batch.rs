@@ -61,7 +61,7 @@ impl Batch {
         self.messages == 0
     }
 
-    /// Makes the table; content when it is there.
+    /// Makes the table; idempotent.
     pub fn add_table(&mut self) {
         self.message(n::NEWTABLE, flags::CREATE, |w, table| w.attr_str(n::TABLE_NAME, table));
     }
@@ -71,7 +71,7 @@ impl Batch {
         self.message(n::DELTABLE, 0, |w, table| w.attr_str(n::TABLE_NAME, table));
     }
 
-    /// Makes a chain; content when it is there with the same hook.
+    /// Makes a chain; idempotent where it has the same hook.
     pub fn add_chain(&mut self, chain: &Chain<'_>) {
         self.message(n::NEWCHAIN, flags::CREATE, |w, table| {
             w.attr_str(n::CHAIN_TABLE, table);
@@ -143,20 +143,13 @@ impl Batch {
         });
     }
 
-    /// Makes a set or map; content when it is there with the same types.
+    /// Makes a set or map; idempotent where it has the same types.
     pub fn add_set(&mut self, set: &Set) {
         self.sets += 1;
         let id = self.sets;
         self.message(n::NEWSET, flags::CREATE, |w, table| {
             w.attr_str(n::SET_TABLE, table);
             set.write(w, id);
-        });
-    }
-
-    pub fn delete_set(&mut self, name: &str) {
-        self.message(n::DELSET, 0, |w, table| {
-            w.attr_str(n::SET_TABLE, table);
-            w.attr_str(n::SET_NAME, name);
         });
     }
 
@@ -178,7 +171,7 @@ impl Batch {
         });
     }
 
-    /// Makes a named counter; content when it is there.
+    /// Makes a named counter; idempotent.
     pub fn add_counter(&mut self, name: &str) {
         const COUNTER: u32 = 1;
         self.message(n::NEWOBJ, flags::CREATE, |w, table| {

@@ -75,7 +75,7 @@ impl Nft {
         }
     }
 
-    /// Removes a table and all in it; content when there is none.
+    /// Removes a table and all in it; idempotent.
     pub fn remove_table(&mut self, family: Family, table: &str) -> Result<(), Error> {
         let mut batch = Batch::new(family, table);
         batch.add_table();

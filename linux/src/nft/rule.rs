@@ -1,7 +1,7 @@
 //! Common sequences of expressions by name, for IPv4 and IPv6. Pure; rules are concatenations of these.
 
 use super::{Cmp, Ct, Expr, FibResult, Meta, PayloadBase, Reg, fib};
-use crate::netlink::Prefix;
+use meta::Prefix;
 use std::net::IpAddr;
 
 /// The scratch register of the matches here: the last, so that keys can be built from the first on.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::Verdict;
 use super::numbers as n;
-use crate::netlink::Prefix;
 use crate::netlink::message::Writer;
+use meta::Prefix;
 
 /// What a field of a key or a value is: the `nft` program's number for the type (only for printing) and its
 /// length in bytes.

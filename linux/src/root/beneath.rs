@@ -81,11 +81,6 @@ impl Beneath {
         Ok(rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The directory's own attributes.
-    pub fn own_stat(&self) -> io::Result<Stat> {
-        Ok(rustix::fs::fstat(&self.0)?)
-    }
-
     /// A regular file for reading: devices, pipes and links that lie in its place are refused unopened.
     pub fn file(&self, path: impl AsRef<Path>) -> io::Result<std::fs::File> {
         reopen(&self.handle(path)?, OFlags::RDONLY)
@@ -140,7 +135,7 @@ impl Beneath {
         Ok(rustix::fs::renameat_with(&from, old, &to, new, RenameFlags::empty())?)
     }
 
-    /// Removes a file or link; content when it is gone already.
+    /// Removes a file or link; idempotent.
     pub fn unlink(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let (parent, name) = match self.parent(path.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -152,7 +147,7 @@ impl Beneath {
         }
     }
 
-    /// Removes a file, a link or a directory with all below it; content when it is gone already. What is mounted below
+    /// Removes a file, a link or a directory with all below it; idempotent. What is mounted below
     /// is left, and an error.
     pub fn remove_tree(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let removed = self.parent(path.as_ref()).and_then(|(parent, name)| crate::tree::remove(&parent, name));
@@ -233,7 +228,7 @@ pub fn open_regular(path: impl AsRef<Path>) -> io::Result<std::fs::File> {
     Beneath::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.file(name)
 }
 
-/// Removes whatever a name is of, with all below it, where the path of its directory is trusted; content when it is gone.
+/// Removes whatever a name is of, with all below it, where the path of its directory is trusted; idempotent.
 pub fn remove_tree(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };

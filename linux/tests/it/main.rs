@@ -1,5 +1,9 @@
 //! The network side of the kernel, tried for real inside namespaces that the tests make. Needs root.
 
+mod addresses;
 mod links;
 mod monitor;
+mod neighbours;
+mod policy;
+mod routes;
 mod rules;

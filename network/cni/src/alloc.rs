@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use linux::netlink::Prefix;
+use meta::Prefix;
 
 use crate::Error;
 

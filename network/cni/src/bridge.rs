@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use linux::netlink::{self, Link, Mac, NewVeth, Prefix, Route, Rtnl};
+use linux::netlink::{self, Link, LinkKind, Mac, Neighbour, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
+use meta::Prefix;
 
 use crate::Error;
 
@@ -48,7 +49,7 @@ impl Bridge {
             _ => {}
         }
         let link = rtnl.link(&self.name)?.ok_or_else(|| self.foreign("it went away while being made"))?;
-        if link.kind.as_deref() != Some("bridge") {
+        if link.kind != Some(LinkKind::Bridge) {
             return Err(self.foreign("it is not a bridge; give the network another bridge name"));
         }
         if link.mtu != self.mtu {
@@ -61,7 +62,7 @@ impl Bridge {
             if let Some(other) = others.iter().find(|a| is_other(&a.prefix)) {
                 return Err(self.foreign(&format!("it has the address {} and not {gateway}", other.prefix)));
             }
-            rtnl.add_address(link.index, gateway)?;
+            rtnl.put_address(link.index, gateway)?;
         }
         if self.promiscuous {
             rtnl.set_promiscuous(link.index, true)?;
@@ -116,7 +117,7 @@ impl Bridge {
             rtnl.set_hairpin(host.index, true)?;
         }
         if self.gateway.is_some() {
-            rtnl.put_neighbour(index, addr.into(), mac_of(addr))?;
+            rtnl.put_neighbour(&Neighbour::permanent(index, addr, mac_of(addr)))?;
         }
         let pod = self.configure_pod(&mut Rtnl::open_in(attach.netns)?, attach)?;
         Ok((host, pod))
@@ -131,15 +132,15 @@ impl Bridge {
             .map_err(Error::io("entering the pod's network namespace"))??;
         match self.gateway {
             None => {
-                rtnl.add_address(eth0.index, attach.address)?;
+                rtnl.put_address(eth0.index, attach.address)?;
                 rtnl.set_up(eth0.index, true)?;
             }
             Some(gateway) => {
-                rtnl.add_address_without_route(eth0.index, attach.address)?;
+                rtnl.put_address_without_route(eth0.index, attach.address)?;
                 rtnl.set_up(eth0.index, true)?;
                 rtnl.put_route(&Route::link(Prefix::host(gateway.addr), eth0.index))?;
                 if let IpAddr::V4(v4) = gateway.addr {
-                    rtnl.put_neighbour(eth0.index, gateway.addr, mac_of(v4))?;
+                    rtnl.put_neighbour(&Neighbour::permanent(eth0.index, gateway.addr, mac_of(v4)))?;
                 }
                 rtnl.put_route(&Route::via(attach.address.network(), gateway.addr, eth0.index))?;
                 for dst in attach.routes {
@@ -197,7 +198,7 @@ fn hash(text: &str) -> u64 {
 pub(crate) fn uplink_mtu() -> Result<u32, Error> {
     const ETHERNET: u32 = 1500;
     let mut rtnl = Rtnl::open()?;
-    let Some(index) = rtnl.default_route()?.and_then(|r| r.index) else { return Ok(ETHERNET) };
+    let Some(index) = rtnl.default_route()?.and_then(|r| r.index()) else { return Ok(ETHERNET) };
     Ok(rtnl.link_by_index(index)?.map_or(ETHERNET, |link| link.mtu))
 }
 

@@ -13,9 +13,10 @@
 
 use std::collections::BTreeSet;
 
+use linux::netlink::Error;
 use linux::netlink::message::{attr, attrs, text};
-use linux::netlink::{Error, Prefix};
 use linux::nft::{Batch, ChainInfo, Expr, Family, Nft, Policy, RuleInfo, Verdict, hook, rule};
+use meta::Prefix;
 use serde::{Deserialize, Serialize};
 
 /// The comment of rules that we put into a table of nobody's tool.
@@ -278,7 +279,7 @@ impl Wall {
         Nft::open()?.commit(batch)
     }
 
-    /// Takes those rules out; content when the table is gone.
+    /// Takes those rules out; idempotent.
     pub fn close_directly(&self) -> Result<(), Error> {
         let Some(family) = self.family() else { return Ok(()) };
         let mut nft = Nft::open()?;

@@ -1,6 +1,6 @@
 //! The network of pods, by the Container Network Interface specification 1.1.
 //!
-//! Who calls: the runtime, in process by [`Network`] (our own bridge network, a few milliseconds a pod) or by
+//! Who calls: `network/pod`, in process by [`Network`] (our own bridge network, a few milliseconds a pod) or by
 //! [`list::Invoker`] (any CNI configuration, built-in or external plugins); and any other runtime, by the CNI exec
 //! protocol through [`exec::main`].
 //!
@@ -24,7 +24,6 @@ mod source;
 pub mod types;
 
 pub use error::Error;
-pub use linux::netlink::Prefix;
 pub use network::{Config, Network, Pod, forwarding, teardown};
 pub use plugins::is_builtin;
 pub use types::{AddResult, Interface, IpConfig, PortMapping, Protocol};

@@ -149,7 +149,7 @@ impl Invoker {
         Ok(serde_json::from_value(result)?)
     }
 
-    /// Takes a container out; content when it is not in. Plugins go in reverse.
+    /// Takes a container out; idempotent. Plugins go in reverse.
     pub fn del(&self, list: &NetworkList, attachment: &Attachment<'_>) -> Result<(), Error> {
         let before = self.remembered(list, attachment);
         for plugin in list.plugins.iter().rev() {

@@ -1,6 +1,6 @@
 //! The built-in pod network of a node: a bridge, host-local addresses, masquerading, host ports. Does I/O.
 //!
-//! The runtime calls [`Network::add`] and [`Network::del`] on a thread that may block. All state is in the
+//! `network/pod` calls [`Network::add`] and [`Network::del`] on a thread that may block. All state is in the
 //! kernel (links, rules, named by the configuration) and in small files; nothing is lost by a crash, and
 //! [`Network::gc`] and [`teardown`] find whatever is there.
 
@@ -11,7 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use linux::netlink::{Prefix, Route, Rtnl};
+use linux::netlink::{LinkKind, Route, Rtnl};
+use meta::Prefix;
 
 use crate::Error;
 use crate::alloc::{Allocator, Owner};
@@ -167,7 +168,7 @@ impl Network {
         })
     }
 
-    /// Takes a pod's interface away; content when there is none. The namespace may be gone.
+    /// Takes a pod's interface away; idempotent. The namespace may be gone.
     pub fn del(&self, container_id: &str, ifname: &str) -> Result<(), Error> {
         self.remove(&Owner { container_id: container_id.to_owned(), ifname: ifname.to_owned() })
     }
@@ -197,7 +198,7 @@ impl Network {
         if !inside.addresses(Some(link.index))?.iter().any(|a| a.prefix.addr == IpAddr::V4(addr)) {
             return Err(problem("its address is not on the interface"));
         }
-        if inside.default_route()?.is_none_or(|r| r.gateway != Some(self.gateway.into())) {
+        if inside.default_route()?.is_none_or(|r| r.gateway() != Some(self.gateway.into())) {
             return Err(problem("its default route does not lead to the bridge"));
         }
         Ok(())
@@ -265,20 +266,25 @@ pub fn forwarding(config: &Config) -> Result<String, Error> {
     Ok(old)
 }
 
-/// Removes all that the network made: links, rules, records, settings. Content when nothing is there.
+/// Removes all that the network made: links, rules, records, settings. Idempotent.
 pub fn teardown(config: &Config) -> Result<(), Error> {
     let table = Table { name: config.table.clone(), bridge: config.bridge.clone(), own: Vec::new() };
     table.remove()?;
     Guard { table: config.table.clone() }.remove()?;
     let mut rtnl = Rtnl::open()?;
     if let Some(bridge) = rtnl.link(&config.bridge)?
-        && bridge.kind.as_deref() == Some("bridge")
+        && bridge.kind == Some(LinkKind::Bridge)
     {
         // Somebody else's port is let go of, not removed.
         for port in rtnl.links()?.iter().filter(|l| l.master == Some(bridge.index) && bridge::is_host_name(&l.name)) {
             rtnl.delete_link(&port.name)?;
         }
         rtnl.delete_link(&config.bridge)?;
+    }
+    // The bridge's own routes went with it. What else is ours and leads to this cluster's pods is by links that stay.
+    let to_pods = |route: &Route| config.cluster_ranges.iter().any(|range| range.covers(&route.dst));
+    for route in rtnl.routes()?.iter().filter(|route| route.is_ours() && to_pods(route)) {
+        rtnl.delete_route(route)?;
     }
     let path = old_forwarding(config)?;
     if let Ok(old) = fs::read_to_string(&path)

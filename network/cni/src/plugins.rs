@@ -5,7 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use linux::netlink::{Prefix, Rtnl};
+use linux::netlink::Rtnl;
+use meta::Prefix;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

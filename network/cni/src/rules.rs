@@ -6,11 +6,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use linux::conntrack::Conntrack;
-use linux::netlink::Prefix;
 use linux::nft::{
     Batch, Chain, Data, Element, ElementInfo, Expr, Family, Hook, Key, Meta, NatKind, Nft, Policy, Reg, Set, Verdict,
     hook, kind, nat, priority, rule,
 };
+use meta::Prefix;
 
 use crate::Error;
 use crate::types::{PortMapping, Protocol};

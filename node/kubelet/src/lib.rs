@@ -19,22 +19,25 @@
 //!                     a pod's life              │
 //!                            └────── pod (pure): what of a pod goes to the runtime
 //!
-//!   node: heartbeat (status, lease) and housekeeping (eviction, images, logs), two tasks beside the loop
+//!   node::heartbeat (status, lease) and daemon::housekeeping (eviction, images, logs): two tasks beside the loop
 //! ```
 //!
 //! | folder | what | pure |
 //! |---|---|---|
-//! | `daemon` | puts a kubelet together; the loop | no |
+//! | `daemon` | puts a kubelet together; the loop; housekeeping | no |
 //! | `messages` | what travels to the loop | yes |
 //! | `worker` | the life of one pod: state, event → state, actions; its status | all of it |
 //! | `pod` | questions to a Pod, and what the runtime is asked to make of it | all of it |
 //! | `act` | the hands: actions against runtime and API, probes, hooks | no |
 //! | `volumes` | volumes: a table of kinds, a planner, its manager | `plan`, `plugins`, `payload`, `trust` |
 //! | `node` | the Node: what it is, its status, what it is short of, who goes first | `object`, `eviction`, `storage_limits` but for `measure` |
-//! | `io` | the ways out: CRI, files, logs, objects of the API, what the runtime tells | `api`, `observation` |
-//! | `server` | the HTTP API | no |
+//! | `io` | the ways out: CRI, files, logs, objects of the API, what the runtime tells | no |
+//! | `server` | the HTTP API | `params`, `configz` |
+//!
+//! At the bottom: `config` (what it is told), `names` (upstream's words), `api` (what answers of the API mean), `error`.
 
 mod act;
+mod api;
 pub mod config;
 mod daemon;
 mod error;

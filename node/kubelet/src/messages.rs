@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
-use crate::io::observation::LifecycleEvent;
-use crate::node::object::Pressure;
+use crate::pod::verdict::Pressure;
+use crate::worker::observation::LifecycleEvent;
 use crate::worker::{Event, PodWorker};
 
 /// Everything that the loop reacts to.
@@ -67,6 +67,7 @@ pub struct Mailbox(UnboundedSender<Msg>);
 
 /// A mailbox, and the end of it that the loop reads.
 pub fn mailbox() -> (Mailbox, UnboundedReceiver<Msg>) {
+    // See `Mailbox`.
     let (to, inbox) = unbounded_channel();
     (Mailbox(to), inbox)
 }

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use linux::conntrack::Conntrack;
-use linux::netlink::{Error, Prefix};
+use linux::netlink::Error;
 use linux::netns::NetNs;
 use linux::nft::{Batch, Data, Element, Key, Nft};
+use meta::Prefix;
 use rustc_hash::FxHashMap;
 
 use crate::chains::{self, family};
@@ -151,7 +152,7 @@ pub fn forget_stale(conntrack: &mut Conntrack, fronts: &[UdpFront]) -> Result<us
     })
 }
 
-/// Removes our tables; content when there are none. For `reset`.
+/// Removes our tables; idempotent. For `reset`.
 pub fn remove(table: &str) -> Result<(), Error> {
     let mut nft = Nft::open()?;
     for v6 in [false, true] {

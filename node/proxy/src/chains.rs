@@ -6,11 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use linux::netlink::Prefix;
 use linux::nft::{
     self, Batch, DynsetOp, Element, Expr, Family, Hook, Meta, NatKind, Policy, Reg, RejectWith, Set, Verdict, hook,
     kind, nat, priority, rule,
 };
+use meta::Prefix;
 
 use crate::config::{Config, LocalDetector};
 use crate::service::Front;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use linux::netlink::Prefix;
+use meta::Prefix;
 
 /// The proxy's configuration; the fields are upstream's flags of the same names where there is one.
 #[derive(Clone, Debug)]

@@ -1,4 +1,21 @@
 //! The whole of the rules as elements of maps, and the difference between two wholes. Pure.
+//!
+//! ```text
+//!  Service + EndpointSlices ── render ──> Rendered: entries (slot, way, value)
+//!                                            │ set(name, rendered)
+//!                                            v
+//!   services   name ──> what it contributes        old and new of one Service: which slots it gives up and takes
+//!   held       slot ──> first claim, others        two Services want one slot: the better rank has it
+//!                                            │ settle(touched slots)
+//!                                            v
+//!  Transaction: chains to make, elements to remove, elements to add, chains to drop      ── apply ──> kernel, one batch
+//! ```
+//!
+//! The law that `tests/it/difference.rs` checks against a kernel: whatever Services come, change and go in whatever
+//! order, the transactions lead to the same whole as [`Model::whole`] of what is there, and each costs what its Service
+//! has, however many others there are. An example: `a` and, later, `b` want the external address 1.2.3.4:80. `a` is
+//! older and has the slot, `b` waits in `others`. `a` goes: its slot is touched, `b` is first now, and the transaction
+//! replaces one element; no other is looked at.
 
 use std::net::IpAddr;
 use std::sync::Arc;

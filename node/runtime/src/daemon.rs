@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pod_network::PodNetwork;
 use serving::http::Deadlines;
 use serving::{Connections, Http, Listener, Peer, Port};
 use tokio::net::UnixListener;
@@ -16,7 +17,6 @@ use wire::images::image_transfer_server::ImageTransferServer;
 
 use crate::cri::Service;
 use crate::error::{Error, Result};
-use crate::network::PodNetwork;
 use crate::runtime::Runtime;
 
 /// Messages of the CRI are small, but lists of hundreds of containers with annotations are not.

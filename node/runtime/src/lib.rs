@@ -20,7 +20,6 @@ pub mod images;
 mod link;
 mod metrics;
 pub mod monitor;
-pub mod network;
 mod record;
 mod recover;
 mod runtime;
@@ -34,4 +33,3 @@ mod zygote;
 
 pub use daemon::{Config, run};
 pub use error::Error;
-pub use network::{HostPort, LoopbackOnly, PodNet, PodNetwork};

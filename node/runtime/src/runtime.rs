@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use linux::cgroup::Cgroups;
 use parking_lot::Mutex;
+use pod_network::PodNetwork;
 use tokio::sync::{broadcast, watch};
 use wire::cri;
 
 use crate::daemon::Config;
 use crate::error::{Error, Result};
 use crate::images::Images;
-use crate::network::PodNetwork;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::zygote::Zygote;
 

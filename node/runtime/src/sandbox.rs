@@ -9,11 +9,11 @@ use std::sync::Arc;
 use linux::failure::{Doing, Failure};
 use linux::mount::Attributes;
 use linux::namespaces::{self, Kind};
+use pod_network::{PodNet, PortMapping, Protocol};
 use wire::cri::{self, NamespaceMode};
 
 use crate::error::{Error, Result};
 use crate::monitor::protocol::{self, PodSpec};
-use crate::network::{HostPort, PodNet};
 use crate::record::{SandboxPhase, SandboxRecord};
 use crate::runtime::{Runtime, Sandbox, blocking, new_id};
 use crate::spec::PodFiles;
@@ -325,7 +325,7 @@ fn clear(run_dir: &Path) -> std::result::Result<(), Failure> {
 
 fn pod_net(id: &str, config: &cri::PodSandboxConfig, run_dir: &Path) -> Result<PodNet> {
     let m = config.metadata.clone().unwrap_or_default();
-    let ports: Result<Vec<Option<HostPort>>> = config.port_mappings.iter().map(host_port).collect();
+    let ports: Result<Vec<Option<PortMapping>>> = config.port_mappings.iter().map(host_port).collect();
     Ok(PodNet {
         id: id.to_owned(),
         namespace: m.namespace,
@@ -336,7 +336,7 @@ fn pod_net(id: &str, config: &cri::PodSandboxConfig, run_dir: &Path) -> Result<P
     })
 }
 
-fn host_port(mapping: &cri::PortMapping) -> Result<Option<HostPort>> {
+fn host_port(mapping: &cri::PortMapping) -> Result<Option<PortMapping>> {
     if mapping.host_port <= 0 {
         return Ok(None);
     }
@@ -346,11 +346,11 @@ fn host_port(mapping: &cri::PortMapping) -> Result<Option<HostPort>> {
         ip => Some(ip.parse().map_err(|_| Error::Invalid(format!("host IP {ip:?} of a port mapping")))?),
     };
     let protocol = match mapping.protocol() {
-        cri::Protocol::Tcp => "tcp",
-        cri::Protocol::Udp => "udp",
-        cri::Protocol::Sctp => "sctp",
+        cri::Protocol::Tcp => Protocol::Tcp,
+        cri::Protocol::Udp => Protocol::Udp,
+        cri::Protocol::Sctp => Protocol::Sctp,
     };
-    Ok(Some(HostPort {
+    Ok(Some(PortMapping {
         protocol,
         host_ip,
         host_port: port(mapping.host_port)?,

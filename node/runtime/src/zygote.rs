@@ -1,4 +1,22 @@
 //! The daemon's side of the zygote (see `monitor`): starts it when needed, gives it orders, reads answers. Does I/O.
+//!
+//! A process that has threads must not fork and go on in Rust: another thread may hold the allocator's lock at that
+//! moment. So the daemon never forks. It starts itself anew once, as a process of one thread that does nothing but wait,
+//! and that one forks:
+//!
+//! ```text
+//! daemon (threads)                   zygote (one thread)                 children
+//!    │  order: kind, spec (memfd),      │
+//!    ├─ end of a new socket ───────────>│
+//!    │                                  ├─ fork ──────────────────────> monitor ─ fork ─> container's process 1
+//!    │<───────────── answers and events on that socket ──────────────────┤ (logs, exit code)
+//!    ✗ killed                           ✗ its order socket closes: it ends
+//!                                                                       monitor and container live on; the next daemon
+//!                                                                       finds them by their records (`recover`)
+//! ```
+//!
+//! A fork shares all memory that neither side writes: a monitor costs some hundred kilobytes, and an order less than a
+//! millisecond. A zygote that was killed is noticed by the next order, which starts another and is given once more.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! libFuzzer's driver of one target, named by `FUZZ_TARGET`: built with coverage and run by `cargo xtask fuzz`.
+//! libFuzzer's driver of one target, named by `FUZZ_TARGET`: built with coverage and run by `cargo xtask fuzz`. I/O.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
 //! `networkpolicies` of networking.k8s.io.
 
 use jiff::Timestamp;
-use meta::{FieldError, Path, names};
+use meta::{FieldError, Path, Prefix, names};
 use serde_json::Value;
 
 use crate::check::{Errors, follows, in_range, label_selector, one_of_if_set};
@@ -103,31 +103,13 @@ fn check_peer(errors: &mut Errors, path: Path, peer: &Value) {
 
 fn ip_block(errors: &mut Errors, path: Path, block: &Value) {
     crate::check::named(errors, &path, block, "cidr", names::cidr);
-    let Some((net, bits)) = network(text(block, "cidr")) else { return };
+    let Ok(net) = text(block, "cidr").parse::<Prefix>() else { return };
     let list = path.child("except");
     for (i, except) in items(block, "except").iter().filter_map(Value::as_str).enumerate() {
         follows(errors, list.index(i), except, names::cidr);
-        let Some((inner, inner_bits)) = network(except) else { continue };
-        let same_family = net.is_ipv4() == inner.is_ipv4();
-        let inside = same_family && bits < inner_bits && masked(net, bits) == masked(inner, bits);
-        if !inside {
+        let Ok(inner) = except.parse::<Prefix>() else { continue };
+        if net.len == inner.len || !net.covers(&inner) {
             errors.push(FieldError::invalid(list.index(i), except, "must be a strict subset of `cidr`"));
         }
-    }
-}
-
-fn network(text: &str) -> Option<(std::net::IpAddr, u32)> {
-    if !names::cidr(text).is_empty() {
-        return None;
-    }
-    let (address, bits) = text.split_once('/')?;
-    Some((address.parse().ok()?, bits.parse().ok()?))
-}
-
-/// The first bits of an address, the others zero.
-fn masked(address: std::net::IpAddr, bits: u32) -> u128 {
-    match address {
-        std::net::IpAddr::V4(v4) => u128::from(v4.to_bits().checked_shr(32 - bits).unwrap_or(0)),
-        std::net::IpAddr::V6(v6) => v6.to_bits().checked_shr(128 - bits).unwrap_or(0),
     }
 }

@@ -74,8 +74,6 @@ pub fn strip_token_protocol(headers: &mut HeaderMap) {
 pub struct Authenticated {
     pub user: UserInfo,
     pub audiences: Vec<String>,
-    /// To be sent as `Warning` headers, such as a token that is past its rotation time.
-    pub warnings: Vec<String>,
 }
 
 /// One way to authenticate.

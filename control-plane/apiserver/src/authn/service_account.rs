@@ -1,6 +1,7 @@
 //! Service-account tokens: what is in them, and whether they still hold.
 //!
-//! A token names its account, and often the pod, secret or node it was made for; it dies with any of them.
+//! A token names its account, and often the pod, secret or node it was made for; it dies with any of them. I/O: reads the
+//! clock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -186,7 +187,7 @@ impl ServiceAccountTokens {
         if stale {
             tracing::debug!(account, namespace, "a token past its rotation time is in use");
         }
-        Ok(Authenticated { user, audiences, warnings: Vec::new() })
+        Ok(Authenticated { user, audiences })
     }
 
     async fn alive(

@@ -253,7 +253,7 @@ mod tests {
         let key = cache.key(namespace, text(&object["metadata"], "name"));
         let value = Bytes::from(object.to_string());
         let kv = KeyValue { key, value, create_revision: revision, mod_revision: revision, lease: 0 };
-        cache.apply(vec![StoreEvent::Put(kv)]);
+        cache.apply(vec![StoreEvent::Put(kv)], std::time::Instant::now());
     }
 
     fn allowed(rbac: &Rbac, user: &str, namespace: &str) -> bool {
@@ -286,7 +286,7 @@ mod tests {
         put(&rbac.sources[3], "ns", binding(7, "ClusterRole", "none"), 201);
         assert!(!allowed(&rbac, "u7", "ns") && allowed(&rbac, "u8", "ns"));
         let key = rbac.sources[3].key("ns", "b8");
-        rbac.sources[3].apply(vec![StoreEvent::Delete { key, revision: 202 }]);
+        rbac.sources[3].apply(vec![StoreEvent::Delete { key, revision: 202 }], std::time::Instant::now());
         assert!(!allowed(&rbac, "u8", "ns"));
         assert_eq!(read(), 103, "each change costs what changed");
     }

@@ -1,5 +1,5 @@
 //! What the server sets up for the cluster at start: system namespaces, roles, priority classes, flow schemas, the
-//! service range, and the `kubernetes` Service that leads to the server itself.
+//! service range, and the `kubernetes` Service that leads to the server itself. I/O: reads the clock.
 
 mod authentication_info;
 mod endpoints;
@@ -7,7 +7,7 @@ mod endpoints;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 use meta::{Reason, Status};
 use parking_lot::Mutex;
@@ -33,11 +33,12 @@ const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// A call that the server makes to itself.
 pub fn own_call(namespace: &str, name: &str) -> Call {
-    let mut headers = HeaderMap::new();
-    headers.insert(http::header::USER_AGENT, HeaderValue::from_static("kube-apiserver"));
     let groups = vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()];
+    let user = Arc::new(UserInfo { name: SELF.to_owned(), groups, ..UserInfo::default() });
+    let agent = (http::header::USER_AGENT, HeaderValue::from_static("kube-apiserver"));
     Call {
         method: Method::POST,
+        uri: Uri::default(),
         info: RequestInfo {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -46,9 +47,10 @@ pub fn own_call(namespace: &str, name: &str) -> Call {
             ..RequestInfo::default()
         },
         query: Query::default(),
-        raw_query: String::new(),
-        headers,
-        user: Arc::new(UserInfo { name: SELF.to_owned(), groups, ..UserInfo::default() }),
+        headers: HeaderMap::from_iter([agent]),
+        peer: None,
+        caller: Some(user.clone()),
+        user,
         audit_id: String::new(),
         now: Timestamp::now(),
         upgrade: Mutex::new(None),

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch as progress};
 use tokio_util::sync::CancellationToken;
 
+use super::window::FRESH;
 use super::{Cache, HeaderSpec, Reader};
 use crate::storage::{KeyValue, RangeRequest, Store, StoreError, StoreEvent, WatchStream, keys};
 
@@ -30,6 +31,15 @@ enum Command {
     Add(Arc<Cache>, oneshot::Sender<()>),
 }
 
+/// Why the store is followed no longer.
+#[derive(Debug)]
+enum Ended {
+    /// Nobody wants it any more.
+    Stopped,
+    /// To be opened again.
+    Failed(StoreError),
+}
+
 /// The feed of all caches.
 pub struct Hub {
     store: Arc<dyn Store>,
@@ -45,6 +55,7 @@ pub struct Hub {
 impl Hub {
     /// A hub without caches; nothing is read before [`Hub::run`].
     pub fn new(store: Arc<dyn Store>, root: Bytes) -> Hub {
+        // One command a definition that is made, and whoever makes it waits.
         let (commands, inbox) = mpsc::unbounded_channel();
         Hub {
             store,
@@ -130,8 +141,9 @@ impl Hub {
                         let _ = ready.send(());
                     }
                     match self.follow(watch, &mut inbox, &shutdown).await {
-                        StoreError::Compacted { .. } => reload = true,
-                        error => tracing::warn!(%error, "the watch of the store ended; reopening"),
+                        Ended::Stopped => return,
+                        Ended::Failed(StoreError::Compacted { .. }) => reload = true,
+                        Ended::Failed(error) => tracing::warn!(%error, "the watch of the store ended; reopening"),
                     }
                 }
                 Err(StoreError::Compacted { .. }) => reload = true,
@@ -186,27 +198,32 @@ impl Hub {
         mut watch: WatchStream,
         inbox: &mut mpsc::UnboundedReceiver<Command>,
         shutdown: &CancellationToken,
-    ) -> StoreError {
+    ) -> Ended {
+        // When events of the caches' windows have been there for long enough; none while nothing new came.
+        let mut stale: Option<Instant> = None;
         loop {
             tokio::select! {
+                () = at(stale) => stale = self.age(Instant::now()),
                 batch = watch.next() => match batch {
                     Some(Ok(batch)) => {
-                        self.distribute(batch.events);
+                        let now = Instant::now();
+                        self.distribute(batch.events, now);
+                        stale.get_or_insert(now + FRESH);
                         self.processed.send_if_modified(|at| {
                             let forward = batch.revision > *at;
                             *at = batch.revision.max(*at);
                             forward
                         });
                     }
-                    Some(Err(error)) => return error,
-                    None => return StoreError::Unavailable("the watch stream ended".to_owned()),
+                    Some(Err(error)) => return Ended::Failed(error),
+                    None => return Ended::Failed(StoreError::Unavailable("the watch stream ended".to_owned())),
                 },
                 command = inbox.recv() => match command {
                     Some(Command::Add(cache, done)) => {
                         let revision = self.revision();
                         match self.read_all(&cache.prefix, revision).await {
                             Ok(kvs) => cache.load(kvs, revision),
-                            Err(error) => return error,
+                            Err(error) => return Ended::Failed(error),
                         }
                         let before = self.caches.write().insert(cache.prefix.clone(), cache);
                         if let Some(before) = before {
@@ -214,15 +231,20 @@ impl Hub {
                         }
                         let _ = done.send(());
                     }
-                    None => return StoreError::Unavailable("the server is gone".to_owned()),
+                    None => return Ended::Stopped,
                 },
-                _ = shutdown.cancelled() => return StoreError::Unavailable("shutting down".to_owned()),
+                _ = shutdown.cancelled() => return Ended::Stopped,
             }
         }
     }
 
+    /// Lets every cache forget what is no longer fresh; when the next event will be.
+    fn age(&self, now: Instant) -> Option<Instant> {
+        self.caches.read().values().filter_map(|cache| cache.age(now)).min()
+    }
+
     /// Hands events to their caches; runs of the same cache go together, so that a transaction is not torn.
-    fn distribute(&self, events: Vec<StoreEvent>) {
+    fn distribute(&self, events: Vec<StoreEvent>, now: Instant) {
         let mut run: Option<(Arc<Cache>, Vec<StoreEvent>)> = None;
         for event in events {
             let Some(cache) = self.owner(event.key()) else { continue };
@@ -230,13 +252,13 @@ impl Hub {
                 Some((current, pending)) if Arc::ptr_eq(current, &cache) => pending.push(event),
                 _ => {
                     if let Some((current, pending)) = run.replace((cache, vec![event])) {
-                        current.apply(pending);
+                        current.apply(pending, now);
                     }
                 }
             }
         }
         if let Some((cache, pending)) = run {
-            cache.apply(pending);
+            cache.apply(pending, now);
         }
     }
 
@@ -247,5 +269,29 @@ impl Hub {
         let mut slashes = tail.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| self.root.len() + i + 1);
         let first = slashes.next()?;
         caches.get(&key[..first]).or_else(|| caches.get(&key[..slashes.next()?])).cloned()
+    }
+}
+
+/// Waits until then; for ever when there is nothing to wait for.
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn a_stop_is_no_failure_of_the_store() {
+        let hub = Hub::new(Arc::new(MemoryStore::default()), Bytes::from_static(b"/registry/"));
+        let mut inbox = hub.inbox.lock().take().expect("nobody has it");
+        let (watch, shutdown) = (hub.open(true).await.expect("a watch"), CancellationToken::new());
+        shutdown.cancel();
+        let ended = hub.follow(watch, &mut inbox, &shutdown).await;
+        assert!(matches!(ended, Ended::Stopped), "{ended:?}");
     }
 }

@@ -1,5 +1,18 @@
 //! The watch cache of one resource: its objects in key order, the recent events, and who watches them.
 //!
+//! ```text
+//!  store ── one watch over all ──> hub ── events of this resource, in revision order ──> Cache::apply
+//!                                                                                             │
+//!        map: key ──> Arc<Entry> (stored bytes, labels, fields)   <───────────────────────────┤
+//!        indexes: field value ──> entries                         <───────────────────────────┤
+//!        window: the newest events ────────────────────────────── <───────────────────────────┤
+//!        watchers, by scope: each a bounded queue                 <───────────────────────────┘
+//!
+//!  GET, LIST ──> snapshot(): the map as it is, O(1), kept by the reader as long as it likes
+//!  LIST at r ──> snapshot_at(r): the map, with the events after r undone
+//!  WATCH     ──> the window's events after r, then the queue; a frame is encoded once and shared
+//! ```
+//!
 //! Fed by [`hub`] in store revision order. Readers take a persistent snapshot (O(1)) and never block the feed for
 //! long; an older state within the event window is the newest one with the later events undone. Watchers get shared
 //! events whose encoded frames are made once per format.
@@ -11,6 +24,7 @@ pub mod hub;
 mod index;
 pub mod scan;
 mod watch;
+pub(crate) mod window;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +33,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -35,14 +50,11 @@ use crate::storage::encryption::ENCRYPTED;
 use crate::storage::{KeyValue, StoreEvent, keys};
 use corrupt::CorruptSet;
 use index::FieldIndex;
+use window::Window;
 
 /// What reading a stored value gave.
 type Reading = Result<Arc<Entry>, Corrupt>;
 
-/// Events kept per resource for watches that resume and pages that continue: a minute of a very busy resource.
-pub(crate) const WINDOW_EVENTS: usize = 65_536;
-/// Bytes of replaced and deleted objects that the window may hold on to, per resource.
-const WINDOW_BYTES: usize = 32 << 20;
 /// Own writes whose events have not come yet, per resource. Beyond this they are read again, as others' are.
 const MAX_EXPECTED: usize = 4_096;
 
@@ -81,28 +93,42 @@ pub struct Event {
     pub previous: Option<Arc<Entry>>,
     /// Number of the event within its cache; two objects written by one transaction share a revision, not this.
     sequence: u64,
-    frames: Mutex<SmallVec<[(FrameKey, Bytes); 1]>>,
+    /// None: it is so old that no second watcher is likely to ask for the same.
+    frames: Mutex<Option<Frames>>,
 }
 
+/// Encodings of an event: most have one.
+type Frames = SmallVec<[(FrameKey, Bytes); 1]>;
+
 impl Event {
+    fn new(event: EventType, entry: Arc<Entry>, previous: Option<Arc<Entry>>, sequence: u64) -> Event {
+        Event { event, entry, previous, sequence, frames: Mutex::new(Some(Frames::new())) }
+    }
+
     pub fn revision(&self) -> i64 {
         self.entry.revision
     }
 
     /// The frame under `key`, if somebody needed it already.
     pub fn framed(&self, key: FrameKey) -> Option<Bytes> {
-        self.frames.lock().iter().find(|(known, _)| *known == key).map(|(_, frame)| frame.clone())
+        let frames = self.frames.lock();
+        frames.iter().flatten().find(|(known, _)| *known == key).map(|(_, frame)| frame.clone())
     }
 
-    /// The frame under `key`, encoded by the first watcher that needs it and shared with all others.
+    /// The frame under `key`, encoded by the first watcher that needs it and shared with all others while it is new.
     pub fn frame(&self, key: FrameKey, encode: impl FnOnce() -> Bytes) -> Bytes {
         let mut frames = self.frames.lock();
+        let Some(frames) = frames.as_mut() else { return encode() };
         if let Some((_, frame)) = frames.iter().find(|(k, _)| *k == key) {
             return frame.clone();
         }
         let frame = encode();
         frames.push((key, frame.clone()));
         frame
+    }
+
+    fn drop_frames(&self) {
+        self.frames.lock().take();
     }
 }
 
@@ -164,14 +190,11 @@ struct State {
     indexes: Vec<FieldIndex>,
     /// What lies among them in the store and can't be read.
     corrupt: CorruptSet,
-    window: VecDeque<Arc<Event>>,
-    window_bytes: usize,
-    /// Everything after this revision is in the window.
-    floor: i64,
+    window: Window,
+    /// Revision of the load: what it brought comes no second time.
+    loaded: i64,
     /// Revision of the last event applied, or of the load.
     last: i64,
-    /// Sequence of the next event; the window holds those just before it, without gaps.
-    next: u64,
     /// Events ever applied.
     applied: u64,
     /// The resource is no longer served.
@@ -209,11 +232,9 @@ impl Cache {
             map: OrdMap::new(),
             indexes: FieldIndex::of(&header),
             corrupt: CorruptSet::default(),
-            window: VecDeque::new(),
-            window_bytes: 0,
-            floor: i64::MAX,
+            window: Window::new(i64::MAX, 1),
+            loaded: 0,
             last: 0,
-            next: 1,
             applied: 0,
             closed: false,
         };
@@ -241,14 +262,12 @@ impl Cache {
     pub fn snapshot_at(&self, revision: i64) -> Result<Snapshot, WindowError> {
         let processed = *self.processed.borrow();
         let state = self.state.read();
-        if revision < state.floor {
-            return Err(WindowError::TooOld { oldest: state.floor });
-        }
+        let later = state.window.since(revision).ok_or(WindowError::TooOld { oldest: state.window.floor() })?;
         if revision > processed.max(state.last) {
             return Err(WindowError::TooNew { current: processed.max(state.last) });
         }
         let mut map = state.map.clone();
-        for event in state.window.iter().rev().take_while(|e| e.revision() > revision) {
+        for event in later.rev() {
             match &event.previous {
                 Some(previous) => map.insert(event.entry.key.clone(), previous.clone()),
                 None => map.remove(&event.entry.key),
@@ -332,7 +351,7 @@ impl Cache {
         let state = self.state.read();
         let backlog = state.since(revision)?;
         let backlog = backlog.filter(|event| scope.covers(event)).cloned().collect();
-        let start = watch::Start { backlog, after: revision, sequence: state.next - 1 };
+        let start = watch::Start { backlog, after: revision, sequence: state.window.next() - 1 };
         Ok(watchers.register(self.clone(), start, scope))
     }
 
@@ -340,13 +359,9 @@ impl Cache {
     fn watch_after(self: &Arc<Self>, sequence: u64, after: i64, scope: Scope) -> Option<Watcher> {
         let mut watchers = self.watchers.lock();
         let state = self.state.read();
-        let first = state.next - state.window.len() as u64;
-        if state.closed || sequence + 1 < first {
-            return None;
-        }
-        let missed = state.window.range((sequence + 1 - first) as usize..);
+        let missed = state.window.after(sequence).filter(|_| !state.closed)?;
         let backlog = missed.filter(|event| scope.covers(event)).cloned().collect();
-        let start = watch::Start { backlog, after, sequence: state.next - 1 };
+        let start = watch::Start { backlog, after, sequence: state.window.next() - 1 };
         Some(watchers.register(self.clone(), start, scope))
     }
 
@@ -354,7 +369,7 @@ impl Cache {
     pub fn snapshot_and_watch(self: &Arc<Self>, scope: Scope) -> (Snapshot, Watcher) {
         let mut watchers = self.watchers.lock();
         let snapshot = self.snapshot();
-        let sequence = self.state.read().next - 1;
+        let sequence = self.state.read().window.next() - 1;
         let start = watch::Start { backlog: VecDeque::new(), after: 0, sequence };
         let watcher = watchers.register(self.clone(), start, scope);
         (snapshot, watcher)
@@ -401,16 +416,14 @@ impl Cache {
         let mut known = std::mem::take(&mut state.corrupt);
         known.load(corrupt);
         // A gap in the sequence: nobody continues over a load.
-        let next = state.next + 2;
+        let next = state.window.next() + 2;
         *state = State {
             map,
             indexes,
             corrupt: known,
-            window: VecDeque::new(),
-            window_bytes: 0,
-            floor: revision,
+            window: Window::new(revision, next),
+            loaded: revision,
             last: revision,
-            next,
             applied: state.applied,
             closed: false,
         };
@@ -479,8 +492,13 @@ impl Cache {
         }
     }
 
+    /// Forgets events that are no longer fresh; when to come again, if ever without a new one.
+    pub(crate) fn age(&self, now: Instant) -> Option<Instant> {
+        self.state.write().window.age(now)
+    }
+
     /// Applies consecutive events of this resource.
-    pub(crate) fn apply(&self, events: Vec<StoreEvent>) {
+    pub(crate) fn apply(&self, events: Vec<StoreEvent>, now: Instant) {
         let mut watchers = self.watchers.lock();
         let prepared: Vec<(StoreEvent, Option<Reading>)> = events
             .into_iter()
@@ -496,7 +514,7 @@ impl Cache {
         {
             let mut state = self.state.write();
             for (event, entry) in prepared {
-                applied.extend(state.apply(&event, entry));
+                applied.extend(state.apply(&event, entry, now));
             }
         }
         for event in &applied {
@@ -507,18 +525,14 @@ impl Cache {
 
 impl State {
     fn since(&self, revision: i64) -> Result<impl Iterator<Item = &Arc<Event>> + use<'_>, WindowError> {
-        if revision < self.floor {
-            return Err(WindowError::TooOld { oldest: self.floor });
-        }
         if self.closed {
             return Err(WindowError::TooOld { oldest: i64::MAX });
         }
-        let from = self.window.partition_point(|event| event.revision() <= revision);
-        Ok(self.window.range(from..))
+        self.window.since(revision).ok_or(WindowError::TooOld { oldest: self.window.floor() })
     }
 
-    fn apply(&mut self, event: &StoreEvent, entry: Option<Reading>) -> Option<Arc<Event>> {
-        if event.revision() < self.last || (event.revision() == self.last && self.floor == self.last) {
+    fn apply(&mut self, event: &StoreEvent, entry: Option<Reading>, now: Instant) -> Option<Arc<Event>> {
+        if event.revision() < self.last || event.revision() <= self.loaded {
             return None;
         }
         self.last = event.revision();
@@ -549,16 +563,9 @@ impl State {
                 index.insert(&entry);
             }
         }
-        self.window_bytes += previous.as_ref().map_or(0, |p| p.value.len());
-        let event = Arc::new(Event { event: kind, entry, previous, sequence: self.next, frames: Mutex::default() });
-        self.next += 1;
+        let event = Arc::new(Event::new(kind, entry, previous, self.window.next()));
         self.applied += 1;
-        self.window.push_back(event.clone());
-        while self.window.len() > WINDOW_EVENTS || self.window_bytes > WINDOW_BYTES {
-            let Some(old) = self.window.pop_front() else { break };
-            self.floor = old.revision();
-            self.window_bytes -= old.previous.as_ref().map_or(0, |p| p.value.len());
-        }
+        self.window.push(event.clone(), now);
         Some(event)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use object::meta_text;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,6 @@ use crate::cache::{Cache, Entry, EventType, Scope, Watcher};
 use crate::registry::convert::{Conversion, Nop};
 use crate::registry::options::{DeleteOptions, Propagation};
 use crate::registry::update::{Change, Origin, Part};
-use crate::registry::write::meta_text;
 use crate::registry::{Registry, Served, Stored, header_spec_of_all};
 use crate::server::Core;
 

@@ -3,31 +3,33 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::legacy::{group_names, versions_of};
+use super::catalogue::{Catalogue, Group, Version};
 use super::tagged;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::negotiate::{self, clauses};
-use crate::registry::{Registry, Served};
+use crate::registry::Served;
 
 const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Whether the client takes the aggregated document before the plain one.
-pub fn wanted(call: &Call) -> Option<()> {
+pub fn is_wanted(call: &Call) -> bool {
     for clause in clauses(call.header(http::header::ACCEPT)) {
-        match clause.media_type {
-            negotiate::JSON | "*/*" | "application/*" => {}
-            _ => continue,
+        if !matches!(clause.media_type, negotiate::JSON | "*/*" | "application/*") {
+            continue;
         }
-        let ours = clause.parameter("as") == Some("APIGroupDiscoveryList")
-            && clause.parameter("g") == Some("apidiscovery.k8s.io")
-            && clause.parameter("v") == Some("v2");
-        if ours {
-            return Some(());
+        match clause.parameter("as") {
+            None => return false,
+            Some("APIGroupDiscoveryList")
+                if clause.parameter("g") == Some("apidiscovery.k8s.io") && clause.parameter("v") == Some("v2") =>
+            {
+                return true;
+            }
+            // Another version of the same: the client may know ours, too.
+            Some(_) => {}
         }
-        clause.parameter("as")?;
     }
-    None
+    false
 }
 
 fn resource(served: &Served) -> Value {
@@ -70,17 +72,15 @@ fn resource(served: &Served) -> Value {
     row
 }
 
-fn group(registry: &Registry, name: &str) -> Value {
-    let versions: Vec<Value> = versions_of(registry, name)
-        .into_iter()
-        .map(|version| {
-            let here = registry.of_group(name).filter(|s| s.kind.version == version.as_str());
-            let mut resources: Vec<Value> = here.map(|s| resource(s)).collect();
-            resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
-            json!({"version": version, "resources": resources, "freshness": "Current"})
-        })
-        .collect();
-    let metadata = match name {
+fn version(version: &Version<'_>) -> Value {
+    let mut resources: Vec<Value> = version.resources.iter().map(|served| resource(served)).collect();
+    resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
+    json!({"version": version.name, "resources": resources, "freshness": "Current"})
+}
+
+fn group(group: &Group<'_>) -> Value {
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    let metadata = match group.name {
         "" => json!({"creationTimestamp": null}),
         name => json!({"name": name, "creationTimestamp": null}),
     };
@@ -88,10 +88,9 @@ fn group(registry: &Registry, name: &str) -> Value {
 }
 
 /// `/api` (core) or `/apis` (every other group).
-pub fn serve(registry: &Registry, core: bool, _version: (), call: &Call) -> Answer {
-    let names = group_names(registry);
-    let items: Vec<Value> =
-        names.iter().filter(|name| name.is_empty() == core).map(|name| group(registry, name)).collect();
+pub fn serve(catalogue: &Catalogue, core: bool, call: &Call) -> Answer {
+    let groups = catalogue.groups().filter(|group| group.name.is_empty() == core);
+    let items: Vec<Value> = groups.map(|one| group(&one)).collect();
     let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
     let body = serde_json::to_vec(&document).unwrap_or_default();
     Answer::Raw(tagged(call, CONTENT_TYPE, Bytes::from(body)))

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::crd::versions::compare_versions;
-use crate::registry::Registry;
+use super::catalogue::{Catalogue, Group};
+use crate::registry::Served;
 
 /// `/api`.
 pub fn versions() -> Value {
@@ -13,67 +13,31 @@ pub fn versions() -> Value {
     })
 }
 
-/// Versions of a group, preferred first.
-pub fn versions_of(registry: &Registry, group: &str) -> Vec<String> {
-    let mut versions: Vec<String> = Vec::new();
-    for served in registry.of_group(group) {
-        if !versions.iter().any(|known| served.kind.version == known.as_str()) {
-            versions.push(served.kind.version.to_string());
-        }
-    }
-    let priority = |version: &String| {
-        kinds::groups::GROUPS
-            .iter()
-            .find(|g| g.group == group && g.version == version)
-            .map_or(0, |g| g.version_priority)
-    };
-    versions.sort_by(|a, b| priority(b).cmp(&priority(a)).then_with(|| compare_versions(b, a)));
-    versions
-}
-
-/// Groups in the order of discovery: built-in by priority, then custom ones by name.
-pub fn group_names(registry: &Registry) -> Vec<String> {
-    let mut names: Vec<String> = registry.groups().map(str::to_owned).collect();
-    let builtin = |name: &String| -> i32 {
-        if name == "apiregistration.k8s.io" {
-            return i32::MAX;
-        }
-        kinds::groups::GROUPS.iter().find(|g| g.group == name).map_or(0, |g| g.group_priority)
-    };
-    names.sort_by(|a, b| builtin(b).cmp(&builtin(a)).then_with(|| a.cmp(b)));
-    names
-}
-
-fn group_value(registry: &Registry, group: &str) -> Value {
-    let versions: Vec<Value> = versions_of(registry, group)
-        .into_iter()
-        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
-        .collect();
-    json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
+fn group_value(group: &Group<'_>) -> Value {
+    let one = |version: &str| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
+    let versions: Vec<Value> = group.versions.iter().map(|version| one(version.name)).collect();
+    json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()})
 }
 
 /// `/apis`.
-pub fn groups(registry: &Registry) -> Value {
-    let groups: Vec<Value> = group_names(registry)
-        .iter()
-        .filter(|group| !group.is_empty())
-        .map(|group| group_value(registry, group))
-        .collect();
+pub fn groups(catalogue: &Catalogue) -> Value {
+    let groups = catalogue.groups().filter(|group| !group.name.is_empty());
+    let groups: Vec<Value> = groups.map(|group| group_value(&group)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`.
-pub fn group(registry: &Registry, group: &str) -> Value {
-    let mut value = group_value(registry, group);
+pub fn group(group: &Group<'_>) -> Value {
+    let mut value = group_value(group);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
     value
 }
 
 /// `/api/v1` and `/apis/<group>/<version>`.
-pub fn resources(registry: &Registry, group: &str, version: &str) -> Value {
+pub fn resources(group: &str, version: &str, served: &[&Served]) -> Value {
     let mut resources = Vec::new();
-    for served in registry.of_group(group).filter(|s| s.kind.version == version) {
+    for served in served {
         let kind = &served.kind;
         let mut row = json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced(), "kind": kind.kind,

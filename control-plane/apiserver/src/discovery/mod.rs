@@ -2,6 +2,7 @@
 //! which version it has.
 
 mod aggregated;
+pub mod catalogue;
 mod legacy;
 mod openapi;
 
@@ -14,7 +15,9 @@ use meta::Status;
 use meta::version::{GIT_VERSION, MAJOR, MINOR};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
+use telemetry::process;
 
+use self::catalogue::Catalogue;
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::call::Call;
@@ -28,22 +31,22 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
-    let registry = core.registry.load_full();
+    let catalogue = Catalogue::new(core.registry.load_full());
     let parts: Vec<&str> = call.info.path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
-        [] => paths(&registry),
+        [] => paths(&catalogue),
         ["version"] => version(),
-        ["api"] | ["apis"] if aggregated::wanted(call).is_some() => {
-            aggregated::wanted(call).unwrap_or_default();
-            return Ok(aggregated::serve(&registry, parts[0] == "api", (), call));
+        [root @ ("api" | "apis")] if aggregated::is_wanted(call) => {
+            return Ok(aggregated::serve(&catalogue, *root == "api", call));
         }
         ["api"] => legacy::versions(),
-        ["apis"] => legacy::groups(&registry),
-        ["apis", group] if registry.has_group(group) => legacy::group(&registry, group),
-        ["api", version] if registry.has_version("", version) => legacy::resources(&registry, "", version),
-        ["apis", group, version] if registry.has_version(group, version) => {
-            legacy::resources(&registry, group, version)
-        }
+        ["apis"] => legacy::groups(&catalogue),
+        ["apis", group] => match catalogue.group(group) {
+            Some(group) => legacy::group(&group),
+            None => return Ok(respond::no_such_page()),
+        },
+        ["api", version] => resources(&catalogue, "", version)?,
+        ["apis", group, version] if catalogue.has(group) => resources(&catalogue, group, version)?,
         [".well-known", "openid-configuration"] => {
             let issuer = &core.config.service_account_issuer;
             let keys = core.config.service_account_jwks_uri.clone();
@@ -58,9 +61,9 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
             let keys = crate::authn::jwt::jwks(&core.token_keys);
             return Ok(Answer::Raw(cacheable("application/jwk-set+json", &keys)));
         }
-        ["openapi", "v2"] => return openapi::v2_document(registry, call).await,
-        ["openapi", "v3"] => openapi::index(&registry),
-        ["openapi", "v3", path @ ..] => return openapi::v3_document(&registry, call, &path.join("/")),
+        ["openapi", "v2"] => return openapi::v2_document(catalogue, call).await,
+        ["openapi", "v3"] => openapi::index(&catalogue),
+        ["openapi", "v3", path @ ..] => return openapi::v3_document(&catalogue, call, &path.join("/")),
         [endpoint, check @ ..] if health::ENDPOINTS.contains(endpoint) => {
             let endpoint = health::ENDPOINTS.into_iter().find(|known| known == endpoint).unwrap_or_default();
             let answer = health::serve(core, call, endpoint, &check.join("/")).await?;
@@ -69,7 +72,7 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         ["metrics"] => return Ok(Answer::Raw(metrics::page(core).await)),
         ["metrics", "slis"] => return Ok(Answer::Raw(metrics::slis(core))),
         ["api", ..] => return Err(Status::no_such_path()),
-        ["apis", group, ..] if registry.has_group(group) => return Err(Status::no_such_path()),
+        ["apis", group, ..] if catalogue.has(group) => return Err(Status::no_such_path()),
         _ => return Ok(respond::no_such_page()),
     };
     if matches!(parts.first(), Some(&("api" | "apis"))) {
@@ -80,6 +83,12 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
         }
     }
     Ok(document_answer(call, &document))
+}
+
+/// `/api/<version>` and `/apis/<group>/<version>` of a group that is served.
+fn resources(catalogue: &Catalogue, group: &str, version: &str) -> Result<Value, Status> {
+    let served = catalogue.version(group, version).ok_or_else(Status::no_such_path)?;
+    Ok(legacy::resources(group, version, &served))
 }
 
 /// A document in JSON.
@@ -125,22 +134,21 @@ fn version() -> Value {
         "gitVersion": GIT_VERSION,
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, telemetry::process::architecture()),
+        "platform": format!("{}/{}", std::env::consts::OS, process::architecture()),
     })
 }
 
-fn paths(registry: &crate::registry::Registry) -> Value {
+fn paths(catalogue: &Catalogue) -> Value {
     let mut paths: Vec<String> =
         ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/metrics", "/metrics/slis"]
             .map(str::to_owned)
             .to_vec();
     paths.extend(["/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/version"].map(str::to_owned));
     paths.extend(health::paths());
-    for served in registry.iter().filter(|served| !served.kind.group.is_empty()) {
-        paths.push(format!("/apis/{}", served.kind.group));
-        paths.push(format!("/apis/{}/{}", served.kind.group, served.kind.version));
+    for group in catalogue.groups().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{}", group.name, version.name)));
     }
     paths.sort();
-    paths.dedup();
     json!({"paths": paths})
 }

@@ -2,7 +2,7 @@
 //!
 //! Entries come here as the version that is served has them (`registry::convert`). The common case, JSON, copies their
 //! bytes and parses nothing. Everything else is made from the parsed object. Lists are written piece by piece as the client
-//! takes them.
+//! takes them. I/O: ages in tables are by the clock.
 
 use std::pin::Pin;
 use std::sync::Arc;

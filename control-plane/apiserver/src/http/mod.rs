@@ -3,7 +3,6 @@
 pub mod answer;
 pub mod body;
 pub mod call;
-pub mod content;
 pub mod encode;
 pub mod listener;
 pub mod negotiate;

@@ -205,6 +205,12 @@ impl RequestInfo {
         true
     }
 
+    /// Whether the request lives as long as its client wants.
+    pub fn is_long_running(&self) -> bool {
+        matches!(self.verb, "watch" | "proxy")
+            || matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
+    }
+
     fn refine_verb(&mut self, query: &Query) {
         if !self.name.is_empty() {
             return;
@@ -286,5 +292,20 @@ mod tests {
         assert_eq!(query.text("labelSelector"), "a=b,c in");
         assert!(query.flag("watch") && !query.flag("x") && !query.flag("y") && !query.flag("none"));
         assert_eq!(query.integer("limit").expect_err("no number").code, 400);
+    }
+
+    #[test]
+    fn watches_and_streams_are_long() {
+        for target in [
+            "/api/v1/pods?watch=1",
+            "/api/v1/namespaces/a/pods/x/log",
+            "/api/v1/namespaces/a/pods/x/exec",
+            "/api/v1/nodes/n/proxy/metrics",
+        ] {
+            assert!(info(Method::GET, target).is_long_running(), "{target}");
+        }
+        for target in ["/api/v1/pods", "/api/v1/namespaces/a/pods/x/status", "/healthz"] {
+            assert!(!info(Method::GET, target).is_long_running(), "{target}");
+        }
     }
 }

@@ -7,14 +7,14 @@ use std::task::{Context, Poll, ready};
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use meta::Status;
 use serde_json::Value;
 
 use super::answer::Answer;
 use super::body::{Body, BoxError, Frames};
-use super::call::Call;
+use super::call::{AUDIT_ID, Call};
 use super::encode;
 use super::negotiate::{Accepted, Encoding, JSON, PROTOBUF, View};
 
@@ -24,8 +24,6 @@ const GZIP_FROM: u64 = 128 << 10;
 const GZIP_LEVEL: u32 = 1;
 /// Warnings beyond this many bytes are cut, so that headers stay acceptable to clients.
 const WARNING_BYTES: usize = 4 << 10;
-
-pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// A response with a content type.
 pub fn response(code: u16, content_type: &'static str, body: impl Into<Body>) -> Response<Body> {

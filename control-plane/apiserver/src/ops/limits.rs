@@ -8,18 +8,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
-use meta::Status;
 use parking_lot::Mutex;
 
 use crate::authn::service_account::USER_PREFIX;
 use crate::authn::{ANONYMOUS, MASTERS, UserInfo};
 use crate::authz::node;
-use crate::http::body::Body;
-use crate::http::request::{Query, RequestInfo};
+use crate::http::answer::Answer;
+use crate::http::call::Call;
+use crate::http::request::RequestInfo;
 use crate::http::respond::response;
 
 /// Seconds after which a refused client is asked to come back.
@@ -27,12 +26,6 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// The accounts of the cluster's own controllers.
 const SYSTEM_ACCOUNTS: &str = "system:serviceaccounts:kube-system";
-
-/// Whether a request lives as long as its client wants.
-pub fn long_running(info: &RequestInfo) -> bool {
-    matches!(info.verb, "watch" | "proxy")
-        || matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
-}
 
 /// Whether a request changes nothing.
 pub fn reads_only(info: &RequestInfo) -> bool {
@@ -220,8 +213,13 @@ impl Limits {
         }
     }
 
-    /// A place for a request that is not long-running; `None` when the server is full.
-    pub fn enter(&self, info: &RequestInfo, user: &UserInfo) -> Option<Place> {
+    /// A place for a request that is not long-running, or its refusal. What admits by limits alone never waits for a
+    /// place; whoever calls waits for the answer nevertheless, since what queues would.
+    pub async fn admit(&self, call: &Call) -> Result<Place, TooManyRequests> {
+        self.enter(&call.info, &call.user).ok_or(TooManyRequests)
+    }
+
+    fn enter(&self, info: &RequestInfo, user: &UserInfo) -> Option<Place> {
         let sort = if reads_only(info) { &self.reading } else { &self.writing };
         sort.enter(rank(info, user), &user.name)
     }
@@ -256,27 +254,18 @@ impl Room {
     }
 }
 
-/// The answer when the server is full.
-pub fn refusal() -> Response<Body> {
-    let text = "Too many requests, please try again later.\n";
-    let mut answer = response(StatusCode::TOO_MANY_REQUESTS.as_u16(), "text/plain; charset=utf-8", text);
-    answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
-}
+/// No place is free.
+#[derive(Debug)]
+pub struct TooManyRequests;
 
-/// How long a request may take: what the server allows, or less when the client says so.
-pub fn time_allowed(query: &Query, most: Duration) -> Result<Duration, Status> {
-    let text = query.text("timeout");
-    if text.is_empty() {
-        return Ok(most);
-    }
-    let wrong = |why: String| Status::bad_request(format!("invalid timeout specified in the request URL - {why}"));
-    let nanos = meta::duration::parse_nanos(text).map_err(wrong)?;
-    match u64::try_from(nanos) {
-        // None or less than nothing is the server's own.
-        Ok(0) | Err(_) => Ok(most),
-        Ok(nanos) => Ok(Duration::from_nanos(nanos).min(most)),
+impl TooManyRequests {
+    /// The refusal as upstream writes it: a page, and no Status.
+    pub fn answer(&self) -> Answer {
+        let text = "Too many requests, please try again later.\n";
+        let mut answer = response(StatusCode::TOO_MANY_REQUESTS.as_u16(), "text/plain; charset=utf-8", text);
+        answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Answer::Raw(answer)
     }
 }
 
@@ -284,6 +273,8 @@ pub fn time_allowed(query: &Query, most: Duration) -> Result<Duration, Status> {
 mod tests {
     use super::*;
     use http::Method;
+
+    use crate::http::request::Query;
 
     fn info(method: Method, target: &str) -> RequestInfo {
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
@@ -357,32 +348,5 @@ mod tests {
         assert!(limits.room(&write, &user("m", MASTERS)).grow(BODY_BYTES));
         drop(a);
         assert!(c.grow(1));
-    }
-
-    #[test]
-    fn watches_and_streams_are_long() {
-        for target in [
-            "/api/v1/pods?watch=1",
-            "/api/v1/namespaces/a/pods/x/log",
-            "/api/v1/namespaces/a/pods/x/exec",
-            "/api/v1/nodes/n/proxy/metrics",
-        ] {
-            assert!(long_running(&info(Method::GET, target)), "{target}");
-        }
-        for target in ["/api/v1/pods", "/api/v1/namespaces/a/pods/x/status", "/healthz"] {
-            assert!(!long_running(&info(Method::GET, target)), "{target}");
-        }
-    }
-
-    #[test]
-    fn clients_may_ask_for_less_time_than_the_server_gives() {
-        let allowed = |query| time_allowed(&Query::parse(Some(query)), Duration::from_secs(60));
-        assert_eq!(allowed("").ok(), Some(Duration::from_secs(60)));
-        assert_eq!(allowed("timeout=1500ms").ok(), Some(Duration::from_millis(1500)));
-        assert_eq!(allowed("timeout=1h").ok(), Some(Duration::from_secs(60)));
-        assert_eq!(allowed("timeout=0s").ok(), Some(Duration::from_secs(60)));
-        let refused = allowed("timeout=soon").expect_err("no duration");
-        assert_eq!(refused.code, 400);
-        assert!(refused.message.contains("invalid timeout"), "{}", refused.message);
     }
 }

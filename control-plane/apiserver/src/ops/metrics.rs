@@ -14,7 +14,7 @@ use telemetry::health::Record;
 use telemetry::process;
 use telemetry::{Counter, Family, Gauge, Histogram, Registry};
 
-use super::limits::{self, Limits};
+use super::limits::Limits;
 use crate::authz::Decision;
 use crate::http::body::{Body, BoxError, Frames};
 use crate::http::call::Call;
@@ -200,7 +200,7 @@ impl Metrics {
                 Some(s.cache.decode_errors()).filter(|errors| *errors > 0).map(|errors| errors as f64)
             }),
             ("watch_cache_capacity", "Events that the cache keeps at most.", "gauge", |_| {
-                Some(crate::cache::WINDOW_EVENTS as f64)
+                Some(crate::cache::window::MOST_EVENTS as f64)
             }),
         ];
         for (name, help, kind, read) in rows {
@@ -231,7 +231,7 @@ impl Metrics {
             let labels = [call.info.group.as_str(), &call.info.resource, call.info.verb];
             self.requests.body_bytes.with(labels).observe(size as f64);
         }
-        let running = limits::long_running(&call.info).then(|| {
+        let running = call.info.is_long_running().then(|| {
             let gauge = self.requests.long_running.with(labels(call, known));
             gauge.add(1.0);
             Running(gauge)
@@ -372,10 +372,7 @@ fn scope(info: &RequestInfo) -> &'static str {
 /// The verb as upstream's metrics name it.
 fn verb(call: &Call) -> &'static str {
     match call.info.verb {
-        _ if limits::long_running(&call.info)
-            && !matches!(call.info.verb, "watch")
-            && call.info.subresource != "log" =>
-        {
+        _ if call.info.is_long_running() && !matches!(call.info.verb, "watch") && call.info.subresource != "log" => {
             "CONNECT"
         }
         "list" => "LIST",

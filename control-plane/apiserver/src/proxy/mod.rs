@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 
 pub use target::{Backend, Trust};
 
-use crate::audit::End;
+use crate::audit::trail::End;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::body::{Body, RequestBody};

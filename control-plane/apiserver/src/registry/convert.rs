@@ -25,11 +25,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kinds::KindRef;
 use meta::{Status, Str};
+use object::metadata;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::write::metadata;
 use super::{Served, reading};
 use crate::cache::Entry;
 

@@ -4,38 +4,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meta::Status;
+use object::{meta_text, metadata};
 use serde_json::Value;
 
+use super::decode;
+use super::object_meta::settle_namespace;
 use super::options::WriteOptions;
-use super::write::{Committed, MAX_RETRIES, check_depth, meta_text, metadata};
+use super::retry::MAX_RETRIES;
+use super::write::{Committed, check_depth};
 use super::{Served, admit, managed};
 use crate::admission::{Asked, Extra, Operation, Request};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::http::content;
 use crate::server::Core;
 
 /// Tries to find a free name for `generateName`, as many as upstream makes.
 const NAME_TRIES: usize = 8;
-
-/// The namespace in the body is not the path's.
-pub const OTHER_NAMESPACE: &str =
-    "the namespace of the provided object does not match the namespace sent on the request";
-
-/// Checks the namespace of a body against the path's, and fills it in.
-pub fn settle_namespace(served: &Served, namespace: &str, object: &mut Value) -> Result<(), Status> {
-    let given = meta_text(object, "namespace");
-    if served.namespaced() {
-        if given.is_empty() {
-            metadata(object).insert("namespace".to_owned(), namespace.into());
-        } else if given != namespace {
-            return Err(Status::bad_request(OTHER_NAMESPACE));
-        }
-    } else if !given.is_empty() {
-        metadata(object).remove("namespace");
-    }
-    Ok(())
-}
 
 /// Fills what only the server decides about a new object.
 pub fn stamp(call: &Call, object: &mut Value) {
@@ -52,7 +36,7 @@ impl Core {
     pub async fn create(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         for _ in 0..MAX_RETRIES {
-            let object = content::decode(call, served, body, options.field_validation)?;
+            let object = decode::decode(call, served, body, options.field_validation)?;
             if let Some(answer) = self.create_object(call, served, "", object, &options, false).await? {
                 return Ok(answer);
             }

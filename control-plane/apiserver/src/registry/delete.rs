@@ -6,18 +6,20 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use meta::{Details, FieldError, Gvk, Gvr, Status};
+use object::{has_finalizers, meta_text, metadata};
 use serde_json::Value;
 
+use super::decode;
 use super::options::{DeleteOptions, IGNORE_READ_ERROR, ListOptions, Propagation};
+use super::retry::{Attempt, MAX_RETRIES, Tries};
 use super::selection::Selection;
-use super::write::{Committed, MAX_RETRIES, has_finalizers, meta_text, metadata};
+use super::write::Committed;
 use super::{Served, admit};
 use crate::admission::{Asked, Extra, Operation, Request};
 use crate::authz::{Attributes, Decision};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::http::content;
 use crate::server::Core;
 use crate::storage::{Txn, TxnOutcome};
 
@@ -41,7 +43,7 @@ impl Core {
         if body.is_empty() {
             return DeleteOptions::from_query(&call.query);
         }
-        DeleteOptions::from_body(&content::decode_options(call, body, "DeleteOptions")?, &call.query)
+        DeleteOptions::from_body(&decode::decode_options(call, body, "DeleteOptions")?, &call.query)
     }
 
     /// Deletes one object of the request's namespace.
@@ -53,32 +55,16 @@ impl Core {
         options: &DeleteOptions,
     ) -> Result<Answer, Status> {
         let key = self.key_of(call, served, name)?;
-        let mut current = self.cached(served, &key).await;
-        let mut fresh = current.is_none();
-        if fresh {
-            current = self.live(served, &key).await?;
-        }
-        for _ in 0..MAX_RETRIES {
-            let Some(entry) = current.take() else {
-                return Err(Status::not_found(&served.gvr(), name));
-            };
-            match self.delete_attempt(call, served, name, options, &entry).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(now)) => {
-                    current = now;
-                    fresh = true;
-                }
-                Err(_) if !fresh => {
-                    current = self.live(served, &key).await?;
-                    fresh = true;
-                }
-                Err(error) => return Err(error),
+        let mut tries = Tries::begin(self, served, name, key, false).await?;
+        loop {
+            let entry = tries.next()?;
+            let outcome = self.delete_attempt(call, served, name, options, &entry).await;
+            if let Some(answer) = tries.settle(outcome).await? {
+                return Ok(answer);
             }
         }
-        Err(Status::modified(&served.gvr(), name))
     }
 
-    /// The inner error is the newer state to try again on.
     async fn delete_attempt(
         &self,
         call: &Call,
@@ -86,7 +72,7 @@ impl Core {
         name: &str,
         options: &DeleteOptions,
         entry: &Arc<Entry>,
-    ) -> Result<Result<Answer, Option<Arc<Entry>>>, Status> {
+    ) -> Result<Attempt, Status> {
         let shown = served.shown_one(entry).await?;
         let old = shown.object();
         preconditions(served, name, options, &old)?;
@@ -103,27 +89,26 @@ impl Core {
         self.admission.admit(&mut request, self).await?;
         self.admission.validate(&request, self).await?;
         let extra = request.into_extra();
-        let outcome = match plan(served, options, &old, &call.context()) {
-            Plan::Pending => return Ok(Ok(Answer::entry(200, served, shown))),
-            Plan::Mark(new) if options.dry_run => return Ok(Ok(Answer::object(200, served, new))),
-            Plan::Mark(new) => {
-                let committed = self.commit(served, &entry.key, entry.revision, new, Extra::default()).await?;
-                if let Committed::Stored(stored) = committed {
-                    return Ok(Ok(Answer::entry(200, served, served.shown_one(&stored).await?)));
-                }
-                committed
-            }
-            Plan::Erase if options.dry_run => return Ok(Ok(deleted(call, served, &old, &shown))),
-            Plan::Erase => self.erase(served, entry, extra).await?,
+        let (outcome, marked) = match plan(served, options, &old, &call.context()) {
+            Plan::Pending => return Ok(Attempt::Done(Ok(Answer::entry(200, served, shown)))),
+            Plan::Mark(new) if options.dry_run => return Ok(Attempt::Done(Ok(Answer::object(200, served, new)))),
+            // What was allocated goes with the object, not before.
+            Plan::Mark(new) => (self.commit(served, &entry.key, entry.revision, new, Extra::default()).await?, true),
+            Plan::Erase if options.dry_run => return Ok(Attempt::Done(Ok(deleted(call, served, &old, &shown)))),
+            Plan::Erase => (self.erase(served, entry, extra).await?, false),
         };
-        Ok(match outcome {
+        match outcome {
+            Committed::Stored(stored) if marked => {
+                let shown = served.shown_one(&stored).await;
+                Ok(Attempt::Done(shown.map(|shown| Answer::entry(200, served, shown))))
+            }
             Committed::Stored(last) => {
                 let last = if served.shows(&last) { last } else { Arc::new(shown.at_revision(last.revision)) };
-                Ok(deleted(call, served, &old, &last))
+                Ok(Attempt::Done(Ok(deleted(call, served, &old, &last))))
             }
-            Committed::Conflict(now) => Err(now),
-            Committed::Taken => Err(Some(entry.clone())),
-        })
+            Committed::Conflict(now) => Ok(Attempt::Lost(now)),
+            Committed::Taken => self.taken(served, entry).await,
+        }
     }
 
     /// Removes a stored object that can't be read: no preconditions, finalizers or admission, for all of these are about

@@ -6,17 +6,21 @@
 pub mod admit;
 pub mod convert;
 pub mod create;
+pub mod decode;
 pub mod delete;
 mod go;
 pub mod managed;
+pub mod object_meta;
 pub mod options;
 pub mod patch;
 pub mod read;
 pub mod reading;
+mod retry;
 mod review;
 pub mod selection;
 pub mod special;
 pub mod update;
+mod verbs;
 pub mod watch;
 pub mod write;
 
@@ -299,10 +303,6 @@ impl Registry {
 
     pub fn has_group(&self, group: &str) -> bool {
         self.groups.contains_key(group)
-    }
-
-    pub fn has_version(&self, group: &str, version: &str) -> bool {
-        self.of_group(group).any(|s| s.kind.version == version)
     }
 
     /// Adds one resource in one version.

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use meta::{Gvk, Reason, Status};
+use object::{meta_text, metadata};
 use serde_json::Value;
 
-use super::create::OTHER_NAMESPACE;
+use super::decode;
+use super::object_meta;
+use super::object_meta::OTHER_NAMESPACE;
 use super::options::{FieldValidation, WriteOptions};
+use super::retry::MAX_RETRIES;
 use super::update::{Change, Origin, Part};
-use super::write::{MAX_RETRIES, meta_text, metadata};
 use super::{Served, managed};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::http::content;
 use crate::http::negotiate::media_type;
 use crate::http::unreadable::{self, Trouble};
 use crate::server::Core;
@@ -165,9 +167,9 @@ impl Core {
         let schema = SchemaOf::Served(served);
         self.change(call, served, &change, |old| {
             let new = patch.apply(old, &schema)?;
-            let checked = content::redecode(call, served, &new, &patch.duplicates, options.field_validation);
+            let checked = decode::redecode(call, served, &new, &patch.duplicates, options.field_validation);
             let checked = checked.map_err(|trouble| patch.misfit(trouble))?;
-            content::check_name(&checked, &call.info.name, false)?;
+            object_meta::check_name(&checked, &call.info.name, false)?;
             if served.namespaced() && meta_text(&checked, "namespace") != meta_text(old, "namespace") {
                 return Err(Status::bad_request(OTHER_NAMESPACE));
             }
@@ -186,7 +188,7 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Answer, Status> {
         require_manager(options)?;
-        let config = content::decode_intent(call, served, body, options.field_validation)?;
+        let config = decode::decode_intent(call, served, body, options.field_validation)?;
         let name = call.info.name.as_str();
         let pinned = !meta_text(&config, "resourceVersion").is_empty();
         let force = options.force.unwrap_or(false);
@@ -218,7 +220,7 @@ impl Core {
             let mut new = redecoded(call, served, &new)?;
             // The version of something that is not there does not hold anybody up.
             metadata(&mut new).remove("resourceVersion");
-            content::check_name(&new, name, false)?;
+            object_meta::check_name(&new, name, false)?;
             match self.create_object(call, served, name, new, options, true).await {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => self.hub.catch_up().await.map(drop).map_err(|e| self.store_error(e, served))?,
@@ -233,6 +235,6 @@ impl Core {
 
 /// What apply made, in the form that decoding gives.
 fn redecoded(call: &Call, served: &Served, object: &Value) -> Result<Value, Status> {
-    let outcome = content::redecode(call, served, object, &[], FieldValidation::Ignore);
+    let outcome = decode::redecode(call, served, object, &[], FieldValidation::Ignore);
     outcome.map_err(|trouble| trouble.of_body(&served.kind.gvk(), &[]))
 }

@@ -10,12 +10,12 @@ use meta::{FieldError, Gvk, Status};
 use serde_json::{Value, json};
 
 use super::Served;
+use super::decode;
 use super::options::WriteOptions;
 use crate::authn::{self, Credentials, UserInfo};
 use crate::authz::{Attributes, Decision};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::http::content;
 use crate::server::Core;
 
 impl Core {
@@ -28,7 +28,7 @@ impl Core {
         body: &Bytes,
     ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-        let mut review = content::decode(call, served, body, options.field_validation)?;
+        let mut review = decode::decode(call, served, body, options.field_validation)?;
         let spec = &review["spec"];
         let errors = checks(action, &review, &call.info.namespace);
         if !errors.is_empty() {

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kinds::Subresource;
 use meta::{FieldError, Status};
+use object::{has_finalizers, meta_text, metadata};
 use serde_json::Value;
 
-use super::create::settle_namespace;
+use super::decode;
+use super::object_meta;
+use super::object_meta::settle_namespace;
 use super::options::WriteOptions;
-use super::write::{Committed, MAX_RETRIES, check_depth, has_finalizers, meta_text, metadata};
+use super::retry::{Attempt, Tries};
+use super::write::{Committed, check_depth};
 use super::{Served, admit, managed};
 use crate::admission::{Asked, Extra, Operation, Request};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::http::content;
 use crate::server::Core;
 
 /// Which part of an object a change is about.
@@ -62,9 +65,9 @@ impl Core {
         body: &Bytes,
     ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-        let mut object = content::decode(call, served, body, options.field_validation)?;
+        let mut object = decode::decode(call, served, body, options.field_validation)?;
         let name = call.info.name.as_str();
-        content::check_name(&object, name, false)?;
+        object_meta::check_name(&object, name, false)?;
         settle_namespace(served, &call.info.namespace, &mut object)?;
         let unconditional = meta_text(&object, "resourceVersion").is_empty();
         let change = Change {
@@ -98,35 +101,14 @@ impl Core {
         mut make: impl FnMut(&Value) -> Result<Value, Status> + Send,
     ) -> Result<Answer, Status> {
         let key = self.key_of(call, served, change.name)?;
-        let mut current = self.cached(served, &key).await;
-        let mut fresh = current.is_none();
-        if fresh {
-            current = self.live(served, &key).await?;
-        }
-        for _ in 0..MAX_RETRIES {
-            let Some(entry) = current.take() else {
-                return Err(Status::not_found(&served.gvr(), change.name));
-            };
-            let revision = entry.revision;
-            match self.attempt(call, served, change, &entry, &mut make).await {
-                Ok(Attempt::Done(answer)) => return answer,
-                Ok(Attempt::Lost(now)) => {
-                    let same = now.as_ref().is_some_and(|now| now.revision == revision);
-                    if !change.retry && fresh && !same {
-                        return Err(Status::modified(&served.gvr(), change.name));
-                    }
-                    current = now;
-                    fresh = true;
-                }
-                // Another server may have written since this cache heard of it: refuse only on fresh state.
-                Err(_) if !fresh => {
-                    current = self.live(served, &key).await?;
-                    fresh = true;
-                }
-                Err(error) => return Err(error),
+        let mut tries = Tries::begin(self, served, change.name, key, !change.retry).await?;
+        loop {
+            let entry = tries.next()?;
+            let outcome = self.attempt(call, served, change, &entry, &mut make).await;
+            if let Some(answer) = tries.settle(outcome).await? {
+                return Ok(answer);
             }
         }
-        Err(Status::modified(&served.gvr(), change.name))
     }
 
     async fn attempt(
@@ -174,7 +156,7 @@ impl Core {
     }
 
     /// What was allocated went to somebody else: try again with their write in view.
-    async fn taken(&self, served: &Served, entry: &Arc<Entry>) -> Result<Attempt, Status> {
+    pub(super) async fn taken(&self, served: &Served, entry: &Arc<Entry>) -> Result<Attempt, Status> {
         self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
         Ok(Attempt::Lost(Some(entry.clone())))
     }
@@ -259,13 +241,6 @@ impl Core {
         self.hub.wait_for(self.last_commit()).await.ok()?;
         served.store.as_ref()?.cache.get(key)
     }
-}
-
-enum Attempt {
-    /// Nothing is left to try, though the answer may be that what was written can't be shown.
-    Done(Result<Answer, Status>),
-    /// Somebody else wrote first; the state after that.
-    Lost(Option<Arc<Entry>>),
 }
 
 /// Whether the store would keep what it has. An object of another version may hold less than what is stored.

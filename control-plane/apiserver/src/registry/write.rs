@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use meta::{Gvr, Status, depth};
-pub use object::{has_finalizers, meta_text, metadata};
+use object::metadata;
 use serde_json::Value;
 
 use super::{Served, Stored};
@@ -14,9 +14,6 @@ use crate::cache::Entry;
 use crate::http::unreadable::Trouble;
 use crate::server::Core;
 use crate::storage::{Guard, KeyValue, StoreError, Txn, TxnOutcome, Write};
-
-/// How often a write that lost a race is tried again before the client hears of it.
-pub const MAX_RETRIES: usize = 16;
 
 /// What became of a guarded write.
 pub enum Committed {

@@ -2,62 +2,45 @@
 
 pub mod fields;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-/// A service address range.
+use meta::Prefix;
+
+/// A service address range: which addresses of a prefix Services are given, and in which order they are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    base: u128,
-    /// Addresses in the range.
+    prefix: Prefix,
+    /// Addresses of it that are used, from its first.
     size: u128,
-    v4: bool,
 }
 
 /// Largest range that is used: upstream caps IPv6 ranges the same way.
-const MAX_BITS: u32 = 20;
+const MAX_BITS: u8 = 20;
 
 impl Range {
     /// Reads `10.96.0.0/12`.
     pub fn parse(text: &str) -> Result<Range, String> {
-        let bad = || format!("{text:?} is not a range such as 10.96.0.0/12");
-        let (address, length) = text.split_once('/').ok_or_else(bad)?;
-        let address: IpAddr = address.parse().map_err(|_| bad())?;
-        let length: u32 = length.parse().map_err(|_| bad())?;
-        let (bits, v4, base) = match address {
-            IpAddr::V4(v4) => (32, true, u128::from(u32::from(v4))),
-            IpAddr::V6(v6) => (128, false, u128::from(v6)),
-        };
-        if length > bits || bits - length < 2 {
+        let prefix: Prefix = text.parse().map_err(|_| format!("{text:?} is not a range such as 10.96.0.0/12"))?;
+        let host = prefix.width() - prefix.len;
+        if host < 2 {
             return Err(format!("{text:?} is too small for services"));
         }
-        let host = bits - length;
-        let base = base.checked_shr(host).map_or(0, |network| network << host);
-        Ok(Range { base, size: 1 << host.min(MAX_BITS), v4 })
-    }
-
-    fn at(&self, offset: u128) -> IpAddr {
-        let address = self.base + offset;
-        if self.v4 { IpAddr::V4(Ipv4Addr::from(address as u32)) } else { IpAddr::V6(Ipv6Addr::from(address)) }
+        Ok(Range { prefix, size: 1 << host.min(MAX_BITS) })
     }
 
     /// The first usable address: the `kubernetes` Service's.
     pub fn first(&self) -> Result<IpAddr, String> {
-        Ok(self.at(1))
+        self.prefix.nth(1).ok_or_else(|| format!("{} is too small for services", self.prefix))
     }
 
     /// Whether a service may have this address (not the network's own, not the broadcast address).
     pub fn contains(&self, address: IpAddr) -> bool {
-        let number = match (address, self.v4) {
-            (IpAddr::V4(v4), true) => u128::from(u32::from(v4)),
-            (IpAddr::V6(v6), false) => u128::from(v6),
-            _ => return false,
-        };
-        number.checked_sub(self.base).is_some_and(|offset| offset >= 1 && offset <= self.last_offset())
+        self.prefix.offset(address).is_some_and(|offset| offset >= 1 && offset <= self.last_offset())
     }
 
     fn last_offset(&self) -> u128 {
         // IPv4 keeps its broadcast address out.
-        self.size - if self.v4 { 2 } else { 1 }
+        self.size - if self.is_ipv4() { 2 } else { 1 }
     }
 
     /// Usable addresses.
@@ -72,16 +55,16 @@ impl Range {
 
     /// Candidates in the order to try: from a random place in the upper band, around, then the lower band.
     pub fn candidates(&self, random: u64) -> impl Iterator<Item = IpAddr> + use<> {
-        let range = *self;
-        let (low, last) = (range.reserved(), range.last_offset());
+        let prefix = self.prefix;
+        let (low, last) = (self.reserved(), self.last_offset());
         let upper = last - low;
         let start = if upper == 0 { 0 } else { u128::from(random) % upper };
         let upper_band = (0..upper).map(move |i| low + 1 + (start + i) % upper);
-        upper_band.chain(1..=low.min(last)).map(move |offset| range.at(offset))
+        upper_band.chain(1..=low.min(last)).filter_map(move |offset| prefix.nth(offset))
     }
 
     pub fn is_ipv4(&self) -> bool {
-        self.v4
+        !self.prefix.is_ipv6()
     }
 }
 

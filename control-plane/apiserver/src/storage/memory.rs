@@ -153,6 +153,7 @@ impl Store for MemoryStore {
         if start_revision <= state.compacted {
             return Err(StoreError::Compacted { compact_revision: state.compacted });
         }
+        // As long as the store's whole history, which is in memory too: this store is for tests.
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut batch = WatchBatch { revision: state.revision, events: Vec::new() };
         let missed = state.history.iter().filter(|e| e.revision() >= start_revision && within(e.key(), &key, &end));

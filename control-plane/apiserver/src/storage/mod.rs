@@ -104,13 +104,6 @@ impl Txn {
         Txn { guards: vec![Guard { key: key.clone(), mod_revision }], writes: vec![Write::Delete { key }] }
     }
 
-    /// Adds another guarded put to the same revision.
-    pub fn and_put(mut self, key: Bytes, value: Bytes, mod_revision: i64) -> Txn {
-        self.guards.push(Guard { key: key.clone(), mod_revision });
-        self.writes.push(Write::Put { key, value, lease: 0 });
-        self
-    }
-
     /// Adds an unguarded delete to the same revision (deleting a missing key is no error).
     pub fn and_delete(mut self, key: Bytes) -> Txn {
         self.writes.push(Write::Delete { key });

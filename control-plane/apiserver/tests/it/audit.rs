@@ -110,8 +110,16 @@ async fn as_much_is_logged_as_the_policy_says() {
 async fn refusals_and_borrowed_names_are_logged() {
     let (world, dir) = logged("rules:\n- {level: Metadata}\n").await;
     let bad = [("authorization", "Bearer nonsense")];
-    assert_eq!(world.call(None, &bad, "GET", "/api/v1/pods?bad=1", Value::Null).await.code, 401);
+    let reply = world.call(None, &bad, "GET", "/api/v1/pods?bad=1", Value::Null).await;
+    assert_eq!(reply.code, 401);
     let refused = &events(&dir, "bad=1")[0];
+    assert_eq!(refused["auditID"].as_str(), Some(reply.audit_id.as_str()), "who was refused can name the event");
+    let named = [bad[0], ("audit-id", "of-the-client")];
+    let reply = world.call(None, &named, "GET", "/api/v1/pods?named=1", Value::Null).await;
+    assert_eq!(
+        (reply.audit_id.as_str(), &events(&dir, "named=1")[0]["auditID"]),
+        ("of-the-client", &json!("of-the-client"))
+    );
     assert_eq!(refused["stage"], "ResponseStarted");
     assert_eq!((&refused["user"], &refused["responseStatus"]["code"]), (&json!({}), &json!(401)));
     assert_eq!(refused["responseStatus"]["message"], "Authentication failed, attempted: bearer");
@@ -130,6 +138,8 @@ async fn refusals_and_borrowed_names_are_logged() {
     world.as_admin_acting(&acting, "GET", "/version?as=1", Value::Null).await.ok();
     let seen = &events(&dir, "as=1")[1];
     assert_eq!(seen["user"]["username"], "admin");
+    let why = seen["annotations"]["authorization.k8s.io/reason"].as_str().unwrap();
+    assert!(why.starts_with("RBAC: allowed by"), "an Allow has its reason, too: {why}");
     assert_eq!(seen["impersonatedUser"]["username"], "bob");
     assert_eq!(seen["impersonatedUser"]["extra"], json!({"scopes": ["view"]}), "a map, as upstream's readers expect");
     assert!(seen["impersonatedUser"]["groups"].as_array().unwrap().contains(&json!("dev")));

@@ -103,6 +103,7 @@ pub struct Reply {
     pub code: u16,
     pub body: Value,
     pub warnings: Vec<String>,
+    pub audit_id: String,
 }
 
 impl Reply {
@@ -276,9 +277,11 @@ impl World {
         let code = response.status().as_u16();
         let warnings = response.headers().get_all("warning").iter();
         let warnings = warnings.map(|w| w.to_str().unwrap().trim_start_matches("299 - ").to_owned()).collect();
+        let audit_id =
+            response.headers().get("audit-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into());
-        Reply { code, body, warnings }
+        Reply { code, body, warnings, audit_id }
     }
 
     /// As somebody with a certificate.

@@ -3,11 +3,11 @@
 
 use client::{Delta, Key, Plan, WorkQueue};
 use k8s_openapi::api::core::v1::Node;
+use meta::Prefix;
 use serde_json::json;
 use std::collections::HashSet;
 
 use crate::common::acts;
-use crate::common::cidr::Cidr;
 use crate::config::Config;
 use crate::runner::Work;
 use crate::setup::Setup;
@@ -19,8 +19,8 @@ const MOST_BITS: u8 = 16;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ranges {
     /// Cluster range and prefix length of a node's share.
-    clusters: Vec<(Cidr, u8)>,
-    excluded: Vec<Cidr>,
+    clusters: Vec<(Prefix, u8)>,
+    excluded: Vec<Prefix>,
 }
 
 impl Ranges {
@@ -32,34 +32,39 @@ impl Ranges {
         if config.cluster_cidrs.is_empty() || config.cluster_cidrs.len() > 2 {
             return Err("one range, or one IPv4 and one IPv6 range, is needed to allocate node CIDRs".into());
         }
-        let mut clusters: Vec<(Cidr, u8)> = Vec::new();
+        let mut clusters: Vec<(Prefix, u8)> = Vec::new();
         for text in &config.cluster_cidrs {
-            let range: Cidr = text.parse()?;
-            let share = if range.v6 { config.node_cidr_mask_size_ipv6 } else { config.node_cidr_mask_size_ipv4 };
-            let bits = share.checked_sub(range.prefix).filter(|bits| *bits <= MOST_BITS);
-            if bits.is_none() || share > if range.v6 { 128 } else { 32 } {
+            let range = parse(text)?.network();
+            let v6 = range.is_ipv6();
+            let share = if v6 { config.node_cidr_mask_size_ipv6 } else { config.node_cidr_mask_size_ipv4 };
+            let bits = share.checked_sub(range.len).filter(|bits| *bits <= MOST_BITS);
+            if bits.is_none() || share > range.width() {
                 return Err(format!("{range} cannot be cut into node ranges of /{share}"));
             }
-            if clusters.iter().any(|(other, _)| other.v6 == range.v6) {
+            if clusters.iter().any(|(other, _)| other.is_ipv6() == v6) {
                 return Err("two ranges must be of different families".into());
             }
             clusters.push((range, share));
         }
-        let excluded = config.service_cidrs.iter().map(|c| c.parse()).collect::<Result<_, _>>()?;
+        let excluded = config.service_cidrs.iter().map(|c| parse(c)).collect::<Result<_, _>>()?;
         Ok(Ranges { clusters, excluded })
     }
 
     /// A free share of each range.
-    fn free(&self, used: &HashSet<String>, odd: &[Cidr]) -> Option<Vec<String>> {
-        let one = |(range, share): &(Cidr, u8)| {
-            (0..range.subnets(*share))
-                .map(|n| range.subnet(*share, n))
-                .filter(|c| !self.excluded.iter().chain(odd).any(|other| other.overlaps(*c)))
+    fn free(&self, used: &HashSet<String>, odd: &[Prefix]) -> Option<Vec<String>> {
+        let one = |(range, share): &(Prefix, u8)| {
+            range
+                .subnets(*share)
+                .filter(|c| !self.excluded.iter().chain(odd).any(|other| other.overlaps(c)))
                 .map(|c| c.to_string())
                 .find(|c| !used.contains(c))
         };
         self.clusters.iter().map(one).collect()
     }
+}
+
+fn parse(text: &str) -> Result<Prefix, String> {
+    text.trim().parse().map_err(|e: meta::prefix::ParsePrefixError| e.to_string())
 }
 
 pub fn start(setup: &mut Setup) {
@@ -108,8 +113,8 @@ fn reconcile<'a>(node: &Node, all: impl Iterator<Item = &'a Node>, ranges: &Rang
     }
     let used: HashSet<String> = all.flat_map(ranges_of).cloned().collect();
     // Ranges of another size, given by hand or under another mask, block all that they overlap.
-    let is_share = |c: &Cidr| ranges.clusters.iter().any(|(r, share)| r.v6 == c.v6 && *share == c.prefix);
-    let odd: Vec<Cidr> = used.iter().filter_map(|c| c.parse().ok()).filter(|c| !is_share(c)).collect();
+    let is_share = |c: &Prefix| ranges.clusters.iter().any(|(r, share)| r.is_ipv6() == c.is_ipv6() && *share == c.len);
+    let odd: Vec<Prefix> = used.iter().filter_map(|c| parse(c).ok()).filter(|c| !is_share(c)).collect();
     match ranges.free(&used, &odd) {
         Some(given) => {
             let body = json!({"spec": {"podCIDR": given[0], "podCIDRs": given}});

@@ -4,6 +4,7 @@
 //!
 //! - [`health`]: conditions after silence, and the taints that conditions mean
 //! - [`zones`]: how fast nodes of a zone may be given NoExecute taints
+//! - here: who is told of what; I/O: the clock
 
 pub mod health;
 #[cfg(test)]

@@ -137,7 +137,7 @@ fn ask_as(ns: &NetNs, from: &str, to: &str) -> std::io::Result<String> {
     ns.run(|| {
         let mut rtnl = Rtnl::open().unwrap();
         let index = rtnl.link("eth0").unwrap().unwrap().index;
-        rtnl.add_address_without_route(index, format!("{from}/32").parse().unwrap()).unwrap();
+        rtnl.put_address_without_route(index, format!("{from}/32").parse().unwrap()).unwrap();
         let socket = UdpSocket::bind((from, 0))?;
         socket.set_read_timeout(Some(SHORT))?;
         socket.send_to(b"who am I?", to)?;

@@ -5,9 +5,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use cni::{Network, PortMapping, Protocol};
-use linux::netlink::{Mac, NewVeth, Prefix, Route, Rtnl};
+use linux::netlink::{Mac, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
 use linux::nft::Nft;
+use meta::Prefix;
 
 use crate::world::{World, ask_tcp, ask_udp, path_of, pod, port, serve_tcp, serve_udp};
 
@@ -64,7 +65,7 @@ fn a_neighbour_who_says_that_he_is_a_pod_is_not_heard() {
     let mut far = Rtnl::open_in(&outside).unwrap();
     let link = far.link("eth0").unwrap().unwrap().index;
     for address in ["10.42.0.9", "10.42.9.9"] {
-        far.add_address(link, Prefix::new(address.parse::<std::net::IpAddr>().unwrap(), 32)).unwrap();
+        far.put_address(link, Prefix::new(address.parse::<std::net::IpAddr>().unwrap(), 32)).unwrap();
     }
     outside
         .run(|| {
@@ -188,10 +189,10 @@ fn uplink(host: &NetNs, outside: &NetNs) {
     };
     rtnl.add_veth(&veth).unwrap();
     let link = rtnl.link("uplink").unwrap().unwrap();
-    rtnl.add_address(link.index, "192.168.7.1/24".parse().unwrap()).unwrap();
+    rtnl.put_address(link.index, "192.168.7.1/24".parse().unwrap()).unwrap();
     let mut far = Rtnl::open_in(outside).unwrap();
     let peer = up(&mut far, "eth0");
-    far.add_address(peer, "192.168.7.2/24".parse().unwrap()).unwrap();
+    far.put_address(peer, "192.168.7.2/24".parse().unwrap()).unwrap();
     let all: Prefix = "0.0.0.0/0".parse().unwrap();
     rtnl.put_route(&Route::via(all, "192.168.7.2".parse().unwrap(), link.index)).unwrap();
 }

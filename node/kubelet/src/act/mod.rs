@@ -228,10 +228,10 @@ impl Hands {
             self.pods(pod).patch_status(pods::name(pod), &PatchParams::default(), &Patch::Strategic(patch)).await;
         match answer {
             Ok(pod) => Ok(Some(Arc::new(pod))),
-            Err(error) if crate::io::api::is_not_found(&error) => Ok(None),
+            Err(error) if crate::api::is_not_found(&error) => Ok(None),
             // The name belongs to another pod by now.
             Err(kube::Error::Api(status)) if status.code == 409 && status.message.contains("UID") => Ok(None),
-            Err(error) => Err(crate::io::api::message(&error)),
+            Err(error) => Err(crate::api::message(&error)),
         }
     }
 
@@ -243,9 +243,9 @@ impl Hands {
         };
         match self.pods(pod).delete(pods::name(pod), &params).await {
             Ok(_) => Ok(()),
-            Err(error) if crate::io::api::is_not_found(&error) => Ok(()),
+            Err(error) if crate::api::is_not_found(&error) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(crate::io::api::message(&error)),
+            Err(error) => Err(crate::api::message(&error)),
         }
     }
 }

@@ -59,7 +59,7 @@ impl Hands {
             return Ok(String::new());
         };
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
-        let found = classes.get_opt(name).await.map_err(|e| crate::io::api::message(&e))?;
+        let found = classes.get_opt(name).await.map_err(|e| crate::api::message(&e))?;
         found.map(|c| c.handler).ok_or(format!("failed to get RuntimeClass \"{name}\": it does not exist"))
     }
 

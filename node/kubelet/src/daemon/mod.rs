@@ -1,6 +1,7 @@
 //! A kubelet put together: what is made at its start, in which order, and who is given what. The loop that it then runs
 //! is [`sync_loop`]; `statics` and `moving` are parts of it. Does I/O: starts tasks, waits for the runtime.
 
+mod housekeeping;
 mod moving;
 mod statics;
 mod sync_loop;
@@ -24,17 +25,17 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::io::cri::{Cri, shown};
 use crate::io::objects::Objects;
-use crate::io::observation::Observation;
 use crate::io::pleg;
 use crate::messages::{self, Mailbox, Msg, NodeSignals};
 use crate::node::addresses::Addresses;
 use crate::node::heartbeat::Heartbeat;
-use crate::node::housekeeping::Housekeeping;
 use crate::node::machine::Machine;
 use crate::node::qos::Classes;
 use crate::server::{self, Server};
 use crate::volumes::Volumes;
 use crate::worker::Settings;
+use crate::worker::observation::Observation;
+use housekeeping::Housekeeping;
 use sync_loop::Loop;
 
 /// How soon a runtime that does not answer yet is asked again.

@@ -14,11 +14,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::Hands;
-use crate::io::observation::{self, LifecycleEvent, Observation};
 use crate::messages::{Msg, NodeSignals, Query};
 use crate::pod::admit::{self, Scene};
 use crate::pod::pods;
-use crate::worker::{Action, Event, Life, PodWorker, Settings, Verdict};
+use crate::pod::verdict::Verdict;
+use crate::worker::observation::{self, LifecycleEvent, Observation};
+use crate::worker::{Action, Event, Life, PodWorker, Settings};
 
 /// What the loop knows.
 pub(super) struct Loop {

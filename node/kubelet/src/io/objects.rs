@@ -83,7 +83,7 @@ where
             return Ok(cache.get_in(namespace, name));
         }
         let found = self.api(namespace).get_opt(name).await;
-        found.map(|found| found.map(Arc::new)).map_err(|e| crate::io::api::message(&e))
+        found.map(|found| found.map(Arc::new)).map_err(|e| crate::api::message(&e))
     }
 
     /// Everything that the key selects.
@@ -92,7 +92,7 @@ where
             return Ok(cache.list());
         }
         let found = self.api(&key.0).list(&ListParams::default().fields(&key.1)).await;
-        found.map(|found| found.items.into_iter().map(Arc::new).collect()).map_err(|e| crate::io::api::message(&e))
+        found.map(|found| found.items.into_iter().map(Arc::new).collect()).map_err(|e| crate::api::message(&e))
     }
 
     fn forget(&self, pod: &str) {

@@ -9,10 +9,10 @@ use tonic::{Code, Status};
 use wire::cri;
 
 use crate::io::cri::{self as runtime, Cri, shown};
-use crate::io::observation::{LifecycleEvent, Observation};
 use crate::messages::{Mailbox, Msg};
 use crate::names::uid_of;
 use crate::worker::Instance;
+use crate::worker::observation::{LifecycleEvent, Observation};
 
 /// Upstream's relist period.
 const RELIST: Duration = Duration::from_secs(1);

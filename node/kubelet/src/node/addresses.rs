@@ -97,7 +97,7 @@ pub struct Changes {
 impl Changes {
     /// Of the network namespace of the calling thread.
     pub fn open() -> Changes {
-        Changes::of(Monitor::open())
+        Changes::of(Monitor::open(&host_address::TOPICS))
     }
 
     pub fn of(monitor: Result<Monitor, linux::netlink::Error>) -> Changes {
@@ -134,8 +134,9 @@ async fn news(fd: &AsyncFd<Monitor>) -> bool {
         return true;
     };
     ready.clear_ready();
-    match fd.get_ref().drain() {
-        Ok(matters) => matters,
+    let mut matters = false;
+    match fd.get_ref().drain(|event| matters |= host_address::matters(&event)) {
+        Ok(()) => matters,
         Err(error) => {
             tracing::warn!(%error, "changes of addresses");
             tokio::time::sleep(BLIND).await;
@@ -146,8 +147,9 @@ async fn news(fd: &AsyncFd<Monitor>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use linux::netlink::{Mac, Prefix, Rtnl};
+    use linux::netlink::{Mac, Rtnl};
     use linux::netns::NetNs;
+    use meta::Prefix;
 
     use super::*;
 
@@ -177,10 +179,10 @@ mod tests {
         let mut rtnl = Rtnl::open_in(&host).unwrap();
         rtnl.add_bridge("lan0", Mac([2, 0, 0, 0, 0, 1]), 1500).unwrap();
         let lan = rtnl.link("lan0").unwrap().unwrap().index;
-        let mut changes = Changes::of(Monitor::open_in(&host));
+        let mut changes = Changes::of(Monitor::open_in(&host, &host_address::TOPICS));
         let prefix = |n: u8| Prefix::new([192, 0, 2, n], 24);
         for n in 1..20 {
-            rtnl.add_address(lan, prefix(n)).unwrap();
+            rtnl.put_address(lan, prefix(n)).unwrap();
             rtnl.delete_address(lan, prefix(n - 1)).unwrap();
         }
         let soon = Duration::from_secs(4);

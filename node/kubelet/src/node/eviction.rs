@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::{EvictionConfig, Threshold};
 use crate::node::machine::Disk;
-use crate::node::object::Pressure;
 use crate::pod::pods;
 use crate::pod::quantity;
 use crate::pod::resources;
-use crate::worker::Verdict;
+use crate::pod::verdict::Pressure;
+use crate::pod::verdict::Verdict;
 
 /// What was measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -1,13 +1,12 @@
-//! The node itself. Two tasks beside the loop: `heartbeat` tells the API that it is there and what it is (`object`, made of
-//! `machine` and `addresses`); `housekeeping` looks every ten seconds at what it is short of (`eviction`) and what pods keep
-//! (`storage_limits`, `qos`). `kernel` is asked once, before anything starts.
+//! The node itself. `heartbeat`, a task beside the loop, tells the API that it is there and what it is (`object`, made of
+//! `machine` and `addresses`). What it is short of (`eviction`) and what pods keep of it (`storage_limits`, `qos`) is asked
+//! by `daemon::housekeeping`. `kernel` is asked once, before anything starts.
 //!
 //! Pure: `object`, `eviction`, and `storage_limits` but for its measuring. The others do I/O.
 
 pub mod addresses;
 pub(crate) mod eviction;
 pub(crate) mod heartbeat;
-pub(crate) mod housekeeping;
 pub(crate) mod kernel;
 pub(crate) mod machine;
 pub(crate) mod object;

@@ -11,18 +11,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
+use crate::api::time;
 use crate::config::{Config, Threshold};
-use crate::io::api::time;
 use crate::node::machine::{Disk, Machine};
 use crate::pod::quantity;
-
-/// What the node is short of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pressure {
-    pub memory: bool,
-    pub disk: bool,
-    pub pid: bool,
-}
+use crate::pod::verdict::Pressure;
 
 /// What the runtime says of itself.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,5 +1,5 @@
 //! Pods that keep more on the node's disk than they may: an emptyDir volume, a container, all of it together. Pure but
-//! for [`measure`], which does I/O; [`crate::node::housekeeping`] ends them.
+//! for [`measure`], which does I/O; [`crate::daemon::housekeeping`] ends them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,8 +11,8 @@ use linux::disk_usage;
 
 use crate::pod::pods;
 use crate::pod::resources;
+use crate::pod::verdict::Verdict;
 use crate::volumes::{EMPTY_DIR, HOSTS_FILE, TERMINATION_FILES};
-use crate::worker::Verdict;
 
 const STORAGE: &str = "ephemeral-storage";
 

@@ -6,12 +6,12 @@ use facts::resources::Resources;
 use facts::taints::{NO_EXECUTE, NO_SCHEDULE, tolerated, untolerated};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 
-use crate::node::object::Pressure;
 use crate::pod::pods;
 use crate::pod::quantity;
 use crate::pod::resources;
 use crate::pod::security;
-use crate::worker::Verdict;
+use crate::pod::verdict::Pressure;
+use crate::pod::verdict::Verdict;
 
 const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 

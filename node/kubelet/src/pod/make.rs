@@ -196,7 +196,7 @@ fn container_labels(pod: &Pod, spec: &Container) -> HashMap<String, String> {
 
 fn annotations(pod: &Pod, spec: &Container, restarts: u32, run: &str) -> HashMap<String, String> {
     let mut out = BTreeMap::new();
-    out.insert(annotation::HASH, crate::worker::hash(spec));
+    out.insert(annotation::HASH, hash(spec));
     out.insert(annotation::RESTART_COUNT, restarts.to_string());
     out.insert(annotation::RUN, run.to_owned());
     out.insert(annotation::TERMINATION_PATH, spec.termination_message_path.clone().unwrap_or_default());
@@ -230,4 +230,14 @@ pub fn bind(host: &Path, container: &str, readonly: bool) -> cri::Mount {
         readonly,
         ..cri::Mount::default()
     }
+}
+
+/// Identifies what a container is made from: a change restarts it. Upstream's hash covers name and image, too.
+pub fn hash(container: &Container) -> String {
+    use sha2::{Digest, Sha256};
+    let mut sum = Sha256::new();
+    sum.update(container.name.as_bytes());
+    sum.update([0]);
+    sum.update(container.image.as_deref().unwrap_or("").as_bytes());
+    sum.finalize().iter().take(4).map(|b| format!("{b:02x}")).collect()
 }

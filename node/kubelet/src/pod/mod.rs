@@ -3,7 +3,7 @@
 //!
 //! - the pod itself: `pods` (who, which containers), `resources`, `quantity`, `security`, `image`, `hosts`, `fields`
 //! - for the runtime: `make` (configurations of the CRI), with `env` and `expand`
-//! - decisions: `admit` (is it taken), `probe` (what answers mean), `backoff` (when again), `patch` (what changed)
+//! - decisions: `admit` (is it taken) with `verdict`, `probe` (what answers mean), `backoff` (when again), `patch` (what changed)
 
 pub(crate) mod admit;
 pub(crate) mod backoff;
@@ -19,3 +19,4 @@ pub(crate) mod probe;
 pub(crate) mod quantity;
 pub(crate) mod resources;
 pub(crate) mod security;
+pub(crate) mod verdict;

@@ -5,8 +5,8 @@ use client::delegated::{Attempt, Delegated, User, bearer};
 use http::{Method, Request, StatusCode};
 use serving::Body;
 
-use super::route::parts;
-use super::{Reply, text};
+use super::params::parts;
+use super::reply::{Reply, text};
 use crate::config::Config;
 
 pub struct Auth {
@@ -68,7 +68,7 @@ impl Auth {
 
     async fn may(&self, user: &User, verb: &'static str, subresource: &'static str) -> Result<bool, String> {
         let attempt = Attempt::Node { verb, node: self.node.clone(), subresource };
-        self.delegated.may(user, attempt).await.map_err(|e| crate::io::api::message(&e))
+        self.delegated.may(user, attempt).await.map_err(|e| crate::api::message(&e))
     }
 }
 

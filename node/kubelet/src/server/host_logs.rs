@@ -11,7 +11,7 @@ use linux::root::Beneath;
 use rustix::fs::FileType;
 use tokio_util::io::ReaderStream;
 
-use super::{Reply, full, text};
+use super::reply::{Reply, full, text};
 
 /// What a path leads to.
 enum Found {

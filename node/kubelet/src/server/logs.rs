@@ -12,8 +12,9 @@ use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
-use super::route::Params;
-use super::{Reply, Server, pods, text};
+use super::params::Params;
+use super::pods;
+use super::reply::{Reply, Server, text};
 use crate::io::files::Watcher;
 use crate::io::logs::{Filter, MAX_LINE, Options, dir_of, rotated, tail_offset};
 use crate::pod::make;

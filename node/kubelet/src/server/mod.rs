@@ -6,7 +6,9 @@ mod auth;
 mod configz;
 mod host_logs;
 mod logs;
+mod params;
 mod pods;
+mod reply;
 mod route;
 mod stats;
 mod stream;
@@ -14,54 +16,15 @@ mod stream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use client::delegated::User;
-use http::{Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http::{Request, StatusCode};
 use serving::tls::{Clients, Files, Tls};
 use serving::{Body, Http, Listener, Peer, Port};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::Hands;
 use crate::error::Error;
-
-pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
-pub type Reply = Response<ReplyBody>;
-
-/// What handlers need.
-pub struct Server {
-    pub hands: Arc<Hands>,
-    /// Counts runtime events: whoever waits for the end of a container looks again when it changes.
-    pub runtime_changes: watch::Receiver<u64>,
-}
-
-/// A whole body.
-pub fn full(text: impl Into<Bytes>) -> ReplyBody {
-    Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
-}
-
-/// An answer of plain text.
-pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(full(text));
-    *reply.status_mut() = status;
-    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
-    reply
-}
-
-pub fn json<T: serde::Serialize>(value: &T) -> Reply {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => {
-            let mut reply = Response::new(full(bytes));
-            let kind = http::HeaderValue::from_static("application/json");
-            reply.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-            reply
-        }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
-}
+pub use reply::Server;
+use reply::{Reply, text};
 
 /// Opens both ports and serves until shutdown; the port of the API is given back (0 when it is not served).
 pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, Error> {

@@ -6,7 +6,7 @@ use http::StatusCode;
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{Reply, Server, json as reply_json, text};
+use super::reply::{Reply, Server, json as reply_json, text};
 use crate::io::cri::shown;
 use crate::messages::Query;
 use crate::names::label;

@@ -1,13 +1,14 @@
 //! Which handler answers a path. Does I/O through the handlers.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use serving::Body;
 
-use super::{Reply, Server, configz, host_logs, logs, pods, stats, stream, text};
+use super::params::{Params, parts};
+use super::reply::{self, Reply, Server, text};
+use super::{configz, host_logs, logs, pods, stats, stream};
 use crate::messages::Query;
 
 /// A loop that does not answer for this long is not well.
@@ -15,62 +16,6 @@ const LOOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where the host keeps its logs.
 const HOST_LOGS: &str = "/var/log";
-
-/// Query parameters; a name may come more than once.
-#[derive(Debug, Default)]
-pub struct Params(pub HashMap<String, Vec<String>>);
-
-impl Params {
-    pub fn of(query: Option<&str>) -> Params {
-        let mut out: HashMap<String, Vec<String>> = HashMap::new();
-        for pair in query.unwrap_or("").split('&').filter(|p| !p.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            out.entry(decode(name)).or_default().push(decode(value));
-        }
-        Params(out)
-    }
-
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.first().map(String::as_str)
-    }
-
-    pub fn all(&self, name: &str) -> Vec<String> {
-        self.0.get(name).cloned().unwrap_or_default()
-    }
-
-    /// `true`, `1`.
-    pub fn is(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1" | "True" | "t"))
-    }
-}
-
-/// Undoes URL encoding; `+` is a blank.
-fn decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let bytes = text.as_bytes();
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = |b: u8| (b as char).to_digit(16);
-        match bytes[i] {
-            b'+' => out.push(b' '),
-            b'%' if i + 2 < bytes.len() => match (hex(bytes[i + 1]), hex(bytes[i + 2])) {
-                (Some(a), Some(b)) => {
-                    out.push((a * 16 + b) as u8);
-                    i += 2;
-                }
-                _ => out.push(b'%'),
-            },
-            other => out.push(other),
-        }
-        i += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// What a path is made of, as it is served and as it is authorised.
-pub fn parts(path: &str) -> Vec<String> {
-    path.split('/').filter(|part| !part.is_empty()).map(decode).collect()
-}
 
 pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
     let path = request.uri().path().to_owned();
@@ -84,7 +29,7 @@ pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
         ["healthz", "ping" | "log"] => text(StatusCode::OK, "ok"),
         ["pods"] if get => pods::pods(&server).await,
         ["runningpods"] if get && debugging => pods::running(&server).await,
-        ["configz"] if get => super::json(&configz::configuration(&server.hands.config)),
+        ["configz"] if get => reply::json(&configz::configuration(&server.hands.config)),
         ["stats", "summary"] if get => stats::summary(&server).await,
         ["metrics"] if get => stats::metrics(&server).await,
         ["metrics", "resource"] if get => stats::resource(&server).await,
@@ -112,18 +57,5 @@ pub async fn health(server: &Server) -> Reply {
     match tokio::time::timeout(LOOP_LIMIT, server.hands.mailbox.ask(Query::Ping)).await {
         Ok(Some(())) => text(StatusCode::OK, "ok"),
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, "syncloop does not answer"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_decoded() {
-        let params = Params::of(Some("command=sh&command=-c&command=echo+a%20%26b&tty=1&bad=%zz"));
-        assert_eq!(params.all("command"), ["sh", "-c", "echo a &b"]);
-        assert!(params.is("tty") && !params.is("stdin"));
-        assert_eq!(params.get("bad"), Some("%zz"));
     }
 }

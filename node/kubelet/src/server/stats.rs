@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use wire::cri;
 
-use super::{Reply, Server, json as reply_json, text};
+use super::reply::{Reply, Server, json as reply_json, text};
 use crate::act::ProbeCount;
 use crate::io::cri::shown;
 use crate::names::label;

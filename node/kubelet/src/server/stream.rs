@@ -16,8 +16,9 @@ use tokio::sync::Notify;
 use tonic::Status;
 use wire::cri;
 
-use super::route::Params;
-use super::{Reply, Server, full, pods, text};
+use super::params::Params;
+use super::pods;
+use super::reply::{Reply, Server, full, text};
 use crate::error::best_effort;
 use crate::io::cri::shown;
 use crate::worker::PodWorker;

@@ -73,7 +73,7 @@ impl Tokens {
             ..TokenRequest::default()
         };
         let answer = api.create_token_request(account, &PostParams::default(), &request).await;
-        let answer = answer.map_err(|e| format!("failed to fetch token: {}", crate::io::api::message(&e)))?;
+        let answer = answer.map_err(|e| format!("failed to fetch token: {}", crate::api::message(&e)))?;
         let status = answer.status.ok_or("failed to fetch token: the server issued none")?;
         let (Some(token), Some(expires)) = (status.token, status.expiration_timestamp) else {
             return Err("failed to fetch token: the server issued none".into());

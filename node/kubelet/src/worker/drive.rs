@@ -2,12 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::event::{Action, Verdict};
+use super::event::Action;
 use super::slot::{Image, Instance, RunState, Slot, Work};
 use super::state::{PodWorker, Sandbox, Task};
 use super::take::note;
 use crate::names::reason;
 use crate::pod::pods::{self, Sort};
+use crate::pod::verdict::Verdict;
 
 impl PodWorker {
     pub(super) fn drive(&mut self, now: Timestamp, out: &mut Vec<Action>) {

@@ -8,15 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::slot::Instance;
 use crate::pod::probe::{Kind, Outcome};
-
-/// Why a pod ends, where the API does not say it itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
-    pub reason: String,
-    pub message: String,
-    /// Message of the condition `DisruptionTarget` that tells controllers of a pod that was not at fault.
-    pub disruption: Option<String>,
-}
+use crate::pod::verdict::Verdict;
 
 /// A sandbox as the runtime reports it.
 #[derive(Debug, Clone, PartialEq)]

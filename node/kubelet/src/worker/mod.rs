@@ -37,11 +37,13 @@
 //! orders. A kubelet that starts again begins with a fresh worker: Observed carries what a former one left.
 //!
 //! The parts: `state` (what is known), `slot` (one container of it), `event` (what comes and goes), `take`, `drive`, `end`
-//! (the step), `status` with `transitions` (the state as the API shows it).
+//! (the step), `status` with `transitions` (the state as the API shows it), `observation` (looks at the runtime that come
+//! before the pod does).
 
 mod drive;
 mod end;
 mod event;
+pub mod observation;
 mod slot;
 mod state;
 mod status;
@@ -52,8 +54,8 @@ mod transitions;
 
 use jiff::Timestamp;
 
-pub use event::{Action, Event, SandboxRecord, StartError, Verdict};
-pub use slot::{Instance, RunState, hash};
+pub use event::{Action, Event, SandboxRecord, StartError};
+pub use slot::{Instance, RunState};
 pub use state::{Life, PodWorker, Settings, Task};
 
 impl PodWorker {

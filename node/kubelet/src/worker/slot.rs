@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use crate::names::reason;
 use crate::pod::backoff::Backoff;
+use crate::pod::make::hash;
 use crate::pod::pods::{self, Sort};
 use crate::pod::probe::{self, Kind, Machine};
 
@@ -110,16 +111,6 @@ pub struct Slot {
     pub startup: Option<Machine>,
     pub liveness: Option<Machine>,
     pub readiness: Option<Machine>,
-}
-
-/// Identifies what a container is made from: a change restarts it. Upstream's hash covers name and image, too.
-pub fn hash(container: &Container) -> String {
-    use sha2::{Digest, Sha256};
-    let mut sum = Sha256::new();
-    sum.update(container.name.as_bytes());
-    sum.update([0]);
-    sum.update(container.image.as_deref().unwrap_or("").as_bytes());
-    sum.finalize().iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
 /// The slots that the spec asks for; what is known of a container of the same name is kept.

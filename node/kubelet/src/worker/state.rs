@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
-use super::event::Verdict;
 use super::slot::{self, Slot};
 use crate::pod::pods;
+use crate::pod::verdict::Verdict;
 
 /// What the worker needs to know of the node.
 #[derive(Debug, Clone, PartialEq)]

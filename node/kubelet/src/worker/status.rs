@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use super::slot::{Instance, RunState, Slot, Work};
 use super::state::{Life, PodWorker, Sandbox};
 use super::transitions;
-use crate::io::api::time;
+use crate::api::time;
 use crate::names::reason;
 use crate::pod::pods::{self, Sort};
 

@@ -57,7 +57,7 @@ impl Node {
         let mut node = Node { api: Api::new(), runtime, config, _dir: dir, stop: CancellationToken::new(), task: None };
         node.run();
         node.api.until(NODE, |n| n.is_some()).await;
-        node.api.change(NODE, |n| n["spec"]["podCIDRs"] = json!(["10.1.0.0/24"]));
+        node.api.change(NODE, |n| n["spec"]["podCIDRs"] = json!(["10.1.0.0/24", "fd01::/64"]));
         node.api.until(NODE, |n| n.is_some_and(|n| has_condition(n, "Ready"))).await;
         node
     }

@@ -219,7 +219,7 @@ async fn the_node_tells_what_it_is_and_stays_alive() {
     let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
     let lease = node.api.until(lease, |l| l.is_some()).await.unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "n1");
-    assert_eq!(node.runtime.state.lock().pod_cidr, "10.1.0.0/24");
+    assert_eq!(node.runtime.state.lock().pod_cidr, "10.1.0.0/24,fd01::/64");
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use linux::netlink::{Mac, NewVeth, Prefix, Route, Rtnl};
+use linux::netlink::{Mac, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
+use meta::Prefix;
 use proxy::{Applier, Config, Model, Node, Settings, render_service};
 
 /// Long enough for a loaded machine; only waited for when something is wrong.
@@ -41,12 +42,12 @@ impl World {
             rtnl.set_up(lo, true).unwrap();
             rtnl.add_bridge("br0", Mac([2, 0, 0, 0, 0, 1]), 1400).unwrap();
             let bridge = rtnl.link("br0").unwrap().unwrap().index;
-            rtnl.add_address(bridge, "10.42.0.1/24".parse().unwrap()).unwrap();
+            rtnl.put_address(bridge, "10.42.0.1/24".parse().unwrap()).unwrap();
             linux::sysctl::set("net.ipv4.conf.br0.send_redirects", "0").unwrap();
             linux::sysctl::set("net.ipv4.conf.br0.route_localnet", "1").unwrap();
             pair(&mut rtnl, "uplink", None, &outside);
             let uplink = rtnl.link("uplink").unwrap().unwrap().index;
-            rtnl.add_address(uplink, "192.168.7.1/24".parse().unwrap()).unwrap();
+            rtnl.put_address(uplink, "192.168.7.1/24".parse().unwrap()).unwrap();
         })
         .unwrap();
         configure(&outside, "192.168.7.2/24", "192.168.7.1");
@@ -95,7 +96,7 @@ fn configure(ns: &NetNs, address: &str, gateway: &str) {
         rtnl.set_up(index, true).unwrap();
     }
     let index = rtnl.link("eth0").unwrap().unwrap().index;
-    rtnl.add_address(index, address.parse().unwrap()).unwrap();
+    rtnl.put_address(index, address.parse().unwrap()).unwrap();
     let gateway: IpAddr = gateway.parse().unwrap();
     rtnl.put_route(&Route::link(Prefix::host(gateway), index)).unwrap();
     rtnl.put_route(&Route::via(Prefix::new(Ipv4Addr::UNSPECIFIED, 0), gateway, index)).unwrap();

@@ -1,6 +1,8 @@
 //! RuntimeService: sandboxes, containers, exec, statistics, events.
 
 use futures::StreamExt;
+use meta::Prefix;
+use pod_network::NotReady;
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Status};
 use wire::cri::runtime_service_server::RuntimeService;
@@ -8,6 +10,7 @@ use wire::cri::*;
 
 use super::{Answer, BoxStream, Service, ok, stream};
 use crate::error::Error;
+use crate::runtime::blocking;
 use crate::status;
 
 /// The name in version answers and node status: "ferrokube://0.1.0".
@@ -200,20 +203,27 @@ impl RuntimeService for Service {
         &self,
         r: Request<UpdateRuntimeConfigRequest>,
     ) -> Answer<UpdateRuntimeConfigResponse> {
-        let network = r.into_inner().runtime_config.and_then(|c| c.network_config);
-        if let Some(network) = network.filter(|n| !n.pod_cidr.is_empty()) {
-            self.runtime.network.set_pod_cidr(&network.pod_cidr);
+        let config = r.into_inner().runtime_config.and_then(|c| c.network_config).unwrap_or_default();
+        let ranges = pod_ranges(&config.pod_cidr)?;
+        if !ranges.is_empty() {
+            let network = self.runtime.network.clone();
+            let taken = blocking(move || network.set_ranges(&ranges)).await?;
+            // They are known from now on; whether the network works is told by `status`, for as long as it doesn't.
+            if let Err(error) = taken {
+                tracing::warn!(%error, ranges = config.pod_cidr, "the node's pod addresses");
+            }
         }
         ok(UpdateRuntimeConfigResponse {})
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
-        let network = self.runtime.network.ready();
-        let condition = |name: &str, state: Result<(), String>| RuntimeCondition {
+        let network = self.runtime.network.clone();
+        let network = blocking(move || network.ready()).await?;
+        let condition = |name: &str, state: Result<(), NotReady>| RuntimeCondition {
             r#type: name.into(),
             status: state.is_ok(),
             reason: if state.is_ok() { String::new() } else { "NetworkPluginNotReady".into() },
-            message: state.err().unwrap_or_default(),
+            message: state.err().map(|reason| reason.to_string()).unwrap_or_default(),
         };
         ok(StatusResponse {
             status: Some(RuntimeStatus {
@@ -316,7 +326,7 @@ impl Service {
             let chosen = chosen.filter(|c| status::container_passes(&status::container_item(c), Some(&filter)));
             chosen.map(|c| runtime.container_stats(&c)).collect()
         };
-        Ok(crate::runtime::blocking(work).await?)
+        Ok(blocking(work).await?)
     }
 
     async fn all_sandbox_stats(&self, filter: Option<PodSandboxStatsFilter>) -> Result<Vec<PodSandboxStats>, Status> {
@@ -329,12 +339,18 @@ impl Service {
             let chosen = chosen.filter(|s| status::sandbox_passes(&status::sandbox_item(s), Some(&filter)));
             chosen.map(|s| runtime.sandbox_stats(&s)).collect()
         };
-        Ok(crate::runtime::blocking(work).await?)
+        Ok(blocking(work).await?)
     }
 
     async fn all_metrics(&self) -> Result<Vec<PodSandboxMetrics>, Status> {
         let runtime = self.runtime.clone();
         let work = move || runtime.sandboxes().into_iter().map(|s| runtime.sandbox_metrics(&s)).collect();
-        Ok(crate::runtime::blocking(work).await?)
+        Ok(blocking(work).await?)
     }
+}
+
+/// The node's ranges as a kubelet says them: one, or one of each family with a comma between.
+fn pod_ranges(text: &str) -> Result<Vec<Prefix>, Error> {
+    let each = text.split(',').map(str::trim).filter(|range| !range.is_empty());
+    each.map(|range| range.parse().map_err(|e| Error::Invalid(format!("pod_cidr {text:?}: {e}")))).collect()
 }

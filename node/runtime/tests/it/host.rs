@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runtime::{Config, LoopbackOnly};
+use pod_network::{LoopbackOnly, PodNetwork};
+use runtime::Config;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -49,17 +50,22 @@ pub fn with_host<F: Future<Output = ()>>(body: impl FnOnce(Host) -> F) {
 
 impl Host {
     pub async fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("fk-runtime-").tempdir().unwrap();
-        Self::start_in(dir).await
+        Self::start_with(Arc::new(LoopbackOnly)).await
     }
 
-    async fn start_in(dir: tempfile::TempDir) -> Self {
+    /// With this pod network.
+    pub async fn start_with(network: Arc<dyn PodNetwork>) -> Self {
+        let dir = tempfile::Builder::new().prefix("fk-runtime-").tempdir().unwrap();
+        Self::start_in(dir, network).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir, network: Arc<dyn PodNetwork>) -> Self {
         let stop = CancellationToken::new();
         let mut config = Config::new(dir.path().join("root"), dir.path().join("run"));
         config.cgroup_root = cgroup_of(dir.path());
         config.registries = Some(dir.path().join("registries.yaml"));
         let socket = config.socket.clone();
-        let task = tokio::spawn(runtime::run(config, Arc::new(LoopbackOnly), stop.clone()));
+        let task = tokio::spawn(runtime::run(config, network, stop.clone()));
         let channel = connect(&socket).await;
         Host {
             dir,
@@ -83,7 +89,7 @@ impl Host {
         meanwhile();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         drop(self);
-        Self::start_in(dir).await
+        Self::start_in(dir, Arc::new(LoopbackOnly)).await
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {

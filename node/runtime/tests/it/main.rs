@@ -10,6 +10,7 @@ mod host;
 mod images;
 mod lifecycle;
 mod monitors;
+mod network;
 mod ptrace;
 mod security;
 mod streams;
@@ -29,8 +30,16 @@ fn main() -> ExitCode {
         println!("skipped: {reason}");
         return ExitCode::SUCCESS;
     }
-    let tests: Vec<Test> =
-        [lifecycle::TESTS, security::TESTS, ptrace::TESTS, monitors::TESTS, streams::TESTS, images::TESTS].concat();
+    let tests: Vec<Test> = [
+        lifecycle::TESTS,
+        security::TESTS,
+        ptrace::TESTS,
+        monitors::TESTS,
+        streams::TESTS,
+        images::TESTS,
+        network::TESTS,
+    ]
+    .concat();
     let chosen = tests.iter().filter(|(name, _)| filter.as_ref().is_none_or(|f| name.contains(f.as_str())));
     let mut failed = Vec::new();
     for (name, test) in chosen {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cni::list::NetworkList;
 use cni::{AddResult, PortMapping};
 use dns::{Cache, Name, Question, Responder, Table};
-use linux::netlink::{message, route_decode};
+use linux::netlink::{event, message};
 use linux::{conntrack, nft};
 
 use crate::input::{join, parts, text, texts};
@@ -43,7 +43,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "netlink",
-        what: "dumps of links, routes, sets and connections",
+        what: "dumps of links, routes, neighbours, rules, sets and connections",
         run: netlink,
         seeds: dumps,
         memory: 64,
@@ -179,6 +179,20 @@ fn dumps() -> Vec<Vec<u8>> {
     writer.attr(1, &[10, 0, 0, 0]);
     writer.attr_u32(4, 3);
     writer.end(open);
+    let open = writer.begin(24, 0, 1);
+    writer.raw(&[2, 0, 0, 0, 254, 70, 0, 1, 0, 0, 0, 0]);
+    writer.attr(9, &[16, 0, 4, 1, 3, 0, 0, 0, 8, 0, 5, 0, 10, 0, 0, 1, 8, 0, 0, 0, 4, 0, 0, 0]);
+    writer.end(open);
+    let open = writer.begin(28, 0, 1);
+    writer.raw(&[7, 0, 0, 0, 3, 0, 0, 0, 0x80, 0, 2, 0]);
+    writer.attr(1, &[10, 0, 0, 7]);
+    writer.attr(2, &[2, 0, 0, 0, 0, 1]);
+    writer.end(open);
+    let open = writer.begin(32, 0, 1);
+    writer.raw(&[2, 0, 16, 0, 254, 0, 0, 1, 0, 0, 0, 0]);
+    writer.attr(2, &[10, 1, 0, 0]);
+    writer.attr_str(3, "eth0");
+    writer.end(open);
     let open = writer.begin(0xa0c, 0, 1);
     writer.raw(&[0; 4]);
     let key = writer.nest(1);
@@ -197,15 +211,8 @@ fn dumps() -> Vec<Vec<u8>> {
 
 fn netlink(input: &[u8]) {
     for message in message::messages(input) {
-        let body = message.body;
-        let _ = route_decode::link(body);
-        if let Some((fixed, rest)) = message::split(body, 8) {
-            let _ = route_decode::address(fixed, rest);
-        }
-        if let Some((fixed, rest)) = message::split(body, 12) {
-            let _ = (route_decode::route(fixed, rest), route_decode::neighbour(fixed, rest));
-        }
-        if let Some((_, rest)) = message::split(body, 4) {
+        let _ = event(&message);
+        if let Some((_, rest)) = message::split(message.body, 4) {
             let _ = (nft::element(rest), conntrack::flow(rest));
         }
     }

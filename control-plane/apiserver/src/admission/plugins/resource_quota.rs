@@ -1,5 +1,6 @@
 //! ResourceQuota: refuses what a namespace's quotas have no room for. What is let through is reserved in the same
-//! transaction that stores the object, guarded by the quota's revision: two requests never get the same room.
+//! transaction that stores the object, guarded by the quota's revision: two requests never get the same room. I/O: reads the
+//! clock.
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -3,7 +3,7 @@
 //!
 //! An address is an IPAddress object, a port a key below `ranges/servicenodeports/`; creating either is guarded by its
 //! absence, so two servers can never give the same one away. What a Service of the same name left behind (it could not be
-//! read and was removed as it was) is taken up by the one that is created in its place.
+//! read and was removed as it was) is taken up by the one that is created in its place. I/O: the clock and chance.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

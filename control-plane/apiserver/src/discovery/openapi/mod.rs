@@ -14,7 +14,6 @@ mod v3;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
@@ -24,12 +23,13 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
+use super::catalogue::Catalogue;
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::negotiate::{self, clauses};
 use crate::http::respond::response;
-use crate::registry::{Registry, Served};
+use crate::registry::Served;
 
 /// An object of JSON that is made member by member as it is written: documents are longer than what they are made of.
 struct Members<F>(F);
@@ -54,21 +54,21 @@ const V2_PROTO: [&str; 2] = [
 
 /// Every document by its path below `/openapi/v3/`: one a group and version, and one for each page of discovery. Of
 /// custom resources upstream publishes no page.
-fn documents(registry: &Registry) -> BTreeSet<String> {
-    let pages = paths::of_discovery(registry).into_iter().map(|item| item.path.trim_matches('/').to_owned());
-    let custom = registry.iter().filter(|served| served.custom);
+fn documents(catalogue: &Catalogue) -> BTreeSet<String> {
+    let pages = paths::of_discovery(catalogue).into_iter().map(|item| item.path.trim_matches('/').to_owned());
+    let custom = catalogue.resources().filter(|served| served.custom);
     let custom = custom.map(|served| format!("apis/{}/{}", served.kind.group, served.kind.version));
     pages.chain(custom).collect()
 }
 
 /// The resources of the group and version that a document is about; none for other pages.
-fn resources<'a>(registry: &'a Registry, document: &str) -> Vec<&'a Served> {
+fn resources<'a>(catalogue: &'a Catalogue, document: &str) -> Vec<&'a Served> {
     let (group, version) = match document.split('/').collect::<Vec<_>>().as_slice() {
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
         _ => return Vec::new(),
     };
-    registry.of_group(group).filter(|served| served.kind.version == version).map(|served| &**served).collect()
+    catalogue.version(group, version).unwrap_or_default()
 }
 
 /// Identifies what a document is made from.
@@ -82,10 +82,10 @@ fn fingerprint<'a>(resources: impl IntoIterator<Item = &'a Served>) -> String {
 }
 
 /// `/openapi/v3`: where each document is, under a name that changes with its content.
-pub fn index(registry: &Registry) -> Value {
+pub fn index(catalogue: &Catalogue) -> Value {
     let mut paths = json!({});
-    for path in documents(registry) {
-        let hash = fingerprint(resources(registry, &path));
+    for path in documents(catalogue) {
+        let hash = fingerprint(resources(catalogue, &path));
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths[&path] = json!({"serverRelativeURL": url});
     }
@@ -93,9 +93,9 @@ pub fn index(registry: &Registry) -> Value {
 }
 
 /// `/openapi/v3/<path>`.
-pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answer, Status> {
-    let found = resources(registry, path);
-    if found.is_empty() && !documents(registry).contains(path) {
+pub fn v3_document(catalogue: &Catalogue, call: &Call, path: &str) -> Result<Answer, Status> {
+    let found = resources(catalogue, path);
+    if found.is_empty() && !documents(catalogue).contains(path) {
         return Err(Status::no_such_path());
     }
     let hash = fingerprint(found);
@@ -109,7 +109,7 @@ pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answe
         return Ok(Answer::Raw(answer));
     }
     let mut answer = tagged(call, negotiate::JSON, &hash, || {
-        Bytes::from(serde_json::to_vec(&v3::document(registry, path)).unwrap_or_default())
+        Bytes::from(serde_json::to_vec(&v3::document(catalogue, path)).unwrap_or_default())
     });
     if !asked.is_empty() {
         // The name holds the hash: this answer never changes.
@@ -121,7 +121,7 @@ pub fn v3_document(registry: &Registry, call: &Call, path: &str) -> Result<Answe
 }
 
 /// `/openapi/v2`, in JSON or protobuf.
-pub async fn v2_document(registry: Arc<Registry>, call: &Call) -> Result<Answer, Status> {
+pub async fn v2_document(catalogue: Catalogue, call: &Call) -> Result<Answer, Status> {
     let header = call.header(header::ACCEPT);
     let mut wanted = if header.is_empty() { Some(negotiate::JSON) } else { None };
     for clause in clauses(header) {
@@ -135,14 +135,14 @@ pub async fn v2_document(registry: Arc<Registry>, call: &Call) -> Result<Answer,
     let Some(content_type) = wanted else {
         return Err(Status::not_acceptable(&[negotiate::JSON, V2_PROTO[0]]));
     };
-    let hash = fingerprint(registry.iter().map(|served| &**served));
+    let hash = fingerprint(catalogue.resources());
     let tag = if content_type == negotiate::JSON { hash } else { format!("{hash}P") };
     if is_known(call, &tag) {
         return Ok(Answer::Raw(tagged(call, content_type, &tag, Bytes::new)));
     }
     // Of many definitions it is a long text: other requests are answered meanwhile.
     let made = tokio::task::spawn_blocking(move || {
-        let document = v2::document(&registry);
+        let document = v2::document(&catalogue);
         match content_type == negotiate::JSON {
             true => serde_json::to_vec(&document).map_err(|error| error.to_string()),
             false => Ok(proto::encode(&document)),

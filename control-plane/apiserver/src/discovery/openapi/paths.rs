@@ -3,7 +3,8 @@
 use kinds::{Action, Kind, Subresource, Verbs};
 use meta::Gvk;
 
-use crate::registry::{Registry, Served};
+use crate::discovery::catalogue::Catalogue;
+use crate::registry::Served;
 
 /// A parameter in the query or the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +215,7 @@ pub fn of<'a>(resources: impl IntoIterator<Item = &'a Served>) -> Vec<PathItem> 
 }
 
 /// Paths of discovery itself.
-pub fn of_discovery(registry: &Registry) -> Vec<PathItem> {
+pub fn of_discovery(catalogue: &Catalogue) -> Vec<PathItem> {
     const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
     let item = |path: String, id: String, answer: Body, tag: String| PathItem {
         path,
@@ -250,7 +251,7 @@ pub fn of_discovery(registry: &Registry) -> Vec<PathItem> {
     let version = item("/version/".to_owned(), "getCodeVersion".to_owned(), info, "version".to_owned());
     items.push(PathItem { only: Some("application/json"), ..version });
     let mut seen: Vec<String> = Vec::new();
-    for kind in registry.iter().filter(|served| !served.custom).map(|served| &served.kind) {
+    for kind in catalogue.resources().filter(|served| !served.custom).map(|served| &served.kind) {
         let (group, version) = (&*kind.group, &*kind.version);
         let word = group_word(group);
         let root = if group.is_empty() { "/api/".to_owned() } else { format!("/apis/{group}/") };

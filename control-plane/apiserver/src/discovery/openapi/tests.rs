@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{v2, v3};
 use crate::cache::hub::Hub;
+use crate::discovery::catalogue::Catalogue;
 use crate::registry::Registry;
 use crate::storage::memory::MemoryStore;
 
@@ -21,9 +22,9 @@ fn upstream() -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn registry() -> Registry {
+fn catalogue() -> Catalogue {
     let hub = Hub::new(Arc::new(MemoryStore::default()), Bytes::from_static(b"/registry/"));
-    Registry::builtin(&hub, "/registry")
+    Catalogue::new(Arc::new(Registry::builtin(&hub, "/registry")))
 }
 
 fn written(document: impl serde::Serialize) -> Value {
@@ -82,7 +83,7 @@ fn resolved(value: &Value, shared: &Value) -> Value {
 
 #[test]
 fn version_2_is_upstreams() {
-    let (ours, theirs) = (without_prose(&written(v2::document(&registry()))), without_prose(&upstream()));
+    let (ours, theirs) = (without_prose(&written(v2::document(&catalogue()))), without_prose(&upstream()));
     let (ours, theirs) = (resolved(&ours, &ours["parameters"]), resolved(&theirs, &theirs["parameters"]));
     let mut found = Vec::new();
     for part in ["definitions", "paths", "securityDefinitions", "security", "swagger"] {
@@ -93,11 +94,11 @@ fn version_2_is_upstreams() {
 
 #[test]
 fn version_3_has_the_operations_of_version_2() {
-    let registry = registry();
+    let catalogue = catalogue();
     let mut ids = BTreeSet::new();
     let mut definitions = BTreeSet::new();
-    for path in super::documents(&registry) {
-        let document = written(v3::document(&registry, &path));
+    for path in super::documents(&catalogue) {
+        let document = written(v3::document(&catalogue, &path));
         let text = document.to_string();
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         for (name, _) in schemas {
@@ -125,8 +126,8 @@ fn version_3_has_the_operations_of_version_2() {
 
 #[test]
 fn explain_has_words_for_types_and_their_fields() {
-    let registry = registry();
-    let (v2, v3) = (written(v2::document(&registry)), written(v3::document(&registry, "api/v1")));
+    let catalogue = catalogue();
+    let (v2, v3) = (written(v2::document(&catalogue)), written(v3::document(&catalogue, "api/v1")));
     for definitions in [&v2["definitions"], &v3["components"]["schemas"]] {
         let spec = &definitions["io.k8s.api.core.v1.PodSpec"];
         for said in [&spec["description"], &spec["properties"]["containers"]["description"]] {

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::Members;
 use super::paths::{self, Body, CUSTOM_TYPES, Consumes, Operation, Parameter, PathItem};
 use super::schemas::Definitions;
-use crate::registry::{Registry, Served};
+use crate::discovery::catalogue::Catalogue;
+use crate::registry::Served;
 
 const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
@@ -20,10 +21,10 @@ pub struct Document<'a> {
 }
 
 /// The document of everything served.
-pub fn document(registry: &Registry) -> Document<'_> {
-    let resources: Vec<&Served> = registry.iter().map(|served| &**served).collect();
+pub fn document(catalogue: &Catalogue) -> Document<'_> {
+    let resources: Vec<&Served> = catalogue.resources().collect();
     let mut items = paths::of(resources.iter().copied());
-    items.extend(paths::of_discovery(registry));
+    items.extend(paths::of_discovery(catalogue));
     let definitions = Definitions::of(&resources, &items, Version::V2);
     Document { items, definitions }
 }

@@ -9,7 +9,7 @@ use super::Members;
 use super::paths::{self, Body, CUSTOM_TYPES, Consumes, Operation, Parameter, PathItem};
 use super::schemas::Definitions;
 use super::v2::patches;
-use crate::registry::Registry;
+use crate::discovery::catalogue::Catalogue;
 
 /// The document, written part by part.
 pub struct Document<'a> {
@@ -18,10 +18,10 @@ pub struct Document<'a> {
 }
 
 /// The document at a path below `/openapi/v3/`.
-pub fn document<'a>(registry: &'a Registry, path: &str) -> Document<'a> {
-    let resources = super::resources(registry, path);
+pub fn document<'a>(catalogue: &'a Catalogue, path: &str) -> Document<'a> {
+    let resources = super::resources(catalogue, path);
     let mut items = paths::of(resources.iter().copied());
-    items.extend(paths::of_discovery(registry).into_iter().filter(|item| item.path.trim_matches('/') == path));
+    items.extend(paths::of_discovery(catalogue).into_iter().filter(|item| item.path.trim_matches('/') == path));
     let definitions = Definitions::of(&resources, &items, Version::V3);
     Document { items, definitions }
 }

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use meta::{FieldError, Gvk, Gvr, Reason, Status};
+use object::meta_text;
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::http::content;
 use crate::registry::Served;
-use crate::registry::create::settle_namespace;
+use crate::registry::decode;
+use crate::registry::object_meta::settle_namespace;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Change, Origin, Part};
-use crate::registry::write::meta_text;
 use crate::server::Core;
 
 const BINDING: Gvk = Gvk::new("", "v1", "Binding");
@@ -29,7 +29,7 @@ impl Core {
         body: &Bytes,
     ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-        let mut binding = content::decode_as(call, &BINDING, body, options.field_validation)?;
+        let mut binding = decode::decode_as(call, &BINDING, body, options.field_validation)?;
         settle_namespace(served, &call.info.namespace, &mut binding)?;
         let given = meta_text(&binding, "name").to_owned();
         let name = match name {

@@ -134,10 +134,10 @@ impl Core {
         body: RequestBody,
     ) -> Result<Answer, Status> {
         if call.info.tail.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
-            return Ok(Answer::Raw(redirect(&with_query(&format!("{}/", call.info.path), &call.raw_query))));
+            return Ok(Answer::Raw(redirect(&with_query(&format!("{}/", call.info.path), call.raw_query()))));
         }
         let tail = if call.info.tail.is_empty() { "/" } else { &call.info.tail };
-        let path = with_query(tail, &call.raw_query);
+        let path = with_query(tail, call.raw_query());
         let object = served.object(entry).await?;
         let mut backend = if object["status"]["podIP"].is_string() || object["spec"]["containers"].is_array() {
             pod(&object, proxied)?

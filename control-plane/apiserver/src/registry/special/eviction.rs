@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kinds::Subresource;
 use meta::{Gvk, Selector, Status};
+use object::meta_text;
 use serde_json::{Value, json};
 
 use super::binding::set_condition;
@@ -12,11 +13,12 @@ use crate::admission::Operation;
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::http::content;
 use crate::registry::Served;
+use crate::registry::decode;
 use crate::registry::options::{DeleteOptions, FieldValidation, WriteOptions};
+use crate::registry::retry::MAX_RETRIES;
 use crate::registry::update::{Change, Origin, Part};
-use crate::registry::write::{Committed, MAX_RETRIES, meta_text};
+use crate::registry::write::Committed;
 use crate::server::Core;
 
 /// Evictions that a budget's controller has not seen yet; more than this and the controller is not keeping up.
@@ -63,13 +65,11 @@ impl Core {
     }
 
     fn decode_eviction(&self, call: &Call, sub: &Subresource, body: &Bytes) -> Result<Value, Status> {
-        let first = content::decode_as(call, &sub.kind, body, FieldValidation::Ignore);
+        let first = decode::decode_as(call, &sub.kind, body, FieldValidation::Ignore);
         // Older clients send the same object under another version.
         first.or_else(|error| {
             let mut others = sub.accepts.iter().filter(|kind| **kind != sub.kind);
-            others
-                .find_map(|kind: &Gvk| content::decode_as(call, kind, body, FieldValidation::Ignore).ok())
-                .ok_or(error)
+            others.find_map(|kind: &Gvk| decode::decode_as(call, kind, body, FieldValidation::Ignore).ok()).ok_or(error)
         })
     }
 

@@ -6,18 +6,19 @@ use bytes::Bytes;
 use http::Method;
 use kinds::ScalePaths;
 use meta::{FieldError, Gvk, Selector, Status};
+use object::{meta_text, metadata};
 use serde_json::{Value, json};
 
 use crate::http::answer::Answer;
 use crate::http::body::{self, RequestBody};
 use crate::http::call::Call;
-use crate::http::content;
 use crate::registry::Served;
+use crate::registry::decode;
 use crate::registry::managed;
+use crate::registry::object_meta;
 use crate::registry::options::WriteOptions;
 use crate::registry::patch::{How, Patch, SchemaOf, require_manager};
 use crate::registry::update::{Change, Origin, Part};
-use crate::registry::write::{meta_text, metadata};
 use crate::server::Core;
 
 const SCALE: Gvk = Gvk::new("autoscaling", "v1", "Scale");
@@ -99,8 +100,8 @@ impl Core {
             }
             (Some(patch), Value::Null)
         } else {
-            let scale = content::decode_as(call, &SCALE, &body, options.field_validation)?;
-            content::check_name(&scale, &call.info.name, false)?;
+            let scale = decode::decode_as(call, &SCALE, &body, options.field_validation)?;
+            object_meta::check_name(&scale, &call.info.name, false)?;
             (None, scale)
         };
         let unconditional = meta_text(&whole, "resourceVersion").is_empty();
@@ -118,7 +119,7 @@ impl Core {
                 let scale = match &patch {
                     Some(patch) => {
                         let new = patch.apply(&scale_of(paths, old), &schema)?;
-                        let checked = content::recheck(call, &SCALE, &new, options.field_validation);
+                        let checked = decode::recheck(call, &SCALE, &new, options.field_validation);
                         checked.map_err(|trouble| patch.misfit(trouble))?
                     }
                     None => whole.clone(),
@@ -139,7 +140,7 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Answer, Status> {
         require_manager(options)?;
-        let scale = content::decode_intent_as(call, &SCALE, served, intent, options.field_validation)?;
+        let scale = decode::decode_intent_as(call, &SCALE, served, intent, options.field_validation)?;
         let mut config = json!({
             "apiVersion": served.kind.api_version(), "kind": served.kind.kind, "metadata": {"name": call.info.name},
         });

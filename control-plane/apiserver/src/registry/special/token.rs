@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kinds::Subresource;
 use meta::{FieldError, Gvr, Status};
+use object::{meta_text, metadata};
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
@@ -13,10 +14,9 @@ use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::body::{self, RequestBody};
 use crate::http::call::Call;
-use crate::http::content;
 use crate::registry::Served;
+use crate::registry::decode;
 use crate::registry::options::WriteOptions;
-use crate::registry::write::{meta_text, metadata};
 use crate::server::Core;
 
 const DEFAULT_SECONDS: i64 = 3600;
@@ -37,7 +37,7 @@ impl Core {
     ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let body = body::read(body).await?;
-        let mut request = content::decode_as(call, &sub.kind, &body, options.field_validation)?;
+        let mut request = decode::decode_as(call, &sub.kind, &body, options.field_validation)?;
         let given = meta_text(&request, "name").to_owned();
         if !given.is_empty() && given != call.info.name {
             let detail = "must match the service account name if specified";

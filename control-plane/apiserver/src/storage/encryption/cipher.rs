@@ -1,5 +1,5 @@
 //! One value encrypted and decrypted, byte for byte as upstream stores it: `k8s:enc:PROVIDER:v1:KEY:` and then what the
-//! provider makes. Pure but for random numbers.
+//! provider makes. I/O: random numbers, nothing else.
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{

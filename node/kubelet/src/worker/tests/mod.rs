@@ -8,6 +8,7 @@ use super::slot::Doom;
 use super::state::Sandbox;
 use super::*;
 use crate::pod::probe::{Kind, Outcome};
+use crate::pod::verdict::Verdict;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,7 +163,7 @@ impl World {
 
     fn instance(&mut self, name: &str, restarts: u32, sandbox: &str) -> Instance {
         self.next += 1;
-        let hash = self.w().slot(name).map(|s| slot::hash(&s.container)).unwrap_or_default();
+        let hash = self.w().slot(name).map(|s| crate::pod::make::hash(&s.container)).unwrap_or_default();
         Instance {
             id: format!("{name}-{}", self.next),
             sandbox: sandbox.to_owned(),
@@ -377,7 +378,7 @@ impl World {
 
     fn delete(&mut self, grace: i64) {
         let mut changed = Pod::clone(&self.w().pod);
-        changed.metadata.deletion_timestamp = Some(crate::io::api::time(self.now));
+        changed.metadata.deletion_timestamp = Some(crate::api::time(self.now));
         changed.metadata.deletion_grace_period_seconds = Some(grace);
         changed.status = Some(self.written.clone());
         self.killed = true;

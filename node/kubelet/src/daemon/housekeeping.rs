@@ -18,12 +18,13 @@ use crate::io::logs;
 use crate::messages::{Msg, NodeSignals, Query};
 use crate::node::eviction::{self, Manager, Reading, Usage};
 use crate::node::machine::{self, Disk};
-use crate::node::object::Pressure;
 use crate::node::qos::Classes;
 use crate::node::storage_limits;
 use crate::pod::make;
 use crate::pod::pods;
-use crate::worker::{Event, Life, PodWorker, Verdict};
+use crate::pod::verdict::Pressure;
+use crate::pod::verdict::Verdict;
+use crate::worker::{Event, Life, PodWorker};
 
 /// Upstream's period of its log and eviction managers.
 const EVERY: Duration = Duration::from_secs(10);

@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::worker::{Instance, SandboxRecord};
+use super::event::SandboxRecord;
+use super::slot::Instance;
 
 /// A pod in the runtime: its newest sandbox and all its containers.
 #[derive(Debug, Clone, Default, PartialEq)]

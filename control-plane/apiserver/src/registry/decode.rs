@@ -1,18 +1,17 @@
-//! Bodies of requests into objects, with the checks that every body goes through.
+//! Bodies of requests into objects, with the checks that every body goes through. It lies below the verbs: those that
+//! write call it, and the audit log for what it shows of a body. Pure.
 
 use bytes::Bytes;
 use codec::{DecodeError, Decoded, Form};
 use meta::{Gvk, Status};
 use serde_json::Value;
 
-use super::call::Call;
-use super::negotiate::{self, Encoding};
-use super::unreadable::{self, Trouble};
-use crate::registry::Served;
-use crate::registry::create::settle_namespace;
-use crate::registry::options::FieldValidation;
-use crate::registry::write::meta_text;
-use crate::server::Core;
+use super::Served;
+use super::object_meta::{check_name, settle_namespace};
+use super::options::FieldValidation;
+use crate::http::call::Call;
+use crate::http::negotiate::{self, Encoding};
+use crate::http::unreadable::{self, Trouble};
 
 /// Decodes the body of a write as an object of the served kind.
 pub fn decode(call: &Call, served: &Served, body: &Bytes, validation: FieldValidation) -> Result<Value, Status> {
@@ -85,19 +84,6 @@ pub fn decode_intent_as(
         _ => {}
     }
     Ok(intent.object)
-}
-
-/// The name in a body must be that of the path; whether there must be one depends on the call.
-pub fn check_name(object: &Value, name: &str, optional: bool) -> Result<(), Status> {
-    let given = meta_text(object, "name");
-    if given == name || (given.is_empty() && optional) {
-        return Ok(());
-    }
-    Err(Status::bad_request(if given.is_empty() {
-        format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
-    } else {
-        format!("the name of the object ({given}) does not match the name on the URL ({name})")
-    }))
 }
 
 /// Decodes what a patch made, as if it had come in whole: types are checked and unknown fields told. `duplicates` are
@@ -182,27 +168,4 @@ pub fn decode_options(call: &Call, body: &Bytes, kind: &'static str) -> Result<V
         return Err(Status::bad_request(unreadable::not_registered(given, version)));
     }
     Ok(object)
-}
-
-/// What the audit log shows of a body: a patch as it is, an object as it was sent. Null for what can't be read, which is
-/// refused and told a moment later.
-pub fn for_audit(core: &Core, call: &Call, body: &Bytes) -> Value {
-    let kind = call.header(http::header::CONTENT_TYPE);
-    let any = |decoded: Result<Decoded, DecodeError>| decoded.map(|decoded| decoded.object).unwrap_or_default();
-    if kind.contains("yaml") {
-        return any(codec::yaml::decode(body, Form::Any));
-    }
-    if !kind.contains("protobuf") {
-        return any(codec::json::decode(body, Form::Any));
-    }
-    let registry = core.registry.load();
-    let served = registry.get(&call.info.group, &call.info.version, &call.info.resource);
-    let sub = served.and_then(|served| served.kind.subresource(&call.info.subresource));
-    let decoded = match (served, sub, call.info.verb) {
-        (_, _, "delete" | "deletecollection") => decode_options(call, body, "DeleteOptions"),
-        (_, Some(sub), _) => decode_as(call, &sub.kind, body, FieldValidation::Ignore),
-        (Some(served), None, _) => decode(call, served, body, FieldValidation::Ignore),
-        _ => return Value::Null,
-    };
-    decoded.unwrap_or_default()
 }

@@ -1,0 +1,25 @@
+//! Who gets in when many ask: room for the body while it comes, then a place among the requests in flight.
+
+use bytes::Bytes;
+use meta::Status;
+
+use crate::http::body::{self, RequestBody};
+use crate::http::call::Call;
+use crate::ops::limits::{Place, Room, TooManyRequests};
+use crate::server::Core;
+
+/// The body, and the room that it takes until that is dropped.
+pub async fn receive(core: &Core, call: &Call, body: RequestBody) -> Result<(Bytes, Room), Status> {
+    let mut room = core.limits.room(&call.info, &call.user);
+    let body = body::receive(body, |bytes| room.grow(bytes)).await?;
+    Ok((body, room))
+}
+
+/// A place, which is somebody else's again when it is dropped.
+pub async fn admit(core: &Core, call: &Call) -> Result<Place, TooManyRequests> {
+    let outcome = core.limits.admit(call).await;
+    if outcome.is_err() {
+        core.metrics.terminated(core, call, "429");
+    }
+    outcome
+}

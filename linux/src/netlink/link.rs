@@ -1,0 +1,330 @@
+//! Links: network interfaces, virtual ones made and removed. Does I/O through `Socket`; [`decode`] is pure.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::Error;
+use super::message::{Writer, attr, attrs, split, text, u32_at};
+use super::rtnl::{CREATE_NEW, Mac, Rtnl, ip, mac, missing_is_done, octets};
+
+pub(super) const NEWLINK: u16 = 16;
+pub(super) const DELLINK: u16 = 17;
+const GETLINK: u16 = 18;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_PROMISCUITY: u16 = 30;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LINK: u16 = 3;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_VXLAN_GBP: u16 = 23;
+
+const IFF_UP: u32 = libc::IFF_UP as u32;
+const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
+
+/// A network interface as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub mac: Option<Mac>,
+    /// Bytes of a packet.
+    pub mtu: u32,
+    pub up: bool,
+    /// There is somebody at the other end.
+    pub carrier: bool,
+    /// None for hardware and loopback.
+    pub kind: Option<LinkKind>,
+    /// The bridge that this is a port of.
+    pub master: Option<u32>,
+    /// The index of the other end or of the device below, maybe in another namespace.
+    pub peer: Option<u32>,
+    pub loopback: bool,
+    pub promiscuous: bool,
+    /// A bridge port that sends frames back out where they came in.
+    pub hairpin: bool,
+}
+
+/// What makes a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    Bridge,
+    Veth,
+    Vxlan(Vxlan),
+    /// By the kernel's name: "tun", "macvlan", "wireguard", …
+    Other(String),
+}
+
+/// Ethernet in UDP (RFC 7348): a link whose frames go to other hosts. Which host has which hardware address is in its
+/// forwarding database ([`super::Fdb`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vxlan {
+    /// The network's number (VNI), up to 16,777,215.
+    pub id: u32,
+    /// UDP port of all hosts. The registered one is 4789, flannel's and the kernel's own default 8472.
+    pub port: u16,
+    /// The address that outer packets leave from.
+    pub local: Option<IpAddr>,
+    /// The link that outer packets leave by; none leaves it to routing.
+    pub parent: Option<u32>,
+    /// Learns from the frames that come in who is where. Off where entries are written by a control plane.
+    pub learning: bool,
+    /// Carries packet marks along (group based policy).
+    pub gbp: bool,
+}
+
+/// A pair of virtual Ethernet interfaces to make. The near end is up; the far end can't be before it has a peer.
+#[derive(Debug)]
+pub struct NewVeth<'a> {
+    pub name: &'a str,
+    pub mac: Option<Mac>,
+    /// The bridge that the near end joins.
+    pub master: Option<u32>,
+    pub mtu: u32,
+    pub peer_name: &'a str,
+    pub peer_mac: Option<Mac>,
+    /// Where the far end goes; none leaves it here.
+    pub peer_ns: Option<BorrowedFd<'a>>,
+}
+
+impl Rtnl {
+    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
+        self.socket.dump(GETLINK, "listing links", |w| w.raw(&ifinfo(0, 0, 0)), |m| decode(m.body))
+    }
+
+    /// None when there is no such link.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        let fill = |w: &mut Writer| {
+            w.raw(&ifinfo(0, 0, 0));
+            w.attr_str(IFLA_IFNAME, name);
+        };
+        self.find_link(&format!("looking for link {name}"), fill)
+    }
+
+    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
+        self.find_link(&format!("looking for link {index}"), |w| w.raw(&ifinfo(index, 0, 0)))
+    }
+
+    fn find_link(&mut self, what: &str, fill: impl FnOnce(&mut Writer)) -> Result<Option<Link>, Error> {
+        match self.socket.get(GETLINK, what, fill, |m| decode(m.body)) {
+            Err(e) if e.is_missing() => Ok(None),
+            answer => answer,
+        }
+    }
+
+    /// Makes a bridge that is up.
+    pub fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
+        self.add_link(name, Some(mac), mtu, "bridge", |_| ())
+    }
+
+    /// Makes a VXLAN link that is up. A tunnel of another shape that has the name is refused as there
+    /// ([`Error::is_exists`]): its [`LinkKind::Vxlan`] says how it differs, and only a new one can be of another shape.
+    pub fn add_vxlan(&mut self, name: &str, mac: Option<Mac>, mtu: u32, vxlan: &Vxlan) -> Result<(), Error> {
+        self.add_link(name, mac, mtu, "vxlan", |w| {
+            w.attr_u32(IFLA_VXLAN_ID, vxlan.id);
+            w.attr(IFLA_VXLAN_PORT, &vxlan.port.to_be_bytes());
+            w.attr(IFLA_VXLAN_LEARNING, &[u8::from(vxlan.learning)]);
+            if let Some(local) = vxlan.local {
+                w.attr(if local.is_ipv6() { IFLA_VXLAN_LOCAL6 } else { IFLA_VXLAN_LOCAL }, &octets(local));
+            }
+            if let Some(parent) = vxlan.parent {
+                w.attr_u32(IFLA_VXLAN_LINK, parent);
+            }
+            if vxlan.gbp {
+                w.attr(IFLA_VXLAN_GBP, &[]);
+            }
+        })
+    }
+
+    fn add_link(
+        &mut self,
+        name: &str,
+        mac: Option<Mac>,
+        mtu: u32,
+        kind: &str,
+        data: impl FnOnce(&mut Writer),
+    ) -> Result<(), Error> {
+        self.socket.request(NEWLINK, CREATE_NEW, &format!("adding {kind} {name}"), |w| {
+            w.raw(&ifinfo(0, IFF_UP, IFF_UP));
+            w.attr_str(IFLA_IFNAME, name);
+            w.attr_u32(IFLA_MTU, mtu);
+            if let Some(mac) = mac {
+                w.attr(IFLA_ADDRESS, &mac.0);
+            }
+            let info = w.nest(IFLA_LINKINFO);
+            w.attr_str(IFLA_INFO_KIND, kind);
+            let nest = w.nest(IFLA_INFO_DATA);
+            data(w);
+            w.end_nest(nest);
+            w.end_nest(info);
+        })
+    }
+
+    pub fn add_veth(&mut self, veth: &NewVeth<'_>) -> Result<(), Error> {
+        let what = format!("adding veth {} with peer {}", veth.name, veth.peer_name);
+        self.socket.request(NEWLINK, CREATE_NEW, &what, |w| {
+            w.raw(&ifinfo(0, IFF_UP, IFF_UP));
+            w.attr_str(IFLA_IFNAME, veth.name);
+            w.attr_u32(IFLA_MTU, veth.mtu);
+            if let Some(mac) = veth.mac {
+                w.attr(IFLA_ADDRESS, &mac.0);
+            }
+            if let Some(master) = veth.master {
+                w.attr_u32(IFLA_MASTER, master);
+            }
+            let info = w.nest(IFLA_LINKINFO);
+            w.attr_str(IFLA_INFO_KIND, "veth");
+            let data = w.nest(IFLA_INFO_DATA);
+            let peer = w.nest(VETH_INFO_PEER);
+            w.raw(&ifinfo(0, 0, 0));
+            w.attr_str(IFLA_IFNAME, veth.peer_name);
+            w.attr_u32(IFLA_MTU, veth.mtu);
+            if let Some(mac) = veth.peer_mac {
+                w.attr(IFLA_ADDRESS, &mac.0);
+            }
+            if let Some(ns) = veth.peer_ns {
+                w.attr_u32(IFLA_NET_NS_FD, ns.as_raw_fd() as u32);
+            }
+            w.end_nest(peer);
+            w.end_nest(data);
+            w.end_nest(info);
+        })
+    }
+
+    /// Removes a link; its peer goes with it, and so do its addresses, routes and neighbours.
+    pub fn delete_link(&mut self, name: &str) -> Result<(), Error> {
+        let answer = self.socket.request(DELLINK, 0, &format!("removing link {name}"), |w| {
+            w.raw(&ifinfo(0, 0, 0));
+            w.attr_str(IFLA_IFNAME, name);
+        });
+        missing_is_done(answer)
+    }
+
+    pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), Error> {
+        let word = if up { "up" } else { "down" };
+        let value = if up { IFF_UP } else { 0 };
+        self.set(index, &format!("setting link {index} {word}"), value, IFF_UP, |_| ())
+    }
+
+    pub fn set_promiscuous(&mut self, index: u32, on: bool) -> Result<(), Error> {
+        let value = if on { IFF_PROMISC } else { 0 };
+        self.set(index, &format!("making link {index} promiscuous"), value, IFF_PROMISC, |_| ())
+    }
+
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
+        self.set(index, &format!("setting the MTU of link {index} to {mtu}"), 0, 0, |w| w.attr_u32(IFLA_MTU, mtu))
+    }
+
+    /// Lets a bridge port send a frame back out where it came in.
+    pub fn set_hairpin(&mut self, index: u32, on: bool) -> Result<(), Error> {
+        self.set(index, &format!("setting hairpin mode of link {index}"), 0, 0, |w| {
+            let info = w.nest(IFLA_LINKINFO);
+            w.attr_str(IFLA_INFO_SLAVE_KIND, "bridge");
+            let data = w.nest(IFLA_INFO_SLAVE_DATA);
+            w.attr(IFLA_BRPORT_MODE, &[u8::from(on)]);
+            w.end_nest(data);
+            w.end_nest(info);
+        })
+    }
+
+    fn set(
+        &mut self,
+        index: u32,
+        what: &str,
+        value: u32,
+        change: u32,
+        fill: impl FnOnce(&mut Writer),
+    ) -> Result<(), Error> {
+        self.socket.request(NEWLINK, 0, what, |w| {
+            w.raw(&ifinfo(index, value, change));
+            fill(w);
+        })
+    }
+}
+
+/// `struct ifinfomsg`.
+fn ifinfo(index: u32, value: u32, change: u32) -> [u8; 16] {
+    let mut body = [0u8; 16];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    body[8..12].copy_from_slice(&value.to_ne_bytes());
+    body[12..16].copy_from_slice(&change.to_ne_bytes());
+    body
+}
+
+/// Takes a message's body apart. Unlike other topics' a link has no `other`: it is never put again as a whole.
+pub(super) fn decode(body: &[u8]) -> Option<Link> {
+    let (fixed, rest) = split(body, 16)?;
+    let bits = u32_at(fixed, 8)?;
+    let mut link = Link {
+        index: u32_at(fixed, 4)?,
+        name: String::new(),
+        mac: None,
+        mtu: 0,
+        up: bits & IFF_UP != 0,
+        carrier: bits & libc::IFF_RUNNING as u32 != 0,
+        kind: None,
+        master: None,
+        peer: None,
+        loopback: bits & libc::IFF_LOOPBACK as u32 != 0,
+        promiscuous: bits & IFF_PROMISC != 0,
+        hairpin: false,
+    };
+    for (kind, value) in attrs(rest) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_ADDRESS => link.mac = mac(value),
+            IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_MASTER => link.master = u32_at(value, 0),
+            IFLA_LINK => link.peer = u32_at(value, 0),
+            IFLA_PROMISCUITY => link.promiscuous |= u32_at(value, 0)? != 0,
+            IFLA_LINKINFO => {
+                link.kind = link_kind(value);
+                let port = attr(value, IFLA_INFO_SLAVE_DATA);
+                link.hairpin = port.and_then(|p| attr(p, IFLA_BRPORT_MODE)).is_some_and(|v| v.first() == Some(&1));
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn link_kind(info: &[u8]) -> Option<LinkKind> {
+    let name = text(attr(info, IFLA_INFO_KIND)?);
+    let data = attr(info, IFLA_INFO_DATA).unwrap_or_default();
+    Some(match name.as_str() {
+        "bridge" => LinkKind::Bridge,
+        "veth" => LinkKind::Veth,
+        "vxlan" => LinkKind::Vxlan(vxlan(data)),
+        _ => LinkKind::Other(name),
+    })
+}
+
+fn vxlan(data: &[u8]) -> Vxlan {
+    let mut vxlan = Vxlan::default();
+    for (kind, value) in attrs(data) {
+        match kind {
+            IFLA_VXLAN_ID => vxlan.id = u32_at(value, 0).unwrap_or(0),
+            IFLA_VXLAN_PORT => vxlan.port = value.try_into().map_or(0, u16::from_be_bytes),
+            IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => vxlan.local = ip(value),
+            IFLA_VXLAN_LINK => vxlan.parent = u32_at(value, 0),
+            IFLA_VXLAN_LEARNING => vxlan.learning = value.first() == Some(&1),
+            IFLA_VXLAN_GBP => vxlan.gbp = true,
+            _ => {}
+        }
+    }
+    vxlan
+}

@@ -1,0 +1,156 @@
+//! Routes of every shape, both families: the kernel reads back what was put, and a list is the whole of what is there.
+
+use linux::netlink::{Attribute, Mac, NextHop, PROTOCOL, Route, RouteKind, Rtnl};
+use linux::netns::NetNs;
+use meta::Prefix;
+use std::net::IpAddr;
+
+/// A host with two links, each in a network of both families, and their indexes.
+fn host() -> (NetNs, Rtnl, u32, u32) {
+    let host = NetNs::create().unwrap();
+    let mut rtnl = Rtnl::open_in(&host).unwrap();
+    let mut index = |n: u8| {
+        rtnl.add_bridge(&format!("lan{n}"), Mac([2, 0, 0, 0, 0, n]), 1500).unwrap();
+        let lan = rtnl.link(&format!("lan{n}")).unwrap().unwrap().index;
+        rtnl.put_address(lan, format!("192.0.{n}.5/24").parse().unwrap()).unwrap();
+        rtnl.put_address(lan, format!("fd00:{n}::5/64").parse().unwrap()).unwrap();
+        lan
+    };
+    let (one, two) = (index(1), index(2));
+    (host, rtnl, one, two)
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn to(rtnl: &mut Rtnl, dst: &str) -> Vec<Route> {
+    let dst = prefix(dst);
+    rtnl.routes().unwrap().into_iter().filter(|r| r.dst == dst && r.table != 255).collect()
+}
+
+#[test]
+fn what_is_put_is_read_back_and_deleted_alone() {
+    let (_host, mut rtnl, one, two) = host();
+    let mtu = Attribute { kind: 8, value: [&[8u8, 0, 2, 0][..], &1400u32.to_ne_bytes()].concat() };
+    for (dst, a, b) in [("10.7.0.0/16", "192.0.1.1", "192.0.2.1"), ("fd07::/48", "fd00:1::1", "fd00:2::1")] {
+        let (range, a, b) = (prefix(dst), ip(a), ip(b));
+        let hops = vec![NextHop { weight: 3, ..NextHop::via(a, one) }, NextHop::via(b, two)];
+        let shapes = [
+            Route::link(range, one),
+            Route::via(range, a, one),
+            Route { metric: 70, table: 1000, other: vec![mtu.clone()], ..Route::via(range, b, two) },
+            Route {
+                protocol: 4,
+                source: Some(if range.is_ipv6() { ip("fd00:2::5") } else { ip("192.0.2.5") }),
+                ..Route::via(range, a, one)
+            },
+            Route::multipath(range, hops.clone()),
+            Route { metric: 9, ..Route::multipath(range, hops.into_iter().rev().collect()) },
+            Route::reject(range, RouteKind::Blackhole),
+            Route::reject(range, RouteKind::Unreachable),
+            Route::reject(range, RouteKind::Prohibit),
+            Route::reject(range, RouteKind::Throw),
+        ];
+        for shape in &shapes {
+            rtnl.put_route(shape).unwrap();
+            rtnl.put_route(shape).unwrap();
+            let found = to(&mut rtnl, dst);
+            assert_eq!(found.len(), 1, "{shape:?}");
+            assert_eq!(sorted(&found[0]), sorted(shape));
+            rtnl.delete_route(&found[0]).unwrap();
+            rtnl.delete_route(shape).unwrap();
+            assert_eq!(to(&mut rtnl, dst), []);
+        }
+    }
+}
+
+/// The kernel keeps IPv6's next hops in an order of its own.
+fn sorted(route: &Route) -> Route {
+    let mut route = route.clone();
+    route.next_hops.sort_by_key(|hop| hop.index);
+    route
+}
+
+#[test]
+fn an_ipv4_route_may_lead_through_a_router_of_ipv6() {
+    let (_host, mut rtnl, one, _) = host();
+    let route = Route::via(prefix("10.7.0.0/16"), ip("fd00:1::1"), one);
+    rtnl.put_route(&route).unwrap();
+    assert_eq!(to(&mut rtnl, "10.7.0.0/16"), [route]);
+}
+
+/// As flannel has it: the gateway is an address of the other end, which is in no network of the link.
+#[test]
+fn a_gateway_may_be_on_the_link_though_no_address_says_so() {
+    let (_host, mut rtnl, one, two) = host();
+    for (dst, gateway) in [("10.7.1.0/24", "10.7.1.0"), ("fd07:1::/64", "fd07:1::1")] {
+        let hop = NextHop { onlink: true, ..NextHop::via(ip(gateway), one) };
+        let single = Route::multipath(prefix(dst), vec![hop.clone()]);
+        let both = Route {
+            metric: 7,
+            ..Route::multipath(prefix(dst), vec![hop.clone(), NextHop { index: Some(two), ..hop }])
+        };
+        for route in [single, both] {
+            rtnl.put_route(&route).unwrap();
+            assert_eq!(to(&mut rtnl, dst).iter().map(sorted).collect::<Vec<_>>(), [sorted(&route)]);
+            rtnl.delete_route(&route).unwrap();
+        }
+    }
+}
+
+/// Routes of versions before this one said that an administrator had made them.
+#[test]
+fn ours_are_told_from_an_administrators_and_take_the_place_of_an_earlier_versions() {
+    let (_host, mut rtnl, one, _) = host();
+    for (dst, elsewhere) in [("10.7.0.0/16", "10.8.0.0/16"), ("fd07::/48", "fd08::/48")] {
+        let of_before = Route { protocol: 4, ..Route::link(prefix(dst), one) };
+        let of_another = Route { protocol: 4, metric: 9, ..of_before.clone() };
+        let far = Route { dst: prefix(elsewhere), ..of_before.clone() };
+        for route in [&of_before, &of_another, &far] {
+            rtnl.put_route(route).unwrap();
+        }
+        rtnl.put_route(&Route::link(prefix(dst), one)).unwrap();
+        let protocols: Vec<_> = to(&mut rtnl, dst).iter().map(|r| (r.metric, r.protocol)).collect();
+        let metric = of_before.metric;
+        let mut expected = [(metric, PROTOCOL), (9, 4)];
+        expected.sort_unstable();
+        assert_eq!(
+            {
+                let mut p = protocols;
+                p.sort_unstable();
+                p
+            },
+            expected
+        );
+        assert!(to(&mut rtnl, elsewhere).iter().all(|r| !r.is_ours()));
+        // What isn't ours is not deleted by one of ours that looks the same.
+        rtnl.delete_route(&Route { dst: prefix(elsewhere), ..Route::link(prefix(dst), one) }).unwrap();
+        assert_eq!(to(&mut rtnl, elsewhere), [far]);
+    }
+}
+
+#[test]
+fn the_kernels_own_are_in_the_list_and_the_way_out_is_found() {
+    let (_host, mut rtnl, one, two) = host();
+    let all = rtnl.routes().unwrap();
+    let local = |text: &str| all.iter().any(|r| r.kind == RouteKind::Local && r.dst == prefix(text) && r.table == 255);
+    assert!(local("192.0.1.5/32") && local("fd00:1::5/128"), "{all:?}");
+    assert!(all.iter().any(|r| r.kind == RouteKind::Broadcast));
+    assert_eq!(rtnl.default_route().unwrap(), None);
+    rtnl.put_route(&Route::reject(prefix("0.0.0.0/0"), RouteKind::Unreachable)).unwrap();
+    assert_eq!(rtnl.default_route().unwrap(), None, "it leads nowhere");
+    let hops = vec![NextHop::via(ip("192.0.1.1"), one), NextHop::via(ip("192.0.2.1"), two)];
+    rtnl.put_route(&Route::multipath(prefix("0.0.0.0/0"), hops)).unwrap();
+    assert_eq!(rtnl.default_route().unwrap().and_then(|r| r.index()), Some(one));
+    for (kind, dst) in [(RouteKind::Blackhole, "10.1.0.0/16"), (RouteKind::Prohibit, "10.2.0.0/16")] {
+        rtnl.put_route(&Route::reject(prefix(dst), kind)).unwrap();
+    }
+    assert_eq!(rtnl.route_to(ip("10.1.0.1")).unwrap().or(rtnl.route_to(ip("10.2.0.1")).unwrap()), None);
+    let way = rtnl.route_to(ip("198.51.100.1")).unwrap().unwrap();
+    assert!(way.source.is_some() && [Some(one), Some(two)].contains(&way.index()), "{way:?}");
+}

@@ -1,0 +1,180 @@
+//! The bridge network: what can't be made says why until it can, ranges of both families, what a crash left.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linux::netlink::{Mac, Route, Rtnl};
+use linux::netns::NetNs;
+use meta::Prefix;
+use pod_network::{NetError, NotReady, PodNet, PodNetwork, Setup, named};
+
+/// More than the pause between two tries.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A host of its own whose files go away with it.
+struct World {
+    host: NetNs,
+    setup: Setup,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = Setup {
+            tag: "fk-test".into(),
+            bridge: "fk-test0".into(),
+            pods: vec![prefix("10.42.0.0/16"), prefix("fd42::/48")],
+            services: vec![prefix("10.43.0.0/16")],
+            state_dir: dir.path().join("cni"),
+            range_file: dir.path().join("range"),
+            settings_dir: dir.path().join("settings"),
+            host_lock: dir.path().to_owned(),
+        };
+        World { host: NetNs::create().unwrap(), setup, _dir: dir }
+    }
+
+    fn open(&self) -> Arc<dyn PodNetwork> {
+        self.host.run(|| (named("bridge").unwrap().open)(&self.setup)).unwrap()
+    }
+
+    fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.host.run(work).unwrap()
+    }
+
+    /// Somebody else's link has the bridge's name.
+    fn take_the_name(&self) {
+        let mut rtnl = Rtnl::open_in(&self.host).unwrap();
+        let veth = linux::netlink::NewVeth {
+            name: &self.setup.bridge,
+            mac: None,
+            master: None,
+            mtu: 1500,
+            peer_name: "other",
+            peer_mac: None,
+            peer_ns: None,
+        };
+        rtnl.add_veth(&veth).unwrap();
+    }
+
+    fn give_the_name_back(&self) {
+        Rtnl::open_in(&self.host).unwrap().delete_link(&self.setup.bridge).unwrap();
+    }
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn pod(id: &str, netns: &NetNs) -> PodNet {
+    PodNet {
+        id: id.into(),
+        namespace: "default".into(),
+        name: id.into(),
+        uid: format!("uid-{id}"),
+        netns: format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd()).into(),
+        ports: Vec::new(),
+    }
+}
+
+/// It was a line in the log, and the node said that it had no range.
+#[test]
+fn a_network_that_cannot_be_made_says_why_until_it_can() {
+    let world = World::new();
+    let network = world.open();
+    assert_eq!(network.ready(), Err(NotReady::NoRange));
+    world.take_the_name();
+    let refused = world.on_host(|| network.set_ranges(&[prefix("10.42.3.0/24")])).unwrap_err();
+    let why = world.on_host(|| network.ready()).unwrap_err();
+    assert!(matches!(&refused, NetError::NotReady(reason) if *reason == why), "{refused}");
+    let text = "the pod network could not be made: fk-test0 is there already and is not ours: it is not a bridge";
+    assert!(why.to_string().starts_with(text), "{why}");
+    let ns = NetNs::create().unwrap();
+    assert_eq!(world.on_host(|| network.add(&pod("a", &ns))).unwrap_err().to_string(), why.to_string());
+
+    world.give_the_name_back();
+    let began = Instant::now();
+    while let Err(reason) = world.on_host(|| network.ready()) {
+        assert!(began.elapsed() < PATIENCE, "it is not tried again: {reason}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(
+        world.on_host(|| network.add(&pod("a", &ns))).unwrap(),
+        ["10.42.3.2".parse::<std::net::IpAddr>().unwrap()]
+    );
+}
+
+/// They came with a comma between, were read as one, and the node never became ready.
+#[test]
+fn ranges_of_both_families_are_taken_in_either_order() {
+    for ranges in [["10.42.3.0/24", "fd42:0:0:3::/64"], ["fd42:0:0:3::/64", "10.42.3.0/24"]] {
+        let world = World::new();
+        let network = world.open();
+        world.on_host(|| network.set_ranges(&ranges.map(prefix)).unwrap());
+        assert_eq!(world.on_host(|| network.ready()), Ok(()));
+        let ns = NetNs::create().unwrap();
+        let addresses = world.on_host(|| network.add(&pod("a", &ns))).unwrap();
+        assert_eq!(addresses, ["10.42.3.2".parse::<std::net::IpAddr>().unwrap()]);
+    }
+    let world = World::new();
+    let network = world.open();
+    let refused = world.on_host(|| network.set_ranges(&[prefix("fd42:0:0:3::/64")])).unwrap_err();
+    assert!(refused.to_string().contains("podCIDRs: fd42:0:0:3::/64 is not an IPv4 range"), "{refused}");
+}
+
+#[test]
+fn the_next_life_knows_the_range_and_frees_what_nobody_has_also_when_it_starts_broken() {
+    let world = World::new();
+    let (a, b) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    let first = world.open();
+    world.on_host(|| {
+        first.set_ranges(&[prefix("10.42.3.0/24")]).unwrap();
+        first.add(&pod("a", &a)).unwrap();
+        first.add(&pod("b", &b)).unwrap();
+    });
+    drop(first);
+    let addresses = || std::fs::read_dir(world.setup.state_dir.join("addresses")).unwrap().count();
+    let before = addresses();
+
+    // A boot: the bridge is gone, and its name is somebody else's.
+    world.give_the_name_back();
+    world.take_the_name();
+    let second = world.open();
+    world.on_host(|| {
+        second.keep_only(&["a".into(), "b".into()]).unwrap();
+        second.del(&pod("b", &b)).unwrap();
+    });
+    assert_eq!(addresses(), before);
+    world.give_the_name_back();
+    let began = Instant::now();
+    while world.on_host(|| second.ready()).is_err() {
+        assert!(began.elapsed() < PATIENCE, "nobody says the range again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(addresses(), before - 1, "b's is free");
+}
+
+#[test]
+fn what_is_removed_is_ours_and_this_clusters() {
+    let world = World::new();
+    world.on_host(|| {
+        let network = world.open();
+        network.set_ranges(&[prefix("10.42.3.0/24")]).unwrap();
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.add_bridge("lan0", Mac([2, 0, 0, 0, 0, 1]), 1500).unwrap();
+        let lan = rtnl.link("lan0").unwrap().unwrap().index;
+        let ours = Route::link(prefix("10.42.7.0/24"), lan);
+        let others = [
+            Route::link(prefix("10.44.7.0/24"), lan),
+            Route { protocol: 4, ..Route::link(prefix("10.42.8.0/24"), lan) },
+        ];
+        others.iter().chain([&ours]).for_each(|route| rtnl.put_route(route).unwrap());
+        for _ in 0..2 {
+            (named("bridge").unwrap().remove)(&world.setup).unwrap();
+        }
+        let left = rtnl.routes().unwrap();
+        assert!(!left.contains(&ours) && others.iter().all(|other| left.contains(other)), "{left:?}");
+        assert_eq!(rtnl.link(&world.setup.bridge).unwrap(), None);
+    });
+}

@@ -1,0 +1,3 @@
+//! Pod networks on a real kernel, in namespaces of their own. Needs root.
+
+mod bridge;
