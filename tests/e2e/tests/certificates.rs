@@ -77,7 +77,10 @@ fn works(own: &Cluster) -> Result<()> {
     kubectl(own, &["create", "deployment", "later", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     kubectl(own, &["rollout", "status", "deployment/later", "--timeout=60s"])?;
     eventually(SOON, || {
-        let page = kubectl(own, &["exec", "deployment/later", "--", "wget", "-qO-", "-T", "3", "http://served"])?;
+        kubectl(own, &["exec", "deployment/later", "--", "nslookup", "served.default.svc.cluster.local"])?;
+        let address = kubectl(own, &["get", "service", "served", "-o", "jsonpath={.spec.clusterIP}"])?;
+        let url = format!("http://{address}");
+        let page = kubectl(own, &["exec", "deployment/later", "--", "wget", "-qO-", "-T", "3", &url])?;
         ensure!(page == "hello\n", "{page}");
         Ok(())
     })
