@@ -142,7 +142,7 @@ impl Api {
     /// Keys of objects in the store that can't be read, as far as one knows from here.
     pub fn unreadable(&self) -> Vec<String> {
         match self {
-            Api::Here(server) => server.core.unreadable(),
+            Api::Here(server) => server.core.objects.unreadable(),
             Api::At(_) => Vec::new(),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,13 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authn::Authenticator;
-use crate::authn::jwt::{Signer, Verifier};
-use crate::authn::service_account::{Objects, ServiceAccountTokens};
-use crate::authn::x509::X509;
-use crate::authz::node::Node;
-use crate::authz::rules::Rule;
-use crate::authz::{AlwaysAllow, Authorizer, Masters};
+use crate::bootstrap::Bootstrap;
 use crate::cache::hub::Hub;
 use crate::config::Config;
 use crate::crd::controller::Controller;
@@ -95,29 +88,20 @@ pub async fn assemble(
     let sealing = encrypted(&config, store.clone(), shutdown)?;
     let store = sealing.clone().map_or(store, |sealing| Arc::new(sealing) as Arc<dyn Store>);
     let root = Bytes::from(format!("{}/", config.etcd_prefix));
-    let x509 = x509(&config)?;
-    let (token_signer, token_keys) = token_keys(&config)?;
     let hub = Arc::new(Hub::new(store.clone(), root));
-    let mut core = Core::new(config, store, hub.clone(), dialer, shutdown.clone())?;
+    let port = port.unwrap_or(config.secure_port);
+    let core = Arc::new(Core::new(config, store, hub.clone(), dialer, port, shutdown.clone())?);
     if let Some(sealing) = sealing {
         core.metrics.follow_encryption(&sealing);
     }
-    core.token_signer = token_signer;
-    core.token_keys = token_keys;
-    core.authenticators = authenticators(&core, x509);
-    core.authorizers = authorizers(&core)?;
-    if let Some(port) = port {
-        core.port.store(port, Ordering::Relaxed);
-    }
-    let core = Arc::new(core);
     let (ready, loaded) = oneshot::channel();
     tokio::spawn(hub.run(ready, shutdown.clone()));
     if loaded.await.is_err() {
         return Err(Error::Bootstrap("stopped before the store could be read".to_owned()));
     }
-    Controller::new(core.clone(), shutdown.clone()).start().await;
-    core.bootstrap().await?;
-    core.metrics.follow(&core);
+    Controller::new(core.verbs().clone(), core.definitions.clone(), shutdown.clone()).start().await;
+    Bootstrap { verbs: core.verbs(), config: &core.config, advertised: &core.advertised }.run().await?;
+    core.metrics.follow(&core.objects.registry);
     core.set_started();
     tokio::spawn(compact(core.clone(), shutdown.clone()));
     Ok(Server { core })
@@ -133,7 +117,7 @@ async fn stop_later(shutdown: CancellationToken, delay: Duration, stop: Cancella
 }
 
 async fn compact(core: Arc<Core>, shutdown: CancellationToken) {
-    compactor::run(&*core.store, core.config.etcd_compaction_interval, &core.compacted, shutdown).await;
+    compactor::run(&*core.objects.store, core.config.etcd_compaction_interval, &core.objects.compacted, shutdown).await;
 }
 
 /// The store behind `--encryption-provider-config`.
@@ -150,74 +134,4 @@ fn encrypted(
         tokio::spawn(store.clone().follow(path.clone(), shutdown.clone()));
     }
     Ok(Some(store))
-}
-
-fn x509(config: &Config) -> Result<Option<X509>, Error> {
-    const FLAG: &str = "--client-ca-file";
-    let Some(path) = &config.client_ca_file else { return Ok(None) };
-    let authorities = tls::certificates(FLAG, path)?;
-    X509::new(&authorities).map(Some).map_err(|reason| Error::File { flag: FLAG, path: path.clone(), reason })
-}
-
-/// Key that signs tokens, and keys that check them (the signing key's own when no other is named).
-fn token_keys(config: &Config) -> Result<(Option<Signer>, Vec<Verifier>), Error> {
-    let mut keys = Vec::new();
-    for path in &config.service_account_key_files {
-        let fail = |reason| Error::File { flag: "--service-account-key-file", path: path.clone(), reason };
-        keys.extend(Verifier::read(path).map_err(fail)?);
-    }
-    let Some(path) = &config.service_account_signing_key_file else { return Ok((None, keys)) };
-    let fail = |reason: String| Error::File { flag: "--service-account-signing-key-file", path: path.clone(), reason };
-    let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-    let signer = Signer::from_pem(&pem).map_err(fail)?;
-    let own = signer.verifier().map_err(fail)?;
-    if !keys.contains(&own) {
-        keys.insert(0, own);
-    }
-    Ok((Some(signer), keys))
-}
-
-/// Authorisers as `--authorization-mode` names them, after the one that lets system:masters through.
-fn authorizers(core: &Core) -> Result<Vec<Arc<dyn Authorizer>>, Error> {
-    let mut chain: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters)];
-    for mode in &core.config.authorization_mode {
-        match mode.as_str() {
-            "Node" => {
-                let node = Node::new(&core.registry.load(), node_rules());
-                chain.push(Arc::new(node.ok_or_else(|| Error::Bootstrap("pods are not served".to_owned()))?));
-            }
-            "RBAC" => chain.push(core.rbac.clone()),
-            "AlwaysAllow" => chain.push(Arc::new(AlwaysAllow)),
-            "AlwaysDeny" => {}
-            other => {
-                let why = format!("--authorization-mode {other}: choose among Node, RBAC, AlwaysAllow, AlwaysDeny");
-                return Err(Error::Bootstrap(why));
-            }
-        }
-    }
-    Ok(chain)
-}
-
-/// The rules of upstream's `system:node` role.
-fn node_rules() -> Vec<Rule> {
-    let role = kinds::bootstrap().find(|o| o["kind"] == "ClusterRole" && o["metadata"]["name"] == "system:node");
-    role.as_ref().map(Rule::all).unwrap_or_default()
-}
-
-/// Authenticators in upstream's order.
-fn authenticators(core: &Core, x509: Option<X509>) -> Vec<Box<dyn Authenticator>> {
-    let mut chain: Vec<Box<dyn Authenticator>> = Vec::new();
-    if let Some(x509) = x509 {
-        chain.push(Box::new(x509));
-    }
-    let registry = core.registry.load();
-    let cache = |plural: &str| registry.cache("", plural);
-    if let (Some(accounts), Some(pods), Some(secrets), Some(nodes)) =
-        (cache("serviceaccounts"), cache("pods"), cache("secrets"), cache("nodes"))
-    {
-        let objects = Objects { hub: core.hub.clone(), accounts, pods, secrets, nodes };
-        let issuer = core.config.service_account_issuer.clone();
-        chain.push(Box::new(ServiceAccountTokens::new(issuer, core.token_keys.clone(), objects)));
-    }
-    chain
 }

@@ -39,7 +39,7 @@ async fn create(server: &Server, path: &str, body: Value) -> Value {
     let (status, answer) = send(server, "POST", path, &body).await;
     assert_eq!(status, 201, "{answer}");
     // Plugins decide on the caches, which hear of a write a moment later.
-    server.core.hub.catch_up().await.unwrap();
+    server.core.objects.hub.catch_up().await.unwrap();
     answer
 }
 
@@ -51,7 +51,7 @@ async fn quota(server: &Server, hard: Value, used: Value) {
     stored["status"] = json!({"hard": hard, "used": used});
     let (status, answer) = send(server, "PUT", &format!("{QUOTAS}/q/status"), &stored).await;
     assert_eq!(status, 200, "{answer}");
-    server.core.hub.catch_up().await.unwrap();
+    server.core.objects.hub.catch_up().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,24 +1,20 @@
 //! Who is calling: certificates, tokens, anonymity, impersonation.
 //!
-//! [`Authenticator`]s are asked in order; the first that knows the caller decides. A credential that is presented and
-//! wrong ends in 401, never in anonymity.
+//! What is asked is an [`Authenticator`]; [`chain`] asks them.
 
+pub mod chain;
 pub mod impersonation;
 pub mod jwt;
 pub mod service_account;
 pub mod x509;
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use meta::Status;
 use rustls::pki_types::CertificateDer;
-
-use serving::refusals::Refusals;
 
 pub use kinds::User as UserInfo;
 
@@ -88,42 +84,7 @@ pub trait Authenticator: Send + Sync {
 #[error("{0}")]
 pub struct AuthnError(pub String);
 
-/// What was said of credentials that were refused.
-static TOLD: LazyLock<Refusals> = LazyLock::new(Refusals::default);
-
 /// The identity of a caller who presents nothing.
 pub fn anonymous() -> UserInfo {
     UserInfo { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..UserInfo::default() }
-}
-
-/// Asks every authenticator; `allow_anonymous` decides about a caller whom none knows.
-pub async fn authenticate(
-    chain: &[Box<dyn Authenticator>],
-    credentials: &Credentials<'_>,
-    allow_anonymous: bool,
-) -> Result<Authenticated, Status> {
-    let mut refused = false;
-    for authenticator in chain {
-        match authenticator.authenticate(credentials).await {
-            Ok(Some(mut caller)) => {
-                if !caller.user.groups.iter().any(|group| group == AUTHENTICATED) {
-                    caller.user.groups.push(AUTHENTICATED.to_owned());
-                }
-                return Ok(caller);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                if TOLD.is_news(&error.0) {
-                    tracing::warn!(%error, "a credential was refused; for an hour no more is said of others like it");
-                } else {
-                    tracing::debug!(%error, "a credential was refused");
-                }
-                refused = true;
-            }
-        }
-    }
-    if refused || credentials.bearer().is_some() || !allow_anonymous {
-        return Err(Status::unauthorized("Unauthorized"));
-    }
-    Ok(Authenticated { user: anonymous(), ..Authenticated::default() })
 }

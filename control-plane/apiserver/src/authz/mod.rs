@@ -1,12 +1,11 @@
 //! Whether a caller may do what a request asks: a chain of authorisers, the first opinion counts.
 
+pub mod chain;
 pub mod escalation;
 pub mod node;
 pub mod rbac;
 pub mod references;
 pub mod rules;
-
-use std::sync::Arc;
 
 use meta::{Gvr, Status};
 
@@ -105,19 +104,6 @@ impl Authorizer for AlwaysAllow {
             ..Rules::default()
         }
     }
-}
-
-/// Asks the chain; no opinion at all is a refusal.
-pub fn decide(chain: &[Arc<dyn Authorizer>], attributes: &Attributes<'_>) -> Decision {
-    let mut reasons = Vec::new();
-    for authorizer in chain {
-        match authorizer.authorize(attributes) {
-            Decision::NoOpinion(reason) if reason.is_empty() => {}
-            Decision::NoOpinion(reason) => reasons.push(reason),
-            decided => return decided,
-        }
-    }
-    Decision::NoOpinion(reasons.join(", "))
 }
 
 /// The 403 for a refused request, in upstream's words.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use meta::Status;
 use serde_json::{Map, Value, json};
 
+use super::Bootstrap;
 use crate::config::Config;
-use crate::server::Core;
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
@@ -37,12 +37,12 @@ fn read(path: Option<&PathBuf>) -> Result<Option<String>, Status> {
     text.map_err(|error| Status::internal(format!("{}: {error}", path.map_or("".into(), |p| p.display().to_string()))))
 }
 
-impl Core {
+impl Bootstrap<'_> {
     /// Brings the ConfigMap up to date.
     pub(super) async fn authentication_info(&self) -> Result<(), Status> {
         let client_ca = read(self.config.client_ca_file.as_ref())?;
         let proxy_ca = read(self.config.requestheader_client_ca_file.as_ref())?;
-        let wanted = data(&self.config, client_ca, proxy_ca);
+        let wanted = data(self.config, client_ca, proxy_ca);
         if wanted.is_empty() {
             return Ok(());
         }
@@ -50,15 +50,16 @@ impl Core {
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": NAME, "namespace": NAMESPACE}, "data": wanted,
         });
-        if self.ensure(&object).await? {
+        if self.verbs.ensure(&object).await? {
             return Ok(());
         }
-        self.amend("", "configmaps", NAMESPACE, NAME, |old| {
-            let mut new = old.clone();
-            new["data"] = Value::Object(wanted.clone());
-            Ok(new)
-        })
-        .await
+        self.verbs
+            .amend("", "configmaps", NAMESPACE, NAME, |old| {
+                let mut new = old.clone();
+                new["data"] = Value::Object(wanted.clone());
+                Ok(new)
+            })
+            .await
     }
 }
 

@@ -3,32 +3,52 @@
 use std::net::IpAddr;
 
 use meta::Status;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::server::Core;
+use crate::config::Config;
+use crate::registry::verbs::Verbs;
 
-impl Core {
+/// Where the server says that it is.
+pub struct Advertised {
+    /// `--advertise-address`, until the host has another.
+    told: Mutex<Option<IpAddr>>,
+    bound: IpAddr,
+    port: u16,
+    /// `--service-cluster-ip-range`.
+    range: String,
+}
+
+impl Advertised {
+    pub fn new(config: &Config, port: u16) -> Advertised {
+        Advertised {
+            told: Mutex::new(config.advertise_address),
+            bound: config.bind_address,
+            port,
+            range: config.service_cluster_ip_range.clone(),
+        }
+    }
+
     /// The address that clients inside the cluster reach the server at.
-    pub fn advertised(&self) -> IpAddr {
-        let told = *self.advertised.lock();
-        told.unwrap_or(match self.config.bind_address {
+    pub fn address(&self) -> IpAddr {
+        let told = *self.told.lock();
+        told.unwrap_or(match self.bound {
             address if address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
             address => address,
         })
     }
 
     /// The host has another address now: the Service leads there.
-    pub async fn advertise(&self, address: IpAddr) -> Result<(), Status> {
-        *self.advertised.lock() = Some(address);
-        self.kubernetes_service().await
+    pub async fn move_to(&self, address: IpAddr, verbs: &Verbs) -> Result<(), Status> {
+        *self.told.lock() = Some(address);
+        self.kubernetes_service(verbs).await
     }
 
     /// Makes the Service, its Endpoints and its EndpointSlice say where the server is.
-    pub async fn kubernetes_service(&self) -> Result<(), Status> {
-        let port = self.port.load(std::sync::atomic::Ordering::Relaxed);
-        let address = self.advertised();
+    pub async fn kubernetes_service(&self, verbs: &Verbs) -> Result<(), Status> {
+        let (port, address) = (self.port, self.address());
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-        let first = crate::service::Range::parse(&self.config.service_cluster_ip_range)
+        let first = crate::service::Range::parse(&self.range)
             .and_then(|range| range.first())
             .map_err(|reason| Status::internal(format!("--service-cluster-ip-range: {reason}")))?;
         let service = json!({
@@ -40,7 +60,7 @@ impl Core {
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
             },
         });
-        self.keep(&service, |old| {
+        keep(verbs, &service, |old| {
             let mut new = old.clone();
             new["spec"]["ports"] = service["spec"]["ports"].clone();
             new
@@ -59,7 +79,7 @@ impl Core {
                 "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             }],
         });
-        self.keep(&endpoints, |old| {
+        keep(verbs, &endpoints, |old| {
             let mut new = old.clone();
             new["subsets"] = endpoints["subsets"].clone();
             new
@@ -75,7 +95,7 @@ impl Core {
             "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         });
-        self.keep(&slice, |old| {
+        keep(verbs, &slice, |old| {
             let mut new = old.clone();
             new["endpoints"] = slice["endpoints"].clone();
             new["ports"] = slice["ports"].clone();
@@ -83,13 +103,13 @@ impl Core {
         })
         .await
     }
+}
 
-    async fn keep(&self, wanted: &Value, change: impl Fn(&Value) -> Value + Send + Sync) -> Result<(), Status> {
-        if self.ensure(wanted).await? {
-            return Ok(());
-        }
-        let Some(served) = self.served_of(wanted) else { return Ok(()) };
-        let kind = &served.kind;
-        self.amend(&kind.group, &kind.plural, "default", "kubernetes", |old| Ok(change(old))).await
+async fn keep(verbs: &Verbs, wanted: &Value, change: impl Fn(&Value) -> Value + Send + Sync) -> Result<(), Status> {
+    if verbs.ensure(wanted).await? {
+        return Ok(());
     }
+    let Some(served) = verbs.served_of(wanted) else { return Ok(()) };
+    let kind = &served.kind;
+    verbs.amend(&kind.group, &kind.plural, "default", "kubernetes", |old| Ok(change(old))).await
 }

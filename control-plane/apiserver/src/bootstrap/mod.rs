@@ -2,115 +2,33 @@
 //! service range, and the `kubernetes` Service that leads to the server itself. I/O: reads the clock.
 
 mod authentication_info;
-mod endpoints;
-
-use std::sync::Arc;
+pub mod endpoints;
 
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Method, Uri};
-use jiff::Timestamp;
-use meta::{Reason, Status};
-use parking_lot::Mutex;
+use meta::Status;
 use serde_json::{Value, json};
 
-use crate::authn::{AUTHENTICATED, MASTERS, UserInfo};
+use self::endpoints::Advertised;
 use crate::cache::corrupt;
+use crate::config::Config;
 use crate::error::Error;
-use crate::http::call::Call;
-use crate::http::request::{Query, RequestInfo};
-use crate::notes::Warnings;
-use crate::registry::Served;
-use crate::registry::options::{FieldValidation, WriteOptions};
-use crate::registry::update::{Change, Origin, Part};
-use crate::server::Core;
+use crate::registry::verbs::Verbs;
 
-/// Name of the server's own identity, as upstream has it.
-const SELF: &str = "system:apiserver";
 /// Objects written at once while a new cluster is set up.
 const AT_ONCE: usize = 32;
 /// Roles with this annotation set to "false" are left as people made them.
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-/// A call that the server makes to itself.
-pub fn own_call(namespace: &str, name: &str) -> Call {
-    let groups = vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()];
-    let user = Arc::new(UserInfo { name: SELF.to_owned(), groups, ..UserInfo::default() });
-    let agent = (http::header::USER_AGENT, HeaderValue::from_static("kube-apiserver"));
-    Call {
-        method: Method::POST,
-        uri: Uri::default(),
-        info: RequestInfo {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            in_namespace: !namespace.is_empty(),
-            resource_request: true,
-            ..RequestInfo::default()
-        },
-        query: Query::default(),
-        headers: HeaderMap::from_iter([agent]),
-        peer: None,
-        caller: Some(user.clone()),
-        user,
-        audit_id: String::new(),
-        now: Timestamp::now(),
-        upgrade: Mutex::new(None),
-        tables: true,
-        trail: None,
-        warnings: Warnings::default(),
-    }
+/// Sets up what a new cluster needs, and brings it back where it was lost.
+pub struct Bootstrap<'a> {
+    pub verbs: &'a Verbs,
+    pub config: &'a Config,
+    pub advertised: &'a Advertised,
 }
 
-/// Options of the server's own writes.
-pub fn own_options() -> WriteOptions {
-    WriteOptions {
-        dry_run: false,
-        field_manager: "kube-apiserver".to_owned(),
-        field_validation: FieldValidation::Ignore,
-        force: None,
-    }
-}
-
-impl Core {
-    /// The resource that an object belongs to.
-    pub fn served_of(&self, object: &Value) -> Option<Arc<Served>> {
-        let (group, version) = meta::gvk::split_api_version(object["apiVersion"].as_str().unwrap_or_default());
-        self.registry.load().by_kind(group, version, object["kind"].as_str().unwrap_or_default()).cloned()
-    }
-
-    /// Creates an object of the server's own unless it exists; whether it did.
-    pub async fn ensure(&self, object: &Value) -> Result<bool, Status> {
-        let served = self.served_of(object).ok_or_else(|| Status::internal(format!("no resource for {object}")))?;
-        let (namespace, name) = (text(object, "namespace"), text(object, "name"));
-        if self.stored(&served)?.cache.lookup(namespace, name).is_some() {
-            return Ok(false);
-        }
-        let call = own_call(namespace, "");
-        match self.create_object(&call, &served, "", object.clone(), &own_options(), false).await {
-            Ok(_) => Ok(true),
-            Err(status) if status.reason == Reason::AlreadyExists => Ok(false),
-            Err(status) => Err(status),
-        }
-    }
-
-    /// Changes an object of the server's own, when the change makes a difference.
-    pub async fn amend(
-        &self,
-        group: &str,
-        plural: &str,
-        namespace: &str,
-        name: &str,
-        make: impl FnMut(&Value) -> Result<Value, Status> + Send,
-    ) -> Result<(), Status> {
-        let registry = self.registry.load_full();
-        let Some(served) = registry.any(group, plural) else { return Ok(()) };
-        let options = own_options();
-        let change =
-            Change { part: Part::Main, subresource: "", name, options: &options, retry: true, origin: Origin::Whole };
-        self.change(&own_call(namespace, name), served, &change, make).await.map(drop)
-    }
-
+impl Bootstrap<'_> {
     /// Everything that must exist before the first client comes.
-    pub async fn bootstrap(self: &Arc<Self>) -> Result<(), Error> {
+    pub async fn run(&self) -> Result<(), Error> {
         let (namespaces, others): (Vec<Value>, Vec<Value>) =
             kinds::bootstrap().partition(|object| object["kind"] == "Namespace");
         // Namespaces come first: the others live in them. Many at once share the store's disk writes.
@@ -121,12 +39,12 @@ impl Core {
         }
         settled("the service range", self.service_range().await)?;
         settled("the front proxies' trust", self.authentication_info().await)?;
-        settled("the kubernetes Service", self.kubernetes_service().await)
+        settled("the kubernetes Service", self.advertised.kubernetes_service(self.verbs).await)
     }
 
-    async fn settle_object(self: &Arc<Self>, object: Value) -> Result<(), Error> {
+    async fn settle_object(&self, object: Value) -> Result<(), Error> {
         let outcome = async {
-            if !self.ensure(&object).await? {
+            if !self.verbs.ensure(&object).await? {
                 self.reconcile_role(&object).await?;
             }
             Ok(())
@@ -139,7 +57,7 @@ impl Core {
         if wanted["apiVersion"] != "rbac.authorization.k8s.io/v1" {
             return Ok(());
         }
-        let Some(served) = self.served_of(wanted) else { return Ok(()) };
+        let Some(served) = self.verbs.served_of(wanted) else { return Ok(()) };
         let (name, namespace) = (text(wanted, "name"), text(wanted, "namespace"));
         let Some(store) = &served.store else { return Ok(()) };
         let Some(entry) = store.cache.lookup(namespace, name) else { return Ok(()) };
@@ -148,7 +66,7 @@ impl Core {
             return Ok(());
         }
         let plural = served.kind.plural.clone();
-        self.amend("rbac.authorization.k8s.io", &plural, namespace, name, |old| Ok(merged(old, wanted))).await
+        self.verbs.amend("rbac.authorization.k8s.io", &plural, namespace, name, |old| Ok(merged(old, wanted))).await
     }
 
     async fn service_range(&self) -> Result<(), Status> {
@@ -156,7 +74,7 @@ impl Core {
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
             "spec": {"cidrs": [self.config.service_cluster_ip_range]},
         });
-        self.ensure(&range).await.map(drop)
+        self.verbs.ensure(&range).await.map(drop)
     }
 }
 

@@ -15,22 +15,23 @@ use tokio_util::sync::CancellationToken;
 use super::convert::{self, Version};
 use super::names::{Conflict, Names};
 use super::outline::Outline;
-use super::source::Source;
+use super::source::{Source, Work};
 use super::status;
 use super::{GROUP, PLURAL};
-use crate::bootstrap::{own_call, own_options};
 use crate::cache::{Cache, Entry, EventType, Scope, Watcher};
 use crate::registry::convert::{Conversion, Nop};
 use crate::registry::options::{DeleteOptions, Propagation};
+use crate::registry::own::{own_call, own_options};
 use crate::registry::update::{Change, Origin, Part};
+use crate::registry::verbs::Verbs;
 use crate::registry::{Registry, Served, Stored, header_spec_of_all};
-use crate::server::Core;
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// The controller's memory, by name of the definition.
 pub struct Controller {
-    core: Arc<Core>,
+    verbs: Arc<Verbs>,
+    work: Arc<Work>,
     known: HashMap<String, Known>,
     names: Names,
     /// Definitions (by uid) whose objects are being deleted.
@@ -52,13 +53,14 @@ struct Serving {
 }
 
 impl Controller {
-    pub fn new(core: Arc<Core>, shutdown: CancellationToken) -> Controller {
-        Controller { core, known: HashMap::new(), names: Names::default(), emptying: HashSet::new(), shutdown }
+    pub fn new(verbs: Arc<Verbs>, work: Arc<Work>, shutdown: CancellationToken) -> Controller {
+        let (known, names, emptying) = (HashMap::new(), Names::default(), HashSet::new());
+        Controller { verbs, work, known, names, emptying, shutdown }
     }
 
     /// Serves what is stored, then follows. The first half is done before the server takes requests.
     pub async fn start(mut self) {
-        let Some(cache) = self.core.registry.load().cache(GROUP, PLURAL) else { return };
+        let Some(cache) = self.verbs.objects.registry.load().cache(GROUP, PLURAL) else { return };
         let watcher = self.load(&cache).await;
         tokio::spawn(self.follow(cache, watcher));
     }
@@ -112,7 +114,7 @@ impl Controller {
     }
 
     fn outline(&self, entry: &Entry) -> Option<Outline> {
-        self.core.definitions.outlines.fetch_add(1, Ordering::Relaxed);
+        self.work.outlines.fetch_add(1, Ordering::Relaxed);
         Outline::of(entry)
     }
 
@@ -127,7 +129,8 @@ impl Controller {
     async fn settle_waiting(&mut self, group: &str) {
         let mut waiting = self.names.waiting(group);
         while let Some(name) = waiting.pop() {
-            let entry = self.core.registry.load().cache(GROUP, PLURAL).and_then(|cache| cache.lookup("", &name));
+            let entry =
+                self.verbs.objects.registry.load().cache(GROUP, PLURAL).and_then(|cache| cache.lookup("", &name));
             let Some((entry, outline)) = entry.and_then(|entry| self.outline(&entry).map(|outline| (entry, outline)))
             else {
                 continue;
@@ -155,7 +158,7 @@ impl Controller {
         let crd = &outline.crd;
         let held = crd["metadata"]["finalizers"].as_array().is_some_and(|list| list.iter().any(|f| f == FINALIZER));
         if is_deleting(crd) && held && self.emptying.insert(meta_text(crd, "uid").to_owned()) {
-            tokio::spawn(empty(self.core.clone(), crd.clone(), self.shutdown.clone()));
+            tokio::spawn(empty(self.verbs.clone(), crd.clone(), self.shutdown.clone()));
         }
         freed
     }
@@ -166,7 +169,7 @@ impl Controller {
             new["status"] = status::settled(old, conflict, now);
             Ok(new)
         };
-        if let Err(error) = amend(&self.core, name, "status", make).await {
+        if let Err(error) = amend(&self.verbs, name, "status", make).await {
             tracing::warn!(%error, name, "the status of a definition could not be written");
         }
     }
@@ -181,7 +184,7 @@ impl Controller {
                 source.move_to(outline.schema(index));
             }
         } else if status::is_true(&outline.crd, "Established")
-            && let Some(sources) = publish(&self.core, outline, print).await
+            && let Some(sources) = publish(&self.verbs, &self.work, outline, print).await
         {
             known.serving = Some(Serving { fingerprint: print, sources });
         }
@@ -192,7 +195,7 @@ impl Controller {
         self.names.remove(name);
         let Some((plural, group)) = name.split_once('.') else { return };
         let mut prefix = None;
-        self.core.registry.rcu(|registry| {
+        self.verbs.objects.registry.rcu(|registry| {
             let mut new = Registry::clone(registry);
             prefix = new
                 .any(group, plural)
@@ -203,22 +206,22 @@ impl Controller {
             new
         });
         if let Some(prefix) = prefix {
-            self.core.hub.remove(&prefix);
+            self.verbs.objects.hub.remove(&prefix);
         }
         self.settle_waiting(group).await;
     }
 }
 
 /// Makes kinds of a definition and serves them; where their schemas come from.
-async fn publish(core: &Core, outline: &Outline, fingerprint: u64) -> Option<Vec<Arc<Source>>> {
-    let versions = convert::versions(outline, &core.config.etcd_prefix, &core.definitions);
+async fn publish(verbs: &Verbs, work: &Arc<Work>, outline: &Outline, fingerprint: u64) -> Option<Vec<Arc<Source>>> {
+    let versions = convert::versions(outline, &verbs.objects.root, work);
     let storage = versions.iter().find(|version| version.storage)?.kind.clone();
     let prefix = Bytes::from(format!("{}/", storage.storage.as_ref()?.prefix));
     let header = header_spec_of_all(versions.iter().map(|version| &version.kind));
-    let cache = core.hub.add(prefix, header, convert::reader(&storage, &versions)).await;
+    let cache = verbs.objects.hub.add(prefix, header, convert::reader(&storage, &versions)).await;
     let (group, plural) = (storage.group.clone(), storage.plural.clone());
     let deleting = is_deleting(&outline.crd);
-    core.registry.rcu(|registry| {
+    verbs.objects.registry.rcu(|registry| {
         let mut new = Registry::clone(registry);
         new.remove_custom(&group, &plural);
         for version in versions.iter().filter(|version| version.served) {
@@ -261,12 +264,12 @@ fn fingerprint(crd: &Value) -> u64 {
 }
 
 async fn amend(
-    core: &Core,
+    verbs: &Verbs,
     name: &str,
     subresource: &str,
     make: impl FnMut(&Value) -> Result<Value, meta::Status> + Send,
 ) -> Result<(), meta::Status> {
-    let registry = core.registry.load_full();
+    let registry = verbs.objects.registry.load_full();
     let Some(served) = registry.any(GROUP, PLURAL) else { return Ok(()) };
     let options = own_options();
     let part = match served.kind.subresource(subresource) {
@@ -274,16 +277,16 @@ async fn amend(
         None => Part::Main,
     };
     let change = Change { part, subresource, name, options: &options, retry: true, origin: Origin::Whole };
-    core.change(&own_call("", name), served, &change, make).await.map(drop)
+    verbs.change(&own_call("", name), served, &change, make).await.map(drop)
 }
 
 /// Deletes every object of a definition, waits until the last is gone, then lets the definition go.
-async fn empty(core: Arc<Core>, crd: Value, shutdown: CancellationToken) {
+async fn empty(verbs: Arc<Verbs>, crd: Value, shutdown: CancellationToken) {
     let (group, plural) = (
         crd["spec"]["group"].as_str().unwrap_or_default(),
         crd["spec"]["names"]["plural"].as_str().unwrap_or_default(),
     );
-    let served = core.registry.load().any(group, plural).filter(|served| served.custom).cloned();
+    let served = verbs.objects.registry.load().any(group, plural).filter(|served| served.custom).cloned();
     if let Some((served, cache)) =
         served.and_then(|s| s.store.as_ref().map(|store| store.cache.clone()).map(|c| (s, c)))
     {
@@ -291,7 +294,7 @@ async fn empty(core: Arc<Core>, crd: Value, shutdown: CancellationToken) {
         let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
         for entry in snapshot.range(&cache.prefix, &Bytes::new()) {
             let call = own_call(entry.namespace(), entry.name());
-            if let Err(error) = core.delete_named(&call, &served, entry.name(), &options).await
+            if let Err(error) = verbs.delete_named(&call, &served, entry.name(), &options).await
                 && error.reason != meta::Reason::NotFound
             {
                 tracing::warn!(%error, group, plural, "an object of a deleted definition could not be deleted");
@@ -312,7 +315,7 @@ async fn empty(core: Arc<Core>, crd: Value, shutdown: CancellationToken) {
         }
         Ok(new)
     };
-    match amend(&core, name, "", make).await {
+    match amend(&verbs, name, "", make).await {
         Ok(()) => {}
         Err(error) if error.reason == meta::Reason::NotFound => {}
         Err(error) => tracing::warn!(%error, name, "a deleted definition could not be let go"),

@@ -6,8 +6,6 @@ pub mod catalogue;
 mod legacy;
 mod openapi;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Response};
@@ -27,11 +25,11 @@ use crate::ops::{health, metrics};
 use crate::server::Core;
 
 /// Answers a request that is about no resource.
-pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
+pub async fn serve(core: &Core, call: &Call) -> Result<Answer, Status> {
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
-    let catalogue = Catalogue::new(core.registry.load_full());
+    let catalogue = Catalogue::new(core.objects.registry.load_full());
     let parts: Vec<&str> = call.info.path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
         [] => paths(&catalogue),
@@ -69,8 +67,8 @@ pub async fn serve(core: &Arc<Core>, call: &Call) -> Result<Answer, Status> {
             let answer = health::serve(core, call, endpoint, &check.join("/")).await?;
             return Ok(answer.map_or_else(respond::no_such_page, Answer::Raw));
         }
-        ["metrics"] => return Ok(Answer::Raw(metrics::page(core).await)),
-        ["metrics", "slis"] => return Ok(Answer::Raw(metrics::slis(core))),
+        ["metrics"] => return Ok(Answer::Raw(metrics::page(&core.metrics, &*core.objects.store).await)),
+        ["metrics", "slis"] => return Ok(Answer::Raw(metrics::slis(&core.metrics))),
         ["api", ..] => return Err(Status::no_such_path()),
         ["apis", group, ..] if catalogue.has(group) => return Err(Status::no_such_path()),
         _ => return Ok(respond::no_such_page()),

@@ -29,7 +29,7 @@ pub fn refused(core: &Core, call: &Call, status: &Status) {
 /// Logs the body of a call, where the policy wants it.
 pub fn body(core: &Core, call: &Call, body: &Bytes) {
     if let Some(trail) = call.trail.as_ref().filter(|trail| trail.wants_request() && !body.is_empty()) {
-        trail.asked(shown(&core.registry.load(), call, body));
+        trail.asked(shown(&core.objects.registry.load(), call, body));
     }
 }
 

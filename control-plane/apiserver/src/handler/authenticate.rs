@@ -14,9 +14,9 @@ use crate::server::Core;
 /// connections of the port.
 pub async fn authenticate(core: &Core, call: &mut Call, peer: &serving::Peer) -> Result<(), Status> {
     let started = Instant::now();
-    let audiences = core.config.audiences();
+    let audiences = &core.authenticators.audiences;
     let credentials = Credentials { headers: &call.headers, certificates: &peer.certificates, audiences };
-    match authn::authenticate(&core.authenticators, &credentials, core.config.anonymous_auth).await {
+    match core.authenticators.caller(&credentials).await {
         Ok(caller) => {
             core.metrics.authenticated(Some(&caller.user.name), started);
             if caller.user.name != authn::ANONYMOUS {

@@ -13,7 +13,7 @@ use crate::server::Core;
 pub fn authorize(core: &Core, call: &Call) -> Result<(), Status> {
     let attributes = call.attributes();
     let started = Instant::now();
-    let decision = core.decide(&attributes);
+    let decision = core.authorizers.decide(&attributes);
     core.metrics.authorized(&decision, started);
     if let Some(trail) = &call.trail {
         trail.decided(&decision);

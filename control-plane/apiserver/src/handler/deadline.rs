@@ -15,7 +15,7 @@ pub fn allowed(core: &Core, call: &Call) -> Result<Duration, Status> {
 
 /// The end of a call that took longer.
 pub fn missed(core: &Core, call: &Call) -> Status {
-    core.metrics.terminated(core, call, "504");
+    core.metrics.terminated(&core.objects.registry.load(), call, "504");
     Status::timeout("request did not complete within the allotted timeout", 0)
 }
 

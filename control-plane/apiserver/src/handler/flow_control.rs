@@ -19,7 +19,7 @@ pub async fn receive(core: &Core, call: &Call, body: RequestBody) -> Result<(Byt
 pub async fn admit(core: &Core, call: &Call) -> Result<Place, TooManyRequests> {
     let outcome = core.limits.admit(call).await;
     if outcome.is_err() {
-        core.metrics.terminated(core, call, "429");
+        core.metrics.terminated(&core.objects.registry.load(), call, "429");
     }
     outcome
 }

@@ -68,10 +68,10 @@ impl Server {
 }
 
 /// The way of a call whose caller is known, from the log's first word of it to the last.
-async fn follow(core: &Arc<Core>, mut call: Call, body: RequestBody) -> Response<Body> {
+async fn follow(core: &Core, mut call: Call, body: RequestBody) -> Response<Body> {
     // Before anything can refuse the call: the log has who asked, for what, and as whom, however it ends.
     let logged = audit::begin(core, &mut call);
-    let measure = core.metrics.begin(core, &call, http_body::Body::size_hint(&body).exact());
+    let measure = core.metrics.begin(&core.objects.registry.load(), &call, http_body::Body::size_hint(&body).exact());
     let outcome = match logged {
         Ok(()) => decide(core, &mut call, body).await,
         Err(status) => Err(status),
@@ -80,7 +80,7 @@ async fn follow(core: &Arc<Core>, mut call: Call, body: RequestBody) -> Response
 }
 
 /// What is answered to a call that the log knows of.
-async fn decide(core: &Arc<Core>, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
+async fn decide(core: &Core, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
     // Before all that goes by the user: from here on that is whom the caller acts as.
     impersonate::impersonate(core, call)?;
     // Before the body: who may not ask is told without being waited for, and takes no place of others.
@@ -98,7 +98,7 @@ async fn decide(core: &Arc<Core>, call: &mut Call, body: RequestBody) -> Result<
 }
 
 /// What is answered to a request that is taken in as a whole.
-async fn whole(core: &Arc<Core>, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
+async fn whole(core: &Core, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
     let (body, _room) = flow_control::receive(core, call, body).await?;
     // Right before the work: while a client sends, its place would be nobody's.
     let _place = match flow_control::admit(core, call).await {

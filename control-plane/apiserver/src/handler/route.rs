@@ -25,15 +25,15 @@ enum Target {
 }
 
 /// Answers a call where it leads.
-pub async fn route(core: &Arc<Core>, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
-    let target = target(&core.registry.load(), &call.info)?;
+pub async fn route(core: &Core, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
+    let target = target(&core.objects.registry.load(), &call.info)?;
     match target {
         Target::Local(served) => {
             if let Some(warning) = &served.deprecation {
                 call.warn(warning.clone());
             }
             call.tables = has_table(&served, &call.info);
-            core.resource(call, &served, body).await
+            core.resources.answer(call, &served, body).await
         }
         Target::Page => discovery::serve(core, call).await,
         Target::Nowhere => Ok(respond::no_such_page()),

@@ -3,10 +3,6 @@
 //! A check that upstream has because of something that this server does otherwise is left out; the others have
 //! upstream's names, so that probes which exclude or ask for one work.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderValue};
 use meta::Status;
@@ -16,10 +12,6 @@ use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::respond::response;
 use crate::server::Core;
-use crate::storage::RangeRequest;
-
-/// How long the store may take to answer a check; upstream's.
-const STORE: Duration = Duration::from_secs(2);
 
 /// What a check looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +79,7 @@ pub fn paths() -> impl Iterator<Item = String> {
 
 /// Answers `/<endpoint>` or `/<endpoint>/<check>`; `None` when there is no such check.
 pub async fn serve(
-    core: &Arc<Core>,
+    core: &Core,
     call: &Call,
     endpoint: &'static str,
     wanted: &str,
@@ -98,7 +90,7 @@ pub async fn serve(
         for check in of(endpoint) {
             let outcome = match asked.excludes(check.name) {
                 true => Outcome::Excluded,
-                false => core.look(check, endpoint).await,
+                false => look(core, check, endpoint).await,
             };
             outcomes.push((check.name, outcome));
         }
@@ -107,44 +99,31 @@ pub async fn serve(
         let Some(check) = of(endpoint).find(|check| check.name == wanted) else {
             return Ok(None);
         };
-        single(&core.look(check, endpoint).await)
+        single(&look(core, check, endpoint).await)
     };
     let mut answer = response(code, "text/plain; charset=utf-8", text);
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(Some(answer))
 }
 
-impl Core {
-    async fn look(&self, check: &Check, endpoint: &'static str) -> Outcome {
-        let outcome = match check.look {
-            Look::Alive => Ok(()),
-            Look::Store => ask_store(self).await,
-            Look::Caches if self.hub.revision() > 0 => Ok(()),
-            Look::Caches => Err("the watch caches are not loaded yet".to_owned()),
-            Look::Started if self.is_started() => Ok(()),
-            Look::Started => Err("not finished".to_owned()),
-            Look::Staying if self.is_ending() => Err("process is shutting down".to_owned()),
-            Look::Staying => Ok(()),
-        };
-        let outcome = match outcome {
-            Ok(()) => Outcome::Passed,
-            Err(why) => {
-                tracing::warn!(check = check.name, endpoint, why, "a health check failed");
-                Outcome::Failed(why)
-            }
-        };
-        self.metrics.checks.note(check.name, endpoint, &outcome);
-        outcome
-    }
-}
-
-/// Reads a key that is never there, as upstream does: the answer counts, not what it says.
-pub async fn ask_store(core: &Core) -> Result<(), String> {
-    let key = Bytes::from(format!("{}/health", core.config.etcd_prefix));
-    let request = RangeRequest { key, limit: 1, keys_only: true, ..RangeRequest::default() };
-    match tokio::time::timeout(STORE, core.store.range(request)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("error getting data from etcd: context deadline exceeded".to_owned()),
-    }
+async fn look(core: &Core, check: &Check, endpoint: &'static str) -> Outcome {
+    let outcome = match check.look {
+        Look::Alive => Ok(()),
+        Look::Store => core.objects.ping().await,
+        Look::Caches if core.objects.hub.revision() > 0 => Ok(()),
+        Look::Caches => Err("the watch caches are not loaded yet".to_owned()),
+        Look::Started if core.is_started() => Ok(()),
+        Look::Started => Err("not finished".to_owned()),
+        Look::Staying if core.is_ending() => Err("process is shutting down".to_owned()),
+        Look::Staying => Ok(()),
+    };
+    let outcome = match outcome {
+        Ok(()) => Outcome::Passed,
+        Err(why) => {
+            tracing::warn!(check = check.name, endpoint, why, "a health check failed");
+            Outcome::Failed(why)
+        }
+    };
+    core.metrics.checks.note(check.name, endpoint, &outcome);
+    outcome
 }

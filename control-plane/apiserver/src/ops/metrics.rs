@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Response;
 use http_body::Body as _;
@@ -21,7 +22,7 @@ use crate::http::call::Call;
 use crate::http::request::RequestInfo;
 use crate::http::respond::response;
 use crate::registry::{self, Served};
-use crate::server::Core;
+use crate::storage::Store;
 use crate::storage::encryption::EncryptedStore;
 
 /// This component in labels.
@@ -186,7 +187,7 @@ impl Metrics {
     }
 
     /// Declares what is read from the caches of whatever is served when the page is made.
-    pub fn follow(&self, core: &Arc<Core>) {
+    pub fn follow(&self, served: &Arc<ArcSwap<registry::Registry>>) {
         type Read = fn(&registry::Stored) -> Option<f64>;
         let rows: [(&str, &str, &str, Read); 5] = [
             ("apiserver_resource_objects", "Objects stored.", "gauge", |s| Some(s.cache.len() as f64)),
@@ -204,10 +205,10 @@ impl Metrics {
             }),
         ];
         for (name, help, kind, read) in rows {
-            let core = Arc::downgrade(core);
+            let served = Arc::downgrade(served);
             self.registry.collect(name, help, kind, move |out| {
-                let Some(core) = core.upgrade() else { return };
-                for served in core.registry.load().iter() {
+                let Some(served) = served.upgrade() else { return };
+                for served in served.load().iter() {
                     // A resource is told once, in the version that is stored.
                     let store = served.store.as_ref().filter(|_| served.native());
                     if let Some(value) = store.and_then(read) {
@@ -224,8 +225,8 @@ impl Metrics {
     }
 
     /// Begins to measure a request; the size of its body when it is known.
-    pub fn begin(&self, core: &Core, call: &Call, body: Option<u64>) -> Measure {
-        let known = is_served(core, &call.info);
+    pub fn begin(&self, served: &registry::Registry, call: &Call, body: Option<u64>) -> Measure {
+        let known = is_served(served, &call.info);
         let started = Instant::now();
         if let Some(size) = body.filter(|size| *size > 0 && known) {
             let labels = [call.info.group.as_str(), &call.info.resource, call.info.verb];
@@ -275,8 +276,8 @@ impl Metrics {
     }
 
     /// Notes a request that the server refused or gave up.
-    pub fn terminated(&self, core: &Core, call: &Call, code: &'static str) {
-        let known = is_served(core, &call.info);
+    pub fn terminated(&self, served: &registry::Registry, call: &Call, code: &'static str) {
+        let known = is_served(served, &call.info);
         let [component, group, resource, scope, subresource, verb, version] = labels(call, known);
         self.requests.terminations.with([code, component, group, resource, scope, subresource, verb, version]).inc();
     }
@@ -310,16 +311,16 @@ impl Metrics {
 }
 
 /// `/metrics`.
-pub async fn page(core: &Core) -> Response<Body> {
-    if let Ok(status) = core.store.status().await {
-        core.metrics.storage.bytes.set(status.db_size as f64);
+pub async fn page(metrics: &Metrics, store: &dyn Store) -> Response<Body> {
+    if let Ok(status) = store.status().await {
+        metrics.storage.bytes.set(status.db_size as f64);
     }
-    response(200, telemetry::CONTENT_TYPE, core.metrics.registry.text())
+    response(200, telemetry::CONTENT_TYPE, metrics.registry.text())
 }
 
 /// `/metrics/slis`.
-pub fn slis(core: &Core) -> Response<Body> {
-    response(200, telemetry::CONTENT_TYPE, core.metrics.checks.text())
+pub fn slis(metrics: &Metrics) -> Response<Body> {
+    response(200, telemetry::CONTENT_TYPE, metrics.checks.text())
 }
 
 fn in_flight(registry: &Registry, limits: &Limits) {
@@ -346,9 +347,8 @@ fn labels(call: &Call, known: bool) -> Labels<'_> {
 }
 
 /// Whether the resource and its subresource are served, so that their names may be labels.
-fn is_served(core: &Core, info: &RequestInfo) -> bool {
-    let registry = core.registry.load();
-    let Some(served) = registry.get(&info.group, &info.version, &info.resource) else { return false };
+fn is_served(served: &registry::Registry, info: &RequestInfo) -> bool {
+    let Some(served) = served.get(&info.group, &info.version, &info.resource) else { return false };
     let sub = info.subresource.as_str();
     sub.is_empty() || served.kind.subresources.iter().any(|known| known.name == sub)
 }

@@ -191,7 +191,7 @@ async fn a_continued_list_expires_with_its_history() {
     let path = format!("/api/v1/namespaces?limit=1&continue={token}");
     assert_eq!(bench.get(&path).await.code, 200);
     let revision: i64 = page["metadata"]["resourceVersion"].as_str().expect("revision").parse().expect("number");
-    let compacted: &AtomicI64 = &bench.server.core.compacted;
+    let compacted: &AtomicI64 = &bench.server.core.objects.compacted;
     compacted.store(revision + 1, Ordering::Release);
     let gone = bench.get(&path).await;
     assert_eq!((gone.code, gone.json()["reason"].as_str()), (410, Some("Expired")));

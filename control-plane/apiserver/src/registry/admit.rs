@@ -1,23 +1,10 @@
-//! What the verbs tell admission of a call, and what plugins may ask of the server: [`World`] over the watch caches, the
-//! store and the authorisers.
+//! What the verbs tell admission of a call: who makes it, where it is told, and with which options. Pure.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use bytes::Bytes;
-use kinds::KindRef;
-use meta::{Gvr, Status};
 use serde_json::{Value, json};
 
 use super::options::{DeleteOptions, FieldValidation, Propagation, WriteOptions};
-use super::write::store_status;
-use crate::admission::{By, CallOptions, Operation, World};
-use crate::authn::UserInfo;
-use crate::authz::rules::Rule;
-use crate::authz::{Attributes, Decision};
-use crate::cache::Entry;
+use crate::admission::{By, CallOptions, Operation};
 use crate::http::call::Call;
-use crate::server::Core;
 
 /// Who makes a call, and where admission tells of it.
 pub fn by(call: &Call) -> By<'_> {
@@ -74,41 +61,6 @@ impl CallOptions for DeleteOptions {
             preconditions.map(|(field, text)| (field.to_owned(), text.as_str().into())).collect();
         put("preconditions", (!preconditions.is_empty()).then(|| preconditions.into()));
         object
-    }
-}
-
-#[async_trait]
-impl World for Core {
-    async fn find(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
-        Core::find(self, group, plural, namespace, name).await
-    }
-
-    fn cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Entry>> {
-        self.registry.load().cache(group, plural)?.lookup(namespace, name)
-    }
-
-    fn entries(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Entry>> {
-        Core::entries(self, group, plural, namespace)
-    }
-
-    fn key(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Bytes> {
-        Some(self.registry.load().cache(group, plural)?.key(namespace, name))
-    }
-
-    fn kind(&self, group: &str, version: &str, kind: &str) -> Option<KindRef> {
-        self.registry.load().by_kind(group, version, kind).map(|served| served.kind.clone())
-    }
-
-    fn decide(&self, attributes: &Attributes<'_>) -> Decision {
-        Core::decide(self, attributes)
-    }
-
-    fn rules_of(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
-        self.rbac.rules_of(user, namespace)
-    }
-
-    async fn read_own_writes(&self, gvr: &Gvr) -> Result<(), Status> {
-        self.hub.wait_for(self.last_commit()).await.map_err(|error| store_status(error, gvr, "write"))
     }
 }
 

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use super::decode;
 use super::object_meta::settle_namespace;
+use super::objects::{Committed, check_depth};
 use super::options::WriteOptions;
 use super::retry::MAX_RETRIES;
-use super::write::{Committed, check_depth};
+use super::verbs::Verbs;
 use super::{Served, admit, managed};
 use crate::admission::{Asked, Extra, Operation, Request};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::server::Core;
 
 /// Tries to find a free name for `generateName`, as many as upstream makes.
 const NAME_TRIES: usize = 8;
@@ -31,7 +31,7 @@ pub fn stamp(call: &Call, object: &mut Value) {
     meta.insert("creationTimestamp".to_owned(), meta::time::format(call.now).into());
 }
 
-impl Core {
+impl Verbs {
     /// Creates from a request body.
     pub async fn create(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "CreateOptions")?;
@@ -41,7 +41,7 @@ impl Core {
                 return Ok(answer);
             }
             // Somebody took what was allocated: look again with what they wrote in view.
-            self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
+            self.objects.catch_up(served).await?;
         }
         Err(Status::server_timeout(&served.gvr(), "create", 1))
     }
@@ -139,13 +139,13 @@ impl Core {
         extra: Extra,
         base: Option<String>,
     ) -> Result<Option<Answer>, Status> {
-        let store = self.stored(served)?;
+        let store = self.objects.stored(served)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         if options.dry_run {
             let object = served.through_storage(object).await?;
             check_depth(served, &object)?;
             let key = store.cache.key(namespace, meta_text(&object, "name"));
-            if self.live(served, &key).await?.is_some() {
+            if self.objects.live(served, &key).await?.is_some() {
                 return Err(Status::already_exists(&served.gvr(), meta_text(&object, "name")));
             }
             return Ok(Some(Answer::object(201, served, object)));
@@ -158,7 +158,7 @@ impl Core {
             let last = attempt == tries;
             let writes = extra.take().unwrap_or_default();
             let again = (!last && writes.is_empty()).then(|| object.clone());
-            match self.commit(served, &key, 0, std::mem::take(&mut object), writes).await? {
+            match self.objects.commit(served, &key, 0, std::mem::take(&mut object), writes).await? {
                 Committed::Stored(entry) => {
                     return Ok(Some(Answer::entry(201, served, served.shown_one(&entry).await?)));
                 }

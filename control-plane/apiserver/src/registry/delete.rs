@@ -1,7 +1,6 @@
 //! DELETE of one object or of a collection: grace periods, finalizers, preconditions.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -10,24 +9,24 @@ use object::{has_finalizers, meta_text, metadata};
 use serde_json::Value;
 
 use super::decode;
+use super::objects::{Committed, store_error};
 use super::options::{DeleteOptions, IGNORE_READ_ERROR, ListOptions, Propagation};
 use super::retry::{Attempt, MAX_RETRIES, Tries};
 use super::selection::Selection;
-use super::write::Committed;
+use super::verbs::Verbs;
 use super::{Served, admit};
 use crate::admission::{Asked, Extra, Operation, Request};
 use crate::authz::{Attributes, Decision};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::server::Core;
 use crate::storage::{Txn, TxnOutcome};
 
 /// Finalizers that ask the garbage collector to settle dependents first.
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-impl Core {
+impl Verbs {
     /// Deletes the object that the path names.
     pub async fn delete(&self, call: &Call, served: &Arc<Served>, body: &Bytes) -> Result<Answer, Status> {
         let options = self.delete_options(call, body)?;
@@ -54,8 +53,8 @@ impl Core {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Answer, Status> {
-        let key = self.key_of(call, served, name)?;
-        let mut tries = Tries::begin(self, served, name, key, false).await?;
+        let key = self.objects.key_of(call, served, name)?;
+        let mut tries = Tries::begin(&self.objects, served, name, key, false).await?;
         loop {
             let entry = tries.next()?;
             let outcome = self.delete_attempt(call, served, name, options, &entry).await;
@@ -93,9 +92,11 @@ impl Core {
             Plan::Pending => return Ok(Attempt::Done(Ok(Answer::entry(200, served, shown)))),
             Plan::Mark(new) if options.dry_run => return Ok(Attempt::Done(Ok(Answer::object(200, served, new)))),
             // What was allocated goes with the object, not before.
-            Plan::Mark(new) => (self.commit(served, &entry.key, entry.revision, new, Extra::default()).await?, true),
+            Plan::Mark(new) => {
+                (self.objects.commit(served, &entry.key, entry.revision, new, Extra::default()).await?, true)
+            }
             Plan::Erase if options.dry_run => return Ok(Attempt::Done(Ok(deleted(call, served, &old, &shown)))),
-            Plan::Erase => (self.erase(served, entry, extra).await?, false),
+            Plan::Erase => (self.objects.erase(served, entry, extra).await?, false),
         };
         match outcome {
             Committed::Stored(stored) if marked => {
@@ -116,14 +117,14 @@ impl Core {
     async fn delete_corrupt(&self, call: &Call, served: &Arc<Served>, name: &str) -> Result<Answer, Status> {
         const VERB: &str = "unsafe-delete-ignore-read-errors";
         let attributes = Attributes { verb: VERB, ..Attributes::of(&call.info, &call.user) };
-        if let Decision::Deny(reason) | Decision::NoOpinion(reason) = self.decide(&attributes) {
+        if let Decision::Deny(reason) | Decision::NoOpinion(reason) = self.authorizers.decide(&attributes) {
             let why = format!("not permitted to do {}, reason: {reason}", meta::text::quote(VERB));
             return Err(Status::forbidden(&served.gvr(), name, why));
         }
-        let key = self.key_of(call, served, name)?;
-        let store = self.stored(served)?;
+        let key = self.objects.key_of(call, served, name)?;
+        let store = self.objects.stored(served)?;
         for _ in 0..MAX_RETRIES {
-            let (_, kv) = self.store.get(key.clone()).await.map_err(|e| self.store_error(e, served))?;
+            let (_, kv) = self.objects.store.get(key.clone()).await.map_err(|e| store_error(e, served))?;
             let Some(kv) = kv else { return Err(Status::not_found(&served.gvr(), name)) };
             let revision = kv.mod_revision;
             if store.cache.entry(kv).is_ok() {
@@ -132,9 +133,9 @@ impl Core {
                 let gvk = Gvk { kind: served.kind.plural.clone(), ..served.kind.gvk() };
                 return Err(Status::invalid(&gvk, name, &[error]));
             }
-            let outcome = self.store.txn(Txn::delete(key.clone(), revision)).await;
-            if let TxnOutcome::Committed { revision } = outcome.map_err(|e| self.store_error(e, served))? {
-                self.committed.fetch_max(revision, Ordering::AcqRel);
+            let outcome = self.objects.store.txn(Txn::delete(key.clone(), revision)).await;
+            if let TxnOutcome::Committed { revision } = outcome.map_err(|e| store_error(e, served))? {
+                self.objects.has_committed(revision);
                 tracing::warn!(key = %String::from_utf8_lossy(&key), user = call.user.name, "removed a stored object that could not be read");
                 let details = Details { kind: served.kind.kind.to_string(), ..Details::default() };
                 return Ok(Answer::status(Status::success(details)));
@@ -154,8 +155,8 @@ impl Core {
         let list = ListOptions::parse(&call.query, false)?;
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         let selection = Selection::new(served, namespace, &list.labels, &list.fields)?;
-        let store = self.stored(served)?;
-        let revision = self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
+        let store = self.objects.stored(served)?;
+        let revision = self.objects.catch_up(served).await?;
         let snapshot = store.cache.snapshot();
         let prefix = selection.prefix(&store.cache);
         let entries: Vec<Arc<Entry>> =

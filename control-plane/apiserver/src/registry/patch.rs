@@ -10,17 +10,16 @@ use object::{meta_text, metadata};
 use serde_json::Value;
 
 use super::decode;
-use super::object_meta;
-use super::object_meta::OTHER_NAMESPACE;
+use super::object_meta::{self, OTHER_NAMESPACE};
 use super::options::{FieldValidation, WriteOptions};
 use super::retry::MAX_RETRIES;
 use super::update::{Change, Origin, Part};
+use super::verbs::Verbs;
 use super::{Served, managed};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::http::negotiate::media_type;
 use crate::http::unreadable::{self, Trouble};
-use crate::server::Core;
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
@@ -137,7 +136,7 @@ fn unsupported() -> Status {
     status
 }
 
-impl Core {
+impl Verbs {
     /// Patches the object that the path names.
     pub async fn patch(
         &self,
@@ -223,7 +222,7 @@ impl Core {
             object_meta::check_name(&new, name, false)?;
             match self.create_object(call, served, name, new, options, true).await {
                 Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => self.hub.catch_up().await.map(drop).map_err(|e| self.store_error(e, served))?,
+                Ok(None) => self.objects.catch_up(served).await.map(drop)?,
                 // Somebody else created it meanwhile: apply to theirs.
                 Err(error) if error.reason == Reason::AlreadyExists => {}
                 Err(error) => return Err(error),

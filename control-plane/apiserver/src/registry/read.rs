@@ -9,13 +9,14 @@ use bytes::Bytes;
 use meta::Status;
 use serde::{Deserialize, Serialize};
 
+use super::objects::store_error;
 use super::options::{ListOptions, Match};
 use super::selection::Selection;
+use super::verbs::Verbs;
 use super::{Served, Stored};
 use crate::cache::{Entry, Snapshot, WindowError};
 use crate::http::answer::{Answer, List};
 use crate::http::call::Call;
-use crate::server::Core;
 use crate::storage::{RangeRequest, StoreError, keys};
 
 /// What a continue token holds: upstream's form, so that either server goes on with the other's.
@@ -66,33 +67,22 @@ fn decode_token(text: &str) -> Result<Token, Status> {
     Ok(token)
 }
 
-impl Core {
+impl Verbs {
     /// One object; from the cache when the client takes any state, from the store otherwise.
     pub async fn get(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
-        let key = self.key_of(call, served, &call.info.name)?;
+        let key = self.objects.key_of(call, served, &call.info.name)?;
         let entry = match call.query.text("resourceVersion") {
-            "" => self.live(served, &key).await?,
+            "" => self.objects.live(served, &key).await?,
             text => {
                 let revision = ListOptions::parse(&call.query, false)?.revision()?.unwrap_or(0);
                 tracing::trace!(text, "get from cache");
-                self.reach(served, revision).await?;
-                self.stored(served)?.cache.get(&key)
+                self.objects.reach(served, revision).await?;
+                self.objects.stored(served)?.cache.get(&key)
             }
         };
         match entry {
             Some(entry) => Ok(Answer::entry(200, served, served.shown_one(&entry).await?)),
             None => Err(Status::not_found(&served.gvr(), &call.info.name)),
-        }
-    }
-
-    /// Waits until the cache holds `revision`.
-    pub async fn reach(&self, served: &Served, revision: i64) -> Result<(), Status> {
-        match self.hub.wait_for(revision).await {
-            Ok(()) => Ok(()),
-            Err(StoreError::FutureRevision { current }) => {
-                Err(Status::too_large_resource_version(revision.max(0) as u64, current.max(0) as u64, 1))
-            }
-            Err(error) => Err(self.store_error(error, served)),
         }
     }
 
@@ -108,7 +98,7 @@ impl Core {
         let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
         let fields = options.fields_for(&call.info.name)?;
         let selection = Selection::new(served, namespace, &options.labels, &fields)?;
-        let store = self.stored(served)?;
+        let store = self.objects.stored(served)?;
         // The token speaks of the path's own prefix, whatever selectors narrow further.
         let base = store.cache.namespace_prefix(namespace);
         warn_of_corrupt(call, served, store, &base);
@@ -130,8 +120,8 @@ impl Core {
             return self.list_at(served, &page, revision, Bytes::new(), EXPIRED_EXACT).await;
         }
         match revision {
-            None => drop(self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?),
-            Some(revision) => self.reach(served, revision).await?,
+            None => drop(self.objects.catch_up(served).await?),
+            Some(revision) => self.objects.reach(served, revision).await?,
         }
         let page = if any { Page { limit: 0, ..page } } else { page };
         if let Some((entries, revision)) = selection.indexed(&store.cache) {
@@ -154,7 +144,7 @@ impl Core {
                 error
             });
         }
-        self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
+        self.objects.catch_up(served).await?;
         Ok(page.take(served, &page.store.cache.snapshot(), start))
     }
 
@@ -167,9 +157,9 @@ impl Core {
         start: Bytes,
         expired: &str,
     ) -> Result<List, Status> {
-        self.reach(served, revision).await?;
+        self.objects.reach(served, revision).await?;
         // The window may reach further back than the store; clients are told by the store's rule, as upstream's are.
-        if revision < self.compacted.load(Ordering::Acquire) {
+        if revision < self.objects.compacted.load(Ordering::Acquire) {
             return Err(Status::expired(expired));
         }
         match page.store.cache.snapshot_at(revision) {
@@ -180,7 +170,7 @@ impl Core {
             Err(WindowError::TooOld { .. }) => match self.history(served, page, revision, &start).await {
                 Ok(entries) => Ok(page.cut(entries.iter(), revision)),
                 Err(StoreError::Compacted { .. }) => Err(Status::expired(expired)),
-                Err(error) => Err(self.store_error(error, served)),
+                Err(error) => Err(store_error(error, served)),
             },
         }
     }
@@ -192,11 +182,11 @@ impl Core {
         revision: i64,
         start: &Bytes,
     ) -> Result<Vec<Arc<Entry>>, StoreError> {
-        let _measured = self.metrics.store("list", served);
+        let _measured = self.objects.metrics.store("list", served);
         let key = if start.is_empty() { page.base.clone() } else { start.clone() };
         let end = keys::prefix_end(page.base);
         let request = RangeRequest { key, end, revision, ..RangeRequest::default() };
-        let kvs = self.store.range(request).await?.kvs;
+        let kvs = self.objects.store.range(request).await?.kvs;
         Ok(kvs.into_iter().filter_map(|kv| page.store.cache.entry(kv).ok()).map(Arc::new).collect())
     }
 }

@@ -19,9 +19,9 @@ use bytes::Bytes;
 use meta::Status;
 
 use super::Served;
+use super::objects::Objects;
 use crate::cache::Entry;
 use crate::http::answer::Answer;
-use crate::server::Core;
 
 /// How often a write that lost a race is tried again before the client hears of it.
 pub const MAX_RETRIES: usize = 16;
@@ -37,7 +37,7 @@ pub enum Attempt {
 /// The tries of one change on one object.
 ///
 /// ```ignore
-/// let mut tries = Tries::begin(core, served, name, key, pinned).await?;
+/// let mut tries = Tries::begin(objects, served, name, key, pinned).await?;
 /// loop {
 ///     let entry = tries.next()?;
 ///     if let Some(answer) = tries.settle(attempt(&entry).await).await? {
@@ -46,7 +46,7 @@ pub enum Attempt {
 /// }
 /// ```
 pub struct Tries<'a> {
-    core: &'a Core,
+    objects: &'a Objects,
     served: &'a Served,
     name: &'a str,
     key: Bytes,
@@ -62,17 +62,17 @@ pub struct Tries<'a> {
 
 impl<'a> Tries<'a> {
     pub async fn begin(
-        core: &'a Core,
+        objects: &'a Objects,
         served: &'a Served,
         name: &'a str,
         key: Bytes,
         pinned: bool,
     ) -> Result<Tries<'a>, Status> {
-        let current = core.cached(served, &key).await;
+        let current = objects.cached(served, &key).await;
         let fresh = current.is_none();
-        let mut tries = Tries { core, served, name, key, current, fresh, pinned, tried: 0, left: MAX_RETRIES };
+        let mut tries = Tries { objects, served, name, key, current, fresh, pinned, tried: 0, left: MAX_RETRIES };
         if fresh {
-            tries.current = core.live(served, &tries.key).await?;
+            tries.current = objects.live(served, &tries.key).await?;
         }
         Ok(tries)
     }
@@ -101,7 +101,7 @@ impl<'a> Tries<'a> {
                 self.current = now;
             }
             Err(refused) if self.fresh => return Err(refused),
-            Err(_) => self.current = self.core.live(self.served, &self.key).await?,
+            Err(_) => self.current = self.objects.live(self.served, &self.key).await?,
         }
         self.fresh = true;
         Ok(None)

@@ -9,17 +9,16 @@ use object::{has_finalizers, meta_text, metadata};
 use serde_json::Value;
 
 use super::decode;
-use super::object_meta;
-use super::object_meta::settle_namespace;
+use super::object_meta::{self, settle_namespace};
+use super::objects::{Committed, check_depth};
 use super::options::WriteOptions;
 use super::retry::{Attempt, Tries};
-use super::write::{Committed, check_depth};
+use super::verbs::Verbs;
 use super::{Served, admit, managed};
 use crate::admission::{Asked, Extra, Operation, Request};
 use crate::cache::Entry;
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::server::Core;
 
 /// Which part of an object a change is about.
 #[derive(Clone, Copy)]
@@ -55,7 +54,7 @@ pub enum Origin {
     Applied,
 }
 
-impl Core {
+impl Verbs {
     /// Replaces from a request body.
     pub async fn update(
         &self,
@@ -100,8 +99,8 @@ impl Core {
         change: &Change<'_>,
         mut make: impl FnMut(&Value) -> Result<Value, Status> + Send,
     ) -> Result<Answer, Status> {
-        let key = self.key_of(call, served, change.name)?;
-        let mut tries = Tries::begin(self, served, change.name, key, !change.retry).await?;
+        let key = self.objects.key_of(call, served, change.name)?;
+        let mut tries = Tries::begin(&self.objects, served, change.name, key, !change.retry).await?;
         loop {
             let entry = tries.next()?;
             let outcome = self.attempt(call, served, change, &entry, &mut make).await;
@@ -131,16 +130,19 @@ impl Core {
             return Ok(Attempt::Done(Ok(Answer::object(200, served, new))));
         }
         if ends(served, &old, &new) {
-            return match self.erase(served, entry, extra).await? {
+            return match self.objects.erase(served, entry, extra).await? {
                 Committed::Stored(_) => Ok(Attempt::Done(Ok(Answer::object(200, served, new)))),
                 Committed::Conflict(now) => Ok(Attempt::Lost(now)),
                 Committed::Taken => self.taken(served, entry).await,
             };
         }
-        if !entry.stale && stores_the_same(served, entry, &old, &new).await? && !self.is_stale(served, entry).await? {
+        if !entry.stale
+            && stores_the_same(served, entry, &old, &new).await?
+            && !self.objects.is_stale(served, entry).await?
+        {
             return Ok(Attempt::Done(Ok(Answer::entry(200, served, served.shown_one(entry).await?))));
         }
-        match self.commit(served, &entry.key, entry.revision, new, extra).await? {
+        match self.objects.commit(served, &entry.key, entry.revision, new, extra).await? {
             Committed::Stored(stored) => {
                 let shown = served.shown_one(&stored).await;
                 Ok(Attempt::Done(shown.map(|shown| Answer::entry(200, served, shown))))
@@ -150,14 +152,9 @@ impl Core {
         }
     }
 
-    /// Whether the store would keep the same object in another form now: then an update without a change writes it.
-    async fn is_stale(&self, served: &Served, entry: &Entry) -> Result<bool, Status> {
-        self.store.is_stale(entry.key.clone()).await.map_err(|e| self.store_error(e, served))
-    }
-
     /// What was allocated went to somebody else: try again with their write in view.
     pub(super) async fn taken(&self, served: &Served, entry: &Arc<Entry>) -> Result<Attempt, Status> {
-        self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?;
+        self.objects.catch_up(served).await?;
         Ok(Attempt::Lost(Some(entry.clone())))
     }
 
@@ -225,21 +222,6 @@ impl Core {
         }
         self.admission.validate(&request, self).await?;
         Ok(request.into_extra())
-    }
-
-    /// Store key of a named object of the request's namespace.
-    pub fn key_of(&self, call: &Call, served: &Served, name: &str) -> Result<Bytes, Status> {
-        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
-        if name.is_empty() || (served.namespaced() && namespace.is_empty()) {
-            return Err(Status::method_not_allowed());
-        }
-        Ok(self.stored(served)?.cache.key(namespace, name))
-    }
-
-    /// An object from the cache, at least as new as everything this server has written.
-    pub async fn cached(&self, served: &Served, key: &Bytes) -> Option<Arc<Entry>> {
-        self.hub.wait_for(self.last_commit()).await.ok()?;
-        served.store.as_ref()?.cache.get(key)
     }
 }
 

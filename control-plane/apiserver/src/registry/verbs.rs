@@ -1,66 +1,68 @@
-//! From a call on a resource to the verb that it asks for: which verbs there are where, and who does each.
+//! The verbs as a value: what they stand on, and what several of them ask. Each verb is in the file of its name, as methods
+//! of [`Verbs`]: [`create`](super::create), [`update`](super::update), [`patch`](super::patch),
+//! [`delete`](super::delete), [`read`](super::read), [`watch`](super::watch). The server makes one for its clients, and
+//! the same one writes what the server writes of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::Method;
-use kinds::Verbs;
 use meta::Status;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::Served;
-use super::update::Part;
-use crate::http::answer::Answer;
-use crate::http::body::{self, RequestBody};
+use super::admit;
+use super::objects::Objects;
+use crate::admission::{Asked, CallOptions, Chain, Operation, Request};
+use crate::authz::chain::Authorizers;
+use crate::authz::rbac::Rbac;
+use crate::authz::{Attributes, Decision};
 use crate::http::call::Call;
-use crate::server::Core;
 
-impl Core {
-    /// Answers a call on a resource that is served here, or on a subresource.
-    pub async fn resource(&self, call: &Call, served: &Arc<Served>, body: RequestBody) -> Result<Answer, Status> {
-        if !call.info.subresource.is_empty() {
-            return self.subresource(call, served, body).await;
-        }
-        check(call, served)?;
-        call.accepted(served.custom, true)?;
-        if served.kind.action == Some(kinds::Action::ComponentHealth) {
-            return self.components(call, served).await;
-        }
-        match call.info.verb {
-            "get" => self.get(call, served).await,
-            "list" => self.list(call, served).await,
-            "watch" => self.watch(call, served).await,
-            "create" => {
-                let body = body::read(body).await?;
-                match &served.kind.action {
-                    Some(action) => self.act(call, served, action, &body).await,
-                    None => self.create(call, served, &body).await,
-                }
-            }
-            "update" => self.update(call, served, Part::Main, &body::read(body).await?).await,
-            "patch" => self.patch(call, served, Part::Main, &body::read(body).await?).await,
-            "delete" => self.delete(call, served, &body::read(body).await?).await,
-            _ => self.delete_collection(call, served, &body::read(body).await?).await,
-        }
-    }
+/// See the module's head.
+pub struct Verbs {
+    pub objects: Arc<Objects>,
+    pub authorizers: Arc<Authorizers>,
+    /// The admission plugins that are on.
+    pub admission: Chain,
+    /// Roles and bindings, whether or not they are an authoriser.
+    pub rbac: Arc<Rbac>,
+    /// How long a watch lives at least whose client does not say.
+    pub min_watch: Duration,
+    /// Cancelled when the server stops: watches end.
+    pub stopping: CancellationToken,
 }
 
-/// Whether the kind has the verb, and the path is one for it.
-fn check(call: &Call, served: &Served) -> Result<(), Status> {
-    let all_namespaces = served.namespaced() && call.info.namespace.is_empty();
-    let nameless = call.info.name.is_empty();
-    let (wanted, has_place) = match call.info.verb {
-        "get" => (Verbs::GET, call.method != Method::HEAD),
-        "list" => (Verbs::LIST, call.method != Method::HEAD),
-        // The old paths that begin with /watch/ are for GET alone.
-        "watch" => (Verbs::WATCH, call.method == Method::GET),
-        "create" => (Verbs::CREATE, !all_namespaces && nameless),
-        "update" => (Verbs::UPDATE, !all_namespaces && !nameless),
-        "patch" => (Verbs::PATCH, !all_namespaces && !nameless),
-        "delete" => (Verbs::DELETE, true),
-        "deletecollection" => (Verbs::DELETE_COLLECTION, !all_namespaces),
-        _ => return Err(Status::method_not_allowed()),
-    };
-    if !has_place || !served.kind.verbs.has(wanted) {
-        return Err(Status::method_not_allowed());
+impl Verbs {
+    /// Asks the authorisers for a second verb on what the request names, because it does that verb's work, too. The
+    /// refusal is in upstream's words, which are not those of a request refused at the door.
+    pub fn require(&self, call: &Call, served: &Served, verb: &'static str) -> Result<(), Status> {
+        if call.info.verb == verb {
+            return Ok(());
+        }
+        let namespace = if served.namespaced() { call.info.namespace.as_str() } else { "" };
+        match self.authorizers.decide(&Attributes { verb, namespace, ..call.attributes() }) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(why) | Decision::NoOpinion(why) => {
+                Err(Status::forbidden(&served.gvr(), &call.info.name, why))
+            }
+        }
     }
-    Ok(())
+
+    /// Asks admission about what was posted to a subresource of an object.
+    pub(super) async fn admit_posted(
+        &self,
+        call: &Call,
+        served: &Served,
+        (operation, subresource): (Operation, &str),
+        name: &str,
+        object: &mut Value,
+        options: Option<&dyn CallOptions>,
+    ) -> Result<(), Status> {
+        let namespace = &call.info.namespace;
+        let asked = Asked { operation, kind: &served.kind, subresource, namespace, name, options };
+        let mut request = Request::new(admit::by(call), asked, object, None);
+        self.admission.admit(&mut request, self).await?;
+        self.admission.validate(&request, self).await
+    }
 }

@@ -15,12 +15,12 @@ use super::Served;
 use super::convert::BATCH;
 use super::options::{ListOptions, Match};
 use super::selection::Selection;
+use super::verbs::Verbs;
 use crate::cache::{Entry, Event, EventType, FrameKey, Watcher, WindowError};
 use crate::http::answer::Answer;
 use crate::http::body::{BoxError, Frames};
 use crate::http::call::Call;
 use crate::http::encode::EventEncoder;
-use crate::server::Core;
 
 /// How often a watch that wants bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Text of the annotation that ends the initial events of a streaming list.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-impl Core {
+impl Verbs {
     /// Opens a watch; the answer streams until timeout, shutdown or a client too slow.
     pub async fn watch(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
         let options = ListOptions::parse(&call.query, true)?;
@@ -41,7 +41,7 @@ impl Core {
         let (initial, watcher, mark_end, start) = self.open_watch(served, &options, &selection).await?;
         let timeout = match options.timeout_seconds {
             Some(seconds) => Duration::from_secs(seconds),
-            None => self.config.min_request_timeout.mul_f64(1.0 + rand::random::<f64>()),
+            None => self.min_watch.mul_f64(1.0 + rand::random::<f64>()),
         };
         let now = Instant::now();
         let stream = WatchBody {
@@ -70,7 +70,7 @@ impl Core {
         options: &ListOptions,
         selection: &Selection,
     ) -> Result<(Vec<Arc<Entry>>, Watcher, bool, i64), Status> {
-        let cache = &self.stored(served)?.cache;
+        let cache = &self.objects.stored(served)?.cache;
         let scope = selection.scope(cache, served.namespaced());
         let revision = options.revision()?;
         let streaming = options.send_initial_events == Some(true);
@@ -82,10 +82,10 @@ impl Core {
         if synthetic {
             match revision {
                 Some(revision) if streaming && options.matching == Match::NotOlderThan => {
-                    self.reach(served, revision).await?
+                    self.objects.reach(served, revision).await?
                 }
                 Some(_) => {}
-                None => drop(self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?),
+                None => drop(self.objects.catch_up(served).await?),
             }
             let (snapshot, watcher) = cache.snapshot_and_watch(scope);
             let all = snapshot.range(&selection.prefix(cache), &Bytes::new());
@@ -94,7 +94,7 @@ impl Core {
         }
         let from = match revision {
             Some(revision) if revision > 0 => revision,
-            _ => self.hub.catch_up().await.map_err(|e| self.store_error(e, served))?,
+            _ => self.objects.catch_up(served).await?,
         };
         match cache.watch(from, scope) {
             Ok(watcher) => Ok((Vec::new(), watcher, false, from)),

@@ -92,7 +92,7 @@ async fn world() -> (World, Arc<Fake>) {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     let fake = Fake::new();
-    world.core.registry.rcu(|registry| {
+    world.core.objects.registry.rcu(|registry| {
         let mut new = Registry::clone(registry);
         new.remove_custom("example.com", "widgets");
         for served in registry.of_group("example.com") {

@@ -15,11 +15,11 @@ use crate::registry::decode;
 use crate::registry::object_meta::settle_namespace;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Change, Origin, Part};
-use crate::server::Core;
+use crate::registry::verbs::Verbs;
 
 const BINDING: Gvk = Gvk::new("", "v1", "Binding");
 
-impl Core {
+impl Verbs {
     /// Binds the object that the path names, or else the body.
     pub(super) async fn bind(
         &self,

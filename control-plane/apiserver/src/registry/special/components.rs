@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::ops::health;
+use crate::proxy::Proxy;
 use crate::registry::Served;
-use crate::server::Core;
+use crate::registry::objects::Objects;
 
 /// The parts that listen on this host: name and port of the health check.
 const COMPONENTS: [(&str, u16); 2] = [("controller-manager", 10257), ("scheduler", 10259)];
@@ -20,9 +20,15 @@ const STORE: &str = "etcd-0";
 /// How long a part may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Core {
+/// Asks the parts of the control plane how they are.
+pub struct Components {
+    pub objects: Arc<Objects>,
+    pub proxy: Arc<Proxy>,
+}
+
+impl Components {
     /// Answers a get or list.
-    pub async fn components(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
+    pub async fn answer(&self, call: &Call, served: &Arc<Served>) -> Result<Answer, Status> {
         let name = call.info.name.as_str();
         if call.info.verb == "get" {
             let Some(health) = self.component(name).await else {
@@ -45,7 +51,7 @@ impl Core {
     /// What a part says, or why it says nothing; `None` when there is no such part.
     async fn component(&self, name: &str) -> Option<Result<String, String>> {
         if name == STORE {
-            return Some(health::ask_store(self).await.map(|()| "ok".to_owned()));
+            return Some(self.objects.ping().await.map(|()| "ok".to_owned()));
         }
         let (_, port) = COMPONENTS.into_iter().find(|(known, _)| *known == name)?;
         let url = format!("https://127.0.0.1:{port}/healthz");

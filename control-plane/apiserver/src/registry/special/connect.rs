@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 
 use crate::admission::Operation;
 use crate::cache::Entry;
+use crate::config::Config;
 use crate::http::answer::Answer;
 use crate::http::body::{Body, RequestBody};
 use crate::http::call::Call;
 use crate::proxy::target::{self, ProxiedName, escape, with_query};
-use crate::proxy::{Backend, Trust, page};
+use crate::proxy::{Backend, Proxy, Trust, page};
 use crate::registry::Served;
-use crate::server::Core;
+use crate::registry::verbs::Verbs;
 
 /// Options of a log request that the kubelet takes as they are.
 const LOG_OPTIONS: [&str; 9] = [
@@ -35,8 +36,16 @@ const LOG_OPTIONS: [&str; 9] = [
 /// Bytes that a kubelet's refusal may have: a sentence, and a node may be anybody's.
 const MAX_REFUSAL: usize = 64 << 10;
 
-impl Core {
-    pub(super) async fn connect(
+/// Leads clients to kubelets, pods and services.
+pub struct Connections {
+    pub verbs: Arc<Verbs>,
+    /// Reaches kubelets, pods and services.
+    pub proxy: Arc<Proxy>,
+    pub config: Arc<Config>,
+}
+
+impl Connections {
+    pub async fn connect(
         &self,
         call: &Call,
         served: &Arc<Served>,
@@ -49,14 +58,14 @@ impl Core {
         };
         let name = proxied.as_ref().map_or(call.info.name.as_str(), |proxied| proxied.name);
         if takes_over(call, served, sub) {
-            self.require(call, served, "create")?;
+            self.verbs.require(call, served, "create")?;
         }
-        let key = self.key_of(call, served, name)?;
-        let Some(entry) = self.live(served, &key).await? else {
+        let key = self.verbs.objects.key_of(call, served, name)?;
+        let Some(entry) = self.verbs.objects.live(served, &key).await? else {
             return Err(Status::not_found(&served.gvr(), name));
         };
         let what = (Operation::Connect, call.info.subresource.as_str());
-        self.admit_posted(call, served, what, name, &mut json!({}), None).await?;
+        self.verbs.admit_posted(call, served, what, name, &mut json!({}), None).await?;
         if let Some(proxied) = proxied {
             return self.proxy_to(call, served, &entry, &proxied, body).await;
         }
@@ -99,7 +108,7 @@ impl Core {
 
     async fn kubelet(&self, node: &str, path_and_query: String) -> Result<Backend, Status> {
         const NODES: Gvr = Gvr::new("", "v1", "nodes");
-        let Some(entry) = self.find("", "nodes", "", node).await? else {
+        let Some(entry) = self.verbs.objects.find("", "nodes", "", node).await? else {
             return Err(Status::not_found(&NODES, node));
         };
         target::kubelet(&entry.object(), &self.config.kubelet_preferred_address_types, path_and_query)
@@ -185,7 +194,8 @@ impl Core {
         let (namespace, name) = (text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
         let port_name = service_port(service, proxied.port).map_err(Status::service_unavailable)?;
         let mut addresses: Vec<(Value, u16)> = Vec::new();
-        if let Some(endpoints) = self.find_cached("", "endpoints", &namespace, &name) {
+        if let Some(endpoints) = self.verbs.objects.lookup("", "endpoints", &namespace, &name) {
+            let endpoints = endpoints.object();
             for subset in endpoints["subsets"].as_array().into_iter().flatten() {
                 let ports = subset["ports"].as_array().into_iter().flatten();
                 let port = ports.filter(|port| port["name"].as_str().unwrap_or_default() == port_name);
@@ -199,7 +209,7 @@ impl Core {
         while !addresses.is_empty() {
             let (address, port) = addresses.swap_remove(rand::random::<u32>() as usize % addresses.len());
             let pod = address["targetRef"]["name"].as_str().unwrap_or_default();
-            let pod = self.find("", "pods", &namespace, pod).await?;
+            let pod = self.verbs.objects.find("", "pods", &namespace, pod).await?;
             if pod.is_some_and(|pod| target::backs(&pod.object(), &address, &namespace)) {
                 let host = text(&address["ip"]);
                 return Ok(Backend {
@@ -213,10 +223,6 @@ impl Core {
         }
         let name = meta::text::quote(&name);
         Err(Status::service_unavailable(format!("no endpoints available for service {name}")))
-    }
-
-    fn find_cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        Some(self.registry.load().cache(group, plural)?.lookup(namespace, name)?.object())
     }
 }
 

@@ -15,18 +15,18 @@ use crate::http::answer::Answer;
 use crate::http::call::Call;
 use crate::registry::Served;
 use crate::registry::decode;
+use crate::registry::objects::Committed;
 use crate::registry::options::{DeleteOptions, FieldValidation, WriteOptions};
 use crate::registry::retry::MAX_RETRIES;
 use crate::registry::update::{Change, Origin, Part};
-use crate::registry::write::Committed;
-use crate::server::Core;
+use crate::registry::verbs::Verbs;
 
 /// Evictions that a budget's controller has not seen yet; more than this and the controller is not keeping up.
 const MAX_DISRUPTED: usize = 2000;
 /// Seconds after which a refused client is told to come back.
 const RETRY_AFTER: u32 = 10;
 
-impl Core {
+impl Verbs {
     /// Evicts the object that the path names.
     pub async fn evict(
         &self,
@@ -46,9 +46,9 @@ impl Core {
         let posted = WriteOptions { dry_run: delete.dry_run, ..options.clone() };
         let what = (Operation::Create, sub.name.as_ref());
         self.admit_posted(call, served, what, &call.info.name, &mut eviction, Some(&posted)).await?;
-        let key = self.key_of(call, served, &call.info.name)?;
+        let key = self.objects.key_of(call, served, &call.info.name)?;
         for _ in 0..MAX_RETRIES {
-            let Some(entry) = self.live(served, &key).await? else {
+            let Some(entry) = self.objects.live(served, &key).await? else {
                 return Err(Status::not_found(&served.gvr(), &call.info.name));
             };
             let object = served.object(&entry).await?;
@@ -76,6 +76,7 @@ impl Core {
     /// Takes one disruption from the budget that covers the pod; false when the budget changed meanwhile.
     async fn spend_budget(&self, call: &Call, pod: &Entry, object: &Value, dry_run: bool) -> Result<bool, Status> {
         let budgets: Vec<Arc<Entry>> = self
+            .objects
             .entries("policy", "poddisruptionbudgets", pod.namespace())
             .into_iter()
             .filter(|budget| {
@@ -108,16 +109,16 @@ impl Core {
             new["status"]["disruptedPods"] = json!({});
         }
         new["status"]["disruptedPods"][pod.name()] = meta::time::format(call.now).into();
-        let registry = self.registry.load_full();
+        let registry = self.objects.registry.load_full();
         let Some(served) = registry.any("policy", "poddisruptionbudgets") else { return Ok(true) };
-        let committed = self.commit(served, &budget.key, budget.revision, new, Default::default()).await?;
+        let committed = self.objects.commit(served, &budget.key, budget.revision, new, Default::default()).await?;
         match committed {
             Committed::Stored(entry) => {
-                let _ = self.hub.wait_for(entry.revision).await;
+                let _ = self.objects.hub.wait_for(entry.revision).await;
                 Ok(true)
             }
             Committed::Conflict(Some(now)) => {
-                let _ = self.hub.wait_for(now.revision).await;
+                let _ = self.objects.hub.wait_for(now.revision).await;
                 Ok(false)
             }
             _ => Ok(false),

@@ -19,7 +19,7 @@ use crate::registry::object_meta;
 use crate::registry::options::WriteOptions;
 use crate::registry::patch::{How, Patch, SchemaOf, require_manager};
 use crate::registry::update::{Change, Origin, Part};
-use crate::server::Core;
+use crate::registry::verbs::Verbs;
 
 const SCALE: Gvk = Gvk::new("autoscaling", "v1", "Scale");
 
@@ -75,7 +75,7 @@ fn selector_text(selector: &Value) -> String {
     }
 }
 
-impl Core {
+impl Verbs {
     pub(super) async fn scale(
         &self,
         call: &Call,
@@ -84,8 +84,8 @@ impl Core {
         body: RequestBody,
     ) -> Result<Answer, Status> {
         if matches!(call.method, Method::GET | Method::HEAD) {
-            let key = self.key_of(call, served, &call.info.name)?;
-            return match self.live(served, &key).await? {
+            let key = self.objects.key_of(call, served, &call.info.name)?;
+            return match self.objects.live(served, &key).await? {
                 Some(entry) => Ok(Answer::object(200, served, scale_of(paths, &served.object(&entry).await?))),
                 None => Err(Status::not_found(&served.gvr(), &call.info.name)),
             };

@@ -9,15 +9,17 @@ use object::{meta_text, metadata};
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
+use crate::authn::jwt::Signer;
 use crate::authn::service_account::{self, Bound, Grant};
 use crate::cache::Entry;
+use crate::config::Config;
 use crate::http::answer::Answer;
 use crate::http::body::{self, RequestBody};
 use crate::http::call::Call;
 use crate::registry::Served;
 use crate::registry::decode;
 use crate::registry::options::WriteOptions;
-use crate::server::Core;
+use crate::registry::verbs::Verbs;
 
 const DEFAULT_SECONDS: i64 = 3600;
 const MIN_SECONDS: i64 = 600;
@@ -27,8 +29,16 @@ const MAX_SECONDS: i64 = 1 << 32;
 const MOUNTED_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
-impl Core {
-    pub(super) async fn issue_token(
+/// Issues the tokens of service accounts.
+pub struct Tokens {
+    pub verbs: Arc<Verbs>,
+    /// `None` when this server signs none.
+    pub signer: Option<Signer>,
+    pub config: Arc<Config>,
+}
+
+impl Tokens {
+    pub async fn issue(
         &self,
         call: &Call,
         served: &Arc<Served>,
@@ -45,12 +55,12 @@ impl Core {
             return Err(Status::invalid(&sub.kind, &call.info.name, &[error]));
         }
         let what = (Operation::Create, sub.name.as_ref());
-        self.admit_posted(call, served, what, &call.info.name, &mut request, Some(&options)).await?;
-        let Some(signer) = &self.token_signer else {
+        self.verbs.admit_posted(call, served, what, &call.info.name, &mut request, Some(&options)).await?;
+        let Some(signer) = &self.signer else {
             return Err(Status::service_unavailable("this server has no key to sign tokens with"));
         };
-        let key = self.key_of(call, served, &call.info.name)?;
-        let Some(account) = self.live(served, &key).await? else {
+        let key = self.verbs.objects.key_of(call, served, &call.info.name)?;
+        let Some(account) = self.verbs.objects.live(served, &key).await? else {
             return Err(Status::not_found(&served.gvr(), &call.info.name));
         };
         let own_audiences = self.config.audiences();
@@ -115,7 +125,7 @@ impl Core {
             }
         };
         let gvr = Gvr { group: "".into(), version: "v1".into(), resource: plural.into() };
-        let Some(entry) = self.find("", plural, namespace, name).await? else {
+        let Some(entry) = self.verbs.objects.find("", plural, namespace, name).await? else {
             return Err(Status::not_found(&gvr, name));
         };
         let object = entry.object();
@@ -139,7 +149,7 @@ impl Core {
                 return Err(Status::bad_request(message));
             }
             if let Some(node) = object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
-                let uid = self.find("", "nodes", "", node).await?.map(|node| node.object());
+                let uid = self.verbs.objects.find("", "nodes", "", node).await?.map(|node| node.object());
                 let uid = uid.map(|node| meta_text(&node, "uid").to_owned()).unwrap_or_default();
                 bound.push(Bound { kind: "node", name: node.to_owned(), uid });
             }

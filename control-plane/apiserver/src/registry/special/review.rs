@@ -9,18 +9,25 @@ use kinds::{Action, Asked};
 use meta::{FieldError, Gvk, Status};
 use serde_json::{Value, json};
 
-use super::Served;
-use super::decode;
-use super::options::WriteOptions;
-use crate::authn::{self, Credentials, UserInfo};
+use crate::authn::chain::Authenticators;
+use crate::authn::{Credentials, UserInfo};
+use crate::authz::chain::Authorizers;
 use crate::authz::{Attributes, Decision};
 use crate::http::answer::Answer;
 use crate::http::call::Call;
-use crate::server::Core;
+use crate::registry::Served;
+use crate::registry::decode;
+use crate::registry::options::WriteOptions;
 
-impl Core {
+/// Answers reviews: asks who decides, and stores nothing.
+pub struct Reviews {
+    pub authenticators: Arc<Authenticators>,
+    pub authorizers: Arc<Authorizers>,
+}
+
+impl Reviews {
     /// Answers a review.
-    pub(super) async fn review(
+    pub async fn answer(
         &self,
         call: &Call,
         served: &Arc<Served>,
@@ -86,7 +93,7 @@ impl Core {
             field_selector: &selector,
             label_selector: "",
         };
-        let (allowed, denied, reason) = match self.decide(&attributes) {
+        let (allowed, denied, reason) = match self.authorizers.decide(&attributes) {
             Decision::Allow(reason) => (true, false, reason),
             Decision::Deny(reason) => (false, true, reason),
             Decision::NoOpinion(reason) => (false, false, reason),
@@ -104,8 +111,7 @@ impl Core {
     fn rules(&self, spec: &Value, user: &UserInfo) -> Value {
         let namespace = spec["namespace"].as_str().unwrap_or_default();
         let (mut resource, mut non_resource, mut incomplete) = (Vec::new(), Vec::new(), false);
-        for authorizer in &self.authorizers {
-            let rules = authorizer.rules(user, namespace);
+        for rules in self.authorizers.rules(user, namespace) {
             resource.extend(rules.resource);
             non_resource.extend(rules.non_resource);
             incomplete |= rules.incomplete;
@@ -125,18 +131,18 @@ impl Core {
             .filter_map(Value::as_str)
             .map(str::to_owned)
             .collect();
-        let audiences = if asked.is_empty() { self.config.audiences() } else { &asked };
+        let audiences = if asked.is_empty() { &self.authenticators.audiences } else { &asked };
         let mut headers = HeaderMap::new();
         if let Ok(value) = format!("Bearer {token}").parse() {
             headers.insert(http::header::AUTHORIZATION, value);
         }
         let credentials = Credentials { headers: &headers, certificates: &[], audiences };
-        match authn::authenticate(&self.authenticators, &credentials, false).await {
-            Ok(caller) => {
-                let kept = if asked.is_empty() { self.config.audiences() } else { &caller.audiences };
+        match self.authenticators.prove(&credentials).await {
+            Ok(Some(caller)) => {
+                let kept = if asked.is_empty() { audiences } else { &caller.audiences };
                 Ok(json!({"authenticated": true, "user": user_value(&caller.user), "audiences": kept}))
             }
-            Err(_) => Ok(json!({"user": {}, "error": "invalid bearer token"})),
+            _ => Ok(json!({"user": {}, "error": "invalid bearer token"})),
         }
     }
 }
