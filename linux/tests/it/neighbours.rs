@@ -46,7 +46,7 @@ fn hosts_behind_a_vxlan_link_are_read_back_as_they_were_put() {
         let of = |rtnl: &mut Rtnl| -> Vec<_> {
             rtnl.fdb().unwrap().into_iter().filter(|entry| entry.index == index && entry.mac == FAR).collect()
         };
-        assert_eq!(of(&mut rtnl), [second.clone()], "the host has moved");
+        assert_eq!(of(&mut rtnl), std::slice::from_ref(&second), "the host has moved");
         rtnl.delete_fdb(&second).unwrap();
         rtnl.delete_fdb(&second).unwrap();
         assert_eq!(of(&mut rtnl), []);

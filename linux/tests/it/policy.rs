@@ -24,7 +24,7 @@ fn rules_are_read_back_as_they_were_put() {
             rtnl.put_rule(shape).unwrap();
             rtnl.put_rule(shape).unwrap();
             let found: Vec<_> = rtnl.rules().unwrap().into_iter().filter(|r| !own.contains(r)).collect();
-            assert_eq!(found, [shape.clone()]);
+            assert_eq!(found, std::slice::from_ref(shape));
             rtnl.delete_rule(shape).unwrap();
             rtnl.delete_rule(shape).unwrap();
             assert_eq!(rtnl.rules().unwrap(), own);

@@ -1,3 +1,5 @@
 //! Pod networks on a real kernel, in namespaces of their own. Needs root.
 
+#![allow(clippy::unwrap_used)]
+
 mod bridge;
