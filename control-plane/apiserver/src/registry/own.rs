@@ -1,5 +1,5 @@
 //! What the server writes of its own: it calls its own verbs, under an identity of its own. [`crate::bootstrap`] and
-//! [`crate::crd`] do.
+//! [`crate::crd`] do. I/O: reads the clock.
 
 use std::sync::Arc;
 
