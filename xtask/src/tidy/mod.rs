@@ -75,6 +75,7 @@ pub fn run() -> Result<()> {
     for paid in debts.keys().filter(|d| !owed.contains(*d)) {
         faults.push(format!("{paid}: within the limit now, take it out of xtask/tidy-debts.txt"));
     }
+    beside(&sources, &mut faults);
     dead::faults(&sources, &mut faults);
     let metadata = output(cargo().args(["metadata", "--format-version", "1", "--quiet"]))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
@@ -110,6 +111,15 @@ fn sources() -> Result<Vec<Source>> {
     there.map(read).collect()
 }
 
+/// A module with files of its own lies among them: one style, so that a folder is a module's whole.
+fn beside(sources: &[Source], faults: &mut Vec<String>) {
+    let folders: BTreeSet<&str> = sources.iter().filter_map(|s| Some(s.name.rsplit_once('/')?.0)).collect();
+    for source in sources {
+        let module = source.name.strip_suffix(".rs").filter(|folder| folders.contains(folder));
+        faults.extend(module.map(|folder| format!("{}: has files of its own, so it is {folder}/mod.rs", source.name)));
+    }
+}
+
 /// Packages of the workspace: they come from nowhere else.
 fn ours(packages: &[Value]) -> impl Iterator<Item = &Value> {
     packages.iter().filter(|package| package["source"].is_null())
@@ -124,7 +134,7 @@ fn directions(packages: &[Value], faults: &mut Vec<String>) {
     for package in ours(packages).filter(|package| !ABOVE.contains(&name(package))) {
         let from = name(package);
         let Some((_, allowed)) = DIRECTIONS.iter().find(|(n, _)| *n == from) else {
-            faults.push(format!("{from}: has no row in DIRECTIONS of xtask/src/tidy.rs: what may it depend on?"));
+            faults.push(format!("{from}: has no row in DIRECTIONS of xtask/src/tidy/mod.rs: what may it depend on?"));
             continue;
         };
         let dependencies = package["dependencies"].as_array().into_iter().flatten();
@@ -167,6 +177,14 @@ mod tests {
         client["dependencies"] = json!([{"name": "meta"}, {"name": "etcd"}]);
         let said = faults(&packages).join("\n");
         assert!(said.contains("must not depend on etcd") && said.contains("depend on serving and doesn't"), "{said}");
+    }
+
+    #[test]
+    fn a_module_beside_its_folder_is_seen() {
+        let source = |name: &str| Source { name: name.into(), text: String::new() };
+        let mut said = Vec::new();
+        beside(&[source("a/src/b.rs"), source("a/src/b/c.rs"), source("a/src/d/mod.rs")], &mut said);
+        assert_eq!(said, ["a/src/b.rs: has files of its own, so it is a/src/b/mod.rs"]);
     }
 
     #[test]

@@ -426,7 +426,7 @@ mod tests {
     use serde_json::json;
 
     /// [schema, errors as [reason, field, message]] a line; an empty list is a schema that upstream takes.
-    const UPSTREAM: &str = include_str!("structural/upstream.json");
+    const UPSTREAM: &str = include_str!("upstream.json");
 
     /// Each key was looked for among all required fields: minutes for one body.
     #[test]

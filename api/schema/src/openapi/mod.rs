@@ -370,7 +370,7 @@ mod tests {
     use crate::{SchemaRef, parse};
 
     /// [source, version 2, version 3] a line, recorded from upstream.
-    const UPSTREAM: &str = include_str!("openapi/upstream.json");
+    const UPSTREAM: &str = include_str!("upstream.json");
 
     fn object_meta() -> SchemaRef {
         Schema { name: Some("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta".into()), ..Schema::of(Type::Object) }
