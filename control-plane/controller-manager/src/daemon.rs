@@ -29,7 +29,7 @@ pub enum Error {
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     check(&config)?;
     let leads = Arc::new(AtomicBool::new(config.leader_election.is_none()));
-    let metrics = tell(&config, &client, &leads, &shutdown).await?;
+    let metrics = serve_pages(&config, &client, &leads, &shutdown).await?;
     let candidate = config.leader_election.clone();
     let own = client.clone();
     let work = async |until: CancellationToken| {
@@ -45,7 +45,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
 }
 
 /// Serves the pages of health and metrics, before this candidate leads: those who wait are healthy too.
-async fn tell(
+async fn serve_pages(
     config: &Config,
     client: &kube::Client,
     leads: &Arc<AtomicBool>,

@@ -123,7 +123,7 @@ impl Feeds {
 
 /// Schedules pods until `shutdown`.
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let metrics = tell(&config, &client, &shutdown).await?;
+    let metrics = serve_pages(&config, &client, &shutdown).await?;
     let Some(candidate) = config.leader_election.clone() else {
         return lead(config, metrics, client, shutdown).await;
     };
@@ -134,7 +134,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
 }
 
 /// Serves the pages of health and metrics, before this candidate leads: those who wait are healthy too.
-async fn tell(config: &Config, client: &kube::Client, shutdown: &CancellationToken) -> Result<Metrics, Error> {
+async fn serve_pages(config: &Config, client: &kube::Client, shutdown: &CancellationToken) -> Result<Metrics, Error> {
     let pages = Pages::new();
     let metrics = Metrics::declare(&pages.metrics);
     if let Some(serving) = &config.serving {

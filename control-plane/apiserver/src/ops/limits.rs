@@ -127,9 +127,9 @@ impl Drop for Held {
     }
 }
 
-/// Requests of one sort: all places of a flag, some of them kept for the cluster's own.
+/// Requests in flight, reading or writing: all places of a flag, some of them kept for the cluster's own.
 #[derive(Debug)]
-struct Sort {
+struct InFlight {
     running: Arc<AtomicUsize>,
     /// `None` is no limit.
     lanes: Option<Lanes>,
@@ -147,15 +147,15 @@ struct Lanes {
 const PER_HEARTBEAT: usize = 20;
 const PER_SYSTEM: usize = 5;
 
-impl Sort {
-    fn new(most: usize) -> Sort {
+impl InFlight {
+    fn new(most: usize) -> InFlight {
         let (heartbeats, system) = (most / PER_HEARTBEAT, most / PER_SYSTEM);
         let lanes = (most > 0).then(|| Lanes {
             heartbeats: Share::new(heartbeats),
             system: Share::new(system),
             others: Share::new(most - heartbeats - system),
         });
-        Sort { running: Arc::default(), lanes }
+        InFlight { running: Arc::default(), lanes }
     }
 
     fn enter(&self, rank: Rank, user: &str) -> Option<Place> {
@@ -196,8 +196,8 @@ const SYSTEM_BODY_BYTES: usize = BODY_BYTES / 4;
 /// Requests in flight.
 #[derive(Debug)]
 pub struct Limits {
-    reading: Sort,
-    writing: Sort,
+    reading: InFlight,
+    writing: InFlight,
     bodies: Arc<Share>,
     system_bodies: Arc<Share>,
 }
@@ -206,8 +206,8 @@ impl Limits {
     /// At most this many of each sort at once; 0 is no limit.
     pub fn new(reading: usize, writing: usize) -> Limits {
         Limits {
-            reading: Sort::new(reading),
-            writing: Sort::new(writing),
+            reading: InFlight::new(reading),
+            writing: InFlight::new(writing),
             bodies: Share::new(BODY_BYTES),
             system_bodies: Share::new(SYSTEM_BODY_BYTES),
         }

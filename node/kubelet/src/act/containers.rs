@@ -17,7 +17,7 @@ use crate::node::qos;
 use crate::pod::env::{self, Environment};
 use crate::pod::hosts;
 use crate::pod::make::{self, Prepared, bind};
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 use crate::pod::probe::{self, Kind, Outcome};
 use crate::volumes::{HOSTS_FILE, TERMINATION_FILES, container_mounts};
 use crate::worker::{Instance, StartError};
@@ -49,12 +49,13 @@ impl Hands {
         restarts: u32,
     ) -> Result<Instance, StartError> {
         let pod = &context.pod;
-        let Some((sort, container)) = pods::container(pod, name) else {
+        let Some((container_type, container)) = pods::container(pod, name) else {
             return Err(config_error(format!("container {name} is not in the pod any more")));
         };
         let environment = self.environment(context, &container).await.map_err(config_error)?;
-        let prepared = self.prepare(context, sort, &container, image, environment).map_err(config_error)?;
-        let config = make::container(pod, sort, &container, restarts, prepared, &self.config).map_err(config_error)?;
+        let prepared = self.prepare(context, container_type, &container, image, environment).map_err(config_error)?;
+        let config =
+            make::container(pod, container_type, &container, restarts, prepared, &self.config).map_err(config_error)?;
         let sandbox_config = self.sandbox_config(pod, context.attempt, false).await.map_err(config_error)?;
         let logs = self.config.pod_log_dir(pods::namespace(pod), pods::name(pod), pods::uid(pod));
         let made = make_below(&logs).and_then(|dir| dir.make_dirs(name, LOG_DIR_MODE));
@@ -103,7 +104,7 @@ impl Hands {
     fn prepare(
         &self,
         context: &Context,
-        sort: Sort,
+        container_type: ContainerType,
         container: &Container,
         image: String,
         environment: Environment,
@@ -124,7 +125,7 @@ impl Hands {
         }
         let ephemeral = pods::spec(pod).ephemeral_containers.iter().flatten().find(|c| c.name == container.name);
         let target = ephemeral.and_then(|c| c.target_container_name.as_deref()).filter(|t| !t.is_empty());
-        let target = match target.filter(|_| sort == Sort::Ephemeral) {
+        let target = match target.filter(|_| container_type == ContainerType::Ephemeral) {
             Some(name) => Some(
                 context
                     .running

@@ -11,7 +11,7 @@ use crate::names::{annotation, label};
 use crate::pod::env::{self, Environment};
 use crate::pod::expand::expand;
 use crate::pod::hosts::Dns;
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 use crate::pod::resources;
 use crate::pod::security;
 
@@ -98,7 +98,9 @@ pub fn node(config: &Config) -> security::Node {
 }
 
 fn ports(pod: &Pod) -> Vec<cri::PortMapping> {
-    let regular = |(sort, _): &(Sort, Container)| matches!(sort, Sort::Sidecar | Sort::Regular);
+    let regular = |(container_type, _): &(ContainerType, Container)| {
+        matches!(container_type, ContainerType::Sidecar | ContainerType::Regular)
+    };
     let containers = pods::containers(pod);
     let all = containers.iter().filter(|c| regular(c)).flat_map(|(_, c)| c.ports.iter().flatten());
     all.map(|p| cri::PortMapping {
@@ -132,7 +134,7 @@ pub struct Prepared {
 
 pub fn container(
     pod: &Pod,
-    sort: Sort,
+    container_type: ContainerType,
     spec: &Container,
     restarts: u32,
     prepared: Prepared,
@@ -157,7 +159,8 @@ pub fn container(
         unified: prepared.unified,
         ..limits_of(limits, config.cpu_cfs_quota)
     };
-    let context = security::container(pod, sort, spec, &prepared.image_user, prepared.target.clone(), &node(config));
+    let context =
+        security::container(pod, container_type, spec, &prepared.image_user, prepared.target.clone(), &node(config));
     let envs = prepared.environment.vars().iter();
     let envs = envs.map(|(k, v)| cri::KeyValue { key: k.clone(), value: v.clone().into_bytes().into() }).collect();
     Ok(cri::ContainerConfig {

@@ -1,4 +1,4 @@
-//! Questions that everyone asks of a Pod: who it is, which containers it has and of which sort, how they restart.
+//! Questions that everyone asks of a Pod: who it is, which containers it has and of which type, how they restart.
 //! Pure reads of the typed object.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, ObjectReference, Pod, PodSpec};
@@ -10,9 +10,9 @@ pub use facts::pods::{is_terminal_phase, phase};
 /// Upstream's `terminationGracePeriodSeconds` when a pod says none.
 pub const DEFAULT_GRACE: i64 = 30;
 
-/// The sort of a container decides its order and its restarts.
+/// The type of a container decides its order and its restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Sort {
+pub enum ContainerType {
     /// Runs to its end before the next one.
     Init,
     /// An init container that restarts always: it stays beside the regular ones.
@@ -78,15 +78,17 @@ pub fn is_sidecar(container: &Container) -> bool {
 }
 
 /// Every container in the order of the spec: init ones, regular ones, ephemeral ones.
-pub fn containers(pod: &Pod) -> Vec<(Sort, Container)> {
-    let init = init_containers(pod).iter().map(|c| (if is_sidecar(c) { Sort::Sidecar } else { Sort::Init }, c.clone()));
-    let regular = spec(pod).containers.iter().map(|c| (Sort::Regular, c.clone()));
-    let ephemeral = spec(pod).ephemeral_containers.iter().flatten().map(|c| (Sort::Ephemeral, plain(c)));
+pub fn containers(pod: &Pod) -> Vec<(ContainerType, Container)> {
+    let init = init_containers(pod)
+        .iter()
+        .map(|c| (if is_sidecar(c) { ContainerType::Sidecar } else { ContainerType::Init }, c.clone()));
+    let regular = spec(pod).containers.iter().map(|c| (ContainerType::Regular, c.clone()));
+    let ephemeral = spec(pod).ephemeral_containers.iter().flatten().map(|c| (ContainerType::Ephemeral, plain(c)));
     init.chain(regular).chain(ephemeral).collect()
 }
 
-/// The container of this name, of whatever sort.
-pub fn container(pod: &Pod, name: &str) -> Option<(Sort, Container)> {
+/// The container of this name, of whatever type.
+pub fn container(pod: &Pod, name: &str) -> Option<(ContainerType, Container)> {
     containers(pod).into_iter().find(|(_, c)| c.name == name)
 }
 
@@ -113,13 +115,13 @@ fn plain(c: &EphemeralContainer) -> Container {
 }
 
 /// Whether a container that ended with `exit_code` is started again.
-pub fn should_restart(pod: &Pod, sort: Sort, container: &Container, exit_code: i32) -> bool {
-    match sort {
-        Sort::Ephemeral => false,
-        Sort::Sidecar => true,
+pub fn should_restart(pod: &Pod, container_type: ContainerType, container: &Container, exit_code: i32) -> bool {
+    match container_type {
+        ContainerType::Ephemeral => false,
+        ContainerType::Sidecar => true,
         // One that ended well is done under every policy.
-        Sort::Init => exit_code != 0 && policy_restarts(pod, container, exit_code),
-        Sort::Regular => policy_restarts(pod, container, exit_code),
+        ContainerType::Init => exit_code != 0 && policy_restarts(pod, container, exit_code),
+        ContainerType::Regular => policy_restarts(pod, container, exit_code),
     }
 }
 
@@ -155,8 +157,8 @@ pub fn reference(pod: &Pod) -> ObjectReference {
 /// The same for one container.
 pub fn container_reference(pod: &Pod, name: &str) -> ObjectReference {
     let field = match container(pod, name) {
-        Some((Sort::Init | Sort::Sidecar, _)) => "initContainers",
-        Some((Sort::Ephemeral, _)) => "ephemeralContainers",
+        Some((ContainerType::Init | ContainerType::Sidecar, _)) => "initContainers",
+        Some((ContainerType::Ephemeral, _)) => "ephemeralContainers",
         _ => "containers",
     };
     ObjectReference { field_path: Some(format!("spec.{field}{{{name}}}")), ..reference(pod) }

@@ -5,7 +5,7 @@ use facts::resources::{List as Amounts, Resources, list as amounts, of_container
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 use crate::pod::quantity;
 
 /// Shares below this are refused by the kernel.
@@ -140,7 +140,8 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory: u64) -> i64 
         "BestEffort" => 1000,
         _ => {
             let asks = |c: &Container| of_container(c, "memory", false).map_or(0, quantity::value);
-            let sidecar = pods::container(pod, &container.name).is_some_and(|(sort, _)| sort == Sort::Sidecar);
+            let sidecar = pods::container(pod, &container.name)
+                .is_some_and(|(container_type, _)| container_type == ContainerType::Sidecar);
             let least = pods::spec(pod).containers.iter().map(asks).min().filter(|_| sidecar).unwrap_or(0);
             let request = asks(container).max(least) + share_of_rest(pod);
             let share = 1000 - (1000 * i128::from(request) / i128::from(node_memory.max(1))) as i64;

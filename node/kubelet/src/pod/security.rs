@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, SELinuxOptions, SeccompProfile};
 use wire::cri;
 
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 
 /// Hidden from unprivileged containers, and shown to them read-only: what every runtime hides by default.
 const MASKED: [&str; 12] = [
@@ -177,7 +177,7 @@ pub fn check_non_root(pod: &Pod, container: &Container, image: &ImageUser) -> Re
 /// A container's context. `target`: the container whose process namespace an ephemeral one joins.
 pub fn container(
     pod: &Pod,
-    sort: Sort,
+    container_type: ContainerType,
     container: &Container,
     image: &ImageUser,
     target: Option<String>,
@@ -187,7 +187,7 @@ pub fn container(
     let of_pod = pods::spec(pod).security_context.clone().unwrap_or_default();
     let privileged = own.privileged.unwrap_or(false);
     let mut options = namespaces(pod);
-    if let (Sort::Ephemeral, Some(target)) = (sort, target) {
+    if let (ContainerType::Ephemeral, Some(target)) = (container_type, target) {
         options.pid = cri::NamespaceMode::Target as i32;
         options.target_id = target;
     }
@@ -240,14 +240,14 @@ mod tests {
         .unwrap();
         let [c, d] = &pod.spec.as_ref().unwrap().containers[..] else { panic!() };
         let node = Node::default();
-        let made = container(&pod, Sort::Regular, c, &ImageUser::default(), None, &node);
+        let made = container(&pod, ContainerType::Regular, c, &ImageUser::default(), None, &node);
         assert_eq!(made.run_as_user, int(0));
         assert!(made.no_new_privs && !made.masked_paths.is_empty());
         assert_eq!(made.supplemental_groups, [9]);
         assert_eq!(made.namespace_options.unwrap().network, cri::NamespaceMode::Node as i32);
         assert!(check_non_root(&pod, c, &ImageUser::default()).unwrap_err().contains("breaks non-root policy"));
         assert!(check_non_root(&pod, d, &ImageUser::default()).is_ok(), "the pod's user 7 is not root");
-        let made = container(&pod, Sort::Regular, d, &ImageUser::default(), None, &node);
+        let made = container(&pod, ContainerType::Regular, d, &ImageUser::default(), None, &node);
         assert!(made.privileged && made.masked_paths.is_empty() && made.seccomp.is_none());
         assert!(must_not_run_as_root(&pod, c), "the runtime is told");
         assert!(forbidden_sysctl(&pod, &[]).is_some());

@@ -7,7 +7,7 @@ use super::slot::{Image, Instance, RunState, Slot, Work};
 use super::state::{PodWorker, Sandbox, Task};
 use super::take::note;
 use crate::names::reason;
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 use crate::pod::verdict::Verdict;
 
 impl PodWorker {
@@ -38,11 +38,13 @@ impl PodWorker {
         let gone = |slot: &Slot| {
             let ended = slot.exited().filter(|_| slot.work == Work::Idle);
             ended.is_some_and(|i| {
-                !pods::should_restart(&self.pod, slot.sort, &slot.container, i.exit_code) && !slot.changed()
+                !pods::should_restart(&self.pod, slot.container_type, &slot.container, i.exit_code) && !slot.changed()
             })
         };
-        let failed = |s: &Slot| s.sort == Sort::Init && s.exited().is_some_and(|i| i.exit_code != 0) && gone(s);
-        let mut regular = self.slots.iter().filter(|s| s.sort == Sort::Regular).peekable();
+        let failed = |s: &Slot| {
+            s.container_type == ContainerType::Init && s.exited().is_some_and(|i| i.exit_code != 0) && gone(s)
+        };
+        let mut regular = self.slots.iter().filter(|s| s.container_type == ContainerType::Regular).peekable();
         let all = regular.peek().is_some() && regular.all(gone);
         all || (!self.initialized && self.slots.iter().any(failed))
     }
@@ -100,21 +102,21 @@ impl PodWorker {
     fn due(&self) -> Vec<usize> {
         let mut due = Vec::new();
         for (index, slot) in self.slots.iter().enumerate() {
-            if slot.sort == Sort::Ephemeral && slot.current.is_none() && slot.past_restarts == 0 {
+            if slot.container_type == ContainerType::Ephemeral && slot.current.is_none() && slot.past_restarts == 0 {
                 due.push(index);
             }
         }
         for (index, slot) in self.slots.iter().enumerate() {
             let alive = slot.is_alive();
-            match slot.sort {
-                Sort::Sidecar if !alive => {
+            match slot.container_type {
+                ContainerType::Sidecar if !alive => {
                     due.push(index);
                     if !self.initialized {
                         return due;
                     }
                 }
-                Sort::Sidecar if !slot.is_started() && !self.initialized => return due,
-                Sort::Init if !self.initialized && !self.is_done_here(slot) => {
+                ContainerType::Sidecar if !slot.is_started() && !self.initialized => return due,
+                ContainerType::Init if !self.initialized && !self.is_done_here(slot) => {
                     if !alive {
                         due.push(index);
                     }
@@ -123,9 +125,9 @@ impl PodWorker {
                 _ => {}
             }
         }
-        for (index, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.sort == Sort::Regular) {
+        for (index, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.container_type == ContainerType::Regular) {
             let again = slot.exited().is_none_or(|i| {
-                slot.changed() || pods::should_restart(&self.pod, slot.sort, &slot.container, i.exit_code)
+                slot.changed() || pods::should_restart(&self.pod, slot.container_type, &slot.container, i.exit_code)
             });
             if !slot.is_alive() && again {
                 due.push(index);

@@ -8,7 +8,7 @@ use super::event::Action;
 use super::slot::Work;
 use super::state::{Life, PodWorker, Sandbox, Task};
 use super::status;
-use crate::pod::pods::Sort;
+use crate::pod::pods::ContainerType;
 
 impl PodWorker {
     pub(super) fn end(&mut self, now: Timestamp, out: &mut Vec<Action>) {
@@ -46,10 +46,10 @@ impl PodWorker {
     fn kill_all(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         let Life::Ending(ending) = &self.life else { return };
         let until = ending.until;
-        let mut later_ones_run = self.slots.iter().any(|s| s.sort != Sort::Sidecar && !s.is_still());
+        let mut later_ones_run = self.slots.iter().any(|s| s.container_type != ContainerType::Sidecar && !s.is_still());
         let expired = until <= now;
         for index in (0..self.slots.len()).rev() {
-            let sidecar = self.slots[index].sort == Sort::Sidecar;
+            let sidecar = self.slots[index].container_type == ContainerType::Sidecar;
             if !sidecar || !later_ones_run || expired {
                 self.kill_one(index, until, now, out);
             }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use crate::names::reason;
 use crate::pod::backoff::Backoff;
 use crate::pod::make::hash;
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 use crate::pod::probe::{self, Kind, Machine};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +88,7 @@ pub struct Doom {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slot {
-    pub sort: Sort,
+    pub container_type: ContainerType,
     pub container: Container,
     pub current: Option<Instance>,
     /// The instance before, for `lastState` and `logs --previous`.
@@ -115,22 +115,25 @@ pub struct Slot {
 
 /// The slots that the spec asks for; what is known of a container of the same name is kept.
 pub fn slots(pod: &Pod, known: &PodStatus, old: &[Slot]) -> Vec<Slot> {
-    let make = |(sort, container): (Sort, Container)| match old.iter().find(|s| s.container.name == container.name) {
-        Some(slot) => slot.respecified(sort, container),
-        None => Slot::new(sort, container, known),
+    let make = |(container_type, container): (ContainerType, Container)| match old
+        .iter()
+        .find(|s| s.container.name == container.name)
+    {
+        Some(slot) => slot.respecified(container_type, container),
+        None => Slot::new(container_type, container, known),
     };
     pods::containers(pod).into_iter().map(make).collect()
 }
 
 impl Slot {
-    fn new(sort: Sort, container: Container, known: &PodStatus) -> Slot {
+    fn new(container_type: ContainerType, container: Container, known: &PodStatus) -> Slot {
         let lists = [&known.init_container_statuses, &known.container_statuses, &known.ephemeral_container_statuses];
         let status = lists.into_iter().flatten().flatten().find(|s| s.name == container.name);
         let restarts = status.map_or(0, |s| s.restart_count.max(0) as u32);
         // What the API was told of an instance that ended comes first if the runtime has nothing: one more is a restart.
         let ran = status.is_some_and(|s| s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
         Slot {
-            sort,
+            container_type,
             container,
             current: None,
             last: None,
@@ -151,8 +154,8 @@ impl Slot {
     }
 
     /// What is known of the image before goes with it; a pull that runs says itself what it was for.
-    fn respecified(&self, sort: Sort, container: Container) -> Slot {
-        let mut slot = Slot { sort, container, ..self.clone() };
+    fn respecified(&self, container_type: ContainerType, container: Container) -> Slot {
+        let mut slot = Slot { container_type, container, ..self.clone() };
         if slot.container.image != self.container.image && slot.image != Image::Busy {
             slot.image = Image::Todo;
             slot.pull_backoff = Backoff::default();
@@ -188,7 +191,9 @@ impl Slot {
 
     pub fn changed(&self) -> bool {
         let Some(current) = &self.current else { return false };
-        self.sort != Sort::Ephemeral && !current.hash.is_empty() && current.hash != hash(&self.container)
+        self.container_type != ContainerType::Ephemeral
+            && !current.hash.is_empty()
+            && current.hash != hash(&self.container)
     }
 
     /// Runs, its hook is through and its startup probe passed.
@@ -200,12 +205,12 @@ impl Slot {
 
     /// As `containerStatuses[].ready` says it.
     pub fn is_ready(&self) -> bool {
-        if self.sort == Sort::Init {
+        if self.container_type == ContainerType::Init {
             return self.exited().is_some_and(|i| i.exit_code == 0 && i.state == RunState::Exited);
         }
         let passed = self.container.readiness_probe.is_none()
             || self.readiness.as_ref().is_some_and(|m| m.verdict == Some(true));
-        self.is_started() && passed && self.sort != Sort::Ephemeral
+        self.is_started() && passed && self.container_type != ContainerType::Ephemeral
     }
 
     pub fn restarts(&self) -> u32 {

@@ -12,7 +12,7 @@ use super::state::{Life, PodWorker, Sandbox};
 use super::transitions;
 use crate::api::time;
 use crate::names::reason;
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 
 /// The status that the API should have.
 pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
@@ -41,13 +41,14 @@ pub fn render(worker: &PodWorker, now: Timestamp) -> PodStatus {
         status.pod_ip = ips.first().cloned();
         status.pod_ips = some(ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect());
     }
-    let of = |sorts: &[Sort], known: Option<Vec<ContainerStatus>>| {
-        let slots = worker.slots.iter().filter(|s| sorts.contains(&s.sort));
+    let of = |types: &[ContainerType], known: Option<Vec<ContainerStatus>>| {
+        let slots = worker.slots.iter().filter(|s| types.contains(&s.container_type));
         some(slots.map(|s| transitions::told(pod, s, known.as_deref(), container(worker, s))).collect())
     };
-    status.init_container_statuses = of(&[Sort::Init, Sort::Sidecar], status.init_container_statuses.take());
-    status.container_statuses = of(&[Sort::Regular], status.container_statuses.take());
-    status.ephemeral_container_statuses = of(&[Sort::Ephemeral], status.ephemeral_container_statuses.take());
+    status.init_container_statuses =
+        of(&[ContainerType::Init, ContainerType::Sidecar], status.init_container_statuses.take());
+    status.container_statuses = of(&[ContainerType::Regular], status.container_statuses.take());
+    status.ephemeral_container_statuses = of(&[ContainerType::Ephemeral], status.ephemeral_container_statuses.take());
     let held = status.phase.as_deref().filter(|p| pods::is_terminal_phase(p)).map(str::to_owned);
     let stopped = worker.has_stopped();
     // A pod that ended does not come back.
@@ -77,8 +78,8 @@ fn phase(worker: &PodWorker, stopped: bool) -> &'static str {
     let pod = &worker.pod;
     let initialized = worker.initialized;
     let ended = |s: &Slot| s.exited().map(|i| i.exit_code);
-    let again = |s: &Slot, code: i32| pods::should_restart(pod, s.sort, &s.container, code);
-    for slot in worker.slots.iter().filter(|s| s.sort == Sort::Init) {
+    let again = |s: &Slot, code: i32| pods::should_restart(pod, s.container_type, &s.container, code);
+    for slot in worker.slots.iter().filter(|s| s.container_type == ContainerType::Init) {
         match ended(slot) {
             Some(0) => {}
             Some(code) if !again(slot, code) && !initialized => return "Failed",
@@ -87,13 +88,15 @@ fn phase(worker: &PodWorker, stopped: bool) -> &'static str {
             _ => return "Pending",
         }
     }
-    let sidecar_missing = |s: &Slot| s.sort == Sort::Sidecar && !s.is_started() && s.exited().is_none();
+    let sidecar_missing =
+        |s: &Slot| s.container_type == ContainerType::Sidecar && !s.is_started() && s.exited().is_none();
     if !initialized && !stopped && worker.slots.iter().any(sidecar_missing) {
         return "Pending";
     }
-    let regular: Vec<&Slot> = worker.slots.iter().filter(|s| s.sort == Sort::Regular).collect();
+    let regular: Vec<&Slot> = worker.slots.iter().filter(|s| s.container_type == ContainerType::Regular).collect();
     let alive = |s: &&Slot| s.current.as_ref().is_some_and(|i| i.state == RunState::Running) && shows_running(s);
-    let sidecar_alive = || worker.slots.iter().any(|s| s.sort == Sort::Sidecar && s.running().is_some());
+    let sidecar_alive =
+        || worker.slots.iter().any(|s| s.container_type == ContainerType::Sidecar && s.running().is_some());
     if regular.iter().any(|s| s.current.is_none() || (s.exited().is_none() && !alive(s))) {
         return if stopped { unstarted(worker) } else { "Pending" };
     }
@@ -134,7 +137,11 @@ fn container(worker: &PodWorker, slot: &Slot) -> ContainerStatus {
         image,
         restart_count: slot.restarts() as i32,
         ready: slot.is_ready(),
-        started: Some(if slot.sort == Sort::Init { slot.running().is_some() } else { slot.is_started() }),
+        started: Some(if slot.container_type == ContainerType::Init {
+            slot.running().is_some()
+        } else {
+            slot.is_started()
+        }),
         ..ContainerStatus::default()
     };
     let default_reason = || {
@@ -305,7 +312,7 @@ fn containers_ready(worker: &PodWorker, phase: &str) -> Said {
     let unready: Vec<&str> = worker
         .slots
         .iter()
-        .filter(|s| matches!(s.sort, Sort::Sidecar | Sort::Regular) && !s.is_ready())
+        .filter(|s| matches!(s.container_type, ContainerType::Sidecar | ContainerType::Regular) && !s.is_ready())
         .map(|s| s.container.name.as_str())
         .collect();
     if unready.is_empty() {
@@ -319,10 +326,10 @@ fn initialized(worker: &PodWorker, phase: &str) -> Said {
     if phase == "Succeeded" {
         return Said { reason: Some("PodCompleted".into()), ..Said::yes(KIND) };
     }
-    let missing = |s: &&Slot| match s.sort {
-        Sort::Init => !s.is_ready(),
-        Sort::Sidecar => !s.is_started(),
-        Sort::Regular | Sort::Ephemeral => false,
+    let missing = |s: &&Slot| match s.container_type {
+        ContainerType::Init => !s.is_ready(),
+        ContainerType::Sidecar => !s.is_started(),
+        ContainerType::Regular | ContainerType::Ephemeral => false,
     };
     let names: Vec<&str> = worker.slots.iter().filter(missing).map(|s| s.container.name.as_str()).collect();
     if worker.initialized || names.is_empty() {

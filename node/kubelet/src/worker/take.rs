@@ -10,7 +10,7 @@ use super::event::{Action, Event, SandboxRecord, StartError};
 use super::slot::{self, Doom, Image, Instance, RunState, Work};
 use super::state::{PodWorker, Sandbox, Task, version};
 use crate::names::reason;
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 use crate::pod::probe::{self, Kind, Outcome, Verdict as Probe};
 
 /// How soon a failed step (volumes, sandbox, container configuration) is tried again; upstream's worker back-off.
@@ -113,7 +113,8 @@ impl PodWorker {
             }
         }
         if first {
-            self.initialized = self.slots.iter().any(|s| s.sort == Sort::Regular && s.current.is_some());
+            self.initialized =
+                self.slots.iter().any(|s| s.container_type == ContainerType::Regular && s.current.is_some());
         }
     }
 
@@ -272,7 +273,7 @@ impl PodWorker {
                 out.push(note(Some(name), false, reason::CREATED, "Container created".into()));
                 out.push(note(Some(name), false, reason::STARTED, "Container started".into()));
                 let hook = slot.container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
-                self.initialized |= slot.sort == Sort::Regular;
+                self.initialized |= slot.container_type == ContainerType::Regular;
                 self.adopt(instance, now, out);
                 let Some(slot) = self.slots.iter_mut().find(|s| s.container.name == name) else { return };
                 if hook && slot.current.as_ref().is_some_and(|c| c.id == id) {
@@ -384,7 +385,8 @@ impl PodWorker {
             }
             (Kind::Startup | Kind::Liveness, Probe::Failed) => {
                 let what = kind.shown().to_lowercase();
-                let again = if restarts || slot.sort == Sort::Sidecar { ", will be restarted" } else { "" };
+                let again =
+                    if restarts || slot.container_type == ContainerType::Sidecar { ", will be restarted" } else { "" };
                 let message = format!("Container {name} failed {what} probe{again}");
                 slot.doomed = Some(Doom { message, grace: probe.termination_grace_period_seconds });
             }

@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::slot::Slot;
-use crate::pod::pods::{self, Sort};
+use crate::pod::pods::{self, ContainerType};
 
 /// `fresh`, or what the API knows where it would refuse that.
 pub fn told(pod: &Pod, slot: &Slot, known: Option<&[ContainerStatus]>, fresh: ContainerStatus) -> ContainerStatus {
@@ -25,7 +25,8 @@ fn exit_code(status: &ContainerStatus) -> Option<i32> {
 
 /// The API server's rule.
 pub(crate) fn may_run(pod: &Pod, slot: &Slot, code: i32) -> bool {
-    slot.sort != Sort::Ephemeral && (restarts_all(pod) || pods::policy_restarts(pod, &slot.container, code))
+    slot.container_type != ContainerType::Ephemeral
+        && (restarts_all(pod) || pods::policy_restarts(pod, &slot.container, code))
 }
 
 fn restarts_all(pod: &Pod) -> bool {
