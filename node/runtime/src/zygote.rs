@@ -39,7 +39,8 @@ const MAX_ANSWER: usize = 4096;
 /// A start that takes longer has gone wrong (a disk or a mount that hangs).
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const REMOVE_ATTEMPTS: usize = 5;
+/// A monitor whose container has ended is gone within this many moments, on a machine that is busy, too.
+const REMOVE_ATTEMPTS: usize = 20;
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// The process that forks monitors; started at the first order, and again when it has died.

@@ -101,8 +101,8 @@ proptest! {
                     world.feed(Event::Gone);
                 }
                 Move::Touch => {
-                    let same = world.w().pod.clone();
-                    world.feed(Event::Spec(same));
+                    let same = world.in_the_api();
+                    world.feed(Event::Spec(Arc::new(same)));
                 }
                 Move::Late { which } if !world.seen.is_empty() => {
                     let containers = world.seen[which % world.seen.len()].clone();

@@ -27,6 +27,8 @@ struct World {
     mounted: bool,
     in_api: bool,
     written: PodStatus,
+    /// The resource version under which the API has that.
+    version: u64,
     notes: Vec<String>,
     killed: bool,
     next: u32,
@@ -86,6 +88,7 @@ impl World {
             mounted: false,
             in_api: true,
             written: PodStatus::default(),
+            version: 1,
             notes: Vec::new(),
             killed: false,
             next: 0,
@@ -262,10 +265,9 @@ impl World {
                     return self.feed(Event::StatusWritten(Err("down".into())));
                 }
                 self.check_transitions(&new);
-                self.written = *new.clone();
-                let mut pod = Pod::clone(&self.w().pod);
-                pod.status = Some(*new);
-                Event::StatusWritten(Ok(Some(Arc::new(pod))))
+                self.written = *new;
+                self.version += 1;
+                Event::StatusWritten(Ok(Some(Arc::new(self.in_the_api()))))
             }
             Action::DeletePod => {
                 if good {
@@ -276,6 +278,14 @@ impl World {
             Action::Note { .. } | Action::Forget | Action::RemoveContainer { .. } => return,
         };
         self.feed(event);
+    }
+
+    /// The pod as the API has it.
+    fn in_the_api(&self) -> Pod {
+        let mut pod = Pod::clone(&self.w().pod);
+        pod.status = Some(self.written.clone());
+        pod.metadata.resource_version = Some(self.version.to_string());
+        pod
     }
 
     /// The API refuses a status in which something runs that ended for good.
@@ -318,8 +328,7 @@ impl World {
                 self.containers.insert(unstarted.id.clone(), unstarted);
             }
         }
-        let mut known = Pod::clone(&self.w().pod);
-        known.status = Some(self.written.clone());
+        let known = self.in_the_api();
         self.runs += 1;
         let run = format!("run-{}", self.runs);
         if !self.run.is_empty() {
@@ -377,10 +386,10 @@ impl World {
     }
 
     fn delete(&mut self, grace: i64) {
-        let mut changed = Pod::clone(&self.w().pod);
+        self.version += 1;
+        let mut changed = self.in_the_api();
         changed.metadata.deletion_timestamp = Some(crate::api::time(self.now));
         changed.metadata.deletion_grace_period_seconds = Some(grace);
-        changed.status = Some(self.written.clone());
         self.killed = true;
         self.feed(Event::Spec(Arc::new(changed)));
     }
