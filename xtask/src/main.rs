@@ -36,7 +36,7 @@ enum Cmd {
     Tools,
     /// Take the figures of benches/README.md, each beside its real counterpart
     Bench {
-        /// Only these: build, start, creates, list, crds, floods, pod-start, etcd, scheduler, dns, proxy
+        /// Only these: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, proxy
         names: Vec<String>,
         /// Small numbers: shows that the benchmarks work, measures nothing
         #[arg(long)]
