@@ -8,11 +8,11 @@ const LENGTHS: std::ops::RangeInclusive<u8> = 8..=24;
 
 /// The range that a flag says, its host bits cleared.
 pub fn range(text: &str) -> Result<Prefix, String> {
-    let range: Option<Prefix> = text.parse().ok().filter(|range: &Prefix| !range.is_ipv6());
-    let range = range.ok_or_else(|| format!("{text:?} is not an IPv4 range: write it like 10.42.0.0/16"))?;
-    if !LENGTHS.contains(&range.len) {
-        return Err(format!("{text:?}: the range must be between /{} and /{}", LENGTHS.start(), LENGTHS.end()));
-    }
+    let fits = |range: &Prefix| !range.is_ipv6() && LENGTHS.contains(&range.len);
+    let range = text.parse().ok().filter(fits).ok_or_else(|| {
+        let (longest, shortest) = (LENGTHS.start(), LENGTHS.end());
+        format!("{text:?} is not an IPv4 range between /{longest} and /{shortest}: write it like 10.42.0.0/16")
+    })?;
     Ok(range.network())
 }
 
