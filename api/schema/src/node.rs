@@ -23,6 +23,22 @@ pub enum Type {
     IntOrString,
 }
 
+impl Type {
+    /// The type as OpenAPI writes it; both, where a value may be of either; nothing where it may be of any.
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::Any => "",
+            Type::Object => "object",
+            Type::Array => "array",
+            Type::String => "string",
+            Type::Integer => "integer",
+            Type::Number => "number",
+            Type::Boolean => "boolean",
+            Type::IntOrString => "integer,string",
+        }
+    }
+}
+
 /// `x-kubernetes-list-type`. Lists without the extension are atomic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ListType {

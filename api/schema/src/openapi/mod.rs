@@ -126,12 +126,7 @@ fn write_type(out: &mut Object, schema: &Schema, version: Version) {
     let name = match schema.ty {
         Type::Any => return write_format(out, schema),
         Type::IntOrString => return write_int_or_string(out, schema, version),
-        Type::Object => "object",
-        Type::Array => "array",
-        Type::String => "string",
-        Type::Integer => "integer",
-        Type::Number => "number",
-        Type::Boolean => "boolean",
+        one => one.name(),
     };
     let quantity = schema.name.as_deref().is_some_and(|name| name.ends_with(".resource.Quantity"));
     if quantity && version == Version::V3 {

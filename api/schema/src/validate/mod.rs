@@ -235,16 +235,10 @@ impl Checker<'_> {
 
     fn type_of(&mut self, value: &Value, schema: &Schema, path: &Path<'_>) {
         let actual = type_name(value);
-        let wanted = match schema.ty {
-            Type::Any => return,
-            Type::Object => "object",
-            Type::Array => "array",
-            Type::String => "string",
-            Type::Integer => "integer",
-            Type::Number => "number",
-            Type::Boolean => "boolean",
-            Type::IntOrString => "integer,string",
-        };
+        if schema.ty == Type::Any {
+            return;
+        }
+        let wanted = schema.ty.name();
         let fits = match schema.ty {
             Type::Number => matches!(actual, "number" | "integer"),
             Type::IntOrString => matches!(actual, "integer" | "string"),
