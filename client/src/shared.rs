@@ -63,7 +63,7 @@ where
     object
 }
 
-/// An informer has let go of an object.
+/// An informer has let go of an object and taken no other for it.
 pub fn released() {
     VIEWS.lock().changed();
 }

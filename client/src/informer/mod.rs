@@ -230,8 +230,6 @@ impl<K: Watched> Informer<K> {
             None => Delta::Added(new),
         };
         self.tell(&delta);
-        drop(delta);
-        shared::released();
         key
     }
 
