@@ -173,8 +173,10 @@ impl Volumes {
             if let Some(found) = found {
                 known.look(uid, found);
             }
-            let ops = plan::plan(&known.desired, &known.actual, Timestamp::now());
-            let ops: Vec<Op> = ops.into_iter().filter(|(pod, _)| pod == uid).map(|(_, op)| op).collect();
+            let ops = known
+                .desired
+                .get(uid)
+                .map_or_else(Vec::new, |wanted| plan::plan(wanted, known.actual.get(uid), Timestamp::now()));
             (known.pods.get(uid).cloned().unwrap_or_default(), ops, known.revision(uid))
         };
         if ops.is_empty() {

@@ -97,29 +97,20 @@ pub enum Op {
     RemoveDir,
 }
 
-/// What is to be done now, by pod UID; a pod's operations in their order. Pods don't wait for one another.
-pub fn plan(desired: &Desired, actual: &Actual, now: Timestamp) -> Vec<(String, Op)> {
+/// What is to be done now for one pod, in its order. Pods don't wait for one another.
+pub fn plan(wanted: &Wanted, found: Option<&PodDir>, now: Timestamp) -> Vec<Op> {
+    let Wanted::Volumes { volumes, revision } = wanted else { return found.map(remove).unwrap_or_default() };
     let nothing = PodDir::default();
-    let mut out = Vec::new();
-    for (pod, wanted) in desired {
-        let ops = match wanted {
-            Wanted::Nothing => actual.get(pod).map(remove).unwrap_or_default(),
-            Wanted::Volumes { volumes, revision } => {
-                let dir = actual.get(pod).unwrap_or(&nothing);
-                let waits = dir.is_whole(volumes) && dir.waits_for(*revision).is_some_and(|at| now < at);
-                let one = |(key, content): (&Key, &Content)| match dir.volumes.get(key) {
-                    None | Some(State::Uncertain) => Some(Op::SetUp(key.clone())),
-                    Some(ready) if *content == Content::Files && !waits && ready.is_old(*revision, now) => {
-                        Some(Op::Refresh(key.clone()))
-                    }
-                    Some(_) => None,
-                };
-                volumes.iter().filter_map(one).collect()
-            }
-        };
-        out.extend(ops.into_iter().map(|op| (pod.clone(), op)));
-    }
-    out
+    let dir = found.unwrap_or(&nothing);
+    let waits = dir.is_whole(volumes) && dir.waits_for(*revision).is_some_and(|at| now < at);
+    let one = |(key, content): (&Key, &Content)| match dir.volumes.get(key) {
+        None | Some(State::Uncertain) => Some(Op::SetUp(key.clone())),
+        Some(ready) if *content == Content::Files && !waits && ready.is_old(*revision, now) => {
+            Some(Op::Refresh(key.clone()))
+        }
+        Some(_) => None,
+    };
+    volumes.iter().filter_map(one).collect()
 }
 
 /// From above to below: a bind holds its volume, and the directory goes when no volume is in it.
@@ -209,6 +200,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// What is to be done for each pod.
+    fn plan_all(desired: &Desired, actual: &Actual, now: Timestamp) -> Vec<(String, Op)> {
+        let of = |(pod, wanted): (&String, &Wanted)| {
+            plan(wanted, actual.get(pod), now).into_iter().map(|op| (pod.clone(), op)).collect::<Vec<_>>()
+        };
+        desired.iter().flat_map(of).collect()
+    }
 
     /// What really lies on the disk: more than the kubelet knows, and all that is left after a crash.
     #[derive(Debug, Clone, Default, PartialEq)]
@@ -322,7 +321,7 @@ mod tests {
         }
 
         fn run(&mut self, many: usize, cut: bool) {
-            let ops = plan(&self.desired, &self.actual, self.now);
+            let ops = plan_all(&self.desired, &self.actual, self.now);
             let last = many.min(ops.len());
             for (n, (pod, op)) in ops.into_iter().take(many).enumerate() {
                 let whole = !cut || n + 1 < last;
@@ -382,7 +381,7 @@ mod tests {
                 self.now += REFRESH_RETRY;
             }
             assert_eq!(
-                plan(&self.desired, &self.actual, self.now),
+                plan_all(&self.desired, &self.actual, self.now),
                 [],
                 "it converges, and then there is nothing to do"
             );
@@ -434,7 +433,7 @@ mod tests {
         world.step(&Step::Want(0));
         world.run(usize::MAX, false);
         world.step(&Step::Crash);
-        assert_eq!(plan(&world.desired, &world.actual, world.now), [], "the pod's object is still to come");
+        assert_eq!(plan_all(&world.desired, &world.actual, world.now), [], "the pod's object is still to come");
     }
 
     #[test]
@@ -447,10 +446,10 @@ mod tests {
             done(&mut world.actual, "a", Op::SetUp(key), 1, Some(hour), world.now);
         }
         let next = |world: &World| refreshes(&world.desired, &world.actual).map(|(at, _)| at).next();
-        assert_eq!(plan(&world.desired, &world.actual, world.now), []);
+        assert_eq!(plan_all(&world.desired, &world.actual, world.now), []);
         assert_eq!(next(&world), Some(hour));
         world.now = hour;
-        assert_eq!(plan(&world.desired, &world.actual, world.now), [("a".to_owned(), Op::Refresh(secret.clone()))]);
+        assert_eq!(plan_all(&world.desired, &world.actual, world.now), [("a".to_owned(), Op::Refresh(secret.clone()))]);
         // The server gave no new one: the old one serves, and is not shown to be due at once.
         done(&mut world.actual, "a", Op::Refresh(secret.clone()), 1, Some(hour), world.now);
         assert_eq!(next(&world), Some(hour + REFRESH_RETRY));
@@ -466,7 +465,7 @@ mod tests {
         world.step(&Step::Want(0));
         world.run(usize::MAX, false);
         world.step(&Step::Change(0));
-        let due = |world: &World| plan(&world.desired, &world.actual, world.now).len();
+        let due = |world: &World| plan_all(&world.desired, &world.actual, world.now).len();
         assert_eq!(due(&world), 1);
         failed(&mut world.actual, "a", 2, world.now);
         assert_eq!(due(&world), 0);
