@@ -112,7 +112,7 @@ impl Election {
     }
 
     /// Leads no more; what was observed stays.
-    pub fn resign(&mut self) {
+    pub(crate) fn resign(&mut self) {
         self.renewed = None;
     }
 

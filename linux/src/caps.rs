@@ -57,9 +57,11 @@ pub const ALL: u64 = (1 << NAMES.len()) - 1;
 /// The sets of a program: what it may ever have, what it has, and what survives exec as another user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Sets {
+    /// What it, and any program that it becomes, can ever have.
     pub bounding: u64,
     /// Effective and permitted alike; inheritable is empty but for the ambient ones (CVE-2022-29162).
     pub effective: u64,
+    /// Kept over exec by a user other than root (capabilities(7)).
     pub ambient: u64,
 }
 

@@ -19,18 +19,24 @@ const NESTED: u16 = 0x8000;
 /// One direction of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
+    /// Who sends.
     pub source: IpAddr,
+    /// Where to.
     pub destination: IpAddr,
     /// IPPROTO_*: 6, 17, 132.
     pub protocol: u8,
+    /// Of TCP, UDP and SCTP; 0 for protocols without ports.
     pub source_port: u16,
+    /// As `source_port`.
     pub destination_port: u16,
 }
 
 /// A connection as the kernel knows it. `reply.source` is where the packets really went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
+    /// As the first packet was, before NAT.
     pub original: Tuple,
+    /// As answers are: their source is where NAT led the first packet.
     pub reply: Tuple,
     raw_original: Vec<u8>,
     zone: Option<Vec<u8>>,
@@ -43,6 +49,7 @@ pub struct Conntrack {
 }
 
 impl Conntrack {
+    /// For the network namespace of the calling thread, for good.
     pub fn open() -> Result<Self, Error> {
         Ok(Conntrack { socket: Socket::netfilter()? })
     }

@@ -19,7 +19,9 @@ const WIDE: u8 = 3;
 /// What the choice is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scene {
+    /// Every interface.
     pub links: Vec<Link>,
+    /// Every address of every interface.
     pub addresses: Vec<LinkAddress>,
     /// The source addresses of packets to the outside, IPv4's before IPv6's.
     pub outward: Vec<IpAddr>,

@@ -8,6 +8,8 @@
 //! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
 //! `container`, which puts them together; `failure` is their error.
 
+#![warn(missing_docs)]
+
 pub mod caps;
 pub mod cgroup;
 pub mod conntrack;

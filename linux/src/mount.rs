@@ -16,10 +16,15 @@ use rustix::mount::{
 /// What a mount allows; a bit that is set here is set on the mount, none is ever cleared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {
+    /// Nothing is written through this mount; through another one it may be.
     pub readonly: bool,
+    /// Set-user-ID bits and file capabilities count for nothing.
     pub nosuid: bool,
+    /// Device nodes can't be opened.
     pub nodev: bool,
+    /// Programs can't be run from it.
     pub noexec: bool,
+    /// Reading leaves no time of access behind.
     pub noatime: bool,
 }
 
@@ -61,7 +66,7 @@ impl Attributes {
 
 /// A detached copy of the mount tree at a path (links are followed: the path is trusted). It lives as long as the
 /// descriptor, or until it is attached.
-pub fn clone_tree(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd> {
+pub(crate) fn clone_tree(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     Ok(rustix::mount::open_tree(rustix::fs::CWD, path.as_ref(), flags)?)
@@ -75,12 +80,12 @@ pub fn clone_tree_at(file: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
 }
 
 /// Sets attributes on a mount (open at its root), and on all below it when `recursive`.
-pub fn set_attributes(mount: impl AsFd, attributes: Attributes, recursive: bool) -> io::Result<()> {
+pub(crate) fn set_attributes(mount: impl AsFd, attributes: Attributes, recursive: bool) -> io::Result<()> {
     mount_setattr(mount.as_fd(), attributes.bits(), 0, recursive)
 }
 
 /// Sets the propagation of a mount and of all below it.
-pub fn set_propagation(mount: impl AsFd, propagation: Propagation) -> io::Result<()> {
+pub(crate) fn set_propagation(mount: impl AsFd, propagation: Propagation) -> io::Result<()> {
     let kind = match propagation {
         Propagation::Private => libc::MS_PRIVATE,
         Propagation::Slave => libc::MS_SLAVE,

@@ -24,9 +24,13 @@ pub const PROC: &str = "proc";
 /// A kind of namespace that can be held by a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// Interfaces, addresses, routes, sockets' ports, nftables (network_namespaces(7)).
     Net,
+    /// System V IPC and POSIX message queues (ipc_namespaces(7)).
     Ipc,
+    /// The host's name (uts_namespaces(7)).
     Uts,
+    /// Numbers of processes (pid_namespaces(7)).
     Pid,
 }
 
@@ -146,7 +150,7 @@ pub fn enter(namespace: impl AsFd, kind: Kind) -> Result<(), Failure> {
 
 /// Moves the calling, single-threaded process into all namespaces of a process but its PID namespace (whose turn is at
 /// fork) and its user namespace.
-pub fn enter_all_of(pidfd: impl AsFd) -> Result<(), Failure> {
+pub(crate) fn enter_all_of(pidfd: impl AsFd) -> Result<(), Failure> {
     let all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::CONTROL_GROUP
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
@@ -160,7 +164,7 @@ pub fn enter_all_of(pidfd: impl AsFd) -> Result<(), Failure> {
 /// # Errors
 /// What `look` answers, or why the calling, single-threaded process could not go there. One that can't come back must
 /// not go on.
-pub fn among_mounts_of<T>(pidfd: impl AsFd, look: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn among_mounts_of<T>(pidfd: impl AsFd, look: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let enter =
         |namespace: BorrowedFd<'_>| rustix::thread::move_into_thread_name_spaces(namespace, ThreadNameSpaceType::MOUNT);
     let home = open(Path::new("/proc/self/ns/mnt"))?;
@@ -171,7 +175,7 @@ pub fn among_mounts_of<T>(pidfd: impl AsFd, look: impl FnOnce() -> Result<T, Fai
 }
 
 /// Gives the calling process a cgroup namespace rooted where it is now.
-pub fn unshare_cgroup() -> Result<(), Failure> {
+pub(crate) fn unshare_cgroup() -> Result<(), Failure> {
     // SAFETY: changes only how /proc and cgroup mounts show cgroup paths.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.doing("make a cgroup namespace")
 }

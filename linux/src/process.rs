@@ -19,7 +19,9 @@ use crate::failure::{Doing, Failure};
 /// What a fork makes new for the child.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fresh {
+    /// A mount namespace of its own, a copy of the caller's.
     pub mounts: bool,
+    /// A PID namespace of its own, in which it is process 1.
     pub pids: bool,
     /// The caller sleeps until the child has become a program or has ended.
     pub until_exec: bool,
@@ -28,14 +30,18 @@ pub struct Fresh {
 /// A child and a descriptor for it that can't come to mean another process.
 #[derive(Debug)]
 pub struct Child {
+    /// Its number, as the caller's PID namespace counts.
     pub pid: i32,
+    /// Readable when it has ended; signals by it reach nobody else (pidfd_open(2)).
     pub pidfd: OwnedFd,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
+    /// By itself, with this code.
     Exit(i32),
+    /// By this signal.
     Signal(i32),
 }
 
@@ -85,7 +91,7 @@ pub fn fork(fresh: Fresh, child: impl FnOnce() -> i32) -> io::Result<Child> {
 }
 
 /// What [`fork_sibling`] asks the kernel for; a system call filter that is in force by then must let it pass.
-pub const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
+pub(crate) const SIBLING_FLAGS: u64 = (libc::CLONE_PARENT | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
 
 /// Whether this process came from [`fork`], and so has one thread.
 static FORKED: AtomicBool = AtomicBool::new(false);
@@ -93,7 +99,7 @@ static FORKED: AtomicBool = AtomicBool::new(false);
 /// Runs `child` in a new process whose parent is the caller's own parent, and sleeps until it has become a program or
 /// has ended. For a process that came from [`fork`], wherever it has got to: nothing is looked up in /proc. Filters
 /// know the old call, so it is the one that is used.
-pub fn fork_sibling(child: impl FnOnce() -> i32) -> io::Result<i32> {
+pub(crate) fn fork_sibling(child: impl FnOnce() -> i32) -> io::Result<i32> {
     if !FORKED.load(Ordering::Relaxed) {
         return Err(io::Error::other("not a process that was forked for one container"));
     }
@@ -227,7 +233,7 @@ pub fn hide() -> io::Result<()> {
 }
 
 /// The kernel kills this process when its parent ends. Lost at every change of user, so it comes after those.
-pub fn die_with_parent() -> io::Result<()> {
+pub(crate) fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
@@ -318,7 +324,7 @@ pub fn next_signal(signals: &OwnedFd, patience: Option<std::time::Duration>) -> 
 }
 
 /// Marks every descriptor from `first` on as closed at exec, whoever left it open (CVE-2024-21626).
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: only sets a flag on descriptors.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -357,13 +363,13 @@ pub fn new_session() -> io::Result<()> {
 }
 
 /// Makes the terminal on standard input the controlling one of this session.
-pub fn take_terminal() -> io::Result<()> {
+pub(crate) fn take_terminal() -> io::Result<()> {
     // SAFETY: descriptor 0 is open; the argument is a number.
     if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Joins a new, empty session keyring, so that the daemon's keys are out of reach. Kernels without keyrings are fine.
-pub fn new_keyring() {
+pub(crate) fn new_keyring() {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name means an anonymous keyring.
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) };

@@ -16,13 +16,15 @@ const DEVPTS_MAGIC: u64 = 0x1cd1;
 /// Both ends of a terminal.
 #[derive(Debug)]
 pub struct Pair {
+    /// What a person types goes in here, what the program prints comes out.
     pub master: OwnedFd,
+    /// What the program has for its standard streams.
     pub slave: OwnedFd,
 }
 
 /// Opens a new terminal in the container that the process is in. The path is not trusted: no link is followed and the
 /// file must lie on devpts; the other end is taken from the kernel, not by its path (CVE-2025-52565).
-pub fn open_in_container() -> Result<Pair, Failure> {
+pub(crate) fn open_in_container() -> Result<Pair, Failure> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS;
     let master = rustix::fs::openat2(rustix::fs::CWD, "/dev/pts/ptmx", flags, Mode::empty(), resolve)

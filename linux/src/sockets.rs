@@ -35,6 +35,7 @@ pub fn udp_shared(address: SocketAddr) -> io::Result<UdpSocket> {
 pub struct Waker(Arc<OwnedFd>);
 
 impl Waker {
+    /// One that hasn't been used; its clones are the same one.
     pub fn new() -> io::Result<Self> {
         Ok(Waker(Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?)))
     }

@@ -52,7 +52,7 @@ pub fn remove(dir: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<()> {
 }
 
 /// Removes a file, link or tree; the path to the directory that holds it is trusted. Idempotent.
-pub fn remove_path(path: impl AsRef<Path>) -> io::Result<()> {
+pub(crate) fn remove_path(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no name", path.display())));

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::table::Turn;
 
+/// Why a body could not be sent or read to its end: mostly a client that went away.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request. It fails when nothing of it comes for too long.

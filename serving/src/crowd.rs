@@ -33,6 +33,7 @@ pub enum Stage {
 pub enum From {
     /// This host: everything on it comes from there, so no share of the places is too large.
     Host,
+    /// Another host: its IPv4 address, or the /64 of its IPv6 address.
     Address(IpAddr),
 }
 
@@ -54,11 +55,13 @@ impl From {
 /// Whether a newcomer may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
+    /// There was room.
     Admitted(Id),
     /// The first has the place of the second, which has to be closed.
     Instead(Id, Id),
     /// Enough were told to close and have not yet.
     Wait,
+    /// There is no room, and nobody has to give way.
     Full,
 }
 
@@ -100,6 +103,7 @@ const ADDRESS_SHARE: usize = 4;
 const LEAVING_SHARE: usize = 8;
 
 impl Crowd {
+    /// An empty one of `limit` places; shares of an address and of those that leave follow from it.
     pub fn new(limit: usize) -> Crowd {
         Crowd {
             limit,
@@ -113,10 +117,12 @@ impl Crowd {
         }
     }
 
+    /// How many have a place, those that were told to close included.
     pub fn len(&self) -> usize {
         self.members.len()
     }
 
+    /// Whether nobody is there.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

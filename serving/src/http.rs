@@ -78,9 +78,13 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How a port speaks HTTP.
 #[derive(Clone)]
 pub struct Http {
+    /// None: plain HTTP.
     pub tls: Option<Tls>,
+    /// How long clients may take for each part.
     pub deadlines: Deadlines,
+    /// Bytes of a request's head; a longer one is refused.
     pub max_header_bytes: usize,
+    /// Requests of one HTTP/2 connection at the same time.
     pub max_streams: u32,
     /// Bytes of a stream and of a connection that may be on the way; none: HTTP/2's own.
     pub windows: Option<(u32, u32)>,

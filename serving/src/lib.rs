@@ -12,6 +12,8 @@
 //! - [`refusals`]: what is refused is told once of each kind
 //! - [`x509`]: whom a certificate names
 
+#![warn(missing_docs)]
+
 pub mod authority;
 pub mod body;
 pub mod clients;

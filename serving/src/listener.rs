@@ -65,6 +65,7 @@ impl Listener {
         }
     }
 
+    /// The places of this port, which other listeners of the same port share.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
     }
@@ -129,6 +130,7 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Its place, for who takes the connection over: an upgrade keeps it.
     pub fn slot(&self) -> &Arc<Slot> {
         &self.slot
     }

@@ -44,6 +44,7 @@ impl Connections {
         Connections::with_limit(port, shares::limit(port))
     }
 
+    /// As [`Connections::of`], with another number of places: for tests, and for ports whose number is a flag.
     pub fn with_limit(port: Port, limit: usize) -> Arc<Connections> {
         let inner = Inner { crowd: Crowd::new(limit), leave: HashMap::new(), told: None };
         Arc::new(Connections { port, inner: Mutex::new(inner), freed: Notify::new() })

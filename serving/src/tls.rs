@@ -32,7 +32,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct TlsError {
+    /// Of the file at fault; of a pair, the certificate's.
     pub path: PathBuf,
+    /// What is wrong with it, or why it couldn't be read.
     pub reason: String,
 }
 
@@ -43,7 +45,9 @@ fn error(path: &Path) -> impl Fn(&dyn std::fmt::Display) -> TlsError {
 /// A certificate with its chain, and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Files {
+    /// PEM: the certificate, then what it was signed by, the root left out.
     pub cert: PathBuf,
+    /// PEM: the key of the first certificate.
     pub key: PathBuf,
 }
 
@@ -91,6 +95,7 @@ struct Held {
 }
 
 impl Identity {
+    /// Reads the pair; fails when one is missing, is no PEM, or they don't belong together.
     pub fn load(files: Files) -> Result<Arc<Identity>, TlsError> {
         let stamps = files.stamps();
         let held = Held { pair: files.load()?, stamps, looked: Instant::now() };
@@ -204,7 +209,7 @@ impl Tls {
     }
 
     /// Whether a certificate that a client shows was checked in the handshake.
-    pub fn checks_clients(&self) -> bool {
+    pub(crate) fn checks_clients(&self) -> bool {
         self.checks_clients
     }
 

@@ -7,7 +7,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// A certificate's holder, and the seconds between which it is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
+    /// `CN`: the user's name. Empty when there is none.
     pub common_name: String,
+    /// `O`, each: the groups of the user, in the certificate's order.
     pub organizations: Vec<String>,
     from: i64,
     until: i64,

@@ -3,6 +3,7 @@
 /// The client sent something that is no object of the expected type. The text is upstream's base error, which the
 /// server wraps into a 400 (`Pod in version "v1" cannot be handled as a Pod: …`).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "fields are what the messages show")]
 pub enum DecodeError {
     /// Not JSON, YAML or protobuf at all.
     #[error("{0}")]
@@ -20,6 +21,7 @@ pub enum DecodeError {
 
 /// The object cannot be written in the asked form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "fields are what the messages show")]
 pub enum EncodeError {
     /// A value that does not fit its type; the server's fault, since objects are checked when they come in.
     #[error("{path}: {why}")]

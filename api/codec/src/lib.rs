@@ -6,6 +6,8 @@
 //! [`normal`] brings a changed object into the form that upstream's typed round trip gives it; [`table`] and [`partial`]
 //! make the two views that clients ask for with `;as=`. Pure: no I/O, no clock.
 
+#![warn(missing_docs)]
+
 pub mod error;
 pub mod json;
 pub mod partial;

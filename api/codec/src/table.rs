@@ -10,9 +10,12 @@ use crate::partial;
 /// What each row carries beside its cells (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Include {
+    /// Nothing: cells alone.
     None,
+    /// `metadata`, as a PartialObjectMetadata: enough for labels and for watching.
     #[default]
     Metadata,
+    /// The whole object, in the version that was asked for.
     Object,
 }
 

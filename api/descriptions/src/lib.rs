@@ -1,6 +1,8 @@
 //! What the API's documentation says of each type and field: the words of `kubectl explain`. Taken from the typed crate
 //! when this one is built, kept compressed, unpacked when the first OpenAPI document is written. Called by OpenAPI.
 
+#![warn(missing_docs)]
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::LazyLock;

@@ -15,6 +15,8 @@
 //! Pure, on the typed objects of k8s-openapi. Knows nothing of caches, plans or components; what works on JSON before
 //! an object is typed (defaults, validation, columns) is in `kinds`, and how a selector is written in `meta::labels`.
 
+#![warn(missing_docs)]
+
 pub mod labels;
 pub mod node_selector;
 pub mod nodes;

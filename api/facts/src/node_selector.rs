@@ -50,6 +50,7 @@ impl Term {
         Some(Term { labels: Selector::from_requirements(labels?), fields: fields? })
     }
 
+    /// Whether a node of this name with these labels fits all of the term.
     pub fn matches(&self, name: &str, labels: &impl Labels) -> bool {
         let value = |field: &Field| if field.key == NAME { name } else { "" };
         self.labels.matches(labels) && self.fields.iter().all(|f| (f.value == value(f)) == f.equal)
@@ -85,6 +86,7 @@ fn field(r: &core::NodeSelectorRequirement) -> Option<Field> {
 }
 
 impl NodeSelector {
+    /// Terms that match nothing are left out: a selector of such terms alone matches no node.
     pub fn of(selector: &core::NodeSelector) -> NodeSelector {
         NodeSelector(selector.node_selector_terms.iter().filter_map(Term::of).collect())
     }
@@ -108,6 +110,7 @@ pub struct Required {
 }
 
 impl Required {
+    /// `nodeSelector` and `requiredDuringSchedulingIgnoredDuringExecution`; preferences are not asked about.
     pub fn of(spec: &core::PodSpec) -> Required {
         let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         let affinity = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
@@ -127,10 +130,12 @@ impl Required {
         self.affinity.as_ref()?.names()
     }
 
+    /// Whether both let the pod on a node of this name with these labels.
     pub fn matches(&self, name: &str, labels: &impl Labels) -> bool {
         self.selector.matches(labels) && self.affinity.as_ref().is_none_or(|terms| terms.matches(name, labels))
     }
 
+    /// [`Required::matches`] for a node as the API has it.
     pub fn allows(&self, node: &core::Node) -> bool {
         static NONE: Map = Map::new();
         let labels = node.metadata.labels.as_ref().unwrap_or(&NONE);

@@ -3,8 +3,10 @@
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
 
+/// The condition that decides whether pods come to the node and whether they stay.
 pub const READY: &str = "Ready";
 
+/// The condition of a type, as it was last reported.
 pub fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
     find(node.status.as_ref()?, type_)
 }
@@ -18,6 +20,7 @@ pub fn status<'a>(node: &'a Node, type_: &str) -> &'a str {
     condition(node, type_).map_or("Unknown", |c| c.status.as_str())
 }
 
+/// Whether `Ready` is `True`; a node that says nothing isn't.
 pub fn is_ready(status: &NodeStatus) -> bool {
     find(status, READY).is_some_and(|c| c.status == "True")
 }

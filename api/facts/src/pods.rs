@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
+/// The condition that makes a pod an endpoint of its Services.
 pub const READY: &str = "Ready";
 
 /// `status.phase`; a pod that has none is `Pending`.
@@ -17,6 +18,7 @@ pub fn is_terminal(pod: &Pod) -> bool {
     is_terminal_phase(phase(pod))
 }
 
+/// [`is_terminal`] for a phase alone: `Succeeded` or `Failed`.
 pub fn is_terminal_phase(phase: &str) -> bool {
     matches!(phase, "Succeeded" | "Failed")
 }
@@ -31,10 +33,12 @@ pub fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && !is_terminating(pod)
 }
 
+/// The condition of a type, as it was last reported.
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == type_)
 }
 
+/// Whether `Ready` is `True`; a pod that says nothing isn't.
 pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, READY).is_some_and(|c| c.status == "True")
 }

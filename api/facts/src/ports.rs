@@ -9,8 +9,11 @@ const ANY: &str = "0.0.0.0";
 /// A host port that a container wants: address (`0.0.0.0` is every address), protocol, port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
+    /// Of the host, as text; `0.0.0.0` for every address.
     pub ip: String,
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
+    /// 1 to 65535.
     pub port: i32,
 }
 

@@ -26,23 +26,33 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// Quantities by the name of the resource, as the API has them.
 pub type List = BTreeMap<String, Quantity>;
 
+/// In cores, or thousandths of one (`100m`).
 pub const CPU: &str = "cpu";
+/// In bytes.
 pub const MEMORY: &str = "memory";
+/// In bytes: what containers write, their logs, and `emptyDir` volumes on disk.
 pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
+/// How many pods a node takes.
 pub const PODS: &str = "pods";
 
 /// Amounts by kind: CPU in thousandths, everything else in whole units (bytes, pieces), each rounded up. Extended
 /// resources are few: a vector beats a map.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
+    /// Thousandths of a core.
     pub milli_cpu: i64,
+    /// Bytes.
     pub memory: i64,
+    /// Bytes.
     pub ephemeral_storage: i64,
+    /// Pods.
     pub pods: i64,
+    /// Huge pages (bytes), attachable volumes and devices (pieces), by name, in the order of their first mention.
     pub extended: Vec<(String, i64)>,
 }
 
 impl Resources {
+    /// The amounts of a list of the API; nothing for no list.
     pub fn of(list: Option<&List>) -> Resources {
         let mut resources = Resources::default();
         for (name, quantity) in list.into_iter().flatten() {
@@ -72,6 +82,7 @@ impl Resources {
         }
     }
 
+    /// The amount of a resource that has no field of its own; 0 where it isn't named.
     pub fn extended(&self, name: &str) -> i64 {
         self.extended.iter().find(|(n, _)| n == name).map_or(0, |(_, v)| *v)
     }
@@ -92,10 +103,12 @@ impl Resources {
         plain.into_iter().chain(self.extended.iter().map(|(name, amount)| (name.as_str(), *amount)))
     }
 
+    /// Adds each amount.
     pub fn add(&mut self, other: &Resources) {
         self.combine(other, |a, b| a + b);
     }
 
+    /// Takes each amount away; it may go below zero. Extended resources of which nothing is left are forgotten.
     pub fn subtract(&mut self, other: &Resources) {
         self.combine(other, |a, b| a - b);
         self.extended.retain(|(_, v)| *v != 0);

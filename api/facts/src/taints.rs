@@ -4,8 +4,11 @@
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
+/// Pods that don't tolerate the taint aren't bound to the node; those that run stay.
 pub const NO_SCHEDULE: &str = "NoSchedule";
+/// The scheduler avoids the node, and takes it when there is no better.
 pub const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";
+/// As `NoSchedule`, and pods that run are evicted.
 pub const NO_EXECUTE: &str = "NoExecute";
 
 /// Whether the toleration is for this taint: upstream's `ToleratesTaint`.

@@ -4,7 +4,9 @@
 /// One served group and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupVersion {
+    /// Such as `apps`; empty for the core group.
     pub group: &'static str,
+    /// Such as `v1`.
     pub version: &'static str,
     /// `groupPriorityMinimum` of the APIService.
     pub group_priority: i32,

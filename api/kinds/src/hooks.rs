@@ -11,16 +11,22 @@ use serde_json::Value;
 /// Who asks and when: what some strategies stamp into the object.
 #[derive(Clone, Debug)]
 pub struct Context {
+    /// The server's clock when the request came.
     pub now: Timestamp,
+    /// Who is recorded as the writer: after impersonation.
     pub user: User,
 }
 
 /// The authenticated caller.
 #[derive(Clone, Debug, Default)]
 pub struct User {
+    /// `system:node:web-1`; empty for the server's own writes.
     pub name: String,
+    /// Differs for two users who had one name after another; empty where the authenticator knows none.
     pub uid: String,
+    /// With `system:authenticated`.
     pub groups: Vec<String>,
+    /// What the authenticator knows beside: a key, and its values in order.
     pub extra: Vec<(String, Vec<String>)>,
 }
 

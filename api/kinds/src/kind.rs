@@ -17,21 +17,30 @@ use crate::types::MessageId;
 pub struct Verbs(u8);
 
 impl Verbs {
+    /// A resource of subresources alone.
     pub const NONE: Verbs = Verbs(0);
+    /// POST to the collection.
     pub const CREATE: Verbs = Verbs(1);
+    /// DELETE of one object.
     pub const DELETE: Verbs = Verbs(2);
+    /// DELETE of the collection.
     pub const DELETE_COLLECTION: Verbs = Verbs(4);
+    /// GET of one object.
     pub const GET: Verbs = Verbs(8);
+    /// GET of the collection.
     pub const LIST: Verbs = Verbs(16);
+    /// PATCH, of all four sorts.
     pub const PATCH: Verbs = Verbs(32);
+    /// PUT.
     pub const UPDATE: Verbs = Verbs(64);
+    /// GET of the collection with `watch=true`.
     pub const WATCH: Verbs = Verbs(128);
     /// What a stored kind has unless its row says otherwise.
     pub const ALL: Verbs = Verbs(255);
     /// What status-like subresources have.
     pub const GET_PATCH_UPDATE: Verbs = Verbs(8 | 32 | 64);
     /// What connecting subresources that take any HTTP method have.
-    pub const PROXY: Verbs = Verbs(1 | 2 | 8 | 32 | 64);
+    pub(crate) const PROXY: Verbs = Verbs(1 | 2 | 8 | 32 | 64);
 
     const NAMES: [(Verbs, &'static str); 8] = [
         (Verbs::CREATE, "create"),
@@ -95,10 +104,15 @@ pub enum Action {
     Eviction,
     /// Issues a token for a service account.
     Token,
+    /// Shows what a container printed.
     Log,
+    /// Runs a program in a container.
     Exec,
+    /// Joins the streams of a container's own program.
     Attach,
+    /// Carries TCP connections to ports of a pod.
     PortForward,
+    /// Sends a request on to a pod, node or Service.
     Proxy,
     /// Tells the caller who they are.
     WhoAmI,
@@ -140,7 +154,9 @@ pub enum Asked {
 /// Where a kind keeps what a Scale shows. Dotted paths from the object's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalePaths {
+    /// How many are wanted: `spec.replicas`.
     pub spec_replicas: Str,
+    /// How many there are: `status.replicas`.
     pub status_replicas: Str,
     /// A label selector, a plain label map, or a string in selector syntax.
     pub selector: Option<Str>,
@@ -151,6 +167,7 @@ pub struct ScalePaths {
 pub struct Writes {
     /// Puts back everything that the subresource may not change.
     pub prepare: fn(&mut Value, &Value, &Context),
+    /// All that is wrong with the new object; empty when nothing is.
     pub validate: fn(&Value, &Value) -> Vec<FieldError>,
 }
 
@@ -166,12 +183,15 @@ pub enum StatusMetadata {
 /// One path below an object, e.g. `pods/exec`.
 #[derive(Clone)]
 pub struct Subresource {
+    /// `exec`, as in `pods/exec`.
     pub name: Str,
     /// The type it answers with; equal to the parent's unless foreign.
     pub kind: Gvk,
     /// What a body may be. Empty when it takes none or the kind above.
     pub accepts: Vec<Gvk>,
+    /// By which HTTP methods it can be reached.
     pub verbs: Verbs,
+    /// What it does.
     pub action: Action,
     /// For subresources that write the object itself, /status apart.
     pub writes: Option<Writes>,
@@ -193,11 +213,13 @@ pub struct Storage {
 /// One column of `kubectl get`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
+    /// The heading, as `kubectl get` shows it in capitals.
     pub name: Str,
     /// `string`, `integer`, `number`, `boolean` or `date`.
     pub kind: Str,
     /// `name` for the column that holds the object's name.
     pub format: Str,
+    /// Shown by clients that have a place for it; empty for most.
     pub description: Str,
     /// 0 always; 1 with `-o wide`.
     pub priority: i32,
@@ -210,15 +232,19 @@ impl Column {
     pub fn name() -> Column {
         Column { format: "name".into(), ..Column::text("Name") }
     }
+    /// A column of texts.
     pub fn text(name: &'static str) -> Column {
         Column::typed(name, "string")
     }
+    /// A column of whole numbers.
     pub fn int(name: &'static str) -> Column {
         Column::typed(name, "integer")
     }
+    /// A column of `true` and `false`.
     pub fn boolean(name: &'static str) -> Column {
         Column::typed(name, "boolean")
     }
+    /// A column of times, which clients show as ages.
     pub fn date(name: &'static str) -> Column {
         Column::typed(name, "date")
     }
@@ -306,16 +332,27 @@ pub enum NameRule {
 /// One kind of object that the API serves.
 #[derive(Clone)]
 pub struct Kind {
+    /// Such as `apps`; empty for the core group.
     pub group: Str,
+    /// Such as `v1`.
     pub version: Str,
+    /// `Deployment`
     pub kind: Str,
+    /// `DeploymentList`
     pub list_kind: Str,
+    /// `deployments`, as paths and rules of RBAC have it.
     pub plural: Str,
+    /// `deployment`, which kubectl takes too.
     pub singular: Str,
+    /// `deploy`, which kubectl takes too.
     pub short_names: Vec<Str>,
+    /// `all`: kinds that kubectl takes together.
     pub categories: Vec<Str>,
+    /// Whether objects live in namespaces.
     pub scope: Scope,
+    /// What can be done with the resource itself.
     pub verbs: Verbs,
+    /// What lies below an object's path.
     pub subresources: Vec<Subresource>,
     /// None for kinds that are answered and never stored (reviews, bindings, component statuses).
     pub storage: Option<Storage>,
@@ -323,11 +360,15 @@ pub struct Kind {
     pub deprecated: Option<Str>,
     /// What creation does (or get and list, when it has no creation), for a kind that is not stored.
     pub action: Option<Action>,
+    /// How objects look: defaults, list types, OpenAPI.
     pub schema: SchemaRef,
     /// The type in [`crate::types`]; None for kinds made from a CustomResourceDefinition.
     pub message: Option<MessageId>,
+    /// What `kubectl get` prints; the hooks have the cells.
     pub columns: Vec<Column>,
+    /// What field selectors may ask for.
     pub selectable: Vec<Selectable>,
+    /// What names objects may have.
     pub names: NameRule,
     /// An update without resourceVersion is applied to whatever is stored.
     pub unconditional_update: bool,
@@ -341,6 +382,7 @@ pub struct Kind {
     pub status_metadata: StatusMetadata,
     /// Deletion first sets deletionTimestamp and waits for the grace period (pods).
     pub graceful_deletion: bool,
+    /// What the kind does at each step of a write.
     pub hooks: Hooks,
 }
 
@@ -357,6 +399,7 @@ impl Kind {
     pub fn api_version(&self) -> String {
         join_api_version(&self.group, &self.version)
     }
+    /// Whether objects live in namespaces.
     pub fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
     }

@@ -6,6 +6,8 @@
 //! cluster holds. [`metadata`] checks object metadata for every kind, custom ones included; [`normal`] is the form objects are
 //! stored in; [`strategy`] holds the steps of a write that all kinds share; [`quota`] what objects count for. Pure.
 
+#![warn(missing_docs)]
+
 pub mod bootstrap;
 mod build;
 mod check;

@@ -8,7 +8,7 @@ use crate::kind::{Kind, NameRule};
 use crate::value::{at, flag, int, items, map, same, text};
 
 /// All annotation keys and values of an object together, in bytes.
-pub const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+pub(crate) const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
 /// Everything wrong with the metadata of a new object.
 pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
@@ -193,7 +193,7 @@ fn mask_trailing_dash(prefix: &str) -> String {
 }
 
 /// Why `name` breaks the rule, in upstream's words.
-pub fn name_errors(rule: NameRule, name: &str) -> impl Iterator<Item = String> {
+pub(crate) fn name_errors(rule: NameRule, name: &str) -> impl Iterator<Item = String> {
     let errors = match rule {
         NameRule::Subdomain => names::dns1123_subdomain(name),
         NameRule::Label => names::dns1123_label(name),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::value::{at, flag, int, items, map, text};
 
 /// The row of kinds without columns of their own: name and age.
-pub fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
+pub(crate) fn name_and_age(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), age(object, now)]
 }
 
@@ -40,7 +40,7 @@ pub fn time(object: &Value, path: &str) -> Option<Timestamp> {
 }
 
 /// The string at `path`, or `missing` when it is empty.
-pub fn text_or(object: &Value, path: &str, missing: &str) -> Value {
+pub(crate) fn text_or(object: &Value, path: &str, missing: &str) -> Value {
     match text(object, path) {
         "" => missing.into(),
         found => found.into(),
@@ -129,12 +129,12 @@ pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
 }
 
 /// Whether the condition of that type is `True`.
-pub fn condition_true(object: &Value, kind: &str) -> bool {
+pub(crate) fn condition_true(object: &Value, kind: &str) -> bool {
     condition(object, kind).is_some_and(|c| text(c, "status") == "True")
 }
 
 /// `a,b,c + 2 more...` of what was listed out of `total`; `empty` when nothing was.
-pub fn and_more(listed: &[String], total: usize, empty: &str) -> Value {
+pub(crate) fn and_more(listed: &[String], total: usize, empty: &str) -> Value {
     let list = listed.join(",");
     if total > listed.len() {
         format!("{list} + {} more...", total - listed.len()).into()
@@ -161,7 +161,7 @@ pub fn load_balancer(object: &Value, path: &str) -> String {
 }
 
 /// Access modes as `RWO,ROX,RWX,RWOP`, in that order.
-pub fn access_modes(object: &Value, path: &str) -> String {
+pub(crate) fn access_modes(object: &Value, path: &str) -> String {
     const SHORT: [(&str, &str); 4] =
         [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     let modes = items(object, path);
@@ -170,7 +170,7 @@ pub fn access_modes(object: &Value, path: &str) -> String {
 }
 
 /// Storage class of a claim or volume: the old annotation wins over the field.
-pub fn storage_class(object: &Value) -> String {
+pub(crate) fn storage_class(object: &Value) -> String {
     let old = at(object, "metadata").and_then(|m| m.get("annotations"));
     let old = old.and_then(|a| a.get("volume.beta.kubernetes.io/storage-class")).and_then(Value::as_str);
     old.unwrap_or_else(|| text(object, "spec.storageClassName")).to_owned()

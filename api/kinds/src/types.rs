@@ -22,10 +22,15 @@ pub type MessageId = u16;
 /// What one value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar {
+    /// UTF-8.
     String,
+    /// Protobuf's int32.
     Int32,
+    /// Protobuf's int64.
     Int64,
+    /// Protobuf's bool.
     Bool,
+    /// Protobuf's double.
     Double,
     /// Base64 text in JSON.
     Bytes,
@@ -33,7 +38,9 @@ pub enum Scalar {
     Time,
     /// RFC 3339 with microseconds.
     MicroTime,
+    /// `100m`: a message of one string in protobuf.
     Quantity,
+    /// `80` or `25%`: a message of a tag and both in protobuf.
     IntOrString,
     /// Any JSON object; protobuf keeps its JSON bytes.
     RawExtension,
@@ -49,13 +56,16 @@ pub enum Scalar {
     SchemaOrStrings,
     /// Anything; table cells only, which protobuf cannot carry.
     Any,
+    /// An object of this type.
     Message(MessageId),
 }
 
 /// How many values a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
+    /// At most one value.
     One,
+    /// Any number, in order.
     List,
     /// A map from strings to values.
     Map,
@@ -68,8 +78,11 @@ pub enum Shape {
 /// One field of a message.
 #[derive(Clone, Debug)]
 pub struct Field {
+    /// As JSON has it: `hostIP`.
     pub name: &'static str,
+    /// What one value is.
     pub scalar: Scalar,
+    /// How many there are.
     pub shape: Shape,
     /// Protobuf field numbers from the outside in; empty when protobuf cannot carry the field.
     pub path: Box<[u32]>,
@@ -89,7 +102,7 @@ pub struct Field {
 
 impl Field {
     /// A struct in Go, which encoders write although nobody set it.
-    pub fn is_struct(&self) -> bool {
+    pub(crate) fn is_struct(&self) -> bool {
         use Scalar::{IntOrString, MicroTime, Quantity, RawExtension, Time};
         let scalar =
             matches!(self.scalar, Scalar::Message(_) | Time | MicroTime | Quantity | IntOrString | RawExtension);

@@ -34,17 +34,17 @@ pub fn map<'a>(object: &'a Value, path: &str) -> Option<&'a Map<String, Value>> 
 }
 
 /// Whether the map at a dotted path has entries.
-pub fn has_entries(object: &Value, path: &str) -> bool {
+pub(crate) fn has_entries(object: &Value, path: &str) -> bool {
     map(object, path).is_some_and(|m| !m.is_empty())
 }
 
 /// The value at a dotted path for change, if it is there.
-pub fn at_mut<'a>(object: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+pub(crate) fn at_mut<'a>(object: &'a mut Value, path: &str) -> Option<&'a mut Value> {
     path.split('.').try_fold(object, |v, key| v.get_mut(key)).filter(|v| !v.is_null())
 }
 
 /// The elements of the list at a dotted path for change; none when there is no list.
-pub fn items_mut<'a>(object: &'a mut Value, path: &str) -> std::slice::IterMut<'a, Value> {
+pub(crate) fn items_mut<'a>(object: &'a mut Value, path: &str) -> std::slice::IterMut<'a, Value> {
     match at_mut(object, path) {
         Some(Value::Array(list)) => list.iter_mut(),
         _ => Default::default(),
@@ -52,7 +52,7 @@ pub fn items_mut<'a>(object: &'a mut Value, path: &str) -> std::slice::IterMut<'
 }
 
 /// The map at a dotted path, made with all its parents where absent. Something else in the way is replaced.
-pub fn ensure_map<'a>(object: &'a mut Value, path: &str) -> &'a mut Map<String, Value> {
+pub(crate) fn ensure_map<'a>(object: &'a mut Value, path: &str) -> &'a mut Map<String, Value> {
     let mut value = object;
     for key in path.split('.').filter(|k| !k.is_empty()) {
         value = as_map(value).entry(key).or_insert(Value::Null);
@@ -71,7 +71,7 @@ fn as_map(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Sets `key` in the map unless it holds something.
-pub fn default_to(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+pub(crate) fn default_to(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     let slot = map.entry(key).or_insert(Value::Null);
     if slot.is_null() {
         *slot = value.into();
@@ -79,7 +79,7 @@ pub fn default_to(map: &mut Map<String, Value>, key: &str, value: impl Into<Valu
 }
 
 /// Sets the value at a dotted path unless something is there.
-pub fn default_at(object: &mut Value, path: &str, value: impl Into<Value>) {
+pub(crate) fn default_at(object: &mut Value, path: &str, value: impl Into<Value>) {
     let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
     default_to(ensure_map(object, parent), key, value);
 }

@@ -10,15 +10,25 @@ use std::fmt;
 /// Kinds of field errors with upstream's words and cause reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FieldErrorKind {
+    /// What the field refers to doesn't exist: a volume that no `spec.volumes` names.
     NotFound,
+    /// A field that must be there is absent or empty.
     Required,
+    /// A list that is a set, or a map by key, has this twice.
     Duplicate,
+    /// The value has the right type and breaks a rule of the field: format, range, another field.
     Invalid,
+    /// The value is none of a closed list; the detail shows the list.
     NotSupported,
+    /// The field may not be set, or not be changed, as things are.
     Forbidden,
+    /// A text with too many bytes; the detail has the limit.
     TooLong,
+    /// A list with too many items; the detail has the limit.
     TooMany,
+    /// The server could not judge the value: its fault, not the client's.
     InternalError,
+    /// The value has another JSON type than the schema's.
     TypeInvalid,
 }
 
@@ -63,9 +73,13 @@ impl FieldErrorKind {
 /// One thing wrong with one field. `value` is `None` where upstream leaves the value out of the text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
+    /// Which sort of fault: it decides the words and the cause's reason.
     pub kind: FieldErrorKind,
+    /// From the root of the object, as upstream writes it: `spec.containers[0].ports[1].protocol`.
     pub path: String,
+    /// What was found there.
     pub value: Option<Value>,
+    /// What would be right, or why this is wrong; may be empty.
     pub detail: String,
 }
 
@@ -159,7 +173,7 @@ impl FieldError {
 }
 
 /// A value inside a message: strings quoted, null as the quoted word, floats as Go prints them, the rest as JSON.
-pub fn value_text(value: &Value) -> String {
+pub(crate) fn value_text(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::String(s) => text::quote(s),

@@ -5,14 +5,18 @@
 /// A conjunction of terms. Empty selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
+    /// All must hold, in the order in which they were written.
     pub terms: Vec<FieldTerm>,
 }
 
 /// `field=value` or `field!=value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldTerm {
+    /// A path without a leading dot: `status.phase`.
     pub field: String,
+    /// Whether it is `=` (or `==`) rather than `!=`.
     pub equal: bool,
+    /// With escapes resolved. Empty matches a field that is not set.
     pub value: String,
 }
 
@@ -32,6 +36,7 @@ impl FieldSelector {
         Ok(FieldSelector { terms })
     }
 
+    /// Whether every object is selected.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty()
     }

@@ -11,23 +11,31 @@ pub type Str = Cow<'static, str>;
 /// Group, version and kind. The core group is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Gvk {
+    /// Such as `apps`; empty for the core group.
     pub group: Str,
+    /// Such as `v1beta1`.
     pub version: Str,
+    /// Singular and in camel case: `Deployment`.
     pub kind: Str,
 }
 
 /// Group, version and plural resource name. The core group is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Gvr {
+    /// Such as `apps`; empty for the core group.
     pub group: Str,
+    /// Such as `v1beta1`.
     pub version: Str,
+    /// Plural and in lower case, as paths have it: `deployments`.
     pub resource: Str,
 }
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
+    /// A name is unique within a namespace, and the namespace's end is the object's.
     Namespaced,
+    /// A name is unique in the cluster.
     Cluster,
 }
 

@@ -11,28 +11,41 @@ use std::fmt;
 /// How a requirement compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
+    /// `key=value`
     Equals,
+    /// `key==value`: as [`Op::Equals`], kept apart because the text form gives back what was written.
     DoubleEquals,
+    /// `key!=value`: also true of objects without the label.
     NotEquals,
+    /// `key in (a,b)`
     In,
+    /// `key notin (a,b)`: also true of objects without the label.
     NotIn,
+    /// `key`
     Exists,
+    /// `!key`
     DoesNotExist,
+    /// `key>5`: both are integers, or nothing matches.
     GreaterThan,
+    /// `key<5`: both are integers, or nothing matches.
     LessThan,
 }
 
 /// One requirement on one label key. `values` are sorted and unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
+    /// A qualified name, with or without a prefix: `app`, `kubernetes.io/arch`.
     pub key: String,
+    /// What is asked of the label's value.
     pub op: Op,
+    /// What it is compared with: none for `Exists` and `DoesNotExist`, one for comparisons, one or more for sets.
     pub values: Vec<String>,
 }
 
 /// A conjunction of requirements, sorted by key. Empty selects everything, unless it is [`Selector::nothing`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
+    /// All must hold.
     pub requirements: Vec<Requirement>,
     nothing: bool,
 }

@@ -7,6 +7,8 @@
 //! quotes like upstream, [`pem`] is how certificates are written, [`version`] says which Kubernetes this is. Pure: nothing
 //! here reads a clock, a file or a socket.
 
+#![warn(missing_docs)]
+
 pub mod depth;
 pub mod duration;
 pub mod field;

@@ -10,6 +10,7 @@ pub struct Block {
     pub kind: String,
     /// Lines such as `Proc-Type: 4,ENCRYPTED` stand before its content.
     pub headers: bool,
+    /// What base64 stood for: DER.
     pub content: Vec<u8>,
 }
 

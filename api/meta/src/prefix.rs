@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 /// An IP address and how many of its leading bits name the network. See the module's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
+    /// Any address of the range; host bits are kept.
     pub addr: IpAddr,
     /// Bits, up to [`Prefix::width`]; more counts as that.
     pub len: u8,
@@ -34,6 +35,7 @@ pub struct Prefix {
 pub struct ParsePrefixError(pub String);
 
 impl Prefix {
+    /// As it is given: host bits stay, and a length beyond the address's counts as its width.
     pub fn new(addr: impl Into<IpAddr>, len: u8) -> Self {
         Prefix { addr: addr.into(), len }
     }
@@ -49,6 +51,7 @@ impl Prefix {
         Prefix { addr: from_bits(0, !v6), len: 0 }
     }
 
+    /// Of the address as it stands: an IPv4 address that is mapped into IPv6 is IPv6.
     pub fn is_ipv6(&self) -> bool {
         self.addr.is_ipv6()
     }
@@ -68,6 +71,7 @@ impl Prefix {
         from_bits(self.base() | self.host_mask(), self.addr.is_ipv4())
     }
 
+    /// Whether the address is one of the range's. Never true of the other family.
     pub fn contains(&self, addr: IpAddr) -> bool {
         self.offset(addr).is_some()
     }

@@ -38,10 +38,13 @@ pub struct Quantity {
 /// Why a text is no quantity, in upstream's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
+    /// No number with a suffix at all.
     #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
+    /// The part before the suffix is no number, or has more digits than are kept.
     #[error("unable to parse numeric part of quantity")]
     Number,
+    /// The part after the number is no suffix: `5mb`.
     #[error("unable to parse quantity's suffix")]
     Suffix,
 }
@@ -77,10 +80,12 @@ impl Quantity {
         self.nanos
     }
 
+    /// Which suffixes the text form takes.
     pub fn format(self) -> Format {
         self.format
     }
 
+    /// Whether there is nothing of it, however it is written.
     pub fn is_zero(self) -> bool {
         self.nanos == 0
     }

@@ -13,26 +13,46 @@ use std::fmt;
 /// Why a call failed, in the words clients match on. `Unknown` is the empty reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Reason {
+    /// No reason is given: answers of proxies, and success.
     #[default]
     Unknown,
+    /// 401: no credentials, or none that anybody vouches for.
     Unauthorized,
+    /// 403: who asks may not do this.
     Forbidden,
+    /// 404: no such object, resource or path.
     NotFound,
+    /// 409: a create of a name that is taken.
     AlreadyExists,
+    /// 409: a write against an older version than the stored one, or one that the object's state forbids.
     Conflict,
+    /// 410: what was there is gone for good.
     Gone,
+    /// 422: the object was read and breaks rules; the causes say which.
     Invalid,
+    /// 500: the server could not do it now; a client may try again after `retryAfterSeconds`.
     ServerTimeout,
+    /// 500: stored, and no object that can be read (`StorageReadError` on the wire).
     StoreReadError,
+    /// 504: not done in time; the outcome of a write is unknown.
     Timeout,
+    /// 429: over a limit; a client may try again after `retryAfterSeconds`.
     TooManyRequests,
+    /// 400: the request itself can't be read.
     BadRequest,
+    /// 405: the resource has no such verb.
     MethodNotAllowed,
+    /// 406: no form of the answer that the client accepts.
     NotAcceptable,
+    /// 413: the body is longer than the server reads.
     RequestEntityTooLarge,
+    /// 415: the body's content type is none that this verb reads.
     UnsupportedMediaType,
+    /// 500: something that must not happen did.
     InternalError,
+    /// 410: a resource version or continue token that is older than what is kept; lists and watches begin anew.
     Expired,
+    /// 503: who would answer is not there: an aggregated API, a store without a leader.
     ServiceUnavailable,
 }
 
@@ -74,20 +94,28 @@ impl Reason {
 /// One cause in `details.causes`: a machine reason, a message and the field it is about (may be empty).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
+    /// A word for programs, of [`crate::FieldErrorKind::cause`] where a field is at fault.
     pub reason: String,
+    /// A sentence for people, without the field's path.
     pub message: String,
+    /// The field's path from the root of the object.
     pub field: String,
 }
 
 /// `details` of a Status. Empty strings, empty causes and zero seconds are left out on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
+    /// The object's name.
     pub name: String,
+    /// The group of `kind`; empty for the core group.
     pub group: String,
     /// The resource or the kind, whichever the message speaks of.
     pub kind: String,
+    /// The UID of the object, where the call was about one that exists.
     pub uid: String,
+    /// One entry a fault; at most [`MAX_INVALID`] from validation.
     pub causes: Vec<Cause>,
+    /// Seconds after which to ask again, as in the header `Retry-After`.
     pub retry_after_seconds: u32,
 }
 
@@ -96,9 +124,13 @@ pub struct Details {
 pub struct Status {
     /// `true` writes `status: Success`.
     pub success: bool,
+    /// The HTTP status of the answer: from 400 on the client is at fault, from 500 on the server.
     pub code: u16,
+    /// What programs match on.
     pub reason: Reason,
+    /// What people read; kubectl shows it behind `Error from server (Reason): `.
     pub message: String,
+    /// What it is about.
     pub details: Option<Box<Details>>,
     /// `metadata.continue`: a token to go on with, sent with an expired list.
     pub continue_token: Option<Box<str>>,
@@ -108,7 +140,7 @@ pub struct Status {
 pub const MAX_INVALID: usize = 1_000;
 
 /// The reason of an optimistic-lock conflict.
-pub const OBJECT_MODIFIED: &str =
+pub(crate) const OBJECT_MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
 impl Status {
@@ -131,7 +163,7 @@ impl Status {
     }
 
     /// The same answer, asking the client to come back after some seconds.
-    pub fn retry_after(mut self, seconds: u32) -> Status {
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Status {
         self.details.get_or_insert_default().retry_after_seconds = seconds;
         self
     }

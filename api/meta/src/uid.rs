@@ -6,10 +6,10 @@
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Length of the random suffix of `generateName`.
-pub const SUFFIX_LENGTH: usize = 5;
+pub(crate) const SUFFIX_LENGTH: usize = 5;
 
 /// Longest name that `generateName` makes: the base is cut so that base and suffix fit a DNS label.
-pub const MAX_GENERATED_NAME: usize = 63;
+pub(crate) const MAX_GENERATED_NAME: usize = 63;
 
 /// A random (version 4) UUID in lower case, from the operating system's randomness.
 pub fn new_uid() -> String {

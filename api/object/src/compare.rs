@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 /// What happened between two states of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
+    /// Paths that only the new state has.
     pub added: Set,
+    /// Leaves whose values differ.
     pub modified: Set,
+    /// Paths that only the old state has.
     pub removed: Set,
 }
 

@@ -11,13 +11,14 @@ use std::fmt::Write;
 /// A set of paths below one node. The node's own membership is `member`; at the root it means nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
+    /// Whether the path to this node is one of the set.
     pub member: bool,
     /// Sorted by element, without empty nodes.
     children: Vec<(Box<str>, Set)>,
 }
 
 /// The wire form of a field name.
-pub fn field_element(name: &str) -> Box<str> {
+pub(crate) fn field_element(name: &str) -> Box<str> {
     let mut out = String::with_capacity(name.len() + 2);
     out.push_str("f:");
     out.push_str(name);
@@ -131,7 +132,7 @@ impl Set {
     }
 
     /// Paths in this set that are neither in the other nor below a member of it.
-    pub fn minus_recursively(mut self, other: &Set) -> Set {
+    pub(crate) fn minus_recursively(mut self, other: &Set) -> Set {
         self.subtract(other, true);
         self
     }

@@ -5,6 +5,8 @@
 //! and tracks who owns which field on every other write; [`fields`] are the sets of paths, [`managed`] the entries of
 //! `metadata.managedFields`, [`metadata()`] and its like the rest of `metadata`.
 
+#![warn(missing_docs)]
+
 pub mod apply;
 pub mod compare;
 pub mod fields;

@@ -8,10 +8,10 @@ use std::sync::LazyLock;
 pub const MAX_UPDATERS: usize = 10;
 
 /// The manager that holds what forgotten updaters wrote.
-pub const ANCIENT: &str = "ancient-changes";
+pub(crate) const ANCIENT: &str = "ancient-changes";
 
 /// The manager that holds what an object had before it was first applied.
-pub const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+pub(crate) const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Longest manager name.
 pub const MAX_MANAGER: usize = 128;
@@ -19,7 +19,9 @@ pub const MAX_MANAGER: usize = 128;
 /// How a manager wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
+    /// Server-side apply: the manager says all that it wants, and what it no longer says is removed.
     Apply,
+    /// Any other write: the manager owns what it changed.
     Update,
 }
 
@@ -35,25 +37,35 @@ impl Operation {
 /// One entry: what one manager owns by one kind of operation on one subresource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Who: `fieldManager`, or the first part of the client's user agent. At most [`MAX_MANAGER`] bytes.
     pub manager: String,
+    /// How: one manager's applies and updates are two entries.
     pub operation: Operation,
+    /// `group/version` that the paths are written in.
     pub api_version: String,
     /// RFC 3339 in UTC and whole seconds; such texts sort by time.
     pub time: Option<String>,
+    /// `status`, `scale`; empty for the object itself.
     pub subresource: String,
+    /// What it owns.
     pub fields: Set,
 }
 
 /// What makes two entries the same entry. Appliers keep theirs across API versions.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Identity<'a> {
+    /// See [`Entry::manager`].
     pub manager: &'a str,
+    /// See [`Entry::operation`].
     pub operation: Operation,
+    /// See [`Entry::api_version`].
     pub api_version: &'a str,
+    /// See [`Entry::subresource`].
     pub subresource: &'a str,
 }
 
 impl Identity<'_> {
+    /// Whether the entry is this manager's, and would be written again.
     pub fn is(self, entry: &Entry) -> bool {
         self.operation == entry.operation
             && self.manager == entry.manager
@@ -61,6 +73,7 @@ impl Identity<'_> {
             && (self.operation == Operation::Apply || self.api_version == entry.api_version)
     }
 
+    /// The entry of this identity that owns `fields` since `time` (RFC 3339, UTC, whole seconds).
     pub fn entry(self, fields: Set, time: Option<String>) -> Entry {
         Entry {
             manager: self.manager.to_owned(),
@@ -179,7 +192,7 @@ impl Entry {
 }
 
 /// Folds the oldest updaters into one entry a version until at most [`MAX_UPDATERS`] remain.
-pub fn cap_updaters(entries: &mut Vec<Entry>) {
+pub(crate) fn cap_updaters(entries: &mut Vec<Entry>) {
     let mut updaters: Vec<usize> =
         (0..entries.len()).filter(|&at| entries[at].operation == Operation::Update).collect();
     if updaters.len() <= MAX_UPDATERS {

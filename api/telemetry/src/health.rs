@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 /// How a check ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// All is well.
     Passed,
     /// Why; told to nobody but the log, as these pages are public.
     Failed(String),
@@ -18,7 +19,9 @@ pub enum Outcome {
 /// What the caller wants of a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
+    /// `?verbose`: a line a check, also when all is well.
     pub verbose: bool,
+    /// `?exclude=NAME`: checks that are left out.
     pub excluded: Vec<String>,
 }
 
@@ -36,6 +39,7 @@ impl Asked {
         asked
     }
 
+    /// Whether a check is left out.
     pub fn excludes(&self, check: &str) -> bool {
         self.excluded.iter().any(|name| name == check)
     }

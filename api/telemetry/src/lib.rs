@@ -5,6 +5,8 @@
 //! without its `_total`, and tools that read upstream's pages by line do not find it.
 //! Called by every component; [`process`] is the only file that does I/O.
 
+#![warn(missing_docs)]
+
 pub mod health;
 mod metric;
 mod number;
@@ -12,7 +14,6 @@ pub mod process;
 mod registry;
 
 pub use metric::{Counter, Gauge, Histogram, Metric};
-pub use number::go_float;
 pub use registry::{Family, Registry, Samples};
 
 /// Content type of a page of metrics.

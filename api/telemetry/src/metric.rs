@@ -30,14 +30,17 @@ pub(crate) fn sample(out: &mut String, name: &str, labels: &str, value: f64) {
 pub struct Counter(Arc<AtomicU64>);
 
 impl Counter {
+    /// One more.
     pub fn inc(&self) {
         self.add(1);
     }
 
+    /// So many more.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// The count since the process began.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -76,14 +79,17 @@ impl Float {
 pub struct Gauge(Arc<Float>);
 
 impl Gauge {
+    /// Takes the place of the value.
     pub fn set(&self, value: f64) {
         self.0.0.store(value.to_bits(), Ordering::Relaxed);
     }
 
+    /// More, or less where `amount` is below zero.
     pub fn add(&self, amount: f64) {
         self.0.add(amount);
     }
 
+    /// The value now.
     pub fn get(&self) -> f64 {
         self.0.get()
     }
@@ -114,6 +120,7 @@ struct Buckets {
 }
 
 impl Histogram {
+    /// Counts one value, in the metric's unit: upstream's have seconds or bytes.
     pub fn observe(&self, value: f64) {
         let at = self.0.bounds.partition_point(|bound| *bound < value);
         self.0.counts[at].fetch_add(1, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //! letter. Pure.
 
 /// The shortest form that reads back the same, with an exponent below 1e-4 and from 1e6 on.
-pub fn go_float(value: f64) -> String {
+pub(crate) fn go_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

@@ -110,6 +110,7 @@ pub struct Samples<'a> {
 }
 
 impl Samples<'_> {
+    /// One sample; its labels in alphabetical order, as they are printed.
     pub fn add<const N: usize>(&mut self, names: [&str; N], values: [&str; N], value: f64) {
         sample(self.out, self.name, &label_text(&names, &values), value);
     }
@@ -167,6 +168,7 @@ impl Registry {
         self.family(name, help, labels, &[])
     }
 
+    /// Declares gauges. Label names in alphabetical order.
     pub fn gauge<const N: usize>(
         &self,
         name: &'static str,

@@ -4,6 +4,8 @@
 //! Callers: the kubelet and the runtime (`cri`), command lines that load images (`images`),
 //! the etcd server and the API server's client to a remote one (`etcd`).
 
+#![warn(missing_docs)]
+
 pub mod etcd;
 
 /// The container runtime interface, v1 as of Kubernetes 1.37.

@@ -15,6 +15,7 @@ pub struct DeviceRule {
     pub kind: char,
     /// `None` for all.
     pub major: Option<u32>,
+    /// `None` for all.
     pub minor: Option<u32>,
     /// Of "rwm".
     pub access: String,

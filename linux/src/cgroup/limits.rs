@@ -20,6 +20,7 @@ pub struct Limits {
     pub pids: Option<i64>,
     /// "0-3,7".
     pub cpus: Option<String>,
+    /// NUMA nodes that memory is taken from, as `cpus`.
     pub mems: Option<String>,
     /// Files of v2 as they are, for example `memory.oom.group`; ignored on v1.
     pub unified: Vec<(String, String)>,

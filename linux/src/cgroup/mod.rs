@@ -21,12 +21,14 @@ use crate::failure::{Doing, Failure};
 pub struct V1Mount {
     /// `["cpu", "cpuacct"]`, or `["name=systemd"]`.
     pub controllers: Vec<String>,
+    /// Where the hierarchy's root is: `/sys/fs/cgroup/memory`.
     pub path: PathBuf,
 }
 
 /// What this host has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cgroups {
+    /// Hierarchies that are mounted; empty on a host of v2 alone.
     pub v1: Vec<V1Mount>,
     /// The v2 tree; with v1 mounts beside it, it holds no controllers but still finds and kills processes.
     pub v2: Option<PathBuf>,

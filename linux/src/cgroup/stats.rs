@@ -7,16 +7,23 @@ use super::Group;
 /// Counters and gauges; zero where the kernel doesn't tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// CPU time since the group was made.
     pub cpu_nanoseconds: u64,
+    /// Bytes, the file cache included.
     pub memory_usage: u64,
     /// Usage without the file cache that could be dropped at once: what eviction looks at.
     pub memory_working_set: u64,
+    /// Bytes of memory that no file is behind.
     pub memory_rss: u64,
     /// `None` when unlimited.
     pub memory_limit: Option<u64>,
+    /// Faults since the group was made, minor and major.
     pub page_faults: u64,
+    /// Those of them that waited for a disk.
     pub major_page_faults: u64,
+    /// Bytes.
     pub swap_usage: u64,
+    /// Processes and threads (`pids.current`).
     pub processes: u64,
 }
 

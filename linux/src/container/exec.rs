@@ -20,7 +20,9 @@ pub struct Exec {
     pub pid: i32,
     /// When that process started, in clock ticks since boot: a number taken over by another process is refused.
     pub started: u64,
+    /// Files that take "0" from a process that joins the container's control groups.
     pub cgroup_join: Vec<PathBuf>,
+    /// What runs there, and as whom.
     pub program: Program,
 }
 

@@ -50,13 +50,18 @@ pub(super) struct Trees {
 /// Where the program's standard streams come from.
 #[derive(Debug)]
 pub enum Stdio<'a> {
+    /// Pipes or files of the caller's.
     Files {
+        /// File descriptor 0.
         stdin: BorrowedFd<'a>,
+        /// File descriptor 1.
         stdout: BorrowedFd<'a>,
+        /// File descriptor 2.
         stderr: BorrowedFd<'a>,
     },
     /// The child opens a terminal in the container and sends its master end here.
     Terminal {
+        /// A unix socket (see [`crate::fdpass`]).
         send_to: BorrowedFd<'a>,
     },
 }

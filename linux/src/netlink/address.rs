@@ -27,7 +27,9 @@ const SCOPE_HOST: u8 = 254;
 /// An address on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkAddress {
+    /// Of the interface.
     pub index: u32,
+    /// The address with the length of its network: `192.168.1.7/24`.
     pub prefix: Prefix,
     /// Not only for this link or this host.
     pub global: bool,
@@ -75,6 +77,7 @@ impl Rtnl {
         })
     }
 
+    /// Idempotent.
     pub fn delete_address(&mut self, index: u32, address: Prefix) -> Result<(), Error> {
         let what = format!("removing address {address} from link {index}");
         missing_is_done(self.socket.request(DELADDR, 0, &what, |w| {

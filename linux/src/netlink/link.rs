@@ -39,11 +39,15 @@ const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
 /// A network interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
+    /// The kernel's number for it, good in its network namespace only.
     pub index: u32,
+    /// 15 bytes at most.
     pub name: String,
+    /// None where the link has none of six bytes: a tunnel.
     pub mac: Option<Mac>,
     /// Bytes of a packet.
     pub mtu: u32,
+    /// Somebody wants it up; whether it carries anything is `carrier`.
     pub up: bool,
     /// There is somebody at the other end.
     pub carrier: bool,
@@ -53,7 +57,9 @@ pub struct Link {
     pub master: Option<u32>,
     /// The index of the other end or of the device below, maybe in another namespace.
     pub peer: Option<u32>,
+    /// The host's own `lo`.
     pub loopback: bool,
+    /// It takes frames for everybody.
     pub promiscuous: bool,
     /// A bridge port that sends frames back out where they came in.
     pub hairpin: bool,
@@ -62,8 +68,11 @@ pub struct Link {
 /// What makes a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
+    /// A switch in the kernel.
     Bridge,
+    /// One end of a pair: what goes in here comes out there.
     Veth,
+    /// Ethernet in UDP.
     Vxlan(Vxlan),
     /// By the kernel's name: "tun", "macvlan", "wireguard", …
     Other(String),
@@ -90,18 +99,24 @@ pub struct Vxlan {
 /// A pair of virtual Ethernet interfaces to make. The near end is up; the far end can't be before it has a peer.
 #[derive(Debug)]
 pub struct NewVeth<'a> {
+    /// Of the near end, 15 bytes at most.
     pub name: &'a str,
+    /// None: the kernel rolls one.
     pub mac: Option<Mac>,
     /// The bridge that the near end joins.
     pub master: Option<u32>,
+    /// Bytes of a packet, of both ends.
     pub mtu: u32,
+    /// Of the far end, in the namespace where it goes.
     pub peer_name: &'a str,
+    /// None: the kernel rolls one.
     pub peer_mac: Option<Mac>,
     /// Where the far end goes; none leaves it here.
     pub peer_ns: Option<BorrowedFd<'a>>,
 }
 
 impl Rtnl {
+    /// Every interface of the namespace.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
         self.socket.dump(GETLINK, "listing links", |w| w.raw(&ifinfo(0, 0, 0)), |m| decode(m.body))
     }
@@ -115,6 +130,7 @@ impl Rtnl {
         self.find_link(&format!("looking for link {name}"), fill)
     }
 
+    /// None when there is no such link.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
         self.find_link(&format!("looking for link {index}"), |w| w.raw(&ifinfo(index, 0, 0)))
     }
@@ -174,6 +190,7 @@ impl Rtnl {
         })
     }
 
+    /// Makes the pair; fails when one of the names is taken.
     pub fn add_veth(&mut self, veth: &NewVeth<'_>) -> Result<(), Error> {
         let what = format!("adding veth {} with peer {}", veth.name, veth.peer_name);
         self.socket.request(NEWLINK, CREATE_NEW, &what, |w| {
@@ -214,17 +231,20 @@ impl Rtnl {
         missing_is_done(answer)
     }
 
+    /// Lets it carry packets, or not; a link that goes down loses its routes.
     pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), Error> {
         let word = if up { "up" } else { "down" };
         let value = if up { IFF_UP } else { 0 };
         self.set(index, &format!("setting link {index} {word}"), value, IFF_UP, |_| ())
     }
 
+    /// Takes frames for everybody, or only its own.
     pub fn set_promiscuous(&mut self, index: u32, on: bool) -> Result<(), Error> {
         let value = if on { IFF_PROMISC } else { 0 };
         self.set(index, &format!("making link {index} promiscuous"), value, IFF_PROMISC, |_| ())
     }
 
+    /// Bytes of a packet.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
         self.set(index, &format!("setting the MTU of link {index} to {mtu}"), 0, 0, |w| w.attr_u32(IFLA_MTU, mtu))
     }

@@ -9,25 +9,27 @@
 
 mod address;
 mod link;
-pub mod message;
+pub(crate) mod message;
 mod monitor;
 mod neighbour;
 mod route;
 mod rtnl;
 mod rule;
-pub mod socket;
+pub(crate) mod socket;
 
 pub use address::LinkAddress;
 pub use link::{Link, LinkKind, NewVeth, Vxlan};
+pub use message::{attr, attrs, text};
 pub use monitor::{Event, Item, Monitor, Topic, event};
 pub use neighbour::{Fdb, Neighbour};
-pub use route::{NextHop, Route, RouteKind, TABLE_MAIN};
+pub use route::{NextHop, Route, RouteKind};
 pub use rtnl::{Attribute, Mac, PROTOCOL, Rtnl};
 pub use rule::{Mark, Rule, RuleAction};
-pub use socket::Socket;
+pub(crate) use socket::Socket;
 
-/// What went wrong with a request to the kernel.
+/// What went wrong with a request to the kernel; `what` says which, as in "adding link web".
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "fields are what the messages show")]
 pub enum Error {
     /// The kernel refused the request. `message` is its own explanation, where it gives one.
     #[error("{what}: {}{}", os_message(*.errno), .message.as_ref().map(|m| format!(" ({m})")).unwrap_or_default())]

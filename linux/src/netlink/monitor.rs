@@ -17,11 +17,15 @@ const BUFFER: usize = 64 << 10;
 /// What a monitor hears of, both families. As bits of RTMGRP_*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
+    /// Interfaces: made, changed, up, down, gone.
     Links,
+    /// Addresses of interfaces.
     Addresses,
+    /// Routes of all tables.
     Routes,
     /// Forwarding databases too.
     Neighbours,
+    /// Which table a packet is looked up in.
     Rules,
 }
 
@@ -51,11 +55,17 @@ pub enum Event {
 /// What an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
+    /// An interface.
     Link(Link),
+    /// An address of an interface.
     Address(LinkAddress),
+    /// A route.
     Route(Route),
+    /// Whose hardware address an IP address is.
     Neighbour(Neighbour),
+    /// Where frames to a hardware address go.
     Fdb(Fdb),
+    /// Which table a packet is looked up in.
     Rule(Rule),
 }
 
@@ -68,6 +78,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
+    /// Begins to listen, in the network namespace of the calling thread. Reading never blocks.
     pub fn open(topics: &[Topic]) -> Result<Monitor, Error> {
         let failed =
             |e: rustix::io::Errno| Error::Io { what: "listening for changes of the network".into(), source: e.into() };

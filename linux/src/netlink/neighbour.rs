@@ -35,7 +35,9 @@ const AF_BRIDGE: u8 = libc::AF_BRIDGE as u8;
 /// Which hardware address an IP address has on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
+    /// Of the interface.
     pub index: u32,
+    /// The IP address.
     pub addr: IpAddr,
     /// None: it is being asked for, or nobody answers.
     pub mac: Option<Mac>,
@@ -45,6 +47,7 @@ pub struct Neighbour {
     pub flags: u8,
     /// Who made it: [`PROTOCOL`] for us; 0 when nobody said.
     pub protocol: u8,
+    /// What is beside it, to be written back as it was.
     pub other: Vec<Attribute>,
 }
 
@@ -55,6 +58,7 @@ impl Neighbour {
         Neighbour { index, addr, mac, state: NUD_PERMANENT, flags: 0, protocol: PROTOCOL, other: Vec::new() }
     }
 
+    /// Whether it stays until somebody removes it: nobody is asked, nothing is forgotten.
     pub fn is_permanent(&self) -> bool {
         self.state & NUD_PERMANENT != 0
     }
@@ -63,7 +67,9 @@ impl Neighbour {
 /// An entry of a forwarding database: where frames to a hardware address go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fdb {
+    /// Of the interface.
     pub index: u32,
+    /// The destination of frames; all zeroes is the default of a VXLAN link.
     pub mac: Mac,
     /// The host behind which it is, on a VXLAN link. None: behind this port of a bridge.
     pub dst: Option<IpAddr>,
@@ -71,6 +77,7 @@ pub struct Fdb {
     pub state: u16,
     /// NTF_*.
     pub flags: u8,
+    /// What is beside it, to be written back as it was.
     pub other: Vec<Attribute>,
 }
 
@@ -101,6 +108,7 @@ impl Rtnl {
         })
     }
 
+    /// Idempotent.
     pub fn delete_neighbour(&mut self, index: u32, addr: IpAddr) -> Result<(), Error> {
         let what = format!("removing neighbour {addr} from link {index}");
         missing_is_done(self.socket.request(DELNEIGH, 0, &what, |w| {
@@ -121,6 +129,7 @@ impl Rtnl {
         self.socket.request(NEWNEIGH, CREATE_OR_REPLACE, &what, |w| write_fdb(w, entry))
     }
 
+    /// Idempotent; the whole entry must be given, for several may have one hardware address.
     pub fn delete_fdb(&mut self, entry: &Fdb) -> Result<(), Error> {
         let what = format!("removing hardware address {} from link {}", entry.mac, entry.index);
         missing_is_done(self.socket.request(DELNEIGH, 0, &what, |w| write_fdb(w, entry)))

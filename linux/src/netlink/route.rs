@@ -43,7 +43,7 @@ const NEXT_HOP: usize = 8;
 const RTNH_F_ONLINK: u8 = 4;
 
 /// The table of ordinary routes.
-pub const TABLE_MAIN: u32 = 254;
+pub(crate) const TABLE_MAIN: u32 = 254;
 /// What the kernel makes of an IPv6 route without a metric.
 const IPV6_METRIC: u32 = 1024;
 const SCOPE_UNIVERSE: u8 = 0;
@@ -52,7 +52,9 @@ const SCOPE_LINK: u8 = 253;
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// Where to; a length of 0 is the default route.
     pub dst: Prefix,
+    /// What becomes of the packets.
     pub kind: RouteKind,
     /// Routers or links that lead there; several share the packets by weight, a flow staying on one. Empty where `kind`
     /// leads nowhere.
@@ -71,6 +73,7 @@ pub struct Route {
     pub tos: u8,
     /// Only packets from these addresses (IPv6).
     pub from: Option<Prefix>,
+    /// What is beside it, to be written back as it was.
     pub other: Vec<Attribute>,
 }
 
@@ -81,8 +84,11 @@ pub enum RouteKind {
     Unicast,
     /// They are for this host.
     Local,
+    /// Sent to everybody on the link.
     Broadcast,
+    /// To the nearest of several hosts; here: for this one.
     Anycast,
+    /// To a group; only the kernel makes these.
     Multicast,
     /// They are dropped, and nobody is told.
     Blackhole,
@@ -92,6 +98,7 @@ pub enum RouteKind {
     Prohibit,
     /// The table says nothing of them; the next rule does.
     Throw,
+    /// By the kernel's number.
     Other(u8),
 }
 
@@ -100,6 +107,7 @@ pub enum RouteKind {
 pub struct NextHop {
     /// The router; none: the destination is on the link. It may be of IPv6 for an IPv4 route (RFC 5549).
     pub gateway: Option<IpAddr>,
+    /// The link to leave by; none only where the gateway alone says it.
     pub index: Option<u32>,
     /// Its share of the packets among the route's next hops, from 1 to 256; 1 where it is alone.
     pub weight: u16,
@@ -110,10 +118,12 @@ pub struct NextHop {
 }
 
 impl NextHop {
+    /// Directly on a link.
     pub fn link(index: u32) -> Self {
         NextHop { gateway: None, index: Some(index), weight: 1, onlink: false, other: Vec::new() }
     }
 
+    /// By a router that is on a link.
     pub fn via(gateway: impl Into<IpAddr>, index: u32) -> Self {
         NextHop { gateway: Some(gateway.into()), ..NextHop::link(index) }
     }

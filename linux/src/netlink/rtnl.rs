@@ -48,7 +48,9 @@ pub struct Mac(pub [u8; 6]);
 /// An attribute that this crate has no name for, kept as the kernel told it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attribute {
+    /// RTA_*, NDA_* or FRA_*, by what it was found on.
     pub kind: u16,
+    /// Without header and padding.
     pub value: Vec<u8>,
 }
 

@@ -29,29 +29,40 @@ const FIB_RULE_INVERT: u32 = 0x2;
 /// A rule: all that it asks for must be so of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// Of IPv6's rules; both families have their own.
     pub v6: bool,
+    /// The lowest is asked first: 0 is the table of local addresses, 32766 the main one.
     pub priority: u32,
+    /// The source is in this range.
     pub from: Option<Prefix>,
+    /// The destination is in this range.
     pub to: Option<Prefix>,
     /// The link that it came in by; "lo" for what this host sends.
     pub incoming: Option<String>,
+    /// The link that a socket is bound to: it leaves by that one.
     pub outgoing: Option<String>,
+    /// It has this mark.
     pub mark: Option<Mark>,
     /// It is for packets that do not match.
     pub invert: bool,
+    /// What is done with a packet that matches.
     pub action: RuleAction,
     /// Who made it: [`PROTOCOL`] for us, 2 the kernel.
     pub protocol: u8,
     /// Routes of the table of this length or shorter count as none: 0 leaves the default route out.
     pub suppress_prefix_len: Option<u32>,
+    /// Only packets of this type of service; 0 is any (IPv4).
     pub tos: u8,
+    /// What is beside it, to be written back as it was.
     pub other: Vec<Attribute>,
 }
 
 /// The packet's mark, the bits of `mask` compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
+    /// What the compared bits are.
     pub value: u32,
+    /// Which bits are compared.
     pub mask: u32,
 }
 
@@ -60,8 +71,11 @@ pub struct Mark {
 pub enum RuleAction {
     /// It is looked up in this table; when the table says nothing, the next rule is asked.
     Table(u32),
+    /// It is dropped, and nobody is told.
     Blackhole,
+    /// It is dropped; the sender is told that there is no such network.
     Unreachable,
+    /// It is dropped; the sender is told that it may not.
     Prohibit,
     /// By the kernel's number, with its table.
     Other(u8, u32),

@@ -14,7 +14,9 @@ const LIST_BYTES: usize = 60_000;
 /// A chain to make. With a hook it is called by packets, without one by other chains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain<'a> {
+    /// Up to 127 bytes, unique in its table.
     pub name: &'a str,
+    /// None: other chains jump here.
     pub hook: Option<Hook>,
 }
 
@@ -25,13 +27,18 @@ pub struct Hook {
     pub kind: &'static str,
     /// `hook::*`.
     pub number: u32,
+    /// Chains of one hook run from the lowest to the highest: [`super::priority`].
     pub priority: i32,
+    /// What becomes of packets that no rule decided.
     pub policy: Policy,
 }
 
+/// The last word of a base chain. A drop is final; what one chain accepts another may still drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
+    /// The packet is gone.
     Drop,
+    /// The packet goes on to the next chain of the hook.
     Accept,
 }
 
@@ -46,6 +53,7 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// An empty transaction on a table, which need not be there yet.
     pub fn new(family: Family, table: impl Into<String>) -> Self {
         let mut batch = Batch { family, table: table.into(), writer: Writer::new(), messages: 0, sets: 0 };
         batch.marker(BATCH_BEGIN);
@@ -57,6 +65,7 @@ impl Batch {
         self.messages
     }
 
+    /// Whether committing it would change nothing.
     pub fn is_empty(&self) -> bool {
         self.messages == 0
     }
@@ -87,6 +96,7 @@ impl Batch {
         });
     }
 
+    /// Removes a chain, which must be there, empty, and jumped to by nobody.
     pub fn delete_chain(&mut self, name: &str) {
         self.message(n::DELCHAIN, 0, |w, table| {
             w.attr_str(n::CHAIN_TABLE, table);

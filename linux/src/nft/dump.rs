@@ -11,43 +11,62 @@ pub struct Nft {
     socket: Socket,
 }
 
+/// A table as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableInfo {
+    /// Which packets it sees.
     pub family: Family,
+    /// Unique in its family.
     pub name: String,
 }
 
 /// A chain as the kernel lists it; the last four only for base chains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainInfo {
+    /// That of its table.
     pub family: Family,
+    /// The table's name.
     pub table: String,
+    /// Unique in its table.
     pub name: String,
+    /// `filter`, `nat` or `route`.
     pub kind: Option<String>,
+    /// NF_INET_*, see [`super::hook`].
     pub hook: Option<u32>,
+    /// The lowest runs first, see [`super::priority`].
     pub priority: Option<i32>,
+    /// What becomes of packets that no rule decided.
     pub policy: Option<Policy>,
 }
 
 /// A rule as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleInfo {
+    /// The chain's name.
     pub chain: String,
+    /// The kernel's number for it: by it a rule is removed.
     pub handle: u64,
     /// The expressions as the kernel encodes them.
     pub exprs: Vec<u8>,
+    /// What its maker wrote beside it.
     pub comment: Option<String>,
 }
 
+/// An element of a set or map as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ElementInfo {
+    /// As [`Key::as_bytes`].
     pub key: Vec<u8>,
+    /// What a map gives for the key.
     pub data: Option<Data>,
+    /// It ends a range: the key is the first that is no longer in it.
     pub interval_end: bool,
+    /// What its maker wrote beside it.
     pub comment: Option<String>,
 }
 
 impl Nft {
+    /// For the network namespace of the calling thread, for good.
     pub fn open() -> Result<Self, Error> {
         Ok(Nft { socket: Socket::netfilter()? })
     }
@@ -83,6 +102,7 @@ impl Nft {
         self.commit(batch)
     }
 
+    /// Every table of every family, other people's too.
     pub fn tables(&mut self) -> Result<Vec<TableInfo>, Error> {
         self.socket.dump(
             n::GETTABLE,
@@ -95,6 +115,7 @@ impl Nft {
         )
     }
 
+    /// Whether there is such a table, whoever made it.
     pub fn has_table(&mut self, family: Family, table: &str) -> Result<bool, Error> {
         Ok(self.tables()?.iter().any(|t| t.family == family && t.name == table))
     }

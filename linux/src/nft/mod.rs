@@ -19,16 +19,23 @@ pub use set::{Data, Element, Key, Set, kind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Family {
+    /// IPv4 and IPv6 together.
     Inet = 1,
+    /// IPv4.
     Ip = 2,
+    /// ARP.
     Arp = 3,
+    /// Frames as they come in by one device, before anything else.
     Netdev = 5,
+    /// Frames that cross a bridge.
     Bridge = 7,
+    /// IPv6.
     Ip6 = 10,
 }
 
 impl Family {
-    pub fn from_number(number: u8) -> Option<Self> {
+    /// By the kernel's number (NFPROTO_*); none for one that nftables hasn't.
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             1 => Family::Inet,
             2 => Family::Ip,
@@ -55,18 +62,27 @@ impl Family {
 
 /// The places in a packet's way, NF_INET_*.
 pub mod hook {
+    /// Before routing: everything that comes in by a link.
     pub const PREROUTING: u32 = 0;
+    /// What routing found to be for this host.
     pub const INPUT: u32 = 1;
+    /// What passes through.
     pub const FORWARD: u32 = 2;
+    /// What this host sends, before routing.
     pub const OUTPUT: u32 = 3;
+    /// After routing: everything that leaves, from here or passing through.
     pub const POSTROUTING: u32 = 4;
 }
 
 /// Who comes first at a hook; lower is earlier. The standard places.
 pub mod priority {
+    /// Before connection tracking sees the packet.
     pub const RAW: i32 = -300;
+    /// Where destinations are rewritten.
     pub const DSTNAT: i32 = -100;
+    /// Where packets are dropped or let through.
     pub const FILTER: i32 = 0;
+    /// Where sources are rewritten.
     pub const SRCNAT: i32 = 100;
 }
 

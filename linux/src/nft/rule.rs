@@ -9,20 +9,24 @@ const SCRATCH: Reg = Reg(15);
 /// Where 16-byte values are compared: the last four.
 const WIDE: Reg = Reg(12);
 
+/// The transport protocol, a byte, whatever extension headers are before it.
 pub fn load_protocol(dreg: Reg) -> Expr {
     Expr::Meta { key: Meta::L4proto, dreg }
 }
 
+/// The source address: 4 bytes, or 16 in the registers from `dreg` on.
 pub fn load_source(v6: bool, dreg: Reg) -> Expr {
     let (offset, len) = if v6 { (8, 16) } else { (12, 4) };
     Expr::Payload { base: PayloadBase::Network, offset, len, dreg }
 }
 
+/// The destination address: 4 bytes, or 16 in the registers from `dreg` on.
 pub fn load_destination(v6: bool, dreg: Reg) -> Expr {
     let (offset, len) = if v6 { (24, 16) } else { (16, 4) };
     Expr::Payload { base: PayloadBase::Network, offset, len, dreg }
 }
 
+/// The destination port, two bytes in network order; of TCP, UDP and SCTP.
 pub fn load_destination_port(dreg: Reg) -> Expr {
     Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg }
 }
@@ -32,6 +36,7 @@ pub fn protocol_is(protocol: u8) -> Vec<Expr> {
     vec![load_protocol(SCRATCH), Expr::Cmp { sreg: SCRATCH, op: Cmp::Eq, data: vec![protocol] }]
 }
 
+/// The destination port is this one; the protocol must have been asked before.
 pub fn destination_port_is(port: u16) -> Vec<Expr> {
     let data = port.to_be_bytes().to_vec();
     vec![load_destination_port(SCRATCH), Expr::Cmp { sreg: SCRATCH, op: Cmp::Eq, data }]
@@ -73,6 +78,7 @@ pub fn source_in_set(v6: bool, set: &str, inside: bool) -> Vec<Expr> {
     vec![load_source(v6, reg), Expr::Lookup { set: set.to_owned(), sreg: reg, dreg: None, invert: !inside }]
 }
 
+/// The destination address is in a named set, or not in it.
 pub fn destination_in_set(v6: bool, set: &str, inside: bool) -> Vec<Expr> {
     let reg = if v6 { WIDE } else { SCRATCH };
     vec![load_destination(v6, reg), Expr::Lookup { set: set.to_owned(), sreg: reg, dreg: None, invert: !inside }]

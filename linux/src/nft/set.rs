@@ -12,14 +12,19 @@ use meta::Prefix;
 pub mod kind {
     /// A field type: (number of the `nft` program, length in bytes).
     pub type Kind = (u32, u32);
+    /// An IPv4 address.
     pub const IPV4: Kind = (7, 4);
+    /// An IPv6 address.
     pub const IPV6: Kind = (8, 16);
     /// A hardware address.
     pub const ETHERNET: Kind = (9, 6);
+    /// IPPROTO_*.
     pub const PROTOCOL: Kind = (12, 1);
+    /// A port, in network order.
     pub const SERVICE: Kind = (13, 2);
     /// 32 bits in the machine's byte order.
     pub const MARK: Kind = (19, 4);
+    /// The name of an interface, filled up with zeroes.
     pub const IFNAME: Kind = (41, 16);
 }
 
@@ -40,6 +45,7 @@ impl Default for Key {
 }
 
 impl Key {
+    /// Without fields yet.
     pub fn new() -> Self {
         Key::default()
     }
@@ -49,6 +55,7 @@ impl Key {
         Key::new().push(&bytes[..bytes.len().min(KEY_BYTES)])
     }
 
+    /// 4 bytes or 16: a set holds one family.
     pub fn addr(self, addr: IpAddr) -> Self {
         match addr {
             IpAddr::V4(v4) => self.push(&v4.octets()),
@@ -61,14 +68,17 @@ impl Key {
         self.push(&super::rule::interface_name(name))
     }
 
+    /// A hardware address.
     pub fn hardware(self, address: [u8; 6]) -> Self {
         self.push(&address)
     }
 
+    /// IPPROTO_*.
     pub fn protocol(self, protocol: u8) -> Self {
         self.push(&[protocol])
     }
 
+    /// 1 to 65535, in network order.
     pub fn port(self, port: u16) -> Self {
         self.push(&port.to_be_bytes())
     }
@@ -105,15 +115,20 @@ impl std::fmt::Debug for Key {
 /// What a map gives for a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Data {
+    /// Bytes for registers: an address and a port to send to.
     Value(Key),
+    /// Where the packet goes next.
     Verdict(Verdict),
 }
 
 /// A named set, or a map when it gives something for its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
+    /// Up to 127 bytes, unique in its table.
     pub name: String,
+    /// The fields of a key, in order: several make a concatenation.
     pub key: Vec<kind::Kind>,
+    /// None: a set.
     pub data: Option<SetData>,
     /// Keys are ranges.
     pub interval: bool,
@@ -128,19 +143,24 @@ pub struct Set {
 /// What the values of a map are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetData {
+    /// [`Data::Verdict`], for [`Expr::VerdictMap`](super::Expr::VerdictMap).
     Verdict,
+    /// [`Data::Value`] of these fields, in order.
     Fields(Vec<kind::Kind>),
 }
 
 impl Set {
+    /// A set of such keys.
     pub fn new(name: impl Into<String>, key: &[kind::Kind]) -> Self {
         Set { name: name.into(), key: key.to_vec(), ..Set::default() }
     }
 
+    /// A map from such keys to where a packet goes.
     pub fn verdict_map(name: impl Into<String>, key: &[kind::Kind]) -> Self {
         Set { data: Some(SetData::Verdict), ..Set::new(name, key) }
     }
 
+    /// A map from such keys to such values.
     pub fn map(name: impl Into<String>, key: &[kind::Kind], data: &[kind::Kind]) -> Self {
         Set { data: Some(SetData::Fields(data.to_vec())), ..Set::new(name, key) }
     }
@@ -227,11 +247,13 @@ fn length_of(fields: &[kind::Kind]) -> u32 {
 /// An element of a set or map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element<'a> {
+    /// What is looked up.
     pub key: Key,
     /// The last key of a range, in sets of concatenations.
     pub key_end: Option<Key>,
     /// Marks the key after the last of a range, in sets of one field.
     pub interval_end: bool,
+    /// What a map gives; none in a set.
     pub data: Option<&'a Data>,
     /// Milliseconds to live.
     pub timeout: Option<u64>,
@@ -240,10 +262,12 @@ pub struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
+    /// Of a set.
     pub fn new(key: Key) -> Self {
         Element { key, ..Element::default() }
     }
 
+    /// Of a map.
     pub fn with(key: Key, data: &'a Data) -> Self {
         Element { key, data: Some(data), ..Element::default() }
     }

@@ -21,7 +21,9 @@ const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
 /// Whom a new file belongs to; what is `None` is the caller's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Owner {
+    /// None: the caller's.
     pub user: Option<u32>,
+    /// None: the caller's.
     pub group: Option<u32>,
 }
 
@@ -76,6 +78,7 @@ impl Beneath {
         Beneath(parent).lookup_last(name, HANDLE, Mode::empty())
     }
 
+    /// What stat(2) says of it; a link is taken for itself.
     pub fn stat(&self, path: impl AsRef<Path>) -> io::Result<Stat> {
         let (parent, name) = self.parent(path.as_ref())?;
         Ok(rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
@@ -117,11 +120,13 @@ impl Beneath {
         Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?)
     }
 
+    /// Makes a link, which may lead anywhere: nothing here follows it. Fails when the name is taken.
     pub fn symlink(&self, target: impl AsRef<Path>, path: impl AsRef<Path>) -> io::Result<()> {
         let (parent, name) = self.parent(path.as_ref())?;
         Ok(rustix::fs::symlinkat(target.as_ref(), &parent, name)?)
     }
 
+    /// Where a link says that it leads.
     pub fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         let (parent, name) = self.parent(path.as_ref())?;
         let target = rustix::fs::readlinkat(&parent, name, Vec::new())?;

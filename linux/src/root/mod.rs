@@ -77,7 +77,7 @@ impl Root {
     }
 
     /// Opens a mount target, made when missing: a directory, or an empty file.
-    pub fn make_target(&self, path: impl AsRef<Path>, dir: bool) -> io::Result<OwnedFd> {
+    pub(crate) fn make_target(&self, path: impl AsRef<Path>, dir: bool) -> io::Result<OwnedFd> {
         let path = path.as_ref();
         if dir {
             return self.make_dirs(path, Mode::from_raw_mode(0o755));

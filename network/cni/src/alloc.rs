@@ -21,7 +21,9 @@ const TEMPORARY: &str = ".new-";
 /// Who has an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner {
+    /// `CNI_CONTAINERID`: the sandbox's ID.
     pub container_id: String,
+    /// `CNI_IFNAME`: a container may have several interfaces in one network.
     pub ifname: String,
 }
 

@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 
 use linux::netlink::Error;
-use linux::netlink::message::{attr, attrs, text};
+use linux::netlink::{attr, attrs, text};
 use linux::nft::{Batch, ChainInfo, Expr, Family, Nft, Policy, RuleInfo, Verdict, hook, rule};
 use meta::Prefix;
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,13 @@ const COMMENT: &str = "ferrokube: pods";
 pub struct Wall {
     /// As nft writes it: `ip`, `inet`.
     pub family: String,
+    /// The table's name.
     pub table: String,
+    /// The base chain that has the hook and the policy, or the chain that it jumps to.
     pub chain: String,
+    /// Which of the pods' packets it drops.
     pub way: Way,
+    /// Who made it: what can be said to a person depends on it.
     pub tool: Tool,
 }
 
@@ -45,9 +49,13 @@ pub enum Way {
 /// Who looks after the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tool {
+    /// ufw, over iptables-nft: `ufw route allow`.
     Ufw,
+    /// firewalld: a zone that has the bridge.
     Firewalld,
+    /// Docker: its chain `DOCKER-USER` is for others.
     Docker,
+    /// A table of nobody's tool: `/etc/nftables.conf`, as a rule.
     Nftables,
 }
 

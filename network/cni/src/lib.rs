@@ -10,6 +10,8 @@
 //! - `firewall`: what of the host's firewall would stop pods, in a sentence.
 //! - `types`, `error`: what the specification passes around. `list`, `exec`, `plugins`: its two sides.
 
+#![warn(missing_docs)]
+
 pub mod alloc;
 mod bridge;
 pub mod error;

@@ -15,9 +15,13 @@ use crate::types::{AddResult, PortMapping, VERSIONS};
 /// A network: its plugins in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkList {
+    /// Equal on all hosts; results and addresses are kept by it.
     pub name: String,
+    /// The version that plug-ins are spoken to in.
     pub cni_version: String,
+    /// `disableCheck`: CHECK succeeds without asking.
     pub disable_check: bool,
+    /// `disableGC`: GC succeeds without asking.
     pub disable_gc: bool,
     plugins: Vec<Value>,
 }
@@ -25,12 +29,15 @@ pub struct NetworkList {
 /// A container's interface in a network.
 #[derive(Clone, Copy, Debug)]
 pub struct Attachment<'a> {
+    /// `CNI_CONTAINERID`: the sandbox's ID.
     pub container_id: &'a str,
     /// Needed but for removing.
     pub netns: Option<&'a Path>,
+    /// `CNI_IFNAME`: the name inside, `eth0`.
     pub ifname: &'a str,
     /// `CNI_ARGS`: `K8S_POD_NAME=web;K8S_POD_NAMESPACE=default`.
     pub args: &'a str,
+    /// The capability `portMappings`: given to plug-ins that say they have it.
     pub ports: &'a [PortMapping],
 }
 

@@ -51,13 +51,17 @@ pub struct Config {
 /// A pod's interface to make or remove.
 #[derive(Clone, Copy, Debug)]
 pub struct Pod<'a> {
+    /// The sandbox's ID: records, interfaces and rules are found again by it.
     pub container_id: &'a str,
+    /// The pinned network namespace. It may be gone when a pod is removed.
     pub netns: &'a Path,
     /// The name of the interface inside: eth0.
     pub ifname: &'a str,
     /// Namespace and name of the pod, for messages.
     pub namespace: &'a str,
+    /// The pod's name, for messages.
     pub name: &'a str,
+    /// Ports of the host that lead into the pod.
     pub ports: &'a [PortMapping],
 }
 
@@ -108,6 +112,7 @@ impl Network {
         Ok(Network { config, bridge, table, guard, gateway, index, alloc: Mutex::new(alloc) })
     }
 
+    /// What it was made from, with nothing filled in.
     pub fn config(&self) -> &Config {
         &self.config
     }

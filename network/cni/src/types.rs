@@ -13,23 +13,32 @@ pub const VERSION: &str = "1.1.0";
 /// The outcome of ADD.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddResult {
+    /// The version that the result is written in.
     #[serde(rename = "cniVersion", default, skip_serializing_if = "String::is_empty")]
     pub cni_version: String,
+    /// Made or found, on the host and inside, in the order of their making.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
+    /// Addresses, the primary first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpConfig>,
+    /// Routes inside the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteConfig>,
+    /// Servers for the container; the kubelet writes its own for pods.
     #[serde(default)]
     pub dns: Dns,
 }
 
+/// One of [`AddResult::interfaces`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
+    /// On its side: `eth0` inside, `veth…` on the host.
     pub name: String,
+    /// Six bytes in hexadecimal with colons; empty where the link has none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub mac: String,
+    /// Bytes; 0: not said.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub mtu: u32,
     /// The namespace's path; empty: on the host.
@@ -37,6 +46,7 @@ pub struct Interface {
     pub sandbox: String,
 }
 
+/// One of [`AddResult::ips`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpConfig {
     /// Which of the interfaces has it.
@@ -44,6 +54,7 @@ pub struct IpConfig {
     pub interface: Option<usize>,
     /// With prefix length: `10.42.0.5/24`.
     pub address: String,
+    /// The next hop of the default route, on the same link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// "4" or "6", before version 1.0.0.
@@ -51,21 +62,29 @@ pub struct IpConfig {
     pub version: Option<String>,
 }
 
+/// One of [`AddResult::routes`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteConfig {
+    /// A range: `0.0.0.0/0`.
     pub dst: String,
+    /// The next hop; none: the gateway of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
 }
 
+/// `dns` of a configuration or result: what a container's resolv.conf would say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
+    /// Addresses of servers, in the order in which they are asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
+    /// The local domain.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub domain: String,
+    /// Suffixes that short names are tried with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<String>,
+    /// Options of resolv.conf(5): `ndots:5`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
 }
@@ -73,10 +92,13 @@ pub struct Dns {
 /// A port of the host that leads to a port of the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
+    /// 1 to 65535; 0 maps nothing.
     #[serde(rename = "hostPort")]
     pub host_port: u16,
+    /// 1 to 65535.
     #[serde(rename = "containerPort")]
     pub container_port: u16,
+    /// Of both ports.
     #[serde(default)]
     pub protocol: Protocol,
     /// Only on this address of the host; none, or 0.0.0.0: on all.
@@ -84,14 +106,18 @@ pub struct PortMapping {
     pub host_ip: Option<IpAddr>,
 }
 
+/// The protocols that have ports; older configurations write them in capitals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
+    /// 6 of the IANA's protocol numbers.
     #[default]
     #[serde(alias = "TCP")]
     Tcp,
+    /// 17 of the IANA's protocol numbers.
     #[serde(alias = "UDP")]
     Udp,
+    /// 132 of the IANA's protocol numbers.
     #[serde(alias = "SCTP")]
     Sctp,
 }

@@ -15,6 +15,7 @@ use crate::network::{LoopbackOnly, NetError, NotReady, PodNet, PodNetwork};
 pub struct Configured {
     /// Where the configuration is: `/etc/cni/net.d`.
     pub conf_dir: PathBuf,
+    /// Where plug-ins are, and what they answered.
     pub invoker: Invoker,
 }
 

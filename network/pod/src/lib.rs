@@ -9,6 +9,8 @@
 //! - `configured`: any network that a directory of CNI configuration describes.
 //! - `table`: the networks of a cluster by name.
 
+#![warn(missing_docs)]
+
 mod bridge;
 mod configured;
 mod network;

@@ -14,8 +14,11 @@ use crate::PortMapping;
 pub struct PodNet {
     /// The sandbox's ID: the container ID of CNI. Everything that is made for a pod is found again by it.
     pub id: String,
+    /// The pod's namespace, as plug-ins are told it (`K8S_POD_NAMESPACE`).
     pub namespace: String,
+    /// The pod's name (`K8S_POD_NAME`).
     pub name: String,
+    /// The pod's UID (`K8S_POD_UID`).
     pub uid: String,
     /// The pinned network namespace.
     pub netns: PathBuf,
@@ -86,6 +89,7 @@ pub enum NotReady {
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "fields are what the messages show")]
 pub enum NetError {
     /// There is no network yet: the same as [`PodNetwork::ready`] says.
     #[error(transparent)]

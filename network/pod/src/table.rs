@@ -18,6 +18,7 @@ pub struct Setup {
     pub bridge: String,
     /// The pods of all nodes, one range or one of each family.
     pub pods: Vec<Prefix>,
+    /// The addresses of Services, one range or one of each family: no pod has one.
     pub services: Vec<Prefix>,
     /// Where records are kept.
     pub state_dir: PathBuf,
@@ -32,6 +33,7 @@ pub struct Setup {
 /// A pod network.
 #[derive(Debug)]
 pub struct Row {
+    /// What [`named`] and errors call it.
     pub name: &'static str,
     /// Takes up what a former life left. It never fails: what is wrong is told by [`PodNetwork::ready`].
     pub open: fn(&Setup) -> Arc<dyn PodNetwork>,

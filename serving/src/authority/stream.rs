@@ -15,6 +15,7 @@ pub struct Filtered<I> {
 }
 
 impl<I> Filtered<I> {
+    /// Over a connection that has been accepted, TLS taken off. HTTP/1 passes through as it is.
     pub fn new(stream: I) -> Filtered<I> {
         Filtered { stream, filter: Filter::default() }
     }

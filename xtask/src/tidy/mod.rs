@@ -5,7 +5,7 @@
 //! - [`absent`]: what a crate knows nothing of
 //! - [`dead`]: public items that nobody names
 //! - [`foreign`]: licences and versions of other people's crates
-//! - here: who may depend on whom
+//! - here: who may depend on whom, which crates are documented
 
 mod absent;
 mod dead;
@@ -47,6 +47,25 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
 ];
 
+/// The two lower floors of ARCHITECTURE.md, on which every component stands: whoever uses them reads their documentation
+/// and not their code, so each says `warn(missing_docs)`, which the build takes for an error.
+const GROUND: &[&str] = &[
+    "api/codec",
+    "api/descriptions",
+    "api/facts",
+    "api/kinds",
+    "api/meta",
+    "api/object",
+    "api/schema",
+    "api/telemetry",
+    "api/wire",
+    "client",
+    "linux",
+    "network/cni",
+    "network/pod",
+    "serving",
+];
+
 /// Crates outside of the layers: the binary, which may use all, and what builds, drives and measures it.
 const ABOVE: &[&str] = &["ferrokube", "xtask", "testkit", "e2e", "conformance", "fuzz", "chaos", "vm", "benches"];
 
@@ -76,6 +95,7 @@ pub fn run() -> Result<()> {
         faults.push(format!("{paid}: within the limit now, take it out of xtask/tidy-debts.txt"));
     }
     beside(&sources, &mut faults);
+    documented(&sources, &mut faults);
     dead::faults(&sources, &mut faults);
     let metadata = output(cargo().args(["metadata", "--format-version", "1", "--quiet"]))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
@@ -118,6 +138,22 @@ fn beside(sources: &[Source], faults: &mut Vec<String>) {
         let module = source.name.strip_suffix(".rs").filter(|folder| folders.contains(folder));
         faults.extend(module.map(|folder| format!("{}: has files of its own, so it is {folder}/mod.rs", source.name)));
     }
+}
+
+/// The compiler looks whether every public item of the ground crates has words, where it is told to.
+fn documented(sources: &[Source], faults: &mut Vec<String>) {
+    for folder in GROUND {
+        let map = format!("{folder}/src/lib.rs");
+        match sources.iter().find(|source| source.name == map) {
+            None => faults.push(format!("{folder}: in GROUND of xtask/src/tidy/mod.rs, and has no src/lib.rs")),
+            Some(map) if map.text.lines().any(|line| line == "#![warn(missing_docs)]") => {}
+            Some(map) => faults.push(format!("{}: a ground crate says #![warn(missing_docs)]", map.name)),
+        }
+    }
+    let ground = |map: &&Source| map.name.starts_with("api/") && map.name.ends_with("/src/lib.rs");
+    let named = |map: &&Source| GROUND.iter().any(|folder| map.name == format!("{folder}/src/lib.rs"));
+    let left = sources.iter().filter(ground).filter(|map| !named(map));
+    faults.extend(left.map(|map| format!("{}: in api/, and not in GROUND of xtask/src/tidy/mod.rs", map.name)));
 }
 
 /// Packages of the workspace: they come from nowhere else.
@@ -185,6 +221,28 @@ mod tests {
         let mut said = Vec::new();
         beside(&[source("a/src/b.rs"), source("a/src/b/c.rs"), source("a/src/d/mod.rs")], &mut said);
         assert_eq!(said, ["a/src/b.rs: has files of its own, so it is a/src/b/mod.rs"]);
+    }
+
+    #[test]
+    fn a_ground_crate_without_documentation_is_seen() {
+        let mut sources: Vec<Source> = GROUND
+            .iter()
+            .map(|folder| Source {
+                name: format!("{folder}/src/lib.rs"),
+                text: "//! A.\n\n#![warn(missing_docs)]\n".into(),
+            })
+            .collect();
+        let faults = |sources: &[Source]| {
+            let mut faults = Vec::new();
+            documented(sources, &mut faults);
+            faults
+        };
+        assert_eq!(faults(&sources), [""; 0]);
+        sources[0].text = "//! It should say #![warn(missing_docs)].\n".into();
+        assert_eq!(faults(&sources), ["api/codec/src/lib.rs: a ground crate says #![warn(missing_docs)]"]);
+        sources[0].name = "api/novel/src/lib.rs".into();
+        let said = faults(&sources).join("\n");
+        assert!(said.contains("api/codec: in GROUND") && said.contains("api/novel/src/lib.rs: in api/"), "{said}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub enum Form {
 /// A decoded body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
+    /// What was read, as the type has it; of a field that stands twice the last.
     pub object: Value,
     /// Unknown and duplicate fields: `unknown field "spec.foo"`, at most [`STRICT_LIMIT`], each once.
     pub strict: Vec<String>,

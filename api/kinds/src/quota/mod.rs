@@ -173,9 +173,11 @@ fn crosses_namespaces(pod: &Value) -> bool {
 pub struct Change<'a> {
     /// `pods`, `deployments.apps`.
     pub resource: &'a str,
+    /// As it would be stored.
     pub object: &'a Value,
     /// The object before, on updates.
     pub old: Option<&'a Value>,
+    /// What terminating pods are judged by.
     pub now: Timestamp,
 }
 
@@ -224,7 +226,7 @@ pub fn reserve(quota: &Value, change: &Change<'_>) -> Result<Option<Amounts>, St
 }
 
 /// Whether a resource name in a quota is about objects of `resource`.
-pub fn counts_in(name: &str, resource: &str) -> bool {
+pub(crate) fn counts_in(name: &str, resource: &str) -> bool {
     if name.strip_prefix("count/") == Some(resource) {
         return true;
     }
@@ -245,7 +247,7 @@ pub fn counts_in(name: &str, resource: &str) -> bool {
 }
 
 /// The resource that a name in a quota is about: `deployments.apps` for `count/deployments.apps`.
-pub fn counted_resource(name: &str) -> &str {
+pub(crate) fn counted_resource(name: &str) -> &str {
     match name.strip_prefix("count/") {
         Some(resource) => resource,
         None if PLAIN.contains(&name) => name,
@@ -284,6 +286,7 @@ pub struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
+    /// Nothing counted yet; `now` is what terminating pods are judged by.
     pub fn new(quota: &'a Value, now: Timestamp) -> Tally<'a> {
         let names = map(quota, "spec.hard").into_iter().flatten().map(|(name, _)| name.clone());
         let used = names.filter(|name| !counted_resource(name).is_empty()).map(|name| (name, Quantity::new(0)));

@@ -23,11 +23,13 @@ const KUBECTL: &str = "kubectl";
 /// Who writes what, and when.
 #[derive(Clone, Copy)]
 pub struct Write<'a> {
+    /// `fieldManager`, or the first part of the client's user agent.
     pub manager: &'a str,
     /// Empty for the object itself.
     pub subresource: &'a str,
     /// The type the request is written in.
     pub gvk: &'a Gvk,
+    /// Of the version that the request is written in: list types and keys decide what can be owned.
     pub schema: &'a Schema,
     /// Fields that this endpoint resets (`status` on the object itself, `spec` on `/status`): writes to them do not count.
     pub reset: &'a Set,

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 /// Which OpenAPI a document is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
+    /// One document of Swagger 2.0, `/openapi/v2`: for older clients.
     V2,
+    /// OpenAPI 3.0, a document a group and version, below `/openapi/v3`.
     V3,
 }
 

@@ -33,6 +33,7 @@ impl Pattern {
         Pattern { source: source.into(), compiled: OnceLock::new() }
     }
 
+    /// The expression as it was written, as it is published and as messages show it.
     pub fn as_str(&self) -> &str {
         &self.source
     }

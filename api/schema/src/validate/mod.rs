@@ -66,7 +66,7 @@ pub fn validate_status(new: &Value, old: &Value, schema: &Schema, budget: &mut B
 }
 
 /// The same for a new value that is not an object of its own; `base` is where it is (the path of errors starts there).
-pub fn validate_at(value: &Value, schema: &Schema, base: &str, budget: &mut Budget) -> Vec<FieldError> {
+pub(crate) fn validate_at(value: &Value, schema: &Schema, base: &str, budget: &mut Budget) -> Vec<FieldError> {
     let mut checker = Checker::new(base, budget);
     let root = Path::root("");
     checker.walk(value, None, schema, &root);
