@@ -21,19 +21,20 @@ pub struct Setting {
     /// Its flag; none of what only the file can say.
     pub flag: Option<&'static str>,
     pub scope: Scope,
+    /// Whether it is an option: of a type of its own ([`super::Options`]), and called the same in both files.
+    pub is_option: bool,
 }
 
 const fn flag(field: &'static str, key: &'static str, flag: &'static str, scope: Scope) -> Setting {
-    Setting { field, key, flag: Some(flag), scope }
+    Setting { field, key, flag: Some(flag), scope, is_option: false }
 }
 
 const fn filed(field: &'static str, key: &'static str, scope: Scope) -> Setting {
-    Setting { field, key, flag: None, scope }
+    Setting { field, key, flag: None, scope, is_option: false }
 }
 
-/// An option is called the same in both files.
-const fn option(field: &'static str, name: &'static str, scope: Scope) -> Setting {
-    flag(field, field, name, scope)
+const fn option(field: &'static str, flag: &'static str, scope: Scope) -> Setting {
+    Setting { field, key: field, flag: Some(flag), scope, is_option: true }
 }
 
 use Scope::{Cluster, Host};
@@ -65,9 +66,9 @@ pub const SETTINGS: &[Setting] = &[
     option("credentials", "--credentials", Host),
 ];
 
-/// The rows behind which an option of its own type stands ([`super::Options`]): those that are called the same everywhere.
+/// The rows of options.
 pub fn options() -> impl Iterator<Item = &'static Setting> {
-    SETTINGS.iter().skip_while(|setting| setting.field != "tlsSAN")
+    SETTINGS.iter().filter(|setting| setting.is_option)
 }
 
 #[cfg(test)]

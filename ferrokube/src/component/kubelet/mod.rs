@@ -1,6 +1,7 @@
 //! `ferrokube kubelet`: over our container runtime or any other that speaks CRI.
 
 mod settings;
+mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -42,7 +43,7 @@ pub fn over(config: &mut Config, args: &[String]) -> Result<(), Fault> {
 
 /// Taints of a new node (`--node-taint`).
 pub fn taints(config: &mut Config, taints: &[String]) -> Result<(), Fault> {
-    let read = taints.iter().map(|taint| settings::taint(&taint.as_str().into())).collect::<Result<Vec<_>, _>>();
+    let read = taints.iter().map(|taint| values::taint(&taint.as_str().into())).collect::<Result<Vec<_>, _>>();
     config.register_with_taints.extend(read.map_err(|why| Fault::usage(format!("--node-taint: {why}")))?);
     Ok(())
 }
