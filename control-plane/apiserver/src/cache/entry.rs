@@ -3,6 +3,7 @@
 //! `resourceVersion` is not stored: it is the key's mod revision, known only after the write. It is spliced in right
 //! after the opening brace of `metadata`, so the stored bytes are shared by the store, the cache and every reply.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{LazyLock, OnceLock};
 
@@ -180,6 +181,19 @@ impl Entry {
         &self.labels
     }
 
+    /// The `group/version` that the stored bytes are in.
+    pub fn api_version(&self) -> Cow<'_, str> {
+        let member = |(start, end): (u32, u32)| {
+            let inside = self.value.get(start as usize..(end as usize).checked_sub(1)?)?;
+            inside.strip_prefix(API_VERSION)
+        };
+        match self.typed.into_iter().find_map(member) {
+            Some(text) => scan::scalar(text),
+            // Written in another way than this server and upstream's write it.
+            None => self.object()["apiVersion"].as_str().unwrap_or_default().to_owned().into(),
+        }
+    }
+
     /// The selectable field with this index in the resource's spec.
     pub fn field(&self, index: usize) -> &str {
         self.fields.get(index).map_or("", |f| f)
@@ -255,6 +269,8 @@ impl meta::labels::Labels for Entry {
     }
 }
 
+const API_VERSION: &[u8] = b"\"apiVersion\":";
+
 /// Where the members apiVersion and kind lie, given their values: sorted, each with the comma that follows it. Empty
 /// ranges when they are written in another way than this server and upstream's write them.
 fn type_members(value: &[u8], api_version: &Option<Range<usize>>, kind: &Option<Range<usize>>) -> [(u32, u32); 2] {
@@ -264,7 +280,7 @@ fn type_members(value: &[u8], api_version: &Option<Range<usize>>, kind: &Option<
         let whole = value[start..].starts_with(name) && value.get(range.end) == Some(&b',');
         whole.then_some((u32::try_from(start).ok()?, u32::try_from(range.end + 1).ok()?))
     };
-    match (member(b"\"apiVersion\":", api_version), member(b"\"kind\":", kind)) {
+    match (member(API_VERSION, api_version), member(b"\"kind\":", kind)) {
         (Some(a), Some(b)) => [a.min(b), a.max(b)],
         _ => [(0, 0); 2],
     }
@@ -335,6 +351,18 @@ mod tests {
             e.write_item(&mut out);
             assert_eq!(String::from_utf8_lossy(&out), want);
             assert_eq!(out.len(), e.item_len());
+        }
+    }
+
+    #[test]
+    fn the_version_is_what_is_stored_however_it_is_written() {
+        for (json, version) in [
+            (r#"{"apiVersion":"example.com/v1","kind":"Fruit","metadata":{}}"#, "example.com/v1"),
+            (r#"{"kind":"Fruit","apiVersion":"example.com\/v1","metadata":{"apiVersion":"x"}}"#, "example.com/v1"),
+            (r#"{"metadata":{}, "kind" : "Fruit", "apiVersion" : "example.com/v2" }"#, "example.com/v2"),
+            (r#"{"metadata":{}}"#, ""),
+        ] {
+            assert_eq!(entry(json, 7).api_version(), version, "{json}");
         }
     }
 

@@ -147,8 +147,8 @@ impl Conversion {
         slot.get_or_try_init(convert).await.cloned()
     }
 
-    /// Converts what is not of the version yet, and not known.
-    async fn batch(&self, served: &Served, entries: &mut [Arc<Entry>]) -> Result<(), Status> {
+    /// Converts what is not of the version yet, and not known; answers whether the converter was asked.
+    async fn batch(&self, served: &Served, entries: &mut [Arc<Entry>]) -> Result<bool, Status> {
         let mut missing = Vec::new();
         for (place, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| !served.shows(entry)) {
             let slot = self.slot(served, entry);
@@ -158,7 +158,7 @@ impl Conversion {
             }
         }
         if missing.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let objects = missing.iter().map(|(place, _)| entries[*place].object()).collect();
         let converted = self.values(objects, &served.kind).await?;
@@ -168,7 +168,7 @@ impl Conversion {
             let _ = slot.set(entry.clone());
             entries[place] = entry;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -185,20 +185,14 @@ fn said(entry: &Entry, mut object: Value) -> Result<Arc<Entry>, Status> {
 impl Served {
     /// Whether an entry is as this version has it. The bytes of a custom resource may be of a version that was stored once.
     pub fn shows(&self, entry: &Entry) -> bool {
-        self.native() && !(self.custom && entry.stale && !self.is_of_version(entry))
-    }
-
-    fn is_of_version(&self, entry: &Entry) -> bool {
-        entry.object()["apiVersion"] == self.kind.api_version()
+        self.native() && !(self.custom && entry.stale && entry.api_version() != self.kind.api_version())
     }
 
     /// Entries as this version has them.
     pub async fn shown(&self, mut entries: Vec<Arc<Entry>>) -> Result<Vec<Arc<Entry>>, Status> {
-        if let Some(conversion) = &self.conversion
-            && !entries.iter().all(|entry| self.shows(entry))
-        {
-            for batch in entries.chunks_mut(BATCH) {
-                conversion.batch(self, batch).await?;
+        let Some(conversion) = &self.conversion else { return Ok(entries) };
+        for batch in entries.chunks_mut(BATCH) {
+            if conversion.batch(self, batch).await? {
                 // Between the pages of a long list others get their turn, whatever the converter does.
                 tokio::task::yield_now().await;
             }
