@@ -11,7 +11,7 @@ use http::{Request, Response};
 use kube::client::Body;
 use kube::config::Kubeconfig;
 use parking_lot::Mutex;
-use serving::tls::{Stamp, stamp};
+use serving::reload::{Stamp, stamp};
 use tower::{BoxError, Service};
 
 /// A client over a server in the same process. The service must answer as the identity it was made for.

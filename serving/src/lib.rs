@@ -7,7 +7,7 @@
 //! - [`http`]: HTTP/1.1 and HTTP/2 on a listener, with deadlines for handshake, head, body and idle connections
 //! - `head`: what HEAD is answered
 //! - [`authority`]: HTTP/2 requests with an odd `:authority` are answered, as Go's servers answer them
-//! - [`tls`]: certificates that are read again when their files change, for servers and clients
+//! - [`tls`]: certificates and authorities for servers and clients; [`reload`]: read again when their files change
 //! - [`clients`]: which client certificates are taken, those of X.509 v1 among them
 //! - [`refusals`]: what is refused is told once of each kind
 //! - [`x509`]: whom a certificate names
@@ -24,6 +24,7 @@ pub mod http;
 pub mod listener;
 mod policy;
 pub mod refusals;
+pub mod reload;
 pub mod shares;
 mod table;
 pub mod tls;

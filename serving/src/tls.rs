@@ -3,9 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -23,10 +21,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::clients::{self, Signed};
 pub use crate::policy::Policy;
+use crate::reload::Reloaded;
 use crate::v1;
-
-/// How often files are looked at, at most: handshakes come by the thousand.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A file that can't be read or holds something else.
 #[derive(Debug, thiserror::Error)]
@@ -70,59 +66,19 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// What of a file changes when it is written or replaced: its time and its number.
-pub type Stamp = (SystemTime, u64);
-
-/// The stamp of a file; none when it isn't there.
-pub fn stamp(path: &Path) -> Option<Stamp> {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.modified().ok()?, std::os::unix::fs::MetadataExt::ino(&file)))
-}
-
-/// A certificate and key that are read again when their files change. A pair that can't be used, because one of the
-/// two is not replaced yet, leaves the old one in its place.
+/// A certificate and key that are read again when their files change.
 #[derive(Debug)]
-pub struct Identity {
-    files: Files,
-    held: Mutex<Held>,
-}
-
-#[derive(Debug)]
-struct Held {
-    pair: Arc<CertifiedKey>,
-    stamps: [Option<Stamp>; 2],
-    looked: Instant,
-}
+pub struct Identity(Reloaded<Arc<CertifiedKey>>);
 
 impl Identity {
     /// Reads the pair; fails when one is missing, is no PEM, or they don't belong together.
     pub fn load(files: Files) -> Result<Arc<Identity>, TlsError> {
-        let stamps = files.stamps();
-        let held = Held { pair: files.load()?, stamps, looked: Instant::now() };
-        Ok(Arc::new(Identity { files, held: Mutex::new(held) }))
-    }
-
-    fn current(&self) -> Arc<CertifiedKey> {
-        let mut held = self.held.lock();
-        if held.looked.elapsed() >= LOOK_AGAIN {
-            held.looked = Instant::now();
-            let stamps = self.files.stamps();
-            if stamps != held.stamps {
-                match self.files.load() {
-                    Ok(pair) => (held.pair, held.stamps) = (pair, stamps),
-                    Err(error) => tracing::warn!(%error, "the new certificate can't be used; the old one stays"),
-                }
-            }
-        }
-        held.pair.clone()
+        let pair = Reloaded::new(vec![files.cert.clone(), files.key.clone()], move || files.load())?;
+        Ok(Arc::new(Identity(pair)))
     }
 }
 
 impl Files {
-    fn stamps(&self) -> [Option<Stamp>; 2] {
-        [stamp(&self.cert), stamp(&self.key)]
-    }
-
     fn load(&self) -> Result<Arc<CertifiedKey>, TlsError> {
         let chain = certificates(&self.cert)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|why| error(&self.key)(&why))?;
@@ -146,13 +102,13 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -
 
 impl ResolvesServerCert for Identity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current())
+        Some(self.0.current())
     }
 }
 
 impl ResolvesClientCert for Identity {
     fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let pair = self.current();
+        let pair = self.0.current();
         pair.key.choose_scheme(schemes).is_some().then_some(pair)
     }
 
@@ -169,16 +125,17 @@ pub enum Clients {
     /// Anybody's whose holder has the key: whose it is finds out who authenticates requests, so that a certificate of
     /// a foreign authority ends in 401 and not in a broken handshake.
     Anyone,
-    /// Those of the authorities in this file; clients without one are served, too.
+    /// Those of the authorities in this file, which is read again when it changes; clients without one are served, too.
     Of(PathBuf),
     /// The same, and clients without one are refused.
     OnlyOf(PathBuf),
 }
 
-/// TLS of a port.
+/// TLS of a port. Its configuration is made anew when the file of authorities changes, so that no session of a client of
+/// an authority that is gone can be resumed.
 #[derive(Clone)]
 pub struct Tls {
-    acceptor: TlsAcceptor,
+    config: Arc<Reloaded<Arc<ServerConfig>>>,
     checks_clients: bool,
 }
 
@@ -190,22 +147,16 @@ impl Tls {
 
     /// Reads the files.
     pub fn with_policy(files: Files, asked: &Clients, policy: &Policy) -> Result<Tls, TlsError> {
-        let provider = Arc::new(policy.provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(policy.versions());
-        let builder = builder.map_err(|why| error(&files.cert)(&why))?;
-        let builder = match asked {
-            Clients::Unasked => builder.with_no_client_auth(),
-            Clients::Anyone => builder.with_client_cert_verifier(Arc::new(AnyHolder(provider))),
-            Clients::Of(path) | Clients::OnlyOf(path) => {
-                let optional = matches!(asked, Clients::Of(_));
-                let verifier = clients::verifier(certificates(path)?, provider, optional);
-                builder.with_client_cert_verifier(verifier.map_err(|why| error(path)(&why))?)
-            }
+        let cert = files.cert.clone();
+        let identity = Identity::load(files)?;
+        let authorities: Vec<PathBuf> = match asked {
+            Clients::Of(path) | Clients::OnlyOf(path) => vec![path.clone()],
+            Clients::Unasked | Clients::Anyone => Vec::new(),
         };
-        let mut config = builder.with_cert_resolver(Identity::load(files)?);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let checks_clients = matches!(asked, Clients::Of(_) | Clients::OnlyOf(_));
-        Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), checks_clients })
+        let checks_clients = !authorities.is_empty();
+        let (asked, policy) = (asked.clone(), policy.clone());
+        let make = move || server(&cert, &identity, &asked, &policy);
+        Ok(Tls { config: Arc::new(Reloaded::new(authorities, make)?), checks_clients })
     }
 
     /// Whether a certificate that a client shows was checked in the handshake.
@@ -217,8 +168,32 @@ impl Tls {
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        self.acceptor.accept(stream)
+        TlsAcceptor::from(self.config.current()).accept(stream)
     }
+}
+
+/// `cert` is the file that an error of none of the others is about.
+fn server(
+    cert: &Path,
+    identity: &Arc<Identity>,
+    asked: &Clients,
+    policy: &Policy,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(policy.provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(policy.versions());
+    let builder = builder.map_err(|why| error(cert)(&why))?;
+    let builder = match asked {
+        Clients::Unasked => builder.with_no_client_auth(),
+        Clients::Anyone => builder.with_client_cert_verifier(Arc::new(AnyHolder(provider))),
+        Clients::Of(path) | Clients::OnlyOf(path) => {
+            let optional = matches!(asked, Clients::Of(_));
+            let verifier = clients::verifier(certificates(path)?, provider, optional);
+            builder.with_client_cert_verifier(verifier.map_err(|why| error(path)(&why))?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(identity.clone());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// A client that checks servers against these authorities, or not at all when there are none, and shows this

@@ -88,6 +88,49 @@ async fn a_new_certificate_is_served_without_dropping_connections() {
 }
 
 #[tokio::test]
+async fn a_new_authority_of_clients_is_taken_and_the_old_one_no_more() {
+    let (old, new, server_dir) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old_ca, new_ca) = (Authority::new(old.path()), Authority::new(new.path()));
+    let files = Authority::new(server_dir.path()).issue(server_dir.path(), "server", "server");
+    let clients = server_dir.path().join("clients.crt");
+    let trust = |dir: &Path| std::fs::copy(dir.join("ca.crt"), &clients).unwrap();
+    trust(old.path());
+    let tls = Tls::new(files, &Clients::OnlyOf(clients.clone())).unwrap();
+    let server = start(16, Http { tls: Some(tls), ..Http::default() }).await;
+    let shows = |files: Files| {
+        let roots = roots(&server_dir.path().join("ca.crt")).unwrap();
+        Arc::new(client(Some(roots), Some(Identity::load(files).unwrap())).unwrap())
+    };
+    let ann = shows(old_ca.issue(old.path(), "ann", "ann"));
+    let bob = shows(new_ca.issue(new.path(), "bob", "bob"));
+    let mut before = connect(server.address, &ann).await;
+    assert!(get(&mut before, "/a").await.ends_with("/a"));
+    assert!(!is_served(server.address, &bob).await, "of an authority that nobody named");
+
+    trust(new.path());
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(is_served(server.address, &bob).await);
+    assert!(!is_served(server.address, &ann).await, "of an authority that is named no more");
+    assert!(get(&mut before, "/b").await.ends_with("/b"), "the connection from before goes on");
+
+    std::fs::write(&clients, "nothing").unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(is_served(server.address, &bob).await, "what can't be used changes nothing");
+}
+
+/// Whether a request is answered; a handshake that the server refuses is whole for the client, and then over.
+async fn is_served(address: std::net::SocketAddr, config: &Arc<rustls::ClientConfig>) -> bool {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let Ok(mut stream) = TlsConnector::from(config.clone()).connect(name, stream).await else { return false };
+    let mut answer = Vec::new();
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let _ = stream.read_to_end(&mut answer).await;
+    answer.starts_with(b"HTTP/1.1 200")
+}
+
+#[tokio::test]
 async fn a_client_shows_its_new_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let ca = Authority::new(dir.path());

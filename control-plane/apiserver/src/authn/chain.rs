@@ -1,6 +1,7 @@
 //! The chain of authenticators, in upstream's order: the first that knows the caller decides. A credential that is
-//! presented and wrong ends in 401, never in anonymity. I/O: reads the CA's file when it is made.
+//! presented and wrong ends in 401, never in anonymity. I/O: reads the files of keys when it is made.
 
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use meta::Status;
@@ -90,10 +91,8 @@ impl Authenticators {
 }
 
 fn x509(config: &Config) -> Result<Option<X509>, Error> {
-    const FLAG: &str = "--client-ca-file";
-    let Some(path) = &config.client_ca_file else { return Ok(None) };
-    let authorities = tls::certificates(FLAG, path)?;
-    X509::new(&authorities).map(Some).map_err(|reason| Error::File { flag: FLAG, path: path.clone(), reason })
+    let load = |path: &PathBuf| X509::load(path).map_err(tls::file("--client-ca-file"));
+    config.client_ca_file.as_ref().map(load).transpose()
 }
 
 /// Key that signs tokens, and keys that check them (the signing key's own when no other is named).

@@ -1,9 +1,11 @@
-//! Client certificates: the common name is the user, organisations are groups.
+//! Client certificates: the common name is the user, organisations are groups. I/O: reads the file of CAs, and again when
+//! it has changed.
 //!
 //! A chain that was verified is known for a while: a connection shows it with every request, and checking signatures
 //! anew each time would cost more than most requests do.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,6 +14,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use serving::clients;
+use serving::reload::Reloaded;
+use serving::tls::{TlsError, certificates};
 use serving::x509::Subject;
 use sha2::{Digest, Sha256};
 
@@ -22,9 +26,13 @@ const KNOWN_CHAINS: usize = 4096;
 /// Seconds until a chain is verified anew.
 const KNOWN_FOR: u64 = 60;
 
-/// Accepts certificates that chain to one of a set of CAs.
+/// Accepts certificates that chain to one of the CAs of a file, as it is now.
 #[derive(Debug)]
-pub struct X509 {
+pub struct X509(Reloaded<Arc<Authorities>>);
+
+/// A set of CAs. What is known of chains goes with it: a CA that is named no more vouches for nobody.
+#[derive(Debug)]
+struct Authorities {
     verifier: Arc<dyn ClientCertVerifier>,
     known: Mutex<HashMap<Vec<CertificateDer<'static>>, Known>>,
 }
@@ -38,11 +46,23 @@ struct Known {
 }
 
 impl X509 {
-    /// `authorities`: certificates of `--client-ca-file`. The error says what is wrong with them.
-    pub fn new(authorities: &[CertificateDer<'static>]) -> Result<X509, String> {
+    /// `path`: `--client-ca-file`.
+    pub fn load(path: &Path) -> Result<X509, TlsError> {
+        let file = path.to_owned();
+        let make = move || {
+            let wrong = |reason| TlsError { path: file.clone(), reason };
+            Authorities::new(certificates(&file)?).map(Arc::new).map_err(wrong)
+        };
+        Ok(X509(Reloaded::new(vec![path.to_owned()], make)?))
+    }
+}
+
+impl Authorities {
+    /// The error says what is wrong with them.
+    fn new(authorities: Vec<CertificateDer<'static>>) -> Result<Authorities, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = clients::verifier(authorities.to_vec(), provider, false)?;
-        Ok(X509 { verifier, known: Mutex::default() })
+        let verifier = clients::verifier(authorities, provider, false)?;
+        Ok(Authorities { verifier, known: Mutex::default() })
     }
 
     fn user(&self, chain: &[CertificateDer<'static>], now: UnixTime) -> Result<Option<UserInfo>, AuthnError> {
@@ -88,7 +108,7 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<UserInfo, AuthnError
 #[async_trait]
 impl Authenticator for X509 {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<Authenticated>, AuthnError> {
-        let user = self.user(credentials.certificates, UnixTime::now())?;
+        let user = self.0.current().user(credentials.certificates, UnixTime::now())?;
         Ok(user.map(|user| Authenticated { user, ..Authenticated::default() }))
     }
 }
@@ -125,7 +145,7 @@ mod tests {
     #[test]
     fn a_known_chain_is_refused_once_it_has_expired() {
         let (issuer, ca) = authority();
-        let (x509, chain) = (X509::new(&[ca]).expect("CA"), [client(&issuer, "ann")]);
+        let (x509, chain) = (Authorities::new(vec![ca]).expect("CA"), [client(&issuer, "ann")]);
         let last = 24 * 3600 - 1;
         for second in [last - 1, last] {
             let user = x509.user(&chain, at(second)).expect("valid").expect("a user");
@@ -136,10 +156,32 @@ mod tests {
         assert!(x509.user(&chain, before).is_err(), "not valid yet");
     }
 
+    #[tokio::test]
+    async fn a_ca_that_is_named_no_more_vouches_for_nobody_and_a_new_one_does() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("ca.crt");
+        let trust = |ca: &CertificateDer<'_>| {
+            let pem = testkit::certificates::pem(ca);
+            std::fs::write(&file, pem).expect("written");
+        };
+        let ((old, old_ca), (new, new_ca)) = (authority(), authority());
+        let (ann, bob) = (client(&old, "ann"), client(&new, "bob"));
+        trust(&old_ca);
+        let x509 = X509::load(&file).expect("CA");
+        let takes = |chain: &CertificateDer<'static>| x509.0.current().user(std::slice::from_ref(chain), at(5)).is_ok();
+        assert!(takes(&ann) && !takes(&bob));
+        trust(&new_ca);
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert!(takes(&bob) && !takes(&ann), "the chain of a moment ago is forgotten with its CA");
+        std::fs::remove_file(&file).expect("removed");
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert!(takes(&bob), "a file that can't be read changes nothing");
+    }
+
     #[test]
     fn a_foreign_chain_stays_refused_beside_known_ones() {
         let ((ours, ca), (theirs, _)) = (authority(), authority());
-        let x509 = X509::new(&[ca]).expect("CA");
+        let x509 = Authorities::new(vec![ca]).expect("CA");
         let (friend, foe) = (client(&ours, "ann"), client(&theirs, "ann"));
         for _ in 0..2 {
             assert!(x509.user(std::slice::from_ref(&friend), at(5)).is_ok());

@@ -1,23 +1,18 @@
 //! The files that flags name for TLS, of the server itself and of its clients for kubelets and etcd: errors name the
 //! flag. Reading and reading again is done by `serving::tls`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
 use serving::tls::{Clients, Files, Identity, Tls, TlsError};
 
 use crate::config::{Config, KeyPair};
 use crate::error::Error;
 
-fn file(flag: &'static str) -> impl Fn(TlsError) -> Error {
+/// The flag that an error is about.
+pub fn file(flag: &'static str) -> impl Fn(TlsError) -> Error {
     move |error| Error::File { flag, path: error.path, reason: error.reason }
-}
-
-/// Certificates of a PEM file, in order.
-pub fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    serving::tls::certificates(path).map_err(file(flag))
 }
 
 fn files(pair: &KeyPair) -> Files {
