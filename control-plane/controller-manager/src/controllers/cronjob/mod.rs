@@ -49,7 +49,7 @@ pub fn start(setup: &mut Setup) {
 }
 
 /// What is being decided.
-struct Course<'a> {
+struct SyncContext<'a> {
     cron: &'a CronJob,
     jobs: &'a [Arc<Job>],
     status: CronJobStatus,
@@ -60,23 +60,23 @@ struct Course<'a> {
 /// `jobs`: those that the cron job made.
 fn reconcile(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     let status = cron.status.clone().unwrap_or_default();
-    let mut course = Course { cron, jobs, status, plan: Plan::default(), now };
-    course.follow_jobs();
-    course.forget_history();
+    let mut sync = SyncContext { cron, jobs, status, plan: Plan::default(), now };
+    sync.follow_jobs();
+    sync.forget_history();
     if cron.metadata.deletion_timestamp.is_none() && cron.spec.suspend != Some(true) {
-        course.run();
+        sync.run();
     } else {
-        course.plan.because("it is suspended, or being deleted");
+        sync.plan.because("it is suspended, or being deleted");
     }
     let mut next = cron.clone();
-    next.status = Some(course.status);
+    next.status = Some(sync.status);
     if !template::equal(&next.status, &cron.status) {
-        course.plan.push(acts::update_status(&next));
+        sync.plan.push(acts::update_status(&next));
     }
-    course.plan
+    sync.plan
 }
 
-impl Course<'_> {
+impl SyncContext<'_> {
     fn active(&mut self) -> &mut Vec<ObjectReference> {
         self.status.active.get_or_insert_default()
     }

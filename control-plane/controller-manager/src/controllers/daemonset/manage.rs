@@ -7,7 +7,7 @@ use client::{Action, Plan, Step};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Course, Failed, nodes, revision_of, update};
+use super::{Failed, SyncContext, nodes, revision_of, update};
 use crate::common::{acts, count, pods};
 
 /// Pods made or deleted in one go; upstream's burst.
@@ -26,10 +26,10 @@ impl Changes {
         self.make.is_empty() && self.delete.is_empty()
     }
 
-    pub fn steps(&self, course: &Course) -> Vec<Step> {
-        let owner = acts::reference(course.set);
+    pub fn steps(&self, sync: &SyncContext) -> Vec<Step> {
+        let owner = acts::reference(sync.set);
         let make = self.make.iter().take(BURST);
-        let make = make.map(|node| acts::create_pod(&nodes::pod(course.set, node, &course.hash), &owner));
+        let make = make.map(|node| acts::create_pod(&nodes::pod(sync.set, node, &sync.hash), &owner));
         let mut steps = acts::slow_start(make.collect());
         let delete: Vec<Action> =
             self.delete.iter().take(BURST).map(|p| acts::delete_pod(p.as_ref(), &owner)).collect();
@@ -40,50 +40,50 @@ impl Changes {
     }
 }
 
-pub fn changes(course: &Course, failed: &mut Failed, plan: &mut Plan) -> Changes {
+pub fn changes(sync: &SyncContext, failed: &mut Failed, plan: &mut Plan) -> Changes {
     let mut changes = Changes::default();
     let none = Vec::new();
-    for node in course.nodes {
+    for node in sync.nodes {
         let name = node.metadata.name.as_deref().unwrap_or("");
-        let fit = nodes::fit(course.set, node);
-        let here = course.pods.get(name).unwrap_or(&none);
+        let fit = nodes::fit(sync.set, node);
+        let here = sync.pods.get(name).unwrap_or(&none);
         if fit.runs && here.is_empty() {
             changes.make.push(name.to_owned());
         } else if fit.keeps {
-            on_node(course, name, here, failed, plan, &mut changes);
+            on_node(sync, name, here, failed, plan, &mut changes);
         } else {
             changes.delete.extend(here.iter().filter(|p| !pods::is_terminating(p)).cloned());
         }
     }
     // Pods pinned to nodes that are gone will never run. Those that were bound are pod GC's.
-    let known: HashSet<&str> = course.nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
-    let lost = course.pods.iter().filter(|(node, _)| !known.contains(node.as_str())).flat_map(|(_, p)| p);
+    let known: HashSet<&str> = sync.nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
+    let lost = sync.pods.iter().filter(|(node, _)| !known.contains(node.as_str())).flat_map(|(_, p)| p);
     let unbound = |p: &&Arc<Pod>| p.spec.as_ref().is_none_or(|s| s.node_name.as_deref().unwrap_or("").is_empty());
     changes.delete.extend(lost.filter(|p| unbound(p) && !pods::is_terminating(p)).cloned());
     changes
 }
 
 fn on_node(
-    course: &Course,
+    sync: &SyncContext,
     node: &str,
     here: &[Arc<Pod>],
     failed: &mut Failed,
     plan: &mut Plan,
     changes: &mut Changes,
 ) {
-    let set = course.set;
+    let set = sync.set;
     let mut running: Vec<&Arc<Pod>> = Vec::new();
     for pod in here.iter().filter(|p| !pods::is_terminating(p)) {
         let name = pod.metadata.name.as_deref().unwrap_or("");
         match pods::phase(pod) {
             "Failed" => {
                 let key = (set.metadata.uid.clone().unwrap_or_default(), node.to_owned());
-                let wait = failed.left(&key, course.now);
+                let wait = failed.left(&key, sync.now);
                 if !wait.is_zero() {
                     plan.requeue(wait).because("a failed pod waits for its backoff");
                     continue;
                 }
-                failed.tried(key, course.now);
+                failed.tried(key, sync.now);
                 let note = format!("Found failed daemon pod {} on node {node}, will try to kill it", full(set, name));
                 plan.push(acts::warning(set, "FailedDaemonPod", note));
                 changes.delete.push(pod.clone());
@@ -101,7 +101,7 @@ fn on_node(
     if update::surge(set, 1) == 0 {
         changes.delete.extend(running.into_iter().skip(1).cloned());
     } else {
-        changes.delete.extend(beyond_surge(course, &running));
+        changes.delete.extend(beyond_surge(sync, &running));
     }
 }
 
@@ -110,14 +110,14 @@ fn full(set: &DaemonSet, pod: &str) -> String {
 }
 
 /// While surging, one old and one new pod may share a node until the new one is available.
-fn beyond_surge(course: &Course, running: &[&Arc<Pod>]) -> Vec<Arc<Pod>> {
-    let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.iter().partition(|p| revision_of(p) == course.hash);
+fn beyond_surge(sync: &SyncContext, running: &[&Arc<Pod>]) -> Vec<Arc<Pod>> {
+    let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.iter().partition(|p| revision_of(p) == sync.hash);
     let mut doomed: Vec<Arc<Pod>> = new.iter().chain(&old).map(|p| (*p).clone()).collect();
     let kept =
         |p: &Arc<Pod>| new.first().is_some_and(|k| Arc::ptr_eq(k, p)) || old.first().is_some_and(|k| Arc::ptr_eq(k, p));
     doomed.retain(|p| !kept(p));
     if let (Some(new), Some(old)) = (new.first(), old.first()) {
-        let available = pods::is_available(new, count(course.set.spec.min_ready_seconds), course.now);
+        let available = pods::is_available(new, count(sync.set.spec.min_ready_seconds), sync.now);
         if !pods::is_ready(old) || available {
             doomed.push((*old).clone());
         }

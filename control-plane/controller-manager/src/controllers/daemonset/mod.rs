@@ -116,7 +116,7 @@ pub struct View {
 pub type ByNode = BTreeMap<String, Vec<Arc<Pod>>>;
 
 /// What a decision works with.
-pub struct Course<'a> {
+pub struct SyncContext<'a> {
     pub set: &'a DaemonSet,
     /// Hash of the current revision.
     pub hash: String,
@@ -150,19 +150,19 @@ pub fn reconcile(view: &View, failed: &mut Failed, now: Timestamp) -> Plan {
     let claim = owners::claim(set, &selector, view.candidates.iter().cloned(), None);
     plan.extend(claim.actions);
     let hash = revisions::hash_of(&known.current).to_owned();
-    let course = Course { set, hash, pods: by_node(claim.mine), nodes: &view.nodes, now };
-    let mut changes = manage::changes(&course, failed, &mut plan);
+    let sync = SyncContext { set, hash, pods: by_node(claim.mine), nodes: &view.nodes, now };
+    let mut changes = manage::changes(&sync, failed, &mut plan);
     if changes.is_empty() && is_rolling(set) {
-        changes = update::changes(&course);
+        changes = update::changes(&sync);
     }
-    plan.extend(changes.steps(&course));
+    plan.extend(changes.steps(&sync));
     let limit = set.spec.revision_history_limit.unwrap_or(HISTORY);
     let live = |r: &ControllerRevision| {
         let hash = revisions::hash_of(r);
-        course.pods.values().flatten().any(|p| revision_of(p) == hash)
+        sync.pods.values().flatten().any(|p| revision_of(p) == hash)
     };
     plan.extend(revisions::forget(&known.old, usize::try_from(limit).unwrap_or(0), live));
-    status(&course, &mut plan);
+    status(&sync, &mut plan);
     plan
 }
 
@@ -190,8 +190,8 @@ pub fn revision_of(pod: &Pod) -> &str {
     pod.metadata.labels.as_ref().and_then(|l| l.get(HASH)).map_or("", String::as_str)
 }
 
-fn status(course: &Course, plan: &mut Plan) {
-    let set = course.set;
+fn status(sync: &SyncContext, plan: &mut Plan) {
+    let set = sync.set;
     let min_ready = count(set.spec.min_ready_seconds);
     let mut status = DaemonSetStatus {
         observed_generation: set.metadata.generation,
@@ -200,9 +200,9 @@ fn status(course: &Course, plan: &mut Plan) {
         ..DaemonSetStatus::default()
     };
     let (mut available, mut updated) = (0, 0);
-    for node in course.nodes {
+    for node in sync.nodes {
         let name = node.metadata.name.as_deref().unwrap_or("");
-        let pod = course.pods.get(name).and_then(|p| p.first());
+        let pod = sync.pods.get(name).and_then(|p| p.first());
         if !nodes::fit(set, node).runs {
             status.number_misscheduled += i32::from(pod.is_some());
             continue;
@@ -211,15 +211,14 @@ fn status(course: &Course, plan: &mut Plan) {
         let Some(pod) = pod else { continue };
         status.current_number_scheduled += 1;
         status.number_ready += i32::from(pods::is_ready(pod));
-        available += i32::from(pods::is_available(pod, min_ready, course.now));
-        updated += i32::from(revision_of(pod) == course.hash);
+        available += i32::from(pods::is_available(pod, min_ready, sync.now));
+        updated += i32::from(revision_of(pod) == sync.hash);
     }
     let some = |n: i32| (n != 0).then_some(n);
     status.updated_number_scheduled = some(updated);
     status.number_available = some(available);
     status.number_unavailable = some(status.desired_number_scheduled - available);
-    if let Some(delay) = pods::next_available(course.pods.values().flatten().map(|p| p.as_ref()), min_ready, course.now)
-    {
+    if let Some(delay) = pods::next_available(sync.pods.values().flatten().map(|p| p.as_ref()), min_ready, sync.now) {
         plan.requeue(delay);
     }
     let mut next = set.clone();

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::manage::Changes;
-use super::{Course, nodes, revision_of};
+use super::{SyncContext, nodes, revision_of};
 use crate::common::{count, pods};
 use crate::controllers::deployment::scaled;
 
@@ -24,39 +24,35 @@ fn unavailable(set: &DaemonSet, desired: i32) -> i32 {
     scaled(&value, desired, true)
 }
 
-pub fn changes(course: &Course) -> Changes {
-    let wanted: Vec<&str> = course
-        .nodes
-        .iter()
-        .filter(|n| nodes::fit(course.set, n).runs)
-        .filter_map(|n| n.metadata.name.as_deref())
-        .collect();
+pub fn changes(sync: &SyncContext) -> Changes {
+    let wanted: Vec<&str> =
+        sync.nodes.iter().filter(|n| nodes::fit(sync.set, n).runs).filter_map(|n| n.metadata.name.as_deref()).collect();
     let desired = wanted.len() as i32;
-    let surge = surge(course.set, desired);
-    if surge > 0 { beside(course, &wanted, surge) } else { instead(course, &wanted, unavailable(course.set, desired)) }
+    let surge = surge(sync.set, desired);
+    if surge > 0 { beside(sync, &wanted, surge) } else { instead(sync, &wanted, unavailable(sync.set, desired)) }
 }
 
 /// New and old pod of one node.
 type Pair = (Option<Arc<Pod>>, Option<Arc<Pod>>);
 
 /// The one new and the one old pod of a node; `None` when there are more, which is for `manage` to mend.
-fn pair(course: &Course, here: &[Arc<Pod>]) -> Option<Pair> {
-    let (new, old): (Vec<_>, Vec<_>) = here.iter().cloned().partition(|p| revision_of(p) == course.hash);
+fn pair(sync: &SyncContext, here: &[Arc<Pod>]) -> Option<Pair> {
+    let (new, old): (Vec<_>, Vec<_>) = here.iter().cloned().partition(|p| revision_of(p) == sync.hash);
     (new.len() <= 1 && old.len() <= 1).then(|| (new.into_iter().next(), old.into_iter().next()))
 }
 
-fn is_available(course: &Course, pod: &Pod) -> bool {
-    pods::is_available(pod, count(course.set.spec.min_ready_seconds), course.now)
+fn is_available(sync: &SyncContext, pod: &Pod) -> bool {
+    pods::is_available(pod, count(sync.set.spec.min_ready_seconds), sync.now)
 }
 
-fn instead(course: &Course, wanted: &[&str], most: i32) -> Changes {
+fn instead(sync: &SyncContext, wanted: &[&str], most: i32) -> Changes {
     let (mut missing, mut free, mut costly) = (0, Vec::new(), Vec::new());
     let none = Vec::new();
     for node in wanted {
-        match pair(course, course.pods.get(*node).unwrap_or(&none)) {
-            Some((Some(new), None)) => missing += i32::from(!is_available(course, &new)),
+        match pair(sync, sync.pods.get(*node).unwrap_or(&none)) {
+            Some((Some(new), None)) => missing += i32::from(!is_available(sync, &new)),
             Some((None, Some(old))) if pods::is_terminating(&old) => missing += 1,
-            Some((None, Some(old))) if !is_available(course, &old) => {
+            Some((None, Some(old))) if !is_available(sync, &old) => {
                 // It is no loss: replaced at once.
                 missing += 1;
                 free.push(old);
@@ -70,18 +66,18 @@ fn instead(course: &Course, wanted: &[&str], most: i32) -> Changes {
     Changes { make: Vec::new(), delete: free }
 }
 
-fn beside(course: &Course, wanted: &[&str], most: i32) -> Changes {
+fn beside(sync: &SyncContext, wanted: &[&str], most: i32) -> Changes {
     let (mut surging, mut free, mut costly) = (0, Vec::new(), Vec::new());
     let mut delete = Vec::new();
     let none = Vec::new();
     for node in wanted {
-        match pair(course, course.pods.get(*node).unwrap_or(&none)) {
+        match pair(sync, sync.pods.get(*node).unwrap_or(&none)) {
             Some((_, None)) => {}
-            Some((None, Some(old))) if is_available(course, &old) && !pods::is_terminating(&old) => {
+            Some((None, Some(old))) if is_available(sync, &old) && !pods::is_terminating(&old) => {
                 costly.push((*node).to_owned());
             }
             Some((None, Some(_))) => free.push((*node).to_owned()),
-            Some((Some(new), Some(old))) if is_available(course, &new) => {
+            Some((Some(new), Some(old))) if is_available(sync, &new) => {
                 if !pods::is_terminating(&old) {
                     delete.push(old);
                 }

@@ -108,7 +108,7 @@ pub struct View {
 }
 
 /// What is being decided: the sets as they will be once the plan so far is done.
-pub struct Course<'a> {
+pub struct SyncContext<'a> {
     pub deployment: &'a Deployment,
     pub old: Vec<ReplicaSet>,
     pub new: Option<ReplicaSet>,
@@ -116,7 +116,7 @@ pub struct Course<'a> {
     pub now: Timestamp,
 }
 
-impl Course<'_> {
+impl SyncContext<'_> {
     pub fn all(&self) -> impl Iterator<Item = &ReplicaSet> {
         self.old.iter().chain(&self.new)
     }
@@ -133,7 +133,7 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let sets: Vec<ReplicaSet> = claim.mine.iter().map(|s| s.as_ref().clone()).collect();
     let (new, old) = revision::split(deployment, sets);
     let plan = Plan::of(claim.actions);
-    let mut work = Course { deployment, old, new, plan, now };
+    let mut work = SyncContext { deployment, old, new, plan, now };
     if deployment.metadata.deletion_timestamp.is_some() {
         work.plan.because("it is being deleted");
         status::write(&mut work);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Course, replicas, rollout, slack, status};
+use super::{SyncContext, replicas, rollout, slack, status};
 use crate::common::template::{self, POD_TEMPLATE_HASH};
 use crate::common::{acts, count, owners};
 
@@ -52,27 +52,27 @@ pub fn note<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 
 /// Keeps the new set's annotations right, or makes the new set if there is none and `create` says so. Afterwards
 /// the deployment carries the new revision's number.
-pub fn keep(course: &mut Course, create: bool) {
-    let revision = course.old.iter().map(|s| number(&s.metadata)).max().unwrap_or(0) + 1;
-    if let Some(set) = &mut course.new {
+pub fn keep(sync: &mut SyncContext, create: bool) {
+    let revision = sync.old.iter().map(|s| number(&s.metadata)).max().unwrap_or(0) + 1;
+    if let Some(set) = &mut sync.new {
         let before = set.clone();
-        annotate(course.deployment, set, revision);
-        set.spec.min_ready_seconds = course.deployment.spec.min_ready_seconds;
+        annotate(sync.deployment, set, revision);
+        set.spec.min_ready_seconds = sync.deployment.spec.min_ready_seconds;
         if *set != before && (set.metadata.annotations != before.metadata.annotations || ready_differs(set, &before)) {
-            course.plan.push(acts::update(set));
+            sync.plan.push(acts::update(set));
             // The set's version moves on with this write; a second write in this plan would conflict with it.
             set.metadata.resource_version = None;
         }
     } else if create {
-        let set = make(course, revision);
-        course.plan.push(acts::create(&set));
+        let set = make(sync, revision);
+        sync.plan.push(acts::create(&set));
         let scale = set.spec.replicas.unwrap_or(0);
         if scale > 0 {
             let name = set.metadata.name.as_deref().unwrap_or("");
             let text = format!("Scaled up replica set {name} from 0 to {scale}");
-            course.plan.push(acts::normal(course.deployment, "ScalingReplicaSet", text));
+            sync.plan.push(acts::normal(sync.deployment, "ScalingReplicaSet", text));
         }
-        course.new = Some(set);
+        sync.new = Some(set);
     }
 }
 
@@ -81,8 +81,8 @@ fn ready_differs(a: &ReplicaSet, b: &ReplicaSet) -> bool {
     ready(a) != ready(b)
 }
 
-fn make(course: &Course, revision: i64) -> ReplicaSet {
-    let deployment = course.deployment;
+fn make(sync: &SyncContext, revision: i64) -> ReplicaSet {
+    let deployment = sync.deployment;
     let of = &deployment.spec;
     let collisions = deployment.status.as_ref().and_then(|s| s.collision_count);
     let hash = template::hash(&of.template, collisions);
@@ -107,7 +107,7 @@ fn make(course: &Course, revision: i64) -> ReplicaSet {
         },
         status: None,
     };
-    let size = rollout::new_size(deployment, course.old.iter(), 0);
+    let size = rollout::new_size(deployment, sync.old.iter(), 0);
     set.spec.replicas = Some(size);
     annotate(deployment, &mut set, revision);
     set_sizes(deployment, &mut set);
@@ -151,21 +151,21 @@ pub fn set_sizes(deployment: &Deployment, set: &mut ReplicaSet) -> bool {
 }
 
 /// The deployment with the new revision's number, if it hasn't it yet.
-pub fn renumbered(course: &Course) -> Option<Deployment> {
-    let new = course.new.as_ref()?;
+pub fn renumbered(sync: &SyncContext) -> Option<Deployment> {
+    let new = sync.new.as_ref()?;
     let number = note(&new.metadata, REVISION)?;
-    if note(&course.deployment.metadata, REVISION) == Some(number) {
+    if note(&sync.deployment.metadata, REVISION) == Some(number) {
         return None;
     }
-    let mut next = course.deployment.clone();
+    let mut next = sync.deployment.clone();
     next.metadata.annotations.get_or_insert_default().insert(REVISION.into(), number.to_owned());
     Some(next)
 }
 
 /// Deletes the oldest revisions beyond the limit that have no pods.
-pub fn clean_up(course: &mut Course) {
-    let Some(limit) = course.deployment.spec.revision_history_limit else { return };
-    let mut idle: Vec<&ReplicaSet> = course.old.iter().filter(|s| s.metadata.deletion_timestamp.is_none()).collect();
+pub fn clean_up(sync: &mut SyncContext) {
+    let Some(limit) = sync.deployment.spec.revision_history_limit else { return };
+    let mut idle: Vec<&ReplicaSet> = sync.old.iter().filter(|s| s.metadata.deletion_timestamp.is_none()).collect();
     let surplus = idle.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     idle.sort_by_key(|s| number(&s.metadata));
     let deletable = |s: &&ReplicaSet| {
@@ -175,11 +175,11 @@ pub fn clean_up(course: &mut Course) {
         status.replicas == 0 && size == 0 && observed
     };
     let doomed: Vec<_> = idle.into_iter().take(surplus).filter(deletable).map(acts::delete).collect();
-    course.plan.extend(doomed);
+    sync.plan.extend(doomed);
 }
 
 /// Whether the deployment, as its status will be, has arrived; used to decide on cleaning up.
-pub fn arrived(course: &Course) -> bool {
-    let current = course.deployment.status.clone().unwrap_or_default();
-    status::is_complete(course.deployment, &current)
+pub fn arrived(sync: &SyncContext) -> bool {
+    let current = sync.deployment.status.clone().unwrap_or_default();
+    status::is_complete(sync.deployment, &current)
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Course, replicas, revision, rollout, slack};
+use super::{SyncContext, replicas, revision, rollout, slack};
 use crate::common::{acts, count, template};
 
 pub const PROGRESSING: &str = "Progressing";
@@ -30,45 +30,45 @@ fn deadline(deployment: &Deployment) -> Option<i32> {
 }
 
 /// While paused, scaled or deleted: counts and availability only, and whether it is paused.
-pub fn write(course: &mut Course) {
-    let mut status = counts(course);
-    pause(course, &mut status);
-    finish(course, status);
+pub fn write(sync: &mut SyncContext) {
+    let mut status = counts(sync);
+    pause(sync, &mut status);
+    finish(sync, status);
 }
 
 /// While rolling out: also how it goes.
-pub fn write_rollout(course: &mut Course) {
-    let mut status = counts(course);
-    pause(course, &mut status);
-    let current = course.deployment.status.clone().unwrap_or_default();
-    let name = match &course.new {
+pub fn write_rollout(sync: &mut SyncContext) {
+    let mut status = counts(sync);
+    pause(sync, &mut status);
+    let current = sync.deployment.status.clone().unwrap_or_default();
+    let name = match &sync.new {
         Some(set) => format!("ReplicaSet {:?}", set.metadata.name.as_deref().unwrap_or("")),
-        None => format!("Deployment {:?}", course.deployment.metadata.name.as_deref().unwrap_or("")),
+        None => format!("Deployment {:?}", sync.deployment.metadata.name.as_deref().unwrap_or("")),
     };
-    begin(course, &mut status);
+    begin(sync, &mut status);
     let known = find(&current, PROGRESSING);
     let settled = count(status.replicas) == count(status.updated_replicas)
         && known.is_some_and(|c| c.reason.as_deref() == Some(NEW_AVAILABLE));
-    if !has_deadline(course.deployment) {
+    if !has_deadline(sync.deployment) {
         status.conditions.get_or_insert_default().retain(|c| c.type_.as_deref() != Some(PROGRESSING));
     } else if !settled {
-        progress(course, &current, &mut status, &name);
+        progress(sync, &current, &mut status, &name);
     }
-    failures(course, &mut status);
-    requeue_for_deadline(course, &status);
-    finish(course, status);
+    failures(sync, &mut status);
+    requeue_for_deadline(sync, &status);
+    finish(sync, status);
 }
 
 /// The first word about a rollout: that its set was made or found.
-fn begin(course: &Course, status: &mut DeploymentStatus) {
-    let Some(set) = course.new.as_ref().filter(|_| has_deadline(course.deployment)) else { return };
+fn begin(sync: &SyncContext, status: &mut DeploymentStatus) {
+    let Some(set) = sync.new.as_ref().filter(|_| has_deadline(sync.deployment)) else { return };
     let name = set.metadata.name.as_deref().unwrap_or("");
     let made = set.metadata.uid.is_none();
     let conditions = status.conditions.get_or_insert_default();
     if made {
-        set_(conditions, "True", "NewReplicaSetCreated", &format!("Created new replica set {name:?}"), course.now);
+        set_(conditions, "True", "NewReplicaSetCreated", &format!("Created new replica set {name:?}"), sync.now);
     } else if !conditions.iter().any(|c| c.type_.as_deref() == Some(PROGRESSING)) {
-        set_(conditions, "True", "FoundNewReplicaSet", &format!("Found new replica set {name:?}"), course.now);
+        set_(conditions, "True", "FoundNewReplicaSet", &format!("Found new replica set {name:?}"), sync.now);
     }
 }
 
@@ -76,9 +76,9 @@ fn set_(conditions: &mut Vec<DeploymentCondition>, status: &str, reason: &str, m
     set(conditions, PROGRESSING, status, reason, message, now);
 }
 
-fn progress(course: &Course, before: &DeploymentStatus, status: &mut DeploymentStatus, name: &str) {
-    let now = course.now;
-    if is_complete(course.deployment, status) {
+fn progress(sync: &SyncContext, before: &DeploymentStatus, status: &mut DeploymentStatus, name: &str) {
+    let now = sync.now;
+    if is_complete(sync.deployment, status) {
         let message = format!("{name} has successfully progressed.");
         set_(status.conditions.get_or_insert_default(), "True", NEW_AVAILABLE, &message, now);
     } else if advances(before, status) {
@@ -91,50 +91,50 @@ fn progress(course: &Course, before: &DeploymentStatus, status: &mut DeploymentS
             next.last_transition_time = since.last_transition_time;
         }
         conditions.push(next);
-    } else if timed_out(course.deployment, status, now) {
+    } else if timed_out(sync.deployment, status, now) {
         let message = format!("{name} has timed out progressing.");
         set_(status.conditions.get_or_insert_default(), "False", TIMED_OUT, &message, now);
     }
 }
 
-fn pause(course: &Course, status: &mut DeploymentStatus) {
-    if !has_deadline(course.deployment) {
+fn pause(sync: &SyncContext, status: &mut DeploymentStatus) {
+    if !has_deadline(sync.deployment) {
         return;
     }
-    let paused = course.deployment.spec.paused == Some(true);
+    let paused = sync.deployment.spec.paused == Some(true);
     let conditions = status.conditions.get_or_insert_default();
     let reason = conditions.iter().find(|c| c.type_.as_deref() == Some(PROGRESSING)).and_then(|c| c.reason.as_deref());
     // A rollout that has timed out stays so, paused or not.
     match reason {
         Some(TIMED_OUT) => {}
         Some(PAUSED) if !paused => {
-            set_(conditions, "Unknown", "DeploymentResumed", "Deployment is resumed", course.now);
+            set_(conditions, "Unknown", "DeploymentResumed", "Deployment is resumed", sync.now);
         }
         Some(PAUSED) => {}
-        _ if paused => set_(conditions, "Unknown", PAUSED, "Deployment is paused", course.now),
+        _ if paused => set_(conditions, "Unknown", PAUSED, "Deployment is paused", sync.now),
         _ => {}
     }
 }
 
-fn counts(course: &Course) -> DeploymentStatus {
-    let of = |get: &dyn Fn(&ReplicaSet) -> i32| course.all().map(get).sum::<i32>();
+fn counts(sync: &SyncContext) -> DeploymentStatus {
+    let of = |get: &dyn Fn(&ReplicaSet) -> i32| sync.all().map(get).sum::<i32>();
     let reported = |s: &ReplicaSet| s.status.as_ref().map_or(0, |s| s.replicas);
     let available = of(&|s| count(s.status.as_ref().and_then(|s| s.available_replicas)));
-    let terminating: Option<i32> = course.all().map(|s| s.status.as_ref().and_then(|s| s.terminating_replicas)).sum();
-    let current = course.deployment.status.clone().unwrap_or_default();
+    let terminating: Option<i32> = sync.all().map(|s| s.status.as_ref().and_then(|s| s.terminating_replicas)).sum();
+    let current = sync.deployment.status.clone().unwrap_or_default();
     let mut conditions = current.conditions.unwrap_or_default();
-    if available >= replicas(course.deployment) - slack(course.deployment).1 {
+    if available >= replicas(sync.deployment) - slack(sync.deployment).1 {
         let message = "Deployment has minimum availability.";
-        set(&mut conditions, AVAILABLE, "True", "MinimumReplicasAvailable", message, course.now);
+        set(&mut conditions, AVAILABLE, "True", "MinimumReplicasAvailable", message, sync.now);
     } else {
         let message = "Deployment does not have minimum availability.";
-        set(&mut conditions, AVAILABLE, "False", "MinimumReplicasUnavailable", message, course.now);
+        set(&mut conditions, AVAILABLE, "False", "MinimumReplicasUnavailable", message, sync.now);
     }
     let some = |n: i32| (n != 0).then_some(n);
     DeploymentStatus {
-        observed_generation: course.deployment.metadata.generation,
+        observed_generation: sync.deployment.metadata.generation,
         replicas: some(of(&reported)),
-        updated_replicas: some(course.new.as_ref().map_or(0, reported)),
+        updated_replicas: some(sync.new.as_ref().map_or(0, reported)),
         ready_replicas: some(of(&|s| count(s.status.as_ref().and_then(|s| s.ready_replicas)))),
         available_replicas: some(available),
         unavailable_replicas: some((of(&rollout::size) - available).max(0)),
@@ -144,12 +144,12 @@ fn counts(course: &Course) -> DeploymentStatus {
     }
 }
 
-fn failures(course: &Course, status: &mut DeploymentStatus) {
+fn failures(sync: &SyncContext, status: &mut DeploymentStatus) {
     let of = |set: &ReplicaSet| {
         let conditions = set.status.as_ref()?.conditions.as_ref()?;
         conditions.iter().find(|c| c.type_.as_deref() == Some(REPLICA_FAILURE)).cloned()
     };
-    let found = course.new.iter().chain(&course.old).find_map(of);
+    let found = sync.new.iter().chain(&sync.old).find_map(of);
     let conditions = status.conditions.get_or_insert_default();
     match found {
         Some(c) => set(
@@ -158,7 +158,7 @@ fn failures(course: &Course, status: &mut DeploymentStatus) {
             c.status.as_deref().unwrap_or("True"),
             c.reason.as_deref().unwrap_or(""),
             c.message.as_deref().unwrap_or(""),
-            course.now,
+            sync.now,
         ),
         None => conditions.retain(|c| c.type_.as_deref() != Some(REPLICA_FAILURE)),
     }
@@ -198,26 +198,26 @@ fn timed_out(deployment: &Deployment, status: &DeploymentStatus, now: Timestamp)
         || due(deployment, status).is_some_and(|due| due < now)
 }
 
-fn requeue_for_deadline(course: &mut Course, status: &DeploymentStatus) {
-    if is_complete(course.deployment, status) || course.deployment.spec.paused == Some(true) {
+fn requeue_for_deadline(sync: &mut SyncContext, status: &DeploymentStatus) {
+    if is_complete(sync.deployment, status) || sync.deployment.spec.paused == Some(true) {
         return;
     }
-    if let Some(due) = due(course.deployment, status) {
-        let left = (due.as_second() - course.now.as_second()).max(0) as u64;
-        course.plan.requeue(Duration::from_secs(left + 1));
+    if let Some(due) = due(sync.deployment, status) {
+        let left = (due.as_second() - sync.now.as_second()).max(0) as u64;
+        sync.plan.requeue(Duration::from_secs(left + 1));
     }
 }
 
 /// Writes status and revision number in one: written to the deployment itself, the annotation would count as a change
 /// of what is wanted, and a new deployment would be of generation 2.
-fn finish(course: &mut Course, status: DeploymentStatus) {
-    let renumbered = revision::renumbered(course);
-    if renumbered.is_none() && template::equal(&Some(&status), &course.deployment.status.as_ref()) {
+fn finish(sync: &mut SyncContext, status: DeploymentStatus) {
+    let renumbered = revision::renumbered(sync);
+    if renumbered.is_none() && template::equal(&Some(&status), &sync.deployment.status.as_ref()) {
         return;
     }
-    let mut next = renumbered.unwrap_or_else(|| course.deployment.clone());
+    let mut next = renumbered.unwrap_or_else(|| sync.deployment.clone());
     next.status = Some(status);
-    course.plan.push(acts::update_status(&next));
+    sync.plan.push(acts::update_status(&next));
 }
 
 fn condition(type_: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> DeploymentCondition {

@@ -7,7 +7,7 @@ use client::Action;
 use k8s_openapi::api::batch::v1::UncountedTerminatedPods;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Course, indexes, is_tracked, policy, retry, untrack};
+use super::{SyncContext, indexes, is_tracked, policy, retry, untrack};
 use crate::common::{count, pods};
 
 /// Pods named in one status; upstream's bound on its size.
@@ -21,10 +21,10 @@ pub struct Totals {
 }
 
 /// Moves named pods that have lost their finalizer (or are gone) into the counters.
-pub fn settle(course: &mut Course) {
+pub fn settle(sync: &mut SyncContext) {
     let held: HashSet<&str> =
-        course.pods.iter().filter(|p| is_tracked(p)).filter_map(|p| p.metadata.uid.as_deref()).collect();
-    let Some(named) = &mut course.status.uncounted_terminated_pods else { return };
+        sync.pods.iter().filter(|p| is_tracked(p)).filter_map(|p| p.metadata.uid.as_deref()).collect();
+    let Some(named) = &mut sync.status.uncounted_terminated_pods else { return };
     let moved = |list: &mut Option<Vec<String>>| {
         let before = list.as_ref().map_or(0, Vec::len);
         if let Some(uids) = list {
@@ -38,62 +38,62 @@ pub fn settle(course: &mut Course) {
             *to = Some(count(*to) + n as i32);
         }
     };
-    add(&mut course.status.succeeded, succeeded);
-    add(&mut course.status.failed, failed);
+    add(&mut sync.status.succeeded, succeeded);
+    add(&mut sync.status.failed, failed);
 }
 
-fn named(course: &Course) -> (HashSet<String>, HashSet<String>) {
-    let named = course.status.uncounted_terminated_pods.clone().unwrap_or_default();
+fn named(sync: &SyncContext) -> (HashSet<String>, HashSet<String>) {
+    let named = sync.status.uncounted_terminated_pods.clone().unwrap_or_default();
     let set = |list: Option<Vec<String>>| list.unwrap_or_default().into_iter().collect();
     (set(named.succeeded), set(named.failed))
 }
 
 /// All ended pods as the job should see them now.
-pub fn totals(course: &Course) -> Totals {
-    let (succeeded, failed) = named(course);
+pub fn totals(sync: &SyncContext) -> Totals {
+    let (succeeded, failed) = named(sync);
     let fresh = |pod: &Pod| {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         is_tracked(pod) && !succeeded.contains(&uid) && !failed.contains(&uid)
     };
-    let n = |test: &dyn Fn(&Pod) -> bool| course.pods.iter().filter(|p| fresh(p) && test(p)).count() as i32;
+    let n = |test: &dyn Fn(&Pod) -> bool| sync.pods.iter().filter(|p| fresh(p) && test(p)).count() as i32;
     let mut totals = Totals {
-        succeeded: count(course.status.succeeded) + succeeded.len() as i32 + n(&|p| pods::phase(p) == "Succeeded"),
-        failed: count(course.status.failed) + failed.len() as i32 + n(&|p| counts_as_failed(course, p)),
+        succeeded: count(sync.status.succeeded) + succeeded.len() as i32 + n(&|p| pods::phase(p) == "Succeeded"),
+        failed: count(sync.status.failed) + failed.len() as i32 + n(&|p| counts_as_failed(sync, p)),
     };
-    if course.is_indexed() {
-        totals.succeeded = course.succeeded.len() as i32;
+    if sync.is_indexed() {
+        totals.succeeded = sync.succeeded.len() as i32;
     }
     totals
 }
 
-fn counts_as_failed(course: &Course, pod: &Pod) -> bool {
-    course.has_failed(pod)
-        && (!course.is_indexed() || indexes::valid(course, pod).is_some())
-        && policy::verdict(course, pod).counts
+fn counts_as_failed(sync: &SyncContext, pod: &Pod) -> bool {
+    sync.has_failed(pod)
+        && (!sync.is_indexed() || indexes::valid(sync, pod).is_some())
+        && policy::verdict(sync, pod).counts
 }
 
 /// Names newly ended pods in the status and gives back what takes the finalizers off all that are named.
-pub fn track(course: &mut Course, finishing: bool) -> Vec<Action> {
-    let (mut succeeded, mut failed) = named(course);
-    let deleting = course.job.metadata.deletion_timestamp.is_some();
+pub fn track(sync: &mut SyncContext, finishing: bool) -> Vec<Action> {
+    let (mut succeeded, mut failed) = named(sync);
+    let deleting = sync.job.metadata.deletion_timestamp.is_some();
     let mut untracked = Vec::new();
-    let delayed = retry::kept_for_their_count(course);
-    let mut uncounted = course.status.uncounted_terminated_pods.clone().unwrap_or_default();
-    for pod in course.pods.iter().filter(|p| is_tracked(p)) {
+    let delayed = retry::kept_for_their_count(sync);
+    let mut uncounted = sync.status.uncounted_terminated_pods.clone().unwrap_or_default();
+    for pod in sync.pods.iter().filter(|p| is_tracked(p)) {
         if succeeded.len() + failed.len() >= MOST_UNCOUNTED {
             break;
         }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         if pods::phase(pod) == "Succeeded" {
-            if !course.is_indexed() && !failed.contains(&uid) && succeeded.insert(uid.clone()) {
+            if !sync.is_indexed() && !failed.contains(&uid) && succeeded.insert(uid.clone()) {
                 uncounted.succeeded.get_or_insert_default().push(uid);
             }
             untracked.push(untrack(pod));
-        } else if course.has_failed(pod) {
+        } else if sync.has_failed(pod) {
             if delayed.contains(&uid) && !finishing && !deleting {
                 continue;
             }
-            if counts_as_failed(course, pod) && !succeeded.contains(&uid) && failed.insert(uid.clone()) {
+            if counts_as_failed(sync, pod) && !succeeded.contains(&uid) && failed.insert(uid.clone()) {
                 uncounted.failed.get_or_insert_default().push(uid);
             }
             untracked.push(untrack(pod));
@@ -102,21 +102,21 @@ pub fn track(course: &mut Course, finishing: bool) -> Vec<Action> {
         }
     }
     let kept = |list: Option<Vec<String>>| list.filter(|l| !l.is_empty());
-    course.status.uncounted_terminated_pods =
+    sync.status.uncounted_terminated_pods =
         Some(UncountedTerminatedPods { succeeded: kept(uncounted.succeeded), failed: kept(uncounted.failed) });
-    if course.is_indexed() {
-        let done = course.succeeded.len() as i32;
-        course.status.succeeded = (done != 0).then_some(done);
-        course.status.completed_indexes = Some(course.succeeded.to_string()).filter(|s| !s.is_empty());
-        if course.spec.backoff_limit_per_index.is_some() {
-            course.status.failed_indexes = Some(course.failed.to_string());
+    if sync.is_indexed() {
+        let done = sync.succeeded.len() as i32;
+        sync.status.succeeded = (done != 0).then_some(done);
+        sync.status.completed_indexes = Some(sync.succeeded.to_string()).filter(|s| !s.is_empty());
+        if sync.spec.backoff_limit_per_index.is_some() {
+            sync.status.failed_indexes = Some(sync.failed.to_string());
         }
     }
     untracked
 }
 
 /// Nothing is left to be counted.
-pub fn is_settled(course: &Course) -> bool {
-    let (succeeded, failed) = named(course);
-    succeeded.is_empty() && failed.is_empty() && !course.pods.iter().any(|p| is_tracked(p))
+pub fn is_settled(sync: &SyncContext) -> bool {
+    let (succeeded, failed) = named(sync);
+    succeeded.is_empty() && failed.is_empty() && !sync.pods.iter().any(|p| is_tracked(p))
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::count::{self, Totals};
-use super::{Course, condition, indexes, policy, whole};
+use super::{SyncContext, condition, indexes, policy, whole};
 use crate::common::{acts, pods};
 
 const COMPLETE: &str = "Complete";
@@ -39,9 +39,9 @@ pub fn is_finished(job: &Job) -> bool {
 }
 
 /// The job is over, or is about to be.
-pub fn target(course: &mut Course, totals: &Totals) -> Option<Target> {
+pub fn target(sync: &mut SyncContext, totals: &Totals) -> Option<Target> {
     let said = |type_: &str| {
-        let c = condition(&course.status, type_)?;
+        let c = condition(&sync.status, type_)?;
         Some((c.reason.clone().unwrap_or_default(), c.message.clone().unwrap_or_default()))
     };
     if let Some((reason, message)) = said(SUCCESS_MET) {
@@ -51,31 +51,31 @@ pub fn target(course: &mut Course, totals: &Totals) -> Option<Target> {
         return Some(Target::fails(&reason, &message));
     }
     if let Some(message) =
-        course.pods.iter().filter(|p| course.has_failed(p)).find_map(|p| policy::verdict(course, p).fails_job)
+        sync.pods.iter().filter(|p| sync.has_failed(p)).find_map(|p| policy::verdict(sync, p).fails_job)
     {
         return Some(Target::fails("PodFailurePolicy", &message));
     }
-    limits(course, totals).or_else(|| of_indexes(course)).or_else(|| completed(course, totals))
+    limits(sync, totals).or_else(|| of_indexes(sync)).or_else(|| completed(sync, totals))
 }
 
-fn limits(course: &mut Course, totals: &Totals) -> Option<Target> {
-    let limit = course.spec.backoff_limit.unwrap_or(6);
-    if totals.failed > limit || restarted_too_often(course, limit) {
+fn limits(sync: &mut SyncContext, totals: &Totals) -> Option<Target> {
+    let limit = sync.spec.backoff_limit.unwrap_or(6);
+    if totals.failed > limit || restarted_too_often(sync, limit) {
         return Some(Target::fails("BackoffLimitExceeded", "Job has reached the specified backoff limit"));
     }
-    let deadline = course.spec.active_deadline_seconds?;
-    let started = course.status.start_time.as_ref().filter(|_| !course.is_suspended())?.0;
-    let left = started.as_second() + deadline - course.now.as_second();
+    let deadline = sync.spec.active_deadline_seconds?;
+    let started = sync.status.start_time.as_ref().filter(|_| !sync.is_suspended())?.0;
+    let left = started.as_second() + deadline - sync.now.as_second();
     if left <= 0 {
         return Some(Target::fails("DeadlineExceeded", "Job was active longer than specified deadline"));
     }
-    course.plan.requeue(Duration::from_secs(left as u64));
+    sync.plan.requeue(Duration::from_secs(left as u64));
     None
 }
 
 /// With `restartPolicy: OnFailure` containers fail inside their pods.
-fn restarted_too_often(course: &Course, limit: i32) -> bool {
-    let policy = course.spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
+fn restarted_too_often(sync: &SyncContext, limit: i32) -> bool {
+    let policy = sync.spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
     if policy != Some("OnFailure") {
         return false;
     }
@@ -85,28 +85,28 @@ fn restarted_too_often(course: &Course, limit: i32) -> bool {
         all.map(|c| c.restart_count).sum()
     };
     let restarts: i32 =
-        course.pods.iter().filter(|p| matches!(pods::phase(p), "Running" | "Pending")).map(|p| count(p)).sum();
+        sync.pods.iter().filter(|p| matches!(pods::phase(p), "Running" | "Pending")).map(|p| count(p)).sum();
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
-fn of_indexes(course: &Course) -> Option<Target> {
-    if !course.is_indexed() {
+fn of_indexes(sync: &SyncContext) -> Option<Target> {
+    if !sync.is_indexed() {
         return None;
     }
-    let failed = course.failed.len() as i32;
-    if course.spec.max_failed_indexes.is_some_and(|most| failed > most) {
+    let failed = sync.failed.len() as i32;
+    if sync.spec.max_failed_indexes.is_some_and(|most| failed > most) {
         let message = "Job has exceeded the specified maximal number of failed indexes";
         return Some(Target::fails("MaxFailedIndexesExceeded", message));
     }
-    if failed > 0 && failed + course.succeeded.len() as i32 >= indexes::completions(course) {
+    if failed > 0 && failed + sync.succeeded.len() as i32 >= indexes::completions(sync) {
         return Some(Target::fails("FailedIndexes", "Job has failed indexes"));
     }
-    policy::success(course).map(|message| Target::succeeds("SuccessPolicy", &message))
+    policy::success(sync).map(|message| Target::succeeds("SuccessPolicy", &message))
 }
 
-fn completed(course: &Course, totals: &Totals) -> Option<Target> {
-    let active = course.active().next().is_some();
-    let done = match course.spec.completions {
+fn completed(sync: &SyncContext, totals: &Totals) -> Option<Target> {
+    let active = sync.active().next().is_some();
+    let done = match sync.spec.completions {
         None => totals.succeeded > 0 && !active,
         Some(completions) => totals.succeeded >= completions && !active,
     };
@@ -114,35 +114,35 @@ fn completed(course: &Course, totals: &Totals) -> Option<Target> {
 }
 
 /// The interim condition now; the final one when nothing runs, ends or waits to be counted.
-pub fn conclude(course: &mut Course, target: &Target) {
+pub fn conclude(sync: &mut SyncContext, target: &Target) {
     let interim = if target.succeeds { SUCCESS_MET } else { FAILURE_TARGET };
-    set(&mut course.status, course.now, interim, true, &target.reason, &target.message);
-    let over = course.active().next().is_none() && course.status.terminating == Some(0) && count::is_settled(course);
+    set(&mut sync.status, sync.now, interim, true, &target.reason, &target.message);
+    let over = sync.active().next().is_none() && sync.status.terminating == Some(0) && count::is_settled(sync);
     if !over {
         return;
     }
     let last = if target.succeeds { COMPLETE } else { FAILED };
-    set(&mut course.status, course.now, last, true, &target.reason, &target.message);
+    set(&mut sync.status, sync.now, last, true, &target.reason, &target.message);
     if target.succeeds {
-        course.status.completion_time = Some(Time(whole(course.now)));
-        course.plan.push(acts::normal(course.job, "Completed", "Job completed".into()));
+        sync.status.completion_time = Some(Time(whole(sync.now)));
+        sync.plan.push(acts::normal(sync.job, "Completed", "Job completed".into()));
     } else {
-        course.plan.push(acts::warning(course.job, &target.reason, target.message.clone()));
+        sync.plan.push(acts::warning(sync.job, &target.reason, target.message.clone()));
     }
 }
 
 /// Says that the job was suspended or goes on; going on starts its clock anew.
-pub fn note_suspension(course: &mut Course) {
-    let now = course.now;
-    let said = course.status.conditions.iter().flatten().find(|c| c.type_ == SUSPENDED).map(|c| c.status == "True");
-    if course.is_suspended() && said != Some(true) {
-        set(&mut course.status, now, SUSPENDED, true, "JobSuspended", "Job suspended");
-        course.status.start_time = None;
-        course.plan.push(acts::normal(course.job, "Suspended", "Job suspended".into()));
-    } else if !course.is_suspended() && said == Some(true) {
-        set(&mut course.status, now, SUSPENDED, false, "JobResumed", "Job resumed");
-        course.status.start_time = Some(Time(whole(now)));
-        course.plan.push(acts::normal(course.job, "Resumed", "Job resumed".into()));
+pub fn note_suspension(sync: &mut SyncContext) {
+    let now = sync.now;
+    let said = sync.status.conditions.iter().flatten().find(|c| c.type_ == SUSPENDED).map(|c| c.status == "True");
+    if sync.is_suspended() && said != Some(true) {
+        set(&mut sync.status, now, SUSPENDED, true, "JobSuspended", "Job suspended");
+        sync.status.start_time = None;
+        sync.plan.push(acts::normal(sync.job, "Suspended", "Job suspended".into()));
+    } else if !sync.is_suspended() && said == Some(true) {
+        set(&mut sync.status, now, SUSPENDED, false, "JobResumed", "Job resumed");
+        sync.status.start_time = Some(Time(whole(now)));
+        sync.plan.push(acts::normal(sync.job, "Resumed", "Job resumed".into()));
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Course, is_tracked, policy, retry};
+use super::{SyncContext, is_tracked, policy, retry};
 use crate::common::pods;
 
 pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
@@ -70,51 +70,51 @@ impl fmt::Display for Indexes {
     }
 }
 
-pub fn completions(course: &Course) -> i32 {
-    course.spec.completions.unwrap_or(0)
+pub fn completions(sync: &SyncContext) -> i32 {
+    sync.spec.completions.unwrap_or(0)
 }
 
 /// The pod's index, if it is one of the job's.
-pub fn valid(course: &Course, pod: &Pod) -> Option<i32> {
+pub fn valid(sync: &SyncContext, pod: &Pod) -> Option<i32> {
     let text = pod.metadata.annotations.as_ref()?.get(INDEX)?;
-    text.parse().ok().filter(|n| (0..completions(course)).contains(n))
+    text.parse().ok().filter(|n| (0..completions(sync)).contains(n))
 }
 
 /// Which indexes have succeeded, and which failed for good.
-pub fn calculate(course: &mut Course) {
-    if !course.is_indexed() {
+pub fn calculate(sync: &mut SyncContext) {
+    if !sync.is_indexed() {
         return;
     }
-    let below = completions(course);
+    let below = completions(sync);
     let known = |text: &Option<String>| Indexes::parse(text.as_deref().unwrap_or(""), below);
-    let (mut succeeded, mut failed) = (known(&course.status.completed_indexes), known(&course.status.failed_indexes));
-    for pod in &course.pods {
-        let Some(index) = valid(course, pod) else { continue };
+    let (mut succeeded, mut failed) = (known(&sync.status.completed_indexes), known(&sync.status.failed_indexes));
+    for pod in &sync.pods {
+        let Some(index) = valid(sync, pod) else { continue };
         if pods::phase(pod) == "Succeeded" && is_tracked(pod) {
             succeeded.insert(index);
         }
     }
-    if let Some(limit) = course.spec.backoff_limit_per_index {
-        for pod in course.pods.iter().filter(|p| course.has_failed(p)) {
-            let Some(index) = valid(course, pod) else { continue };
-            let verdict = policy::verdict(course, pod);
+    if let Some(limit) = sync.spec.backoff_limit_per_index {
+        for pod in sync.pods.iter().filter(|p| sync.has_failed(p)) {
+            let Some(index) = valid(sync, pod) else { continue };
+            let verdict = policy::verdict(sync, pod);
             let failures = retry::failures_of(pod) + i32::from(verdict.counts);
             if !succeeded.contains(index) && (verdict.fails_index || failures > limit) {
                 failed.insert(index);
             }
         }
     }
-    (course.succeeded, course.failed) = (succeeded, failed);
+    (sync.succeeded, sync.failed) = (succeeded, failed);
 }
 
 /// The lowest indexes that nobody works on; at most `most`.
-pub fn pending(course: &Course, most: usize) -> Vec<i32> {
+pub fn pending(sync: &SyncContext, most: usize) -> Vec<i32> {
     let busy = |p: &Pod| {
-        pods::is_active(p) || (course.replaces_ended_only() && pods::is_terminating(p) && !pods::is_terminal(p))
+        pods::is_active(p) || (sync.replaces_ended_only() && pods::is_terminating(p) && !pods::is_terminal(p))
     };
-    let taken: BTreeSet<i32> = course.pods.iter().filter(|p| busy(p)).filter_map(|p| valid(course, p)).collect();
-    let free = |n: &i32| !taken.contains(n) && !course.succeeded.contains(*n) && !course.failed.contains(*n);
-    (0..completions(course)).filter(free).take(most).collect()
+    let taken: BTreeSet<i32> = sync.pods.iter().filter(|p| busy(p)).filter_map(|p| valid(sync, p)).collect();
+    let free = |n: &i32| !taken.contains(n) && !sync.succeeded.contains(*n) && !sync.failed.contains(*n);
+    (0..completions(sync)).filter(free).take(most).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSel
 
 use super::count::Totals;
 use super::indexes::{self, INDEX};
-use super::{Course, TRACKING, retry, untrack};
+use super::{SyncContext, TRACKING, retry, untrack};
 use crate::common::{acts, owners, pods, template};
 
 /// Pods made or deleted in one go; upstream's bound.
@@ -16,40 +16,40 @@ const BURST: usize = 500;
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Ends everything that still runs: the job is over. These pods are still counted, so they keep their finalizer.
-pub fn delete_active(course: &mut Course) {
-    let owner = acts::reference(course.job);
-    let doomed: Vec<Action> = course.active().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect();
-    course.plan.together(doomed);
+pub fn delete_active(sync: &mut SyncContext) {
+    let owner = acts::reference(sync.job);
+    let doomed: Vec<Action> = sync.active().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect();
+    sync.plan.together(doomed);
 }
 
 /// How many pods are made, and which are deleted.
-pub fn pods(course: &mut Course, totals: &Totals) -> (usize, Vec<Arc<Pod>>) {
-    let active: Vec<Arc<Pod>> = course.active().cloned().collect();
-    if course.is_suspended() {
-        course.plan.because("it is suspended");
+pub fn pods(sync: &mut SyncContext, totals: &Totals) -> (usize, Vec<Arc<Pod>>) {
+    let active: Vec<Arc<Pod>> = sync.active().cloned().collect();
+    if sync.is_suspended() {
+        sync.plan.because("it is suspended");
     }
-    let wanted = if course.is_suspended() { 0 } else { wanted(course, totals, active.len()) };
+    let wanted = if sync.is_suspended() { 0 } else { wanted(sync, totals, active.len()) };
     let surplus = active.len().saturating_sub(wanted);
-    let doomed = doomed(course, &active, surplus);
+    let doomed = doomed(sync, &active, surplus);
     if !doomed.is_empty() {
-        delete(course, &doomed);
+        delete(sync, &doomed);
         return (0, doomed);
     }
     let going = |p: &&Arc<Pod>| pods::is_terminating(p) && !pods::is_terminal(p);
-    let going = if course.replaces_ended_only() { course.pods.iter().filter(going).count() } else { 0 };
+    let going = if sync.replaces_ended_only() { sync.pods.iter().filter(going).count() } else { 0 };
     let missing = wanted.saturating_sub(going + active.len()).min(BURST);
-    let made = if missing > 0 { make(course, missing) } else { 0 };
+    let made = if missing > 0 { make(sync, missing) } else { 0 };
     (made, Vec::new())
 }
 
-fn wanted(course: &Course, totals: &Totals, active: usize) -> usize {
-    let parallelism = course.spec.parallelism.unwrap_or(1).max(0);
-    let wanted = match course.spec.completions {
+fn wanted(sync: &SyncContext, totals: &Totals, active: usize) -> usize {
+    let parallelism = sync.spec.parallelism.unwrap_or(1).max(0);
+    let wanted = match sync.spec.completions {
         // The first success means that the work is done: what runs may end, nothing new starts.
         None if totals.succeeded > 0 => return active,
         None => parallelism,
         Some(completions) => {
-            let lost = if course.is_indexed() { course.failed.len() as i32 } else { 0 };
+            let lost = if sync.is_indexed() { sync.failed.len() as i32 } else { 0 };
             (completions - totals.succeeded - lost).clamp(0, parallelism)
         }
     };
@@ -57,15 +57,15 @@ fn wanted(course: &Course, totals: &Totals, active: usize) -> usize {
 }
 
 /// Pods of wrong or doubled indexes, then the cheapest, until `surplus` are found.
-fn doomed(course: &Course, active: &[Arc<Pod>], surplus: usize) -> Vec<Arc<Pod>> {
+fn doomed(sync: &SyncContext, active: &[Arc<Pod>], surplus: usize) -> Vec<Arc<Pod>> {
     let mut ranked: Vec<&Arc<Pod>> = active.iter().collect();
-    ranked.sort_by(|a, b| pods::deletion_order((a, 0), (b, 0), course.now));
+    ranked.sort_by(|a, b| pods::deletion_order((a, 0), (b, 0), sync.now));
     let mut doomed: Vec<Arc<Pod>> = Vec::new();
-    if course.is_indexed() {
+    if sync.is_indexed() {
         let mut kept: HashMap<i32, &Arc<Pod>> = HashMap::new();
         for pod in ranked.iter().rev() {
-            match indexes::valid(course, pod) {
-                Some(index) if !course.succeeded.contains(index) && !kept.contains_key(&index) => {
+            match indexes::valid(sync, pod) {
+                Some(index) if !sync.succeeded.contains(index) && !kept.contains_key(&index) => {
                     kept.insert(index, pod);
                 }
                 _ => doomed.push((*pod).clone()),
@@ -86,35 +86,35 @@ fn doomed(course: &Course, active: &[Arc<Pod>], surplus: usize) -> Vec<Arc<Pod>>
 }
 
 /// Deleted because it is not wanted, not because it failed: it is let go uncounted.
-fn delete(course: &mut Course, doomed: &[Arc<Pod>]) {
-    let owner = acts::reference(course.job);
-    course.plan.together(doomed.iter().map(|p| untrack(p)).collect());
-    course.plan.together(doomed.iter().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect());
+fn delete(sync: &mut SyncContext, doomed: &[Arc<Pod>]) {
+    let owner = acts::reference(sync.job);
+    sync.plan.together(doomed.iter().map(|p| untrack(p)).collect());
+    sync.plan.together(doomed.iter().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect());
 }
 
-fn make(course: &mut Course, missing: usize) -> usize {
-    let per_index = course.is_indexed() && course.spec.backoff_limit_per_index.is_some();
+fn make(sync: &mut SyncContext, missing: usize) -> usize {
+    let per_index = sync.is_indexed() && sync.spec.backoff_limit_per_index.is_some();
     if !per_index {
-        let left = retry::left(course);
+        let left = retry::left(sync);
         if !left.is_zero() {
-            course.plan.requeue(left).because("pods failed: no new ones before the backoff is over");
+            sync.plan.requeue(left).because("pods failed: no new ones before the backoff is over");
             return 0;
         }
     }
-    let owner = acts::reference(course.job);
+    let owner = acts::reference(sync.job);
     let mut creates = Vec::new();
-    if course.is_indexed() {
-        let candidates = indexes::pending(course, if per_index { usize::MAX } else { missing });
+    if sync.is_indexed() {
+        let candidates = indexes::pending(sync, if per_index { usize::MAX } else { missing });
         for index in candidates {
             if creates.len() >= missing {
                 break;
             }
-            let (failures, ignored, left) = if per_index { retry::of_index(course, index) } else { Default::default() };
+            let (failures, ignored, left) = if per_index { retry::of_index(sync, index) } else { Default::default() };
             if !left.is_zero() {
-                course.plan.requeue(left).because("pods of an index failed: its backoff is not over");
+                sync.plan.requeue(left).because("pods of an index failed: its backoff is not over");
                 continue;
             }
-            let mut pod = indexed(course, index);
+            let mut pod = indexed(sync, index);
             if per_index {
                 let notes = pod.metadata.annotations.get_or_insert_default();
                 notes.insert(retry::FAILURES.into(), failures.to_string());
@@ -125,16 +125,16 @@ fn make(course: &mut Course, missing: usize) -> usize {
             creates.push(acts::create_pod(&pod, &owner));
         }
     } else {
-        creates = vec![acts::create_pod(&plain(course), &owner); missing];
+        creates = vec![acts::create_pod(&plain(sync), &owner); missing];
     }
     let made = creates.len();
-    course.plan.extend(acts::slow_start(creates));
+    sync.plan.extend(acts::slow_start(creates));
     made
 }
 
-fn plain(course: &Course) -> Pod {
-    let namespace = course.job.metadata.namespace.as_deref().unwrap_or("");
-    let mut pod = template::pod(&course.spec.template, namespace, owners::owner_reference(course.job));
+fn plain(sync: &SyncContext) -> Pod {
+    let namespace = sync.job.metadata.namespace.as_deref().unwrap_or("");
+    let mut pod = template::pod(&sync.spec.template, namespace, owners::owner_reference(sync.job));
     let finalizers = pod.metadata.finalizers.get_or_insert_default();
     if !finalizers.iter().any(|f| f == TRACKING) {
         finalizers.push(TRACKING.into());
@@ -142,9 +142,9 @@ fn plain(course: &Course) -> Pod {
     pod
 }
 
-fn indexed(course: &Course, index: i32) -> Pod {
-    let mut pod = plain(course);
-    let name = format!("{}-{index}", course.job.metadata.name.as_deref().unwrap_or(""));
+fn indexed(sync: &SyncContext, index: i32) -> Pod {
+    let mut pod = plain(sync);
+    let name = format!("{}-{index}", sync.job.metadata.name.as_deref().unwrap_or(""));
     pod.metadata.generate_name = Some(template::name_prefix(&name));
     pod.metadata.annotations.get_or_insert_default().insert(INDEX.into(), index.to_string());
     pod.metadata.labels.get_or_insert_default().insert(INDEX.into(), index.to_string());

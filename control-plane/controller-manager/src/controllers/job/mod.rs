@@ -111,7 +111,7 @@ pub struct View {
 }
 
 /// What a decision works with.
-pub struct Course<'a> {
+pub struct SyncContext<'a> {
     pub job: &'a Job,
     pub spec: &'a JobSpec,
     pub pods: Vec<Arc<Pod>>,
@@ -124,7 +124,7 @@ pub struct Course<'a> {
     pub now: Timestamp,
 }
 
-impl Course<'_> {
+impl SyncContext<'_> {
     pub fn active(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods.iter().filter(|p| pods::is_active(p))
     }
@@ -162,7 +162,7 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let claim = owners::claim(job, &selector(job), view.candidates.iter().cloned(), Some(TRACKING));
     let plan = Plan::of(claim.actions);
     let status = job.status.clone().unwrap_or_default();
-    let mut course = Course {
+    let mut sync = SyncContext {
         job,
         spec,
         pods: claim.mine,
@@ -173,57 +173,57 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
         now,
     };
     if finish::is_finished(job) {
-        let left: Vec<Action> = course.pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)).collect();
-        course.plan.extend(left);
-        course.plan.because("it has finished");
-        return course.plan;
+        let left: Vec<Action> = sync.pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)).collect();
+        sync.plan.extend(left);
+        sync.plan.because("it has finished");
+        return sync.plan;
     }
-    decide(&mut course);
-    course.plan
+    decide(&mut sync);
+    sync.plan
 }
 
-fn decide(course: &mut Course) {
-    count::settle(course);
-    if course.status.start_time.is_none() && !course.is_suspended() {
-        course.status.start_time = Some(Time(whole(course.now)));
+fn decide(sync: &mut SyncContext) {
+    count::settle(sync);
+    if sync.status.start_time.is_none() && !sync.is_suspended() {
+        sync.status.start_time = Some(Time(whole(sync.now)));
     }
-    indexes::calculate(course);
-    let totals = count::totals(course);
-    let target = finish::target(course, &totals);
-    let mut active = course.active().count();
-    let mut ready = course.active().filter(|p| pods::is_ready(p)).count();
+    indexes::calculate(sync);
+    let totals = count::totals(sync);
+    let target = finish::target(sync, &totals);
+    let mut active = sync.active().count();
+    let mut ready = sync.active().filter(|p| pods::is_ready(p)).count();
     match &target {
-        Some(_) => manage::delete_active(course),
-        None if course.job.metadata.deletion_timestamp.is_none() => {
-            let (made, deleted) = manage::pods(course, &totals);
+        Some(_) => manage::delete_active(sync),
+        None if sync.job.metadata.deletion_timestamp.is_none() => {
+            let (made, deleted) = manage::pods(sync, &totals);
             active = active + made - deleted.len();
             ready -= deleted.iter().filter(|p| pods::is_ready(p)).count();
-            finish::note_suspension(course);
+            finish::note_suspension(sync);
         }
         None => {
-            course.plan.because("it is being deleted");
+            sync.plan.because("it is being deleted");
         }
     }
     if target.is_some() {
         (active, ready) = (0, 0);
     }
-    let going = course.pods.iter().filter(|p| pods::is_terminating(p) && !pods::is_terminal(p)).count();
-    course.status.active = (active != 0).then_some(active as i32);
-    course.status.ready = Some(ready as i32);
-    course.status.terminating = Some(going as i32);
-    let untracked = count::track(course, target.is_some());
+    let going = sync.pods.iter().filter(|p| pods::is_terminating(p) && !pods::is_terminal(p)).count();
+    sync.status.active = (active != 0).then_some(active as i32);
+    sync.status.ready = Some(ready as i32);
+    sync.status.terminating = Some(going as i32);
+    let untracked = count::track(sync, target.is_some());
     if let Some(target) = &target {
-        finish::conclude(course, target);
+        finish::conclude(sync, target);
     }
-    write_status(course);
-    course.plan.together(untracked);
+    write_status(sync);
+    sync.plan.together(untracked);
 }
 
-fn write_status(course: &mut Course) {
-    let mut next = course.job.clone();
-    next.status = Some(course.status.clone());
-    if !template::equal(&next.status, &course.job.status) {
-        course.plan.push(acts::update_status(&next));
+fn write_status(sync: &mut SyncContext) {
+    let mut next = sync.job.clone();
+    next.status = Some(sync.status.clone());
+    if !template::equal(&next.status, &sync.job.status) {
+        sync.plan.push(acts::update_status(&next));
     }
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::batch::v1::{PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-use super::Course;
+use super::SyncContext;
 use super::indexes::{self, Indexes};
 use crate::common::pods;
 
@@ -20,13 +20,13 @@ pub struct Verdict {
 const COUNTS: Verdict = Verdict { counts: true, fails_index: false, fails_job: None };
 
 /// By the first rule that matches; without one, a failure counts.
-pub fn verdict(course: &Course, pod: &Pod) -> Verdict {
-    let rules = course.spec.pod_failure_policy.as_ref().map_or(&[][..], |p| &p.rules);
+pub fn verdict(sync: &SyncContext, pod: &Pod) -> Verdict {
+    let rules = sync.spec.pod_failure_policy.as_ref().map_or(&[][..], |p| &p.rules);
     for (n, rule) in rules.iter().enumerate() {
         let Some(why) = matches(rule, pod) else { continue };
         return match rule.action.as_str() {
             "Ignore" => Verdict { counts: false, ..COUNTS },
-            "FailIndex" if course.spec.backoff_limit_per_index.is_some() => Verdict { fails_index: true, ..COUNTS },
+            "FailIndex" if sync.spec.backoff_limit_per_index.is_some() => Verdict { fails_index: true, ..COUNTS },
             "FailJob" => Verdict { fails_job: Some(format!("{why} matching FailJob rule at index {n}")), ..COUNTS },
             _ => COUNTS,
         };
@@ -61,11 +61,11 @@ fn exit_code(codes: &PodFailurePolicyOnExitCodesRequirement, pod: &Pod) -> Optio
 }
 
 /// The message of the first success rule that is met.
-pub fn success(course: &Course) -> Option<String> {
-    let rules = &course.spec.success_policy.as_ref()?.rules;
+pub fn success(sync: &SyncContext) -> Option<String> {
+    let rules = &sync.spec.success_policy.as_ref()?.rules;
     let met = rules.iter().position(|rule| {
-        let wanted = rule.succeeded_indexes.as_ref().map(|t| Indexes::parse(t, indexes::completions(course)));
-        let done = wanted.as_ref().map_or(course.succeeded.len(), |w| w.common(&course.succeeded));
+        let wanted = rule.succeeded_indexes.as_ref().map(|t| Indexes::parse(t, indexes::completions(sync)));
+        let done = wanted.as_ref().map_or(sync.succeeded.len(), |w| w.common(&sync.succeeded));
         let enough = rule.succeeded_count.map(|n| usize::try_from(n).unwrap_or(0));
         done >= enough.or(wanted.as_ref().map(Indexes::len)).unwrap_or(usize::MAX)
     })?;

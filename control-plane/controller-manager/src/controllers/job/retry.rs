@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Course, indexes, is_tracked, policy};
+use super::{SyncContext, indexes, is_tracked, policy};
 use crate::common::pods;
 
 const FIRST: Duration = Duration::from_secs(10);
@@ -28,17 +28,17 @@ fn ended(pod: &Pod) -> Option<Timestamp> {
 }
 
 /// How long no replacement is made.
-pub fn left(course: &Course) -> Duration {
-    let last_success = course.pods.iter().filter(|p| pods::phase(p) == "Succeeded").filter_map(|p| ended(p)).max();
-    let failures: Vec<Timestamp> = course
+pub fn left(sync: &SyncContext) -> Duration {
+    let last_success = sync.pods.iter().filter(|p| pods::phase(p) == "Succeeded").filter_map(|p| ended(p)).max();
+    let failures: Vec<Timestamp> = sync
         .pods
         .iter()
-        .filter(|p| course.has_failed(p))
+        .filter(|p| sync.has_failed(p))
         .filter_map(|p| ended(p))
         .filter(|at| last_success.is_none_or(|s| *at > s))
         .collect();
     let Some(last) = failures.iter().max() else { return Duration::ZERO };
-    wait(failures.len() as u32, *last, course.now)
+    wait(failures.len() as u32, *last, sync.now)
 }
 
 fn wait(failures: u32, last: Timestamp, now: Timestamp) -> Duration {
@@ -57,11 +57,11 @@ pub fn failures_of(pod: &Pod) -> i32 {
 }
 
 /// The failed pod of each index that has the most failures behind it.
-fn latest<'a>(course: &'a Course) -> HashMap<i32, &'a Pod> {
+fn latest<'a>(sync: &'a SyncContext) -> HashMap<i32, &'a Pod> {
     let mut latest: HashMap<i32, &'a Pod> = HashMap::new();
     let total = |p: &Pod| note(p, FAILURES) + note(p, IGNORED);
-    for pod in course.pods.iter().filter(|p| course.has_failed(p)) {
-        let Some(index) = indexes::valid(course, pod) else { continue };
+    for pod in sync.pods.iter().filter(|p| sync.has_failed(p)) {
+        let Some(index) = indexes::valid(sync, pod) else { continue };
         let known = latest.entry(index).or_insert(pod);
         if total(pod) > total(known) {
             *known = pod;
@@ -71,29 +71,26 @@ fn latest<'a>(course: &'a Course) -> HashMap<i32, &'a Pod> {
 }
 
 /// Failures (counted, ignored) that a new pod of the index carries on, and how long it waits.
-pub fn of_index(course: &Course, index: i32) -> (i32, i32, Duration) {
-    let Some(pod) = latest(course).get(&index).copied() else { return (0, 0, Duration::ZERO) };
-    let counts = policy::verdict(course, pod).counts;
+pub fn of_index(sync: &SyncContext, index: i32) -> (i32, i32, Duration) {
+    let Some(pod) = latest(sync).get(&index).copied() else { return (0, 0, Duration::ZERO) };
+    let counts = policy::verdict(sync, pod).counts;
     let (failures, ignored) = (note(pod, FAILURES) + i32::from(counts), note(pod, IGNORED) + i32::from(!counts));
-    let left = ended(pod).map_or(Duration::ZERO, |at| wait((failures + ignored) as u32, at, course.now));
+    let left = ended(pod).map_or(Duration::ZERO, |at| wait((failures + ignored) as u32, at, sync.now));
     (failures, ignored, left)
 }
 
 /// Failed pods (by uid) that must stay until a replacement carries their count on.
-pub fn kept_for_their_count(course: &Course) -> HashSet<String> {
-    if course.spec.backoff_limit_per_index.is_none() {
+pub fn kept_for_their_count(sync: &SyncContext) -> HashSet<String> {
+    if sync.spec.backoff_limit_per_index.is_none() {
         return HashSet::new();
     }
     let newest = |index: i32, total: i32| {
-        course
-            .pods
-            .iter()
-            .any(|p| indexes::valid(course, p) == Some(index) && note(p, FAILURES) + note(p, IGNORED) > total)
+        sync.pods.iter().any(|p| indexes::valid(sync, p) == Some(index) && note(p, FAILURES) + note(p, IGNORED) > total)
     };
     let waits = |(index, pod): (i32, &Pod)| {
-        let done = course.failed.contains(index) || course.succeeded.contains(index);
+        let done = sync.failed.contains(index) || sync.succeeded.contains(index);
         let replaced = newest(index, note(pod, FAILURES) + note(pod, IGNORED));
         (is_tracked(pod) && !done && !replaced).then(|| pod.metadata.uid.clone().unwrap_or_default())
     };
-    latest(course).into_iter().filter_map(waits).collect()
+    latest(sync).into_iter().filter_map(waits).collect()
 }

@@ -23,7 +23,7 @@ use crate::common::revisions;
 use crate::common::{acts, template};
 use crate::runner::Work;
 use crate::setup::{Setup, Shared};
-use ordered::Course;
+use ordered::SyncContext;
 
 /// Old revisions kept when the set doesn't say.
 const HISTORY: i32 = 10;
@@ -102,10 +102,10 @@ pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let named = set.status.as_ref().and_then(|s| s.current_revision.clone()).unwrap_or_default();
     let name = |r: &ControllerRevision| r.metadata.name.clone().unwrap_or_default();
     let current = known.old.iter().find(|r| name(r) == named).map_or(&known.current, |r| r.as_ref());
-    let mut course = Course::new(set, current, &known.current, &claim.mine, &view.claims, now);
-    course.decide();
-    let status = course.status;
-    plan.append(course.plan);
+    let mut sync = SyncContext::new(set, current, &known.current, &claim.mine, &view.claims, now);
+    sync.decide();
+    let status = sync.status;
+    plan.append(sync.plan);
     let limit = usize::try_from(set.spec.revision_history_limit.unwrap_or(HISTORY)).unwrap_or(0);
     let live = |r: &ControllerRevision| {
         let name = name(r);

@@ -19,7 +19,7 @@ use crate::controllers::deployment::scaled;
 const BURST: usize = 500;
 
 /// What a decision works with.
-pub struct Course<'a> {
+pub struct SyncContext<'a> {
     set: &'a StatefulSet,
     current: &'a ControllerRevision,
     update: &'a ControllerRevision,
@@ -43,7 +43,7 @@ enum Go {
     Stop,
 }
 
-impl<'a> Course<'a> {
+impl<'a> SyncContext<'a> {
     pub fn new(
         set: &'a StatefulSet,
         current: &'a ControllerRevision,
@@ -51,7 +51,7 @@ impl<'a> Course<'a> {
         members: &[Arc<Pod>],
         claims: &'a [Arc<PersistentVolumeClaim>],
         now: Timestamp,
-    ) -> Course<'a> {
+    ) -> SyncContext<'a> {
         let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
         let start = identity::start(set);
         let (mut replicas, mut condemned) = (BTreeMap::new(), Vec::new());
@@ -63,7 +63,7 @@ impl<'a> Course<'a> {
             }
         }
         condemned.sort_by_key(|p| identity::ordinal_in(set, p));
-        let mut course = Course {
+        let mut sync = SyncContext {
             set,
             current,
             update,
@@ -76,8 +76,8 @@ impl<'a> Course<'a> {
             status: StatefulSetStatus::default(),
             plan: Plan::default(),
         };
-        course.count(members);
-        course
+        sync.count(members);
+        sync
     }
 
     fn count(&mut self, members: &[Arc<Pod>]) {
