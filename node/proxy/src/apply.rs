@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::chains::{self, family};
 use crate::config::Config;
 use crate::model::{Name, Slot, Transaction};
-use crate::render::UdpFront;
+use crate::render::UdpServer;
 
 /// Holds the sockets and knows the names.
 #[derive(Debug)]
@@ -133,22 +133,22 @@ const EAFNOSUPPORT: i32 = 97;
 const EOPNOTSUPP: i32 = 95;
 const ENOENT: i32 = 2;
 
-/// Forgets UDP flows to these ways in that lead elsewhere than to their endpoints. Returns how many.
-pub fn forget_stale(conntrack: &mut Conntrack, fronts: &[UdpFront]) -> Result<usize, Error> {
+/// Forgets UDP flows to these virtual servers that lead elsewhere than to their endpoints. Returns how many.
+pub fn forget_stale(conntrack: &mut Conntrack, servers: &[UdpServer]) -> Result<usize, Error> {
     const UDP: u8 = 17;
-    if fronts.is_empty() {
+    if servers.is_empty() {
         return Ok(0);
     }
-    let by_way: FxHashMap<(Option<IpAddr>, u16), &UdpFront> = fronts.iter().map(|f| ((f.addr, f.port), f)).collect();
+    let by_way: FxHashMap<(Option<IpAddr>, u16), &UdpServer> = servers.iter().map(|f| ((f.addr, f.port), f)).collect();
     conntrack.forget_where(UDP, |flow| {
         let to = (flow.original.destination, flow.original.destination_port);
         let from = (flow.reply.source, flow.reply.source_port);
-        if let Some(front) = by_way.get(&(Some(to.0), to.1)) {
-            return !front.endpoints.contains(&from);
+        if let Some(server) = by_way.get(&(Some(to.0), to.1)) {
+            return !server.endpoints.contains(&from);
         }
         // A node port's flow that was never translated may be someone else's: a socket of the host.
         let node_port = by_way.get(&(None, to.1)).filter(|f| from != to || !f.endpoints.is_empty());
-        node_port.is_some_and(|front| !front.endpoints.contains(&from))
+        node_port.is_some_and(|server| !server.endpoints.contains(&from))
     })
 }
 

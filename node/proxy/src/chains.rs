@@ -13,7 +13,7 @@ use linux::nft::{
 use meta::Prefix;
 
 use crate::config::{Config, LocalDetector};
-use crate::service::Front;
+use crate::service::VirtualServer;
 
 /// The names of sets and maps, as upstream's nftables mode has them where it has the same.
 pub mod sets {
@@ -50,7 +50,7 @@ pub enum Via {
     ClusterIp,
     /// By another address or a node port. The Service's own is written into the chain: a map that gives it would be
     /// fewer chains, but `nft` before 1.0.7 aborts when it lists a key that is made of another map's answer.
-    Alias(Front),
+    Alias(VirtualServer),
 }
 
 /// Which endpoints, and whether the client's address is kept.

@@ -24,7 +24,7 @@ use crate::apply::{Applier, forget_stale};
 use crate::config::{Config, LocalDetector, Node, Settings};
 use crate::health::{self, Health, HealthChecks};
 use crate::model::{Change, Model, Name};
-use crate::render::{SERVICE_NAME, UdpFront, render_service};
+use crate::render::{SERVICE_NAME, UdpServer, render_service};
 
 /// What upstream's informers leave out: Services that have no address, or have another proxy.
 const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
@@ -255,7 +255,7 @@ impl Proxy {
     /// Sends what changed, or the whole.
     async fn sync(&mut self, changes: Vec<Change>, whole: bool) -> Result<(), linux::netlink::Error> {
         let start = Instant::now();
-        let udp: Vec<UdpFront> =
+        let udp: Vec<UdpServer> =
             if whole { self.model.udp() } else { changes.iter().flat_map(|c| c.udp.iter().cloned()).collect() };
         let all = whole.then(|| self.model.whole());
         let mut kernel = self.kernel.take().expect("the sockets are back between transactions");

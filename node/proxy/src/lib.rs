@@ -23,4 +23,4 @@ pub use config::{Config, LocalDetector, Node, Settings};
 pub use daemon::{Error, run};
 pub use model::{Change, Entry, Model, Name, Ruleset, Slot, Transaction, Value, Way, diff};
 pub use render::{Rendered, render, render_service};
-pub use service::{Front, Group, Port};
+pub use service::{Group, Port, VirtualServer};

@@ -24,8 +24,8 @@ use linux::nft::{Data, Key, Verdict};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::chains::{Chain, REJECT, sets};
-use crate::render::{Rendered, UdpFront};
-use crate::service::{Front, Group, HealthCheck, UDP};
+use crate::render::{Rendered, UdpServer};
+use crate::service::{Group, HealthCheck, UDP, VirtualServer};
 
 /// Namespace and name of a Service, with a slash between.
 pub type Name = Arc<str>;
@@ -33,17 +33,17 @@ pub type Name = Arc<str>;
 /// A place in one of the maps: which map, and the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slot {
-    Service(Front),
+    Service(VirtualServer),
     /// IPv6 or not, protocol, port.
     NodePort(bool, u8, u16),
     /// A list and the number in it.
     Endpoint(Group, u32),
     Hairpin(IpAddr),
     Sticky(Group, IpAddr, u16),
-    NoEndpoints(Front),
+    NoEndpoints(VirtualServer),
     NoEndpointsNodePort(bool, u8, u16),
     ClusterIp(IpAddr),
-    Firewall(Front),
+    Firewall(VirtualServer),
 }
 
 /// By which kind of address or port a Service wants a place; the first in this order gets it. A cluster address beats
@@ -92,8 +92,8 @@ pub struct Transaction {
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     pub transaction: Transaction,
-    /// UDP ways in whose endpoints changed or that are gone.
-    pub udp: Vec<UdpFront>,
+    /// Virtual servers of UDP whose endpoints changed or that are gone.
+    pub udp: Vec<UdpServer>,
 }
 
 impl Slot {
@@ -109,33 +109,33 @@ impl Slot {
 
     /// The map and the key in it.
     pub fn key(&self) -> (&'static str, Key) {
-        let front = |f: &Front| Key::new().addr(f.addr).protocol(f.protocol).port(f.port);
+        let server = |f: &VirtualServer| Key::new().addr(f.addr).protocol(f.protocol).port(f.port);
         let group = |g: &Group| Key::new().protocol(g.protocol).addr(g.vip).port(g.port);
         let number = |protocol: &u8, port: &u16| Key::new().protocol(*protocol).port(*port);
         match self {
-            Slot::Service(f) => (sets::SERVICES, front(f)),
+            Slot::Service(f) => (sets::SERVICES, server(f)),
             Slot::NodePort(_, protocol, port) => (sets::NODE_PORTS, number(protocol, port)),
             Slot::Endpoint(g, n) => (sets::ENDPOINTS, group(g).mark(*n)),
             Slot::Hairpin(addr) => (sets::HAIRPIN, Key::new().addr(*addr).addr(*addr)),
             Slot::Sticky(g, addr, port) => {
                 (sets::STICKY_ENDPOINTS, group(g).mark(u32::from(g.local)).addr(*addr).port(*port))
             }
-            Slot::NoEndpoints(f) => (sets::NO_ENDPOINTS, front(f)),
+            Slot::NoEndpoints(f) => (sets::NO_ENDPOINTS, server(f)),
             Slot::NoEndpointsNodePort(_, protocol, port) => (sets::NO_ENDPOINTS_NODE_PORTS, number(protocol, port)),
             Slot::ClusterIp(addr) => (sets::CLUSTER_IPS, Key::new().addr(*addr)),
-            Slot::Firewall(f) => (sets::FIREWALL, front(f)),
+            Slot::Firewall(f) => (sets::FIREWALL, server(f)),
         }
     }
 
-    /// The address of a way in that is not a node port's.
-    fn front(&self) -> Option<&Front> {
+    /// The address of a virtual server that is not a node port's.
+    fn server(&self) -> Option<&VirtualServer> {
         match self {
-            Slot::Service(front) | Slot::NoEndpoints(front) | Slot::Firewall(front) => Some(front),
+            Slot::Service(server) | Slot::NoEndpoints(server) | Slot::Firewall(server) => Some(server),
             _ => None,
         }
     }
 
-    /// Whether the element says whose it is: the ways in do.
+    /// Whether the element says whose it is: virtual servers do.
     fn is_named(&self) -> bool {
         matches!(self, Slot::Service(_) | Slot::NodePort(..) | Slot::NoEndpoints(_) | Slot::NoEndpointsNodePort(..))
     }
@@ -294,7 +294,7 @@ impl Model {
             }
         }
         let mut udp = stale_udp(&old.udp, &rendered.udp);
-        udp.retain(|front| self.answers_at(name, front));
+        udp.retain(|server| self.answers_at(name, server));
         if !rendered.entries.is_empty() || rendered.health.is_some() {
             self.services.insert(name.clone(), rendered);
         }
@@ -336,10 +336,10 @@ impl Model {
         }
     }
 
-    /// All UDP ways in.
-    pub fn udp(&self) -> Vec<UdpFront> {
-        let all = self.services.iter().flat_map(|(name, r)| r.udp.iter().map(move |front| (name, front)));
-        all.filter(|(name, front)| self.answers_at(name, front)).map(|(_, front)| front.clone()).collect()
+    /// All virtual servers of UDP.
+    pub fn udp(&self) -> Vec<UdpServer> {
+        let all = self.services.iter().flat_map(|(name, r)| r.udp.iter().map(move |server| (name, server)));
+        all.filter(|(name, server)| self.answers_at(name, server)).map(|(_, server)| server.clone()).collect()
     }
 
     /// What is in the kernel.
@@ -347,23 +347,23 @@ impl Model {
         self.held.iter().map(|(slot, held)| (slot, &held.first)).filter(|(_, first)| first.value != Value::Vacant)
     }
 
-    /// Whether the way in is the Service's own, or nobody's: flows of others are not its business.
-    fn answers_at(&self, name: &Name, udp: &UdpFront) -> bool {
+    /// Whether the virtual server is the Service's own, or nobody's: flows of others are not its business.
+    fn answers_at(&self, name: &Name, udp: &UdpServer) -> bool {
         let Some(addr) = udp.addr else { return true };
-        let slot = Slot::Service(Front { addr, protocol: UDP, port: udp.port });
+        let slot = Slot::Service(VirtualServer { addr, protocol: UDP, port: udp.port });
         self.held.get(&slot).is_none_or(|held| held.first.rank.name == *name)
     }
 
-    /// UDP ways in that another Service has now.
-    fn udp_of_successors(&self, name: &Name, touched: &Touched) -> Vec<UdpFront> {
+    /// Virtual servers of UDP that another Service has now.
+    fn udp_of_successors(&self, name: &Name, touched: &Touched) -> Vec<UdpServer> {
         let mut found = Vec::new();
         for (slot, before) in touched {
-            let Slot::Service(Front { addr, protocol: UDP, port }) = *slot else { continue };
+            let Slot::Service(VirtualServer { addr, protocol: UDP, port }) = *slot else { continue };
             let before = before.as_ref().map(|claim| &claim.rank.name);
             let owner = self.held.get(slot).map(|held| &held.first.rank.name);
             let Some(owner) = owner.filter(|owner| *owner != name && Some(*owner) != before) else { continue };
-            let fronts = self.services.get(owner).into_iter().flat_map(|r| &r.udp);
-            found.extend(fronts.filter(|f| f.addr == Some(addr) && f.port == port).cloned());
+            let servers = self.services.get(owner).into_iter().flat_map(|r| &r.udp);
+            found.extend(servers.filter(|f| f.addr == Some(addr) && f.port == port).cloned());
         }
         found
     }
@@ -473,7 +473,7 @@ impl Model {
 
 /// The address by which the entry is a way in beside the cluster address.
 fn alias(entry: &Entry) -> Option<IpAddr> {
-    entry.slot.front().filter(|_| entry.way != Way::Cluster).map(|front| front.addr)
+    entry.slot.server().filter(|_| entry.way != Way::Cluster).map(|server| server.addr)
 }
 
 fn named(slot: &Slot, owner: &Name) -> Option<Name> {
@@ -481,9 +481,9 @@ fn named(slot: &Slot, owner: &Name) -> Option<Name> {
 }
 
 /// The ways in by UDP that lead elsewhere than before, or nowhere.
-fn stale_udp(old: &[UdpFront], new: &[UdpFront]) -> Vec<UdpFront> {
+fn stale_udp(old: &[UdpServer], new: &[UdpServer]) -> Vec<UdpServer> {
     let gone = old.iter().filter(|o| !new.iter().any(|n| (n.addr, n.port) == (o.addr, o.port)));
-    let gone = gone.map(|o| UdpFront { endpoints: Vec::new(), ..o.clone() });
+    let gone = gone.map(|o| UdpServer { endpoints: Vec::new(), ..o.clone() });
     let changed = new.iter().filter(|n| !old.contains(n)).cloned();
     gone.chain(changed).collect()
 }

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use crate::chains::{Chain, LOCAL_OFFSET, Mode, Pick, Via};
 use crate::config::Settings;
 use crate::model::{Entry, Model, Name, Ruleset, Slot, Value, Way};
-use crate::service::{self, Front, Group, HealthCheck, Policy, Port, UDP, View};
+use crate::service::{self, Group, HealthCheck, Policy, Port, UDP, View, VirtualServer};
 
 /// The label by which a slice names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -23,14 +23,14 @@ pub struct Rendered {
     pub since: i64,
     /// The endpoints of each list, in the order of their numbers.
     pub lists: FxHashMap<Group, Vec<(IpAddr, u16)>>,
-    /// The ways in by UDP, and where they lead: flows to elsewhere are stale.
-    pub udp: Vec<UdpFront>,
+    /// Its virtual servers of UDP, and where they lead: flows to elsewhere are stale.
+    pub udp: Vec<UdpServer>,
     pub health: Option<HealthCheck>,
 }
 
-/// A way in by UDP.
+/// A virtual server of UDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UdpFront {
+pub struct UdpServer {
     /// None: any address, a node port.
     pub addr: Option<IpAddr>,
     pub port: u16,
@@ -127,8 +127,8 @@ fn render_port(out: &mut Rendered, view: &View, port: &Port, before: Option<&Ren
 fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
     let (cluster, local) = (port.cluster.len() as u32, port.local.len() as u32);
     let affinity = view.affinity.unwrap_or(0);
-    let front = |addr| Front { addr, protocol: port.protocol, port: port.port };
-    let own = front(view.cluster_ip);
+    let server = |addr| VirtualServer { addr, protocol: port.protocol, port: port.port };
+    let own = server(view.cluster_ip);
     let pick = |via, mode| {
         let (cluster, local) = match mode {
             Mode::Cluster | Mode::External => (cluster, 0),
@@ -144,7 +144,7 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
         (Policy::Cluster, ..) => (Some(pick(Via::ClusterIp, Mode::Cluster)), None),
     };
     let mut seen = vec![own.addr];
-    render_front(out, own, Way::Cluster, [leads, nothing, None]);
+    render_server(out, own, Way::Cluster, [leads, nothing, None]);
 
     let mode = if view.external == Policy::Local { Mode::ExternalLocal } else { Mode::External };
     let nothing = match (cluster, local, view.external) {
@@ -162,7 +162,7 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
         // An address that the Service has by several ways is had by the first.
         if !seen.contains(addr) {
             seen.push(*addr);
-            render_front(out, front(*addr), way, [leads.clone(), nothing.clone(), wall.clone()]);
+            render_server(out, server(*addr), way, [leads.clone(), nothing.clone(), wall.clone()]);
         }
     }
     if let Some(number) = port.node_port {
@@ -176,8 +176,8 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
 
 /// Wants an address and port in every map that has them, also where there is nothing to say: the maps of one address
 /// are one Service's.
-fn render_front(out: &mut Rendered, front: Front, way: Way, [leads, nothing, wall]: [Option<Value>; 3]) {
-    let slots = [Slot::Service(front), Slot::NoEndpoints(front), Slot::Firewall(front)];
+fn render_server(out: &mut Rendered, server: VirtualServer, way: Way, [leads, nothing, wall]: [Option<Value>; 3]) {
+    let slots = [Slot::Service(server), Slot::NoEndpoints(server), Slot::Firewall(server)];
     for (slot, value) in slots.into_iter().zip([leads, nothing, wall]) {
         out.put(slot, way, value.unwrap_or(Value::Vacant));
     }
@@ -188,10 +188,10 @@ fn note_udp(out: &mut Rendered, view: &View, port: &Port) {
     endpoints.extend(&port.local);
     let addresses = std::iter::once(&view.cluster_ip).chain(&view.external_ips).chain(&view.load_balancer_ips);
     for addr in addresses {
-        out.udp.push(UdpFront { addr: Some(*addr), port: port.port, endpoints: endpoints.clone() });
+        out.udp.push(UdpServer { addr: Some(*addr), port: port.port, endpoints: endpoints.clone() });
     }
     if let Some(number) = port.node_port {
-        out.udp.push(UdpFront { addr: None, port: number, endpoints });
+        out.udp.push(UdpServer { addr: None, port: number, endpoints });
     }
 }
 

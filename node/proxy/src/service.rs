@@ -16,9 +16,9 @@ const MOST_ENDPOINTS: usize = 60_000;
 /// IPPROTO_UDP.
 pub const UDP: u8 = 17;
 
-/// A way into a Service: an address, protocol and port that packets are sent to.
+/// A virtual server, as IPVS calls it: an address, protocol and port of a Service that packets are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Front {
+pub struct VirtualServer {
     pub addr: IpAddr,
     /// IPPROTO_*.
     pub protocol: u8,

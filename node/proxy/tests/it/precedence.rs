@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use proxy::{Front, Model, Name, Node, Settings, Slot, Value, render_service};
+use proxy::{Model, Name, Node, Settings, Slot, Value, VirtualServer, render_service};
 use serde_json::{Value as Json, json};
 
 use crate::objects::{service, slice};
@@ -18,8 +18,8 @@ fn settings() -> Settings {
     Settings { node: Node { name: "here".into(), zone: None }, node_local: vec!["10.43.0.10".parse().unwrap()] }
 }
 
-fn front(addr: &str, port: u16) -> Front {
-    Front { addr: addr.parse::<IpAddr>().unwrap(), protocol: 6, port }
+fn server(addr: &str, port: u16) -> VirtualServer {
+    VirtualServer { addr: addr.parse::<IpAddr>().unwrap(), protocol: 6, port }
 }
 
 /// Sets a Service with one endpoint, which has the Service's number, or none.
@@ -34,7 +34,7 @@ fn set(model: &mut Model, name: &str, object: &Arc<Service>, ports: &[u16], endp
 
 /// The Service whose endpoints an address leads to: by its own cluster address.
 fn leads_to(model: &Model, addr: &str, port: u16) -> Option<String> {
-    match model.ruleset().get(&Slot::Service(front(addr, port)))? {
+    match model.ruleset().get(&Slot::Service(server(addr, port)))? {
         Value::Chain(proxy::Chain::Pick(pick)) => match pick.via {
             proxy::Via::ClusterIp => Some("itself".to_owned()),
             proxy::Via::Alias(own) => Some(own.addr.to_string()),
@@ -71,7 +71,7 @@ fn an_external_address_never_takes_a_cluster_address_whatever_came_first() {
         // The owner loses its endpoints: refused, not led elsewhere.
         set(&mut model, "default/kubernetes", &api(), &[443], None);
         assert_eq!(leads_to(&model, "10.43.0.1", 443), None);
-        assert_eq!(model.ruleset().get(&Slot::NoEndpoints(front("10.43.0.1", 443))), Some(&Value::Reject));
+        assert_eq!(model.ruleset().get(&Slot::NoEndpoints(server("10.43.0.1", 443))), Some(&Value::Reject));
         model.remove(&"default/kubernetes".into());
         assert_eq!(leads_to(&model, "10.43.0.1", 443).as_deref(), Some("10.43.0.66"));
         assert_eq!(leads_to(&model, "10.43.0.1", 444).as_deref(), Some("10.43.0.66"));
@@ -88,7 +88,7 @@ fn a_load_balancer_without_endpoints_or_with_ranges_does_not_close_a_cluster_add
     let wall = service("a", "10.43.0.66", &[("TCP", 443, 0)], extra);
     set(&mut model, "aaa/a", &wall, &[443], None);
     set(&mut model, "default/kubernetes", &api(), &[443], Some("10.42.0.2"));
-    let at = front("10.43.0.1", 443);
+    let at = server("10.43.0.1", 443);
     let rules = model.ruleset();
     assert!(rules.contains_key(&Slot::Service(at)));
     assert!(!rules.contains_key(&Slot::Firewall(at)) && !rules.contains_key(&Slot::NoEndpoints(at)));
@@ -121,7 +121,7 @@ fn a_source_range_that_can_not_be_read_lets_nobody_in() {
     });
     set(&mut model, "a/lb", &service("lb", "10.43.0.23", &[("TCP", 80, 0)], extra), &[80], Some("10.42.0.23"));
     let rules = model.ruleset();
-    let Some(Value::Chain(proxy::Chain::Firewall(ranges))) = rules.get(&Slot::Firewall(front("203.0.113.1", 80)))
+    let Some(Value::Chain(proxy::Chain::Firewall(ranges))) = rules.get(&Slot::Firewall(server("203.0.113.1", 80)))
     else {
         panic!("open to everyone")
     };
