@@ -13,7 +13,7 @@
 //!      └─────────────┴───────┬───────┴───────────────────┘
 //!                            ▼ messages::Mailbox
 //!                    daemon::sync_loop                                one message after the other
-//!                            │ Event            ▲ Msg::Answer
+//!                            │ Event            ▲ Message::Answer
 //!                            ▼                  │
 //!                   worker (pure) ── Action ──► act, volumes          one task an action
 //!                     a pod's life              │

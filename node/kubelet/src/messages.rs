@@ -23,7 +23,7 @@ use crate::worker::{Event, PodWorker};
 
 /// Everything that the loop reacts to.
 #[allow(clippy::large_enum_variant)]
-pub enum Msg {
+pub enum Message {
     Pod(Delta<Pod>),
     /// The pods that files name now.
     Static(Vec<Pod>),
@@ -63,10 +63,10 @@ pub enum Query {
 /// sends: a pod asks for each thing once until it is answered, the runtime has so many containers, a client of the HTTP
 /// API waits for its answer before it asks again, and the loop itself never waits for anybody.
 #[derive(Clone)]
-pub struct Mailbox(UnboundedSender<Msg>);
+pub struct Mailbox(UnboundedSender<Message>);
 
 /// A mailbox, and the end of it that the loop reads.
-pub fn mailbox() -> (Mailbox, UnboundedReceiver<Msg>) {
+pub fn mailbox() -> (Mailbox, UnboundedReceiver<Message>) {
     // See `Mailbox`.
     let (to, inbox) = unbounded_channel();
     (Mailbox(to), inbox)
@@ -74,8 +74,8 @@ pub fn mailbox() -> (Mailbox, UnboundedReceiver<Msg>) {
 
 impl Mailbox {
     /// False when the loop has ended, which is when the kubelet is being stopped: nobody wants to know any more.
-    pub fn send(&self, msg: Msg) -> bool {
-        self.0.send(msg).is_ok()
+    pub fn send(&self, message: Message) -> bool {
+        self.0.send(message).is_ok()
     }
 
     /// The loop's answer to a question; `None` when the loop has ended.
@@ -83,7 +83,7 @@ impl Mailbox {
     /// `mailbox.ask(Query::Workers).await`
     pub async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(Msg::Query(question(reply)));
+        self.send(Message::Query(question(reply)));
         answer.await.ok()
     }
 }

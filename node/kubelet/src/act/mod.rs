@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use crate::config::Config;
 use crate::io::cri::Cri;
 use crate::io::objects::Objects;
-use crate::messages::{Mailbox, Msg};
+use crate::messages::{Mailbox, Message};
 use crate::node::addresses::Addresses;
 use crate::pod::fields::Facts;
 use crate::pod::pods;
@@ -128,7 +128,7 @@ impl Hands {
         Facts { host_ips: self.addresses.texts(), pod_ips, allocatable }
     }
 
-    /// Starts the action; its answer comes to the loop as [`Msg::Answer`].
+    /// Starts the action; its answer comes to the loop as [`Message::Answer`].
     pub fn run(self: &Arc<Self>, worker: &PodWorker, action: Action) {
         if let Action::Note { container, warning, reason, note } = &action {
             return self.note(&worker.pod, container.as_deref(), *warning, reason, note);
@@ -138,7 +138,7 @@ impl Hands {
         let uid = pods::uid(&worker.pod).to_owned();
         tokio::spawn(async move {
             if let Some(event) = hands.act(context, action).await {
-                hands.mailbox.send(Msg::Answer { uid, event });
+                hands.mailbox.send(Message::Answer { uid, event });
             }
         });
     }

@@ -15,7 +15,7 @@ use wire::cri;
 use crate::act::Hands;
 use crate::io::cri::shown;
 use crate::io::logs;
-use crate::messages::{Msg, NodeSignals, Query};
+use crate::messages::{Message, NodeSignals, Query};
 use crate::node::eviction::{self, Manager, Reading, Usage};
 use crate::node::machine::{self, Disk};
 use crate::node::qos::Classes;
@@ -147,7 +147,7 @@ impl Housekeeping {
         tracing::warn!(pod = pods::shown(pod), message = verdict.message, "evicting");
         self.hands.note(pod, None, true, &verdict.reason, &verdict.message);
         let event = Event::Evict { verdict, grace: 0 };
-        self.hands.mailbox.send(Msg::Answer { uid: pods::uid(pod).to_owned(), event });
+        self.hands.mailbox.send(Message::Answer { uid: pods::uid(pod).to_owned(), event });
     }
 
     /// Ends pods that keep more on disk than they may.

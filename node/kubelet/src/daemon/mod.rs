@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::io::cri::{Cri, shown};
 use crate::io::objects::Objects;
 use crate::io::pleg;
-use crate::messages::{self, Mailbox, Msg, NodeSignals};
+use crate::messages::{self, Mailbox, Message, NodeSignals};
 use crate::node::addresses::Addresses;
 use crate::node::heartbeat::Heartbeat;
 use crate::node::machine::Machine;
@@ -163,13 +163,13 @@ fn start_informers(
     let (pods, _) = Informer::<Pod>::new(Api::all(client.clone()))
         .select(bound)
         .on(move |delta| {
-            to.send(Msg::Pod(delta.clone()));
+            to.send(Message::Pod(delta.clone()));
         })
         .run(shutdown.clone());
     let to = mailbox.clone();
     tokio::spawn(async move {
         pods.synced().await;
-        to.send(Msg::Synced);
+        to.send(Message::Synced);
     });
     if let Some(dir) = config.static_pod_path.clone() {
         tokio::spawn(crate::io::static_pods::watch(dir, config.node_name.clone(), mailbox.clone(), shutdown.clone()));

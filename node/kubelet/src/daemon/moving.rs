@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sync_loop::Loop;
 use crate::config::Config;
-use crate::messages::{Mailbox, Msg};
+use crate::messages::{Mailbox, Message};
 use crate::node::addresses::{self, Addresses};
 use crate::worker::Event;
 
@@ -22,7 +22,7 @@ pub(super) fn follow(config: &Config, to: &Mailbox, shutdown: &CancellationToken
                 () = shutdown.cancelled() => return,
                 () = heard.changed() => {}
             }
-            if !to.send(Msg::HostIps(heard.texts())) {
+            if !to.send(Message::HostIps(heard.texts())) {
                 return;
             }
         }

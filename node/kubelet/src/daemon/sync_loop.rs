@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::Hands;
-use crate::messages::{Msg, NodeSignals, Query};
+use crate::messages::{Message, NodeSignals, Query};
 use crate::pod::admit::{self, Scene};
 use crate::pod::pods;
 use crate::pod::verdict::Verdict;
@@ -58,7 +58,7 @@ impl Loop {
         }
     }
 
-    pub(super) async fn run(mut self, mut inbox: UnboundedReceiver<Msg>, shutdown: CancellationToken) {
+    pub(super) async fn run(mut self, mut inbox: UnboundedReceiver<Message>, shutdown: CancellationToken) {
         loop {
             let wait = self.timers.first().map(|(at, _)| at.duration_since(Timestamp::now()));
             let sleep = wait.map(|w| Duration::try_from(w).unwrap_or(Duration::ZERO));
@@ -70,8 +70,8 @@ impl Loop {
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                msg = inbox.recv() => match msg {
-                    Some(msg) => self.take(msg),
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(message),
                     None => return,
                 },
                 () = timer => self.wake(),
@@ -79,21 +79,21 @@ impl Loop {
         }
     }
 
-    fn take(&mut self, msg: Msg) {
-        match msg {
-            Msg::Pod(delta) => self.take_pod(delta),
-            Msg::Static(found) => self.take_static(found),
-            Msg::Synced => self.take_synced(),
-            Msg::Answer { uid, event } => self.take_answer(&uid, event),
-            Msg::Runtime(event) => self.take_runtime(event),
-            Msg::Changed { pods } => {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Pod(delta) => self.take_pod(delta),
+            Message::Static(found) => self.take_static(found),
+            Message::Synced => self.take_synced(),
+            Message::Answer { uid, event } => self.take_answer(&uid, event),
+            Message::Runtime(event) => self.take_runtime(event),
+            Message::Changed { pods } => {
                 self.hands.volumes.changed(&pods);
                 for uid in pods {
                     self.feed(&uid, Event::Refresh);
                 }
             }
-            Msg::HostIps(ips) => self.take_host_ips(&ips),
-            Msg::Query(query) => self.answer(query),
+            Message::HostIps(ips) => self.take_host_ips(&ips),
+            Message::Query(query) => self.answer(query),
         }
     }
 

@@ -15,7 +15,7 @@ use kube::runtime::watcher;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::messages::{Mailbox, Msg};
+use crate::messages::{Mailbox, Message};
 use crate::pod::env::Sources;
 
 /// How long a first list may take before the object is asked for directly, which says what is wrong.
@@ -61,7 +61,7 @@ where
                 .select(config)
                 .on(move |_| {
                     let pods: Vec<String> = told.lock().iter().cloned().collect();
-                    changed.send(Msg::Changed { pods });
+                    changed.send(Message::Changed { pods });
                 })
                 .run(stop.clone());
             Entry { cache, stop, pods }

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use wire::cri;
 
 use crate::io::cri::{self as runtime, Cri, shown};
-use crate::messages::{Mailbox, Msg};
+use crate::messages::{Mailbox, Message};
 use crate::names::uid_of;
 use crate::worker::Instance;
 use crate::worker::observation::{LifecycleEvent, Observation};
@@ -60,7 +60,7 @@ pub async fn run(cri: Cri, to: Mailbox, shutdown: CancellationToken) {
                 Err(status) => tracing::debug!(error = shown(&status), "runtime events broke off"),
                 Ok(()) => {}
             }
-            to.send(Msg::Runtime(LifecycleEvent::Lost));
+            to.send(Message::Runtime(LifecycleEvent::Lost));
             tokio::time::sleep(RECONNECT).await;
         }
     };
@@ -74,11 +74,11 @@ pub async fn run(cri: Cri, to: Mailbox, shutdown: CancellationToken) {
 async fn follow(cri: &Cri, to: &Mailbox) -> Result<(), Status> {
     let mut stream = cri.runtime().get_container_events(cri::GetEventsRequest::default()).await?.into_inner();
     for (uid, observation) in list(cri).await? {
-        to.send(Msg::Runtime(LifecycleEvent::Seen { uid, observation }));
+        to.send(Message::Runtime(LifecycleEvent::Seen { uid, observation }));
     }
     while let Some(event) = stream.message().await? {
         for event in lifecycle(event) {
-            if !to.send(Msg::Runtime(event)) {
+            if !to.send(Message::Runtime(event)) {
                 return Ok(());
             }
         }
@@ -117,16 +117,16 @@ async fn relist(cri: &Cri, to: &Mailbox) {
                     let ids: Vec<&str> = observation.containers.iter().map(|c| c.id.as_str()).collect();
                     for gone in old.iter().flat_map(|o| &o.containers).filter(|c| !ids.contains(&c.id.as_str())) {
                         let event = LifecycleEvent::Vanished { uid: uid.clone(), id: gone.id.clone() };
-                        to.send(Msg::Runtime(event));
+                        to.send(Message::Runtime(event));
                     }
                     if old != Some(observation) {
                         let event = LifecycleEvent::Seen { uid: uid.clone(), observation: observation.clone() };
-                        to.send(Msg::Runtime(event));
+                        to.send(Message::Runtime(event));
                     }
                 }
                 known = found;
             }
-            Err(_) => drop(to.send(Msg::Runtime(LifecycleEvent::Lost))),
+            Err(_) => drop(to.send(Message::Runtime(LifecycleEvent::Lost))),
         }
         tokio::time::sleep(RELIST).await;
     }

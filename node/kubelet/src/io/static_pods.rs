@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::best_effort;
 use crate::io::files::Watcher;
-use crate::messages::{Mailbox, Msg};
+use crate::messages::{Mailbox, Message};
 use crate::names::annotation;
 
 /// An editor writes a file in several steps: it is read when it was quiet for this long.
@@ -30,7 +30,7 @@ pub async fn watch(dir: PathBuf, node: String, to: Mailbox, shutdown: Cancellati
         tracing::warn!(%error, dir = %dir.display(), "no inotify on the manifest directory, reading it every 20 s");
     }
     loop {
-        if !to.send(Msg::Static(read_all(&dir, &node))) {
+        if !to.send(Message::Static(read_all(&dir, &node))) {
             return;
         }
         let change = async {
