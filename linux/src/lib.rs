@@ -1,4 +1,4 @@
-//! The hands: namespaces, mounts, cgroups, netlink, nftables. The only unsafe code.
+//! Every system call: namespaces, mounts, cgroups, netlink, nftables. The only unsafe code.
 //!
 //! Network: `netlink` (links, addresses, routes, neighbours, rules and their changes), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),

@@ -28,7 +28,7 @@
 //! | `messages` | what travels to the loop | yes |
 //! | `worker` | the life of one pod: state, event → state, actions; its status | all of it |
 //! | `pod` | questions to a Pod, and what the runtime is asked to make of it | all of it |
-//! | `act` | the hands: actions against runtime and API, probes, hooks | no |
+//! | `act` | the executor: actions against runtime and API, probes, hooks | no |
 //! | `volumes` | volumes: a table of kinds, a planner, its manager | `plan`, `plugins`, `payload`, `trust` |
 //! | `node` | the Node: what it is, its status, what it is short of, who goes first | `object`, `eviction`, `storage_limits` but for `measure` |
 //! | `io` | the ways out: CRI, files, logs, objects of the API, what the runtime tells | no |

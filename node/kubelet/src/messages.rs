@@ -1,9 +1,9 @@
-//! What travels to the kubelet's loop, and the way in: whoever does something outside of it (informers, the hands, the
+//! What travels to the kubelet's loop, and the way in: whoever does something outside of it (informers, the executor, the
 //! runtime's events, the HTTP API) knows this file and not the loop. Does no I/O; the channel is in memory.
 //!
 //! ```text
 //! informers, files ──Pod, Synced, Static──┐
-//! hands            ──Answer───────────────┤
+//! executor         ──Answer───────────────┤
 //! runtime's events ──Runtime──────────────┼──► Mailbox ──► the loop (`daemon`), one message after the other
 //! objects of pods  ──Changed──────────────┤
 //! HTTP API         ──Query────────────────┘◄── oneshot ── its answer

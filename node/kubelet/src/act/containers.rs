@@ -8,7 +8,7 @@ use linux::root::Owner;
 use tokio::time::Instant;
 use wire::cri;
 
-use super::{Context, Hands, ProbeCount, host_file, make_below};
+use super::{Context, Executor, ProbeCount, host_file, make_below};
 use crate::act::hooks;
 use crate::act::prober;
 use crate::io::cri::{instance, is_not_found, shown};
@@ -39,7 +39,7 @@ fn create_reason(refusal: &tonic::Status) -> &'static str {
     if refusal.message().contains(wire::RUNS_AS_ROOT) { reason::CONFIG_ERROR } else { reason::CREATE_ERROR }
 }
 
-impl Hands {
+impl Executor {
     pub(super) async fn start_container(
         &self,
         context: &Context,

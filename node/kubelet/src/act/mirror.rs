@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
-use super::Hands;
+use super::Executor;
 use crate::names::annotation;
 use crate::pod::pods;
 
@@ -42,15 +42,15 @@ fn mirror_of(pod: &Pod, node: Option<&Node>) -> Pod {
 /// How soon a mirror that could not be made is tried again.
 const MIRROR_RETRY: Duration = Duration::from_secs(2);
 
-impl Hands {
+impl Executor {
     /// Shows a static pod in the API, trying until it is there or the file is gone.
     pub fn create_mirror(self: &Arc<Self>, pod: &Arc<Pod>) {
-        let (hands, pod) = (self.clone(), pod.clone());
+        let (executor, pod) = (self.clone(), pod.clone());
         tokio::spawn(async move {
-            let api: Api<Pod> = Api::namespaced(hands.client.clone(), pods::namespace(&pod));
-            hands.nodes.synced().await;
+            let api: Api<Pod> = Api::namespaced(executor.client.clone(), pods::namespace(&pod));
+            executor.nodes.synced().await;
             loop {
-                let node = hands.nodes.get_in("", &hands.config.node_name);
+                let node = executor.nodes.get_in("", &executor.config.node_name);
                 match api.create(&PostParams::default(), &mirror_of(&pod, node.as_deref())).await {
                     Ok(_) => return,
                     Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => return,
@@ -69,9 +69,9 @@ impl Hands {
             self.found.mirrors.lock().get(pods::uid(pod)).cloned()
         };
         let Some(uid) = uid else { return };
-        let (hands, pod) = (self.clone(), pod.clone());
+        let (executor, pod) = (self.clone(), pod.clone());
         tokio::spawn(async move {
-            let api: Api<Pod> = Api::namespaced(hands.client.clone(), pods::namespace(&pod));
+            let api: Api<Pod> = Api::namespaced(executor.client.clone(), pods::namespace(&pod));
             let params = DeleteParams {
                 grace_period_seconds: Some(0),
                 preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),

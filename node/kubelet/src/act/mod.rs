@@ -1,4 +1,4 @@
-//! The hands of the kubelet: runs what workers ask for, one task an action, and answers with an event. Does I/O.
+//! The executor of the kubelet: runs what workers ask for, one task an action, and answers with an event. Does I/O.
 //!
 //! Nothing is decided here. An action gets what it needs of the pod as it was when it was asked for. A file a kind of
 //! action: `pull`, `sandbox`, `containers`, `mirror`; probes are `prober` and hooks are `hooks`, which both ask over
@@ -36,7 +36,7 @@ use crate::volumes::Volumes;
 use crate::worker::{Action, Event, PodWorker};
 
 /// What all actions share.
-pub struct Hands {
+pub struct Executor {
     pub config: Arc<Config>,
     pub cri: Cri,
     pub client: kube::Client,
@@ -109,7 +109,7 @@ pub struct Context {
     pub running: HashMap<String, String>,
 }
 
-impl Hands {
+impl Executor {
     fn context(&self, worker: &PodWorker) -> Context {
         let ips = if pods::host_network(&worker.pod) { self.addresses.texts() } else { worker.ips.clone() };
         let running = worker.slots.iter().filter_map(|s| Some((s.name().to_owned(), s.running()?.id.clone())));
@@ -133,12 +133,12 @@ impl Hands {
         if let Action::Note { container, warning, reason, note } = &action {
             return self.note(&worker.pod, container.as_deref(), *warning, reason, note);
         }
-        let hands = self.clone();
+        let executor = self.clone();
         let context = self.context(worker);
         let uid = pods::uid(&worker.pod).to_owned();
         tokio::spawn(async move {
-            if let Some(event) = hands.act(context, action).await {
-                hands.mailbox.send(Message::Answer { uid, event });
+            if let Some(event) = executor.act(context, action).await {
+                executor.mailbox.send(Message::Answer { uid, event });
             }
         });
     }

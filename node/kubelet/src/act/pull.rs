@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use serde_json::Value;
 use wire::cri;
 
-use super::Hands;
+use super::Executor;
 use crate::io::cri::shown;
 use crate::names::reason;
 use crate::pod::env::Sources;
@@ -20,7 +20,7 @@ fn refused(reason: &'static str, message: String) -> StartError {
     StartError { reason, message }
 }
 
-impl Hands {
+impl Executor {
     /// The image of a container, ready to run: its ID.
     pub(super) async fn ensure_image(
         &self,

@@ -8,7 +8,7 @@ use kube::Api;
 use linux::root::Beneath;
 use wire::cri;
 
-use super::Hands;
+use super::Executor;
 use crate::io::cri::{is_not_found, sandbox, shown};
 use crate::node::qos;
 use crate::pod::hosts;
@@ -17,7 +17,7 @@ use crate::pod::pods;
 use crate::pod::resources;
 use crate::worker::SandboxRecord;
 
-impl Hands {
+impl Executor {
     pub(super) async fn create_sandbox(&self, pod: &Pod, attempt: u32) -> Result<SandboxRecord, String> {
         let config = self.sandbox_config(pod, attempt, true).await?;
         let runtime_handler = self.runtime_handler(pod).await?;

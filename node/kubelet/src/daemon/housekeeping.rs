@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
-use crate::act::Hands;
+use crate::act::Executor;
 use crate::io::cri::shown;
 use crate::io::logs;
 use crate::messages::{Message, NodeSignals, Query};
@@ -34,7 +34,7 @@ const IMAGES_EVERY: u32 = 30;
 pub struct Housekeeping {
     /// Where pods have groups of their own.
     pub classes: Option<Classes>,
-    pub hands: Arc<Hands>,
+    pub executor: Arc<Executor>,
     pub node: NodeSignals,
     pub pid_max: u64,
 }
@@ -49,7 +49,7 @@ impl Housekeeping {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => {}
             }
-            let Some(workers) = self.hands.mailbox.ask(Query::Workers).await else { return };
+            let Some(workers) = self.executor.mailbox.ask(Query::Workers).await else { return };
             round += 1;
             if workers.is_empty()
                 && *self.node.pressure.lock() == Pressure::default()
@@ -61,8 +61,8 @@ impl Housekeeping {
             self.rotate_logs(&workers).await;
             self.watch_storage(&workers).await;
             let reading = self.reading().await;
-            let crossed = eviction::crossed(&self.hands.config.eviction, &reading);
-            let pressure = manager.pressure(&self.hands.config.eviction, &crossed, Timestamp::now());
+            let crossed = eviction::crossed(&self.executor.config.eviction, &reading);
+            let pressure = manager.pressure(&self.executor.config.eviction, &crossed, Timestamp::now());
             if std::mem::replace(&mut *self.node.pressure.lock(), pressure) != pressure {
                 self.node.changed.notify_one();
             }
@@ -72,7 +72,7 @@ impl Housekeeping {
             }
             if let Some(first) = crossed.first() {
                 // What images gave back may have been enough.
-                let again = eviction::crossed(&self.hands.config.eviction, &self.reading().await);
+                let again = eviction::crossed(&self.executor.config.eviction, &self.reading().await);
                 if again.iter().any(|c| c.resource == first.resource) {
                     self.evict(first, &workers).await;
                 }
@@ -88,7 +88,7 @@ impl Housekeeping {
     }
 
     async fn rotate_logs(&self, workers: &[PodWorker]) {
-        let config = &self.hands.config;
+        let config = &self.executor.config;
         for worker in workers {
             for slot in &worker.slots {
                 let Some(instance) = slot.running() else { continue };
@@ -97,7 +97,7 @@ impl Housekeeping {
                 match logs::rotate(&log, config.container_log_max_size, config.container_log_max_files, now) {
                     Ok(true) => {
                         let request = cri::ReopenContainerLogRequest { container_id: instance.id.clone() };
-                        if let Err(error) = self.hands.cri.runtime().reopen_container_log(request).await {
+                        if let Err(error) = self.executor.cri.runtime().reopen_container_log(request).await {
                             tracing::warn!(error = shown(&error), id = instance.id, "log not reopened");
                         }
                     }
@@ -109,14 +109,14 @@ impl Housekeeping {
     }
 
     async fn reading(&self) -> Reading {
-        let nodefs = machine::disk(&self.hands.config.root_dir);
+        let nodefs = machine::disk(&self.executor.config.root_dir);
         let imagefs = match self.image_mount().await {
             Some(path) => machine::disk(Path::new(&path)),
             None => nodefs,
         };
         Reading {
             memory_available: machine::meminfo("MemAvailable"),
-            memory_capacity: self.hands.node_memory,
+            memory_capacity: self.executor.node_memory,
             nodefs,
             imagefs,
             pids_available: self.pid_max.saturating_sub(machine::processes()),
@@ -125,7 +125,7 @@ impl Housekeeping {
     }
 
     async fn image_mount(&self) -> Option<String> {
-        let answer = self.hands.cri.images().image_fs_info(cri::ImageFsInfoRequest::default()).await.ok()?;
+        let answer = self.executor.cri.images().image_fs_info(cri::ImageFsInfoRequest::default()).await.ok()?;
         let path = answer.into_inner().image_filesystems.first()?.fs_id.as_ref()?.mountpoint.clone();
         Some(path).filter(|p| !p.is_empty())
     }
@@ -145,9 +145,9 @@ impl Housekeeping {
 
     fn end(&self, pod: &Pod, verdict: Verdict) {
         tracing::warn!(pod = pods::shown(pod), message = verdict.message, "evicting");
-        self.hands.note(pod, None, true, &verdict.reason, &verdict.message);
+        self.executor.note(pod, None, true, &verdict.reason, &verdict.message);
         let event = Event::Evict { verdict, grace: 0 };
-        self.hands.mailbox.send(Message::Answer { uid: pods::uid(pod).to_owned(), event });
+        self.executor.mailbox.send(Message::Answer { uid: pods::uid(pod).to_owned(), event });
     }
 
     /// Ends pods that keep more on disk than they may.
@@ -161,7 +161,7 @@ impl Housekeeping {
         for worker in limited {
             let pod = worker.pod.clone();
             let layers = usage.get(pods::uid(&pod)).map(|usage| usage.layers.clone()).unwrap_or_default();
-            let config = &self.hands.config;
+            let config = &self.executor.config;
             let dir = config.pod_dir(pods::uid(&pod));
             let logs = config.pod_log_dir(pods::namespace(&pod), pods::name(&pod), pods::uid(&pod));
             let measured = tokio::task::spawn_blocking(move || storage_limits::measure(&pod, &dir, &logs, layers));
@@ -173,7 +173,8 @@ impl Housekeeping {
     }
 
     async fn usage(&self) -> BTreeMap<String, Usage> {
-        let answer = self.hands.cri.runtime().list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default()).await;
+        let answer =
+            self.executor.cri.runtime().list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default()).await;
         let Ok(answer) = answer else { return BTreeMap::new() };
         let number = |v: &Option<cri::UInt64Value>| v.as_ref().map_or(0, |v| v.value);
         let mut out = BTreeMap::new();
@@ -196,11 +197,11 @@ impl Housekeeping {
 
     /// Removes images that no pod here uses, the longest unused first, until the disk is below the low mark.
     async fn collect_images(&self, workers: &[PodWorker], used: &mut BTreeMap<String, Timestamp>, all: bool) {
-        let config = &self.hands.config;
+        let config = &self.executor.config;
         let Some(mount) = self.image_mount().await else { return };
         let disk = machine::disk(Path::new(&mount));
         let percent = |d: &Disk| 100 - 100 * d.available / d.capacity.max(1);
-        let listed = self.hands.cri.images().list_images(cri::ListImagesRequest::default()).await;
+        let listed = self.executor.cri.images().list_images(cri::ListImagesRequest::default()).await;
         let Ok(listed) = listed.map(|l| l.into_inner().images) else { return };
         let now = Timestamp::now();
         let named: Vec<String> = workers.iter().flat_map(images_of).collect();
@@ -229,7 +230,7 @@ impl Housekeeping {
             }
             let spec = cri::ImageSpec { image: image.id.clone(), ..cri::ImageSpec::default() };
             let request = cri::RemoveImageRequest { image: Some(spec) };
-            match self.hands.cri.images().remove_image(request).await {
+            match self.executor.cri.images().remove_image(request).await {
                 Ok(_) => {
                     tracing::info!(image = image.id, size = image.size, "removed an unused image");
                     wanted = wanted.saturating_sub(image.size);

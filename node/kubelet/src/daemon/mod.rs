@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wire::cri;
 
-use crate::act::{Found, Hands};
+use crate::act::{Executor, Found};
 use crate::config::Config;
 use crate::error::Error;
 use crate::io::cri::{Cri, shown};
@@ -56,7 +56,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let node = NodeSignals::default();
     let Some(runtime_name) = wait_for_runtime(&cri, &shutdown).await else { return Ok(()) };
     let objects = Arc::new(Objects::new(client.clone(), mailbox.clone()));
-    let hands = Arc::new(Hands {
+    let executor = Arc::new(Executor {
         volumes: Arc::new(Volumes::new(config.clone(), objects.clone(), client.clone())),
         config: config.clone(),
         cri: cri.clone(),
@@ -72,12 +72,13 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
         pulls: config.serialize_image_pulls.then(|| tokio::sync::Semaphore::new(1)),
         found: Found::default(),
     });
-    tokio::spawn(hands.volumes.clone().run(shutdown.clone()));
-    let classes = Classes::prepare(hands.cgroups.as_ref(), &config, &machine)?;
+    tokio::spawn(executor.volumes.clone().run(shutdown.clone()));
+    let classes = Classes::prepare(executor.cgroups.as_ref(), &config, &machine)?;
     let (runtime_changes, watch_runtime) = watch::channel(0u64);
-    let server = Server { hands: hands.clone(), runtime_changes: watch_runtime };
+    let server = Server { executor: executor.clone(), runtime_changes: watch_runtime };
     let port = server::start(server, shutdown.clone()).await?;
-    let housekeeping = Housekeeping { classes, hands: hands.clone(), node: node.clone(), pid_max: machine.pid_max };
+    let housekeeping =
+        Housekeeping { classes, executor: executor.clone(), node: node.clone(), pid_max: machine.pid_max };
     tokio::spawn(housekeeping.run(shutdown.clone()));
     let heartbeat = Arc::new(Heartbeat {
         config: config.clone(),
@@ -95,7 +96,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let recovered = recover(&cri, &shutdown).await;
     tokio::spawn(pleg::run(cri, mailbox, shutdown.clone()));
     let settings = settings(&config, runtime_name, &addresses);
-    let state = Loop::new(hands, settings, recovered, node, runtime_changes);
+    let state = Loop::new(executor, settings, recovered, node, runtime_changes);
     tokio::select! {
         () = state.run(inbox, shutdown.clone()) => Ok(()),
         ended = heartbeat => match ended {

@@ -1,5 +1,5 @@
 //! Pods that files name, and their mirrors in the API: what the loop does when either changes. Pure, but for what the
-//! hands do.
+//! executor does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ impl Loop {
         let gone: Vec<String> = self.statics.keys().filter(|u| !found.contains_key(*u)).cloned().collect();
         for uid in gone {
             if let Some(pod) = self.statics.remove(&uid) {
-                self.hands.delete_mirror(&pod);
+                self.executor.delete_mirror(&pod);
             }
             self.feed(&uid, Event::Gone);
         }
         for (uid, pod) in found {
             if self.statics.insert(uid.clone(), pod.clone()).is_none() {
                 self.begin(pod.clone());
-                self.hands.create_mirror(&pod);
+                self.executor.create_mirror(&pod);
             }
         }
         if self.synced {
@@ -38,12 +38,12 @@ impl Loop {
         let hash = pods::annotation(&mirror, annotation::CONFIG_MIRROR).unwrap_or("").to_owned();
         if !self.statics.contains_key(&hash) {
             // Of a file that is gone or was changed.
-            return self.hands.delete_mirror(&mirror);
+            return self.executor.delete_mirror(&mirror);
         }
         if mirror.metadata.deletion_timestamp.is_some() {
-            return self.hands.delete_mirror(&mirror);
+            return self.executor.delete_mirror(&mirror);
         }
-        self.hands.found.mirrors.lock().insert(hash.clone(), pods::uid(&mirror).to_owned());
+        self.executor.found.mirrors.lock().insert(hash.clone(), pods::uid(&mirror).to_owned());
         let Some(own) = self.statics.get(&hash) else { return };
         let mut pod = Pod::clone(own);
         pod.status = mirror.status.clone();
@@ -54,8 +54,8 @@ impl Loop {
     pub(super) fn mirror_gone(&mut self, mirror: &Arc<Pod>) {
         let hash = pods::annotation(mirror, annotation::CONFIG_MIRROR).unwrap_or("").to_owned();
         if let Some(pod) = self.statics.get(&hash).cloned() {
-            self.hands.found.mirrors.lock().remove(&hash);
-            self.hands.create_mirror(&pod);
+            self.executor.found.mirrors.lock().remove(&hash);
+            self.executor.create_mirror(&pod);
         }
     }
 }

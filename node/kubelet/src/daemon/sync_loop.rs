@@ -1,5 +1,5 @@
 //! The kubelet's loop, upstream's syncLoop: every message in the order in which it came, one worker a pod, actions out.
-//! The only place that changes workers, so they need no locks. Boring: workers decide (`worker`), hands act (`act`).
+//! The only place that changes workers, so they need no locks. Boring: workers decide (`worker`), the executor acts (`act`).
 //! I/O: waits, reads the clock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::Hands;
+use crate::act::Executor;
 use crate::messages::{Message, NodeSignals, Query};
 use crate::pod::admit::{self, Scene};
 use crate::pod::pods;
@@ -23,7 +23,7 @@ use crate::worker::{Action, Event, Life, PodWorker, Settings};
 
 /// What the loop knows.
 pub(super) struct Loop {
-    pub(super) hands: Arc<Hands>,
+    pub(super) executor: Arc<Executor>,
     pub(super) settings: Settings,
     pub(super) workers: BTreeMap<String, PodWorker>,
     timers: BTreeSet<(Timestamp, String)>,
@@ -39,14 +39,14 @@ pub(super) struct Loop {
 impl Loop {
     /// A loop that knows of no pod yet. `recovered`: what the runtime has from before.
     pub(super) fn new(
-        hands: Arc<Hands>,
+        executor: Arc<Executor>,
         settings: Settings,
         recovered: HashMap<String, Observation>,
         node: NodeSignals,
         runtime_changes: watch::Sender<u64>,
     ) -> Loop {
         Loop {
-            hands,
+            executor,
             settings,
             workers: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -87,7 +87,7 @@ impl Loop {
             Message::Answer { uid, event } => self.take_answer(&uid, event),
             Message::Runtime(event) => self.take_runtime(event),
             Message::Changed { pods } => {
-                self.hands.volumes.changed(&pods);
+                self.executor.volumes.changed(&pods);
                 for uid in pods {
                     self.feed(&uid, Event::Refresh);
                 }
@@ -121,7 +121,7 @@ impl Loop {
             || worker.pod.metadata.annotations != pod.metadata.annotations;
         self.feed(&uid, Event::Spec(pod));
         if labels_changed && let Some(worker) = self.workers.get(&uid) {
-            self.hands.volumes.updated(&worker.pod, self.hands.facts(worker.ips.clone()));
+            self.executor.volumes.updated(&worker.pod, self.executor.facts(worker.ips.clone()));
         }
     }
 
@@ -133,7 +133,7 @@ impl Loop {
         let known = found.is_some() || pods::is_terminal_phase(pods::phase(&pod));
         let admitted = if known || pod.metadata.deletion_timestamp.is_some() { Ok(()) } else { self.admit(&pod) };
         if let Err(verdict) = &admitted {
-            self.hands.note(&pod, None, true, &verdict.reason, &verdict.message);
+            self.executor.note(&pod, None, true, &verdict.reason, &verdict.message);
         }
         let admitted = admitted.map_err(|v| Verdict { message: format!("Pod was rejected: {}", v.message), ..v });
         self.workers.insert(uid.clone(), PodWorker::new(pod, self.settings.clone(), admitted, now));
@@ -142,14 +142,14 @@ impl Loop {
     }
 
     fn admit(&self, pod: &Pod) -> Result<(), Verdict> {
-        let Some(node) = self.hands.nodes.get_in("", &self.hands.config.node_name) else { return Ok(()) };
+        let Some(node) = self.executor.nodes.get_in("", &self.executor.config.node_name) else { return Ok(()) };
         let others: Vec<&Pod> = self.workers.values().filter(|w| w.takes_room()).map(|w| w.pod.as_ref()).collect();
         admit::admit(
             pod,
             &Scene {
                 node: &node,
                 others: &others,
-                unsafe_sysctls: &self.hands.config.allowed_unsafe_sysctls,
+                unsafe_sysctls: &self.executor.config.allowed_unsafe_sysctls,
                 pressure: *self.node.pressure.lock(),
             },
         )
@@ -169,12 +169,12 @@ impl Loop {
         }
         let forget = actions.contains(&Action::Forget);
         for action in actions {
-            self.hands.run(&worker, action);
+            self.executor.run(&worker, action);
         }
         if forget || worker.life == Life::Finished {
             next.map(|at| self.timers.remove(&(at, uid.to_owned())));
-            self.hands.found.mirrors.lock().remove(uid);
-            self.hands.found.probe_counts.lock().retain(|count, _| count.uid != uid);
+            self.executor.found.mirrors.lock().remove(uid);
+            self.executor.found.probe_counts.lock().retain(|count, _| count.uid != uid);
             return;
         }
         self.workers.insert(uid.to_owned(), worker);
@@ -224,18 +224,18 @@ impl Loop {
     /// What the runtime has of pods that are neither in the API nor in files is from another time.
     fn take_synced(&mut self) {
         self.synced = true;
-        if self.hands.config.static_pod_path.is_none() {
+        if self.executor.config.static_pod_path.is_none() {
             self.remove_orphans();
         }
     }
 
     pub(super) fn remove_orphans(&mut self) {
         let mut uids: BTreeSet<String> = self.recovered.drain().map(|(uid, _)| uid).collect();
-        uids.extend(self.hands.volumes.pods());
+        uids.extend(self.executor.volumes.pods());
         for uid in uids.into_iter().filter(|u| !self.workers.contains_key(u)) {
-            let hands = self.hands.clone();
+            let executor = self.executor.clone();
             tokio::spawn(async move {
-                if let Err(error) = hands.remove_orphan(&uid).await {
+                if let Err(error) = executor.remove_orphan(&uid).await {
                     tracing::warn!(error, uid, "what a former pod left is still there");
                 }
             });

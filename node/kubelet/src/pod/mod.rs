@@ -1,5 +1,5 @@
 //! What of a Pod a kubelet needs to know, and what the runtime is asked to make of it. Pure, all of it: the objects that a
-//! pod refers to and the files of the host are given. The hands and the worker call.
+//! pod refers to and the files of the host are given. The executor and the worker call.
 //!
 //! - the pod itself: `pods` (who, which containers), `resources`, `quantity`, `security`, `image`, `hosts`, `fields`
 //! - for the runtime: `make` (configurations of the CRI), with `env` and `expand`

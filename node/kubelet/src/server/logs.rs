@@ -80,7 +80,7 @@ pub async fn container(server: Arc<Server>, namespace: &str, name: &str, contain
         Ok(instance) => instance,
         Err(message) => return bad(message),
     };
-    let log = make::log_file(&server.hands.config, &worker.pod, container, instance.1);
+    let log = make::log_file(&server.executor.config, &worker.pod, container, instance.1);
     let (to, from) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(IN_FLIGHT);
     let reader = Reader { server, id: instance.0, log, filter: Filter::new(options.clone()), options, to };
     tokio::spawn(reader.run());
@@ -224,7 +224,7 @@ impl Reader {
     }
 
     async fn is_running(&self) -> bool {
-        let status = self.server.hands.cri.container_status(&self.id).await;
+        let status = self.server.executor.cri.container_status(&self.id).await;
         status.is_ok_and(|s| s.state == wire::cri::ContainerState::ContainerRunning as i32)
     }
 }

@@ -29,7 +29,7 @@ use reply::{Reply, text};
 /// Opens both ports and serves until shutdown; the port of the API is given back (0 when it is not served).
 pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, Error> {
     let server = Arc::new(server);
-    let config = server.hands.config.clone();
+    let config = server.executor.config.clone();
     if config.server.healthz_port != 0 {
         let address = SocketAddr::new(config.server.healthz_bind_address, config.server.healthz_port);
         let listener = bind(Port::Pages, address).await?;
@@ -44,7 +44,7 @@ pub async fn start(server: Server, shutdown: CancellationToken) -> Result<u16, E
     let tls = tls.map_err(|error| Error::Tls(error.to_string()))?;
     let listener = bind(Port::Kubelet, SocketAddr::new(config.server.address, config.server.port)).await?;
     let port = listener.local_addr().map_or(config.server.port, |a| a.port());
-    let auth = Arc::new(auth::Auth::new(server.hands.client.clone(), &config));
+    let auth = Arc::new(auth::Auth::new(server.executor.client.clone(), &config));
     let handler = move |request, peer| answer(server.clone(), auth.clone(), peer, request);
     let http = Http { tls: Some(tls), ..Http::default() };
     tokio::spawn(serving::serve(listener, http, handler, shutdown));

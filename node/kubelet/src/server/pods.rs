@@ -14,13 +14,13 @@ use crate::worker::PodWorker;
 
 /// All pods with their status.
 pub async fn all(server: &Server) -> Vec<Arc<Pod>> {
-    server.hands.mailbox.ask(Query::Pods).await.unwrap_or_default()
+    server.executor.mailbox.ask(Query::Pods).await.unwrap_or_default()
 }
 
 /// One pod by name.
 pub async fn find(server: &Server, namespace: &str, name: &str, uid: Option<&str>) -> Option<Box<PodWorker>> {
     let (namespace, name, uid) = (namespace.to_owned(), name.to_owned(), uid.map(str::to_owned));
-    server.hands.mailbox.ask(|reply| Query::Pod { namespace, name, uid, reply }).await.flatten()
+    server.executor.mailbox.ask(|reply| Query::Pod { namespace, name, uid, reply }).await.flatten()
 }
 
 pub fn not_found(namespace: &str, name: &str) -> Reply {
@@ -34,7 +34,7 @@ pub async fn pods(server: &Server) -> Reply {
 
 /// What the runtime says is running, as pods with no more than names and images.
 pub async fn running(server: &Server) -> Reply {
-    let found = match server.hands.cri.containers(None).await {
+    let found = match server.executor.cri.containers(None).await {
         Ok(found) => found,
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, shown(&error)),
     };

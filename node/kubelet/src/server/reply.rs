@@ -8,14 +8,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::watch;
 
-use crate::act::Hands;
+use crate::act::Executor;
 
 pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 pub type Reply = Response<ReplyBody>;
 
 /// What handlers need.
 pub struct Server {
-    pub hands: Arc<Hands>,
+    pub executor: Arc<Executor>,
     /// Counts runtime events: whoever waits for the end of a container looks again when it changes.
     pub runtime_changes: watch::Receiver<u64>,
 }

@@ -21,7 +21,7 @@ pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
     let path = request.uri().path().to_owned();
     let parts = parts(&path);
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let debugging = server.hands.config.server.enable_debugging_handlers;
+    let debugging = server.executor.config.server.enable_debugging_handlers;
     let get = request.method() == Method::GET;
     let streams = get || request.method() == Method::POST;
     match parts.as_slice() {
@@ -29,7 +29,7 @@ pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
         ["healthz", "ping" | "log"] => text(StatusCode::OK, "ok"),
         ["pods"] if get => pods::pods(&server).await,
         ["runningpods"] if get && debugging => pods::running(&server).await,
-        ["configz"] if get => reply::json(&configz::configuration(&server.hands.config)),
+        ["configz"] if get => reply::json(&configz::configuration(&server.executor.config)),
         ["stats", "summary"] if get => stats::summary(&server).await,
         ["metrics"] if get => stats::metrics(&server).await,
         ["metrics", "resource"] if get => stats::resource(&server).await,
@@ -39,7 +39,7 @@ pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
             let params = Params::of(request.uri().query());
             logs::container(server, namespace, pod, container, &params).await
         }
-        ["logs", rest @ ..] if get && server.hands.config.server.enable_system_log_handler => {
+        ["logs", rest @ ..] if get && server.executor.config.server.enable_system_log_handler => {
             host_logs::serve(HOST_LOGS.as_ref(), rest, &path).await
         }
         ["exec", rest @ ..] if streams && debugging => stream::exec(server, rest, request).await,
@@ -54,7 +54,7 @@ pub async fn route(server: Arc<Server>, request: Request<Body>) -> Reply {
 
 /// The loop answers.
 pub async fn health(server: &Server) -> Reply {
-    match tokio::time::timeout(LOOP_LIMIT, server.hands.mailbox.ask(Query::Ping)).await {
+    match tokio::time::timeout(LOOP_LIMIT, server.executor.mailbox.ask(Query::Ping)).await {
         Ok(Some(())) => text(StatusCode::OK, "ok"),
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, "syncloop does not answer"),
     }

@@ -21,7 +21,7 @@ struct PodStats {
 }
 
 async fn collect(server: &Server) -> Result<Vec<PodStats>, Reply> {
-    let answer = server.hands.cri.runtime().list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default()).await;
+    let answer = server.executor.cri.runtime().list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default()).await;
     let answer = answer.map_err(|e| text(StatusCode::INTERNAL_SERVER_ERROR, shown(&e)))?;
     let mut out = Vec::new();
     for stats in answer.into_inner().stats {
@@ -103,7 +103,7 @@ fn pod(stats: &PodStats) -> Value {
 }
 
 fn node_group(server: &Server) -> Option<linux::cgroup::Stats> {
-    server.hands.cgroups.as_ref().map(|c| c.group("/").stats())
+    server.executor.cgroups.as_ref().map(|c| c.group("/").stats())
 }
 
 pub async fn summary(server: &Server) -> Reply {
@@ -113,23 +113,23 @@ pub async fn summary(server: &Server) -> Reply {
     };
     let now = Timestamp::now();
     let time = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
-    let disk = machine::disk(&server.hands.config.root_dir);
+    let disk = machine::disk(&server.executor.config.root_dir);
     let group = node_group(server).unwrap_or_default();
     let available = machine::meminfo("MemAvailable");
     // The root of version 2 counts no memory of its own.
     let usage = match group.memory_usage {
-        0 => server.hands.node_memory.saturating_sub(machine::meminfo("MemFree")),
+        0 => server.executor.node_memory.saturating_sub(machine::meminfo("MemFree")),
         counted => counted,
     };
     reply_json(&json!({
         "node": {
-            "nodeName": server.hands.config.node_name,
+            "nodeName": server.executor.config.node_name,
             "cpu": {"time": time, "usageCoreNanoSeconds": group.cpu_nanoseconds},
             "memory": {
                 "time": time,
                 "availableBytes": available,
                 "usageBytes": usage,
-                "workingSetBytes": server.hands.node_memory.saturating_sub(available),
+                "workingSetBytes": server.executor.node_memory.saturating_sub(available),
                 "rssBytes": group.memory_rss,
             },
             "fs": {
@@ -181,7 +181,7 @@ pub async fn resource(server: &Server) -> Reply {
     };
     let mut out = String::new();
     let group = node_group(server).unwrap_or_default();
-    let working = server.hands.node_memory.saturating_sub(machine::meminfo("MemAvailable"));
+    let working = server.executor.node_memory.saturating_sub(machine::meminfo("MemAvailable"));
     let node_cpu = group.cpu_nanoseconds as f64 / 1e9;
     let mut cpu = Vec::new();
     let mut memory = Vec::new();
@@ -284,7 +284,7 @@ pub async fn cadvisor(server: &Server) -> Reply {
     family(&mut out, "container_network_transmit_bytes_total", "counter", "Cumulative count of bytes transmitted", &tx);
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get()) as f64;
     family(&mut out, "machine_cpu_cores", "gauge", "Number of logical CPU cores.", &[(String::new(), cores)]);
-    let total = server.hands.node_memory as f64;
+    let total = server.executor.node_memory as f64;
     family(
         &mut out,
         "machine_memory_bytes",
@@ -319,7 +319,7 @@ pub async fn metrics(server: &Server) -> Reply {
     let containers: Vec<(String, f64)> =
         running.into_iter().map(|(state, n)| (labels(&[("container_state", state)]), n)).collect();
     let mut out = String::new();
-    let node = labels(&[("node", &server.hands.config.node_name)]);
+    let node = labels(&[("node", &server.executor.config.node_name)]);
     family(&mut out, "kubelet_node_name", "gauge", "[ALPHA] The node's name. The count is always 1.", &[(node, 1.0)]);
     family(
         &mut out,
@@ -348,7 +348,7 @@ pub async fn metrics(server: &Server) -> Reply {
 
 /// How often probes ended how, by container.
 pub async fn probes(server: &Server) -> Reply {
-    let counts = server.hands.found.probe_counts.lock().clone();
+    let counts = server.executor.found.probe_counts.lock().clone();
     let sample = |(key, count): (&ProbeCount, &u64)| {
         let own = labels(&[
             ("container", &key.container),

@@ -90,7 +90,7 @@ pub async fn exec(server: Arc<Server>, parts: &[&str], request: Request<Body>) -
         stdout: streams.stdout,
         stderr: streams.stderr,
     };
-    match server.hands.cri.runtime().exec(wanted).await {
+    match server.executor.cri.runtime().exec(wanted).await {
         Ok(answer) => pass(&server, &answer.into_inner().url, request).await,
         Err(status) => refused(&status),
     }
@@ -110,7 +110,7 @@ pub async fn attach(server: Arc<Server>, parts: &[&str], request: Request<Body>)
         stdout: streams.stdout,
         stderr: streams.stderr,
     };
-    match server.hands.cri.runtime().attach(wanted).await {
+    match server.executor.cri.runtime().attach(wanted).await {
         Ok(answer) => pass(&server, &answer.into_inner().url, request).await,
         Err(status) => refused(&status),
     }
@@ -135,7 +135,7 @@ pub async fn port_forward(server: Arc<Server>, parts: &[&str], request: Request<
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
     };
     let wanted = cri::PortForwardRequest { pod_sandbox_id: id, port: ports };
-    match server.hands.cri.runtime().port_forward(wanted).await {
+    match server.executor.cri.runtime().port_forward(wanted).await {
         Ok(answer) => pass(&server, &answer.into_inner().url, request).await,
         Err(status) => refused(&status),
     }
@@ -160,7 +160,7 @@ pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Body>) -
     };
     let cmd = params.get("cmd").unwrap_or("").split_whitespace().map(str::to_owned).collect();
     let wanted = cri::ExecSyncRequest { container_id: id, cmd, timeout: 0 };
-    match server.hands.cri.runtime().exec_sync(wanted).await {
+    match server.executor.cri.runtime().exec_sync(wanted).await {
         Ok(answer) => {
             let answer = answer.into_inner();
             let mut output = answer.stdout.to_vec();
@@ -180,7 +180,7 @@ pub async fn run(server: Arc<Server>, parts: &[&str], request: &Request<Body>) -
 
 /// Sends the request on to `url` and, once both sides agreed to leave HTTP, copies bytes both ways.
 async fn pass(server: &Server, url: &str, request: Request<Body>) -> Reply {
-    match forward(url, request, server.hands.config.server.streaming_idle_timeout).await {
+    match forward(url, request, server.executor.config.server.streaming_idle_timeout).await {
         Ok(reply) => reply,
         Err(message) => text(StatusCode::BAD_GATEWAY, format!("the runtime's streaming server: {message}")),
     }

@@ -1,5 +1,5 @@
 //! [`Volumes`]: what was said of each pod, what is known of the disk, and the operations that [`super::plan`] asks for, run.
-//! Does I/O: files, mounts, the API for objects and tokens. The hands ask for a pod's volumes and for their end, the loop
+//! Does I/O: files, mounts, the API for objects and tokens. The executor asks for a pod's volumes and for their end, the loop
 //! tells what changed.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! Volumes of pods, as upstream's volume manager keeps them: what is desired beside what is there, and the difference done.
 //!
 //! ```text
-//!  hands: mount, tear_down          ┌──────────────── manager (I/O) ───────────────┐
+//!  executor: mount, tear_down       ┌──────────────── manager (I/O) ───────────────┐
 //!  loop: changed, updated ────────► │ desired   a: {e, s}, revision 2    b: nothing │
 //!                                   │ actual    a: {e ready, s ready 1}  b: {e}     │ ◄── disk::scan after a crash
 //!                                   └───────┬──────────────────────────────▲───────┘

@@ -1,5 +1,5 @@
 //! What a worker hears and what it asks for: the two ends of [`super::PodWorker::step`], and the records that they carry.
-//! Pure data. Made by the loop and the hands, and by `drive`, `end` and `take`.
+//! Pure data. Made by the loop and the executor, and by `drive`, `end` and `take`.
 
 use std::sync::Arc;
 

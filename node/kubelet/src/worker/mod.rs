@@ -1,5 +1,5 @@
 //! The life of one pod on this node as a state machine: [`PodWorker::step`] takes what happened and gives what to do. The
-//! loop owns one worker a pod UID, the hands run the actions, and each outcome comes back as the next event; everything
+//! loop owns one worker a pod UID, the executor runs the actions, and each outcome comes back as the next event; everything
 //! that was decided was decided here. Pure: time is an argument, nothing waits.
 //!
 //! ```text
