@@ -84,10 +84,10 @@ impl PodWorker {
             if slot.work != Work::Idle || !slot.is_alive() || slot.retry.is_some_and(|at| at > now) {
                 continue;
             }
-            let doom = slot.doomed.clone();
+            let kill = slot.to_kill.clone();
             let Some(id) = slot.current.as_ref().map(|c| c.id.clone()) else { continue };
-            let (message, grace) = match doom {
-                Some(doom) => (doom.message, doom.grace.unwrap_or(grace)),
+            let (message, grace) = match kill {
+                Some(kill) => (kill.message, kill.grace.unwrap_or(grace)),
                 None if dead => (format!("Stopping container {}", slot.container.name), grace),
                 None => continue,
             };

@@ -79,9 +79,10 @@ pub enum Work {
     },
 }
 
-/// Why a running container is to be replaced, as the Event says it, and with how much grace if not the pod's.
+/// Why a running container is to be killed (upstream's `containerToKillInfo`), as the Event says it, and with how many
+/// seconds of grace, if not the pod's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Doom {
+pub struct Kill {
     pub message: String,
     pub grace: Option<i64>,
 }
@@ -106,8 +107,8 @@ pub struct Slot {
     pub past_restarts: u32,
     /// The running instance has its postStart behind it.
     pub hooked: bool,
-    /// To be killed, and why: liveness, changed definition.
-    pub doomed: Option<Doom>,
+    /// By a failed liveness probe or postStart hook, or by a changed definition.
+    pub to_kill: Option<Kill>,
     pub startup: Option<Machine>,
     pub liveness: Option<Machine>,
     pub readiness: Option<Machine>,
@@ -146,7 +147,7 @@ impl Slot {
             waiting: None,
             past_restarts: if ran { restarts + 1 } else { 0 },
             hooked: false,
-            doomed: None,
+            to_kill: None,
             startup: None,
             liveness: None,
             readiness: None,
@@ -344,7 +345,7 @@ impl Slot {
                 self.startup = None;
                 self.liveness = None;
                 self.readiness = None;
-                self.doomed = None;
+                self.to_kill = None;
                 self.hooked = false;
                 began
             }

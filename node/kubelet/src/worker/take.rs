@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::event::{Action, Event, SandboxRecord, StartError};
-use super::slot::{self, Doom, Image, Instance, RunState, Work};
+use super::slot::{self, Image, Instance, Kill, RunState, Work};
 use super::state::{PodWorker, Sandbox, Task, version};
 use crate::names::reason;
 use crate::pod::pods::{self, ContainerType};
@@ -71,9 +71,9 @@ impl PodWorker {
             self.take_refresh();
         }
         for slot in &mut self.slots {
-            if slot.changed() && slot.running().is_some() && slot.doomed.is_none() {
+            if slot.changed() && slot.running().is_some() && slot.to_kill.is_none() {
                 let message = format!("Container {} definition changed, will be restarted", slot.container.name);
-                slot.doomed = Some(Doom { message, grace: None });
+                slot.to_kill = Some(Kill { message, grace: None });
             }
         }
         if self.pod.metadata.deletion_timestamp.is_some() {
@@ -310,7 +310,7 @@ impl PodWorker {
             Err(message) => {
                 out.push(note(Some(name), true, reason::FAILED_POST_START, "PostStartHook failed".into()));
                 slot.waiting = Some((reason::POST_START_ERROR.into(), message));
-                slot.doomed = Some(Doom { message: reason::FAILED_POST_START.into(), grace: None });
+                slot.to_kill = Some(Kill { message: reason::FAILED_POST_START.into(), grace: None });
             }
         }
     }
@@ -344,7 +344,7 @@ impl PodWorker {
                 // A runtime that says "stopped" of what runs is asked again, not at once.
                 slot.retry = slot.is_alive().then(|| later(now, API_RETRY));
                 if !slot.is_alive() {
-                    slot.doomed = None;
+                    slot.to_kill = None;
                 }
             }
             Err(_) if !awaited => {}
@@ -388,7 +388,7 @@ impl PodWorker {
                 let again =
                     if restarts || slot.container_type == ContainerType::Sidecar { ", will be restarted" } else { "" };
                 let message = format!("Container {name} failed {what} probe{again}");
-                slot.doomed = Some(Doom { message, grace: probe.termination_grace_period_seconds });
+                slot.to_kill = Some(Kill { message, grace: probe.termination_grace_period_seconds });
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ mod laws;
 mod lives;
 mod old_news;
 
-use super::slot::Doom;
+use super::slot::Kill;
 use super::state::Sandbox;
 use super::*;
 use crate::pod::probe::{Kind, Outcome};

@@ -140,7 +140,7 @@ fn a_container_that_was_lost_keeps_its_number() {
     let id = world.w().slot("c").unwrap().current.as_ref().unwrap().id.clone();
     // Its liveness probe failed, and the runtime knows nothing of it when it is to be killed.
     let mut worker = world.worker.take().unwrap();
-    worker.slots[0].doomed = Some(Doom { message: "m".into(), grace: None });
+    worker.slots[0].to_kill = Some(Kill { message: "m".into(), grace: None });
     world.worker = Some(worker);
     world.feed(Event::Tick);
     let kill = world.pending.iter().position(|a| matches!(a, Action::Kill { .. })).unwrap();
