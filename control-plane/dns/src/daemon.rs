@@ -79,15 +79,15 @@ async fn listen(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationTo
     Ok(workers)
 }
 
-/// What informers tell the loop.
+/// What changed since the loop last looked: informers mark it and wake the loop.
 #[derive(Debug, Default)]
-struct News {
+struct DirtySet {
     services: Mutex<BTreeSet<Key>>,
     namespaces: Mutex<Vec<(String, bool)>>,
     wake: Notify,
 }
 
-impl News {
+impl DirtySet {
     fn service(&self, key: Key) {
         self.services.lock().insert(key);
         self.wake.notify_one();
@@ -101,8 +101,8 @@ struct Caches {
 }
 
 async fn follow(client: Client, shared: &Shared, zone: &Name, ttl: u32, shutdown: &CancellationToken) {
-    let news = Arc::new(News::default());
-    let caches = inform(client, &news, shutdown);
+    let dirty = Arc::new(DirtySet::default());
+    let caches = inform(client, &dirty, shutdown);
     let synced = async {
         caches.services.synced().await;
         caches.slices.synced().await;
@@ -113,40 +113,40 @@ async fn follow(client: Client, shared: &Shared, zone: &Name, ttl: u32, shutdown
         () = synced => {}
     }
     loop {
-        update(&caches, &news, shared, zone, ttl);
+        update(&caches, &dirty, shared, zone, ttl);
         shared.table.write().set_synced();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = news.wake.notified() => {}
+            () = dirty.wake.notified() => {}
         }
     }
 }
 
-fn inform(client: Client, news: &Arc<News>, shutdown: &CancellationToken) -> Caches {
-    let tell = news.clone();
+fn inform(client: Client, dirty: &Arc<DirtySet>, shutdown: &CancellationToken) -> Caches {
+    let mark = dirty.clone();
     let (services, _) = Informer::new(Api::<Service>::all(client.clone()))
-        .on(move |delta| tell.service(Key::of(&**delta.object())))
+        .on(move |delta| mark.service(Key::of(&**delta.object())))
         .run(shutdown.clone());
-    let tell = news.clone();
+    let mark = dirty.clone();
     let (slices, _) = Informer::new(Api::<EndpointSlice>::all(client.clone()))
         .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
         .on(move |delta| {
             if let Delta::Updated { old, .. } = delta
                 && let Some(key) = service_of(old)
             {
-                tell.service(key);
+                mark.service(key);
             }
             if let Some(key) = service_of(delta.object()) {
-                tell.service(key);
+                mark.service(key);
             }
         })
         .run(shutdown.clone());
-    let tell = news.clone();
+    let mark = dirty.clone();
     let (namespaces, _) = Informer::new(Api::<Namespace>::all(client))
         .on(move |delta| {
             let name = delta.object().metadata.name.clone().unwrap_or_default();
-            tell.namespaces.lock().push((name, !matches!(delta, Delta::Deleted(_))));
-            tell.wake.notify_one();
+            mark.namespaces.lock().push((name, !matches!(delta, Delta::Deleted(_))));
+            mark.wake.notify_one();
         })
         .run(shutdown.clone());
     Caches { services, slices, namespaces }
@@ -159,9 +159,9 @@ fn service_of(slice: &EndpointSlice) -> Option<Key> {
 }
 
 /// Brings what has changed into the table. Names are built before the table is locked.
-fn update(caches: &Caches, news: &News, shared: &Shared, zone: &Name, ttl: u32) {
-    let namespaces = std::mem::take(&mut *news.namespaces.lock());
-    let keys = std::mem::take(&mut *news.services.lock());
+fn update(caches: &Caches, dirty: &DirtySet, shared: &Shared, zone: &Name, ttl: u32) {
+    let namespaces = std::mem::take(&mut *dirty.namespaces.lock());
+    let keys = std::mem::take(&mut *dirty.services.lock());
     let serial = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as u32);
     let built: Vec<_> = keys
         .into_iter()

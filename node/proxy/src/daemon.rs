@@ -1,6 +1,6 @@
 //! The loop of the proxy: hears of changes, renders, applies, tells how it is. Does I/O.
 //!
-//! Informers put the names of changed Services into a set and wake the loop; whatever has gathered there while the
+//! Informers put the names of changed Services into the dirty set and wake the loop; whatever has gathered there while the
 //! last transaction was under way goes into the next. A refused transaction is followed by a whole one.
 
 use std::collections::BTreeSet;
@@ -16,6 +16,7 @@ use kube::{Api, Client};
 use linux::conntrack::Conntrack;
 use linux::netns::NetNs;
 use meta::Prefix;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,45 +59,26 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     }
     let health = Arc::new(Health::new(SYNC_PERIOD));
     health::serve(&config, health.clone(), &shutdown).await?;
-    let (proxy, news) = start(config, client, health, &shutdown)?;
+    let (proxy, dirty) = start(config, client, health, &shutdown)?;
     let synced = async { tokio::join!(proxy.services.synced(), proxy.slices.synced(), proxy.nodes.synced()) };
     tokio::select! {
         _ = synced => {}
         () = shutdown.cancelled() => return Ok(()),
     }
-    proxy.follow(news, shutdown).await;
+    proxy.follow(dirty, shutdown).await;
     Ok(())
 }
 
-/// What informers tell the loop.
+/// What changed since the loop last looked: informers mark it and wake the loop.
 #[derive(Debug, Default)]
-struct News {
-    services: parking::Set,
+struct DirtySet {
+    services: Mutex<BTreeSet<Key>>,
     wake: Notify,
 }
 
-mod parking {
-    //! A set behind a lock that is never held across an await.
-    use std::collections::BTreeSet;
-    use std::sync::{Mutex, PoisonError};
-
-    #[derive(Debug, Default)]
-    pub struct Set(Mutex<BTreeSet<client::Key>>);
-
-    impl Set {
-        pub fn insert(&self, key: client::Key) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
-        }
-
-        pub fn take(&self) -> BTreeSet<client::Key> {
-            std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-        }
-    }
-}
-
-impl News {
+impl DirtySet {
     fn service(&self, key: Key) {
-        self.services.insert(key);
+        self.services.lock().insert(key);
         self.wake.notify_one();
     }
 }
@@ -127,15 +109,15 @@ fn start(
     client: Client,
     health: Arc<Health>,
     shutdown: &CancellationToken,
-) -> Result<(Proxy, Arc<News>), Error> {
-    let news = Arc::new(News::default());
+) -> Result<(Proxy, Arc<DirtySet>), Error> {
+    let dirty = Arc::new(DirtySet::default());
     let selected = || watcher::Config::default().labels(SELECTOR);
-    let tell = news.clone();
+    let mark = dirty.clone();
     let (services, _) = Informer::new(Api::<Service>::all(client.clone()))
         .select(selected())
-        .on(move |delta| tell.service(Key::of(&**delta.object())))
+        .on(move |delta| mark.service(Key::of(&**delta.object())))
         .run(shutdown.clone());
-    let tell = news.clone();
+    let mark = dirty.clone();
     let (slices, _) = Informer::new(Api::<EndpointSlice>::all(client.clone()))
         .select(selected())
         .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
@@ -143,18 +125,18 @@ fn start(
             if let client::Delta::Updated { old, .. } = delta
                 && let Some(key) = service_of(old)
             {
-                tell.service(key);
+                mark.service(key);
             }
             if let Some(key) = service_of(delta.object()) {
-                tell.service(key);
+                mark.service(key);
             }
         })
         .run(shutdown.clone());
-    let tell = news.clone();
+    let mark = dirty.clone();
     let mine = watcher::Config::default().fields(&format!("metadata.name={}", config.hostname_override));
     let (nodes, _) = Informer::new(Api::<NodeObject>::all(client))
         .select(mine)
-        .on(move |_| tell.wake.notify_one())
+        .on(move |_| mark.wake.notify_one())
         .run(shutdown.clone());
     let applier = Applier::open(config.clone(), Vec::new())?;
     let conntrack = match &config.netns {
@@ -168,7 +150,7 @@ fn start(
     let kernel = Some(Kernel { applier, conntrack, generation: 0 });
     let settings = Settings { node_local: config.node_local.clone(), ..Settings::default() };
     let model = Model::default();
-    Ok((Proxy { config, services, slices, nodes, model, settings, kernel, health, checks }, news))
+    Ok((Proxy { config, services, slices, nodes, model, settings, kernel, health, checks }, dirty))
 }
 
 /// The Service that a slice belongs to.
@@ -178,14 +160,15 @@ fn service_of(slice: &EndpointSlice) -> Option<Key> {
 }
 
 impl Proxy {
-    async fn follow(mut self, news: Arc<News>, shutdown: CancellationToken) {
+    async fn follow(mut self, dirty: Arc<DirtySet>, shutdown: CancellationToken) {
         let mut whole = true;
         let mut retry = FIRST_RETRY;
         let mut check = tokio::time::interval_at(Instant::now() + SYNC_PERIOD, SYNC_PERIOD);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             whole |= self.take_node();
-            let changes = self.render(news.services.take(), whole);
+            let services = std::mem::take(&mut *dirty.services.lock());
+            let changes = self.render(services, whole);
             let done = self.sync(changes, whole).await;
             if let Err(error) = done {
                 tracing::warn!(%error, "rules were refused; sending all of them again");
@@ -204,7 +187,7 @@ impl Proxy {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = news.wake.notified() => self.health.queued(),
+                () = dirty.wake.notified() => self.health.queued(),
                 _ = check.tick() => whole = self.was_meddled_with().await,
             }
         }

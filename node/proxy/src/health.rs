@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serving::{Body, Connections, Http, Listener, Peer, Port};
 use telemetry::{Family, Gauge, Histogram, Registry};
 use tokio_util::sync::CancellationToken;
@@ -88,14 +89,14 @@ impl Health {
     /// A change came in.
     pub fn queued(&self) {
         let now = Timestamp::now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.queued.get_or_insert(now);
         FAMILIES.iter().for_each(|family| self.metrics.queued.with([family]).set(seconds(now)));
     }
 
     /// The kernel has all changes.
     pub fn updated(&self, took: Duration, full: bool) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let now = Timestamp::now();
         state.updated = Some(now);
         state.queued = None;
@@ -114,20 +115,16 @@ impl Health {
 
     /// Whether changes reach the kernel.
     pub fn is_healthy(&self, now: Timestamp) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         let waiting = state.queued.map(|since| now.duration_since(since));
         state.updated.is_some() && waiting.is_none_or(|w| w.as_secs_f64() < self.patience.as_secs_f64())
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer of /healthz, and of /livez for which a node that is about to go is as good as any.
     fn answer(&self, now: Timestamp, live: bool) -> Response<Full<Bytes>> {
         let eligible = live || self.eligible.load(Ordering::Relaxed);
         let healthy = self.is_healthy(now);
-        let updated = if healthy { now } else { self.state().updated.unwrap_or(Timestamp::UNIX_EPOCH) };
+        let updated = if healthy { now } else { self.state.lock().updated.unwrap_or(Timestamp::UNIX_EPOCH) };
         let body = format!(
             r#"{{"lastUpdated": "{}","currentTime": "{}", "nodeEligible": {eligible}}}"#,
             go_time(updated),
