@@ -108,9 +108,10 @@ impl EventRecorder {
         }
     }
 
-    /// Writes an event without waiting: one after the other in the order of the calls, by a task that begins with the
-    /// first of them and ends with the last clone. What does not fit into the queue is dropped, the newest first.
-    pub fn tell(&self, regarding: &ObjectReference, kind: EventType, reason: &str, note: &str) {
+    /// Writes an event without waiting, as client-go's `Event`: one after the other in the order of the calls, by a task
+    /// that begins with the first of them and ends with the last clone. What does not fit into the queue is dropped, the
+    /// newest first.
+    pub fn event(&self, regarding: &ObjectReference, kind: EventType, reason: &str, note: &str) {
         let queue = self.queue.get_or_init(|| {
             let (sender, receiver) = mpsc::channel(WAITING);
             // The writer must not hold the sender: it ends when the last recorder is gone.
@@ -267,7 +268,7 @@ mod tests {
         let (client, requests) = server();
         let recorder = EventRecorder::new(client, "part").at_rate(Rate::new(10, 5));
         for n in 0..WAITING + 50 {
-            recorder.tell(&pod(), EventType::Normal, "Told", &n.to_string());
+            recorder.event(&pod(), EventType::Normal, "Recorded", &n.to_string());
         }
         tokio::time::sleep(Duration::from_millis(1050)).await;
         assert_eq!(requests.lock().len(), 5 + 10, "a burst of five, then ten a second");

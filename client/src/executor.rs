@@ -136,21 +136,21 @@ impl Executor {
     async fn perform<'a>(&self, action: &'a Action) -> Result<Option<(&'a Target, Effect)>, ExecuteError> {
         let (op, result) = match action {
             Action::Event { regarding, kind, reason, note } => {
-                self.events.tell(regarding, *kind, reason, note);
+                self.events.event(regarding, *kind, reason, note);
                 return Ok(None);
             }
             Action::Do(op) => (op, self.act(op).await),
-            Action::Told { op, regarding, done, failed } => {
+            Action::Recorded { op, regarding, done, failed } => {
                 let result = self.act(op).await;
                 match &result {
                     Ok(effect) => {
                         let note = format!("{}{}", done.note, name_of(op, effect));
-                        self.events.tell(regarding, EventType::Normal, done.reason, &note);
+                        self.events.event(regarding, EventType::Normal, done.reason, &note);
                     }
                     Err(error) if namespace_terminating(error) => {}
                     Err(error) => {
                         let note = format!("{}{}", failed.note, server_message(error));
-                        self.events.tell(regarding, EventType::Warning, failed.reason, &note);
+                        self.events.event(regarding, EventType::Warning, failed.reason, &note);
                     }
                 }
                 (op, result)

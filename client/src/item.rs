@@ -38,8 +38,8 @@ impl Unreadable {
         Unreadable { meta, place: format!("{:?} at line {} column {}", error.classify(), error.line(), error.column()) }
     }
 
-    /// Tells the log that this object of a kind is passed over.
-    pub fn tell(&self, kind: &str) {
+    /// Logs that this object of a kind is passed over.
+    pub fn log(&self, kind: &str) {
         let ObjectMeta { name, namespace, resource_version, .. } = &self.meta;
         tracing::error!(
             kind,

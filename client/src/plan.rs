@@ -8,15 +8,15 @@
 //!   ├─ Step::One ───────────── Action          in order; the first that fails ends the plan,
 //!   ├─ Step::Together ─┬────── Action          for what follows was decided on its success
 //!   │                  └────── Action          at once; all are tried, then a failure ends the plan
-//!   │                            ├─ Do(Op)      one request
-//!   │                            ├─ Told{Op}    one request, and an event of how it went
-//!   │                            └─ Event       an event
+//!   │                            ├─ Do(Op)        one request
+//!   │                            ├─ Recorded{Op}  one request, and an event of how it went
+//!   │                            └─ Event         an event
 //!   ├─ requeue_after                           when to look again without being told
 //!   └─ why                                     in words, also of what is *not* done
 //! ```
 //!
-//! For example, a replica set that lacks two pods: `[One(Told(create pod)), Together([Told(create pod)]), One(Do(update
-//! replicasets/status))]`: when the quota refuses the first pod, the second is not asked for.
+//! For example, a replica set that lacks two pods: `[One(Recorded(create pod)), Together([Recorded(create pod)]),
+//! One(Do(update replicasets/status))]`: when the quota refuses the first pod, the second is not asked for.
 
 use std::fmt;
 use std::time::Duration;
@@ -170,7 +170,7 @@ pub enum Action {
     Do(Op),
     /// One request, then an event that tells how it went: the object's name (which a create may have from the server)
     /// or the server's refusal follows the given words.
-    Told {
+    Recorded {
         /// The request.
         op: Op,
         /// Whom the event is about: mostly the owner of the target.
@@ -197,14 +197,14 @@ impl Action {
     /// The request, if it is one.
     pub fn op(&self) -> Option<&Op> {
         match self {
-            Action::Do(op) | Action::Told { op, .. } => Some(op),
+            Action::Do(op) | Action::Recorded { op, .. } => Some(op),
             Action::Event { .. } => None,
         }
     }
 
     fn describe(&self) -> String {
         match self {
-            Action::Do(op) | Action::Told { op, .. } => op.describe(),
+            Action::Do(op) | Action::Recorded { op, .. } => op.describe(),
             Action::Event { reason, .. } => format!("event {reason}"),
         }
     }

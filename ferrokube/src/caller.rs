@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use crate::cluster::cgroup_root;
 use crate::config::Host;
 use crate::fault::best_effort;
-use crate::logging::tell;
+use crate::logging::print_line;
 
 /// Variables that image pulls heed, in either case of letters.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -58,7 +58,7 @@ pub fn forget() {
 pub fn leave_group(host: &Host) {
     let own = Cgroups::detect().and_then(|cgroups| cgroups.group(&cgroup_root(host)).child(GROUP).enter());
     if let Err(error) = own {
-        tell(format_args!("the daemon stays in its caller's control group ({error})"));
+        print_line(format_args!("the daemon stays in its caller's control group ({error})"));
     }
 }
 

@@ -70,7 +70,7 @@ type Note = (&'static str, String);
 static NOTES: OnceLock<SyncSender<Note>> = OnceLock::new();
 
 /// Notes an end from within the daemon, without waiting for the disk.
-pub fn tell(component: &'static str, what: String) {
+pub fn queue_note(component: &'static str, what: String) {
     if let Some(notes) = NOTES.get() {
         best_effort("noting a crash", notes.try_send((component, what)));
     }
@@ -92,7 +92,7 @@ pub fn watch(host: &Host) -> std::io::Result<()> {
         // Without symbols the addresses are what a build of the same commit can name: less the place of the program.
         let (base, trace) = (program_base(), Backtrace::force_capture());
         tracing::error!(component, at = place, base, "panicked: {what}\n{trace:#}");
-        tell(component, format!("panicked at {place}: {what}"));
+        queue_note(component, format!("panicked at {place}: {what}"));
     }));
     Ok(())
 }

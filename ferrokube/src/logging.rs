@@ -20,7 +20,7 @@ pub fn init() {
 }
 
 /// A line on standard error from where nothing may panic: that is a file on a disk that may be full.
-pub fn tell(line: std::fmt::Arguments<'_>) {
+pub fn print_line(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "ferrokube: {line}");
 }
 

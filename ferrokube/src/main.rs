@@ -62,6 +62,6 @@ fn main() -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     let code = error.downcast_ref::<fault::Fault>().map_or(1, |f| f.code);
-    logging::tell(format_args!("{error:#}"));
+    logging::print_line(format_args!("{error:#}"));
     ExitCode::from(code)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// What the daemon tells while it starts.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub enum Told {
+pub enum Progress {
     Step {
         what: String,
         millis: u64,
@@ -42,20 +42,20 @@ pub struct Steps {
 impl Steps {
     /// A step is done. Steps run side by side: each took the time since it began itself.
     pub fn done(&self, what: &str, began: Instant) {
-        self.tell(&Told::Step { what: what.into(), millis: began.elapsed().as_millis() as u64 });
+        self.report(&Progress::Step { what: what.into(), millis: began.elapsed().as_millis() as u64 });
     }
 
-    pub fn tell(&self, told: &Told) {
+    pub fn report(&self, progress: &Progress) {
         // The listener may have gone: starting goes on without it.
         let mut out = std::io::stdout().lock();
         let written = match self.audience {
-            Audience::Person => match told {
-                Told::Step { what, millis } => writeln!(out, "{}", step_line(what, *millis)),
-                Told::Warning { sentence } => writeln!(out, "Warning: {sentence}"),
-                Told::Ready | Told::Failed { .. } => Ok(()),
+            Audience::Person => match progress {
+                Progress::Step { what, millis } => writeln!(out, "{}", step_line(what, *millis)),
+                Progress::Warning { sentence } => writeln!(out, "Warning: {sentence}"),
+                Progress::Ready | Progress::Failed { .. } => Ok(()),
             },
             Audience::Parent => {
-                let line = serde_json::to_string(told).unwrap_or_default();
+                let line = serde_json::to_string(progress).unwrap_or_default();
                 writeln!(out, "{line}").and_then(|()| out.flush())
             }
         };
@@ -84,7 +84,7 @@ pub fn duration(d: Duration) -> String {
 }
 
 /// Reads what a starting daemon tells, line by line, until it ends.
-pub fn listen(from: impl std::io::Read) -> impl Iterator<Item = Told> {
+pub fn listen(from: impl std::io::Read) -> impl Iterator<Item = Progress> {
     std::io::BufReader::new(from).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok())
 }
 
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn what_is_told_is_heard() {
-        let told = [Told::Step { what: "etcd".into(), millis: 12 }, Told::Ready];
+        let told = [Progress::Step { what: "etcd".into(), millis: 12 }, Progress::Ready];
         let text: String = told.iter().map(|t| serde_json::to_string(t).expect("json") + "\n").collect();
-        let heard: Vec<Told> = listen(format!("noise\n{text}").as_bytes()).collect();
+        let heard: Vec<Progress> = listen(format!("noise\n{text}").as_bytes()).collect();
         assert_eq!(heard, told);
     }
 

@@ -17,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::config::{Host, Which};
 use crate::crash;
 use crate::fault::best_effort;
-use crate::logging::tell;
+use crate::logging::print_line;
 use crate::process::said_ready;
 
 /// The hidden subcommand.
@@ -32,7 +32,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match start(args.collect()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            tell(format_args!("the supervisor: {error:#}"));
+            print_line(format_args!("the supervisor: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -79,9 +79,9 @@ impl Supervisor {
             }
             let pause = self.backoff.after(began.elapsed());
             let what = words(ended);
-            tell(format_args!("the daemon ended ({what}); it is started again in {} s", pause.as_secs()));
+            print_line(format_args!("the daemon ended ({what}); it is started again in {} s", pause.as_secs()));
             if let Err(error) = crash::note(&self.host, "daemon", &what) {
-                tell(format_args!("that could not be written down: {error:#}"));
+                print_line(format_args!("that could not be written down: {error:#}"));
             }
             if self.rest(pause)? {
                 return Ok(0);
@@ -98,7 +98,7 @@ impl Supervisor {
         let env: Vec<Vec<u8>> = std::env::vars_os().map(variable).collect();
         let child = process::fork(Fresh::default(), || {
             process::reset_signals();
-            tell(format_args!("{}", process::exec(Path::new("/proc/self/exe"), &args, &env)));
+            print_line(format_args!("{}", process::exec(Path::new("/proc/self/exe"), &args, &env)));
             NO_PROGRAM
         });
         child.context("starting the daemon")

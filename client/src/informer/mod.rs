@@ -155,11 +155,11 @@ impl<K: Watched> Informer<K> {
                 Ok(event) => {
                     // A list that begins has not been answered yet.
                     if !matches!(event, watcher::Event::Init) {
-                        tell_over(&mut outage, kind::<K>());
+                        log_end_of(&mut outage, kind::<K>());
                     }
                     self.take(event, &mut listing);
                 }
-                Err(error) => tell_failure(&mut outage, &error, kind::<K>()),
+                Err(error) => log_failure(&mut outage, &error, kind::<K>()),
             }
         }
     }
@@ -205,7 +205,7 @@ impl<K: Watched> Informer<K> {
         match item.read() {
             Ok(object) => self.apply(object),
             Err(unreadable) => {
-                unreadable.tell(&kind::<K>());
+                unreadable.log(&kind::<K>());
                 let key = Key::of_meta(&unreadable.meta);
                 if self.cache.get(&key).is_some_and(|old| is_another_life(old.meta(), &unreadable.meta)) {
                     self.delete(&key, None);
@@ -229,18 +229,18 @@ impl<K: Watched> Informer<K> {
             Some(old) => Delta::Updated { old, new },
             None => Delta::Added(new),
         };
-        self.tell(&delta);
+        self.notify(&delta);
         key
     }
 
     fn delete(&self, key: &Key, last: Option<K>) {
         let Some(known) = self.cache.remove(key) else { return };
         let last = last.filter(|last| !is_another_life(known.meta(), last.meta())).map(cached);
-        self.tell(&Delta::Deleted(last.unwrap_or(known)));
+        self.notify(&Delta::Deleted(last.unwrap_or(known)));
         shared::released();
     }
 
-    fn tell(&self, delta: &Delta<K>) {
+    fn notify(&self, delta: &Delta<K>) {
         self.handlers.iter().for_each(|h| h(delta));
         let seen = delta.object().meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
         self.version.send_if_modified(|newest| {
@@ -271,14 +271,14 @@ async fn next<T>(
     while outage.is_told() {
         match tokio::time::timeout(SETTLED, stream.next()).await {
             Ok(event) => return event,
-            Err(_) if answered.load(Ordering::Relaxed) => tell_over(outage, kind.clone()),
+            Err(_) if answered.load(Ordering::Relaxed) => log_end_of(outage, kind.clone()),
             Err(_) => {}
         }
     }
     stream.next().await
 }
 
-fn tell_failure(outage: &mut Outage, error: &watcher::Error, kind: String) {
+fn log_failure(outage: &mut Outage, error: &watcher::Error, kind: String) {
     // History that is compacted is listed again: everyday for who was away for a while.
     let expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
     if !expired && outage.failed(Instant::now().into_std()) {
@@ -288,7 +288,7 @@ fn tell_failure(outage: &mut Outage, error: &watcher::Error, kind: String) {
     }
 }
 
-fn tell_over(outage: &mut Outage, kind: String) {
+fn log_end_of(outage: &mut Outage, kind: String) {
     if let Some(lasted) = outage.over(Instant::now().into_std()) {
         tracing::info!(kind, ?lasted, "list and watch work again");
     }

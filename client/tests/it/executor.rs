@@ -37,8 +37,8 @@ fn owner() -> Box<ObjectReference> {
     Box::new(ObjectReference { kind, name, namespace, ..ObjectReference::default() })
 }
 
-fn told(op: Op) -> Action {
-    Action::Told { op, regarding: owner(), done: DONE, failed: FAILED }
+fn recorded(op: Op) -> Action {
+    Action::Recorded { op, regarding: owner(), done: DONE, failed: FAILED }
 }
 
 struct Server {
@@ -111,7 +111,7 @@ async fn a_server_becomes_what_the_model_says() {
     let mut ready = pod("a");
     ready["status"] = json!({"phase": "Running"});
     let mut plan = Plan::of([create("a"), label("a", "x"), Op::update(target("a"), Some("status"), ready)]);
-    plan.push(told(Op::create(target(""), generated)));
+    plan.push(recorded(Op::create(target(""), generated)));
     plan.push(Step::Together(vec![delete("old").into(), label("older", "y").into()]));
     plan.push(Op::post(target("a"), "binding", json!({"target": {"name": "n"}})));
     let (regarding, reason, note) = (owner(), "Scaled".to_owned(), "by one".to_owned());
@@ -187,7 +187,7 @@ async fn of_what_is_done_together_all_is_tried_and_nothing_after_it() {
     let server = Server::new(world());
     server.refuse("create pods ns/b", 403, "Forbidden");
     let mut plan = Plan::default();
-    plan.push(Step::Together(["a", "b", "c"].map(|name| told(create(name))).into()));
+    plan.push(Step::Together(["a", "b", "c"].map(|name| recorded(create(name))).into()));
     plan.push(delete("old"));
     let (mut effects, error) = server.run(&plan).await;
     effects.sort();

@@ -232,7 +232,7 @@ impl Assembly {
         tracing::error!(component = name, error = format!("{error:#}"), again_after = ?pause, "ended");
         // A panic has told more of itself.
         if !error.is::<parts::Panicked>() {
-            crash::tell(name, format!("{error:#}"));
+            crash::queue_note(name, format!("{error:#}"));
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 
 use super::{Assembly, Serving, cri};
 use crate::fault::Fault;
-use crate::progress::{Steps, Told};
+use crate::progress::{Progress, Steps};
 
 /// How soon something that tells nobody when it is there is asked again. It takes some of these, once a start.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -127,7 +127,7 @@ pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], quiet: Duration)
     }
     let sentence = go_on(missing, &unreadable);
     tracing::error!("{sentence}");
-    steps.tell(&Told::Warning { sentence });
+    steps.report(&Progress::Warning { sentence });
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::crash;
 use crate::fault::{Fault, best_effort};
 use crate::preflight;
 use crate::process::Daemon;
-use crate::progress::{Audience, Steps, Told, duration};
+use crate::progress::{Audience, Progress, Steps, duration};
 use crate::systemd;
 use crate::threads;
 
@@ -31,7 +31,7 @@ pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
         let result = which.resolve(shape).and_then(|host| live(host, steps));
         if let Err(error) = &result {
             let code = error.downcast_ref::<Fault>().map_or(1, |f| f.code);
-            steps.tell(&Told::Failed { sentence: format!("{error:#}"), code });
+            steps.report(&Progress::Failed { sentence: format!("{error:#}"), code });
         }
         return result;
     }
@@ -96,8 +96,8 @@ async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
         assembly.stop_parts().await;
         return Err(error);
     }
-    steps.tell(&Told::Ready);
-    systemd::tell("READY=1");
+    steps.report(&Progress::Ready);
+    systemd::notify("READY=1");
     tracing::info!(cluster = name, after = duration(began.elapsed()), "ready");
     if in_front {
         // Nobody may be listening any more.
@@ -114,7 +114,7 @@ async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
         end => end,
     };
     tracing::info!(cluster = name, "stopping");
-    systemd::tell("STOPPING=1");
+    systemd::notify("STOPPING=1");
     match end {
         End::Asked => {
             assembly.stop(POD_GRACE).await;

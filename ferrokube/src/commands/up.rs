@@ -13,7 +13,7 @@ use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
 use crate::preflight;
 use crate::process::{Daemon, spawn_supervisor};
-use crate::progress::{Told, duration, listen, step_line};
+use crate::progress::{Progress, duration, listen, step_line};
 use crate::systemd;
 
 /// How often a daemon that another command has started is looked at.
@@ -168,10 +168,10 @@ fn wait_for_other(host: &Host) -> Result<()> {
 fn wait_until_ready(mut child: Child, host: &Host) -> Result<()> {
     for told in child.stdout.take().into_iter().flat_map(listen) {
         match told {
-            Told::Step { what, millis } => print(&(step_line(&what, millis) + "\n"))?,
-            Told::Warning { sentence } => print(&format!("Warning: {sentence}\n"))?,
-            Told::Ready => return Ok(()),
-            Told::Failed { sentence, code } => {
+            Progress::Step { what, millis } => print(&(step_line(&what, millis) + "\n"))?,
+            Progress::Warning { sentence } => print(&format!("Warning: {sentence}\n"))?,
+            Progress::Ready => return Ok(()),
+            Progress::Failed { sentence, code } => {
                 // It still stops what it had started.
                 best_effort("the daemon's end", child.wait());
                 return Err(Fault { sentence, code }.into());

@@ -146,7 +146,7 @@ pub fn restarts(unit: &str) -> bool {
 }
 
 /// Tells systemd of a unit of `Type=notify` how far it is: `READY=1`, `STOPPING=1`, `STATUS=…`; sd_notify(3).
-pub fn tell(state: &str) {
+pub fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let sent = address(path.as_bytes()).and_then(|to| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &to));
     if let Err(error) = sent {

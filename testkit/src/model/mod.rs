@@ -147,7 +147,7 @@ impl World {
         let (op, told) = match action {
             Action::Event { reason, note, .. } => return self.events.push(format!("{reason}: {note}")),
             Action::Do(op) => (op, None),
-            Action::Told { op, done, .. } => (op, Some(done)),
+            Action::Recorded { op, done, .. } => (op, Some(done)),
         };
         let answer = match self.request(op) {
             // Gone already counts as done.

@@ -51,8 +51,8 @@ impl Corrupt {
         ))
     }
 
-    /// Tells the log: what and why, never the bytes.
-    pub fn tell(&self) {
+    /// Logs what and why, never the bytes.
+    pub fn log(&self) {
         let key = String::from_utf8_lossy(&self.key);
         let (revision, why) = (self.revision, self.why.as_str());
         tracing::error!(%key, revision, why, "a stored object can't be read and is left out; delete it with ignoreStoreReadErrorWithClusterBreakingPotential");
@@ -77,7 +77,7 @@ impl CorruptSet {
     pub fn insert(&mut self, corrupt: Corrupt, last: Option<Arc<Entry>>) {
         let before = self.by_key.remove(&corrupt.key);
         if before.as_ref().is_none_or(|before| before.corrupt.revision != corrupt.revision) {
-            corrupt.tell();
+            corrupt.log();
         }
         let last = last.or_else(|| before.and_then(|before| before.last));
         self.by_key.insert(corrupt.key.clone(), Known { corrupt, last });
@@ -93,7 +93,7 @@ impl CorruptSet {
         let before = std::mem::take(&mut self.by_key);
         for corrupt in found {
             if before.get(&corrupt.key).is_none_or(|known| known.corrupt.revision != corrupt.revision) {
-                corrupt.tell();
+                corrupt.log();
             }
             self.by_key.insert(corrupt.key.clone(), Known { corrupt, last: None });
         }

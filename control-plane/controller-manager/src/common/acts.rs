@@ -89,20 +89,20 @@ pub fn warning<K: Resource<DynamicType = ()>>(about: &K, reason: &str, note: Str
     event(about, EventType::Warning, reason, note)
 }
 
-fn told(op: Op, regarding: &ObjectReference, done: Words, failed: Words) -> Action {
-    Action::Told { op, regarding: Box::new(regarding.clone()), done, failed }
+fn recorded(op: Op, regarding: &ObjectReference, done: Words, failed: Words) -> Action {
+    Action::Recorded { op, regarding: Box::new(regarding.clone()), done, failed }
 }
 
 /// Creates a pod and tells its owner so.
 pub fn create_pod<K: Written>(pod: &K, owner: &ObjectReference) -> Action {
     let done = Words { reason: "SuccessfulCreate", note: "Created pod: " };
-    told(created(pod), owner, done, Words { reason: "FailedCreate", note: "Error creating: " })
+    recorded(created(pod), owner, done, Words { reason: "FailedCreate", note: "Error creating: " })
 }
 
 /// Deletes a pod and tells its owner so.
 pub fn delete_pod<K: Written>(pod: &K, owner: &ObjectReference) -> Action {
     let done = Words { reason: "SuccessfulDelete", note: "Deleted pod: " };
-    told(deleted(pod, Deletion::default()), owner, done, Words { reason: "FailedDelete", note: "Error deleting: " })
+    recorded(deleted(pod, Deletion::default()), owner, done, Words { reason: "FailedDelete", note: "Error deleting: " })
 }
 
 /// Batches of 1, 2, 4, ... so that a refusal that will meet all of them (a quota, say) is met once, not by all.

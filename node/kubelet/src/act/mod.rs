@@ -200,7 +200,7 @@ impl Executor {
             None => pods::reference(pod),
         };
         let kind = if warning { EventType::Warning } else { EventType::Normal };
-        self.events.tell(&regarding, kind, reason, note);
+        self.events.event(&regarding, kind, reason, note);
     }
 
     fn pods(&self, pod: &Pod) -> Api<Pod> {

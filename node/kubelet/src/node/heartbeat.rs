@@ -168,7 +168,7 @@ impl Heartbeat {
     }
 
     fn event(&self, reason: &str, note: &str) {
-        self.recorder.tell(&self.reference(), client::EventType::Normal, reason, note);
+        self.recorder.event(&self.reference(), client::EventType::Normal, reason, note);
     }
 
     async fn keep_status(&self) {

@@ -118,7 +118,7 @@ impl World {
         let op = match action {
             Action::Do(op) => op,
             Action::Event { reason, note, .. } => return self.told.push(format!("{reason}: {note}")),
-            Action::Told { .. } => panic!("{action:?}"),
+            Action::Recorded { .. } => panic!("{action:?}"),
         };
         match &op.verb {
             Verb::Delete(deletion) => {

@@ -114,7 +114,7 @@ fn many_pods_start_in_growing_batches() {
     let mut world = World::default();
     world.put(&set(10));
     let plan = step(&world);
-    let pods = |step: &Step| step.actions().iter().filter(|a| matches!(a, Action::Told { .. })).count();
+    let pods = |step: &Step| step.actions().iter().filter(|a| matches!(a, Action::Recorded { .. })).count();
     let batches: Vec<usize> = plan.steps.iter().map(pods).filter(|n| *n > 0).collect();
     assert_eq!(batches, [1, 2, 4, 3]);
 }

@@ -168,7 +168,7 @@ impl<'a> SyncContext<'a> {
         let pod = identity::pod(self.set, self.revision_for(ordinal), ordinal);
         self.plan.push(acts::create(&pod));
         let name = identity::pod_name(self.set, ordinal);
-        self.tell(
+        self.event(
             EventType::Normal,
             "SuccessfulCreate",
             format!("create Pod {name} in StatefulSet {} successful", self.name()),
@@ -198,10 +198,10 @@ impl<'a> SyncContext<'a> {
         let of = self.name();
         if pods::phase(pod) == "Failed" {
             let note = format!("StatefulSet {namespace}/{of} is recreating failed Pod {name}");
-            self.tell(EventType::Warning, "RecreatingFailedPod", note);
+            self.event(EventType::Warning, "RecreatingFailedPod", note);
         } else {
             let note = format!("StatefulSet {namespace}/{of} is recreating terminated Pod {name}");
-            self.tell(EventType::Normal, "RecreatingTerminatedPod", note);
+            self.event(EventType::Normal, "RecreatingTerminatedPod", note);
         }
         self.delete(pod);
     }
@@ -209,7 +209,7 @@ impl<'a> SyncContext<'a> {
     fn delete(&mut self, pod: &Pod) {
         self.plan.push(acts::delete(pod));
         let name = pod.metadata.name.as_deref().unwrap_or("");
-        self.tell(
+        self.event(
             EventType::Normal,
             "SuccessfulDelete",
             format!("delete Pod {name} in StatefulSet {} successful", self.name()),
@@ -231,7 +231,7 @@ impl<'a> SyncContext<'a> {
                     self.plan.push(acts::create(&made));
                     let name = identity::pod_name(self.set, ordinal);
                     let note = format!("create Claim {claim} Pod {name} in StatefulSet {} success", self.name());
-                    self.tell(EventType::Normal, "SuccessfulCreate", note);
+                    self.event(EventType::Normal, "SuccessfulCreate", note);
                 }
             }
         }
@@ -293,7 +293,7 @@ impl<'a> SyncContext<'a> {
         self.set.metadata.name.as_deref().unwrap_or("")
     }
 
-    fn tell(&mut self, kind: EventType, reason: &str, note: String) {
+    fn event(&mut self, kind: EventType, reason: &str, note: String) {
         let event = acts::event(self.set, kind, reason, note);
         self.plan.push(event);
     }
