@@ -22,16 +22,16 @@ use crate::connect::{ConnectError, in_process, read_config};
 const LIFE: Duration = Duration::from_secs(3600);
 
 /// The accounts of one namespace.
-pub struct Accounts {
+pub struct ServiceAccounts {
     /// Makes accounts and asks for their tokens.
     own: Api<ServiceAccount>,
     /// The same server without anybody's credentials.
     bare: kube::Client,
 }
 
-impl Accounts {
+impl ServiceAccounts {
     /// Who the kubeconfig's current context speaks as needs the rights to make accounts and tokens.
-    pub async fn from_kubeconfig(path: &Path, namespace: &str) -> Result<Accounts, ConnectError> {
+    pub async fn from_kubeconfig(path: &Path, namespace: &str) -> Result<ServiceAccounts, ConnectError> {
         let config = read_config(path).await?;
         let mut bare = config.clone();
         bare.auth_info = kube::config::AuthInfo::default();
@@ -39,7 +39,7 @@ impl Accounts {
             kube::Client::try_from(config)
                 .map_err(|e| ConnectError::Client { path: path.display().to_string(), source: Box::new(e) })
         };
-        Ok(Accounts { own: Api::namespaced(client(config)?, namespace), bare: client(bare)? })
+        Ok(ServiceAccounts { own: Api::namespaced(client(config)?, namespace), bare: client(bare)? })
     }
 
     /// A client that speaks as this account, which is made when it isn't there.

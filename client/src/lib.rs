@@ -32,7 +32,7 @@ pub mod queue;
 pub mod rate;
 mod shared;
 
-pub use account::Accounts;
+pub use account::ServiceAccounts;
 pub use cache::{Cache, Key};
 pub use connect::{from_kubeconfig, in_process};
 pub use events::{EventRecorder, EventType};

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use apiserver::{Server, UserInfo};
+use controller_manager::ControllerClients;
 use http::{Request, Response};
 use tower::service_fn;
 
@@ -35,9 +36,6 @@ pub enum Api {
     /// Elsewhere, and these say where.
     At(Kubeconfigs),
 }
-
-/// Clients of service accounts of kube-system, by the account's name.
-pub type Accounts = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
 
 /// kubeconfigs: a file for whoever asks, as a component alone is given one; or a folder with a file for each identity,
 /// under kubeadm's names.
@@ -117,7 +115,7 @@ impl Api {
     }
 
     /// Clients by which each controller has only the rights of its own.
-    pub async fn accounts(&self) -> Result<Accounts> {
+    pub async fn controller_clients(&self) -> Result<ControllerClients> {
         match self {
             Api::Here(server) => {
                 let server = server.clone();
@@ -125,7 +123,7 @@ impl Api {
             }
             Api::At(kubeconfigs) => {
                 let file = kubeconfigs.of(&Identity::ControllerManager);
-                let accounts = client::Accounts::from_kubeconfig(&file, SYSTEM).await.map_err(unusable)?;
+                let accounts = client::ServiceAccounts::from_kubeconfig(&file, SYSTEM).await.map_err(unusable)?;
                 Ok(Arc::new(move |name: &str| accounts.client(name)))
             }
         }

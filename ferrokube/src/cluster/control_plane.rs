@@ -113,7 +113,7 @@ fn pages(a: &Assembly, port: u16) -> client::pages::Config {
 }
 
 pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
-    let accounts = a.api()?.accounts().await?;
+    let controller_clients = a.api()?.controller_clients().await?;
     let ca = a.pki.ca();
     let root_ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
     let signing = crate::signing::TokenKey::read(&a.pki.service_account_key())?;
@@ -128,7 +128,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
         allocate_node_cidrs: true,
         default_accounts_without_tokens: a.host.cluster.hardened,
         root_ca: Some(root_ca),
-        controller_clients: Some(accounts),
+        controller_clients: Some(controller_clients),
         ..controller_manager::Config::default()
     };
     component::controller_manager::over(&mut config, list(&a.host.cluster.options.kube_controller_manager_arg))?;

@@ -178,7 +178,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         let api = Api::at(&flags.kubeconfig);
         let client = api.client(&Identity::ControllerManager).await?;
         if flags.use_service_account_credentials {
-            config.controller_clients = Some(api.accounts().await?);
+            config.controller_clients = Some(api.controller_clients().await?);
         }
         controller_manager::daemon::run(config, client, shutdown).await?;
         Ok(())
