@@ -66,15 +66,15 @@ pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// A certificate and key that are read again when their files change.
+/// A certificate and key that are read again when their files change: upstream's `DynamicCertKeyPairContent`.
 #[derive(Debug)]
-pub struct Identity(Reloaded<Arc<CertifiedKey>>);
+pub struct CertKeyPair(Reloaded<Arc<CertifiedKey>>);
 
-impl Identity {
+impl CertKeyPair {
     /// Reads the pair; fails when one is missing, is no PEM, or they don't belong together.
-    pub fn load(files: Files) -> Result<Arc<Identity>, TlsError> {
+    pub fn load(files: Files) -> Result<Arc<CertKeyPair>, TlsError> {
         let pair = Reloaded::new(vec![files.cert.clone(), files.key.clone()], move || files.load())?;
-        Ok(Arc::new(Identity(pair)))
+        Ok(Arc::new(CertKeyPair(pair)))
     }
 }
 
@@ -100,13 +100,13 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -
     }
 }
 
-impl ResolvesServerCert for Identity {
+impl ResolvesServerCert for CertKeyPair {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.current())
     }
 }
 
-impl ResolvesClientCert for Identity {
+impl ResolvesClientCert for CertKeyPair {
     fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let pair = self.0.current();
         pair.key.choose_scheme(schemes).is_some().then_some(pair)
@@ -148,14 +148,14 @@ impl Tls {
     /// Reads the files.
     pub fn with_policy(files: Files, asked: &Clients, policy: &Policy) -> Result<Tls, TlsError> {
         let cert = files.cert.clone();
-        let identity = Identity::load(files)?;
+        let pair = CertKeyPair::load(files)?;
         let authorities: Vec<PathBuf> = match asked {
             Clients::Of(path) | Clients::OnlyOf(path) => vec![path.clone()],
             Clients::Unasked | Clients::Anyone => Vec::new(),
         };
         let checks_clients = !authorities.is_empty();
         let (asked, policy) = (asked.clone(), policy.clone());
-        let make = move || server(&cert, &identity, &asked, &policy);
+        let make = move || server(&cert, &pair, &asked, &policy);
         Ok(Tls { config: Arc::new(Reloaded::new(authorities, make)?), checks_clients })
     }
 
@@ -175,7 +175,7 @@ impl Tls {
 /// `cert` is the file that an error of none of the others is about.
 fn server(
     cert: &Path,
-    identity: &Arc<Identity>,
+    pair: &Arc<CertKeyPair>,
     asked: &Clients,
     policy: &Policy,
 ) -> Result<Arc<ServerConfig>, TlsError> {
@@ -191,22 +191,22 @@ fn server(
             builder.with_client_cert_verifier(verifier.map_err(|why| error(path)(&why))?)
         }
     };
-    let mut config = builder.with_cert_resolver(identity.clone());
+    let mut config = builder.with_cert_resolver(pair.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
 /// A client that checks servers against these authorities, or not at all when there are none, and shows this
 /// certificate, as it is at each handshake.
-pub fn client(roots: Option<RootCertStore>, identity: Option<Arc<Identity>>) -> Result<ClientConfig, rustls::Error> {
+pub fn client(roots: Option<RootCertStore>, pair: Option<Arc<CertKeyPair>>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let builder = match roots {
         Some(roots) => builder.with_root_certificates(roots),
         None => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyHolder(provider))),
     };
-    let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
-    let mut config = builder.with_client_cert_resolver(identity);
+    let Some(pair) = pair else { return Ok(builder.with_no_client_auth()) };
+    let mut config = builder.with_client_cert_resolver(pair);
     // A resumed session stands for the certificate of its first handshake, which ends one day.
     config.resumption = Resumption::disabled();
     Ok(config)

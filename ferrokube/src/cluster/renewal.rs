@@ -2,7 +2,7 @@
 //! and clients look at, and brings the administrator's into the kubeconfigs that have it. I/O: files, the clock.
 //!
 //! A node that has its certificates from another host's CA will ask for them with a CertificateSigningRequest: what it
-//! gets goes into the same files, and is read by the same `serving::tls::Identity`.
+//! gets goes into the same files, and is read by the same `serving::tls::CertKeyPair`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

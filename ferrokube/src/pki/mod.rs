@@ -1,6 +1,6 @@
 //! The certificates and keys of this host: who may speak as whom. Made at the first start, kept in `<data-dir>/pki` with
 //! kubeadm's file names, renewed when two thirds of their life have passed: at a start, and while the cluster runs by
-//! `cluster::renewal`. Servers and clients read them again by themselves (`serving::tls::Identity`). The time is the
+//! `cluster::renewal`. Servers and clients read them again by themselves (`serving::tls::CertKeyPair`). The time is the
 //! caller's to tell. I/O: reads and writes the files.
 //!
 //! What a host has is decided in [`leaf`]; here it is made, where the key of its authority is. A node alone has no such

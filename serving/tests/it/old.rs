@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rcgen::SigningKey;
 use rustls::pki_types::ServerName;
-use serving::tls::{Clients, Files, Identity, Tls, certificates, roots};
+use serving::tls::{CertKeyPair, Clients, Files, Tls, certificates, roots};
 use serving::{Http, x509::Subject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,7 +35,7 @@ async fn get(server: &Server, dir: &Path, files: Files, version: &'static rustls
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
     let builder = builder.with_root_certificates(roots(&dir.join("ca.crt")).unwrap());
-    let config = builder.with_client_cert_resolver(Identity::load(files).unwrap());
+    let config = builder.with_client_cert_resolver(CertKeyPair::load(files).unwrap());
     let stream = TcpStream::connect(server.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let Ok(mut stream) = TlsConnector::from(Arc::new(config)).connect(name, stream).await else {
@@ -62,7 +62,7 @@ async fn a_client_certificate_of_x509_v1_is_taken_by_every_tls() {
             assert_eq!(answer.starts_with("HTTP/1.1 200"), clients == Clients::Anyone, "{clients:?} {version:?}");
             // The certificate is nobody's who hasn't its key.
             let (mine, other) = (old(&ca, dir, "ann"), old(&ca, dir, "bob"));
-            assert!(Identity::load(Files { cert: mine.cert, key: other.key }).is_err());
+            assert!(CertKeyPair::load(Files { cert: mine.cert, key: other.key }).is_err());
         }
     }
     let shown = certificates(&old(&ca, dir, "ann").cert).unwrap();

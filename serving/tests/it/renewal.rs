@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::ServerName;
 use serving::Http;
-use serving::tls::{Clients, Files, Identity, Tls, client, roots};
+use serving::tls::{CertKeyPair, Clients, Files, Tls, client, roots};
 use serving::x509::Subject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -67,7 +67,7 @@ async fn a_new_certificate_is_served_without_dropping_connections() {
     let ca_file = dir.path().join("ca.crt");
     let tls = Tls::new(files.clone(), &Clients::Of(ca_file.clone())).unwrap();
     let server = start(16, Http { tls: Some(tls), ..Http::default() }).await;
-    let identity = Identity::load(ca.issue(dir.path(), "client", "first")).unwrap();
+    let identity = CertKeyPair::load(ca.issue(dir.path(), "client", "first")).unwrap();
     let config = Arc::new(client(Some(roots(&ca_file).unwrap()), Some(identity)).unwrap());
     let mut before = connect(server.address, &config).await;
     assert_eq!((server_name(&before).as_str(), get(&mut before, "/a").await.ends_with("/a")), ("old", true));
@@ -100,7 +100,7 @@ async fn a_new_authority_of_clients_is_taken_and_the_old_one_no_more() {
     let server = start(16, Http { tls: Some(tls), ..Http::default() }).await;
     let shows = |files: Files| {
         let roots = roots(&server_dir.path().join("ca.crt")).unwrap();
-        Arc::new(client(Some(roots), Some(Identity::load(files).unwrap())).unwrap())
+        Arc::new(client(Some(roots), Some(CertKeyPair::load(files).unwrap())).unwrap())
     };
     let ann = shows(old_ca.issue(old.path(), "ann", "ann"));
     let bob = shows(new_ca.issue(new.path(), "bob", "bob"));
@@ -134,8 +134,8 @@ async fn is_served(address: std::net::SocketAddr, config: &Arc<rustls::ClientCon
 async fn a_client_shows_its_new_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let ca = Authority::new(dir.path());
-    let identity = Identity::load(ca.issue(dir.path(), "client", "first")).unwrap();
-    let shown = |identity: &Arc<Identity>| {
+    let identity = CertKeyPair::load(ca.issue(dir.path(), "client", "first")).unwrap();
+    let shown = |identity: &Arc<CertKeyPair>| {
         use rustls::client::ResolvesClientCert;
         let schemes = [rustls::SignatureScheme::ECDSA_NISTP256_SHA256];
         Subject::of(&identity.resolve(&[], &schemes).unwrap().cert[0]).unwrap().common_name

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use serving::tls::{Clients, Files, Identity, Tls, TlsError};
+use serving::tls::{CertKeyPair, Clients, Files, Tls, TlsError};
 
 use crate::config::{Config, KeyPair};
 use crate::error::Error;
@@ -54,7 +54,7 @@ pub fn client(
 ) -> Result<ClientConfig, Error> {
     let roots = authority.map(|path| serving::tls::roots(path)).transpose().map_err(file(flags.authority))?;
     let identity = match identity {
-        Some(pair) => Some(Identity::load(files(pair)).map_err(pair_error(pair, flags.certificate, flags.key))?),
+        Some(pair) => Some(CertKeyPair::load(files(pair)).map_err(pair_error(pair, flags.certificate, flags.key))?),
         None => None,
     };
     serving::tls::client(roots, identity)

@@ -11,7 +11,7 @@ use regex::Regex;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
-use serving::tls::{Files, Identity};
+use serving::tls::{CertKeyPair, Files};
 
 use super::super::fetch::Credentials;
 use super::trust::Trust;
@@ -123,7 +123,7 @@ impl HostTls {
             None => None,
             Some((cert, key)) => {
                 let files = Files { cert: cert.clone(), key: key.clone() };
-                Some(Identity::load(files).map_err(|error| format!("cert_file, key_file: {error}"))?)
+                Some(CertKeyPair::load(files).map_err(|error| format!("cert_file, key_file: {error}"))?)
             }
         };
         let roots = (!self.insecure_skip_verify).then(super::host_roots);
