@@ -1,5 +1,9 @@
 //! One metadata watch per resource that can be deleted, kept in step with discovery: looked at again when custom
 //! resources or API services change. I/O: discovery and watches, as the manager's identity.
+//!
+//! Not [`client::Informer`]s: the kind of one is known when it is compiled, and its objects stay in its cache. Here kinds come
+//! and go with discovery, and what is kept of an object is its node in the graph; a cache beside that would hold the
+//! metadata of every object of the cluster a second time.
 
 #[cfg(test)]
 mod tests;
