@@ -34,12 +34,12 @@ pub enum SchemaOf<'a> {
 
 /// A decoded patch, and the fields that it names twice.
 pub struct Patch {
-    pub how: How,
+    pub body: PatchBody,
     pub duplicates: Vec<String>,
 }
 
-/// How a patch changes an object.
-pub enum How {
+/// A patch as it came in: how it changes an object.
+pub enum PatchBody {
     Json(Value),
     Merge(Value),
     Strategic(Value),
@@ -49,16 +49,16 @@ pub enum How {
 
 impl Patch {
     pub fn parse(call: &Call, body: &Bytes) -> Result<Patch, Status> {
-        let json = |how: fn(Value) -> How| {
+        let json = |make: fn(Value) -> PatchBody| {
             let decoded = codec::json::decode(body, codec::Form::Any);
             let decoded = decoded.map_err(|_| Status::bad_request("invalid JSON patch"))?;
-            Ok(Patch { how: how(decoded.object), duplicates: decoded.strict })
+            Ok(Patch { body: make(decoded.object), duplicates: decoded.strict })
         };
         match media_type(call.header(CONTENT_TYPE)) {
-            JSON => json(How::Json).map(|patch| Patch { duplicates: Vec::new(), ..patch }),
-            MERGE => json(How::Merge),
-            STRATEGIC => json(How::Strategic),
-            APPLY => Ok(Patch { how: How::Apply(body.clone()), duplicates: Vec::new() }),
+            JSON => json(PatchBody::Json).map(|patch| Patch { duplicates: Vec::new(), ..patch }),
+            MERGE => json(PatchBody::Merge),
+            STRATEGIC => json(PatchBody::Strategic),
+            APPLY => Ok(Patch { body: PatchBody::Apply(body.clone()), duplicates: Vec::new() }),
             _ => Err(unsupported()),
         }
     }
@@ -66,12 +66,12 @@ impl Patch {
     /// The patched object.
     pub fn apply(&self, old: &Value, schema: &SchemaOf<'_>) -> Result<Value, Status> {
         let mut new = old.clone();
-        match &self.how {
+        match &self.body {
             // No operations at all.
-            How::Json(Value::Null) => {}
-            How::Json(operations) => object::json_patch::apply(&mut new, operations)?,
-            How::Merge(patch) => object::merge_patch::apply(&mut new, patch.clone())?,
-            How::Strategic(patch) => {
+            PatchBody::Json(Value::Null) => {}
+            PatchBody::Json(operations) => object::json_patch::apply(&mut new, operations)?,
+            PatchBody::Merge(patch) => object::merge_patch::apply(&mut new, patch.clone())?,
+            PatchBody::Strategic(patch) => {
                 match schema {
                     SchemaOf::Served(served) if served.custom => {
                         return Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY]));
@@ -88,7 +88,7 @@ impl Patch {
                     new[field] = old[field].clone();
                 }
             }
-            How::Apply(_) => return Err(unsupported()),
+            PatchBody::Apply(_) => return Err(unsupported()),
         }
         Ok(new)
     }
@@ -101,10 +101,10 @@ impl Patch {
             return *status;
         }
         let why = trouble.why();
-        let (shown, why) = match &self.how {
-            How::Strategic(patch) => (super::go::print(patch), super::go::restored(&why)),
-            How::Json(patch) | How::Merge(patch) => (patch.to_string(), why),
-            How::Apply(_) => (String::new(), why),
+        let (shown, why) = match &self.body {
+            PatchBody::Strategic(patch) => (super::go::print(patch), super::go::restored(&why)),
+            PatchBody::Json(patch) | PatchBody::Merge(patch) => (patch.to_string(), why),
+            PatchBody::Apply(_) => (String::new(), why),
         };
         let error = meta::FieldError::invalid("patch", unreadable::cut(&shown), why);
         Status::invalid(&Gvk::new("", "", ""), "", &[error])
@@ -112,8 +112,8 @@ impl Patch {
 
     /// Whether the patch names the version it is for: then nothing is tried again.
     fn pinned(&self) -> bool {
-        match &self.how {
-            How::Merge(patch) | How::Strategic(patch) => patch["metadata"]["resourceVersion"].is_string(),
+        match &self.body {
+            PatchBody::Merge(patch) | PatchBody::Strategic(patch) => patch["metadata"]["resourceVersion"].is_string(),
             _ => false,
         }
     }
@@ -147,12 +147,12 @@ impl Verbs {
     ) -> Result<Answer, Status> {
         let options = WriteOptions::parse(&call.query, "PatchOptions")?;
         let patch = Patch::parse(call, body)?;
-        if options.force.is_some() && !matches!(patch.how, How::Apply(_)) {
+        if options.force.is_some() && !matches!(patch.body, PatchBody::Apply(_)) {
             let gvk = Gvk::new("meta.k8s.io", "v1", "PatchOptions");
             let error = meta::FieldError::forbidden("force", "may not be specified for non-apply patch");
             return Err(Status::invalid(&gvk, "", &[error]));
         }
-        if let How::Apply(body) = &patch.how {
+        if let PatchBody::Apply(body) = &patch.body {
             return self.apply(call, served, part, body, &options).await;
         }
         let change = Change {

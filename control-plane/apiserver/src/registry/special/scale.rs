@@ -17,7 +17,7 @@ use crate::registry::decode;
 use crate::registry::managed;
 use crate::registry::object_meta;
 use crate::registry::options::WriteOptions;
-use crate::registry::patch::{How, Patch, SchemaOf, require_manager};
+use crate::registry::patch::{Patch, PatchBody, SchemaOf, require_manager};
 use crate::registry::update::{Change, Origin, Part};
 use crate::registry::verbs::Verbs;
 
@@ -95,7 +95,7 @@ impl Verbs {
         let options = WriteOptions::parse(&call.query, if patching { "PatchOptions" } else { "UpdateOptions" })?;
         let (patch, whole) = if patching {
             let patch = Patch::parse(call, &body)?;
-            if let How::Apply(intent) = &patch.how {
+            if let PatchBody::Apply(intent) = &patch.body {
                 return self.apply_scale(call, served, paths, intent, &options).await;
             }
             (Some(patch), Value::Null)
