@@ -81,10 +81,10 @@ impl Audit {
     }
 
     fn trail(&self, call: &Call) -> Option<Trail> {
-        let verdict = self.policy.verdict(&call.info, call.caller.as_deref());
-        (verdict.level != Level::None).then(|| {
-            let event = event(call, verdict.level);
-            Trail::new(self.log.clone(), verdict, event)
+        let config = self.policy.evaluate(&call.info, call.caller.as_deref());
+        (config.level != Level::None).then(|| {
+            let event = event(call, config.level);
+            Trail::new(self.log.clone(), config, event)
         })
     }
 }

@@ -51,9 +51,9 @@ impl Stage {
     }
 }
 
-/// What is done with one request.
+/// What is done with one request, by upstream's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct RequestAuditConfig {
     pub level: Level,
     pub omit_stages: Vec<Stage>,
     pub omit_managed_fields: bool,
@@ -109,12 +109,14 @@ impl Policy {
 
     /// What the first rule says that is about the request; without one nothing is logged. `user` is who was
     /// authenticated, `None` for a caller whose credentials were refused.
-    pub fn verdict(&self, info: &RequestInfo, user: Option<&UserInfo>) -> Verdict {
-        let Some(rule) = self.rules.iter().find(|rule| rule.matches(info, user)) else { return Verdict::default() };
+    pub fn evaluate(&self, info: &RequestInfo, user: Option<&UserInfo>) -> RequestAuditConfig {
+        let Some(rule) = self.rules.iter().find(|rule| rule.matches(info, user)) else {
+            return RequestAuditConfig::default();
+        };
         let mut omit_stages = self.omit_stages.clone();
         omit_stages.extend(&rule.omit_stages);
         let omit_managed_fields = rule.omit_managed_fields.unwrap_or(self.omit_managed_fields);
-        Verdict { level: rule.level, omit_stages, omit_managed_fields }
+        RequestAuditConfig { level: rule.level, omit_stages, omit_managed_fields }
     }
 }
 
@@ -267,7 +269,7 @@ mod tests {
         rule["level"] = json!("Metadata");
         let user = UserInfo { name: "u".to_owned(), groups: vec!["g".to_owned()], ..UserInfo::default() };
         let info = RequestInfo::parse(&method, path, &Query::default());
-        policy(json!({"rules": [rule]})).expect("policy").verdict(&info, Some(&user)).level
+        policy(json!({"rules": [rule]})).expect("policy").evaluate(&info, Some(&user)).level
     }
 
     #[test]
@@ -324,12 +326,12 @@ mod tests {
         let info = |path| RequestInfo::parse(&Method::GET, path, &Query::default());
         let user = |name: &str| UserInfo { name: name.to_owned(), ..UserInfo::default() };
         let (secret, other) = (info("/api/v1/namespaces/a/secrets/s"), info("/version"));
-        assert_eq!(policy.verdict(&secret, Some(&user("quiet"))).level, Level::None);
-        let verdict = policy.verdict(&secret, Some(&user("a")));
-        assert_eq!(verdict.omit_stages, [Stage::RequestReceived, Stage::Panic]);
-        assert!(verdict.level == Level::Metadata && verdict.omit_managed_fields);
-        let verdict = policy.verdict(&other, None);
-        assert!(verdict.level == Level::RequestResponse && !verdict.omit_managed_fields);
+        assert_eq!(policy.evaluate(&secret, Some(&user("quiet"))).level, Level::None);
+        let config = policy.evaluate(&secret, Some(&user("a")));
+        assert_eq!(config.omit_stages, [Stage::RequestReceived, Stage::Panic]);
+        assert!(config.level == Level::Metadata && config.omit_managed_fields);
+        let config = policy.evaluate(&other, None);
+        assert!(config.level == Level::RequestResponse && !config.omit_managed_fields);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::log::Log;
-use super::policy::{Level, Stage, Verdict};
+use super::policy::{Level, RequestAuditConfig, Stage};
 use crate::authn::UserInfo;
 use crate::authz::Decision;
 use crate::http::answer::Answer;
@@ -38,7 +38,7 @@ pub(super) fn user(user: &UserInfo) -> Value {
 /// What is noted of one request on its way. Dropped before its end, it logs that.
 pub struct Trail {
     log: Arc<Log>,
-    verdict: Verdict,
+    config: RequestAuditConfig,
     /// What the stages and admission have to say of the request.
     pub annotations: Annotations,
     state: Mutex<State>,
@@ -50,8 +50,8 @@ struct State {
 }
 
 impl Trail {
-    pub(super) fn new(log: Arc<Log>, verdict: Verdict, event: Map<String, Value>) -> Trail {
-        Trail { log, verdict, annotations: Annotations::default(), state: Mutex::new(State { event, ended: false }) }
+    pub(super) fn new(log: Arc<Log>, config: RequestAuditConfig, event: Map<String, Value>) -> Trail {
+        Trail { log, config, annotations: Annotations::default(), state: Mutex::new(State { event, ended: false }) }
     }
 
     /// Ends here and now, with a refusal that no stage after this one is told of.
@@ -66,7 +66,7 @@ impl Trail {
     }
 
     pub(super) fn emit(&self, stage: Stage) -> std::io::Result<()> {
-        if self.verdict.omit_stages.contains(&stage) {
+        if self.config.omit_stages.contains(&stage) {
             return Ok(());
         }
         let mut event = self.state.lock().event.clone();
@@ -100,7 +100,7 @@ impl Trail {
 
     /// Whether the body of the request is logged.
     pub fn wants_request(&self) -> bool {
-        self.verdict.level >= Level::Request
+        self.config.level >= Level::Request
     }
 
     /// Notes the object that was sent.
@@ -126,7 +126,7 @@ impl Trail {
         match outcome {
             Err(status) => self.status(status),
             Ok(Answer::Status(status)) => self.status(status),
-            Ok(answer) if self.verdict.level == Level::RequestResponse => {
+            Ok(answer) if self.config.level == Level::RequestResponse => {
                 if let Some(mut object) = shown(answer) {
                     self.prune(&mut object);
                     self.put("responseObject", object);
@@ -145,13 +145,13 @@ impl Trail {
             }
         }
         self.put("responseStatus", told);
-        if self.verdict.level == Level::RequestResponse {
+        if self.config.level == Level::RequestResponse {
             self.put("responseObject", whole);
         }
     }
 
     fn prune(&self, object: &mut Value) {
-        if !self.verdict.omit_managed_fields {
+        if !self.config.omit_managed_fields {
             return;
         }
         let drop_fields = |object: &mut Value| {
