@@ -1,11 +1,11 @@
-//! Who gets in when many ask: room for the body while it comes, then a place among the requests in flight.
+//! Who gets in when many ask: room for the body while it comes, then a seat among the requests in flight.
 
 use bytes::Bytes;
 use meta::Status;
 
 use crate::http::body::{self, RequestBody};
 use crate::http::call::Call;
-use crate::ops::limits::{Place, Room, TooManyRequests};
+use crate::ops::limits::{Room, Seat, TooManyRequests};
 use crate::server::Core;
 
 /// The body, and the room that it takes until that is dropped.
@@ -15,8 +15,8 @@ pub async fn receive(core: &Core, call: &Call, body: RequestBody) -> Result<(Byt
     Ok((body, room))
 }
 
-/// A place, which is somebody else's again when it is dropped.
-pub async fn admit(core: &Core, call: &Call) -> Result<Place, TooManyRequests> {
+/// A seat, which is somebody else's again when it is dropped.
+pub async fn admit(core: &Core, call: &Call) -> Result<Seat, TooManyRequests> {
     let outcome = core.limits.admit(call).await;
     if outcome.is_err() {
         core.metrics.terminated(&core.objects.registry.load(), call, "429");

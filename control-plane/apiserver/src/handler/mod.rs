@@ -83,9 +83,9 @@ async fn follow(core: &Core, mut call: Call, body: RequestBody) -> Response<Body
 async fn decide(core: &Core, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
     // Before all that goes by the user: from here on that is whom the caller acts as.
     impersonate::impersonate(core, call)?;
-    // Before the body: who may not ask is told without being waited for, and takes no place of others.
+    // Before the body: who may not ask is told without being waited for, and takes no seat of others.
     authorize::authorize(core, call)?;
-    // Watches and streams live as long as their clients want, so they take no place either.
+    // Watches and streams live as long as their clients want, so they take no seat either.
     if call.info.is_long_running() {
         return route::route(core, call, body).await;
     }
@@ -100,9 +100,9 @@ async fn decide(core: &Core, call: &mut Call, body: RequestBody) -> Result<Answe
 /// What is answered to a request that is taken in as a whole.
 async fn whole(core: &Core, call: &mut Call, body: RequestBody) -> Result<Answer, Status> {
     let (body, _room) = flow_control::receive(core, call, body).await?;
-    // Right before the work: while a client sends, its place would be nobody's.
-    let _place = match flow_control::admit(core, call).await {
-        Ok(place) => place,
+    // Right before the work: while a client sends, its seat would be nobody's.
+    let _seat = match flow_control::admit(core, call).await {
+        Ok(seat) => seat,
         Err(full) => return Ok(full.answer()),
     };
     // As soon as there is a body, and a request that goes on.

@@ -2,7 +2,7 @@
 //!
 //! Requests that live long by nature (watches, logs, streams) count for neither. Callers of system:masters get in even
 //! when the server is full, so that an administrator can still help; the cluster's own have places that nobody else
-//! takes; one caller alone takes no more than half of any. A place is taken when the body is there: a client that sends
+//! takes; one caller alone takes no more than half of any. A seat is taken when the body is there: a client that sends
 //! slowly holds up nobody.
 
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ fn probes(info: &RequestInfo) -> bool {
 /// Who has to get through even when others ask too much, until priority and fairness comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rank {
-    /// Takes no place of anybody's: an administrator, a health check.
+    /// Takes no seat of anybody's: an administrator, a health check.
     Exempt,
     /// A heartbeat of a node or of an elected leader: without it the cluster believes them dead.
     Heartbeat,
@@ -158,7 +158,7 @@ impl InFlight {
         InFlight { running: Arc::default(), lanes }
     }
 
-    fn enter(&self, rank: Rank, user: &str) -> Option<Place> {
+    fn enter(&self, rank: Rank, user: &str) -> Option<Seat> {
         let held = match (&self.lanes, rank) {
             (None, _) | (_, Rank::Exempt) => None,
             (Some(lanes), rank) => {
@@ -171,24 +171,24 @@ impl InFlight {
             }
         };
         self.running.fetch_add(1, Ordering::Relaxed);
-        Some(Place { running: self.running.clone(), _held: held })
+        Some(Seat { running: self.running.clone(), _held: held })
     }
 }
 
-/// A request's place among those in flight; given back when dropped.
+/// A request's seat among those in flight; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Seat {
     running: Arc<AtomicUsize>,
     _held: Option<Held>,
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Bytes of request bodies that are held at once, 85 of the largest size: bodies are read before a place is taken, so
+/// Bytes of request bodies that are held at once, 85 of the largest size: bodies are read before a seat is taken, so
 /// places don't bound them. The cluster's own have a quarter of that to themselves.
 const BODY_BYTES: usize = 256 << 20;
 const SYSTEM_BODY_BYTES: usize = BODY_BYTES / 4;
@@ -213,13 +213,13 @@ impl Limits {
         }
     }
 
-    /// A place for a request that is not long-running, or its refusal. What admits by limits alone never waits for a
-    /// place; whoever calls waits for the answer nevertheless, since what queues would.
-    pub async fn admit(&self, call: &Call) -> Result<Place, TooManyRequests> {
+    /// A seat for a request that is not long-running, or its refusal. What admits by limits alone never waits for a
+    /// seat; whoever calls waits for the answer nevertheless, since what queues would.
+    pub async fn admit(&self, call: &Call) -> Result<Seat, TooManyRequests> {
         self.enter(&call.info, &call.user).ok_or(TooManyRequests)
     }
 
-    fn enter(&self, info: &RequestInfo, user: &UserInfo) -> Option<Place> {
+    fn enter(&self, info: &RequestInfo, user: &UserInfo) -> Option<Seat> {
         let sort = if reads_only(info) { &self.reading } else { &self.writing };
         sort.enter(rank(info, user), &user.name)
     }
@@ -254,7 +254,7 @@ impl Room {
     }
 }
 
-/// No place is free.
+/// No seat is free.
 #[derive(Debug)]
 pub struct TooManyRequests;
 
@@ -310,7 +310,7 @@ mod tests {
         let limits = Limits::new(400, 200);
         let write = info(Method::POST, "/api/v1/namespaces/a/pods");
         let lease = info(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n");
-        let fill = |user: &UserInfo, info: &RequestInfo| -> Vec<Place> {
+        let fill = |user: &UserInfo, info: &RequestInfo| -> Vec<Seat> {
             std::iter::from_fn(|| limits.enter(info, user)).collect()
         };
         let flood = fill(&user("system:serviceaccount:a:flood", "system:serviceaccounts"), &write);
