@@ -1,29 +1,29 @@
 //! How every component speaks to the API server. Nothing here knows a component; every component knows this.
 //!
 //! - [`connect`]: a `kube::Client` over an in-process server or from a kubeconfig, with the caller's own identity
-//! - [`account`]: clients that speak as service accounts
-//! - [`informer`]: list and watch into a shared, indexed [`cache`], with handlers
+//! - `account`: clients that speak as service accounts
+//! - [`informer`]: list and watch into a shared, indexed `cache`, with handlers
 //! - `shared`: one typed view of each object for all informers of the process
-//! - [`item`]: an object of a list or watch, which may be one that can't be read
+//! - `item`: an object of a list or watch, which may be one that can't be read
 //! - [`queue`]: de-duplicating work queue with delays and per-item backoff
-//! - [`plan`]: what a pure decision wants done; the [`executor`] does it
-//! - [`events`]: Events, counted instead of repeated, no faster than a [`rate`]
-//! - [`latch`]: how a component tells that it has begun
-//! - [`lease`]: leader election on a `Lease`; its decisions are in [`election`]
+//! - [`plan`]: what a pure decision wants done; the `executor` does it
+//! - `events`: Events, counted instead of repeated, no faster than a [`rate`]
+//! - `latch`: how a component tells that it has begun
+//! - [`lease`]: leader election on a `Lease`; its decisions are in `election`
 //! - [`pages`]: a component's own pages, /healthz and /metrics, with callers checked by [`delegated`]
 
 #![warn(missing_docs)]
 
-pub mod account;
-pub mod cache;
+mod account;
+mod cache;
 pub mod connect;
 pub mod delegated;
-pub mod election;
-pub mod events;
-pub mod executor;
+mod election;
+mod events;
+mod executor;
 pub mod informer;
-pub mod item;
-pub mod latch;
+mod item;
+mod latch;
 pub mod lease;
 mod outage;
 pub mod pages;

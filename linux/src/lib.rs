@@ -31,4 +31,4 @@ pub mod root;
 pub mod seccomp;
 pub mod sockets;
 pub mod sysctl;
-pub mod tree;
+mod tree;

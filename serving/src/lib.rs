@@ -2,8 +2,8 @@
 //! component; every component that has a port uses this.
 //!
 //! - [`shares`]: how many connections each port may hold, so that all together leave descriptors for files
-//! - [`crowd`]: who gives way when a port is full: strangers that say nothing first; pure
-//! - [`listener`]: TCP and unix sockets, accepting, pausing when there are no descriptors
+//! - `crowd`: who gives way when a port is full: strangers that say nothing first; pure
+//! - `listener`: TCP and unix sockets, accepting, pausing when there are no descriptors
 //! - [`http`]: HTTP/1.1 and HTTP/2 on a listener, with deadlines for handshake, head, body and idle connections
 //! - `head`: what HEAD is answered
 //! - [`authority`]: HTTP/2 requests with an odd `:authority` are answered, as Go's servers answer them
@@ -15,13 +15,13 @@
 #![warn(missing_docs)]
 
 pub mod authority;
-pub mod body;
+mod body;
 pub mod clients;
-pub mod crowd;
+mod crowd;
 mod head;
 mod host;
 pub mod http;
-pub mod listener;
+mod listener;
 mod policy;
 pub mod refusals;
 pub mod reload;

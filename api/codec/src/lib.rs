@@ -8,7 +8,7 @@
 
 #![warn(missing_docs)]
 
-pub mod error;
+mod error;
 pub mod json;
 pub mod partial;
 pub mod proto;

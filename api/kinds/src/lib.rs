@@ -1,9 +1,9 @@
 //! The built-in kinds: what upstream spreads over API types, defaults, registry strategies, validation and printers.
 //!
-//! Map: [`ALL`] is the table, one row a kind; a row is a [`Kind`] ([`kind`]) with [`Hooks`] ([`hooks`]) and lives in
+//! Map: [`ALL`] is the table, one row a kind; a row is a [`Kind`] ([`kind`]) with [`Hooks`] (`hooks`) and lives in
 //! `<group>/<kind>.rs` beside its defaults, strategy, validation, columns and tests. [`types`] holds the fields of every
 //! type, [`definitions`] the schemas made of them, [`groups`] the order of groups and versions, [`bootstrap`] what a new
-//! cluster holds. [`metadata`] checks object metadata for every kind, custom ones included; [`normal`] is the form objects are
+//! cluster holds. `metadata` checks object metadata for every kind, custom ones included; [`normal`] is the form objects are
 //! stored in; [`strategy`] holds the steps of a write that all kinds share; [`quota`] what objects count for. Pure.
 
 #![warn(missing_docs)]
@@ -14,11 +14,11 @@ mod check;
 mod conditions;
 mod defaults;
 pub mod definitions;
-pub mod deletion;
+mod deletion;
 pub mod groups;
-pub mod hooks;
+mod hooks;
 pub mod kind;
-pub mod metadata;
+mod metadata;
 pub mod normal;
 pub mod print;
 pub mod quota;
@@ -26,7 +26,7 @@ mod strategy;
 mod table;
 pub mod types;
 pub mod unenforced;
-pub mod value;
+mod value;
 
 mod admissionregistration;
 mod apiextensions;

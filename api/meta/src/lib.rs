@@ -1,8 +1,8 @@
 //! Names, UIDs, labels, selectors, quantities, time and Status errors: the words that every other crate speaks.
 //!
-//! Map of the crate: [`gvk`] names types and resources, [`status`] is the error that every API call can answer,
-//! [`field`] says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
-//! [`depth`] is the one limit of nesting, [`quantity`], [`time`] and [`duration`] are the scalar types with a text form,
+//! Map of the crate: [`gvk`] names types and resources, `status` is the error that every API call can answer,
+//! `field` says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
+//! [`depth`] is the one limit of nesting, `quantity`, [`time`] and [`duration`] are the scalar types with a text form,
 //! [`prefix`] is a range of addresses, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes them, [`text`]
 //! quotes like upstream, [`pem`] is how certificates are written, [`version`] says which Kubernetes this is. Pure: nothing
 //! here reads a clock, a file or a socket.
@@ -11,7 +11,7 @@
 
 pub mod depth;
 pub mod duration;
-pub mod field;
+mod field;
 pub mod fields;
 pub mod gvk;
 pub mod ip;
@@ -19,8 +19,8 @@ pub mod labels;
 pub mod names;
 pub mod pem;
 pub mod prefix;
-pub mod quantity;
-pub mod status;
+mod quantity;
+mod status;
 pub mod text;
 pub mod time;
 pub mod uid;

@@ -1,21 +1,21 @@
 //! The dynamic object: paths, patches, server-side apply and managed fields. Pure.
 //!
-//! Objects are `serde_json::Value`; their shape comes from a `schema::Schema`. [`path`] reads and writes fields;
+//! Objects are `serde_json::Value`; their shape comes from a `schema::Schema`. `path` reads and writes fields;
 //! [`json_patch`], [`merge_patch`] and [`strategic`] are the three patches; [`apply`] is the fourth, server-side apply,
-//! and tracks who owns which field on every other write; [`fields`] are the sets of paths, [`managed`] the entries of
+//! and tracks who owns which field on every other write; `fields` are the sets of paths, [`managed`] the entries of
 //! `metadata.managedFields`, [`metadata()`] and its like the rest of `metadata`.
 
 #![warn(missing_docs)]
 
 pub mod apply;
 pub mod compare;
-pub mod fields;
+mod fields;
 pub mod json_patch;
 pub mod managed;
 mod merge;
 pub mod merge_patch;
 mod metadata;
-pub mod path;
+mod path;
 pub mod strategic;
 mod typed;
 

@@ -3,16 +3,16 @@
 //!
 //! - [`controllers`]: the table, and one file (or folder) a controller: a pure `reconcile(view, now) -> Plan` and a
 //!   `start` that says what is watched and which key a change belongs to
-//! - [`setup`]: what a `start` is given: shared informers, its own identity, the configuration
-//! - [`runner`]: queue -> workers -> reconcile -> executor -> retry or look again later; the same for all
-//! - [`common`]: ownership, pod facts, selectors, revisions: what several controllers decide with
+//! - `setup`: what a `start` is given: shared informers, its own identity, the configuration
+//! - `runner`: queue -> workers -> reconcile -> executor -> retry or look again later; the same for all
+//! - `common`: ownership, pod facts, selectors, revisions: what several controllers decide with
 //! - [`daemon`]: starts the table and keeps it running
 
-pub mod common;
+mod common;
 pub mod config;
 pub mod controllers;
 pub mod daemon;
-pub mod runner;
-pub mod setup;
+mod runner;
+mod setup;
 
 pub use config::{Config, ControllerClients, TokenSigner};

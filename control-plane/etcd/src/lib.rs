@@ -1,6 +1,6 @@
 //! The consistent key-value store that holds all state of a cluster: etcd v3, one member, in one process or over gRPC.
 //!
-//! The map. Pure, and where everything is decided: [`span`] (ranges), `mvcc` (versions of keys), `recent` (newest
+//! The map. Pure, and where everything is decided: `span` (ranges), `mvcc` (versions of keys), `recent` (newest
 //! changes), `query` (reads), `txn` (commands), `lease`, `watch` (who is concerned), `frame` and `replay` (the log's
 //! bytes), `hash`. Doing: [`engine`] (writer, keeper, files, watches), `server` (gRPC), [`daemon`].
 //! Entry points: [`Etcd::open`] in process, [`daemon::serve`] as a server.
@@ -19,7 +19,7 @@ mod query;
 mod recent;
 mod replay;
 mod server;
-pub mod span;
+mod span;
 mod txn;
 mod watch;
 

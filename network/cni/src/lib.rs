@@ -12,9 +12,9 @@
 
 #![warn(missing_docs)]
 
-pub mod alloc;
+mod alloc;
 mod bridge;
-pub mod error;
+mod error;
 pub mod exec;
 mod files;
 pub mod firewall;
@@ -23,7 +23,7 @@ mod network;
 mod plugins;
 mod rules;
 mod source;
-pub mod types;
+mod types;
 
 pub use error::Error;
 pub use network::{Config, Network, Pod, forwarding, teardown};

@@ -11,7 +11,7 @@
 
 mod container;
 mod cri;
-pub mod daemon;
+mod daemon;
 mod devices;
 pub mod digest;
 mod error;
