@@ -2,13 +2,13 @@
 //!
 //! Everything is done on descriptors: no link is followed, no mount is entered, whatever is exchanged under way. A tree
 //! that a pod made may be deeper than a process may have open files or stack, so nothing here recurses: what is below a
-//! directory is moved up beside it first. Called by `reset`, and by whoever takes away what containers could write to.
+//! directory is moved up beside it first. Called by [`crate::root`], for whoever takes away what containers could write
+//! to.
 
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -49,21 +49,6 @@ pub fn remove(dir: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<()> {
         }
     }
     unlink(dir, &name, AtFlags::REMOVEDIR)
-}
-
-/// Removes a file, link or tree; the path to the directory that holds it is trusted. Idempotent.
-pub(crate) fn remove_path(path: impl AsRef<Path>) -> io::Result<()> {
-    let path = path.as_ref();
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no name", path.display())));
-    };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let removed = rustix::fs::open(parent, flags, Mode::empty()).map_err(Into::into).and_then(|dir| remove(dir, name));
-    match removed {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 /// Removes what needs no look inside: anything but a directory, or an empty one. False: a directory that holds something.
@@ -150,6 +135,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::root::remove_tree;
 
     fn place(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("tree-{name}-{}", std::process::id()));
@@ -167,8 +153,8 @@ mod tests {
         symlink(dir.join("kept"), dir.join("gone/a/b/link")).unwrap();
         symlink("../kept", dir.join("gone/up")).unwrap();
         symlink(dir.join("kept"), dir.join("itself")).unwrap();
-        remove_path(dir.join("gone")).unwrap();
-        remove_path(dir.join("itself")).unwrap();
+        remove_tree(dir.join("gone")).unwrap();
+        remove_tree(dir.join("itself")).unwrap();
         assert!(!dir.join("gone").exists() && fs::symlink_metadata(dir.join("itself")).is_err());
         assert_eq!(fs::read_to_string(dir.join("kept/inner/file")).unwrap(), "thesis");
         fs::remove_dir_all(dir).unwrap();
@@ -186,9 +172,9 @@ mod tests {
             at = rustix::fs::openat(&at, "deeper", flags, Mode::empty()).unwrap();
         }
         drop(at);
-        remove_path(&dir).unwrap();
+        remove_tree(&dir).unwrap();
         assert!(!dir.exists());
-        remove_path(&dir).unwrap();
+        remove_tree(&dir).unwrap();
     }
 
     #[test]
@@ -198,7 +184,7 @@ mod tests {
             fs::create_dir_all(dir.join("tree").join(name)).unwrap();
         }
         fs::write(dir.join("tree/a/b/file"), "x").unwrap();
-        remove_path(dir.join("tree")).unwrap();
+        remove_tree(dir.join("tree")).unwrap();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         for name in ["..", ".", "a/b", ""] {
             assert_eq!(remove(fs::File::open(&dir).unwrap(), name).unwrap_err().kind(), io::ErrorKind::InvalidInput);

@@ -1,4 +1,4 @@
-//! Loads images from archives: `docker save`, OCI archive, OCI layout directory. Does I/O.
+//! Loads images from archives: `docker save` and OCI. Does I/O.
 //!
 //! The archive is a stream (a pipe, the daemon's socket), whose table of contents may come last, so its files are kept
 //! in a work directory until it has ended.
@@ -84,14 +84,6 @@ impl Images {
         let done = spool(Box::new(archive), &work).and_then(|files| self.import_files(&files, name.as_ref()));
         let _ = linux::root::remove_tree(&work);
         done
-    }
-
-    /// Loads every image of an OCI layout directory.
-    pub fn import_layout(&self, dir: &Path, name: Option<&str>) -> Result<Vec<Image>> {
-        let name = Given::parse(name.unwrap_or_default())?;
-        let mut files = BTreeMap::new();
-        collect_files(dir, dir, &mut files).map_err(ImageError::io(format_args!("read {}", dir.display())))?;
-        self.import_files(&Files(files), name.as_ref())
     }
 
     fn import_files(&self, files: &Files, name: Option<&Given>) -> Result<Vec<Image>> {
@@ -345,26 +337,20 @@ fn join(base: &str, relative: &str) -> String {
     parts.join("/")
 }
 
-fn collect_files(root: &Path, dir: &Path, files: &mut BTreeMap<String, PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            collect_files(root, &path, files)?;
-        } else if let Ok(name) = path.strip_prefix(root) {
-            files.insert(name.to_string_lossy().into_owned(), path.clone());
-        }
-        if files.len() > MAX_FILES {
-            return Err(io::Error::other("too many files for an OCI layout"));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    fn collect(dir: &Path, below: &str, files: &mut BTreeMap<String, PathBuf>) {
+        for entry in fs::read_dir(dir.join(below)).unwrap().map(Result::unwrap) {
+            let name = Path::new(below).join(entry.file_name()).to_string_lossy().into_owned();
+            match entry.file_type().unwrap().is_dir() {
+                true => collect(dir, &name, files),
+                false => drop(files.insert(name, entry.path())),
+            }
+        }
+    }
 
     /// A layout of images without layers, by what their index says of them.
     fn layout(dir: &Path, annotations: &[Value]) {
@@ -390,7 +376,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         layout(&dir.path().join("layout"), annotations);
         let images = Images::open(dir.path().join("store")).unwrap();
-        let done = images.import_layout(&dir.path().join("layout"), Some(name))?;
+        let mut files = BTreeMap::new();
+        collect(&dir.path().join("layout"), "", &mut files);
+        let done = images.import_files(&Files(files), Given::parse(name)?.as_ref())?;
         Ok(done.into_iter().map(|i| i.tags).collect())
     }
 
