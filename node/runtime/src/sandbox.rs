@@ -107,7 +107,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Undoes what making it did, in reverse; each step is content when there is nothing to undo.
+    /// Undoes what making it did, in reverse; each step is idempotent.
     pub(crate) async fn tear_down(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let config = sandbox.read(|r| r.config.clone()).unwrap_or_default();
         let run_dir = self.sandbox_run_dir(&sandbox.id);

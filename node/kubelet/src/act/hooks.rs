@@ -7,7 +7,7 @@ use wire::cri;
 
 use crate::act::http_get::{self, Target};
 use crate::io::cri::{Cri, shown};
-use crate::pod::fields::quoted;
+use crate::pod::downward_api::quoted;
 use crate::pod::pods;
 
 /// An HTTP hook that never answers must not hold a pod for ever; its grace period ends a preStop earlier.

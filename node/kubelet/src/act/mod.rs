@@ -29,7 +29,7 @@ use crate::io::cri::Cri;
 use crate::io::objects::Objects;
 use crate::messages::{Mailbox, Message};
 use crate::node::addresses::Addresses;
-use crate::pod::fields::Facts;
+use crate::pod::downward_api::Facts;
 use crate::pod::pods;
 use crate::pod::security::ImageUser;
 use crate::volumes::Volumes;

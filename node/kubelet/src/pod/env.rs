@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret, Service};
 
+use crate::pod::downward_api::{self, Facts};
 use crate::pod::expand::expand;
-use crate::pod::fields::{self, Facts};
 use crate::pod::pods;
 
 /// ConfigMaps and Secrets of the pod's namespace by name; what is missing is not in them.
@@ -177,10 +177,10 @@ fn source(
     let Some(from) = &var.value_from else { return Ok(None) };
     let namespace = pods::namespace(pod);
     if let Some(r) = &from.field_ref {
-        return fields::field(pod, facts, &r.field_path).map(Some);
+        return downward_api::field(pod, facts, &r.field_path).map(Some);
     }
     if let Some(r) = &from.resource_field_ref {
-        return fields::resource(pod, facts, Some(container), r).map(Some);
+        return downward_api::resource(pod, facts, Some(container), r).map(Some);
     }
     if let Some(r) = &from.config_map_key_ref {
         let optional = r.optional == Some(true);

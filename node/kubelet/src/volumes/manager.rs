@@ -21,8 +21,8 @@ use super::tokens::Tokens;
 use super::{atomic, disk, trust};
 use crate::config::Config;
 use crate::io::objects::{Bundles, Objects};
+use crate::pod::downward_api::Facts;
 use crate::pod::env::Sources;
-use crate::pod::fields::Facts;
 use crate::pod::pods;
 use crate::pod::quantity;
 

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::io::objects::Bundles;
+use crate::pod::downward_api::{self, Facts};
 use crate::pod::env::Sources;
-use crate::pod::fields::{self, Facts};
 use crate::pod::pods;
 
 /// One file: content, mode, and who owns it if not root.
@@ -252,9 +252,9 @@ fn add_downward(
 ) -> Result<(), String> {
     for item in items {
         let text = if let Some(field) = &item.field_ref {
-            fields::field(filling.pod, filling.facts, &field.field_path)?
+            downward_api::field(filling.pod, filling.facts, &field.field_path)?
         } else if let Some(resource) = &item.resource_field_ref {
-            fields::resource(filling.pod, filling.facts, None, resource)?
+            downward_api::resource(filling.pod, filling.facts, None, resource)?
         } else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! Values of a pod that containers may ask for: `fieldRef` and `resourceFieldRef` in variables and downward-API files.
+//! The downward API, values of a pod that containers may ask for: `fieldRef` and `resourceFieldRef` in variables and downward-API files.
 //! Pure.
 
 use std::collections::BTreeMap;
