@@ -14,7 +14,7 @@ pub mod pods;
 pub mod revisions;
 pub mod template;
 
-/// `max(0, n)` of an optional count of the API.
+/// An optional count of the API; absent is 0.
 pub fn count(n: Option<i32>) -> i32 {
     n.unwrap_or(0)
 }
