@@ -1,16 +1,12 @@
-//! The downward API, values of a pod that containers may ask for: `fieldRef` and `resourceFieldRef` in variables and downward-API files.
-//! Pure.
+//! The downward API: values of a pod that containers may ask for, by `fieldRef` and `resourceFieldRef` in variables and
+//! files. Pure.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::pod::pods;
-
-use crate::pod::quantity;
-
-use crate::pod::resources;
+use crate::pod::{pods, quantity, resources};
 
 /// What the pod object itself does not say.
 #[derive(Debug, Clone, Default, PartialEq)]
