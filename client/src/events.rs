@@ -154,13 +154,13 @@ impl EventRecorder {
         }
         let nanos = jiff::Timestamp::now().as_nanosecond();
         let name = format!("{}.{:x}", about.name.as_deref().unwrap_or("unknown"), nanos as u64);
-        let event = self.event(about, kind, reason, note, namespace, &name);
+        let event = self.object(about, kind, reason, note, namespace, &name);
         api.create(&PostParams::default(), &event).await?;
         self.remember(same, name);
         Ok(())
     }
 
-    fn event(
+    fn object(
         &self,
         about: &ObjectReference,
         kind: EventType,

@@ -122,11 +122,6 @@ impl Crowd {
         self.members.len()
     }
 
-    /// Whether nobody is there.
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
     /// A connection from there asks for a place.
     pub fn enter(&mut self, from: From) -> Entry {
         let own = self.strangers.get(&from).filter(|group| {
@@ -346,6 +341,6 @@ mod tests {
             assert!(crowd.len() <= 16 && crowd.len() == here.len());
         }
         here.into_iter().for_each(|id| crowd.leave(id));
-        assert!(crowd.is_empty() && crowd.strangers.is_empty() && crowd.known.is_empty() && crowd.leaving == 0);
+        assert!(crowd.len() == 0 && crowd.strangers.is_empty() && crowd.known.is_empty() && crowd.leaving == 0);
     }
 }

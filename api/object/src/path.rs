@@ -19,26 +19,6 @@ pub fn str<'a>(object: &'a Value, path: &[&str]) -> &'a str {
     get(object, path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The integer at a path.
-pub fn int(object: &Value, path: &[&str]) -> Option<i64> {
-    get(object, path).and_then(Value::as_i64)
-}
-
-/// The boolean at a path; false when it is absent.
-pub fn flag(object: &Value, path: &[&str]) -> bool {
-    get(object, path).and_then(Value::as_bool).unwrap_or(false)
-}
-
-/// The list at a path; empty when it is absent.
-pub fn list<'a>(object: &'a Value, path: &[&str]) -> &'a [Value] {
-    get(object, path).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-/// The object at a path.
-pub fn map<'a>(object: &'a Value, path: &[&str]) -> Option<&'a Map<String, Value>> {
-    get(object, path).and_then(Value::as_object)
-}
-
 /// Sets the value at a path, making the objects on the way. What is not an object on the way is replaced by one.
 pub fn set(object: &mut Value, path: &[&str], value: impl Into<Value>) {
     *entry(object, path) = value.into();
@@ -70,12 +50,9 @@ mod tests {
 
     #[test]
     fn reads_and_writes() {
-        let mut object = json!({"spec": {"replicas": 3, "paused": true, "list": [1]}, "kind": "X"});
-        assert_eq!(int(&object, &["spec", "replicas"]), Some(3));
+        let mut object = json!({"spec": {"replicas": 3}, "kind": "X"});
         assert_eq!(str(&object, &["kind"]), "X");
         assert_eq!(str(&object, &["kind", "x"]), "");
-        assert!(flag(&object, &["spec", "paused"]));
-        assert_eq!(list(&object, &["spec", "list"]).len(), 1);
         set(&mut object, &["metadata", "labels", "a"], "b");
         assert_eq!(str(&object, &["metadata", "labels", "a"]), "b");
         assert_eq!(remove(&mut object, &["metadata", "labels", "a"]), Some(json!("b")));

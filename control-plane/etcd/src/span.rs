@@ -49,17 +49,6 @@ impl Span {
         let first = after.unwrap_or(start);
         (first < end).then_some((low, Bound::Excluded(end)))
     }
-
-    /// Whether the two have a key in common.
-    pub fn overlaps(&self, other: &Span) -> bool {
-        if self.is_single() {
-            return other.contains(&self.start);
-        }
-        if other.is_single() {
-            return self.contains(&other.start);
-        }
-        (self.is_open() || other.start < self.end) && (other.is_open() || self.start < other.end)
-    }
 }
 
 #[cfg(test)]
@@ -76,20 +65,5 @@ mod tests {
         assert!(span("a", "b").contains(b"ab") && !span("a", "b").contains(b"b"));
         assert!(span("b", "\0").contains(b"zzz") && !span("b", "\0").contains(b"a"));
         assert!(span("b", "a").bounds(None).is_none(), "an end before the start is empty, not an error");
-    }
-
-    #[test]
-    fn overlaps_is_symmetric() {
-        let spans = [span("a", ""), span("a", "c"), span("b", ""), span("b", "d"), span("c", "\0"), span("d", "e")];
-        let expected = |a: &Span, b: &Span| {
-            ["a", "aa", "b", "bb", "c", "cc", "d", "dd", "e", "z"]
-                .iter()
-                .any(|k| a.contains(k.as_bytes()) && b.contains(k.as_bytes()))
-        };
-        for a in &spans {
-            for b in &spans {
-                assert_eq!(a.overlaps(b), expected(a, b), "{a:?} {b:?}");
-            }
-        }
     }
 }

@@ -177,10 +177,6 @@ impl Queue {
         !self.active.is_empty()
     }
 
-    pub fn get(&self, uid: &str) -> Option<&Queued> {
-        self.pods.get(uid).map(|(q, _)| q)
-    }
-
     /// How many pods wait in each queue.
     pub fn waiting(&self) -> [(&'static str, usize); 4] {
         std::array::from_fn(|at| (WAITING[at], self.counts[at]))

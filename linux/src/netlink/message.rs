@@ -23,22 +23,27 @@ pub struct Writer {
 pub struct Open(usize);
 
 impl Writer {
+    /// An empty run.
     pub fn new() -> Self {
         Writer::default()
     }
 
+    /// What was written so far; an open message has no length yet.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
+    /// What was written, to be sent.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
+    /// Bytes that were written so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
+    /// Whether nothing was written yet.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -67,6 +72,7 @@ impl Writer {
         self.pad();
     }
 
+    /// An attribute with its padding; the value fits 16 bits with its header of four bytes.
     pub fn attr(&mut self, kind: u16, value: &[u8]) {
         let len = (4 + value.len()) as u16;
         self.bytes.extend_from_slice(&len.to_ne_bytes());
@@ -95,6 +101,7 @@ impl Writer {
         self.attr(kind, &value.to_be_bytes());
     }
 
+    /// In network byte order, as netfilter has it.
     pub fn attr_be64(&mut self, kind: u16, value: u64) {
         self.attr(kind, &value.to_be_bytes());
     }
@@ -129,10 +136,15 @@ impl Writer {
 /// One received message: header fields and what follows the header.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
+    /// RTM_*, or a subsystem and a message of it (NFNL_SUBSYS_*).
     pub kind: u16,
+    /// NLM_F_*.
     pub flags: u16,
+    /// That of the request which it answers.
     pub seq: u32,
+    /// The sender's or receiver's address (nlmsg_pid); 0 is the kernel.
     pub port: u32,
+    /// The fixed part and the attributes.
     pub body: &'a [u8],
 }
 
@@ -179,18 +191,22 @@ pub fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
+/// In the machine's byte order; none when there are too few bytes.
 pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2).map(|b| u16::from_ne_bytes([b[0], b[1]]))
 }
 
+/// In the machine's byte order; none when there are too few bytes.
 pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
 }
 
+/// The first four bytes in network order; none when there are fewer.
 pub fn be32(bytes: &[u8]) -> Option<u32> {
     bytes.get(0..4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
 }
 
+/// The first eight bytes in network order; none when there are fewer.
 pub fn be64(bytes: &[u8]) -> Option<u64> {
     bytes.get(0..8).map(|b| u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
 }

@@ -9,7 +9,7 @@
 
 mod address;
 mod link;
-pub(crate) mod message;
+pub mod message;
 mod monitor;
 mod neighbour;
 mod route;
@@ -19,7 +19,6 @@ pub(crate) mod socket;
 
 pub use address::LinkAddress;
 pub use link::{Link, LinkKind, NewVeth, Vxlan};
-pub use message::{attr, attrs, text};
 pub use monitor::{Event, Item, Monitor, Topic, event};
 pub use neighbour::{Fdb, Neighbour};
 pub use route::{NextHop, Route, RouteKind};

@@ -117,6 +117,7 @@ impl Rtnl {
         }
     }
 
+    /// Idempotent. The whole rule must be given: several may have one priority.
     pub fn delete_rule(&mut self, rule: &Rule) -> Result<(), Error> {
         let what = format!("removing routing rule {}", rule.priority);
         missing_is_done(self.socket.request(DELRULE, 0, &what, |w| write(w, rule)))

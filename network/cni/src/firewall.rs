@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 
 use linux::netlink::Error;
-use linux::netlink::{attr, attrs, text};
+use linux::netlink::message::{attr, attrs, text};
 use linux::nft::{Batch, ChainInfo, Expr, Family, Nft, Policy, RuleInfo, Verdict, hook, rule};
 use meta::Prefix;
 use serde::{Deserialize, Serialize};

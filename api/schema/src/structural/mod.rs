@@ -21,7 +21,8 @@
 //! The server calls [`check`] on each `openAPIV3Schema` when a CRD is written. Works on the source document, so that
 //! paths of errors are paths of the document.
 
-use crate::{Budget, Pattern, parse, prune, validate_at};
+use crate::validate::validate_at;
+use crate::{Budget, Pattern, parse, prune};
 use meta::{FieldError, Path};
 use serde_json::{Map, Value};
 use std::collections::HashSet;

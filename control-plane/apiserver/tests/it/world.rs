@@ -214,7 +214,7 @@ impl World {
     /// The same, for a client of these protocols.
     pub async fn connect_by(&self, identity: Option<&Identity>, protocols: &[&[u8]]) -> TlsStream {
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in tls::certificates("ca", &self.files.path().join("ca.crt")).unwrap() {
+        for certificate in serving::tls::certificates(&self.files.path().join("ca.crt")).unwrap() {
             roots.add(certificate).unwrap();
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -343,7 +343,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn collect(dir: &Path, below: &str, files: &mut BTreeMap<String, PathBuf>) {
-        for entry in fs::read_dir(dir.join(below)).unwrap().map(Result::unwrap) {
+        for entry in fs::read_dir(dir.join(below)).unwrap().flatten() {
             let name = Path::new(below).join(entry.file_name()).to_string_lossy().into_owned();
             match entry.file_type().unwrap().is_dir() {
                 true => collect(dir, &name, files),

@@ -16,7 +16,9 @@ pub const MAGIC: &[u8] = b"k8s\0";
 /// An opened wrapper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
+    /// `group/version` of the object.
     pub api_version: String,
+    /// The object's kind.
     pub kind: String,
     /// The object's message, or JSON when the content type says so.
     pub raw: &'a [u8],
