@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
-use flannel::{Config, Endpoints, EtcdOptions, Wish};
+use clap::{ArgAction, Parser};
+use flannel::{AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, NodesOptions, Wish};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use regex::Regex;
 
 use super::refused::Refused;
@@ -29,24 +31,7 @@ const RULES: Ignored = Ignored {
 };
 
 const REFUSED: &[Refused] = &[
-    Refused { flag: "kube-subnet-mgr", nothing: "false", why: "leases are kept in etcd: say --etcd-endpoints" },
-    Refused { flag: "kube-api-url", nothing: "", why: "leases are kept in etcd: say --etcd-endpoints" },
-    Refused { flag: "kubeconfig-file", nothing: "", why: "leases are kept in etcd: say --etcd-endpoints" },
-    Refused {
-        flag: "kube-annotation-prefix",
-        nothing: "flannel.alpha.coreos.com",
-        why: "leases are kept in etcd: say --etcd-endpoints",
-    },
-    Refused {
-        flag: "net-config-path",
-        nothing: "/etc/kube-flannel/net-conf.json",
-        why: "the network's configuration is the key `config` below --etcd-prefix",
-    },
-    Refused {
-        flag: "set-node-network-unavailable",
-        nothing: "true",
-        why: "conditions of nodes are not written with leases in etcd",
-    },
+    Refused { flag: "kube-api-url", nothing: "", why: "say --kubeconfig-file" },
     Refused { flag: "etcd-username", nothing: "", why: "say --etcd-certfile and --etcd-keyfile" },
     Refused { flag: "etcd-password", nothing: "", why: "say --etcd-certfile and --etcd-keyfile" },
     Refused { flag: "ip-blackhole-route", nothing: "false", why: "make the route with a program of yours" },
@@ -76,6 +61,21 @@ struct Flags {
     /// CA of etcd's certificate
     #[arg(long, value_name = "FILE")]
     etcd_cafile: Option<PathBuf>,
+    /// Leases are annotations of nodes, not keys of etcd
+    #[arg(long)]
+    kube_subnet_mgr: bool,
+    /// How to reach the API server [default: as a pod does]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig_file: Option<PathBuf>,
+    /// What the names of these annotations begin with
+    #[arg(long, default_value = "flannel.alpha.coreos.com", value_name = "PREFIX", value_parser = AnnotationNames::new)]
+    kube_annotation_prefix: AnnotationNames,
+    /// The network's configuration where leases are annotations
+    #[arg(long, default_value = "/etc/kube-flannel/net-conf.json", value_name = "FILE")]
+    net_config_path: PathBuf,
+    /// Take back the condition NetworkUnavailable of the node
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    set_node_network_unavailable: bool,
     /// Link by which others are reached, by name or address; said more than once, the first that is there
     #[arg(long, value_name = "NAME|IP")]
     iface: Vec<String>,
@@ -117,18 +117,44 @@ fn pattern(text: &str) -> Result<Regex, String> {
 }
 
 impl Flags {
-    fn config(self) -> Config {
-        Config {
-            etcd: EtcdOptions {
-                endpoints: Endpoints {
-                    urls: self.etcd_endpoints,
-                    ca_file: self.etcd_cafile,
-                    cert_file: self.etcd_certfile,
-                    key_file: self.etcd_keyfile,
-                },
-                prefix: self.etcd_prefix,
-                renew_margin: Duration::from_secs(self.subnet_lease_renew_margin * 60),
+    async fn manager(&self) -> Result<ManagerOptions> {
+        if self.kube_subnet_mgr {
+            return self.nodes().await.map(ManagerOptions::Nodes);
+        }
+        Ok(ManagerOptions::Etcd(EtcdOptions {
+            endpoints: Endpoints {
+                urls: self.etcd_endpoints.clone(),
+                ca_file: self.etcd_cafile.clone(),
+                cert_file: self.etcd_certfile.clone(),
+                key_file: self.etcd_keyfile.clone(),
             },
+            prefix: self.etcd_prefix.clone(),
+            renew_margin: Duration::from_secs(self.subnet_lease_renew_margin * 60),
+        }))
+    }
+
+    async fn nodes(&self) -> Result<NodesOptions> {
+        let client = match &self.kubeconfig_file {
+            Some(file) => client::from_kubeconfig(file).await.map_err(|error| Fault::usage(error.to_string()))?,
+            None => {
+                let as_pod = kube::Config::incluster();
+                let config =
+                    as_pod.map_err(|error| Fault::usage(format!("--kubeconfig-file is missing, and {error}")))?;
+                kube::Client::try_from(config)?
+            }
+        };
+        Ok(NodesOptions {
+            node: node_name(&client).await?,
+            client,
+            config: self.net_config_path.clone(),
+            names: self.kube_annotation_prefix.clone(),
+            sets_condition: self.set_node_network_unavailable,
+        })
+    }
+
+    async fn config(self) -> Result<Config> {
+        Ok(Config {
+            manager: self.manager().await?,
             interface: Wish {
                 interfaces: self.iface,
                 patterns: self.iface_regex,
@@ -140,16 +166,30 @@ impl Flags {
             ip_masq: self.ip_masq,
             table: TABLE.to_owned(),
             health: (self.healthz_port != 0).then(|| SocketAddr::new(self.healthz_ip, self.healthz_port)),
-        }
+        })
     }
+}
+
+/// This host's Node: upstream's manifests name it, or the pod that runs on it.
+async fn node_name(client: &kube::Client) -> Result<String> {
+    let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(name) = said("NODE_NAME") {
+        return Ok(name);
+    }
+    let sentence = "which node this is, is said by the environment: NODE_NAME, or POD_NAME and POD_NAMESPACE";
+    let asked = || Fault::usage(sentence);
+    let (pod, namespace) = said("POD_NAME").zip(said("POD_NAMESPACE")).ok_or_else(asked)?;
+    let found = Api::<Pod>::namespaced(client.clone(), &namespace).get(&pod).await?;
+    Ok(found.spec.and_then(|spec| spec.node_name).ok_or_else(asked)?)
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {
     let known = super::names::<Flags>(IGNORED, REFUSED);
     let args = with_environment(args, &known, |name| std::env::var(name).ok());
-    let config = parse_refusing::<Flags>(&args, IGNORED, REFUSED).config();
+    let flags = parse_refusing::<Flags>(&args, IGNORED, REFUSED);
     crate::preflight::root("flannel")?;
     until_signal(|shutdown| async move {
+        let config = flags.config().await?;
         flannel::run(config, shutdown).await.map_err(|error| Fault::failed(error.to_string()).into())
     })
 }
@@ -200,13 +240,23 @@ mod tests {
         super::super::read_refusing::<Flags>(&line(text, environment), IGNORED, REFUSED).map(|(flags, _)| flags)
     }
 
+    fn etcd(flags: &Flags) -> EtcdOptions {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        match runtime.block_on(flags.manager()) {
+            Ok(ManagerOptions::Etcd(options)) => options,
+            _ => panic!("leases are in etcd"),
+        }
+    }
+
     #[test]
     fn what_is_not_said_is_as_upstream_has_it() {
-        let config = flags("flannel", &[]).expect("flags").config();
-        assert_eq!(config.etcd.endpoints.urls, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
-        assert_eq!((config.etcd.prefix.as_str(), config.etcd.renew_margin.as_secs()), ("/coreos.com/network", 3600));
-        assert_eq!(config.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
-        assert!(!config.ip_masq && config.health.is_none());
+        let flags = flags("flannel", &[]).expect("flags");
+        let etcd = etcd(&flags);
+        assert_eq!(etcd.endpoints.urls, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
+        assert_eq!((etcd.prefix.as_str(), etcd.renew_margin.as_secs()), ("/coreos.com/network", 3600));
+        assert_eq!(flags.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
+        assert_eq!(flags.kube_annotation_prefix, AnnotationNames::new("flannel.alpha.coreos.com").expect("names"));
+        assert!(!flags.ip_masq && flags.healthz_port == 0 && flags.set_node_network_unavailable);
     }
 
     #[test]
@@ -221,16 +271,16 @@ mod tests {
         let flags = flags("flannel -iface=eth1 -iface eth2 -v=2 --healthz-port=8471", &environment).expect("flags");
         assert_eq!(flags.iface, ["eth1", "eth2"]);
         assert!(flags.ip_masq && flags.public_ip.is_none());
-        let config = flags.config();
-        assert_eq!(config.etcd.endpoints.urls, ["http://a:1", "http://b:2"]);
-        assert_eq!(config.health.expect("an address").to_string(), "0.0.0.0:8471");
+        assert_eq!(etcd(&flags).endpoints.urls, ["http://a:1", "http://b:2"]);
+        assert_eq!(flags.healthz_port, 8471);
     }
 
     #[test]
     fn what_cannot_be_had_is_refused_by_name() {
         let said = |text: &str| flags(text, &[]).expect_err("refused").to_string();
         for (text, why) in [
-            ("flannel --kube-subnet-mgr", "--kube-subnet-mgr can't be had here: leases are kept in etcd"),
+            ("flannel --kube-api-url=http://a", "--kube-api-url http://a can't be had here: say --kubeconfig-file"),
+            ("flannel --kube-annotation-prefix=a/b/c", "is no prefix of annotations"),
             ("flannel -etcd-username=root", "--etcd-username root can't be had here: say --etcd-certfile"),
             ("flannel --subnet-lease-renew-margin=0", "0 is not in 1..=1439"),
             ("flannel --iface-regex=(", "is no regular expression"),

@@ -4,7 +4,7 @@
 //! end: packets go on while the daemon is restarted, and the lease is there for a day.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, External};
 use crate::config::{ConfigError, NetConf};
-use crate::etcd::client::FlagError;
-use crate::etcd::{self, Acquired, Registry};
 use crate::external::{self, Families, Wish};
 use crate::health::{self, Ready};
 use crate::lease::Subnets;
+use crate::manager::{self, Manager, Mine};
 use crate::news::{News, QUEUE};
 use crate::node::{self, Node, Site};
 use crate::{rules, subnet_file};
@@ -31,9 +30,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(30);
 
 /// What the flags say.
-#[derive(Debug)]
 pub struct Config {
-    pub etcd: etcd::Options,
+    pub manager: manager::Options,
     pub interface: Wish,
     /// `--subnet-file`
     pub subnet_file: PathBuf,
@@ -49,13 +47,11 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Flag(#[from] FlagError),
-    #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{0}")]
     Interface(String),
     #[error(transparent)]
-    Lease(#[from] etcd::Error),
+    Lease(#[from] manager::Error),
     #[error(transparent)]
     Node(#[from] node::Error),
     #[error(transparent)]
@@ -77,20 +73,21 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         let served = health::serve(address, ready.clone(), shutdown.clone()).await;
         served.map_err(|source| Error::Health { address, source })?;
     }
-    let registry = Registry::new(&config.etcd)?;
+    let Config { manager, interface, subnet_file, ip_masq, table, .. } = config;
+    let manager = Manager::open(manager)?;
     let work = async {
-        let conf = network(&registry).await?;
-        let (mut node, mine) = join(&config, &registry, conf).await?;
+        let conf = network(&manager).await?;
+        let (mut node, mine) = join(&interface, &subnet_file, &manager, &conf).await?;
         // Before leases are listed: what changes from here on is heard of.
         let monitor = Monitor::open(&[Topic::Links, Topic::Routes, Topic::Neighbours])?;
         let (sender, news) = mpsc::channel(QUEUE);
-        let own = mine.lease.subnets;
-        let following = registry.follow(mine, sender);
-        let file = subnet_file::text(node.conf(), &own, node.mtu(), config.ip_masq);
+        let own = mine.subnets();
+        let following = manager.follow(&conf, mine, sender);
+        let file = subnet_file::text(&conf, &own, node.mtu(), ip_masq);
         node.prepare()?;
-        rules::ensure(&config.table, node.conf(), &own, config.ip_masq)?;
-        let path = config.subnet_file.clone();
-        subnet_file::write(&path, &file).map_err(|source| Error::SubnetFile { path, source })?;
+        rules::ensure(&table, &conf, &own, ip_masq)?;
+        let wrong = |source| Error::SubnetFile { path: subnet_file.clone(), source };
+        subnet_file::write(&subnet_file, &file).map_err(wrong)?;
         ready.store(true, Ordering::Relaxed);
         tracing::info!(subnets = %own, "flannel is ready");
         let (result, ()) = tokio::join!(keep(node, monitor, news), following);
@@ -103,10 +100,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 }
 
 /// Waits for the network's configuration, and tells once what it waits for.
-async fn network(registry: &Registry) -> Result<NetConf, Error> {
+async fn network(manager: &Manager) -> Result<NetConf, Error> {
     let mut told = String::new();
     loop {
-        match registry.config().await {
+        match manager.config().await {
             Ok(conf) => return Ok(conf),
             Err(error) => wait(&mut told, error.to_string()).await,
         }
@@ -122,9 +119,9 @@ async fn wait(told: &mut String, why: String) {
 }
 
 /// Makes this host's links and takes its lease.
-async fn join(config: &Config, registry: &Registry, conf: NetConf) -> Result<(Node, Acquired), Error> {
-    let backend = Backend::of(&conf)?;
-    let external = interface(&config.interface, &conf)?;
+async fn join(wish: &Wish, file: &Path, manager: &Manager, conf: &NetConf) -> Result<(Node, Mine), Error> {
+    let backend = Backend::of(conf)?;
+    let external = external_link(wish, conf)?;
     tracing::info!(link = external.name, v4 = ?external.public_v4, v6 = ?external.public_v6, "others reach this host by it");
     if linux::sysctl::get("net.ipv4.ip_forward").is_ok_and(|value| value == "0") {
         tracing::warn!(
@@ -132,26 +129,26 @@ async fn join(config: &Config, registry: &Registry, conf: NetConf) -> Result<(No
         );
     }
     let mut site = Site::open(conf.clone(), backend, external)?;
-    let own = site.external.attributes(&conf, site.backend.lease_type());
+    let own = site.external.attributes(conf, site.backend.lease_type());
     let mut told = String::new();
     let acquired = loop {
         let acquired = async {
-            let before = registry.mine(&own).await?;
+            let before = manager.mine(&own).await?;
             let attributes = site.attributes(before.as_ref())?;
-            let previous = subnet_file::read(&config.subnet_file);
-            Ok::<_, Error>(registry.acquire(&conf, &attributes, previous).await?)
+            let previous = subnet_file::read(file);
+            Ok::<_, Error>(manager.acquire(conf, &attributes, previous).await?)
         };
         match acquired.await {
             Ok(acquired) => break acquired,
-            // etcd may come back; a full network or a kernel that lacks something needs a person.
-            Err(Error::Lease(error @ etcd::Error::Call(_))) => wait(&mut told, error.to_string()).await,
+            // What is away may come back; a full network or a kernel that lacks something needs a person.
+            Err(Error::Lease(error)) if error.may_pass() => wait(&mut told, error.to_string()).await,
             Err(error) => return Err(error),
         }
     };
-    Ok((site.with_lease(acquired.lease.subnets), acquired))
+    Ok((site.with_lease(acquired.subnets()), acquired))
 }
 
-fn interface(wish: &Wish, conf: &NetConf) -> Result<External, Error> {
+fn external_link(wish: &Wish, conf: &NetConf) -> Result<External, Error> {
     let families = Families { v4: conf.v4.is_some(), v6: conf.v6.is_some() };
     let scene = external::look(wish)?;
     external::choose(&scene, wish, families).map_err(Error::Interface)

@@ -43,12 +43,7 @@ impl Kernel {
                 self.needed(name)?
             }
         };
-        if link.mtu != mtu {
-            self.rtnl.set_mtu(link.index, mtu)?;
-        }
-        if !link.up {
-            self.rtnl.set_up(link.index, true)?;
-        }
+        self.usable(&link, mtu)?;
         // The driver says that it fills in checksums, and leaves those of packets that are translated on their way out
         // (a Service asked by this host) unfilled: the other end drops them.
         if let Err(error) = linux::ethtool::set_transmit_checksums(name, false) {
@@ -60,9 +55,19 @@ impl Kernel {
     /// A link whose maker is there, made ready.
     pub fn ready(&mut self, name: &str, mtu: u32) -> Result<Link, Error> {
         let link = self.needed(name)?;
-        self.rtnl.set_mtu(link.index, mtu)?;
-        self.rtnl.set_up(link.index, true)?;
+        self.usable(&link, mtu)?;
         Ok(link)
+    }
+
+    /// What is so already is not said again: each change is news to us, too.
+    fn usable(&mut self, link: &Link, mtu: u32) -> Result<(), Error> {
+        if link.mtu != mtu {
+            self.rtnl.set_mtu(link.index, mtu)?;
+        }
+        if !link.up {
+            self.rtnl.set_up(link.index, true)?;
+        }
+        Ok(())
     }
 
     fn needed(&mut self, name: &str) -> Result<Link, Error> {

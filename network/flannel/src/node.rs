@@ -95,10 +95,6 @@ impl Site {
 }
 
 impl Node {
-    pub fn conf(&self) -> &NetConf {
-        &self.site.conf
-    }
-
     pub fn mtu(&self) -> u32 {
         self.site.mtu()
     }

@@ -37,7 +37,7 @@ const ABSENT: &[(&str, &[&[&str]])] = &[
     ("kubelet", &[&["etcd::"], PROGRAMS]),
     ("cni", &[KUBERNETES, &["tokio::"]]),
     ("pod-network", &[KUBERNETES, &["tokio::"]]),
-    ("flannel", &[KUBERNETES, PROGRAMS]),
+    ("flannel", &[PROGRAMS]),
     ("runtime", &[KUBERNETES]),
     ("proxy", &[&["std::fs"], PROGRAMS]),
 ];

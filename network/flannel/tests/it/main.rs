@@ -5,5 +5,6 @@
 
 mod backends;
 mod leases;
+mod nodes;
 mod outside;
 mod world;

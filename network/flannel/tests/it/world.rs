@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use etcd::Etcd;
 use etcd::daemon::{Config as EtcdConfig, Daemon};
-use flannel::{Config, Endpoints, EtcdOptions, Subnets, Wish};
+use flannel::{Config, Endpoints, EtcdOptions, ManagerOptions, Subnets, Wish};
 use linux::netlink::{Mac, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
 use meta::Prefix;
@@ -210,19 +210,27 @@ struct Pod {
 
 impl Host {
     pub fn start(&mut self) {
-        let config = Config {
-            etcd: EtcdOptions {
+        self.start_with(|| {
+            ManagerOptions::Etcd(EtcdOptions {
                 endpoints: Endpoints { urls: vec![format!("http://{ETCD}:2379")], ..Endpoints::default() },
                 prefix: PREFIX.to_owned(),
                 renew_margin: Duration::from_secs(3600),
-            },
-            interface: Wish { interfaces: vec!["eth0".to_owned()], ..Wish::default() },
-            subnet_file: self.subnet_file.clone(),
-            ip_masq: self.ip_masq,
-            table: "flannel-test".to_owned(),
-            health: None,
-        };
+            })
+        });
+    }
+
+    /// With leases elsewhere.
+    pub fn start_with(&mut self, manager: impl FnOnce() -> ManagerOptions + Send + 'static) {
+        let (subnet_file, ip_masq) = (self.subnet_file.clone(), self.ip_masq);
         self.flannel = Some(Inside::run(&self.ns, move |stop| async move {
+            let config = Config {
+                manager: manager(),
+                interface: Wish { interfaces: vec!["eth0".to_owned()], ..Wish::default() },
+                subnet_file,
+                ip_masq,
+                table: "flannel-test".to_owned(),
+                health: None,
+            };
             flannel::run(config, stop).await.map_err(|error| error.to_string())
         }));
     }
