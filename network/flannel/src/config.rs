@@ -305,7 +305,7 @@ mod tests {
         let six = conf(r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:5::/63", "Unknown": 1}"#);
         assert_eq!(
             (shape(six.v4), shape(six.v6)),
-            ("none".into(), "fd00:5::/63 /65 fd00:5::8000:0:0:0..fd00:5:0:1:8000::".into())
+            ("none".into(), "fd00:5::/63 /65 fd00:5:0:0:8000::..fd00:5:0:1:8000::".into())
         );
     }
 

@@ -163,20 +163,19 @@ async fn keep(mut node: Node, monitor: Monitor, mut news: mpsc::Receiver<News>) 
     let mut known = false;
     let mut retry = None;
     loop {
-        let mut dirty = false;
-        tokio::select! {
+        let dirty = tokio::select! {
             told = news.recv() => match told {
                 Some(News::Lost(subnets)) => return Err(Error::Lost(subnets)),
                 Some(told) => {
                     known |= matches!(told, News::All(_));
                     node.hear(told);
-                    dirty = true;
+                    true
                 }
                 None => return Ok(()),
             },
-            heard = changes(&monitor, &node) => dirty = heard?,
-            () = after(retry) => dirty = true,
-        }
+            heard = changes(&monitor, &node) => heard?,
+            () = after(retry) => true,
+        };
         if !dirty || !known {
             continue;
         }
