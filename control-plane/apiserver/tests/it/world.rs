@@ -8,7 +8,6 @@ use apiserver::authn::jwt::Signer;
 use apiserver::authn::service_account::{self, Grant};
 use apiserver::config::{Config, KeyPair};
 use apiserver::daemon;
-use apiserver::http::tls;
 use apiserver::server::Core;
 use apiserver::storage::memory::MemoryStore;
 use http::Request;
