@@ -47,6 +47,7 @@ impl Tun {
         Ok(Tun { fd, name })
     }
 
+    /// As the kernel named it: 15 bytes at most.
     pub fn name(&self) -> &str {
         &self.name
     }
