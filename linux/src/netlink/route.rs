@@ -43,7 +43,7 @@ const NEXT_HOP: usize = 8;
 const RTNH_F_ONLINK: u8 = 4;
 
 /// The table of ordinary routes.
-pub(crate) const TABLE_MAIN: u32 = 254;
+pub const TABLE_MAIN: u32 = 254;
 /// What the kernel makes of an IPv6 route without a metric.
 const IPV6_METRIC: u32 = 1024;
 const SCOPE_UNIVERSE: u8 = 0;

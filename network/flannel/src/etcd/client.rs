@@ -14,7 +14,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use serving::tls::{Files, Identity};
+use serving::tls::{CertKeyPair, Files};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -251,7 +251,7 @@ fn tls(url: &str, endpoints: &Endpoints) -> Result<Arc<ClientConfig>, FlagError>
     let identity = match (&endpoints.cert_file, &endpoints.key_file) {
         (Some(cert), Some(key)) => {
             let files = Files { cert: cert.clone(), key: key.clone() };
-            Some(Identity::load(files).map_err(|error| FlagError::new("--etcd-certfile", error.to_string()))?)
+            Some(CertKeyPair::load(files).map_err(|error| FlagError::new("--etcd-certfile", error.to_string()))?)
         }
         (None, None) => None,
         (Some(_), None) => return Err(FlagError::new("--etcd-keyfile", "--etcd-certfile has no key without it")),
