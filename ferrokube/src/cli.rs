@@ -14,7 +14,8 @@ use crate::config::{Shape, Which};
 pub const MORE: &str = "\
 Components, each alone under its upstream name and with upstream's flags (see `ferrokube etcd --help`), also by a \
 link of that name: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, container-runtime, kubelet, \
-kube-proxy, kube-dns, flannel. Links named bridge, host-local, loopback and portmap are CNI plugins.
+kube-proxy, kube-dns, flannel. Links named bridge, flannel, host-local, loopback and portmap are CNI plugins; \
+the component flannel is flanneld by a link.
 
 Examples:
   ferrokube up --demo                        a cluster with a web app on it
