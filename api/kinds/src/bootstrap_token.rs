@@ -123,7 +123,9 @@ impl Described {
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
             let inside = rest.bytes().all(|byte| plain(byte) || byte == b':' || byte == b'-');
             if rest.len() > LONGEST_GROUP || !inside || !rest.bytes().last().is_some_and(plain) {
-                return Err(format!("auth-extra-groups: {group:?} must be {GROUP_PREFIX} and a name in a-z, 0-9, : and -"));
+                return Err(format!(
+                    "auth-extra-groups: {group:?} must be {GROUP_PREFIX} and a name in a-z, 0-9, : and -"
+                ));
             }
             if !groups.iter().any(|have| have == group) {
                 groups.push(group.to_owned());
@@ -142,9 +144,17 @@ mod tests {
     fn a_token_is_six_and_sixteen_of_lower_case() {
         let good = Token { id: "07401b", secret: "f395accd246ae52d" };
         assert_eq!(Token::parse("07401b.f395accd246ae52d"), Some(good));
-        for bad in ["", ".", "07401b", "07401B.f395accd246ae52d", "07401b.f395accd246ae52", "07401b.f395accd246ae52d ",
-            " 07401b.f395accd246ae52d", "07401b.f395accd.46ae52d", "07401é.f395accd246ae52d"]
-        {
+        for bad in [
+            "",
+            ".",
+            "07401b",
+            "07401B.f395accd246ae52d",
+            "07401b.f395accd246ae52",
+            "07401b.f395accd246ae52d ",
+            " 07401b.f395accd246ae52d",
+            "07401b.f395accd.46ae52d",
+            "07401é.f395accd246ae52d",
+        ] {
             assert_eq!(Token::parse(bad), None, "{bad:?}");
         }
     }
@@ -168,9 +178,15 @@ mod tests {
             of("system:bootstrappers:foo:bar-1,system:bootstrappers:a,system:bootstrappers:a"),
             Ok(vec![GROUP.to_owned(), "system:bootstrappers:a".into(), "system:bootstrappers:foo:bar-1".into()])
         );
-        for bad in ["system:masters", "system:bootstrappers", "system:bootstrappers:", "system:bootstrappers:A",
-            "system:bootstrappers:a-", "system:bootstrappers:a, system:bootstrappers:b", "system:bootstrappers:a,"]
-        {
+        for bad in [
+            "system:masters",
+            "system:bootstrappers",
+            "system:bootstrappers:",
+            "system:bootstrappers:A",
+            "system:bootstrappers:a-",
+            "system:bootstrappers:a, system:bootstrappers:b",
+            "system:bootstrappers:a,",
+        ] {
             assert!(of(bad).is_err(), "{bad}");
         }
         let long = format!("{GROUP_PREFIX}{}", "a".repeat(LONGEST_GROUP + 1));

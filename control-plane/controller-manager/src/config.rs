@@ -184,8 +184,7 @@ mod tests {
     #[test]
     fn controllers_are_chosen_by_name_star_and_minus() {
         let wants = |words: &[&str], enabled: bool| {
-            let config =
-                Config { controllers: words.iter().map(|w| (*w).to_owned()).collect(), ..Config::default() };
+            let config = Config { controllers: words.iter().map(|w| (*w).to_owned()).collect(), ..Config::default() };
             config.wants(&Controller { name: "a", older: "old", account: "", watches: &[], enabled, start: |_| {} })
         };
         assert!(wants(&["*"], true));

@@ -62,10 +62,9 @@ pub async fn run(
 /// Asks the cluster's CA for what is due on a node alone.
 async fn ask(host: &Host, node: &kube::Client, node_ip: Ipv4Addr) -> Result<()> {
     let pki = Pki::of(host);
-    for (leaf, signer, names) in [
-        (CLIENT, Signer::KubeletClient, Vec::new()),
-        (SERVING, Signer::KubeletServing, of_node(host, node_ip)),
-    ] {
+    for (leaf, signer, names) in
+        [(CLIENT, Signer::KubeletClient, Vec::new()), (SERVING, Signer::KubeletServing, of_node(host, node_ip))]
+    {
         // Who was given credentials by hand has its client's under names of their own.
         if !pki.pair(leaf).cert.exists() || !pki.owes(leaf, &names, Timestamp::now()) {
             continue;

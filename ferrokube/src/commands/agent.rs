@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use super::up::{Claim, Claimed, claim, undo};
 use crate::config::{Host, HostOptions, Options, Shape, Which, only_of_host};
 use crate::fault::Fault;
+use crate::joining::credentials;
 use crate::joining::discovery::{self, Discovered};
 use crate::joining::request::{Signer, certificate};
 use crate::joining::token::Words;
-use crate::joining::credentials;
 use crate::pki::Pki;
 use crate::preflight;
 
@@ -62,7 +62,8 @@ pub fn run(which: &Which, agent: &Agent) -> Result<()> {
         ("--credentials", agent.options.credentials.is_some()),
     ] {
         if given {
-            let sentence = format!("{flag}: it is for a host that has an API server, or is given what --token asks for");
+            let sentence =
+                format!("{flag}: it is for a host that has an API server, or is given what --token asks for");
             return Err(Fault::usage(sentence).into());
         }
     }
@@ -73,7 +74,8 @@ pub fn run(which: &Which, agent: &Agent) -> Result<()> {
         Some(host) if host.options.credentials.is_some() => {}
         Some(host) => {
             let name = &host.cluster.name;
-            let sentence = format!("the cluster {name:?} on this host has a control plane of its own: choose another --name");
+            let sentence =
+                format!("the cluster {name:?} on this host has a control plane of its own: choose another --name");
             return Err(Fault::usage(sentence).into());
         }
         None => join(which, agent)?,
@@ -118,7 +120,8 @@ fn join(which: &Which, agent: &Agent) -> Result<()> {
 /// The shape of a host that has what is equal on all of them from the others.
 fn joined(shape: Shape, which: &Which, found: &Discovered) -> Result<Shape, Fault> {
     let lacks = |what: &str| Fault::failed(format!("the cluster says nothing of {what} in kube-system/kubeadm-config"));
-    let (pods, services) = (found.pods.ok_or_else(|| lacks("podSubnet"))?, found.services.ok_or_else(|| lacks("serviceSubnet"))?);
+    let (pods, services) =
+        (found.pods.ok_or_else(|| lacks("podSubnet"))?, found.services.ok_or_else(|| lacks("serviceSubnet"))?);
     let mut shape = Shape {
         pod_cidr: Some(pods),
         service_cidr: Some(services),

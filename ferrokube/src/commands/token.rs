@@ -75,14 +75,17 @@ fn made(id: &str, secret: &str, ttl: Duration, description: Option<&str>, now: T
     if let Some(description) = description {
         data["description"] = description.into();
     }
-    let object = json!({"metadata": {"name": secret_name(id), "namespace": NAMESPACE}, "type": TYPE, "stringData": data});
+    let object =
+        json!({"metadata": {"name": secret_name(id), "namespace": NAMESPACE}, "type": TYPE, "stringData": data});
     Ok(serde_json::from_value(object)?)
 }
 
 async fn revoke(secrets: &Api<Secret>, tokens: &[String]) -> Result<()> {
     let ids: Vec<&str> = tokens
         .iter()
-        .map(|text| token::id_of(text).ok_or_else(|| Fault::usage(format!("{text:?} is no token: see `ferrokube token list`"))))
+        .map(|text| {
+            token::id_of(text).ok_or_else(|| Fault::usage(format!("{text:?} is no token: see `ferrokube token list`")))
+        })
         .collect::<Result<_, _>>()?;
     for id in ids {
         match secrets.delete(&secret_name(id), &DeleteParams::default()).await {

@@ -116,7 +116,8 @@ pub fn only_of_host(path: &Path) -> Result<()> {
     match SETTINGS.iter().find(said) {
         None => Ok(()),
         Some(Setting { field, .. }) => {
-            let why = format!("{}{field}: it is the cluster's, and said where its control plane is", line_of(&text, field));
+            let why =
+                format!("{}{field}: it is the cluster's, and said where its control plane is", line_of(&text, field));
             Err(wrong(&why).into())
         }
     }
@@ -143,7 +144,10 @@ mod tests {
             only_of_host(&file).map_err(|error| error.to_string())
         };
         assert_eq!(said("nodeName: b\nnodeLabel: [zone=b]\n"), Ok(()));
-        assert!(said("nodeName: b\npodCIDR: 10.0.0.0/16\n").is_err_and(|e| e.contains("line 2: podCIDR: it is the cluster's")));
+        assert!(
+            said("nodeName: b\npodCIDR: 10.0.0.0/16\n")
+                .is_err_and(|e| e.contains("line 2: podCIDR: it is the cluster's"))
+        );
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub fn with_token(server: &http::Uri, ca: &str, words: &Words) -> Result<kube::C
 
 fn config(server: &http::Uri) -> kube::Config {
     let mut config = kube::Config::new(server.clone());
-    (config.connect_timeout, config.read_timeout, config.write_timeout) = (Some(PATIENCE), Some(PATIENCE), Some(PATIENCE));
+    (config.connect_timeout, config.read_timeout, config.write_timeout) =
+        (Some(PATIENCE), Some(PATIENCE), Some(PATIENCE));
     config
 }
 
@@ -90,7 +91,8 @@ async fn get(client: &kube::Client, server: &http::Uri, path: &str) -> Result<Co
         let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| anyhow!("{error}"))?;
         anyhow::Ok((status, body.to_bytes()))
     };
-    let asked = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(anyhow!("no answer in {PATIENCE:?}")));
+    let asked =
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(anyhow!("no answer in {PATIENCE:?}")));
     let (status, body) = asked.with_context(|| format!("{server} can't be asked"))?;
     match status.as_u16() {
         200 => serde_json::from_slice(&body).with_context(|| format!("{server}{path} is no ConfigMap")),
@@ -115,7 +117,9 @@ fn believe(shown: &ConfigMap, words: &Words) -> Result<String, String> {
     })?;
     let right = jws::detached(kubeconfig, &words.id, &words.secret);
     if aws_lc_rs::constant_time::verify_slices_are_equal(signature.as_bytes(), right.as_bytes()).is_err() {
-        return Err("cluster-info is not signed by this token: its secret is mistyped, or somebody stands between".into());
+        return Err(
+            "cluster-info is not signed by this token: its secret is mistyped, or somebody stands between".into()
+        );
     }
     let kubeconfig = yaml::parse(kubeconfig).map_err(|said| format!("cluster-info's kubeconfig: {said}"))?;
     let encoded = &kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"];
@@ -123,7 +127,9 @@ fn believe(shown: &ConfigMap, words: &Words) -> Result<String, String> {
     let ca = ca.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or("cluster-info's kubeconfig names no CA")?;
     let found = pin(ca.as_bytes()).map_err(|said| format!("cluster-info's CA: {said:#}"))?;
     match &words.pin {
-        Some(pin) if *pin != found => Err(format!("the cluster's CA is {found}, the token names {pin}: it is another cluster's")),
+        Some(pin) if *pin != found => {
+            Err(format!("the cluster's CA is {found}, the token names {pin}: it is another cluster's"))
+        }
         _ => Ok(ca),
     }
 }
@@ -180,7 +186,10 @@ mod tests {
         let words = Words::parse(&text).expect("words");
         assert_eq!(believe(&shown(&ours, &words), &words), Ok(ours.clone()));
         let refused = |map: &ConfigMap| believe(map, &words).expect_err("refused");
-        assert!(refused(&shown(&theirs, &words)).contains("another cluster's"), "who has a token can't pass for the cluster");
+        assert!(
+            refused(&shown(&theirs, &words)).contains("another cluster's"),
+            "who has a token can't pass for the cluster"
+        );
         let stranger = Words { secret: "0123456789abcdeg".into(), ..words.clone() };
         assert!(refused(&shown(&ours, &stranger)).contains("not signed by this token"));
         let other = Words { id: "abcdeg".into(), ..words.clone() };
@@ -194,7 +203,8 @@ mod tests {
     #[test]
     fn what_is_equal_on_all_hosts_is_learned_from_kubeadms_maps() {
         let kubelet = "clusterDNS:\n- 10.43.0.10\nclusterDomain: cluster.example\n";
-        let kubeadm = "clusterName: lab\nnetworking:\n  podSubnet: 10.42.0.0/16,fd00::/56\n  serviceSubnet: 10.43.0.0/16\n";
+        let kubeadm =
+            "clusterName: lab\nnetworking:\n  podSubnet: 10.42.0.0/16,fd00::/56\n  serviceSubnet: 10.43.0.0/16\n";
         let learned = learn("PEM".into(), &map(&[("kubelet", kubelet)]), &map(&[("ClusterConfiguration", kubeadm)]));
         let learned = learned.expect("learned");
         assert_eq!((learned.name.as_deref(), learned.cluster_domain.as_str()), (Some("lab"), "cluster.example"));

@@ -142,8 +142,12 @@ mod tests {
         let all = all();
         let names: Vec<_> = all.iter().filter(|(_, o)| o.to_string().contains("system:anonymous")).collect();
         assert_eq!(names.len(), 1);
-        assert_eq!((&names[0].1["metadata"]["namespace"], &names[0].1["kind"]), (&json!(PUBLIC), &json!("RoleBinding")));
-        let role = all.iter().find(|(plural, o)| *plural == "roles" && o["metadata"]["namespace"] == PUBLIC).expect("a role");
+        assert_eq!(
+            (&names[0].1["metadata"]["namespace"], &names[0].1["kind"]),
+            (&json!(PUBLIC), &json!("RoleBinding"))
+        );
+        let role =
+            all.iter().find(|(plural, o)| *plural == "roles" && o["metadata"]["namespace"] == PUBLIC).expect("a role");
         assert_eq!(role.1["rules"][0]["resourceNames"], json!(["cluster-info"]));
         assert_eq!(role.1["rules"][0]["verbs"], json!(["get"]));
     }

@@ -62,7 +62,9 @@ pub async fn certificate(
     }
     let decided = await_condition(requests, &name, |csr: Option<&Csr>| csr.is_none_or(|csr| answer(csr).is_some()));
     let decided = tokio::time::timeout(patience, decided).await.map_err(|_| {
-        Fault::failed(format!("nobody has approved the request for a certificate: `kubectl certificate approve {name}`"))
+        Fault::failed(format!(
+            "nobody has approved the request for a certificate: `kubectl certificate approve {name}`"
+        ))
     })?;
     let csr = decided.context("waiting for a certificate")?.context("the request for a certificate was deleted")?;
     answer(&csr).unwrap_or_else(|| Err(anyhow!("the request for a certificate has no answer")))
@@ -97,7 +99,11 @@ fn answer(csr: &Csr) -> Option<Result<String>> {
     let failed = status.conditions.iter().flatten().find(|c| matches!(c.type_.as_str(), "Denied" | "Failed"));
     if let Some(condition) = failed {
         let why = condition.message.as_deref().or(condition.reason.as_deref()).unwrap_or("without a reason");
-        return Some(Err(Fault::failed(format!("the request for a certificate was {}: {why}", condition.type_.to_lowercase())).into()));
+        return Some(Err(Fault::failed(format!(
+            "the request for a certificate was {}: {why}",
+            condition.type_.to_lowercase()
+        ))
+        .into()));
     }
     let certificate = status.certificate.as_ref().filter(|bytes| !bytes.0.is_empty())?;
     Some(String::from_utf8(certificate.0.clone()).context("the certificate is no PEM"))
@@ -121,12 +127,16 @@ mod tests {
     #[test]
     fn what_was_denied_says_why() {
         let csr = |status| -> Csr {
-            serde_json::from_value(json!({"metadata": {}, "spec": {"request": "", "signerName": "s"}, "status": status})).expect("a request")
+            serde_json::from_value(
+                json!({"metadata": {}, "spec": {"request": "", "signerName": "s"}, "status": status}),
+            )
+            .expect("a request")
         };
         assert!(answer(&csr(json!({}))).is_none());
         let approved = json!({"conditions": [{"type": "Approved", "status": "True"}]});
         assert!(answer(&csr(approved)).is_none(), "approved is not signed");
-        let denied = json!({"conditions": [{"type": "Denied", "status": "True", "message": "a node of this name lives"}]});
+        let denied =
+            json!({"conditions": [{"type": "Denied", "status": "True", "message": "a node of this name lives"}]});
         let said = answer(&csr(denied)).expect("decided").expect_err("denied").to_string();
         assert_eq!(said, "the request for a certificate was denied: a node of this name lives");
         let signed = answer(&csr(json!({"certificate": "UEVN"}))).expect("decided").expect("signed");

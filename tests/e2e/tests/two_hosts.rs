@@ -82,7 +82,9 @@ fn joins_with_a_token(cluster: &Cluster) -> Result<()> {
     let (a, b) = (first.host.as_ref().context("a host")?, third.host.as_ref().context("a host")?);
     a.sh(&format!("ip link add wire3 type veth peer name wire netns {}", b.pid()))?;
     a.sh("ip address add 203.0.113.1/24 dev wire3; ip link set wire3 up")?;
-    b.sh(&format!("ip address add 203.0.113.3/24 dev wire; ip link set wire up; ip route add {FIRST}/32 via 203.0.113.1"))?;
+    b.sh(&format!(
+        "ip address add 203.0.113.3/24 dev wire; ip link set wire up; ip route add {FIRST}/32 via 203.0.113.1"
+    ))?;
     let said = third.run(&[&join[..], &["--token", &another]].concat())?.fails()?;
     ensure!(said.contains(&format!("kubectl delete node {NODE}")), "{said}");
     ensure!(!third.data_dir().join("cluster.json").exists(), "nothing is left of what was refused");

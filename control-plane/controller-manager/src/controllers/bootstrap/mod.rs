@@ -24,7 +24,8 @@ fn described(secret: &Secret) -> Option<Described> {
 
 #[cfg(test)]
 pub(super) fn token(id: &str, fields: &[(&str, &str)]) -> Secret {
-    let data = [("token-id", id), ("token-secret", "0123456789abcdef")].iter().chain(fields);
+    let own = [("token-id", id), ("token-secret", "0123456789abcdef")];
+    let data = own.iter().chain(fields);
     Secret {
         metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
             name: Some(kinds::bootstrap_token::secret_name(id)),

@@ -46,7 +46,8 @@ fn reconcile<'a>(map: &ConfigMap, tokens: impl Iterator<Item = &'a Secret>, now:
         .map(|(id, secret)| (format!("{SIGNATURE_PREFIX}{id}"), jws::detached(kubeconfig, &id, &secret)))
         .collect();
     let others = map.data.iter().flatten().filter(|(name, _)| !name.starts_with(SIGNATURE_PREFIX));
-    let data: BTreeMap<String, String> = others.map(|(name, text)| (name.clone(), text.clone())).chain(signatures).collect();
+    let data: BTreeMap<String, String> =
+        others.map(|(name, text)| (name.clone(), text.clone())).chain(signatures).collect();
     if map.data.as_ref() == Some(&data) {
         return Plan::nothing("it is signed by every token");
     }
@@ -85,7 +86,7 @@ mod tests {
     fn after(map: &ConfigMap, tokens: &[Secret]) -> BTreeMap<String, String> {
         let plan = reconcile(map, tokens.iter(), Timestamp::UNIX_EPOCH);
         let written = plan.actions().filter_map(Action::op).find_map(|op| match &op.verb {
-            Verb::Update(object) => Some(serde_json::from_value::<ConfigMap>(object.clone()).unwrap()),
+            Verb::Update { object, .. } => Some(serde_json::from_value::<ConfigMap>(object.clone()).unwrap()),
             _ => None,
         });
         written.as_ref().unwrap_or(map).data.clone().unwrap_or_default()
@@ -101,7 +102,10 @@ mod tests {
         ];
         let first = map(&[("kubeconfig", "k"), ("jws-kubeconfig-zzzzzz", "old"), ("mine", "x")]);
         let signed = after(&first, &tokens);
-        assert_eq!(signed.keys().map(String::as_str).collect::<Vec<_>>(), ["jws-kubeconfig-aaaaaa", "kubeconfig", "mine"]);
+        assert_eq!(
+            signed.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["jws-kubeconfig-aaaaaa", "kubeconfig", "mine"]
+        );
         let again = ConfigMap { data: Some(signed.clone()), ..ConfigMap::default() };
         assert!(reconcile(&again, tokens.iter(), Timestamp::UNIX_EPOCH).is_empty(), "signed once");
         let mut changed = again.clone();

@@ -95,7 +95,8 @@ impl Request {
 /// An address of a subjectAltName: four bytes, or sixteen.
 fn address(bytes: &[u8]) -> Result<IpAddr, String> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).map_err(|_| "an IP subjectAltName is no address".into())
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .map_err(|_| "an IP subjectAltName is no address".into())
 }
 
 /// A client of the API server, whoever it is.

@@ -43,7 +43,7 @@ pub fn start(setup: &mut Setup) {
 /// Addresses of API servers.
 fn servers(slices: &[Arc<EndpointSlice>]) -> BTreeSet<IpAddr> {
     let ours = slices.iter().filter(|slice| slice.metadata.namespace.as_deref() == Some("default"));
-    let addresses = ours.flat_map(|slice| slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses));
+    let addresses = ours.flat_map(|slice| slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses));
     addresses.filter_map(|address| address.parse().ok()).collect()
 }
 
