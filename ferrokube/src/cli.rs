@@ -55,10 +55,7 @@ pub enum Cmd {
         told_to_parent: bool,
     },
     /// Run a node alone, of a cluster on another host: the first start joins it with a token
-    Agent {
-        #[command(flatten)]
-        agent: commands::agent::Agent,
-    },
+    Agent(commands::agent::Agent),
     /// Show what runs
     Status {
         /// Output format
@@ -217,7 +214,7 @@ pub fn run() -> Result<()> {
     match cli.command {
         Cmd::Up { shape, demo } => commands::up::run(which, &shape, demo),
         Cmd::Server { shape, told_to_parent } => commands::server::run(which, &shape, told_to_parent),
-        Cmd::Agent { agent } => commands::agent::run(which, &agent),
+        Cmd::Agent(agent) => commands::agent::run(which, &agent),
         Cmd::Status { output } => commands::status::run(which, output),
         Cmd::Ls { output } => commands::ls::run(which, output),
         Cmd::Logs { component, follow, tail } => commands::logs::run(which, component.as_deref(), follow, tail),
