@@ -14,7 +14,8 @@ use crate::config::{Shape, Which};
 pub const MORE: &str = "\
 Components, each alone under its upstream name and with upstream's flags (see `ferrokube etcd --help`), also by a \
 link of that name: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, container-runtime, kubelet, \
-kube-proxy, kube-dns. Links named bridge, host-local, loopback and portmap are CNI plugins.
+kube-proxy, kube-dns, flannel. Links named bridge, flannel, host-local, loopback and portmap are CNI plugins; \
+the component flannel is flanneld by a link.
 
 Examples:
   ferrokube up --demo                        a cluster with a web app on it
@@ -170,7 +171,7 @@ pub fn run() -> Result<()> {
     let mut args: Vec<_> = std::env::args_os().collect();
     let program = args.first().map(PathBuf::from).unwrap_or_default();
     let program = program.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-    if components::of(&program).is_some() {
+    if components::is_link(&program) {
         args[0] = program.into();
         return components::run(&args);
     }

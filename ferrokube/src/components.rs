@@ -90,6 +90,21 @@ pub const COMPONENTS: &[Component] = &[
     },
 ];
 
+/// What runs alone only, so far: no host starts it with the others.
+struct Alone {
+    name: &'static str,
+    /// What a link to the program is called: upstream's name of the program, where a CNI plugin has the other.
+    link: &'static str,
+    run: fn(&[OsString]) -> Result<()>,
+}
+
+const ALONE: &[Alone] = &[Alone { name: "flannel", link: "flanneld", run: component::flannel::run }];
+
+/// Whether a link of this name is one to a component.
+pub fn is_link(name: &str) -> bool {
+    of(name).is_some() || ALONE.iter().any(|alone| alone.link == name)
+}
+
 /// The row of this name.
 pub fn of(name: &str) -> Option<&'static Component> {
     COMPONENTS.iter().find(|component| component.name == name)
@@ -98,6 +113,9 @@ pub fn of(name: &str) -> Option<&'static Component> {
 /// Runs the component that the first word names, alone.
 pub fn run(args: &[OsString]) -> Result<()> {
     let name = args.first().and_then(|a| a.to_str()).unwrap_or_default();
+    if let Some(alone) = ALONE.iter().find(|alone| alone.name == name || alone.link == name) {
+        return (alone.run)(args);
+    }
     let Some(component) = of(name) else {
         let names: Vec<_> = COMPONENTS.iter().map(|component| component.name).collect();
         let sentence =
@@ -138,6 +156,9 @@ mod tests {
     fn what_names_components_elsewhere_agrees_with_the_table() {
         for folder in crate::crash::FOLDERS {
             assert!(of(folder.1).is_some(), "{folder:?}");
+        }
+        for Alone { name, link, .. } in ALONE {
+            assert!(crate::cli::MORE.contains(name) && of(name).is_none() && of(link).is_none(), "{name}");
         }
         for component in COMPONENTS {
             assert!(crate::cli::MORE.contains(component.name), "{}", component.name);

@@ -2,7 +2,8 @@
 //!
 //! Network: `netlink` (links, addresses, routes, neighbours, rules and their changes), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),
-//! `host_address` (by which others reach this host).
+//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `tun` (links that end in a file), `ethtool`
+//! (what a link's driver does).
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
 //! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
@@ -13,6 +14,7 @@ pub mod cgroup;
 pub mod conntrack;
 pub mod container;
 pub mod disk_usage;
+pub mod ethtool;
 pub mod failure;
 pub mod fdpass;
 pub mod host_address;
@@ -30,3 +32,4 @@ pub mod seccomp;
 pub mod sockets;
 pub mod sysctl;
 pub mod tree;
+pub mod tun;

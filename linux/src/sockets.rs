@@ -43,6 +43,19 @@ impl Waker {
     pub fn wake(&self) {
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
+
+    /// Waits until there is something to read; false when the waker was used.
+    pub fn wait_for(&self, readable: impl AsFd) -> io::Result<bool> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(readable.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) => Ok(!fds[1].revents().contains(PollFlags::IN)),
+            Err(rustix::io::Errno::INTR) => Ok(true),
+            Err(e) => Err(e.into()),
+        }
+    }
 }
 
 /// Receives and answers datagrams in batches.
@@ -81,7 +94,7 @@ impl UdpWorker {
             match self.receive_now() {
                 Ok(()) => return Ok(true),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.wait()? {
+                    if !self.waker.wait_for(&*self.socket)? {
                         return Ok(false);
                     }
                 }
@@ -100,19 +113,6 @@ impl UdpWorker {
             }
         }
         self.send()
-    }
-
-    /// False when the waker was used.
-    fn wait(&self) -> io::Result<bool> {
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.waker.0.as_fd(), PollFlags::IN),
-        ];
-        match rustix::event::poll(&mut fds, None) {
-            Ok(_) => Ok(!fds[1].revents().contains(PollFlags::IN)),
-            Err(rustix::io::Errno::INTR) => Ok(true),
-            Err(e) => Err(e.into()),
-        }
     }
 
     fn receive_now(&mut self) -> io::Result<()> {

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Disk, Etcd, Options};
 use crate::error::{Error, OpenError};
+use crate::server::Server;
 pub use crate::server::listen::{ListenError, TlsFiles};
 use crate::server::listen::{Listener, bind, connections};
-use crate::server::{Member, Server};
 
 /// How old history is forgotten without anyone asking (`--auto-compaction-mode`, `--auto-compaction-retention`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -170,12 +170,9 @@ impl Daemon {
 
     fn assemble(etcd: Etcd, config: Config, listeners: Vec<Listener>, clients: Vec<String>) -> Daemon {
         let advertised = config.advertise_client_urls;
-        let member = Member {
-            name: config.name,
-            peer_urls: config.initial_advertise_peer_urls,
-            client_urls: if advertised.is_empty() { clients } else { advertised },
-        };
-        let server = Server::new(etcd.clone(), member, config.watch_progress_notify_interval);
+        let clients = if advertised.is_empty() { clients } else { advertised };
+        etcd.publish(config.name, config.initial_advertise_peer_urls, clients);
+        let server = Server::new(etcd.clone(), config.watch_progress_notify_interval);
         Daemon { etcd, server, listeners, auto_compaction: config.auto_compaction }
     }
 
@@ -250,8 +247,9 @@ async fn auto_compact(etcd: Etcd, mode: AutoCompaction) {
     }
 }
 
+/// The leader decides; others see it in the log.
 async fn compact(etcd: &Etcd, revision: i64, last: &mut i64) {
-    if revision <= *last || revision <= 1 {
+    if revision <= *last || revision <= 1 || !etcd.leadership().leads() {
         return;
     }
     match etcd.compact(revision, false).await {

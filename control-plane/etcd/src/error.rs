@@ -50,6 +50,12 @@ pub enum Error {
     TooManyRequests,
     #[error("etcdserver: server stopped")]
     Stopped,
+    /// This member does not lead and knows nobody who does: reads and writes go through a leader.
+    #[error("etcdserver: no leader")]
+    NoLeader,
+    /// Another member leads now, and its log does not have the write.
+    #[error("etcdserver: leader changed")]
+    LeaderChanged,
     /// The disk is full; tried again with the next write.
     #[error("etcdserver: no space left on the disk of {dir}: {what}; writes fail until space is freed")]
     DiskFull { dir: String, what: String },
@@ -68,6 +74,11 @@ pub enum OpenError {
     Locked { dir: PathBuf },
     #[error("{file} is damaged at offset {offset}: {what}; restore the data directory from a snapshot")]
     Damaged { file: PathBuf, offset: u64, what: String },
+    #[error(
+        "{file} is of format {format}, and this release reads up to {known}: a newer release wrote it; \
+         start that release again, or restore a snapshot that this one saved into an empty --data-dir"
+    )]
+    Newer { file: PathBuf, format: u8, known: u8 },
     #[error("data directory {dir} is incomplete: {what}; restore it from a snapshot, or remove it to start empty")]
     Incomplete { dir: PathBuf, what: String },
     #[error(

@@ -3,11 +3,14 @@
 //! ```text
 //! segment  │ head 64 │ frame │ frame │ frame ……│ zeros to the end, written ahead │
 //!
-//! frame    │ crc32 u32 │ length u32 │ index u64 │ revision before i64 │ payload …… │ zeros to 8 │
+//! frame    │ crc32 u32 │ length u32 │ index u64 │ revision before i64 │ term u64 │ payload …… │ zeros to 8 │
 //!
 //! payload  │ PUT key lease value │ PUT …… │ COMMIT │ DELETE key end │ COMMIT │
 //!           └──── one transaction: revision + 1 ───┘└──── another: + 1 ──────┘
 //! ```
+//!
+//! Index and term are Raft's: frames are counted from 1, and a term is the time of one leader. A leader's first frame
+//! says that it leads. The segment's head says the format; in [`Format::Termless`] frames don't have the term.
 //!
 //! Two clients that write at the same moment share a frame, one disk sync, and nothing else: each COMMIT is a revision of
 //! its own. A frame counts as written when its checksum holds; a crash in the middle of one leaves an end that is torn,
@@ -21,10 +24,12 @@ use bytes::Bytes;
 
 use crate::mvcc::Place;
 
-/// Bytes before the payload.
-pub const FRAME_HEADER: usize = 24;
+/// Bytes before the payload of a frame that is written now.
+pub const FRAME_HEADER: usize = Format::Present.header();
 /// Frames start at multiples of this.
 pub const FRAME_ALIGN: usize = 8;
+/// Bytes of the entry that says who leads.
+pub const LED_BYTES: usize = 9;
 /// Checksum before each value.
 pub const VALUE_HEADER: usize = 4;
 
@@ -36,6 +41,28 @@ const REVOKE: u8 = 5;
 const COMPACT: u8 = 6;
 const CLOSED: u8 = 7;
 const TOUCH: u8 = 8;
+const LED: u8 = 9;
+
+/// How the frames of a segment look. New ones are written as [`Format::Present`]; the others are still read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Their heads have no term: all are of the one that the program answered then.
+    Termless,
+    Present,
+}
+
+/// The term of frames that don't say one.
+pub const TERM_OF_TERMLESS: u64 = 2;
+
+impl Format {
+    /// Bytes before the payload.
+    pub const fn header(self) -> usize {
+        match self {
+            Format::Termless => 24,
+            Format::Present => 32,
+        }
+    }
+}
 
 /// One change, borrowed from a frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,6 +99,10 @@ pub enum Entry<'a> {
     },
     /// The log was closed in order.
     Closed,
+    /// This member leads in the term of this frame and of those after it.
+    Led {
+        member: u64,
+    },
 }
 
 /// A frame under construction.
@@ -149,6 +180,11 @@ impl Frame {
         self.tag(CLOSED);
     }
 
+    pub fn led(&mut self, member: u64) {
+        self.tag(LED);
+        self.buffer.extend_from_slice(&member.to_le_bytes());
+    }
+
     fn tag(&mut self, tag: u8) {
         self.entries += 1;
         self.buffer.push(tag);
@@ -171,11 +207,12 @@ impl Frame {
     }
 
     /// Writes the header; returns the frame, filled with zeros to the next frame's start.
-    pub fn seal(mut self, salt: u64, index: u64, revision: i64) -> Vec<u8> {
+    pub fn seal(mut self, salt: u64, at: Stamp) -> Vec<u8> {
         let payload = self.buffer.len() - FRAME_HEADER;
         self.buffer[4..8].copy_from_slice(&(payload as u32).to_le_bytes());
-        self.buffer[8..16].copy_from_slice(&index.to_le_bytes());
-        self.buffer[16..24].copy_from_slice(&revision.to_le_bytes());
+        self.buffer[8..16].copy_from_slice(&at.index.to_le_bytes());
+        self.buffer[16..24].copy_from_slice(&at.revision.to_le_bytes());
+        self.buffer[24..32].copy_from_slice(&at.term.to_le_bytes());
         let crc = checksum(salt, &self.buffer[4..]);
         self.buffer[..4].copy_from_slice(&crc.to_le_bytes());
         self.buffer.resize(self.buffer.len().next_multiple_of(FRAME_ALIGN), 0);
@@ -195,12 +232,19 @@ fn checksum(salt: u64, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// A frame as read.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Read<'a> {
+/// Where a frame stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub term: u64,
     pub index: u64,
     /// Revision of the store before the frame.
     pub revision: i64,
+}
+
+/// A frame as read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Read<'a> {
+    pub at: Stamp,
     pub payload: &'a [u8],
     /// Bytes to the next frame.
     pub size: usize,
@@ -221,29 +265,33 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 /// Reads the frame at the start of `bytes` (the rest of its segment).
-pub fn read(bytes: &[u8], salt: u64) -> Found<'_> {
-    let head = &bytes[..bytes.len().min(FRAME_HEADER)];
+pub fn read(bytes: &[u8], salt: u64, format: Format) -> Found<'_> {
+    let head = &bytes[..bytes.len().min(format.header())];
     if head.iter().all(|b| *b == 0) {
         return Found::Nothing;
     }
-    match parse(bytes, salt) {
+    match parse(bytes, salt, format) {
         Some(frame) => Found::Frame(frame),
         None => Found::Broken,
     }
 }
 
-fn parse(bytes: &[u8], salt: u64) -> Option<Read<'_>> {
+fn parse(bytes: &[u8], salt: u64, format: Format) -> Option<Read<'_>> {
     let crc = u32::from_le_bytes(number(bytes, 0)?);
     let length = u32::from_le_bytes(number(bytes, 4)?) as usize;
     let index = u64::from_le_bytes(number(bytes, 8)?);
     let revision = i64::from_le_bytes(number(bytes, 16)?);
-    let end = FRAME_HEADER.checked_add(length)?;
+    let term = match format {
+        Format::Termless => TERM_OF_TERMLESS,
+        Format::Present => u64::from_le_bytes(number(bytes, 24)?),
+    };
+    let end = format.header().checked_add(length)?;
     let covered = bytes.get(4..end)?;
     if length == 0 || checksum(salt, covered) != crc {
         return None;
     }
     let size = end.next_multiple_of(FRAME_ALIGN);
-    Some(Read { index, revision, payload: &bytes[FRAME_HEADER..end], size })
+    Some(Read { at: Stamp { term, index, revision }, payload: &bytes[format.header()..end], size })
 }
 
 /// Disks write sectors of this size wholly or not at all, also when the power goes.
@@ -264,10 +312,10 @@ pub enum Ending {
 /// Tells a write that the power cut short from one that was damaged later. Frames are appended one by one to a file
 /// of zeros, so of a torn one some sector is still zero, and behind it there is nothing. `bytes` are the rest of the
 /// segment from `offset` on; `index` and `revision` are what a frame here says.
-pub fn ending(bytes: &[u8], offset: u64, salt: u64, index: u64, revision: i64) -> Ending {
+pub fn ending(bytes: &[u8], offset: u64, salt: u64, format: Format, (index, revision): (u64, i64)) -> Ending {
     let Some(last) = bytes.iter().rposition(|b| *b != 0) else { return Ending::Torn };
     let used = last + 1;
-    if has_unwritten_sector(bytes, offset, used.max(FRAME_HEADER + 1)) {
+    if has_unwritten_sector(bytes, offset, used.max(format.header() + 1)) {
         return Ending::Torn;
     }
     let says = number(bytes, 4).zip(number(bytes, 8)).zip(number(bytes, 16));
@@ -275,9 +323,10 @@ pub fn ending(bytes: &[u8], offset: u64, salt: u64, index: u64, revision: i64) -
     if u64::from_le_bytes(says_index) != index && i64::from_le_bytes(says_revision) != revision {
         return Ending::Garbage;
     }
-    let end = FRAME_HEADER.saturating_add(u32::from_le_bytes(length) as usize);
+    let end = format.header().saturating_add(u32::from_le_bytes(length) as usize);
     // Frames fit in their segment: one that says otherwise says it falsely.
-    if end > bytes.len() || !has_unwritten_sector(bytes, offset, end) || is_whole_but_for_length(bytes, used, salt) {
+    let whole = || is_whole_but_for_length(bytes, used, salt, format);
+    if end > bytes.len() || !has_unwritten_sector(bytes, offset, end) || whole() {
         return Ending::Damaged;
     }
     Ending::Torn
@@ -297,13 +346,14 @@ fn has_unwritten_sector(bytes: &[u8], offset: u64, len: usize) -> bool {
 }
 
 /// Whether the checksum holds with the length that the bytes have: `used`, and the few zeros that an entry may end with.
-fn is_whole_but_for_length(bytes: &[u8], used: usize, salt: u64) -> bool {
+fn is_whole_but_for_length(bytes: &[u8], used: usize, salt: u64, format: Format) -> bool {
     /// A grant ends with two numbers of 8 bytes.
     const MOST_ZEROS: usize = 16;
-    (used..=used + MOST_ZEROS).filter(|end| *end > FRAME_HEADER && *end <= bytes.len()).any(|end| {
+    let header = format.header();
+    (used..=used + MOST_ZEROS).filter(|end| *end > header && *end <= bytes.len()).any(|end| {
         let mut frame = bytes[..end].to_vec();
-        frame[4..8].copy_from_slice(&((end - FRAME_HEADER) as u32).to_le_bytes());
-        parse(&frame, salt).is_some()
+        frame[4..8].copy_from_slice(&((end - header) as u32).to_le_bytes());
+        parse(&frame, salt, format).is_some()
     })
 }
 
@@ -339,6 +389,7 @@ pub fn entry(payload: &[u8], at: usize) -> Option<(Entry<'_>, usize)> {
         REVOKE => (Entry::Revoke { id: long(at)? }, at + 8),
         COMPACT => (Entry::Compact { revision: long(at)? }, at + 8),
         CLOSED => (Entry::Closed, at),
+        LED => (Entry::Led { member: long(at)?.cast_unsigned() }, at + 8),
         _ => return None,
     })
 }
@@ -354,6 +405,8 @@ pub fn check_value(stored: Bytes) -> Option<Bytes> {
 mod tests {
     use super::*;
 
+    const AT: Stamp = Stamp { term: 5, index: 12, revision: 8 };
+
     fn sample() -> Vec<u8> {
         let mut frame = Frame::new(Vec::new(), 3, 64);
         let place = frame.put(b"key", 5, b"value");
@@ -365,15 +418,16 @@ mod tests {
         frame.revoke(2);
         frame.compact(9);
         frame.closed();
-        assert_eq!(frame.entries(), 8);
-        frame.seal(77, 12, 8)
+        frame.led(4);
+        assert_eq!(frame.entries(), 9);
+        frame.seal(77, AT)
     }
 
     #[test]
     fn what_is_written_is_read() {
         let bytes = sample();
-        let Found::Frame(frame) = read(&bytes, 77) else { panic!("no frame") };
-        assert_eq!((frame.index, frame.revision, frame.size), (12, 8, bytes.len()));
+        let Found::Frame(frame) = read(&bytes, 77, Format::Present) else { panic!("no frame") };
+        assert_eq!((frame.at, frame.size), (AT, bytes.len()));
         let mut entries = Vec::new();
         let mut at = 0;
         while at < frame.payload.len() {
@@ -392,6 +446,7 @@ mod tests {
             Entry::Revoke { id: 2 },
             Entry::Compact { revision: 9 },
             Entry::Closed,
+            Entry::Led { member: 4 },
         ];
         assert_eq!(entries[1..], rest);
     }
@@ -399,14 +454,18 @@ mod tests {
     #[test]
     fn every_flipped_or_missing_byte_is_noticed() {
         let bytes = sample();
-        assert_eq!(read(&bytes, 78), Found::Broken, "another segment's salt");
+        assert_eq!(read(&bytes, 78, Format::Present), Found::Broken, "another segment's salt");
         let padding = bytes.len() - FRAME_ALIGN;
         for at in 0..padding {
             let mut bad = bytes.clone();
             bad[at] ^= 0x10;
-            assert_eq!(read(&bad, 77), Found::Broken, "byte {at}");
-            assert_eq!(read(&bytes[..at], 77), if at == 0 { Found::Nothing } else { Found::Broken }, "cut at {at}");
+            assert_eq!(read(&bad, 77, Format::Present), Found::Broken, "byte {at}");
+            assert_eq!(
+                read(&bytes[..at], 77, Format::Present),
+                if at == 0 { Found::Nothing } else { Found::Broken },
+                "cut at {at}"
+            );
         }
-        assert_eq!(read(&[0; 100], 77), Found::Nothing);
+        assert_eq!(read(&[0; 100], 77, Format::Present), Found::Nothing);
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! The map. Pure, and where everything is decided: [`span`] (ranges), `mvcc` (versions of keys), `recent` (newest
 //! changes), `query` (reads), `txn` (commands), `lease`, `watch` (who is concerned), `frame` and `replay` (the log's
-//! bytes), `hash`. Doing: [`engine`] (writer, keeper, files, watches), `server` (gRPC), [`daemon`].
+//! bytes), `hash`, [`cluster`] (members, who leads). Doing: [`engine`] (writer, log, keeper, files, watches), `server`
+//! (gRPC), [`daemon`].
 //! Entry points: [`Etcd::open`] in process, [`daemon::serve`] as a server.
 
+pub mod cluster;
 pub mod daemon;
 pub mod engine;
 mod error;

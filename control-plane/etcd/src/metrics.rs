@@ -18,6 +18,7 @@ pub struct Metrics {
     pub txns: Counter,
     /// Writing a batch to the log and waiting until it is on disk.
     pub log_sync: Histogram,
+    pub leader_changes: Counter,
     /// One for each row of [`GAUGES`].
     gauges: Vec<Gauge>,
 }
@@ -32,9 +33,9 @@ const GAUGES: &[(&str, &str, Read)] = &[
     ("etcd_debugging_mvcc_watcher_total", "Watches.", |s| s.watchers as f64),
     ("etcd_mvcc_db_total_size_in_bytes", "Bytes of the data files.", |s| s.disk_bytes as f64),
     ("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of keys and values kept.", |s| s.used_bytes as f64),
-    ("etcd_server_has_leader", "Whether there is a leader.", |_| 1.0),
-    ("etcd_server_is_leader", "Whether this member leads.", |_| 1.0),
-    ("etcd_server_is_learner", "Whether this member only follows.", |_| 0.0),
+    ("etcd_server_has_leader", "Whether there is a leader.", |s| f64::from(s.leadership.leader.is_some())),
+    ("etcd_server_is_leader", "Whether this member leads.", |s| f64::from(s.leadership.leads())),
+    ("etcd_server_is_learner", "Whether this member only follows.", |s| f64::from(s.learner)),
     ("etcd_server_proposals_applied_total", "Commands applied.", |s| s.applied_index as f64),
     ("etcd_server_proposals_committed_total", "Commands on disk.", |s| s.applied_index as f64),
     ("etcd_server_proposals_pending", "Commands that wait.", |s| s.waiting as f64),
@@ -52,14 +53,14 @@ impl Default for Metrics {
         r.collect("etcd_cluster_version", "Which version the cluster has.", "gauge", |out| {
             out.add(["cluster_version"], [crate::server::CLUSTER_VERSION], 1.0);
         });
-        // A single member never changes its leader and never loses a proposal: the series are there for alerts.
-        r.counter("etcd_server_leader_changes_seen_total", "Changes of the leader.", []).with([]);
+        // A lone member never loses a proposal: the series is there for alerts.
         r.counter("etcd_server_proposals_failed_total", "Commands that were lost.", []).with([]);
         Metrics {
             puts: r.counter("etcd_mvcc_put_total", "Puts.", []).with([]),
             deletes: r.counter("etcd_mvcc_delete_total", "Deletions.", []).with([]),
             ranges: r.counter("etcd_mvcc_range_total", "Reads.", []).with([]),
             txns: r.counter("etcd_mvcc_txn_total", "Transactions.", []).with([]),
+            leader_changes: r.counter("etcd_server_leader_changes_seen_total", "Changes of the leader.", []).with([]),
             log_sync: r
                 .histogram("etcd_disk_wal_fsync_duration_seconds", "Waiting for the log's disk.", [], DISK_SECONDS)
                 .with([]),

@@ -10,7 +10,7 @@ use wire::etcd::request_op::Request;
 use wire::etcd::{Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
 use crate::error::Error;
-use crate::frame::{self, FRAME_HEADER, Found, Frame, VALUE_HEADER, check_value};
+use crate::frame::{self, FRAME_HEADER, Format, Found, Frame, Stamp, VALUE_HEADER, check_value};
 use crate::mvcc::{Place, Store, Values};
 use crate::query;
 use crate::replay::replay;
@@ -270,7 +270,7 @@ fn run(steps: &[(Step, bool)]) -> (Store, Model, Log) {
         }
         assert_eq!(result.is_ok(), model.step(step), "{step:?} {result:?}");
         if applied.frame.entries() > 0 {
-            log.0.extend(applied.frame.seal(SALT, index, before));
+            log.0.extend(applied.frame.seal(SALT, Stamp { term: 1, index, revision: before }));
             index += 1;
         }
         let durable = store.revision();
@@ -284,9 +284,9 @@ fn replayed(log: &Log) -> Store {
     let mut store = Store::new(100);
     let mut at = 0;
     while at < log.0.len() {
-        let Found::Frame(found) = frame::read(&log.0[at..], SALT) else { panic!("no frame at {at}") };
-        assert_eq!(found.revision, store.revision());
-        replay(&mut store, found.payload, 0, at as u64, log).expect("replays");
+        let Found::Frame(found) = frame::read(&log.0[at..], SALT, Format::Present) else { panic!("no frame at {at}") };
+        assert_eq!(found.at.revision, store.revision());
+        replay(&mut store, found.payload, 0, (at + FRAME_HEADER) as u64, log).expect("replays");
         at += found.size;
         assert!(found.size >= FRAME_HEADER);
     }

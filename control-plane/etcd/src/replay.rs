@@ -1,9 +1,10 @@
-//! Applies the entries of a log frame to the store at start-up. Pure but for loading a value that is written anew.
+//! Applies the entries of a log frame, which are effects and not requests, to the store: at start-up, and wherever a
+//! frame comes that another member proposed. Pure but for loading a value that is written anew.
 //! Caller: `engine::recover`.
 
 use bytes::Bytes;
 
-use crate::frame::{self, Entry, FRAME_HEADER, VALUE_HEADER};
+use crate::frame::{self, Entry, VALUE_HEADER};
 use crate::mvcc::{Place, Store, Values, Writing};
 use crate::span::Span;
 use crate::txn;
@@ -15,9 +16,8 @@ pub struct Malformed {
     pub what: String,
 }
 
-/// Applies a frame's payload; `offset` is where the frame lies in `file`.
-pub fn replay(store: &mut Store, payload: &[u8], file: u16, offset: u64, values: &dyn Values) -> Result<(), Malformed> {
-    let base = offset + FRAME_HEADER as u64;
+/// Applies a frame's payload, which lies at `base` of `file`.
+pub fn replay(store: &mut Store, payload: &[u8], file: u16, base: u64, values: &dyn Values) -> Result<(), Malformed> {
     let mut at = 0;
     let mut writing: Option<Writing> = None;
     while at < payload.len() {
@@ -62,7 +62,7 @@ pub fn replay(store: &mut Store, payload: &[u8], file: u16, offset: u64, values:
                 store.applied_index += 1;
                 store.compact(revision).map_err(|e| wrong(format!("compaction to {revision}: {e}")))?;
             }
-            Entry::Closed => {}
+            Entry::Closed | Entry::Led { .. } => {}
         }
         at = next;
     }

@@ -184,6 +184,15 @@ pub fn is_read_only(txn: &TxnRequest) -> bool {
     })
 }
 
+/// Whether all that a read-only transaction reads may be as old as this member is behind.
+pub fn is_serializable(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match &op.request {
+        Some(Request::RequestRange(range)) => range.serializable,
+        Some(Request::RequestTxn(inner)) => is_serializable(inner),
+        _ => false,
+    })
+}
+
 /// Bytes that a command may add to the log and the store; 0 for what only frees or reads.
 pub fn cost(command: &Command) -> usize {
     /// What an entry adds to its bytes, in the log and in the index.

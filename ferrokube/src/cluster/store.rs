@@ -23,7 +23,9 @@ fn fault(error: etcd::Error) -> StoreError {
         E::NoSpace | E::DiskFull { .. } => StoreError::NoSpace(error.to_string()),
         E::TooLarge | E::TooManyOps => StoreError::TooLarge(error.to_string()),
         E::LeaseNotFound => StoreError::LeaseNotFound,
-        E::TooManyRequests | E::Stopped | E::LogFailed(_) => StoreError::Unavailable(error.to_string()),
+        E::TooManyRequests | E::Stopped | E::NoLeader | E::LeaderChanged | E::LogFailed(_) => {
+            StoreError::Unavailable(error.to_string())
+        }
         other => StoreError::Fault(other.to_string()),
     }
 }
@@ -81,7 +83,7 @@ impl Store for LocalStore {
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {
-        Ok(self.0.revision())
+        self.0.read_index().await.map_err(fault)
     }
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {

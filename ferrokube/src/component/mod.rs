@@ -8,6 +8,7 @@ pub mod controller_manager;
 pub mod dns;
 pub mod etcd;
 mod extra;
+pub mod flannel;
 pub mod kubelet;
 pub mod proxy;
 mod refused;

@@ -60,6 +60,16 @@ impl Error {
         matches!(self.errno(), libc::ENOENT | libc::ENODEV | libc::ESRCH | libc::EADDRNOTAVAIL | libc::ENXIO)
     }
 
+    /// Whether a router that was named is on no link.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.errno(), libc::ENETUNREACH | libc::EHOSTUNREACH)
+    }
+
+    /// Whether the kernel has no such kind of thing.
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == libc::EOPNOTSUPP
+    }
+
     /// Puts what was being done before the kernel's words, replacing a vaguer description.
     pub fn doing(self, what: impl Into<String>) -> Self {
         let what = what.into();

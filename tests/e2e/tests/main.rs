@@ -7,6 +7,7 @@ mod components;
 mod corrupt;
 mod crash;
 mod envtest;
+mod flannel;
 mod floods;
 mod guards;
 mod hardened;
@@ -62,6 +63,7 @@ const TESTS: &[&[Test]] = &[
     wrong::TESTS,
     host::TESTS,
     two_hosts::TESTS,
+    flannel::TESTS,
     certificates::TESTS,
     kubeconfig::TESTS,
     reset::TESTS,

@@ -37,6 +37,7 @@ const ABSENT: &[(&str, &[&[&str]])] = &[
     ("kubelet", &[&["etcd::"], PROGRAMS]),
     ("cni", &[KUBERNETES, &["tokio::"]]),
     ("pod-network", &[KUBERNETES, &["tokio::"]]),
+    ("flannel", &[PROGRAMS]),
     ("runtime", &[KUBERNETES]),
     ("proxy", &[&["std::fs"], PROGRAMS]),
 ];

@@ -43,6 +43,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("kubelet", &["meta", "facts", "client", "wire", "linux", "telemetry", "serving"]),
     ("cni", &["meta", "linux"]),
     ("pod-network", &["meta", "linux", "cni"]),
+    ("flannel", &["meta", "linux", "wire", "client", "serving"]),
     ("runtime", &["meta", "wire", "linux", "pod-network", "serving"]),
     ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
 ];

@@ -1,5 +1,5 @@
 //! A store in memory with full history until compaction: the double used by unit tests and by throwaway servers.
-//! No I/O, no durability; leases never expire unless [`MemoryStore::expire`] is called, so tests are deterministic.
+//! No I/O, no durability; leases never expire, so tests are deterministic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,16 +97,6 @@ impl State {
         });
         self.history.extend(events);
         revision
-    }
-}
-
-impl MemoryStore {
-    /// Ends a lease: its keys are deleted at one revision, as etcd does on expiry.
-    pub fn expire(&self, lease: i64) {
-        let mut state = self.state.lock();
-        let gone = state.live.values().filter(|kv| kv.lease == lease);
-        let writes = gone.map(|kv| Write::Delete { key: kv.key.clone() }).collect();
-        state.apply(writes);
     }
 }
 

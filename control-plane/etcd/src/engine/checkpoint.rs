@@ -14,13 +14,19 @@ use rustix::fs::OFlags;
 
 use super::Shared;
 use super::files::{DataFile, Disk, create};
+use super::wal::BadHead;
 use crate::error::{Error, OpenError};
-use crate::frame::{VALUE_HEADER, check_value};
+use crate::frame::{TERM_OF_TERMLESS, VALUE_HEADER, check_value};
 use crate::mvcc::{Place, Store, Version};
 use crate::span::Span;
 
-const MAGIC: &[u8; 8] = b"fkckpt1\n";
+/// A checkpoint begins so, with the digit of its format for the zero: 1 doesn't say the term, 2 is what is written.
+const MAGIC: &[u8; 8] = b"fkckpt0\n";
+const FORMAT: u8 = 2;
 const HEAD: usize = 80;
+/// Where the head's checksum lies from format 2 on, whatever else is in it: so a newer format is told from damage.
+const CHECKSUM_AT: usize = HEAD - 4;
+const CHECKSUM_AT_1: usize = 64;
 const KEY: u8 = 1;
 const LEASE: u8 = 2;
 const END: u8 = 3;
@@ -43,12 +49,15 @@ pub struct Head {
     pub revision: i64,
     pub compacted: i64,
     pub applied_index: u64,
+    /// Term of the last frame before that.
+    pub term: u64,
 }
 
 impl Head {
-    fn encode(&self) -> [u8; HEAD] {
+    fn encode(&self, format: u8) -> [u8; HEAD] {
         let mut bytes = [0; HEAD];
         bytes[..8].copy_from_slice(MAGIC);
+        bytes[6] += format;
         let numbers = [
             self.cluster_id,
             self.member_id,
@@ -57,17 +66,23 @@ impl Head {
             self.revision.cast_unsigned(),
             self.compacted.cast_unsigned(),
             self.applied_index,
+            self.term,
         ];
-        for (slot, number) in bytes[8..64].chunks_mut(8).zip(numbers) {
+        let (end, numbers) = if format == 1 { (CHECKSUM_AT_1, &numbers[..7]) } else { (CHECKSUM_AT, &numbers[..]) };
+        for (slot, number) in bytes[8..].chunks_mut(8).zip(numbers) {
             slot.copy_from_slice(&number.to_le_bytes());
         }
-        let crc = crc32fast::hash(&bytes[..64]);
-        bytes[64..68].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..end + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
-    fn decode(bytes: &[u8; HEAD]) -> Option<Head> {
+    fn decode(bytes: &[u8; HEAD]) -> Result<Head, BadHead> {
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let format = bytes[6].checked_sub(MAGIC[6]).filter(|f| *f > 0).ok_or(BadHead::Damaged)?;
+        if format > FORMAT {
+            return Err(BadHead::of_newer(bytes, [&MAGIC[..6], &MAGIC[7..]], format));
+        }
         let head = Head {
             cluster_id: number(8),
             member_id: number(16),
@@ -76,8 +91,9 @@ impl Head {
             revision: number(40).cast_signed(),
             compacted: number(48).cast_signed(),
             applied_index: number(56),
+            term: if format == 1 { TERM_OF_TERMLESS } else { number(64) },
         };
-        (head.encode() == *bytes).then_some(head)
+        if head.encode(format) == *bytes { Ok(head) } else { Err(BadHead::Damaged) }
     }
 }
 
@@ -129,7 +145,7 @@ pub fn write(shared: &Shared, head: Head, leases: &[(i64, i64)], draft: &Path) -
         window: Window::default(),
         offsets: Vec::new(),
     };
-    this.put(&head.encode()).map_err(wrong)?;
+    this.put(&head.encode(FORMAT)).map_err(wrong)?;
     for (id, ttl) in leases {
         this.lease(*id, *ttl).map_err(wrong)?;
     }
@@ -305,7 +321,7 @@ impl Window {
 
 /// Writes a head at the start of a file; what follows stays valid.
 pub fn write_head(file: &mut File, head: &Head) -> io::Result<()> {
-    file.write_all(&head.encode())
+    file.write_all(&head.encode(FORMAT))
 }
 
 /// Makes a draft the checkpoint of its directory.
@@ -368,10 +384,7 @@ impl<R: Read> Reader<R> {
 
     pub fn head(&mut self) -> Result<Head, OpenError> {
         let bytes = self.take::<HEAD>()?;
-        Head::decode(&bytes).ok_or_else(|| {
-            let what = "it does not start as a checkpoint does".to_owned();
-            OpenError::Damaged { file: self.path.clone(), offset: 0, what }
-        })
+        Head::decode(&bytes).map_err(|bad| bad.told(&self.path, "it does not start as a checkpoint does", FORMAT))
     }
 
     /// The next part, with the values of keys checked and skipped; `None` at the end. Values get `file` as place.

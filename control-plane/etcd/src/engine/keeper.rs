@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 
 use bytes::Bytes;
@@ -60,7 +61,7 @@ impl Keeper {
             match task {
                 Task::Collect { done } => {
                     self.collect();
-                    let _ = self.writer.send(Message::Collected);
+                    let _ = self.writer.send(Message::Look);
                     if let Some(done) = done {
                         let _ = done.send(());
                     }
@@ -76,9 +77,10 @@ impl Keeper {
     }
 
     fn collect(&self) {
+        // What a command compacts that is not committed yet may come back.
+        let upto = self.shared.compacted.load(Ordering::Acquire);
         loop {
             let mut state = self.shared.state.write();
-            let upto = state.store.compacted().min(self.shared.durable());
             let more = state.store.collect(upto, KEYS_AT_ONCE);
             state.store.recent.forget(upto);
             if !more {
@@ -112,9 +114,16 @@ impl Keeper {
             let bounds = everything.bounds(after.as_deref()).expect("an open range is never empty");
             let mut last = None;
             for (key, history) in state.store.keys.range_mut::<[u8], _>(bounds).take(KEYS_AT_ONCE) {
-                for version in history.all_mut().iter_mut().take_while(|v| v.modified <= upto).filter(|v| v.len > 0) {
-                    let offset = offsets.next().expect("history up to a checkpoint's revision does not change");
-                    version.place = Place::new(file, *offset);
+                // A newer version may have been written with the value of the one before it, and lies where that lay.
+                let mut moved = None;
+                for version in history.all_mut().iter_mut().filter(|v| v.len > 0) {
+                    if version.modified <= upto {
+                        let offset = offsets.next().expect("history up to a checkpoint's revision does not change");
+                        let place = Place::new(file, *offset);
+                        moved = Some((std::mem::replace(&mut version.place, place), place));
+                    } else if let Some((_, now)) = moved.filter(|(before, _)| version.place == *before) {
+                        version.place = now;
+                    }
                 }
                 last = Some(key.clone());
             }
@@ -148,8 +157,9 @@ impl Keeper {
                 segment: 1,
                 next_index: 1,
                 revision: self.shared.durable(),
-                compacted: store.compacted(),
-                applied_index: store.applied_index,
+                compacted: self.shared.compacted.load(Ordering::Acquire),
+                applied_index: self.shared.applied.load(Ordering::Relaxed),
+                term: self.shared.leadership().term,
             };
             (head, store.leases.iter().map(|(id, lease)| (id, lease.ttl)).collect::<Vec<_>>())
         };

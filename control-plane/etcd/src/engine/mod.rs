@@ -1,11 +1,16 @@
-//! The store as a running thing: one writer thread commits batches of commands with one log write each, readers run
-//! beside it on what is durable, a keeper thread frees old history and writes checkpoints. [`Etcd`] is the handle.
+//! The store as a running thing: one writer thread proposes batches of commands to the log, a frame each, readers run
+//! beside it on what is committed, a keeper thread frees old history and writes checkpoints. [`Etcd`] is the handle.
 //! I/O lives in the modules below; the deciding is done by `txn`, `query`, `mvcc`.
 
 mod checkpoint;
 mod files;
 mod hub;
 mod keeper;
+mod log;
+#[cfg(test)]
+mod log_tests;
+mod membership;
+mod pending;
 mod recover;
 pub mod restore;
 mod wal;
@@ -19,12 +24,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use wire::etcd::{
     DeleteRangeRequest, DeleteRangeResponse, LeaseGrantResponse, LeaseTimeToLiveResponse, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse,
+    RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 
+use crate::cluster::{Leadership, Member, Members};
 use crate::error::{Error, OpenError};
 use crate::hash::HashKv;
 use crate::metrics::Metrics;
@@ -36,6 +42,8 @@ use files::{DataFile, Files};
 use hub::Hub;
 pub use hub::{Signal, WatchMessage, WatchOptions, Watcher};
 use keeper::Task;
+use log::{Alone, Log};
+use wal::Wal;
 use writer::{Job, Message};
 
 /// How a store is opened. [`Options::new`] has the defaults.
@@ -99,8 +107,11 @@ pub struct Status {
     /// Bytes of the keys and values kept, with their index: what the quota bounds.
     pub used_bytes: u64,
     pub quota_bytes: u64,
-    /// Commands applied since the store was made.
+    /// Commands committed since the store was made.
     pub applied_index: u64,
+    pub leadership: Leadership,
+    /// This member only follows.
+    pub learner: bool,
     /// The quota is used up: writes that add are refused.
     pub no_space: bool,
     /// Keys with any version kept.
@@ -121,8 +132,15 @@ pub(crate) struct Shared {
     pub options: Options,
     pub identity: Identity,
     pub state: RwLock<State>,
-    /// Newest revision that is on disk: what readers may see.
+    /// Newest revision that the log has committed: what readers may see.
     pub durable: AtomicI64,
+    /// Commands applied up to there.
+    pub applied: AtomicU64,
+    /// Newest revision that a committed command compacted to: what the keeper may free.
+    pub compacted: AtomicI64,
+    /// Set by the writer, as the log says.
+    pub leadership: watch::Sender<Leadership>,
+    pub members: RwLock<Members>,
     pub hub: Hub,
     pub no_space: AtomicBool,
     pub disk_bytes: AtomicU64,
@@ -193,14 +211,28 @@ const MAX_WAITING_BYTES: usize = 256 << 20;
 impl Etcd {
     /// Opens the store, or makes it. Blocks on the disk.
     pub fn open(options: Options) -> Result<Etcd, OpenError> {
+        Etcd::open_over(options, |wal, member, _| Box::new(Alone::new(wal, member)))
+    }
+
+    /// The same over another log, made of this member's files, its ID, and where to say `Message::Look`.
+    fn open_over(
+        options: Options,
+        log: impl FnOnce(Wal, u64, &Sender<Message>) -> Box<dyn Log>,
+    ) -> Result<Etcd, OpenError> {
         let recovered = recover::recover(&options)?;
-        let mut state = recovered.state;
-        state.store.leases.renew_all(0);
-        let revision = state.store.revision();
+        let state = recovered.state;
+        let (revision, member) = (state.store.revision(), recovered.identity.member_id);
+        let nobody = Leadership { term: recovered.wal.last_term(), leader: None, member };
+        let mut members = Members::default();
+        members.set(Member { id: member, ..Member::default() });
         let shared = Arc::new(Shared {
             identity: recovered.identity,
-            state: RwLock::new(state),
             durable: AtomicI64::new(revision),
+            applied: AtomicU64::new(state.store.applied_index),
+            compacted: AtomicI64::new(state.store.compacted()),
+            leadership: watch::Sender::new(nobody),
+            members: RwLock::new(members),
+            state: RwLock::new(state),
             hub: Hub::new(revision),
             no_space: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
@@ -213,7 +245,8 @@ impl Etcd {
         });
         let (writer, jobs) = channel();
         let (keeper, tasks) = channel();
-        let write = writer::Writer::new(shared.clone(), recovered.wal, recovered.open, jobs, keeper.clone());
+        let log = log(recovered.wal, member, &writer);
+        let write = writer::Writer::new(shared.clone(), log, recovered.open, jobs, keeper.clone());
         let keep = keeper::Keeper::new(shared.clone(), tasks, writer.clone());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.into()).spawn(run);
@@ -237,25 +270,14 @@ impl Etcd {
         self.shared().metrics.text(&self.status())
     }
 
-    /// Who this member is.
-    pub fn identity(&self) -> Identity {
-        self.0.shared.identity
-    }
-
     /// The options that the store was opened with.
     pub fn options(&self) -> &Options {
         &self.0.shared.options
     }
 
-    /// Newest durable revision.
+    /// Newest revision that is committed, as far as this member knows; [`Etcd::read_index`] asks.
     pub fn revision(&self) -> i64 {
         self.0.shared.durable()
-    }
-
-    /// A response header at `revision`.
-    pub fn header(&self, revision: i64) -> ResponseHeader {
-        let Identity { cluster_id, member_id } = self.identity();
-        ResponseHeader { cluster_id, member_id, revision, raft_term: RAFT_TERM }
     }
 
     async fn submit(&self, command: Command) -> Result<Reply, Error> {
@@ -280,8 +302,11 @@ impl Etcd {
     /// Reads a key or range at a revision (0: the newest durable one).
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
         query::check(&request)?;
-        self.shared().metrics.ranges.inc();
         let shared = self.shared();
+        shared.metrics.ranges.inc();
+        if !request.serializable {
+            self.read_index().await?;
+        }
         loop {
             let newest = shared.durable();
             let at = shared.state.read().store.readable(request.revision, newest)?;
@@ -320,7 +345,7 @@ impl Etcd {
         txn::check_txn(&request, self.options().max_txn_ops)?;
         self.shared().metrics.txns.inc();
         if txn::is_read_only(&request) {
-            let durable = self.revision();
+            let durable = if txn::is_serializable(&request) { self.revision() } else { self.read_index().await? };
             let state = self.shared().state.read();
             return txn::read_txn(&state.store, &request, durable, &state.files);
         }
@@ -394,8 +419,11 @@ impl Etcd {
         }
     }
 
-    /// Starts a lease's time anew; returns its time to live in seconds.
+    /// Starts a lease's time anew; returns its time to live in seconds. The leader's clock counts.
     pub fn lease_keep_alive(&self, id: i64) -> Result<i64, Error> {
+        if !self.leadership().leads() {
+            return Err(Error::NoLeader);
+        }
         let now = self.shared().now_ms();
         self.shared().state.write().store.leases.renew(id, now)
     }
@@ -428,7 +456,9 @@ impl Etcd {
             disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
             used_bytes: state.store.used_bytes(),
             quota_bytes: shared.options.quota_bytes,
-            applied_index: state.store.applied_index,
+            applied_index: shared.applied.load(Ordering::Relaxed),
+            leadership: shared.leadership(),
+            learner: shared.members.read().get(shared.identity.member_id).is_some_and(|m| m.learner),
             no_space: shared.no_space.load(Ordering::Relaxed),
             keys: state.store.keys.len(),
             watchers: shared.hub.len(),
@@ -477,8 +507,6 @@ impl Etcd {
     }
 }
 
-/// The term that answers carry: there is one member, so there is one.
-pub const RAFT_TERM: u64 = 2;
 /// What the entries of a transaction's operations add to its bytes, at most.
 const REQUEST_SLACK: usize = 32 << 10;
 

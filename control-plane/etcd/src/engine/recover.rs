@@ -1,17 +1,21 @@
 //! I/O: opens a data directory: newest checkpoint, then the log after it. A torn end is repaired; anything else that
-//! is wrong is refused with file and offset. Caller: `Etcd::open`.
+//! is wrong is refused with file and offset. Files of former formats are read, and gone on with in new files of the
+//! present one; those of a newer release are refused. Caller: `Etcd::open`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::{self, checkpoint_path};
 use super::files::{BLOCK, DataFile, Disk, Files, create, lock_directory};
-use super::wal::{SEGMENT_HEADER, Segment, SegmentHead, Wal, segment_path};
+use super::wal::{FORMAT, SEGMENT_HEADER, Segment, SegmentHead, Wal, segment_path};
 use super::{Identity, Options, State};
 use crate::error::OpenError;
-use crate::frame::{Ending, FRAME_ALIGN, FRAME_HEADER, Found, ending, read};
+use crate::frame::{Ending, FRAME_ALIGN, Found, ending, read};
 use crate::mvcc::Store;
 use crate::replay::replay;
+
+/// Term of a new cluster before anyone leads it, as upstream's: its first leader's is 2.
+pub const TERM_OF_NEW: u64 = 1;
 
 /// A data directory, opened.
 pub struct Recovered {
@@ -93,7 +97,8 @@ pub fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let mut state = State { store: Store::new(options.recent_bytes), files: Files::default() };
     let mut open = OpenFiles::default();
     let mut first = 1;
-    let mut next_index = 1;
+    // Index and term of the last frame before the log that is there.
+    let mut last = (0, TERM_OF_NEW);
     if let Some(newest) = listing.checkpoints.last() {
         let path = checkpoint_path(dir, *newest);
         let file = Arc::new(DataFile::open(&path).map_err(OpenError::io("opening", &path))?);
@@ -103,7 +108,8 @@ pub fn recover(options: &Options) -> Result<Recovered, OpenError> {
         if head.cluster_id != identity.cluster_id || head.segment != *newest {
             return Err(incomplete(format!("{} belongs to another data directory", path.display())));
         }
-        (first, next_index) = (head.segment, head.next_index);
+        first = head.segment;
+        last = (head.next_index.saturating_sub(1), head.term);
         open.checkpoint = Some((number, path, size));
     }
     remove_old(dir, &listing, first)?;
@@ -116,7 +122,7 @@ pub fn recover(options: &Options) -> Result<Recovered, OpenError> {
     if segments.is_empty() {
         return Err(incomplete(format!("log segment {} is missing", segment_path(dir, first).display())));
     }
-    let mut log = Log { dir, identity, state: &mut state, open: &mut open, next_index, end: None };
+    let mut log = Replayed { dir, identity, state: &mut state, open: &mut open, last, end: None };
     let wal = log.replay(&segments, options)?;
     state.store.collect(state.store.compacted(), usize::MAX);
     Ok(Recovered { lock, identity, state, wal, open })
@@ -154,7 +160,7 @@ fn fresh(options: &Options, lock: std::fs::File) -> Result<Recovered, OpenError>
     let number = files.add(segment.reader.clone());
     let open = OpenFiles { checkpoint: None, segments: vec![(number, 1, path)] };
     let carry = segment.head.encode().to_vec();
-    let wal = Wal::new(dir, options.segment_bytes, segment, SEGMENT_HEADER as u64, carry, 1);
+    let wal = Wal::new(dir, options.segment_bytes, segment, SEGMENT_HEADER as u64, carry, (0, TERM_OF_NEW));
     let state = State { store: Store::new(options.recent_bytes), files };
     Ok(Recovered { lock, identity, state, wal, open })
 }
@@ -184,17 +190,18 @@ fn read_identity(dir: &Path) -> Result<Identity, OpenError> {
 }
 
 /// The log while it is replayed.
-struct Log<'a> {
+struct Replayed<'a> {
     dir: &'a Path,
     identity: Identity,
     state: &'a mut State,
     open: &'a mut OpenFiles,
-    next_index: u64,
+    /// Index and term of the newest frame.
+    last: (u64, u64),
     /// Where the log ended: (position in the list of segments, offset, whether something broken stands there).
     end: Option<(usize, u64, bool)>,
 }
 
-impl Log<'_> {
+impl Replayed<'_> {
     fn replay(&mut self, segments: &[u64], options: &Options) -> Result<Wal, OpenError> {
         let mut loaded: Vec<(SegmentHead, PathBuf, u64)> = Vec::new();
         let mut last = (Vec::new(), 0);
@@ -226,8 +233,14 @@ impl Log<'_> {
             tracing::warn!(file = %path.display(), offset = tail, bytes = end - tail, "dropped the torn end of the log");
             segment.erase(&carry, tail, end).map_err(OpenError::io("repairing", path))?;
         }
-        let mut wal = Wal::new(self.dir, options.segment_bytes, segment, tail, carry, self.next_index);
+        let mut wal = Wal::new(self.dir, options.segment_bytes, segment, tail, carry, self.last);
         self.spare(&loaded, at, &mut wal)?;
+        if wal.is_of_former_format() {
+            let next = segment_path(self.dir, wal.segment() + 1);
+            wal.go_on().map_err(OpenError::io("making log segment", &next))?;
+            let file = self.state.files.add(wal.reader().clone());
+            self.open.segments.push((file, wal.segment(), next));
+        }
         Ok(wal)
     }
 
@@ -241,8 +254,8 @@ impl Log<'_> {
         end: u64,
     ) -> Result<(), OpenError> {
         let rest = &bytes[tail as usize..];
-        let (index, revision) = (self.next_index, self.state.store.revision());
-        if ending(rest, tail, head.salt, index, revision) != Ending::Damaged {
+        let expected = (self.last.0 + 1, self.state.store.revision());
+        if ending(rest, tail, head.salt, head.frames(), expected) != Ending::Damaged {
             return Ok(());
         }
         let what = format!(
@@ -253,13 +266,13 @@ impl Log<'_> {
         Err(OpenError::Damaged { file: path.to_owned(), offset: tail, what })
     }
 
-    /// Segments after the last one used: the first is kept to go on with, others can't be.
+    /// Segments after the last one used: the first is kept to go on with, others can't be, and none of a former format.
     fn spare(&mut self, loaded: &[(SegmentHead, PathBuf, u64)], at: usize, wal: &mut Wal) -> Result<(), OpenError> {
         for (later, (head, path, size)) in loaded.iter().enumerate().skip(at + 1) {
             if let Some((file, _, _)) = self.open.segments.pop() {
                 self.state.files.remove(file);
             }
-            if later == at + 1 {
+            if later == at + 1 && head.format == FORMAT {
                 wal.set_next(Segment::open(path, *head, *size, wal.disk()).map_err(OpenError::io("opening", path))?);
             } else {
                 std::fs::remove_file(path).map_err(OpenError::io("removing", path))?;
@@ -270,7 +283,8 @@ impl Log<'_> {
 
     fn head(&self, path: &Path, bytes: &[u8], number: u64) -> Result<SegmentHead, OpenError> {
         let damaged = |what: &str| OpenError::Damaged { file: path.to_owned(), offset: 0, what: what.into() };
-        let head = SegmentHead::decode(bytes).ok_or_else(|| damaged("its head is no log segment's"))?;
+        let decoded = SegmentHead::decode(bytes);
+        let head = decoded.map_err(|bad| bad.told(path, "its head is no log segment's", FORMAT))?;
         if head.number != number || head.cluster_id != self.identity.cluster_id {
             return Err(damaged("it belongs to another place or data directory"));
         }
@@ -293,7 +307,7 @@ impl Log<'_> {
         let mut at = SEGMENT_HEADER;
         let mut broken = false;
         while at < bytes.len() {
-            let frame = match read(&bytes[at..], head.salt) {
+            let frame = match read(&bytes[at..], head.salt, head.frames()) {
                 Found::Frame(frame) => frame,
                 Found::Nothing => {
                     // The start of a torn write may be what is missing.
@@ -310,16 +324,20 @@ impl Log<'_> {
                 let what = "the log is broken here but goes on intact in the next segment".to_owned();
                 return Err(OpenError::Damaged { file: path, offset, what });
             }
-            if frame.index != self.next_index || frame.revision != self.state.store.revision() {
-                let what = format!("frame {} follows where {} belongs", frame.index, self.next_index);
-                return Err(damaged(at as u64, what));
+            let (index, term) = (self.last.0 + 1, self.last.1);
+            if frame.at.index != index || frame.at.revision != self.state.store.revision() {
+                return Err(damaged(at as u64, format!("frame {} follows where {index} belongs", frame.at.index)));
             }
-            replay(&mut self.state.store, frame.payload, file, at as u64, &self.state.files)
+            if frame.at.term < term {
+                return Err(damaged(at as u64, format!("a frame of term {} follows one of {term}", frame.at.term)));
+            }
+            let payload_at = (at + head.frames().header()) as u64;
+            replay(&mut self.state.store, frame.payload, file, payload_at, &self.state.files)
                 .map_err(|e| damaged(e.offset, e.what))?;
-            self.next_index += 1;
+            self.last = (index, frame.at.term);
             at += frame.size;
         }
-        if let Some(intact) = self.intact_after(bytes, at, head.salt) {
+        if let Some(intact) = self.intact_after(bytes, at, head) {
             let what = format!("the log is broken here but goes on intact at offset {intact}");
             return Err(damaged(at as u64, what));
         }
@@ -327,14 +345,15 @@ impl Log<'_> {
     }
 
     /// Looks for an intact later frame behind the log's end: its presence means damage, not a torn end.
-    fn intact_after(&self, bytes: &[u8], end: usize, salt: u64) -> Option<usize> {
+    fn intact_after(&self, bytes: &[u8], end: usize, head: SegmentHead) -> Option<usize> {
         // A frame further ahead than this can't be in the same segment.
-        let ahead = (bytes.len() / FRAME_HEADER) as u64;
+        let ahead = (bytes.len() / head.frames().header()) as u64;
+        let next = self.last.0 + 1;
         let last = bytes.iter().rposition(|b| *b != 0)?;
         (end + FRAME_ALIGN..=last).step_by(FRAME_ALIGN).find(|at| {
             let index = bytes.get(at + 8..at + 16).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes")));
-            let plausible = index.is_some_and(|i| i >= self.next_index && i - self.next_index <= ahead);
-            plausible && matches!(read(&bytes[*at..], salt), Found::Frame(_))
+            let plausible = index.is_some_and(|i| i >= next && i - next <= ahead);
+            plausible && matches!(read(&bytes[*at..], head.salt, head.frames()), Found::Frame(_))
         })
     }
 }

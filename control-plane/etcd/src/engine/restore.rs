@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Head, Reader, checkpoint_path, publish, write_head};
 use super::files::{Disk, create, lock_directory};
-use super::recover::write_identity;
+use super::recover::{TERM_OF_NEW, write_identity};
 use super::wal::Segment;
 use super::{Identity, Options};
 use crate::error::OpenError;
@@ -32,7 +32,8 @@ pub fn restore(snapshot: &Path, options: &Options) -> Result<(), OpenError> {
     let identity = Identity { cluster_id: rand::random(), member_id: rand::random() };
     let path = checkpoint_path(dir, 1);
     let draft = path.with_extension("tmp");
-    let head = Head { cluster_id: identity.cluster_id, member_id: identity.member_id, ..head };
+    let Identity { cluster_id, member_id } = identity;
+    let head = Head { cluster_id, member_id, term: TERM_OF_NEW, ..head };
     copy(snapshot, &draft, head, options.disk).map_err(OpenError::io("writing", &draft))?;
     publish(&draft, &path, options.disk).map_err(OpenError::io("writing", &path))?;
     Segment::create(dir, 1, identity.cluster_id, options.segment_bytes, options.disk)

@@ -21,10 +21,14 @@ pub fn unimplemented() -> Response {
 
 /// Answers a page.
 pub fn page<B>(server: &Server, request: &Request<B>) -> Response {
-    let no_space = server.etcd().status().no_space;
+    let status = server.etcd().status();
+    let (no_space, no_leader) = (status.no_space, status.leadership.leader.is_none());
     match request.uri().path() {
         "/health" if no_space => {
             json(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false","reason":"ALARM NOSPACE"}"#.to_owned())
+        }
+        "/health" if no_leader => {
+            json(StatusCode::SERVICE_UNAVAILABLE, r#"{"health":"false","reason":"RAFT NO LEADER"}"#.to_owned())
         }
         "/health" => json(StatusCode::OK, r#"{"health":"true","reason":""}"#.to_owned()),
         "/livez" => checks(request, &["serializable_read"]),

@@ -12,12 +12,16 @@ use wire::etcd::{
 };
 
 use super::{Server, stopped};
+use crate::error::Error;
 
 impl Server {
-    fn keep_alive(&self, id: i64) -> LeaseKeepAliveResponse {
+    fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
         // A lease that is gone is told with a time of 0, not with an error.
-        let ttl = self.etcd().lease_keep_alive(id).unwrap_or(0);
-        LeaseKeepAliveResponse { header: self.header_now(), id, ttl }
+        let ttl = match self.etcd().lease_keep_alive(id) {
+            Err(Error::LeaseNotFound) => 0,
+            other => other?,
+        };
+        Ok(LeaseKeepAliveResponse { header: self.header_now(), id, ttl })
     }
 }
 
@@ -48,7 +52,7 @@ impl Lease for Server {
         let answers = stream::unfold(open, |open| async {
             let (server, mut requests) = open?;
             let answer = tokio::select! {
-                request = requests.next() => request?.map(|request| server.keep_alive(request.id)),
+                request = requests.next() => request?.and_then(|request| server.keep_alive(request.id)),
                 () = server.0.ending.cancelled() => return Some((Err(stopped()), None)),
             };
             Some((answer, Some((server, requests))))

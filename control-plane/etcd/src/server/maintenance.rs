@@ -1,4 +1,4 @@
-//! I/O: the Maintenance and Cluster services of a cluster of one.
+//! I/O: the Maintenance and Cluster services.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,8 +21,9 @@ use wire::etcd::{
 };
 
 use super::{CLUSTER_VERSION, Server, VERSION};
-use crate::engine::RAFT_TERM;
+use crate::cluster;
 use crate::engine::restore::SNAPSHOT_ALIGN;
+use crate::error::Error;
 
 impl Server {
     fn alarms(&self) -> Vec<AlarmMember> {
@@ -63,19 +64,22 @@ impl Maintenance for Server {
 
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let status = self.etcd().status();
-        let member = self.etcd().identity().member_id;
-        let errors = self.alarms().iter().map(|a| format!("memberID:{} alarm:NOSPACE ", a.member_id)).collect();
+        let mut errors: Vec<String> =
+            self.alarms().iter().map(|a| format!("memberID:{} alarm:NOSPACE ", a.member_id)).collect();
+        if status.leadership.leader.is_none() {
+            errors.push(Error::NoLeader.to_string());
+        }
         Ok(Response::new(StatusResponse {
             header: self.header(status.revision),
             version: VERSION.to_owned(),
             db_size: status.disk_bytes.cast_signed(),
-            leader: member,
+            leader: status.leadership.leader.unwrap_or(0),
             raft_index: status.applied_index,
-            raft_term: RAFT_TERM,
+            raft_term: status.leadership.term,
             raft_applied_index: status.applied_index,
             errors,
             db_size_in_use: status.used_bytes.cast_signed(),
-            is_learner: false,
+            is_learner: status.learner,
             storage_version: CLUSTER_VERSION.to_owned(),
             db_size_quota: status.quota_bytes.cast_signed(),
             downgrade_info: Some(DowngradeInfo::default()),
@@ -168,6 +172,11 @@ impl Saving {
     }
 }
 
+fn row(member: cluster::Member) -> Member {
+    let cluster::Member { id, name, peer_urls, client_urls, learner } = member;
+    Member { id, name, peer_ur_ls: peer_urls, client_ur_ls: client_urls, is_learner: learner }
+}
+
 fn single() -> Status {
     Status::unimplemented("etcdserver: this etcd is a cluster of one; its members can't be changed")
 }
@@ -175,15 +184,8 @@ fn single() -> Status {
 #[async_trait]
 impl Cluster for Server {
     async fn member_list(&self, _request: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
-        let member = Member {
-            id: self.etcd().identity().member_id,
-            name: self.0.member.name.clone(),
-            peer_ur_ls: self.0.member.peer_urls.clone(),
-            client_ur_ls: self.0.member.client_urls.clone(),
-            is_learner: false,
-        };
-        let header = self.header(0);
-        Ok(Response::new(MemberListResponse { header, members: vec![member] }))
+        let members = self.etcd().members().into_iter().map(row).collect();
+        Ok(Response::new(MemberListResponse { header: self.header(0), members }))
     }
 
     async fn member_add(&self, _request: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {

@@ -34,21 +34,12 @@ pub const CLUSTER_VERSION: &str = "3.7.0";
 /// What a request may be larger than `max_request_bytes` by, so that it is refused with etcd's own error.
 const RECEIVE_SLACK: usize = 512 << 10;
 
-/// What a member tells of itself.
-#[derive(Debug, Clone, Default)]
-pub struct Member {
-    pub name: String,
-    pub peer_urls: Vec<String>,
-    pub client_urls: Vec<String>,
-}
-
 /// The services of one member. Cloning shares it.
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
 
 struct Inner {
     etcd: Etcd,
-    member: Member,
     /// How often an idle watch that asked for it is told the revision.
     progress_interval: Duration,
     /// Watches that are open on all streams.
@@ -66,9 +57,9 @@ fn stopped() -> tonic::Status {
 type Response = hyper::Response<tonic::body::Body>;
 
 impl Server {
-    pub fn new(etcd: Etcd, member: Member, progress_interval: Duration) -> Server {
+    pub fn new(etcd: Etcd, progress_interval: Duration) -> Server {
         let (watches, ending) = (AtomicUsize::new(0), CancellationToken::new());
-        Server(Arc::new(Inner { etcd, member, progress_interval, watches, ending }))
+        Server(Arc::new(Inner { etcd, progress_interval, watches, ending }))
     }
 
     /// Ends the streams that last.

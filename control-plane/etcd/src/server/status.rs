@@ -19,7 +19,7 @@ impl From<Error> for Status {
             Error::LeaseNotFound | Error::MemberNotFound => Code::NotFound,
             Error::LeaseExists => Code::FailedPrecondition,
             Error::NoSpace | Error::TooManyRequests | Error::DiskFull { .. } => Code::ResourceExhausted,
-            Error::Stopped | Error::LogFailed(_) => Code::Unavailable,
+            Error::Stopped | Error::NoLeader | Error::LeaderChanged | Error::LogFailed(_) => Code::Unavailable,
             Error::Damaged { .. } => Code::DataLoss,
         };
         Status::new(code, error.to_string())

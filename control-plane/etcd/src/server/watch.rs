@@ -328,7 +328,7 @@ mod tests {
     fn watches_of_all_clients_are_bounded_and_places_come_back() {
         let dir = tempfile::tempdir().expect("dir");
         let etcd = crate::Etcd::open(crate::Options::new(dir.path())).expect("open");
-        let server = Server::new(etcd, super::super::Member::default(), Duration::from_secs(1));
+        let server = Server::new(etcd, Duration::from_secs(1));
         server.0.watches.store(MOST_WATCHES - 1, Ordering::Relaxed);
         let last = Place::take(&server).expect("a place");
         assert!(Place::take(&server).is_none());

@@ -3,6 +3,7 @@
 mod child;
 mod crash;
 mod etcdctl;
+mod formats;
 mod full_disk;
 mod grpc;
 mod kill;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use etcd::cluster::Member;
 use etcd::{Error, Etcd, Options, WatchMessage, WatchOptions, Watcher};
 use wire::etcd::{DeleteRangeRequest, RangeRequest};
 
@@ -254,4 +255,92 @@ async fn a_snapshot_can_be_restored() {
     std::fs::write(&file, &snapshot).expect("write");
     let refused = etcd::engine::restore::restore(&file, &small(&dir.path().join("c"))).expect_err("damaged");
     assert!(refused.to_string().contains("SHA-256"), "{refused}");
+}
+
+/// As upstream's lone member, which is elected anew at each start.
+#[tokio::test]
+async fn each_start_is_a_term_of_its_own_whether_the_last_one_ended_in_order_or_not() {
+    let dir = tempfile::tempdir().expect("dir");
+    for term in 2..5 {
+        let etcd = Etcd::open(small(dir.path())).expect("open");
+        assert_eq!((etcd.header(0).raft_term, etcd.leadership().term), (term, term));
+        assert_eq!(etcd.leadership().leader, Some(etcd.identity().member_id));
+        etcd.close();
+    }
+    // A process that is killed once it has answered: what is on disk then is what the next one finds.
+    let killed = tempfile::tempdir().expect("dir");
+    let etcd = Etcd::open(small(dir.path())).expect("open");
+    assert_eq!(etcd.header(0).raft_term, 5);
+    for file in std::fs::read_dir(dir.path()).expect("list") {
+        let file = file.expect("entry");
+        std::fs::copy(file.path(), killed.path().join(file.file_name())).expect("copy");
+    }
+    let again = Etcd::open(small(killed.path())).expect("open");
+    assert_eq!(again.header(0).raft_term, 6);
+    again.close();
+    // A checkpoint knows the term of the log that it replaces.
+    etcd.defragment().await.expect("checkpoint");
+    etcd.close();
+    drop(etcd);
+    let etcd = Etcd::open(small(dir.path())).expect("open");
+    assert_eq!(etcd.header(0).raft_term, 6);
+    etcd.close();
+}
+
+#[tokio::test]
+async fn a_member_is_in_the_table_and_has_a_name_once_it_says_so() {
+    let dir = tempfile::tempdir().expect("dir");
+    let etcd = Etcd::open(small(dir.path())).expect("open");
+    let id = etcd.identity().member_id;
+    assert_eq!(etcd.members(), [Member { id, ..Member::default() }]);
+    etcd.publish("one".into(), vec!["http://peer".into()], vec!["http://client".into()]);
+    let [member] = &etcd.members()[..] else { panic!("one member") };
+    assert_eq!((member.id, member.name.as_str(), member.learner), (id, "one", false));
+    assert_eq!(
+        (&member.peer_urls[0], &member.client_urls[0]),
+        (&"http://peer".to_owned(), &"http://client".to_owned())
+    );
+    etcd.close();
+}
+
+#[tokio::test]
+async fn leases_end_while_writes_never_pause() {
+    let dir = tempfile::tempdir().expect("dir");
+    let etcd = Etcd::open(Options::new(dir.path())).expect("open");
+    etcd.lease_grant(7, 2).await.expect("grant");
+    etcd.put(wire::etcd::PutRequest { lease: 7, ..put("leased", "1") }).await.expect("put");
+    let mut watch = etcd.watch(WatchOptions { key: bytes("leased"), ..WatchOptions::default() });
+    let busy: Vec<_> = (0..64)
+        .map(|n| {
+            let etcd = etcd.clone();
+            tokio::spawn(async move { while etcd.put(put(format!("busy{n}"), "x")).await.is_ok() {} })
+        })
+        .collect();
+    let told = changes(&mut watch, 1).await;
+    assert!(told[0].ends_with("leased deleted"), "{told:?}");
+    etcd.close();
+    for task in busy {
+        task.await.expect("a writer");
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_anew_without_its_value_keeps_it_over_a_checkpoint() {
+    let dir = tempfile::tempdir().expect("dir");
+    let etcd = Etcd::open(Options { recent_bytes: 1, ..small(dir.path()) }).expect("open");
+    let keys = 0..1000;
+    for round in 0..4 {
+        let writes = keys.clone().map(|n| etcd.put(put(format!("k{n}"), format!("{round}-{n}"))));
+        futures::future::try_join_all(writes).await.expect("puts");
+        let touch = |n| wire::etcd::PutRequest { ignore_value: true, ..put(format!("k{n}"), "") };
+        let touches = futures::future::try_join_all(keys.clone().map(|n| etcd.put(touch(n))));
+        let (touched, checkpoint) = tokio::join!(touches, etcd.defragment());
+        touched.expect("puts");
+        checkpoint.expect("checkpoint");
+        for n in keys.clone() {
+            let found = etcd.range(get(format!("k{n}"))).await.expect("range");
+            assert_eq!(found.kvs[0].value, format!("{round}-{n}"));
+        }
+    }
+    etcd.close();
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cni::list::NetworkList;
 use cni::{AddResult, PortMapping};
 use dns::{Cache, Name, Question, Responder, Table};
+use flannel::{Attributes, NetConf, Subnets};
 use linux::netlink::{event, message};
 use linux::{conntrack, nft};
 
@@ -49,6 +50,15 @@ pub const TARGETS: &[Target] = &[
         memory: 64,
         nests: FLAT,
         depth: 0,
+    },
+    Target {
+        name: "flannel",
+        what: "flannel's configuration and other hosts' leases",
+        run: flannel,
+        seeds: flannels,
+        memory: 600,
+        nests: JSON,
+        depth: DEEP,
     },
     Target {
         name: "cni-config",
@@ -215,6 +225,29 @@ fn netlink(input: &[u8]) {
         if let Some((_, rest)) = message::split(message.body, 4) {
             let _ = (nft::element(rest), conntrack::flow(rest));
         }
+    }
+}
+
+fn flannels() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"Network":"10.5.0.0/16","SubnetLen":24,"SubnetMin":"10.5.1.0","EnableIPv6":true,"IPv6Network":"fd00:5::/48","Backend":{"Type":"vxlan","VNI":1}}"#,
+        r#"{"PublicIP":"192.0.2.7","PublicIPv6":"fd00::7","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:5b:0a:00:00:01"}}"#,
+        "/coreos.com/network/subnets/10.5.34.0-24&fd00:5:0:22::-64",
+    ])
+}
+
+fn flannel(input: &[u8]) {
+    if let Some(subnets) = Subnets::of_key(&text(input)) {
+        assert_eq!(Subnets::of_key(&subnets.key()), Some(subnets), "what was written is read");
+    }
+    if let Ok(lease) = Attributes::parse(input) {
+        let again = Attributes::parse(lease.to_json().as_bytes()).expect("what was written is read");
+        assert_eq!(again, lease, "as it was");
+    }
+    let Ok(conf) = NetConf::parse(input) else { return };
+    for range in [conf.v4, conf.v6].into_iter().flatten() {
+        let first = range.subnets().next().expect("a network has a subnet");
+        assert!(range.has(&first) && range.network.covers(&first), "which lies in it");
     }
 }
 

@@ -155,21 +155,34 @@ fn killed() -> Vec<(String, Vec<u8>)> {
 
 static KILLED: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(killed);
 
-fn first_log() -> &'static (String, Vec<u8>) {
-    KILLED.iter().find(|(name, _)| name.starts_with("wal-")).expect("a log")
+/// The same of the release whose frames had no term, which the tests of etcd keep; without the segment made ahead.
+static FORMER: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../control-plane/etcd/tests/it/format-2");
+    let read = |name: &str| (name.to_owned(), fs::read(kept.join(name)).expect("a kept file"));
+    ["identity", "checkpoint-0000000000000002.db", "wal-0000000000000002.log"].map(read).into()
+});
+
+fn first_log(directory: &[(String, Vec<u8>)]) -> &(String, Vec<u8>) {
+    directory.iter().find(|(name, _)| name.starts_with("wal-")).expect("a log")
 }
 
 fn logs() -> Vec<Vec<u8>> {
-    let whole = &first_log().1;
-    let used = whole.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-    vec![whole[..used].to_vec(), whole[..used / 2].to_vec(), whole[..64.min(used)].to_vec()]
+    let mut seeds = Vec::new();
+    for whole in [&*KILLED, &*FORMER].map(|directory| &first_log(directory).1) {
+        let used = whole.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+        seeds.extend([used, used / 2, 64.min(used)].map(|end| whole[..end].to_vec()));
+    }
+    seeds
 }
 
-/// The input is the log as far as it was used; the rest of the file is zeros, as in any preallocated one.
+/// The input is the log as far as it was used; the rest of the file is zeros, as in any preallocated one. Its head says
+/// whose it is.
 fn log(input: &[u8]) {
     let dir = directory();
-    let (name, whole) = first_log();
-    for (other, bytes) in KILLED.iter().filter(|(other, _)| other != name) {
+    let former = input.starts_with(b"fkwal 1") || input.starts_with(b"fkwal 2");
+    let files = if former { &*FORMER } else { &*KILLED };
+    let (name, whole) = first_log(files);
+    for (other, bytes) in files.iter().filter(|(other, _)| other != name) {
         fs::write(dir.path().join(other), bytes).expect("a file");
     }
     let mut bytes = input.to_vec();

@@ -1,0 +1,44 @@
+//! flannel: a subnet for each host, and a way to every other host's. It stands alone, beside a container runtime of any
+//! make: what it knows is told by `subnet.env`, and done in the kernel.
+//!
+//! Who calls: `ferrokube flannel`, by [`run`]. In a cluster of ours a pod network of `network/pod` will.
+//!
+//! ```text
+//! etcd or nodes: config, leases ◄── daemon ──subnet.env──► CNI
+//!            │ news                    │ links, routes, neighbours, forwarding entries; masquerading
+//!            └────────────────────────►▼ kernel     packets of the backend udp: two threads and a TUN link
+//! ```
+//!
+//! - Pure: `config` (the network's configuration), `lease` (what hosts tell of themselves), `choice` (which subnet a host
+//!   takes), [`backend`] (what is wanted in the kernel), `difference` (what is to change there), `packet` (a router's
+//!   way).
+//! - Doing: `manager` (where leases are): `etcd` (in etcd) or `nodes` (in annotations of nodes), `external` (by which link), `kernel`, `rules` (masquerading), `packets` (the loop of
+//!   the backend udp), `subnet_file`, `health`, `node` (all of it for this host), `daemon` (the loop).
+
+mod backend;
+mod choice;
+mod config;
+mod daemon;
+mod difference;
+mod etcd;
+mod external;
+mod health;
+mod kernel;
+mod lease;
+mod manager;
+mod news;
+mod node;
+mod nodes;
+mod packet;
+mod packets;
+mod rules;
+mod subnet_file;
+
+pub use self::etcd::Options as EtcdOptions;
+pub use self::etcd::client::Endpoints;
+pub use config::{ConfigError, NetConf};
+pub use daemon::{Config, Error, run};
+pub use external::Wish;
+pub use lease::{Attributes, Subnets};
+pub use manager::Options as ManagerOptions;
+pub use nodes::{Names as AnnotationNames, Options as NodesOptions};

@@ -1,0 +1,18 @@
+//! What a subnet manager tells the daemon. Pure. Callers: the managers, the daemon.
+
+use crate::lease::{Lease, Subnets};
+
+/// News waiting for the daemon: a watch that is faster waits.
+pub const QUEUE: usize = 64;
+
+/// One piece of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// These and no others are there, this host's among them.
+    All(Vec<Lease>),
+    /// It is new, or other than before.
+    Set(Lease),
+    Gone(Subnets),
+    /// This host's own has been taken away.
+    Lost(Subnets),
+}

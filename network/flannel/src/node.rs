@@ -1,0 +1,229 @@
+//! This host in the network: its backend's links, and the kernel in step with the leases that there are. Does I/O by
+//! `kernel` and `packets`; what is wanted is decided in the backends. Caller: the daemon.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddrV4;
+
+use linux::netlink::{Event, Item, Mac};
+use linux::tun::Tun;
+use meta::Prefix;
+
+use crate::backend::{Backend, External, Wanted, hostgw, udp, vxlan};
+use crate::config::NetConf;
+use crate::difference::Ours;
+use crate::kernel::Kernel;
+use crate::lease::{Attributes, Lease, Subnets};
+use crate::news::News;
+use crate::packets::Packets;
+
+/// What can't be made here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Kernel(#[from] linux::netlink::Error),
+    #[error("this kernel has no TUN links, or /dev/net/tun is missing ({0}): choose the backend vxlan or host-gw")]
+    Tun(io::Error),
+    #[error("UDP {address}: {source}: is another flannel here?")]
+    Socket { address: SocketAddrV4, source: io::Error },
+    #[error("the backend udp needs an IPv4 address on {0}")]
+    NoAddress(String),
+}
+
+/// The host before it has a lease: which links it has is a part of the lease.
+pub struct Site {
+    pub conf: NetConf,
+    pub backend: Backend,
+    pub external: External,
+    kernel: Kernel,
+    /// The hardware addresses of our VXLAN links, IPv4's and IPv6's.
+    macs: [Option<Mac>; 2],
+}
+
+/// The host with its lease.
+pub struct Node {
+    site: Site,
+    own: Subnets,
+    leases: BTreeMap<Subnets, Lease>,
+    packets: Option<Packets>,
+    /// What was complained of at the last look: a thing is told once.
+    told: BTreeSet<String>,
+}
+
+impl Site {
+    /// Of the calling thread's network namespace.
+    pub fn open(conf: NetConf, backend: Backend, external: External) -> Result<Site, Error> {
+        Ok(Site { conf, backend, external, kernel: Kernel::open()?, macs: [None, None] })
+    }
+
+    pub fn mtu(&self) -> u32 {
+        self.backend.mtu(&self.external, &self.conf)
+    }
+
+    /// What the lease is to say. `before` is what it said when this host was here last: a link that is made anew gets the
+    /// hardware address that others know.
+    pub fn attributes(&mut self, before: Option<&Attributes>) -> Result<Attributes, Error> {
+        let mut attributes = self.external.attributes(&self.conf, self.backend.lease_type());
+        let Backend::Vxlan(options) = self.backend.clone() else { return Ok(attributes) };
+        for v6 in self.families() {
+            let known = before.and_then(|a| vxlan::mac(if v6 { a.data6.as_ref() } else { a.data.as_ref() }));
+            let there = self.kernel.link(&options.link(v6))?.and_then(|link| link.mac);
+            self.macs[usize::from(v6)] = there.or(known);
+            let data = self.vxlan(&options, v6)?.1.map(|mac| options.data(mac));
+            if v6 { attributes.data6 = data } else { attributes.data = data }
+        }
+        Ok(attributes)
+    }
+
+    fn families(&self) -> Vec<bool> {
+        let has = [(false, self.conf.v4.is_some()), (true, self.conf.v6.is_some())];
+        has.into_iter().filter_map(|(v6, has)| has.then_some(v6)).collect()
+    }
+
+    /// The index and the hardware address of a family's link, made where it is missing.
+    fn vxlan(&mut self, options: &vxlan::Options, v6: bool) -> Result<(u32, Option<Mac>), Error> {
+        let (mtu, shape) = (self.mtu(), options.shape(&self.external, v6));
+        let mac = &mut self.macs[usize::from(v6)];
+        let link = self.kernel.vxlan(&options.link(v6), *mac, mtu, &shape)?;
+        *mac = link.mac;
+        Ok((link.index, link.mac))
+    }
+
+    pub fn with_lease(self, own: Subnets) -> Node {
+        Node { site: self, own, leases: BTreeMap::new(), packets: None, told: BTreeSet::new() }
+    }
+}
+
+impl Node {
+    pub fn mtu(&self) -> u32 {
+        self.site.mtu()
+    }
+
+    pub fn hear(&mut self, news: News) {
+        match news {
+            News::All(leases) => self.leases = leases.into_iter().map(|lease| (lease.subnets, lease)).collect(),
+            News::Set(lease) => drop(self.leases.insert(lease.subnets, lease)),
+            News::Gone(subnets) => drop(self.leases.remove(&subnets)),
+            News::Lost(_) => {}
+        }
+    }
+
+    /// Makes the links. What leads to other hosts stays as a former life left it, until all leases are known.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        match self.site.backend.clone() {
+            Backend::HostGw => Ok(()),
+            Backend::Vxlan(options) => self.vxlan(&options).map(drop),
+            Backend::Udp(options) => self.udp(&options).map(drop),
+        }
+    }
+
+    /// Makes links and the kernel's tables as the leases want them, whatever they are now. False when something of it
+    /// failed, which is told: it may succeed later.
+    pub fn sync(&mut self) -> Result<bool, Error> {
+        let (wanted, links) = match self.site.backend.clone() {
+            Backend::HostGw => {
+                let site = &self.site;
+                (hostgw::wanted(&site.conf, &self.own, &site.external, self.leases.values()), Vec::new())
+            }
+            Backend::Vxlan(options) => self.vxlan(&options)?,
+            Backend::Udp(options) => self.udp(&options)?,
+        };
+        let networks =
+            [self.site.conf.v4, self.site.conf.v6].into_iter().flatten().map(|range| range.network).collect();
+        let ours = Ours { networks, own: self.own, links };
+        let troubles = self.site.kernel.apply(&wanted, &ours)?;
+        let good = troubles.is_empty();
+        self.tell(wanted.complaints.into_iter().chain(troubles).collect());
+        Ok(good)
+    }
+
+    fn tell(&mut self, complaints: BTreeSet<String>) {
+        for news in complaints.difference(&self.told) {
+            tracing::warn!("{news}");
+        }
+        self.told = complaints;
+    }
+
+    fn vxlan(&mut self, options: &vxlan::Options) -> Result<(Wanted, Vec<u32>), Error> {
+        let mut indexes = [None, None];
+        for v6 in self.site.families() {
+            let (index, _) = self.site.vxlan(options, v6)?;
+            let subnet = if v6 { self.own.v6 } else { self.own.v4 };
+            if let Some(subnet) = subnet {
+                // What this host sends to pods of others comes from here, so that answers come by the same way.
+                self.site.kernel.address(index, Prefix::host(subnet.addr))?;
+            }
+            indexes[usize::from(v6)] = Some(index);
+        }
+        let Site { conf, external, kernel, .. } = &mut self.site;
+        let near: BTreeSet<_> = if options.direct_routing {
+            let hosts = self.leases.values().flat_map(|l| [l.attributes.address(false), l.attributes.address(true)]);
+            hosts.flatten().filter(|host| kernel.is_neighbour(*host)).collect()
+        } else {
+            BTreeSet::new()
+        };
+        let link = |v6: bool| indexes[usize::from(v6)];
+        let leases = self.leases.values();
+        let wanted = vxlan::wanted((&*conf, options), &self.own, external, leases, link, |host| near.contains(&host));
+        Ok((wanted, indexes.into_iter().flatten().collect()))
+    }
+
+    fn udp(&mut self, options: &udp::Options) -> Result<(Wanted, Vec<u32>), Error> {
+        let (mtu, site) = (self.site.mtu(), &mut self.site);
+        let (Some(range), Some(own)) = (site.conf.v4, self.own.v4) else { return Ok((Wanted::default(), Vec::new())) };
+        let std::net::IpAddr::V4(address) = own.addr else { return Ok((Wanted::default(), Vec::new())) };
+        // Somebody may have removed the link: then its file reads nothing any more.
+        if let Some(packets) = &self.packets
+            && site.kernel.link(packets.link())?.is_none()
+        {
+            self.packets = None;
+        }
+        let packets = match self.packets.take() {
+            Some(packets) => packets,
+            None => {
+                let nowhere = || Error::NoAddress(site.external.name.clone());
+                let local = SocketAddrV4::new(site.external.v4.ok_or_else(nowhere)?, options.port);
+                let tun = Tun::open(udp::LINK).map_err(Error::Tun)?;
+                Packets::start(tun, local, own, address).map_err(|source| Error::Socket { address: local, source })?
+            }
+        };
+        let link = site.kernel.ready(packets.link(), mtu)?;
+        // What tells a pod that nothing is there comes in by this link from its own address.
+        let setting = format!("net/ipv4/conf/{}/accept_local", link.name);
+        if let Err(error) = linux::sysctl::set(&setting, "1") {
+            tracing::warn!(%error, setting, "pods are not told what leads nowhere");
+        }
+        site.kernel.address(link.index, Prefix::host(own.addr))?;
+        let (table, complaints) = udp::wanted((&site.conf, options), &self.own, self.leases.values());
+        packets.set(table);
+        self.packets = Some(packets);
+        let routes = vec![linux::netlink::Route::link(range.network, link.index)];
+        Ok((Wanted { routes, complaints, ..Wanted::default() }, Vec::new()))
+    }
+
+    /// Whether something of ours may be other than it was left.
+    pub fn matters(&self, event: &Event) -> bool {
+        let (Event::Set(item) | Event::Gone(item)) = event else { return true };
+        let external = self.site.external.index;
+        match item {
+            // Routes go with their link in silence.
+            Item::Link(link) => link.index == external || self.is_our_link(&link.name),
+            Item::Route(route) => self.networks().any(|network| network.covers(&route.dst)),
+            Item::Neighbour(neighbour) => neighbour.is_permanent() && neighbour.index != external,
+            Item::Fdb(entry) => entry.dst.is_some(),
+            _ => false,
+        }
+    }
+
+    fn is_our_link(&self, name: &str) -> bool {
+        match &self.site.backend {
+            Backend::HostGw => false,
+            Backend::Vxlan(options) => [false, true].iter().any(|v6| options.link(*v6) == name),
+            Backend::Udp(_) => self.packets.as_ref().is_some_and(|packets| packets.link() == name),
+        }
+    }
+
+    fn networks(&self) -> impl Iterator<Item = Prefix> {
+        [self.site.conf.v4, self.site.conf.v6].into_iter().flatten().map(|range| range.network)
+    }
+}

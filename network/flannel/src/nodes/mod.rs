@@ -1,0 +1,183 @@
+//! The Kubernetes subnet manager: the network's configuration is a file, a host's subnets are its Node's pod ranges, and
+//! what others must know of it stands in annotations of the Node. I/O: the API server, by `client`; the file. What the
+//! annotations say is decided in [`annotations`]. Caller: the daemon.
+
+mod annotations;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Cache, Informer};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use self::annotations::Names;
+use crate::config::{ConfigError, MAX_BYTES, NetConf};
+use crate::lease::{Attributes, Lease};
+use crate::news::News;
+
+/// After a patch that failed.
+const PATCH_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why there is no lease.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("--net-config-path {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Node(String),
+    #[error("patching node {node}: {source}")]
+    Patch { node: String, source: Box<kube::Error> },
+}
+
+/// What the flags say.
+#[derive(Clone)]
+pub struct Options {
+    pub client: kube::Client,
+    /// The name of this host's Node.
+    pub node: String,
+    /// `--net-config-path`
+    pub config: PathBuf,
+    /// `--kube-annotation-prefix`
+    pub names: Names,
+    /// `--set-node-network-unavailable`
+    pub sets_condition: bool,
+}
+
+/// Leases in annotations of nodes.
+pub struct Nodes {
+    options: Options,
+    cache: Cache<Node>,
+    _watching: DropGuard,
+}
+
+impl Nodes {
+    /// Begins to watch.
+    pub fn start(options: Options) -> Nodes {
+        let stop = CancellationToken::new();
+        let (cache, _) = Informer::new(Api::<Node>::all(options.client.clone())).run(stop.clone());
+        Nodes { options, cache, _watching: stop.drop_guard() }
+    }
+
+    pub fn config(&self) -> Result<NetConf, Error> {
+        let path = &self.options.config;
+        let mut text = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text));
+        read.map_err(|source| Error::File { path: path.clone(), source })?;
+        Ok(NetConf::parse(&text)?)
+    }
+
+    fn own(&self) -> Option<Arc<Node>> {
+        self.cache.get_in("", &self.options.node)
+    }
+
+    /// The lease that this host told of when it was here last.
+    pub async fn mine(&self) -> Option<Attributes> {
+        self.cache.synced().await;
+        self.options.names.lease(&*self.own()?).ok()?.map(|lease| lease.attributes)
+    }
+
+    /// Takes the subnets that the node has, and tells of them.
+    pub async fn acquire(&self, conf: &NetConf, own: &Attributes) -> Result<Lease, Error> {
+        self.cache.synced().await;
+        let name = &self.options.node;
+        let node = self.own().ok_or_else(|| Error::Node(format!("there is no node {name} yet")))?;
+        let wrong = |problem: String| Error::Node(format!("node {name}: {problem}"));
+        let given = annotations::subnets(&node).map_err(wrong)?.unwrap_or_default();
+        let subnets = annotations::within(conf, given).map_err(wrong)?;
+        let attributes = self.options.names.overwritten(&node, own);
+        if let Some(patch) = self.options.names.patch(&node, &attributes) {
+            self.patch(&patch).await?;
+        }
+        tracing::info!(%subnets, node = name, "this host has its node's ranges");
+        Ok(Lease { subnets, attributes })
+    }
+
+    async fn patch(&self, patch: &Value) -> Result<(), Error> {
+        let node = self.options.node.clone();
+        let nodes: Api<Node> = Api::all(self.options.client.clone());
+        let patched = nodes.patch_status(&node, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        patched.map(drop).map_err(|source| Error::Patch { node, source: Box::new(source) })
+    }
+
+    /// Tells of all leases whenever one changes, and tells others again what they must know of this host when its node
+    /// was made anew. Ends when nobody listens, or the node has other ranges.
+    pub async fn follow(&self, conf: &NetConf, mine: Lease, news: mpsc::Sender<News>) {
+        let mut version = self.cache.version();
+        let mut told = None;
+        if self.options.sets_condition {
+            self.patch_until_done(&annotations::available(Timestamp::now()), &news).await;
+        }
+        loop {
+            version.borrow_and_update();
+            if let Some(node) = self.own() {
+                let given = annotations::subnets(&node).ok().flatten();
+                if given.is_some_and(|given| annotations::within(conf, given).ok() != Some(mine.subnets)) {
+                    let _ = news.send(News::Lost(mine.subnets)).await;
+                    return;
+                }
+                if let Some(patch) = self.options.names.patch(&node, &mine.attributes) {
+                    self.patch_until_done(&patch, &news).await;
+                }
+            }
+            let leases = self.leases(conf, &mine);
+            if told.as_ref() != Some(&leases) {
+                if news.send(News::All(leases.clone())).await.is_err() {
+                    return;
+                }
+                told = Some(leases);
+            }
+            tokio::select! {
+                changed = changed(&mut version) => if !changed { return },
+                () = news.closed() => return,
+            }
+        }
+    }
+
+    async fn patch_until_done(&self, patch: &Value, news: &mpsc::Sender<News>) {
+        while let Err(error) = self.patch(patch).await {
+            tracing::warn!(%error, "others are not told of this host; again in a moment");
+            tokio::select! {
+                () = tokio::time::sleep(PATCH_AGAIN) => {}
+                () = news.closed() => return,
+            }
+        }
+    }
+
+    /// The leases of all nodes in the order of their subnets, this one's as it was acquired.
+    fn leases(&self, conf: &NetConf, mine: &Lease) -> Vec<Lease> {
+        let mut leases = vec![mine.clone()];
+        for node in self.cache.list() {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            if name == self.options.node {
+                continue;
+            }
+            match self.options.names.lease(&node) {
+                Ok(Some(mut lease)) => {
+                    // A cluster of two families may have a network of one.
+                    lease.subnets.v4 = lease.subnets.v4.filter(|_| conf.v4.is_some());
+                    lease.subnets.v6 = lease.subnets.v6.filter(|_| conf.v6.is_some());
+                    leases.push(lease);
+                }
+                Ok(None) => {}
+                Err(problem) => tracing::debug!(node = name, problem, "a node is passed over"),
+            }
+        }
+        leases.sort_by_key(|lease| lease.subnets);
+        leases
+    }
+}
+
+async fn changed(version: &mut watch::Receiver<u64>) -> bool {
+    version.changed().await.is_ok()
+}

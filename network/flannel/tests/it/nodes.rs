@@ -1,0 +1,141 @@
+//! Leases as annotations of nodes: told, heard of, and told again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use flannel::{AnnotationNames, ManagerOptions, NodesOptions};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+use testkit::FakeApi;
+
+use crate::world::{Host, World, eventually};
+
+const NODES: &str = "/api/v1/nodes";
+
+/// An API server that has nodes and takes patches of their status.
+#[derive(Clone, Default)]
+struct Server {
+    fake: FakeApi,
+    nodes: Arc<Mutex<BTreeMap<String, Value>>>,
+}
+
+impl Server {
+    fn put(&self, name: &str, pod_cidr: &str, annotations: Value) {
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "uid": name, "annotations": annotations},
+            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
+        });
+        self.nodes.lock().unwrap().insert(name.to_owned(), node.clone());
+        self.fake.put(NODES, node);
+    }
+
+    fn node(&self, name: &str) -> Value {
+        self.nodes.lock().unwrap()[name].clone()
+    }
+
+    fn patch(&self, name: &str, patch: &Value) -> Value {
+        let mut nodes = self.nodes.lock().unwrap();
+        let node = nodes.get_mut(name).unwrap();
+        for (key, value) in patch["metadata"]["annotations"].as_object().into_iter().flatten() {
+            node["metadata"]["annotations"][key] = value.clone();
+        }
+        if !patch["status"].is_null() {
+            node["status"] = patch["status"].clone();
+        }
+        self.fake.put(NODES, node.clone());
+        node.clone()
+    }
+
+    /// A client of it, made where it is used.
+    fn client(&self) -> kube::Client {
+        let (server, reads) = (self.clone(), self.fake.client());
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (server, reads) = (server.clone(), reads.clone());
+            async move {
+                if request.method() != Method::PATCH {
+                    return reads.send(request).await;
+                }
+                assert_eq!(request.headers()["content-type"], "application/strategic-merge-patch+json");
+                let path = request.uri().path().to_owned();
+                let name = path.strip_prefix("/api/v1/nodes/").and_then(|rest| rest.strip_suffix("/status")).unwrap();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let node = server.patch(name, &serde_json::from_slice(&body).unwrap());
+                Ok(Response::new(Body::from(node.to_string().into_bytes())))
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+}
+
+fn start(world: &World, server: &Server, n: u8) -> Host {
+    let mut host = world.bare_host(n);
+    restart(world, server, &mut host, n);
+    host
+}
+
+fn restart(world: &World, server: &Server, host: &mut Host, n: u8) {
+    let (server, config): (Server, PathBuf) = (server.clone(), world.dir.path().join("net-conf.json"));
+    host.start_with(move || {
+        ManagerOptions::Nodes(NodesOptions {
+            client: server.client(),
+            node: format!("node{n}"),
+            config,
+            names: AnnotationNames::new("flannel.alpha.coreos.com").unwrap(),
+            sets_condition: true,
+        })
+    });
+}
+
+#[test]
+fn pods_of_nodes_reach_each_other_and_a_node_made_anew_is_told_again() {
+    let world = World::new("{}");
+    let conf = r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+    std::fs::write(world.dir.path().join("net-conf.json"), conf).unwrap();
+    let server = Server::default();
+    server.put("node1", "10.5.1.0/24", json!({}));
+    let mut one = start(&world, &server, 1);
+    let two = start(&world, &server, 2);
+    one.pod();
+    // Its node comes late.
+    server.put("node2", "10.5.2.0/24", json!({"flannel.alpha.coreos.com/public-ip-overwrite": "192.0.2.2"}));
+    let mut two = two;
+    two.pod();
+    eventually(|| one.asks(&two, 1000));
+    eventually(|| two.asks_by_itself(&one));
+    assert_eq!((one.subnet().to_string(), two.subnet().to_string()), ("10.5.1.0/24".into(), "10.5.2.0/24".into()));
+    let node = server.node("node1");
+    let told = |name: &str| node["metadata"]["annotations"][format!("flannel.alpha.coreos.com/{name}")].clone();
+    assert_eq!((told("kube-subnet-manager"), told("backend-type")), ("true".into(), "vxlan".into()));
+    assert_eq!(told("public-ip"), "192.0.2.1");
+    eventually(|| {
+        let condition = server.node("node1")["status"]["conditions"][0].clone();
+        match (&condition["type"], &condition["status"], &condition["reason"]) {
+            (Value::String(kind), Value::String(no), Value::String(why))
+                if kind == "NetworkUnavailable" && no == "False" && why == "FlannelIsUp" =>
+            {
+                Ok(())
+            }
+            _ => Err(condition.to_string()),
+        }
+    });
+
+    // Somebody deletes node 2, and it joins again as a new one.
+    server.fake.delete(NODES, "", "node2");
+    eventually(|| one.route(two.subnet()).map_or(Ok(()), |route| Err(format!("{route:?}"))));
+    server.put("node2", "10.5.2.0/24", json!({}));
+    eventually(|| one.asks(&two, 1000));
+
+    // It gets another range: it ends, and starts again with that.
+    server.put("node2", "10.5.7.0/24", server.node("node2")["metadata"]["annotations"].clone());
+    let said = two.flannel.take().unwrap().end(false).unwrap_err();
+    assert_eq!(said, "the lease of 10.5.2.0/24 was taken from this host");
+    restart(&world, &server, &mut two, 2);
+    eventually(|| match two.subnet().to_string().as_str() {
+        "10.5.7.0/24" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+}
