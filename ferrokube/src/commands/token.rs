@@ -167,7 +167,7 @@ mod tests {
         secrets.create(&PostParams::default(), &token).await.expect("stored");
         let found = secrets.get("bootstrap-token-abcdef").await.expect("there");
         let listed = Listed::of(&found, now);
-        assert_eq!((listed.id.as_str(), listed.time_left().as_str()), ("abcdef", "23h"));
+        assert_eq!((listed.id.as_str(), listed.time_left().as_str()), ("abcdef", "24h"));
         let text = as_table(&[listed]);
         assert!(text.contains("for lab 3") && !text.contains("0123456789"), "{text}");
         let wrong = revoke(&secrets, &["nonsense!".into()]).await.expect_err("refused").to_string();
