@@ -107,10 +107,11 @@ fn pods_are_in_the_subnet_that_flannel_has_for_the_host() {
     let network = linux::netlink::Rtnl::open_in(&b).unwrap().routes().unwrap();
     assert!(network.iter().any(|route| route.dst.to_string() == "10.88.0.0/16"), "{network:?}");
     world.on_host(|| {
-        // The host has another subnet by now: what is taken down is what was made.
+        // The host has no subnet any more, then another one: what is taken down is what was made.
+        std::fs::remove_file(&file).unwrap();
+        invoker.del(&list, &attachment("a", None, &[])).unwrap();
+        invoker.del(&list, &attachment("a", None, &[])).unwrap();
         std::fs::write(&file, "FLANNEL_SUBNET=10.88.9.1/24\nFLANNEL_MTU=1450\n").unwrap();
-        invoker.del(&list, &attachment("a", None, &[])).unwrap();
-        invoker.del(&list, &attachment("a", None, &[])).unwrap();
         invoker.gc(&list, &[]).unwrap();
     });
     assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "no record is left");
