@@ -36,7 +36,9 @@ const LONGEST_GROUP: usize = 256;
 /// A token, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token<'a> {
+    /// Six characters, which may be shown and logged: part of the user's and the Secret's names.
     pub id: &'a str,
+    /// Sixteen characters, which prove it.
     pub secret: &'a str,
 }
 
@@ -65,10 +67,15 @@ pub fn user_name(id: &str) -> String {
 /// What the Secret of a token says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Described {
+    /// `token-id`: the public half.
     pub id: String,
+    /// `token-secret`: what proves it.
     pub secret: String,
+    /// `expiration`, RFC 3339; empty: it never runs out.
     pub expiration: String,
+    /// `usage-bootstrap-authentication`: it may speak to the API server.
     pub authentication: bool,
+    /// `usage-bootstrap-signing`: `cluster-info` is signed with it.
     pub signing: bool,
     /// `auth-extra-groups` as it stands.
     pub extra_groups: String,
@@ -77,6 +84,7 @@ pub struct Described {
 /// How long a token is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
+    /// No time is given.
     Never,
     /// Whole seconds that are left, rounded up.
     In(u64),
@@ -103,6 +111,7 @@ impl Described {
         is_word(&self.id, ID_LENGTH) && name.strip_prefix(NAME_PREFIX) == Some(&self.id)
     }
 
+    /// Whether it runs out, and whether it has by `now`.
     pub fn expiry(&self, now: Timestamp) -> Expiry {
         if self.expiration.is_empty() {
             return Expiry::Never;
