@@ -84,7 +84,7 @@ fn engine(nodes: usize, pods: usize) -> Result<f64> {
         .map(|i| {
             let mut pod = template.clone();
             pod.metadata.uid = Some(format!("uid-{i}"));
-            Arc::new(PodInfo::new(Arc::new(pod)))
+            Arc::new(PodInfo::new(&pod))
         })
         .collect();
     let (began, count) = (Instant::now(), pods.len());

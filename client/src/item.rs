@@ -1,10 +1,12 @@
-//! One object of a list or watch: read, or known by its name to be one that can't be. Decoded alone, so that neither
-//! its depth nor a field of a wrong type costs a component the rest of the list, and no error carries a body. Informers
-//! and whoever else watches ask for these instead of the kind itself. In an event the type comes before the object, as API
-//! servers write it: what comes first is kept by serde, and then is no raw text any more.
+//! One object of a list or watch: its names, and its text for whoever wants it read. Decoded alone, so that neither
+//! its depth nor a field of a wrong type costs a component the rest of the list, and no error carries a body; and not
+//! at all where somebody else has read the same already. Informers and whoever else watches ask for these instead of
+//! the kind itself. In an event the type comes before the object, as API servers write it: what comes first is kept by
+//! serde, and then is no raw text any more.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicResourceScope;
@@ -12,17 +14,19 @@ use kube::{Api, Resource};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::head;
+
 /// An object of a list or watch.
 #[derive(Clone)]
-pub enum Item<K> {
-    /// As it came.
-    Read(K),
-    /// It is there, and more isn't known: neither that it is empty nor that it is gone.
-    Unreadable(Box<Unreadable>),
+pub struct Item<K> {
+    /// Name, namespace, uid and resource version, as far as these can be read.
+    meta: ObjectMeta,
+    text: Box<RawValue>,
+    kind: PhantomData<fn() -> K>,
 }
 
-/// What is known of an object that can't be read.
-#[derive(Clone)]
+/// What is known of an object that can't be read: it is there, and neither that it is empty nor that it is gone.
+#[derive(Debug, Clone)]
 pub struct Unreadable {
     /// Name, namespace, uid and resource version, as far as these can be read.
     pub meta: ObjectMeta,
@@ -31,13 +35,6 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    fn new(raw: &str, error: &serde_json::Error) -> Unreadable {
-        let head = serde_json::from_str::<Head>(raw).map(|head| head.metadata).unwrap_or_default();
-        let Names { name, namespace, uid, resource_version } = head;
-        let meta = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        Unreadable { meta, place: format!("{:?} at line {} column {}", error.classify(), error.line(), error.column()) }
-    }
-
     /// Tells the log that this object of a kind is passed over.
     pub fn tell(&self, kind: &str) {
         let ObjectMeta { name, namespace, resource_version, .. } = &self.meta;
@@ -52,47 +49,35 @@ impl Unreadable {
     }
 }
 
-#[derive(Default, serde::Deserialize)]
-struct Head {
-    #[serde(default)]
-    metadata: Names,
-}
-
-#[derive(Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Names {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-}
-
 impl<K> Item<K> {
+    /// As it came.
+    pub(crate) fn text(&self) -> &str {
+        self.text.get()
+    }
+}
+
+impl<K: DeserializeOwned> Item<K> {
     /// The object, or what is known of one that can't be read.
-    pub fn read(self) -> Result<K, Box<Unreadable>> {
-        match self {
-            Item::Read(object) => Ok(object),
-            Item::Unreadable(unreadable) => Err(unreadable),
-        }
+    pub fn read(&self) -> Result<K, Box<Unreadable>> {
+        serde_json::from_str(self.text()).map_err(|error| {
+            let place = format!("{:?} at line {} column {}", error.classify(), error.line(), error.column());
+            Box::new(Unreadable { meta: self.meta.clone(), place })
+        })
     }
 }
 
 impl<K> fmt::Debug for Item<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Item::Read(_) => "an object",
-            Item::Unreadable(_) => "an unreadable object",
-        })
+        f.write_str("an object")
     }
 }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Item<K> {
+impl<'de, K> Deserialize<'de> for Item<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Item<K>, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Ok(match serde_json::from_str(raw.get()) {
-            Ok(object) => Item::Read(object),
-            Err(error) => Item::Unreadable(Box::new(Unreadable::new(raw.get(), &error))),
-        })
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let head::Names { name, namespace, uid, resource_version } = head::metadata(text.get());
+        let meta = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        Ok(Item { meta, text, kind: PhantomData })
     }
 }
 
@@ -121,17 +106,11 @@ impl<K: Resource> Resource for Item<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        match self {
-            Item::Read(object) => object.meta(),
-            Item::Unreadable(unreadable) => &unreadable.meta,
-        }
+        &self.meta
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        match self {
-            Item::Read(object) => object.meta_mut(),
-            Item::Unreadable(unreadable) => &mut unreadable.meta,
-        }
+        &mut self.meta
     }
 }
 
@@ -162,7 +141,7 @@ mod tests {
             [revision("a", "{}"), revision("b", &deep), revision("c", &bottomless), r#"{"metadata":7}"#.to_owned()];
         let list = format!(r#"{{"kind":"List","apiVersion":"v1","metadata":{{}},"items":[{}]}}"#, items.join(","));
         let list: ObjectList<Item<ControllerRevision>> = serde_json::from_str(&list).unwrap();
-        let read: Vec<bool> = list.items.iter().map(|item| matches!(item, Item::Read(_))).collect();
+        let read: Vec<bool> = list.items.iter().map(|item| item.read().is_ok()).collect();
         assert_eq!(read, [true, true, false, false]);
         assert_eq!(list.items[2].meta().name.as_deref(), Some("c"));
         let event = format!(r#"{{"type":"ADDED","object":{}}}"#, revision("c", &bottomless));

@@ -3,8 +3,9 @@
 //! - [`connect`]: a `kube::Client` over an in-process server or from a kubeconfig, with the caller's own identity
 //! - [`account`]: clients that speak as service accounts
 //! - [`informer`]: list and watch into a shared, indexed [`cache`], with handlers
-//! - `shared`: one typed view of each object for all informers of the process
-//! - [`item`]: an object of a list or watch, which may be one that can't be read
+//! - `held`: how a cache holds an object: as text, with a typed view while it is `warm`; `shared`: each once for all
+//!   informers of the process; [`stored`]: the API server's own bytes of it, if it is in this process
+//! - [`item`]: an object of a list or watch, which may be one that can't be read; `head`: its metadata alone
 //! - [`queue`]: de-duplicating work queue with delays and per-item backoff
 //! - [`plan`]: what a pure decision wants done; the [`executor`] does it
 //! - [`events`]: Events, counted instead of repeated, no faster than a [`rate`]
@@ -21,6 +22,8 @@ pub mod delegated;
 pub mod election;
 pub mod events;
 pub mod executor;
+mod head;
+mod held;
 pub mod informer;
 pub mod item;
 pub mod latch;
@@ -31,6 +34,8 @@ pub mod plan;
 pub mod queue;
 pub mod rate;
 mod shared;
+pub mod stored;
+mod warm;
 
 pub use account::Accounts;
 pub use cache::{Cache, Key};
@@ -42,3 +47,4 @@ pub use item::Item;
 pub use latch::Latch;
 pub use plan::{Action, Deletion, Op, PatchBody, Plan, Step, Target, Verb, Words};
 pub use queue::WorkQueue;
+pub use stored::Stored;

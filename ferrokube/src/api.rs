@@ -157,33 +157,69 @@ fn unusable(error: client::connect::ConnectError) -> Fault {
 fn in_process(server: &Server, (name, groups): (String, Vec<&str>)) -> kube::Client {
     let groups = groups.into_iter().chain([AUTHENTICATED]).map(str::to_owned).collect();
     let user = Arc::new(UserInfo { name, groups, ..UserInfo::default() });
-    let server = server.clone();
+    let (server, stored) = (server.clone(), stored(server));
     client::in_process(service_fn(move |request: Request<kube::client::Body>| {
-        let (server, user) = (server.clone(), user.clone());
+        let (server, user, stored) = (server.clone(), user.clone(), stored.clone());
         async move {
             let request = request.map(apiserver::http::body::request_body);
-            Ok::<Response<_>, std::convert::Infallible>(server.handle(request, user).await)
+            let mut answer = server.handle(request, user).await;
+            answer.extensions_mut().insert(stored);
+            Ok::<Response<_>, std::convert::Infallible>(answer)
         }
     }))
+}
+
+/// The server's own bytes of what it sends, for informers of this process.
+fn stored(server: &Server) -> client::Stored {
+    let objects = server.core.objects.clone();
+    client::Stored::new(move |sent| objects.stored_as(sent.group, sent.plural, sent.namespace, sent.name, sent.text))
 }
 
 #[cfg(test)]
 pub mod tests {
     use apiserver::proxy::Tcp;
     use apiserver::storage::memory::MemoryStore;
+    use k8s_openapi::api::core::v1::Namespace;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
 
-    /// The administrator of an API server of its own, in this process; it ends when the guard is dropped.
-    pub async fn admin() -> (kube::Client, tokio_util::sync::DropGuard) {
+    /// An API server of its own, in this process; it ends when the guard is dropped.
+    async fn server() -> (Server, tokio_util::sync::DropGuard) {
         let stop = CancellationToken::new();
         let config =
             apiserver::Config { authorization_mode: vec!["AlwaysAllow".to_owned()], ..apiserver::Config::default() };
         let store = Arc::new(MemoryStore::default());
         let server = apiserver::daemon::assemble(config, store, None, Arc::new(Tcp), &stop).await.expect("a server");
+        (server, stop.drop_guard())
+    }
+
+    /// The administrator of an API server of its own, in this process; it ends when the guard is dropped.
+    pub async fn admin() -> (kube::Client, tokio_util::sync::DropGuard) {
+        let (server, guard) = server().await;
         let client = Api::Here(server).client(&Identity::Admin).await.expect("a client");
-        (client, stop.drop_guard())
+        (client, guard)
+    }
+
+    #[tokio::test]
+    async fn informers_of_this_process_get_the_stored_bytes_themselves() {
+        let (server, _guard) = server().await;
+        let client = Api::Here(server.clone()).client(&Identity::Admin).await.expect("a client");
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some("a".to_owned());
+        let namespaces = kube::Api::<Namespace>::all(client.clone());
+        namespaces.create(&kube::api::PostParams::default(), &namespace).await.expect("created");
+        let read = Request::get("/api/v1/namespaces/a").body(kube::client::Body::empty());
+        let read = client.send(read.expect("a request")).await.expect("an answer");
+        let stored = read.extensions().get::<client::Stored>().expect("said with each answer").clone();
+        let text = read.into_body().collect_bytes().await.expect("a body");
+        let text = std::str::from_utf8(&text).expect("text");
+        let sent = client::stored::Sent { group: "", plural: "namespaces", namespace: "", name: "a", text };
+        let cache = server.core.objects.registry.load().cache("", "namespaces").expect("a cache");
+        let ours = cache.lookup("", "a").expect("stored");
+        assert_eq!(stored.find(&sent).expect("the same").as_ptr(), ours.value.as_ptr());
+        let later = text.replace("resourceVersion\":\"", "resourceVersion\":\"1");
+        assert!(stored.find(&client::stored::Sent { text: &later, ..sent }).is_none(), "another state of it");
     }
 
     #[test]

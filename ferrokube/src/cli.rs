@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands;
+use crate::component::duration;
 use crate::components;
 use crate::config::{Shape, Which};
 
@@ -14,7 +16,8 @@ use crate::config::{Shape, Which};
 pub const MORE: &str = "\
 Components, each alone under its upstream name and with upstream's flags (see `ferrokube etcd --help`), also by a \
 link of that name: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, container-runtime, kubelet, \
-kube-proxy, kube-dns, flannel. Links named bridge, host-local, loopback and portmap are CNI plugins.
+kube-proxy, kube-dns, flannel. Links named bridge, flannel, host-local, loopback and portmap are CNI plugins; \
+the component flannel is flanneld by a link.
 
 Examples:
   ferrokube up --demo                        a cluster with a web app on it
@@ -51,6 +54,8 @@ pub enum Cmd {
         #[arg(long, hide = true)]
         told_to_parent: bool,
     },
+    /// Run a node alone, of a cluster on another host: the first start joins it with a token
+    Agent(commands::agent::Agent),
     /// Show what runs
     Status {
         /// Output format
@@ -112,6 +117,9 @@ pub enum Cmd {
     /// Work with the node's images
     #[command(subcommand)]
     Image(Image),
+    /// Work with the tokens by which further machines join
+    #[command(subcommand)]
+    Token(Token),
     /// Make a folder of the programs that controller-runtime's envtest starts, and print the line that names it
     Assets { dir: PathBuf },
     /// Print the administrator's kubeconfig
@@ -158,6 +166,30 @@ pub enum Image {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token and print it: whoever has it can make a machine a node
+    Create {
+        /// How long it can be used; 0 is for ever
+        #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+        ttl: Duration,
+        /// What it is for, in the list
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// List the tokens, without their secrets
+    List {
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Take tokens back; machines that have joined stay
+    Revoke {
+        /// Ids or whole tokens
+        #[arg(required = true, value_name = "TOKEN")]
+        tokens: Vec<String>,
+    },
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     Table,
@@ -182,6 +214,7 @@ pub fn run() -> Result<()> {
     match cli.command {
         Cmd::Up { shape, demo } => commands::up::run(which, &shape, demo),
         Cmd::Server { shape, told_to_parent } => commands::server::run(which, &shape, told_to_parent),
+        Cmd::Agent(agent) => commands::agent::run(which, &agent),
         Cmd::Status { output } => commands::status::run(which, output),
         Cmd::Ls { output } => commands::ls::run(which, output),
         Cmd::Logs { component, follow, tail } => commands::logs::run(which, component.as_deref(), follow, tail),
@@ -192,6 +225,7 @@ pub fn run() -> Result<()> {
         Cmd::Install { shape, now } => commands::install::install(which, &shape, now),
         Cmd::Uninstall => commands::install::uninstall(which),
         Cmd::Image(image) => commands::image::run(which, &image),
+        Cmd::Token(token) => commands::token::run(which, &token),
         Cmd::Assets { dir } => commands::assets::run(&dir),
         Cmd::Kubeconfig => commands::misc::kubeconfig(which),
         Cmd::Completion { shell } => commands::misc::completion(shell),

@@ -20,6 +20,7 @@ mod fault;
 mod firewall;
 mod hardening;
 mod interrupt;
+mod joining;
 mod kubeconfig;
 mod layout;
 mod logging;

@@ -3,10 +3,11 @@
 //! Map: [`ALL`] is the table, one row a kind; a row is a [`Kind`] ([`kind`]) with [`Hooks`] ([`hooks`]) and lives in
 //! `<group>/<kind>.rs` beside its defaults, strategy, validation, columns and tests. [`types`] holds the fields of every
 //! type, [`definitions`] the schemas made of them, [`groups`] the order of groups and versions, [`bootstrap`] what a new
-//! cluster holds. [`metadata`] checks object metadata for every kind, custom ones included; [`normal`] is the form objects are
+//! cluster holds, [`bootstrap_token`] what a joining machine proves itself with. [`metadata`] checks object metadata for every kind, custom ones included; [`normal`] is the form objects are
 //! stored in; [`strategy`] holds the steps of a write that all kinds share; [`quota`] what objects count for. Pure.
 
 pub mod bootstrap;
+pub mod bootstrap_token;
 mod build;
 mod check;
 mod conditions;

@@ -3,16 +3,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use http::Request;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::client::Body;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,9 +19,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, IndexFn, Key};
+use crate::held::{self, Held};
 use crate::item::{self, Item};
 use crate::outage::Outage;
 use crate::shared;
+use crate::stored::Stored;
 
 /// A watch that was taken and has not failed for this long works.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -89,6 +90,8 @@ pub struct Informer<K> {
     cache: Cache<K>,
     synced: watch::Sender<bool>,
     version: watch::Sender<u64>,
+    /// What an API server in this process has of all this.
+    stored: Arc<OnceLock<Stored>>,
 }
 
 impl<K: Watched> Informer<K> {
@@ -103,6 +106,7 @@ impl<K: Watched> Informer<K> {
             cache,
             synced,
             version,
+            stored: Arc::default(),
         }
     }
 
@@ -164,15 +168,18 @@ impl<K: Watched> Informer<K> {
         }
     }
 
-    /// The watched part of the API, with a note of each answer that is none of refusal.
+    /// The watched part of the API, with a note of each answer that is none of refusal, and of what the server stores.
     fn noted_api(&self, answered: &Arc<AtomicBool>) -> Api<Item<K>> {
-        let (client, answered) = (self.api.clone().into_client(), answered.clone());
+        let (client, answered, stored) = (self.api.clone().into_client(), answered.clone(), self.stored.clone());
         let namespace = client.default_namespace().to_owned();
         let service = tower::service_fn(move |request: Request<Body>| {
-            let (client, answered) = (client.clone(), answered.clone());
+            let (client, answered, stored) = (client.clone(), answered.clone(), stored.clone());
             async move {
                 let answer = client.send(request).await?;
                 answered.fetch_or(answer.status().is_success(), Ordering::Relaxed);
+                if let Some(known) = answer.extensions().get::<Stored>() {
+                    stored.get_or_init(|| known.clone());
+                }
                 Ok::<_, kube::Error>(answer)
             }
         });
@@ -183,7 +190,7 @@ impl<K: Watched> Informer<K> {
         match event {
             watcher::Event::Init => *listing = Some(BTreeSet::new()),
             watcher::Event::InitApply(item) => {
-                let key = self.apply_item(item);
+                let key = self.apply(&item);
                 listing.get_or_insert_default().insert(key);
             }
             watcher::Event::InitDone => {
@@ -193,50 +200,51 @@ impl<K: Watched> Informer<K> {
                 self.synced.send_replace(true);
             }
             watcher::Event::Apply(item) => {
-                self.apply_item(item);
+                self.apply(&item);
             }
-            watcher::Event::Delete(item) => self.delete(&Key::of(&item), item.read().ok()),
+            watcher::Event::Delete(item) => self.delete(&Key::of_meta(item.meta()), Some(&item)),
         }
     }
 
     /// What can't be read stays in the cache as it last could be: it is there, and nothing newer is known of it. Unless it
     /// is another life of its name: then the one in the cache is gone.
-    fn apply_item(&self, item: Item<K>) -> Key {
-        match item.read() {
-            Ok(object) => self.apply(object),
-            Err(unreadable) => {
-                unreadable.tell(&kind::<K>());
-                let key = Key::of_meta(&unreadable.meta);
-                if self.cache.get(&key).is_some_and(|old| is_another_life(old.meta(), &unreadable.meta)) {
-                    self.delete(&key, None);
-                }
-                key
-            }
-        }
-    }
-
-    fn apply(&self, object: K) -> Key {
-        let key = Key::of(&object);
-        let known = self.cache.get(&key);
-        if known.as_ref().is_some_and(|old| is_another_life(old.meta(), object.meta())) {
+    fn apply(&self, item: &Item<K>) -> Key {
+        let key = Key::of_meta(item.meta());
+        let mut known = self.cache.held(&key);
+        if known.as_ref().is_some_and(|known| is_another_life(known, item)) {
             self.delete(&key, None);
-        } else if known.is_some_and(|old| old.resource_version() == object.resource_version()) {
+            known = None;
+        }
+        if known.as_ref().is_some_and(|known| known.version.as_deref() == item.meta().resource_version.as_deref()) {
             // A relist repeats what is known.
             return key;
         }
-        let new = cached(object);
-        let delta = match self.cache.put(key.clone(), new.clone()) {
-            Some(old) => Delta::Updated { old, new },
-            None => Delta::Added(new),
-        };
-        self.tell(&delta);
+        match shared::one(item, self.stored.get()) {
+            Ok(held) => self.put(&key, held, known),
+            Err(unreadable) => unreadable.tell(&kind::<K>()),
+        }
         key
     }
 
-    fn delete(&self, key: &Key, last: Option<K>) {
-        let Some(known) = self.cache.remove(key) else { return };
-        let last = last.filter(|last| !is_another_life(known.meta(), last.meta())).map(cached);
-        self.tell(&Delta::Deleted(last.unwrap_or(known)));
+    fn put(&self, key: &Key, held: Arc<Held<K>>, known: Option<Arc<Held<K>>>) {
+        let (old, new) = (known.map(|known| known.view()), held.view());
+        self.cache.put(key, held, old.as_deref(), &new);
+        self.tell(&match old {
+            Some(old) => Delta::Updated { old, new },
+            None => Delta::Added(new),
+        });
+    }
+
+    fn delete(&self, key: &Key, last: Option<&Item<K>>) {
+        let Some(known) = self.cache.held(key) else { return };
+        let old = known.view();
+        self.cache.remove(key, &old);
+        let last = last.filter(|last| !is_another_life(&known, last)).and_then(|last| {
+            let version = last.meta().resource_version.as_deref();
+            Some(Arc::new(held::trimmed(last.read().ok()?, version)))
+        });
+        drop(known);
+        self.tell(&Delta::Deleted(last.unwrap_or(old)));
         shared::released();
     }
 
@@ -251,8 +259,8 @@ impl<K: Watched> Informer<K> {
 }
 
 /// Whether two objects of one name are not the same one. What says no UID is nobody's other life.
-fn is_another_life(known: &ObjectMeta, now: &ObjectMeta) -> bool {
-    known.uid.is_some() && now.uid.is_some() && known.uid != now.uid
+fn is_another_life<K: Watched>(known: &Held<K>, now: &Item<K>) -> bool {
+    known.uid.is_some() && now.meta().uid.is_some() && known.uid.as_deref() != now.meta().uid.as_deref()
 }
 
 /// The kind's name for the log.
@@ -292,12 +300,6 @@ fn tell_over(outage: &mut Outage, kind: String) {
     if let Some(lasted) = outage.over(Instant::now().into_std()) {
         tracing::info!(kind, ?lasted, "list and watch work again");
     }
-}
-
-/// An object as caches hold it: without `managedFields`, which nobody decides by, and once for the whole process.
-fn cached<K: Watched>(mut object: K) -> Arc<K> {
-    object.meta_mut().managed_fields = None;
-    shared::one(object)
 }
 
 #[cfg(test)]

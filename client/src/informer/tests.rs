@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 
 use http::Response;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use super::*;
@@ -18,7 +19,12 @@ fn map(name: &str, version: &str, label: &str) -> ConfigMap {
 }
 
 fn read(name: &str, version: &str, label: &str) -> Item<ConfigMap> {
-    Item::Read(map(name, version, label))
+    item(&map(name, version, label))
+}
+
+/// As a server sends it.
+fn item(map: &ConfigMap) -> Item<ConfigMap> {
+    serde_json::from_str(&serde_json::to_string(map).unwrap()).unwrap()
 }
 
 fn informer() -> (Informer<ConfigMap>, std::sync::mpsc::Receiver<String>) {
@@ -94,7 +100,7 @@ async fn one_object_that_can_not_be_read_keeps_no_other_away() {
 fn life(name: &str, version: &str, uid: &str) -> Item<ConfigMap> {
     let mut object = map(name, version, uid);
     object.metadata.uid = Some(uid.into());
-    Item::Read(object)
+    item(&object)
 }
 
 /// An informer that tells its deltas with UIDs, and whether its cache then holds what they say.
@@ -158,7 +164,7 @@ async fn what_is_told_of_the_deleted_is_trimmed_too() {
     last.metadata.managed_fields = Some(Vec::new());
     let mut listing = None;
     informer.take(watcher::Event::Apply(read("a", "1", "x")), &mut listing);
-    informer.take(watcher::Event::Delete(Item::Read(last)), &mut listing);
+    informer.take(watcher::Event::Delete(item(&last)), &mut listing);
     assert_eq!(told.try_iter().count(), 2);
     assert_eq!(*informer.cache.version().borrow(), 2, "as far as the deletion");
 }

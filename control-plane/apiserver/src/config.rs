@@ -32,6 +32,8 @@ pub struct Config {
     pub requestheader_allowed_names: Vec<String>,
     /// `--anonymous-auth`
     pub anonymous_auth: bool,
+    /// `--enable-bootstrap-token-auth`
+    pub enable_bootstrap_token_auth: bool,
     /// `--authorization-mode`
     pub authorization_mode: Vec<String>,
     /// `--enable-admission-plugins`
@@ -102,6 +104,7 @@ impl Default for Config {
             requestheader_client_ca_file: None,
             requestheader_allowed_names: Vec::new(),
             anonymous_auth: true,
+            enable_bootstrap_token_auth: false,
             authorization_mode: vec!["Node".to_owned(), "RBAC".to_owned()],
             enable_admission_plugins: vec!["NodeRestriction".to_owned()],
             disable_admission_plugins: Vec::new(),

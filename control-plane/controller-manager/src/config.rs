@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::controllers::Controller;
+
 /// Signs legacy service account tokens (the ones kept in Secrets). The key stays with the caller.
 pub trait TokenSigner: Send + Sync {
     /// A JWT for the account, bound to the secret by upstream's claims (`kubernetes.io/serviceaccount/...`).
@@ -80,6 +82,9 @@ pub struct Config {
     /// The accounts `default` that are made mount no token unless a pod asks for it: the CIS benchmark's 5.1.5. Upstream
     /// has no such switch.
     pub default_accounts_without_tokens: bool,
+    /// A machine that joins with a bootstrap token can't have the name of a node that is there. Upstream gives it to
+    /// whoever asks.
+    pub keep_node_names: bool,
     /// Set when every controller has seen what there is.
     pub ready: client::Latch,
 }
@@ -154,20 +159,21 @@ impl Default for Config {
             mirroring_max_endpoints_per_subset: 1000,
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
             default_accounts_without_tokens: false,
+            keep_node_names: false,
             ready: client::Latch::default(),
         }
     }
 }
 
 impl Config {
-    /// Whether `--controllers` asks for the controller; the last word about a name wins over `*`.
-    pub fn wants(&self, name: &str, by_default: bool) -> bool {
+    /// Whether `--controllers` asks for the controller; the last word about it wins over `*`.
+    pub fn wants(&self, controller: &Controller) -> bool {
         let named = self.controllers.iter().rev().find_map(|word| match word.strip_prefix('-') {
-            Some(not) if not == name => Some(false),
-            None if word == name => Some(true),
+            Some(not) if controller.is(not) => Some(false),
+            None if controller.is(word) => Some(true),
             _ => None,
         });
-        named.unwrap_or(by_default && self.controllers.iter().any(|w| w == "*"))
+        named.unwrap_or(controller.enabled && self.controllers.iter().any(|w| w == "*"))
     }
 }
 
@@ -177,14 +183,16 @@ mod tests {
 
     #[test]
     fn controllers_are_chosen_by_name_star_and_minus() {
-        let config = |words: &[&str]| Config {
-            controllers: words.iter().map(|w| (*w).to_owned()).collect(),
-            ..Config::default()
+        let wants = |words: &[&str], enabled: bool| {
+            let config = Config { controllers: words.iter().map(|w| (*w).to_owned()).collect(), ..Config::default() };
+            config.wants(&Controller { name: "a", older: "old", account: "", watches: &[], enabled, start: |_| {} })
         };
-        assert!(config(&["*"]).wants("a", true));
-        assert!(!config(&["*"]).wants("a", false), "off by default stays off with a star");
-        assert!(config(&["*", "a"]).wants("a", false));
-        assert!(!config(&["*", "-a"]).wants("a", true));
-        assert!(!config(&["b"]).wants("a", true));
+        assert!(wants(&["*"], true));
+        assert!(!wants(&["*"], false), "off by default stays off with a star");
+        assert!(wants(&["*", "a"], false));
+        assert!(wants(&["*", "old"], false), "by the name of before");
+        assert!(!wants(&["*", "-a"], true));
+        assert!(!wants(&["*", "-old"], true));
+        assert!(!wants(&["b"], true));
     }
 }

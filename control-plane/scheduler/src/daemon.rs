@@ -30,6 +30,7 @@ use crate::preemption::{Budget, Preemption, preempt};
 use crate::queue::{Queue, Queued};
 use crate::schedule::{Decision, FitError, schedule_by};
 use crate::snapshot::Snapshot;
+use crate::templates::Templates;
 
 /// Decisions made before new events are looked at: keeps the view fresh in a storm of pods.
 const DECISIONS_PER_TURN: usize = 64;
@@ -194,6 +195,7 @@ struct Scheduler {
     profile: Profile,
     metrics: Metrics,
     snapshot: Snapshot,
+    templates: Templates,
     queue: Queue,
     bindings: Bindings,
     budgets: FxHashMap<client::Key, Budget>,
@@ -211,6 +213,7 @@ impl Scheduler {
             profile: PLUGINS,
             metrics,
             snapshot: Snapshot::default(),
+            templates: Templates::default(),
             queue: Queue::new(PLUGINS),
             bindings: Bindings::new(PLUGINS),
             budgets: FxHashMap::default(),
@@ -257,7 +260,7 @@ impl Scheduler {
     }
 
     fn pod(&mut self, delta: &Delta<Pod>) {
-        let info = Arc::new(PodInfo::new(delta.object().clone()));
+        let info = Arc::new(self.templates.shared(PodInfo::new(delta.object())));
         let gone = matches!(delta, Delta::Deleted(_));
         if gone {
             self.queue.remove(&info.uid);
@@ -278,14 +281,13 @@ impl Scheduler {
             }
             return;
         }
-        let ours =
-            info.pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()) == Some(&self.config.scheduler_name);
+        let ours = info.scheduler.as_ref() == Some(&self.config.scheduler_name);
         let unchanged = matches!(delta, Delta::Updated { old, new } if same_wishes(old, new));
         match info.nominated_node().map(str::to_owned) {
-            Some(node) if ours && !info.is_terminating() => self.snapshot.nominate(info.clone(), &node),
+            Some(node) if ours && !info.is_terminating => self.snapshot.nominate(info.clone(), &node),
             _ => self.snapshot.withdraw(&info.uid),
         }
-        if info.is_terminating() || !ours {
+        if info.is_terminating || !ours {
             self.queue.remove(&info.uid);
         } else if !unchanged && self.snapshot.place_of(&info.uid).is_none() {
             let now = self.now();

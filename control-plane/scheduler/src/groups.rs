@@ -2,7 +2,6 @@
 //! made it. PodTopologySpread spreads such groups by default. Kept by the daemon inside the snapshot.
 
 use facts::labels::{self, Labels, Selector};
-use facts::owners::controller_of;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{ReplicationController, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -78,8 +77,8 @@ impl Groups {
         let groups = self.0.get(&pod.namespace)?;
         let services = groups.iter().filter(|((kind, _), _)| *kind == Service::KIND).map(|(_, selector)| selector);
         let services = services.filter(|selector| selector.matches(&pod.labels));
-        let owner = controller_of(&pod.pod.metadata).and_then(|o| {
-            let mut made = groups.iter().filter(|((kind, name), _)| *kind == o.kind && *name == o.name);
+        let owner = pod.controller.as_ref().and_then(|(of, called)| {
+            let mut made = groups.iter().filter(|((kind, name), _)| *kind == *of && name == called);
             made.next().map(|(_, selector)| selector)
         });
         // Everything and nothing are no group.

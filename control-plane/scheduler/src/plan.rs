@@ -16,7 +16,7 @@ pub fn reference(pod: &PodInfo) -> Box<ObjectReference> {
         namespace: Some(pod.namespace.clone()),
         name: Some(pod.name.clone()),
         uid: Some(pod.uid.clone()),
-        resource_version: pod.pod.metadata.resource_version.clone(),
+        resource_version: pod.resource_version.clone(),
         field_path: None,
     })
 }
@@ -47,12 +47,7 @@ pub fn unschedulable(pod: &PodInfo, reason: &str, message: &str, nominated: Opti
         status["nominatedNodeName"] = json!(nomination.node);
         nomination.victims.iter().for_each(|victim| evict(&mut plan, victim, pod, nomination, now));
     }
-    let known = pod.pod.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|conditions| {
-        let same = |c: &k8s_openapi::api::core::v1::PodCondition| {
-            c.type_ == "PodScheduled" && c.status == "False" && c.message.as_deref() == Some(message)
-        };
-        conditions.iter().any(same)
-    });
+    let known = pod.refused.as_deref() == Some(message);
     if !known || nominated.is_some() {
         let patch = PatchBody::Strategic(json!({"metadata": {"uid": pod.uid}, "status": status}));
         plan.push(Op::patch(target(pod), Some("status"), patch));
@@ -67,7 +62,7 @@ pub fn unschedulable(pod: &PodInfo, reason: &str, message: &str, nominated: Opti
 }
 
 fn evict(plan: &mut Plan, victim: &PodInfo, pod: &PodInfo, nomination: &Nomination, now: &str) {
-    let scheduler = pod.pod.spec.as_ref().and_then(|s| s.scheduler_name.as_deref()).unwrap_or("default-scheduler");
+    let scheduler = pod.scheduler.as_deref().unwrap_or("default-scheduler");
     let condition = json!({
         "type": "DisruptionTarget",
         "status": "True",

@@ -1,16 +1,23 @@
-//! What a pod asks of the scheduler, worked out once from its spec and kept beside it: requests, ports, tolerations,
-//! affinity and spreading terms in compiled form. Built by the daemon's handlers, read by every plugin.
+//! What a pod asks of the scheduler, worked out once from it and kept in its place: requests, ports, tolerations,
+//! affinity and spreading terms in compiled form, and the little that is said of it later. The pod itself is the
+//! informer's: there are many, and each takes more than ten times this. Built by the daemon's handlers, read by every
+//! plugin.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use facts::labels::{self, Labels, Selector};
 use facts::node_selector::{Required, Term};
+use facts::owners::controller_of;
 use facts::ports::{HostPort, host_ports};
 use facts::resources::{CPU, MEMORY, Resources, container_requests, pod_requests};
-use k8s_openapi::api::core::v1::{Container, Pod, PodAffinityTerm, Toleration, WeightedPodAffinityTerm};
+use k8s_openapi::api::core::v1::{
+    Container, Pod, PodAffinityTerm, PodSpec, PodStatus, Toleration, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// One pod (anti-)affinity term.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AffinityTerm {
     pub namespaces: Vec<String>,
     /// Selects namespaces by their labels, besides those named.
@@ -23,7 +30,7 @@ pub struct AffinityTerm {
 }
 
 /// One topology spread constraint.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SpreadTerm {
     pub max_skew: i64,
     pub topology_key: String,
@@ -37,10 +44,31 @@ pub struct SpreadTerm {
 /// A pod and what it asks for.
 #[derive(Debug, Clone)]
 pub struct PodInfo {
-    pub pod: Arc<Pod>,
     pub namespace: String,
     pub name: String,
     pub uid: String,
+    /// The state that all of this is from.
+    pub resource_version: Option<String>,
+    node: Option<String>,
+    nominated: Option<String>,
+    pub is_terminating: bool,
+    /// Why it found no node, as its status says.
+    pub refused: Option<String>,
+    /// Shared with those that ask for the same: see [`crate::templates`].
+    pub asks: Arc<Asks>,
+}
+
+/// What pods of one template have in common: all that decides where they may go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asks {
+    /// `spec.schedulerName`.
+    pub scheduler: Option<String>,
+    /// It has scheduling gates.
+    pub gated: bool,
+    /// `preemptionPolicy: Never`.
+    pub never_preempts: bool,
+    /// Kind and name of the controller that made it.
+    pub controller: Option<(String, String)>,
     pub labels: Labels,
     pub priority: i32,
     /// Requests as the node must hold them, `pods` being 1.
@@ -60,17 +88,58 @@ pub struct PodInfo {
     pub images: Vec<String>,
 }
 
+impl Deref for PodInfo {
+    type Target = Asks;
+
+    fn deref(&self) -> &Asks {
+        &self.asks
+    }
+}
+
 impl PodInfo {
-    pub fn new(pod: Arc<Pod>) -> PodInfo {
+    pub fn new(pod: &Pod) -> PodInfo {
         let meta = &pod.metadata;
-        let spec = pod.spec.clone().unwrap_or_default();
+        let (none, status) = (PodSpec::default(), pod.status.as_ref());
+        let spec = pod.spec.as_ref().unwrap_or(&none);
         let text = |s: &Option<String>| s.clone().unwrap_or_default();
+        let said = |s: Option<&String>| s.filter(|said| !said.is_empty()).cloned();
+        PodInfo {
+            namespace: text(&meta.namespace),
+            name: text(&meta.name),
+            uid: text(&meta.uid),
+            resource_version: meta.resource_version.clone(),
+            node: said(spec.node_name.as_ref()),
+            nominated: said(status.and_then(|status| status.nominated_node_name.as_ref())),
+            is_terminating: meta.deletion_timestamp.is_some(),
+            refused: status.and_then(refused),
+            asks: Arc::new(Asks::of(meta, spec)),
+        }
+    }
+
+    /// The node that the pod is bound to.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
+    /// Whether room kept for this pod is not to be taken by `other`.
+    pub fn outranks(&self, other: &PodInfo) -> bool {
+        self.uid != other.uid && self.priority >= other.priority
+    }
+
+    /// The node that its status says room is made on.
+    pub fn nominated_node(&self) -> Option<&str> {
+        self.nominated.as_deref()
+    }
+}
+
+impl Asks {
+    fn of(meta: &ObjectMeta, spec: &PodSpec) -> Asks {
         let affinity = spec.affinity.clone().unwrap_or_default();
         let nodes = affinity.node_affinity.unwrap_or_default();
         let with = affinity.pod_affinity.unwrap_or_default();
         let against = affinity.pod_anti_affinity.unwrap_or_default();
         let labels: Labels = meta.labels.clone().unwrap_or_default();
-        let namespace = text(&meta.namespace);
+        let namespace = meta.namespace.clone().unwrap_or_default();
         let required = |terms: &Option<Vec<PodAffinityTerm>>| -> Vec<AffinityTerm> {
             terms.iter().flatten().map(|t| affinity_term(t, &namespace, &labels, 0)).collect()
         };
@@ -78,15 +147,17 @@ impl PodInfo {
             let terms = terms.iter().flatten();
             terms.map(|t| affinity_term(&t.pod_affinity_term, &namespace, &labels, t.weight.into())).collect()
         };
-        PodInfo {
-            name: text(&meta.name),
-            uid: text(&meta.uid),
+        Asks {
+            scheduler: spec.scheduler_name.clone(),
+            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            controller: controller_of(meta).map(|owner| (owner.kind.clone(), owner.name.clone())),
             priority: spec.priority.unwrap_or(0),
-            requests: Resources { pods: 1, ..pod_requests(&spec, container_requests) },
-            scored: pod_requests(&spec, scored),
-            host_ports: host_ports(&spec),
+            requests: Resources { pods: 1, ..pod_requests(spec, container_requests) },
+            scored: pod_requests(spec, scored),
+            host_ports: host_ports(spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
-            required_nodes: Required::of(&spec),
+            required_nodes: Required::of(spec),
             preferred_nodes: nodes
                 .preferred_during_scheduling_ignored_during_execution
                 .iter()
@@ -97,35 +168,14 @@ impl PodInfo {
             anti_affinity: required(&against.required_during_scheduling_ignored_during_execution),
             preferred_affinity: preferred(&with.preferred_during_scheduling_ignored_during_execution),
             preferred_anti_affinity: preferred(&against.preferred_during_scheduling_ignored_during_execution),
-            spread: spread(&pod, &labels),
+            spread: spread(spec, &labels),
             images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
-            namespace,
             labels,
-            pod,
         }
     }
 
     pub fn has_pod_affinity(&self) -> bool {
         !self.affinity.is_empty() || !self.preferred_affinity.is_empty() || !self.preferred_anti_affinity.is_empty()
-    }
-
-    /// The node that the pod is bound to.
-    pub fn node(&self) -> Option<&str> {
-        self.pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
-    }
-
-    /// Whether room kept for this pod is not to be taken by `other`.
-    pub fn outranks(&self, other: &PodInfo) -> bool {
-        self.uid != other.uid && self.priority >= other.priority
-    }
-
-    /// The node that its status says room is made on.
-    pub fn nominated_node(&self) -> Option<&str> {
-        self.pod.status.as_ref()?.nominated_node_name.as_deref().filter(|n| !n.is_empty())
-    }
-
-    pub fn is_terminating(&self) -> bool {
-        self.pod.metadata.deletion_timestamp.is_some()
     }
 }
 
@@ -161,8 +211,14 @@ fn affinity_term(term: &PodAffinityTerm, namespace: &str, own: &Labels, weight: 
     }
 }
 
-fn spread(pod: &Pod, own: &Labels) -> Vec<SpreadTerm> {
-    let constraints = pod.spec.as_ref().and_then(|s| s.topology_spread_constraints.as_ref());
+/// The message of a condition that says the pod found no node.
+fn refused(status: &PodStatus) -> Option<String> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?.message.clone()
+}
+
+fn spread(spec: &PodSpec, own: &Labels) -> Vec<SpreadTerm> {
+    let constraints = spec.topology_spread_constraints.as_ref();
     let compile = |c: &k8s_openapi::api::core::v1::TopologySpreadConstraint| {
         let mut selector = labels::selector(c.label_selector.as_ref());
         for key in c.match_label_keys.iter().flatten() {

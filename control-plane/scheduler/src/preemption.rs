@@ -57,11 +57,10 @@ pub fn preempt(
     budgets: &[Budget],
 ) -> Preemption {
     let total = error.nodes;
-    let never = pod.pod.spec.as_ref().and_then(|s| s.preemption_policy.as_deref()) == Some("Never");
-    if never {
+    if pod.never_preempts {
         return Preemption::Pointless("not eligible due to preemptionPolicy=Never.".into());
     }
-    let leaving = |node: &NodeInfo| node.pods.iter().any(|p| p.is_terminating() && p.priority < pod.priority);
+    let leaving = |node: &NodeInfo| node.pods.iter().any(|p| p.is_terminating && p.priority < pod.priority);
     if snapshot.nomination(&pod.uid).is_some_and(leaving) {
         return Preemption::Pointless("not eligible due to a terminating pod on the nominated node.".into());
     }

@@ -97,7 +97,7 @@ impl Queue {
     /// A pod appears or its spec or labels changed.
     pub fn put(&mut self, pod: Arc<PodInfo>, now: u64) {
         let uid = pod.uid.clone();
-        let gated = gated(&pod);
+        let gated = pod.gated;
         let (mut queued, was) = match self.leave(&uid) {
             Some((queued, was)) => (queued, Some(was)),
             None => (Queued { pod: pod.clone(), attempts: 0, added: now, refused_by: vec![], refused_at: 0 }, None),
@@ -225,11 +225,6 @@ impl Queue {
     }
 }
 
-/// SchedulingGates: a pod with gates isn't looked at until they are gone.
-pub fn gated(pod: &PodInfo) -> bool {
-    pod.pod.spec.as_ref().and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,10 +234,13 @@ mod tests {
     use k8s_openapi::api::core::v1::{Pod, PodSchedulingGate, PodSpec};
 
     fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
-        let mut pod = Pod::default();
+        of_spec(uid, PodSpec { priority: Some(priority), ..PodSpec::default() })
+    }
+
+    fn of_spec(uid: &str, spec: PodSpec) -> Arc<PodInfo> {
+        let mut pod = Pod { spec: Some(spec), ..Pod::default() };
         pod.metadata.uid = Some(uid.into());
-        pod.spec = Some(PodSpec { priority: Some(priority), ..PodSpec::default() });
-        Arc::new(PodInfo::new(Arc::new(pod)))
+        Arc::new(PodInfo::new(&pod))
     }
 
     fn order(queue: &mut Queue, now: u64) -> Vec<String> {
@@ -286,11 +284,8 @@ mod tests {
     #[test]
     fn gates_keep_a_pod_out() {
         let mut queue = Queue::new(PLUGINS);
-        let mut gated = (*pod("a", 0)).clone();
-        let mut object = (*gated.pod).clone();
-        object.spec.get_or_insert_default().scheduling_gates = Some(vec![PodSchedulingGate { name: "x".into() }]);
-        gated.pod = Arc::new(object);
-        queue.put(Arc::new(gated), 0);
+        let gates = Some(vec![PodSchedulingGate { name: "x".into() }]);
+        queue.put(of_spec("a", PodSpec { scheduling_gates: gates, ..PodSpec::default() }), 0);
         assert!(order(&mut queue, 0).is_empty());
         queue.put(pod("a", 0), 1);
         assert_eq!(order(&mut queue, 1), ["a"]);

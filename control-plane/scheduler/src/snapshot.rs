@@ -51,27 +51,21 @@ pub struct NodeInfo {
     /// Requests with stand-ins, for scoring.
     pub scored: Resources,
     pub ports: Vec<HostPort>,
-    /// Image name to size in bytes.
-    pub images: FxHashMap<String, i64>,
+    /// Image name to size in bytes. Names are shared with the nodes that have the same.
+    pub images: FxHashMap<Arc<str>, i64>,
     pub pods: Vec<Arc<PodInfo>>,
     /// False while pods are known on a node that isn't.
     pub exists: bool,
 }
 
 impl NodeInfo {
-    fn set(&mut self, node: &Node) {
-        let spec = node.spec.clone().unwrap_or_default();
-        let status = node.status.clone().unwrap_or_default();
+    fn set(&mut self, node: &Node, images: FxHashMap<Arc<str>, i64>) {
+        let spec = node.spec.as_ref();
         self.labels = node.metadata.labels.clone().unwrap_or_default();
-        self.taints = spec.taints.unwrap_or_default();
-        self.unschedulable = spec.unschedulable.unwrap_or(false);
-        self.allocatable = Resources::of(status.allocatable.as_ref());
-        self.images = FxHashMap::default();
-        for image in status.images.into_iter().flatten() {
-            for name in image.names.into_iter().flatten() {
-                self.images.insert(name, image.size_bytes.unwrap_or(0));
-            }
-        }
+        self.taints = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        self.unschedulable = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+        self.allocatable = Resources::of(node.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+        self.images = images;
         self.exists = true;
     }
 
@@ -119,7 +113,7 @@ pub struct Snapshot {
     /// Pods that wait for room made for them, and the node where it is made.
     nominated: Shared<String, (Arc<PodInfo>, usize)>,
     /// How many nodes hold each image: an image everywhere says little about one node.
-    image_nodes: Shared<String, i64>,
+    image_nodes: Shared<Arc<str>, i64>,
 }
 
 impl Snapshot {
@@ -188,13 +182,25 @@ impl Snapshot {
         let slot = self.slot(node.metadata.name.as_deref().unwrap_or_default());
         self.forget_images(slot);
         self.existing += usize::from(!self.nodes[slot].exists);
-        self.change(slot).set(node);
+        let images = self.images_of(node);
+        self.change(slot).set(node, images);
         for name in self.nodes[slot].images.keys() {
             match self.image_nodes.get_mut(name) {
                 Some(nodes) => *nodes += 1,
                 None => drop(self.image_nodes.insert(name.clone(), 1)),
             }
         }
+    }
+
+    fn images_of(&self, node: &Node) -> FxHashMap<Arc<str>, i64> {
+        let mut sizes = FxHashMap::default();
+        for image in node.status.iter().flat_map(|status| status.images.iter().flatten()) {
+            for name in image.names.iter().flatten() {
+                let known = self.image_nodes.get_key_value(name.as_str()).map(|(name, _)| name.clone());
+                sizes.insert(known.unwrap_or_else(|| name.as_str().into()), image.size_bytes.unwrap_or(0));
+            }
+        }
+        sizes
     }
 
     fn forget_images(&mut self, slot: usize) {
@@ -316,5 +322,5 @@ impl Snapshot {
 
 /// Size of an image by any of the names it has; tags are matched as upstream normalises them.
 pub fn image_size(node: &NodeInfo, image: &str) -> Option<i64> {
-    node.images.get(image).or_else(|| node.images.get(&format!("{image}:latest"))).copied()
+    node.images.get(image).or_else(|| node.images.get(format!("{image}:latest").as_str())).copied()
 }

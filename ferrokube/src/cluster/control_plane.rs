@@ -61,6 +61,7 @@ fn server_config(host: &Host, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver:
         client_ca_file: Some(pki.ca()),
         requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
         requestheader_allowed_names: vec!["front-proxy-client".into()],
+        enable_bootstrap_token_auth: true,
         service_account_issuer: host.cluster.issuer(),
         service_account_signing_key_file: Some(pki.service_account_key()),
         service_account_key_files: vec![pki.service_account_key()],
@@ -112,6 +113,10 @@ fn pages(a: &Assembly, port: u16) -> client::pages::Config {
     }
 }
 
+/// Those that are off by default are for machines that join.
+const CONTROLLERS: [&str; 4] =
+    ["*", "bootstrap-signer-controller", "token-cleaner-controller", "kubelet-serving-approving-controller"];
+
 pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     let accounts = a.api()?.accounts().await?;
     let ca = a.pki.ca();
@@ -125,6 +130,8 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
         cluster_name: a.host.cluster.name.clone(),
         cluster_cidrs: vec![a.host.cluster.pod_cidr.to_string()],
         service_cidrs: vec![a.host.cluster.service_cidr.to_string()],
+        controllers: CONTROLLERS.map(String::from).to_vec(),
+        keep_node_names: true,
         allocate_node_cidrs: true,
         default_accounts_without_tokens: a.host.cluster.hardened,
         root_ca: Some(root_ca),

@@ -131,8 +131,8 @@ impl Assembly {
         self.parts.run("firewall", |stop| firewall::run(host, node, stop));
         let (host, node_ip) = (self.host.clone(), self.node_ip.clone());
         self.parts.run("address", |stop| moving::run(host, node_ip, api, stop));
-        let (host, node_ip) = (self.host.clone(), self.node_ip.clone());
-        self.parts.run("certificates", |stop| renewal::run(host, node_ip, stop));
+        let (host, node_ip, node) = (self.host.clone(), self.node_ip.clone(), self.client(&self.node()).await?);
+        self.parts.run("certificates", |stop| renewal::run(host, node, node_ip, stop));
         if self.host.roles().has(Roles::CONTROL_PLANE) {
             let (host, admin) = (self.host.clone(), self.client(&Identity::Admin).await?);
             self.parts.run("folder", |stop| folder::run(host, admin, stop));

@@ -1,8 +1,8 @@
 //! Keeps the cluster's certificates from running out while it runs: makes new ones in time, in the files that servers
 //! and clients look at, and brings the administrator's into the kubeconfigs that have it. I/O: files, the clock.
 //!
-//! A node that has its certificates from another host's CA will ask for them with a CertificateSigningRequest: what it
-//! gets goes into the same files, and is read by the same `serving::tls::Identity`.
+//! A node that has its certificates from another host's CA asks for them with a CertificateSigningRequest: what it gets
+//! goes into the same files, and is read by the same `serving::tls::Identity`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -13,32 +13,68 @@ use serving::refusals::Refusals;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Host;
+use crate::config::{Host, Roles};
+use crate::joining::credentials::{self, CLIENT};
+use crate::joining::request::{Signer, certificate};
 use crate::kubeconfig;
-use crate::pki::{ADMIN, LOOK, Pki, Renewal};
+use crate::pki::{ADMIN, LOOK, Pki, Renewal, of_node};
 
-/// Looks until `stop`.
-pub async fn run(host: Arc<Host>, node_ip: watch::Sender<Vec<IpAddr>>, stop: CancellationToken) -> Result<()> {
+/// The leaf that a kubelet serves with.
+const SERVING: &str = "kubelet";
+
+/// Looks until `stop`. `node` speaks as this host's kubelet.
+pub async fn run(
+    host: Arc<Host>,
+    node: kube::Client,
+    node_ip: watch::Sender<Vec<IpAddr>>,
+    stop: CancellationToken,
+) -> Result<()> {
     let told = Refusals::default();
+    let alone = !host.roles().has(Roles::CONTROL_PLANE);
     loop {
+        let node_ip = super::moving::first(&node_ip);
+        let look = async {
+            match alone {
+                true => ask(&host, &node, node_ip).await,
+                false => {
+                    let host = host.clone();
+                    tokio::task::spawn_blocking(move || renew(&host, node_ip, Timestamp::now())).await?.map(drop)
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            looked = look => if let Err(error) = looked {
+                let error = format!("{error:#}");
+                // The next look is soon, and the reason the same.
+                if told.is_news(&error) {
+                    tracing::error!(error, "certificates could not be renewed; trying again");
+                }
+            }
+        }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(LOOK) => {}
         }
-        let (host, node_ip) = (host.clone(), super::moving::first(&node_ip));
-        let look = tokio::task::spawn_blocking(move || renew(&host, node_ip, Timestamp::now())).await;
-        let failed = match look.map_err(anyhow::Error::from).flatten() {
-            Ok(renewal) if renewal.owed.is_empty() => None,
-            Ok(renewal) => Some(format!("{}: the key of the authority is on another host", renewal.owed.join(", "))),
-            Err(error) => Some(format!("{error:#}")),
-        };
-        if let Some(error) = failed {
-            // The next look is soon, and the reason the same.
-            if told.is_news(&error) {
-                tracing::error!(error, "certificates could not be renewed; trying again");
-            }
-        }
     }
+}
+
+/// Asks the cluster's CA for what is due on a node alone.
+async fn ask(host: &Host, node: &kube::Client, node_ip: Ipv4Addr) -> Result<()> {
+    let pki = Pki::of(host);
+    for (leaf, signer, names) in
+        [(CLIENT, Signer::KubeletClient, Vec::new()), (SERVING, Signer::KubeletServing, of_node(host, node_ip))]
+    {
+        // Who was given credentials by hand has its client's under names of their own.
+        if !pki.pair(leaf).cert.exists() || !pki.owes(leaf, &names, Timestamp::now()) {
+            continue;
+        }
+        let key = credentials::next_key(&pki, leaf)?;
+        let signed = certificate(node, signer, &host.node_name, names, &key, LOOK).await.context(leaf)?;
+        credentials::keep(&pki, leaf, &signed, &key)?;
+        tracing::info!(certificate = leaf, "the cluster's CA has signed it");
+    }
+    Ok(())
 }
 
 /// Makes new certificates of those that are due.

@@ -1,5 +1,6 @@
 //! One file a command. Each takes what was typed, says what it does, and leaves nothing half done.
 
+pub mod agent;
 pub mod assets;
 pub mod check;
 pub mod demo;
@@ -13,4 +14,5 @@ pub mod misc;
 pub mod reset;
 pub mod server;
 pub mod status;
+pub mod token;
 pub mod up;

@@ -125,7 +125,7 @@ impl Ignored {
 }
 
 /// Go's durations, as upstream's flags take them: `90s`, `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     meta::duration::parse(text)
 }
 

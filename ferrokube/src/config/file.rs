@@ -9,7 +9,7 @@ use meta::Prefix;
 use serde_json::Value;
 
 use super::Options;
-use super::settings::{SETTINGS, options};
+use super::settings::{SETTINGS, Scope, Setting, options};
 use crate::fault::Fault;
 
 /// The file behind `--config`.
@@ -107,6 +107,22 @@ pub fn read_file(path: &Path) -> Result<File> {
     File::parse(&text).map_err(|why| wrong(&why).into())
 }
 
+/// Fails when a file says something of the cluster: a host that joins takes that from the others.
+pub fn only_of_host(path: &Path) -> Result<()> {
+    let wrong = |why: &dyn std::fmt::Display| Fault::usage(format!("--config {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    let value = crate::yaml::parse(&text).map_err(|e| wrong(&e))?;
+    let said = |setting: &&Setting| setting.scope == Scope::Cluster && value.get(setting.field).is_some();
+    match SETTINGS.iter().find(said) {
+        None => Ok(()),
+        Some(Setting { field, .. }) => {
+            let why =
+                format!("{}{field}: it is the cluster's, and said where its control plane is", line_of(&text, field));
+            Err(wrong(&why).into())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +133,21 @@ mod tests {
             let said = File::parse(&format!("{}: {{}}", setting.field)).err().unwrap_or_default();
             assert!(!said.contains("there is no such field"), "{said}");
         }
+    }
+
+    #[test]
+    fn an_agents_file_says_nothing_of_the_cluster() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("config.yaml");
+        let said = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            only_of_host(&file).map_err(|error| error.to_string())
+        };
+        assert_eq!(said("nodeName: b\nnodeLabel: [zone=b]\n"), Ok(()));
+        assert!(
+            said("nodeName: b\npodCIDR: 10.0.0.0/16\n")
+                .is_err_and(|e| e.contains("line 2: podCIDR: it is the cluster's"))
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod settings;
 mod state;
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,7 @@ use meta::Prefix;
 pub use self::cidr::range;
 pub use self::cluster::Cluster;
 pub use self::differs::differs;
+pub use self::file::only_of_host;
 use self::file::read_file;
 pub use self::host::Host;
 pub use self::options::{ClusterOptions, HostOptions, Options, list};
@@ -73,6 +75,14 @@ pub struct Shape {
     /// Set what a CIS audit wants (SECURITY.md has the list); kept from then on, `hardened: false` takes it back
     #[arg(long)]
     pub hardened: bool,
+    /// What a host that joins has from the others.
+    #[arg(skip)]
+    pub cluster_domain: Option<String>,
+    /// What `agent` has flags for.
+    #[arg(skip)]
+    pub node_name: Option<String>,
+    #[arg(skip)]
+    pub node_ip: Option<Ipv4Addr>,
     #[command(flatten)]
     pub options: Options,
     /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened, openFirewall,
@@ -177,12 +187,13 @@ impl Which {
                 api_port: shape.api_port.or(file.api_port).unwrap_or(before.api_port),
                 pod_cidr: shape.pod_cidr.or(file.pod_cidr).unwrap_or(before.pod_cidr),
                 service_cidr: shape.service_cidr.or(file.service_cidr).unwrap_or(before.service_cidr),
-                cluster_domain: file.cluster_domain.unwrap_or_else(|| before.cluster_domain.clone()),
+                cluster_domain: (shape.cluster_domain.clone().or(file.cluster_domain))
+                    .unwrap_or_else(|| before.cluster_domain.clone()),
                 hardened: shape.hardened || file.hardened.unwrap_or(before.hardened),
                 options: options.cluster,
             },
-            node_name: file.node_name.unwrap_or_else(|| base.node_name.clone()),
-            node_ip: file.node_ip.or(base.node_ip),
+            node_name: shape.node_name.clone().or(file.node_name).unwrap_or_else(|| base.node_name.clone()),
+            node_ip: shape.node_ip.or(file.node_ip).or(base.node_ip),
             open_firewall: shape.open_firewall || file.open_firewall.unwrap_or(base.open_firewall),
             options: options.host,
             ..base.clone()

@@ -42,7 +42,7 @@ pub struct Leaf {
 ///                   front-proxy-client          front-proxy-ca   client
 ///                   etcd/server                 etcd/ca          server and client
 ///                   etcd/healthcheck-client     etcd/ca          client
-///   NODE            kubelet                     ca               server, this node's names
+///   NODE            kubelet                     ca               server, this node's names; alone, without localhost
 /// ```
 pub fn leaves(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
     let mut all = Vec::new();
@@ -55,7 +55,7 @@ pub fn leaves(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
             ca: "ca",
             common_name: format!("system:node:{}", host.node_name),
             organisation: Some("system:nodes"),
-            sans: of_host(host, node_ip),
+            sans: if host.roles().has(Roles::CONTROL_PLANE) { of_host(host, node_ip) } else { of_node(host, node_ip) },
             usages: &SERVER,
         });
     }
@@ -87,6 +87,11 @@ fn control_plane(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
         server("etcd/server", "etcd/ca", &host.node_name, of_host(host, node_ip), &BOTH),
         client("etcd/healthcheck-client", "etcd/ca", "kube-etcd-healthcheck-client", None),
     ]
+}
+
+/// The names that a node alone may have from the cluster's CA: by `localhost` it could pass for others.
+pub fn of_node(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
+    vec![dns(&host.node_name), ip(node_ip)]
 }
 
 /// The names and addresses by which this host is reached.

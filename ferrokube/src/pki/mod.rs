@@ -21,6 +21,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
+pub use self::leaf::of_node;
 use self::leaf::{AUTHORITIES, Leaf, due, leaves, names_all};
 pub use self::self_signed::self_signed;
 use crate::config::{Host, Roles, private_dir, write_private_all};
@@ -101,6 +102,20 @@ impl Pki {
     }
 }
 
+impl Pki {
+    /// Whether a certificate is to be asked for at the cluster's CA: it is due, names too little, or only stands in.
+    pub fn owes(&self, name: &str, sans: &[SanType], now: Timestamp) -> bool {
+        let files = self.pair(name);
+        !lasts(&files, sans, now) || self_signed::is_own(&files.cert)
+    }
+
+    /// A certificate for the kubelet of a node alone that signs itself, until there is one of the cluster's CA.
+    pub fn stand_in(&self, host: &Host, node_ip: Ipv4Addr, now: Timestamp) -> Result<()> {
+        let Some(leaf) = leaves(host, node_ip).into_iter().find(|leaf| leaf.name == "kubelet") else { return Ok(()) };
+        self_signed::ensure_self_signed(&self.pair(leaf.name), &leaf.common_name, &leaf.sans, now)
+    }
+}
+
 /// What was made anew.
 #[derive(Debug)]
 pub struct Renewal {
@@ -160,7 +175,7 @@ impl Made {
     fn ensure_leaf(&mut self, pki: &Pki, leaf: &Leaf) -> Result<Looked> {
         let (files, ca) = (pki.pair(leaf.name), pki.pair(leaf.ca));
         let new_ca = self.files.contains_key(&ca.cert);
-        if !new_ca && lasts(&files, &leaf.sans, self.now) {
+        if !new_ca && lasts(&files, &leaf.sans, self.now) && !self_signed::is_own(&files.cert) {
             return Ok(Looked::Lasts);
         }
         if !new_ca && !ca.key.exists() {

@@ -51,7 +51,7 @@ fn half(there: &Path, missing: &Path) -> Fault {
 }
 
 /// Whether a certificate was made here.
-fn is_own(cert: &Path) -> bool {
+pub(super) fn is_own(cert: &Path) -> bool {
     let Ok(pem) = fs::read(cert) else { return false };
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&pem) else { return false };
     let Ok(cert) = pem.parse_x509() else { return false };
@@ -59,7 +59,7 @@ fn is_own(cert: &Path) -> bool {
     own && cert.subject().as_raw() == cert.issuer().as_raw()
 }
 
-fn ensure_self_signed(files: &Pair, name: &str, sans: &[SanType], now: Timestamp) -> Result<()> {
+pub(super) fn ensure_self_signed(files: &Pair, name: &str, sans: &[SanType], now: Timestamp) -> Result<()> {
     if lasts(files, sans, now) {
         return Ok(());
     }

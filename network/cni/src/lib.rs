@@ -8,7 +8,8 @@
 //! - `alloc`: host-local addresses, one file each. `bridge`: links. `rules`: our nftables table.
 //! - `source`: each pod sends from its own address alone.
 //! - `firewall`: what of the host's firewall would stop pods, in a sentence.
-//! - `types`, `error`: what the specification passes around. `list`, `exec`, `plugins`: its two sides.
+//! - `types`, `error`: what the specification passes around. `list`, `exec`, `plugins`: its two sides; `flannel`: a plugin
+//!   that calls another.
 
 pub mod alloc;
 mod bridge;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod exec;
 mod files;
 pub mod firewall;
+mod flannel;
 pub mod list;
 mod network;
 mod plugins;

@@ -1,4 +1,5 @@
-//! The built-in plugins by the specification: bridge, host-local, loopback, portmap. Does I/O through the rest.
+//! The built-in plugins by the specification: bridge, host-local, loopback, portmap; flannel, which calls one of the others,
+//! has a file of its own. Does I/O through the rest.
 //!
 //! `exec` calls these with what the environment and standard input say, `list` in process.
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::alloc::{Allocator, Owner};
 use crate::bridge::{self, Attach, Bridge};
+use crate::flannel;
 use crate::rules::Table;
 use crate::types::{AddResult, Interface, IpConfig, PortMapping, RouteConfig, VERSION, VERSIONS};
 
@@ -101,7 +103,7 @@ struct Attachment {
 
 /// Whether a plugin of this name is built in: a program called by it speaks the exec protocol.
 pub fn is_builtin(plugin: &str) -> bool {
-    matches!(plugin, "bridge" | "host-local" | "loopback" | "portmap")
+    matches!(plugin, "bridge" | "host-local" | "loopback" | "portmap" | flannel::NAME)
 }
 
 /// Runs a built-in plugin; what it prints comes back, nothing for commands that print nothing.
@@ -114,6 +116,9 @@ pub(crate) fn run(plugin: &str, call: &Invocation) -> Result<Option<Value>, Erro
         return Err(Error::Version(conf.cni_version));
     }
     crate::list::check_name(&conf.name)?;
+    if plugin == flannel::NAME {
+        return flannel::run(call);
+    }
     let result = match plugin {
         "bridge" => run_bridge(call, &conf)?,
         "host-local" => run_host_local(call, &conf)?,

@@ -10,6 +10,9 @@ use testkit::{Clock, output};
 
 /// Large enough for the cluster and small enough to be filled in an instant.
 const DISK: &str = "400m";
+/// History is forgotten within a life of the daemon, which is some seconds here: five minutes of the writers' history would
+/// fill the disk, and compaction is to be killed too.
+const COMPACTION: &str = "etcd-compaction-interval=1s";
 
 pub struct Cluster {
     pub testkit: testkit::Cluster,
@@ -41,7 +44,8 @@ impl Cluster {
     }
 
     pub fn up(&self) -> Result<()> {
-        let said = output(self.clock.worn_by(&mut self.testkit.command(&["up"])), "")?;
+        let said =
+            output(self.clock.worn_by(&mut self.testkit.command(&["up", "--kube-apiserver-arg", COMPACTION])), "")?;
         said.ok().map(drop).with_context(|| self.testkit.log_tail())
     }
 

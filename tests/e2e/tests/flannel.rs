@@ -6,10 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use testkit::runner::Test;
 use testkit::{Cluster, Host, Running, Signal, binary, eventually, output};
 
-pub const TESTS: &[Test] = &[("hosts_reach_each_other_by_flannel", by_flannel)];
+pub const TESTS: &[Test] = &[
+    ("hosts_reach_each_other_by_flannel", by_flannel),
+    ("flannel_tells_of_its_host_in_the_nodes_annotations", in_annotations),
+];
 
 const ADDRESSES: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
 const SOON: Duration = Duration::from_secs(20);
@@ -90,5 +94,42 @@ fn one_backend(hosts: &[Host; 2], url: &str, prefix: &str, dir: &Path) -> Result
         ensure!(code == 0, "{code}: {said}");
         host.sh("ip link del pods; ip route flush proto 70; ip link del flannel.1 2>/dev/null || true")?;
     }
+    Ok(())
+}
+
+/// As upstream's manifest runs it, against our API server.
+fn in_annotations(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("annotations")?;
+    own.run(&["up"])?.ok()?;
+    let node = own.get("node")?["items"][0]["metadata"]["name"].as_str().context("a node")?.to_owned();
+    let record: Value = serde_json::from_slice(&fs::read(own.data_dir().join("cluster.json"))?)?;
+    let (conf, file) = (own.dir.join("net-conf.json"), own.dir.join("flannel/subnet.env"));
+    let network = record["podCidr"].as_str().context("podCidr")?;
+    fs::write(&conf, format!(r#"{{"Network": "{network}", "Backend": {{"Type": "vxlan"}}}}"#))?;
+    let host = own.host.as_ref().context("a host")?;
+    let mut command = host.command(binary());
+    command.args(["flannel", "--kube-subnet-mgr", "--iface=uplink"]).env("NODE_NAME", &node);
+    command.arg("--kubeconfig-file").arg(own.kubeconfig());
+    command.arg("--net-config-path").arg(conf).arg("--subnet-file").arg(&file);
+    let mut flannel = Running::start(&mut command)?;
+    let subnet = told(&file).with_context(|| flannel.said())?;
+    let range = own.get(&format!("node {node}"))?["spec"]["podCIDR"].clone();
+    ensure!(range == subnet.replace(".1/24", ".0/24"), "{range} is not {subnet}");
+    eventually(SOON, || {
+        let object = own.get(&format!("node {node}"))?;
+        let annotations = &object["metadata"]["annotations"];
+        ensure!(annotations["flannel.alpha.coreos.com/public-ip"] == "192.0.2.2", "{annotations:#}");
+        let data = annotations["flannel.alpha.coreos.com/backend-data"].as_str().context("data")?;
+        ensure!(data.contains("VtepMAC"), "{data}");
+        let conditions = object["status"]["conditions"].as_array().context("conditions")?;
+        let told = conditions.iter().find(|c| c["type"] == "NetworkUnavailable").context("no condition")?;
+        ensure!(told["status"] == "False" && told["reason"] == "FlannelIsUp", "{told}");
+        ensure!(conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"), "{conditions:#?}");
+        Ok(())
+    })
+    .with_context(|| flannel.said())?;
+    flannel.signal(Signal::TERM)?;
+    let (code, said) = flannel.end(SOON)?;
+    ensure!(code == 0, "{code}: {said}");
     Ok(())
 }

@@ -12,7 +12,10 @@ use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, Own, Running, Signal, eventually, output};
 
-pub const TESTS: &[Test] = &[("a_node_alone_works_for_another_hosts_api_server", node_alone)];
+pub const TESTS: &[Test] = &[
+    ("a_node_alone_works_for_another_hosts_api_server", node_alone),
+    ("a_machine_joins_with_a_token", joins_with_a_token),
+];
 
 const FIRST: &str = "198.51.100.1";
 const SECOND: &str = "198.51.100.2";
@@ -45,6 +48,63 @@ fn node_alone(cluster: &Cluster) -> Result<()> {
     })
 }
 
+fn joins_with_a_token(cluster: &Cluster) -> Result<()> {
+    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+    wire(&first, &second)?;
+    up_at(&first)?;
+    let record: Value = serde_json::from_slice(&fs::read(first.data_dir().join("cluster.json"))?)?;
+    let services = record["serviceCidr"].as_str().context("a range")?.to_owned();
+    let server = format!("https://{FIRST}:{}", record["apiPort"]);
+    let token = first.run(&["token", "create", "--description", "for the second"])?.ok()?.trim().to_owned();
+    let listed = first.run(&["token", "list"])?.ok()?;
+    ensure!(listed.contains("for the second") && !listed.contains(&token[7..23]), "{listed}");
+    // Of the token all counts: its secret, and the CA that it names.
+    let join = ["agent", "--server", &server, "--node-name", NODE, "--node-ip", SECOND, "--node-label", "zone=b"];
+    for (wrong, says) in [
+        (format!("{}.0000000000000000{}", &token[..6], &token[23..]), "not signed by this token"),
+        (format!("{}@sha256:{}", &token[..23], "0".repeat(64)), "another cluster's"),
+    ] {
+        let said = second.run(&[&join[..], &["--token", &wrong]].concat())?.fails()?;
+        ensure!(said.contains(says) && !second.data_dir().join("cluster.json").exists(), "{said}");
+    }
+    let agent = Running::start(&mut second.command(&[&join[..], &["--token", &token]].concat()))?;
+    ready(&agent)?;
+    works(&first, &second, &services).with_context(|| agent.said())?;
+    first.run(&["token", "revoke", &token])?.ok()?;
+    // Another machine of that name: the node lives.
+    let another = first.run(&["token", "create"])?.ok()?.trim().to_owned();
+    agent.signal(Signal::TERM)?;
+    eventually(SOON, || {
+        ensure!(second.pids("daemon")?.is_empty(), "it still runs");
+        Ok(())
+    })?;
+    let third = cluster.elsewhere("third")?;
+    let (a, b) = (first.host.as_ref().context("a host")?, third.host.as_ref().context("a host")?);
+    a.sh(&format!("ip link add wire3 type veth peer name wire netns {}", b.pid()))?;
+    a.sh("ip address add 203.0.113.1/24 dev wire3; ip link set wire3 up")?;
+    b.sh(&format!(
+        "ip address add 203.0.113.3/24 dev wire; ip link set wire up; ip route add {FIRST}/32 via 203.0.113.1"
+    ))?;
+    let said = third.run(&[&join[..], &["--token", &another]].concat())?.fails()?;
+    ensure!(said.contains(&format!("kubectl delete node {NODE}")), "{said}");
+    ensure!(!third.data_dir().join("cluster.json").exists(), "nothing is left of what was refused");
+    // The second needs no token any more.
+    let agent = Running::start(&mut second.command(&["agent"]))?;
+    ready(&agent)?;
+    agent.signal(Signal::TERM)?;
+    eventually(SOON, || {
+        ensure!(second.pids("daemon")?.is_empty(), "it still runs");
+        Ok(())
+    })
+}
+
+fn ready(agent: &Running) -> Result<()> {
+    eventually(STARTS_WITHIN, || {
+        ensure!(agent.said().contains(&format!("Ready. The node {NODE} is in the cluster")), "{}", agent.said());
+        Ok(())
+    })
+}
+
 fn works(first: &Own, second: &Own, services: &str) -> Result<()> {
     let node = first.get(&format!("node {NODE}"))?;
     ensure!(node["metadata"]["labels"]["zone"] == "b", "{node:#}");
@@ -53,8 +113,11 @@ fn works(first: &Own, second: &Own, services: &str) -> Result<()> {
     let pod = json!({"spec": {"nodeName": NODE, "tolerations": [{"operator": "Exists"}]}}).to_string();
     first.kubectl(&["run", "there", "--image", BUSYBOX, "--overrides", &pod, "--", "sleep", "1000"])?;
     first.ready("there")?;
-    // From the first host's API server to the second's kubelet.
-    ensure!(first.kubectl(&["exec", "there", "--", "echo", "heard"])? == "heard\n");
+    // From the first host's API server to the second's kubelet, whose certificate the cluster's CA has signed.
+    eventually(SOON, || {
+        ensure!(first.kubectl(&["exec", "there", "--", "echo", "heard"])? == "heard\n");
+        Ok(())
+    })?;
     // The second's DNS has its Services from the first, and its proxy leads to the first's API server.
     eventually(SOON, || {
         first.kubectl(&["exec", "there", "--", "nslookup", "kubernetes.default.svc.cluster.local"]).map(drop)

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use meta::Status;
 use serving::refusals::Refusals;
 
+use super::bootstrap_token::BootstrapTokens;
 use super::jwt::{Signer, Verifier};
 use super::service_account::{Objects, ServiceAccountTokens};
 use super::x509::X509;
@@ -47,6 +48,9 @@ impl Authenticators {
             let objects = Objects { hub: hub.clone(), accounts, pods, secrets, nodes };
             let issuer = config.service_account_issuer.clone();
             chain.push(Box::new(ServiceAccountTokens::new(issuer, keys, objects)));
+        }
+        if let Some(secrets) = cache("secrets").filter(|_| config.enable_bootstrap_token_auth) {
+            chain.push(Box::new(BootstrapTokens { secrets }));
         }
         Ok(Authenticators { chain, anonymous: config.anonymous_auth, audiences: config.audiences().to_vec() })
     }

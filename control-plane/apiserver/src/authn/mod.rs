@@ -2,6 +2,7 @@
 //!
 //! What is asked is an [`Authenticator`]; [`chain`] asks them.
 
+pub mod bootstrap_token;
 pub mod chain;
 pub mod impersonation;
 pub mod jwt;

@@ -3,12 +3,14 @@
 //! `resourceVersion` is not stored: it is the key's mod revision, known only after the write. It is spliced in right
 //! after the opening brace of `metadata`, so the stored bytes are shared by the store, the cache and every reply.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{LazyLock, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
 use super::scan::{self, Paths};
+use super::text::Text;
 use crate::storage::KeyValue;
 
 /// What to extract from the objects of one resource.
@@ -72,9 +74,9 @@ pub struct Entry {
     /// The members apiVersion and kind with the comma after them, in their order; empty where they cannot be cut out.
     typed: [(u32, u32); 2],
     /// Sorted by key.
-    labels: Box<[(Box<str>, Box<str>)]>,
+    labels: Box<[(Text, Text)]>,
     /// Selectable fields, in the order of the resource's spec.
-    fields: Box<[Box<str>]>,
+    fields: Box<[Text]>,
     /// The object in protobuf, made when first asked for.
     pub protobuf: OnceLock<Bytes>,
 }
@@ -84,15 +86,10 @@ impl Entry {
     pub fn new(kv: KeyValue, prefix_len: usize, spec: &HeaderSpec) -> Option<Entry> {
         let found = spec.paths.find(&kv.value)?;
         let metadata = found[0].clone().filter(|r| kv.value[r.start] == b'{')?;
-        let mut labels: Vec<(Box<str>, Box<str>)> = match &found[1] {
-            Some(range) => {
-                let map: Option<std::collections::BTreeMap<String, String>> =
-                    serde_json::from_slice(&kv.value[range.clone()]).ok()?;
-                map.unwrap_or_default().into_iter().map(|(k, v)| (k.into(), v.into())).collect()
-            }
-            None => Vec::new(),
+        let labels = match &found[1] {
+            Some(range) => labels(&kv.value, range.clone())?,
+            None => Box::default(),
         };
-        labels.sort();
         let typed = type_members(&kv.value, &found[2], &found[3]);
         let deleting = found[4].as_ref().is_some_and(|range| kv.value[range.start] == b'"');
         let mut ranges = found[5..].iter();
@@ -101,7 +98,7 @@ impl Entry {
             let texts = ranges.by_ref().take(field.paths.len()).flatten().map(|r| scan::scalar(&kv.value[r.clone()]));
             let texts: Vec<_> = texts.collect();
             let text = texts.iter().find(|text| !text.is_empty()).map_or(field.absent.as_str(), |text| text);
-            fields.push(text.into());
+            fields.push(Text::new(&kv.value, text));
         }
         Some(Entry {
             tail: prefix_len,
@@ -112,7 +109,7 @@ impl Entry {
             metadata: (metadata.start, metadata.end),
             typed,
             deleting,
-            labels: labels.into(),
+            labels,
             fields: fields.into(),
             value: kv.value,
             protobuf: OnceLock::new(),
@@ -136,7 +133,8 @@ impl Entry {
         let (key, revision) = (self.key.clone(), self.revision);
         let kv = KeyValue { key, value, create_revision: self.create_revision, mod_revision: revision, lease: 0 };
         let said = Entry::new(kv, self.tail, &PLAIN)?;
-        Some(Entry { fields: self.fields.clone(), ..said })
+        let fields = self.fields.iter().map(|field| field.detached(&self.value)).collect();
+        Some(Entry { fields, ..said })
     }
 
     fn with_revisions(&self, revision: i64, create_revision: i64) -> Entry {
@@ -172,17 +170,13 @@ impl Entry {
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
-        let at = self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
-        Some(&self.labels[at].1)
-    }
-
-    pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
-        &self.labels
+        let at = self.labels.binary_search_by(|(k, _)| k.of(&self.value).cmp(key)).ok()?;
+        Some(self.labels[at].1.of(&self.value))
     }
 
     /// The selectable field with this index in the resource's spec.
     pub fn field(&self, index: usize) -> &str {
-        self.fields.get(index).map_or("", |f| f)
+        self.fields.get(index).map_or("", |field| field.of(&self.value))
     }
 
     /// Appends the object as clients see it.
@@ -226,6 +220,18 @@ impl Entry {
         self.value.len() + r#""resourceVersion":"""#.len() + digits(self.revision) + comma
     }
 
+    /// Whether these are the words in which clients see it, alone or in a list.
+    pub fn is_sent_as(&self, text: &[u8]) -> bool {
+        let is = |len: usize, write: fn(&Entry, &mut BytesMut)| {
+            len == text.len() && {
+                let mut out = BytesMut::with_capacity(len);
+                write(self, &mut out);
+                out == text
+            }
+        };
+        is(self.json_len(), Entry::write_json) || is(self.item_len(), Entry::write_item)
+    }
+
     /// The object as clients see it.
     pub fn json(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.json_len());
@@ -253,6 +259,18 @@ impl meta::labels::Labels for Entry {
     fn label(&self, key: &str) -> Option<&str> {
         Entry::label(self, key)
     }
+}
+
+/// The labels of this object, sorted by key; none when it is no object of strings.
+fn labels(value: &[u8], range: Range<usize>) -> Option<Box<[(Text, Text)]>> {
+    let raw = &value[range];
+    let pair = |key: &str, text: &str| (Text::new(value, key), Text::new(value, text));
+    // What is written with escapes can't be borrowed.
+    if let Ok(map) = serde_json::from_slice::<BTreeMap<&str, &str>>(raw) {
+        return Some(map.into_iter().map(|(key, text)| pair(key, text)).collect());
+    }
+    let map: Option<BTreeMap<String, String>> = serde_json::from_slice(raw).ok()?;
+    Some(map.unwrap_or_default().into_iter().map(|(key, text)| pair(&key, &text)).collect())
 }
 
 /// Where the members apiVersion and kind lie, given their values: sorted, each with the comma that follows it. Empty
@@ -315,6 +333,16 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_read_as_they_are_meant() {
+        let text = r#"{"metadata":{"name":"web","labels":{"b":"2","a":"1","c":"3","d":""}},"spec":{}}"#;
+        let e = entry(text, 7);
+        let labels = ["a", "b", "c", "d", "e"].map(|key| e.label(key));
+        assert_eq!(labels, [Some("1"), Some("2"), Some("3"), Some(""), None]);
+        let other = e.with_value(Bytes::from_static(br#"{"metadata":{"labels":{"a":"9"}}}"#)).expect("an object");
+        assert_eq!((other.label("a"), other.field(1)), (Some("9"), "false"), "fields are those of the stored words");
+    }
+
+    #[test]
     fn items_of_lists_leave_their_type_out() {
         for (json, want) in [
             (
@@ -336,6 +364,16 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&out), want);
             assert_eq!(out.len(), e.item_len());
         }
+    }
+
+    #[test]
+    fn what_was_sent_is_known_again() {
+        let json = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"}}"#;
+        let (e, mut item) = (entry(json, 7), BytesMut::new());
+        e.write_item(&mut item);
+        assert!(e.is_sent_as(&e.json()) && e.is_sent_as(&item));
+        let other = entry(json, 8);
+        assert!(!other.is_sent_as(&e.json()) && !other.is_sent_as(&item), "another state of it");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod entry;
 pub mod hub;
 mod index;
 pub mod scan;
+mod text;
 mod watch;
 pub(crate) mod window;
 

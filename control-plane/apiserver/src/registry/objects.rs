@@ -110,6 +110,13 @@ impl Objects {
         }
     }
 
+    /// The stored bytes of an object, if its newest state is what was sent in these words: who is in this process needs no
+    /// copy of them. `namespace` is empty for cluster-scoped kinds.
+    pub fn stored_as(&self, group: &str, plural: &str, namespace: &str, name: &str, text: &str) -> Option<Bytes> {
+        let entry = self.registry.load().cache(group, plural)?.lookup(namespace, name)?;
+        entry.is_sent_as(text.as_bytes()).then(|| entry.value.clone())
+    }
+
     pub fn last_commit(&self) -> i64 {
         self.committed.load(Ordering::Acquire)
     }

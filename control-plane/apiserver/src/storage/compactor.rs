@@ -62,11 +62,8 @@ pub async fn run(store: &dyn Store, interval: Duration, compacted: &AtomicI64, s
         return;
     }
     let mut turn = Turn::default();
+    // The first turn is now: it only learns, and so a server must live for one interval, not two, to forget anything.
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = shutdown.cancelled() => return,
-        }
         let outcome = turn.take(store).await;
         // The caches do not watch the key: told of the new revision now, the next consistent read need not ask.
         let _ = store.request_progress().await;
@@ -77,6 +74,10 @@ pub async fn run(store: &dyn Store, interval: Duration, compacted: &AtomicI64, s
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "history could not be compacted; trying again at the next turn"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = shutdown.cancelled() => return,
         }
     }
 }

@@ -82,6 +82,33 @@ async fn foreign_and_expired_certificates_are_refused() {
     }
 }
 
+/// kubeadm's Secret and what a machine may do that comes with its token: ask for a kubelet's certificate, no more.
+#[tokio::test]
+async fn a_bootstrap_token_is_an_identity_while_its_secret_says_so() {
+    let world = World::with(|config| config.enable_bootstrap_token_auth = true).await;
+    let token = "abcdef.0123456789abcdef";
+    assert_eq!(with_token(&world, token).await, 401, "there is none yet");
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": "bootstrap-token-abcdef"},
+        "stringData": {"token-id": "abcdef", "token-secret": "0123456789abcdef",
+            "usage-bootstrap-authentication": "true", "auth-extra-groups": "system:bootstrappers:nodes"},
+    });
+    let admin = world.user("admin", &["system:masters"]);
+    world.by(&admin, "POST", secrets, secret).await.ok();
+    let headers = [("authorization", "Bearer abcdef.0123456789abcdef")];
+    let reply = world.call(None, &headers, "POST", WHO, json!({})).await;
+    let user = &reply.ok()["status"]["userInfo"];
+    assert_eq!(user["username"], "system:bootstrap:abcdef");
+    assert_eq!(user["groups"], json!(["system:bootstrappers", "system:bootstrappers:nodes", "system:authenticated"]));
+    assert_eq!(world.call(None, &headers, "GET", PODS, Value::Null).await.code, 403);
+    assert_eq!(with_token(&world, "abcdef.0123456789abcdeg").await, 401);
+    let one = format!("{secrets}/bootstrap-token-abcdef");
+    world.by(&admin, "DELETE", &one, Value::Null).await.ok();
+    assert_eq!(with_token(&world, token).await, 401, "with its Secret the token goes");
+}
+
 #[tokio::test]
 async fn who_shows_nothing_is_anonymous_and_sees_what_is_public() {
     let world = World::new().await;

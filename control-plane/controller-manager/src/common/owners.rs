@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use client::Action;
+use client::informer::Watched;
+use client::{Action, Cache};
 use facts::labels::Selector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -63,6 +64,13 @@ fn namespace_of(meta: &ObjectMeta) -> &str {
 /// The index value of all objects in the namespace that nobody manages.
 pub fn orphans_of(namespace: &str) -> String {
     format!("orphans of {namespace}")
+}
+
+/// Candidates of [`claim`]: what the owner manages, and the orphans of its namespace that its selector matches.
+pub fn candidates<K: Watched>(all: &Cache<K>, owner: &ObjectMeta, selector: &Selector) -> Vec<Arc<K>> {
+    let mut candidates = all.by(OWNER, &owned_by(owner));
+    candidates.extend(all.by_labelled(OWNER, &orphans_of(namespace_of(owner)), |labels| selector.matches(labels)));
+    candidates
 }
 
 /// What belongs to an owner after the changes that [`Claim::actions`] makes.

@@ -37,8 +37,8 @@ pub fn start(setup: &mut Setup) {
     setup.run(Work::new(&queue, executor, 1, move |key, now| {
         let Some(budget) = budgets.get(key) else { return Plan::default() };
         let selector = selector(&budget);
-        let covered = pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(&p.metadata.labels));
-        reconcile(&budget, &covered.collect::<Vec<_>>(), |p| scales.of(p), now)
+        let covered = pods.list_labelled(&key.namespace, |labels| selector.matches(labels));
+        reconcile(&budget, &covered, |p| scales.of(p), now)
     }));
 }
 

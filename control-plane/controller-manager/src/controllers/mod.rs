@@ -3,6 +3,7 @@
 
 use crate::setup::Setup;
 
+pub mod bootstrap;
 pub mod certificates;
 pub mod clusterrole_aggregation;
 pub mod cronjob;
@@ -34,6 +35,8 @@ pub mod ttl_after_finished;
 pub struct Controller {
     /// As `--controllers` and upstream's logs call it.
     pub name: &'static str,
+    /// What `--controllers` called it before 1.28, and still may; empty when it had no other name.
+    pub older: &'static str,
     /// Its service account in `kube-system`; RBAC's bootstrap roles are bound to it. Empty: the manager's own identity.
     pub account: &'static str,
     /// Resources of its shared informers; the garbage collector and quotas watch metadata of everything besides.
@@ -43,10 +46,26 @@ pub struct Controller {
     pub start: fn(&mut Setup),
 }
 
+impl Controller {
+    /// Whether a word of `--controllers` means this one.
+    pub fn is(&self, word: &str) -> bool {
+        word == self.name || (word == self.older && !word.is_empty())
+    }
+}
+
 /// Every controller there is, by name.
 pub const ALL: &[Controller] = &[
     Controller {
+        name: "bootstrap-signer-controller",
+        older: "bootstrapsigner",
+        account: "bootstrap-signer",
+        watches: &["configmaps", "secrets"],
+        enabled: false,
+        start: bootstrap::signer::start,
+    },
+    Controller {
         name: "certificatesigningrequest-approving-controller",
+        older: "csrapproving",
         account: "certificate-controller",
         watches: &["certificatesigningrequests.certificates.k8s.io"],
         enabled: true,
@@ -54,6 +73,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "certificatesigningrequest-cleaner-controller",
+        older: "csrcleaner",
         account: "certificate-controller",
         watches: &["certificatesigningrequests.certificates.k8s.io"],
         enabled: true,
@@ -61,6 +81,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "certificatesigningrequest-signing-controller",
+        older: "csrsigning",
         account: "certificate-controller",
         watches: &["certificatesigningrequests.certificates.k8s.io"],
         enabled: true,
@@ -68,6 +89,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "clusterrole-aggregation-controller",
+        older: "clusterrole-aggregation",
         account: "clusterrole-aggregation-controller",
         watches: &["clusterroles.rbac.authorization.k8s.io"],
         enabled: true,
@@ -75,6 +97,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "cronjob-controller",
+        older: "cronjob",
         account: "cronjob-controller",
         watches: &["cronjobs.batch", "jobs.batch"],
         enabled: true,
@@ -82,6 +105,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "daemonset-controller",
+        older: "daemonset",
         account: "daemon-set-controller",
         watches: &["controllerrevisions.apps", "daemonsets.apps", "nodes", "pods"],
         enabled: true,
@@ -89,6 +113,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "deployment-controller",
+        older: "deployment",
         account: "deployment-controller",
         watches: &["deployments.apps", "pods", "replicasets.apps"],
         enabled: true,
@@ -96,6 +121,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "disruption-controller",
+        older: "disruption",
         account: "disruption-controller",
         watches: &[
             "deployments.apps",
@@ -110,6 +136,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "endpoints-controller",
+        older: "endpoint",
         account: "endpoint-controller",
         watches: &["endpoints", "pods", "services"],
         enabled: true,
@@ -117,6 +144,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "endpointslice-controller",
+        older: "endpointslice",
         account: "endpointslice-controller",
         watches: &["endpointslices.discovery.k8s.io", "nodes", "pods", "services"],
         enabled: true,
@@ -124,6 +152,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "endpointslice-mirroring-controller",
+        older: "endpointslicemirroring",
         account: "endpointslicemirroring-controller",
         watches: &["endpoints", "endpointslices.discovery.k8s.io", "services"],
         enabled: true,
@@ -131,6 +160,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "garbage-collector-controller",
+        older: "garbagecollector",
         account: "generic-garbage-collector",
         watches: &[],
         enabled: true,
@@ -138,13 +168,23 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "job-controller",
+        older: "job",
         account: "job-controller",
         watches: &["jobs.batch", "pods"],
         enabled: true,
         start: job::start,
     },
     Controller {
+        name: "kubelet-serving-approving-controller",
+        older: "",
+        account: "certificate-controller",
+        watches: &["certificatesigningrequests.certificates.k8s.io", "endpointslices.discovery.k8s.io", "nodes"],
+        enabled: false,
+        start: certificates::serving::start,
+    },
+    Controller {
         name: "namespace-controller",
+        older: "namespace",
         account: "namespace-controller",
         watches: &["namespaces", "pods"],
         enabled: true,
@@ -152,6 +192,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "node-ipam-controller",
+        older: "nodeipam",
         account: "node-controller",
         watches: &["nodes"],
         enabled: true,
@@ -159,6 +200,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "node-lifecycle-controller",
+        older: "nodelifecycle",
         account: "node-controller",
         watches: &["leases.coordination.k8s.io", "nodes", "pods"],
         enabled: true,
@@ -166,6 +208,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "persistentvolume-protection-controller",
+        older: "pv-protection",
         account: "pv-protection-controller",
         watches: &["persistentvolumes"],
         enabled: true,
@@ -173,6 +216,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "persistentvolumeclaim-protection-controller",
+        older: "pvc-protection",
         account: "pvc-protection-controller",
         watches: &["persistentvolumeclaims", "pods"],
         enabled: true,
@@ -180,6 +224,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "pod-garbage-collector-controller",
+        older: "podgc",
         account: "pod-garbage-collector",
         watches: &["nodes", "pods"],
         enabled: true,
@@ -187,6 +232,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "replicaset-controller",
+        older: "replicaset",
         account: "replicaset-controller",
         watches: &["pods", "replicasets.apps"],
         enabled: true,
@@ -194,6 +240,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "replicationcontroller-controller",
+        older: "replicationcontroller",
         account: "replication-controller",
         watches: &["pods", "replicationcontrollers"],
         enabled: true,
@@ -201,6 +248,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "resourcequota-controller",
+        older: "resourcequota",
         account: "resourcequota-controller",
         watches: &["persistentvolumeclaims", "pods", "resourcequotas", "services"],
         enabled: true,
@@ -208,6 +256,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "root-ca-certificate-publisher-controller",
+        older: "root-ca-cert-publisher",
         account: "root-ca-cert-publisher",
         watches: &["configmaps", "namespaces"],
         enabled: true,
@@ -215,6 +264,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "serviceaccount-controller",
+        older: "serviceaccount",
         account: "service-account-controller",
         watches: &["namespaces", "serviceaccounts"],
         enabled: true,
@@ -222,6 +272,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "serviceaccount-token-controller",
+        older: "serviceaccount-token",
         account: "",
         watches: &["secrets", "serviceaccounts"],
         enabled: true,
@@ -229,6 +280,7 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "statefulset-controller",
+        older: "statefulset",
         account: "statefulset-controller",
         watches: &["controllerrevisions.apps", "persistentvolumeclaims", "pods", "statefulsets.apps"],
         enabled: true,
@@ -236,13 +288,23 @@ pub const ALL: &[Controller] = &[
     },
     Controller {
         name: "taint-eviction-controller",
+        older: "",
         account: "node-controller",
         watches: &["nodes", "pods"],
         enabled: true,
         start: taint_eviction::start,
     },
     Controller {
+        name: "token-cleaner-controller",
+        older: "tokencleaner",
+        account: "token-cleaner",
+        watches: &["secrets"],
+        enabled: false,
+        start: bootstrap::cleaner::start,
+    },
+    Controller {
         name: "ttl-after-finished-controller",
+        older: "ttl-after-finished",
         account: "ttl-after-finished-controller",
         watches: &["jobs.batch"],
         enabled: true,

@@ -27,10 +27,13 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Key prefixes: no namespace is called so.
 const NODES: &str = "<node>";
 const FINISHED: &str = "<finished>";
+/// Index of pods that are terminal.
+const ENDED: &str = "ended";
 
 pub fn start(setup: &mut Setup) {
     let queue: WorkQueue<Key> = WorkQueue::default();
     setup.index::<Pod>(NODE, by_node);
+    setup.index::<Pod>(ENDED, |pod| if pods::is_terminal(pod) { vec![String::new()] } else { Vec::new() });
     let again = queue.clone();
     let nodes = setup.on(move |delta: &Delta<Node>| {
         let name = delta.object().metadata.name.clone().unwrap_or_default();
@@ -52,7 +55,8 @@ pub fn start(setup: &mut Setup) {
         let (nodes, pods, client) = (nodes.clone(), pods.clone(), client.clone());
         async move {
             match key.namespace.as_str() {
-                FINISHED => finished(pods.list(), threshold, now),
+                FINISHED if pods.count_by(ENDED, "") <= threshold => Plan::default(),
+                FINISHED => finished(pods.by(ENDED, ""), threshold, now),
                 NODES => {
                     let on_node = pods.by(NODE, &key.name);
                     match nodes.get_in("", &key.name) {

@@ -41,9 +41,7 @@ fn selector_of(set: &ReplicationController) -> Selector {
 }
 
 fn view(set: &ReplicationController, pods: &Shared<Pod>) -> View {
-    let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-    let mut candidates = pods.by(OWNER, &owners::owned_by(&set.metadata));
-    candidates.extend(pods.by(OWNER, &owners::orphans_of(namespace)));
+    let candidates = owners::candidates(pods, &set.metadata, &selector_of(set));
     View { set: neutral(set), candidates, related: Vec::new() }
 }
 

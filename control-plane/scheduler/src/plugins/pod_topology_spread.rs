@@ -114,7 +114,7 @@ fn counted(pod: &PodInfo, term: &SpreadTerm, node: &NodeInfo) -> bool {
 }
 
 fn counts_for(pod: &PodInfo, term: &SpreadTerm, other: &PodInfo) -> bool {
-    other.namespace == pod.namespace && !other.is_terminating() && term.selector.matches(&other.labels)
+    other.namespace == pod.namespace && !other.is_terminating && term.selector.matches(&other.labels)
 }
 
 fn filter(cycle: Cycle, state: &dyn Any, node: &NodeInfo) -> Verdict {

@@ -30,7 +30,7 @@ pub fn pod(name: &str, change: Value) -> Arc<PodInfo> {
     });
     merge(&mut pod, change);
     let pod: Pod = serde_json::from_value(pod).expect("a pod");
-    Arc::new(PodInfo::new(Arc::new(pod)))
+    Arc::new(PodInfo::new(&pod))
 }
 
 pub fn asking(name: &str, cpu: &str) -> Arc<PodInfo> {

@@ -66,6 +66,9 @@ struct Flags {
     /// Let callers in who don't say who they are
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     anonymous_auth: bool,
+    /// Let machines in that come with a bootstrap token: a Secret of type bootstrap.kubernetes.io/token in kube-system
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    enable_bootstrap_token_auth: bool,
     /// Node, RBAC, AlwaysAllow, AlwaysDeny
     #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow", value_name = "MODE")]
     authorization_mode: Vec<String>,
@@ -252,7 +255,6 @@ const IGNORED: Ignored = Ignored {
         "audit-log-batch-throttle-enable",
         "audit-log-truncate-enabled",
         "enable-aggregator-routing",
-        "enable-bootstrap-token-auth",
         "enable-garbage-collector",
         "enable-logs-handler",
         "enable-priority-and-fairness",
@@ -333,6 +335,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         requestheader_client_ca_file: flags.requestheader_client_ca_file,
         requestheader_allowed_names: flags.requestheader_allowed_names,
         anonymous_auth: flags.anonymous_auth,
+        enable_bootstrap_token_auth: flags.enable_bootstrap_token_auth,
         authorization_mode: flags.authorization_mode,
         enable_admission_plugins: flags.enable_admission_plugins,
         disable_admission_plugins: disabled,

@@ -25,7 +25,7 @@ const OWN: Own = &[
 
 same!(SAME, set: Flags => Config {
     client_ca_file, requestheader_client_ca_file, requestheader_allowed_names, anonymous_auth,
-    authorization_mode, admission_control_config_file,
+    enable_bootstrap_token_auth, authorization_mode, admission_control_config_file,
     audit_policy_file, service_account_issuer, service_account_jwks_uri, service_account_extend_token_expiration,
     api_audiences, service_node_port_range, event_ttl, kubelet_certificate_authority, max_requests_inflight,
     max_mutating_requests_inflight, kubelet_preferred_address_types, request_timeout, etcd_compaction_interval,

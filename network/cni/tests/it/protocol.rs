@@ -75,6 +75,49 @@ fn life_of_a_network(dir: &tempfile::TempDir, invoker: &Invoker) {
     assert_eq!(left, [], "no port leaks");
 }
 
+/// As upstream's manifest has it, on a host where flannel has written its file.
+#[test]
+fn pods_are_in_the_subnet_that_flannel_has_for_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("subnet.env"), dir.path().join("flannel"));
+    let invoker = Invoker { plugin_dirs: Vec::new(), cache_dir: dir.path().join("cache"), builtin: true };
+    let list = json!({"cniVersion": "1.1.0", "name": "cbr0", "plugins": [
+        {"type": "flannel", "subnetFile": file, "dataDir": data, "ipam": {"dataDir": dir.path().join("ipam")},
+            "delegate": {"hairpinMode": true, "isDefaultGateway": true}},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+    ]});
+    let list = NetworkList::parse(&list.to_string()).unwrap();
+    let world = World::new();
+    let (a, b) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    let (path_a, path_b) = (path_of(&a), path_of(&b));
+    world.on_host(|| {
+        let said = invoker.status(&list).unwrap_err().to_string();
+        assert!(said.contains("subnet.env, which flannel writes once it runs here"), "{said}");
+        let told = "FLANNEL_NETWORK=10.88.0.0/16\nFLANNEL_SUBNET=10.88.7.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+        std::fs::write(&file, told).unwrap();
+        invoker.status(&list).unwrap();
+        let result = invoker.add(&list, &attachment("a", Some(&path_a), &[])).unwrap();
+        assert_eq!(result.ips[0].address, "10.88.7.2/24");
+        assert_eq!(result.interfaces[0].mtu, 1450);
+        invoker.add(&list, &attachment("b", Some(&path_b), &[])).unwrap();
+        invoker.check(&list, &attachment("a", Some(&path_a), &[])).unwrap();
+    });
+    serve_tcp(&a, 80);
+    assert_eq!(ask_tcp(&b, "10.88.7.2:80").unwrap(), "10.88.7.3");
+    let network = linux::netlink::Rtnl::open_in(&b).unwrap().routes().unwrap();
+    assert!(network.iter().any(|route| route.dst.to_string() == "10.88.0.0/16"), "{network:?}");
+    world.on_host(|| {
+        // The host has no subnet any more, then another one: what is taken down is what was made.
+        std::fs::remove_file(&file).unwrap();
+        invoker.del(&list, &attachment("a", None, &[])).unwrap();
+        invoker.del(&list, &attachment("a", None, &[])).unwrap();
+        std::fs::write(&file, "FLANNEL_SUBNET=10.88.9.1/24\nFLANNEL_MTU=1450\n").unwrap();
+        invoker.gc(&list, &[]).unwrap();
+    });
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "no record is left");
+    assert!(std::fs::read_dir(dir.path().join("ipam/cbr0")).unwrap().next().is_none(), "no address leaks");
+}
+
 #[test]
 fn external_plugins_are_called_by_the_protocol_and_a_failure_undoes_the_rest() {
     let world = World::new();

@@ -106,6 +106,35 @@ fn what_is_deleted_by_hand_is_healed() {
     }
 }
 
+#[test]
+fn both_families_have_their_ways() {
+    for backend in [HOST_GW, VXLAN] {
+        let six = r#""EnableIPv6": true, "IPv6Network": "fd00:5::/48""#;
+        let world = World::new(&conf(backend).replacen('{', &format!("{{{six}, "), 1));
+        let (one, mut two) = (world.host(1), world.host(2));
+        assert_eq!(one.told("FLANNEL_IPV6_NETWORK"), "fd00:5::/48");
+        assert_eq!(one.told("FLANNEL_MTU"), if backend == VXLAN { "1430" } else { "1500" });
+        let all_ways = |two: &Host| {
+            eventually(|| one.asks(two, 1400));
+            eventually(|| one.asks6(two, true, 1400));
+            eventually(|| one.asks6(two, true, 4000));
+            eventually(|| two.asks6(&one, true, 100));
+            eventually(|| one.asks6(two, false, 100));
+        };
+        all_ways(&two);
+        assert!(world.leases().iter().any(|(key, _, _)| *key == two.subnets().key()), "{:?}", world.leases());
+        let subnets = two.subnets();
+        two.stop();
+        std::fs::remove_file(&two.subnet_file).unwrap();
+        two.start();
+        two.subnet();
+        assert_eq!(two.subnets(), subnets);
+        all_ways(&two);
+        world.delete(&format!("subnets/{}", subnets.key()));
+        eventually(|| one.route(subnets.v6.unwrap()).map_or(Ok(()), |route| Err(format!("{route:?}"))));
+    }
+}
+
 fn entries(rtnl: &mut Rtnl) -> Vec<Fdb> {
     rtnl.fdb().unwrap().into_iter().filter(|entry| entry.dst.is_some()).collect()
 }

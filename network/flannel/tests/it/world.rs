@@ -112,6 +112,8 @@ impl World {
         up(&mut inside, &["lo", "eth0"]);
         let eth0 = inside.link("eth0").unwrap().unwrap().index;
         inside.put_address(eth0, format!("{address}/24").parse().unwrap()).unwrap();
+        let last = address.rsplit('.').next().unwrap();
+        inside.put_address(eth0, format!("2001:db8::{last}/64").parse().unwrap()).unwrap();
     }
 
     /// `first` looks at the store before anybody is served.
@@ -178,7 +180,9 @@ impl World {
         let ns = Arc::new(NetNs::create().unwrap());
         let address = format!("192.0.2.{n}");
         self.plug(&ns, &address);
-        ns.run(|| linux::sysctl::set("net.ipv4.ip_forward", "1").unwrap()).unwrap();
+        for forwarding in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            ns.run(|| linux::sysctl::set(forwarding, "1").unwrap()).unwrap();
+        }
         let subnet_file = self.dir.path().join(format!("host{n}/subnet.env"));
         Host { ns, address: address.parse().unwrap(), subnet_file, flannel: None, pod: None, ip_masq: false }
     }
@@ -206,6 +210,7 @@ pub struct Host {
 struct Pod {
     ns: NetNs,
     address: Ipv4Addr,
+    address6: Option<IpAddr>,
 }
 
 impl Host {
@@ -253,8 +258,15 @@ impl Host {
         self.told("FLANNEL_SUBNET").parse::<Prefix>().unwrap().network()
     }
 
+    /// Of IPv6, where the file tells one.
+    pub fn subnet6(&self) -> Option<Prefix> {
+        let text = std::fs::read_to_string(&self.subnet_file).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("FLANNEL_IPV6_SUBNET="));
+        line.map(|text| text.parse::<Prefix>().unwrap().network())
+    }
+
     pub fn subnets(&self) -> Subnets {
-        Subnets { v4: Some(self.subnet()), v6: None }
+        Subnets { v4: Some(self.subnet()), v6: self.subnet6() }
     }
 
     pub fn rtnl(&self) -> Rtnl {
@@ -286,9 +298,17 @@ impl Host {
         inside.set_mtu(eth0, mtu).unwrap();
         inside.put_address(eth0, Prefix { addr: address, len: subnet.len }).unwrap();
         inside.put_route(&Route::via(Prefix::everything(false), gateway, eth0)).unwrap();
+        let mut addresses = vec![address];
+        if let Some(subnet) = self.subnet6() {
+            let (gateway, address) = (subnet.nth(1).unwrap(), subnet.nth(2).unwrap());
+            rtnl.put_address(bridge, Prefix { addr: gateway, len: subnet.len }).unwrap();
+            inside.put_address(eth0, Prefix { addr: address, len: subnet.len }).unwrap();
+            inside.put_route(&Route::via(Prefix::everything(true), gateway, eth0)).unwrap();
+            addresses.push(address);
+        }
+        addresses.iter().for_each(|address| echo(&ns, *address));
         let IpAddr::V4(address) = address else { panic!("{address}") };
-        echo(&ns, address);
-        self.pod = Some(Pod { ns, address });
+        self.pod = Some(Pod { ns, address, address6: addresses.get(1).copied() });
     }
 
     fn pod_ref(&self) -> &Pod {
@@ -326,6 +346,14 @@ impl Host {
         asks(&self.socket(true), SocketAddr::from((other.pod_address(), ECHO)), bytes)
     }
 
+    /// The same by IPv6, from the pod or from the host itself.
+    pub fn asks6(&self, other: &Host, of_pod: bool, bytes: usize) -> Result<(), String> {
+        let ns = if of_pod { &self.pod_ref().ns } else { &*self.ns };
+        let socket = ns.run(|| UdpSocket::bind("[::]:0").unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        asks(&socket, SocketAddr::from((other.pod_ref().address6.unwrap(), ECHO)), bytes)
+    }
+
     /// The same from the host itself.
     pub fn asks_by_itself(&self, other: &Host) -> Result<(), String> {
         asks(&self.socket(false), SocketAddr::from((other.pod_address(), ECHO)), 100)
@@ -358,7 +386,7 @@ pub fn asks(socket: &UdpSocket, to: SocketAddr, bytes: usize) -> Result<(), Stri
 }
 
 /// Sends back whatever comes by UDP and TCP.
-fn echo(ns: &NetNs, address: Ipv4Addr) {
+fn echo(ns: &NetNs, address: IpAddr) {
     let (udp, tcp) =
         ns.run(|| (UdpSocket::bind((address, ECHO)).unwrap(), TcpListener::bind((address, ECHO)).unwrap())).unwrap();
     std::thread::spawn(move || {

@@ -7,6 +7,8 @@ use client::{Key, Plan, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
+use k8s_openapi::api::core::v1::Node;
+use kinds::bootstrap_token::GROUP;
 use kube::Api;
 use kube::api::PostParams;
 
@@ -38,11 +40,20 @@ pub fn start(setup: &mut Setup) {
     let requests = setup.queue_own::<Csr>(&queue);
     let executor = setup.executor("certificate-controller");
     let reviews: Api<SubjectAccessReview> = Api::all(setup.client());
+    let nodes = setup.config.keep_node_names.then(|| setup.watch::<Node>());
     setup.run(Work::asking(&queue, executor, WORKERS, move |key, now| {
         let (csr, reviews) = (requests.get(&key), reviews.clone());
+        let taken = csr
+            .as_ref()
+            .and_then(|csr| joins_as(csr))
+            .filter(|name| nodes.as_ref().is_some_and(|nodes| nodes.get(&Key::new("", name.as_str())).is_some()));
         async move {
             let mut plan = Plan::default();
             let Some(csr) = csr else { return plan };
+            if let Some(name) = taken {
+                plan.push(deny(&csr, &name, now));
+                return plan;
+            }
             for way in ways(&csr) {
                 match reviews.create(&PostParams::default(), &review(&csr, &way)).await {
                     Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => {
@@ -95,6 +106,23 @@ fn review(csr: &Csr, way: &Way) -> SubjectAccessReview {
     }
 }
 
+/// The node that somebody with a bootstrap token wants to be, while that is undecided.
+fn joins_as(csr: &Csr) -> Option<String> {
+    let joins = csr.spec.groups.iter().flatten().any(|group| group == GROUP);
+    if !joins || ways(csr).is_empty() {
+        return None;
+    }
+    let request = Request::parse(&csr.spec.request.0).ok()?;
+    request.common_name.strip_prefix("system:node:").map(str::to_owned)
+}
+
+fn deny(csr: &Csr, node: &str, now: Timestamp) -> client::Action {
+    let message = format!(
+        "there is a node {node} already, and it may be another machine: where it is gone, `kubectl delete node {node}` first"
+    );
+    conclude(csr, "approval", DENIED, "NodeExists", message, now)
+}
+
 fn approve(csr: &Csr, way: &Way, now: Timestamp) -> client::Action {
     conclude(csr, "approval", APPROVED, "AutoApproved", way.message.into(), now)
 }
@@ -124,6 +152,18 @@ mod tests {
         let mut denied = csr(KUBELET_CLIENT, "system:node:a", NODE);
         denied.status = from(json!({"conditions": [{"type": "Denied", "status": "True"}]}));
         assert_eq!(ways(&denied), []);
+    }
+
+    #[test]
+    fn only_who_joins_is_asked_whether_the_name_is_free() {
+        let mut joins = csr(KUBELET_CLIENT, "system:bootstrap:abcdef", NODE);
+        assert_eq!(joins_as(&joins), None);
+        joins.spec.groups = Some(vec!["system:authenticated".into(), GROUP.into()]);
+        assert_eq!(joins_as(&joins).as_deref(), Some("a"));
+        let Some(op) = deny(&joins, "a", Timestamp::UNIX_EPOCH).op().cloned() else { panic!("a write") };
+        assert!(format!("{op:?}").contains("kubectl delete node a"), "{op:?}");
+        joins.status = from(json!({"conditions": [{"type": "Denied", "status": "True"}]}));
+        assert_eq!(joins_as(&joins), None, "decided");
     }
 
     #[test]

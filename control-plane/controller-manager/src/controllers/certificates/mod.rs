@@ -4,6 +4,7 @@
 pub mod approving;
 pub mod cleaner;
 pub mod request;
+pub mod serving;
 pub mod signing;
 
 use client::plan::Op;

@@ -2,6 +2,7 @@
 //! approve and sign.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::GeneralName;
@@ -21,9 +22,9 @@ const FOR_RSA: &str = "key encipherment";
 pub struct Request {
     pub common_name: String,
     pub organizations: Vec<String>,
-    pub dns: usize,
+    pub dns: Vec<String>,
     pub emails: usize,
-    pub ips: usize,
+    pub ips: Vec<IpAddr>,
     pub uris: usize,
 }
 
@@ -46,9 +47,9 @@ impl Request {
             let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
             for name in &names.general_names {
                 match name {
-                    GeneralName::DNSName(_) => request.dns += 1,
+                    GeneralName::DNSName(name) => request.dns.push((*name).to_owned()),
                     GeneralName::RFC822Name(_) => request.emails += 1,
-                    GeneralName::IPAddress(_) => request.ips += 1,
+                    GeneralName::IPAddress(bytes) => request.ips.push(address(bytes)?),
                     GeneralName::URI(_) => request.uris += 1,
                     _ => {}
                 }
@@ -60,7 +61,8 @@ impl Request {
     /// A kubelet's client certificate.
     pub fn check_kubelet_client(&self, usages: &[String]) -> Result<(), String> {
         self.check_organization()?;
-        for (count, what) in [(self.dns, "DNS"), (self.emails, "Email"), (self.ips, "IP"), (self.uris, "URI")] {
+        let (dns, ips) = (self.dns.len(), self.ips.len());
+        for (count, what) in [(dns, "DNS"), (self.emails, "Email"), (ips, "IP"), (self.uris, "URI")] {
             none(count, what)?;
         }
         self.check_common_name()?;
@@ -70,7 +72,7 @@ impl Request {
     /// The certificate that a kubelet serves with.
     pub fn check_kubelet_serving(&self, usages: &[String]) -> Result<(), String> {
         self.check_organization()?;
-        if self.dns + self.ips == 0 {
+        if self.dns.is_empty() && self.ips.is_empty() {
             return Err("DNS or IP subjectAltName is required".into());
         }
         none(self.emails, "Email")?;
@@ -88,6 +90,13 @@ impl Request {
         let right = self.common_name.starts_with(NODE_PREFIX);
         right.then_some(()).ok_or_else(|| format!("subject common name does not begin with {NODE_PREFIX}"))
     }
+}
+
+/// An address of a subjectAltName: four bytes, or sixteen.
+fn address(bytes: &[u8]) -> Result<IpAddr, String> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .map_err(|_| "an IP subjectAltName is no address".into())
 }
 
 /// A client of the API server, whoever it is.
@@ -135,7 +144,7 @@ pub mod tests {
         let request = Request::parse(USER.as_bytes()).unwrap();
         assert_eq!((request.common_name.as_str(), request.organizations), ("ann", usages(&["dev", "ops"])));
         let request = Request::parse(SERVING.as_bytes()).unwrap();
-        assert_eq!((request.dns, request.ips, request.emails, request.uris), (1, 1, 0, 0));
+        assert_eq!((request.dns, request.ips), (usages(&["a"]), vec![[10, 0, 0, 1].into()]));
         assert_eq!(Request::parse(b"x").unwrap_err(), "PEM block type must be CERTIFICATE REQUEST");
     }
 

@@ -95,7 +95,7 @@ fn view(
     let orphans = owners::orphans_of(set.metadata.namespace.as_deref().unwrap_or(""));
     View {
         set: set.clone(),
-        candidates: [pods.by(OWNER, &mine), pods.by(OWNER, &orphans)].concat(),
+        candidates: owners::candidates(pods, &set.metadata, &labels::selector(&set.spec.selector)),
         revisions: revisions.by(OWNER, &mine),
         orphan_revisions: revisions.by(OWNER, &orphans),
         nodes,

@@ -36,8 +36,8 @@ pub fn start(setup: &mut Setup) {
         let found = endpoints.get(key);
         let Some(service) = all_services.get(key) else { return without_service(found.as_deref()) };
         let Some(selector) = services::selector(&service) else { return Plan::default() };
-        let backing = pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(&p.metadata.labels));
-        reconcile(&service, &backing.collect::<Vec<_>>(), found.as_deref())
+        let backing = pods.list_labelled(&key.namespace, |labels| selector.matches(labels));
+        reconcile(&service, &backing, found.as_deref())
     }));
 }
 

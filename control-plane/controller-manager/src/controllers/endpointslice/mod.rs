@@ -44,7 +44,7 @@ pub fn start(setup: &mut Setup) {
     setup.run(Work::new(&queue, executor, workers, move |key, _| {
         let Some(service) = all_services.get(key) else { return Plan::default() };
         let Some(selector) = services::selector(&service) else { return Plan::default() };
-        let backing = pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(&p.metadata.labels));
+        let backing = pods.list_labelled(&key.namespace, |labels| selector.matches(labels)).into_iter();
         let backing: Vec<Arc<Pod>> = backing.filter(|p| services::belongs(p, true)).collect();
         let names = backing.iter().filter_map(|p| p.spec.as_ref()?.node_name.clone());
         let nodes = names.filter_map(|n| Some((n.clone(), nodes.get_in("", &n)?))).collect();

@@ -48,9 +48,7 @@ pub fn start(setup: &mut Setup) {
     free_orphans(setup, jobs.clone());
     setup.run(Work::new(&queue, executor, workers, move |key, now| {
         let Some(job) = jobs.get(key) else { return Plan::default() };
-        let namespace = key.namespace.as_str();
-        let mine = owners::owned_by(&job.metadata);
-        let candidates = [pods.by(OWNER, &mine), pods.by(OWNER, &owners::orphans_of(namespace))].concat();
+        let candidates = owners::candidates(&pods, &job.metadata, &selector(&job));
         reconcile(&View { job, candidates }, now)
     }));
 }

@@ -72,8 +72,7 @@ where
 
 fn view(set: &ReplicaSet, pods: &Shared<Pod>, sets: &Shared<ReplicaSet>) -> View {
     let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-    let mut candidates = pods.by(OWNER, &owners::owned_by(&set.metadata));
-    candidates.extend(pods.by(OWNER, &owners::orphans_of(namespace)));
+    let candidates = owners::candidates(pods, &set.metadata, &labels::selector(&set.spec.selector));
     let siblings = match owners::controller_of(&set.metadata) {
         Some(owner) => sets.by(OWNER, &owners::of(namespace, &owner.uid)),
         None => Vec::new(),

@@ -66,7 +66,7 @@ fn view(
     let has_claims = set.spec.volume_claim_templates.as_ref().is_some_and(|t| !t.is_empty());
     View {
         set: set.clone(),
-        candidates: [pods.by(OWNER, &mine), pods.by(OWNER, &orphans)].concat(),
+        candidates: owners::candidates(pods, &set.metadata, &labels::selector(&set.spec.selector)),
         revisions: [revisions.by(OWNER, &mine), revisions.by(OWNER, &orphans)].concat(),
         claims: if has_claims { claims.list_in(namespace) } else { Vec::new() },
     }

@@ -294,7 +294,7 @@ impl Monitors {
         object: &client::Item<PartialObjectMeta<DynamicObject>>,
     ) -> Option<String> {
         let uid = object.meta().uid.clone()?;
-        let client::Item::Read(object) = object else { return Some(uid) };
+        let Ok(object) = object.read() else { return Some(uid) };
         let item = Item::of(resource, &object.metadata);
         self.collector.change(|g| g.seen(&uid, item));
         Some(uid)

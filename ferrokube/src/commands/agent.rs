@@ -1,0 +1,150 @@
+//! `agent`: makes this machine a node of a cluster whose control plane is elsewhere, and runs that node. The first start
+//! joins, with a token; from then on the host has certificates of its own, and the token may be revoked. I/O: asks the
+//! API server, writes the data directory.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+
+use super::up::{Claim, Claimed, claim, undo};
+use crate::config::{Host, HostOptions, Options, Shape, Which, only_of_host};
+use crate::fault::Fault;
+use crate::joining::credentials;
+use crate::joining::discovery::{self, Discovered};
+use crate::joining::request::{Signer, certificate};
+use crate::joining::token::Words;
+use crate::pki::Pki;
+use crate::preflight;
+
+/// Somebody may have to approve it by hand.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What an agent is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Agent {
+    /// Address of the API server, https://HOST:PORT; for the first start
+    #[arg(long, env = "FERROKUBE_SERVER", value_name = "URL")]
+    server: Option<http::Uri>,
+    /// What `ferrokube token create` printed there; for the first start
+    #[arg(long, env = "FERROKUBE_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Words::parse)]
+    token: Option<Words>,
+    /// The node's name [default: this host's]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    node_name: Option<String>,
+    /// The node's address [default: this host's]
+    #[arg(long, value_name = "IP")]
+    node_ip: Option<Ipv4Addr>,
+    /// Have the host's firewall (ufw, firewalld, Docker's, nftables) let packets of pods through; `reset` closes it again
+    #[arg(long)]
+    open_firewall: bool,
+    #[command(flatten)]
+    options: HostOptions,
+    /// The same as a YAML file: nodeName, nodeIP, nodeLabel and so on; flags have the last word
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    match meta::names::dns1123_subdomain(text).first() {
+        None => Ok(text.to_owned()),
+        Some(wrong) => Err(wrong.to_string()),
+    }
+}
+
+pub fn run(which: &Which, agent: &Agent) -> Result<()> {
+    preflight::root("agent")?;
+    for (flag, given) in [
+        ("--bind-address", agent.options.bind_address.is_some()),
+        ("--apply", agent.options.apply.is_some()),
+        ("--credentials", agent.options.credentials.is_some()),
+    ] {
+        if given {
+            let sentence =
+                format!("{flag}: it is for a host that has an API server, or is given what --token asks for");
+            return Err(Fault::usage(sentence).into());
+        }
+    }
+    if let Some(file) = &agent.config {
+        only_of_host(file)?;
+    }
+    match which.load()? {
+        Some(host) if host.options.credentials.is_some() => {}
+        Some(host) => {
+            let name = &host.cluster.name;
+            let sentence =
+                format!("the cluster {name:?} on this host has a control plane of its own: choose another --name");
+            return Err(Fault::usage(sentence).into());
+        }
+        None => join(which, agent)?,
+    }
+    super::server::run(which, &shape(agent), false)
+}
+
+fn shape(agent: &Agent) -> Shape {
+    Shape {
+        open_firewall: agent.open_firewall,
+        options: Options { host: agent.options.clone(), ..Options::default() },
+        config: agent.config.clone(),
+        node_name: agent.node_name.clone(),
+        node_ip: agent.node_ip,
+        ..Shape::default()
+    }
+}
+
+fn join(which: &Which, agent: &Agent) -> Result<()> {
+    let missing = |flag: &str| {
+        let words = "both are printed where the control plane is: `ferrokube token create`";
+        Fault::usage(format!("{flag} is needed for the first start: {words}"))
+    };
+    let server = agent.server.clone().ok_or_else(|| missing("--server"))?;
+    if server.scheme_str() != Some("https") || server.host().is_none() {
+        return Err(Fault::usage(format!("--server {server}: it is written like https://192.0.2.1:6443")).into());
+    }
+    let words = agent.token.clone().ok_or_else(|| missing("--token"))?;
+    if words.pin.is_none() {
+        eprintln!("ferrokube: the token names no CA: whoever else has it could pass for the cluster");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let found = runtime.block_on(discovery::discover(&server, &words))?;
+    let claimed = claim(which, &joined(shape(agent), which, &found)?)?;
+    let Claim::New(Claimed { host, fresh, lock }) = claimed else {
+        return Err(anyhow!("the cluster {:?} runs already", which.name()));
+    };
+    drop(lock);
+    runtime.block_on(become_node(&host, &server, &words, &found)).inspect_err(|_| undo(&host, fresh))
+}
+
+/// The shape of a host that has what is equal on all of them from the others.
+fn joined(shape: Shape, which: &Which, found: &Discovered) -> Result<Shape, Fault> {
+    let lacks = |what: &str| Fault::failed(format!("the cluster says nothing of {what} in kube-system/kubeadm-config"));
+    let (pods, services) =
+        (found.pods.ok_or_else(|| lacks("podSubnet"))?, found.services.ok_or_else(|| lacks("serviceSubnet"))?);
+    let mut shape = Shape {
+        pod_cidr: Some(pods),
+        service_cidr: Some(services),
+        cluster_domain: Some(found.cluster_domain.clone()),
+        ..shape
+    };
+    shape.options.host.credentials = Some(which.dir().join("pki"));
+    Ok(shape)
+}
+
+/// Asks for the node's certificate, and writes down what the node runs with.
+async fn become_node(host: &Host, server: &http::Uri, words: &Words, found: &Discovered) -> Result<()> {
+    let dns = host.cluster.dns_ip();
+    if let Some(other) = found.cluster_dns.filter(|other| *other != dns) {
+        let sentence = format!("the cluster's DNS has the address {other}; nodes of this program answer at {dns}");
+        return Err(Fault::failed(sentence).into());
+    }
+    let pki = Pki::of(host);
+    let key = credentials::next_key(&pki, credentials::CLIENT)?;
+    let client = discovery::with_token(server, &found.ca, words)?;
+    let signed = certificate(&client, Signer::KubeletClient, &host.node_name, vec![], &key, PATIENCE).await?;
+    credentials::write(&pki, &host.node_name, server, &found.ca)?;
+    credentials::keep(&pki, credentials::CLIENT, &signed, &key)?;
+    // Until the node is there, nobody signs the certificate that its kubelet serves with.
+    pki.stand_in(host, crate::node_address::of(host), Timestamp::now())
+}

@@ -1,0 +1,215 @@
+//! What a machine that joins learns of its cluster: whom to believe, and what is equal on all of its hosts. The first
+//! answer comes over a connection that proves nothing; it is believed when the token has signed it and the CA in it is
+//! the one that the token names, and asked for again over TLS by that CA. I/O: asks the API server, within bounds.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use controller_manager::controllers::bootstrap::jws;
+use http_body_util::{BodyExt, Limited};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::config::AuthInfo;
+use meta::Prefix;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
+
+use super::token::{Words, pin};
+use crate::fault::Fault;
+use crate::yaml;
+
+const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+const KUBELET: &str = "/api/v1/namespaces/kube-system/configmaps/kubelet-config";
+const KUBEADM: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
+/// No ConfigMap is larger.
+const LONGEST: usize = 3 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What was learned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Discovered {
+    /// The cluster's CA, PEM.
+    pub ca: String,
+    pub name: Option<String>,
+    pub cluster_domain: String,
+    pub cluster_dns: Option<IpAddr>,
+    pub pods: Option<Prefix>,
+    pub services: Option<Prefix>,
+}
+
+/// Asks the server that is told of.
+pub async fn discover(server: &http::Uri, words: &Words) -> Result<Discovered> {
+    let mut config = config(server);
+    config.accept_invalid_certs = true;
+    let stranger = get(&client(config)?, server, CLUSTER_INFO).await?;
+    let ca = believe(&stranger, words).map_err(Fault::failed)?;
+    let believed = client(by_ca(server, &ca)?)?;
+    let again = believe(&get(&believed, server, CLUSTER_INFO).await?, words).map_err(Fault::failed)?;
+    if again != ca {
+        return Err(Fault::failed(format!("{server} shows another CA than a moment ago: try again")).into());
+    }
+    let client = with_token(server, &ca, words)?;
+    let kubelet = get(&client, server, KUBELET).await?;
+    let kubeadm = get(&client, server, KUBEADM).await?;
+    learn(ca, &kubelet, &kubeadm).map_err(|said| Fault::failed(said).into())
+}
+
+/// A client that comes with the token.
+pub fn with_token(server: &http::Uri, ca: &str, words: &Words) -> Result<kube::Client> {
+    let mut config = by_ca(server, ca)?;
+    config.auth_info = AuthInfo { token: Some(words.bearer().into()), ..AuthInfo::default() };
+    client(config)
+}
+
+fn config(server: &http::Uri) -> kube::Config {
+    let mut config = kube::Config::new(server.clone());
+    (config.connect_timeout, config.read_timeout, config.write_timeout) =
+        (Some(PATIENCE), Some(PATIENCE), Some(PATIENCE));
+    config
+}
+
+fn by_ca(server: &http::Uri, ca: &str) -> Result<kube::Config> {
+    let certificates = CertificateDer::pem_slice_iter(ca.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| anyhow!("the cluster's CA: {error}"))?;
+    let mut config = config(server);
+    config.root_cert = Some(certificates.into_iter().map(|der| der.to_vec()).collect());
+    Ok(config)
+}
+
+fn client(config: kube::Config) -> Result<kube::Client> {
+    Ok(kube::Client::try_from(config)?)
+}
+
+async fn get(client: &kube::Client, server: &http::Uri, path: &str) -> Result<ConfigMap> {
+    let request = http::Request::get(path).body(kube::client::Body::empty())?;
+    let asked = async {
+        let answer = client.send(request).await.map_err(|error| anyhow!("{error}"))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| anyhow!("{error}"))?;
+        anyhow::Ok((status, body.to_bytes()))
+    };
+    let asked =
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(anyhow!("no answer in {PATIENCE:?}")));
+    let (status, body) = asked.with_context(|| format!("{server} can't be asked"))?;
+    match status.as_u16() {
+        200 => serde_json::from_slice(&body).with_context(|| format!("{server}{path} is no ConfigMap")),
+        401 => Err(Fault::failed(format!(
+            "{server} does not know the token: it was revoked or is over; `ferrokube token create` makes another"
+        ))
+        .into()),
+        403 | 404 => Err(Fault::failed(format!(
+            "{server} shows no {path} ({status}): machines can join once `ferrokube token create` was run there"
+        ))
+        .into()),
+        _ => Err(Fault::failed(format!("{server}{path}: {status}")).into()),
+    }
+}
+
+/// The CA in what somebody has shown, if whoever has the token has signed it and the token names that CA.
+fn believe(shown: &ConfigMap, words: &Words) -> Result<String, String> {
+    let field = |name: &str| shown.data.as_ref().and_then(|data| data.get(name));
+    let kubeconfig = field("kubeconfig").ok_or("cluster-info holds no kubeconfig")?;
+    let signature = field(&format!("jws-kubeconfig-{}", words.id)).ok_or_else(|| {
+        format!("cluster-info is not signed by the token {}: it was revoked or is over; make another there", words.id)
+    })?;
+    let right = jws::detached(kubeconfig, &words.id, &words.secret);
+    if aws_lc_rs::constant_time::verify_slices_are_equal(signature.as_bytes(), right.as_bytes()).is_err() {
+        return Err(
+            "cluster-info is not signed by this token: its secret is mistyped, or somebody stands between".into()
+        );
+    }
+    let kubeconfig = yaml::parse(kubeconfig).map_err(|said| format!("cluster-info's kubeconfig: {said}"))?;
+    let encoded = &kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"];
+    let ca = encoded.as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
+    let ca = ca.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or("cluster-info's kubeconfig names no CA")?;
+    let found = pin(ca.as_bytes()).map_err(|said| format!("cluster-info's CA: {said:#}"))?;
+    match &words.pin {
+        Some(pin) if *pin != found => {
+            Err(format!("the cluster's CA is {found}, the token names {pin}: it is another cluster's"))
+        }
+        _ => Ok(ca),
+    }
+}
+
+fn learn(ca: String, kubelet: &ConfigMap, kubeadm: &ConfigMap) -> Result<Discovered, String> {
+    let read = |map: &ConfigMap, key: &str| {
+        let text = map.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| format!("there is no {key}"))?;
+        yaml::parse(text).map_err(|said| format!("{key}: {said}"))
+    };
+    let (kubelet, kubeadm) = (read(kubelet, "kubelet")?, read(kubeadm, "ClusterConfiguration")?);
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let networking = &kubeadm["networking"];
+    // Of two families the first is the node's.
+    let range = |name: &str| match text(&networking[name]) {
+        None => Ok(None),
+        Some(ranges) => crate::config::range(ranges.split(',').next().unwrap_or_default()).map(Some),
+    };
+    Ok(Discovered {
+        ca,
+        name: text(&kubeadm["clusterName"]),
+        cluster_domain: text(&kubelet["clusterDomain"]).unwrap_or_else(|| "cluster.local".into()),
+        cluster_dns: text(&kubelet["clusterDNS"][0]).and_then(|address| address.parse().ok()),
+        pods: range("podSubnet").map_err(|said| format!("podSubnet: {said}"))?,
+        services: range("serviceSubnet").map_err(|said| format!("serviceSubnet: {said}"))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ca() -> String {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["kubernetes".to_owned()]).expect("parameters");
+        params.self_signed(&key).expect("a certificate").pem()
+    }
+
+    fn map(fields: &[(&str, &str)]) -> ConfigMap {
+        let data = fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        ConfigMap { data: Some(data), ..ConfigMap::default() }
+    }
+
+    fn shown(ca: &str, words: &Words) -> ConfigMap {
+        let encoded = BASE64_STANDARD.encode(ca);
+        let kubeconfig = format!("clusters: [{{name: '', cluster: {{certificate-authority-data: {encoded}}}}}]");
+        let signature = jws::detached(&kubeconfig, &words.id, &words.secret);
+        map(&[("kubeconfig", &kubeconfig), (&format!("jws-kubeconfig-{}", words.id), &signature)])
+    }
+
+    #[test]
+    fn only_what_the_token_has_signed_and_names_is_believed() {
+        let (ours, theirs) = (ca(), ca());
+        let text = super::super::token::words("abcdef", "0123456789abcdef", ours.as_bytes()).expect("words");
+        let words = Words::parse(&text).expect("words");
+        assert_eq!(believe(&shown(&ours, &words), &words), Ok(ours.clone()));
+        let refused = |map: &ConfigMap| believe(map, &words).expect_err("refused");
+        assert!(
+            refused(&shown(&theirs, &words)).contains("another cluster's"),
+            "who has a token can't pass for the cluster"
+        );
+        let stranger = Words { secret: "0123456789abcdeg".into(), ..words.clone() };
+        assert!(refused(&shown(&ours, &stranger)).contains("not signed by this token"));
+        let other = Words { id: "abcdeg".into(), ..words.clone() };
+        assert!(refused(&shown(&ours, &other)).contains("revoked"));
+        let mut changed = shown(&ours, &words);
+        changed.data.as_mut().expect("data").get_mut("kubeconfig").expect("one").push(' ');
+        assert!(refused(&changed).contains("not signed by this token"));
+        assert!(refused(&map(&[])).contains("no kubeconfig"));
+    }
+
+    #[test]
+    fn what_is_equal_on_all_hosts_is_learned_from_kubeadms_maps() {
+        let kubelet = "clusterDNS:\n- 10.43.0.10\nclusterDomain: cluster.example\n";
+        let kubeadm =
+            "clusterName: lab\nnetworking:\n  podSubnet: 10.42.0.0/16,fd00::/56\n  serviceSubnet: 10.43.0.0/16\n";
+        let learned = learn("PEM".into(), &map(&[("kubelet", kubelet)]), &map(&[("ClusterConfiguration", kubeadm)]));
+        let learned = learned.expect("learned");
+        assert_eq!((learned.name.as_deref(), learned.cluster_domain.as_str()), (Some("lab"), "cluster.example"));
+        assert_eq!(learned.cluster_dns, Some([10, 43, 0, 10].into()));
+        assert_eq!(learned.pods.map(|p| p.to_string()).as_deref(), Some("10.42.0.0/16"));
+        assert_eq!(learned.services.map(|p| p.to_string()).as_deref(), Some("10.43.0.0/16"));
+    }
+}

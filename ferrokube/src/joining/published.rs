@@ -1,0 +1,163 @@
+//! What a cluster shows to machines that may join: its address and CA to everybody, the right to ask for a kubelet's
+//! certificate to who has a token, and what a kubelet is configured with to nodes. kubeadm's names. Applied with the first
+//! token: a cluster that nobody joins shows nothing. Pure but for [`apply`].
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::cluster::put;
+use crate::config::Cluster;
+
+/// The group of tokens with which machines join, as `kubeadm token create` has it.
+pub const JOINERS: &str = "system:bootstrappers:kubeadm:default-node-token";
+const NODES: &str = "system:nodes";
+const APPROVER: &str = "ferrokube:kubelet-serving-approver";
+const NODE_DNS: &str = "ferrokube:node-dns";
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+const PUBLIC: &str = "kube-public";
+const SYSTEM: &str = "kube-system";
+/// Roles that upstream has for what follows.
+const MAY_ASK: &str = "system:node-bootstrapper";
+const MAY_HAVE: &str = "system:certificates.k8s.io:certificatesigningrequests:nodeclient";
+const MAY_RENEW: &str = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient";
+
+/// Shows what joining machines need to know, or brings it up to date.
+pub async fn apply(client: &kube::Client, cluster: &Cluster, server: &str, ca: &str) -> Result<()> {
+    for (plural, object) in objects(cluster, server, ca) {
+        put(client, plural, &object).await?;
+    }
+    Ok(())
+}
+
+fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Value)> {
+    let mut all = vec![
+        ("configmaps", map(PUBLIC, "cluster-info", "kubeconfig", &kubeconfig(server, ca))),
+        ("configmaps", map(SYSTEM, "kubelet-config", "kubelet", &kubelet(cluster))),
+        ("configmaps", map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &configuration(cluster))),
+    ];
+    for (namespace, role, name, subjects) in [
+        (PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", vec![user("system:anonymous")]),
+        (SYSTEM, "kubeadm:kubelet-config", "kubelet-config", vec![group(NODES), group(JOINERS)]),
+        (SYSTEM, "kubeadm:nodes-kubeadm-config", "kubeadm-config", vec![group(NODES), group(JOINERS)]),
+    ] {
+        let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get"]});
+        let metadata = json!({"name": role, "namespace": namespace});
+        all.push(("roles", json!({"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": [rule]})));
+        all.push(("rolebindings", binding("Role", role, Some(namespace), role, &subjects)));
+    }
+    let rule = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]});
+    let get_nodes = "kubeadm:get-nodes";
+    all.push((
+        "clusterroles",
+        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": get_nodes}, "rules": [rule]}),
+    ));
+    let rule = |group: &str, resource: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"]});
+    let rules = [rule("", "services"), rule("", "namespaces"), rule("discovery.k8s.io", "endpointslices")];
+    all.push((
+        "clusterroles",
+        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": NODE_DNS}, "rules": rules}),
+    ));
+    let rule = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"]});
+    all.push((
+        "clusterroles",
+        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": APPROVER}, "rules": [rule]}),
+    ));
+    let account = json!({"kind": "ServiceAccount", "name": "certificate-controller", "namespace": SYSTEM});
+    all.push(("clusterrolebindings", binding("ClusterRole", APPROVER, None, APPROVER, &[account])));
+    for (name, role, who) in [
+        // A joined node has one certificate: its proxy and its DNS speak as the node.
+        ("ferrokube:node-proxier", "system:node-proxier", NODES),
+        (NODE_DNS, NODE_DNS, NODES),
+        (get_nodes, get_nodes, JOINERS),
+        ("kubeadm:kubelet-bootstrap", MAY_ASK, JOINERS),
+        ("kubeadm:node-autoapprove-bootstrap", MAY_HAVE, JOINERS),
+        ("kubeadm:node-autoapprove-certificate-rotation", MAY_RENEW, NODES),
+    ] {
+        all.push(("clusterrolebindings", binding("ClusterRole", role, None, name, &[group(who)])));
+    }
+    all
+}
+
+fn map(namespace: &str, name: &str, key: &str, content: &Value) -> Value {
+    // JSON is YAML; what is in these maps is read by programs.
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace},
+        "data": {key: format!("{content:#}\n")}})
+}
+
+fn binding(kind: &str, role: &str, namespace: Option<&str>, name: &str, subjects: &[Value]) -> Value {
+    let mut binding = json!({
+        "apiVersion": RBAC, "kind": format!("{kind}Binding"), "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": subjects,
+    });
+    if let Some(namespace) = namespace {
+        binding["metadata"]["namespace"] = namespace.into();
+    }
+    binding
+}
+
+fn group(name: &str) -> Value {
+    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name})
+}
+
+fn user(name: &str) -> Value {
+    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name})
+}
+
+/// Where the API server is and whom to believe; for nobody in particular.
+fn kubeconfig(server: &str, ca: &str) -> Value {
+    use base64::Engine as _;
+    let ca = base64::prelude::BASE64_STANDARD.encode(ca);
+    json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "contexts": null, "users": null, "current-context": "",
+        "clusters": [{"name": "", "cluster": {"server": server, "certificate-authority-data": ca}}]})
+}
+
+fn kubelet(cluster: &Cluster) -> Value {
+    json!({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "clusterDNS": [cluster.dns_ip()], "clusterDomain": cluster.cluster_domain,
+        "rotateCertificates": true, "staticPodPath": "/etc/kubernetes/manifests",
+        "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true},
+            "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
+        "authorization": {"mode": "Webhook"}})
+}
+
+fn configuration(cluster: &Cluster) -> Value {
+    json!({"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration", "clusterName": cluster.name,
+        "kubernetesVersion": meta::version::RELEASE,
+        "networking": {"dnsDomain": cluster.cluster_domain, "podSubnet": cluster.pod_cidr.to_string(),
+            "serviceSubnet": cluster.service_cidr.to_string()}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<(&'static str, Value)> {
+        let host = crate::config::tests::host(std::path::Path::new("/nowhere"));
+        objects(&host.cluster, "https://192.0.2.1:6443", "PEM")
+    }
+
+    #[test]
+    fn everybody_may_read_one_map_and_nothing_else() {
+        let all = all();
+        let names: Vec<_> = all.iter().filter(|(_, o)| o.to_string().contains("system:anonymous")).collect();
+        assert_eq!(names.len(), 1);
+        assert_eq!(
+            (&names[0].1["metadata"]["namespace"], &names[0].1["kind"]),
+            (&json!(PUBLIC), &json!("RoleBinding"))
+        );
+        let role =
+            all.iter().find(|(plural, o)| *plural == "roles" && o["metadata"]["namespace"] == PUBLIC).expect("a role");
+        assert_eq!(role.1["rules"][0]["resourceNames"], json!(["cluster-info"]));
+        assert_eq!(role.1["rules"][0]["verbs"], json!(["get"]));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_takes_them_all_and_again() {
+        let (client, _server) = crate::api::tests::admin().await;
+        let host = crate::config::tests::host(std::path::Path::new("/nowhere"));
+        for _ in 0..2 {
+            apply(&client, &host.cluster, "https://192.0.2.1:6443", "PEM").await.expect("applied");
+        }
+    }
+}
