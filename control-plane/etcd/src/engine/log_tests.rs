@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use wire::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
 use wire::etcd::request_op::Request;
@@ -322,6 +322,28 @@ async fn only_a_leader_ends_leases_and_a_new_one_gives_them_their_time() {
 }
 
 #[tokio::test]
+async fn a_lease_whose_time_is_over_ends_in_the_next_frame_however_many_writes_wait() {
+    let dir = tempfile::tempdir().expect("dir");
+    let rig = Rig::open(dir.path());
+    let etcd = rig.etcd.clone();
+    let granted = tokio::spawn(async move { etcd.lease_grant(7, 4).await });
+    rig.reached(2).await;
+    rig.commit(2);
+    answered(granted).await.expect("grant");
+    for n in 0..MOST_PENDING {
+        rig.propose(&format!("{n}"), "x").await;
+    }
+    let _waiting: Vec<Put> = (0..10).map(|n| rig.start(&format!("later{n}"), "x")).collect();
+    tokio::time::sleep(Duration::from_millis(4300)).await;
+    let full = rig.newest();
+    // Room for one frame.
+    rig.commit(3);
+    rig.reached(full + 1).await;
+    assert!(rig.etcd.leases().is_empty());
+    rig.etcd.close();
+}
+
+#[tokio::test]
 async fn what_is_on_its_way_is_bounded_and_waits_for_a_checkpoint() {
     let dir = tempfile::tempdir().expect("dir");
     let rig = Rig::open(dir.path());
@@ -331,14 +353,15 @@ async fn what_is_on_its_way_is_bounded_and_waits_for_a_checkpoint() {
     }
     let full = rig.newest();
     puts.extend((0..30).map(|n| rig.start(&format!("later{n}"), "x")));
-    let etcd = rig.etcd.clone();
-    let checkpoint = tokio::spawn(async move { etcd.defragment().await });
+    let (done, checkpoint) = oneshot::channel();
+    rig.writer.send(Message::Checkpoint { done: Some(done) }).expect("the writer runs");
+    let checkpoint = tokio::spawn(checkpoint);
     // The writer looks as often as it is told to, and proposes nothing more.
     (0..100).for_each(|_| rig.commit(1));
     tokio::task::yield_now().await;
     assert_eq!((rig.newest(), checkpoint.is_finished()), (full, false));
     rig.commit(full);
-    answered(checkpoint).await.expect("checkpoint");
+    answered(checkpoint).await.expect("an answer").expect("checkpoint");
     let mut committed = full;
     for put in puts {
         while !put.is_finished() {

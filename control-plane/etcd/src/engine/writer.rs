@@ -127,14 +127,17 @@ impl Writer {
     /// Runs until told to close or every handle is gone.
     pub fn run(mut self) {
         while !self.closing {
+            let was_pending = !self.pending.is_empty();
             self.gather();
-            // Before more is proposed: it holds what is committed, so nothing may be on its way.
-            self.consider_checkpoint();
+            if was_pending || !self.wanted_checkpoint.is_empty() {
+                // A checkpoint waits for the log to have committed all: it comes before more is proposed.
+                self.consider_checkpoint();
+            }
             let batch = self.next_batch();
             if !batch.is_empty() {
                 self.commit(batch);
-                self.consider_checkpoint();
             }
+            self.consider_checkpoint();
         }
         self.finish();
     }
