@@ -4,6 +4,9 @@ use linux::netlink::{Attribute, Mac, NextHop, PROTOCOL, Route, RouteKind, Rtnl};
 use linux::netns::NetNs;
 use meta::Prefix;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A host with two links, each in a network of both families, and their indexes.
 fn host() -> (NetNs, Rtnl, u32, u32) {
@@ -17,7 +20,17 @@ fn host() -> (NetNs, Rtnl, u32, u32) {
         lan
     };
     let (one, two) = (index(1), index(2));
+    // The kernel's own way to an IPv6 address comes a moment after it, by a task of its own.
+    let began = Instant::now();
+    while !["fd00:1::5/128", "fd00:2::5/128"].map(prefix).iter().all(|dst| is_local(&rtnl.routes().unwrap(), *dst)) {
+        assert!(began.elapsed() < PATIENCE, "no local routes: {:?}", rtnl.routes());
+        std::thread::sleep(Duration::from_millis(10));
+    }
     (host, rtnl, one, two)
+}
+
+fn is_local(routes: &[Route], dst: Prefix) -> bool {
+    routes.iter().any(|r| r.kind == RouteKind::Local && r.dst == dst && r.table == 255)
 }
 
 fn prefix(text: &str) -> Prefix {
@@ -138,8 +151,7 @@ fn ours_are_told_from_an_administrators_and_take_the_place_of_an_earlier_version
 fn the_kernels_own_are_in_the_list_and_the_way_out_is_found() {
     let (_host, mut rtnl, one, two) = host();
     let all = rtnl.routes().unwrap();
-    let local = |text: &str| all.iter().any(|r| r.kind == RouteKind::Local && r.dst == prefix(text) && r.table == 255);
-    assert!(local("192.0.1.5/32") && local("fd00:1::5/128"), "{all:?}");
+    assert!(is_local(&all, prefix("192.0.1.5/32")) && is_local(&all, prefix("fd00:1::5/128")), "{all:?}");
     assert!(all.iter().any(|r| r.kind == RouteKind::Broadcast));
     assert_eq!(rtnl.default_route().unwrap(), None);
     rtnl.put_route(&Route::reject(prefix("0.0.0.0/0"), RouteKind::Unreachable)).unwrap();
