@@ -6,6 +6,7 @@
 //! command.
 
 mod api;
+mod apply;
 mod backoff;
 mod caller;
 mod cis;

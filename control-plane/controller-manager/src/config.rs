@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::controllers::Controller;
-
 /// Signs legacy service account tokens (the ones kept in Secrets). The key stays with the caller.
 pub trait TokenSigner: Send + Sync {
     /// A JWT for the account, bound to the secret by upstream's claims (`kubernetes.io/serviceaccount/...`).
@@ -162,37 +160,5 @@ impl Default for Config {
             keep_node_names: false,
             ready: client::Latch::default(),
         }
-    }
-}
-
-impl Config {
-    /// Whether `--controllers` asks for the controller; the last word about it wins over `*`.
-    pub fn wants(&self, controller: &Controller) -> bool {
-        let named = self.controllers.iter().rev().find_map(|word| match word.strip_prefix('-') {
-            Some(not) if controller.is(not) => Some(false),
-            None if controller.is(word) => Some(true),
-            _ => None,
-        });
-        named.unwrap_or(controller.enabled && self.controllers.iter().any(|w| w == "*"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controllers_are_chosen_by_name_star_and_minus() {
-        let wants = |words: &[&str], enabled: bool| {
-            let config = Config { controllers: words.iter().map(|w| (*w).to_owned()).collect(), ..Config::default() };
-            config.wants(&Controller { name: "a", older: "old", account: "", watches: &[], enabled, start: |_| {} })
-        };
-        assert!(wants(&["*"], true));
-        assert!(!wants(&["*"], false), "off by default stays off with a star");
-        assert!(wants(&["*", "a"], false));
-        assert!(wants(&["*", "old"], false), "by the name of before");
-        assert!(!wants(&["*", "-a"], true));
-        assert!(!wants(&["*", "-old"], true));
-        assert!(!wants(&["b"], true));
     }
 }

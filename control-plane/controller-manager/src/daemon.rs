@@ -82,7 +82,7 @@ fn check(config: &Config) -> Result<(), Error> {
 fn start(config: Arc<Config>, client: kube::Client, metrics: &QueueMetrics, shutdown: &CancellationToken) {
     let mut informers = Informers::new(client.clone());
     let mut started = Vec::new();
-    for controller in controllers::ALL.iter().filter(|c| config.wants(c)) {
+    for controller in controllers::ALL.iter().filter(|c| c.is_wanted(&config.controllers)) {
         let of_its_own = config.controller_clients.as_ref().filter(|_| !controller.account.is_empty());
         let own = of_its_own.map_or_else(|| client.clone(), |of| of(controller.account));
         let mut setup = Setup::new(controller.name, &config, &mut informers, own, shutdown.clone());

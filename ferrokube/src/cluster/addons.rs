@@ -1,13 +1,14 @@
 //! Objects that every cluster of ours has besides upstream's bootstrap objects: the DNS Service and the rights of who
 //! answers it. Applied at each start, so that a new version brings its own.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::Api;
 use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 
 use crate::api::Identity;
+use crate::apply::put;
 use crate::config::{Cluster, Host};
 
 fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
@@ -65,33 +66,6 @@ fn node_labels(host: &Host) -> Value {
     let mut labels = host.options.labels();
     labels.insert("node-role.kubernetes.io/control-plane".into(), String::new());
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": host.node_name, "labels": labels}})
-}
-
-/// Applies an object as ours; fields of others stay.
-pub async fn put(client: &kube::Client, plural: &str, object: &Value) -> Result<()> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let api_version = text(&object["apiVersion"]);
-    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let resource = ApiResource {
-        group: group.into(),
-        version: version.into(),
-        api_version: api_version.clone(),
-        kind: text(&object["kind"]),
-        plural: plural.into(),
-    };
-    let name = text(&object["metadata"]["name"]);
-    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    match api.patch(&name, &PatchParams::apply("ferrokube").force(), &Patch::Apply(object)).await {
-        Err(kube::Error::Api(status)) if apiserver::cache::corrupt::says(status.code, &status.message) => {
-            // The cluster must run for somebody to remove it.
-            tracing::error!(plural, name, "an object of the cluster's own can't be read, and is left as it is");
-            Ok(())
-        }
-        applied => applied.with_context(|| format!("{plural} {name}")).map(drop),
-    }
 }
 
 #[cfg(test)]

@@ -41,7 +41,6 @@ use crate::fault::Fault;
 use crate::pki::Pki;
 use crate::progress::Steps;
 
-pub use addons::put;
 pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
 pub use node::{cgroup_root, runtime_config};

@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
 use serde_json::{Value, json};
 
-use crate::cluster::{cri, put};
+use crate::apply::put;
+use crate::cluster::cri;
 use crate::commands::misc::print;
 use crate::config::Host;
 use crate::fault::best_effort;

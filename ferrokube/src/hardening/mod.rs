@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::cluster::put;
+use crate::apply::put;
 use crate::config::{Cluster, Host, private_dir, write_private};
 
 /// Processes and threads of one pod: no program that serves needs more, and a fork bomb ends there.

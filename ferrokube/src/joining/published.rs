@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::cluster::put;
+use crate::apply::put;
 use crate::config::Cluster;
 
 /// The group of tokens with which machines join, as `kubeadm token create` has it.

@@ -51,6 +51,16 @@ impl Controller {
     pub fn is(&self, word: &str) -> bool {
         word == self.name || (word == self.older && !word.is_empty())
     }
+
+    /// Whether `--controllers` asks for it; the last word about it wins over `*`.
+    pub fn is_wanted(&self, words: &[String]) -> bool {
+        let named = words.iter().rev().find_map(|word| match word.strip_prefix('-') {
+            Some(not) if self.is(not) => Some(false),
+            None if self.is(word) => Some(true),
+            _ => None,
+        });
+        named.unwrap_or(self.enabled && words.iter().any(|word| word == "*"))
+    }
 }
 
 /// Every controller there is, by name.
@@ -311,3 +321,23 @@ pub const ALL: &[Controller] = &[
         start: ttl_after_finished::start,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_chosen_by_name_star_and_minus() {
+        let wants = |words: &[&str], enabled: bool| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            Controller { name: "a", older: "old", account: "", watches: &[], enabled, start: |_| {} }.is_wanted(&words)
+        };
+        assert!(wants(&["*"], true));
+        assert!(!wants(&["*"], false), "off by default stays off with a star");
+        assert!(wants(&["*", "a"], false));
+        assert!(wants(&["*", "old"], false), "by the name of before");
+        assert!(!wants(&["*", "-a"], true));
+        assert!(!wants(&["*", "-old"], true));
+        assert!(!wants(&["b"], true));
+    }
+}
