@@ -28,8 +28,10 @@ pub const GROUP: &str = "system:bootstrappers";
 const NAME_PREFIX: &str = "bootstrap-token-";
 const USER_PREFIX: &str = "system:bootstrap:";
 const GROUP_PREFIX: &str = "system:bootstrappers:";
-const ID_LENGTH: usize = 6;
-const SECRET_LENGTH: usize = 16;
+/// Letters and digits of an id.
+pub const ID_LENGTH: usize = 6;
+/// Letters and digits of a secret.
+pub const SECRET_LENGTH: usize = 16;
 /// Of what follows [`GROUP_PREFIX`].
 const LONGEST_GROUP: usize = 256;
 
@@ -46,8 +48,13 @@ impl<'a> Token<'a> {
     /// Takes a token apart; `None` when the text is none.
     pub fn parse(text: &'a str) -> Option<Token<'a>> {
         let (id, secret) = text.split_once('.')?;
-        (is_word(id, ID_LENGTH) && is_word(secret, SECRET_LENGTH)).then_some(Token { id, secret })
+        (is_id(id) && is_word(secret, SECRET_LENGTH)).then_some(Token { id, secret })
     }
+}
+
+/// Whether the text has the shape of a token's id.
+pub fn is_id(text: &str) -> bool {
+    is_word(text, ID_LENGTH)
 }
 
 fn is_word(text: &str, length: usize) -> bool {
@@ -108,7 +115,7 @@ impl Described {
 
     /// Whether the Secret's name is the one of its token's id, as it must be for a token that counts.
     pub fn is_named(&self, name: &str) -> bool {
-        is_word(&self.id, ID_LENGTH) && name.strip_prefix(NAME_PREFIX) == Some(&self.id)
+        is_id(&self.id) && name.strip_prefix(NAME_PREFIX) == Some(&self.id)
     }
 
     /// Whether it runs out, and whether it has by `now`.

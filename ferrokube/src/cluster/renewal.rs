@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -31,7 +32,13 @@ pub async fn run(
 ) -> Result<()> {
     let told = Refusals::default();
     let alone = !host.roles().has(Roles::CONTROL_PLANE);
+    // Where the CA's key is, the start has just looked; a node alone begins with what stands in.
+    let mut next = if alone { Duration::ZERO } else { LOOK };
     loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(next) => next = LOOK,
+        }
         let node_ip = super::moving::first(&node_ip);
         let look = async {
             match alone {
@@ -51,10 +58,6 @@ pub async fn run(
                     tracing::error!(error, "certificates could not be renewed; trying again");
                 }
             }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }

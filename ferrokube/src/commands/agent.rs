@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 
 use super::up::{Claim, Claimed, claim, undo};
-use crate::config::{Host, HostOptions, Options, Shape, Which, only_of_host};
+use crate::config::{Host, HostOptions, Options, Shape, Which, only_of_host, subdomain};
 use crate::fault::Fault;
 use crate::joining::credentials;
 use crate::joining::discovery::{self, Discovered};
@@ -32,7 +32,7 @@ pub struct Agent {
     #[arg(long, env = "FERROKUBE_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Words::parse)]
     token: Option<Words>,
     /// The node's name [default: this host's]
-    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    #[arg(long, value_name = "NAME", value_parser = subdomain)]
     node_name: Option<String>,
     /// The node's address [default: this host's]
     #[arg(long, value_name = "IP")]
@@ -45,13 +45,6 @@ pub struct Agent {
     /// The same as a YAML file: nodeName, nodeIP, nodeLabel and so on; flags have the last word
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-fn node_name(text: &str) -> Result<String, String> {
-    match meta::names::dns1123_subdomain(text).first() {
-        None => Ok(text.to_owned()),
-        Some(wrong) => Err(wrong.to_string()),
-    }
 }
 
 pub fn run(which: &Which, agent: &Agent) -> Result<()> {

@@ -58,10 +58,14 @@ fn word(value: &Value) -> Result<&str, String> {
 }
 
 fn dns_name(value: &Value) -> Result<String, String> {
-    let name = word(value)?;
-    match meta::names::dns1123_subdomain(name).first() {
-        None => Ok(name.to_owned()),
-        Some(wrong) => Err(format!("{value}: {wrong}")),
+    subdomain(word(value)?).map_err(|wrong| format!("{value}: {wrong}"))
+}
+
+/// A name as nodes have it, or what is wrong with it.
+pub fn subdomain(text: &str) -> Result<String, String> {
+    match meta::names::dns1123_subdomain(text).first() {
+        None => Ok(text.to_owned()),
+        Some(wrong) => Err(wrong.clone()),
     }
 }
 

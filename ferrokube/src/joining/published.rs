@@ -36,7 +36,7 @@ fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Valu
         ("configmaps", map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &configuration(cluster))),
     ];
     for (namespace, role, name, subjects) in [
-        (PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", vec![user("system:anonymous")]),
+        (PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", vec![subject("User", "system:anonymous")]),
         (SYSTEM, "kubeadm:kubelet-config", "kubelet-config", vec![group(NODES), group(JOINERS)]),
         (SYSTEM, "kubeadm:nodes-kubeadm-config", "kubeadm-config", vec![group(NODES), group(JOINERS)]),
     ] {
@@ -97,11 +97,11 @@ fn binding(kind: &str, role: &str, namespace: Option<&str>, name: &str, subjects
 }
 
 fn group(name: &str) -> Value {
-    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name})
+    subject("Group", name)
 }
 
-fn user(name: &str) -> Value {
-    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name})
+fn subject(kind: &str, name: &str) -> Value {
+    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name})
 }
 
 /// Where the API server is and whom to believe; for nobody in particular.

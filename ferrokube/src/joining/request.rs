@@ -87,8 +87,7 @@ fn request(signer: Signer, node: &str, names: Vec<SanType>, key: &KeyPair) -> Re
         ..Csr::default()
     };
     let said = [signer.name().as_bytes(), node.as_bytes(), &key.subject_public_key_info()].concat();
-    let digest = digest::digest(&digest::SHA256, &said);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = runtime::digest::hex(digest::digest(&digest::SHA256, &said).as_ref());
     csr.metadata.name = Some(format!("{PREFIX}{}", &hex[..NAME]));
     Ok(csr)
 }

@@ -8,12 +8,10 @@
 //! Pure but for the chance in [`fresh`].
 
 use anyhow::{Context, Result, anyhow};
-use aws_lc_rs::{digest, rand};
-use kinds::bootstrap_token::Token;
+use aws_lc_rs::rand;
+use kinds::bootstrap_token::{ID_LENGTH, SECRET_LENGTH, Token, is_id};
 
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-const ID_LENGTH: usize = 6;
-const SECRET_LENGTH: usize = 16;
 
 /// Id and secret of a new token.
 pub fn fresh() -> Result<(String, String)> {
@@ -37,10 +35,7 @@ fn word(length: usize) -> Result<String> {
 /// `sha256:` and the digest of the public key (SubjectPublicKeyInfo, DER) of a certificate in PEM.
 pub fn pin(ca: &[u8]) -> Result<String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(ca).context("no PEM")?;
-    let key = pem.parse_x509().context("no certificate")?.public_key().raw.to_vec();
-    let digest = digest::digest(&digest::SHA256, &key);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
+    Ok(runtime::digest::of(pem.parse_x509().context("no certificate")?.public_key().raw))
 }
 
 /// The words for a token of a cluster with this CA.
@@ -88,7 +83,7 @@ impl std::fmt::Debug for Words {
 /// The id in what a person calls a token: an id, `id.secret`, or the whole words.
 pub fn id_of(text: &str) -> Option<&str> {
     let id = text.split(['.', '@']).next().unwrap_or_default();
-    (id.len() == ID_LENGTH && id.bytes().all(|byte| ALPHABET.contains(&byte))).then_some(id)
+    is_id(id).then_some(id)
 }
 
 #[cfg(test)]
@@ -116,11 +111,12 @@ mod tests {
         };
         let pin_of = |pem: &str| pin(pem.as_bytes()).expect("a pin");
         assert_eq!(pin_of(&certificate("a")), pin_of(&certificate("b")));
-        let hex: String = digest::digest(&digest::SHA256, &rcgen::PublicKeyData::subject_public_key_info(&key))
-            .as_ref()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let hex: String =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &rcgen::PublicKeyData::subject_public_key_info(&key))
+                .as_ref()
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
         assert_eq!(
             pin_of(&certificate("a")),
             format!("sha256:{hex}"),

@@ -103,7 +103,7 @@ impl Pki {
 }
 
 impl Pki {
-    /// Whether a certificate is to be asked for at the cluster's CA: it is due, names too little, or only stands in.
+    /// Whether the cluster's CA is to sign a certificate anew: it is due, names too little, or only stands in.
     pub fn owes(&self, name: &str, sans: &[SanType], now: Timestamp) -> bool {
         let files = self.pair(name);
         !lasts(&files, sans, now) || self_signed::is_own(&files.cert)
@@ -175,7 +175,7 @@ impl Made {
     fn ensure_leaf(&mut self, pki: &Pki, leaf: &Leaf) -> Result<Looked> {
         let (files, ca) = (pki.pair(leaf.name), pki.pair(leaf.ca));
         let new_ca = self.files.contains_key(&ca.cert);
-        if !new_ca && lasts(&files, &leaf.sans, self.now) && !self_signed::is_own(&files.cert) {
+        if !new_ca && !pki.owes(leaf.name, &leaf.sans, self.now) {
             return Ok(Looked::Lasts);
         }
         if !new_ca && !ca.key.exists() {

@@ -82,6 +82,15 @@ struct Rig {
 type Put = JoinHandle<Result<PutResponse, Error>>;
 
 impl Rig {
+    /// Grants the lease 7 for four seconds, in the second frame.
+    async fn leased(&self) {
+        let etcd = self.etcd.clone();
+        let granted = tokio::spawn(async move { etcd.lease_grant(7, 4).await });
+        self.reached(2).await;
+        self.commit(2);
+        answered(granted).await.expect("grant");
+    }
+
     /// Opens it; the frame that says that it leads is committed.
     fn open(dir: &std::path::Path) -> Rig {
         let options = Options {
@@ -304,11 +313,7 @@ async fn what_was_proposed_before_leadership_was_lost_may_still_be_committed() {
 async fn only_a_leader_ends_leases_and_a_new_one_gives_them_their_time() {
     let dir = tempfile::tempdir().expect("dir");
     let rig = Rig::open(dir.path());
-    let etcd = rig.etcd.clone();
-    let granted = tokio::spawn(async move { etcd.lease_grant(7, 4).await });
-    rig.reached(2).await;
-    rig.commit(2);
-    answered(granted).await.expect("grant");
+    rig.leased().await;
     rig.lose(2).await;
     tokio::time::sleep(Duration::from_millis(4300)).await;
     assert_eq!((rig.newest(), rig.etcd.leases()), (2, vec![7]), "its time is over, and that is the leader's to say");
@@ -325,11 +330,7 @@ async fn only_a_leader_ends_leases_and_a_new_one_gives_them_their_time() {
 async fn a_lease_whose_time_is_over_ends_in_the_next_frame_however_many_writes_wait() {
     let dir = tempfile::tempdir().expect("dir");
     let rig = Rig::open(dir.path());
-    let etcd = rig.etcd.clone();
-    let granted = tokio::spawn(async move { etcd.lease_grant(7, 4).await });
-    rig.reached(2).await;
-    rig.commit(2);
-    answered(granted).await.expect("grant");
+    rig.leased().await;
     for n in 0..MOST_PENDING {
         rig.propose(&format!("{n}"), "x").await;
     }

@@ -43,10 +43,10 @@ pub fn start(setup: &mut Setup) {
     let nodes = setup.config.keep_node_names.then(|| setup.watch::<Node>());
     setup.run(Work::asking(&queue, executor, WORKERS, move |key, now| {
         let (csr, reviews) = (requests.get(&key), reviews.clone());
-        let taken = csr
+        let taken = nodes
             .as_ref()
-            .and_then(|csr| joins_as(csr))
-            .filter(|name| nodes.as_ref().is_some_and(|nodes| nodes.get(&Key::new("", name.as_str())).is_some()));
+            .zip(csr.as_ref())
+            .and_then(|(nodes, csr)| joins_as(csr).filter(|name| nodes.get(&Key::new("", name.as_str())).is_some()));
         async move {
             let mut plan = Plan::default();
             let Some(csr) = csr else { return plan };
