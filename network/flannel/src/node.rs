@@ -230,8 +230,9 @@ impl Node {
             // Routes go with their link in silence.
             Item::Link(link) => link.index == self.site.external.index || self.is_our_link(&link.name),
             Item::Route(route) => {
-                let mine = self.own.each().any(|own| own.overlaps(&route.dst));
-                !mine && self.networks().any(|network| network.covers(&route.dst))
+                // Within this host's own subnet they are of whoever connects the pods; udp has one to the whole network.
+                let pods = self.own.each().any(|own| own.covers(&route.dst));
+                !pods && self.networks().any(|network| network.covers(&route.dst))
             }
             Item::Neighbour(neighbour) => self.links.contains(&neighbour.index) && !neighbour.addr.is_multicast(),
             Item::Fdb(entry) => self.links.contains(&entry.index),

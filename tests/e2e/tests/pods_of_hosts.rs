@@ -129,8 +129,9 @@ fn services(pair: &Pair) -> Result<()> {
 /// The way is in the kernel: nobody notices that a daemon is gone.
 fn killed_without_a_loss(pair: &Pair) -> Result<()> {
     let daemons = pair.first.pids("daemon")?;
+    let (here, there) = (&pair.here, &pair.there);
     let asked = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| pair.here.keeps_asking(&pair.there, Duration::from_secs(3)));
+        let asking = scope.spawn(|| here.keeps_asking(there, Duration::from_secs(3)));
         std::thread::sleep(Duration::from_millis(500));
         for pid in &daemons {
             let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
