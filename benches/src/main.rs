@@ -9,6 +9,7 @@ mod creates;
 mod definitions;
 mod dns;
 mod etcd;
+mod flannel;
 mod floods;
 mod list;
 mod machine;
@@ -58,12 +59,13 @@ const BENCHES: &[Bench] = &[
     ("scheduler", scheduler::run),
     ("dns", dns::run),
     ("proxy", proxy::run),
+    ("flannel", flannel::run),
 ];
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", about = "Take the figures of benches/README.md")]
 struct Flags {
-    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, proxy]
+    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, proxy, flannel]
     #[arg(value_parser = BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     names: Vec<String>,
     /// Small numbers: shows that the benchmarks work, measures nothing

@@ -48,7 +48,14 @@ impl Kubeconfigs {
     }
 
     fn of(&self, who: &Identity) -> PathBuf {
-        if self.0.is_dir() { self.0.join(who.file()) } else { self.0.clone() }
+        if !self.0.is_dir() {
+            return self.0.clone();
+        }
+        match self.0.join(who.file()) {
+            // A folder of before there was flannel: what it may, the node may.
+            none if *who == Identity::Flannel && !none.exists() => self.0.join(Identity::NODE_FILE),
+            file => file,
+        }
     }
 }
 
@@ -62,6 +69,8 @@ pub enum Identity {
     Proxy,
     /// The account that CoreDNS has upstream.
     Dns,
+    /// The account that flannel has upstream.
+    Flannel,
     /// The kubelet of the node of this name.
     Node(String),
 }
@@ -69,6 +78,10 @@ pub enum Identity {
 impl Identity {
     /// The account of [`Identity::Dns`].
     pub const DNS_ACCOUNT: &str = "coredns";
+    /// The account of [`Identity::Flannel`], in a namespace of its own.
+    pub const FLANNEL_ACCOUNT: &str = "flannel";
+    pub const FLANNEL_NAMESPACE: &str = "kube-flannel";
+    const NODE_FILE: &str = "kubelet.conf";
 
     /// Name and groups of the user.
     fn user(&self) -> (String, Vec<&'static str>) {
@@ -78,6 +91,10 @@ impl Identity {
             Identity::Scheduler => ("system:kube-scheduler".into(), vec![]),
             Identity::Proxy => ("system:kube-proxy".into(), vec![]),
             Identity::Dns => account(Identity::DNS_ACCOUNT),
+            Identity::Flannel => (
+                format!("system:serviceaccount:{}:{}", Identity::FLANNEL_NAMESPACE, Identity::FLANNEL_ACCOUNT),
+                vec!["system:serviceaccounts", "system:serviceaccounts:kube-flannel"],
+            ),
             Identity::Node(name) => (format!("system:node:{name}"), vec!["system:nodes"]),
         }
     }
@@ -90,7 +107,8 @@ impl Identity {
             Identity::Scheduler => "scheduler.conf",
             Identity::Proxy => "kube-proxy.conf",
             Identity::Dns => "kube-dns.conf",
-            Identity::Node(_) => "kubelet.conf",
+            Identity::Flannel => "kube-flannel.conf",
+            Identity::Node(_) => Identity::NODE_FILE,
         }
     }
 }
@@ -226,6 +244,9 @@ pub mod tests {
         let all = Kubeconfigs::new(dir.path());
         assert_eq!(all.of(&Identity::Node("n".into())), dir.path().join("kubelet.conf"));
         assert_eq!(all.of(&Identity::Proxy), dir.path().join("kube-proxy.conf"));
+        assert_eq!(all.of(&Identity::Flannel), dir.path().join("kubelet.conf"), "a folder of an older version");
+        std::fs::write(dir.path().join("kube-flannel.conf"), "").expect("written");
+        assert_eq!(all.of(&Identity::Flannel), dir.path().join("kube-flannel.conf"));
         let one = dir.path().join("mine");
         assert_eq!(Kubeconfigs::new(&one).of(&Identity::Scheduler), one);
     }

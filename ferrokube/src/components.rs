@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::cluster::{Component, control_plane, node};
+use crate::cluster::{Component, control_plane, flannel, node};
 use crate::component;
 use crate::config::Roles;
 use crate::fault::Fault;
@@ -62,6 +62,15 @@ pub const COMPONENTS: &[Component] = &[
         alone: component::runtime::run,
     },
     Component {
+        name: "flannel",
+        step: "flannel: the way to pods of other hosts",
+        roles: NODE,
+        restarts: true,
+        writer: "flannel",
+        start: |a| Box::pin(flannel::start(a)),
+        alone: component::flannel::run,
+    },
+    Component {
         name: "kube-proxy",
         step: "kube-proxy",
         roles: NODE,
@@ -90,19 +99,13 @@ pub const COMPONENTS: &[Component] = &[
     },
 ];
 
-/// What runs alone only, so far: no host starts it with the others.
-struct Alone {
-    name: &'static str,
-    /// What a link to the program is called: upstream's name of the program, where a CNI plugin has the other.
-    link: &'static str,
-    run: fn(&[OsString]) -> Result<()>,
-}
-
-const ALONE: &[Alone] = &[Alone { name: "flannel", link: "flanneld", run: component::flannel::run }];
+/// Links whose name is not the component's: upstream's name of the program, where a CNI plugin has the component's.
+const LINKS: &[(&str, &str)] = &[("flanneld", "flannel")];
 
 /// Whether a link of this name is one to a component.
 pub fn is_link(name: &str) -> bool {
-    of(name).is_some() || ALONE.iter().any(|alone| alone.link == name)
+    let other = LINKS.iter().any(|(_, component)| *component == name);
+    of(name).is_some() && !other || LINKS.iter().any(|(link, _)| *link == name)
 }
 
 /// The row of this name.
@@ -113,9 +116,7 @@ pub fn of(name: &str) -> Option<&'static Component> {
 /// Runs the component that the first word names, alone.
 pub fn run(args: &[OsString]) -> Result<()> {
     let name = args.first().and_then(|a| a.to_str()).unwrap_or_default();
-    if let Some(alone) = ALONE.iter().find(|alone| alone.name == name || alone.link == name) {
-        return (alone.run)(args);
-    }
+    let name = LINKS.iter().find(|(link, _)| *link == name).map_or(name, |(_, component)| component);
     let Some(component) = of(name) else {
         let names: Vec<_> = COMPONENTS.iter().map(|component| component.name).collect();
         let sentence =
@@ -145,7 +146,7 @@ mod tests {
         let mut names: Vec<_> = COMPONENTS.iter().map(|component| component.name).collect();
         let of_role = |role| COMPONENTS.iter().filter(move |c| c.roles.has(role)).map(|c| c.name).collect::<Vec<_>>();
         assert_eq!(of_role(CONTROL_PLANE).len() + of_role(NODE).len(), names.len());
-        assert_eq!(of_role(NODE), ["container-runtime", "kube-proxy", "kube-dns", "kubelet"]);
+        assert_eq!(of_role(NODE), ["container-runtime", "flannel", "kube-proxy", "kube-dns", "kubelet"]);
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), COMPONENTS.len());
@@ -157,8 +158,9 @@ mod tests {
         for folder in crate::crash::FOLDERS {
             assert!(of(folder.1).is_some(), "{folder:?}");
         }
-        for Alone { name, link, .. } in ALONE {
-            assert!(crate::cli::MORE.contains(name) && of(name).is_none() && of(link).is_none(), "{name}");
+        for (link, name) in LINKS {
+            assert!(crate::cli::MORE.contains(link) && of(name).is_some() && of(link).is_none(), "{link}");
+            assert!(is_link(link) && !is_link(name), "a CNI plugin has the other name");
         }
         for component in COMPONENTS {
             assert!(crate::cli::MORE.contains(component.name), "{}", component.name);

@@ -118,7 +118,7 @@ fn program_base() -> String {
 }
 
 /// Folders of the source, and the component that each is.
-pub const FOLDERS: [(&str, &str); 9] = [
+pub const FOLDERS: [(&str, &str); 10] = [
     ("control-plane/etcd/", "etcd"),
     ("control-plane/apiserver/", "kube-apiserver"),
     ("control-plane/controller-manager/", "kube-controller-manager"),
@@ -128,6 +128,7 @@ pub const FOLDERS: [(&str, &str); 9] = [
     ("node/runtime/", "container-runtime"),
     ("node/proxy/", "kube-proxy"),
     ("network/cni/", "container-runtime"),
+    ("network/flannel/", "flannel"),
 ];
 
 /// Whose code it is; of shared code, whose future.

@@ -21,6 +21,9 @@ const DATA: &[&str] = &[
     "manifests",
     "cni",
     "node-pod-cidr",
+    "subnet.env",
+    // Of which a write that was cut short leaves its draft.
+    ".subnet.env",
     "kubeconfig",
     "kubeconfig.undo",
     "daemon.log",

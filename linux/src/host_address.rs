@@ -121,6 +121,7 @@ mod tests {
             loopback: name == "lo",
             promiscuous: false,
             hairpin: false,
+            alias: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Network: `netlink` (links, addresses, routes, neighbours, rules and their changes), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),
-//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `tun` (links that end in a file), `ethtool`
+//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `datagrams` (UDP in bulk), `tun` (links that end in a file), `ethtool`
 //! (what a link's driver does).
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
@@ -15,6 +15,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod conntrack;
 pub mod container;
+pub mod datagrams;
 pub mod disk_usage;
 pub mod ethtool;
 pub mod failure;

@@ -97,7 +97,10 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
         Ok(())
     });
     let admin = a.client(&Identity::Admin).await?;
-    super::addons::apply(admin.clone(), &a.host.cluster).await?;
+    futures::try_join!(
+        super::addons::apply(admin.clone(), &a.host.cluster),
+        super::flannel::publish(&admin, &a.host.cluster)
+    )?;
     hardening::apply(&admin, &a.host.cluster).await?;
     hardening::encryption::seal(&LocalStore(store), &admin, &a.host).await?;
     Ok(ready::already())
@@ -132,7 +135,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
         service_cidrs: vec![a.host.cluster.service_cidr.to_string()],
         controllers: CONTROLLERS.map(String::from).to_vec(),
         keep_node_names: true,
-        allocate_node_cidrs: true,
+        allocate_node_cidrs: !a.host.cluster.leases_in_etcd(),
         default_accounts_without_tokens: a.host.cluster.hardened,
         root_ca: Some(root_ca),
         controller_clients: Some(controller_clients),

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod control_plane;
 pub mod cri;
 mod firewall;
+pub mod flannel;
 mod folder;
 mod images;
 mod moving;
@@ -27,6 +28,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::pod_network::PodNetwork;
 use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -35,7 +37,7 @@ use tokio::task::JoinSet;
 use self::parts::{Parts, Restarts};
 use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::api::{Api, Identity};
-use crate::config::{Host, Roles};
+use crate::config::{Host, Network, Roles};
 use crate::crash;
 use crate::fault::Fault;
 use crate::pki::Pki;
@@ -76,6 +78,8 @@ pub struct Assembly {
     /// The rows that this host starts.
     components: Vec<&'static Component>,
     store: Option<etcd::Etcd>,
+    /// None until the runtime is started.
+    network: Option<Arc<dyn PodNetwork>>,
     /// None until kube-apiserver is started here.
     api: Option<Api>,
     parts: Parts,
@@ -84,6 +88,11 @@ pub struct Assembly {
     word: Word,
     /// The folder of images was imported: pods may need what is in it.
     images: client::Latch,
+}
+
+/// Whether a host starts a row: it has the role, and flannel is its pod network.
+fn runs(host: &Host, component: &Component) -> bool {
+    host.roles().has(component.roles) && (component.name != flannel::NAME || host.cluster.network() == Network::Flannel)
 }
 
 impl Assembly {
@@ -99,12 +108,13 @@ impl Assembly {
         }
         steps.done("Certificates and keys", began);
         let mut assembly = Assembly {
-            components: all.iter().filter(|component| host.roles().has(component.roles)).collect(),
+            components: all.iter().filter(|component| runs(&host, component)).collect(),
             api: host.options.credentials.as_deref().map(Api::at),
             host: Arc::new(host),
             pki,
             node_ip: watch::Sender::new(vec![IpAddr::V4(node_ip)]),
             store: None,
+            network: None,
             parts: Parts::default(),
             restarts: Restarts::default(),
             word: Word::default(),
@@ -191,7 +201,7 @@ impl Assembly {
 
     /// The address by which pods and others reach this host, as it is now.
     pub fn node_ip(&self) -> Ipv4Addr {
-        moving::first(&self.node_ip)
+        moving::first(&self.node_ip.borrow())
     }
 
     /// The API server, once it can be asked.

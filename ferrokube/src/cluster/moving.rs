@@ -21,8 +21,8 @@ use crate::node_address;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The first address that is told.
-pub fn first(told: &watch::Sender<Vec<IpAddr>>) -> Ipv4Addr {
-    match told.borrow().first() {
+pub fn first(told: &[IpAddr]) -> Ipv4Addr {
+    match told.first() {
         Some(IpAddr::V4(ip)) => *ip,
         // Nobody tells anything else here.
         _ => Ipv4Addr::LOCALHOST,
@@ -50,7 +50,7 @@ pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, st
             () = changes.next() => {}
             () = again => {}
         }
-        let before = first(&told);
+        let before = first(&told.borrow());
         let unfinished = retry.is_some_and(|pause| !pause.is_zero());
         let now = node_address::next(&host, Some(before));
         if now == before && !unfinished {

@@ -34,6 +34,7 @@ pub fn proxy_table(host: &Host) -> String {
 pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     let config = runtime_config(&a.host);
     let network = pod_network::open(&a.host)?;
+    a.network = Some(network.clone());
     a.parts
         .run("container-runtime", |stop| async move { runtime::run(config, network, stop).await.map_err(Into::into) });
     let node = a.client(&a.node()).await?;

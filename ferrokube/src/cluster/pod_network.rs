@@ -9,15 +9,13 @@ use pod_network::{NETWORKS, PodNetwork, Setup};
 use crate::config::{Host, RUN_ROOT, host_lock};
 use crate::fault::Fault;
 
-/// The row of [`NETWORKS`] that a cluster has.
-const NETWORK: &str = "bridge";
-
 fn setup(host: &Host) -> Setup {
     Setup {
         tag: host.tag(),
         bridge: host.bridge(),
         pods: vec![host.cluster.pod_cidr],
         services: vec![host.cluster.service_cidr],
+        ranges_by_way: host.cluster.leases_in_etcd(),
         state_dir: host.data_dir.join("cni"),
         range_file: host.node_range_file(),
         settings_dir: RUN_ROOT.into(),
@@ -25,9 +23,9 @@ fn setup(host: &Host) -> Setup {
     }
 }
 
-/// The network, with what a former life left.
+/// The network of the cluster's row, with what a former life left.
 pub fn open(host: &Host) -> Result<Arc<dyn PodNetwork>> {
-    let row = pod_network::named(NETWORK).map_err(Fault::failed)?;
+    let row = pod_network::named(host.cluster.network().name()).map_err(Fault::failed)?;
     Ok((row.open)(&setup(host)))
 }
 

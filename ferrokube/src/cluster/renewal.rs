@@ -39,7 +39,7 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(next) => next = LOOK,
         }
-        let node_ip = super::moving::first(&node_ip);
+        let node_ip = super::moving::first(&node_ip.borrow());
         let look = async {
             match alone {
                 true => ask(&host, &node, node_ip).await,

@@ -121,6 +121,7 @@ fn joined(shape: Shape, which: &Which, found: &Discovered) -> Result<Shape, Faul
         cluster_domain: Some(found.cluster_domain.clone()),
         ..shape
     };
+    shape.options.cluster = found.network.clone();
     shape.options.host.credentials = Some(which.dir().join("pki"));
     Ok(shape)
 }

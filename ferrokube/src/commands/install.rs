@@ -22,12 +22,13 @@ pub fn install(which: &Which, shape: &Shape, now: bool) -> Result<()> {
     here("install")?;
     let program = program()?;
     let lock = lock_host()?;
-    let host = which.resolve(shape)?;
+    let mut host = which.resolve(shape)?;
     let runs = which.load()?.filter(|_| Daemon::any(&host).is_some());
     if let Some(sentence) = runs.and_then(|runs| differs(&runs, &host)) {
         return Err(Fault::usage(sentence).into());
     }
     crate::component::check_arguments(&host)?;
+    crate::cluster::flannel::settle(&mut host)?;
     host.save()?;
     drop(lock);
     let files = systemd::install(&host, &program)?;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::cluster::note_controllers;
+use crate::cluster::{flannel, note_controllers};
 use crate::commands::misc::print;
-use crate::config::{Host, HostLock, Roles, Shape, Which, differs, lock_host};
+use crate::config::{Host, HostLock, Network, Roles, Shape, Which, differs, lock_host};
 use crate::fault::{Fault, best_effort};
 use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
@@ -38,6 +38,9 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
     let installed = systemd::is_installed(&host);
     let by = if installed { format!(" by its service {}", systemd::unit_of(&host)) } else { String::new() };
     print(&format!("Starting the cluster {:?}{by}\n", host.cluster.name))?;
+    if fresh && host.cluster.network() == Network::Flannel && host.roles().has(Roles::CONTROL_PLANE) {
+        print(&format!("Packets to other hosts go by flannel's backend {}\n", host.cluster.flannel_backend().name()))?;
+    }
     let started = if installed { start_service(&host, lock) } else { start(&host, lock) };
     if let Err(error) = started {
         undo(&host, fresh);
@@ -85,7 +88,7 @@ pub enum Claim {
 /// Chooses ports and ranges, looks at the host, and writes the cluster down. Nothing was made when it fails.
 pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     let lock = lock_host()?;
-    let host = which.resolve(shape)?;
+    let mut host = which.resolve(shape)?;
     if let Some(daemon) = Daemon::any(&host) {
         if let Some(sentence) = which.load()?.and_then(|runs| differs(&runs, &host)) {
             return Err(Fault::usage(sentence).into());
@@ -96,6 +99,7 @@ pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     kubeconfig::check_user_file()?;
     preflight::check(&host)?;
     let fresh = !host.exists();
+    flannel::settle(&mut host)?;
     host.save()?;
     note_controllers()?;
     Ok(Claim::New(Claimed { host, fresh, lock }))

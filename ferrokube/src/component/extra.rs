@@ -124,6 +124,7 @@ pub fn check_arguments(host: &Host) -> Result<()> {
     super::scheduler::over(&mut scheduler::Config::default(), list(kube_scheduler_arg))?;
     super::etcd::over(&mut etcd::daemon::Config::default(), list(etcd_arg))?;
     super::proxy::over(&mut proxy::Config::default(), list(&host.options.kube_proxy_arg))?;
+    super::flannel::given(list(&host.options.flannel_arg))?;
     let mut node = kubelet::config::Config::new(&host.node_name);
     super::kubelet::taints(&mut node, list(&host.options.node_taint))?;
     super::kubelet::over(&mut node, list(&host.options.kubelet_arg))?;
@@ -178,6 +179,9 @@ mod tests {
         let port = says(|o| o.cluster.options.kube_apiserver_arg = args(&["secure-port=7443"]));
         assert_eq!(port, "--kube-apiserver-arg secure-port=7443: the cluster decides it: say --api-port");
         assert!(says(|o| o.options.kubelet_arg = args(&["--kubeconfig=/x"])).contains("the cluster decides it"));
+        let subnets = says(|o| o.options.flannel_arg = args(&["kube-subnet-mgr"]));
+        assert!(subnets.ends_with("say --flannel-subnet-manager"), "{subnets}");
+        assert_eq!(says(|o| o.options.flannel_arg = args(&["iface=eth1", "healthz-port=8471"])), "");
         assert!(says(|o| o.cluster.options.etcd_arg = args(&["data-dir=/x"])).contains("--data-dir of the cluster"));
         // Etcd listened on every address, without TLS and for everybody.
         let open = says(|o| {

@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{ArgAction, Parser};
-use flannel::{AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, NodesOptions, Wish};
+use flannel::{
+    AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, NodesOptions, Secret, Source, Told,
+    Wish,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use regex::Regex;
+use tokio::sync::watch;
 
+use super::extra::{Extra, Own};
 use super::refused::Refused;
 use super::{Ignored, LOGGING, parse_refusing, until_signal};
 use crate::fault::Fault;
@@ -23,17 +28,14 @@ const ENVIRONMENT: &str = "FLANNELD_";
 /// Our nftables table.
 const TABLE: &str = "ferrokube-flannel";
 
-/// Rules are written once and stay: there is nobody who takes them away unasked. This table of ours drops nothing, so that
-/// nothing has to be accepted.
+/// Our table drops nothing, so that nothing has to be accepted.
 const RULES: Ignored = Ignored {
-    values: &["iptables-resync", "log_dir", "log_file", "log_file_max_size", "log_backtrace_at", "stderrthreshold"],
+    values: &["log_dir", "log_file", "log_file_max_size", "log_backtrace_at", "stderrthreshold"],
     switches: &["iptables-forward-rules", "logtostderr", "alsologtostderr", "add_dir_header", "skip_headers"],
 };
 
 const REFUSED: &[Refused] = &[
     Refused { flag: "kube-api-url", nothing: "", why: "say --kubeconfig-file" },
-    Refused { flag: "etcd-username", nothing: "", why: "say --etcd-certfile and --etcd-keyfile" },
-    Refused { flag: "etcd-password", nothing: "", why: "say --etcd-certfile and --etcd-keyfile" },
     Refused { flag: "ip-blackhole-route", nothing: "false", why: "make the route with a program of yours" },
 ];
 
@@ -61,6 +63,12 @@ struct Flags {
     /// CA of etcd's certificate
     #[arg(long, value_name = "FILE")]
     etcd_cafile: Option<PathBuf>,
+    /// User of etcd
+    #[arg(long, default_value = "", value_name = "NAME")]
+    etcd_username: String,
+    /// His password; better said as FLANNELD_ETCD_PASSWORD, where nobody lists it
+    #[arg(long, default_value = "", value_name = "WORD", hide_default_value = true)]
+    etcd_password: String,
     /// Leases are annotations of nodes, not keys of etcd
     #[arg(long)]
     kube_subnet_mgr: bool,
@@ -100,6 +108,9 @@ struct Flags {
     /// What pods send outside takes this host's address
     #[arg(long)]
     ip_masq: bool,
+    /// How often our nftables rules are looked at, in seconds
+    #[arg(long, default_value_t = flannel::RESYNC.as_secs(), value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    iptables_resync: u64,
     /// Address of /healthz and /readyz
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
     healthz_ip: IpAddr,
@@ -122,15 +133,40 @@ impl Flags {
             return self.nodes().await.map(ManagerOptions::Nodes);
         }
         Ok(ManagerOptions::Etcd(EtcdOptions {
-            endpoints: Endpoints {
-                urls: self.etcd_endpoints.clone(),
-                ca_file: self.etcd_cafile.clone(),
-                cert_file: self.etcd_certfile.clone(),
-                key_file: self.etcd_keyfile.clone(),
-            },
+            endpoints: Endpoints { urls: self.etcd_endpoints.clone(), ..self.etcd() },
             prefix: self.etcd_prefix.clone(),
-            renew_margin: Duration::from_secs(self.subnet_lease_renew_margin * 60),
+            renew_margin: self.renew_margin(),
         }))
+    }
+
+    /// By what an etcd is believed, and believes us.
+    fn etcd(&self) -> Endpoints {
+        Endpoints {
+            urls: Vec::new(),
+            ca_file: self.etcd_cafile.clone(),
+            cert_file: self.etcd_certfile.clone(),
+            key_file: self.etcd_keyfile.clone(),
+            username: self.etcd_username.clone(),
+            password: Secret(self.etcd_password.clone()),
+        }
+    }
+
+    fn renew_margin(&self) -> Duration {
+        Duration::from_secs(self.subnet_lease_renew_margin * 60)
+    }
+
+    fn health(&self) -> Option<SocketAddr> {
+        (self.healthz_port != 0).then(|| SocketAddr::new(self.healthz_ip, self.healthz_port))
+    }
+
+    fn interface(&self) -> Wish {
+        Wish {
+            interfaces: self.iface.clone(),
+            patterns: self.iface_regex.clone(),
+            can_reach: self.iface_can_reach,
+            public_v4: self.public_ip,
+            public_v6: self.public_ipv6,
+        }
     }
 
     async fn nodes(&self) -> Result<NodesOptions> {
@@ -146,7 +182,7 @@ impl Flags {
         Ok(NodesOptions {
             node: node_name(&client).await?,
             client,
-            config: self.net_config_path.clone(),
+            config: Source::File(self.net_config_path.clone()),
             names: self.kube_annotation_prefix.clone(),
             sets_condition: self.set_node_network_unavailable,
         })
@@ -155,19 +191,72 @@ impl Flags {
     async fn config(self) -> Result<Config> {
         Ok(Config {
             manager: self.manager().await?,
-            interface: Wish {
-                interfaces: self.iface,
-                patterns: self.iface_regex,
-                can_reach: self.iface_can_reach,
-                public_v4: self.public_ip,
-                public_v6: self.public_ipv6,
-            },
-            subnet_file: self.subnet_file,
-            ip_masq: self.ip_masq,
+            interface: watch::Sender::new(self.interface()).subscribe(),
+            subnet_file: self.subnet_file.clone(),
+            masquerade: if self.ip_masq { Masquerade::All } else { Masquerade::Nothing },
             table: TABLE.to_owned(),
-            health: (self.healthz_port != 0).then(|| SocketAddr::new(self.healthz_ip, self.healthz_port)),
+            resync: Duration::from_secs(self.iptables_resync),
+            health: self.health(),
+            tag: None,
+            told: watch::Sender::new(Told::default()),
         })
     }
+}
+
+const FLAG: &str = "--flannel-arg";
+const OWN: Own = &[
+    ("etcd-endpoints", "say --flannel-etcd-endpoints"),
+    ("etcd-prefix", "say --flannel-etcd-prefix"),
+    ("kube-subnet-mgr", "say --flannel-subnet-manager"),
+    ("kubeconfig-file", "it is in the same process as the node"),
+    ("net-config-path", "say --flannel-backend and --pod-cidr"),
+    ("subnet-file", "it is subnet.env in the data directory"),
+    ("ip-masq", "the pods' bridge does it"),
+];
+/// Flags that say by which link others reach this host.
+const INTERFACE: &[&str] = &["iface", "iface_regex", "iface_can_reach", "public_ip", "public_ipv6"];
+const TAKEN: &[&str] = &[
+    "etcd_keyfile",
+    "etcd_certfile",
+    "etcd_cafile",
+    "etcd_username",
+    "etcd_password",
+    "subnet_lease_renew_margin",
+    "healthz_ip",
+    "healthz_port",
+];
+
+/// What is given besides (`--flannel-arg`), for a flannel beside the rest of a node.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// By which link others reach this host; none: by that of the node's address.
+    pub interface: Option<Wish>,
+    /// Files for an etcd; the endpoints are the cluster's.
+    pub etcd: Endpoints,
+    pub renew_margin: Duration,
+    pub health: Option<SocketAddr>,
+}
+
+impl Default for Given {
+    fn default() -> Given {
+        Given { interface: None, etcd: Endpoints::default(), renew_margin: RENEW_MARGIN, health: None }
+    }
+}
+
+/// Upstream's `--subnet-lease-renew-margin`.
+const RENEW_MARGIN: Duration = Duration::from_secs(60 * 60);
+
+/// Reads it.
+pub fn given(args: &[String]) -> Result<Given, Fault> {
+    let Some(extra) = Extra::<Flags>::read(FLAG, args, OWN, IGNORED)? else { return Ok(Given::default()) };
+    extra.only(&[INTERFACE, TAKEN], IGNORED)?;
+    let flags = &extra.flags;
+    Ok(Given {
+        interface: INTERFACE.iter().any(|field| extra.given(field)).then(|| flags.interface()),
+        etcd: flags.etcd(),
+        renew_margin: flags.renew_margin(),
+        health: flags.health(),
+    })
 }
 
 /// This host's Node: upstream's manifests name it, or the pod that runs on it.
@@ -268,10 +357,12 @@ mod tests {
             ("FLANNELD_PUBLIC_IP", ""),
             ("FLANNELD_V", "4"),
         ];
-        let flags = flags("flannel -iface=eth1 -iface eth2 -v=2 --healthz-port=8471", &environment).expect("flags");
+        let flags = flags("flannel -iface=eth1 -iface eth2 -v=2 --healthz-port=8471 -etcd-username=root", &environment)
+            .expect("flags");
         assert_eq!(flags.iface, ["eth1", "eth2"]);
         assert!(flags.ip_masq && flags.public_ip.is_none());
         assert_eq!(etcd(&flags).endpoints.urls, ["http://a:1", "http://b:2"]);
+        assert_eq!(etcd(&flags).endpoints.username, "root");
         assert_eq!(flags.healthz_port, 8471);
     }
 
@@ -281,7 +372,6 @@ mod tests {
         for (text, why) in [
             ("flannel --kube-api-url=http://a", "--kube-api-url http://a can't be had here: say --kubeconfig-file"),
             ("flannel --kube-annotation-prefix=a/b/c", "is no prefix of annotations"),
-            ("flannel -etcd-username=root", "--etcd-username root can't be had here: say --etcd-certfile"),
             ("flannel --subnet-lease-renew-margin=0", "0 is not in 1..=1439"),
             ("flannel --iface-regex=(", "is no regular expression"),
             ("flannel --public-ip=fd00::1", "--public-ip"),
@@ -289,6 +379,19 @@ mod tests {
         ] {
             assert!(said(text).contains(why), "{}", said(text));
         }
-        assert!(flags("flannel --kube-subnet-mgr=false --iptables-resync=5", &[]).is_ok());
+        assert!(flags("flannel --kube-subnet-mgr=false --iptables-resync=5 --iptables-forward-rules", &[]).is_ok());
+    }
+
+    #[test]
+    fn what_is_given_besides_is_read_by_the_same_flags() {
+        let args = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let nothing = given(&[]).expect("nothing");
+        assert!(nothing.interface.is_none() && nothing.health.is_none() && nothing.renew_margin == RENEW_MARGIN);
+        let some = given(&args("iface=eth1 --etcd-cafile=/ca subnet-lease-renew-margin=5")).expect("taken");
+        assert_eq!(some.interface.expect("a wish").interfaces, ["eth1"]);
+        assert_eq!((some.etcd.ca_file, some.renew_margin.as_secs()), (Some("/ca".into()), 300));
+        assert!(given(&args("etcd-cafile=/ca")).expect("taken").interface.is_none());
+        let own = given(&args("etcd-endpoints=http://a")).expect_err("refused").to_string();
+        assert!(own.contains("say --flannel-etcd-endpoints"), "{own}");
     }
 }

@@ -81,6 +81,10 @@ impl Host {
     pub fn kubelet_root(&self) -> PathBuf {
         self.data_dir.join("kubelet")
     }
+    /// What flannel has told of this host.
+    pub fn subnet_file(&self) -> PathBuf {
+        self.data_dir.join("subnet.env")
+    }
     /// What `--registries` names, or the host's own file.
     pub fn registries(&self) -> PathBuf {
         self.options.registries.clone().unwrap_or_else(|| REGISTRIES.into())

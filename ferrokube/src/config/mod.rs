@@ -9,6 +9,7 @@ mod endpoint;
 mod file;
 mod gates;
 mod host;
+mod network;
 mod options;
 mod private;
 mod register;
@@ -29,6 +30,7 @@ pub use self::differs::differs;
 use self::file::read_file;
 pub use self::file::{only_of_host, subdomain};
 pub use self::host::Host;
+pub use self::network::{FlannelBackend, Network, SubnetManager};
 pub use self::options::{ClusterOptions, HostOptions, Options, list};
 pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
 pub use self::register::{HostLock, host_lock, known, lock_host, readable, register};
@@ -86,7 +88,7 @@ pub struct Shape {
     #[command(flatten)]
     pub options: Options,
     /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened, openFirewall,
-    /// bindAddress, tlsSAN and so on; flags have the last word
+    /// bindAddress, tlsSAN, network and so on; flags have the last word
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -179,7 +181,11 @@ impl Which {
         };
         let base = existing.clone().unwrap_or_else(|| self.fresh(slot));
         let options = Options { cluster: base.cluster.options.clone(), host: base.options.clone() };
-        let options = shape.options.clone().over(&file.options.over(&options)).checked().map_err(Fault::usage)?;
+        let mut options = shape.options.clone().over(&file.options.over(&options)).checked().map_err(Fault::usage)?;
+        if existing.is_none() {
+            // What is there says what it has, or is of a version that had the bridge alone.
+            options.cluster.network.get_or_insert(Network::Flannel);
+        }
         let before = &base.cluster;
         let wanted = Host {
             cluster: Cluster {

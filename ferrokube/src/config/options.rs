@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::gates;
+use super::network::{FlannelBackend, Network, SubnetManager};
 
 /// What is said of the cluster and of the host. `None` anywhere: nobody said anything, and the default holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -50,6 +51,30 @@ pub struct ClusterOptions {
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd_arg: Option<Vec<String>>,
+    /// What connects pods [default: flannel]
+    #[arg(long, value_enum, value_name = "NETWORK")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// How flannel gets packets to other hosts [default: vxlan where the kernel has it, else udp]
+    #[arg(long, value_enum, value_name = "BACKEND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flannel_backend: Option<FlannelBackend>,
+    /// Where flannel keeps which host which pod addresses are [default: kube]
+    #[arg(long, value_enum, value_name = "MANAGER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flannel_subnet_manager: Option<SubnetManager>,
+    /// Endpoints of the etcd that flannel keeps it in
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flannel_etcd_endpoints: Option<Vec<String>>,
+    /// Where its keys are there [default: /coreos.com/network]
+    #[arg(long, value_name = "PREFIX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flannel_etcd_prefix: Option<String>,
+    /// The network's number in VXLAN packets [default: the first that no link of this host has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    #[serde(rename = "flannelVNI", skip_serializing_if = "Option::is_none")]
+    pub flannel_vni: Option<u32>,
 }
 
 /// What one host is told: where its servers listen, what its node is, where its files are.
@@ -76,6 +101,10 @@ pub struct HostOptions {
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kube_proxy_arg: Option<Vec<String>>,
+    /// Flag of flannel
+    #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flannel_arg: Option<Vec<String>>,
     /// Mirrors, CAs and credentials of registries, a file as k3s has it [default: /etc/ferrokube/registries.yaml]
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,6 +174,12 @@ impl ClusterOptions {
                 .or_else(|| base.kube_controller_manager_arg.clone()),
             kube_scheduler_arg: self.kube_scheduler_arg.or_else(|| base.kube_scheduler_arg.clone()),
             etcd_arg: self.etcd_arg.or_else(|| base.etcd_arg.clone()),
+            network: self.network.or(base.network),
+            flannel_backend: self.flannel_backend.or(base.flannel_backend),
+            flannel_subnet_manager: self.flannel_subnet_manager.or(base.flannel_subnet_manager),
+            flannel_etcd_endpoints: self.flannel_etcd_endpoints.or_else(|| base.flannel_etcd_endpoints.clone()),
+            flannel_etcd_prefix: self.flannel_etcd_prefix.or_else(|| base.flannel_etcd_prefix.clone()),
+            flannel_vni: self.flannel_vni.or(base.flannel_vni),
         }
     }
 
@@ -160,6 +195,14 @@ impl ClusterOptions {
         for name in self.feature_gates.iter().flat_map(|gates| gates.0.keys()) {
             gates::check(name).map_err(|why| format!("--feature-gates {name}: {why}"))?;
         }
+        let etcd = self.flannel_subnet_manager == Some(SubnetManager::Etcd);
+        if etcd && list(&self.flannel_etcd_endpoints).is_empty() {
+            let needs = "it needs --flannel-etcd-endpoints URL, an etcd that every host reaches";
+            return Err(format!("--flannel-subnet-manager etcd: {needs}"));
+        }
+        if self.flannel_vni.is_some_and(|vni| !(1..1 << 24).contains(&vni)) {
+            return Err("--flannel-vni: it is a number from 1 to 16777215".to_owned());
+        }
         Ok(self)
     }
 }
@@ -172,6 +215,7 @@ impl HostOptions {
             node_taint: self.node_taint.or_else(|| base.node_taint.clone()),
             kubelet_arg: self.kubelet_arg.or_else(|| base.kubelet_arg.clone()),
             kube_proxy_arg: self.kube_proxy_arg.or_else(|| base.kube_proxy_arg.clone()),
+            flannel_arg: self.flannel_arg.or_else(|| base.flannel_arg.clone()),
             registries: self.registries.or_else(|| base.registries.clone()),
             images: self.images.or_else(|| base.images.clone()),
             apply: self.apply.or_else(|| base.apply.clone()),
@@ -221,7 +265,9 @@ pub mod tests {
 
     /// Only this is said.
     fn said(field: &str) -> Options {
-        let values = [json!("10.0.0.1"), json!(["a"]), json!({"A": true})];
+        let words = ["flannel", "vxlan", "kube"].map(|word| json!(word));
+        let values = [json!("10.0.0.1"), json!(["a"]), json!({"A": true}), json!(7)];
+        let values: Vec<_> = values.into_iter().chain(words).collect();
         let mut taken = values.iter().filter_map(|value| Options::field(field, value).ok());
         taken.find(|options| *options != Options::default()).unwrap_or_else(|| panic!("{field} is no field"))
     }
@@ -259,6 +305,8 @@ pub mod tests {
         let gates = Some("SideCarContainers=true".parse().expect("gates"));
         let gate = says(ClusterOptions { feature_gates: gates, ..ClusterOptions::default() });
         assert!(gate.ends_with("there is no such gate; did you mean SidecarContainers?"), "{gate}");
+        let etcd = says(ClusterOptions { flannel_subnet_manager: Some(SubnetManager::Etcd), ..Default::default() });
+        assert!(etcd.starts_with("--flannel-subnet-manager etcd: it needs --flannel-etcd-endpoints"), "{etcd}");
         assert!("A".parse::<Gates>().is_err() && "A=maybe".parse::<Gates>().is_err());
         let good =
             ClusterOptions { tls_san: Some(vec!["*.example".into(), "::1".into()]), ..ClusterOptions::default() };

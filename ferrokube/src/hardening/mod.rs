@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::api::Identity;
 use crate::apply::put;
-use crate::config::{Cluster, Host, private_dir, write_private};
+use crate::config::{Cluster, Host, Network, private_dir, write_private};
 
 /// Processes and threads of one pod: no program that serves needs more, and a fork bomb ends there.
 const POD_PIDS: i64 = 4096;
@@ -89,7 +90,8 @@ pub async fn apply(client: &kube::Client, cluster: &Cluster) -> Result<()> {
     if !cluster.hardened {
         return Ok(());
     }
-    for namespace in NAMESPACES {
+    let flannels = (cluster.network() == Network::Flannel).then_some(Identity::FLANNEL_NAMESPACE);
+    for namespace in NAMESPACES.into_iter().chain(flannels) {
         let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": "default-network-policy", "namespace": namespace},
             "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": {}}]}]}});

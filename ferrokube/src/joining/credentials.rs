@@ -43,7 +43,8 @@ pub fn write(pki: &Pki, node: &str, server: &http::Uri, ca: &str) -> Result<()> 
     let client = pki.pair(CLIENT);
     let config = kubeconfig(server, &pki.ca(), &client.cert, &client.key);
     let dir = pki.ca().parent().map(Path::to_owned).unwrap_or_default();
-    let files = [Identity::Node(node.to_owned()), Identity::Proxy, Identity::Dns].map(|who| dir.join(who.file()));
+    let all = [Identity::Node(node.to_owned()), Identity::Proxy, Identity::Dns, Identity::Flannel];
+    let files = all.map(|who| dir.join(who.file()));
     let mut all = vec![(pki.ca(), ca.as_bytes())];
     all.extend(files.into_iter().map(|file| (file, config.as_bytes())));
     write_private_all(&all.iter().map(|(path, bytes)| (path.as_path(), *bytes)).collect::<Vec<_>>())

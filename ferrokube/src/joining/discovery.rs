@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use controller_manager::controllers::bootstrap::jws;
 use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -17,13 +18,16 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
+use super::published::SUBNETS;
 use super::token::{Words, pin};
+use crate::config::{ClusterOptions, Network, SubnetManager};
 use crate::fault::Fault;
 use crate::yaml;
 
 const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 const KUBELET: &str = "/api/v1/namespaces/kube-system/configmaps/kubelet-config";
 const KUBEADM: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
+const FLANNEL: &str = "/api/v1/namespaces/kube-flannel/configmaps/kube-flannel-cfg";
 /// No ConfigMap is larger.
 const LONGEST: usize = 3 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +42,8 @@ pub struct Discovered {
     pub cluster_dns: Option<IpAddr>,
     pub pods: Option<Prefix>,
     pub services: Option<Prefix>,
+    /// What connects pods, of the cluster's options.
+    pub network: ClusterOptions,
 }
 
 /// Asks the server that is told of.
@@ -54,7 +60,9 @@ pub async fn discover(server: &http::Uri, words: &Words) -> Result<Discovered> {
     let client = with_token(server, &ca, words)?;
     let kubelet = get(&client, server, KUBELET).await?;
     let kubeadm = get(&client, server, KUBEADM).await?;
-    learn(ca, &kubelet, &kubeadm).map_err(|said| Fault::failed(said).into())
+    let flannel = find(&client, server, FLANNEL).await?;
+    let network = network(flannel.as_ref()).map_err(Fault::failed)?;
+    learn(ca, &kubelet, &kubeadm, network).map_err(|said| Fault::failed(said).into())
 }
 
 /// A client that comes with the token.
@@ -84,16 +92,7 @@ fn client(config: kube::Config) -> Result<kube::Client> {
 }
 
 async fn get(client: &kube::Client, server: &http::Uri, path: &str) -> Result<ConfigMap> {
-    let request = http::Request::get(path).body(kube::client::Body::empty())?;
-    let asked = async {
-        let answer = client.send(request).await.map_err(|error| anyhow!("{error}"))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| anyhow!("{error}"))?;
-        anyhow::Ok((status, body.to_bytes()))
-    };
-    let asked =
-        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(anyhow!("no answer in {PATIENCE:?}")));
-    let (status, body) = asked.with_context(|| format!("{server} can't be asked"))?;
+    let (status, body) = ask(client, server, path).await?;
     match status.as_u16() {
         200 => serde_json::from_slice(&body).with_context(|| format!("{server}{path} is no ConfigMap")),
         401 => Err(Fault::failed(format!(
@@ -106,6 +105,29 @@ async fn get(client: &kube::Client, server: &http::Uri, path: &str) -> Result<Co
         .into()),
         _ => Err(Fault::failed(format!("{server}{path}: {status}")).into()),
     }
+}
+
+/// None where there is none, or none that a machine which joins may see.
+async fn find(client: &kube::Client, server: &http::Uri, path: &str) -> Result<Option<ConfigMap>> {
+    let (status, body) = ask(client, server, path).await?;
+    match status.as_u16() {
+        200 => Ok(Some(serde_json::from_slice(&body).with_context(|| format!("{server}{path} is no ConfigMap"))?)),
+        403 | 404 => Ok(None),
+        _ => Err(Fault::failed(format!("{server}{path}: {status}")).into()),
+    }
+}
+
+async fn ask(client: &kube::Client, server: &http::Uri, path: &str) -> Result<(http::StatusCode, Bytes)> {
+    let request = http::Request::get(path).body(kube::client::Body::empty())?;
+    let asked = async {
+        let answer = client.send(request).await.map_err(|error| anyhow!("{error}"))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(|error| anyhow!("{error}"))?;
+        anyhow::Ok((status, body.to_bytes()))
+    };
+    let asked =
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(anyhow!("no answer in {PATIENCE:?}")));
+    asked.with_context(|| format!("{server} can't be asked"))
 }
 
 /// The CA in what somebody has shown, if whoever has the token has signed it and the token names that CA.
@@ -134,7 +156,23 @@ fn believe(shown: &ConfigMap, words: &Words) -> Result<String, String> {
     }
 }
 
-fn learn(ca: String, kubelet: &ConfigMap, kubeadm: &ConfigMap) -> Result<Discovered, String> {
+/// What connects the pods of the cluster, by the map that it shows of flannel, if it has any.
+fn network(flannel: Option<&ConfigMap>) -> Result<ClusterOptions, String> {
+    let Some(map) = flannel else {
+        return Ok(ClusterOptions { network: Some(Network::Bridge), ..ClusterOptions::default() });
+    };
+    let mut options = ClusterOptions { network: Some(Network::Flannel), ..ClusterOptions::default() };
+    if let Some(text) = map.data.as_ref().and_then(|data| data.get(SUBNETS)) {
+        let told = yaml::parse(text).map_err(|said| format!("{SUBNETS}: {said}"))?;
+        let endpoints = told["endpoints"].as_array().into_iter().flatten();
+        options.flannel_subnet_manager = (told["type"] == "etcd").then_some(SubnetManager::Etcd);
+        options.flannel_etcd_endpoints = Some(endpoints.filter_map(|url| url.as_str().map(str::to_owned)).collect());
+        options.flannel_etcd_prefix = told["prefix"].as_str().map(str::to_owned);
+    }
+    Ok(options)
+}
+
+fn learn(ca: String, kubelet: &ConfigMap, kubeadm: &ConfigMap, network: ClusterOptions) -> Result<Discovered, String> {
     let read = |map: &ConfigMap, key: &str| {
         let text = map.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| format!("there is no {key}"))?;
         yaml::parse(text).map_err(|said| format!("{key}: {said}"))
@@ -154,6 +192,7 @@ fn learn(ca: String, kubelet: &ConfigMap, kubeadm: &ConfigMap) -> Result<Discove
         cluster_dns: text(&kubelet["clusterDNS"][0]).and_then(|address| address.parse().ok()),
         pods: range("podSubnet").map_err(|said| format!("podSubnet: {said}"))?,
         services: range("serviceSubnet").map_err(|said| format!("serviceSubnet: {said}"))?,
+        network,
     })
 }
 
@@ -205,11 +244,23 @@ mod tests {
         let kubelet = "clusterDNS:\n- 10.43.0.10\nclusterDomain: cluster.example\n";
         let kubeadm =
             "clusterName: lab\nnetworking:\n  podSubnet: 10.42.0.0/16,fd00::/56\n  serviceSubnet: 10.43.0.0/16\n";
-        let learned = learn("PEM".into(), &map(&[("kubelet", kubelet)]), &map(&[("ClusterConfiguration", kubeadm)]));
+        let kubeadm = map(&[("ClusterConfiguration", kubeadm)]);
+        let learned = learn("PEM".into(), &map(&[("kubelet", kubelet)]), &kubeadm, ClusterOptions::default());
         let learned = learned.expect("learned");
         assert_eq!((learned.name.as_deref(), learned.cluster_domain.as_str()), (Some("lab"), "cluster.example"));
         assert_eq!(learned.cluster_dns, Some([10, 43, 0, 10].into()));
         assert_eq!(learned.pods.map(|p| p.to_string()).as_deref(), Some("10.42.0.0/16"));
         assert_eq!(learned.services.map(|p| p.to_string()).as_deref(), Some("10.43.0.0/16"));
+    }
+    #[test]
+    fn the_pod_network_is_learned_from_upstreams_map_of_flannel() {
+        assert_eq!(network(None).expect("learned").network, Some(Network::Bridge), "an older cluster, or kubeadm's");
+        let plain = network(Some(&map(&[("net-conf.json", "{}")]))).expect("learned");
+        assert_eq!((plain.network, plain.flannel_subnet_manager), (Some(Network::Flannel), None));
+        let told = r#"{"type": "etcd", "endpoints": ["http://192.0.2.1:2379"], "prefix": "/here"}"#;
+        let etcd = network(Some(&map(&[(SUBNETS, told)]))).expect("learned");
+        assert_eq!(etcd.flannel_subnet_manager, Some(SubnetManager::Etcd));
+        assert_eq!(etcd.flannel_etcd_endpoints.expect("endpoints"), ["http://192.0.2.1:2379"]);
+        assert_eq!(etcd.flannel_etcd_prefix.as_deref(), Some("/here"));
     }
 }

@@ -10,6 +10,8 @@ use crate::config::Cluster;
 
 /// The group of tokens with which machines join, as `kubeadm token create` has it.
 pub const JOINERS: &str = "system:bootstrappers:kubeadm:default-node-token";
+/// The key beside flannel's configuration that says where leases are, when they are not annotations of nodes.
+pub const SUBNETS: &str = "subnet-manager.json";
 const NODES: &str = "system:nodes";
 const APPROVER: &str = "ferrokube:kubelet-serving-approver";
 const NODE_DNS: &str = "ferrokube:node-dns";

@@ -17,6 +17,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_INFO_KIND: u16 = 1;
@@ -63,6 +64,8 @@ pub struct Link {
     pub promiscuous: bool,
     /// A bridge port that sends frames back out where they came in.
     pub hairpin: bool,
+    /// What somebody wrote on it: `ip link show` has it as its alias.
+    pub alias: Option<String>,
 }
 
 /// What makes a link.
@@ -249,6 +252,13 @@ impl Rtnl {
         self.set(index, &format!("setting the MTU of link {index} to {mtu}"), 0, 0, |w| w.attr_u32(IFLA_MTU, mtu))
     }
 
+    /// Writes on a link whose it is, 255 bytes at most: its alias.
+    pub fn set_alias(&mut self, index: u32, alias: &str) -> Result<(), Error> {
+        self.set(index, &format!("setting the alias of link {index} to {alias}"), 0, 0, |w| {
+            w.attr(IFLA_IFALIAS, alias.as_bytes());
+        })
+    }
+
     /// Lets a bridge port send a frame back out where it came in.
     pub fn set_hairpin(&mut self, index: u32, on: bool) -> Result<(), Error> {
         self.set(index, &format!("setting hairpin mode of link {index}"), 0, 0, |w| {
@@ -302,6 +312,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Link> {
         loopback: bits & libc::IFF_LOOPBACK as u32 != 0,
         promiscuous: bits & IFF_PROMISC != 0,
         hairpin: false,
+        alias: None,
     };
     for (kind, value) in attrs(rest) {
         match kind {
@@ -310,6 +321,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Link> {
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_MASTER => link.master = u32_at(value, 0),
             IFLA_LINK => link.peer = u32_at(value, 0),
+            IFLA_IFALIAS => link.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
             IFLA_PROMISCUITY => link.promiscuous |= u32_at(value, 0)? != 0,
             IFLA_LINKINFO => {
                 link.kind = link_kind(value);

@@ -9,6 +9,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use linux::netlink::{LinkKind, Route, Rtnl};
@@ -75,6 +76,8 @@ pub struct Network {
     guard: Option<Guard>,
     gateway: Ipv4Addr,
     index: u32,
+    /// Bytes of a packet, of pods that come from now on.
+    mtu: AtomicU32,
     alloc: Mutex<Allocator>,
 }
 
@@ -109,7 +112,8 @@ impl Network {
         bridge::setting(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
         forwarding(&config)?;
         let guard = guard(&config, &alloc)?;
-        Ok(Network { config, bridge, table, guard, gateway, index, alloc: Mutex::new(alloc) })
+        let (mtu, alloc) = (AtomicU32::new(mtu), Mutex::new(alloc));
+        Ok(Network { config, bridge, table, guard, gateway, index, mtu, alloc })
     }
 
     /// What it was made from, with nothing filled in.
@@ -124,7 +128,21 @@ impl Network {
 
     /// The bytes of a packet that pods may send.
     pub fn mtu(&self) -> u32 {
-        self.bridge.mtu
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// Packets may have so many bytes from now on. Pods that are there keep theirs: the bridge tells them what is too long
+    /// for the way that a packet takes.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
+        if self.mtu.swap(mtu, Ordering::Relaxed) != mtu {
+            Rtnl::open()?.set_mtu(self.index, mtu)?;
+        }
+        Ok(())
+    }
+
+    /// The bridge as it is for pods that come.
+    fn bridge(&self) -> Bridge {
+        Bridge { mtu: self.mtu(), ..self.bridge.clone() }
     }
 
     /// Gives packets to a range of Service addresses a way: onto the bridge. They are translated before they get
@@ -141,10 +159,10 @@ impl Network {
         let addr = self.alloc().allocate(&owner)?;
         let address = Prefix::new(addr, self.config.subnet.len);
         let host_name = bridge::host_name(pod.container_id, pod.ifname);
-        let everywhere = [Prefix::new(Ipv4Addr::UNSPECIFIED, 0)];
+        let (everywhere, bridge) = ([Prefix::new(Ipv4Addr::UNSPECIFIED, 0)], self.bridge());
         let attach = Attach { host_name: &host_name, ifname: pod.ifname, address, netns: &netns, routes: &everywhere };
         let admitted = self.guard.iter().try_for_each(|guard| guard.admit(&source(&owner, addr)));
-        let made = admitted.and_then(|()| self.bridge.attach(self.index, &attach)).and_then(|links| {
+        let made = admitted.and_then(|()| bridge.attach(self.index, &attach)).and_then(|links| {
             self.table.open_ports(&owner_name(&owner), addr, pod.ports)?;
             Ok(links)
         });
@@ -158,9 +176,9 @@ impl Network {
         Ok(AddResult {
             cni_version: VERSION.to_owned(),
             interfaces: vec![
-                interface(&self.bridge.name, &bridge::mac_of(self.gateway).to_string(), self.bridge.mtu, ""),
-                interface(&host.name, &mac_text(&host), self.bridge.mtu, ""),
-                interface(pod.ifname, &mac_text(&inside), self.bridge.mtu, &pod.netns.to_string_lossy()),
+                interface(&bridge.name, &bridge::mac_of(self.gateway).to_string(), bridge.mtu, ""),
+                interface(&host.name, &mac_text(&host), bridge.mtu, ""),
+                interface(pod.ifname, &mac_text(&inside), bridge.mtu, &pod.netns.to_string_lossy()),
             ],
             ips: vec![IpConfig {
                 interface: Some(2),

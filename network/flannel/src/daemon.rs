@@ -2,16 +2,25 @@
 //!
 //! News of leases and of the kernel wake it; what has come within [`GATHER`] is one look. Nothing is taken back at the
 //! end: packets go on while the daemon is restarted, and the lease is there for a day.
+//!
+//! ```text
+//! join ──► lease ──► keep ── the kernel, leases, rules
+//!                     │  ▲
+//!               moved ▼  │    another link or address of this host: the lease says it, links and routes follow
+//!                    move
+//! ```
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use linux::netlink::{Monitor, Topic};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, External};
@@ -22,25 +31,44 @@ use crate::lease::Subnets;
 use crate::manager::{self, Manager, Mine};
 use crate::news::{News, QUEUE};
 use crate::node::{self, Node, Site};
-use crate::{rules, subnet_file};
+use crate::rules::{Masquerade, Rules};
+use crate::subnet_file;
 
 /// Upstream's wait before what is missing at the start is looked for again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Many leases at once, or our own changes that come back as news, are one look at the kernel.
 const GATHER: Duration = Duration::from_millis(30);
+/// Upstream's `--iptables-resync`.
+pub const RESYNC: Duration = Duration::from_secs(5);
 
 /// What the flags say.
 pub struct Config {
     pub manager: manager::Options,
-    pub interface: Wish,
+    /// By which link others reach this host; another wish is followed while it runs.
+    pub interface: watch::Receiver<Wish>,
     /// `--subnet-file`
     pub subnet_file: PathBuf,
     /// `--ip-masq`
-    pub ip_masq: bool,
+    pub masquerade: Masquerade,
     /// The name of our nftables table.
     pub table: String,
+    /// `--iptables-resync`: how often that table is looked at.
+    pub resync: Duration,
     /// `--healthz-ip`, `--healthz-port`
     pub health: Option<SocketAddr>,
+    /// Whose links these are: written on them.
+    pub tag: Option<String>,
+    /// Where is told what is known of this host so far.
+    pub told: watch::Sender<Told>,
+}
+
+/// What whoever connects pods needs to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The bytes of a packet on its way to another host; known before there is a lease.
+    pub mtu: Option<u32>,
+    /// This host's own.
+    pub subnets: Option<Subnets>,
 }
 
 /// Why it ends.
@@ -73,29 +101,231 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         let served = health::serve(address, ready.clone(), shutdown.clone()).await;
         served.map_err(|source| Error::Health { address, source })?;
     }
-    let Config { manager, interface, subnet_file, ip_masq, table, .. } = config;
+    let Config { manager, interface, subnet_file, masquerade, table, resync, tag, told, .. } = config;
     let manager = Manager::open(manager)?;
-    let work = async {
-        let conf = network(&manager).await?;
-        let (mut node, mine) = join(&interface, &subnet_file, &manager, &conf).await?;
-        // Before leases are listed: what changes from here on is heard of.
-        let monitor = Monitor::open(&[Topic::Links, Topic::Routes, Topic::Neighbours])?;
-        let (sender, news) = mpsc::channel(QUEUE);
-        let own = mine.subnets();
-        let following = manager.follow(&conf, mine, sender);
-        let file = subnet_file::text(&conf, &own, node.mtu(), ip_masq);
-        node.prepare()?;
-        rules::ensure(&table, &conf, &own, ip_masq)?;
-        let wrong = |source| Error::SubnetFile { path: subnet_file.clone(), source };
-        subnet_file::write(&subnet_file, &file).map_err(wrong)?;
-        ready.store(true, Ordering::Relaxed);
-        tracing::info!(subnets = %own, "flannel is ready");
-        let (result, ()) = tokio::join!(keep(node, monitor, news), following);
-        result
-    };
+    let life = Life { interface, subnet_file, masquerade, table, resync, tag, told, ready };
     tokio::select! {
-        result = work => result,
+        result = life.run(manager) => result,
         () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// What is the same as long as it runs.
+struct Life {
+    interface: watch::Receiver<Wish>,
+    subnet_file: PathBuf,
+    masquerade: Masquerade,
+    table: String,
+    resync: Duration,
+    tag: Option<String>,
+    told: watch::Sender<Told>,
+    ready: Ready,
+}
+
+/// What is kept in step, and what is known of it.
+struct Kept<'c> {
+    conf: &'c NetConf,
+    node: Node,
+    rules: Rules,
+    monitor: AsyncFd<Monitor>,
+    /// All leases have been told: before that, a route of a host that we have not heard of yet is not stale.
+    known: bool,
+}
+
+/// Why [`Life::keep`] returns.
+enum End {
+    /// Leases are told no more.
+    Closed,
+    /// Others reach this host by this now.
+    Moved(External),
+}
+
+impl Life {
+    async fn run(mut self, mut manager: Manager) -> Result<(), Error> {
+        let conf = network(&manager).await?;
+        let (node, mut mine) = self.join(&manager, &conf).await?;
+        // Before leases are listed: what changes from here on is heard of.
+        let monitor = Monitor::open(&[Topic::Links, Topic::Addresses, Topic::Routes, Topic::Neighbours])?;
+        // The successor is unsafe; what it asks for holds here: the descriptor is owned and never changes.
+        #[allow(deprecated)]
+        let monitor = AsyncFd::with_interest(monitor, Interest::READABLE).map_err(Error::Monitor)?;
+        let rules = Rules::new(&self.table, &conf, &mine.subnets(), self.masquerade);
+        let mut kept = Kept { conf: &conf, node, rules, monitor, known: false };
+        kept.node.prepare()?;
+        kept.rules.ensure()?;
+        self.tell(&conf, &kept.node, mine.subnets())?;
+        self.ready.store(true, Ordering::Relaxed);
+        tracing::info!(subnets = %mine.subnets(), "flannel is ready");
+        loop {
+            let (sender, news) = mpsc::channel(QUEUE);
+            let (back, end) = {
+                let mut keep = pin!(self.keep(kept, news));
+                tokio::select! {
+                    ended = &mut keep => ended?,
+                    // It has told why, or has nothing to tell any more.
+                    () = manager.follow(&conf, &mut mine, sender) => keep.await?,
+                }
+            };
+            kept = back;
+            match end {
+                End::Closed => return Ok(()),
+                End::Moved(external) => {
+                    tracing::info!(link = external.name, v4 = ?external.public_v4, v6 = ?external.public_v6, "this host has moved");
+                    mine.now_says(kept.node.moved(external)?);
+                    manager.reconnect()?;
+                    self.tell(&conf, &kept.node, mine.subnets())?;
+                }
+            }
+        }
+    }
+
+    /// Tells programs of this host what it has.
+    fn tell(&self, conf: &NetConf, node: &Node, subnets: Subnets) -> Result<(), Error> {
+        let text = subnet_file::text(conf, &subnets, node.mtu(), self.masquerade == Masquerade::All);
+        let wrong = |source| Error::SubnetFile { path: self.subnet_file.clone(), source };
+        subnet_file::write(&self.subnet_file, &text).map_err(wrong)?;
+        self.told.send_replace(Told { mtu: Some(node.mtu()), subnets: Some(subnets) });
+        Ok(())
+    }
+
+    /// Makes this host's links and takes its lease.
+    async fn join(&self, manager: &Manager, conf: &NetConf) -> Result<(Node, Mine), Error> {
+        let backend = Backend::of(conf)?;
+        let external = self.external(conf)?;
+        tracing::info!(link = external.name, v4 = ?external.public_v4, v6 = ?external.public_v6, "others reach this host by it");
+        let mut site = Site::open(conf.clone(), backend, external, self.tag.clone())?;
+        self.told.send_modify(|told| told.mtu = Some(site.mtu()));
+        let own = site.external.attributes(conf, site.backend.lease_type());
+        let (mut told, mut changes) = (String::new(), manager.changes());
+        let acquired = loop {
+            if let Some(changes) = &mut changes {
+                changes.borrow_and_update();
+            }
+            let acquired = async {
+                let before = manager.mine(&own).await?;
+                let attributes = site.attributes(before.as_ref())?;
+                let previous = subnet_file::read(&self.subnet_file);
+                Ok::<_, Error>(manager.acquire(conf, &attributes, previous).await?)
+            };
+            match acquired.await {
+                Ok(acquired) => break acquired,
+                // What is away may come back; a full network or a kernel that lacks something needs a person.
+                Err(Error::Lease(error)) if error.may_pass() => {
+                    waits_for(&mut told, &error);
+                    let sooner = async {
+                        match &mut changes {
+                            Some(changes) => changed(changes).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    // An end of the wait, either way.
+                    let _ = tokio::time::timeout(RETRY, sooner).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        // Where somebody else's pods are: ours see to it themselves.
+        if self.tag.is_none() && linux::sysctl::get("net.ipv4.ip_forward").is_ok_and(|value| value == "0") {
+            tracing::warn!(
+                "this host forwards no packets: pods reach others once `sysctl -w net.ipv4.ip_forward=1` is said"
+            );
+        }
+        Ok((site.with_lease(acquired.subnets()), acquired))
+    }
+
+    fn external(&self, conf: &NetConf) -> Result<External, Error> {
+        let (families, wish) =
+            (Families { v4: conf.v4.is_some(), v6: conf.v6.is_some() }, self.interface.borrow().clone());
+        let scene = external::look(&wish)?;
+        external::choose(&scene, &wish, families).map_err(Error::Interface)
+    }
+
+    /// Another way by which others reach this host, if there is one.
+    fn elsewhere(&self, kept: &Kept<'_>) -> Option<External> {
+        match self.external(kept.conf) {
+            Ok(external) => (external != *kept.node.external()).then_some(external),
+            // It had one, and may have it again.
+            Err(error) => {
+                tracing::info!(%error, "others are told what they were told before");
+                None
+            }
+        }
+    }
+
+    /// Keeps the kernel in step.
+    async fn keep<'c>(&mut self, mut kept: Kept<'c>, mut news: mpsc::Receiver<News>) -> Result<(Kept<'c>, End), Error> {
+        // After a move nothing is as it was.
+        let mut retry = kept.known.then(Instant::now);
+        let mut look = Instant::now() + self.resync;
+        loop {
+            let heard = tokio::select! {
+                told = news.recv() => match told {
+                    Some(told) => kept.hear(told)?,
+                    None => return Ok((kept, End::Closed)),
+                },
+                heard = changes(&kept.monitor, &kept.node) => heard?,
+                () = changed(&mut self.interface) => Heard { place: true, ..Heard::default() },
+                () = at(retry) => Heard { kernel: true, ..Heard::default() },
+                () = tokio::time::sleep_until(look), if kept.rules.any() => {
+                    look = Instant::now() + self.resync;
+                    kept.heal_rules();
+                    continue;
+                }
+            };
+            if !heard.place && !(heard.kernel && kept.known) {
+                continue;
+            }
+            tokio::time::sleep(GATHER).await;
+            while let Ok(told) = news.try_recv() {
+                kept.hear(told)?;
+            }
+            if heard.place
+                && let Some(external) = self.elsewhere(&kept)
+            {
+                return Ok((kept, End::Moved(external)));
+            }
+            if !kept.known {
+                continue;
+            }
+            let (node, synced) = blocking(kept.node).await;
+            kept.node = node;
+            retry = match synced {
+                Ok(true) => None,
+                Ok(false) => Some(Instant::now() + RETRY),
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel is not in step; again in a second");
+                    Some(Instant::now() + RETRY)
+                }
+            };
+        }
+    }
+}
+
+/// What may be other than before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    /// Leases, or what is ours in the kernel.
+    kernel: bool,
+    /// The link or the address by which others reach this host.
+    place: bool,
+}
+
+impl Kept<'_> {
+    fn hear(&mut self, told: News) -> Result<Heard, Error> {
+        if let News::Lost(subnets) = told {
+            return Err(Error::Lost(subnets));
+        }
+        self.known |= matches!(told, News::All(_));
+        self.node.hear(told);
+        Ok(Heard { kernel: true, place: false })
+    }
+
+    fn heal_rules(&mut self) {
+        match self.rules.heal() {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("somebody has changed flannel's nftables rules: they are made anew"),
+            Err(error) => tracing::warn!(%error, "flannel's nftables rules could not be looked at"),
+        }
     }
 }
 
@@ -105,98 +335,23 @@ async fn network(manager: &Manager) -> Result<NetConf, Error> {
     loop {
         match manager.config().await {
             Ok(conf) => return Ok(conf),
-            Err(error) => wait(&mut told, error.to_string()).await,
+            Err(error) => waits_for(&mut told, &error),
         }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn wait(told: &mut String, why: String) {
-    if *told != why {
+fn waits_for(told: &mut String, error: &manager::Error) {
+    let why = error.to_string();
+    if *told == why {
+        return;
+    }
+    if error.is_usual() {
+        tracing::info!("waiting: {why}");
+    } else {
         tracing::warn!("waiting: {why}");
-        *told = why;
     }
-    tokio::time::sleep(RETRY).await;
-}
-
-/// Makes this host's links and takes its lease.
-async fn join(wish: &Wish, file: &Path, manager: &Manager, conf: &NetConf) -> Result<(Node, Mine), Error> {
-    let backend = Backend::of(conf)?;
-    let external = external_link(wish, conf)?;
-    tracing::info!(link = external.name, v4 = ?external.public_v4, v6 = ?external.public_v6, "others reach this host by it");
-    if linux::sysctl::get("net.ipv4.ip_forward").is_ok_and(|value| value == "0") {
-        tracing::warn!(
-            "this host forwards no packets: pods reach others once `sysctl -w net.ipv4.ip_forward=1` is said"
-        );
-    }
-    let mut site = Site::open(conf.clone(), backend, external)?;
-    let own = site.external.attributes(conf, site.backend.lease_type());
-    let mut told = String::new();
-    let acquired = loop {
-        let acquired = async {
-            let before = manager.mine(&own).await?;
-            let attributes = site.attributes(before.as_ref())?;
-            let previous = subnet_file::read(file);
-            Ok::<_, Error>(manager.acquire(conf, &attributes, previous).await?)
-        };
-        match acquired.await {
-            Ok(acquired) => break acquired,
-            // What is away may come back; a full network or a kernel that lacks something needs a person.
-            Err(Error::Lease(error)) if error.may_pass() => wait(&mut told, error.to_string()).await,
-            Err(error) => return Err(error),
-        }
-    };
-    Ok((site.with_lease(acquired.subnets()), acquired))
-}
-
-fn external_link(wish: &Wish, conf: &NetConf) -> Result<External, Error> {
-    let families = Families { v4: conf.v4.is_some(), v6: conf.v6.is_some() };
-    let scene = external::look(wish)?;
-    external::choose(&scene, wish, families).map_err(Error::Interface)
-}
-
-/// Keeps the kernel in step.
-async fn keep(mut node: Node, monitor: Monitor, mut news: mpsc::Receiver<News>) -> Result<(), Error> {
-    // The successor is unsafe; what it asks for holds here: the descriptor is owned and never changes.
-    #[allow(deprecated)]
-    let monitor = AsyncFd::with_interest(monitor, Interest::READABLE).map_err(Error::Monitor)?;
-    // Nothing is known until all leases are: a route of a host that we have not heard of yet is not stale.
-    let mut known = false;
-    let mut retry = None;
-    loop {
-        let dirty = tokio::select! {
-            told = news.recv() => match told {
-                Some(News::Lost(subnets)) => return Err(Error::Lost(subnets)),
-                Some(told) => {
-                    known |= matches!(told, News::All(_));
-                    node.hear(told);
-                    true
-                }
-                None => return Ok(()),
-            },
-            heard = changes(&monitor, &node) => heard?,
-            () = after(retry) => true,
-        };
-        if !dirty || !known {
-            continue;
-        }
-        tokio::time::sleep(GATHER).await;
-        while let Ok(told) = news.try_recv() {
-            match told {
-                News::Lost(subnets) => return Err(Error::Lost(subnets)),
-                told => node.hear(told),
-            }
-        }
-        let (back, synced) = blocking(node).await;
-        node = back;
-        retry = match synced {
-            Ok(true) => None,
-            Ok(false) => Some(RETRY),
-            Err(error) => {
-                tracing::warn!(%error, "the kernel is not in step; again in a second");
-                Some(RETRY)
-            }
-        };
-    }
+    *told = why;
 }
 
 /// Talks to the kernel on a thread for that: it is quick, and still blocks.
@@ -211,17 +366,27 @@ async fn blocking(mut node: Node) -> (Node, Result<bool, node::Error>) {
     }
 }
 
-async fn changes(monitor: &AsyncFd<Monitor>, node: &Node) -> Result<bool, Error> {
+async fn changes(monitor: &AsyncFd<Monitor>, node: &Node) -> Result<Heard, Error> {
     let mut ready = monitor.readable().await.map_err(Error::Monitor)?;
     ready.clear_ready();
-    let mut matters = false;
-    monitor.get_ref().drain(|event| matters |= node.matters(&event))?;
-    Ok(matters)
+    let mut heard = Heard::default();
+    monitor.get_ref().drain(|event| {
+        heard.kernel |= node.matters(&event);
+        heard.place |= node.may_have_moved(&event);
+    })?;
+    Ok(heard)
 }
 
-async fn after(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
+/// Returns when something else is said; never where nobody says anything any more.
+async fn changed<T>(said: &mut watch::Receiver<T>) {
+    if said.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

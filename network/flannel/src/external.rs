@@ -148,6 +148,7 @@ mod tests {
             loopback: name == "lo",
             promiscuous: false,
             hairpin: false,
+            alias: None,
         };
         let address = |index: u32, text: &str| {
             let prefix: Prefix = text.parse().unwrap();

@@ -9,6 +9,8 @@ use meta::Prefix;
 use crate::backend::Wanted;
 use crate::difference::{Change, Ours, There, changes};
 
+const EEXIST: i32 = 17;
+
 /// Speaks to the kernel.
 #[derive(Debug)]
 pub struct Kernel {
@@ -29,9 +31,19 @@ impl Kernel {
     }
 
     /// The VXLAN link of this name and shape: the one that is there when it is such, else a new one with this hardware
-    /// address, if one is asked for.
-    pub fn vxlan(&mut self, name: &str, mac: Option<Mac>, mtu: u32, shape: &Vxlan) -> Result<Link, Error> {
+    /// address, if one is asked for. `tag` is written on it: a link of this name that has another is somebody else's.
+    pub fn vxlan(
+        &mut self,
+        name: &str,
+        mac: Option<Mac>,
+        mtu: u32,
+        shape: &Vxlan,
+        tag: Option<&str>,
+    ) -> Result<Link, Error> {
         let there = self.rtnl.link(name)?;
+        if there.as_ref().is_some_and(|link| link.alias.as_deref() != tag) {
+            return Err(taken(name, shape.id));
+        }
         let good = there.filter(|link| link.kind == Some(LinkKind::Vxlan(shape.clone())));
         let good = good.filter(|link| mac.is_none() || link.mac == mac);
         let link = match good {
@@ -39,8 +51,12 @@ impl Kernel {
             None => {
                 // Only a new one can be of another shape.
                 self.rtnl.delete_link(name)?;
-                self.rtnl.add_vxlan(name, mac, mtu, shape).map_err(no_vxlan)?;
-                self.needed(name)?
+                self.rtnl.add_vxlan(name, mac, mtu, shape).map_err(|error| no_vxlan(error, name, shape.id))?;
+                let link = self.needed(name)?;
+                if let Some(tag) = tag {
+                    self.rtnl.set_alias(link.index, tag)?;
+                }
+                link
             }
         };
         self.usable(&link, mtu)?;
@@ -132,9 +148,28 @@ fn trouble(change: &Change, error: &Error) -> String {
     }
 }
 
-fn no_vxlan(error: Error) -> Error {
+fn no_vxlan(error: Error, name: &str, vni: u32) -> Error {
     if error.is_unsupported() {
         return error.doing("this kernel has no VXLAN links (its module vxlan): choose the backend udp or host-gw");
     }
-    error
+    // No link has the name, so one of another name has the number.
+    if error.is_exists() { taken(name, vni) } else { error }
+}
+
+fn taken(name: &str, vni: u32) -> Error {
+    let message = format!("another cluster or flannel of this host has it, or VNI {vni}: choose another VNI");
+    Error::Refused { what: format!("adding link {name}"), errno: EEXIST, message: Some(message) }
+}
+
+/// Whether the kernel has VXLAN links: one is made for a moment, in a network of its own. I/O.
+pub fn has_vxlan() -> bool {
+    let made = linux::netns::NetNs::create().map_err(|error| error.to_string()).and_then(|ns| {
+        let mut rtnl = Rtnl::open_in(&ns).map_err(|error| error.to_string())?;
+        let shape = Vxlan { id: 1, port: 8472, ..Vxlan::default() };
+        rtnl.add_vxlan("probe", None, 1450, &shape).map_err(|error| error.to_string())
+    });
+    if let Err(error) = &made {
+        tracing::debug!(error, "no VXLAN links here");
+    }
+    made.is_ok()
 }

@@ -1,7 +1,7 @@
 //! flannel: a subnet for each host, and a way to every other host's. It stands alone, beside a container runtime of any
 //! make: what it knows is told by `subnet.env`, and done in the kernel.
 //!
-//! Who calls: `ferrokube flannel`, by [`run`]. In a cluster of ours a pod network of `network/pod` will.
+//! Who calls: `ferrokube flannel` and, in a cluster of ours, `cluster::flannel`, by [`run`].
 //!
 //! ```text
 //! etcd or nodes: config, leases ◄── daemon ──subnet.env──► CNI
@@ -36,9 +36,12 @@ mod subnet_file;
 
 pub use self::etcd::Options as EtcdOptions;
 pub use self::etcd::client::Endpoints;
+pub use self::etcd::login::Secret;
 pub use config::{ConfigError, NetConf};
-pub use daemon::{Config, Error, run};
+pub use daemon::{Config, Error, RESYNC, Told, run};
 pub use external::Wish;
+pub use kernel::has_vxlan;
 pub use lease::{Attributes, Subnets};
-pub use manager::Options as ManagerOptions;
-pub use nodes::{Names as AnnotationNames, Options as NodesOptions};
+pub use manager::{Options as ManagerOptions, publish};
+pub use nodes::{Names as AnnotationNames, Options as NodesOptions, Source};
+pub use rules::Masquerade;

@@ -1,6 +1,6 @@
 //! Where leases are: in etcd, or in annotations of nodes. I/O by either. Caller: the daemon.
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::NetConf;
 use crate::etcd::{self, Acquired, Registry};
@@ -46,6 +46,11 @@ impl Error {
             Error::Etcd(etcd::Error::Call(_)) | Error::Nodes(nodes::Error::Node(_) | nodes::Error::Patch { .. })
         )
     }
+
+    /// Whether each start waits so: a node comes a moment after its host.
+    pub fn is_usual(&self) -> bool {
+        matches!(self, Error::Nodes(nodes::Error::Node(_)))
+    }
 }
 
 impl Mine {
@@ -53,6 +58,14 @@ impl Mine {
         match self {
             Mine::Etcd(acquired) => acquired.lease.subnets,
             Mine::Node(lease) => lease.subnets,
+        }
+    }
+
+    /// Others must know other things of this host: whoever follows tells them.
+    pub fn now_says(&mut self, attributes: Attributes) {
+        match self {
+            Mine::Etcd(acquired) => acquired.now_says(attributes),
+            Mine::Node(lease) => lease.attributes = attributes,
         }
     }
 }
@@ -69,7 +82,7 @@ impl Manager {
     pub async fn config(&self) -> Result<NetConf, Error> {
         Ok(match self {
             Manager::Etcd(registry) => registry.config().await?,
-            Manager::Nodes(nodes) => nodes.config()?,
+            Manager::Nodes(nodes) => nodes.config().await?,
         })
     }
 
@@ -88,12 +101,33 @@ impl Manager {
         })
     }
 
+    /// This host has moved: connections may lead nowhere.
+    pub fn reconnect(&mut self) -> Result<(), Error> {
+        match self {
+            Manager::Etcd(registry) => Ok(registry.reconnect()?),
+            Manager::Nodes(_) => Ok(()),
+        }
+    }
+
+    /// Changes when it is worthwhile to ask again before its time.
+    pub fn changes(&self) -> Option<watch::Receiver<u64>> {
+        match self {
+            Manager::Etcd(_) => None,
+            Manager::Nodes(nodes) => Some(nodes.changes()),
+        }
+    }
+
     /// Tells of leases until nobody listens, or this host's is gone.
-    pub async fn follow(&self, conf: &NetConf, mine: Mine, news: mpsc::Sender<News>) {
+    pub async fn follow(&self, conf: &NetConf, mine: &mut Mine, news: mpsc::Sender<News>) {
         match (self, mine) {
             (Manager::Etcd(registry), Mine::Etcd(acquired)) => registry.follow(acquired, news).await,
             (Manager::Nodes(nodes), Mine::Node(lease)) => nodes.follow(conf, lease, news).await,
             (_, _) => {}
         }
     }
+}
+
+/// Writes the network's configuration into etcd where there is none yet: an administrator's own stays.
+pub async fn publish(options: &etcd::Options, conf: &str) -> Result<(), Error> {
+    Ok(Registry::new(options)?.publish(conf).await.map_err(etcd::Error::from)?)
 }

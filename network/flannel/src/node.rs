@@ -15,7 +15,7 @@ use crate::difference::Ours;
 use crate::kernel::Kernel;
 use crate::lease::{Attributes, Lease, Subnets};
 use crate::news::News;
-use crate::packets::Packets;
+use crate::packets::{self, Packets};
 
 /// What can't be made here.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ pub struct Site {
     kernel: Kernel,
     /// The hardware addresses of our VXLAN links, IPv4's and IPv6's.
     macs: [Option<Mac>; 2],
+    /// What is written on them.
+    tag: Option<String>,
 }
 
 /// The host with its lease.
@@ -46,14 +48,16 @@ pub struct Node {
     own: Subnets,
     leases: BTreeMap<Subnets, Lease>,
     packets: Option<Packets>,
+    /// Indexes of our links, as they were at the last look.
+    links: Vec<u32>,
     /// What was complained of at the last look: a thing is told once.
     told: BTreeSet<String>,
 }
 
 impl Site {
     /// Of the calling thread's network namespace.
-    pub fn open(conf: NetConf, backend: Backend, external: External) -> Result<Site, Error> {
-        Ok(Site { conf, backend, external, kernel: Kernel::open()?, macs: [None, None] })
+    pub fn open(conf: NetConf, backend: Backend, external: External, tag: Option<String>) -> Result<Site, Error> {
+        Ok(Site { conf, backend, external, kernel: Kernel::open()?, macs: [None, None], tag })
     }
 
     pub fn mtu(&self) -> u32 {
@@ -68,7 +72,8 @@ impl Site {
         for v6 in self.families() {
             let known = before.and_then(|a| vxlan::mac(if v6 { a.data6.as_ref() } else { a.data.as_ref() }));
             let there = self.kernel.link(&options.link(v6))?.and_then(|link| link.mac);
-            self.macs[usize::from(v6)] = there.or(known);
+            let mac = &mut self.macs[usize::from(v6)];
+            *mac = there.or(known).or(*mac);
             let data = self.vxlan(&options, v6)?.1.map(|mac| options.data(mac));
             if v6 { attributes.data6 = data } else { attributes.data = data }
         }
@@ -84,19 +89,35 @@ impl Site {
     fn vxlan(&mut self, options: &vxlan::Options, v6: bool) -> Result<(u32, Option<Mac>), Error> {
         let (mtu, shape) = (self.mtu(), options.shape(&self.external, v6));
         let mac = &mut self.macs[usize::from(v6)];
-        let link = self.kernel.vxlan(&options.link(v6), *mac, mtu, &shape)?;
+        let link = self.kernel.vxlan(&options.link(v6), *mac, mtu, &shape, self.tag.as_deref())?;
         *mac = link.mac;
         Ok((link.index, link.mac))
     }
 
     pub fn with_lease(self, own: Subnets) -> Node {
-        Node { site: self, own, leases: BTreeMap::new(), packets: None, told: BTreeSet::new() }
+        let (leases, links, told) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        Node { site: self, own, leases, packets: None, links, told }
     }
 }
 
 impl Node {
     pub fn mtu(&self) -> u32 {
         self.site.mtu()
+    }
+
+    /// By which link others reach this host.
+    pub fn external(&self) -> &External {
+        &self.site.external
+    }
+
+    /// Others reach this host by another link or address from now on; what they must be told comes back. What leads to
+    /// them follows at the next look.
+    pub fn moved(&mut self, external: External) -> Result<Attributes, Error> {
+        if self.site.external.v4 != external.v4 {
+            self.packets = None;
+        }
+        self.site.external = external;
+        self.site.attributes(None)
     }
 
     pub fn hear(&mut self, news: News) {
@@ -128,6 +149,7 @@ impl Node {
             Backend::Vxlan(options) => self.vxlan(&options)?,
             Backend::Udp(options) => self.udp(&options)?,
         };
+        self.links.clone_from(&links);
         let networks =
             [self.site.conf.v4, self.site.conf.v6].into_iter().flatten().map(|range| range.network).collect();
         let ours = Ours { networks, own: self.own, links };
@@ -183,7 +205,7 @@ impl Node {
             None => {
                 let nowhere = || Error::NoAddress(site.external.name.clone());
                 let local = SocketAddrV4::new(site.external.v4.ok_or_else(nowhere)?, options.port);
-                let tun = Tun::open(udp::LINK).map_err(Error::Tun)?;
+                let tun = Tun::open(udp::LINK, packets::queues()).map_err(Error::Tun)?;
                 Packets::start(tun, local, own, address).map_err(|source| Error::Socket { address: local, source })?
             }
         };
@@ -201,16 +223,29 @@ impl Node {
         Ok((Wanted { routes, complaints, ..Wanted::default() }, Vec::new()))
     }
 
-    /// Whether something of ours may be other than it was left.
+    /// Whether something of ours may be other than it was left. Pods come and go beside it all the time.
     pub fn matters(&self, event: &Event) -> bool {
         let (Event::Set(item) | Event::Gone(item)) = event else { return true };
-        let external = self.site.external.index;
         match item {
             // Routes go with their link in silence.
-            Item::Link(link) => link.index == external || self.is_our_link(&link.name),
-            Item::Route(route) => self.networks().any(|network| network.covers(&route.dst)),
-            Item::Neighbour(neighbour) => neighbour.is_permanent() && neighbour.index != external,
-            Item::Fdb(entry) => entry.dst.is_some(),
+            Item::Link(link) => link.index == self.site.external.index || self.is_our_link(&link.name),
+            Item::Route(route) => {
+                let mine = self.own.each().any(|own| own.overlaps(&route.dst));
+                !mine && self.networks().any(|network| network.covers(&route.dst))
+            }
+            Item::Neighbour(neighbour) => self.links.contains(&neighbour.index) && !neighbour.addr.is_multicast(),
+            Item::Fdb(entry) => self.links.contains(&entry.index),
+            Item::Address(address) => self.links.contains(&address.index),
+            Item::Rule(_) => false,
+        }
+    }
+
+    /// Whether this host may have another link or address now.
+    pub fn may_have_moved(&self, event: &Event) -> bool {
+        let (Event::Set(item) | Event::Gone(item)) = event else { return true };
+        match item {
+            Item::Link(link) => link.index == self.site.external.index,
+            Item::Address(address) => address.global && !self.links.contains(&address.index),
             _ => false,
         }
     }

@@ -1,5 +1,5 @@
-//! The network of a cluster on one host: CNI's bridge, made when the node's range of addresses is decided, known again
-//! after a restart. Does I/O.
+//! The network of a cluster on one host, and the host's part of one on many: CNI's bridge, made when the node's range of
+//! addresses is decided, known again after a restart. Does I/O.
 //!
 //! What is desired (a range) and what is actual (a network of one) are kept apart, for making it fails for reasons that
 //! pass: a link of somebody else has the bridge's name, a disk is full, another cluster is being reset.
@@ -14,6 +14,7 @@
 
 use std::fs::File;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use cni::{Network, Pod};
 use meta::Prefix;
 use parking_lot::Mutex;
 
-use crate::network::{NetError, NotReady, PodNet, PodNetwork};
+use crate::network::{NetError, NotReady, PodNet, PodNetwork, Way};
 use crate::table::{Row, Setup};
 use crate::{IFNAME, range};
 
@@ -30,19 +31,31 @@ const RETRY: Duration = Duration::from_secs(1);
 
 pub const ROW: Row = Row {
     name: "bridge",
-    open: |setup| Arc::new(Bridge::open(setup.clone())),
-    remove: |setup| Ok(cni::teardown(&config(setup, any_range(setup)))?),
+    open: |setup| Arc::new(Bridge::open(setup.clone(), Hosts::One)),
+    remove: |setup| Ok(cni::teardown(&config(setup, Hosts::One, any_range(setup), None))?),
 };
 
+/// On which hosts pods of the cluster are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// On this one alone.
+    One,
+    /// On this and others: something else leads there.
+    Many,
+}
+
 /// See the module's head.
-struct Bridge {
+pub struct Bridge {
     setup: Setup,
+    hosts: Hosts,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     wanted: Option<Prefix>,
+    /// The bytes of a packet; none: those of the link of the default route.
+    mtu: Option<u32>,
     made: Option<Arc<Network>>,
     failed: Option<Failure>,
     /// The sandboxes of the last life that are still there: what belongs to others is freed once there is a network.
@@ -55,21 +68,25 @@ struct Failure {
 }
 
 /// The cluster's network on this host; `range` is the node's share.
-fn config(setup: &Setup, range: Prefix) -> cni::Config {
+fn config(setup: &Setup, hosts: Hosts, range: Prefix, mtu: Option<u32>) -> cni::Config {
     let pods: Vec<_> = setup.pods.iter().copied().filter(|range| !range.is_ipv6()).collect();
     cni::Config {
         bridge: setup.bridge.clone(),
         table: format!("{}-pods", setup.tag),
         subnet: range,
         gateway: None,
-        cluster_ranges: pods.clone(),
-        // A cluster of this host alone.
-        only_here: pods,
+        only_here: if hosts == Hosts::One { pods.clone() } else { Vec::new() },
+        cluster_ranges: pods,
         masquerade: true,
-        mtu: None,
+        mtu,
         state_dir: setup.state_dir.clone(),
         settings_dir: setup.settings_dir.clone(),
     }
+}
+
+/// The record of how long a packet may be.
+fn mtu_file(setup: &Setup) -> PathBuf {
+    setup.state_dir.join("mtu")
 }
 
 /// For what asks for none in particular.
@@ -78,9 +95,11 @@ fn any_range(setup: &Setup) -> Prefix {
 }
 
 impl Bridge {
-    fn open(setup: Setup) -> Bridge {
+    /// Takes up what a former life left.
+    pub fn open(setup: Setup, hosts: Hosts) -> Bridge {
         let wanted = range::read(&setup.range_file);
-        let network = Bridge { setup, state: Mutex::new(State { wanted, ..State::default() }) };
+        let mtu = range::read(&mtu_file(&setup)).filter(|_| hosts == Hosts::Many);
+        let network = Bridge { setup, hosts, state: Mutex::new(State { wanted, mtu, ..State::default() }) };
         if wanted.is_some()
             && let Err(error) = network.current()
         {
@@ -99,7 +118,7 @@ impl Bridge {
         if let Some(failure) = state.failed.as_ref().filter(|failure| failure.at.elapsed() < RETRY) {
             return Err(NotReady::Failed(failure.why.clone()));
         }
-        match self.make(wanted) {
+        match self.make(wanted, state.mtu) {
             Ok(made) => {
                 if let Some(keep) = state.keep.take()
                     && let Err(error) = free_others(&made, &keep)
@@ -118,7 +137,7 @@ impl Bridge {
         }
     }
 
-    fn make(&self, range: Prefix) -> Result<Network, NetError> {
+    fn make(&self, range: Prefix, mtu: Option<u32>) -> Result<Network, NetError> {
         if range.is_ipv6() {
             let problem = format!("{range} is not an IPv4 range, and the bridge network gives pods no other addresses");
             return Err(cni::Error::Config { field: "podCIDRs".to_owned(), problem }.into());
@@ -130,14 +149,36 @@ impl Bridge {
             .map_err(NetError::io(format!("locking {}", lock.display())))?;
         // First the record: what is made is found by it after a crash.
         let file = &self.setup.range_file;
-        range::write(file, range).map_err(NetError::io(format!("writing {}", file.display())))?;
-        let network = Network::new(config(&self.setup, range))?;
+        range::write(file, &range).map_err(NetError::io(format!("writing {}", file.display())))?;
+        let network = Network::new(config(&self.setup, self.hosts, range, mtu))?;
+        self.record(mtu);
         for services in self.setup.services.iter().filter(|range| !range.is_ipv6()) {
             if let Err(error) = network.route_services(*services) {
                 tracing::warn!(%error, "Services may not be reachable from this host itself");
             }
         }
         Ok(network)
+    }
+}
+
+impl Bridge {
+    /// Without the record the next life begins with longer packets, for a moment.
+    fn record(&self, mtu: Option<u32>) {
+        let Some(mtu) = mtu else { return };
+        let file = mtu_file(&self.setup);
+        if let Err(error) = range::write(&file, &mtu) {
+            tracing::warn!(%error, file = %file.display(), "how long a packet may be is not written down");
+        }
+    }
+
+    fn want(state: &mut State, ranges: &[Prefix]) {
+        let wanted = ranges.iter().find(|range| !range.is_ipv6()).or(ranges.first()).map(Prefix::network);
+        if wanted.is_some() && state.wanted != wanted {
+            (state.wanted, state.failed) = (wanted, None);
+            if let Some(left) = ranges.iter().find(|range| range.is_ipv6()) {
+                tracing::warn!(range = %left, "pods of the bridge network get no IPv6 addresses");
+            }
+        }
     }
 }
 
@@ -179,17 +220,35 @@ impl PodNetwork for Bridge {
 
     /// Takes the IPv4 range: pods have IPv4 alone here.
     fn set_ranges(&self, ranges: &[Prefix]) -> Result<(), NetError> {
-        let wanted = ranges.iter().find(|range| !range.is_ipv6()).or(ranges.first()).map(Prefix::network);
+        if self.setup.ranges_by_way {
+            return Ok(());
+        }
+        Bridge::want(&mut self.state.lock(), ranges);
+        self.current()?;
+        Ok(())
+    }
+
+    fn set_way(&self, way: &Way) -> Result<(), NetError> {
+        if self.hosts == Hosts::One {
+            return Ok(());
+        }
         let mut state = self.state.lock();
-        if wanted.is_some() && state.wanted != wanted {
-            (state.wanted, state.failed) = (wanted, None);
-            if let Some(left) = ranges.iter().find(|range| range.is_ipv6()) {
-                tracing::warn!(range = %left, "pods of the bridge network get no IPv6 addresses");
+        if self.setup.ranges_by_way {
+            Bridge::want(&mut state, &way.ranges);
+        }
+        if let Some(mtu) = way.mtu.filter(|mtu| state.mtu != Some(*mtu)) {
+            state.mtu = Some(mtu);
+            if let Some(made) = state.made.clone() {
+                made.set_mtu(mtu)?;
+                self.record(Some(mtu));
             }
         }
         drop(state);
-        self.current()?;
-        Ok(())
+        match self.current() {
+            // The kubelet says it.
+            Err(NotReady::NoRange) => Ok(()),
+            current => Ok(current.map(drop)?),
+        }
     }
 
     fn ready(&self) -> Result<(), NotReady> {

@@ -5,7 +5,8 @@
 //! nothing of the API server, of nodes other than this one, or of the CRI.
 //!
 //! - `network`: the contract, with what goes in and out. Pure but for [`LoopbackOnly`].
-//! - `bridge`: the network of a cluster on one host.
+//! - `bridge`: the network of a cluster on one host, and the host's part of one on many.
+//! - `flannel`: that part, and what is left of flannel's own where the cluster is removed.
 //! - `configured`: any network that a directory of CNI configuration describes.
 //! - `table`: the networks of a cluster by name.
 
@@ -13,13 +14,15 @@
 
 mod bridge;
 mod configured;
+mod flannel;
 mod network;
 mod range;
 mod table;
 
 pub use cni::{PortMapping, Protocol};
 pub use configured::Configured;
-pub use network::{LoopbackOnly, NetError, NotReady, PodNet, PodNetwork};
+pub use flannel::table as flannel_table;
+pub use network::{LoopbackOnly, NetError, NotReady, PodNet, PodNetwork, Way};
 pub use table::{NETWORKS, Row, Setup, named};
 
 /// The interface that pods find inside.

@@ -26,10 +26,20 @@ pub struct PodNet {
     pub ports: Vec<PortMapping>,
 }
 
+/// How packets get to pods of other nodes, as far as a pod network must know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The bytes of a packet on it; none while nobody knows.
+    pub mtu: Option<u32>,
+    /// The node's ranges, where it is the way that has them ([`crate::Setup::ranges_by_way`]).
+    pub ranges: Vec<Prefix>,
+}
+
 /// The network that connects the pods of this node.
 ///
 /// ```text
 ///  set_ranges            which addresses are this node's; again and again, mostly the same
+///  set_way               how packets get to other nodes; at any time, and again when that changes
 ///      │
 ///    ready ── NotReady   asked every few seconds; the reason is the node's Ready condition
 ///      │
@@ -68,6 +78,12 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// The node's ranges of pod addresses have been decided: one, or one of each family, the primary first. A network
     /// that has addresses from elsewhere passes them over; one that serves a single family takes the range of that.
     fn set_ranges(&self, ranges: &[Prefix]) -> Result<(), NetError>;
+
+    /// What leads to other nodes is known, or is other than before. Fails as `set_ranges` does. A network that knows of no
+    /// other node passes it over.
+    fn set_way(&self, _way: &Way) -> Result<(), NetError> {
+        Ok(())
+    }
 
     /// Whether the next `add` can succeed; if not, why, as a sentence for the person who looks at the node.
     fn ready(&self) -> Result<(), NotReady>;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use meta::Prefix;
 
-use crate::bridge;
 use crate::network::{NetError, PodNetwork};
+use crate::{bridge, flannel};
 
 /// What a cluster tells its pod network, whichever that is.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Setup {
     pub pods: Vec<Prefix>,
     /// The addresses of Services, one range or one of each family: no pod has one.
     pub services: Vec<Prefix>,
+    /// Which addresses are the node's is said with the way to other nodes, not by the kubelet.
+    pub ranges_by_way: bool,
     /// Where records are kept.
     pub state_dir: PathBuf,
     /// Where the node's range is kept.
@@ -43,7 +45,7 @@ pub struct Row {
 }
 
 /// Every pod network.
-pub const NETWORKS: &[Row] = &[bridge::ROW];
+pub const NETWORKS: &[Row] = &[flannel::ROW, bridge::ROW];
 
 /// The row of a name, or a sentence that says which names there are.
 pub fn named(name: &str) -> Result<&'static Row, String> {
@@ -59,6 +61,6 @@ mod tests {
     #[test]
     fn networks_are_found_by_name_and_others_named() {
         assert!(NETWORKS.iter().all(|row| named(row.name).is_ok_and(|found| found.name == row.name)));
-        assert_eq!(named("weave").unwrap_err(), "there is no pod network \"weave\": there is bridge");
+        assert_eq!(named("weave").unwrap_err(), "there is no pod network \"weave\": there is flannel, bridge");
     }
 }

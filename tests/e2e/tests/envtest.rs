@@ -53,7 +53,7 @@ fn assets(cluster: &Cluster) -> Result<()> {
 }
 
 /// The Go toolchain, where one is.
-fn go() -> Option<PathBuf> {
+pub fn go() -> Option<PathBuf> {
     let known = [PathBuf::from("go"), PathBuf::from("/usr/local/go/bin/go")];
     known.into_iter().find(|go| Command::new(go).arg("version").output().is_ok_and(|done| done.status.success()))
 }

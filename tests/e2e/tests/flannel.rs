@@ -13,10 +13,11 @@ use testkit::{Cluster, Host, Running, Signal, binary, eventually, output};
 pub const TESTS: &[Test] = &[
     ("hosts_reach_each_other_by_flannel", by_flannel),
     ("flannel_tells_of_its_host_in_the_nodes_annotations", in_annotations),
+    ("flannel_tells_etcd_who_it_is", by_password),
 ];
 
 const ADDRESSES: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 fn by_flannel(cluster: &Cluster) -> Result<()> {
     let hosts = [Host::new()?, Host::new()?];
@@ -51,7 +52,7 @@ fn start(host: &Host, url: &str, prefix: &str, file: &Path) -> Result<Running> {
     Running::start(&mut command)
 }
 
-fn told(file: &Path) -> Result<String> {
+pub fn told(file: &Path) -> Result<String> {
     eventually(SOON, || {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let subnet = text.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET="));
@@ -100,7 +101,7 @@ fn one_backend(hosts: &[Host; 2], url: &str, prefix: &str, dir: &Path) -> Result
 /// As upstream's manifest runs it, against our API server.
 fn in_annotations(cluster: &Cluster) -> Result<()> {
     let own = cluster.elsewhere("annotations")?;
-    own.run(&["up"])?.ok()?;
+    own.run(&["up", "--network", "bridge"])?.ok()?;
     let node = own.get("node")?["items"][0]["metadata"]["name"].as_str().context("a node")?.to_owned();
     let record: Value = serde_json::from_slice(&fs::read(own.data_dir().join("cluster.json"))?)?;
     let (conf, file) = (own.dir.join("net-conf.json"), own.dir.join("flannel/subnet.env"));
@@ -131,5 +132,43 @@ fn in_annotations(cluster: &Cluster) -> Result<()> {
     flannel.signal(Signal::TERM)?;
     let (code, said) = flannel.end(SOON)?;
     ensure!(code == 0, "{code}: {said}");
+    Ok(())
+}
+
+/// A real etcd that asks who one is.
+fn by_password(cluster: &Cluster) -> Result<()> {
+    const ETCD: &str = "/usr/bin/etcd";
+    if !Path::new(ETCD).exists() {
+        println!("    skipped: there is no {ETCD}");
+        return Ok(());
+    }
+    let (host, dir) = (Host::new()?, cluster.dir.join("flannel-password"));
+    let url = "http://192.0.2.2:2379";
+    let mut etcd = host.command(ETCD);
+    etcd.arg("--data-dir").arg(dir.join("etcd")).args(["--listen-client-urls", url, "--advertise-client-urls", url]);
+    let _etcd = Running::start(etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]))?;
+    let etcdctl = |args: &str| host.sh(&format!("ETCDCTL_API=3 etcdctl --endpoints {url} {args}"));
+    let conf = r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}"#;
+    eventually(SOON, || etcdctl(&format!("put /coreos.com/network/config '{conf}'")))?;
+    etcdctl("user add root:secret")?;
+    etcdctl("user grant-role root root")?;
+    etcdctl("auth enable")?;
+    let start = |password: &str, file: &Path| {
+        let mut command = host.command(binary());
+        command.args(["flannel", "--etcd-endpoints", url, "--etcd-username=root"]).arg("--subnet-file").arg(file);
+        Running::start(command.env("FLANNELD_ETCD_PASSWORD", password))
+    };
+    let (wrong, right) = (dir.join("wrong.env"), dir.join("right.env"));
+    let refused = start("guessed", &wrong)?;
+    eventually(SOON, || {
+        ensure!(refused.said().contains("authentication failed"), "{}", refused.said());
+        Ok(())
+    })?;
+    ensure!(!wrong.exists() && !refused.said().contains("guessed"), "{}", refused.said());
+    drop(refused);
+    let flannel = start("secret", &right)?;
+    let subnet = told(&right).with_context(|| flannel.said())?;
+    let leases = etcdctl("--user root:secret get --prefix --keys-only /coreos.com/network/subnets")?;
+    ensure!(leases.contains(&subnet.replace(".1/24", ".0-24")), "{leases}");
     Ok(())
 }

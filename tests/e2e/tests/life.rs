@@ -22,7 +22,7 @@ fn up(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["run", "first", "--image", BUSYBOX, "--", "sleep", "1000"])?;
     ensure!(said.contains("kubectl get nodes"), "{said}");
     let steps: Vec<&str> = said.lines().filter(|l| l.contains('✓')).collect();
-    ensure!(steps.len() == 9, "one step for the certificates and one for each component: {said}");
+    ensure!(steps.len() == 10, "one step for the certificates and one for each component: {said}");
     for component in ["kube-controller-manager", "kube-scheduler", "kube-proxy", "Cluster DNS answers", "Ready"] {
         let step = steps.iter().find(|s| s.contains(component));
         ensure!(step.is_some_and(|s| !s.ends_with("  0 ms")), "{component} takes a while to do its work: {said}");

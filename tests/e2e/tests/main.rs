@@ -19,10 +19,12 @@ mod kubeconfig;
 mod kubectl;
 mod life;
 mod many;
+mod pods_of_hosts;
 mod reset;
 mod settings;
 mod trust;
 mod two_hosts;
+mod upstream_flannel;
 mod volumes;
 mod workload;
 mod wrong;
@@ -63,7 +65,9 @@ const TESTS: &[&[Test]] = &[
     wrong::TESTS,
     host::TESTS,
     two_hosts::TESTS,
+    pods_of_hosts::TESTS,
     flannel::TESTS,
+    upstream_flannel::TESTS,
     certificates::TESTS,
     kubeconfig::TESTS,
     reset::TESTS,

@@ -1,5 +1,5 @@
 //! Two hosts of one cluster, each a process of its own in a network of its own: the second has only a node, and reaches
-//! the first's API server over TLS with what it was given. Pods of two hosts don't reach each other yet.
+//! the first's API server over TLS with what it was given. Their pods reach each other in `pods_of_hosts`.
 
 use std::fs;
 use std::path::Path;
@@ -17,16 +17,16 @@ pub const TESTS: &[Test] = &[
     ("a_machine_joins_with_a_token", joins_with_a_token),
 ];
 
-const FIRST: &str = "198.51.100.1";
-const SECOND: &str = "198.51.100.2";
-const NODE: &str = "second";
+pub const FIRST: &str = "198.51.100.1";
+pub const SECOND: &str = "198.51.100.2";
+pub const NODE: &str = "second";
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 fn node_alone(cluster: &Cluster) -> Result<()> {
     let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
     wire(&first, &second)?;
-    up_at(&first)?;
+    up_at(&first, &[])?;
     let record: Value = serde_json::from_slice(&fs::read(first.data_dir().join("cluster.json"))?)?;
     let told = |field: &str| record[field].as_str().map(str::to_owned).with_context(|| field.to_owned());
     let folder = credentials(&first, &second, record["apiPort"].as_u64().context("a port")?)?;
@@ -51,7 +51,7 @@ fn node_alone(cluster: &Cluster) -> Result<()> {
 fn joins_with_a_token(cluster: &Cluster) -> Result<()> {
     let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
     wire(&first, &second)?;
-    up_at(&first)?;
+    up_at(&first, &[])?;
     let record: Value = serde_json::from_slice(&fs::read(first.data_dir().join("cluster.json"))?)?;
     let services = record["serviceCidr"].as_str().context("a range")?.to_owned();
     let server = format!("https://{FIRST}:{}", record["apiPort"]);
@@ -133,7 +133,7 @@ fn works(first: &Own, second: &Own, services: &str) -> Result<()> {
 }
 
 /// A link between the two hosts.
-fn wire(first: &Own, second: &Own) -> Result<()> {
+pub fn wire(first: &Own, second: &Own) -> Result<()> {
     let (a, b) = (first.host.as_ref().context("a host")?, second.host.as_ref().context("a host")?);
     a.sh(&format!("ip link add wire type veth peer name wire netns {}", b.pid()))?;
     for (host, address) in [(a, FIRST), (b, SECOND)] {
@@ -142,10 +142,21 @@ fn wire(first: &Own, second: &Own) -> Result<()> {
     Ok(())
 }
 
-fn up_at(first: &Own) -> Result<()> {
+pub fn up_at(first: &Own, said: &[&str]) -> Result<()> {
     let config = first.dir.join("config.yaml");
     fs::write(&config, format!("nodeName: first\nnodeIP: {FIRST}\n"))?;
-    first.run(&["up", "--config", &config.display().to_string()])?.ok().map(drop)
+    first.run(&[&["up", "--config", &config.display().to_string()], said].concat())?.ok().map(drop)
+}
+
+/// The second joins the first, and its node is Ready.
+pub fn agent(first: &Own, second: &Own) -> Result<Running> {
+    let record: Value = serde_json::from_slice(&fs::read(first.data_dir().join("cluster.json"))?)?;
+    let server = format!("https://{FIRST}:{}", record["apiPort"]);
+    let token = first.run(&["token", "create"])?.ok()?.trim().to_owned();
+    let join = ["agent", "--server", &server, "--token", &token, "--node-name", NODE, "--node-ip", SECOND];
+    let agent = Running::start(&mut second.command(&join))?;
+    ready(&agent)?;
+    Ok(agent)
 }
 
 /// What the second host is given: kubeconfigs of its components, and its kubelet's certificate.

@@ -20,9 +20,12 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::MetadataValue;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use wire::etcd;
+
+use super::login::{Login, Secret};
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(10);
@@ -40,6 +43,9 @@ pub struct Endpoints {
     pub ca_file: Option<PathBuf>,
     pub cert_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
+    /// Nobody, where it is empty.
+    pub username: String,
+    pub password: Secret,
 }
 
 /// What a flag says that can't be.
@@ -73,7 +79,11 @@ fn failed(status: &Status) -> CallError {
 pub struct Client {
     channels: Arc<Vec<Channel>>,
     current: Arc<AtomicUsize>,
+    login: Login,
 }
+
+/// A way to an endpoint, with the user's token.
+type Way = InterceptedService<Channel, Login>;
 
 impl Client {
     /// Nothing is connected yet.
@@ -82,17 +92,18 @@ impl Client {
             return Err(FlagError::new(ENDPOINTS, "names no endpoint"));
         }
         let channels: Result<Vec<_>, _> = endpoints.urls.iter().map(|url| channel(url, endpoints)).collect();
-        Ok(Client { channels: Arc::new(channels?), current: Arc::default() })
+        let login = Login::new(&endpoints.username, &endpoints.password);
+        Ok(Client { channels: Arc::new(channels?), current: Arc::default(), login })
     }
 
-    async fn call<T, F>(&self, make: impl Fn(Channel) -> F) -> Result<T, CallError>
+    async fn call<T, F>(&self, make: impl Fn(Way) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let (count, first) = (self.channels.len(), self.current.load(Ordering::Relaxed));
         let mut last = CallError("no endpoint".to_owned());
         for at in (0..count).map(|step| (first + step) % count) {
-            match tokio::time::timeout(CALL, make(self.channels[at].clone())).await {
+            match tokio::time::timeout(CALL, self.call_at(at, &make)).await {
                 Ok(Ok(answer)) => {
                     self.current.store(at, Ordering::Relaxed);
                     return Ok(answer.into_inner());
@@ -109,16 +120,34 @@ impl Client {
         Err(last)
     }
 
-    fn kv(channel: Channel) -> etcd::kv_client::KvClient<Channel> {
-        etcd::kv_client::KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+    /// At one endpoint; again when it wants to know who asks.
+    async fn call_at<T, F>(&self, at: usize, make: &impl Fn(Way) -> F) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        match make(self.way(at)).await {
+            Err(status) if self.login.is_wanted(&status) => {
+                self.login.log_in(self.channels[at].clone()).await?;
+                make(self.way(at)).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn way(&self, at: usize) -> Way {
+        InterceptedService::new(self.channels[at].clone(), self.login.clone())
+    }
+
+    fn kv(way: Way) -> etcd::kv_client::KvClient<Way> {
+        etcd::kv_client::KvClient::new(way).max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// One key, or all from `key` to before `end`.
     pub async fn range(&self, key: Bytes, end: Bytes) -> Result<etcd::RangeResponse, CallError> {
         let request = etcd::RangeRequest { key, range_end: end, ..etcd::RangeRequest::default() };
-        let one = |channel: Channel| {
+        let one = |way: Way| {
             let request = request.clone();
-            async move { Client::kv(channel).range(request).await }
+            async move { Client::kv(way).range(request).await }
         };
         self.call(one).await
     }
@@ -126,9 +155,9 @@ impl Client {
     /// With lease 0 for good.
     pub async fn put(&self, key: Bytes, value: Bytes, lease: i64) -> Result<(), CallError> {
         let request = etcd::PutRequest { key, value, lease, ..etcd::PutRequest::default() };
-        let one = |channel: Channel| {
+        let one = |way: Way| {
             let request = request.clone();
-            async move { Client::kv(channel).put(request).await }
+            async move { Client::kv(way).put(request).await }
         };
         self.call(one).await.map(drop)
     }
@@ -145,18 +174,18 @@ impl Client {
         let put = etcd::PutRequest { key, value, lease, ..etcd::PutRequest::default() };
         let put = etcd::RequestOp { request: Some(etcd::request_op::Request::RequestPut(put)) };
         let request = etcd::TxnRequest { compare: vec![absent], success: vec![put], ..etcd::TxnRequest::default() };
-        let one = |channel: Channel| {
+        let one = |way: Way| {
             let request = request.clone();
-            async move { Client::kv(channel).txn(request).await }
+            async move { Client::kv(way).txn(request).await }
         };
         Ok(self.call(one).await?.succeeded)
     }
 
     pub async fn delete(&self, key: Bytes) -> Result<(), CallError> {
         let request = etcd::DeleteRangeRequest { key, ..etcd::DeleteRangeRequest::default() };
-        let one = |channel: Channel| {
+        let one = |way: Way| {
             let request = request.clone();
-            async move { Client::kv(channel).delete_range(request).await }
+            async move { Client::kv(way).delete_range(request).await }
         };
         self.call(one).await.map(drop)
     }
@@ -164,16 +193,14 @@ impl Client {
     /// A new lease: its number, and the seconds that it was given.
     pub async fn grant(&self, seconds: i64) -> Result<(i64, i64), CallError> {
         let request = etcd::LeaseGrantRequest { ttl: seconds, id: 0 };
-        let one =
-            |channel: Channel| async move { etcd::lease_client::LeaseClient::new(channel).lease_grant(request).await };
+        let one = |way: Way| async move { etcd::lease_client::LeaseClient::new(way).lease_grant(request).await };
         let answer = self.call(one).await?;
         Ok((answer.id, answer.ttl))
     }
 
     pub async fn revoke(&self, lease: i64) -> Result<(), CallError> {
         let request = etcd::LeaseRevokeRequest { id: lease };
-        let one =
-            |channel: Channel| async move { etcd::lease_client::LeaseClient::new(channel).lease_revoke(request).await };
+        let one = |way: Way| async move { etcd::lease_client::LeaseClient::new(way).lease_revoke(request).await };
         self.call(one).await.map(drop)
     }
 
@@ -189,8 +216,7 @@ impl Client {
         // A member that is cut off from the others must not keep us waiting.
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         let at = self.current.load(Ordering::Relaxed);
-        let mut client =
-            etcd::watch_client::WatchClient::new(self.channels[at].clone()).max_decoding_message_size(MAX_MESSAGE);
+        let mut client = etcd::watch_client::WatchClient::new(self.way(at)).max_decoding_message_size(MAX_MESSAGE);
         match tokio::time::timeout(CALL, client.watch(request)).await {
             Ok(Ok(answer)) => Ok(Watch { stream: answer.into_inner(), _requests: sender }),
             other => {

@@ -14,6 +14,7 @@
 //! ```
 
 pub mod client;
+pub mod login;
 
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Registry {
     client: Client,
+    endpoints: Endpoints,
     prefix: String,
     renew_margin: Duration,
 }
@@ -77,13 +79,34 @@ pub struct Registry {
 pub struct Acquired {
     pub lease: Lease,
     renew: Option<Instant>,
+    /// What the lease says is not in etcd yet.
+    unsaid: bool,
+}
+
+impl Acquired {
+    fn new(lease: Lease, renew: Option<Instant>) -> Acquired {
+        Acquired { lease, renew, unsaid: false }
+    }
+
+    /// It stays this host's, and says something else of it.
+    pub fn now_says(&mut self, attributes: Attributes) {
+        self.unsaid |= self.lease.attributes != attributes;
+        self.lease.attributes = attributes;
+    }
 }
 
 impl Registry {
     pub fn new(options: &Options) -> Result<Registry, FlagError> {
         let client = Client::new(&options.endpoints)?;
         let prefix = format!("/{}", options.prefix.trim_matches('/'));
-        Ok(Registry { client, prefix, renew_margin: options.renew_margin })
+        let (endpoints, renew_margin) = (options.endpoints.clone(), options.renew_margin);
+        Ok(Registry { client, endpoints, prefix, renew_margin })
+    }
+
+    /// With new connections: those that left from an address which this host has no more say nothing, and don't end.
+    pub fn reconnect(&mut self) -> Result<(), FlagError> {
+        self.client = Client::new(&self.endpoints)?;
+        Ok(())
     }
 
     fn config_key(&self) -> String {
@@ -104,6 +127,11 @@ impl Registry {
         let found = answer.kvs.first().ok_or_else(|| Error::NoConfig(self.config_key()))?;
         let conf = NetConf::parse(&found.value)?;
         if conf.v4.is_none() { Err(Error::WithoutIpv4) } else { Ok(conf) }
+    }
+
+    /// Puts the network's configuration where there is none.
+    pub async fn publish(&self, conf: &str) -> Result<(), CallError> {
+        self.client.create(self.config_key().into(), conf.to_owned().into(), 0).await.map(drop)
     }
 
     /// All leases, and the revision as of which they are all.
@@ -135,7 +163,7 @@ impl Registry {
                     let lease = Lease { subnets, attributes: own.clone() };
                     let renew = self.write(&lease, reserved).await?;
                     tracing::info!(%subnets, reserved, "this host keeps its lease");
-                    return Ok(Acquired { lease, renew });
+                    return Ok(Acquired::new(lease, renew));
                 }
                 Choice::Drop(subnets) => {
                     tracing::info!(%subnets, "this host's lease does not fit the network any more, and is given up");
@@ -150,7 +178,7 @@ impl Registry {
                 Ok(true) => {
                     tracing::info!(%subnets, "this host has a lease");
                     let lease = Lease { subnets, attributes: own.clone() };
-                    return Ok(Acquired { lease, renew: Some(self.renewal(seconds)) });
+                    return Ok(Acquired::new(lease, Some(self.renewal(seconds))));
                 }
                 // Another host was first, or we were and the answer was lost: then the next look finds it as ours.
                 Ok(false) => self.forget(id).await,
@@ -190,12 +218,16 @@ impl Registry {
     }
 
     /// Tells of all leases, then of every change; renews this host's. Ends when nobody listens, or the lease is gone.
-    pub async fn follow(&self, mut mine: Acquired, news: mpsc::Sender<News>) {
+    pub async fn follow(&self, mine: &mut Acquired, news: mpsc::Sender<News>) {
         let own_key = self.key(&mine.lease.subnets);
         let mut retry = FIRST_RETRY;
         let mut since = None;
         loop {
-            match self.watch_once(&mut mine, &own_key, &mut since, &news, &mut retry).await {
+            let watched = match self.say(mine).await {
+                Ok(()) => self.watch_once(mine, &own_key, &mut since, &news, &mut retry).await,
+                Err(error) => Err(error),
+            };
+            match watched {
                 Ok(Ended::Closed) => return,
                 Ok(Ended::Compacted) => since = None,
                 Err(error) => {
@@ -207,8 +239,18 @@ impl Registry {
                     retry = (retry * 2).min(LAST_RETRY);
                 }
             }
-            self.renew_if_due(&mut mine).await;
+            self.renew_if_due(mine).await;
         }
+    }
+
+    /// Puts what the lease says now, if that is not done yet: nobody else has it, whatever address it says.
+    async fn say(&self, mine: &mut Acquired) -> Result<(), CallError> {
+        if mine.unsaid {
+            mine.renew = self.write(&mine.lease, mine.renew.is_none()).await?;
+            mine.unsaid = false;
+            tracing::info!(subnets = %mine.lease.subnets, "others are told where this host is now");
+        }
+        Ok(())
     }
 
     async fn watch_once(
@@ -248,6 +290,8 @@ impl Registry {
                 return Ok(Ended::Compacted);
             }
             if answer.canceled {
+                // It may be a token that etcd has forgotten: a list asks for a new one.
+                *since = None;
                 return Err(CallError(format!("the watch was cancelled: {}", answer.cancel_reason)));
             }
             for event in &answer.events {

@@ -125,6 +125,12 @@ pub fn available(now: Timestamp) -> Value {
     }]}})
 }
 
+/// Whether the node says so already.
+pub fn is_available(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == UNAVAILABLE && c.status == "False")
+}
+
 /// The subnets that a node was given.
 pub fn subnets(node: &Node) -> Result<Option<Subnets>, String> {
     let Some(spec) = &node.spec else { return Ok(None) };

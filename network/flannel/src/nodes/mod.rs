@@ -1,5 +1,5 @@
-//! The Kubernetes subnet manager: the network's configuration is a file, a host's subnets are its Node's pod ranges, and
-//! what others must know of it stands in annotations of the Node. I/O: the API server, by `client`; the file. What the
+//! The Kubernetes subnet manager: the network's configuration is a file or a ConfigMap, a host's subnets are its Node's pod
+//! ranges, and what others must know of it stands in annotations of the Node. I/O: the API server, by `client`; the file. What the
 //! annotations say is decided in [`annotations`]. Caller: the daemon.
 
 mod annotations;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use client::{Cache, Informer};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::Value;
@@ -32,6 +32,10 @@ const PATCH_AGAIN: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("--net-config-path {path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error("ConfigMap {namespace}/{name}: {source}")]
+    Map { namespace: &'static str, name: &'static str, source: Box<kube::Error> },
+    #[error("ConfigMap {namespace}/{name}: it has no {key}")]
+    Key { namespace: &'static str, name: &'static str, key: &'static str },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{0}")]
@@ -40,14 +44,24 @@ pub enum Error {
     Patch { node: String, source: Box<kube::Error> },
 }
 
+/// Where the network's configuration is.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// `--net-config-path`
+    File(PathBuf),
+    /// It is known already.
+    Text(String),
+    /// In the API, as upstream's manifest has it.
+    Map { namespace: &'static str, name: &'static str, key: &'static str },
+}
+
 /// What the flags say.
 #[derive(Clone)]
 pub struct Options {
     pub client: kube::Client,
     /// The name of this host's Node.
     pub node: String,
-    /// `--net-config-path`
-    pub config: PathBuf,
+    pub config: Source,
     /// `--kube-annotation-prefix`
     pub names: Names,
     /// `--set-node-network-unavailable`
@@ -69,12 +83,29 @@ impl Nodes {
         Nodes { options, cache, _watching: stop.drop_guard() }
     }
 
-    pub fn config(&self) -> Result<NetConf, Error> {
-        let path = &self.options.config;
-        let mut text = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text));
-        read.map_err(|source| Error::File { path: path.clone(), source })?;
+    pub async fn config(&self) -> Result<NetConf, Error> {
+        let text = match &self.options.config {
+            Source::Text(text) => text.clone().into_bytes(),
+            Source::File(path) => {
+                let mut text = Vec::new();
+                let read = File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text));
+                read.map_err(|source| Error::File { path: path.clone(), source })?;
+                text
+            }
+            &Source::Map { namespace, name, key } => {
+                let maps: Api<ConfigMap> = Api::namespaced(self.options.client.clone(), namespace);
+                let got = maps.get(name).await;
+                let got = got.map_err(|source| Error::Map { namespace, name, source: Box::new(source) })?;
+                let text = got.data.and_then(|mut data| data.remove(key));
+                text.ok_or(Error::Key { namespace, name, key })?.into_bytes()
+            }
+        };
         Ok(NetConf::parse(&text)?)
+    }
+
+    /// Changes with each node.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.cache.version()
     }
 
     fn own(&self) -> Option<Arc<Node>> {
@@ -95,12 +126,11 @@ impl Nodes {
         let wrong = |problem: String| Error::Node(format!("node {name}: {problem}"));
         let given = annotations::subnets(&node).map_err(wrong)?.unwrap_or_default();
         let subnets = annotations::within(conf, given).map_err(wrong)?;
-        let attributes = self.options.names.overwritten(&node, own);
-        if let Some(patch) = self.options.names.patch(&node, &attributes) {
+        if let Some(patch) = self.options.names.patch(&node, &self.options.names.overwritten(&node, own)) {
             self.patch(&patch).await?;
         }
         tracing::info!(%subnets, node = name, "this host has its node's ranges");
-        Ok(Lease { subnets, attributes })
+        Ok(Lease { subnets, attributes: own.clone() })
     }
 
     async fn patch(&self, patch: &Value) -> Result<(), Error> {
@@ -111,11 +141,11 @@ impl Nodes {
     }
 
     /// Tells of all leases whenever one changes, and tells others again what they must know of this host when its node
-    /// was made anew. Ends when nobody listens, or the node has other ranges.
-    pub async fn follow(&self, conf: &NetConf, mine: Lease, news: mpsc::Sender<News>) {
+    /// was made anew, or a person wrote another address there. Ends when nobody listens, or the node has other ranges.
+    pub async fn follow(&self, conf: &NetConf, mine: &Lease, news: mpsc::Sender<News>) {
         let mut version = self.cache.version();
         let mut told = None;
-        if self.options.sets_condition {
+        if self.options.sets_condition && !self.own().is_some_and(|node| annotations::is_available(&node)) {
             self.patch_until_done(&annotations::available(Timestamp::now()), &news).await;
         }
         loop {
@@ -126,11 +156,12 @@ impl Nodes {
                     let _ = news.send(News::Lost(mine.subnets)).await;
                     return;
                 }
-                if let Some(patch) = self.options.names.patch(&node, &mine.attributes) {
+                let attributes = self.options.names.overwritten(&node, &mine.attributes);
+                if let Some(patch) = self.options.names.patch(&node, &attributes) {
                     self.patch_until_done(&patch, &news).await;
                 }
             }
-            let leases = self.leases(conf, &mine);
+            let leases = self.leases(conf, mine);
             if told.as_ref() != Some(&leases) {
                 if news.send(News::All(leases.clone())).await.is_err() {
                     return;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backends;
+mod healing;
 mod leases;
 mod nodes;
 mod outside;

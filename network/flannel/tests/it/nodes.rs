@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use flannel::{AnnotationNames, ManagerOptions, NodesOptions};
+use flannel::{AnnotationNames, ManagerOptions, NodesOptions, Source};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -83,7 +83,7 @@ fn restart(world: &World, server: &Server, host: &mut Host, n: u8) {
         ManagerOptions::Nodes(NodesOptions {
             client: server.client(),
             node: format!("node{n}"),
-            config,
+            config: Source::File(config),
             names: AnnotationNames::new("flannel.alpha.coreos.com").unwrap(),
             sets_condition: true,
         })

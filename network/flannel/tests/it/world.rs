@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use etcd::Etcd;
 use etcd::daemon::{Config as EtcdConfig, Daemon};
-use flannel::{Config, Endpoints, EtcdOptions, ManagerOptions, Subnets, Wish};
+use flannel::{Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, Subnets, Told, Wish};
 use linux::netlink::{Mac, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
 use meta::Prefix;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::etcd::{DeleteRangeRequest, PutRequest, RangeRequest};
 
@@ -25,6 +26,8 @@ pub const PREFIX: &str = "/coreos.com/network";
 const ETCD: &str = "192.0.2.200";
 const MTU: u32 = 1500;
 const ECHO: u16 = 7;
+/// Flannel's nftables table.
+pub const TABLE: &str = "flannel-test";
 
 /// Tries until it works; after [`PATIENCE`] fails with the last reason.
 pub fn eventually<T>(mut attempt: impl FnMut() -> Result<T, String>) -> T {
@@ -228,13 +231,17 @@ impl Host {
     pub fn start_with(&mut self, manager: impl FnOnce() -> ManagerOptions + Send + 'static) {
         let (subnet_file, ip_masq) = (self.subnet_file.clone(), self.ip_masq);
         self.flannel = Some(Inside::run(&self.ns, move |stop| async move {
+            let wish = Wish { interfaces: vec!["eth0".to_owned()], ..Wish::default() };
             let config = Config {
                 manager: manager(),
-                interface: Wish { interfaces: vec!["eth0".to_owned()], ..Wish::default() },
+                interface: watch::channel(wish).1,
                 subnet_file,
-                ip_masq,
-                table: "flannel-test".to_owned(),
+                masquerade: if ip_masq { Masquerade::All } else { Masquerade::Nothing },
+                table: TABLE.to_owned(),
+                resync: Duration::from_millis(200),
                 health: None,
+                tag: None,
+                told: watch::Sender::new(Told::default()),
             };
             flannel::run(config, stop).await.map_err(|error| error.to_string())
         }));

@@ -4,10 +4,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use linux::netlink::{Mac, Route, Rtnl};
+use linux::netlink::{LinkKind, Mac, Route, Rtnl, Vxlan};
 use linux::netns::NetNs;
 use meta::Prefix;
-use pod_network::{NetError, NotReady, PodNet, PodNetwork, Setup, named};
+use pod_network::{NETWORKS, NetError, NotReady, PodNet, PodNetwork, Setup, Way, named};
 
 /// More than the pause between two tries.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +27,7 @@ impl World {
             bridge: "fk-test0".into(),
             pods: vec![prefix("10.42.0.0/16"), prefix("fd42::/48")],
             services: vec![prefix("10.43.0.0/16")],
+            ranges_by_way: false,
             state_dir: dir.path().join("cni"),
             range_file: dir.path().join("range"),
             settings_dir: dir.path().join("settings"),
@@ -36,7 +37,16 @@ impl World {
     }
 
     fn open(&self) -> Arc<dyn PodNetwork> {
-        self.host.run(|| (named("bridge").unwrap().open)(&self.setup)).unwrap()
+        self.open_as("bridge")
+    }
+
+    fn open_as(&self, name: &str) -> Arc<dyn PodNetwork> {
+        self.host.run(|| (named(name).unwrap().open)(&self.setup)).unwrap()
+    }
+
+    /// The bytes of a packet of the bridge.
+    fn mtu(&self) -> u32 {
+        Rtnl::open_in(&self.host).unwrap().link(&self.setup.bridge).unwrap().unwrap().mtu
     }
 
     fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -176,5 +186,77 @@ fn what_is_removed_is_ours_and_this_clusters() {
         let left = rtnl.routes().unwrap();
         assert!(!left.contains(&ours) && others.iter().all(|other| left.contains(other)), "{left:?}");
         assert_eq!(rtnl.link(&world.setup.bridge).unwrap(), None);
+    });
+}
+
+#[test]
+fn the_way_to_other_nodes_says_how_long_a_packet_may_be_also_in_the_next_life() {
+    let world = World::new();
+    let network = world.open_as("flannel");
+    let way = |mtu| Way { mtu: Some(mtu), ..Way::default() };
+    world.on_host(|| {
+        network.set_way(&way(1450)).unwrap();
+        network.set_ranges(&[prefix("10.42.3.0/24")]).unwrap();
+    });
+    let (a, b) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    let inside = |ns: &NetNs| Rtnl::open_in(ns).unwrap().link("eth0").unwrap().unwrap().mtu;
+    world.on_host(|| network.add(&pod("a", &a)).unwrap());
+    assert_eq!((world.mtu(), inside(&a)), (1450, 1450));
+    drop(network);
+
+    let next = world.open_as("flannel");
+    world.on_host(|| {
+        assert_eq!(next.ready(), Ok(()));
+        next.set_way(&way(1400)).unwrap();
+        next.add(&pod("b", &b)).unwrap();
+    });
+    assert_eq!((world.mtu(), inside(&a), inside(&b)), (1400, 1450, 1400));
+    // The network of one host has no way to others.
+    let alone = World::new();
+    let network = alone.open();
+    alone.on_host(|| {
+        network.set_ranges(&[prefix("10.42.3.0/24")]).unwrap();
+        network.set_way(&way(1300)).unwrap();
+    });
+    assert_eq!(alone.mtu(), 1500);
+}
+
+#[test]
+fn where_leases_have_the_ranges_the_kubelets_are_passed_over() {
+    let mut world = World::new();
+    world.setup.ranges_by_way = true;
+    let network = world.open_as("flannel");
+    world.on_host(|| network.set_ranges(&[prefix("10.42.3.0/24")]).unwrap());
+    assert_eq!(network.ready(), Err(NotReady::NoRange));
+    let way = Way { mtu: Some(1450), ranges: vec![prefix("10.42.77.0/24")] };
+    let ns = NetNs::create().unwrap();
+    let addresses = world.on_host(|| {
+        network.set_way(&way).unwrap();
+        network.add(&pod("a", &ns)).unwrap()
+    });
+    assert_eq!(addresses, ["10.42.77.2".parse::<std::net::IpAddr>().unwrap()]);
+}
+
+#[test]
+fn flannels_links_and_rules_of_this_cluster_go_with_it() {
+    let world = World::new();
+    world.on_host(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        for (name, id, tag) in [("flannel.1", 1, "fk-test"), ("flannel.2", 2, "fk-test2"), ("flannel.3", 3, "")] {
+            match rtnl.add_vxlan(name, None, 1450, &Vxlan { id, port: 8472, ..Vxlan::default() }) {
+                Err(error) if error.is_unsupported() => return println!("skipped: this kernel has no VXLAN links"),
+                made => made.unwrap(),
+            }
+            let link = rtnl.link(name).unwrap().unwrap();
+            assert!(matches!(link.kind, Some(LinkKind::Vxlan(_))));
+            if !tag.is_empty() {
+                rtnl.set_alias(link.index, tag).unwrap();
+            }
+        }
+        for _ in 0..2 {
+            NETWORKS.iter().for_each(|row| (row.remove)(&world.setup).unwrap());
+        }
+        let left: Vec<_> = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
+        assert_eq!(left, ["lo", "flannel.2", "flannel.3"]);
     });
 }

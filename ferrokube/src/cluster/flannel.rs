@@ -1,0 +1,338 @@
+//! flannel in a cluster of ours: what is chosen for a new one, what the API holds of it, and how it is started beside the
+//! rest of a node. I/O: the kernel, the API server, by `flannel`.
+//!
+//! ```text
+//! control plane   ──net-conf──► ConfigMap kube-flannel/kube-flannel-cfg      as upstream's manifest has it
+//! each node       ◄─net-conf───┘
+//!   node's address ──► flannel ──► the pod network: how long a packet may be (and, where leases are in etcd, the range)
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use flannel::{
+    AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, NodesOptions, Source, Told, Wish,
+};
+use futures::future::try_join_all;
+use linux::netlink::Rtnl;
+use meta::Prefix;
+use pod_network::{PodNetwork, Way};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{Assembly, Serving, moving, ready};
+use crate::api::Identity;
+use crate::apply::put;
+use crate::component::flannel::{Given, given};
+use crate::config::{Cluster, FlannelBackend, Host, Network, Roles, list};
+use crate::fault::Fault;
+use crate::joining::published::{JOINERS, SUBNETS};
+
+/// Its row in `components::COMPONENTS`.
+pub const NAME: &str = "flannel";
+const NAMESPACE: &str = Identity::FLANNEL_NAMESPACE;
+/// Upstream's ConfigMap, and the key of the network's configuration in it.
+const MAP: &str = "kube-flannel-cfg";
+const NET_CONF: &str = "net-conf.json";
+const PREFIX: &str = "flannel.alpha.coreos.com";
+/// What a node may: of other nodes only what packets need.
+const NODES_ROLE: &str = "ferrokube:node-flannel";
+const MAP_ROLE: &str = "ferrokube:flannel-config";
+const NODES: &str = "system:nodes";
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+/// What flannel's links are called, with the VNI after it.
+const LINK: &str = "flannel.";
+
+/// Chooses for a new cluster, where nobody has: the backend by what the kernel has, the VNI by what others have.
+pub fn settle(host: &mut Host) -> Result<()> {
+    if host.cluster.network() != Network::Flannel || !host.roles().has(Roles::CONTROL_PLANE) {
+        return Ok(());
+    }
+    let options = &mut host.cluster.options;
+    options.flannel_backend.get_or_insert_with(|| match flannel::has_vxlan() {
+        true => FlannelBackend::Vxlan,
+        false => FlannelBackend::Udp,
+    });
+    if options.flannel_vni.is_none() {
+        let links = Rtnl::open().and_then(|mut rtnl| rtnl.links()).context("this host's links")?;
+        options.flannel_vni = Some(free_vni(u32::from(host.slot) + 1, links.iter().map(|link| link.name.as_str())));
+    }
+    Ok(())
+}
+
+/// The first number from this one on that no link is named by.
+fn free_vni<'n>(first: u32, links: impl Iterator<Item = &'n str>) -> u32 {
+    let taken: Vec<u32> = links.filter_map(|name| name.strip_prefix(LINK)?.parse().ok()).collect();
+    (first..).find(|vni| !taken.contains(vni)).unwrap_or(first)
+}
+
+/// Puts what a cluster with flannel has in the API: upstream's objects by upstream's names, and what nodes of ours may.
+pub async fn publish(client: &kube::Client, cluster: &Cluster) -> Result<()> {
+    if cluster.network() != Network::Flannel {
+        return Ok(());
+    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE,
+        "labels": {"k8s-app": "flannel"}}});
+    put(client, "namespaces", &namespace).await?;
+    let all = objects(cluster);
+    try_join_all(all.iter().map(|(plural, object)| put(client, plural, object))).await.map(drop)
+}
+
+fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
+    let mut data =
+        json!({"cni-conf.json": format!("{:#}\n", cni_conf()), NET_CONF: format!("{:#}\n", cluster.net_conf())});
+    if cluster.leases_in_etcd() {
+        let (endpoints, prefix) = cluster.flannel_etcd();
+        let subnets = json!({"type": "etcd", "endpoints": endpoints, "prefix": prefix});
+        data[SUBNETS] = format!("{subnets:#}\n").into();
+    }
+    let account = json!({"kind": "ServiceAccount", "name": Identity::FLANNEL_ACCOUNT, "namespace": NAMESPACE});
+    let group = |name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name});
+    let rule = |resource: &str, verbs: &[&str]| json!({"apiGroups": [""], "resources": [resource], "verbs": verbs});
+    let see_nodes = rule("nodes", &["get", "list", "watch"]);
+    let upstreams = [rule("pods", &["get"]), see_nodes.clone(), rule("nodes/status", &["patch"])];
+    let labels = json!({"tier": "node", "k8s-app": "flannel", "app": "flannel"});
+    let map_rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [MAP], "verbs": ["get"]});
+    vec![
+        (
+            "serviceaccounts",
+            json!({"apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": Identity::FLANNEL_ACCOUNT, "namespace": NAMESPACE, "labels": {"k8s-app": "flannel"}}}),
+        ),
+        (
+            "configmaps",
+            json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": MAP, "namespace": NAMESPACE, "labels": labels}, "data": data}),
+        ),
+        (
+            "clusterroles",
+            json!({"apiVersion": RBAC, "kind": "ClusterRole",
+            "metadata": {"name": "flannel", "labels": {"k8s-app": "flannel"}}, "rules": upstreams}),
+        ),
+        ("clusterrolebindings", binding("ClusterRole", "flannel", None, &[account])),
+        (
+            "clusterroles",
+            json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": NODES_ROLE},
+            "rules": [see_nodes]}),
+        ),
+        ("clusterrolebindings", binding("ClusterRole", NODES_ROLE, None, &[group(NODES)])),
+        (
+            "roles",
+            json!({"apiVersion": RBAC, "kind": "Role",
+            "metadata": {"name": MAP_ROLE, "namespace": NAMESPACE}, "rules": [map_rule]}),
+        ),
+        // A machine that joins learns from it that the cluster has flannel.
+        ("rolebindings", binding("Role", MAP_ROLE, Some(NAMESPACE), &[group(NODES), group(JOINERS)])),
+    ]
+}
+
+/// For upstream's flannel on a node that is not ours.
+fn cni_conf() -> Value {
+    let delegate = json!({"hairpinMode": true, "isDefaultGateway": true});
+    json!({"name": "cbr0", "cniVersion": "0.3.1", "plugins": [
+        {"type": "flannel", "delegate": delegate}, {"type": "portmap", "capabilities": {"portMappings": true}}]})
+}
+
+fn binding(kind: &str, role: &str, namespace: Option<&str>, subjects: &[Value]) -> Value {
+    let mut binding = json!({
+        "apiVersion": RBAC, "kind": format!("{kind}Binding"), "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": subjects,
+    });
+    if let Some(namespace) = namespace {
+        binding["metadata"]["namespace"] = namespace.into();
+    }
+    binding
+}
+
+pub async fn start(a: &mut Assembly) -> Result<Serving> {
+    let host = a.host.clone();
+    let given = given(list(&host.options.flannel_arg))?;
+    let manager = manager(a, &given).await?;
+    let network = a.network.clone().context("the container runtime is not started")?;
+    let (told, ready) = (watch::Sender::new(Told::default()), client::Latch::default());
+    let (addresses, here) = (a.node_ip.subscribe(), ready.clone());
+    a.parts.run(NAME, |stop| async move {
+        let reports = told.subscribe();
+        let work = async {
+            if let (ManagerOptions::Etcd(etcd), true) = (&manager, host.roles().has(Roles::CONTROL_PLANE)) {
+                // What an administrator wrote there stays.
+                let written = flannel::publish(etcd, &host.cluster.net_conf().to_string()).await;
+                written.map_err(|error| Fault::failed(error.to_string()))?;
+            }
+            let wish = wait_for_address(&host, &given, addresses.clone(), &here).await;
+            let interface = watch::Sender::new(wish);
+            let config = Config {
+                manager,
+                interface: interface.subscribe(),
+                subnet_file: host.subnet_file(),
+                // What pods send outside is the bridge's to masquerade.
+                masquerade: Masquerade::ToOtherHosts,
+                table: pod_network::flannel_table(&host.tag()),
+                resync: flannel::RESYNC,
+                health: given.health,
+                tag: Some(host.tag()),
+                told,
+            };
+            tokio::select! {
+                ended = flannel::run(config, stop.clone()) => ended.map_err(|error| Fault::failed(error.to_string()).into()),
+                never = follow_address(&host, &given, addresses, &interface) => never,
+            }
+        };
+        tokio::select! {
+            ended = work => ended,
+            never = tell(reports, network, host.cluster.leases_in_etcd(), &here) => never,
+            () = stop.cancelled() => Ok(()),
+        }
+    });
+    Ok(ready::latch(ready))
+}
+
+async fn manager(a: &Assembly, given: &Given) -> Result<ManagerOptions> {
+    let cluster = &a.host.cluster;
+    let here = a.host.roles().has(Roles::CONTROL_PLANE);
+    if cluster.leases_in_etcd() {
+        let (urls, prefix) = cluster.flannel_etcd();
+        let options = EtcdOptions {
+            endpoints: Endpoints { urls, ..given.etcd.clone() },
+            prefix,
+            renew_margin: given.renew_margin,
+        };
+        return Ok(ManagerOptions::Etcd(options));
+    }
+    let config = match here {
+        true => Source::Text(cluster.net_conf().to_string()),
+        false => Source::Map { namespace: NAMESPACE, name: MAP, key: NET_CONF },
+    };
+    Ok(ManagerOptions::Nodes(NodesOptions {
+        client: a.client(&Identity::Flannel).await?,
+        node: a.host.node_name.clone(),
+        config,
+        names: AnnotationNames::new(PREFIX).map_err(Fault::failed)?,
+        sets_condition: true,
+    }))
+}
+
+/// By what others reach this host, once it has an address of its own: as long as it has only the pods' bridge's, there are
+/// no others.
+async fn wait_for_address(
+    host: &Host,
+    given: &Given,
+    mut addresses: watch::Receiver<Vec<IpAddr>>,
+    ready: &client::Latch,
+) -> Wish {
+    loop {
+        let address = moving::first(&addresses.borrow_and_update());
+        if let Some(wish) = wish(host, given, address) {
+            return wish;
+        }
+        tracing::info!("this host has no address by which others reach it: its pods reach each other");
+        ready.set();
+        if addresses.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The host's address may become another.
+async fn follow_address(
+    host: &Host,
+    given: &Given,
+    mut addresses: watch::Receiver<Vec<IpAddr>>,
+    interface: &watch::Sender<Wish>,
+) -> Result<()> {
+    while addresses.changed().await.is_ok() {
+        let address = moving::first(&addresses.borrow_and_update());
+        if let Some(wish) = wish(host, given, address) {
+            interface.send_replace(wish);
+        }
+    }
+    std::future::pending().await
+}
+
+/// The link of the node's address, or what `--flannel-arg` says instead.
+fn wish(host: &Host, given: &Given, address: Ipv4Addr) -> Option<Wish> {
+    if let Some(said) = &given.interface {
+        return Some(said.clone());
+    }
+    let pods: Prefix = host.cluster.pod_cidr;
+    if pods.contains(address.into()) {
+        return None;
+    }
+    let addresses = Rtnl::open().and_then(|mut rtnl| rtnl.addresses(None)).unwrap_or_default();
+    // Behind a translator the host does not have its own address: then it is the way out that others come by.
+    let has = addresses.iter().any(|a| a.prefix.addr == IpAddr::V4(address));
+    let interfaces = if has { vec![address.to_string()] } else { Vec::new() };
+    Some(Wish { interfaces, public_v4: Some(address), ..Wish::default() })
+}
+
+/// Tells the pod network what flannel has found out.
+async fn tell(
+    mut reports: watch::Receiver<Told>,
+    network: Arc<dyn PodNetwork>,
+    by_lease: bool,
+    ready: &client::Latch,
+) -> Result<()> {
+    loop {
+        let told = *reports.borrow_and_update();
+        let ranges = told.subnets.filter(|_| by_lease).map(|subnets| subnets.each().collect()).unwrap_or_default();
+        let (way, network) = (Way { mtu: told.mtu, ranges }, network.clone());
+        // It is tried again for whoever asks whether the network is ready.
+        if let Err(error) = tokio::task::spawn_blocking(move || network.set_way(&way)).await? {
+            tracing::warn!(%error, "the pod network does not know how packets get to other hosts");
+        }
+        if told.subnets.is_some() {
+            ready.set();
+        }
+        if reports.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        let mut host = crate::config::tests::host(std::path::Path::new("/nowhere"));
+        host.cluster.options.network = Some(Network::Flannel);
+        host
+    }
+
+    #[test]
+    fn a_number_that_a_link_has_is_passed_over() {
+        let links = ["lo", "flannel.1", "flannel.x", "flannel0", "flannel.3"];
+        assert_eq!(free_vni(1, links.into_iter()), 2);
+        assert_eq!(free_vni(3, links.into_iter()), 4);
+        assert_eq!(free_vni(5, links.into_iter()), 5);
+    }
+
+    #[test]
+    fn a_host_whose_address_is_its_bridges_has_no_others() {
+        let none = Given::default();
+        assert_eq!(wish(&host(), &none, Ipv4Addr::new(10, 42, 0, 1)).map(|wish| wish.interfaces), None);
+        let here = wish(&host(), &none, Ipv4Addr::LOCALHOST).expect("a wish");
+        assert_eq!((here.interfaces, here.public_v4), (vec!["127.0.0.1".to_owned()], Some(Ipv4Addr::LOCALHOST)));
+        let there = Ipv4Addr::new(203, 0, 113, 77);
+        let translated = wish(&host(), &none, there).expect("a wish");
+        assert_eq!((translated.interfaces.len(), translated.public_v4), (0, Some(there)));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_takes_the_objects_and_the_map_is_upstreams() {
+        let (client, _server) = crate::api::tests::admin().await;
+        let mut host = host();
+        for _ in 0..2 {
+            publish(&client, &host.cluster).await.expect("published");
+        }
+        let maps = kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client.clone(), NAMESPACE);
+        let data = maps.get(MAP).await.expect("a map").data.unwrap_or_default();
+        assert!(flannel::NetConf::parse(data[NET_CONF].as_bytes()).is_ok() && !data.contains_key(SUBNETS));
+        host.cluster.options.flannel_subnet_manager = Some(crate::config::SubnetManager::Etcd);
+        host.cluster.options.flannel_etcd_endpoints = Some(vec!["http://192.0.2.1:2379".into()]);
+        publish(&client, &host.cluster).await.expect("published");
+        let data = maps.get(MAP).await.expect("a map").data.unwrap_or_default();
+        assert!(data[SUBNETS].contains("192.0.2.1:2379"), "{data:?}");
+    }
+}

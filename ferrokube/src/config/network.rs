@@ -1,0 +1,121 @@
+//! What connects the pods of a cluster, as it can be said and as it is kept. Pure. What the host's kernel decides where
+//! nobody said anything is in `cluster::flannel`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Cluster, list};
+
+/// The pod network: a row of `pod_network::NETWORKS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Pods of all hosts reach each other.
+    Flannel,
+    /// Pods of one host reach each other.
+    Bridge,
+}
+
+/// How flannel gets packets to other hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlannelBackend {
+    /// In the kernel's VXLAN links
+    Vxlan,
+    /// In datagrams of this program
+    Udp,
+    /// By routes alone: all hosts are on one link
+    HostGw,
+}
+
+/// Where flannel has which host which subnet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubnetManager {
+    /// In annotations of nodes
+    Kube,
+    /// In an etcd, --flannel-etcd-endpoints
+    Etcd,
+}
+
+impl Network {
+    /// As it is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Network::Flannel => "flannel",
+            Network::Bridge => "bridge",
+        }
+    }
+}
+
+impl FlannelBackend {
+    /// As it is said, and as flannel's configuration has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            FlannelBackend::Vxlan => "vxlan",
+            FlannelBackend::Udp => "udp",
+            FlannelBackend::HostGw => "host-gw",
+        }
+    }
+}
+
+/// Upstream's `Port` of the backend udp, of the first VNI; clusters of one host have one each.
+const UDP_PORT: u32 = 8285;
+/// Upstream's `--etcd-prefix`.
+const ETCD_PREFIX: &str = "/coreos.com/network";
+
+impl Cluster {
+    /// A file of an older version says nothing: its cluster has the bridge of one host.
+    pub fn network(&self) -> Network {
+        self.options.network.unwrap_or(Network::Bridge)
+    }
+
+    /// Whether it is in etcd that hosts have their ranges of pod addresses.
+    pub fn leases_in_etcd(&self) -> bool {
+        self.network() == Network::Flannel && self.options.flannel_subnet_manager == Some(SubnetManager::Etcd)
+    }
+
+    pub fn flannel_backend(&self) -> FlannelBackend {
+        self.options.flannel_backend.unwrap_or(FlannelBackend::Vxlan)
+    }
+
+    /// The endpoints and the prefix of flannel's etcd.
+    pub fn flannel_etcd(&self) -> (Vec<String>, String) {
+        let prefix = self.options.flannel_etcd_prefix.clone().unwrap_or_else(|| ETCD_PREFIX.to_owned());
+        (list(&self.options.flannel_etcd_endpoints).to_vec(), prefix)
+    }
+
+    /// The network's configuration (net-conf), as upstream's flanneld reads it.
+    pub fn net_conf(&self) -> Value {
+        let vni = self.options.flannel_vni.unwrap_or(1);
+        let backend = match self.flannel_backend() {
+            FlannelBackend::Vxlan => json!({"Type": "vxlan", "VNI": vni}),
+            FlannelBackend::Udp => json!({"Type": "udp", "Port": UDP_PORT + (vni - 1) % 1000}),
+            FlannelBackend::HostGw => json!({"Type": "host-gw"}),
+        };
+        json!({"Network": self.pod_cidr.to_string(), "Backend": backend})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_upstreams_and_two_clusters_of_a_host_have_ports_of_their_own() {
+        let mut cluster = crate::config::tests::host(std::path::Path::new("/d")).cluster;
+        assert_eq!((cluster.network(), cluster.leases_in_etcd()), (Network::Bridge, false), "an older file");
+        cluster.options.network = Some(Network::Flannel);
+        let conf = |cluster: &Cluster| cluster.net_conf().to_string();
+        assert_eq!(conf(&cluster), r#"{"Backend":{"Type":"vxlan","VNI":1},"Network":"10.42.0.0/16"}"#);
+        cluster.options.flannel_vni = Some(2);
+        cluster.options.flannel_backend = Some(FlannelBackend::Udp);
+        assert_eq!(conf(&cluster), r#"{"Backend":{"Port":8286,"Type":"udp"},"Network":"10.42.0.0/16"}"#);
+        cluster.options.flannel_backend = Some(FlannelBackend::HostGw);
+        for backend in [FlannelBackend::Vxlan, FlannelBackend::Udp, FlannelBackend::HostGw] {
+            cluster.options.flannel_backend = Some(backend);
+            assert_eq!(cluster.net_conf()["Backend"]["Type"], backend.name());
+            assert!(flannel::NetConf::parse(conf(&cluster).as_bytes()).is_ok());
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Pods of two hosts reach each other by flannel: by each backend, with small packets and big ones, through Services, from
+//! the hosts themselves, while a daemon is killed, and with leases in an etcd.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use linux::netlink::Rtnl;
+use linux::netns::NetNs;
+use serde_json::{Value, json};
+use testkit::image::BUSYBOX;
+use testkit::runner::Test;
+use testkit::{Cluster, Own, Running, Signal, binary, eventually};
+
+use crate::two_hosts::{FIRST, NODE, SOON, agent, up_at, wire};
+
+pub const TESTS: &[Test] = &[
+    ("pods_of_two_hosts_reach_each_other_by_vxlan", by_vxlan),
+    ("pods_of_two_hosts_reach_each_other_by_udp", by_udp),
+    ("pods_of_two_hosts_reach_each_other_by_host_gw", by_host_gw),
+    ("pods_of_two_hosts_reach_each_other_with_leases_in_etcd", leases_in_etcd),
+    ("a_cluster_of_before_flannel_starts_as_it_was", before_flannel),
+];
+
+const ECHO: u16 = 7;
+/// Bytes of a page that is longer than any window.
+const BIG: usize = 4 << 20;
+
+fn by_vxlan(cluster: &Cluster) -> Result<()> {
+    if !has_vxlan()? {
+        println!("    skipped: this kernel has no VXLAN links");
+        return Ok(());
+    }
+    by(cluster, &["--flannel-backend", "vxlan"], 1450, true)
+}
+
+fn by_udp(cluster: &Cluster) -> Result<()> {
+    by(cluster, &["--flannel-backend", "udp"], 1472, false)
+}
+
+fn by_host_gw(cluster: &Cluster) -> Result<()> {
+    by(cluster, &["--flannel-backend", "host-gw"], 1500, true)
+}
+
+fn has_vxlan() -> Result<bool> {
+    let host = testkit::Host::new()?;
+    Ok(host.sh("ip link add probe type vxlan id 1 dstport 8472").is_ok())
+}
+
+/// Two hosts with a pod each.
+struct Pair {
+    first: Own,
+    second: Own,
+    agent: Running,
+    here: Pod,
+    there: Pod,
+}
+
+fn pair(cluster: &Cluster, said: &[&str]) -> Result<Pair> {
+    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+    wire(&first, &second)?;
+    start(first, second, said)
+}
+
+fn start(first: Own, second: Own, said: &[&str]) -> Result<Pair> {
+    up_at(&first, said)?;
+    let agent = agent(&first, &second)?;
+    for host in [&first, &second] {
+        host.import_busybox(BUSYBOX)?;
+    }
+    for (name, node) in [("here", "first"), ("there", NODE)] {
+        let pod = json!({"spec": {"nodeName": node, "tolerations": [{"operator": "Exists"}]}}).to_string();
+        let serve = format!("dd if=/dev/zero of=/var/www/big bs={BIG} count=1 && exec httpd -f -p 80 -h /var/www");
+        first.kubectl(&["run", name, "--image", BUSYBOX, "--overrides", &pod, "--", "sh", "-c", &serve])?;
+    }
+    let (here, there) = (Pod::of(&first, "here")?, Pod::of(&first, "there").with_context(|| agent.said())?);
+    Ok(Pair { first, second, agent, here, there })
+}
+
+fn by(cluster: &Cluster, said: &[&str], mtu: u32, in_kernel: bool) -> Result<()> {
+    let pair = pair(cluster, said)?;
+    ensure!((pair.here.mtu()?, pair.there.mtu()?) == (mtu, mtu), "{} and {}", pair.here.mtu()?, pair.there.mtu()?);
+    both_ways(&pair.here, &pair.there).with_context(|| pair.agent.said())?;
+    services(&pair)?;
+    if in_kernel {
+        killed_without_a_loss(&pair)?;
+    }
+    end(pair)
+}
+
+fn both_ways(here: &Pod, there: &Pod) -> Result<()> {
+    for (from, to) in [(here, there), (there, here)] {
+        for bytes in [1, 1000, 1400, 9000] {
+            eventually(SOON, || from.asks(to, bytes)).with_context(|| format!("{bytes} bytes"))?;
+        }
+        eventually(SOON, || from.streams(to, BIG))?;
+    }
+    Ok(())
+}
+
+/// From a pod and from both hosts to a Service whose pod is on the other host.
+fn services(pair: &Pair) -> Result<()> {
+    let (first, second) = (&pair.first, &pair.second);
+    for (pod, client, near) in [("there", "here", first), ("here", "there", second)] {
+        first.kubectl(&["expose", "pod", pod, "--port=80"])?;
+        let service = first.get(&format!("service {pod}"))?["spec"]["clusterIP"].as_str().context("an IP")?.to_owned();
+        let get = format!("printf 'GET /big HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {service} 80 | wc -c");
+        eventually(SOON, || {
+            let bytes: usize = first.kubectl(&["exec", client, "--", "sh", "-c", &get])?.trim().parse()?;
+            ensure!(bytes > BIG, "{bytes} bytes came");
+            Ok(())
+        })
+        .with_context(|| format!("from {client} to the Service of {pod}"))?;
+        let host = near.host.as_ref().context("a host")?;
+        let address = if pod == "there" { &pair.there } else { &pair.here }.address;
+        for to in [service, address.to_string()] {
+            eventually(SOON, || {
+                let page = host.sh(&format!("curl -sS --max-time 5 http://{to}/big | wc -c"))?;
+                ensure!(page.trim() == BIG.to_string(), "{page} bytes came");
+                Ok(())
+            })
+            .with_context(|| format!("from the host of {client} to {to}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The way is in the kernel: nobody notices that a daemon is gone.
+fn killed_without_a_loss(pair: &Pair) -> Result<()> {
+    let daemons = pair.first.pids("daemon")?;
+    let asked = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| pair.here.keeps_asking(&pair.there, Duration::from_secs(3)));
+        std::thread::sleep(Duration::from_millis(500));
+        for pid in &daemons {
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+        asking.join()
+    });
+    let (sent, lost) = asked.map_err(|_| anyhow::anyhow!("a thread broke off"))??;
+    ensure!(lost == 0 && sent > 500, "{lost} of {sent} packets were lost while the daemon was killed");
+    eventually(Duration::from_secs(30), || {
+        let now = pair.first.pids("daemon")?;
+        ensure!(!now.is_empty() && now != daemons, "{now:?}");
+        pair.first.kubectl(&["get", "--raw", "/readyz"]).map(drop)
+    })?;
+    eventually(SOON, || pair.here.asks(&pair.there, 1000))
+}
+
+/// Both hosts are as they were before.
+fn end(pair: Pair) -> Result<()> {
+    let Pair { first, second, agent, .. } = pair;
+    agent.signal(Signal::TERM)?;
+    eventually(SOON, || {
+        ensure!(second.pids("daemon")?.is_empty(), "it still runs");
+        Ok(())
+    })?;
+    for own in [&second, &first] {
+        own.run(&["reset", "--yes"])?.ok()?;
+        let host = own.host.as_ref().context("a host")?;
+        let left =
+            host.sh("ip -o link | grep -E 'flannel|fk[0-9]' || true; ip route show proto 70; nft list tables")?;
+        ensure!(left.trim().is_empty(), "left after reset: {left}");
+    }
+    Ok(())
+}
+
+fn leases_in_etcd(cluster: &Cluster) -> Result<()> {
+    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+    wire(&first, &second)?;
+    let url = format!("http://{FIRST}:12379");
+    let mut etcd = first.program(&binary());
+    etcd.arg("etcd").arg("--data-dir").arg(first.dir.join("leases"));
+    etcd.args([
+        "--listen-client-urls",
+        &url,
+        "--advertise-client-urls",
+        &url,
+        "--listen-peer-urls",
+        "http://127.0.0.1:12380",
+    ]);
+    let _etcd = Running::start(&mut etcd)?;
+    let said = ["--flannel-backend", "host-gw", "--flannel-subnet-manager", "etcd", "--flannel-etcd-endpoints", &url];
+    let pair = start(first, second, &said)?;
+    both_ways(&pair.here, &pair.there).with_context(|| pair.agent.said())?;
+    let host = pair.first.host.as_ref().context("a host")?;
+    let keys =
+        host.sh(&format!("ETCDCTL_API=3 etcdctl --endpoints {url} get --prefix --keys-only /coreos.com/network"))?;
+    let leases = keys.lines().filter(|line| line.contains("/subnets/")).count();
+    ensure!(leases == 2 && keys.contains("/coreos.com/network/config"), "{keys}");
+    // The addresses are of the leases; the controller manager gives nodes none.
+    let node = pair.first.get(&format!("node {NODE}"))?;
+    ensure!(node["spec"]["podCIDR"].is_null(), "{}", node["spec"]);
+    let subnet = keys.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, subnet)| subnet.replace(".0-24", "."));
+    ensure!(subnet.into_iter().any(|start| pair.there.address.to_string().starts_with(&start)), "{keys}");
+    end(pair)
+}
+
+/// Its file says nothing of a pod network.
+fn before_flannel(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("before")?;
+    own.run(&["up", "--network", "bridge"])?.ok()?;
+    let file = own.data_dir().join("cluster.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    record.as_object_mut().context("an object")?.remove("network").context("it says its network")?;
+    own.run(&["down"])?.ok()?;
+    std::fs::write(&file, record.to_string())?;
+    own.run(&["up"])?.ok()?;
+    let after: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    ensure!(after["network"].is_null(), "{after:#}");
+    let host = own.host.as_ref().context("a host")?;
+    ensure!(!host.sh("ip -o link")?.contains("flannel"), "it has a link of flannel's");
+    own.import_busybox(BUSYBOX)?;
+    own.kubectl(&["run", "one", "--image", BUSYBOX, "--", "sleep", "1000"])?;
+    own.ready("one").map(drop)
+}
+
+/// A pod's network, seen from inside.
+struct Pod {
+    ns: NetNs,
+    address: IpAddr,
+}
+
+impl Pod {
+    /// It answers whatever it is sent, from now on.
+    fn of(cluster: &Cluster, name: &str) -> Result<Pod> {
+        let ready = cluster.ready(name)?;
+        let address = ready["status"]["podIP"].as_str().context("an address")?.parse()?;
+        let link = eventually(SOON, || cluster.kubectl(&["exec", name, "--", "readlink", "/proc/self/ns/net"]))?;
+        let pod = Pod { ns: namespace(link.trim())?, address };
+        pod.echo()?;
+        Ok(pod)
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.ns.run(work)?
+    }
+
+    fn mtu(&self) -> Result<u32> {
+        Ok(Rtnl::open_in(&self.ns)?.link("eth0")?.context("no eth0")?.mtu)
+    }
+
+    fn echo(&self) -> Result<()> {
+        let at = SocketAddr::new(self.address, ECHO);
+        let (udp, tcp) = self.inside(|| Ok((UdpSocket::bind(at)?, TcpListener::bind(at)?)))?;
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            while let Ok((length, from)) = udp.recv_from(&mut buffer) {
+                let _ = udp.send_to(&buffer[..length], from);
+            }
+        });
+        std::thread::spawn(move || {
+            for stream in tcp.incoming().flatten() {
+                std::thread::spawn(move || std::io::copy(&mut stream.try_clone()?, &mut &stream));
+            }
+        });
+        Ok(())
+    }
+
+    fn socket(&self, patience: Duration) -> Result<UdpSocket> {
+        let socket = self.inside(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+        socket.set_read_timeout(Some(patience))?;
+        Ok(socket)
+    }
+
+    /// A datagram of so many bytes comes back.
+    fn asks(&self, other: &Pod, bytes: usize) -> Result<()> {
+        let (socket, sent) = (self.socket(Duration::from_millis(500))?, pattern(bytes));
+        let to = SocketAddr::new(other.address, ECHO);
+        socket.send_to(&sent, to)?;
+        let mut buffer = vec![0; 65_536];
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        ensure!(buffer[..length] == sent && from == to, "{length} bytes from {from}");
+        Ok(())
+    }
+
+    /// A stream of so many bytes comes back.
+    fn streams(&self, other: &Pod, bytes: usize) -> Result<()> {
+        let to = SocketAddr::new(other.address, ECHO);
+        let mut stream = self.inside(|| Ok(TcpStream::connect_timeout(&to, Duration::from_secs(2))?))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let (mut writer, sent) = (stream.try_clone()?, pattern(bytes));
+        let copy = sent.clone();
+        let writing = std::thread::spawn(move || writer.write_all(&copy));
+        let mut heard = vec![0; bytes];
+        stream.read_exact(&mut heard)?;
+        match writing.join() {
+            Ok(written) => written?,
+            Err(_) => bail!("a thread broke off"),
+        }
+        ensure!(heard == sent, "other bytes came back");
+        Ok(())
+    }
+
+    /// Asks every few milliseconds; how many packets it sent, and how many did not come back.
+    fn keeps_asking(&self, other: &Pod, time: Duration) -> Result<(usize, usize)> {
+        let (socket, to, began) =
+            (self.socket(Duration::from_secs(1))?, SocketAddr::new(other.address, ECHO), Instant::now());
+        let reader = socket.try_clone()?;
+        let reading = std::thread::spawn(move || {
+            let (mut buffer, mut heard) = ([0; 64], 0);
+            while reader.recv(&mut buffer).is_ok() {
+                heard += 1;
+            }
+            heard
+        });
+        let mut sent = 0;
+        while began.elapsed() < time {
+            socket.send_to(b"still there?", to)?;
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let heard: usize = reading.join().map_err(|_| anyhow::anyhow!("a thread broke off"))?;
+        Ok((sent, sent.saturating_sub(heard)))
+    }
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|n| (n % 251) as u8).collect()
+}
+
+/// The network namespace that the kernel calls so, found by a process in it.
+fn namespace(link: &str) -> Result<NetNs> {
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let path = entry.path().join("ns/net");
+        if std::fs::read_link(&path).is_ok_and(|name| name.as_os_str() == link) {
+            return NetNs::open(&path).context(link.to_owned());
+        }
+    }
+    bail!("no process is in {link}")
+}
