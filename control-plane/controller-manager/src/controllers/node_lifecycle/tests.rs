@@ -154,7 +154,7 @@ fn a_small_zone_mostly_gone_is_left_alone() {
 #[test]
 fn nodes_are_counted_as_they_change() {
     let (rates, mut zones) = (Rates::of(&Config::default()), Zones::default());
-    let mut see = |zones: &mut Zones, name: &str, ready: &str| zones.see(&node(name, Some(ready)), &rates);
+    let see = |zones: &mut Zones, name: &str, ready: &str| zones.see(&node(name, Some(ready)), &rates);
     assert!(see(&mut zones, "a", "True"), "a first zone has a rate");
     assert!(!see(&mut zones, "a", "True") && !see(&mut zones, "b", "True") && !see(&mut zones, "c", "False"));
     assert!(!see(&mut zones, "d", "False"));
