@@ -5,8 +5,10 @@
 use anyhow::{Context as _, Result};
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime of this many workers, or of one for each processor. Threads for blocking work have the same stack.
+/// A runtime of this many workers, or of one for each processor. Threads for blocking work have the same stack. The
+/// process that has it keeps to small pages.
 pub fn runtime(workers: Option<usize>) -> Result<Runtime> {
+    linux::process::allow_huge_pages(false);
     let mut builder = Builder::new_multi_thread();
     if let Some(workers) = workers {
         builder.worker_threads(workers);

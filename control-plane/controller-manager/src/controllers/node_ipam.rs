@@ -4,6 +4,7 @@
 use client::{Delta, Key, Plan, WorkQueue};
 use k8s_openapi::api::core::v1::Node;
 use meta::Prefix;
+use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashSet;
 
@@ -74,16 +75,19 @@ pub fn start(setup: &mut Setup) {
     }
     let queue: WorkQueue<Key> = WorkQueue::default();
     let again = queue.clone();
+    let waiting: Mutex<HashSet<Key>> = Mutex::default();
     let nodes = setup.on(move |delta: &Delta<Node>| {
-        if needs_ranges(delta.object()) && !matches!(delta, Delta::Deleted(_)) {
-            again.add(Key::of(delta.object().as_ref()));
+        let (node, gone) = (delta.object(), matches!(delta, Delta::Deleted(_)));
+        let (key, mut waiting) = (Key::of(node.as_ref()), waiting.lock());
+        if needs_ranges(node) && !gone {
+            waiting.insert(key.clone());
+            again.add(key);
+        } else {
+            waiting.remove(&key);
         }
-    });
-    // A freed range may be what a waiting node needs.
-    let (again, all) = (queue.clone(), nodes.clone());
-    setup.on(move |delta: &Delta<Node>| {
-        if matches!(delta, Delta::Deleted(_)) {
-            all.list().iter().filter(|n| needs_ranges(n)).for_each(|n| again.add(Key::of(n.as_ref())));
+        if gone {
+            // A freed range may be what a waiting node needs.
+            waiting.iter().cloned().for_each(|key| again.add(key));
         }
     });
     let executor = setup.executor("cidrAllocator");

@@ -35,6 +35,8 @@ pub const SUBCOMMAND: &str = "container-monitor";
 /// host ends it; programs in containers get the default actions back.
 pub fn main(args: impl Iterator<Item = OsString>) -> ! {
     process::set_name("fk-zygote");
+    // The daemon does without; containers have what the host gives.
+    process::allow_huge_pages(true);
     process::ignore_children();
     process::ignore(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT]);
     // The daemon has told what it knew of a group that can't be had.

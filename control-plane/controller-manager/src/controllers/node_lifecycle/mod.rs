@@ -67,35 +67,33 @@ impl Heard {
 pub fn start(setup: &mut Setup) {
     let queue: WorkQueue<Key> = WorkQueue::default();
     let heard: Arc<Mutex<Heard>> = Arc::default();
+    let zones: Arc<Mutex<Zones>> = Arc::default();
     setup.index::<Pod>(NODE, by_node);
-    let nodes = watch_nodes(setup, &queue, &heard);
+    let nodes = watch_nodes(setup, &queue, &heard, &zones);
     watch_leases(setup, &queue, &heard, nodes.clone());
     let pods = setup.watch::<Pod>();
     let executor = setup.executor("node-controller");
     let config = setup.config.clone();
-    let zones: Mutex<Zones> = Mutex::default();
-    let wake = queue.clone();
     let work = Work::new(&queue, executor, 1, move |key, now| {
         let Some(node) = nodes.get(key) else {
             heard.lock().0.remove(&key.name);
             return Plan::default();
         };
         let at = heard.lock().0.get(&key.name).and_then(|l| l.at);
-        let all = nodes.list();
-        let mut zones = zones.lock();
-        let rates = Rates::of(&config);
-        if zones.update(all.iter().map(|n| n.as_ref()), &rates) {
-            // Other nodes may now be tainted, or must be no more.
-            all.iter().filter(|n| n.metadata.name != node.metadata.name).for_each(|n| wake.add(Key::of(n.as_ref())));
-        }
         let pods = pods.by(NODE, &key.name);
-        reconcile(&View { node: &node, heard: at, pods, config: &config }, &mut zones, now)
+        reconcile(&View { node: &node, heard: at, pods, config: &config }, &mut zones.lock(), now)
     });
     setup.run(work.serial());
 }
 
-fn watch_nodes(setup: &mut Setup, queue: &WorkQueue<Key>, heard: &Arc<Mutex<Heard>>) -> Shared<Node> {
-    let (queue, heard) = (queue.clone(), heard.clone());
+fn watch_nodes(
+    setup: &mut Setup,
+    queue: &WorkQueue<Key>,
+    heard: &Arc<Mutex<Heard>>,
+    zones: &Arc<Mutex<Zones>>,
+) -> Shared<Node> {
+    let (queue, heard, zones, rates) = (queue.clone(), heard.clone(), zones.clone(), Rates::of(setup.config));
+    let all = setup.watch::<Node>();
     setup.on(move |delta: &Delta<Node>| {
         let node = delta.object();
         let name = node.metadata.name.as_deref().unwrap_or("");
@@ -105,6 +103,14 @@ fn watch_nodes(setup: &mut Setup, queue: &WorkQueue<Key>, heard: &Arc<Mutex<Hear
             Timestamp::now(),
         );
         queue.add(Key::new("", name));
+        let changed = match delta {
+            Delta::Deleted(_) => zones.lock().forget(name, &rates),
+            _ => zones.lock().see(node, &rates),
+        };
+        if changed {
+            // Other nodes may now be tainted, or must be no more.
+            all.list().iter().for_each(|n| queue.add(Key::of(n.as_ref())));
+        }
     })
 }
 

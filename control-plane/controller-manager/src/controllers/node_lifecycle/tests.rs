@@ -3,6 +3,7 @@
 use client::{Action, Verb};
 use serde_json::json;
 
+use super::zones::Turn;
 use super::*;
 use testkit::model::{World, at, from};
 
@@ -36,7 +37,8 @@ impl Case {
         for _ in 0..10 {
             let node = self.world.get::<Node>("", name).expect("there");
             let all = self.world.list::<Node>();
-            self.zones.update(all.iter().map(|n| n.as_ref()), &Rates::of(&self.config));
+            let rates = Rates::of(&self.config);
+            let _ = all.iter().filter(|n| self.zones.see(n, &rates)).count();
             let view = View { node: &node, heard: self.heard, pods: self.world.list::<Pod>(), config: &self.config };
             let plan = reconcile(&view, &mut self.zones, self.world.now);
             if plan.steps.is_empty() {
@@ -147,4 +149,20 @@ fn a_small_zone_mostly_gone_is_left_alone() {
     let plan = case.settle("a");
     assert!(!case.taints("a").contains(&"not-ready:NoExecute".to_owned()));
     assert!(!plan.actions().filter_map(Action::op).any(|op| matches!(op.verb, Verb::Delete(_))));
+}
+
+#[test]
+fn nodes_are_counted_as_they_change() {
+    let (rates, mut zones) = (Rates::of(&Config::default()), Zones::default());
+    let see = |zones: &mut Zones, name: &str, ready: &str| zones.see(&node(name, Some(ready)), &rates);
+    assert!(see(&mut zones, "a", "True"), "a first zone has a rate");
+    assert!(!see(&mut zones, "a", "True") && !see(&mut zones, "b", "True") && !see(&mut zones, "c", "False"));
+    assert!(!see(&mut zones, "d", "False"));
+    assert!(see(&mut zones, "e", "False"), "more than half of a zone, and more than two, are gone");
+    assert_eq!(zones.turn(&node("e", Some("False")), false, at(0)), Turn::Never);
+    assert!(see(&mut zones, "e", "True"));
+    assert_eq!(zones.turn(&node("c", Some("False")), false, at(0)), Turn::Now);
+    assert!(["a", "b", "c", "d"].iter().any(|name| zones.forget(name, &rates)));
+    assert!(see(&mut zones, "e", "False"), "everything is gone");
+    assert!(!zones.forget("never was", &rates));
 }

@@ -54,47 +54,66 @@ enum State {
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Zone {
+    ready: usize,
+    gone: usize,
     /// Nodes a second; zero for none.
     rate: f64,
     next: Option<Timestamp>,
 }
 
-/// All zones and when each may have its next node tainted.
+/// All zones and when each may have its next node tainted. Nodes are counted as they change: a cluster may have
+/// thousands, and each is looked at whenever it is heard of.
 #[derive(Debug, Default)]
 pub struct Zones {
+    /// The zone of each node, and whether it was ready there.
+    nodes: HashMap<String, (String, bool)>,
     zones: HashMap<String, Zone>,
     everything_gone: bool,
 }
 
 impl Zones {
-    /// Counts the nodes anew; true if the rate of any zone changed.
-    pub fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node>, rates: &Rates) -> bool {
-        let mut counts: HashMap<String, (usize, usize)> = HashMap::new();
-        for node in nodes {
-            let (ready, gone) = counts.entry(zone(node)).or_default();
-            if nodes::status(node, nodes::READY) == "True" {
-                *ready += 1;
-            } else {
-                *gone += 1;
-            }
+    /// A node as it is now; true if the rate of any zone changed.
+    pub fn see(&mut self, node: &Node, rates: &Rates) -> bool {
+        let seen = (zone(node), nodes::status(node, nodes::READY) == "True");
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        if self.nodes.get(name) == Some(&seen) {
+            return false;
         }
-        let states: HashMap<&String, State> =
-            counts.iter().map(|(z, (ready, gone))| (z, state(*ready, *gone, rates))).collect();
-        let everything_gone = !states.is_empty() && states.values().all(|s| *s == State::Full);
+        self.count(&seen, |count| *count += 1);
+        let before = self.nodes.insert(name.to_owned(), seen);
+        self.left(before, rates)
+    }
+
+    /// A node is no more; true if the rate of any zone changed.
+    pub fn forget(&mut self, name: &str, rates: &Rates) -> bool {
+        let before = self.nodes.remove(name);
+        before.is_some() && self.left(before, rates)
+    }
+
+    fn count(&mut self, (zone, ready): &(String, bool), change: impl FnOnce(&mut usize)) {
+        let zone = self.zones.entry(zone.clone()).or_default();
+        change(if *ready { &mut zone.ready } else { &mut zone.gone });
+    }
+
+    /// A node is no longer what it was, if it was anything; what follows for all zones.
+    fn left(&mut self, before: Option<(String, bool)>, rates: &Rates) -> bool {
+        if let Some(before) = before {
+            self.count(&before, |count| *count -= 1);
+        }
+        self.zones.retain(|_, zone| zone.ready + zone.gone > 0);
+        let full = |zone: &Zone| state(zone.ready, zone.gone, rates) == State::Full;
+        let everything_gone = !self.zones.is_empty() && self.zones.values().all(full);
         let mut changed = everything_gone != self.everything_gone;
         self.everything_gone = everything_gone;
-        for (name, state) in &states {
-            let (ready, gone) = counts[*name];
-            let rate = match state {
+        for zone in self.zones.values_mut() {
+            let rate = match state(zone.ready, zone.gone, rates) {
                 State::Normal | State::Full => rates.normal,
-                State::Partial if ready + gone > rates.large => rates.secondary,
+                State::Partial if zone.ready + zone.gone > rates.large => rates.secondary,
                 State::Partial => 0.0,
             };
-            let zone = self.zones.entry((*name).clone()).or_default();
             changed |= zone.rate != rate;
             zone.rate = rate;
         }
-        self.zones.retain(|name, _| counts.contains_key(name));
         changed
     }
 
