@@ -145,9 +145,6 @@ mod tests {
                 let offload = Offload::parse(header);
                 let length: usize = pieces[1..].iter().map(|piece| piece.len()).sum();
                 assert_eq!(packet::length(&pieces[1]), length);
-                if offload.cut == Cut::Whole {
-                    assert!(valid(&pieces[1]) || !packet::tcp_is_whole(&pieces[1]));
-                }
                 written.push((length - 40, offload.cut != Cut::Whole));
             },
         );
