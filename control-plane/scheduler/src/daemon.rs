@@ -15,7 +15,7 @@ use kube::runtime::watcher;
 use kube::{Api, Resource};
 use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,9 @@ use crate::templates::Templates;
 
 /// Decisions made before new events are looked at: keeps the view fresh in a storm of pods.
 const DECISIONS_PER_TURN: usize = 64;
+/// Decisions that are written at the same time; the others wait for their turn. An API server has room for two hundred
+/// changes at once, ours for half of them from one caller, and who is refused comes again a second later.
+const WRITES: usize = 64;
 
 /// Settings of the scheduler.
 #[derive(Debug, Clone)]
@@ -200,6 +203,7 @@ struct Scheduler {
     bindings: Bindings,
     budgets: FxHashMap<client::Key, Budget>,
     executor: Executor,
+    writes: Arc<Semaphore>,
     done: mpsc::UnboundedSender<Event>,
     began: Instant,
     decisions: u64,
@@ -218,6 +222,7 @@ impl Scheduler {
             bindings: Bindings::new(PLUGINS),
             budgets: FxHashMap::default(),
             executor,
+            writes: Arc::new(Semaphore::new(WRITES)),
             done,
             began: Instant::now(),
             decisions: 0,
@@ -381,10 +386,12 @@ impl Scheduler {
     }
 
     fn execute(&self, uid: String, binding: bool, plan: client::Plan) {
-        let (executor, done) = (self.executor.clone(), self.done.clone());
+        let (executor, done, writes) = (self.executor.clone(), self.done.clone(), self.writes.clone());
         tokio::spawn(async move {
             tracing::debug!(%plan, uid, "decided");
+            let turn = writes.acquire().await;
             let result = executor.run(&plan, |_, _| {}).await;
+            drop(turn);
             let _ = done.send(Event::Done { uid, binding, result });
         });
     }
