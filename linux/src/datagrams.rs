@@ -255,7 +255,8 @@ mod tests {
         let nowhere = "0.0.0.0:0".parse().unwrap();
         let one = |to| Message { to, segment: 3, bytes: 3, pieces: 0..1 };
         let mut refused = 0;
-        send(&a, b"abc", &[0..3], &[one(nowhere), one(to)], |_, _| refused += 1);
+        let piece = std::slice::from_ref(&(0..3));
+        send(&a, b"abc", piece, &[one(nowhere), one(to)], |_, _| refused += 1);
         b.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
         assert_eq!((b.recv(&mut [0; 8]).unwrap(), refused), (3, 1));
     }

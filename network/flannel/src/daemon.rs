@@ -272,7 +272,8 @@ impl Life {
                     continue;
                 }
             };
-            if !heard.place && !(heard.kernel && kept.known) {
+            let matters = heard.place || heard.kernel && kept.known;
+            if !matters {
                 continue;
             }
             tokio::time::sleep(GATHER).await;

@@ -155,7 +155,7 @@ mod tests {
     fn what_follows_is_joined_and_nothing_else() {
         let (a, b, c) = (tcp(0, 0x10, 100), tcp(100, 0x10, 100), tcp(200, 0x10, 60));
         assert_eq!(joined(&[a.clone(), b.clone(), c.clone()]), [(260, true)]);
-        assert_eq!(joined(&[a.clone()]), [(100, false)]);
+        assert_eq!(joined(std::slice::from_ref(&a)), [(100, false)]);
         // A gap, the wrong order, the same again.
         assert_eq!(joined(&[a.clone(), tcp(201, 0x10, 100)]), [(100, false), (100, false)]);
         assert_eq!(joined(&[b.clone(), a.clone()]), [(100, false), (100, false)]);
