@@ -162,7 +162,7 @@ fn nodes_are_counted_as_they_change() {
     assert_eq!(zones.turn(&node("e", Some("False")), false, at(0)), Turn::Never);
     assert!(see(&mut zones, "e", "True"));
     assert_eq!(zones.turn(&node("c", Some("False")), false, at(0)), Turn::Now);
-    assert!(["a", "b", "c", "d"].iter().any(|name| zones.forget(name, &rates)));
+    assert_eq!(["a", "b", "c", "d"].map(|name| zones.forget(name, &rates)), [false; 4]);
     assert!(see(&mut zones, "e", "False"), "everything is gone");
     assert!(!zones.forget("never was", &rates));
 }
