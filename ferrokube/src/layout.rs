@@ -21,9 +21,7 @@ const DATA: &[&str] = &[
     "manifests",
     "cni",
     "node-pod-cidr",
-    "subnet.env",
     // Of which a write that was cut short leaves its draft.
-    ".subnet.env",
     "kubeconfig",
     "kubeconfig.undo",
     "daemon.log",

@@ -210,7 +210,7 @@ const OWN: Own = &[
     ("kube-subnet-mgr", "say --flannel-subnet-manager"),
     ("kubeconfig-file", "it is in the same process as the node"),
     ("net-config-path", "say --flannel-backend and --pod-cidr"),
-    ("subnet-file", "it is subnet.env in the data directory"),
+    ("subnet-file", "it is subnet.env in the cluster's directory below /run/ferrokube"),
     ("ip-masq", "the pods' bridge does it"),
 ];
 /// Flags that say by which link others reach this host.

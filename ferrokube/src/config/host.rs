@@ -83,7 +83,7 @@ impl Host {
     }
     /// What flannel has told of this host.
     pub fn subnet_file(&self) -> PathBuf {
-        self.data_dir.join("subnet.env")
+        self.run_dir().join("subnet.env")
     }
     /// What `--registries` names, or the host's own file.
     pub fn registries(&self) -> PathBuf {
