@@ -37,7 +37,7 @@ const DATA: &[&str] = &[
 pub const FOLDERS: [&str; 2] = ["images", "apply"];
 
 /// Entries of the run directory.
-const RUN: &[&str] = &["daemon.pid", "supervisor.pid", "cri.sock", "runtime"];
+const RUN: &[&str] = &["daemon.pid", "supervisor.pid", "cri.sock", "runtime", "subnet.env", ".subnet.env"];
 
 /// What a write that was cut short leaves beside its file.
 const DRAFT: &str = ".new";
