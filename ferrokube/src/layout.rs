@@ -21,7 +21,6 @@ const DATA: &[&str] = &[
     "manifests",
     "cni",
     "node-pod-cidr",
-    // Of which a write that was cut short leaves its draft.
     "kubeconfig",
     "kubeconfig.undo",
     "daemon.log",
@@ -36,7 +35,7 @@ const DATA: &[&str] = &[
 /// them before the first start.
 pub const FOLDERS: [&str; 2] = ["images", "apply"];
 
-/// Entries of the run directory.
+/// Entries of the run directory. Of the last a write that was cut short leaves its draft.
 const RUN: &[&str] = &["daemon.pid", "supervisor.pid", "cri.sock", "runtime", "subnet.env", ".subnet.env"];
 
 /// What a write that was cut short leaves beside its file.

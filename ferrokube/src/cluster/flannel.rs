@@ -27,7 +27,7 @@ use crate::apply::put;
 use crate::component::flannel::{Given, given};
 use crate::config::{Cluster, FlannelBackend, Host, Network, Roles, list};
 use crate::fault::Fault;
-use crate::joining::published::{JOINERS, SUBNETS};
+use crate::joining::published::{JOINERS, NODES, RBAC, SUBNETS, binding, group};
 
 /// Its row in `components::COMPONENTS`.
 pub const NAME: &str = "flannel";
@@ -39,8 +39,6 @@ const PREFIX: &str = "flannel.alpha.coreos.com";
 /// What a node may: of other nodes only what packets need.
 const NODES_ROLE: &str = "ferrokube:node-flannel";
 const MAP_ROLE: &str = "ferrokube:flannel-config";
-const NODES: &str = "system:nodes";
-const RBAC: &str = "rbac.authorization.k8s.io/v1";
 /// What flannel's links are called, with the VNI after it.
 const LINK: &str = "flannel.";
 
@@ -88,7 +86,6 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
         data[SUBNETS] = format!("{subnets:#}\n").into();
     }
     let account = json!({"kind": "ServiceAccount", "name": Identity::FLANNEL_ACCOUNT, "namespace": NAMESPACE});
-    let group = |name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name});
     let rule = |resource: &str, verbs: &[&str]| json!({"apiGroups": [""], "resources": [resource], "verbs": verbs});
     let see_nodes = rule("nodes", &["get", "list", "watch"]);
     let upstreams = [rule("pods", &["get"]), see_nodes.clone(), rule("nodes/status", &["patch"])];
@@ -110,20 +107,20 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
             json!({"apiVersion": RBAC, "kind": "ClusterRole",
             "metadata": {"name": "flannel", "labels": {"k8s-app": "flannel"}}, "rules": upstreams}),
         ),
-        ("clusterrolebindings", binding("ClusterRole", "flannel", None, &[account])),
+        ("clusterrolebindings", binding("ClusterRole", "flannel", None, "flannel", &[account])),
         (
             "clusterroles",
             json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": NODES_ROLE},
             "rules": [see_nodes]}),
         ),
-        ("clusterrolebindings", binding("ClusterRole", NODES_ROLE, None, &[group(NODES)])),
+        ("clusterrolebindings", binding("ClusterRole", NODES_ROLE, None, NODES_ROLE, &[group(NODES)])),
         (
             "roles",
             json!({"apiVersion": RBAC, "kind": "Role",
             "metadata": {"name": MAP_ROLE, "namespace": NAMESPACE}, "rules": [map_rule]}),
         ),
         // A machine that joins learns from it that the cluster has flannel.
-        ("rolebindings", binding("Role", MAP_ROLE, Some(NAMESPACE), &[group(NODES), group(JOINERS)])),
+        ("rolebindings", binding("Role", MAP_ROLE, Some(NAMESPACE), MAP_ROLE, &[group(NODES), group(JOINERS)])),
     ]
 }
 
@@ -132,17 +129,6 @@ fn cni_conf() -> Value {
     let delegate = json!({"hairpinMode": true, "isDefaultGateway": true});
     json!({"name": "cbr0", "cniVersion": "0.3.1", "plugins": [
         {"type": "flannel", "delegate": delegate}, {"type": "portmap", "capabilities": {"portMappings": true}}]})
-}
-
-fn binding(kind: &str, role: &str, namespace: Option<&str>, subjects: &[Value]) -> Value {
-    let mut binding = json!({
-        "apiVersion": RBAC, "kind": format!("{kind}Binding"), "metadata": {"name": role},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": subjects,
-    });
-    if let Some(namespace) = namespace {
-        binding["metadata"]["namespace"] = namespace.into();
-    }
-    binding
 }
 
 pub async fn start(a: &mut Assembly) -> Result<Serving> {

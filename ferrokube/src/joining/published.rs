@@ -12,10 +12,11 @@ use crate::config::Cluster;
 pub const JOINERS: &str = "system:bootstrappers:kubeadm:default-node-token";
 /// The key beside flannel's configuration that says where leases are, when they are not annotations of nodes.
 pub const SUBNETS: &str = "subnet-manager.json";
-const NODES: &str = "system:nodes";
+/// The group of nodes.
+pub const NODES: &str = "system:nodes";
 const APPROVER: &str = "ferrokube:kubelet-serving-approver";
 const NODE_DNS: &str = "ferrokube:node-dns";
-const RBAC: &str = "rbac.authorization.k8s.io/v1";
+pub const RBAC: &str = "rbac.authorization.k8s.io/v1";
 const PUBLIC: &str = "kube-public";
 const SYSTEM: &str = "kube-system";
 /// Roles that upstream has for what follows.
@@ -87,7 +88,8 @@ fn map(namespace: &str, name: &str, key: &str, content: &Value) -> Value {
         "data": {key: format!("{content:#}\n")}})
 }
 
-fn binding(kind: &str, role: &str, namespace: Option<&str>, name: &str, subjects: &[Value]) -> Value {
+/// A `RoleBinding` or `ClusterRoleBinding` to the role of this kind and name.
+pub fn binding(kind: &str, role: &str, namespace: Option<&str>, name: &str, subjects: &[Value]) -> Value {
     let mut binding = json!({
         "apiVersion": RBAC, "kind": format!("{kind}Binding"), "metadata": {"name": name},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}, "subjects": subjects,
@@ -98,7 +100,8 @@ fn binding(kind: &str, role: &str, namespace: Option<&str>, name: &str, subjects
     binding
 }
 
-fn group(name: &str) -> Value {
+/// A group as a subject of a binding.
+pub fn group(name: &str) -> Value {
     subject("Group", name)
 }
 
