@@ -9,7 +9,6 @@ use std::ffi::OsString;
 use linux::cgroup::Cgroups;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
-use crate::cluster::cgroup_root;
 use crate::config::Host;
 use crate::fault::best_effort;
 use crate::logging::print_line;
@@ -56,7 +55,7 @@ pub fn forget() {
 
 /// Moves this process into a group of the cluster's. One that can't be had is told: the cluster may end with its caller.
 pub fn leave_group(host: &Host) {
-    let own = Cgroups::detect().and_then(|cgroups| cgroups.group(&cgroup_root(host)).child(GROUP).enter());
+    let own = Cgroups::detect().and_then(|cgroups| cgroups.group(&host.cgroup()).child(GROUP).enter());
     if let Err(error) = own {
         print_line(format_args!("the daemon stays in its caller's control group ({error})"));
     }

@@ -21,6 +21,7 @@ the component flannel is flanneld by a link.
 
 Examples:
   ferrokube up --demo                        a cluster with a web app on it
+  ferrokube up --nodes 3                     one of three nodes, all on this host
   docker save app | ferrokube image import -
   ferrokube up --name second --data-dir ~/second
   ferrokube reset --yes";
@@ -78,6 +79,9 @@ pub enum Cmd {
         /// Only the last lines
         #[arg(long, value_name = "N")]
         tail: Option<usize>,
+        /// Of a further node of this host
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
     },
     /// Run the kubectl on the PATH with this cluster's kubeconfig
     Kubectl {
@@ -114,9 +118,17 @@ pub enum Cmd {
     },
     /// Stop the cluster's service and remove it; the cluster stays for `up`
     Uninstall,
-    /// Work with the node's images
+    /// Work with the nodes of this host: `up --nodes N` makes several
     #[command(subcommand)]
-    Image(Image),
+    Node(Node),
+    /// Work with the images of this host's nodes
+    Image {
+        /// Only on this node of this host [default: on all of them; of ls and save the host's own]
+        #[arg(long, global = true, value_name = "NODE")]
+        node: Option<String>,
+        #[command(subcommand)]
+        command: Image,
+    },
     /// Work with the tokens by which further machines join
     #[command(subcommand)]
     Token(Token),
@@ -163,6 +175,43 @@ pub enum Image {
         image: String,
         #[arg(value_name = "NAME")]
         other: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// List the cluster's nodes, with the processes of those on this host
+    Ls {
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Make another node on this host and wait until it is Ready
+    Add {
+        /// Its name [default: made from this host's]
+        #[arg(value_name = "NODE")]
+        node: Option<String>,
+        /// Labels of the node, key=value
+        #[arg(long, value_delimiter = ',', value_name = "LABEL")]
+        label: Vec<String>,
+        /// Taints that it registers with, key=value:effect
+        #[arg(long, value_delimiter = ',', value_name = "TAINT")]
+        taint: Vec<String>,
+    },
+    /// Remove a node of this host with all that it keeps; `kubectl drain` moves its pods first
+    Rm {
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// End a node of this host as when a machine goes down; it stays down until `node start`
+    Stop {
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Start a node of this host that was stopped, and wait until it is Ready
+    Start {
+        #[arg(value_name = "NODE")]
+        node: String,
     },
 }
 
@@ -217,14 +266,17 @@ pub fn run() -> Result<()> {
         Cmd::Agent(agent) => commands::agent::run(which, &agent),
         Cmd::Status { output } => commands::status::run(which, output),
         Cmd::Ls { output } => commands::ls::run(which, output),
-        Cmd::Logs { component, follow, tail } => commands::logs::run(which, component.as_deref(), follow, tail),
+        Cmd::Logs { component, follow, tail, node } => {
+            commands::logs::run(which, component.as_deref(), follow, tail, node.as_deref())
+        }
         Cmd::Kubectl { args } => commands::kubectl::run(which, &args),
         Cmd::Check { cis: _, output, exit_code } => commands::check::cis(which, output, exit_code),
         Cmd::Down => commands::down::run(which),
         Cmd::Reset { yes } => commands::reset::run(which, yes),
         Cmd::Install { shape, now } => commands::install::install(which, &shape, now),
         Cmd::Uninstall => commands::install::uninstall(which),
-        Cmd::Image(image) => commands::image::run(which, &image),
+        Cmd::Node(node) => commands::node::run(which, &node),
+        Cmd::Image { node, command } => commands::image::run(which, node.as_deref(), &command),
         Cmd::Token(token) => commands::token::run(which, &token),
         Cmd::Assets { dir } => commands::assets::run(&dir),
         Cmd::Kubeconfig => commands::misc::kubeconfig(which),

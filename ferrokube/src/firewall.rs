@@ -1,4 +1,4 @@
-//! The host's own firewall and the pods: what it would drop is told before a start, and opened where `--open-firewall`
+//! The host's own firewall and the pods, and further nodes of the host: what it would drop is told before a start, and opened where `--open-firewall`
 //! asks for it; what was opened is written down, so that `reset` closes it again. Walls and what opens them are found by
 //! [`cni::firewall`]. I/O: nftables, the tools' own programs, a file. Callers: `preflight`, the daemon's watch, `status`,
 //! `reset`.
@@ -10,36 +10,71 @@ use anyhow::{Context, Result, bail};
 use cni::firewall::{Tool, Wall, advice, diagnose};
 use meta::Prefix;
 
-use crate::config::{Host, write_private};
+use crate::config::{Host, record, write_private};
+use crate::nodes::underlay;
 
 /// What every table of every cluster of this host begins with.
 const OURS: &str = "ferrokube";
 
-fn pods(host: &Host) -> Prefix {
-    host.cluster.pod_cidr
+/// Whose packets the firewall must let through: those of pods, and of the nodes that are namespaces of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Senders {
+    bridge: String,
+    range: Prefix,
+    /// What was opened for them.
+    file: PathBuf,
 }
 
-/// The chains of others that drop what pods send.
-pub fn walls(host: &Host) -> Result<Vec<Wall>> {
-    let found = diagnose(&host.bridge(), pods(host), |table| table.starts_with(OURS));
-    found.context("looking at the host's firewall")
+fn senders(host: &Host) -> Vec<Senders> {
+    let pods =
+        Senders { bridge: host.bridge(), range: host.cluster.pod_cidr, file: host.data_dir.join("firewall.json") };
+    // One that can't be read is told by who starts nodes.
+    let record = record::read(host).ok().flatten();
+    let nodes = record.map(|record| Senders {
+        bridge: underlay::bridge(host),
+        range: record.range,
+        file: record::dir(host).join(".firewall.json"),
+    });
+    std::iter::once(pods).chain(nodes).collect()
+}
+
+/// The chains of others that drop what somebody of ours sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    senders: Senders,
+    walls: Vec<Wall>,
+}
+
+/// What is closed to whom; empty when nothing is.
+pub fn walls(host: &Host) -> Result<Vec<Closed>> {
+    let mut closed = Vec::new();
+    for senders in senders(host) {
+        let found = diagnose(&senders.bridge, senders.range, |table| table.starts_with(OURS));
+        let walls = found.context("looking at the host's firewall")?;
+        if !walls.is_empty() {
+            closed.push(Closed { senders, walls });
+        }
+    }
+    Ok(closed)
 }
 
 /// A sentence for each tool that drops, with the lines that open it.
-pub fn told(host: &Host, walls: &[Wall]) -> Vec<String> {
-    advice(walls, pods(host))
+pub fn told(closed: &[Closed]) -> Vec<String> {
+    closed.iter().flat_map(|closed| advice(&closed.walls, closed.senders.range)).collect()
 }
 
-/// Opens these walls for pods, and writes down that we did.
-pub fn open(host: &Host, walls: &[Wall]) -> Result<()> {
-    let mut opened = opened(host);
-    // First the note: a line too many to take back does no harm.
-    opened.extend(walls.iter().filter(|wall| !opened.contains(wall)).cloned().collect::<Vec<_>>());
-    write_private(&file(host), &serde_json::to_vec_pretty(&opened)?)?;
-    for wall in walls {
-        match wall.tool {
-            Tool::Nftables => wall.open_directly(pods(host)).context("opening the host's firewall")?,
-            _ => wall.opening(pods(host)).iter().try_for_each(|line| put(line))?,
+/// Opens these walls, and writes down that we did.
+pub fn open(closed: &[Closed]) -> Result<()> {
+    for Closed { senders, walls } in closed {
+        let mut opened = opened(senders);
+        // First the note: a line too many to take back does no harm.
+        opened.extend(walls.iter().filter(|wall| !opened.contains(wall)).cloned().collect::<Vec<_>>());
+        write_private(&senders.file, &serde_json::to_vec_pretty(&opened)?)?;
+        for wall in walls {
+            match wall.tool {
+                Tool::Nftables => wall.open_directly(senders.range).context("opening the host's firewall")?,
+                _ => wall.opening(senders.range).iter().try_for_each(|line| put(line))?,
+            }
         }
     }
     Ok(())
@@ -47,24 +82,22 @@ pub fn open(host: &Host, walls: &[Wall]) -> Result<()> {
 
 /// Takes back whatever was opened. A tool that is gone, or a rule that somebody took out, is no failure.
 pub fn close(host: &Host) -> Result<()> {
-    for wall in opened(host) {
-        let closed = match wall.tool {
-            Tool::Nftables => wall.close_directly().map_err(Into::into),
-            _ => run_all(&wall.closing(pods(host))),
-        };
-        if let Err(error) = closed {
-            tracing::debug!(error = format!("{error:#}"), "nothing to close");
+    for senders in senders(host) {
+        for wall in opened(&senders) {
+            let closed = match wall.tool {
+                Tool::Nftables => wall.close_directly().map_err(Into::into),
+                _ => run_all(&wall.closing(senders.range)),
+            };
+            if let Err(error) = closed {
+                tracing::debug!(error = format!("{error:#}"), "nothing to close");
+            }
         }
     }
     Ok(())
 }
 
-fn file(host: &Host) -> PathBuf {
-    host.data_dir.join("firewall.json")
-}
-
-fn opened(host: &Host) -> Vec<Wall> {
-    std::fs::read(file(host)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+fn opened(senders: &Senders) -> Vec<Wall> {
+    std::fs::read(&senders.file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Has a tool open something, once: iptables alone takes the same rule again and again.
@@ -100,6 +133,18 @@ mod tests {
 
     fn words(line: &str) -> Vec<String> {
         line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn further_nodes_are_let_through_like_pods() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let host = crate::config::tests::host(dir.path());
+        assert_eq!(senders(&host).len(), 1);
+        let range = "10.202.0.0/24".parse().expect("a range");
+        record::write(&host, &record::Record::new(range)).expect("written");
+        let both = senders(&host);
+        assert_eq!((both[0].range, both[1].range), (host.cluster.pod_cidr, range));
+        assert_ne!(both[0].file, both[1].file);
     }
 
     /// One that somebody had taken out left all that came after it open.

@@ -29,6 +29,7 @@ const DATA: &[&str] = &[
     "audit",
     "firewall.json",
     "imported.json",
+    "nodes",
 ];
 
 /// Folders of a person's files, which the cluster only reads: removed when nothing is in them. A person may have filled
@@ -36,7 +37,7 @@ const DATA: &[&str] = &[
 pub const FOLDERS: [&str; 2] = ["images", "apply"];
 
 /// Entries of the run directory. Of the last a write that was cut short leaves its draft.
-const RUN: &[&str] = &["daemon.pid", "supervisor.pid", "cri.sock", "runtime", "subnet.env", ".subnet.env"];
+const RUN: &[&str] = &["daemon.pid", "supervisor.pid", "cri.sock", "runtime", "nodes", "subnet.env", ".subnet.env"];
 
 /// What a write that was cut short leaves beside its file.
 const DRAFT: &str = ".new";

@@ -3,7 +3,7 @@
 //! [`cli`] is the command line; [`config`] what a cluster is, and what a host of it; [`components`] the table of all that
 //! runs; [`cluster`] how a host's components are started together and kept running, [`component`] the flags of each
 //! alone; [`api`] how they reach the API server; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a
-//! command.
+//! command; [`nodes`] further nodes on this host.
 
 mod api;
 mod apply;
@@ -17,6 +17,7 @@ mod component;
 mod components;
 mod config;
 mod crash;
+mod cri;
 mod fault;
 mod firewall;
 mod hardening;
@@ -26,6 +27,7 @@ mod kubeconfig;
 mod layout;
 mod logging;
 mod node_address;
+mod nodes;
 mod pki;
 mod preflight;
 mod process;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(first) if first == runtime::monitor::SUBCOMMAND => runtime::monitor::main(std::env::args_os().skip(2)),
         Some(first) if first == supervisor::SUBCOMMAND => return supervisor::main(std::env::args_os().skip(2)),
+        Some(first) if first == nodes::machine::SUBCOMMAND => return nodes::machine::main(std::env::args_os().skip(2)),
+        Some(first) if first == supervisor::FAREWELL => return commands::down::farewell(std::env::args_os().skip(2)),
         Some(first) if first == commands::demo::SUBCOMMAND => return commands::demo::app(),
         _ => {}
     }

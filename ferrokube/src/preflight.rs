@@ -119,7 +119,7 @@ impl Kernel {
 /// Rules of others that drop what pods send can't be overruled by ours: a cluster behind them would look well and
 /// reach nothing.
 fn firewall(host: &Host) -> Result<()> {
-    let told = firewall::told(host, &firewall::walls(host)?);
+    let told = firewall::told(&firewall::walls(host)?);
     // The daemon opens it before it starts anything, and whenever it closes again.
     if told.is_empty() || host.open_firewall { Ok(()) } else { Err(Fault::failed(told.join("; and ")).into()) }
 }

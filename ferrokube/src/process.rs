@@ -33,7 +33,11 @@ impl Daemon {
 
     /// A child that was just started.
     pub fn of(child: &Child) -> Option<Daemon> {
-        let pid = i32::try_from(child.id()).ok()?;
+        Daemon::of_pid(i32::try_from(child.id()).ok()?)
+    }
+
+    /// The process that has this number now.
+    pub fn of_pid(pid: i32) -> Option<Daemon> {
         Some(Daemon { pid, started: look(pid)?.started })
     }
 
@@ -52,7 +56,8 @@ impl Daemon {
         Daemon::supervisor(host).or_else(|| Daemon::find(host))
     }
 
-    fn named_in(file: &Path) -> Option<Daemon> {
+    /// The process that a file names, if it lives.
+    pub fn named_in(file: &Path) -> Option<Daemon> {
         let (daemon, _) = read_pid_file(file)?;
         let now = daemon.look()?;
         if now.ending && daemon.wait(LAST_BREATH) { None } else { Some(daemon) }
@@ -60,7 +65,12 @@ impl Daemon {
 
     /// It has said that its cluster is ready.
     pub fn is_ready(&self, host: &Host) -> bool {
-        read_pid_file(&host.pid_file()) == Some((*self, true))
+        self.is_ready_in(&host.pid_file())
+    }
+
+    /// The file that names it says that it is ready.
+    pub fn is_ready_in(&self, file: &Path) -> bool {
+        read_pid_file(file) == Some((*self, true))
     }
 
     pub fn lives(&self) -> bool {
@@ -73,8 +83,13 @@ impl Daemon {
 
     pub fn register(&self, host: &Host, ready: bool) -> Result<()> {
         private_dir(&host.run_dir())?;
+        self.write_to(&host.pid_file(), ready)
+    }
+
+    /// Names it in a file whose directory is there.
+    pub fn write_to(&self, file: &Path, ready: bool) -> Result<()> {
         let word = if ready { READY } else { "starting" };
-        write_private(&host.pid_file(), format!("{} {} {word}", self.pid, self.started).as_bytes())
+        write_private(file, format!("{} {} {word}", self.pid, self.started).as_bytes())
     }
 
     /// Writes down that this process supervises the cluster's daemon.

@@ -1,6 +1,8 @@
 //! The process that starts the daemon anew when it ends by itself: `up` leaves it behind, and no service manager is
 //! needed. One thread, no runtime: it stays small, and forks. What tells it to end is handed on, and it ends with the
-//! daemon; a session's hang-up is none of theirs. A daemon that never became ready is not started again: `up` tells why. I/O: processes and signals.
+//! daemon; a session's hang-up is none of theirs. A daemon that never became ready is not started again: `up` tells why.
+//! As process 1 of a node's PID namespace ([`crate::nodes`]) it is the node's init besides: it takes orphans away, and with
+//! its end all of the node ends. I/O: processes and signals.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -18,10 +20,13 @@ use crate::config::{Host, Which};
 use crate::crash;
 use crate::fault::best_effort;
 use crate::logging::print_line;
-use crate::process::said_ready;
+use crate::process::{Daemon, said_ready};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "supervisor";
+
+/// The hidden subcommand that stops the pods of a node whose daemon is gone.
+pub const FAREWELL: &str = "farewell";
 
 /// The child could not become the daemon.
 const NO_PROGRAM: i32 = 127;
@@ -39,24 +44,35 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(args: Vec<OsString>) -> Result<u8> {
+    let first = std::process::id() == 1;
     crate::caller::forget();
     process::new_session().context("a session of its own")?;
-    // `up` registers this process first, under its lock.
-    best_effort("waiting for who starts it", std::io::Read::read(&mut std::io::stdin(), &mut [0]));
+    if !first {
+        // `up` registers this process first, under its lock.
+        best_effort("waiting for who starts it", std::io::Read::read(&mut std::io::stdin(), &mut [0]));
+    }
     let wanted = [Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD];
     let signals = process::signals(&wanted.map(Signal::as_raw)).context("signals")?;
     let [name, data_dir] = <[OsString; 2]>::try_from(args).map_err(|_| anyhow::anyhow!("wants NAME and DIR"))?;
     let which = Which { name: name.into_string().ok(), data_dir: Some(data_dir.into()) };
     let host = which.load()?.context("there is no cluster")?;
+    if first {
+        Daemon::current().context("this process is not in /proc")?.register_supervisor(&host)?;
+    }
     crate::caller::leave_group(&host);
-    Supervisor { host, signals, backoff: Backoff::default(), told_to_end: false, was_ready: false }.run()
+    let backoff = Backoff::default();
+    Supervisor { host, signals, backoff, first, told_to_end: false, told_early: false, was_ready: false }.run()
 }
 
 struct Supervisor {
     host: Host,
     signals: OwnedFd,
     backoff: Backoff,
+    /// It is process 1: orphans are its children.
+    first: bool,
     told_to_end: bool,
+    /// The daemon had hardly begun by then: it does not stop the pods of a former life.
+    told_early: bool,
     /// A life of the daemon came as far as a ready cluster.
     was_ready: bool,
 }
@@ -75,6 +91,9 @@ impl Supervisor {
             let ended = self.attend(&child)?;
             self.was_ready |= said_ready(&self.host, child.pid);
             if let Some(code) = over(ended, self.told_to_end, self.was_ready) {
+                if self.told_early {
+                    self.farewell();
+                }
                 return Ok(code);
             }
             let pause = self.backoff.after(began.elapsed());
@@ -84,16 +103,37 @@ impl Supervisor {
                 print_line(format_args!("that could not be written down: {error:#}"));
             }
             if self.rest(pause)? {
+                self.farewell();
                 return Ok(0);
             }
         }
     }
 
+    /// With process 1 all pods end: those that no daemon looks after any more get their grace first.
+    fn farewell(&self) {
+        if !self.first {
+            return;
+        }
+        let said = self.start(&[FAREWELL, &self.host.cluster.name]).and_then(|child| {
+            while process::reap(child.pid).is_none() {
+                process::next_signal(&self.signals, None)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = said {
+            print_line(format_args!("pods end without their grace: {error:#}"));
+        }
+    }
+
     fn spawn(&self) -> Result<Child> {
-        let host = &self.host;
-        let words = ["ferrokube", "server", "--told-to-parent", "--name", &host.cluster.name, "--data-dir"];
-        let mut args: Vec<Vec<u8>> = words.map(|word| word.as_bytes().to_vec()).into();
-        args.push(host.data_dir.clone().into_os_string().into_vec());
+        self.start(&["server", "--told-to-parent", "--name", &self.host.cluster.name, "--data-dir"])
+    }
+
+    /// Starts this program with these words and the cluster's directory.
+    fn start(&self, words: &[&str]) -> Result<Child> {
+        let words = ["ferrokube"].iter().chain(words);
+        let mut args: Vec<Vec<u8>> = words.map(|word| word.as_bytes().to_vec()).collect();
+        args.push(self.host.data_dir.clone().into_os_string().into_vec());
         let variable = |(name, value): (OsString, OsString)| [name.into_vec(), value.into_vec()].join(&b'=');
         let env: Vec<Vec<u8>> = std::env::vars_os().map(variable).collect();
         let child = process::fork(Fresh::default(), || {
@@ -107,13 +147,15 @@ impl Supervisor {
     /// Hands signals on until the child has ended.
     fn attend(&mut self, child: &Child) -> Result<Ended> {
         loop {
-            if let Some(ended) = process::wait_child(child.pid, false)? {
+            let ended = if self.first { process::reap(child.pid) } else { process::wait_child(child.pid, false)? };
+            if let Some(ended) = ended {
                 return Ok(ended);
             }
             if let Some(signal) = process::next_signal(&self.signals, None)?
                 && [Signal::TERM, Signal::INT].map(Signal::as_raw).contains(&signal)
             {
                 self.told_to_end = true;
+                self.told_early |= !said_ready(&self.host, child.pid);
                 process::kill_pidfd(&child.pidfd, signal)?;
             }
         }
@@ -127,6 +169,9 @@ impl Supervisor {
             match process::next_signal(&self.signals, Some(left))? {
                 None if Instant::now() >= until => return Ok(false),
                 Some(signal) if signal == Signal::TERM.as_raw() || signal == Signal::INT.as_raw() => return Ok(true),
+                _ if self.first => {
+                    process::reap(0);
+                }
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
 //! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
-//! `container`, which puts them together; `failure` is their error.
+//! `container`, which puts them together; `machine`, a host within this one; `failure` is their error.
 
 #![warn(missing_docs)]
 
@@ -21,6 +21,7 @@ pub mod ethtool;
 pub mod failure;
 pub mod fdpass;
 pub mod host_address;
+pub mod machine;
 pub mod mount;
 pub mod namespaces;
 pub mod netlink;

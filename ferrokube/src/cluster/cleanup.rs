@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::{cri, node, pod_network, pods_door};
+use super::{node, pod_network, pods_door};
 use crate::config::{Host, RUN_ROOT, known, lock_host};
+use crate::cri;
 use crate::fault::best_effort;
 
 /// A killed process leaves its group a moment later: 2 seconds in all.
@@ -58,6 +59,7 @@ async fn connect(host: &Host) -> Result<tonic::transport::Channel> {
 
 /// Removes sandboxes, mounts, namespaces, links, routes, rules, addresses and cgroups of the cluster.
 pub fn remove_kernel_objects(host: &Host) -> Result<()> {
+    crate::nodes::remove(host)?;
     if let Err(error) = with_runtime(host, Duration::ZERO, true) {
         // A damaged store must not keep the rest from being removed: what follows finds things by name.
         tracing::debug!(%error, "the runtime's records could not be used");
@@ -124,7 +126,7 @@ fn take_controllers_back(host: &Host) -> Result<()> {
 
 /// Kills what is left in the cluster's groups, and removes them, the innermost first.
 fn remove_cgroups(host: &Host) -> Result<()> {
-    for dir in linux::cgroup::Cgroups::detect()?.group(&node::cgroup_root(host)).dirs() {
+    for dir in linux::cgroup::Cgroups::detect()?.group(&host.cgroup()).dirs() {
         let mut groups = Vec::new();
         below(&dir, &mut groups);
         for group in groups.iter().rev() {

@@ -52,11 +52,11 @@ pub async fn run(host: Arc<Host>, client: kube::Client, stop: CancellationToken)
 pub fn look(host: &Host) -> Result<Vec<String>> {
     let walls = firewall::walls(host)?;
     if walls.is_empty() || !host.open_firewall {
-        return Ok(firewall::told(host, &walls));
+        return Ok(firewall::told(&walls));
     }
     tracing::info!(walls = walls.len(), "the host's firewall has closed; opening it for pods");
-    firewall::open(host, &walls)?;
-    Ok(firewall::told(host, &firewall::walls(host)?))
+    firewall::open(&walls)?;
+    Ok(firewall::told(&firewall::walls(host)?))
 }
 
 async fn tell(

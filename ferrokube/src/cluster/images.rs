@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use wire::cri as api;
 
 use super::patience::Word;
-use super::{cri, told};
+use super::told;
 use crate::commands::image;
 use crate::config::{Host, write_private};
+use crate::cri;
 
 /// More files than this in the folder are not looked at.
 const MAX_FILES: usize = 1000;
@@ -104,7 +105,7 @@ async fn here(host: &Host) -> Result<BTreeSet<String>> {
 async fn one(host: &Host, path: &Path, what: String, word: &Word) -> Result<Vec<String>> {
     word.say(what.clone());
     let source = image::archive(path).context("opening it")?;
-    image::send(host, Box::new(Counted { source, what, word: word.clone(), done: 0, said: 0 }), "").await
+    image::send(&host.cri_socket(), Box::new(Counted { source, what, word: word.clone(), done: 0, said: 0 }), "").await
 }
 
 /// Says how far an archive was read.

@@ -7,13 +7,13 @@
 mod addons;
 pub mod cleanup;
 pub mod control_plane;
-pub mod cri;
 mod firewall;
 pub mod flannel;
 mod folder;
 mod images;
 mod moving;
 pub mod node;
+mod nodes;
 mod parts;
 mod patience;
 mod pod_network;
@@ -37,15 +37,19 @@ use tokio::task::JoinSet;
 use self::parts::{Parts, Restarts};
 use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::api::{Api, Identity};
-use crate::config::{Host, Network, Roles};
+use crate::config::{Host, Network, Roles, record};
 use crate::crash;
 use crate::fault::Fault;
+use crate::nodes::{close, underlay};
 use crate::pki::Pki;
 use crate::progress::Steps;
 
 pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
-pub use node::{cgroup_root, runtime_config};
+pub use node::runtime_config;
+
+/// After the grace of its pods a node has this long to end by itself.
+const NODE_GRACE: Duration = Duration::from_secs(2);
 
 /// Resolves when a component that was started does its work.
 type Serving = BoxFuture<'static, Result<()>>;
@@ -100,6 +104,10 @@ impl Assembly {
     /// start that fails leaves no component running.
     pub async fn start(host: Host, all: &'static [Component], steps: Steps) -> Result<Assembly> {
         let began = Instant::now();
+        if let Some(record) = record::read(&host)? {
+            // A host without another address has the one on its nodes' link.
+            underlay::ensure(&host, &record).context("the link between nodes")?;
+        }
         let node_ip = crate::node_address::of(&host);
         let pki = Pki::ensure(&host, node_ip)?;
         if host.roles().has(Roles::CONTROL_PLANE) {
@@ -171,6 +179,10 @@ impl Assembly {
                 anyhow::Ok(component.name)
             });
         }
+        let nodes = match self.host.roles().has(Roles::CONTROL_PLANE) {
+            true => nodes::start(self, steps).await?,
+            false => ready::already(),
+        };
         let mut missing: Vec<_> = self.components.iter().map(|c| c.name).collect();
         let mut patience = Patience::new(self.signs(missing.len(), None), Instant::now());
         let mut look = tokio::time::interval(LOOK);
@@ -181,7 +193,7 @@ impl Assembly {
                         let name: &str = serves.context("a start broke off")??;
                         missing.retain(|other| *other != name);
                     }
-                    None => return Ok(()),
+                    None => return nodes.await,
                 },
                 (name, error) = self.parts.ended() => return Err(error.context(name)),
                 _ = look.tick() => {
@@ -260,9 +272,15 @@ impl Assembly {
 
     /// Stops pods first, while everything they may need still runs, then the components in reverse.
     pub async fn stop(mut self, pod_grace: Duration) {
+        self.parts.stop(nodes::PART).await;
+        let (host, patience) = (self.host.clone(), pod_grace + NODE_GRACE);
+        let nodes = tokio::task::spawn_blocking(move || close(&host, patience));
         self.parts.stop("kubelet").await;
         if let Err(error) = node::stop_pods(&self.host, pod_grace).await {
             tracing::warn!(%error, "pods were not stopped");
+        }
+        if let Err(error) = nodes.await.map_err(anyhow::Error::from).flatten() {
+            tracing::warn!(error = format!("{error:#}"), "nodes were not stopped");
         }
         self.stop_parts().await;
     }

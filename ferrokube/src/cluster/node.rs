@@ -7,23 +7,19 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::FutureExt;
 
-use super::{Assembly, Serving, addons, cri, images, pod_network, ready};
+use super::{Assembly, Serving, addons, images, pod_network, ready};
 use crate::api::Identity;
 use crate::component;
 use crate::config::{Host, Roles, list};
+use crate::cri;
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
 pub fn runtime_config(host: &Host) -> runtime::Config {
     let mut config = runtime::Config::new(host.runtime_root(), host.run_dir().join("runtime"));
     config.socket = host.cri_socket();
-    config.cgroup_root = cgroup_root(host);
+    config.cgroup_root = host.cgroup();
     config.registries = Some(host.registries());
     config
-}
-
-/// The group in each hierarchy below which everything of the cluster is.
-pub fn cgroup_root(host: &Host) -> String {
-    format!("/{}", host.tag())
 }
 
 /// The name of kube-proxy's nftables tables.
@@ -132,7 +128,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     config.static_pod_path = Some(host.data_dir.join("manifests"));
     config.cluster_dns = vec![host.cluster.dns_ip()];
     config.cluster_domain = host.cluster.cluster_domain.clone();
-    config.cgroup_root = cgroup_root(host);
+    config.cgroup_root = host.cgroup();
     config.image_gc_high_threshold_percent = 95;
     config.image_gc_low_threshold_percent = 90;
     // Upstream's tenth of a large disk is many gigabytes of a developer's machine: a twentieth is enough warning.

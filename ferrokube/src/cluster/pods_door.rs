@@ -1,6 +1,6 @@
 //! The door of an API server that listens on loopback: the address by which its pods reach it all the same is this host's,
 //! and a host answers at its addresses whatever link a packet comes in by. So a rule of ours leaves in what comes from
-//! pods and from the host itself, also when it came by the `kubernetes` Service. I/O: nftables. Callers: the start of the
+//! pods, from the host's further nodes and from the host itself, also when it came by the `kubernetes` Service. I/O: nftables. Callers: the start of the
 //! API server, and `reset`.
 
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, Verdict, h
 use meta::Prefix;
 
 use crate::config::Host;
+use crate::nodes::underlay;
 
 const INPUT: &str = "input";
 /// As firewalls of hosts have it.
@@ -30,10 +31,12 @@ pub fn keep(host: &Host, address: Option<IpAddr>) -> Result<()> {
     batch.add_table();
     let hook = Hook { kind: "filter", number: hook::INPUT, priority: FILTER, policy: Policy::Accept };
     batch.add_chain(&Chain { name: INPUT, hook: Some(hook) });
-    let elsewhere = [&*host.bridge(), "lo"].map(|link| rule::interface_is(Meta::IifName, link, false)).concat();
+    let elsewhere = [&*host.bridge(), &*underlay::bridge(host), "lo"]
+        .map(|link| rule::interface_is(Meta::IifName, link, false))
+        .concat();
     let to = rule::destination_in(Prefix::host(address), true);
     let exprs = rule::all([elsewhere, to, vec![Expr::Verdict(Verdict::Drop)]]);
-    batch.add_rule(INPUT, &exprs, Some("the API server is for this host and its pods"));
+    batch.add_rule(INPUT, &exprs, Some("the API server is for this host, its nodes and pods"));
     Nft::open().and_then(|mut nft| nft.commit(batch)).context("closing the API server's address to others")
 }
 

@@ -12,7 +12,8 @@ use kube::Api;
 use kube::runtime::wait::await_condition;
 use tokio::net::UdpSocket;
 
-use super::{Assembly, Serving, cri};
+use super::{Assembly, Serving};
+use crate::cri;
 use crate::fault::Fault;
 use crate::progress::{Progress, Steps};
 

@@ -18,10 +18,7 @@ use crate::config::{Host, Roles};
 use crate::joining::credentials::{self, CLIENT};
 use crate::joining::request::{Signer, certificate};
 use crate::kubeconfig;
-use crate::pki::{ADMIN, LOOK, Pki, Renewal, of_node};
-
-/// The leaf that a kubelet serves with.
-const SERVING: &str = "kubelet";
+use crate::pki::{ADMIN, LOOK, Pki, Renewal, SERVING, of_node};
 
 /// Looks until `stop`. `node` speaks as this host's kubelet.
 pub async fn run(

@@ -12,10 +12,11 @@ use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::apply::put;
-use crate::cluster::cri;
 use crate::commands::misc::print;
 use crate::config::Host;
+use crate::cri;
 use crate::fault::best_effort;
+use crate::nodes;
 
 /// The hidden subcommand that is the app.
 pub const SUBCOMMAND: &str = "demo-app";
@@ -27,7 +28,9 @@ pub fn run(host: &Host) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let port = runtime.block_on(async {
         if !known(host).await? {
-            super::image::send(host, Box::new(Cursor::new(image()?)), "").await.context("the demo's image")?;
+            let image = Box::new(Cursor::new(image()?));
+            let names = super::image::send(&host.cri_socket(), image, "").await.context("the demo's image")?;
+            nodes::images::spread(host, &names).await.context("the demo's image")?;
         }
         apply(host).await
     })?;

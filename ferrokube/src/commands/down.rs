@@ -1,5 +1,7 @@
 //! `down`: stops the daemon, its pods and its monitors. State stays; `up` continues from it.
 
+use std::ffi::OsString;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -9,6 +11,7 @@ use crate::cluster::stop_pods;
 use crate::commands::misc::print;
 use crate::config::{Host, Which};
 use crate::fault::best_effort;
+use crate::nodes;
 use crate::preflight;
 use crate::process::Daemon;
 use crate::progress::{duration, step_line};
@@ -38,6 +41,10 @@ pub fn run(which: &Which) -> Result<()> {
 pub fn stop(host: &Host, signal: Signal, grace: Duration) -> Result<()> {
     stop_daemon(host, signal, grace)?;
     let pods = Instant::now();
+    let nodes = nodes::life::end_all(host, Signal::TERM, grace)?;
+    if nodes > 0 {
+        print(&(step_line(&format!("{nodes} nodes stopped"), pods.elapsed().as_millis() as u64) + "\n"))?;
+    }
     let left = stop_pods(host, grace)?;
     if left > 0 {
         print(&(step_line(&format!("{left} containers stopped"), pods.elapsed().as_millis() as u64) + "\n"))?;
@@ -46,6 +53,19 @@ pub fn stop(host: &Host, signal: Signal, grace: Duration) -> Result<()> {
         best_effort("a pid file", std::fs::remove_file(file));
     }
     Ok(())
+}
+
+/// Stops pods that a daemon left, for a node's init that is about to end: NAME and DIR are the node's.
+pub fn farewell(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let (name, data_dir) = (args.next().and_then(|name| name.into_string().ok()), args.next().map(Into::into));
+    let stopped = Which { name, data_dir }.load().and_then(|host| match host {
+        Some(host) => stop_pods(&host, POD_GRACE),
+        None => Ok(0),
+    });
+    match stopped {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => crate::fail(&error),
+    }
 }
 
 /// Stops the daemon and what would start it again: its supervisor, or systemd.

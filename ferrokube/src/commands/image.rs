@@ -1,4 +1,5 @@
-//! `image`: the node's images, through the running daemon, which alone owns the store.
+//! `image`: the images of this host's nodes, through the daemon of each, which alone owns its store. Without a node's name
+//! they are all meant: what comes goes to the host's own node, and from there to the others ([`crate::nodes::images`]).
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,16 +12,19 @@ use wire::cri;
 use wire::images::{ImportRequest, PullRequest, SaveRequest, TagRequest};
 
 use crate::cli::{Image, Output};
-use crate::cluster::cri as runtime;
 use crate::commands::misc::{no_cluster, print};
+use crate::config::record::{self, Record};
 use crate::config::{Host, Which};
+use crate::cri as runtime;
 use crate::fault::{Fault, best_effort};
+use crate::nodes::images::{self, Reach};
+use crate::nodes::life::State;
 use crate::process::Daemon;
 
 /// Bytes of an archive that go into one message.
 const CHUNK: usize = 256 << 10;
 
-pub fn run(which: &Which, command: &Image) -> Result<()> {
+pub fn run(which: &Which, node: Option<&str>, command: &Image) -> Result<()> {
     let host = which.load()?.ok_or_else(|| no_cluster(which))?;
     if Daemon::find(&host).is_none() {
         return Err(Fault::failed(format!(
@@ -29,29 +33,55 @@ pub fn run(which: &Which, command: &Image) -> Result<()> {
         ))
         .into());
     }
+    let at = match node.filter(|node| *node != host.node_name) {
+        Some(node) => {
+            record::read(&host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr)).named(node)?;
+            Reach::of(&host, node)?
+        }
+        None => Reach::own(&host),
+    };
+    let all = node.is_none().then_some(&host);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let socket = at.path();
         match command {
-            Image::Import { file, called } => import(&host, file, called.as_deref().unwrap_or_default()).await,
-            Image::Ls { output } => list(&host, *output).await,
-            Image::Pull { image } => pull(&host, image).await,
-            Image::Rm { image } => remove(&host, image).await,
-            Image::Save { images, output } => save(&host, images, output.as_deref()).await,
-            Image::Tag { image, other } => tag(&host, image, other).await,
+            Image::Import { file, called } => import(socket, all, file, called.as_deref().unwrap_or_default()).await,
+            Image::Ls { output } => list(socket, *output).await,
+            Image::Pull { image } => pull(socket, all, image).await,
+            Image::Rm { image } => remove_everywhere(socket, all, image).await,
+            Image::Save { images, output } => save(socket, images, output.as_deref()).await,
+            Image::Tag { image, other } => tag_everywhere(socket, all, image, other).await,
         }
     })
 }
 
-async fn import(host: &Host, file: &Path, called: &str) -> Result<()> {
+/// Gives the others what has come to the host's own node, and says so where there are any.
+async fn spread(all: Option<&Host>, images: &[String]) -> Result<String> {
+    let Some(host) = all else { return Ok(String::new()) };
+    match images::spread(host, images).await?.len() {
+        0 => Ok(String::new()),
+        others => Ok(format!(" on {} nodes", others + 1)),
+    }
+}
+
+/// The runtimes of the host's other nodes that run.
+fn others(all: Option<&Host>) -> Result<Vec<Reach>> {
+    let Some(host) = all else { return Ok(Vec::new()) };
+    let running = record::nodes(host)?.into_iter().filter(|node| State::of(host, &node.name) == State::Running);
+    running.map(|node| Reach::of(host, &node.name)).collect()
+}
+
+async fn import(socket: &Path, all: Option<&Host>, file: &Path, called: &str) -> Result<()> {
     let source: Box<dyn Read + Send> = match file == Path::new("-") {
         true => Box::new(std::io::stdin()),
         false => archive(file).map_err(|e| Fault::usage(format!("{}: {e}", file.display())))?,
     };
-    let names = send(host, source, called).await?;
+    let names = send(socket, source, called).await?;
+    let on = spread(all, &names).await?;
     // What has no name is called by its digest, which no pod spec means.
     let hint =
         |name: &str| if name.starts_with("sha256:") { " (it has no name: `--as NAME` gives it one)" } else { "" };
-    print(&names.iter().map(|name| format!("imported {name}{}\n", hint(name))).collect::<String>())
+    print(&names.iter().map(|name| format!("imported {name}{on}{}\n", hint(name))).collect::<String>())
 }
 
 /// An archive, or an OCI layout directory.
@@ -110,9 +140,9 @@ impl Read for Broken {
 
 /// Streams an archive to the daemon; the names of what was in it come back. `called` takes their place, if it says
 /// something.
-pub async fn send(host: &Host, mut source: Box<dyn Read + Send>, called: &str) -> Result<Vec<String>> {
+pub async fn send(socket: &Path, mut source: Box<dyn Read + Send>, called: &str) -> Result<Vec<String>> {
     let mut name = called.to_owned();
-    let channel = runtime::connect(&host.cri_socket()).await?;
+    let channel = runtime::connect(socket).await?;
     let (tx, rx) = mpsc::channel(4);
     let reader = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
         loop {
@@ -132,8 +162,8 @@ pub async fn send(host: &Host, mut source: Box<dyn Read + Send>, called: &str) -
     Ok(answer.images.into_iter().flat_map(|i| if i.names.is_empty() { vec![i.id] } else { i.names }).collect())
 }
 
-async fn list(host: &Host, output: Output) -> Result<()> {
-    let channel = runtime::connect(&host.cri_socket()).await?;
+async fn list(socket: &Path, output: Output) -> Result<()> {
+    let channel = runtime::connect(socket).await?;
     let answer = runtime::images(channel).list_images(cri::ListImagesRequest::default()).await?.into_inner();
     if output == Output::Json {
         let images: Vec<_> = answer
@@ -169,8 +199,8 @@ fn size(bytes: u64) -> String {
     }
 }
 
-async fn pull(host: &Host, image: &str) -> Result<()> {
-    let channel = runtime::connect(&host.cri_socket()).await?;
+async fn pull(socket: &Path, all: Option<&Host>, image: &str) -> Result<()> {
+    let channel = runtime::connect(socket).await?;
     let request = PullRequest { image: image.to_owned(), ..PullRequest::default() };
     let failed = |status: tonic::Status| match status.message() {
         told if told.contains(image) => Fault::failed(told.to_owned()),
@@ -181,7 +211,8 @@ async fn pull(host: &Host, image: &str) -> Result<()> {
     while let Some(told) = progress.next().await {
         let told = told.map_err(failed)?;
         if !told.image_ref.is_empty() {
-            return print(&format!("pulled {image} ({})\n", told.image_ref));
+            let on = spread(all, std::slice::from_ref(&told.image_ref)).await?;
+            return print(&format!("pulled {image} ({}){on}\n", told.image_ref));
         }
         let (done, total) = told.layers.iter().fold((0, 0), |(d, t), l| (d + l.done, t + l.total));
         let line = format!("{} layers, {} of {}", told.layers.len(), size(done), size(total));
@@ -193,32 +224,42 @@ async fn pull(host: &Host, image: &str) -> Result<()> {
     Err(Fault::failed(format!("pulling {image} ended without an answer")).into())
 }
 
-async fn tag(host: &Host, image: &str, name: &str) -> Result<()> {
-    let channel = runtime::connect(&host.cri_socket()).await?;
+/// On the others where they have it.
+async fn tag_everywhere(socket: &Path, all: Option<&Host>, image: &str, name: &str) -> Result<()> {
+    let tagged = tag(socket, image, name).await?;
+    for other in others(all)? {
+        if has(other.path(), image).await? {
+            tag(other.path(), image, name).await?;
+        }
+    }
+    print(&format!("tagged {image} as {tagged}\n"))
+}
+
+async fn tag(socket: &Path, image: &str, name: &str) -> Result<String> {
+    let channel = runtime::connect(socket).await?;
     let request = TagRequest { image: image.to_owned(), name: name.to_owned() };
     let tagged = runtime::transfer(channel).tag(request).await;
-    let name = tagged.map_err(|status| Fault::failed(status.message().to_owned()))?.into_inner().name;
-    print(&format!("tagged {image} as {name}\n"))
+    Ok(tagged.map_err(|status| Fault::failed(status.message().to_owned()))?.into_inner().name)
 }
 
 /// An archive is for a file or a pipe.
-async fn save(host: &Host, images: &[String], output: Option<&Path>) -> Result<()> {
+async fn save(socket: &Path, images: &[String], output: Option<&Path>) -> Result<()> {
     let Some(path) = output else {
         if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
             return Err(
                 Fault::usage("the archive would go to the terminal: say -o FILE, or send it on by a pipe").into()
             );
         }
-        return receive(host, images, &mut std::io::stdout().lock()).await;
+        return receive(socket, images, &mut std::io::stdout().lock()).await;
     };
     // What stands there and is no file, such as a pipe or /dev/null, is written to and stays.
     if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         let to = std::fs::OpenOptions::new().write(true).open(path).with_context(|| path.display().to_string())?;
-        return receive(host, images, &mut std::io::BufWriter::new(to)).await;
+        return receive(socket, images, &mut std::io::BufWriter::new(to)).await;
     }
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (draft, file) = draft_of(&path).with_context(|| path.display().to_string())?;
-    let saved = receive(host, images, &mut std::io::BufWriter::new(file)).await;
+    let saved = receive(socket, images, &mut std::io::BufWriter::new(file)).await;
     let saved = saved.and_then(|()| std::fs::rename(&draft, &path).with_context(|| path.display().to_string()));
     if saved.is_err() {
         best_effort("a draft", std::fs::remove_file(&draft));
@@ -235,9 +276,9 @@ fn draft_of(path: &Path) -> std::io::Result<(PathBuf, std::fs::File)> {
     Ok((PathBuf::from(draft), file))
 }
 
-async fn receive(host: &Host, images: &[String], out: &mut impl Write) -> Result<()> {
+async fn receive(socket: &Path, images: &[String], out: &mut impl Write) -> Result<()> {
     let failed = |status: tonic::Status| Fault::failed(status.message().to_owned());
-    let channel = runtime::connect(&host.cri_socket()).await?;
+    let channel = runtime::connect(socket).await?;
     let request = SaveRequest { images: images.to_vec() };
     let mut chunks = runtime::transfer(channel).save(request).await.map_err(failed)?.into_inner();
     while let Some(chunk) = chunks.next().await {
@@ -246,18 +287,39 @@ async fn receive(host: &Host, images: &[String], out: &mut impl Write) -> Result
     out.flush().context("writing the archive")
 }
 
-async fn remove(host: &Host, image: &str) -> Result<()> {
-    let channel = runtime::connect(&host.cri_socket()).await?;
-    let mut client = runtime::images(channel);
-    let spec = Some(cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() });
-    let known =
-        client.image_status(cri::ImageStatusRequest { image: spec.clone(), verbose: false }).await?.into_inner();
-    if known.image.is_none() {
+/// From every node that has it.
+async fn remove_everywhere(socket: &Path, all: Option<&Host>, image: &str) -> Result<()> {
+    let others = others(all)?;
+    let mut found = false;
+    for socket in std::iter::once(socket).chain(others.iter().map(Reach::path)) {
+        found |= remove(socket, image).await?;
+    }
+    if let Some(host) = all.filter(|_| found) {
+        images::sweep_if_possible(host);
+    }
+    if !found {
         return Err(Fault::failed(format!("there is no image {image:?}: see `ferrokube image ls`")).into());
     }
+    print(&format!("removed {image}\n"))
+}
+
+async fn has(socket: &Path, image: &str) -> Result<bool> {
+    let spec = Some(cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() });
+    let mut client = runtime::images(runtime::connect(socket).await?);
+    let known = client.image_status(cri::ImageStatusRequest { image: spec, verbose: false }).await?.into_inner();
+    Ok(known.image.is_some())
+}
+
+/// False: it isn't there.
+async fn remove(socket: &Path, image: &str) -> Result<bool> {
+    if !has(socket, image).await? {
+        return Ok(false);
+    }
+    let spec = Some(cri::ImageSpec { image: image.to_owned(), ..cri::ImageSpec::default() });
+    let mut client = runtime::images(runtime::connect(socket).await?);
     let removed = client.remove_image(cri::RemoveImageRequest { image: spec }).await;
     removed.map_err(|status| Fault::failed(status.message().to_owned()))?;
-    print(&format!("removed {image}\n"))
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::commands::down;
 use crate::commands::misc::{no_cluster, print};
 use crate::config::{Host, Shape, Which, differs, lock_host};
 use crate::fault::Fault;
+use crate::nodes::wish::Wish;
 use crate::preflight;
 use crate::process::Daemon;
 use crate::systemd;
@@ -29,7 +30,9 @@ pub fn install(which: &Which, shape: &Shape, now: bool) -> Result<()> {
     }
     crate::component::check_arguments(&host)?;
     crate::cluster::flannel::settle(&mut host)?;
+    let wish = Wish::judge(&host, shape)?;
     host.save()?;
+    wish.write(&host)?;
     drop(lock);
     let files = systemd::install(&host, &program)?;
     let [unit, environment] = files.map(|file| file.display().to_string());

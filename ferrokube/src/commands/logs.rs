@@ -14,7 +14,9 @@ use kubelet::files::Watcher;
 use crate::commands::misc::{no_cluster, print};
 use crate::components::COMPONENTS;
 use crate::config::Which;
+use crate::config::record::{self, Record};
 use crate::fault::Fault;
+use crate::nodes::home;
 use crate::process::Daemon;
 use crate::systemd;
 
@@ -27,15 +29,29 @@ const MAX_LINE: u64 = 1 << 20;
 /// Where the log can't be watched, it is looked at so often.
 const WITHOUT_INOTIFY: Duration = Duration::from_secs(1);
 
-pub fn run(which: &Which, component: Option<&str>, follow: bool, tail: Option<usize>) -> Result<()> {
+pub fn run(
+    which: &Which,
+    component: Option<&str>,
+    follow: bool,
+    tail: Option<usize>,
+    node: Option<&str>,
+) -> Result<()> {
     let host = which.load()?.ok_or_else(|| no_cluster(which))?;
     let mut wanted = Wanted::new(component)?;
     let runs = Daemon::any(&host).is_some();
-    if is_in_journal(systemd::is_installed(&host), systemd::is_active(&host), runs) {
+    // The host's own node is in its daemon.
+    let node = node.filter(|node| *node != host.node_name);
+    if node.is_none() && is_in_journal(systemd::is_installed(&host), systemd::is_active(&host), runs) {
         return journal(&systemd::unit_of(&host), &mut wanted, follow, tail);
     }
-    let path = host.log();
-    let file = match File::open(&path) {
+    let (path, opened) = match node {
+        Some(node) => {
+            record::read(&host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr)).named(node)?;
+            (home::path(&host, node).join("daemon.log"), home::read_log(&host, node))
+        }
+        None => (host.log(), File::open(host.log())),
+    };
+    let file = match opened {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let sentence = format!("{} is not there: `ferrokube server` logs to where it was started", path.display());
             return Err(Fault::failed(sentence).into());
@@ -95,7 +111,8 @@ async fn keep_reading(path: &Path, mut log: BufReader<File>, mut wanted: Wanted)
     let mut watcher = Watcher::new().and_then(|watcher| watcher.add_dir(dir).map(|()| watcher)).ok();
     loop {
         if is_another(path, &mut log)? {
-            log = BufReader::new(File::open(path).with_context(|| path.display().to_string())?);
+            // What runs on a node may have put anything in its place.
+            log = BufReader::new(linux::root::open_regular(path).with_context(|| path.display().to_string())?);
         }
         read(&mut log, &mut wanted, print)?;
         match &mut watcher {

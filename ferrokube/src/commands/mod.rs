@@ -11,6 +11,7 @@ pub mod kubectl;
 pub mod logs;
 pub mod ls;
 pub mod misc;
+pub mod node;
 pub mod reset;
 pub mod server;
 pub mod status;

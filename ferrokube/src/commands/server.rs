@@ -2,7 +2,7 @@
 //! its steps.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,12 +14,15 @@ use crate::components::COMPONENTS;
 use crate::config::{Host, Roles, Shape, Which};
 use crate::crash;
 use crate::fault::{Fault, best_effort};
+use crate::nodes;
 use crate::preflight;
 use crate::process::Daemon;
 use crate::progress::{Audience, Progress, Steps, duration};
 use crate::systemd;
 use crate::threads;
 
+/// Nodes of a start that is given up have hardly begun.
+const NODE_GRACE: Duration = Duration::from_secs(2);
 /// Worker threads: more than the two that small machines have gain nothing, fewer let one slow task delay others.
 const WORKERS: usize = 4;
 
@@ -71,7 +74,7 @@ fn live(host: Host, steps: Steps) -> Result<()> {
     let pid_file = host.pid_file();
     let runtime = threads::runtime(Some(WORKERS.min(std::thread::available_parallelism().map_or(2, |n| n.get()))))?;
     let result = threads::run(&runtime, serve(host, steps, myself));
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     // After a failure the supervisor still reads how far it had come.
     if result.is_ok() {
         best_effort("the pid file", std::fs::remove_file(pid_file));
@@ -89,8 +92,8 @@ async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
     let name = host.cluster.name.clone();
     let mut assembly = tokio::select! {
         started = Assembly::start(host.clone(), COMPONENTS, steps) => started?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return give_up(host).await,
+        _ = interrupt.recv() => return give_up(host).await,
     };
     if let Err(error) = myself.register(&assembly.host, true) {
         assembly.stop_parts().await;
@@ -129,6 +132,12 @@ async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
             Err(error)
         }
     }
+}
+
+/// After a start that was to end: what it had started beside this process ends, too.
+async fn give_up(host: Host) -> Result<()> {
+    let closed = tokio::task::spawn_blocking(move || nodes::close(&host, NODE_GRACE)).await;
+    closed.map_err(anyhow::Error::from).flatten().map(drop)
 }
 
 /// What a person can do now.

@@ -1,4 +1,5 @@
-//! `status`: what of the cluster runs, as a table or as JSON (each of our processes with its role and pid), and what of
+//! `status`: what of the cluster runs, as a table or as JSON (each of our processes with its role and pid; of a further
+//! node its init), and what of
 //! it broke: the last panic or end of each component, and how many there were; and what of the host stands in its way.
 
 use anyhow::Result;
@@ -7,10 +8,11 @@ use serde_json::json;
 use crate::cli::Output;
 use crate::cluster::runtime_config;
 use crate::commands::misc::print;
-use crate::config::{Host, Which};
+use crate::config::{Host, Which, record};
 use crate::crash::{self, Crashes};
 use crate::fault::Fault;
 use crate::firewall;
+use crate::nodes::life;
 use crate::process::{Daemon, state};
 use crate::systemd;
 
@@ -49,7 +51,12 @@ fn processes(host: &Host) -> Vec<Process> {
             runtime::monitor::read_pid_file(&entry.path().join(runtime::monitor::protocol::MONITOR_PID_FILE))?;
         Some(Process { role: "monitor", pid, what: entry.file_name().to_string_lossy().chars().take(13).collect() })
     });
-    daemon.into_iter().chain(supervisor).chain(monitors).collect()
+    let nodes = record::nodes(host).unwrap_or_default();
+    let inits = nodes.into_iter().filter_map(|node| {
+        let pid = life::find(host, &node.name)?.pid;
+        Some(Process { role: "node", pid, what: node.name })
+    });
+    daemon.into_iter().chain(supervisor).chain(inits).chain(monitors).collect()
 }
 
 /// The unit that starts the cluster at boot.
@@ -60,7 +67,7 @@ fn service(host: &Host) -> Option<String> {
 /// What of the host keeps the cluster from working.
 fn warnings(host: &Host) -> Vec<String> {
     match firewall::walls(host) {
-        Ok(walls) => firewall::told(host, &walls),
+        Ok(walls) => firewall::told(&walls),
         Err(error) => vec![format!("{error:#}")],
     }
 }

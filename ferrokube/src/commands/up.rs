@@ -11,6 +11,7 @@ use crate::config::{Host, HostLock, Network, Roles, Shape, Which, differs, lock_
 use crate::fault::{Fault, best_effort};
 use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
+use crate::nodes::wish::{self, Wish};
 use crate::preflight;
 use crate::process::{Daemon, spawn_supervisor};
 use crate::progress::{Progress, duration, listen, step_line};
@@ -30,6 +31,7 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
         Claim::New(claimed) => claimed,
         Claim::Runs(host, _) => {
             wait_for_other(&host)?;
+            add_nodes(&host, shape)?;
             print(&format!("The cluster {:?} runs already: {}\n", host.cluster.name, host.server_url()))?;
             return if demo { super::demo::run(&host) } else { Ok(()) };
         }
@@ -47,6 +49,10 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
         return Err(error);
     }
     print(&format!("Ready after {}.\n", duration(began.elapsed())))?;
+    if let Some((node, why)) = wish::failed(&host)?.filter(|_| shape.nodes.is_some()) {
+        let sentence = format!("the cluster runs without the node {node}, which did not start: {why}");
+        return Err(Fault::failed(sentence).into());
+    }
     if !host.roles().has(Roles::CONTROL_PLANE) {
         return print(&format!("The node {} is in the cluster.\n", host.node_name));
     }
@@ -68,6 +74,17 @@ pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
         return super::demo::run(&host);
     }
     print(&format!("Try:  kubectl{flag} get nodes\n"))
+}
+
+/// Further nodes for a cluster that runs.
+fn add_nodes(host: &Host, shape: &Shape) -> Result<()> {
+    let wish = Wish::judge(host, shape)?;
+    wish.write(host)?;
+    for node in &wish.added {
+        let took = wish::wait_for(host, node)?;
+        print(&(step_line(&format!("Node {node} is Ready"), took.as_millis() as u64) + "\n"))?;
+    }
+    Ok(())
 }
 
 /// A cluster that may be started.
@@ -98,9 +115,11 @@ pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     crate::component::check_arguments(&host)?;
     kubeconfig::check_user_file()?;
     preflight::check(&host)?;
+    let wish = Wish::judge(&host, shape)?;
     let fresh = !host.exists();
     flannel::settle(&mut host)?;
     host.save()?;
+    wish.write(&host)?;
     note_controllers()?;
     Ok(Claim::New(Claimed { host, fresh, lock }))
 }

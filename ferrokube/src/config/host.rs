@@ -112,6 +112,10 @@ impl Host {
     pub fn tag(&self) -> String {
         if self.slot == 0 { "ferrokube".into() } else { format!("ferrokube{}", self.slot) }
     }
+    /// The group in each hierarchy below which everything of the cluster is on this host.
+    pub fn cgroup(&self) -> String {
+        format!("/{}", self.tag())
+    }
     pub fn bridge(&self) -> String {
         format!("{BRIDGE}{}", self.slot)
     }

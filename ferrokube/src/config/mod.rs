@@ -12,6 +12,7 @@ mod host;
 mod network;
 mod options;
 mod private;
+pub mod record;
 mod register;
 mod roles;
 mod settings;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use meta::Prefix;
 
+use self::cidr::link_range;
 pub use self::cidr::range;
 pub use self::cluster::Cluster;
 pub use self::differs::differs;
@@ -77,6 +79,12 @@ pub struct Shape {
     /// Set what a CIS audit wants (SECURITY.md has the list); kept from then on, `hardened: false` takes it back
     #[arg(long)]
     pub hardened: bool,
+    /// Have at least so many nodes on this host, each but the first in namespaces of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(record::MOST)))]
+    pub nodes: Option<u16>,
+    /// Addresses of the link between those nodes [default: 10.202.0.0/24, or another that this host doesn't use]
+    #[arg(long, value_name = "CIDR", value_parser = link_range)]
+    pub node_cidr: Option<Prefix>,
     /// What a host that joins has from the others.
     #[arg(skip)]
     pub cluster_domain: Option<String>,

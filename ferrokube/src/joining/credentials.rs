@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::api::Identity;
 use crate::config::{private_dir, write_private, write_private_all};
-use crate::pki::Pki;
+use crate::pki::{Pki, SPEAKER};
 
 /// The leaf by which the node speaks to the API server.
-pub const CLIENT: &str = "kubelet-client";
+pub const CLIENT: &str = SPEAKER;
 
 /// The key of a leaf that is being asked for: kept, so that who asks again asks for the same.
 pub fn next_key(pki: &Pki, leaf: &str) -> Result<KeyPair> {
@@ -40,14 +40,18 @@ pub fn keep(pki: &Pki, leaf: &str, certificate: &str, key: &KeyPair) -> Result<(
 
 /// Writes the CA and the kubeconfigs.
 pub fn write(pki: &Pki, node: &str, server: &http::Uri, ca: &str) -> Result<()> {
+    let dir = pki.ca().parent().map(Path::to_owned).unwrap_or_default();
+    let files = files(pki, node, server, ca).map(|(name, text)| (dir.join(name), text));
+    write_private_all(&files.each_ref().map(|(path, text)| (path.as_path(), text.as_bytes())))
+}
+
+/// The same by name, for whoever writes them elsewhere.
+pub fn files(pki: &Pki, node: &str, server: &http::Uri, ca: &str) -> [(&'static str, String); 5] {
     let client = pki.pair(CLIENT);
     let config = kubeconfig(server, &pki.ca(), &client.cert, &client.key);
-    let dir = pki.ca().parent().map(Path::to_owned).unwrap_or_default();
-    let all = [Identity::Node(node.to_owned()), Identity::Proxy, Identity::Dns, Identity::Flannel];
-    let files = all.map(|who| dir.join(who.file()));
-    let mut all = vec![(pki.ca(), ca.as_bytes())];
-    all.extend(files.into_iter().map(|file| (file, config.as_bytes())));
-    write_private_all(&all.iter().map(|(path, bytes)| (path.as_path(), *bytes)).collect::<Vec<_>>())
+    let whose = [Identity::Node(node.to_owned()), Identity::Proxy, Identity::Dns, Identity::Flannel];
+    let [kubelet, proxy, dns, flannel] = whose.map(|who| (who.file(), config.clone()));
+    [("ca.crt", ca.to_owned()), kubelet, proxy, dns, flannel]
 }
 
 fn kubeconfig(server: &http::Uri, ca: &Path, cert: &Path, key: &Path) -> String {

@@ -32,12 +32,21 @@ pub async fn apply(client: &kube::Client, cluster: &Cluster, server: &str, ca: &
     Ok(())
 }
 
+/// Lets nodes alone do what they need to, and nobody join: for nodes that were given their certificates on this host.
+pub async fn apply_rights(client: &kube::Client) -> Result<()> {
+    for (plural, object) in rights() {
+        put(client, plural, &object).await?;
+    }
+    Ok(())
+}
+
 fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Value)> {
-    let mut all = vec![
+    let mut all = rights();
+    all.extend([
         ("configmaps", map(PUBLIC, "cluster-info", "kubeconfig", &kubeconfig(server, ca))),
         ("configmaps", map(SYSTEM, "kubelet-config", "kubelet", &kubelet(cluster))),
         ("configmaps", map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &configuration(cluster))),
-    ];
+    ]);
     for (namespace, role, name, subjects) in [
         (PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", vec![subject("User", "system:anonymous")]),
         (SYSTEM, "kubeadm:kubelet-config", "kubelet-config", vec![group(NODES), group(JOINERS)]),
@@ -54,30 +63,41 @@ fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Valu
         "clusterroles",
         json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": get_nodes}, "rules": [rule]}),
     ));
-    let rule = |group: &str, resource: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"]});
-    let rules = [rule("", "services"), rule("", "namespaces"), rule("discovery.k8s.io", "endpointslices")];
-    all.push((
-        "clusterroles",
-        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": NODE_DNS}, "rules": rules}),
-    ));
-    let rule = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
-        "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"]});
-    all.push((
-        "clusterroles",
-        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": APPROVER}, "rules": [rule]}),
-    ));
-    let account = json!({"kind": "ServiceAccount", "name": "certificate-controller", "namespace": SYSTEM});
-    all.push(("clusterrolebindings", binding("ClusterRole", APPROVER, None, APPROVER, &[account])));
     for (name, role, who) in [
-        // A joined node has one certificate: its proxy and its DNS speak as the node.
-        ("ferrokube:node-proxier", "system:node-proxier", NODES),
-        (NODE_DNS, NODE_DNS, NODES),
         (get_nodes, get_nodes, JOINERS),
         ("kubeadm:kubelet-bootstrap", MAY_ASK, JOINERS),
         ("kubeadm:node-autoapprove-bootstrap", MAY_HAVE, JOINERS),
-        ("kubeadm:node-autoapprove-certificate-rotation", MAY_RENEW, NODES),
     ] {
         all.push(("clusterrolebindings", binding("ClusterRole", role, None, name, &[group(who)])));
+    }
+    all
+}
+
+/// What a node alone may do beside upstream's: its proxy and its DNS speak as the node, which has one certificate, and it
+/// renews that and its kubelet's.
+fn rights() -> Vec<(&'static str, Value)> {
+    let role = |name: &str, rules: Value| {
+        let metadata = json!({"name": name});
+        ("clusterroles", json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": metadata, "rules": rules}))
+    };
+    let read = |group: &str, resource: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"]});
+    let approve = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"]});
+    let account = json!({"kind": "ServiceAccount", "name": "certificate-controller", "namespace": SYSTEM});
+    let mut all = vec![
+        role(
+            NODE_DNS,
+            json!([read("", "services"), read("", "namespaces"), read("discovery.k8s.io", "endpointslices")]),
+        ),
+        role(APPROVER, json!([approve])),
+        ("clusterrolebindings", binding("ClusterRole", APPROVER, None, APPROVER, &[account])),
+    ];
+    for (name, role) in [
+        ("ferrokube:node-proxier", "system:node-proxier"),
+        (NODE_DNS, NODE_DNS),
+        ("kubeadm:node-autoapprove-certificate-rotation", MAY_RENEW),
+    ] {
+        all.push(("clusterrolebindings", binding("ClusterRole", role, None, name, &[group(NODES)])));
     }
     all
 }

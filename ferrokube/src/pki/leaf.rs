@@ -19,6 +19,11 @@ const BOTH: [ExtendedKeyUsagePurpose; 2] = [ExtendedKeyUsagePurpose::ServerAuth,
 pub const AUTHORITIES: [(&str, &str); 3] =
     [("ca", "kubernetes"), ("etcd/ca", "etcd-ca"), ("front-proxy-ca", "front-proxy-ca")];
 
+/// The leaf that a kubelet serves with.
+pub const SERVING: &str = "kubelet";
+/// The leaf by which a node alone speaks to the API server.
+pub const SPEAKER: &str = "kubelet-client";
+
 /// What a leaf says of its holder.
 #[derive(Debug)]
 pub struct Leaf {
@@ -32,7 +37,8 @@ pub struct Leaf {
     pub usages: &'static [ExtendedKeyUsagePurpose],
 }
 
-/// Every leaf of a host in its roles. `node_ip` is the address by which pods and others reach it.
+/// Every leaf of a host in its roles. `node_ip` is the address by which pods and others reach it, `underlay` the one by
+/// which its further nodes do.
 ///
 /// ```text
 ///   role            leaf                        signed by        says
@@ -44,25 +50,41 @@ pub struct Leaf {
 ///                   etcd/healthcheck-client     etcd/ca          client
 ///   NODE            kubelet                     ca               server, this node's names; alone, without localhost
 /// ```
-pub fn leaves(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
+pub fn leaves(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
     let mut all = Vec::new();
     if host.roles().has(Roles::CONTROL_PLANE) {
-        all.extend(control_plane(host, node_ip));
+        all.extend(control_plane(host, node_ip, underlay));
     }
     if host.roles().has(Roles::NODE) {
-        all.push(Leaf {
-            name: "kubelet",
-            ca: "ca",
-            common_name: format!("system:node:{}", host.node_name),
-            organisation: Some("system:nodes"),
-            sans: if host.roles().has(Roles::CONTROL_PLANE) { of_host(host, node_ip) } else { of_node(host, node_ip) },
-            usages: &SERVER,
-        });
+        all.push(kubelet(host, node_ip));
     }
     all
 }
 
-fn control_plane(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
+/// The leaf that a node's kubelet serves with.
+fn kubelet(host: &Host, node_ip: Ipv4Addr) -> Leaf {
+    let sans = if host.roles().has(Roles::CONTROL_PLANE) { of_host(host, node_ip) } else { of_node(host, node_ip) };
+    Leaf { name: SERVING, sans, usages: &SERVER, ..speaker(host) }
+}
+
+/// The leaf by which a node alone speaks.
+fn speaker(host: &Host) -> Leaf {
+    Leaf {
+        name: SPEAKER,
+        ca: "ca",
+        common_name: format!("system:node:{}", host.node_name),
+        organisation: Some("system:nodes"),
+        sans: vec![],
+        usages: &CLIENT,
+    }
+}
+
+/// What a node alone has from the cluster's CA.
+pub fn of_joined(host: &Host, node_ip: Ipv4Addr) -> [Leaf; 2] {
+    [speaker(host), kubelet(host, node_ip)]
+}
+
+fn control_plane(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
     let client = |name, ca, common_name: &str, organisation| Leaf {
         name,
         ca,
@@ -80,7 +102,7 @@ fn control_plane(host: &Host, node_ip: Ipv4Addr) -> Vec<Leaf> {
         usages,
     };
     vec![
-        server("apiserver", "ca", "kube-apiserver", of_api(host, node_ip), &SERVER),
+        server("apiserver", "ca", "kube-apiserver", of_api(host, node_ip, underlay), &SERVER),
         client("apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", Some("system:masters")),
         client(ADMIN, "ca", "kubernetes-admin", Some("system:masters")),
         client("front-proxy-client", "front-proxy-ca", "front-proxy-client", None),
@@ -100,10 +122,11 @@ fn of_host(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
 }
 
 /// Those by which its API server is: also the names of the Service, and what `--tls-san` adds.
-fn of_api(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
+fn of_api(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<SanType> {
     let cluster = &host.cluster;
     let mut api = of_host(host, node_ip);
     api.push(ip(cluster.api_service_ip()));
+    api.extend(underlay.map(ip));
     for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
         api.push(dns(name));
     }

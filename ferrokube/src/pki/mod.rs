@@ -22,9 +22,10 @@ use rcgen::{
 };
 
 pub use self::leaf::of_node;
-use self::leaf::{AUTHORITIES, Leaf, due, leaves, names_all};
+use self::leaf::{AUTHORITIES, Leaf, due, leaves, names_all, of_joined};
+pub use self::leaf::{SERVING, SPEAKER};
 pub use self::self_signed::self_signed;
-use crate::config::{Host, Roles, private_dir, write_private_all};
+use crate::config::{Host, Roles, private_dir, record, write_private_all};
 use crate::fault::Fault;
 
 const CA_DAYS: i64 = 3650;
@@ -90,7 +91,8 @@ impl Pki {
             made.ensure_service_account_key(&pki)?;
         }
         let mut renewal = Renewal { pki, renewed: Vec::new(), owed: Vec::new() };
-        for leaf in leaves(host, node_ip) {
+        let underlay = record::read(host)?.map(|record| record.gateway());
+        for leaf in leaves(host, node_ip, underlay) {
             match made.ensure_leaf(&renewal.pki, &leaf)? {
                 Looked::Lasts => {}
                 Looked::Renewed => renewal.renewed.push(leaf.name.to_owned()),
@@ -111,8 +113,31 @@ impl Pki {
 
     /// A certificate for the kubelet of a node alone that signs itself, until there is one of the cluster's CA.
     pub fn stand_in(&self, host: &Host, node_ip: Ipv4Addr, now: Timestamp) -> Result<()> {
-        let Some(leaf) = leaves(host, node_ip).into_iter().find(|leaf| leaf.name == "kubelet") else { return Ok(()) };
+        let [_, leaf] = of_joined(host, node_ip);
         self_signed::ensure_self_signed(&self.pair(leaf.name), &leaf.common_name, &leaf.sans, now)
+    }
+
+    /// Certificates of the cluster's CA for a node alone, with their keys: of each leaf that what it has (`read`, by the
+    /// name of a file in its directory) does not last. Answers files by name. For who has the CA's key.
+    pub fn grant(
+        &self,
+        node: &Host,
+        node_ip: Ipv4Addr,
+        now: Timestamp,
+        read: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Vec<(String, String)>> {
+        let (ca, mut files) = (self.pair("ca"), Vec::new());
+        let made = Made { files: BTreeMap::new(), now };
+        for leaf in of_joined(node, node_ip) {
+            let [cert, key] = ["crt", "key"].map(|kind| format!("{}.{kind}", leaf.name));
+            let there = read(&key).and_then(|key| String::from_utf8(key).ok()).zip(read(&cert));
+            if there.is_some_and(|(key, cert)| pair_lasts(&key, &cert, &leaf.sans, now)) {
+                continue;
+            }
+            let (pair, certificate) = made.sign(&ca, &leaf)?;
+            files.extend([(key, pair.serialize_pem()), (cert, certificate.pem())]);
+        }
+        Ok(files)
     }
 }
 
@@ -181,6 +206,13 @@ impl Made {
         if !new_ca && !ca.key.exists() {
             return owed(&files, &ca).map(|()| Looked::Owed);
         }
+        let (key, cert) = self.sign(&ca, leaf)?;
+        self.add(files, &key, &cert);
+        Ok(Looked::Renewed)
+    }
+
+    /// A key for a leaf, and its certificate.
+    fn sign(&self, ca: &Pair, leaf: &Leaf) -> Result<(KeyPair, rcgen::Certificate)> {
         let (ca_key, ca_pem) = (self.read(&ca.key)?, self.read(&ca.cert)?);
         let ca_key = KeyPair::from_pem(&ca_key).map_err(|e| damaged(&ca.key, &e))?;
         let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(|e| damaged(&ca.cert, &e))?;
@@ -198,8 +230,7 @@ impl Made {
         params.subject_alt_names = leaf.sans.clone();
         params.use_authority_key_identifier_extension = true;
         let cert = params.signed_by(&key, &issuer).context("signing a certificate")?;
-        self.add(files, &key, &cert);
-        Ok(Looked::Renewed)
+        Ok((key, cert))
     }
 
     fn ensure_service_account_key(&mut self, pki: &Pki) -> Result<()> {
@@ -251,8 +282,13 @@ fn end_of(pem: &str) -> Option<time::OffsetDateTime> {
 /// between the writing of a key and of its certificate leaves two that don't belong together.
 fn lasts(files: &Pair, sans: &[SanType], now: Timestamp) -> bool {
     let (Ok(key), Ok(pem)) = (fs::read_to_string(&files.key), fs::read(&files.cert)) else { return false };
-    let Ok(key) = KeyPair::from_pem(&key) else { return false };
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&pem) else { return false };
+    pair_lasts(&key, &pem, sans, now)
+}
+
+/// The same of a pair that was read.
+fn pair_lasts(key: &str, pem: &[u8], sans: &[SanType], now: Timestamp) -> bool {
+    let Ok(key) = KeyPair::from_pem(key) else { return false };
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem) else { return false };
     let Ok(cert) = pem.parse_x509() else { return false };
     let life = cert.validity();
     *cert.public_key().subject_public_key.data == *key.public_key_raw()
@@ -344,6 +380,39 @@ mod tests {
         assert_eq!(life(&pki.pair("admin").cert).1, life(&pki.ca()).1);
         let error = Pki::renew(&host, NODE, at(3651)).expect_err("run out").to_string();
         assert!(error.contains("has run out on"), "{error}");
+    }
+
+    #[test]
+    fn a_node_on_this_host_is_given_what_does_not_last() {
+        let (there, here) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let (first, mut second) = (host(there.path()), host(here.path()));
+        let pki = Pki::renew(&first, NODE, at(0)).expect("certificates").pki;
+        (second.node_name, second.options.credentials) = ("second".into(), Some(here.path().to_owned()));
+        let address = Ipv4Addr::new(10, 202, 0, 2);
+        let grant = |day| {
+            let read = |name: &str| fs::read(here.path().join(name)).ok();
+            let files = pki.grant(&second, address, at(day), read).expect("granted");
+            files.iter().for_each(|(name, text)| fs::write(here.path().join(name), text).expect("written"));
+            files.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(grant(0), ["kubelet-client.key", "kubelet-client.crt", "kubelet.key", "kubelet.crt"]);
+        assert!(grant(100).is_empty(), "it renews them itself");
+        fs::write(here.path().join("kubelet-client.crt"), "x").expect("written");
+        assert_eq!(grant(100), ["kubelet-client.key", "kubelet-client.crt"]);
+        assert_eq!(grant(300).len(), 4, "it was stopped for too long");
+        fs::copy(pki.ca(), here.path().join("ca.crt")).expect("copied");
+        assert!(Pki::renew(&second, address, at(300)).expect("looked").owed.is_empty(), "a kubelet serves with it");
+    }
+
+    #[test]
+    fn further_nodes_know_the_api_server_by_their_own_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let host = host(dir.path());
+        Pki::renew(&host, NODE, at(0)).expect("certificates");
+        let record = record::Record::new("10.202.0.0/24".parse().expect("a range"));
+        record::write(&host, &record).expect("written");
+        assert_eq!(Pki::renew(&host, NODE, at(1)).expect("certificates").renewed, ["apiserver"]);
+        assert!(Pki::renew(&host, NODE, at(2)).expect("certificates").renewed.is_empty());
     }
 
     #[test]

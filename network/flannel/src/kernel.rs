@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use linux::netlink::{Error, Fdb, Link, LinkKind, Mac, Neighbour, Rtnl, Vxlan};
+use linux::netlink::{Error, Fdb, Link, LinkKind, Mac, Neighbour, Route, Rtnl, Vxlan};
 use meta::Prefix;
 
 use crate::backend::Wanted;
@@ -106,8 +106,24 @@ impl Kernel {
 
     /// Whether an address is on a link of this host: no router is between.
     pub fn is_neighbour(&mut self, address: IpAddr) -> bool {
-        let route = self.rtnl.route_to(address).ok().flatten();
-        route.is_some_and(|route| route.gateway().is_none() && route.index().is_some())
+        self.link_of(address).is_some()
+    }
+
+    /// The link that a neighbour is on.
+    fn link_of(&mut self, address: IpAddr) -> Option<u32> {
+        let route = self.rtnl.route_to(address).ok().flatten()?;
+        route.index().filter(|_| route.gateway().is_none())
+    }
+
+    /// Has routes to neighbours leave by the link that each is on: a host may have several, one to nodes in namespaces of
+    /// it among them.
+    pub fn lead(&mut self, routes: &mut [Route]) {
+        for route in routes {
+            let link = route.gateway().and_then(|gateway| self.link_of(gateway));
+            if let ([hop], Some(_)) = (&mut route.next_hops[..], link) {
+                hop.index = link;
+            }
+        }
     }
 
     /// Makes what is wanted so, and takes away what is ours besides. What the kernel refuses is told, and the rest done.

@@ -141,7 +141,7 @@ impl Node {
     /// Makes links and the kernel's tables as the leases want them, whatever they are now. False when something of it
     /// failed, which is told: it may succeed later.
     pub fn sync(&mut self) -> Result<bool, Error> {
-        let (wanted, links) = match self.site.backend.clone() {
+        let (mut wanted, links) = match self.site.backend.clone() {
             Backend::HostGw => {
                 let site = &self.site;
                 (hostgw::wanted(&site.conf, &self.own, &site.external, self.leases.values()), Vec::new())
@@ -149,6 +149,7 @@ impl Node {
             Backend::Vxlan(options) => self.vxlan(&options)?,
             Backend::Udp(options) => self.udp(&options)?,
         };
+        self.site.kernel.lead(&mut wanted.routes);
         self.links.clone_from(&links);
         let networks =
             [self.site.conf.v4, self.site.conf.v6].into_iter().flatten().map(|range| range.network).collect();

@@ -19,6 +19,7 @@ mod kubeconfig;
 mod kubectl;
 mod life;
 mod many;
+mod nodes;
 mod pods_of_hosts;
 mod reset;
 mod settings;
@@ -65,6 +66,7 @@ const TESTS: &[&[Test]] = &[
     wrong::TESTS,
     host::TESTS,
     two_hosts::TESTS,
+    nodes::TESTS,
     pods_of_hosts::TESTS,
     flannel::TESTS,
     upstream_flannel::TESTS,

@@ -65,7 +65,8 @@ impl Options {
             id: self.vni,
             port: self.port,
             local: external.local(v6),
-            parent: Some(external.index),
+            // Left to routing: hosts may be behind other links of this one, as are nodes in namespaces of it.
+            parent: None,
             learning: self.learning,
             gbp: self.gbp,
         }
@@ -181,7 +182,7 @@ mod tests {
         let Backend::Vxlan(options) = Backend::of(&conf(r#"{"type": "vxlan"}"#)).unwrap() else { panic!() };
         assert_eq!((options.vni, options.port, options.link(false).as_str()), (1, 8472, "flannel.1"));
         let shape = options.shape(&external(), false);
-        assert_eq!((shape.local, shape.parent, shape.learning), (external().local(false), Some(2), false));
+        assert_eq!((shape.local, shape.parent, shape.learning), (external().local(false), None, false));
         assert_eq!(options.data(Mac([2, 0, 0, 0, 0, 1])), json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:01"}));
     }
 }

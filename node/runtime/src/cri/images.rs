@@ -8,12 +8,13 @@ use wire::cri::image_service_server::ImageService;
 use wire::cri::*;
 use wire::images::image_transfer_server::ImageTransfer;
 use wire::images::{
-    ImportRequest, ImportResponse, ImportedImage, LayerProgress, PullProgress, PullRequest, SaveChunk, SaveRequest,
-    TagRequest, TagResponse,
+    AdoptRequest, AdoptResponse, ImportRequest, ImportResponse, ImportedImage, LayerProgress, PullProgress,
+    PullRequest, SaveChunk, SaveRequest, ShareRequest, ShareResponse, TagRequest, TagResponse,
 };
 
 use super::{Answer, BoxStream, Service, ok, stream};
 use crate::error::Error;
+use crate::images::share::{SharedImage, SharedLayer};
 use crate::images::{Credentials, ImageError, PullOptions, Registries};
 
 /// Chunks of an archive waiting to be unpacked; the sender waits beyond that.
@@ -104,6 +105,25 @@ impl ImageTransfer for Service {
         ok(TagResponse { name: tagged.map_err(Error::Image)? })
     }
 
+    async fn share(&self, r: Request<ShareRequest>) -> Answer<ShareResponse> {
+        let (r, runtime) = (r.into_inner(), self.runtime.clone());
+        let shared = crate::runtime::blocking(move || {
+            let dir = std::path::PathBuf::from(r.directory);
+            r.images.iter().map(|name| runtime.images.share(name, &dir)).collect::<Result<Vec<_>, _>>()
+        });
+        ok(ShareResponse { images: shared.await?.map_err(Error::Image)?.into_iter().map(on_the_wire).collect() })
+    }
+
+    async fn adopt(&self, r: Request<AdoptRequest>) -> Answer<AdoptResponse> {
+        let (r, runtime) = (r.into_inner(), self.runtime.clone());
+        let adopted = crate::runtime::blocking(move || {
+            let mut images = r.images.into_iter().map(off_the_wire);
+            images.try_for_each(|shared| runtime.images.adopt(&shared).map(drop))
+        });
+        adopted.await?.map_err(Error::Image)?;
+        ok(AdoptResponse {})
+    }
+
     async fn import(&self, r: Request<Streaming<ImportRequest>>) -> Answer<ImportResponse> {
         let mut messages = r.into_inner();
         let (sender, receiver) = tokio::sync::mpsc::channel(IMPORT_QUEUE);
@@ -191,6 +211,36 @@ impl Service {
             spec: None,
             pinned: image.pinned,
         }
+    }
+}
+
+fn on_the_wire(shared: SharedImage) -> wire::images::SharedImage {
+    let layer = |layer: SharedLayer| wire::images::SharedLayer {
+        directory: layer.dir,
+        diff_id: layer.diff_id,
+        bytes: layer.bytes,
+        inodes: layer.inodes,
+    };
+    wire::images::SharedImage {
+        config: shared.config.into(),
+        tags: shared.tags,
+        digests: shared.digests,
+        layers: shared.layers.into_iter().map(layer).collect(),
+    }
+}
+
+fn off_the_wire(shared: wire::images::SharedImage) -> SharedImage {
+    let layer = |layer: wire::images::SharedLayer| SharedLayer {
+        dir: layer.directory,
+        diff_id: layer.diff_id,
+        bytes: layer.bytes,
+        inodes: layer.inodes,
+    };
+    SharedImage {
+        config: shared.config.to_vec(),
+        tags: shared.tags,
+        digests: shared.digests,
+        layers: shared.layers.into_iter().map(layer).collect(),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod reference;
 mod registry;
 mod room;
 mod save;
+pub mod share;
 mod store;
 pub mod unpack;
 

@@ -291,7 +291,7 @@ fn header(about: &Metadata, kind: EntryType) -> Header {
 }
 
 /// Names of a file's attributes; none where the file system has none.
-fn xattrs(path: &Path) -> io::Result<Vec<String>> {
+pub(super) fn xattrs(path: &Path) -> io::Result<Vec<String>> {
     let mut names = vec![0; MAX_XATTR];
     let length = match rustix::fs::llistxattr(path, &mut names) {
         Err(rustix::io::Errno::OPNOTSUPP) => 0,
@@ -301,7 +301,7 @@ fn xattrs(path: &Path) -> io::Result<Vec<String>> {
     Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
-fn xattr(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn xattr(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; MAX_XATTR];
     match rustix::fs::lgetxattr(path, name, &mut value) {
         Ok(length) => {
@@ -314,14 +314,14 @@ fn xattr(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::images::manifest::Platform;
 
     /// A docker archive of one image with two layers.
-    fn archive(layers: &[Vec<u8>]) -> Vec<u8> {
+    pub fn archive(layers: &[Vec<u8>]) -> Vec<u8> {
         let diff_ids: Vec<_> = layers.iter().map(|layer| crate::digest::of(layer)).collect();
         let config = json!({"os": "linux", "architecture": Platform::here().architecture,
             "config": {"Cmd": ["/run"], "Env": ["A=b"]}, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
@@ -337,7 +337,7 @@ mod tests {
         archive.into_inner().unwrap()
     }
 
-    fn layer(entries: &[(&str, EntryType, &str, u32)]) -> Vec<u8> {
+    pub fn layer(entries: &[(&str, EntryType, &str, u32)]) -> Vec<u8> {
         let mut layer = Builder::new(Vec::new());
         for (path, kind, content, mode) in entries {
             let mut header = Header::new_gnu();

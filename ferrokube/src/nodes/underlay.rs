@@ -1,0 +1,252 @@
+//! The link between the nodes of a host: a bridge on which the host has the first address, a cable for each node, and a
+//! table that lets them out under the host's own address. Which range it has is decided once ([`choose`]): one that
+//! nothing else on the host means. I/O: netlink, nftables. Callers: the keeper, the commands, `reset`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use linux::netlink::{LinkKind, Mac, NewVeth, Route, RouteKind, Rtnl, TABLE_MAIN};
+use linux::netns::NetNs;
+use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, hook, nat, priority, rule};
+use meta::Prefix;
+
+use crate::config::record::{Node, Record};
+use crate::config::{Host, known};
+use crate::fault::Fault;
+
+/// The link of a node's, as it finds it.
+const ETH: &str = "eth0";
+const POSTROUTING: &str = "postrouting";
+/// Bytes of a packet where the host's own way out says nothing, and the least that it may say.
+const MTU: u32 = 1500;
+const LEAST_MTU: u32 = 1280;
+
+/// The link that the nodes share.
+pub fn bridge(host: &Host) -> String {
+    format!("{}-nodes", host.bridge())
+}
+
+/// The host's end of a node's cable.
+fn cable(host: &Host, node: &Node) -> String {
+    format!("{}-node{}", host.bridge(), node.number)
+}
+
+fn table(host: &Host) -> String {
+    format!("{}-nodes", host.tag())
+}
+
+/// What a range may not meet.
+struct Taken {
+    range: Prefix,
+    what: String,
+}
+
+/// A range for the underlay: the one that is asked for, or the first of ours that is free.
+pub fn choose(host: &Host, asked: Option<Prefix>) -> Result<Prefix> {
+    let taken = taken(host)?;
+    let Some(range) = asked else {
+        let free = candidates(host.slot).find(|range| meets(*range, &taken).is_none());
+        let sentence = "this host's networks leave no range for the link between nodes: say one with --node-cidr";
+        return free.ok_or_else(|| Fault::failed(sentence).into());
+    };
+    match meets(range, &taken) {
+        None => Ok(range),
+        Some(what) => Err(Fault::usage(format!("--node-cidr {range}: {what} is in it; choose another")).into()),
+    }
+}
+
+/// Beside those of pods and Services, a /24 for each cluster of the host; then some of the other private ranges.
+fn candidates(slot: u16) -> impl Iterator<Item = Prefix> {
+    let third = slot.min(255) as u8;
+    let tens = (202..=217).map(move |second| [10, second, third, 0]);
+    let others = [[172, 31, third, 0], [192, 168, 128 | third, 0]];
+    tens.chain(others).map(|octets| Prefix::new(octets, 24))
+}
+
+fn meets(range: Prefix, taken: &[Taken]) -> Option<&str> {
+    taken.iter().find(|taken| taken.range.overlaps(&range)).map(|taken| taken.what.as_str())
+}
+
+fn taken(host: &Host) -> Result<Vec<Taken>> {
+    let mut rtnl = Rtnl::open()?;
+    let own = rtnl.link(&bridge(host))?.map(|link| link.index);
+    let mut taken = Vec::new();
+    for cluster in known().iter().filter(|other| other.cluster.name != host.cluster.name).chain([host]) {
+        let name = &cluster.cluster.name;
+        for (range, whose) in [(cluster.cluster.pod_cidr, "pods"), (cluster.cluster.service_cidr, "Services")] {
+            taken.push(Taken { range, what: format!("{range}, the {whose} of the cluster {name:?},") });
+        }
+    }
+    let links = rtnl.links()?;
+    for route in rtnl.routes()? {
+        let ordinary = route.table == TABLE_MAIN && route.kind == RouteKind::Unicast && !route.dst.is_ipv6();
+        if !ordinary || route.dst.len == 0 || route.index().is_some() && route.index() == own {
+            continue;
+        }
+        let link = links.iter().find(|link| Some(link.index) == route.index()).map_or("?", |link| link.name.as_str());
+        taken.push(Taken { range: route.dst, what: format!("this host's route to {} by {link}", route.dst) });
+    }
+    Ok(taken)
+}
+
+/// Makes the bridge, or takes the one that is there and makes it so, and the table.
+pub fn ensure(host: &Host, record: &Record) -> Result<()> {
+    let (name, mut rtnl) = (bridge(host), Rtnl::open()?);
+    let mtu = mtu(&mut rtnl)?;
+    match rtnl.add_bridge(&name, mac_of(record.gateway()), mtu) {
+        Err(e) if !e.is_exists() => return Err(e.into()),
+        _ => {}
+    }
+    let link = rtnl.link(&name)?.with_context(|| format!("the link {name} went away while being made"))?;
+    if link.kind != Some(LinkKind::Bridge) {
+        return Err(Fault::failed(format!("there is a link {name} that is no bridge: it is in the way of ours")).into());
+    }
+    let address = Prefix::new(record.gateway(), record.range.len);
+    for other in rtnl.addresses(Some(link.index))?.into_iter().filter(|a| !a.prefix.is_ipv6() && a.prefix != address) {
+        rtnl.delete_address(link.index, other.prefix)?;
+    }
+    rtnl.put_address(link.index, address)?;
+    rtnl.set_up(link.index, true)?;
+    masquerade(host, record.range, &name)
+}
+
+/// Of the host's way out: what nodes send must fit there as it is.
+fn mtu(rtnl: &mut Rtnl) -> Result<u32> {
+    let Some(index) = rtnl.default_route()?.and_then(|route| route.index()) else { return Ok(MTU) };
+    Ok(rtnl.link_by_index(index)?.map(|link| link.mtu).filter(|mtu| *mtu >= LEAST_MTU).unwrap_or(MTU))
+}
+
+/// What the nodes send to others than each other and pods goes out as the host's own.
+fn masquerade(host: &Host, range: Prefix, bridge: &str) -> Result<()> {
+    let mut batch = Batch::new(Family::Ip, table(host));
+    batch.add_table();
+    batch.delete_table();
+    batch.add_table();
+    let hook = Hook { kind: "nat", number: hook::POSTROUTING, priority: priority::SRCNAT, policy: Policy::Accept };
+    batch.add_chain(&Chain { name: POSTROUTING, hook: Some(hook) });
+    let elsewhere = rule::interface_is(Meta::OifName, bridge, false);
+    let not_pods = rule::destination_in(host.cluster.pod_cidr, false);
+    let out = vec![Expr::Masquerade { flags: nat::RANDOM_FULLY }];
+    let exprs = rule::all([rule::source_in(range, true), not_pods, elsewhere, out]);
+    batch.add_rule(POSTROUTING, &exprs, Some("nodes of this host reach the outside"));
+    Nft::open().and_then(|mut nft| nft.commit(batch)).context("letting nodes out")
+}
+
+/// A network for a node, with its cable in: it has its address, and the way out. `host_ip` is the address of the host's
+/// own node.
+pub fn plug(host: &Host, record: &Record, node: &Node, host_ip: Ipv4Addr) -> Result<NetNs> {
+    let mut rtnl = Rtnl::open()?;
+    let master = rtnl.link(&bridge(host))?.context("the link between nodes went away")?;
+    let (near, address, inside) = (cable(host, node), record.address(node), NetNs::create().context("a network")?);
+    // Of a life whose network goes away a moment later.
+    rtnl.delete_link(&near)?;
+    let veth = NewVeth {
+        name: &near,
+        mac: None,
+        master: Some(master.index),
+        mtu: master.mtu,
+        peer_name: ETH,
+        peer_mac: Some(mac_of(address)),
+        peer_ns: Some(inside.as_fd()),
+    };
+    rtnl.add_veth(&veth)?;
+    let mut far = Rtnl::open_in(&inside)?;
+    let lo = far.link("lo")?.context("a network without lo")?.index;
+    far.set_up(lo, true)?;
+    let eth = far.link(ETH)?.context("the cable went away")?.index;
+    far.put_address(eth, Prefix::new(address, record.range.len))?;
+    far.set_up(eth, true)?;
+    let gateway = IpAddr::V4(record.gateway());
+    far.put_route(&Route::via(Prefix::everything(false), gateway, eth))?;
+    if !record.range.contains(host_ip.into()) {
+        // The host answers for all of its addresses on each link: by its own it is a neighbour, and may be a next hop.
+        far.put_route(&Route::link(Prefix::host(host_ip), eth))?;
+    }
+    if let Some(api) = host.api_address_of_pods() {
+        // It is among the Services', which lead nowhere else.
+        far.put_route(&Route::via(Prefix::host(api), gateway, eth))?;
+    }
+    Ok(inside)
+}
+
+/// Takes a node's cable out; idempotent.
+pub fn unplug(host: &Host, node: &Node) -> Result<()> {
+    Ok(Rtnl::open()?.delete_link(&cable(host, node))?)
+}
+
+/// Removes the bridge, every cable and the table; idempotent.
+pub fn remove(host: &Host) -> Result<()> {
+    let mut rtnl = Rtnl::open()?;
+    let (bridge, cables) = (bridge(host), format!("{}-node", host.bridge()));
+    let is_cable =
+        |name: &str| name.strip_prefix(&cables).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    for link in rtnl.links()?.into_iter().filter(|link| is_cable(&link.name)) {
+        rtnl.delete_link(&link.name)?;
+    }
+    rtnl.delete_link(&bridge)?;
+    let (table, mut nft) = (table(host), Nft::open()?);
+    if nft.has_table(Family::Ip, &table)? {
+        nft.remove_table(Family::Ip, &table)?;
+    }
+    Ok(())
+}
+
+/// A hardware address that follows from the address, so that it stays.
+fn mac_of(address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    // Locally administered; pods' begin otherwise.
+    Mac([0x0e, 0x6e, a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_something_else_means_is_told_with_what_it_is() {
+        let taken = |texts: &[&str]| -> Vec<Taken> {
+            texts.iter().map(|t| Taken { range: t.parse().expect("a range"), what: (*t).to_owned() }).collect()
+        };
+        let range: Prefix = "10.202.0.0/24".parse().expect("a range");
+        assert_eq!(meets(range, &taken(&["10.42.0.0/16", "192.168.1.0/24", "10.203.0.0/24"])), None);
+        assert_eq!(meets(range, &taken(&["10.42.0.0/16", "10.202.0.128/25"])), Some("10.202.0.128/25"));
+        assert_eq!(meets(range, &taken(&["10.0.0.0/8"])), Some("10.0.0.0/8"), "a VPN");
+        let free = |texts: &[&str]| candidates(3).find(|range| meets(*range, &taken(texts)).is_none());
+        assert_eq!(free(&["10.202.0.0/16"]).map(|r| r.to_string()).as_deref(), Some("10.203.3.0/24"));
+        assert_eq!(free(&["10.0.0.0/8"]).map(|r| r.to_string()).as_deref(), Some("172.31.3.0/24"));
+        assert_eq!(free(&["0.0.0.0/1", "128.0.0.0/1"]), None);
+    }
+
+    #[test]
+    fn a_node_has_a_network_of_its_own_and_nothing_stays() {
+        if !rustix::process::geteuid().is_root() {
+            return println!("skipped: needs root");
+        }
+        let mut host = crate::config::tests::host("/nowhere".as_ref());
+        host.options.bind_address = Some(Ipv4Addr::LOCALHOST);
+        let mut record = Record::new("10.202.7.0/24".parse().expect("a range"));
+        record.add("h", None, &[], &[]).expect("added");
+        let outside = NetNs::create().expect("a namespace");
+        let routes = outside.run(|| -> Result<Vec<Route>> {
+            for _ in 0..2 {
+                ensure(&host, &record)?;
+                ensure(&host, &Record { range: "10.202.8.0/24".parse()?, ..record.clone() })?;
+                ensure(&host, &record)?;
+                plug(&host, &record, &record.nodes[0], Ipv4Addr::new(192, 0, 2, 1))?;
+            }
+            let inside = plug(&host, &record, &record.nodes[0], Ipv4Addr::new(192, 0, 2, 1))?;
+            let routes = Rtnl::open_in(&inside)?.routes()?;
+            anyhow::ensure!(choose(&host, Some(record.range))? == record.range, "one's own is free");
+            remove(&host)?;
+            remove(&host)?;
+            let left = Rtnl::open()?.links()?.into_iter().filter(|link| link.name.starts_with(&host.bridge())).count();
+            anyhow::ensure!(left == 0 && !Nft::open()?.has_table(Family::Ip, &table(&host))?);
+            Ok(routes)
+        });
+        let routes = routes.expect("there").expect("done");
+        let mut to: Vec<_> = routes.iter().filter(|r| r.is_ours()).map(|r| r.dst.to_string()).collect();
+        to.sort();
+        assert_eq!(to, ["0.0.0.0/0", "10.43.255.255/32", "192.0.2.1/32"]);
+    }
+}
