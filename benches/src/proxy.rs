@@ -27,7 +27,7 @@ pub fn run(plan: &Plan) -> Result<Vec<Row>> {
 fn measure(count: u32) -> Result<Vec<Row>> {
     let objects = (0..count).map(|i| Ok((name(i), service(i)?, slice(i, 0..ENDPOINTS)?)));
     let objects: Vec<(Name, Arc<Service>, EndpointSlice)> = objects.collect::<Result<_>>()?;
-    let settings = Settings { node: Node { name: "node-0".into(), zone: None }, node_local: Vec::new() };
+    let settings = Settings { node: Node { name: "node-0".into(), ..Node::default() }, ..Settings::default() };
     let mut applier = Applier::open(Config::default(), Vec::new())?;
     let mut model = Model::default();
     let began = Instant::now();

@@ -83,6 +83,8 @@ pub struct Config {
     /// A machine that joins with a bootstrap token can't have the name of a node that is there. Upstream gives it to
     /// whoever asks.
     pub keep_node_names: bool,
+    /// Protocols and ports that are the nodes' own: no load balancer's Service is reached there.
+    pub reserved_node_ports: Vec<(String, i32)>,
     /// Set when every controller has seen what there is.
     pub ready: client::Latch,
 }
@@ -158,6 +160,7 @@ impl Default for Config {
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
             default_accounts_without_tokens: false,
             keep_node_names: false,
+            reserved_node_ports: Vec::new(),
             ready: client::Latch::default(),
         }
     }

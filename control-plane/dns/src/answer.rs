@@ -41,31 +41,28 @@ impl Responder {
         udp: bool,
         out: &mut Vec<u8>,
     ) -> (Outcome, Option<Question>) {
-        let question = match Question::parse(message) {
-            Ok(question) => question,
-            Err(Unanswerable(code)) => {
-                if let Some(code) = code {
-                    refuse_malformed(message, code, out);
-                }
-                return (Outcome::Done, None);
-            }
+        let Some(question) = read(message, udp, out) else { return (Outcome::Done, None) };
+        if refused(&question) {
+            fail(message, &question, udp, code::REFUSED, out);
+            return (Outcome::Done, None);
+        }
+        let outcome = match question.labels_before(table.zone().as_bytes(), table.zone_labels()) {
+            Some(before) => self.cluster(table, message, &question, before, (udp, false), out),
+            None => reverse(table, message, &question, udp, out),
         };
-        if question.edns.is_some_and(|e| e.version != 0) {
-            Reply::new(out, message, &question, false, udp).finish_bad_version();
-            return (Outcome::Done, None);
-        }
-        if question.class != kind::IN || matches!(question.kind, kind::AXFR | kind::IXFR | kind::OPT) {
-            Reply::new(out, message, &question, false, udp).finish(code::REFUSED);
-            return (Outcome::Done, None);
-        }
-        let outcome = self.cluster(table, message, &question, udp, out);
         (outcome, Some(question))
     }
 
-    fn cluster(&mut self, table: &Table, message: &[u8], question: &Question, udp: bool, out: &mut Vec<u8>) -> Outcome {
-        let Some(before) = question.labels_before(table.zone().as_bytes(), table.zone_labels()) else {
-            return reverse(table, message, question, udp, out);
-        };
+    /// A question in the cluster's zone, with so many labels before that. `falls`: what is not there is `Elsewhere`.
+    pub fn cluster(
+        &mut self,
+        table: &Table,
+        message: &[u8],
+        question: &Question,
+        before: usize,
+        (udp, falls): (bool, bool),
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let mut reply = Reply::new(out, message, question, true, udp);
         if !table.is_synced() {
             reply.finish(code::SERVFAIL);
@@ -95,31 +92,62 @@ impl Responder {
                 }
                 reply.finish(code::NOERROR);
             }
-            None => implied(table, question, before, reply),
+            None => return implied(table, question, before, falls, reply),
         }
         Outcome::Done
     }
 }
 
+/// The question of a message; none when there is nothing to look for, and the answer, if there is one, is written.
+pub fn read(message: &[u8], udp: bool, out: &mut Vec<u8>) -> Option<Question> {
+    let question = match Question::parse(message) {
+        Ok(question) => question,
+        Err(Unanswerable(code)) => {
+            if let Some(code) = code {
+                refuse_malformed(message, code, out);
+            }
+            return None;
+        }
+    };
+    if question.edns.is_some_and(|e| e.version != 0) {
+        Reply::new(out, message, &question, false, udp).finish_bad_version();
+        return None;
+    }
+    Some(question)
+}
+
+/// Whether a question is of a kind that this server has no answers to.
+pub fn refused(question: &Question) -> bool {
+    question.class != kind::IN || matches!(question.kind, kind::AXFR | kind::IXFR | kind::OPT)
+}
+
 /// Names that are there without being in the table: pods by their address, namespaces.
-fn implied(table: &Table, question: &Question, before: usize, mut reply: Reply<'_>) {
+fn implied(table: &Table, question: &Question, before: usize, falls: bool, mut reply: Reply<'_>) -> Outcome {
     let parent = question.label(before.saturating_sub(1));
     let there = match (before, parent) {
         (2, Some(b"svc" | b"pod")) => question.label(0).is_some_and(|n| table.has_namespace(n)),
         (3, Some(b"pod")) => {
             let addr = question.label(0).and_then(pod_address);
-            let there = addr.is_some() && question.label(1).is_some_and(|n| table.has_namespace(n));
+            let Some(there) = addr.zip(question.label(1)).map_or(Some(false), |(a, n)| table.has_pod(a, n)) else {
+                reply.finish(code::SERVFAIL);
+                return Outcome::Done;
+            };
             let wanted = |a: &IpAddr| question.kind == if a.is_ipv6() { kind::AAAA } else { kind::A };
             if let Some(addr) = addr.filter(|a| there && wanted(a)) {
                 reply.address(table.ttl(), addr);
-                return reply.finish(code::NOERROR);
+                reply.finish(code::NOERROR);
+                return Outcome::Done;
             }
             there
         }
         _ => false,
     };
+    if falls && !there {
+        return Outcome::Elsewhere;
+    }
     reply.soa(table, false);
     reply.finish(if there { code::NOERROR } else { code::NXDOMAIN });
+    Outcome::Done
 }
 
 /// `10-42-0-5` or `fd42--5`: the address with dashes.
@@ -130,7 +158,7 @@ fn pod_address(label: &[u8]) -> Option<IpAddr> {
 }
 
 /// Names of addresses: ours when a Service has the address.
-fn reverse(table: &Table, message: &[u8], question: &Question, udp: bool, out: &mut Vec<u8>) -> Outcome {
+pub fn reverse(table: &Table, message: &[u8], question: &Question, udp: bool, out: &mut Vec<u8>) -> Outcome {
     let Some(Some(addr)) = wire::reverse_address(question) else { return Outcome::Elsewhere };
     let mut names = table.names_of(addr).peekable();
     if names.peek().is_none() {
@@ -256,7 +284,8 @@ impl<'a> Reply<'a> {
         }
     }
 
-    fn address(&mut self, ttl: u32, addr: IpAddr) {
+    /// An address of the name that was asked for.
+    pub fn address(&mut self, ttl: u32, addr: IpAddr) {
         wire::push_address(self.out, &TO_QUESTION, ttl, addr);
         self.answers += 1;
     }
@@ -264,6 +293,16 @@ impl<'a> Reply<'a> {
     pub fn record(&mut self, owner: &[u8], kind: u16, ttl: u32, data: &[u8]) {
         wire::push_record(self.out, owner, kind, ttl, data);
         self.answers += 1;
+    }
+
+    /// A record of any section; sections come in their order.
+    pub fn record_in(&mut self, section: wire::Section, owner: &[u8], kind: u16, ttl: u32, data: &[u8]) {
+        wire::push_record(self.out, owner, kind, ttl, data);
+        match section {
+            wire::Section::Answer => self.answers += 1,
+            wire::Section::Authority => self.authority += 1,
+            wire::Section::Additional => self.additional += 1,
+        }
     }
 
     /// Records that are ready, with full owner names or pointers to the question.

@@ -12,10 +12,32 @@ use serving::{Body, Http, Listener, Peer, Port};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::corefile::Pages;
 use crate::daemon::Error;
 use crate::server::Shared;
 
-/// Opens the ports that are configured.
+/// Opens the pages that a configuration asks for, at the addresses of DNS when it names none.
+pub async fn open(
+    pages: &Pages,
+    config: &Config,
+    shared: &Arc<Shared>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let wanted = [(pages.health, Page::Health), (pages.ready, Page::Ready), (pages.metrics, Page::Metrics)];
+    for (at, page) in wanted {
+        let Some((address, port)) = at else { continue };
+        let addresses = match address {
+            Some(address) => vec![address],
+            None => config.bind.iter().map(SocketAddr::ip).collect(),
+        };
+        for address in addresses {
+            listen(SocketAddr::new(address, port), page, shared.clone(), shutdown.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens the ports that the process is told.
 pub async fn serve(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationToken) -> Result<(), Error> {
     let pages = [(config.health, Page::Health), (config.ready, Page::Ready), (config.metrics, Page::Metrics)];
     for (address, page) in pages {
@@ -56,12 +78,27 @@ impl Page {
 fn metrics(shared: &Shared) -> String {
     let number = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
     let names = shared.table.read().len() as u64;
+    let live = shared.live();
+    let servers = live.servers();
+    let cached = servers.iter().filter_map(|s| s.cache.as_ref()).map(|c| c.lock().len() as u64).sum();
+    let hits = servers.iter().map(|s| number(&s.hits)).sum();
+    let forwards = || servers.iter().flat_map(|s| &s.forwards);
+    let checks = forwards().flat_map(|f| f.servers().to_vec()).map(|u| number(&u.checks_failed)).sum();
+    let counts = &shared.counts;
     let rows = [
         ("dns_requests_total", "counter", "Questions that came in.", number(&shared.questions)),
-        ("cache_hits_total", "counter", "Questions answered by the cache.", number(&shared.hits)),
-        ("cache_entries", "gauge", "Answers in the cache.", shared.forwarder.cache.lock().len() as u64),
-        ("forward_requests_total", "counter", "Questions to upstreams.", number(&shared.forwarder.asked)),
-        ("forward_failures_total", "counter", "Questions that no upstream answered.", number(&shared.forwarder.failed)),
+        ("cache_hits_total", "counter", "Questions answered by the cache.", hits),
+        ("cache_entries", "gauge", "Answers in the cache.", cached),
+        ("forward_requests_total", "counter", "Questions to upstreams.", forwards().map(|f| number(&f.asked)).sum()),
+        (
+            "forward_failures_total",
+            "counter",
+            "Questions that no upstream answered.",
+            forwards().map(|f| number(&f.failed)).sum(),
+        ),
+        ("proxy_healthcheck_failures_total", "counter", "Health checks that upstreams failed.", checks),
+        ("reload_total", "counter", "Configurations that came into force.", number(&counts.reloads)),
+        ("reload_failed_total", "counter", "Configurations that could not be used.", number(&counts.failed)),
         ("kubernetes_names", "gauge", "Names of the cluster.", names),
     ];
     rows.iter()

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
+use crate::corefile::Records;
 use crate::wire::{self, Name, TO_QUESTION, kind};
 
 /// The version of the specification, told by the TXT record `dns-version`.
@@ -87,18 +88,27 @@ struct Target {
 }
 
 /// The names of a Service. `zone` is the cluster's.
-pub fn of_service(service: &Service, slices: &[&EndpointSlice], zone: &Name, ttl: u32) -> Contribution {
+pub fn of_service(service: &Service, slices: &[&EndpointSlice], zone: &Name, records: &Records) -> Contribution {
+    let ttl = records.ttl;
     let (Some(namespace), Some(name), Some(spec)) =
         (&service.metadata.namespace, &service.metadata.name, &service.spec)
     else {
         return Contribution::default();
     };
+    if records.namespaces.as_ref().is_some_and(|some| !some.contains(namespace)) {
+        return Contribution::default();
+    }
     let Some(own) = Name::under(&[name, namespace, "svc"], zone) else { return Contribution::default() };
     if spec.type_.as_deref() == Some("ExternalName") {
         return external_name(spec, own, ttl);
     }
     if spec.cluster_ip.as_deref() == Some("None") {
-        return headless(spec, slices, own, ttl);
+        return headless(spec, slices, own, records);
+    }
+    let ready =
+        |slice: &&EndpointSlice| slice.endpoints.iter().flatten().any(|e| is_ready(e) && !e.addresses.is_empty());
+    if records.ignore_empty && !slices.iter().any(ready) {
+        return Contribution::default();
     }
     cluster_ip(spec, own, ttl)
 }
@@ -132,8 +142,9 @@ fn cluster_ip(spec: &ServiceSpec, own: Name, ttl: u32) -> Contribution {
     contribution
 }
 
-fn headless(spec: &ServiceSpec, slices: &[&EndpointSlice], own: Name, ttl: u32) -> Contribution {
-    let targets = targets(spec, slices, &own);
+fn headless(spec: &ServiceSpec, slices: &[&EndpointSlice], own: Name, records: &Records) -> Contribution {
+    let ttl = records.ttl;
+    let targets = targets(spec, slices, &own, records.endpoint_pod_names);
     let mut contribution = Contribution::default();
     let mut all: Vec<IpAddr> = targets.iter().flat_map(|t| t.addrs.iter().copied()).collect();
     all.sort_unstable();
@@ -150,8 +161,12 @@ fn headless(spec: &ServiceSpec, slices: &[&EndpointSlice], own: Name, ttl: u32) 
     contribution
 }
 
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
+}
+
 /// The ready endpoints of a headless Service by their names.
-fn targets(spec: &ServiceSpec, slices: &[&EndpointSlice], own: &Name) -> Vec<Target> {
+fn targets(spec: &ServiceSpec, slices: &[&EndpointSlice], own: &Name, pod_names: bool) -> Vec<Target> {
     let everyone = spec.publish_not_ready_addresses == Some(true);
     let mut by_name: BTreeMap<Name, Target> = BTreeMap::new();
     for slice in slices.iter().filter(|s| s.address_type != "FQDN") {
@@ -165,12 +180,13 @@ fn targets(spec: &ServiceSpec, slices: &[&EndpointSlice], own: &Name) -> Vec<Tar
             })
             .collect();
         for endpoint in slice.endpoints.iter().flatten() {
-            let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-            if !ready && !everyone {
+            if !is_ready(endpoint) && !everyone {
                 continue;
             }
             for addr in endpoint.addresses.iter().filter_map(|a| a.parse::<IpAddr>().ok()) {
-                let given = endpoint.hostname.as_deref().filter(|h| !h.is_empty()).map(str::to_owned);
+                let given = endpoint.hostname.as_deref().filter(|h| !h.is_empty());
+                let pod = endpoint.target_ref.as_ref().filter(|_| pod_names).and_then(|t| t.name.as_deref());
+                let given = given.or(pod.filter(|name| (1..=63).contains(&name.len()))).map(str::to_owned);
                 let hostname = given.unwrap_or_else(|| addr.to_string().replace(['.', ':'], "-"));
                 let Some(name) = Name::under(&[&hostname], own) else { continue };
                 let target = by_name.entry(name.clone()).or_insert_with(|| Target {

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use linux::sockets::{UdpWorker, Waker, udp_shared};
@@ -10,14 +10,17 @@ use parking_lot::RwLock;
 use serving::{Connection, Listener};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::answer::{self, Outcome, Reply, Responder};
-use crate::cache;
-use crate::forward::{Forwarder, Resolved};
+use crate::answer::{self, Responder};
+use crate::chain::{self, Asked, Live, Step};
+use crate::settings::Counts;
 use crate::table::Table;
-use crate::wire::{self, Name, Question, Section, code, flag, kind};
+use crate::wire::{Question, code};
 
+/// Questions that wait for upstreams at once, as upstream's configuration for cluster DNS has it; each costs a socket.
+const MOST_WAITING: usize = 1000;
 /// Questions are short; whoever adds more options than this is cut, and gets an error.
 const LONGEST_QUESTION: usize = 1500;
 /// A connection that asks nothing for so long is closed.
@@ -29,10 +32,50 @@ const THREAD_STACK: usize = 2 * 1024 * 1024;
 /// What all sockets share.
 #[derive(Debug)]
 pub struct Shared {
-    pub table: Arc<RwLock<Table>>,
-    pub forwarder: Arc<Forwarder>,
+    pub table: RwLock<Table>,
+    live: RwLock<Arc<Live>>,
+    /// Another configuration is in force: names may have to be made anew.
+    pub changed: Notify,
+    /// Until it is known what is to be in force, only what the table knows is answered.
+    settled: AtomicBool,
+    slots: Arc<Semaphore>,
+    pub counts: Counts,
     pub questions: AtomicU64,
-    pub hits: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(table: Table, live: Live) -> Self {
+        Shared {
+            table: RwLock::new(table),
+            live: RwLock::new(Arc::new(live)),
+            changed: Notify::new(),
+            settled: AtomicBool::new(false),
+            slots: Arc::new(Semaphore::new(MOST_WAITING)),
+            counts: Counts::default(),
+            questions: AtomicU64::new(0),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.read().clone()
+    }
+
+    /// Brings another one into force.
+    pub fn set(&self, live: Live) {
+        *self.live.write() = Arc::new(live);
+        self.changed.notify_one();
+    }
+
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// A place among those who wait; none when there are too many.
+    fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let settled = self.settled.load(Ordering::Relaxed);
+        self.slots.clone().try_acquire_owned().ok().filter(|_| settled)
+    }
 }
 
 /// The threads of the UDP sockets.
@@ -55,7 +98,7 @@ impl Workers {
             let work = move || {
                 let mut responder = Responder::new();
                 while let Ok(true) = worker.receive() {
-                    serve_batch(&mut worker, &mut responder, &shared, &socket, &runtime);
+                    serve_batch(&mut worker, &mut responder, &shared, (&socket, address), &runtime);
                 }
             };
             let thread = std::thread::Builder::new().name(format!("dns-{i}")).stack_size(THREAD_STACK);
@@ -76,32 +119,39 @@ fn serve_batch(
     worker: &mut UdpWorker,
     responder: &mut Responder,
     shared: &Arc<Shared>,
-    socket: &Arc<UdpSocket>,
+    (socket, local): (&Arc<UdpSocket>, SocketAddr),
     runtime: &Handle,
 ) {
+    let live = shared.live();
+    let _inside = runtime.enter();
     let table = shared.table.read();
     let mut count = 0;
     let done = worker.answer(|message, peer, out| {
         count += 1;
-        let (outcome, question) = responder.respond(&table, message, true, out);
-        let Some(question) = question.filter(|_| outcome != Outcome::Done) else { return };
-        if outcome == Outcome::Elsewhere {
-            let now = shared.forwarder.now();
-            if shared.forwarder.cache.lock().answer(message, &question, true, now, out) {
-                shared.hits.fetch_add(1, Ordering::Relaxed);
-                return;
+        let Some(question) = answer::read(message, true, out) else { return };
+        let asked = Asked { message, question: &question, udp: true, peer, local };
+        match chain::answer(&live, responder, &table, asked, out) {
+            Step::Done => {}
+            Step::Beside(refresh) => {
+                if let Some(slot) = shared.slot() {
+                    runtime.spawn(async move {
+                        let _slot = slot;
+                        refresh.run().await;
+                    });
+                }
+            }
+            Step::Wait(wait) => {
+                let Some(slot) = shared.slot() else {
+                    return answer::fail(message, &question, true, code::SERVFAIL, out);
+                };
+                out.clear();
+                let socket = socket.clone();
+                runtime.spawn(async move {
+                    let _slot = slot;
+                    let _ = socket.send_to(&wait.run().await, peer);
+                });
             }
         }
-        let Some(slot) = shared.forwarder.slot() else {
-            return answer::fail(message, &question, true, code::SERVFAIL, out);
-        };
-        out.clear();
-        let (shared, socket, message) = (shared.clone(), socket.clone(), message.to_vec());
-        runtime.spawn(async move {
-            let _slot = slot;
-            let answer = elsewhere(&shared, &message, &question, outcome, true).await;
-            let _ = socket.send_to(&answer, peer);
-        });
     });
     shared.questions.fetch_add(count, Ordering::Relaxed);
     if let Err(error) = done {
@@ -109,81 +159,8 @@ fn serve_batch(
     }
 }
 
-/// Asks upstreams and writes the answer.
-async fn elsewhere(shared: &Shared, message: &[u8], question: &Question, outcome: Outcome, udp: bool) -> Vec<u8> {
-    let mut out = Vec::new();
-    match outcome {
-        Outcome::Alias { records, count, target } => {
-            alias(shared, message, question, (records, count, target), udp, &mut out).await;
-        }
-        _ => match shared.forwarder.resolve(question).await {
-            Some(answer) => cache::compose(&answer.0, &answer.1, 0, message, question, udp, &mut out),
-            None => answer::fail(message, question, udp, code::SERVFAIL, &mut out),
-        },
-    }
-    out
-}
-
-/// An alias of the cluster, then what the name outside has.
-async fn alias(
-    shared: &Shared,
-    message: &[u8],
-    question: &Question,
-    (records, count, target): (Vec<u8>, u16, Name),
-    udp: bool,
-    out: &mut Vec<u8>,
-) {
-    let found = match question_for(&target, question) {
-        Some(other) => shared.forwarder.resolve(&other).await,
-        None => None,
-    };
-    let mut reply = Reply::new(out, message, question, true, udp);
-    reply.ready(&records, count);
-    match found {
-        None => reply.finish(code::SERVFAIL),
-        Some(found) => {
-            copy_answers(&found, &mut reply);
-            reply.finish(found.0[3] & 0xf);
-        }
-    }
-}
-
-/// The same question about another name.
-fn question_for(name: &Name, question: &Question) -> Option<Question> {
-    let mut message = vec![0, 0, flag::RD, question.flags.1 & flag::CD, 0, 1, 0, 0, 0, 0, 0, 0];
-    message.extend_from_slice(name.as_bytes());
-    message.extend_from_slice(&question.kind.to_be_bytes());
-    message.extend_from_slice(&question.class.to_be_bytes());
-    let mut other = Question::parse(&message).ok()?;
-    other.edns = question.edns;
-    Some(other)
-}
-
-/// Copies addresses and aliases out of another message, with their names in full: pointers are of that message.
-fn copy_answers(found: &Resolved, reply: &mut Reply<'_>) {
-    let message = &found.0;
-    for (section, record) in wire::records(message).unwrap_or_default() {
-        if section != Section::Answer {
-            continue;
-        }
-        let Some(owner) = wire::read_name(message, record.owner) else { continue };
-        match record.kind {
-            kind::CNAME | kind::PTR | kind::NS => {
-                if let Some(name) = wire::read_name(message, record.data.0) {
-                    reply.record(owner.as_bytes(), record.kind, record.ttl, name.as_bytes());
-                }
-            }
-            kind::A | kind::AAAA | kind::TXT => {
-                let data = &message[record.data.0..record.data.1];
-                reply.record(owner.as_bytes(), record.kind, record.ttl, data);
-            }
-            _ => {}
-        }
-    }
-}
-
 /// Answers TCP connections until `shutdown`.
-pub fn serve_tcp(listener: Listener, shared: Arc<Shared>, shutdown: CancellationToken) {
+pub fn serve_tcp(listener: Listener, local: SocketAddr, shared: Arc<Shared>, shutdown: CancellationToken) {
     tokio::spawn(async move {
         loop {
             let connection = tokio::select! {
@@ -196,20 +173,21 @@ pub fn serve_tcp(listener: Listener, shared: Arc<Shared>, shutdown: Cancellation
                 tokio::select! {
                     () = shutdown.cancelled() => {}
                     () = slot.must_close() => {}
-                    _ = converse(connection, &shared) => {}
+                    _ = converse(connection, local, &shared) => {}
                 }
             });
         }
     });
 }
 
-async fn converse(mut stream: Connection, shared: &Arc<Shared>) -> std::io::Result<()> {
+async fn converse(mut stream: Connection, local: SocketAddr, shared: &Arc<Shared>) -> std::io::Result<()> {
     let mut responder = Responder::new();
+    let peer = stream.address.unwrap_or(local);
     let slot = stream.slot().clone();
     loop {
         let message = tokio::time::timeout(IDLE, question(&mut stream)).await??;
         let _turn = slot.begin();
-        let out = answer_stream(&mut responder, &message, shared).await;
+        let out = answer_stream(&mut responder, &message, (peer, local), shared).await;
         if out.is_empty() {
             return Ok(());
         }
@@ -226,23 +204,16 @@ async fn question(stream: &mut Connection) -> std::io::Result<Vec<u8>> {
 }
 
 /// The answer with its length before it; nothing to a message that gets none.
-async fn answer_stream(responder: &mut Responder, message: &[u8], shared: &Arc<Shared>) -> Vec<u8> {
+async fn answer_stream(
+    responder: &mut Responder,
+    message: &[u8],
+    (peer, local): (SocketAddr, SocketAddr),
+    shared: &Arc<Shared>,
+) -> Vec<u8> {
     shared.questions.fetch_add(1, Ordering::Relaxed);
     let mut out = Vec::new();
-    let (outcome, question) = responder.respond(&shared.table.read(), message, false, &mut out);
-    if let Some(question) = question.filter(|_| outcome != Outcome::Done) {
-        let now = shared.forwarder.now();
-        let known = outcome == Outcome::Elsewhere
-            && shared.forwarder.cache.lock().answer(message, &question, false, now, &mut out);
-        if !known {
-            out = match shared.forwarder.slot() {
-                Some(_slot) => elsewhere(shared, message, &question, outcome, false).await,
-                None => {
-                    answer::fail(message, &question, false, code::SERVFAIL, &mut out);
-                    out
-                }
-            };
-        }
+    if let Some(question) = answer::read(message, false, &mut out) {
+        out = answer_question(responder, message, &question, (peer, local), shared, out).await;
     }
     if out.is_empty() {
         return out;
@@ -250,4 +221,32 @@ async fn answer_stream(responder: &mut Responder, message: &[u8], shared: &Arc<S
     let mut framed = (out.len() as u16).to_be_bytes().to_vec();
     framed.append(&mut out);
     framed
+}
+
+async fn answer_question(
+    responder: &mut Responder,
+    message: &[u8],
+    question: &Question,
+    (peer, local): (SocketAddr, SocketAddr),
+    shared: &Arc<Shared>,
+    mut out: Vec<u8>,
+) -> Vec<u8> {
+    let asked = Asked { message, question, udp: false, peer, local };
+    let step = chain::answer(&shared.live(), responder, &shared.table.read(), asked, &mut out);
+    match step {
+        Step::Done => {}
+        Step::Beside(refresh) => {
+            if let Some(slot) = shared.slot() {
+                tokio::spawn(async move {
+                    let _slot = slot;
+                    refresh.run().await;
+                });
+            }
+        }
+        Step::Wait(wait) => match shared.slot() {
+            Some(_slot) => out = wait.run().await,
+            None => answer::fail(message, question, false, code::SERVFAIL, &mut out),
+        },
+    }
+    out
 }

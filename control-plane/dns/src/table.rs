@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::corefile::Pods;
 use crate::records::{Contribution, Node, SPECIFICATION};
 use crate::wire::{Name, kind};
 
@@ -24,7 +26,34 @@ pub struct Table {
     nodes: FxHashMap<Name, Node>,
     pointers: FxHashMap<IpAddr, Vec<(Key, Name)>>,
     namespaces: FxHashSet<Arc<str>>,
+    pods: Pods,
+    verified: Arc<RwLock<PodAddresses>>,
     owned: FxHashMap<Key, Owned>,
+}
+
+/// The addresses of pods by namespace, kept while names of pods are to be verified.
+#[derive(Debug, Default)]
+pub struct PodAddresses {
+    /// Before the first list is in, nothing can be said not to be there.
+    pub synced: bool,
+    by_address: FxHashMap<IpAddr, Vec<Arc<str>>>,
+}
+
+impl PodAddresses {
+    pub fn add(&mut self, namespace: &str, addr: IpAddr) {
+        self.by_address.entry(addr).or_default().push(namespace.into());
+    }
+
+    /// Takes one pod's away: another of the namespace may have the address, too, when it goes from one to the next.
+    pub fn remove(&mut self, namespace: &str, addr: IpAddr) {
+        let Some(all) = self.by_address.get_mut(&addr) else { return };
+        if let Some(at) = all.iter().position(|n| &**n == namespace) {
+            all.swap_remove(at);
+        }
+        if all.is_empty() {
+            self.by_address.remove(&addr);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +75,8 @@ impl Table {
             nodes: FxHashMap::default(),
             pointers: FxHashMap::default(),
             namespaces: FxHashSet::default(),
+            pods: Pods::Insecure,
+            verified: Arc::default(),
             owned: FxHashMap::default(),
             zone,
         };
@@ -120,6 +151,25 @@ impl Table {
             self.namespaces.insert(namespace.into());
         } else {
             self.namespaces.remove(namespace);
+        }
+    }
+
+    /// What becomes of pods that are named by their address.
+    pub fn set_pods(&mut self, pods: Pods, verified: Arc<RwLock<PodAddresses>>) {
+        (self.pods, self.verified) = (pods, verified);
+    }
+
+    /// Whether a namespace has a pod of this address, as far as that is looked at; none when it is not known yet.
+    pub fn has_pod(&self, addr: IpAddr, namespace: &[u8]) -> Option<bool> {
+        let there = self.has_namespace(namespace);
+        match self.pods {
+            Pods::Disabled => Some(false),
+            Pods::Insecure => Some(there),
+            Pods::Verified => {
+                let verified = self.verified.read();
+                let of = verified.by_address.get(&addr);
+                verified.synced.then(|| there && of.is_some_and(|all| all.iter().any(|n| n.as_bytes() == namespace)))
+            }
         }
     }
 

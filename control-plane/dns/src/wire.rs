@@ -18,9 +18,12 @@ pub mod kind {
     pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const PTR: u16 = 12;
+    pub const MX: u16 = 15;
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
     pub const SRV: u16 = 33;
+    pub const NAPTR: u16 = 35;
+    pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
     pub const AXFR: u16 = 252;
     pub const IXFR: u16 = 251;
@@ -53,6 +56,11 @@ pub mod flag {
 pub struct Name(Box<[u8]>);
 
 impl Name {
+    /// The name above all names.
+    pub fn root() -> Self {
+        Name(Box::new([0]))
+    }
+
     /// From dotted text, in the case it has; none when a label is empty or too long.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = Vec::with_capacity(text.len() + 2);
@@ -65,6 +73,11 @@ impl Name {
         }
         bytes.push(0);
         (bytes.len() <= MOST_NAME_BYTES).then(|| Name(bytes.into()))
+    }
+
+    /// From a name without pointers, as it is on the wire.
+    pub fn from_wire(bytes: &[u8]) -> Option<Self> {
+        read_name(bytes, 0).filter(|name| name.0.len() == bytes.len())
     }
 
     /// These labels before this name; none when it gets too long.
@@ -120,7 +133,7 @@ pub struct Edns {
 }
 
 /// A question, taken apart.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Question {
     pub id: u16,
     /// The third and fourth byte of the header.

@@ -38,6 +38,24 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns"},
                 "subjects": [{"kind": "ServiceAccount", "name": Identity::DNS_ACCOUNT, "namespace": "kube-system"}]}),
         ),
+        // Its configuration, and what it says of one that can't be used.
+        (
+            "roles",
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "system:coredns", "namespace": "kube-system"},
+            "rules": [
+                {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["coredns", "coredns-custom"],
+                 "verbs": ["get", "list", "watch"]},
+                {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+            ]}),
+        ),
+        (
+            "rolebindings",
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                "metadata": {"name": "system:coredns", "namespace": "kube-system"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "system:coredns"},
+                "subjects": [{"kind": "ServiceAccount", "name": Identity::DNS_ACCOUNT, "namespace": "kube-system"}]}),
+        ),
         (
             "services",
             json!({"apiVersion": "v1", "kind": "Service",

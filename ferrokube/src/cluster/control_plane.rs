@@ -13,7 +13,7 @@ use super::store::LocalStore;
 use super::{Assembly, Serving, pods_door, ready};
 use crate::api::{Api, Identity};
 use crate::component;
-use crate::config::{Host, list};
+use crate::config::{Host, SERVICE_LB, list};
 use crate::fault::Fault;
 use crate::hardening;
 use crate::pki::{Pair, Pki};
@@ -120,6 +120,28 @@ fn pages(a: &Assembly, port: u16) -> client::pages::Config {
 const CONTROLLERS: [&str; 4] =
     ["*", "bootstrap-signer-controller", "token-cleaner-controller", "kubelet-serving-approving-controller"];
 
+/// The controllers of this cluster.
+fn controllers(host: &Host) -> Vec<String> {
+    let mut words: Vec<String> = CONTROLLERS.map(String::from).to_vec();
+    if !list(&host.cluster.options.disable).iter().any(|part| part == SERVICE_LB) {
+        words.push("service-lb-controller".to_owned());
+    }
+    words
+}
+
+/// Ports that no Service is reached at on a node's own address: what a cluster of ours listens on on any host, and the
+/// administrator's way in. kube-proxy leaves alone what else listens there.
+fn reserved_node_ports(host: &Host) -> Vec<(String, i32)> {
+    const SSH: u16 = 22;
+    const FLANNEL: [u16; 2] = [8285, 8472];
+    // Of the first cluster of a host, which others of these nodes may be in, and of this one.
+    let upstreams = [2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10259];
+    let own = [host.cluster.api_port, host.kubelet_port(), host.etcd_port()];
+    let shifted = [10248, 10249, 10256, 10257, 10259].map(|port| host.port(port));
+    let tcp = [SSH].into_iter().chain(upstreams).chain(own).chain(shifted).map(|port| ("TCP".to_owned(), port.into()));
+    tcp.chain(FLANNEL.map(|port| ("UDP".to_owned(), port.into()))).collect()
+}
+
 pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     let controller_clients = a.api()?.controller_clients().await?;
     let ca = a.pki.ca();
@@ -133,7 +155,8 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
         cluster_name: a.host.cluster.name.clone(),
         cluster_cidrs: vec![a.host.cluster.pod_cidr.to_string()],
         service_cidrs: vec![a.host.cluster.service_cidr.to_string()],
-        controllers: CONTROLLERS.map(String::from).to_vec(),
+        controllers: controllers(&a.host),
+        reserved_node_ports: reserved_node_ports(&a.host),
         keep_node_names: true,
         allocate_node_cidrs: !a.host.cluster.leases_in_etcd(),
         default_accounts_without_tokens: a.host.cluster.hardened,

@@ -33,7 +33,7 @@ use self::file::read_file;
 pub use self::file::{only_of_host, subdomain};
 pub use self::host::Host;
 pub use self::network::{FlannelBackend, Network, SubnetManager};
-pub use self::options::{ClusterOptions, HostOptions, Options, list};
+pub use self::options::{ClusterOptions, HostOptions, Options, SERVICE_LB, list};
 pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
 pub use self::register::{HostLock, host_lock, known, lock_host, readable, register};
 use self::register::{check_name, free_slot, own_slot, read_copy, registered, run_copy, unreadable};

@@ -51,6 +51,10 @@ pub struct ClusterOptions {
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd_arg: Option<Vec<String>>,
+    /// Part to leave out: servicelb, which gives Services of type LoadBalancer the nodes' addresses
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disable: Option<Vec<String>>,
     /// What connects pods [default: flannel]
     #[arg(long, value_enum, value_name = "NETWORK")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +80,9 @@ pub struct ClusterOptions {
     #[serde(rename = "flannelVNI", skip_serializing_if = "Option::is_none")]
     pub flannel_vni: Option<u32>,
 }
+
+/// What can be left out.
+pub const SERVICE_LB: &str = "servicelb";
 
 /// What one host is told: where its servers listen, what its node is, where its files are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -174,6 +181,7 @@ impl ClusterOptions {
                 .or_else(|| base.kube_controller_manager_arg.clone()),
             kube_scheduler_arg: self.kube_scheduler_arg.or_else(|| base.kube_scheduler_arg.clone()),
             etcd_arg: self.etcd_arg.or_else(|| base.etcd_arg.clone()),
+            disable: self.disable.or_else(|| base.disable.clone()),
             network: self.network.or(base.network),
             flannel_backend: self.flannel_backend.or(base.flannel_backend),
             flannel_subnet_manager: self.flannel_subnet_manager.or(base.flannel_subnet_manager),
@@ -191,6 +199,9 @@ impl ClusterOptions {
             {
                 return Err(format!("--tls-san {name}: it is neither an address nor a name: {why}"));
             }
+        }
+        if let Some(part) = list(&self.disable).iter().find(|part| *part != SERVICE_LB) {
+            return Err(format!("--disable {part}: what can be left out is {SERVICE_LB}"));
         }
         for name in self.feature_gates.iter().flat_map(|gates| gates.0.keys()) {
             gates::check(name).map_err(|why| format!("--feature-gates {name}: {why}"))?;
@@ -300,6 +311,8 @@ pub mod tests {
         let says = |cluster: ClusterOptions| cluster.checked().expect_err("refused");
         let san = says(ClusterOptions { tls_san: Some(vec!["my_host".into()]), ..ClusterOptions::default() });
         assert!(san.starts_with("--tls-san my_host: it is neither an address nor a name"), "{san}");
+        let part = says(ClusterOptions { disable: Some(vec!["traefik".into()]), ..ClusterOptions::default() });
+        assert_eq!(part, "--disable traefik: what can be left out is servicelb");
         let label = HostOptions { node_label: Some(vec!["zone".into()]), ..HostOptions::default() };
         assert_eq!(label.checked().expect_err("refused"), "--node-label zone: write it like key=value");
         let gates = Some("SideCarContainers=true".parse().expect("gates"));

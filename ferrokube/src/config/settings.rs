@@ -55,6 +55,7 @@ pub const SETTINGS: &[Setting] = &[
     option("kubeControllerManagerArg", "--kube-controller-manager-arg", Cluster),
     option("kubeSchedulerArg", "--kube-scheduler-arg", Cluster),
     option("etcdArg", "--etcd-arg", Cluster),
+    option("disable", "--disable", Cluster),
     option("network", "--network", Cluster),
     option("flannelBackend", "--flannel-backend", Cluster),
     option("flannelSubnetManager", "--flannel-subnet-manager", Cluster),

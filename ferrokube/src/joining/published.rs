@@ -83,12 +83,21 @@ fn rights() -> Vec<(&'static str, Value)> {
     let read = |group: &str, resource: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"]});
     let approve = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
         "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"]});
+    // What configures its DNS, and no other map: asked for by name.
+    let settings = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["coredns", "coredns-custom"],
+        "verbs": ["get", "list", "watch"]});
     let account = json!({"kind": "ServiceAccount", "name": "certificate-controller", "namespace": SYSTEM});
     let mut all = vec![
         role(
             NODE_DNS,
             json!([read("", "services"), read("", "namespaces"), read("discovery.k8s.io", "endpointslices")]),
         ),
+        (
+            "roles",
+            json!({"apiVersion": RBAC, "kind": "Role", "metadata": {"name": NODE_DNS, "namespace": SYSTEM},
+            "rules": [settings]}),
+        ),
+        ("rolebindings", binding("Role", NODE_DNS, Some(SYSTEM), NODE_DNS, &[group(NODES)])),
         role(APPROVER, json!([approve])),
         ("clusterrolebindings", binding("ClusterRole", APPROVER, None, APPROVER, &[account])),
     ];

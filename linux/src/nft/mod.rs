@@ -9,11 +9,13 @@ mod dump;
 mod expr;
 pub mod rule;
 mod set;
+mod watch;
 
 pub use batch::{Batch, Chain, Hook, Policy};
 pub use dump::{ChainInfo, ElementInfo, Nft, RuleInfo, TableInfo, element};
 pub use expr::{Cmp, Ct, DynsetOp, Expr, FibResult, Meta, NatKind, PayloadBase, Reg, RejectWith, Verdict, fib, nat};
 pub use set::{Data, Element, Key, Set, kind};
+pub use watch::Watch;
 
 /// Which packets a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,6 +106,7 @@ mod numbers {
     pub const NEWSETELEM: u16 = SUBSYSTEM | 12;
     pub const GETSETELEM: u16 = SUBSYSTEM | 13;
     pub const DELSETELEM: u16 = SUBSYSTEM | 14;
+    pub const NEWGEN: u16 = SUBSYSTEM | 15;
     pub const GETGEN: u16 = SUBSYSTEM | 16;
     pub const NEWOBJ: u16 = SUBSYSTEM | 18;
 

@@ -23,6 +23,8 @@ pub struct Applier {
     pods: Vec<Prefix>,
     /// Hosts without IPv6 netfilter have one table.
     families: Vec<bool>,
+    /// How many rules the fixed chains have, IPv4's and IPv6's.
+    fixed: [usize; 2],
 }
 
 impl Applier {
@@ -36,7 +38,7 @@ impl Applier {
                 Nft::open_in(&ns)?
             }
         };
-        Ok(Applier { nft, config, pods, families: vec![false, true] })
+        Ok(Applier { nft, config, pods, families: vec![false, true], fixed: [0; 2] })
     }
 
     pub fn set_pods(&mut self, pods: Vec<Prefix>) {
@@ -61,6 +63,9 @@ impl Applier {
                 answer => answer?,
             }
         }
+        for v6 in self.families.clone() {
+            self.fixed[usize::from(v6)] = self.count_rules(v6)?;
+        }
         Ok(())
     }
 
@@ -82,13 +87,32 @@ impl Applier {
         self.nft.generation()
     }
 
-    /// Whether our table is there with its fixed rules.
+    /// Whether our tables are there with their fixed rules: as many as there were after they were made.
     pub fn is_whole(&mut self) -> Result<bool, Error> {
-        if !self.is_present()? {
-            return Ok(false);
+        for v6 in self.families.clone() {
+            if !self.nft.has_table(family(v6), &self.config.table)?
+                || self.count_rules(v6)? != self.fixed[usize::from(v6)]
+            {
+                return Ok(false);
+            }
         }
-        let rules = self.nft.rules(family(false), &self.config.table)?;
-        Ok(["nat-prerouting", "nat-output", "nat-postrouting"].iter().all(|c| rules.iter().any(|r| r.chain == *c)))
+        Ok(true)
+    }
+
+    /// Whether each set has as many elements as it is to have. Costs what listing all of them does.
+    pub fn has_all(&mut self, wanted: &FxHashMap<(bool, &'static str), usize>) -> Result<bool, Error> {
+        for ((v6, set), count) in wanted {
+            if self.families.contains(v6) && self.nft.elements(family(*v6), &self.config.table, set)?.len() != *count {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The rules of the chains that are always there.
+    fn count_rules(&mut self, v6: bool) -> Result<usize, Error> {
+        let rules = self.nft.rules(family(v6), &self.config.table)?;
+        Ok(rules.iter().filter(|rule| chains::is_fixed(&rule.chain)).count())
     }
 
     /// Whether our tables are there.

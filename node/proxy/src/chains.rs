@@ -300,6 +300,12 @@ pub(crate) fn skeleton(batch: &mut Batch, v6: bool, config: &Config, pods: &[Pre
     add_dispatch(batch, v6, config);
 }
 
+/// Whether a chain is there whatever Services there are.
+pub(crate) fn is_fixed(name: &str) -> bool {
+    let hooks = ["firewall-prerouting", "firewall-output", "nat-", "filter-prerouting", "filter-output"];
+    [FIREWALL_CHAIN, SERVICES_CHAIN, CHECK_CHAIN, REJECT].contains(&name) || hooks.iter().any(|h| name.starts_with(h))
+}
+
 fn add_sets(batch: &mut Batch, v6: bool) {
     let ip = if v6 { kind::IPV6 } else { kind::IPV4 };
     let (protocol, port, number) = (kind::PROTOCOL, kind::SERVICE, kind::MARK);

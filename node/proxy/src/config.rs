@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use meta::Prefix;
+use rustc_hash::FxHashSet;
+
+use crate::service::VirtualServer;
 
 /// The proxy's configuration; the fields are upstream's flags of the same names where there is one.
 #[derive(Clone, Debug)]
@@ -77,6 +80,8 @@ pub struct Settings {
     pub node: Node,
     /// Addresses that are served on the node, without us.
     pub node_local: Vec<IpAddr>,
+    /// Ports of the node's own addresses that are held for load balancers' Services.
+    pub held: FxHashSet<VirtualServer>,
 }
 
 /// What matters of the Node.
@@ -84,4 +89,6 @@ pub struct Settings {
 pub struct Node {
     pub name: String,
     pub zone: Option<String>,
+    /// Its own, for those within and those outside.
+    pub addresses: Vec<IpAddr>,
 }

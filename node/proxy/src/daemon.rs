@@ -4,12 +4,13 @@
 //! last transaction was under way goes into the next. A refused transaction is followed by a whole one.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Cache, Informer, Key};
-use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
+use client::{Cache, Delta, EventRecorder, EventType, Informer, Key};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node as NodeObject, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -22,10 +23,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, forget_stale};
+use crate::claims::Claims;
 use crate::config::{Config, LocalDetector, Node, Settings};
 use crate::health::{self, Health, HealthChecks};
+use crate::meddling::Meddling;
 use crate::model::{Change, Model, Name};
 use crate::render::{SERVICE_NAME, UdpServer, render_service};
+use crate::service::node_servers;
 
 /// What upstream's informers leave out: Services that have no address, or have another proxy.
 const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
@@ -36,7 +40,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// The first wait after a failure, doubled up to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// How often it is asked whether someone else changed rules; upstream's sync period. One system call.
+/// How often it is asked whether elements are missing, when someone else changed rules; upstream's sync period.
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
 
 /// Why the proxy ends.
@@ -73,13 +77,32 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
 #[derive(Debug, Default)]
 struct DirtySet {
     services: Mutex<BTreeSet<Key>>,
+    /// When what is told by changed slices happened, and whether they are of IPv6.
+    triggers: Mutex<Vec<(bool, Timestamp)>>,
     wake: Notify,
 }
+
+/// More changes at once are not measured one by one.
+const MOST_TRIGGERS: usize = 10_000;
+/// When the pods behind a slice last changed, as its controller saw it.
+const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 impl DirtySet {
     fn service(&self, key: Key) {
         self.services.lock().insert(key);
         self.wake.notify_one();
+    }
+
+    /// Notes when a change of pods happened, once; changes before the proxy started say nothing about it.
+    fn trigger(&self, old: Option<&EndpointSlice>, new: &EndpointSlice, started: Timestamp) {
+        let told = |slice: &EndpointSlice| -> Option<Timestamp> {
+            slice.metadata.annotations.as_ref()?.get(TRIGGER)?.parse().ok()
+        };
+        let Some(at) = told(new).filter(|at| *at > started && old.and_then(told) != Some(*at)) else { return };
+        let mut triggers = self.triggers.lock();
+        if triggers.len() < MOST_TRIGGERS {
+            triggers.push((new.address_type == "IPv6", at));
+        }
     }
 }
 
@@ -94,6 +117,8 @@ struct Proxy {
     kernel: Option<Kernel>,
     health: Arc<Health>,
     checks: HealthChecks,
+    claims: Claims,
+    recorder: EventRecorder,
 }
 
 /// The sockets, which block.
@@ -102,6 +127,10 @@ struct Kernel {
     conntrack: Conntrack,
     /// Of all rules of the host, after our last transaction.
     generation: u32,
+    /// Somebody else changed rules of the host, and whether ours are there was not looked at since.
+    foreign: bool,
+    /// The same of all elements.
+    suspected: bool,
 }
 
 fn start(
@@ -112,17 +141,26 @@ fn start(
 ) -> Result<(Proxy, Arc<DirtySet>), Error> {
     let dirty = Arc::new(DirtySet::default());
     let selected = || watcher::Config::default().labels(SELECTOR);
-    let mark = dirty.clone();
+    let (mark, told) = (dirty.clone(), health.clone());
     let (services, _) = Informer::new(Api::<Service>::all(client.clone()))
         .select(selected())
-        .on(move |delta| mark.service(Key::of(&**delta.object())))
+        .on(move |delta| {
+            told.service_changed();
+            mark.service(Key::of(&**delta.object()));
+        })
         .run(shutdown.clone());
-    let mark = dirty.clone();
+    let (mark, told, started) = (dirty.clone(), health.clone(), Timestamp::now());
     let (slices, _) = Informer::new(Api::<EndpointSlice>::all(client.clone()))
         .select(selected())
         .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
         .on(move |delta| {
-            if let client::Delta::Updated { old, .. } = delta
+            told.endpoints_changed();
+            match delta {
+                Delta::Added(new) => mark.trigger(None, new, started),
+                Delta::Updated { old, new } => mark.trigger(Some(old), new, started),
+                Delta::Deleted(_) => {}
+            }
+            if let Delta::Updated { old, .. } = delta
                 && let Some(key) = service_of(old)
             {
                 mark.service(key);
@@ -134,7 +172,7 @@ fn start(
         .run(shutdown.clone());
     let mark = dirty.clone();
     let mine = watcher::Config::default().fields(&format!("metadata.name={}", config.hostname_override));
-    let (nodes, _) = Informer::new(Api::<NodeObject>::all(client))
+    let (nodes, _) = Informer::new(Api::<NodeObject>::all(client.clone()))
         .select(mine)
         .on(move |_| mark.wake.notify_one())
         .run(shutdown.clone());
@@ -147,10 +185,12 @@ fn start(
         }
     };
     let checks = HealthChecks::new(health.clone());
-    let kernel = Some(Kernel { applier, conntrack, generation: 0 });
+    let kernel = Some(Kernel { applier, conntrack, generation: 0, foreign: false, suspected: false });
     let settings = Settings { node_local: config.node_local.clone(), ..Settings::default() };
     let model = Model::default();
-    Ok((Proxy { config, services, slices, nodes, model, settings, kernel, health, checks }, dirty))
+    let claims = Claims::new(config.netns.clone());
+    let recorder = EventRecorder::new(client, "kube-proxy").on_host(&config.hostname_override);
+    Ok((Proxy { config, services, slices, nodes, model, settings, kernel, health, checks, claims, recorder }, dirty))
 }
 
 /// The Service that a slice belongs to.
@@ -163,14 +203,21 @@ impl Proxy {
     async fn follow(mut self, dirty: Arc<DirtySet>, shutdown: CancellationToken) {
         let mut whole = true;
         let mut retry = FIRST_RETRY;
+        let meddling = Meddling::open(&self.config);
         let mut check = tokio::time::interval_at(Instant::now() + SYNC_PERIOD, SYNC_PERIOD);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             whole |= self.take_node();
+            let seen = self.health.seen();
+            let triggers = std::mem::take(&mut *dirty.triggers.lock());
             let services = std::mem::take(&mut *dirty.services.lock());
             let changes = self.render(services, whole);
-            let done = self.sync(changes, whole).await;
+            let done = self.sync(changes, whole, seen).await;
+            if done.is_ok() {
+                self.health.programmed(&triggers, Timestamp::now());
+            }
             if let Err(error) = done {
+                self.health.refused();
                 tracing::warn!(%error, "rules were refused; sending all of them again");
                 whole = true;
                 tokio::select! {
@@ -188,7 +235,11 @@ impl Proxy {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = dirty.wake.notified() => self.health.queued(),
-                _ = check.tick() => whole = self.was_meddled_with().await,
+                () = meddling.news() => whole = self.was_meddled_with(false).await,
+                _ = check.tick() => {
+                    whole = self.was_meddled_with(true).await;
+                    self.claims.waiting().filter_map(key_of).for_each(|key| dirty.service(key));
+                }
             }
         }
     }
@@ -203,7 +254,7 @@ impl Proxy {
         let leaving = taints.into_iter().flatten().any(|t| t.key == TO_BE_DELETED);
         self.health.set_eligible(!leaving && object.metadata.deletion_timestamp.is_none());
         let zone = object.metadata.labels.as_ref().and_then(|l| l.get(ZONE)).filter(|z| !z.is_empty()).cloned();
-        let node = Node { name: self.config.hostname_override.clone(), zone };
+        let node = Node { name: self.config.hostname_override.clone(), zone, addresses: addresses(&object) };
         let ranges = pod_ranges(&self.config, &object);
         let kernel = self.kernel.as_mut().expect("the sockets are back between transactions");
         let changed = self.settings.node != node || kernel.applier.pods() != ranges;
@@ -216,12 +267,14 @@ impl Proxy {
     fn render(&mut self, mut keys: BTreeSet<Key>, all: bool) -> Vec<Change> {
         if all {
             keys.extend(self.services.list().iter().map(|s| Key::of(&**s)));
-            keys.extend(self.model.names().filter_map(|n| n.split_once('/')).map(|(ns, n)| Key::new(ns, n)));
+            keys.extend(self.model.names().filter_map(key_of));
         }
         let mut changes = Vec::with_capacity(keys.len());
         for key in keys {
             let name: Name = key.to_string().into();
-            let change = match self.services.get(&key) {
+            let service = self.services.get(&key);
+            self.claim(&name, service.as_deref());
+            let change = match service {
                 None => self.model.remove(&name),
                 Some(service) => {
                     let slices = self.slices.by(BY_SERVICE, &name);
@@ -235,21 +288,38 @@ impl Proxy {
         changes
     }
 
+    /// Takes the node's ports that a Service is to be reached at, as far as the host has no use for them itself.
+    fn claim(&mut self, name: &Name, service: Option<&Service>) {
+        let wanted = service.map(|service| node_servers(service, &self.settings.node)).unwrap_or_default();
+        let missing = self.claims.set(name, wanted, &mut self.settings.held);
+        if let Some((service, server)) = service.zip(missing.first()) {
+            let (addr, port) = (server.addr, server.port);
+            let note = format!("something on the node has port {port} of {addr}: the Service is not reached there");
+            tracing::warn!(service = %name, "{note}");
+            self.recorder.event(&reference(service), EventType::Warning, "PortInUse", &note);
+        }
+    }
+
     /// Sends what changed, or the whole.
-    async fn sync(&mut self, changes: Vec<Change>, whole: bool) -> Result<(), linux::netlink::Error> {
+    async fn sync(&mut self, changes: Vec<Change>, whole: bool, seen: (u64, u64)) -> Result<(), linux::netlink::Error> {
         let start = Instant::now();
         let udp: Vec<UdpServer> =
             if whole { self.model.udp() } else { changes.iter().flat_map(|c| c.udp.iter().cloned()).collect() };
         let all = whole.then(|| self.model.whole());
         let mut kernel = self.kernel.take().expect("the sockets are back between transactions");
+        let health = self.health.clone();
         let work = move || {
+            let before = kernel.applier.generation().unwrap_or(kernel.generation);
+            kernel.foreign |= !whole && before != kernel.generation;
             let done = match all {
                 Some(all) => kernel.applier.replace(&all),
                 None => kernel.applier.apply(changes.iter().map(|c| &c.transaction)),
             };
             if done.is_ok() {
-                if let Err(error) = forget_stale(&mut kernel.conntrack, &udp) {
-                    tracing::warn!(%error, "old UDP flows keep their endpoints until they are idle");
+                let began = Instant::now();
+                match forget_stale(&mut kernel.conntrack, &udp) {
+                    Ok(flows) => health.forgot(began.elapsed(), flows),
+                    Err(error) => tracing::warn!(%error, "old UDP flows keep their endpoints until they are idle"),
                 }
                 kernel.generation = kernel.applier.generation().unwrap_or(0);
             }
@@ -258,25 +328,33 @@ impl Proxy {
         let (kernel, done) = tokio::task::spawn_blocking(work).await.expect("applying rules does not panic");
         self.kernel = Some(kernel);
         if done.is_ok() {
-            self.health.updated(start.elapsed(), whole);
+            self.health.updated(start.elapsed(), whole, seen);
+            self.health.no_local(self.model.no_local());
             self.checks.set(self.model.health_checks()).await;
         }
         done
     }
 
-    /// Whether someone else's transaction took our table away.
-    async fn was_meddled_with(&mut self) -> bool {
+    /// Whether somebody else's transaction took rules of ours away: looked at when there was one. Whether it took
+    /// elements is asked thoroughly, and so not often.
+    async fn was_meddled_with(&mut self, thoroughly: bool) -> bool {
         let mut kernel = self.kernel.take().expect("the sockets are back between transactions");
+        let own = !kernel.foreign && kernel.applier.generation().is_ok_and(|now| now == kernel.generation);
+        if !thoroughly && own {
+            self.kernel = Some(kernel);
+            return false;
+        }
+        let counts = (thoroughly && kernel.suspected).then(|| self.model.counts());
         let look = move || {
-            let now = kernel.applier.generation();
-            let lost = match now {
-                Ok(now) if now == kernel.generation => false,
-                Ok(now) => {
-                    kernel.generation = now;
-                    !kernel.applier.is_whole().unwrap_or(true)
-                }
-                Err(_) => false,
-            };
+            let now = kernel.applier.generation().unwrap_or(kernel.generation);
+            let another = kernel.foreign || now != kernel.generation;
+            (kernel.generation, kernel.foreign) = (now, false);
+            kernel.suspected |= another;
+            let mut lost = another && !kernel.applier.is_whole().unwrap_or(true);
+            if let Some(counts) = counts {
+                lost |= !kernel.applier.has_all(&counts).unwrap_or(true);
+                kernel.suspected = false;
+            }
             (kernel, lost)
         };
         let (kernel, lost) = tokio::task::spawn_blocking(look).await.expect("listing rules does not panic");
@@ -286,6 +364,31 @@ impl Proxy {
         }
         lost
     }
+}
+
+fn key_of(name: &Name) -> Option<Key> {
+    name.split_once('/').map(|(namespace, name)| Key::new(namespace, name))
+}
+
+/// The Service as events name it.
+fn reference(service: &Service) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Service".to_owned()),
+        namespace: service.metadata.namespace.clone(),
+        name: service.metadata.name.clone(),
+        uid: service.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// The addresses of the node itself.
+fn addresses(node: &NodeObject) -> Vec<IpAddr> {
+    let all = node.status.as_ref().and_then(|s| s.addresses.as_ref()).into_iter().flatten();
+    let own = all.filter(|a| matches!(a.type_.as_str(), "InternalIP" | "ExternalIP"));
+    let mut addresses: Vec<IpAddr> = own.filter_map(|a| a.address.parse().ok()).collect();
+    addresses.dedup();
+    addresses
 }
 
 /// The ranges by which pods are told from others.

@@ -24,7 +24,7 @@ use linux::nft::{Data, Key, Verdict};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::chains::{Chain, REJECT, sets};
-use crate::render::{Rendered, UdpServer};
+use crate::render::{NoLocal, Rendered, UdpServer};
 use crate::service::{Group, HealthCheck, UDP, VirtualServer};
 
 /// Namespace and name of a Service, with a slash between.
@@ -213,6 +213,8 @@ fn needed_first(chains: impl Iterator<Item = (bool, Chain)>) -> Vec<(bool, Chain
 #[derive(Debug, Default)]
 pub struct Model {
     services: FxHashMap<Name, Rendered>,
+    health: FxHashMap<Name, HealthCheck>,
+    no_local: NoLocal,
     held: FxHashMap<Slot, Held>,
     /// Who wants an address that is not its cluster address.
     aliases: FxHashMap<IpAddr, FxHashSet<Name>>,
@@ -293,6 +295,7 @@ impl Model {
                 self.replace_aliases(addr, &mut touched);
             }
         }
+        self.count(name, &old, &rendered);
         let mut udp = stale_udp(&old.udp, &rendered.udp);
         udp.retain(|server| self.answers_at(name, server));
         if !rendered.entries.is_empty() || rendered.health.is_some() {
@@ -317,13 +320,52 @@ impl Model {
         self.services.keys()
     }
 
+    /// Keeps what is told of all Services, so that nobody looks at all of them for one change.
+    fn count(&mut self, name: &Name, old: &Rendered, new: &Rendered) {
+        match new.health {
+            Some(check) => drop(self.health.insert(name.clone(), check)),
+            None => drop(self.health.remove(name)),
+        }
+        for family in 0..2 {
+            let (sum, was, is) = (&mut self.no_local, &old.no_local, &new.no_local);
+            sum.internal[family] = sum.internal[family] + is.internal[family] - was.internal[family];
+            sum.external[family] = sum.external[family] + is.external[family] - was.external[family];
+        }
+    }
+
     /// Health check ports with the Services that have them.
     pub fn health_checks(&self) -> Vec<(Name, HealthCheck)> {
-        self.services.iter().filter_map(|(name, r)| Some((name.clone(), r.health?))).collect()
+        self.health.iter().map(|(name, check)| (name.clone(), *check)).collect()
+    }
+
+    /// Ports whose policy keeps traffic on this node, where nobody takes it.
+    pub fn no_local(&self) -> NoLocal {
+        self.no_local
     }
 
     pub fn ruleset(&self) -> Ruleset {
         self.elements().map(|(slot, first)| (*slot, first.value.clone())).collect()
+    }
+
+    /// How many elements each set has, IPv6's and IPv4's apart. Sets that packets fill are not here.
+    pub fn counts(&self) -> FxHashMap<(bool, &'static str), usize> {
+        let every = [
+            sets::SERVICES,
+            sets::NODE_PORTS,
+            sets::ENDPOINTS,
+            sets::HAIRPIN,
+            sets::STICKY_ENDPOINTS,
+            sets::NO_ENDPOINTS,
+            sets::NO_ENDPOINTS_NODE_PORTS,
+            sets::CLUSTER_IPS,
+            sets::FIREWALL,
+        ];
+        let mut counts: FxHashMap<_, _> =
+            every.iter().flat_map(|set| [((false, *set), 0), ((true, *set), 0)]).collect();
+        for (slot, _) in self.elements() {
+            *counts.entry((slot.is_v6(), slot.key().0)).or_default() += 1;
+        }
+        counts
     }
 
     /// The transaction that makes the whole from nothing.

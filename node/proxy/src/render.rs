@@ -26,6 +26,15 @@ pub struct Rendered {
     /// Its virtual servers of UDP, and where they lead: flows to elsewhere are stale.
     pub udp: Vec<UdpServer>,
     pub health: Option<HealthCheck>,
+    /// Ports whose policy keeps traffic on this node, where nobody takes it.
+    pub no_local: NoLocal,
+}
+
+/// Counts by policy, within and from outside, for each family: IPv4, IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocal {
+    pub internal: [u64; 2],
+    pub external: [u64; 2],
 }
 
 /// A virtual server of UDP.
@@ -74,7 +83,13 @@ pub fn render_service(
             ..view
         };
         for port in &view.ports {
-            render_port(&mut out, &view, port, before);
+            let server = |addr: &IpAddr| VirtualServer { addr: *addr, protocol: port.protocol, port: port.port };
+            let held = |addr: &IpAddr| settings.held.contains(&server(addr));
+            let node_ips: Vec<IpAddr> = view.node_ips.iter().copied().filter(held).collect();
+            match node_ips == view.node_ips {
+                true => render_port(&mut out, &view, port, before),
+                false => render_port(&mut out, &View { node_ips, ..view.clone() }, port, before),
+            }
         }
         out.put(Slot::ClusterIp(view.cluster_ip), Way::Cluster, Value::Present);
     }
@@ -126,6 +141,10 @@ fn render_port(out: &mut Rendered, view: &View, port: &Port, before: Option<&Ren
 /// The ways into a port: its cluster address, external and load balancer addresses, node port.
 fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
     let (cluster, local) = (port.cluster.len() as u32, port.local.len() as u32);
+    let family = usize::from(view.cluster_ip.is_ipv6());
+    let nobody = |policy| u64::from(policy == Policy::Local && cluster > 0 && local == 0);
+    out.no_local.internal[family] += nobody(view.internal);
+    out.no_local.external[family] += nobody(view.external);
     let affinity = view.affinity.unwrap_or(0);
     let server = |addr| VirtualServer { addr, protocol: port.protocol, port: port.port };
     let own = server(view.cluster_ip);
@@ -156,7 +175,7 @@ fn render_ways(out: &mut Rendered, view: &View, port: &Port) {
     let leads = (cluster > 0 || local > 0).then(|| pick(Via::Alias(own), mode));
     let ranges = &view.source_ranges;
     let wall = (!ranges.is_empty()).then(|| Value::Chain(Chain::Firewall(Arc::new(ranges.clone()))));
-    let balanced = view.load_balancer_ips.iter().map(|addr| (addr, Way::LoadBalancer, &wall));
+    let balanced = view.load_balancer_ips.iter().chain(&view.node_ips).map(|addr| (addr, Way::LoadBalancer, &wall));
     let external = view.external_ips.iter().map(|addr| (addr, Way::External, &None));
     for (addr, way, wall) in balanced.chain(external) {
         // An address that the Service has by several ways is had by the first.
@@ -186,7 +205,8 @@ fn render_server(out: &mut Rendered, server: VirtualServer, way: Way, [leads, no
 fn note_udp(out: &mut Rendered, view: &View, port: &Port) {
     let mut endpoints = port.cluster.clone();
     endpoints.extend(&port.local);
-    let addresses = std::iter::once(&view.cluster_ip).chain(&view.external_ips).chain(&view.load_balancer_ips);
+    let own = std::iter::once(&view.cluster_ip);
+    let addresses = own.chain(&view.external_ips).chain(&view.load_balancer_ips).chain(&view.node_ips);
     for addr in addresses {
         out.udp.push(UdpServer { addr: Some(*addr), port: port.port, endpoints: endpoints.clone() });
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use meta::Prefix;
 
@@ -47,6 +47,8 @@ pub struct View {
     pub cluster_ip: IpAddr,
     pub external_ips: Vec<IpAddr>,
     pub load_balancer_ips: Vec<IpAddr>,
+    /// Addresses of this node at which it answers for a load balancer.
+    pub node_ips: Vec<IpAddr>,
     /// Who may reach the load balancer addresses; empty: everyone.
     pub source_ranges: Vec<Prefix>,
     pub internal: Policy,
@@ -103,6 +105,40 @@ pub fn views(service: &Service, slices: &[&EndpointSlice], node: &Node) -> Vec<V
     views
 }
 
+/// The ports of the node's own addresses that a Service is reached at.
+pub fn node_servers(service: &Service, node: &Node) -> Vec<VirtualServer> {
+    if !is_proxied(service) {
+        return Vec::new();
+    }
+    let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
+    let ports: Vec<_> =
+        ports.filter_map(|p| Some((protocol_number(p.protocol.as_deref())?, u16::try_from(p.port).ok()?))).collect();
+    let addresses = [false, true].into_iter().flat_map(|v6| node_ips(service, v6, node));
+    addresses
+        .flat_map(|addr| {
+            ports.iter().map(move |(protocol, port)| VirtualServer { addr, protocol: *protocol, port: *port })
+        })
+        .collect()
+}
+
+/// The node's own addresses of a family, when its load balancer is told to go to one of them: which of its addresses
+/// packets have in the end is up to routers before it.
+fn node_ips(service: &Service, v6: bool, node: &Node) -> Vec<IpAddr> {
+    let own = |ip: &IpAddr| ip.is_ipv6() == v6 && node.addresses.contains(ip);
+    let mut told = ingress(service).filter(|i| i.ip_mode.as_deref() == Some("Proxy"));
+    if !told.any(|i| i.ip.as_deref().and_then(|ip| ip.parse().ok()).as_ref().is_some_and(own)) {
+        return Vec::new();
+    }
+    node.addresses.iter().copied().filter(|ip| ip.is_ipv6() == v6).collect()
+}
+
+/// What a load balancer says, when the Service has one.
+fn ingress(service: &Service) -> impl Iterator<Item = &LoadBalancerIngress> {
+    let balancer = service.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
+    let status = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).filter(|_| balancer);
+    status.and_then(|l| l.ingress.as_ref()).into_iter().flatten()
+}
+
 /// How many endpoints of the Service are on this node, when a load balancer may ask for that.
 pub fn health_check(service: &Service, views: &[View]) -> Option<HealthCheck> {
     let spec = service.spec.as_ref()?;
@@ -124,11 +160,7 @@ fn view(service: &Service, cluster_ip: IpAddr, slices: &[&EndpointSlice], node: 
         Some("Local") => Policy::Local,
         _ => Policy::Cluster,
     };
-    let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
-    let load_balancer_ips = ingress
-        .into_iter()
-        .flatten()
-        .filter(|_| spec.type_.as_deref() == Some("LoadBalancer"))
+    let load_balancer_ips = ingress(service)
         .filter(|i| i.ip_mode.as_deref() != Some("Proxy"))
         .filter_map(|i| i.ip.as_deref()?.parse().ok())
         .filter(family)
@@ -142,6 +174,7 @@ fn view(service: &Service, cluster_ip: IpAddr, slices: &[&EndpointSlice], node: 
         cluster_ip,
         external_ips: parsed(&spec.external_ips).filter(family).collect(),
         load_balancer_ips,
+        node_ips: node_ips(service, v6, node),
         source_ranges: source_ranges(&spec.load_balancer_source_ranges, v6),
         internal: policy(&spec.internal_traffic_policy),
         external: policy(&spec.external_traffic_policy),

@@ -22,6 +22,7 @@ mod many;
 mod nodes;
 mod pods_of_hosts;
 mod reset;
+mod services;
 mod settings;
 mod trust;
 mod two_hosts;
@@ -65,6 +66,7 @@ const TESTS: &[&[Test]] = &[
     images::TESTS,
     wrong::TESTS,
     host::TESTS,
+    services::TESTS,
     two_hosts::TESTS,
     nodes::TESTS,
     pods_of_hosts::TESTS,

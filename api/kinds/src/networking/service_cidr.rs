@@ -16,7 +16,7 @@ pub(crate) fn kind() -> Kind {
         .status()
         .columns(vec![Column::name(), Column::text("CIDRs"), Column::text("Age")])
         .fixed_status_metadata()
-        .hooks(Hooks { row, validate, validate_update, validate_status, ..Hooks::NONE })
+        .hooks(Hooks { row, validate, validate_update, ..Hooks::NONE })
 }
 
 fn row(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -49,15 +49,21 @@ fn validate_update(range: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = Path::root("spec");
     let (new, was) = (items(range, "spec.cidrs"), items(old, "spec.cidrs"));
-    if new != was {
-        errors.push(FieldError::invalid(spec.child("cidrs").index(0), new.to_vec(), IMMUTABLE));
+    let list = spec.child("cidrs");
+    match (was.len(), new.len()) {
+        (a, b) if a == b => {
+            for (i, cidr) in new.iter().enumerate().filter(|(i, cidr)| **cidr != was[*i]) {
+                errors.push(FieldError::invalid(list.index(i), cidr.clone(), IMMUTABLE));
+            }
+        }
+        // One family becomes two: the first stays.
+        (1, 2) => {
+            if new[0] != was[0] {
+                errors.push(FieldError::invalid(list.index(0), new[0].clone(), IMMUTABLE));
+            }
+            errors.extend(validate(range));
+        }
+        _ => errors.push(FieldError::invalid(list, new.to_vec(), IMMUTABLE)),
     }
-    errors
-}
-
-fn validate_status(range: &Value, _old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let status = Path::root("status");
-    crate::conditions::validate(&mut errors, status.child("conditions"), items(range, "status.conditions"));
     errors
 }

@@ -48,8 +48,8 @@ impl Advertised {
     pub async fn kubernetes_service(&self, verbs: &Verbs) -> Result<(), Status> {
         let (port, address) = (self.port, self.address());
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-        let first = crate::service::Range::parse(&self.range)
-            .and_then(|range| range.first())
+        let first = crate::service::Ranges::parse(&self.range)
+            .and_then(|ranges| ranges.default_range().first())
             .map_err(|reason| Status::internal(format!("--service-cluster-ip-range: {reason}")))?;
         let service = json!({
             "apiVersion": "v1", "kind": "Service",

@@ -69,12 +69,25 @@ impl Bootstrap<'_> {
         self.verbs.amend("rbac.authorization.k8s.io", &plural, namespace, name, |old| Ok(merged(old, wanted))).await
     }
 
+    /// The default ServiceCIDR: made, or given the second family when the flag has one now. That it is ready says its
+    /// controller; the ranges of the flag are in use in any case.
     async fn service_range(&self) -> Result<(), Status> {
+        let cidrs: Vec<&str> = self.config.service_cluster_ip_range.split(',').map(str::trim).collect();
         let range = json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-            "spec": {"cidrs": [self.config.service_cluster_ip_range]},
+            "spec": {"cidrs": cidrs},
         });
-        self.verbs.ensure(&range).await.map(drop)
+        if self.verbs.ensure(&range).await? || cidrs.len() < 2 {
+            return Ok(());
+        }
+        let both = |old: &Value| {
+            let mut new = old.clone();
+            if old["spec"]["cidrs"] == json!([cidrs[0]]) {
+                new["spec"]["cidrs"] = json!(cidrs);
+            }
+            Ok(new)
+        };
+        self.verbs.amend("networking.k8s.io", "servicecidrs", "", "kubernetes", both).await
     }
 }
 

@@ -125,30 +125,6 @@ fn protocol(port: &Value) -> &str {
     }
 }
 
-/// Address families and their policy, for a cluster with one family.
-pub fn settle_families(spec: &mut Value, family: &str) {
-    if !needs_address(spec) {
-        return;
-    }
-    let without_selector = spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
-    let empty = spec["ipFamilies"].as_array().is_none_or(Vec::is_empty);
-    if headless(spec) && without_selector && spec["ipFamilyPolicy"].is_null() {
-        // Whoever writes the endpoints decides about their families.
-        spec["ipFamilyPolicy"] = "RequireDualStack".into();
-        if empty {
-            let other = if family == "IPv4" { "IPv6" } else { "IPv4" };
-            spec["ipFamilies"] = json!([family, other]);
-        }
-        return;
-    }
-    if spec["ipFamilyPolicy"].is_null() {
-        spec["ipFamilyPolicy"] = "SingleStack".into();
-    }
-    if empty {
-        spec["ipFamilies"] = json!([family]);
-    }
-}
-
 /// Addresses of a service, without "None".
 pub fn addresses(spec: &Value) -> Vec<String> {
     let all = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);

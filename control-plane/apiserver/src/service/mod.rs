@@ -1,5 +1,7 @@
-//! Addresses and ports of Services: the ranges they come from, and ([`fields`]) which a service needs. Pure.
+//! Addresses and ports of Services: the ranges they come from, and which ([`fields`]) of which families ([`families`]) a
+//! service needs. Pure.
 
+pub mod families;
 pub mod fields;
 
 use std::net::IpAddr;
@@ -66,6 +68,42 @@ impl Range {
     pub fn is_ipv4(&self) -> bool {
         !self.prefix.is_ipv6()
     }
+
+    /// The family, as the API names it.
+    pub fn family(&self) -> &'static str {
+        if self.is_ipv4() { "IPv4" } else { "IPv6" }
+    }
+}
+
+/// The ranges of `--service-cluster-ip-range`: one, or one of each family. The first is the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranges(Vec<Range>);
+
+impl Ranges {
+    /// Reads `10.96.0.0/12` or `10.96.0.0/12,fd00:10:96::/108`.
+    pub fn parse(text: &str) -> Result<Ranges, String> {
+        let ranges: Vec<Range> = text.split(',').map(|one| Range::parse(one.trim())).collect::<Result<_, _>>()?;
+        match ranges.as_slice() {
+            [_] => Ok(Ranges(ranges)),
+            [first, second] if first.is_ipv4() != second.is_ipv4() => Ok(Ranges(ranges)),
+            [_, _] => Err(format!("{text:?}: two ranges are of different families")),
+            _ => Err(format!("{text:?}: one range, or one of each family, is wanted")),
+        }
+    }
+
+    /// The range whose first address is the `kubernetes` Service's.
+    pub fn default_range(&self) -> Range {
+        self.0[0]
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Range> {
+        self.0.iter()
+    }
+
+    /// The families, as the API names them.
+    pub fn families(&self) -> Vec<&'static str> {
+        self.0.iter().map(Range::family).collect()
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +121,16 @@ mod tests {
         assert!(all[..238].iter().all(|a| *a > IpAddr::from([10, 0, 0, 16])));
         assert!(!range.contains(IpAddr::from([10, 0, 0, 0])) && !range.contains(IpAddr::from([10, 0, 0, 255])));
         assert_eq!(range.first(), Ok(IpAddr::from([10, 0, 0, 1])));
+    }
+
+    #[test]
+    fn two_ranges_are_of_different_families() {
+        let both = Ranges::parse("10.96.0.0/12, fd00:10:96::/108").expect("ranges");
+        assert_eq!(both.families(), ["IPv4", "IPv6"]);
+        assert_eq!(Ranges::parse("fd00::/108,10.0.0.0/16").expect("ranges").default_range().family(), "IPv6");
+        for bad in ["10.0.0.0/16,10.1.0.0/16", "10.0.0.0/16,fd00::/108,fd01::/108", "10.0.0.0/16,", ""] {
+            assert!(Ranges::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub mod replicaset;
 pub mod replicationcontroller;
 pub mod resourcequota;
 pub mod root_ca;
+pub mod service_cidr;
+pub mod service_lb;
 pub mod serviceaccount;
 pub mod serviceaccount_token;
 pub mod services;
@@ -271,6 +273,23 @@ pub const ALL: &[Controller] = &[
         watches: &["configmaps", "namespaces"],
         enabled: true,
         start: root_ca::start,
+    },
+    Controller {
+        name: "service-cidr-controller",
+        older: "",
+        account: "service-cidrs-controller",
+        watches: &["ipaddresses.networking.k8s.io", "servicecidrs.networking.k8s.io"],
+        enabled: true,
+        start: service_cidr::start,
+    },
+    Controller {
+        name: "service-lb-controller",
+        older: "service",
+        account: "service-controller",
+        watches: &["endpointslices.discovery.k8s.io", "nodes", "services"],
+        // Where there is a cloud, its own controller of this name gives addresses.
+        enabled: false,
+        start: service_lb::start,
     },
     Controller {
         name: "serviceaccount-controller",

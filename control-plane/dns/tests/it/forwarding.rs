@@ -14,7 +14,7 @@ use crate::world::{question, told};
 
 /// How a fake upstream behaves.
 #[derive(Clone, Copy)]
-enum Manner {
+pub enum Manner {
     /// Answers each A with 192.0.2.1.
     Answers,
     /// Says that nothing is there.
@@ -25,9 +25,9 @@ enum Manner {
     Long,
 }
 
-struct Upstream {
-    address: SocketAddr,
-    asked: Arc<AtomicUsize>,
+pub struct Upstream {
+    pub address: SocketAddr,
+    pub asked: Arc<AtomicUsize>,
 }
 
 fn reply(message: &Message, manner: Manner, tcp: bool) -> Option<Vec<u8>> {
@@ -55,9 +55,9 @@ fn reply(message: &Message, manner: Manner, tcp: bool) -> Option<Vec<u8>> {
     Some(reply.to_vec().unwrap())
 }
 
-fn upstream(manner: Manner) -> Upstream {
+pub fn upstream(manner: Manner) -> Upstream {
     use std::io::{Read, Write};
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = UdpSocket::bind("127.0.0.3:0").unwrap();
     let address = socket.local_addr().unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod address;
+mod configured;
 mod floods;
 mod forwarding;
 mod names;

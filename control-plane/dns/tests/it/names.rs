@@ -1,6 +1,6 @@
 //! The tables of the Kubernetes DNS specification, answered from the name table.
 
-use dns::{Name, Outcome, Responder, Table, of_service};
+use dns::{Name, Outcome, Records, Responder, Table, of_service};
 use hickory_proto::op::{Edns, Message};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -27,7 +27,7 @@ impl Cluster {
 
     fn with(mut self, service: &Service, slices: &[&EndpointSlice]) -> Self {
         let key = client::Key::of(service);
-        self.table.set(&key, of_service(service, slices, &self.zone, 30), 1);
+        self.table.set(&key, of_service(service, slices, &self.zone, &Records::plain(30)), 1);
         self
     }
 

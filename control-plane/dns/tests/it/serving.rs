@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use dns::Config;
@@ -14,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{question, service, slice, told};
 
 const SERVICES: &str = "/api/v1/services";
+const CONFIG: &str = "/api/v1/namespaces/kube-system/configmaps";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+/// How many there were in this process.
+static SERVERS: AtomicU16 = AtomicU16::new(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Server {
@@ -37,10 +41,32 @@ impl Server {
         Self::with(|address| Config { bind: vec![SocketAddr::new(address.ip(), 53)], ..Config::default() })
     }
 
+    /// With a Corefile, and files beside it; `UPSTREAM` in them is to be written as an address.
+    pub fn configured(corefile: &str) -> Self {
+        let server = Self::start(&["127.0.0.1:9".parse().unwrap()]);
+        server.configure(corefile);
+        server
+    }
+
+    /// Changes the ConfigMap.
+    pub fn configure(&self, corefile: &str) {
+        self.put_config("coredns", json!({"Corefile": corefile}));
+    }
+
+    pub fn put_config(&self, name: &str, data: serde_json::Value) {
+        // Informers of one process share what has one uid and one version: no two servers' objects do.
+        let uid = format!("{name} of {}", self.address);
+        let metadata = json!({"namespace": "kube-system", "name": name, "uid": uid});
+        self.api.put(CONFIG, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}));
+    }
+
     fn with(config: impl FnOnce(SocketAddr) -> Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // An own loopback address: what one server's port is, another's may be next.
+        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
+        let ip = Ipv4Addr::new(127, 54, (number >> 8) as u8, number as u8);
+        let port = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
+        let address = SocketAddr::from((ip, port));
         let resolv_conf = dir.path().join("resolv.conf");
         let mut config = Config { resolv_conf: resolv_conf.clone(), ..config(address) };
         let mut address = address;
@@ -62,6 +88,8 @@ impl Server {
         runtime.spawn(dns::run(config, client, stop.clone()));
         let server = Server { address, api, stop, runtime: Some(runtime), _dir: dir };
         server.eventually(&question("dns-version.cluster.local.", "TXT"), |(code, ..)| code == "No Error");
+        // Until it is known whether there is a configuration, nobody outside is asked.
+        std::thread::sleep(Duration::from_millis(100));
         server
     }
 

@@ -122,6 +122,14 @@ pub const SETTINGS: &[Setting<Told>] = &[
     nothing("", "iptables-min-sync-period", Shape::Duration),
     nothing("", "iptables-sync-period", Shape::Duration),
     nothing("ipvs", "", Shape::Any),
+    nothing("", "ipvs-scheduler", Shape::Text),
+    nothing("", "ipvs-sync-period", Shape::Duration),
+    nothing("", "ipvs-min-sync-period", Shape::Duration),
+    nothing("", "ipvs-exclude-cidrs", Shape::List),
+    nothing("", "ipvs-strict-arp", Shape::Switch),
+    nothing("", "ipvs-tcp-timeout", Shape::Duration),
+    nothing("", "ipvs-tcpfin-timeout", Shape::Duration),
+    nothing("", "ipvs-udp-timeout", Shape::Duration),
     sets(
         "",
         "iptables-localhost-nodeports",
@@ -186,6 +194,39 @@ conntrack: {maxPerCore: 32768}
         assert_eq!((config.cluster_cidr.len(), config.masquerade_all, config.iptables_masquerade_bit), (2, true, 5));
         assert_eq!(told.kubeconfig.as_deref(), Some("/k".as_ref()));
         assert_eq!(warnings, ["conntrack", "nftables.syncPeriod"]);
+    }
+
+    /// As kubeadm writes it.
+    #[test]
+    fn kubeadms_file_is_taken() {
+        let file = "
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection: {acceptContentTypes: '', burst: 0, contentType: '', kubeconfig: /var/lib/kube-proxy/kubeconfig.conf, qps: 0}
+clusterCIDR: 10.244.0.0/16
+configSyncPeriod: 0s
+conntrack: {maxPerCore: null, min: null, tcpBeLiberal: false, tcpCloseWaitTimeout: null, tcpEstablishedTimeout: null}
+detectLocal: {bridgeInterface: '', interfaceNamePrefix: ''}
+detectLocalMode: ''
+enableProfiling: false
+healthzBindAddress: ''
+hostnameOverride: ''
+iptables: {localhostNodePorts: null, masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+ipvs: {excludeCIDRs: null, minSyncPeriod: 0s, scheduler: '', strictARP: false, syncPeriod: 0s}
+logging: {flushFrequency: 0, verbosity: 0}
+metricsBindAddress: ''
+mode: ''
+nftables: {masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ''
+showHiddenMetricsForVersion: ''
+winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: '', rootHnsEndpointName: '', sourceVip: ''}
+";
+        let (told, _) = from_file(file).expect("taken");
+        let config = told.config().expect("whole");
+        assert_eq!((config.detect_local, config.cluster_cidr.len()), (LocalDetector::ClusterCidr, 1));
+        assert_eq!(config.healthz_bind_address, proxy::Config::default().healthz_bind_address);
     }
 
     #[test]

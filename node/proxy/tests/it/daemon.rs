@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use linux::netns::NetNs;
-use linux::nft::{Family, Nft};
+use linux::nft::{Batch, Family, Nft};
 use proxy::Config;
 use serde_json::{Value, json, to_value};
 use testkit::FakeApi;
@@ -89,7 +89,15 @@ fn what_the_server_has_reaches_the_kernel_and_is_told() {
         json!({"service": {"namespace": "default", "name": "web"}, "localEndpoints": 1, "serviceProxyHealthy": true});
     assert_eq!((status, body), (200, told));
 
-    // Someone flushes all rules of the host; the next change brings everything back.
+    // Someone flushes all rules of the host, or one chain: they are back without anything else happening.
+    Nft::open_in(&ns).unwrap().remove_table(Family::Ip, "kube-proxy").unwrap();
+    until("the rules are back at once", || elements(&ns, "endpoints") == 3);
+    let rules = |ns: &NetNs| Nft::open_in(ns).unwrap().rules(Family::Ip, "kube-proxy").map_or(0, |rules| rules.len());
+    let whole = rules(&ns);
+    let mut batch = Batch::new(Family::Ip, "kube-proxy");
+    batch.flush_chain("nat-postrouting");
+    Nft::open_in(&ns).unwrap().commit(batch).unwrap();
+    until("the chain is filled again", || rules(&ns) == whole);
     Nft::open_in(&ns).unwrap().remove_table(Family::Ip, "kube-proxy").unwrap();
     api.put(SERVICES, to_value(&*service("other", "10.43.0.10", &[("TCP", 80, 0)], json!({}))).unwrap());
     until("the rules are back", || elements(&ns, "endpoints") == 3 && elements(&ns, "cluster-ips") == 2);

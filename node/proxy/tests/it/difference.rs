@@ -58,7 +58,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
 }
 
 fn settings() -> Settings {
-    Settings { node: Node { name: "here".into(), zone: None }, node_local: Vec::new() }
+    Settings { node: Node { name: "here".into(), ..Node::default() }, ..Settings::default() }
 }
 
 /// Goes from one cluster to the other one Service at a time; the transactions come back.

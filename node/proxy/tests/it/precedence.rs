@@ -15,7 +15,11 @@ const EARLY: &str = "2020-01-01T00:00:00Z";
 const LATE: &str = "2024-01-01T00:00:00Z";
 
 fn settings() -> Settings {
-    Settings { node: Node { name: "here".into(), zone: None }, node_local: vec!["10.43.0.10".parse().unwrap()] }
+    Settings {
+        node: Node { name: "here".into(), ..Node::default() },
+        node_local: vec!["10.43.0.10".parse().unwrap()],
+        ..Settings::default()
+    }
 }
 
 fn server(addr: &str, port: u16) -> VirtualServer {

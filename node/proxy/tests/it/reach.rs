@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use linux::conntrack::Conntrack;
-use proxy::{Config, forget_stale};
+use proxy::{Config, VirtualServer, forget_stale};
 use serde_json::json;
 
 use crate::objects::{service, slice};
@@ -52,6 +52,57 @@ fn a_pod_reaches_itself_through_its_service() {
     assert_eq!(tcp(&world.pods[0], "10.43.0.9:80").unwrap(), "a 10.42.0.1");
     assert_eq!(ask(&client(&world.pods[0], "10.43.0.9:53")).unwrap(), "a 10.42.0.1");
     assert_eq!(tcp(&world.pods[0], "10.42.0.1:30080").unwrap(), "a 10.42.0.1");
+}
+
+#[test]
+fn a_load_balancer_on_the_nodes_address_answers_there_keeps_the_client_and_lets_only_ranges_in() {
+    let mut world = World::new(2);
+    serve_tcp(&world.pods[0], 8080, "a");
+    let node: std::net::IpAddr = "192.168.7.1".parse().unwrap();
+    world.settings.node.addresses = vec![node];
+    let one = slice("web", &[("TCP", 80, 8080)], &[("10.42.0.2", "here", "ready")]);
+    let balanced = |ip: &str, extra: serde_json::Value| {
+        let mut all = json!({"type": "LoadBalancer",
+            "status": {"loadBalancer": {"ingress": [{"ip": ip, "ipMode": "Proxy"}]}}});
+        extra.as_object().unwrap().iter().for_each(|(key, value)| all[key] = value.clone());
+        service("web", "10.43.0.9", &[("TCP", 80, 0)], all)
+    };
+    let local = balanced("192.168.7.1", json!({"externalTrafficPolicy": "Local"}));
+    world.set(&local, std::slice::from_ref(&one));
+    assert!(tcp_within(&world.outside, "192.168.7.1:80", SHORT).is_err(), "a port that is not held is not taken");
+    world.settings.held = [VirtualServer { addr: node, protocol: 6, port: 80 }].into_iter().collect();
+    world.set(&local, std::slice::from_ref(&one));
+    assert_eq!(tcp(&world.outside, "192.168.7.1:80").unwrap(), format!("a {OUTSIDE}"));
+    assert!(tcp(&world.host, "192.168.7.1:80").unwrap().starts_with("a "), "the host, too");
+    assert!(tcp(&world.pods[1], "192.168.7.1:80").unwrap().starts_with("a "), "and pods");
+    // Another node's address is that node's: its API server is there.
+    world.set(&balanced("192.168.7.9", json!({})), std::slice::from_ref(&one));
+    assert!(tcp_within(&world.outside, "192.168.7.1:80", SHORT).is_err());
+    let walled = balanced("192.168.7.1", json!({"loadBalancerSourceRanges": ["198.51.100.0/24"]}));
+    world.set(&walled, std::slice::from_ref(&one));
+    assert!(tcp_within(&world.outside, "192.168.7.1:80", SHORT).is_err(), "not from there");
+    let open = balanced("192.168.7.1", json!({"loadBalancerSourceRanges": ["192.168.7.0/24"]}));
+    world.set(&open, std::slice::from_ref(&one));
+    assert!(tcp(&world.outside, "192.168.7.1:80").unwrap().starts_with("a "));
+}
+
+/// What `ping` says, or nothing where there is none.
+fn ping(from: &linux::netns::NetNs, to: &str) -> Option<String> {
+    let mut ping = std::process::Command::new("ping");
+    let said = from.run(|| ping.args(["-n", "-c", "1", "-W", "1", to]).output()).unwrap().ok()?;
+    Some(String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+#[test]
+fn a_ping_to_a_cluster_address_is_refused_as_upstreams_does() {
+    let mut world = World::new(1);
+    world.host.run(|| route_services_to("br0")).unwrap();
+    let web = service("web", "10.43.0.9", &[("TCP", 80, 0)], json!({}));
+    world.set(&web, &[slice("web", &[("TCP", 80, 8080)], &[("10.42.0.2", "here", "ready")])]);
+    for from in [&world.pods[0], &world.host] {
+        let Some(said) = ping(from, "10.43.0.9") else { return eprintln!("not tested: there is no ping here") };
+        assert!(said.contains("Destination Port Unreachable"), "{said}");
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl World {
         let mut applier = host.run(|| Applier::open(config, ranges)).unwrap().unwrap();
         let model = Model::default();
         applier.replace(&model.whole()).unwrap();
-        let settings = Settings { node: Node { name: "here".into(), zone: None }, node_local: Vec::new() };
+        let settings = Settings { node: Node { name: "here".into(), ..Node::default() }, ..Settings::default() };
         World { host, outside, pods, applier, model, settings }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cni::list::NetworkList;
 use cni::{AddResult, PortMapping};
-use dns::{Cache, Name, Question, Responder, Table};
+use dns::{Cache, Facts, Files, Hit, Name, Question, Responder, Table};
 use flannel::{Attributes, NetConf, Subnets};
 use linux::netlink::{event, message};
 use linux::{conntrack, nft};
@@ -32,6 +32,16 @@ pub const TARGETS: &[Target] = &[
         memory: 64,
         nests: FLAT,
         depth: 0,
+    },
+    Target {
+        name: "corefile",
+        what: "configurations of cluster DNS",
+        run: corefile,
+        seeds: corefiles,
+        // Expressions of a few bytes compile to many: what one may take is bounded, and how many there are.
+        memory: 20_000,
+        nests: &[(". {\n", "errors\n", "}\n"), ("import x\n", "", "")],
+        depth: 2_000,
     },
     Target {
         name: "resolv-conf",
@@ -147,12 +157,40 @@ fn answer(input: &[u8]) {
     let Some((length, rest)) = input.split_first() else { return };
     let Some((ask, reply)) = rest.split_at_checked(usize::from(*length)) else { return };
     let Ok(question) = Question::parse(ask) else { return };
-    let mut cache = Cache::new();
+    let mut cache = Cache::default();
     let now = Duration::from_secs(1);
-    cache.insert(&question, reply, now);
+    if let Some((mut message, ttls)) = dns::without_opt(reply) {
+        cache.insert(&question, &mut message, &ttls, now);
+    }
     let mut out = Vec::new();
-    if cache.answer(ask, &question, false, now, &mut out) {
+    if cache.answer(ask, &question, false, now, &mut out) != Hit::Miss {
         assert_eq!(out.get(..2), ask.get(..2), "with the question's number");
+    }
+}
+
+fn corefiles() -> Vec<Vec<u8>> {
+    let texts: [(&[u8], &[u8]); 3] = [
+        (
+            b".:53 {\n errors\n kubernetes cluster.local in-addr.arpa {\n  pods verified\n  fallthrough\n }\n forward . \
+              /etc/resolv.conf tls://9.9.9.9%q {\n  policy random\n }\n cache 30 {\n  prefetch 2 1m 10%\n }\n}\n",
+            b"",
+        ),
+        (
+            b"import /etc/coredns/custom/*\na b {\n rewrite name regex (.*)\\.a {1}.b answer auto\n rewrite ttl x 1-2\n}\n",
+            b"(s) {\n hosts {\n  ::1 a\n }\n log . \"{name}\"\n}\nc {\n import s\n}\n",
+        ),
+        (b"10.0.0.0/9 {\n template IN ANY {\n  match ^a\n  answer \"{{ .Name }} 1 IN TXT x\"\n }\n}\n", b""),
+    ];
+    texts.iter().map(|(own, custom)| join(&[own, custom])).collect()
+}
+
+fn corefile(input: &[u8]) {
+    let [own, custom] = parts(input);
+    let named = |name: &str, bytes: &[u8]| [(name.to_owned(), text(bytes).into_owned())].into();
+    let files = Files { own: named("Corefile", own), custom: named("a", custom) };
+    let facts = Facts { port: 53, domain: Name::parse("cluster.local").expect("a zone") };
+    if let Err(wrong) = dns::parse(&files, &facts) {
+        assert!(wrong.line > 0 && !wrong.reason.is_empty(), "a fault has a place and a reason");
     }
 }
 

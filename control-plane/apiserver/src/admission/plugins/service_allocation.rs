@@ -18,14 +18,14 @@ use serde_json::{Value, json};
 use crate::admission::{Mutating, Operation, Parts, Plugin, Request, World};
 use crate::cache::{self, Cache, HeaderSpec};
 use crate::error::Error;
-use crate::service::{Range, fields};
+use crate::service::{Range, Ranges, families, fields};
 use crate::storage::{Guard, Write};
 
 /// Addresses as the server serves them.
 const ADDRESSES: (&str, &str) = ("networking.k8s.io", "ipaddresses");
 
 pub struct ServiceAllocation {
-    range: Range,
+    ranges: Ranges,
     /// As `--service-cluster-ip-range` has it, for messages.
     range_text: String,
     /// Both ends are part of it.
@@ -40,7 +40,7 @@ impl ServiceAllocation {
         let wrong = |reason| Error::Flag { flag: "--service-cluster-ip-range", reason };
         let prefix = Bytes::from(format!("{}/ranges/servicenodeports/", parts.config.etcd_prefix));
         Ok(ServiceAllocation {
-            range: Range::parse(&range_text).map_err(wrong)?,
+            ranges: Ranges::parse(&range_text).map_err(wrong)?,
             range_text,
             ports: parts.config.service_node_port_range,
             node_ports: parts.hub.declare(prefix, HeaderSpec::new([]), cache::plain_reader()),
@@ -50,7 +50,9 @@ impl ServiceAllocation {
 
 impl Plugin for ServiceAllocation {
     fn handles(&self, request: &Request<'_>) -> bool {
-        request.operation != Operation::Connect && request.is("", "services")
+        let last_hold = || request.subresource == "status" && request.kind.plural == "services" && ends(request);
+        request.operation != Operation::Connect
+            && (request.is("", "services") || last_hold() && request.kind.group.is_empty())
     }
 }
 
@@ -68,9 +70,10 @@ impl Mutating for ServiceAllocation {
         if request.old.is_some() {
             fields::carry_over(spec, old);
         }
-        fields::settle_families(spec, if self.range.is_ipv4() { "IPv4" } else { "IPv6" });
-        let mut errors = Vec::new();
-        self.address(request, world, old, &mut errors);
+        let mut errors = families::settle(spec, request.old.map(|old| &old["spec"]), &self.ranges.families());
+        if errors.is_empty() {
+            self.addresses(request, world, old, &mut errors);
+        }
         self.ports(request, world, old, &mut errors);
         if !errors.is_empty() {
             return Err(Status::invalid(&request.kind.gvk(), meta_text(request.object, "name"), &errors));
@@ -136,12 +139,46 @@ fn claim(request: &mut Request<'_>, key: Bytes, object: &Value, held: i64) {
 /// Ports that a Service takes, and the revision at which each is free for it.
 type Claims = BTreeMap<u16, i64>;
 
+/// An address that nobody has, from the first range that has one.
+fn free_address(
+    world: &dyn World,
+    ranges: &[Range],
+    chosen: &[String],
+) -> Result<(String, Option<i64>), Option<FieldError>> {
+    let free = |ip: &IpAddr| {
+        let text = ip.to_string();
+        !chosen.contains(&text) && world.cached(ADDRESSES.0, ADDRESSES.1, "", &text).is_none()
+    };
+    let found = ranges.iter().find_map(|range| range.candidates(rand::random()).find(free));
+    let full = || Some(FieldError::internal("spec.clusterIPs", "failed to allocate a serviceIP: range is full"));
+    found.map(|ip| (ip.to_string(), Some(ABSENT))).ok_or_else(full)
+}
+
 impl ServiceAllocation {
     fn port_key(&self, port: u16) -> Bytes {
         self.node_ports.key("", &port.to_string())
     }
 
-    fn address(&self, request: &mut Request<'_>, world: &dyn World, old: &Value, errors: &mut Vec<FieldError>) {
+    /// The ranges of a family: the flag's, then those of ServiceCIDR objects that are ready and stay.
+    fn ranges_of(&self, world: &dyn World, family: &str) -> Vec<Range> {
+        let mut all: Vec<Range> = self.ranges.iter().filter(|range| range.family() == family).copied().collect();
+        for object in world.objects("networking.k8s.io", "servicecidrs", "") {
+            let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.any(|c| c["type"] == "Ready" && c["status"] == "True");
+            if !ready || object["metadata"]["deletionTimestamp"].is_string() {
+                continue;
+            }
+            let cidrs = object["spec"]["cidrs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            for range in cidrs.filter_map(|cidr| Range::parse(cidr).ok()).filter(|r| r.family() == family) {
+                if !all.contains(&range) {
+                    all.push(range);
+                }
+            }
+        }
+        all
+    }
+
+    fn addresses(&self, request: &mut Request<'_>, world: &dyn World, old: &Value, errors: &mut Vec<FieldError>) {
         let spec = &request.object["spec"];
         if !fields::needs_address(spec) {
             return;
@@ -150,52 +187,63 @@ impl ServiceAllocation {
             request.object["spec"]["clusterIPs"] = json!(["None"]);
             return;
         }
-        if spec["ipFamilyPolicy"] == "RequireDualStack" {
-            let detail = "this cluster is not configured for dual-stack services";
-            errors.push(FieldError::invalid("spec.ipFamilyPolicy", "RequireDualStack", detail));
-            return;
-        }
-        let holder = |address: &str| world.cached(ADDRESSES.0, ADDRESSES.1, "", address);
+        let families: Vec<String> =
+            spec["ipFamilies"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let given = fields::addresses(spec);
-        let (chosen, held) = match given.first() {
-            Some(address) if fields::addresses(old).contains(address) => return,
-            Some(address) => {
-                let held = holder(address);
-                let wrong = match address.parse::<IpAddr>() {
-                    Ok(ip) if !self.range.contains(ip) => Some(format!(
-                        "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                        self.range_text
-                    )),
-                    Ok(_) if held.as_ref().is_some_and(|holder| !is_left_over(request, world, &holder.object())) => {
-                        Some(format!("failed to allocate IP {address}: provided IP is already allocated"))
-                    }
-                    Ok(_) => None,
-                    // The kind's own validation says what is wrong with it.
-                    Err(_) => return,
-                };
-                if let Some(detail) = wrong {
-                    errors.push(FieldError::invalid("spec.clusterIPs", json!(given), detail));
-                    return;
+        let mut chosen: Vec<String> = Vec::new();
+        let mut claims = Vec::new();
+        for (i, family) in families.iter().enumerate() {
+            let ranges = self.ranges_of(world, family);
+            let found = match given.get(i) {
+                Some(address) if fields::addresses(old).contains(address) => Ok((address.clone(), None)),
+                Some(address) => self.given_address(request, world, address, &ranges, &given),
+                None => free_address(world, &ranges, &chosen),
+            };
+            match found {
+                Ok((address, at)) => {
+                    claims.extend(at.map(|at| (address.clone(), at)));
+                    chosen.push(address);
                 }
-                (address.clone(), held.map_or(ABSENT, |holder| holder.revision))
+                Err(Some(error)) => return errors.push(error),
+                // The kind's own validation says what is wrong with it.
+                Err(None) => return,
             }
-            None => {
-                let free = self.range.candidates(rand::random()).find(|ip| holder(&ip.to_string()).is_none());
-                match free {
-                    Some(ip) => (ip.to_string(), ABSENT),
-                    None => {
-                        let detail = "failed to allocate a serviceIP: range is full";
-                        errors.push(FieldError::internal("spec.clusterIPs", detail));
-                        return;
-                    }
-                }
-            }
+        }
+        // More addresses than families: the kind's own validation refuses them.
+        chosen.extend(given.iter().skip(families.len()).cloned());
+        if let Some(first) = chosen.first() {
+            request.object["spec"]["clusterIP"] = first.as_str().into();
+            request.object["spec"]["clusterIPs"] = json!(chosen);
+        }
+        for (address, at) in claims {
+            let Some(key) = address_key(world, &address) else { continue };
+            let object = ip_address(request, &address);
+            claim(request, key, &object, at);
+        }
+    }
+
+    /// An address that the Service asks for, and the revision at which it is free for it.
+    fn given_address(
+        &self,
+        request: &Request<'_>,
+        world: &dyn World,
+        address: &str,
+        ranges: &[Range],
+        given: &[String],
+    ) -> Result<(String, Option<i64>), Option<FieldError>> {
+        let Ok(ip) = address.parse::<IpAddr>() else { return Err(None) };
+        let held = world.cached(ADDRESSES.0, ADDRESSES.1, "", address);
+        let detail = if !ranges.iter().any(|range| range.contains(ip)) {
+            format!(
+                "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                self.range_text
+            )
+        } else if held.as_ref().is_some_and(|holder| !is_left_over(request, world, &holder.object())) {
+            format!("failed to allocate IP {address}: provided IP is already allocated")
+        } else {
+            return Ok((address.to_owned(), Some(held.map_or(ABSENT, |holder| holder.revision))));
         };
-        request.object["spec"]["clusterIP"] = chosen.as_str().into();
-        request.object["spec"]["clusterIPs"] = json!([chosen]);
-        let Some(key) = address_key(world, &chosen) else { return };
-        let object = ip_address(request, &chosen);
-        claim(request, key, &object, held);
+        Err(Some(FieldError::invalid("spec.clusterIPs", json!(given), detail)))
     }
 
     fn ports(&self, request: &mut Request<'_>, world: &dyn World, old: &Value, errors: &mut Vec<FieldError>) {
