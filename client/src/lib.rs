@@ -5,6 +5,7 @@
 //! - [`informer`]: list and watch into a shared, indexed [`cache`], with handlers
 //! - `held`: how a cache holds an object: as text, with a typed view while it is `warm`; `shared`: each once for all
 //!   informers of the process; [`stored`]: the API server's own bytes of it, if it is in this process
+//! - `kept`: what an informer knew last, on disk, for a restart while the API server is away
 //! - [`item`]: an object of a list or watch, which may be one that can't be read; `head`: its metadata alone
 //! - [`queue`]: de-duplicating work queue with delays and per-item backoff
 //! - [`plan`]: what a pure decision wants done; the [`executor`] does it
@@ -26,6 +27,7 @@ mod head;
 mod held;
 pub mod informer;
 pub mod item;
+mod kept;
 pub mod latch;
 pub mod lease;
 mod outage;

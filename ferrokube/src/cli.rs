@@ -44,6 +44,8 @@ pub enum Cmd {
     Up {
         #[command(flatten)]
         shape: Shape,
+        #[command(flatten)]
+        join: commands::join::Join,
         /// Also run a small web app behind a Service and print its URL
         #[arg(long)]
         demo: bool,
@@ -52,6 +54,8 @@ pub enum Cmd {
     Server {
         #[command(flatten)]
         shape: Shape,
+        #[command(flatten)]
+        join: commands::join::Join,
         #[arg(long, hide = true)]
         told_to_parent: bool,
     },
@@ -225,6 +229,9 @@ pub enum Token {
         /// What it is for, in the list
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
+        /// For a further server: print the command by which it joins within two hours, with the cluster's keys
+        #[arg(long)]
+        control_plane: bool,
     },
     /// List the tokens, without their secrets
     List {
@@ -261,8 +268,8 @@ pub fn run() -> Result<()> {
     let cli = Cli::parse_from(args);
     let which = &cli.which;
     match cli.command {
-        Cmd::Up { shape, demo } => commands::up::run(which, &shape, demo),
-        Cmd::Server { shape, told_to_parent } => commands::server::run(which, &shape, told_to_parent),
+        Cmd::Up { shape, join, demo } => commands::up::run(which, &shape, &join, demo),
+        Cmd::Server { shape, join, told_to_parent } => commands::server::run(which, &shape, &join, told_to_parent),
         Cmd::Agent(agent) => commands::agent::run(which, &agent),
         Cmd::Status { output } => commands::status::run(which, output),
         Cmd::Ls { output } => commands::ls::run(which, output),

@@ -2,7 +2,7 @@
 //! wrapped in context on its way up and ends with code 1.
 
 /// A command's failure, in words that need nothing around them.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{sentence}")]
 pub struct Fault {
     pub sentence: String,

@@ -29,6 +29,8 @@ const DATA: &[&str] = &[
     "audit",
     "firewall.json",
     "imported.json",
+    "servers.json",
+    "last-known",
     "nodes",
 ];
 

@@ -2,12 +2,13 @@
 //!
 //! [`cli`] is the command line; [`config`] what a cluster is, and what a host of it; [`components`] the table of all that
 //! runs; [`cluster`] how a host's components are started together and kept running, [`component`] the flags of each
-//! alone; [`api`] how they reach the API server; [`pki`] and [`kubeconfig`] who may speak as whom; [`commands`] one file a
-//! command; [`nodes`] further nodes on this host.
+//! alone; [`api`] how they reach the API server, [`balancer`] by which of several; [`pki`] and [`kubeconfig`] who may
+//! speak as whom; [`commands`] one file a command; [`nodes`] further nodes on this host.
 
 mod api;
 mod apply;
 mod backoff;
+mod balancer;
 mod caller;
 mod cis;
 mod cli;

@@ -25,7 +25,8 @@ pub fn root(command: &str) -> Result<()> {
 
 /// Everything else that a start needs.
 pub fn check(host: &Host) -> Result<()> {
-    if let Some(sentence) = Kernel::look().lacks() {
+    let node = host.roles().has(Roles::NODE);
+    if let Some(sentence) = Kernel::look().lacks().filter(|_| node) {
         return Err(Fault::failed(sentence).into());
     }
     if host.roles().has(Roles::CONTROL_PLANE) {
@@ -35,10 +36,10 @@ pub fn check(host: &Host) -> Result<()> {
     registries(host)?;
     ports(host)?;
     // A cluster that ran before is in its own range: its bridge is still there.
-    if !ran_before(host) {
+    if node && !ran_before(host) {
         ranges(host)?;
     }
-    firewall(host)
+    if node { firewall(host) } else { Ok(()) }
 }
 
 /// Controllers of cgroups that limit what pods use.
@@ -135,15 +136,21 @@ fn registries(host: &Host) -> Result<()> {
     checked.map_err(|why| Fault::failed(why).into())
 }
 
-/// What a store is of no use without.
+/// What a store is of no use without; the last two of one that is in this process.
 const VITAL: [&str; 5] = ["pki/ca.crt", "pki/ca.key", "pki/sa.key", "pki/etcd/ca.crt", "pki/etcd/ca.key"];
+const ETCDS: usize = 2;
 
 /// A directory that held a cluster and lost a part must not be started over silently.
 fn store(host: &Host) -> Result<()> {
     let dir = &host.data_dir;
     let there = |part: &str| dir.join(part).exists();
-    let mut lost: Vec<_> = VITAL.into_iter().filter(|part| !there(part)).collect();
-    if !there("etcd") {
+    let elsewhere = host.cluster.has_etcd_elsewhere();
+    let vital = if elsewhere { &VITAL[..VITAL.len() - ETCDS] } else { &VITAL[..] };
+    let mut lost: Vec<_> = vital.iter().copied().filter(|part| !there(part)).collect();
+    if elsewhere && lost.len() == vital.len() && !ran_before(host) {
+        // A first start that was cut short, or none yet.
+        lost.clear();
+    } else if !elsewhere && !there("etcd") {
         // A first start that was cut short left keys and no store; one that came as far as a node had a store.
         if ran_before(host) || !host.exists() && lost.len() < VITAL.len() {
             lost.push("etcd");
@@ -188,10 +195,11 @@ fn ports(host: &Host) -> Result<()> {
     let here = Ipv4Addr::LOCALHOST;
     let control_plane = [
         (host.bind_address(), host.cluster.api_port, "the API server"),
-        (here, host.etcd_port(), "etcd"),
         (here, host.port(10257), "kube-controller-manager's health"),
         (here, host.port(10259), "kube-scheduler's health"),
     ];
+    let etcd = [(here, host.etcd_port(), "etcd")];
+    let joined = [(here, host.servers_port(), "the node's way to the API servers")];
     let node = [
         (anywhere, host.kubelet_port(), "the kubelet"),
         (here, host.port(10248), "the kubelet's health"),
@@ -202,7 +210,13 @@ fn ports(host: &Host) -> Result<()> {
     ];
     let of =
         |role, ports: &[(Ipv4Addr, u16, &'static str)]| if host.roles().has(role) { ports.to_vec() } else { vec![] };
-    let tcp = [of(Roles::CONTROL_PLANE, &control_plane), of(Roles::NODE, &node)].concat();
+    let mut tcp = [of(Roles::CONTROL_PLANE, &control_plane), of(Roles::NODE, &node)].concat();
+    if !host.cluster.has_etcd_elsewhere() {
+        tcp.extend(of(Roles::CONTROL_PLANE, &etcd));
+    }
+    if host.has_joined() {
+        tcp.extend(joined);
+    }
     let udp = UdpSocket::bind((ANY_LOOPBACK, 53)).map(drop);
     let tried =
         tcp.into_iter().map(|(address, port, whose)| (port, whose, TcpListener::bind((address, port)).map(drop)));

@@ -23,6 +23,8 @@ pub enum Port {
     Runtime,
     /// Exec, attach and port-forward of the container runtime.
     Streams,
+    /// A node's way to the API servers.
+    Servers,
 }
 
 /// A port's part of the descriptors.
@@ -51,6 +53,7 @@ const SHARES: &[Share] = &[
     share(Port::HealthChecks, 16, 1024, 1),
     share(Port::Runtime, 30, 1024, 1),
     share(Port::Streams, 60, 4096, 1),
+    share(Port::Servers, 30, 1024, 1),
 ];
 
 /// Thousandths of the descriptors that connections may take: the rest is for files, outgoing connections, inotify.

@@ -14,6 +14,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "/usr/bin/busybox"),
     ("docker-registry", "/usr/bin/docker-registry"),
     ("etcd-client", "/usr/bin/etcdctl"),
+    ("etcd-server", "/usr/bin/etcd"),
     ("iproute2", "/usr/sbin/ip"),
     ("nftables", "/usr/sbin/nft"),
     ("nginx-light", "/usr/sbin/nginx"),

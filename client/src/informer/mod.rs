@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use http::Request;
 use kube::client::Body;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, IndexFn, Key};
 use crate::held::{self, Held};
 use crate::item::{self, Item};
+use crate::kept::{self, Kept};
 use crate::outage::Outage;
 use crate::shared;
 use crate::stored::Stored;
@@ -92,6 +95,17 @@ pub struct Informer<K> {
     version: watch::Sender<u64>,
     /// What an API server in this process has of all this.
     stored: Arc<OnceLock<Stored>>,
+    /// Where what it knows is written down, if it is.
+    kept: Option<Kept<K>>,
+}
+
+impl<K: Watched + Serialize> Informer<K> {
+    /// Keeps what it knows in a file of this directory. When no list comes for a while after a start, it begins with that:
+    /// handlers are told of it as of a list, and of the differences when one comes. Not for who does what can't be undone.
+    pub fn keep_in(mut self, dir: Option<&Path>) -> Self {
+        self.kept = dir.map(Kept::new);
+        self
+    }
 }
 
 impl<K: Watched> Informer<K> {
@@ -107,6 +121,7 @@ impl<K: Watched> Informer<K> {
             synced,
             version,
             stored: Arc::default(),
+            kept: None,
         }
     }
 
@@ -140,30 +155,73 @@ impl<K: Watched> Informer<K> {
     /// Starts listing and watching; ends with `shutdown`.
     pub fn run(mut self, shutdown: CancellationToken) -> (Cache<K>, JoinHandle<()>) {
         let cache = self.cache();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.follow() => {}
-            }
-        });
+        let task = tokio::spawn(self.follow(shutdown));
         (cache, task)
     }
 
-    async fn follow(self) {
+    async fn follow(self, shutdown: CancellationToken) {
         let answered = Arc::new(AtomicBool::new(false));
         let stream = watcher(self.noted_api(&answered), self.config.clone()).default_backoff();
         futures::pin_mut!(stream);
         let (mut listing, mut outage) = (None, Outage::default());
-        while let Some(event) = next(&mut stream, &mut outage, &answered, kind::<K>()).await {
+        // When to begin with what was written down, and when to write it down.
+        let mut recall = self.kept.as_ref().map(|_| Instant::now() + kept::PATIENCE);
+        let mut save: Option<Instant> = None;
+        loop {
+            let event = tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = at(recall) => {
+                    recall = None;
+                    self.recall();
+                    continue;
+                }
+                () = at(save) => {
+                    save = None;
+                    self.save().await;
+                    continue;
+                }
+                event = next(&mut stream, &mut outage, &answered, kind::<K>()) => event,
+            };
             match event {
-                Ok(event) => {
+                Some(Ok(event)) => {
                     // A list that begins has not been answered yet.
                     if !matches!(event, watcher::Event::Init) {
                         tell_over(&mut outage, kind::<K>());
                     }
+                    if matches!(event, watcher::Event::InitDone) {
+                        recall = None;
+                    }
                     self.take(event, &mut listing);
+                    if self.kept.is_some() && listing.is_none() {
+                        save.get_or_insert_with(|| Instant::now() + kept::SAVE_AFTER);
+                    }
                 }
-                Err(error) => tell_failure(&mut outage, &error, kind::<K>()),
+                Some(Err(error)) => tell_failure(&mut outage, &error, kind::<K>()),
+                None => break,
+            }
+        }
+        if save.is_some() {
+            self.save().await;
+        }
+    }
+
+    /// Begins with what was written down. What has come of a list meanwhile is newer.
+    fn recall(&self) {
+        let Some(items) = self.kept.as_ref().and_then(Kept::read) else { return };
+        tracing::warn!(kind = kind::<K>(), objects = items.len(), "no API server answers: going on with what is known");
+        for item in items.iter().filter(|item| self.cache.held(&Key::of_meta(item.meta())).is_none()) {
+            self.apply(item);
+        }
+        self.synced.send_replace(true);
+    }
+
+    fn save(&self) -> impl Future<Output = ()> + Send + use<K> {
+        // Nothing of the informer itself waits: its handlers may not be shared between threads.
+        let kept = self.kept.clone();
+        let cache = self.cache.clone();
+        async move {
+            if let Some(kept) = kept {
+                kept.save(&cache).await;
             }
         }
     }
@@ -255,6 +313,14 @@ impl<K: Watched> Informer<K> {
             *newest = seen.max(*newest);
             true
         });
+    }
+}
+
+/// Waits until then; for ever when there is nothing to wait for.
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
     }
 }
 

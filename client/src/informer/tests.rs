@@ -248,3 +248,72 @@ async fn a_missing_right_is_told_once_and_once_that_it_is_there() {
         assert_eq!(*log.0.lock(), wanted, "{refused} refused");
     }
 }
+
+/// A server that answers lists of ConfigMaps with these, or not at all; watches stay open.
+fn answering(maps: Option<Vec<ConfigMap>>) -> kube::Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let maps = maps.clone();
+        async move {
+            let Some(maps) = maps else { return Err(std::io::Error::other("nobody is there")) };
+            if request.uri().query().is_some_and(|query| query.contains("watch=true")) {
+                std::future::pending::<()>().await;
+            }
+            let list = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "9"},
+                "items": maps});
+            Ok(Response::new(Body::from(list.to_string().into_bytes())))
+        }
+    });
+    crate::in_process(service)
+}
+
+/// What an informer knows a while after its start, and that it is told of each.
+async fn known(dir: &Path, maps: Option<Vec<ConfigMap>>) -> (Vec<String>, bool) {
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    let stop = CancellationToken::new();
+    let (cache, task) = Informer::<ConfigMap>::new(Api::namespaced(answering(maps), "ns"))
+        .keep_in(Some(dir))
+        .on(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .run(stop.clone());
+    tokio::time::sleep(kept::PATIENCE * 2).await;
+    let known: Vec<String> = cache.list().iter().map(|map| map.name_any()).collect();
+    assert_eq!(told.load(Ordering::Relaxed), known.len());
+    let synced = cache.is_synced();
+    stop.cancel();
+    task.await.expect("it ends");
+    (known, synced)
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_server_an_informer_goes_on_with_what_it_knew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert_eq!(known(dir.path(), None).await, (vec![], false), "it never knew anything");
+    let both = vec![map("a", "1", "x"), map("b", "2", "x")];
+    assert_eq!(known(dir.path(), Some(both)).await.0, ["a", "b"]);
+    assert_eq!(known(dir.path(), None).await, (vec!["a".to_owned(), "b".to_owned()], true));
+    let file = dir.path().join("configmaps.jsonl");
+    let mut text = std::fs::read_to_string(&file).expect("written");
+    text.insert_str(0, "torn\n");
+    std::fs::write(&file, text).expect("damaged");
+    assert_eq!(known(dir.path(), None).await.0, ["a", "b"], "what can be read is");
+    assert_eq!(known(dir.path(), Some(vec![map("b", "3", "y")])).await.0, ["b"], "the server's word counts");
+    assert_eq!(known(dir.path(), None).await.0, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_of_a_list_is_newer_than_what_was_written_down() {
+    let dir = tempfile::tempdir().expect("a directory");
+    known(dir.path(), Some(vec![map("a", "1", "old"), map("b", "1", "old")])).await;
+    let (mut informer, _told) = informer();
+    informer.kept = Some(Kept::new(dir.path()));
+    let mut listing = None;
+    informer.take(watcher::Event::Init, &mut listing);
+    informer.take(watcher::Event::InitApply(read("a", "2", "new")), &mut listing);
+    informer.recall();
+    assert!(informer.cache.is_synced() && informer.cache.len() == 2);
+    assert_eq!(informer.cache.get_in("ns", "a").expect("there").labels()["l"], "new");
+    informer.take(watcher::Event::InitDone, &mut listing);
+    assert_eq!(informer.cache.len(), 1, "the rest of the list has no b");
+}

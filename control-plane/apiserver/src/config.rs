@@ -11,6 +11,17 @@ pub struct KeyPair {
     pub key_file: PathBuf,
 }
 
+/// Whom the `kubernetes` Service leads to: `--endpoint-reconciler-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointReconciler {
+    /// This server: it has the store for itself.
+    Sole,
+    /// All servers of the store that live: upstream's `lease`.
+    Lease,
+    /// It is somebody else's to say.
+    None,
+}
+
 /// See each field's flag.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -22,6 +33,8 @@ pub struct Config {
     pub secure_port: u16,
     /// `--advertise-address`: what the `kubernetes` Service leads to. Unset: the bind address, or loopback.
     pub advertise_address: Option<IpAddr>,
+    /// `--endpoint-reconciler-type`
+    pub endpoint_reconciler: EndpointReconciler,
     /// `--tls-cert-file`, `--tls-private-key-file`. Without them the listener speaks plain HTTP (tests only).
     pub tls: Option<KeyPair>,
     /// `--client-ca-file`: whose client certificates are identities.
@@ -99,6 +112,7 @@ impl Default for Config {
             also_bind: None,
             secure_port: 6443,
             advertise_address: None,
+            endpoint_reconciler: EndpointReconciler::Sole,
             tls: None,
             client_ca_file: None,
             requestheader_client_ca_file: None,

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, authentication_info, masterleases};
 use crate::cache::hub::Hub;
-use crate::config::Config;
+use crate::config::{Config, EndpointReconciler};
 use crate::crd::controller::Controller;
 use crate::error::Error;
 use crate::http::listener;
@@ -66,6 +66,8 @@ pub async fn start(config: Config, store: Arc<dyn Store>, shutdown: Cancellation
         core.set_ending();
     });
     let tasks = TaskTracker::new();
+    tasks.spawn(lead_to_the_living(server.core.clone(), stop.clone()));
+    tasks.spawn(tell_of_authorities(server.core.clone(), stop.clone()));
     for listener in listeners {
         tasks.spawn(listener::serve(server.clone(), listener, tls.clone(), stop.clone()));
     }
@@ -105,6 +107,50 @@ pub async fn assemble(
     core.set_started();
     tokio::spawn(compact(core.clone(), shutdown.clone()));
     Ok(Server { core })
+}
+
+/// Others hear within this time that a server stops, or by the end of its lease.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often it is looked whether a CA was replaced, as upstream does.
+const AUTHORITIES: Duration = Duration::from_secs(60);
+
+/// Keeps the `kubernetes` Service leading to the servers that live, until shutdown; then this one leaves it.
+async fn lead_to_the_living(core: Arc<Core>, shutdown: CancellationToken) {
+    if core.config.endpoint_reconciler != EndpointReconciler::Lease {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(masterleases::INTERVAL) => {}
+            () = shutdown.cancelled() => break,
+        }
+        if let Err(status) = core.advertised.kubernetes_service(core.verbs()).await {
+            tracing::warn!(%status, "the kubernetes Service may lead to servers that are gone; trying again");
+        }
+    }
+    let left = tokio::time::timeout(FAREWELL, core.advertised.leave(core.verbs())).await;
+    if !matches!(left, Ok(Ok(()))) {
+        tracing::debug!("the kubernetes Service leads here until the lease is over");
+    }
+}
+
+/// Tells extension API servers of a CA that was replaced, until shutdown.
+async fn tell_of_authorities(core: Arc<Core>, shutdown: CancellationToken) {
+    let mut told = authentication_info::stamps(&core.config);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(AUTHORITIES) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let now = authentication_info::stamps(&core.config);
+        if now == told {
+            continue;
+        }
+        match authentication_info::tell(core.verbs(), &core.config).await {
+            Ok(()) => told = now,
+            Err(status) => tracing::warn!(%status, "extension API servers don't hear of a replaced CA; trying again"),
+        }
+    }
 }
 
 /// Load balancers hear of the end by /readyz, and have until then to send their clients elsewhere.

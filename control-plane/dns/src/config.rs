@@ -26,6 +26,8 @@ pub struct Config {
     pub ready: Option<SocketAddr>,
     /// Where /metrics answers.
     pub metrics: Option<SocketAddr>,
+    /// Where what is known of the API is kept, for a start without it; none: nowhere.
+    pub last_known: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -41,6 +43,7 @@ impl Default for Config {
             health: None,
             ready: None,
             metrics: None,
+            last_known: None,
         }
     }
 }

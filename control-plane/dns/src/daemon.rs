@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -53,7 +54,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let workers = listen(&config, &shared, &shutdown).await?;
     tokio::spawn(settings::follow(config.clone(), zone.clone(), client.clone(), shared.clone(), shutdown.clone()));
     let names = Names { client: client.clone(), zone, own, records: Records::plain(config.ttl), verified: None };
-    follow(client, &shared, names, &shutdown).await;
+    follow(client, &shared, names, config.last_known.as_deref(), &shutdown).await;
     let stopped = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Workers::stop)).await;
     if let Err(error) = stopped {
         tracing::warn!(%error, "a DNS worker ended badly");
@@ -112,9 +113,9 @@ struct Names {
     verified: Option<(Arc<RwLock<PodAddresses>>, DropGuard)>,
 }
 
-async fn follow(client: Client, shared: &Shared, mut names: Names, shutdown: &CancellationToken) {
+async fn follow(client: Client, shared: &Shared, mut names: Names, kept: Option<&Path>, shutdown: &CancellationToken) {
     let dirty = Arc::new(DirtySet::default());
-    let caches = inform(client, &dirty, shutdown);
+    let caches = inform(client, &dirty, kept, shutdown);
     let synced = async {
         caches.services.synced().await;
         caches.slices.synced().await;
@@ -139,13 +140,15 @@ async fn follow(client: Client, shared: &Shared, mut names: Names, shutdown: &Ca
     }
 }
 
-fn inform(client: Client, dirty: &Arc<DirtySet>, shutdown: &CancellationToken) -> Caches {
+fn inform(client: Client, dirty: &Arc<DirtySet>, kept: Option<&Path>, shutdown: &CancellationToken) -> Caches {
     let mark = dirty.clone();
     let (services, _) = Informer::new(Api::<Service>::all(client.clone()))
+        .keep_in(kept)
         .on(move |delta| mark.service(Key::of(&**delta.object())))
         .run(shutdown.clone());
     let mark = dirty.clone();
     let (slices, _) = Informer::new(Api::<EndpointSlice>::all(client.clone()))
+        .keep_in(kept)
         .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
         .on(move |delta| {
             if let Delta::Updated { old, .. } = delta
@@ -160,6 +163,7 @@ fn inform(client: Client, dirty: &Arc<DirtySet>, shutdown: &CancellationToken) -
         .run(shutdown.clone());
     let mark = dirty.clone();
     let (namespaces, _) = Informer::new(Api::<Namespace>::all(client))
+        .keep_in(kept)
         .on(move |delta| {
             let name = delta.object().metadata.name.clone().unwrap_or_default();
             mark.namespaces.lock().push((name, !matches!(delta, Delta::Deleted(_))));

@@ -65,8 +65,9 @@ pub async fn follow(config: Config, zone: Name, client: Client, shared: Arc<Shar
     let inform = |name: &str| {
         let mark = wake.clone();
         let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let kept = config.last_known.as_ref().map(|dir| dir.join(name));
         let informer = Informer::new(Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE)).select(one);
-        informer.on(move |_| mark.notify_one()).run(shutdown.clone()).0
+        informer.keep_in(kept.as_deref()).on(move |_| mark.notify_one()).run(shutdown.clone()).0
     };
     let (own, custom) = (inform(NAME), inform(CUSTOM));
     let synced = async {

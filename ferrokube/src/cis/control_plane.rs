@@ -103,8 +103,9 @@ pub const ROWS: &[Row] = &[
     row("1.2.22", "Keys that tokens are checked with", |f| {
         holds(f.api.token_keys, "the cluster's own", "none", "--service-account-key-file")
     }),
-    row("1.2.23", "The API server shows etcd a certificate", |_| {
-        pass("etcd is in its process: nothing goes over a wire")
+    row("1.2.23", "The API server shows etcd a certificate", |f| match f.etcd_elsewhere {
+        None => pass("etcd is in its process: nothing goes over a wire"),
+        Some((_, shown)) => holds(shown, "--etcd-certfile", "it shows none", "--etcd-certfile"),
     }),
     row("1.2.24", "The API server serves TLS", |_| {
         pass("with a certificate of the cluster's CA; it speaks nothing else")
@@ -112,7 +113,10 @@ pub const ROWS: &[Row] = &[
     row("1.2.25", "Client certificates are checked", |f| {
         holds(f.api.client_ca, "by the cluster's CA", "they are not", "--client-ca-file")
     }),
-    row("1.2.26", "etcd's certificate is checked", |_| pass("etcd is in the API server's process")),
+    row("1.2.26", "etcd's certificate is checked", |f| match f.etcd_elsewhere {
+        None => pass("etcd is in the API server's process"),
+        Some((checked, _)) => holds(checked, "--etcd-cafile", "by no CA of its own", "--etcd-cafile"),
+    }),
     row("1.2.27", "Encryption at rest", |f| match f.plain_secrets {
         0 => provider(f, |_| true),
         plain => fail(format!("{plain} Secrets are stored as they are"), HARDENED),
@@ -133,13 +137,16 @@ pub const ROWS: &[Row] = &[
     row("1.3.7", "The controller manager listens on loopback", |f| loopback(f, f.port_of.controller_manager)),
     row("1.4.1", "No profiles from the scheduler", |_| pass("there are none")),
     row("1.4.2", "The scheduler listens on loopback", |f| loopback(f, f.port_of.scheduler)),
-    row("2.1", "etcd serves TLS", |f| loopback(f, f.port_of.etcd)),
-    row("2.2", "etcd asks for client certificates", |_| pass("it answers nobody else")),
-    row("2.3", "etcd's certificate does not sign itself", |_| pass("it is signed by etcd's own CA")),
-    row("2.4", "TLS between members of etcd", |_| na("there is one member")),
-    row("2.5", "Client certificates between members of etcd", |_| na("there is one member")),
-    row("2.6", "Members' certificates don't sign themselves", |_| na("there is one member")),
+    row("2.1", "etcd serves TLS", |f| etcd(f, |f| loopback(f, f.port_of.etcd))),
+    row("2.2", "etcd asks for client certificates", |f| etcd(f, |_| pass("it answers nobody else"))),
+    row("2.3", "etcd's certificate does not sign itself", |f| etcd(f, |_| pass("it is signed by etcd's own CA"))),
+    row("2.4", "TLS between members of etcd", |f| etcd(f, |_| na("there is one member"))),
+    row("2.5", "Client certificates between members of etcd", |f| etcd(f, |_| na("there is one member"))),
+    row("2.6", "Members' certificates don't sign themselves", |f| etcd(f, |_| na("there is one member"))),
     row("2.7", "etcd has a CA of its own", |f| {
+        if f.etcd_elsewhere.is_some() {
+            return etcd(f, |_| na(""));
+        }
         let own = f.files.iter().any(|e| e.path.ends_with("pki/etcd/ca.crt"));
         if own { pass("pki/etcd/ca.crt") } else { manual("pki/etcd/ca.crt is not there", "restore it from a backup") }
     }),
@@ -160,6 +167,14 @@ pub const ROWS: &[Row] = &[
         None => fail(NO_LOG, HARDENED),
     }),
 ];
+
+/// What is said of the etcd of this process; another one is somebody else's to look at.
+fn etcd(f: &Facts, own: fn(&Facts) -> Verdict) -> Verdict {
+    match f.etcd_elsewhere {
+        None => own(f),
+        Some(_) => manual("the store is the etcd cluster of --etcd-servers", "look where it runs"),
+    }
+}
 
 fn no_file(_: &Facts) -> Verdict {
     na(ONE_PROCESS)

@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use apiserver::config::KeyPair;
 use serde_json::{Value, json};
 
-use crate::config::Host;
+use crate::cluster::store::elsewhere;
+use crate::config::{Host, Roles};
+use crate::fault::Fault;
 use crate::pki::Pki;
 use crate::process::Daemon;
 
@@ -69,6 +71,8 @@ pub struct Facts {
     pub files: Vec<Entry>,
     pub listeners: Vec<SocketAddr>,
     pub port_of: Ports,
+    /// Of an etcd cluster elsewhere: whether it is checked, and whether it is shown a certificate.
+    pub etcd_elsewhere: Option<(bool, bool)>,
     pub api: ApiServer,
     /// `/configz` of the kubelet.
     pub kubelet: Value,
@@ -120,6 +124,11 @@ impl Facts {
     pub async fn gather(host: &Host, daemon: Daemon) -> Result<Facts> {
         let client = client::from_kubeconfig(&host.kubeconfig()).await?;
         let list = async |path: &str| ask(&client, "GET", path, None).await.1["items"].take();
+        if !host.roles().has(Roles::NODE) {
+            anyhow::bail!(Fault::failed(
+                "this host is no node: half of the checks are about one; ask a server that is"
+            ));
+        }
         let node = &host.node_name;
         let (code, mut configz) = ask(&client, "GET", &format!("/api/v1/nodes/{node}/proxy/configz"), None).await;
         anyhow::ensure!(code == 200, "the kubelet does not tell its configuration: {configz}");
@@ -141,6 +150,7 @@ impl Facts {
                 scheduler: host.port(10259),
                 proxy_metrics: host.port(10249),
             },
+            etcd_elsewhere: elsewhere(host).map(|etcd| (etcd.ca_file.is_some(), etcd.client.is_some())),
             api: ApiServer::of(&settings),
             kubelet: configz["kubeletconfig"].take(),
             open_to_anyone: open_to_anyone(&client).await,
@@ -293,11 +303,12 @@ fn end_of(file: &Path) -> std::io::Result<String> {
 async fn plain_secrets(host: &Host) -> Result<usize> {
     let pki = Pki::of(host);
     let client = pki.pair("etcd/healthcheck-client");
-    let store = apiserver::storage::remote::connect(apiserver::storage::remote::Config {
+    let own = || apiserver::storage::remote::Config {
         endpoints: vec![format!("https://127.0.0.1:{}", host.etcd_port())],
         ca_file: Some(pki.etcd_ca()),
         client: Some(KeyPair { cert_file: client.cert, key_file: client.key }),
-    });
+    };
+    let store = apiserver::storage::remote::connect(elsewhere(host).unwrap_or_else(own));
     let store = store.await.context("asking etcd")?;
     Ok(crate::hardening::encryption::plain(&store).await.context("asking etcd")?.len())
 }

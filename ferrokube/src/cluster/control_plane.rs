@@ -5,20 +5,26 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use apiserver::config::KeyPair;
+use apiserver::config::{EndpointReconciler, KeyPair};
 use futures::FutureExt;
 use serving::tls::{Clients, Files};
 
-use super::store::LocalStore;
+use super::store::{self, LocalStore};
 use super::{Assembly, Serving, pods_door, ready};
 use crate::api::{Api, Identity};
 use crate::component;
-use crate::config::{Host, SERVICE_LB, list};
+use crate::config::{Host, Roles, SERVICE_LB, list};
 use crate::fault::Fault;
 use crate::hardening;
 use crate::pki::{Pair, Pki};
 
 pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
+    if let Some(config) = store::elsewhere(&a.host) {
+        let remote = apiserver::storage::remote::connect(config).await;
+        let remote = remote.map_err(|error| Fault::failed(format!("the etcd of --etcd-servers: {error}")))?;
+        a.store = Some(Arc::new(remote));
+        return Ok(ready::already());
+    }
     let dir = a.host.data_dir.join("etcd");
     // The API server uses the store in process; etcdctl and backups come by TLS, with a certificate of etcd's own CA.
     let server = a.pki.pair("etcd/server");
@@ -38,7 +44,8 @@ pub async fn etcd(a: &mut Assembly) -> Result<Serving> {
     let options = config.options();
     let store = tokio::task::spawn_blocking(move || etcd::Etcd::open(options)).await?;
     let store = store.map_err(|e| Fault::failed(e.to_string()))?;
-    a.store = Some(store.clone());
+    a.store = Some(Arc::new(LocalStore(store.clone())));
+    a.etcd = Some(store.clone());
     let daemon = etcd::daemon::Daemon::around(store, config).await.map_err(|e| Fault::failed(e.to_string()))?;
     a.parts.run("etcd", |stop| async move {
         daemon.serve(stop).await;
@@ -57,6 +64,10 @@ fn server_config(host: &Host, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver:
         also_bind: host.api_address_of_pods(),
         secure_port: host.cluster.api_port,
         advertise_address: Some(host.advertised(node_ip.into())),
+        endpoint_reconciler: match host.cluster.has_etcd_elsewhere() {
+            true => EndpointReconciler::Lease,
+            false => EndpointReconciler::Sole,
+        },
         tls: Some(key_pair(&pki.pair("apiserver"))),
         client_ca_file: Some(pki.ca()),
         requestheader_client_ca_file: Some(pki.pair("front-proxy-ca").cert),
@@ -83,14 +94,18 @@ pub fn settings(host: &Host) -> Result<apiserver::Config> {
 pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let store = a.store.clone().ok_or_else(|| anyhow!("etcd is not started"))?;
     let config = server_config(&a.host, &a.pki, a.node_ip())?;
+    if a.new_keys && a.host.cluster.has_etcd_elsewhere() {
+        store::check_empty(&*store, &config.etcd_prefix).await?;
+    }
     if let Some(address) = a.host.api_address_of_pods() {
         dns::claim(super::node::DNS_LINK, address)?;
     }
-    pods_door::keep(&a.host, a.host.api_address_of_pods())?;
+    if a.host.roles().has(Roles::NODE) {
+        pods_door::keep(&a.host, a.host.api_address_of_pods())?;
+    }
     let stop = a.parts.token("kube-apiserver");
-    let running = apiserver::daemon::start(config, Arc::new(LocalStore(store.clone())), stop)
-        .await
-        .map_err(|e| Fault::failed(e.to_string()))?;
+    let running =
+        apiserver::daemon::start(config, store.clone(), stop).await.map_err(|e| Fault::failed(e.to_string()))?;
     a.api = Some(Api::Here(running.server.clone()));
     a.parts.spawn("kube-apiserver", async move {
         running.wait().await;
@@ -102,7 +117,7 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
         super::flannel::publish(&admin, &a.host.cluster)
     )?;
     hardening::apply(&admin, &a.host.cluster).await?;
-    hardening::encryption::seal(&LocalStore(store), &admin, &a.host).await?;
+    hardening::encryption::seal(&*store, &admin, &a.host).await?;
     Ok(ready::already())
 }
 
@@ -119,6 +134,12 @@ fn pages(a: &Assembly, port: u16) -> client::pages::Config {
 /// Those that are off by default are for machines that join.
 const CONTROLLERS: [&str; 4] =
     ["*", "bootstrap-signer-controller", "token-cleaner-controller", "kubelet-serving-approving-controller"];
+
+/// Where other servers may share the store, one of them leads: by upstream's Leases and times.
+fn candidate(host: &Host, lease: &str) -> Option<client::lease::Candidate> {
+    let shared = host.cluster.has_etcd_elsewhere();
+    shared.then(|| client::lease::Candidate::new(lease, &component::candidate()))
+}
 
 /// The controllers of this cluster.
 fn controllers(host: &Host) -> Vec<String> {
@@ -150,6 +171,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     let issuer = crate::signing::read_ca_signer(&ca, &a.pki.pair("ca").key)?;
     let mut config = controller_manager::Config {
         serving: Some(pages(a, 10257)),
+        leader_election: candidate(&a.host, "kube-controller-manager"),
         token_signer: Some(Arc::new(signing)),
         certificate_signer: Some(Arc::new(issuer)),
         cluster_name: a.host.cluster.name.clone(),
@@ -166,13 +188,16 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
     };
     component::controller_manager::over(&mut config, list(&a.host.cluster.options.kube_controller_manager_arg))?;
     let client = a.client(&Identity::ControllerManager).await?;
-    let ready = config.ready.clone();
+    // Who waits for another's lease to end is well, too.
+    let (ready, elected) = (config.ready.clone(), config.leader_election.is_some());
     a.parts.run("kube-controller-manager", |stop| async move {
         controller_manager::daemon::run(config, client, stop).await.map_err(Into::into)
     });
     let admin = a.client(&Identity::Admin).await?;
     Ok(async move {
-        ready.wait().await;
+        if !elected {
+            ready.wait().await;
+        }
         ready::accounts(admin).await
     }
     .boxed())
@@ -183,12 +208,13 @@ pub async fn scheduler(a: &mut Assembly) -> Result<Serving> {
     let mut config = scheduler::Config {
         seed: u64::from(std::process::id()),
         serving: Some(pages(a, 10259)),
+        leader_election: candidate(&a.host, "kube-scheduler"),
         ..scheduler::Config::default()
     };
     component::scheduler::over(&mut config, list(&a.host.cluster.options.kube_scheduler_arg))?;
-    let ready = config.ready.clone();
+    let (ready, elected) = (config.ready.clone(), config.leader_election.is_some());
     a.parts.run("kube-scheduler", |stop| async move { scheduler::run(config, client, stop).await.map_err(Into::into) });
-    Ok(ready::latch(ready))
+    Ok(if elected { ready::already() } else { ready::latch(ready) })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod addons;
 pub mod cleanup;
+mod cluster_info;
 pub mod control_plane;
 mod firewall;
 pub mod flannel;
@@ -20,7 +21,7 @@ mod pod_network;
 mod pods_door;
 mod ready;
 mod renewal;
-mod store;
+pub mod store;
 mod told;
 
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use ::pod_network::PodNetwork;
 use anyhow::{Context, Result, anyhow};
+use apiserver::storage::Store;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -37,22 +39,26 @@ use tokio::task::JoinSet;
 use self::parts::{Parts, Restarts};
 use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::api::{Api, Identity};
+use crate::balancer::Balancer;
 use crate::config::{Host, Network, Roles, record};
 use crate::crash;
-use crate::fault::Fault;
+use crate::fault::{Fault, best_effort};
 use crate::nodes::{close, underlay};
 use crate::pki::Pki;
 use crate::progress::Steps;
 
 pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
-pub use node::runtime_config;
+pub use node::{cgroup_root, runtime_config, shutdown_grace};
 
 /// After the grace of its pods a node has this long to end by itself.
 const NODE_GRACE: Duration = Duration::from_secs(2);
 
 /// Resolves when a component that was started does its work.
 type Serving = BoxFuture<'static, Result<()>>;
+
+/// What ending pods by groups takes beside their times.
+const LEAVING_SLACK: Duration = Duration::from_secs(2);
 
 /// One part of the cluster: a row of the table.
 pub struct Component {
@@ -81,7 +87,11 @@ pub struct Assembly {
     pub node_ip: watch::Sender<Vec<IpAddr>>,
     /// The rows that this host starts.
     components: Vec<&'static Component>,
-    store: Option<etcd::Etcd>,
+    /// The etcd of this process, if it has one.
+    etcd: Option<etcd::Etcd>,
+    store: Option<Arc<dyn Store>>,
+    /// The keys of the cluster were made by this start.
+    new_keys: bool,
     /// None until the runtime is started.
     network: Option<Arc<dyn PodNetwork>>,
     /// None until kube-apiserver is started here.
@@ -92,6 +102,8 @@ pub struct Assembly {
     word: Word,
     /// The folder of images was imported: pods may need what is in it.
     images: client::Latch,
+    /// The node is about to stop, and its pods have ended.
+    leaving: (client::Latch, client::Latch),
 }
 
 /// Whether a host starts a row: it has the role, and flannel is its pod network.
@@ -109,6 +121,7 @@ impl Assembly {
             underlay::ensure(&host, &record).context("the link between nodes")?;
         }
         let node_ip = crate::node_address::of(&host);
+        let new_keys = !Pki::of(&host).ca().exists();
         let pki = Pki::ensure(&host, node_ip)?;
         if host.roles().has(Roles::CONTROL_PLANE) {
             crate::kubeconfig::write_admin(&host, &pki)?;
@@ -121,14 +134,18 @@ impl Assembly {
             host: Arc::new(host),
             pki,
             node_ip: watch::Sender::new(vec![IpAddr::V4(node_ip)]),
+            etcd: None,
             store: None,
+            new_keys,
             network: None,
             parts: Parts::default(),
             restarts: Restarts::default(),
             word: Word::default(),
             images: client::Latch::default(),
+            leaving: Default::default(),
         };
         let started = async {
+            assembly.find_servers().await?;
             assembly.open_firewall().await?;
             assembly.start_all(steps).await?;
             assembly.look_after_host().await
@@ -144,22 +161,38 @@ impl Assembly {
 
     /// What goes on beside the components, once all are there.
     async fn look_after_host(&mut self) -> Result<()> {
-        let (host, node, api) = (self.host.clone(), self.client(&self.node()).await?, self.api()?.clone());
-        self.parts.run("firewall", |stop| firewall::run(host, node, stop));
-        let (host, node_ip) = (self.host.clone(), self.node_ip.clone());
+        if self.host.roles().has(Roles::NODE) {
+            let (host, node) = (self.host.clone(), self.client(&self.node()).await?);
+            self.parts.run("firewall", |stop| firewall::run(host, node, stop));
+        }
+        let (host, node_ip, api) = (self.host.clone(), self.node_ip.clone(), self.api()?.clone());
         self.parts.run("address", |stop| moving::run(host, node_ip, api, stop));
         let (host, node_ip, node) = (self.host.clone(), self.node_ip.clone(), self.client(&self.node()).await?);
         self.parts.run("certificates", |stop| renewal::run(host, node, node_ip, stop));
         if self.host.roles().has(Roles::CONTROL_PLANE) {
             let (host, admin) = (self.host.clone(), self.client(&Identity::Admin).await?);
             self.parts.run("folder", |stop| folder::run(host, admin, stop));
+            let (host, admin, node_ip) =
+                (self.host.clone(), self.client(&Identity::Admin).await?, self.node_ip.subscribe());
+            self.parts.run("cluster-info", |stop| cluster_info::run(host, admin, node_ip, stop));
         }
+        Ok(())
+    }
+
+    /// A node alone reaches the API servers by one port, before anything asks for one.
+    async fn find_servers(&mut self) -> Result<()> {
+        if !self.host.has_joined() {
+            return Ok(());
+        }
+        let balancer = Balancer::open(&self.host).await?;
+        let node = self.client(&self.node()).await?;
+        self.parts.run("api-servers", |stop| balancer.run(node, stop));
         Ok(())
     }
 
     /// Where it is asked for, before the first pod sends anything.
     async fn open_firewall(&self) -> Result<()> {
-        if !self.host.open_firewall {
+        if !self.host.open_firewall || !self.host.roles().has(Roles::NODE) {
             return Ok(());
         }
         let host = self.host.clone();
@@ -185,6 +218,9 @@ impl Assembly {
         };
         let mut missing: Vec<_> = self.components.iter().map(|c| c.name).collect();
         let mut patience = Patience::new(self.signs(missing.len(), None), Instant::now());
+        if ready::goes_on_alone(&self.host) {
+            patience = patience.alone();
+        }
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
@@ -275,6 +311,12 @@ impl Assembly {
         self.parts.stop(nodes::PART).await;
         let (host, patience) = (self.host.clone(), pod_grace + NODE_GRACE);
         let nodes = tokio::task::spawn_blocking(move || close(&host, patience));
+        let graceful = node::shutdown_grace(&self.host);
+        if !graceful.is_zero() {
+            self.leaving.0.set();
+            let left = tokio::time::timeout(graceful + LEAVING_SLACK, self.leaving.1.wait()).await;
+            best_effort("a graceful end of pods", left);
+        }
         self.parts.stop("kubelet").await;
         if let Err(error) = node::stop_pods(&self.host, pod_grace).await {
             tracing::warn!(%error, "pods were not stopped");
@@ -288,8 +330,9 @@ impl Assembly {
     /// Stops the components and leaves the pods as they are.
     pub async fn stop_parts(&mut self) {
         self.parts.stop_all().await;
-        if let Some(store) = self.store.take() {
-            store.close();
+        self.store = None;
+        if let Some(etcd) = self.etcd.take() {
+            etcd.close();
         }
     }
 }

@@ -2,6 +2,7 @@
 //! kubelet.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use futures::FutureExt;
 use super::{Assembly, Serving, addons, images, pod_network, ready};
 use crate::api::Identity;
 use crate::component;
-use crate::config::{Host, Roles, list};
+use crate::config::{Host, Roles, list, private_dir};
 use crate::cri;
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
@@ -44,6 +45,17 @@ pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     .boxed())
 }
 
+/// How long pods have when the node stops gracefully, as `shutdownGracePeriod` of `--kubelet-arg config=FILE` says it; zero
+/// where nothing does.
+pub fn shutdown_grace(host: &Host) -> Duration {
+    let mut config = kubelet::config::Config::new(&host.node_name);
+    // What is wrong with them was told before anything started.
+    match component::kubelet::over(&mut config, list(&host.options.kubelet_arg)) {
+        Ok(()) => kubelet::shutdown::longest(&config),
+        Err(_) => Duration::ZERO,
+    }
+}
+
 /// Stops every pod through the runtime that runs.
 pub async fn stop_pods(host: &Host, grace: Duration) -> Result<usize> {
     cri::stop_all(cri::connect(&host.cri_socket()).await?, grace, false).await
@@ -58,12 +70,24 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
         node_local: vec![a.host.cluster.dns_ip()],
         healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, a.host.port(10256)))),
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.host.port(10249)))),
+        last_known: last_known(&a.host, "proxy")?,
         ..proxy::Config::default()
     };
     component::proxy::over(&mut config, list(&a.host.options.kube_proxy_arg))?;
     let ready = config.ready.clone();
     a.parts.run("kube-proxy", |stop| async move { proxy::run(config, client, stop).await.map_err(Into::into) });
     Ok(ready::latch(ready))
+}
+
+/// Where a component of a node alone keeps what it knows, for a start while no API server answers.
+fn last_known(host: &Host, component: &str) -> Result<Option<PathBuf>> {
+    if host.roles().has(Roles::CONTROL_PLANE) {
+        return Ok(None);
+    }
+    let dir = host.last_known().join(component);
+    private_dir(&host.last_known())?;
+    private_dir(&dir)?;
+    Ok(Some(dir))
 }
 
 /// The name of the nftables table that keeps DNS out of connection tracking.
@@ -82,6 +106,7 @@ pub async fn dns(a: &mut Assembly) -> Result<Serving> {
         bind: vec![SocketAddr::from((address, 53))],
         cluster_domain: a.host.cluster.cluster_domain.clone(),
         untracked_table: Some(dns_table(&a.host)),
+        last_known: last_known(&a.host, "dns")?,
         ..dns::Config::default()
     };
     a.parts.run("kube-dns", |stop| async move { dns::run(config, client, stop).await.map_err(Into::into) });
@@ -122,6 +147,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     let serving = a.pki.pair("kubelet");
     let mut config = kubelet::config::Config::new(&host.node_name);
     config.addresses = Some(kubelet::addresses::Addresses::followed(a.node_ip.subscribe()));
+    (config.leaving, config.left) = a.leaving.clone();
     config.root_dir = host.kubelet_root();
     config.pod_logs_dir = host.data_dir.join("pod-logs");
     config.container_runtime_endpoint = format!("unix://{}", host.cri_socket().display());

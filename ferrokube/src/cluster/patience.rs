@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 pub const LOOK: Duration = Duration::from_secs(2);
 /// Nothing at all went on for so long: it never will.
 const QUIET: Duration = Duration::from_secs(60);
+/// The same of a node that was in its cluster before: it goes on without what its API server has to say.
+const QUIET_ALONE: Duration = Duration::from_secs(10);
 /// A process that only computes, and gets nothing done, is given up after this.
 const BUSY: Duration = Duration::from_secs(15 * 60);
 /// The share of one processor above which a process works, and doesn't merely ask again.
@@ -48,6 +50,7 @@ pub struct Signs {
 /// The memory of what was seen last.
 #[derive(Debug)]
 pub struct Patience {
+    quiet: Duration,
     signs: Signs,
     looked: Instant,
     /// When something went on last.
@@ -58,7 +61,12 @@ pub struct Patience {
 
 impl Patience {
     pub fn new(signs: Signs, now: Instant) -> Patience {
-        Patience { signs, looked: now, sign: now, step: now }
+        Patience { quiet: QUIET, signs, looked: now, sign: now, step: now }
+    }
+
+    /// Of a node that can go on without an API server.
+    pub fn alone(self) -> Patience {
+        Patience { quiet: QUIET_ALONE, ..self }
     }
 
     /// How long nothing has gone on, when that is too long.
@@ -72,7 +80,7 @@ impl Patience {
         (self.signs, self.looked) = (signs, now);
         let quiet = now.saturating_duration_since(self.sign);
         let idle = now.saturating_duration_since(self.step);
-        (quiet >= QUIET || idle >= BUSY).then_some(idle)
+        (quiet >= self.quiet || idle >= BUSY).then_some(idle)
     }
 }
 

@@ -13,6 +13,7 @@ use kube::runtime::wait::await_condition;
 use tokio::net::UdpSocket;
 
 use super::{Assembly, Serving};
+use crate::config::{Host, Roles};
 use crate::cri;
 use crate::fault::Fault;
 use crate::progress::{Progress, Steps};
@@ -122,6 +123,15 @@ fn answers(message: &[u8]) -> bool {
 /// A start of which nothing was seen for too long. When the store holds what can't be read, that may be what is waited for, and only a
 /// cluster that runs lets somebody remove it: the start is over then, whatever is missing.
 pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], quiet: Duration) -> Result<()> {
+    if goes_on_alone(&a.host) {
+        let sentence = format!(
+            "{} can't be sure yet: no API server answers; pods, Services and names go on as they were known last",
+            missing.join(", ")
+        );
+        tracing::warn!("{sentence}");
+        steps.report(&Progress::Warning { sentence });
+        return Ok(());
+    }
     let unreadable = a.api().map(|api| api.unreadable()).unwrap_or_default();
     if unreadable.is_empty() {
         return Err(too_late(a, missing, quiet).await.into());
@@ -130,6 +140,11 @@ pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], quiet: Duration)
     tracing::error!("{sentence}");
     steps.report(&Progress::Warning { sentence });
     Ok(())
+}
+
+/// A node alone that was in its cluster before works without an API server: it may start while none answers.
+pub fn goes_on_alone(host: &Host) -> bool {
+    !host.roles().has(Roles::CONTROL_PLANE) && host.node_range_file().exists()
 }
 
 fn go_on(missing: &[&str], unreadable: &[String]) -> String {

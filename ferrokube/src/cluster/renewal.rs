@@ -20,6 +20,9 @@ use crate::joining::request::{Signer, certificate};
 use crate::kubeconfig;
 use crate::pki::{ADMIN, LOOK, Pki, Renewal, SERVING, of_node};
 
+/// A look that failed is soon followed by another.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Looks until `stop`. `node` speaks as this host's kubelet.
 pub async fn run(
     host: Arc<Host>,
@@ -31,10 +34,13 @@ pub async fn run(
     let alone = !host.roles().has(Roles::CONTROL_PLANE);
     // Where the CA's key is, the start has just looked; a node alone begins with what stands in.
     let mut next = if alone { Duration::ZERO } else { LOOK };
+    let mut moves = node_ip.subscribe();
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(next) => next = LOOK,
+            // Where the CA's key is, who follows the move makes them.
+            Ok(()) = moves.changed(), if alone => next = LOOK,
         }
         let node_ip = super::moving::first(&node_ip.borrow());
         let look = async {
@@ -49,6 +55,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             looked = look => if let Err(error) = looked {
+                next = RETRY;
                 let error = format!("{error:#}");
                 // The next look is soon, and the reason the same.
                 if told.is_news(&error) {

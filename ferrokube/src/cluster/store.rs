@@ -1,15 +1,48 @@
 //! Our etcd as the API server's store, in process: the bytes that the store holds are the bytes that the server
-//! serves. The other implementation of the same trait speaks gRPC to any etcd cluster.
+//! serves. The other implementation of the same trait speaks gRPC to any etcd cluster; how a host reaches it is said here,
+//! too ([`elsewhere`]).
 
+use anyhow::Result;
+use apiserver::config::KeyPair;
 use apiserver::storage::{
     RangeRequest, RangeResponse, Store, StoreError, StoreEvent, StoreStatus, Txn, TxnOutcome, WatchBatch, WatchStream,
-    v3,
+    remote, v3,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd::{Etcd, WatchMessage, WatchOptions};
 use futures::StreamExt;
 use futures::stream;
+
+use crate::config::{Host, list};
+use crate::fault::Fault;
+
+/// The etcd cluster of `--etcd-servers`, if there is one.
+pub fn elsewhere(host: &Host) -> Option<remote::Config> {
+    let options = &host.options;
+    let client = options.etcd_certfile.clone().zip(options.etcd_keyfile.clone());
+    host.cluster.has_etcd_elsewhere().then(|| remote::Config {
+        endpoints: list(&host.cluster.options.etcd_servers).to_vec(),
+        ca_file: options.etcd_cafile.clone(),
+        client: client.map(|(cert_file, key_file)| KeyPair { cert_file, key_file }),
+    })
+}
+
+/// Fails when the store holds a cluster already: whoever has just made its keys has another's. `root` is what all keys
+/// begin with.
+pub async fn check_empty(store: &dyn Store, root: &str) -> Result<()> {
+    let key = format!("{root}/configmaps/kube-system/extension-apiserver-authentication");
+    let (_, found) = store.get(key.into()).await?;
+    if found.is_none() {
+        return Ok(());
+    }
+    let sentence = format!(
+        "the etcd of --etcd-servers holds a cluster under {root}/ already, and this host has none of its keys: \
+         `ferrokube token create --control-plane` on one of its servers prints the command by which this one joins it; \
+         for another cluster say --kube-apiserver-arg etcd-prefix=/NAME"
+    );
+    Err(Fault::failed(sentence).into())
+}
 
 /// See the module's head. Cloning shares the store.
 #[derive(Clone)]
@@ -89,5 +122,23 @@ impl Store for LocalStore {
     async fn status(&self) -> Result<StoreStatus, StoreError> {
         let status = self.0.status();
         Ok(StoreStatus { db_size: status.disk_bytes as i64, revision: status.revision })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apiserver::storage::memory::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn new_keys_are_of_no_use_for_a_cluster_that_is_there() {
+        let store = MemoryStore::default();
+        check_empty(&store, "/registry").await.expect("nothing is in it");
+        let key = Bytes::from_static(b"/registry/configmaps/kube-system/extension-apiserver-authentication");
+        store.txn(Txn::create(key, Bytes::from_static(b"{}"), 0)).await.expect("put");
+        let said = check_empty(&store, "/registry").await.expect_err("refused").to_string();
+        assert!(said.contains("token create --control-plane"), "{said}");
+        check_empty(&store, "/other").await.expect("another cluster's place");
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 
+use super::join::{Join, discover};
 use super::up::{Claim, Claimed, claim, undo};
+use crate::balancer;
 use crate::config::{Host, HostOptions, Options, Shape, Which, only_of_host, subdomain};
 use crate::fault::Fault;
 use crate::joining::credentials;
 use crate::joining::discovery::{self, Discovered};
 use crate::joining::request::{Signer, certificate};
-use crate::joining::token::Words;
 use crate::pki::Pki;
 use crate::preflight;
 
@@ -25,12 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// What an agent is told.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Agent {
-    /// Address of the API server, https://HOST:PORT; for the first start
-    #[arg(long, env = "FERROKUBE_SERVER", value_name = "URL")]
-    server: Option<http::Uri>,
-    /// What `ferrokube token create` printed there; for the first start
-    #[arg(long, env = "FERROKUBE_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Words::parse)]
-    token: Option<Words>,
+    #[command(flatten)]
+    join: Join,
     /// The node's name [default: this host's]
     #[arg(long, value_name = "NAME", value_parser = subdomain)]
     node_name: Option<String>,
@@ -53,6 +50,10 @@ pub fn run(which: &Which, agent: &Agent) -> Result<()> {
         ("--bind-address", agent.options.bind_address.is_some()),
         ("--apply", agent.options.apply.is_some()),
         ("--credentials", agent.options.credentials.is_some()),
+        ("--disable-node", agent.options.disable_node.is_some()),
+        ("--etcd-cafile", agent.options.etcd_cafile.is_some()),
+        ("--etcd-certfile", agent.options.etcd_certfile.is_some()),
+        ("--etcd-keyfile", agent.options.etcd_keyfile.is_some()),
     ] {
         if given {
             let sentence =
@@ -60,9 +61,8 @@ pub fn run(which: &Which, agent: &Agent) -> Result<()> {
             return Err(Fault::usage(sentence).into());
         }
     }
-    if let Some(file) = &agent.config {
-        only_of_host(file)?;
-    }
+    let mut shape = shape(agent);
+    shape.file = agent.config.as_deref().map(only_of_host).transpose()?;
     match which.load()? {
         Some(host) if host.options.credentials.is_some() => {}
         Some(host) => {
@@ -71,9 +71,10 @@ pub fn run(which: &Which, agent: &Agent) -> Result<()> {
                 format!("the cluster {name:?} on this host has a control plane of its own: choose another --name");
             return Err(Fault::usage(sentence).into());
         }
-        None => join(which, agent)?,
+        None => join(which, agent, &shape)?,
     }
-    super::server::run(which, &shape(agent), false)
+    crate::logging::init();
+    super::server::run_claimed(which, &shape)
 }
 
 fn shape(agent: &Agent) -> Shape {
@@ -87,27 +88,22 @@ fn shape(agent: &Agent) -> Shape {
     }
 }
 
-fn join(which: &Which, agent: &Agent) -> Result<()> {
-    let missing = |flag: &str| {
-        let words = "both are printed where the control plane is: `ferrokube token create`";
-        Fault::usage(format!("{flag} is needed for the first start: {words}"))
-    };
-    let server = agent.server.clone().ok_or_else(|| missing("--server"))?;
-    if server.scheme_str() != Some("https") || server.host().is_none() {
-        return Err(Fault::usage(format!("--server {server}: it is written like https://192.0.2.1:6443")).into());
-    }
-    let words = agent.token.clone().ok_or_else(|| missing("--token"))?;
-    if words.pin.is_none() {
-        eprintln!("ferrokube: the token names no CA: whoever else has it could pass for the cluster");
-    }
+const HOW: &str = "ferrokube token create";
+
+fn join(which: &Which, agent: &Agent, shape: &Shape) -> Result<()> {
+    let (servers, words) = (agent.join.servers(HOW)?, agent.join.words(HOW)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let found = runtime.block_on(discovery::discover(&server, &words))?;
-    let claimed = claim(which, &joined(shape(agent), which, &found)?)?;
+    let (server, found) = runtime.block_on(discover(servers, &words))?;
+    let claimed = claim(which, &joined(shape.clone(), which, &found)?)?;
     let Claim::New(Claimed { host, fresh, lock }) = claimed else {
         return Err(anyhow!("the cluster {:?} runs already", which.name()));
     };
     drop(lock);
-    runtime.block_on(become_node(&host, &server, &words, &found)).inspect_err(|_| undo(&host, fresh))
+    let told = runtime.block_on(async {
+        let client = discovery::with_token(server, &found.ca, &words)?;
+        become_node(&host, &client, &found).await
+    });
+    told.and_then(|()| balancer::give(&host, servers)).inspect_err(|_| undo(&host, fresh))
 }
 
 /// The shape of a host that has what is equal on all of them from the others.
@@ -127,7 +123,7 @@ fn joined(shape: Shape, which: &Which, found: &Discovered) -> Result<Shape, Faul
 }
 
 /// Asks for the node's certificate, and writes down what the node runs with.
-async fn become_node(host: &Host, server: &http::Uri, words: &Words, found: &Discovered) -> Result<()> {
+async fn become_node(host: &Host, client: &kube::Client, found: &Discovered) -> Result<()> {
     let dns = host.cluster.dns_ip();
     if let Some(other) = found.cluster_dns.filter(|other| *other != dns) {
         let sentence = format!("the cluster's DNS has the address {other}; nodes of this program answer at {dns}");
@@ -135,9 +131,8 @@ async fn become_node(host: &Host, server: &http::Uri, words: &Words, found: &Dis
     }
     let pki = Pki::of(host);
     let key = credentials::next_key(&pki, credentials::CLIENT)?;
-    let client = discovery::with_token(server, &found.ca, words)?;
-    let signed = certificate(&client, Signer::KubeletClient, &host.node_name, vec![], &key, PATIENCE).await?;
-    credentials::write(&pki, &host.node_name, server, &found.ca)?;
+    let signed = certificate(client, Signer::KubeletClient, &host.node_name, vec![], &key, PATIENCE).await?;
+    credentials::write(&pki, &host.node_name, &balancer::url(host), &found.ca)?;
     credentials::keep(&pki, credentials::CLIENT, &signed, &key)?;
     // Until the node is there, nobody signs the certificate that its kubelet serves with.
     pki.stand_in(host, crate::node_address::of(host), Timestamp::now())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::process::Signal;
 
-use crate::cluster::stop_pods;
+use crate::cluster::{shutdown_grace, stop_pods};
 use crate::commands::misc::print;
 use crate::config::{Host, Which};
 use crate::fault::best_effort;
@@ -71,6 +71,8 @@ pub fn farewell(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 /// Stops the daemon and what would start it again: its supervisor, or systemd.
 pub fn stop_daemon(host: &Host, signal: Signal, grace: Duration) -> Result<()> {
     let began = Instant::now();
+    // Who is told to end gives pods the time that the node's settings give them, too.
+    let grace = if signal == Signal::TERM { grace + shutdown_grace(host) } else { grace };
     let mut stopped = systemd::is_active(host);
     if stopped {
         systemd::stop(host)?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::commands::down;
+use crate::commands::join::Join;
 use crate::commands::misc::{no_cluster, print};
 use crate::config::{Host, Shape, Which, differs, lock_host};
 use crate::fault::Fault;
@@ -34,7 +35,7 @@ pub fn install(which: &Which, shape: &Shape, now: bool) -> Result<()> {
     host.save()?;
     wish.write(&host)?;
     drop(lock);
-    let files = systemd::install(&host, &program)?;
+    let files = systemd::install(&host, &program, crate::cluster::shutdown_grace(&host))?;
     let [unit, environment] = files.map(|file| file.display().to_string());
     print(&format!("The cluster {:?} starts when this host boots ({unit}).\n", host.cluster.name))?;
     print(&format!("Its environment (proxies, FERROKUBE_LOG) is set in {environment}.\n"))?;
@@ -46,7 +47,7 @@ pub fn install(which: &Which, shape: &Shape, now: bool) -> Result<()> {
         };
     }
     hand_over(&host)?;
-    super::up::run(which, &Shape::default(), false)
+    super::up::run(which, &Shape::default(), &Join::default(), false)
 }
 
 /// Ends a daemon that `up` has started, so that systemd starts the next one. Its pods go on meanwhile.

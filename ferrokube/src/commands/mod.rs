@@ -7,6 +7,7 @@ pub mod demo;
 pub mod down;
 pub mod image;
 pub mod install;
+pub mod join;
 pub mod kubectl;
 pub mod logs;
 pub mod ls;

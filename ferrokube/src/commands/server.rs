@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Assembly;
 use crate::commands::down::POD_GRACE;
+use crate::commands::join::Join;
 use crate::commands::up::{Claim, Claimed, claim, undo};
 use crate::components::COMPONENTS;
 use crate::config::{Host, Roles, Shape, Which};
@@ -26,8 +27,9 @@ const NODE_GRACE: Duration = Duration::from_secs(2);
 /// Worker threads: more than the two that small machines have gain nothing, fewer let one slow task delay others.
 const WORKERS: usize = 4;
 
-pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
+pub fn run(which: &Which, shape: &Shape, join: &Join, told_to_parent: bool) -> Result<()> {
     preflight::root("server")?;
+    let shape = &shape.read()?;
     crate::logging::init();
     if told_to_parent {
         let steps = Steps { audience: Audience::Parent };
@@ -38,6 +40,12 @@ pub fn run(which: &Which, shape: &Shape, told_to_parent: bool) -> Result<()> {
         }
         return result;
     }
+    super::join::server(which, shape, join)?;
+    run_claimed(which, shape)
+}
+
+/// Runs what is on this host, or something new.
+pub fn run_claimed(which: &Which, shape: &Shape) -> Result<()> {
     let Claimed { host, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
         Claim::Runs(host, daemon) => return Err(runs_already(&host, daemon).into()),
@@ -143,6 +151,9 @@ async fn give_up(host: Host) -> Result<()> {
 /// What a person can do now.
 fn ready_line(host: &Host) -> String {
     match host.roles().has(Roles::CONTROL_PLANE) {
+        true if !host.roles().has(Roles::NODE) => {
+            format!("Ready. KUBECONFIG={} kubectl get namespaces; this host is no node", host.kubeconfig().display())
+        }
         true => format!("Ready. KUBECONFIG={} kubectl get nodes", host.kubeconfig().display()),
         false => format!("Ready. The node {} is in the cluster", host.node_name),
     }

@@ -14,6 +14,7 @@ use crate::cli::{Output, Token};
 use crate::commands::misc::{no_cluster, print};
 use crate::config::{Host, Roles, Which};
 use crate::fault::Fault;
+use crate::joining::certs::{self, CertificateKey};
 use crate::joining::{published, token};
 use crate::pki::Pki;
 
@@ -28,15 +29,23 @@ pub fn run(which: &Which, command: &Token) -> Result<()> {
         let client = client::from_kubeconfig(&host.kubeconfig()).await?;
         let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
         match command {
-            Token::Create { ttl, description } => {
-                let server = server(&host)?;
+            Token::Create { ttl, description, control_plane } => {
+                let server = published::server(&host, crate::node_address::of(&host))?;
+                if *control_plane {
+                    certs::refuse(&host)?;
+                }
                 let pem = Pki::of(&host).ca();
                 let ca = std::fs::read_to_string(&pem).with_context(|| pem.display().to_string())?;
                 published::apply(&client, &host.cluster, &server, &ca).await?;
                 let (id, secret) = token::fresh()?;
                 let made = made(&id, &secret, *ttl, description.as_deref(), Timestamp::now())?;
                 secrets.create(&PostParams::default(), &made).await?;
-                print(&format!("{}\n", token::words(&id, &secret, ca.as_bytes())?))
+                if !control_plane {
+                    return print(&format!("{}\n", token::words(&id, &secret, ca.as_bytes())?));
+                }
+                let key = upload(&client, &host, &secrets).await?;
+                let words = token::server_words(&id, &secret, ca.as_bytes(), &key)?;
+                print(&format!("ferrokube server --server {server} --token {words}\n"))
             }
             Token::List { output } => {
                 let listed = secrets.list(&ListParams::default().fields(&format!("type={TYPE}"))).await?;
@@ -52,16 +61,23 @@ pub fn run(which: &Which, command: &Token) -> Result<()> {
     })
 }
 
-/// Where other machines reach the API server.
-fn server(host: &Host) -> Result<String, Fault> {
-    if host.bind_address().is_loopback() {
-        let sentence = "the API server listens on loopback, where no other machine reaches it: start the cluster without \
-                        --bind-address, or with an address of the network";
-        return Err(Fault::failed(sentence));
-    }
-    let address = host.advertised(crate::node_address::of(host).into());
-    Ok(format!("https://{}", std::net::SocketAddr::new(address, host.cluster.api_port)))
+/// How long what a further server must have can be read, as kubeadm has it.
+const UPLOADED: Duration = Duration::from_secs(2 * 3600);
+
+/// Shows what a further server must have; nobody can log in with the token that it goes with.
+async fn upload(client: &kube::Client, host: &Host, secrets: &Api<Secret>) -> Result<CertificateKey> {
+    let (id, secret) = token::fresh()?;
+    let mut owner = made(&id, &secret, UPLOADED, Some(PROXY), Timestamp::now())?;
+    let data = owner.string_data.get_or_insert_default();
+    data.retain(|field, _| !field.starts_with("usage-") && field != "auth-extra-groups");
+    let owner = secrets.create(&PostParams::default(), &owner).await?;
+    let key = CertificateKey::fresh()?;
+    certs::upload(client, host, &key, &owner).await?;
+    Ok(key)
 }
+
+/// kubeadm's words for it.
+const PROXY: &str = "Proxy for managing TTL for the kubeadm-certs secret";
 
 fn made(id: &str, secret: &str, ttl: Duration, description: Option<&str>, now: Timestamp) -> Result<Secret> {
     let mut data = json!({

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::cluster::{flannel, note_controllers};
+use crate::commands::join::Join;
 use crate::commands::misc::print;
 use crate::config::{Host, HostLock, Network, Roles, Shape, Which, differs, lock_host};
 use crate::fault::{Fault, best_effort};
@@ -22,11 +23,16 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// The same of a service: each look asks systemd.
 const SERVICE_GLANCE: Duration = Duration::from_millis(200);
 
-pub fn run(which: &Which, shape: &Shape, demo: bool) -> Result<()> {
+pub fn run(which: &Which, shape: &Shape, join: &Join, demo: bool) -> Result<()> {
     preflight::root("up")?;
+    let shape = &shape.read()?;
     if demo && shape.options.host.credentials.is_some() {
         return Err(Fault::usage("--demo and --credentials: the demo is made where the API server is").into());
     }
+    if demo && shape.options.host.disable_node == Some(true) {
+        return Err(Fault::usage("--demo and --disable-node: the demo runs where pods do").into());
+    }
+    super::join::server(which, shape, join)?;
     let Claimed { host, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
         Claim::Runs(host, _) => {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 
+use super::election::{ELECTION, Election};
 use super::extra::{Extra, Own, same};
-use super::{DELEGATED, Ignored, LOGGING, SERVING, Serving, candidate, duration, parse, until_signal};
+use super::{DELEGATED, Ignored, LOGGING, SERVING, Serving, duration, parse, until_signal};
 use crate::api::{Api, Identity};
 use crate::signing::{TokenKey, read_ca_signer};
 
@@ -59,6 +60,18 @@ struct Flags {
     /// The same for a node that is starting
     #[arg(long, default_value = "1m", value_parser = duration, value_name = "DURATION")]
     node_startup_grace_period: Duration,
+    /// Nodes a second whose pods are evicted, of those that are gone from a zone that is well
+    #[arg(long, default_value_t = 0.1, value_name = "RATE")]
+    node_eviction_rate: f64,
+    /// The same of a large zone of which many are gone; none are in a small one
+    #[arg(long, default_value_t = 0.01, value_name = "RATE")]
+    secondary_node_eviction_rate: f64,
+    /// Nodes from which on a zone is large
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    large_cluster_size_threshold: usize,
+    /// Share of the nodes of a zone that are gone from which on it is not well
+    #[arg(long, default_value_t = 0.55, value_name = "SHARE")]
+    unhealthy_zone_threshold: f64,
     /// Ended pods that are kept before the oldest are removed; 0 keeps all
     #[arg(long, default_value_t = 12_500, value_name = "N")]
     terminated_pod_gc_threshold: usize,
@@ -77,9 +90,8 @@ struct Flags {
     /// Name of the cluster
     #[arg(long, default_value = "kubernetes", value_name = "NAME")]
     cluster_name: String,
-    /// Run only while holding the Lease kube-system/kube-controller-manager
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    leader_elect: bool,
+    #[command(flatten)]
+    election: Election,
     #[command(flatten)]
     serving: Serving,
 }
@@ -88,6 +100,9 @@ const IGNORED: Ignored = Ignored {
     values: &["min-resync-period", "node-monitor-period"],
     switches: &["enable-garbage-collector", "configure-cloud-routes"],
 };
+
+/// What who leads is called.
+const LEASE: &str = "kube-controller-manager";
 
 const OWN: Own = &[
     ("kubeconfig", "it is in the same process as the API server"),
@@ -99,6 +114,7 @@ const OWN: Own = &[
 
 same!(SAME, set: Flags => controller_manager::Config {
     allocate_node_cidrs, controllers, node_monitor_grace_period, node_startup_grace_period,
+    node_eviction_rate, secondary_node_eviction_rate, large_cluster_size_threshold, unhealthy_zone_threshold,
     terminated_pod_gc_threshold, max_endpoints_per_slice, mirroring_max_endpoints_per_subset,
     cluster_signing_duration,
 });
@@ -112,7 +128,6 @@ const OTHERS: &[&str] = &[
     "node_cidr_mask_size",
     "node_cidr_mask_size_ipv4",
     "node_cidr_mask_size_ipv6",
-    "leader_elect",
 ];
 
 /// Sets what is given besides (`--kube-controller-manager-arg`) over what the cluster sets.
@@ -120,7 +135,7 @@ pub fn over(config: &mut controller_manager::Config, args: &[String]) -> Result<
     let ignored = [&IGNORED, &DELEGATED, &LOGGING];
     let extra = Extra::<Flags>::read("--kube-controller-manager-arg", args, OWN, &ignored)?;
     let Some(extra) = extra else { return Ok(()) };
-    extra.only(&[SAME, OTHERS, SERVING], &ignored)?;
+    extra.only(&[SAME, OTHERS, SERVING, ELECTION], &ignored)?;
     set(&extra, config);
     let flags = &extra.flags;
     if let Some(path) = &flags.root_ca_file {
@@ -137,8 +152,7 @@ pub fn over(config: &mut controller_manager::Config, args: &[String]) -> Result<
         flags.node_cidr_mask_size_ipv4.or(mask).unwrap_or(config.node_cidr_mask_size_ipv4);
     config.node_cidr_mask_size_ipv6 =
         flags.node_cidr_mask_size_ipv6.or(mask).unwrap_or(config.node_cidr_mask_size_ipv6);
-    let elect = extra.given("leader_elect") && flags.leader_elect;
-    config.leader_election = elect.then(|| client::lease::Candidate::new("kube-controller-manager", &candidate()));
+    flags.election.over(|field| extra.given(field), LEASE, &mut config.leader_election)?;
     flags.serving.over(|field| extra.given(field), &mut config.serving);
     Ok(())
 }
@@ -150,7 +164,6 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let token_signer = flags.service_account_private_key_file.as_ref().map(|p| TokenKey::read(p)).transpose()?;
     let signing = flags.cluster_signing_cert_file.as_ref().zip(flags.cluster_signing_key_file.as_ref());
     let certificate_signer = signing.map(|(cert, key)| read_ca_signer(cert, key)).transpose()?;
-    let identity = candidate();
     let mut config = controller_manager::Config {
         cluster_name: flags.cluster_name,
         cluster_cidrs: flags.cluster_cidr,
@@ -160,12 +173,14 @@ pub fn run(args: &[OsString]) -> Result<()> {
         token_signer: token_signer.map(|key| Arc::new(key) as _),
         certificate_signer: certificate_signer.map(|ca| Arc::new(ca) as _),
         controllers: flags.controllers,
-        leader_election: flags
-            .leader_elect
-            .then(|| client::lease::Candidate::new("kube-controller-manager", &identity)),
+        leader_election: flags.election.candidate(LEASE)?,
         serving: flags.serving.config("kube-controller-manager", 10257)?,
         node_monitor_grace_period: flags.node_monitor_grace_period,
         node_startup_grace_period: flags.node_startup_grace_period,
+        node_eviction_rate: flags.node_eviction_rate,
+        secondary_node_eviction_rate: flags.secondary_node_eviction_rate,
+        large_cluster_size_threshold: flags.large_cluster_size_threshold,
+        unhealthy_zone_threshold: flags.unhealthy_zone_threshold,
         terminated_pod_gc_threshold: flags.terminated_pod_gc_threshold,
         max_endpoints_per_slice: flags.max_endpoints_per_slice,
         mirroring_max_endpoints_per_subset: flags.mirroring_max_endpoints_per_subset,

@@ -6,6 +6,7 @@
 pub mod apiserver;
 pub mod controller_manager;
 pub mod dns;
+mod election;
 pub mod etcd;
 mod extra;
 pub mod flannel;
@@ -238,7 +239,7 @@ where
 }
 
 /// Who this process is among the candidates of an election: the host and a random number, as upstream.
-fn candidate() -> String {
+pub fn candidate() -> String {
     let host = crate::config::host_name();
     let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     format!("{host}_{}", id.trim())

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
+use super::election::{ELECTION, Election};
 use super::extra::{Extra, Own};
-use super::{DELEGATED, LOGGING, SERVING, Serving, candidate, parse, until_signal};
+use super::{DELEGATED, LOGGING, SERVING, Serving, parse, until_signal};
 use crate::api::{Api, Identity};
 use crate::fault::Fault;
 
@@ -18,12 +19,14 @@ struct Flags {
     /// How to reach the API server
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
-    /// Run only while holding the Lease kube-system/kube-scheduler
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    leader_elect: bool,
+    #[command(flatten)]
+    election: Election,
     #[command(flatten)]
     serving: Serving,
 }
+
+/// What who leads is called.
+const LEASE: &str = "kube-scheduler";
 
 const OWN: Own = &[("kubeconfig", "it is in the same process as the API server")];
 
@@ -31,9 +34,8 @@ const OWN: Own = &[("kubeconfig", "it is in the same process as the API server")
 pub fn over(config: &mut scheduler::Config, args: &[String]) -> Result<(), Fault> {
     let ignored = [&DELEGATED, &LOGGING];
     let Some(extra) = Extra::<Flags>::read("--kube-scheduler-arg", args, OWN, &ignored)? else { return Ok(()) };
-    extra.only(&[SERVING, &["leader_elect"]], &ignored)?;
-    let elect = extra.given("leader_elect") && extra.flags.leader_elect;
-    config.leader_election = elect.then(|| client::lease::Candidate::new("kube-scheduler", &candidate()));
+    extra.only(&[SERVING, ELECTION], &ignored)?;
+    extra.flags.election.over(|field| extra.given(field), LEASE, &mut config.leader_election)?;
     extra.flags.serving.over(|field| extra.given(field), &mut config.serving);
     Ok(())
 }
@@ -41,7 +43,7 @@ pub fn over(config: &mut scheduler::Config, args: &[String]) -> Result<(), Fault
 pub fn run(args: &[OsString]) -> Result<()> {
     let flags: Flags = parse(args, &[&DELEGATED, &LOGGING]);
     let config = scheduler::Config {
-        leader_election: flags.leader_elect.then(|| client::lease::Candidate::new("kube-scheduler", &candidate())),
+        leader_election: flags.election.candidate(LEASE)?,
         serving: flags.serving.config("kube-scheduler", 10259)?,
         ..scheduler::Config::default()
     };

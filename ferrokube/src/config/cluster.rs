@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use meta::Prefix;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterOptions, cidr};
+use super::{ClusterOptions, cidr, list};
 
 /// See the module's head. On the disk it is a part of the host's `cluster.json`.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -29,6 +29,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Whether its store is an etcd cluster, which other servers may have, too.
+    pub fn has_etcd_elsewhere(&self) -> bool {
+        !list(&self.options.etcd_servers).is_empty()
+    }
+
     /// The address of the `kubernetes` Service: the first of the range, as upstream has it.
     pub fn api_service_ip(&self) -> IpAddr {
         self.service_ip(1)

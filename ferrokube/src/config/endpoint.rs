@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::Host;
+use super::{Host, Roles};
 
 impl Host {
     /// Where people reach the API; of a node alone only the file that says it.
@@ -21,10 +21,10 @@ impl Host {
     }
 
     /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the
-    /// Services' range, which no Service is ever given.
+    /// Services' range, which no Service is ever given. A host without pods has none.
     pub fn api_address_of_pods(&self) -> Option<IpAddr> {
         let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
-        loopback.then(|| self.cluster.service_cidr.last())
+        (loopback && self.roles().has(Roles::NODE)).then(|| self.cluster.service_cidr.last())
     }
 
     /// What the `kubernetes` Service leads to, on a node with this address.

@@ -111,14 +111,14 @@ pub fn read_file(path: &Path) -> Result<File> {
     File::parse(&text).map_err(|why| wrong(&why).into())
 }
 
-/// Fails when a file says something of the cluster: a host that joins takes that from the others.
-pub fn only_of_host(path: &Path) -> Result<()> {
+/// The file of a host that joins: it fails when it says something of the cluster, which it takes from the others.
+pub fn only_of_host(path: &Path) -> Result<File> {
     let wrong = |why: &dyn std::fmt::Display| Fault::usage(format!("--config {}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
     let value = crate::yaml::parse(&text).map_err(|e| wrong(&e))?;
     let said = |setting: &&Setting| setting.scope == Scope::Cluster && value.get(setting.field).is_some();
     match SETTINGS.iter().find(said) {
-        None => Ok(()),
+        None => File::parse(&text).map_err(|why| wrong(&why).into()),
         Some(Setting { field, .. }) => {
             let why =
                 format!("{}{field}: it is the cluster's, and said where its control plane is", line_of(&text, field));
@@ -145,9 +145,9 @@ mod tests {
         let file = dir.path().join("config.yaml");
         let said = |text: &str| {
             std::fs::write(&file, text).expect("written");
-            only_of_host(&file).map_err(|error| error.to_string())
+            only_of_host(&file).map(|file| file.node_name).map_err(|error| error.to_string())
         };
-        assert_eq!(said("nodeName: b\nnodeLabel: [zone=b]\n"), Ok(()));
+        assert_eq!(said("nodeName: b\nnodeLabel: [zone=b]\n"), Ok(Some("b".to_owned())));
         assert!(
             said("nodeName: b\npodCIDR: 10.0.0.0/16\n")
                 .is_err_and(|e| e.contains("line 2: podCIDR: it is the cluster's"))

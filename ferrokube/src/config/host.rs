@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::register::{register, run_copy};
-use super::{BRIDGE, Cluster, HostOptions, RUN_ROOT, Roles, STATE_FILE, private_dir, write_private_all};
+use super::{BRIDGE, Cluster, HostOptions, RUN_ROOT, Roles, SERVERS_FILE, STATE_FILE, private_dir, write_private_all};
 
 /// Where registries are described when `--registries` says nothing.
 const REGISTRIES: &str = "/etc/ferrokube/registries.yaml";
@@ -33,12 +33,25 @@ pub struct Host {
 }
 
 impl Host {
-    /// What runs here: everything, or the node alone where credentials lead to another host's API server.
+    /// What runs here: everything, the node alone where credentials lead to another host's API server, or the control
+    /// plane alone.
     pub fn roles(&self) -> Roles {
-        match self.options.credentials {
-            None => Roles::CONTROL_PLANE | Roles::NODE,
-            Some(_) => Roles::NODE,
+        match (&self.options.credentials, self.options.disable_node) {
+            (Some(_), _) => Roles::NODE,
+            (None, Some(true)) => Roles::CONTROL_PLANE,
+            (None, _) => Roles::CONTROL_PLANE | Roles::NODE,
         }
+    }
+
+    /// Whether it has joined by itself: what it was given then is in its own directory.
+    pub fn has_joined(&self) -> bool {
+        let own = self.options.credentials.as_ref().is_some_and(|dir| *dir == self.joined_pki());
+        own && self.joined_pki().join("kubelet-client.crt").exists()
+    }
+
+    /// Where a host that joins keeps what it is given.
+    pub fn joined_pki(&self) -> PathBuf {
+        self.data_dir.join("pki")
     }
 
     /// Certificates and keys: those of the cluster, or what this node was given.
@@ -74,6 +87,14 @@ impl Host {
     pub fn runtime_root(&self) -> PathBuf {
         self.data_dir.join("runtime")
     }
+    /// The API servers that a node alone knows of.
+    pub fn servers_file(&self) -> PathBuf {
+        self.data_dir.join(SERVERS_FILE)
+    }
+    /// What of the API's objects a node alone knew last.
+    pub fn last_known(&self) -> PathBuf {
+        self.data_dir.join("last-known")
+    }
     /// The node's range of pod addresses, once it is decided.
     pub fn node_range_file(&self) -> PathBuf {
         self.data_dir.join("node-pod-cidr")
@@ -104,6 +125,10 @@ impl Host {
     }
     pub fn etcd_port(&self) -> u16 {
         self.port(2379)
+    }
+    /// Where the parts of a node alone find an API server, on loopback.
+    pub fn servers_port(&self) -> u16 {
+        self.port(10253)
     }
     pub fn kubelet_port(&self) -> u16 {
         self.port(10250)
@@ -163,6 +188,7 @@ mod tests {
         assert_eq!(host.cluster.options.tls_san, Some(vec!["a.example".to_owned()]));
         assert_eq!(host.options.kubelet_arg, Some(vec!["max-pods=7".to_owned()]));
         assert_eq!(host.roles(), Roles::CONTROL_PLANE | Roles::NODE);
+        assert!(!host.cluster.has_etcd_elsewhere() && !host.has_joined());
         let old: serde_json::Value = serde_json::from_str(OLD).expect("JSON");
         assert_eq!(serde_json::to_value(&host).expect("JSON"), old);
         let older = r#"{"name": "a", "dataDir": "/d", "slot": 1, "apiPort": 6444, "podCidr": "10.44.0.0/16",

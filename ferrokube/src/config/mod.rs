@@ -30,7 +30,7 @@ pub use self::cidr::range;
 pub use self::cluster::Cluster;
 pub use self::differs::differs;
 use self::file::read_file;
-pub use self::file::{only_of_host, subdomain};
+pub use self::file::{File, only_of_host, subdomain};
 pub use self::host::Host;
 pub use self::network::{FlannelBackend, Network, SubnetManager};
 pub use self::options::{ClusterOptions, HostOptions, Options, SERVICE_LB, list};
@@ -48,6 +48,8 @@ pub const RUN_ROOT: &str = "/run/ferrokube";
 pub const BRIDGE: &str = "fk";
 /// The file that a cluster is described in.
 pub const STATE_FILE: &str = "cluster.json";
+/// The API servers that a node alone knows of, in its data directory.
+pub const SERVERS_FILE: &str = "servers.json";
 const DEFAULT_NAME: &str = "ferrokube";
 
 /// Flags shared by every command that names a cluster.
@@ -99,6 +101,20 @@ pub struct Shape {
     /// bindAddress, tlsSAN, network and so on; flags have the last word
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What is in it, once it was read.
+    #[arg(skip)]
+    pub file: Option<File>,
+}
+
+impl Shape {
+    /// The same with its file read: one that is asked for twice may be a pipe.
+    pub fn read(&self) -> Result<Shape> {
+        let file = match (&self.file, &self.config) {
+            (None, Some(path)) => Some(read_file(path)?),
+            (read, _) => read.clone(),
+        };
+        Ok(Shape { file, ..self.clone() })
+    }
 }
 
 impl Which {
@@ -178,7 +194,7 @@ impl Which {
     /// The cluster to start: what exists, or a new one of this shape. A shape that differs from what exists is an
     /// error, because addresses and ports are in use already.
     pub fn resolve(&self, shape: &Shape) -> Result<Host> {
-        let file = shape.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let file = shape.read()?.file.unwrap_or_default();
         let existing = self.load()?;
         let slot = match &existing {
             Some(host) => host.slot,
@@ -213,6 +229,9 @@ impl Which {
             ..base.clone()
         };
         check_ranges(&wanted.cluster, existing.as_ref().map(|existing| &existing.cluster))?;
+        if let Some(existing) = existing {
+            check_parts(&wanted, &existing)?;
+        }
         Ok(wanted)
     }
 
@@ -267,6 +286,22 @@ fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
     Ok(())
 }
 
+/// What stays with a host: its pods, and the store of its cluster.
+fn check_parts(wanted: &Host, existing: &Host) -> Result<()> {
+    let (name, etcd) = (&existing.cluster.name, existing.cluster.has_etcd_elsewhere());
+    if etcd != wanted.cluster.has_etcd_elsewhere() {
+        let where_ = if etcd { "in the etcd cluster of --etcd-servers" } else { "in an etcd of its own" };
+        let sentence = format!("the cluster {name:?} is stored {where_}, and would not be found elsewhere");
+        bail!(Fault::usage(sentence));
+    }
+    if existing.roles().has(Roles::NODE) && !wanted.roles().has(Roles::NODE) {
+        bail!(Fault::usage(format!(
+            "--disable-node: this host is a node of the cluster {name:?}, and may have pods; `ferrokube reset` first"
+        )));
+    }
+    Ok(())
+}
+
 /// The host's name, as the kernel has it.
 pub fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
@@ -306,6 +341,23 @@ pub mod tests {
         assert!(!a.cluster.service_cidr.overlaps(&b.cluster.pod_cidr));
         assert_ne!(a.cluster.api_port, b.cluster.api_port);
         assert_ne!(a.bridge(), b.bridge());
+    }
+
+    #[test]
+    fn what_stays_with_a_host_is_not_taken_from_it_by_a_flag() {
+        let all = host("/d".as_ref());
+        let says = |wanted: &Host, existing: &Host| check_parts(wanted, existing).err().map(|e| e.to_string());
+        let mut alone = all.clone();
+        alone.options.disable_node = Some(true);
+        assert!(says(&alone, &all).is_some_and(|said| said.contains("is a node")));
+        assert_eq!(says(&all, &alone), None, "it may become one");
+        let mut shared = all.clone();
+        shared.cluster.options.etcd_servers = Some(vec!["https://192.0.2.1:2379".into()]);
+        assert!(says(&shared, &all).is_some_and(|said| said.contains("in an etcd of its own")));
+        assert!(says(&all, &shared).is_some_and(|said| said.contains("--etcd-servers")));
+        let mut moved = shared.clone();
+        moved.cluster.options.etcd_servers = Some(vec!["https://192.0.2.2:2379".into()]);
+        assert_eq!(says(&moved, &shared), None);
     }
 
     /// `mkdir -p v/pki v/docs; reset --name never --data-dir v` removed `v` with all in it.

@@ -35,6 +35,11 @@ pub struct ClusterOptions {
     #[arg(long, value_name = "GATES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feature_gates: Option<Gates>,
+    /// URLs of an etcd cluster to be the store, https://HOST:2379; several servers can then be a cluster [default: an etcd
+    /// of its own]
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_servers: Option<Vec<String>>,
     /// Flag of kube-apiserver, name=value; may be said again
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +97,22 @@ pub struct HostOptions {
     #[arg(long, value_name = "IP")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind_address: Option<Ipv4Addr>,
+    /// Run a control plane alone: this host is no node and has no pods
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disable_node: Option<bool>,
+    /// CA of --etcd-servers
+    #[arg(long, value_name = "FILE")]
+    #[serde(rename = "etcdCAFile", skip_serializing_if = "Option::is_none")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Certificate to show to --etcd-servers
+    #[arg(long, value_name = "FILE")]
+    #[serde(rename = "etcdCertFile", skip_serializing_if = "Option::is_none")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Key of --etcd-certfile
+    #[arg(long, value_name = "FILE")]
+    #[serde(rename = "etcdKeyFile", skip_serializing_if = "Option::is_none")]
+    pub etcd_keyfile: Option<PathBuf>,
     /// Labels of the node, key=value
     #[arg(long, value_delimiter = ',', value_name = "LABEL")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,6 +196,7 @@ impl ClusterOptions {
         ClusterOptions {
             tls_san: self.tls_san.or_else(|| base.tls_san.clone()),
             feature_gates: self.feature_gates.or_else(|| base.feature_gates.clone()),
+            etcd_servers: self.etcd_servers.or_else(|| base.etcd_servers.clone()),
             kube_apiserver_arg: self.kube_apiserver_arg.or_else(|| base.kube_apiserver_arg.clone()),
             kube_controller_manager_arg: self
                 .kube_controller_manager_arg
@@ -200,6 +222,12 @@ impl ClusterOptions {
                 return Err(format!("--tls-san {name}: it is neither an address nor a name: {why}"));
             }
         }
+        for url in list(&self.etcd_servers) {
+            let told = url.parse::<http::Uri>().ok();
+            if !told.is_some_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()) {
+                return Err(format!("--etcd-servers {url}: it is written like https://192.0.2.1:2379"));
+            }
+        }
         if let Some(part) = list(&self.disable).iter().find(|part| *part != SERVICE_LB) {
             return Err(format!("--disable {part}: what can be left out is {SERVICE_LB}"));
         }
@@ -222,6 +250,10 @@ impl HostOptions {
     fn over(self, base: &HostOptions) -> HostOptions {
         HostOptions {
             bind_address: self.bind_address.or(base.bind_address),
+            disable_node: self.disable_node.or(base.disable_node),
+            etcd_cafile: self.etcd_cafile.or_else(|| base.etcd_cafile.clone()),
+            etcd_certfile: self.etcd_certfile.or_else(|| base.etcd_certfile.clone()),
+            etcd_keyfile: self.etcd_keyfile.or_else(|| base.etcd_keyfile.clone()),
             node_label: self.node_label.or_else(|| base.node_label.clone()),
             node_taint: self.node_taint.or_else(|| base.node_taint.clone()),
             kubelet_arg: self.kubelet_arg.or_else(|| base.kubelet_arg.clone()),
@@ -238,8 +270,15 @@ impl HostOptions {
         for label in list(&self.node_label) {
             label_of(label).map_err(|why| format!("--node-label {label}: {why}"))?;
         }
+        if self.etcd_certfile.is_some() != self.etcd_keyfile.is_some() {
+            return Err("--etcd-certfile and --etcd-keyfile: one is of no use without the other".into());
+        }
+        if self.disable_node == Some(true) && self.credentials.is_some() {
+            return Err("--disable-node and --credentials: nothing would run here".into());
+        }
+        let files = [&mut self.etcd_cafile, &mut self.etcd_certfile, &mut self.etcd_keyfile];
         let paths = [&mut self.registries, &mut self.images, &mut self.apply, &mut self.credentials];
-        for path in paths.into_iter().flatten() {
+        for path in paths.into_iter().chain(files).flatten() {
             *path = std::path::absolute(&*path).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(self)
@@ -277,7 +316,7 @@ pub mod tests {
     /// Only this is said.
     fn said(field: &str) -> Options {
         let words = ["flannel", "vxlan", "kube"].map(|word| json!(word));
-        let values = [json!("10.0.0.1"), json!(["a"]), json!({"A": true}), json!(7)];
+        let values = [json!("10.0.0.1"), json!(["a"]), json!({"A": true}), json!(7), json!(true)];
         let values: Vec<_> = values.into_iter().chain(words).collect();
         let mut taken = values.iter().filter_map(|value| Options::field(field, value).ok());
         taken.find(|options| *options != Options::default()).unwrap_or_else(|| panic!("{field} is no field"))
@@ -311,6 +350,11 @@ pub mod tests {
         let says = |cluster: ClusterOptions| cluster.checked().expect_err("refused");
         let san = says(ClusterOptions { tls_san: Some(vec!["my_host".into()]), ..ClusterOptions::default() });
         assert!(san.starts_with("--tls-san my_host: it is neither an address nor a name"), "{san}");
+        let etcd =
+            says(ClusterOptions { etcd_servers: Some(vec!["192.0.2.1:2379".into()]), ..ClusterOptions::default() });
+        assert_eq!(etcd, "--etcd-servers 192.0.2.1:2379: it is written like https://192.0.2.1:2379");
+        let half = HostOptions { etcd_keyfile: Some("k".into()), ..HostOptions::default() };
+        assert!(half.checked().is_err_and(|said| said.starts_with("--etcd-certfile and --etcd-keyfile")));
         let part = says(ClusterOptions { disable: Some(vec!["traefik".into()]), ..ClusterOptions::default() });
         assert_eq!(part, "--disable traefik: what can be left out is servicelb");
         let label = HostOptions { node_label: Some(vec!["zone".into()]), ..HostOptions::default() };

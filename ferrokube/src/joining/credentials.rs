@@ -38,15 +38,18 @@ pub fn keep(pki: &Pki, leaf: &str, certificate: &str, key: &KeyPair) -> Result<(
     std::fs::remove_file(&next).with_context(|| next.display().to_string())
 }
 
-/// Writes the CA and the kubeconfigs.
-pub fn write(pki: &Pki, node: &str, server: &http::Uri, ca: &str) -> Result<()> {
+/// The name that every API server's certificate has, whatever its address.
+pub const SERVER_NAME: &str = "kubernetes";
+
+/// Writes the CA and the kubeconfigs. `server` is where this host reaches whichever API server works.
+pub fn write(pki: &Pki, node: &str, server: &str, ca: &str) -> Result<()> {
     let dir = pki.ca().parent().map(Path::to_owned).unwrap_or_default();
     let files = files(pki, node, server, ca).map(|(name, text)| (dir.join(name), text));
     write_private_all(&files.each_ref().map(|(path, text)| (path.as_path(), text.as_bytes())))
 }
 
 /// The same by name, for whoever writes them elsewhere.
-pub fn files(pki: &Pki, node: &str, server: &http::Uri, ca: &str) -> [(&'static str, String); 5] {
+pub fn files(pki: &Pki, node: &str, server: &str, ca: &str) -> [(&'static str, String); 5] {
     let client = pki.pair(CLIENT);
     let config = kubeconfig(server, &pki.ca(), &client.cert, &client.key);
     let whose = [Identity::Node(node.to_owned()), Identity::Proxy, Identity::Dns, Identity::Flannel];
@@ -54,11 +57,10 @@ pub fn files(pki: &Pki, node: &str, server: &http::Uri, ca: &str) -> [(&'static 
     [("ca.crt", ca.to_owned()), kubelet, proxy, dns, flannel]
 }
 
-fn kubeconfig(server: &http::Uri, ca: &Path, cert: &Path, key: &Path) -> String {
-    let server = server.to_string();
+fn kubeconfig(server: &str, ca: &Path, cert: &Path, key: &Path) -> String {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "default",
-        "clusters": [{"name": "default", "cluster": {"server": server.trim_end_matches('/'), "certificate-authority": ca}}],
+        "clusters": [{"name": "default", "cluster": {"server": server, "tls-server-name": SERVER_NAME, "certificate-authority": ca}}],
         "users": [{"name": "default", "user": {"client-certificate": cert, "client-key": key}}],
         "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
     });

@@ -9,9 +9,12 @@
 //!                    kubelet-config, kubeadm-config  <── reads domain, DNS and ranges as system:node:<name>
 //! ```
 //!
+//! A further server joins the same way, and gets the cluster's keys besides: [`certs`].
+//!
 //! [`published`] is what a cluster shows to such machines, [`token`] the words that a person carries over. kubeadm's
 //! names and rights, so that upstream's `kubeadm join` and `kubeadm token` find what they look for.
 
+pub mod certs;
 pub mod credentials;
 pub mod discovery;
 pub mod published;

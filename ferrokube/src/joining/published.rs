@@ -2,11 +2,14 @@
 //! certificate to who has a token, and what a kubelet is configured with to nodes. kubeadm's names. Applied with the first
 //! token: a cluster that nobody joins shows nothing. Pure but for [`apply`].
 
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::apply::put;
-use crate::config::Cluster;
+use crate::config::{Cluster, Host};
+use crate::fault::Fault;
 
 /// The group of tokens with which machines join, as `kubeadm token create` has it.
 pub const JOINERS: &str = "system:bootstrappers:kubeadm:default-node-token";
@@ -17,12 +20,24 @@ pub const NODES: &str = "system:nodes";
 const APPROVER: &str = "ferrokube:kubelet-serving-approver";
 const NODE_DNS: &str = "ferrokube:node-dns";
 pub const RBAC: &str = "rbac.authorization.k8s.io/v1";
-const PUBLIC: &str = "kube-public";
+pub const PUBLIC: &str = "kube-public";
+pub const CLUSTER_INFO: &str = "cluster-info";
 const SYSTEM: &str = "kube-system";
 /// Roles that upstream has for what follows.
 const MAY_ASK: &str = "system:node-bootstrapper";
 const MAY_HAVE: &str = "system:certificates.k8s.io:certificatesigningrequests:nodeclient";
 const MAY_RENEW: &str = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient";
+
+/// Where other machines reach the API server of a host with this address.
+pub fn server(host: &Host, node_ip: Ipv4Addr) -> Result<String, Fault> {
+    if host.bind_address().is_loopback() {
+        let sentence = "the API server listens on loopback, where no other machine reaches it: start the cluster without \
+                        --bind-address, or with an address of the network";
+        return Err(Fault::failed(sentence));
+    }
+    let address = host.advertised(node_ip.into());
+    Ok(format!("https://{}", std::net::SocketAddr::new(address, host.cluster.api_port)))
+}
 
 /// Shows what joining machines need to know, or brings it up to date.
 pub async fn apply(client: &kube::Client, cluster: &Cluster, server: &str, ca: &str) -> Result<()> {
@@ -43,7 +58,7 @@ pub async fn apply_rights(client: &kube::Client) -> Result<()> {
 fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Value)> {
     let mut all = rights();
     all.extend([
-        ("configmaps", map(PUBLIC, "cluster-info", "kubeconfig", &kubeconfig(server, ca))),
+        ("configmaps", map(PUBLIC, CLUSTER_INFO, "kubeconfig", &kubeconfig(server, ca))),
         ("configmaps", map(SYSTEM, "kubelet-config", "kubelet", &kubelet(cluster))),
         ("configmaps", map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &configuration(cluster))),
     ]);

@@ -1,8 +1,9 @@
 //! The words that a person carries to a machine that is to join: a bootstrap token, and whom to believe.
 //!
 //! ```text
-//!   abcdef.0123456789abcdef@sha256:5f0c…
-//!   └ id   └ secret          └ of the public key of the cluster's CA, as kubeadm's --discovery-token-ca-cert-hash
+//!   abcdef.0123456789abcdef@sha256:5f0c…+9d1e…
+//!   └ id   └ secret          │            └ kubeadm's --certificate-key: opens what a further server must have
+//!                            └ of the public key of the cluster's CA, as kubeadm's --discovery-token-ca-cert-hash
 //! ```
 //!
 //! Pure but for the chance in [`fresh`].
@@ -10,6 +11,8 @@
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::rand;
 use kinds::bootstrap_token::{ID_LENGTH, SECRET_LENGTH, Token, is_id};
+
+use super::certs::CertificateKey;
 
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -43,6 +46,11 @@ pub fn words(id: &str, secret: &str, ca: &[u8]) -> Result<String> {
     Ok(format!("{id}.{secret}@{}", pin(ca)?))
 }
 
+/// The same for a further server.
+pub fn server_words(id: &str, secret: &str, ca: &[u8], key: &CertificateKey) -> Result<String> {
+    Ok(format!("{}+{}", words(id, secret, ca)?, key.hex()))
+}
+
 /// What a person brought along.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Words {
@@ -50,13 +58,19 @@ pub struct Words {
     pub secret: String,
     /// Whom to believe; none in a token of kubeadm's, which says it beside.
     pub pin: Option<String>,
+    /// In the words for a further server.
+    pub key: Option<CertificateKey>,
 }
 
 impl Words {
     pub fn parse(text: &str) -> Result<Words, String> {
-        let (token, pin) = match text.trim().split_once('@') {
-            Some((token, pin)) => (token, Some(pin)),
+        let (text, key) = match text.trim().split_once('+') {
+            Some((text, key)) => (text, Some(key)),
             None => (text.trim(), None),
+        };
+        let (token, pin) = match text.split_once('@') {
+            Some((token, pin)) => (token, Some(pin)),
+            None => (text, None),
         };
         let wrong = "a token is written like abcdef.0123456789abcdef@sha256:…: see `ferrokube token create`";
         let Token { id, secret } = Token::parse(token).ok_or(wrong)?;
@@ -64,7 +78,8 @@ impl Words {
         if !pin.is_none_or(|pin| pin.strip_prefix("sha256:").is_some_and(hex)) {
             return Err(wrong.into());
         }
-        Ok(Words { id: id.to_owned(), secret: secret.to_owned(), pin: pin.map(str::to_owned) })
+        let key = key.map(|key| CertificateKey::parse(key).ok_or(wrong)).transpose()?;
+        Ok(Words { id: id.to_owned(), secret: secret.to_owned(), pin: pin.map(str::to_owned), key })
     }
 
     /// The bearer token of the API.
@@ -132,7 +147,16 @@ mod tests {
         assert_eq!((words.bearer().as_str(), words.pin.as_ref()), ("abcdef.0123456789abcdef", Some(&pin)));
         assert_eq!(format!("{words:?}"), "token abcdef");
         assert_eq!(Words::parse("abcdef.0123456789abcdef").map(|words| words.pin), Ok(None));
-        for wrong in ["", "abcdef", "abcdef.0123456789abcdef@", "abcdef.0123456789abcdef@sha256:0a"] {
+        let key = CertificateKey::fresh().expect("a key");
+        let server = Words::parse(&format!("abcdef.0123456789abcdef@{pin}+{}", key.hex())).expect("words");
+        assert_eq!((server.key, server.pin), (Some(key), Some(pin)));
+        for wrong in [
+            "",
+            "abcdef",
+            "abcdef.0123456789abcdef@",
+            "abcdef.0123456789abcdef@sha256:0a",
+            "abcdef.0123456789abcdef+0a",
+        ] {
             assert!(Words::parse(wrong).is_err_and(|said| said.contains("token create")), "{wrong}");
         }
     }

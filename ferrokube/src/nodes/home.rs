@@ -3,7 +3,7 @@
 //! changed anything in there: nothing is looked up but below it, and no link is taken (`linux::root`). I/O.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -12,8 +12,9 @@ use jiff::Timestamp;
 use linux::root::{Beneath, Owner, Root};
 use rustix::fs::{Mode, OFlags};
 
+use crate::balancer;
 use crate::config::record::{self, Node, Record};
-use crate::config::{Host, HostOptions, STATE_FILE};
+use crate::config::{Host, HostOptions, SERVERS_FILE, STATE_FILE};
 use crate::fault::Fault;
 use crate::joining::credentials;
 use crate::pki::Pki;
@@ -55,9 +56,8 @@ pub fn host_of(host: &Host, record: &Record, node: &Node) -> Host {
 }
 
 /// Where nodes of this host reach its API server.
-fn server(host: &Host, gateway: Ipv4Addr) -> Result<http::Uri> {
-    let address = std::net::SocketAddr::new(host.advertised(gateway.into()), host.cluster.api_port);
-    format!("https://{address}").parse().context("the API server's address")
+fn server(host: &Host, gateway: Ipv4Addr) -> SocketAddr {
+    SocketAddr::new(host.advertised(gateway.into()), host.cluster.api_port)
 }
 
 /// Puts all into a node's directory that it starts with. What the node has renewed since stays.
@@ -74,8 +74,9 @@ pub fn furnish(host: &Host, record: &Record, node: &Node) -> Result<Host> {
         Pki::of(host).grant(&inside, record.address(node), Timestamp::now(), |name| pki.read(name, LONGEST).ok())?;
     let ca = Pki::of(host).ca();
     let ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
-    let server = server(host, record.gateway())?;
-    let shared = credentials::files(&Pki::of(&inside), &node.name, &server, &ca);
+    let servers = balancer::given(vec![server(host, record.gateway()).to_string()])?;
+    replace(&dir, SERVERS_FILE, servers.as_bytes()).with_context(doing)?;
+    let shared = credentials::files(&Pki::of(&inside), &node.name, &balancer::url(&inside), &ca);
     let shared = shared.into_iter().map(|(name, text)| (name.to_owned(), text));
     for (name, text) in granted.into_iter().chain(shared) {
         replace(&pki, &name, text.as_bytes()).with_context(doing)?;

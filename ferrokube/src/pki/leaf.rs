@@ -17,7 +17,9 @@ const BOTH: [ExtendedKeyUsagePurpose; 2] = [ExtendedKeyUsagePurpose::ServerAuth,
 /// The authorities of a cluster with their common names: kubeadm's. Their keys are where the control plane is, and
 /// nowhere else.
 pub const AUTHORITIES: [(&str, &str); 3] =
-    [("ca", "kubernetes"), ("etcd/ca", "etcd-ca"), ("front-proxy-ca", "front-proxy-ca")];
+    [("ca", "kubernetes"), (ETCD_CA, "etcd-ca"), ("front-proxy-ca", "front-proxy-ca")];
+/// The authority of an etcd in this process; no other certificate is of it.
+pub const ETCD_CA: &str = "etcd/ca";
 
 /// The leaf that a kubelet serves with.
 pub const SERVING: &str = "kubelet";
@@ -46,8 +48,8 @@ pub struct Leaf {
 ///                   apiserver-kubelet-client    ca               client, system:masters
 ///                   admin                       ca               client, system:masters
 ///                   front-proxy-client          front-proxy-ca   client
-///                   etcd/server                 etcd/ca          server and client
-///                   etcd/healthcheck-client     etcd/ca          client
+///                   etcd/server                 etcd/ca          server and client; not with --etcd-servers
+///                   etcd/healthcheck-client     etcd/ca          client; the same
 ///   NODE            kubelet                     ca               server, this node's names; alone, without localhost
 /// ```
 pub fn leaves(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
@@ -101,14 +103,17 @@ fn control_plane(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> 
         sans,
         usages,
     };
-    vec![
+    let mut all = vec![
         server("apiserver", "ca", "kube-apiserver", of_api(host, node_ip, underlay), &SERVER),
         client("apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", Some("system:masters")),
         client(ADMIN, "ca", "kubernetes-admin", Some("system:masters")),
         client("front-proxy-client", "front-proxy-ca", "front-proxy-client", None),
-        server("etcd/server", "etcd/ca", &host.node_name, of_host(host, node_ip), &BOTH),
-        client("etcd/healthcheck-client", "etcd/ca", "kube-etcd-healthcheck-client", None),
-    ]
+    ];
+    if !host.cluster.has_etcd_elsewhere() {
+        all.push(server("etcd/server", ETCD_CA, &host.node_name, of_host(host, node_ip), &BOTH));
+        all.push(client("etcd/healthcheck-client", ETCD_CA, "kube-etcd-healthcheck-client", None));
+    }
+    all
 }
 
 /// The names that a node alone may have from the cluster's CA: by `localhost` it could pass for others.

@@ -22,7 +22,7 @@ use rcgen::{
 };
 
 pub use self::leaf::of_node;
-use self::leaf::{AUTHORITIES, Leaf, due, leaves, names_all, of_joined};
+use self::leaf::{AUTHORITIES, ETCD_CA, Leaf, due, leaves, names_all, of_joined};
 pub use self::leaf::{SERVING, SPEAKER};
 pub use self::self_signed::self_signed;
 use crate::config::{Host, Roles, private_dir, record, write_private_all};
@@ -84,9 +84,14 @@ impl Pki {
         let mut made = Made { files: BTreeMap::new(), now };
         if host.roles().has(Roles::CONTROL_PLANE) {
             private_dir(&pki.dir)?;
-            private_dir(&pki.dir.join("etcd"))?;
+            let elsewhere = host.cluster.has_etcd_elsewhere();
+            if !elsewhere {
+                private_dir(&pki.dir.join("etcd"))?;
+            }
             for (name, common_name) in AUTHORITIES {
-                made.ensure_ca(pki.pair(name), common_name)?;
+                if name != ETCD_CA || !elsewhere {
+                    made.ensure_ca(pki.pair(name), common_name)?;
+                }
             }
             made.ensure_service_account_key(&pki)?;
         }
@@ -380,6 +385,17 @@ mod tests {
         assert_eq!(life(&pki.pair("admin").cert).1, life(&pki.ca()).1);
         let error = Pki::renew(&host, NODE, at(3651)).expect_err("run out").to_string();
         assert!(error.contains("has run out on"), "{error}");
+    }
+
+    #[test]
+    fn a_server_on_an_etcd_elsewhere_signs_nothing_for_etcd() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut host = host(dir.path());
+        host.cluster.options.etcd_servers = Some(vec!["https://192.0.2.9:2379".into()]);
+        host.options.disable_node = Some(true);
+        let made = Pki::renew(&host, NODE, at(0)).expect("certificates");
+        assert_eq!(made.renewed, ["apiserver", "apiserver-kubelet-client", "admin", "front-proxy-client"]);
+        assert!(!made.pki.dir.join("etcd").exists());
     }
 
     #[test]

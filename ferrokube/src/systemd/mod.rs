@@ -9,7 +9,7 @@
 //!
 //! The unit holds the daemon alone: monitors and pods are in groups of the cluster's own, so that a restart of the unit
 //! leaves them running. What is asked for is told apart by systemd's own job ([`restarts`]). I/O: files, `systemctl`, the
-//! socket of notifications. Callers: `install`, `uninstall`, `up`, `down`, `reset`, `status`, `server`.
+//! socket of notifications. Callers: `install`, `uninstall`, `up`, `down`, `reset`, `status`, `server`, a kubelet alone.
 
 mod unit;
 
@@ -21,6 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -32,6 +33,8 @@ use crate::fault::best_effort;
 const UNITS: &str = "/etc/systemd/system";
 /// Where distributions keep what a service's environment is set with: the first one is Debian's.
 const ENVIRONMENTS: [&str; 2] = ["/etc/default", "/etc/sysconfig"];
+/// How long a unit may take to stop, where nothing gives pods more time.
+const STOP_SECONDS: u64 = 60;
 /// It is there for as long as systemd manages this host: sd_booted(3).
 const BOOTED: &str = "/run/systemd/system";
 
@@ -74,10 +77,12 @@ pub fn has_ended(host: &Host) -> bool {
     !is_active(host) || property(&unit_of(host), "SubState").as_deref() == Some("auto-restart")
 }
 
-/// Writes the unit and its environment file, and has systemd start it at boot. Answers the two files.
-pub fn install(host: &Host, program: &Path) -> Result<[PathBuf; 2]> {
+/// Writes the unit and its environment file, and has systemd start it at boot. `pods` is how long pods may take to end.
+/// Answers the two files.
+pub fn install(host: &Host, program: &Path, pods: Duration) -> Result<[PathBuf; 2]> {
     let (unit, environment) = (unit_file(host), environment_file(host));
-    let text = Unit { host, program, environment: &environment }.to_string();
+    let stop_seconds = STOP_SECONDS.max(pods.as_secs() + STOP_SECONDS / 2);
+    let text = Unit { host, program, environment: &environment, stop_seconds }.to_string();
     // A person's own settings stay.
     if !environment.exists() {
         if let Some(dir) = environment.parent() {
@@ -143,6 +148,13 @@ pub fn own_unit() -> Option<String> {
 pub fn restarts(unit: &str) -> bool {
     let jobs = systemctl(&["list-jobs", "--no-legend", "--plain"]);
     jobs.is_ok_and(|jobs| unit::is_restarted(unit, &String::from_utf8_lossy(&jobs.stdout)))
+}
+
+/// Whether systemd is stopping the whole machine.
+pub fn machine_stops() -> bool {
+    // It ends with an error whenever it says anything but `running`.
+    let said = || Command::new("systemctl").arg("is-system-running").output();
+    is_here() && said().is_ok_and(|said| String::from_utf8_lossy(&said.stdout).trim() == "stopping")
 }
 
 /// Tells systemd of a unit of `Type=notify` how far it is: `READY=1`, `STOPPING=1`, `STATUS=…`; sd_notify(3).

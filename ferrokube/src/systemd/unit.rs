@@ -18,11 +18,13 @@ pub struct Unit<'a> {
     pub host: &'a Host,
     pub program: &'a Path,
     pub environment: &'a Path,
+    /// How long the daemon may take to stop, with its pods.
+    pub stop_seconds: u64,
 }
 
 impl fmt::Display for Unit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unit { host, program, environment } = self;
+        let Unit { host, program, environment, stop_seconds } = self;
         let (program, data) = (quoted(&program.to_string_lossy(), ""), quoted(&host.data_dir.to_string_lossy(), "$"));
         let environment = environment.display();
         let name = &host.cluster.name;
@@ -46,7 +48,7 @@ RestartSec=2
 # A start tells by itself when it can't go on.
 TimeoutStartSec=infinity
 # Pods get their grace within it.
-TimeoutStopSec=60
+TimeoutStopSec={stop_seconds}
 LimitNOFILE=1048576
 LimitNPROC=infinity
 LimitCORE=infinity
@@ -118,7 +120,12 @@ mod tests {
     #[test]
     fn a_unit_starts_the_server_of_its_cluster() {
         let host = host("/var/lib/with blank/100%".as_ref());
-        let unit = Unit { host: &host, program: "/opt/$x/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
+        let unit = Unit {
+            host: &host,
+            program: "/opt/$x/ferrokube".as_ref(),
+            environment: "/etc/e".as_ref(),
+            stop_seconds: 60,
+        };
         let text = unit.to_string();
         let line = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_default().to_owned();
         // Asked of systemd 252: it looks for a program of two dollars where two are written.
@@ -133,7 +140,8 @@ mod tests {
     #[test]
     fn no_name_of_a_directory_begins_a_setting() {
         let host = host("/var/lib/a\nExecStartPre=/bin/sh $x\\\"\t".as_ref());
-        let unit = Unit { host: &host, program: "/opt/ferrokube".as_ref(), environment: "/etc/e".as_ref() };
+        let unit =
+            Unit { host: &host, program: "/opt/ferrokube".as_ref(), environment: "/etc/e".as_ref(), stop_seconds: 60 };
         let text = unit.to_string();
         assert!(!text.lines().any(|line| line.starts_with("ExecStartPre")), "{text}");
         assert!(text.contains(r#"--data-dir "/var/lib/a\x0aExecStartPre=/bin/sh $$x\\\"\x09""#), "{text}");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::node::addresses::Addresses;
+use crate::node::shutdown::Group;
 use crate::pod::quantity;
 
 /// Where the HTTPS API listens and whom it believes.
@@ -147,6 +148,16 @@ pub struct Config {
     pub event_record_qps: u32,
     pub event_burst: u32,
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// How long pods have in all when the machine stops; zero leaves them as they are.
+    pub shutdown_grace_period: Duration,
+    /// What of it is for critical pods.
+    pub shutdown_grace_period_critical_pods: Duration,
+    /// Times of groups of priority, instead of the two.
+    pub shutdown_grace_by_priority: Vec<Group>,
+    /// Set by whoever runs this kubelet when the machine is about to stop.
+    pub leaving: client::Latch,
+    /// Set when its pods have ended then.
+    pub left: client::Latch,
     /// `v1.37.2` and the like, as `kubectl get nodes` shows it.
     pub version: String,
     /// Names this run of the kubelet among all that ever were; made anew by each.
@@ -215,6 +226,11 @@ impl Config {
             event_record_qps: 50,
             event_burst: 100,
             allowed_unsafe_sysctls: Vec::new(),
+            shutdown_grace_period: Duration::ZERO,
+            shutdown_grace_period_critical_pods: Duration::ZERO,
+            shutdown_grace_by_priority: Vec::new(),
+            leaving: client::Latch::default(),
+            left: client::Latch::default(),
             version: meta::version::GIT_VERSION.into(),
             run: String::new(),
             ready: client::Latch::default(),

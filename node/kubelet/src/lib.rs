@@ -30,7 +30,7 @@
 //! | `pod` | questions to a Pod, and what the runtime is asked to make of it | all of it |
 //! | `act` | the executor: actions against runtime and API, probes, hooks | no |
 //! | `volumes` | volumes: a table of kinds, a planner, its manager | `plan`, `plugins`, `payload`, `trust` |
-//! | `node` | the Node: what it is, its status, what it is short of, who goes first | `object`, `eviction`, `storage_limits` but for `measure` |
+//! | `node` | the Node: what it is, its status, what it is short of, who goes first | `object`, `eviction`, `shutdown`, `storage_limits` but for `measure` |
 //! | `io` | the ways out: CRI, files, logs, objects of the API, what the runtime tells | no |
 //! | `server` | the HTTP API | `params`, `configz` |
 //!
@@ -55,5 +55,7 @@ pub use daemon::run;
 pub use error::Error;
 /// For whoever waits for files, or reads what a stranger put into one (the fuzz targets).
 pub use io::{files, logs, static_pods};
-pub use node::addresses;
+/// What containers of critical pods are marked with.
+pub use names::annotation::CRITICAL;
+pub use node::{addresses, shutdown};
 pub use pod::expand;

@@ -10,6 +10,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use client::Delta;
 use k8s_openapi::api::core::v1::Pod;
@@ -92,6 +93,8 @@ impl Mailbox {
 #[derive(Clone, Default)]
 pub struct NodeSignals {
     pub pressure: Arc<Mutex<Pressure>>,
+    /// The machine is about to stop.
+    pub leaving: Arc<AtomicBool>,
     /// Something else than before is to be told: wakes the heartbeat.
     pub changed: Arc<Notify>,
 }

@@ -23,6 +23,8 @@ pub mod annotation {
     pub const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+    /// Set on containers of pods that go last when the node stops: of system-critical priority.
+    pub const CRITICAL: &str = "ferrokube.io/critical";
     /// Which run of a kubelet made the container: what another one made and never started, nobody will start.
     pub const RUN: &str = "ferrokube.io/kubelet-run";
 

@@ -37,6 +37,8 @@ pub struct Config {
     pub metrics_bind_address: Option<SocketAddr>,
     /// The network namespace to work in; none: the process's own.
     pub netns: Option<PathBuf>,
+    /// Where what is known of the API is kept, for a start without it; none: nowhere.
+    pub last_known: Option<PathBuf>,
     /// Set when the rules are in the kernel for the first time.
     pub ready: client::Latch,
 }
@@ -57,6 +59,7 @@ impl Default for Config {
             healthz_bind_address: Some(SocketAddr::from(([0, 0, 0, 0], 10256))),
             metrics_bind_address: Some(SocketAddr::from(([127, 0, 0, 1], 10249))),
             netns: None,
+            last_known: None,
             ready: client::Latch::default(),
         }
     }

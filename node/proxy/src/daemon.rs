@@ -140,10 +140,12 @@ fn start(
     shutdown: &CancellationToken,
 ) -> Result<(Proxy, Arc<DirtySet>), Error> {
     let dirty = Arc::new(DirtySet::default());
+    let kept = config.last_known.as_deref();
     let selected = || watcher::Config::default().labels(SELECTOR);
     let (mark, told) = (dirty.clone(), health.clone());
     let (services, _) = Informer::new(Api::<Service>::all(client.clone()))
         .select(selected())
+        .keep_in(kept)
         .on(move |delta| {
             told.service_changed();
             mark.service(Key::of(&**delta.object()));
@@ -152,6 +154,7 @@ fn start(
     let (mark, told, started) = (dirty.clone(), health.clone(), Timestamp::now());
     let (slices, _) = Informer::new(Api::<EndpointSlice>::all(client.clone()))
         .select(selected())
+        .keep_in(kept)
         .index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect())
         .on(move |delta| {
             told.endpoints_changed();
@@ -174,6 +177,7 @@ fn start(
     let mine = watcher::Config::default().fields(&format!("metadata.name={}", config.hostname_override));
     let (nodes, _) = Informer::new(Api::<NodeObject>::all(client.clone()))
         .select(mine)
+        .keep_in(kept)
         .on(move |_| mark.wake.notify_one())
         .run(shutdown.clone());
     let applier = Applier::open(config.clone(), Vec::new())?;

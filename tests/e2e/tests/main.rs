@@ -19,9 +19,11 @@ mod kubeconfig;
 mod kubectl;
 mod life;
 mod many;
+mod node_life;
 mod nodes;
 mod pods_of_hosts;
 mod reset;
+mod servers;
 mod services;
 mod settings;
 mod trust;
@@ -68,6 +70,8 @@ const TESTS: &[&[Test]] = &[
     host::TESTS,
     services::TESTS,
     two_hosts::TESTS,
+    servers::TESTS,
+    node_life::TESTS,
     nodes::TESTS,
     pods_of_hosts::TESTS,
     flannel::TESTS,

@@ -1,13 +1,15 @@
 //! Tells extension API servers, and upstream's other components, whose client certificates to trust: the ConfigMap
-//! `kube-system/extension-apiserver-authentication`, as upstream keeps it. I/O: reads the CA files.
+//! `kube-system/extension-apiserver-authentication`, as upstream keeps it, and as the files are now. I/O: reads the CA
+//! files.
 
 use std::path::PathBuf;
 
 use meta::Status;
 use serde_json::{Map, Value, json};
+use serving::reload::{Stamp, stamp};
 
-use super::Bootstrap;
 use crate::config::Config;
+use crate::registry::verbs::Verbs;
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
@@ -37,30 +39,33 @@ fn read(path: Option<&PathBuf>) -> Result<Option<String>, Status> {
     text.map_err(|error| Status::internal(format!("{}: {error}", path.map_or("".into(), |p| p.display().to_string()))))
 }
 
-impl Bootstrap<'_> {
-    /// Brings the ConfigMap up to date.
-    pub(super) async fn authentication_info(&self) -> Result<(), Status> {
-        let client_ca = read(self.config.client_ca_file.as_ref())?;
-        let proxy_ca = read(self.config.requestheader_client_ca_file.as_ref())?;
-        let wanted = data(self.config, client_ca, proxy_ca);
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let object = json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": NAME, "namespace": NAMESPACE}, "data": wanted,
-        });
-        if self.verbs.ensure(&object).await? {
-            return Ok(());
-        }
-        self.verbs
-            .amend("", "configmaps", NAMESPACE, NAME, |old| {
-                let mut new = old.clone();
-                new["data"] = Value::Object(wanted.clone());
-                Ok(new)
-            })
-            .await
+/// Brings the ConfigMap up to date.
+pub async fn tell(verbs: &Verbs, config: &Config) -> Result<(), Status> {
+    let client_ca = read(config.client_ca_file.as_ref())?;
+    let proxy_ca = read(config.requestheader_client_ca_file.as_ref())?;
+    let wanted = data(config, client_ca, proxy_ca);
+    if wanted.is_empty() {
+        return Ok(());
     }
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": NAME, "namespace": NAMESPACE}, "data": wanted,
+    });
+    if verbs.ensure(&object).await? {
+        return Ok(());
+    }
+    verbs
+        .amend("", "configmaps", NAMESPACE, NAME, |old| {
+            let mut new = old.clone();
+            new["data"] = Value::Object(wanted.clone());
+            Ok(new)
+        })
+        .await
+}
+
+/// What tells whether a file was replaced since.
+pub fn stamps(config: &Config) -> [Option<Stamp>; 2] {
+    [&config.client_ca_file, &config.requestheader_client_ca_file].map(|path| stamp(path.as_deref()?))
 }
 
 #[cfg(test)]

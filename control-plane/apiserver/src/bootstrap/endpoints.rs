@@ -1,12 +1,15 @@
-//! The `kubernetes` Service of the default namespace and the endpoints behind it: the server's own address.
+//! The `kubernetes` Service of the default namespace and the endpoints behind it: this server, or all that share its store
+//! and live ([`masterleases`]), as `--endpoint-reconciler-type` says. I/O: the store.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use meta::Status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use super::masterleases;
+use crate::config::{Config, EndpointReconciler};
 use crate::registry::verbs::Verbs;
 
 /// Where the server says that it is.
@@ -17,6 +20,9 @@ pub struct Advertised {
     port: u16,
     /// `--service-cluster-ip-range`.
     range: String,
+    /// `--etcd-prefix`.
+    root: String,
+    reconciler: EndpointReconciler,
 }
 
 impl Advertised {
@@ -26,6 +32,8 @@ impl Advertised {
             bound: config.bind_address,
             port,
             range: config.service_cluster_ip_range.clone(),
+            root: config.etcd_prefix.clone(),
+            reconciler: config.endpoint_reconciler,
         }
     }
 
@@ -40,13 +48,45 @@ impl Advertised {
 
     /// The host has another address now: the Service leads there.
     pub async fn move_to(&self, address: IpAddr, verbs: &Verbs) -> Result<(), Status> {
-        *self.told.lock() = Some(address);
+        let before = self.told.lock().replace(address).filter(|before| *before != address);
+        if let Some(before) = before
+            && self.reconciler == EndpointReconciler::Lease
+        {
+            masterleases::end(&*verbs.objects.store, &self.root, before).await.map_err(unsaid)?;
+        }
         self.kubernetes_service(verbs).await
     }
 
     /// Makes the Service, its Endpoints and its EndpointSlice say where the server is.
     pub async fn kubernetes_service(&self, verbs: &Verbs) -> Result<(), Status> {
-        let (port, address) = (self.port, self.address());
+        self.service(verbs).await?;
+        let address = self.address();
+        if self.reconciler == EndpointReconciler::None {
+            return Ok(());
+        }
+        if address.is_loopback() {
+            tracing::info!(%address, "the kubernetes Service leads nowhere: a loopback address is no endpoint; see --advertise-address");
+            return Ok(());
+        }
+        let mut servers = BTreeSet::from([address]);
+        if self.reconciler == EndpointReconciler::Lease {
+            let store = &*verbs.objects.store;
+            masterleases::renew(store, &self.root, address).await.map_err(unsaid)?;
+            servers.extend(masterleases::living(store, &self.root).await.map_err(unsaid)?);
+        }
+        self.lead_to(servers, verbs).await
+    }
+
+    /// The Service leads here no longer, if it leads elsewhere.
+    pub async fn leave(&self, verbs: &Verbs) -> Result<(), Status> {
+        let store = &*verbs.objects.store;
+        masterleases::end(store, &self.root, self.address()).await.map_err(unsaid)?;
+        let servers = masterleases::living(store, &self.root).await.map_err(unsaid)?;
+        if servers.is_empty() { Ok(()) } else { self.lead_to(servers, verbs).await }
+    }
+
+    async fn service(&self, verbs: &Verbs) -> Result<(), Status> {
+        let port = self.port;
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         let first = crate::service::Ranges::parse(&self.range)
             .and_then(|ranges| ranges.default_range().first())
@@ -65,17 +105,21 @@ impl Advertised {
             new["spec"]["ports"] = service["spec"]["ports"].clone();
             new
         })
-        .await?;
-        if address.is_loopback() {
-            tracing::info!(%address, "the kubernetes Service leads nowhere: a loopback address is no endpoint; see --advertise-address");
-            return Ok(());
-        }
+        .await
+    }
+
+    /// All servers have one port.
+    async fn lead_to(&self, servers: BTreeSet<IpAddr>, verbs: &Verbs) -> Result<(), Status> {
+        let (port, is_ipv4) = (self.port, self.address().is_ipv4());
+        let servers: Vec<String> =
+            servers.iter().filter(|server| server.is_ipv4() == is_ipv4).map(IpAddr::to_string).collect();
         let label = "endpointslice.kubernetes.io/skip-mirror";
+        let addresses: Vec<Value> = servers.iter().map(|server| json!({"ip": server})).collect();
         let endpoints = json!({
             "apiVersion": "v1", "kind": "Endpoints",
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {label: "true"}},
             "subsets": [{
-                "addresses": [{"ip": address.to_string()}],
+                "addresses": addresses,
                 "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             }],
         });
@@ -85,14 +129,16 @@ impl Advertised {
             new
         })
         .await?;
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+        let ready: Vec<Value> =
+            servers.iter().map(|server| json!({"addresses": [server], "conditions": {"ready": true}})).collect();
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
                 "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
             },
             "addressType": family,
-            "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+            "endpoints": ready,
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         });
         keep(verbs, &slice, |old| {
@@ -103,6 +149,10 @@ impl Advertised {
         })
         .await
     }
+}
+
+fn unsaid(error: crate::storage::StoreError) -> Status {
+    Status::internal(format!("the API servers of this store: {error}"))
 }
 
 async fn keep(verbs: &Verbs, wanted: &Value, change: impl Fn(&Value) -> Value + Send + Sync) -> Result<(), Status> {

@@ -1,8 +1,9 @@
 //! What the server sets up for the cluster at start: system namespaces, roles, priority classes, flow schemas, the
 //! service range, and the `kubernetes` Service that leads to the server itself. I/O: reads the clock.
 
-mod authentication_info;
+pub mod authentication_info;
 pub mod endpoints;
+pub mod masterleases;
 
 use futures::StreamExt;
 use meta::Status;
@@ -38,7 +39,7 @@ impl Bootstrap<'_> {
             outcomes.into_iter().collect::<Result<(), Error>>()?;
         }
         settled("the service range", self.service_range().await)?;
-        settled("the front proxies' trust", self.authentication_info().await)?;
+        settled("the front proxies' trust", authentication_info::tell(self.verbs, self.config).await)?;
         settled("the kubernetes Service", self.advertised.kubernetes_service(self.verbs).await)
     }
 

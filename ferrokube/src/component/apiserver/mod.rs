@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use apiserver::audit::log::{Format, Mode};
-use apiserver::config::KeyPair;
+use apiserver::config::{EndpointReconciler, KeyPair};
 use clap::Parser;
 
 pub use self::over::over;
@@ -45,6 +45,9 @@ struct Flags {
     /// Address that the kubernetes Service leads to [default: that of --bind-address, or of this host]
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
+    /// Which API servers the kubernetes Service leads to: lease is those of the store that live, none leaves it alone
+    #[arg(long, default_value = "lease", value_parser = reconciler, value_name = "TYPE")]
+    endpoint_reconciler_type: EndpointReconciler,
     /// The server's certificate [default: apiserver.crt in --cert-dir, made there when there is none]
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     tls_cert_file: Option<PathBuf>,
@@ -233,7 +236,6 @@ const IGNORED: Ignored = Ignored {
         "audit-log-version",
         "default-watch-cache-size",
         "delete-collection-workers",
-        "endpoint-reconciler-type",
         "etcd-count-metric-poll-period",
         "etcd-db-metric-poll-interval",
         "goaway-chance",
@@ -262,6 +264,17 @@ const IGNORED: Ignored = Ignored {
         "watch-cache",
     ],
 };
+
+fn reconciler(text: &str) -> Result<EndpointReconciler, String> {
+    match text {
+        "lease" => Ok(EndpointReconciler::Lease),
+        "none" => Ok(EndpointReconciler::None),
+        _ => {
+            Err("say lease or none: a number of servers, as master-count wants it, tells nobody which of them live"
+                .into())
+        }
+    }
+}
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("{text:?} is no range of ports: write it like 30000-32767");
@@ -330,6 +343,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
         also_bind: None,
         secure_port: flags.secure_port,
         advertise_address: advertised(flags.advertise_address, flags.bind_address, of_host),
+        endpoint_reconciler: flags.endpoint_reconciler_type,
         tls: Some(serving),
         client_ca_file: flags.client_ca_file,
         requestheader_client_ca_file: flags.requestheader_client_ca_file,

@@ -16,10 +16,11 @@ const OWN: Own = &[
     ("bind-address", "say --bind-address"),
     ("service-cluster-ip-range", "say --service-cidr"),
     ("advertise-address", "it is the node's; say nodeIP in --config"),
-    ("etcd-servers", "it has the cluster's own etcd, in the same process"),
-    ("etcd-cafile", "it has the cluster's own etcd, in the same process"),
-    ("etcd-certfile", "it has the cluster's own etcd, in the same process"),
-    ("etcd-keyfile", "it has the cluster's own etcd, in the same process"),
+    ("etcd-servers", "say --etcd-servers"),
+    ("etcd-cafile", "say --etcd-cafile"),
+    ("etcd-certfile", "say --etcd-certfile"),
+    ("etcd-keyfile", "say --etcd-keyfile"),
+    ("endpoint-reconciler-type", "it follows from --etcd-servers"),
     ("cert-dir", "the certificate is the cluster's; see --tls-san"),
 ];
 

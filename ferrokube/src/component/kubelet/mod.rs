@@ -5,10 +5,12 @@ mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Arg, value_parser};
 use kubelet::config::Config;
+use tokio_util::sync::CancellationToken;
 
 use self::settings::{KIND, SETTINGS};
 use super::extra::{Own, line, refused};
@@ -16,7 +18,8 @@ use super::settings::{command, take};
 use super::{exit_on, until_signal};
 use crate::api::{Api, Identity};
 use crate::config::host_name;
-use crate::fault::Fault;
+use crate::fault::{Fault, best_effort};
+use crate::systemd;
 
 const FLAG: &str = "--kubelet-arg";
 const OWN: Own = &[
@@ -61,7 +64,23 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let kubeconfig = matches.get_one::<PathBuf>("kubeconfig").cloned().unwrap_or_default();
     until_signal(|shutdown| async move {
         let client = Api::at(&kubeconfig).client(&Identity::Node(config.node_name.clone())).await?;
-        kubelet::run(config, client, shutdown).await?;
+        let stop = CancellationToken::new();
+        tokio::spawn(leave(shutdown, config.clone(), stop.clone()));
+        kubelet::run(config, client, stop).await?;
         Ok(())
     })
+}
+
+/// What ending pods by groups takes beside their times.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Stops the kubelet; pods end before if it is because the machine stops, and they were given time for it.
+async fn leave(told: CancellationToken, config: Config, stop: CancellationToken) {
+    told.cancelled().await;
+    let grace = kubelet::shutdown::longest(&config);
+    if !grace.is_zero() && tokio::task::spawn_blocking(systemd::machine_stops).await.unwrap_or(false) {
+        config.leaving.set();
+        best_effort("a graceful end of pods", tokio::time::timeout(grace + SLACK, config.left.wait()).await);
+    }
+    stop.cancel();
 }

@@ -3,7 +3,7 @@
 
 use kubelet::config::Config;
 
-use super::values::{not_negative, percent, reserved, taint, thresholds};
+use super::values::{not_negative, percent, reserved, shutdown_groups, taint, thresholds};
 use crate::component::settings::{
     Kind, Setting, Shape, duration, list, nothing, number, only, pairs, parsed, sets, switch, text,
 };
@@ -127,6 +127,13 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "Unsafe sysctls that pods may set; a trailing * matches any end",
         |c, v| list(v, "a sysctl").map(|names| c.allowed_unsafe_sysctls = names),
     ),
+    sets("shutdownGracePeriod", "", Shape::Duration, "", |c, v| duration(v).map(|time| c.shutdown_grace_period = time)),
+    sets("shutdownGracePeriodCriticalPods", "", Shape::Duration, "", |c, v| {
+        duration(v).map(|time| c.shutdown_grace_period_critical_pods = time)
+    }),
+    sets("shutdownGracePeriodByPodPriority", "", Shape::List, "", |c, v| {
+        shutdown_groups(v).map(|groups| c.shutdown_grace_by_priority = groups)
+    }),
     sets("crashLoopBackOff.maxContainerRestartPeriod", "", Shape::Duration, "", |c, v| {
         duration(v).map(|time| c.max_container_restart_period = time)
     }),
@@ -344,9 +351,6 @@ pub const SETTINGS: &[Setting<Config>] = &[
     only("kubeReservedCgroup", "kube-reserved-cgroup", Shape::Text, &[""]),
     only("systemCgroups", "system-cgroups", Shape::Text, &[""]),
     only("kubeletCgroups", "kubelet-cgroups", Shape::Text, &[""]),
-    only("shutdownGracePeriod", "", Shape::Duration, &["0s"]),
-    only("shutdownGracePeriodCriticalPods", "", Shape::Duration, &["0s"]),
-    only("shutdownGracePeriodByPodPriority", "", Shape::List, &[""]),
     only("staticPodURL", "manifest-url", Shape::Text, &[""]),
     only("staticPodURLHeader", "manifest-url-header", Shape::Any, &[""]),
     only("rotateCertificates", "rotate-certificates", Shape::Switch, &["false"]),
@@ -492,6 +496,19 @@ staticPodPath: /etc/kubernetes/manifests
         }
         assert_eq!(says("eventRecordQPS: -1"), "eventRecordQPS: -1 must not be a negative number");
         assert!(says("evictionSoft: {memory.available: 1Gi}").contains("can't be had here yet"));
+    }
+
+    #[test]
+    fn a_graceful_end_of_the_machine_is_described_either_way() {
+        let (two, _) =
+            from_file(&(head() + "shutdownGracePeriod: 30s\nshutdownGracePeriodCriticalPods: 10s\n")).expect("taken");
+        assert_eq!((two.shutdown_grace_period.as_secs(), two.shutdown_grace_period_critical_pods.as_secs()), (30, 10));
+        let text = "shutdownGracePeriodByPodPriority: [{priority: 1000, shutdownGracePeriodSeconds: 5}]";
+        let (groups, _) = from_file(&(head() + text)).expect("taken");
+        assert_eq!(kubelet::shutdown::longest(&groups).as_secs(), 5);
+        let wrong =
+            from_file(&(head() + "shutdownGracePeriodByPodPriority: [{priority: high}]")).err().unwrap_or_default();
+        assert!(wrong.contains("shutdownGracePeriodSeconds"), "{wrong}");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! for the taints of its node.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::config::Threshold;
+use kubelet::shutdown::Group;
 use serde_json::Value;
 
 use crate::component::settings::{number, pairs};
@@ -42,6 +44,20 @@ pub fn thresholds(value: &Value) -> Result<BTreeMap<String, Threshold>, String> 
         Ok((signal.to_owned(), amount.parse()?))
     };
     pairs(value)?.map(read).collect()
+}
+
+/// Groups of priority, with the seconds that each has when the machine stops.
+pub fn shutdown_groups(value: &Value) -> Result<Vec<Group>, String> {
+    let wrong =
+        |entry: &Value| format!("{entry} is not a group such as {{priority: 1000, shutdownGracePeriodSeconds: 30}}");
+    let read = |entry: &Value| {
+        let field = |name: &str| entry.get(name).and_then(Value::as_i64);
+        let priority = field("priority").and_then(|n| i32::try_from(n).ok());
+        let seconds = field("shutdownGracePeriodSeconds").and_then(|n| u64::try_from(n).ok());
+        let (priority, seconds) = priority.zip(seconds).ok_or_else(|| wrong(entry))?;
+        Ok(Group { priority, period: Duration::from_secs(seconds) })
+    };
+    value.as_array().ok_or_else(|| format!("{value} is not a list"))?.iter().map(read).collect()
 }
 
 /// As an object in a file, as `key=value:effect` in a flag.

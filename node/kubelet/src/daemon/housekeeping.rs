@@ -204,7 +204,12 @@ impl Housekeeping {
         let listed = self.executor.cri.images().list_images(cri::ListImagesRequest::default()).await;
         let Ok(listed) = listed.map(|l| l.into_inner().images) else { return };
         let now = Timestamp::now();
-        let named: Vec<String> = workers.iter().flat_map(images_of).collect();
+        let mut named: Vec<String> = workers.iter().flat_map(images_of).collect();
+        // While no API server has told of them, pods of a former life run without a worker.
+        let Ok(run) = self.executor.cri.runtime().list_containers(cri::ListContainersRequest::default()).await else {
+            return;
+        };
+        named.extend(run.into_inner().containers.into_iter().map(|container| container.image_ref));
         let in_use =
             |i: &cri::Image| named.iter().any(|n| *n == i.id || i.repo_tags.contains(n) || i.repo_digests.contains(n));
         used.retain(|id, _| listed.iter().any(|i| i.id == *id));

@@ -1,7 +1,8 @@
 //! A kubelet put together: what is made at its start, in which order, and who is given what. The loop that it then runs
-//! is [`sync_loop`]; `statics` and `moving` are parts of it. Does I/O: starts tasks, waits for the runtime.
+//! is [`sync_loop`]; `statics`, `moving` and `leaving` are parts of it. Does I/O: starts tasks, waits for the runtime.
 
 mod housekeeping;
+mod leaving;
 mod moving;
 mod statics;
 mod sync_loop;
@@ -80,6 +81,7 @@ pub async fn run(mut config: Config, client: kube::Client, shutdown: Cancellatio
     let housekeeping =
         Housekeeping { classes, executor: executor.clone(), node: node.clone(), pid_max: machine.pid_max };
     tokio::spawn(housekeeping.run(shutdown.clone()));
+    tokio::spawn(leaving::run(config.clone(), mailbox.clone(), node.clone(), shutdown.clone()));
     let heartbeat = Arc::new(Heartbeat {
         config: config.clone(),
         cri: cri.clone(),

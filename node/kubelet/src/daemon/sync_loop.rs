@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use client::Delta;
@@ -151,6 +152,7 @@ impl Loop {
                 others: &others,
                 unsafe_sysctls: &self.executor.config.allowed_unsafe_sysctls,
                 pressure: *self.node.pressure.lock(),
+                leaving: self.node.leaving.load(Ordering::Acquire),
             },
         )
     }

@@ -3,6 +3,7 @@
 //! Does I/O.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use client::Cache;
@@ -30,6 +31,8 @@ use crate::node::object::{self, Facts, Runtime};
 const NOT_READY_CHECK: Duration = Duration::from_millis(200);
 /// How soon a call to the API is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest pause of a node that can't register; upstream's.
+const LAST_RETRY: Duration = Duration::from_secs(7);
 /// A change of the Node is looked at no sooner than this after our own write, which is one.
 const SETTLE: Duration = Duration::from_secs(1);
 /// A kubelet that starts waits this long for its runtime before it takes back that the node is ready.
@@ -70,12 +73,16 @@ impl Heartbeat {
 
     /// What the node is now.
     pub async fn facts(&self) -> Facts {
+        let mut runtime = self.runtime().await;
+        if self.signals.leaving.load(Ordering::Acquire) {
+            runtime.problems.push("node is shutting down".to_owned());
+        }
         Facts {
             machine: self.machine.clone(),
             disk: machine::disk(&self.config.root_dir),
             addresses: self.addresses.texts(),
             port: self.port,
-            runtime: self.runtime().await,
+            runtime,
             pressure: *self.signals.pressure.lock(),
         }
     }
@@ -121,6 +128,7 @@ impl Heartbeat {
         }
         let api: Api<Node> = Api::all(self.client.clone());
         let name = &self.config.node_name;
+        let mut pause = RETRY;
         loop {
             let wanted = object::register(&self.config, &self.facts().await, Timestamp::now());
             let answer = match api.create(&PostParams::default(), &wanted).await {
@@ -133,8 +141,12 @@ impl Heartbeat {
                     return Err(Error::Register { name: name.clone(), source: Box::new(kube::Error::Api(status)) });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, node = name, "node not registered, trying again");
-                    tokio::time::sleep(RETRY).await;
+                    match pause {
+                        RETRY => tracing::warn!(%error, node = name, "node not registered, trying again"),
+                        _ => tracing::debug!(%error, node = name, "node not registered, trying again"),
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LAST_RETRY);
                 }
             }
         }

@@ -22,6 +22,8 @@ pub struct Scene<'a> {
     pub others: &'a [&'a Pod],
     pub unsafe_sysctls: &'a [String],
     pub pressure: Pressure,
+    /// The machine is about to stop.
+    pub leaving: bool,
 }
 
 fn refuse(reason: &str, message: String) -> Verdict {
@@ -30,6 +32,9 @@ fn refuse(reason: &str, message: String) -> Verdict {
 
 /// `Err` is why the pod fails. The message is the Event's; the status says `Pod was rejected: ` before it.
 pub fn admit(pod: &Pod, scene: &Scene<'_>) -> Result<(), Verdict> {
+    if scene.leaving {
+        return Err(refuse("NodeShutdown", "Pod was rejected as the node is shutting down.".into()));
+    }
     pressure(pod, scene)?;
     if let Some(message) = security::forbidden_sysctl(pod, scene.unsafe_sysctls) {
         return Err(refuse("SysctlForbidden", message));
@@ -136,7 +141,7 @@ mod tests {
             "spec": {"taints": [{"key": "t", "effect": "NoExecute"}]},
             "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "2"}}}))
         .unwrap();
-        let scene = Scene { node: &node, others, unsafe_sysctls: &[], pressure: Pressure::default() };
+        let scene = Scene { node: &node, others, unsafe_sysctls: &[], pressure: Pressure::default(), leaving: false };
         admit(p, &scene).err().map(|v| v.reason)
     }
 

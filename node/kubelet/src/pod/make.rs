@@ -207,6 +207,9 @@ fn annotations(pod: &Pod, spec: &Container, restarts: u32, run: &str) -> HashMap
     if security::must_not_run_as_root(pod, spec) {
         out.insert(wire::RUN_AS_NON_ROOT, "true".to_owned());
     }
+    if pods::is_critical(pod) {
+        out.insert(annotation::CRITICAL, "true".to_owned());
+    }
     if let Some(grace) = pods::spec(pod).termination_grace_period_seconds {
         out.insert(annotation::POD_GRACE, grace.to_string());
     }

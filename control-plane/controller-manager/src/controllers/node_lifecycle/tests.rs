@@ -166,3 +166,58 @@ fn nodes_are_counted_as_they_change() {
     assert!(see(&mut zones, "e", "False"), "everything is gone");
     assert!(!zones.forget("never was", &rates));
 }
+
+/// Nodes of a zone, so many of which are well.
+fn zone(name: &str, nodes: usize, well: usize) -> Vec<Node> {
+    (0..nodes)
+        .map(|n| {
+            let mut node = node(&format!("{name}-{n}"), Some(if n < well { "True" } else { "Unknown" }));
+            let labels = [("topology.kubernetes.io/zone".to_owned(), name.to_owned())];
+            node.metadata.labels = Some(labels.into());
+            node
+        })
+        .collect()
+}
+
+/// Seconds between the taints of two nodes of the first zone that are gone; none when it has none tainted at all.
+fn gap(zones: &[Vec<Node>]) -> Option<u64> {
+    let mut counted = Zones::default();
+    for node in zones.iter().flatten() {
+        counted.see(node, &Rates::of(&Config::default()));
+    }
+    let gone: Vec<&Node> = zones[0].iter().rev().take(2).collect();
+    let now = at(1_000);
+    match (counted.turn(gone[0], false, now), counted.turn(gone[1], false, now)) {
+        (zones::Turn::Now, zones::Turn::Later(wait)) => Some(wait.as_secs()),
+        (zones::Turn::Never, zones::Turn::Never) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_worse_a_zone_is_the_slower_its_nodes_lose_their_pods() {
+    let well = || zone("well", 3, 3);
+    assert_eq!(gap(&[zone("a", 100, 60), well()]), Some(10), "less than 55 of a hundred are gone");
+    assert_eq!(gap(&[zone("a", 100, 45), well()]), Some(100), "55 are: 0.01 nodes a second in a large zone");
+    assert_eq!(gap(&[zone("a", 51, 10), well()]), Some(100));
+    assert_eq!(gap(&[zone("a", 50, 10), well()]), None, "and none in a small one");
+    assert_eq!(gap(&[zone("a", 50, 0), well()]), Some(10), "a zone that is gone whole, while another is well");
+    assert_eq!(gap(&[zone("a", 3, 1), well()]), Some(10), "two nodes are few, whatever their share");
+    assert_eq!(gap(&[zone("a", 50, 0), zone("b", 7, 0)]), None, "everything is gone: rather the network is");
+}
+
+#[test]
+fn who_has_the_taint_keeps_it_while_its_zone_is_ill_and_loses_it_when_everything_is() {
+    let (ill, well, gone) = (zone("a", 50, 10), zone("b", 3, 3), zone("b", 3, 0));
+    let (mut zones, rates, now) = (Zones::default(), Rates::of(&Config::default()), at(1_000));
+    for node in ill.iter().chain(&well) {
+        zones.see(node, &rates);
+    }
+    assert_eq!(zones.turn(&ill[49], true, now), zones::Turn::Now);
+    assert!(!ill.iter().chain(&well).any(|node| zones.see(node, &rates)), "nothing is new");
+    let dark = zone("a", 50, 0);
+    for node in dark.iter().chain(&gone) {
+        zones.see(node, &rates);
+    }
+    assert_eq!(zones.turn(&dark[49], true, now), zones::Turn::Never);
+}

@@ -1,7 +1,9 @@
 //! A real etcd cluster as the store: the v3 gRPC API, several endpoints, TLS. I/O: sockets, certificate files.
 //!
-//! Calls go to one endpoint until it fails, then to the next. Reads are tried on every endpoint; a write only when the
-//! failed endpoint was certainly not reached, because else its outcome is unknown.
+//! Calls go to one endpoint until it fails, then to the next, and so on while a cluster that lost a member chooses another
+//! leader. What a failed endpoint has done of a write is unknown; it is sent again all the same, and [`outcome`] tells.
+
+mod outcome;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,14 +37,21 @@ use crate::proxy::Stream as ByteStream;
 
 /// Largest answer: a list of everything; upstream's client has no bound but the size of an int.
 const MAX_MESSAGE: usize = 1 << 30;
-/// How long one call may take.
+/// How long one call may take in all: an election takes two seconds.
 const CALL: Duration = Duration::from_secs(10);
+/// How long an endpoint is waited for where there are others.
+const ATTEMPT: Duration = Duration::from_secs(4);
+/// The pause after all endpoints have failed.
+const ROUND: Duration = Duration::from_millis(100);
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(2);
 /// How long the first contact is tried for.
 const FIRST_CONTACT: Duration = Duration::from_secs(20);
 const FIRST_CONTACT_RETRY: Duration = Duration::from_millis(250);
 /// How often an idle connection is probed, and how long the probe may take.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// etcd takes it ill more often than every five seconds.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests queued on a watch stream: one to create it, the rest to ask for progress.
 const WATCH_QUEUE: usize = 16;
 
@@ -129,13 +138,16 @@ async fn dial(
     port: u16,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 ) -> std::io::Result<TokioIo<Box<dyn ByteStream>>> {
-    let stream = TcpStream::connect((host.as_str(), port)).await?;
-    stream.set_nodelay(true)?;
-    let stream: Box<dyn ByteStream> = match tls {
-        Some((config, name)) => Box::new(TlsConnector::from(config).connect(name, stream).await?),
-        None => Box::new(stream),
+    let connected = async {
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        let stream: Box<dyn ByteStream> = match tls {
+            Some((config, name)) => Box::new(TlsConnector::from(config).connect(name, stream).await?),
+            None => Box::new(stream),
+        };
+        Ok(TokioIo::new(stream))
     };
-    Ok(TokioIo::new(stream))
+    tokio::time::timeout(CONNECT, connected).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 fn trouble(status: &tonic::Status) -> StoreError {
@@ -158,43 +170,58 @@ fn unreached(status: &tonic::Status) -> bool {
     status.code() == Code::Unavailable && status.message().contains("connect")
 }
 
+/// What a call was answered.
+struct Answer<T> {
+    value: T,
+    /// An endpoint before may have carried it out, and was not heard.
+    twice: bool,
+}
+
 impl RemoteStore {
-    /// Calls one endpoint after the other; `again` tells which failures may be tried elsewhere.
-    async fn call<T, F>(&self, again: fn(&tonic::Status) -> bool, make: impl Fn(Channel) -> F) -> Result<T, StoreError>
+    /// Calls one endpoint after the other until one answers, or [`CALL`] is over.
+    async fn call<T, F>(&self, make: impl Fn(Channel) -> F) -> Result<Answer<T>, StoreError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let count = self.inner.channels.len();
-        let first = self.inner.current.load(Ordering::Relaxed);
-        let mut last = StoreError::Unavailable("no endpoint".to_owned());
-        for step in 0..count {
-            let at = (first + step) % count;
-            match tokio::time::timeout(CALL, make(self.inner.channels[at].clone())).await {
+        let (count, until) = (self.inner.channels.len(), tokio::time::Instant::now() + CALL);
+        let patience = if count > 1 { ATTEMPT } else { CALL };
+        let mut at = self.inner.current.load(Ordering::Relaxed);
+        let (mut tries, mut twice) = (0, false);
+        loop {
+            let error = match tokio::time::timeout(patience, make(self.inner.channels[at].clone())).await {
                 Ok(Ok(answer)) => {
                     self.inner.current.store(at, Ordering::Relaxed);
-                    return Ok(answer.into_inner());
+                    return Ok(Answer { value: answer.into_inner(), twice });
                 }
                 Ok(Err(status)) => {
-                    last = trouble(&status);
-                    if !again(&status) {
-                        return Err(last);
+                    let error = trouble(&status);
+                    if !matches!(error, StoreError::Unavailable(_)) {
+                        return Err(error);
                     }
+                    twice |= !unreached(&status);
+                    error
                 }
                 Err(_) => {
-                    last = StoreError::Unavailable("no answer in time".to_owned());
-                    if !again(&tonic::Status::deadline_exceeded("")) {
-                        return Err(last);
-                    }
+                    twice = true;
+                    StoreError::Unavailable("no answer in time".to_owned())
                 }
+            };
+            (at, tries) = ((at + 1) % count, tries + 1);
+            if tokio::time::Instant::now() + ROUND >= until {
+                return Err(error);
+            }
+            if tries % count == 0 {
+                tokio::time::sleep(ROUND).await;
             }
         }
-        Err(last)
     }
 }
 
-/// Reads may be tried anywhere.
-fn reading(status: &tonic::Status) -> bool {
-    matches!(trouble(status), StoreError::Unavailable(_))
+/// A request that a member answers only while it has a leader: one that is cut off from the others would else be silent.
+fn led<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
+    request
 }
 
 fn kv(channel: Channel) -> etcd::kv_client::KvClient<Channel> {
@@ -206,23 +233,24 @@ impl Store for RemoteStore {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
         let request = v3::range_request(request);
         let answer = self
-            .call(reading, |channel| {
+            .call(|channel| {
                 let request = request.clone();
                 async move { kv(channel).range(request).await }
             })
             .await?;
-        Ok(v3::range_response(answer))
+        Ok(v3::range_response(answer.value))
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
-        let request = v3::txn_request(txn);
+        let request = v3::txn_request(txn.clone());
         let answer = self
-            .call(unreached, |channel| {
+            .call(|channel| {
                 let request = request.clone();
                 async move { kv(channel).txn(request).await }
             })
             .await?;
-        Ok(v3::txn_outcome(answer))
+        let outcome = v3::txn_outcome(answer.value);
+        Ok(if answer.twice { outcome::settle(&txn, outcome) } else { outcome })
     }
 
     async fn watch(&self, key: Bytes, end: Bytes, start_revision: i64) -> Result<WatchStream, StoreError> {
@@ -240,7 +268,7 @@ impl Store for RemoteStore {
         let at = self.inner.current.load(Ordering::Relaxed);
         let mut client = etcd::watch_client::WatchClient::new(self.inner.channels[at].clone())
             .max_decoding_message_size(MAX_MESSAGE);
-        let opened = tokio::time::timeout(CALL, client.watch(ReceiverStream::new(receiver))).await;
+        let opened = tokio::time::timeout(CALL, client.watch(led(ReceiverStream::new(receiver)))).await;
         let stream = match opened {
             Ok(Ok(answer)) => answer.into_inner(),
             failed => {
@@ -269,16 +297,14 @@ impl Store for RemoteStore {
     async fn grant_lease(&self, ttl_seconds: i64) -> Result<i64, StoreError> {
         let request = etcd::LeaseGrantRequest { ttl: ttl_seconds, id: 0 };
         let answer = self
-            .call(unreached, |channel| async move {
-                etcd::lease_client::LeaseClient::new(channel).lease_grant(request).await
-            })
+            .call(|channel| async move { etcd::lease_client::LeaseClient::new(channel).lease_grant(request).await })
             .await?;
-        Ok(answer.id)
+        Ok(answer.value.id)
     }
 
     async fn compact(&self, revision: i64) -> Result<(), StoreError> {
         let request = etcd::CompactionRequest { revision, physical: false };
-        match self.call(unreached, |channel| async move { kv(channel).compact(request).await }).await {
+        match self.call(|channel| async move { kv(channel).compact(request).await }).await {
             // Another API server was first.
             Ok(_) | Err(StoreError::Compacted { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -293,11 +319,11 @@ impl Store for RemoteStore {
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {
         let answer = self
-            .call(reading, |channel| async move {
+            .call(|channel| async move {
                 etcd::maintenance_client::MaintenanceClient::new(channel).status(etcd::StatusRequest {}).await
             })
             .await?;
-        Ok(StoreStatus { db_size: answer.db_size, revision: v3::revision(answer.header.as_ref()) })
+        Ok(StoreStatus { db_size: answer.value.db_size, revision: v3::revision(answer.value.header.as_ref()) })
     }
 }
 
