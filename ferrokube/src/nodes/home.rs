@@ -168,7 +168,8 @@ mod tests {
         let state: Host = serde_json::from_str(&read(STATE_FILE)).expect("a host");
         assert_eq!(state, inside);
         assert!(!state.roles().has(crate::config::Roles::CONTROL_PLANE) && state.node_name == "b");
-        assert!(read("pki/kubelet.conf").contains("https://10.202.0.1:6443"));
+        assert!(read("pki/kubelet.conf").contains(&balancer::url(&inside)));
+        assert!(read(SERVERS_FILE).contains("\"10.202.0.1:6443\""));
         let (client, id) = (read("pki/kubelet-client.crt"), read("machine-id"));
         assert_eq!(id.len(), 33);
         furnish(&host, &record, &record.nodes[0]).expect("again");

@@ -415,9 +415,10 @@ mod tests {
         assert!(grant(100).is_empty(), "it renews them itself");
         fs::write(here.path().join("kubelet-client.crt"), "x").expect("written");
         assert_eq!(grant(100), ["kubelet-client.key", "kubelet-client.crt"]);
-        assert_eq!(grant(300).len(), 4, "it was stopped for too long");
+        assert_eq!(grant(300), ["kubelet.key", "kubelet.crt"], "the other is of day 100");
+        assert_eq!(grant(600).len(), 4, "it was stopped for too long");
         fs::copy(pki.ca(), here.path().join("ca.crt")).expect("copied");
-        assert!(Pki::renew(&second, address, at(300)).expect("looked").owed.is_empty(), "a kubelet serves with it");
+        assert!(Pki::renew(&second, address, at(600)).expect("looked").owed.is_empty(), "a kubelet serves with it");
     }
 
     #[test]

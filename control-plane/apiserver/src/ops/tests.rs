@@ -80,7 +80,11 @@ impl Reply {
 }
 
 async fn bench(config: Config) -> Bench {
-    let (store, shutdown) = (Moody::default(), CancellationToken::new());
+    bench_over(Moody::default(), config).await
+}
+
+async fn bench_over(store: Moody, config: Config) -> Bench {
+    let shutdown = CancellationToken::new();
     let config = Config { authorization_mode: vec!["AlwaysAllow".to_owned()], ..config };
     let server = crate::daemon::assemble(config, Arc::new(store.clone()), None, Arc::new(Tcp), &shutdown);
     Bench { server: server.await.expect("server"), store, shutdown }
@@ -199,6 +203,17 @@ async fn a_continued_list_expires_with_its_history() {
     assert_eq!(bench.get(&format!("/api/v1/namespaces?limit=1&continue={fresh}")).await.code, 200);
     let exact = format!("/api/v1/namespaces?resourceVersion={revision}&resourceVersionMatch=Exact");
     assert_eq!(bench.get(&exact).await.code, 410);
+}
+
+#[tokio::test]
+async fn who_watches_from_what_another_server_has_forgotten_hears_so_in_the_stream() {
+    let first = bench(Config::default()).await;
+    let second = bench_over(first.store.clone(), Config::default()).await;
+    let watched = second.get("/api/v1/namespaces?watch=1&resourceVersion=1").await;
+    assert_eq!(watched.code, 200, "{}", watched.text);
+    let event = watched.json();
+    assert_eq!((event["type"].as_str(), event["object"]["code"].as_i64()), (Some("ERROR"), Some(410)));
+    assert_eq!(event["object"]["reason"], "Expired");
 }
 
 #[tokio::test]

@@ -38,7 +38,15 @@ impl Verbs {
         let selection = Selection::new(served, namespace, &options.labels, &fields)?;
         let accepted = call.accepted(served.custom, true)?;
         let encoder = EventEncoder::new(served.clone(), accepted, call);
-        let (initial, watcher, mark_end, start) = self.open_watch(served, &options, &selection).await?;
+        let (initial, watcher, mark_end, start) = match self.open_watch(served, &options, &selection).await {
+            Ok(opened) => opened,
+            // As upstream: who asked for what is forgotten hears it in the stream, and clients list again. Refused outright,
+            // some try the same for ever.
+            Err(status) if status.reason == meta::Reason::Expired => {
+                return Ok(Answer::Watch(Box::new(Single(Some(encoder.error(&status))))));
+            }
+            Err(status) => return Err(status),
+        };
         let timeout = match options.timeout_seconds {
             Some(seconds) => Duration::from_secs(seconds),
             None => self.min_watch.mul_f64(1.0 + rand::random::<f64>()),
@@ -250,6 +258,15 @@ impl WatchBody {
             }
             Poll::Pending => false,
         }
+    }
+}
+
+/// A stream of one event.
+struct Single(Option<Bytes>);
+
+impl Frames for Single {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        Poll::Ready(self.0.take().map(Ok))
     }
 }
 
