@@ -60,21 +60,26 @@ impl<K: Watched> Kept<K> {
 
     /// What was written down, as far as it can be read; none if nothing was.
     pub fn read(&self) -> Option<Vec<Item<K>>> {
-        let mut lines = BufReader::new(File::open(&self.file).ok()?);
-        let mut items = Vec::new();
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-                Ok(0) => return Some(items),
-                Ok(_) => match serde_json::from_slice(&line) {
-                    Ok(item) => items.push(item),
-                    Err(error) => tracing::warn!(%error, file = %self.file.display(), "a line that is no object"),
-                },
-                Err(error) => {
-                    tracing::warn!(%error, file = %self.file.display(), "what was known can't be read to its end");
-                    return Some(items);
-                }
+        let lines = BufReader::new(File::open(&self.file).ok()?);
+        Some(read(lines, &self.file))
+    }
+}
+
+/// The objects of such a file; a line that is none is told and passed over.
+pub fn read<K: Watched>(mut lines: impl BufRead, file: &Path) -> Vec<Item<K>> {
+    let mut items = Vec::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(0) => return items,
+            Ok(_) => match serde_json::from_slice(&line) {
+                Ok(item) => items.push(item),
+                Err(error) => tracing::warn!(%error, file = %file.display(), "a line that is no object"),
+            },
+            Err(error) => {
+                tracing::warn!(%error, file = %file.display(), "what was known can't be read to its end");
+                return items;
             }
         }
     }

@@ -46,6 +46,7 @@ pub use events::{EventRecorder, EventType};
 pub use executor::{Effect, ExecuteError, Executor};
 pub use informer::{Delta, Informer};
 pub use item::Item;
+pub use kept::read as last_known;
 pub use latch::Latch;
 pub use plan::{Action, Deletion, Op, PatchBody, Plan, Step, Target, Verb, Words};
 pub use queue::WorkQueue;

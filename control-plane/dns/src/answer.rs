@@ -286,17 +286,26 @@ impl<'a> Reply<'a> {
 
     /// An address of the name that was asked for.
     pub fn address(&mut self, ttl: u32, addr: IpAddr) {
-        wire::push_address(self.out, &TO_QUESTION, ttl, addr);
-        self.answers += 1;
+        if !self.is_over() {
+            wire::push_address(self.out, &TO_QUESTION, ttl, addr);
+            self.answers += 1;
+        }
     }
 
     pub fn record(&mut self, owner: &[u8], kind: u16, ttl: u32, data: &[u8]) {
-        wire::push_record(self.out, owner, kind, ttl, data);
-        self.answers += 1;
+        self.record_in(wire::Section::Answer, owner, kind, ttl, data);
+    }
+
+    /// More than fits is written already, and will be cut: a hosts file has more names of an address than a message counts.
+    fn is_over(&self) -> bool {
+        self.out.len() > usize::from(u16::MAX)
     }
 
     /// A record of any section; sections come in their order.
     pub fn record_in(&mut self, section: wire::Section, owner: &[u8], kind: u16, ttl: u32, data: &[u8]) {
+        if self.is_over() {
+            return;
+        }
         wire::push_record(self.out, owner, kind, ttl, data);
         match section {
             wire::Section::Answer => self.answers += 1,

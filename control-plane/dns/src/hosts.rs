@@ -42,16 +42,14 @@ impl Entries {
             return Err("more than 500000 names of hosts");
         }
         self.count += 1;
-        // What stands for many names is the name of none.
-        if !name.as_bytes().starts_with(b"\x01*") {
-            let names = self.addresses.entry(addr).or_default();
-            if !names.contains(&name) {
-                names.push(name.clone());
-            }
-        }
-        let addrs = self.names.entry(name).or_default();
-        if !addrs.contains(&addr) {
+        let names = self.addresses.entry(addr).or_default();
+        let addrs = self.names.entry(name.clone()).or_default();
+        // A pair is in both lists or in none. Lists of advertisers have one address for all their names, so that the longer
+        // list would be gone through for each of them.
+        let known = if addrs.len() <= names.len() { addrs.contains(&addr) } else { names.contains(&name) };
+        if !known {
             addrs.push(addr);
+            names.push(name);
         }
         Ok(())
     }
@@ -102,7 +100,9 @@ pub fn answer(
     let both = [file, &hosts.inline];
     if question.kind == kind::PTR {
         let Some(Some(addr)) = wire::reverse_address(question).filter(|_| hosts.reverse) else { return Found::Next };
-        let names: Vec<&Name> = both.iter().filter_map(|e| e.addresses.get(&addr)).flatten().collect();
+        // What stands for many names is the name of none.
+        let one = |name: &&Name| !name.as_bytes().starts_with(b"\x01*");
+        let names: Vec<&Name> = both.iter().filter_map(|e| e.addresses.get(&addr)).flatten().filter(one).collect();
         if names.is_empty() {
             return Found::Next;
         }
@@ -131,4 +131,62 @@ pub fn answer(
     // Without a start of authority nothing can be said not to be there; upstream's server fails, too.
     reply.finish(if there { code::NOERROR } else { code::SERVFAIL });
     Found::Answered
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::corefile::{Facts, Files, parse};
+
+    fn ask(name: &str, kind: u16) -> Vec<u8> {
+        let mut bytes = vec![7, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(Name::parse(name).unwrap().as_bytes());
+        bytes.extend_from_slice(&kind.to_be_bytes());
+        bytes.extend_from_slice(&[0, 1]);
+        bytes
+    }
+
+    fn settings() -> Hosts {
+        let own = [("Corefile".to_owned(), ". {\n hosts {\n  192.0.2.1 a.b *.wild\n }\n}\n".to_owned())].into();
+        let facts = Facts { port: 53, domain: Name::parse("cluster.local").unwrap() };
+        parse(&Files { own, ..Files::default() }, &facts).unwrap().servers.remove(0).hosts.unwrap()
+    }
+
+    fn told(settings: &Hosts, file: &Entries, name: &str, kind: u16) -> (usize, u16) {
+        let message = ask(name, kind);
+        let (question, mut out) = (Question::parse(&message).unwrap(), Vec::new());
+        let found = answer(settings, file, &[Name::root()], &message, &question, false, &mut out);
+        assert_eq!(found, Found::Answered);
+        assert!(wire::records(&out).is_some(), "it is whole");
+        (out.len(), wire::u16_at(&out, 6).unwrap())
+    }
+
+    /// As lists of advertisers have it: more than a message counts, and each name is another one.
+    #[test]
+    fn a_hundred_thousand_names_of_one_address_are_read_at_once_and_cut_when_asked_for() {
+        let began = Instant::now();
+        let text: String = (0..100_000).map(|n| format!("0.0.0.0 a{n}.example\n")).collect();
+        let names = Entries::read(&text);
+        let addresses: String =
+            (0..100_000u32).map(|n| format!("{} one *.many\n", std::net::Ipv4Addr::from(n))).collect();
+        let addresses = Entries::read(&addresses);
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        let settings = settings();
+        let (bytes, records) = told(&settings, &names, "0.0.0.0.in-addr.arpa", kind::PTR);
+        assert!(bytes <= 65_535 && records > 1000, "{records} in {bytes}");
+        for name in ["one", "x.many"] {
+            let (bytes, records) = told(&settings, &addresses, name, kind::A);
+            assert!(bytes <= 65_535 && records > 4000, "{records} in {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_pair_is_there_once_and_what_stands_for_many_is_the_name_of_none() {
+        let file = Entries::read("192.0.2.1 a.b *.wild\n192.0.2.1 A.B c.d\n");
+        assert_eq!(told(&settings(), &file, "a.b", kind::A).1, 2, "the file's and the configuration's");
+        assert_eq!(told(&settings(), &file, "1.2.0.192.in-addr.arpa", kind::PTR).1, 3);
+        assert_eq!(told(&settings(), &file, "x.wild", kind::A).1, 2);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Names are written in full: pointers of the message that is read mean nothing in the one that is written.
 
-use crate::rewrite::Undo;
+use crate::rewrite::{self, Undo};
 use crate::wire::{self, HEADER, MOST_UDP, Name, Question, Record, Section, TO_QUESTION, code, flag, kind};
 
 /// What is to be done to an answer.
@@ -132,10 +132,15 @@ fn changed_name(name: Name, undo: &[Undo], owner: bool) -> Option<Name> {
         return Some(name);
     }
     let text = name.to_string();
-    let changed = rules.fold(text.clone(), |text, undo| match undo {
-        Undo::Name(replace) | Undo::Value(replace) => replace.apply(&text),
-        _ => text,
-    });
+    let mut changed = text.clone();
+    for undo in rules {
+        if let Undo::Name(replace) | Undo::Value(replace) = undo {
+            changed = replace.apply(&changed);
+        }
+        if rewrite::is_no_name(&changed) {
+            return None;
+        }
+    }
     if changed == text { Some(name) } else { Name::parse(&changed) }
 }
 
@@ -149,4 +154,30 @@ fn final_code(found: u8, undo: &[Undo]) -> u8 {
 /// What a question that could not be worked on gets.
 pub fn failed(message: &[u8], question: &Question, udp: bool, out: &mut Vec<u8>) {
     crate::answer::fail(message, question, udp, code::SERVFAIL, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::Replace;
+
+    /// Each rule takes what the one before has made.
+    #[test]
+    fn groups_that_multiply_in_an_answer_leave_its_record_out() {
+        let name = Name::parse("a.b").unwrap();
+        let mut message = vec![7, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        message.extend_from_slice(name.as_bytes());
+        message.extend_from_slice(&[0, 1, 0, 1]);
+        let question = Question::parse(&message).unwrap();
+        let mut answer = message.clone();
+        wire::push_record(&mut answer, &TO_QUESTION, kind::A, 60, &[192, 0, 2, 1]);
+        (answer[2], answer[7]) = (flag::QR, 1);
+        let expression = regex::Regex::new("(.*)").unwrap();
+        let undo = vec![Undo::Name(Replace::Regex(expression, "{1}".repeat(50))); 20];
+        let mut out = Vec::new();
+        assert!(write(&answer, &message, &question, false, Changes { undo: &undo, turn: None }, &mut out));
+        assert_eq!(wire::records(&out).unwrap().len(), 0);
+        assert!(write(&answer, &message, &question, false, Changes { undo: &[], turn: None }, &mut out));
+        assert_eq!(wire::records(&out).unwrap().len(), 1);
+    }
 }

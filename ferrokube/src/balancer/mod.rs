@@ -53,7 +53,7 @@ const ASKED: u32 = 2;
 /// How often servers that are used are asked how they are, where there are others.
 const LOOK: Duration = Duration::from_secs(10);
 /// The file of known servers is ours; a hundred names are a few kilobytes.
-const LONGEST_FILE: usize = 64 << 10;
+const LONGEST_FILE: u64 = 64 << 10;
 
 /// What the kubeconfigs of a node alone name as their server.
 pub fn url(host: &Host) -> String {
@@ -149,12 +149,11 @@ impl Balancer {
 /// What this host knows of its cluster's servers.
 fn known(host: &Host) -> Result<Kept> {
     let file = host.servers_file();
-    match std::fs::read(&file) {
-        Ok(bytes) if bytes.len() <= LONGEST_FILE => {
+    match linux::root::read_regular(&file, LONGEST_FILE) {
+        Ok(bytes) => {
             let wrong = |error| Fault::failed(format!("{}: {error}; bring it back from a backup", file.display()));
             return Ok(serde_json::from_slice(&bytes).map_err(wrong)?);
         }
-        Ok(_) => return Err(Fault::failed(format!("{} is no list of servers", file.display())).into()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).context(file.display().to_string()),
     }

@@ -159,3 +159,13 @@ fn a_host_that_joined_with_an_older_version_goes_this_way_from_now_on() {
     std::fs::write(host.servers_file(), "{").expect("damaged");
     assert!(known(&host).expect_err("refused").to_string().contains("servers.json"));
 }
+
+#[test]
+fn a_list_of_servers_without_end_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let host = host(dir.path());
+    crate::config::private_dir(&host.data_dir).expect("made");
+    std::fs::write(host.servers_file(), " ".repeat(LONGEST_FILE as usize + 1)).expect("written");
+    let error = known(&host).expect_err("refused");
+    assert!(format!("{error:#}").contains("larger than"), "{error:#}");
+}

@@ -25,6 +25,7 @@ pub use route::{NextHop, Route, RouteKind, TABLE_MAIN};
 pub use rtnl::{Attribute, Mac, PROTOCOL, Rtnl};
 pub use rule::{Mark, Rule, RuleAction};
 pub(crate) use socket::Socket;
+pub use socket::{Refusal, refusal};
 
 /// What went wrong with a request to the kernel; `what` says which, as in "adding link web".
 #[derive(Debug, thiserror::Error)]

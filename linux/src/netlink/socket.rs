@@ -47,8 +47,11 @@ pub struct Socket {
 /// One refusal in answer to a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
+    /// The number of the message that it answers.
     pub seq: u32,
+    /// 0 is an acknowledgement.
     pub errno: i32,
+    /// The kernel's explanation.
     pub message: Option<String>,
 }
 
@@ -236,7 +239,7 @@ impl Socket {
 
 /// Takes an NLMSG_ERROR apart: the code, then the header of what failed (and, unless capped, its body), then
 /// attributes with the kernel's explanation.
-fn refusal(message: &Message<'_>) -> Option<Refusal> {
+pub fn refusal(message: &Message<'_>) -> Option<Refusal> {
     let errno = (u32_at(message.body, 0)? as i32).wrapping_neg();
     let failed_len = u32_at(message.body, 4)? as usize;
     let echoed = if message.flags & flags::CAPPED != 0 { super::message::HEADER } else { failed_len };

@@ -104,15 +104,7 @@ impl Nft {
 
     /// Every table of every family, other people's too.
     pub fn tables(&mut self) -> Result<Vec<TableInfo>, Error> {
-        self.socket.dump(
-            n::GETTABLE,
-            "listing nftables tables",
-            |w| w.raw(&[0; 4]),
-            |m| {
-                let (fixed, rest) = split(m.body, 4)?;
-                Some(TableInfo { family: Family::from_number(fixed[0])?, name: text(attr(rest, n::TABLE_NAME)?) })
-            },
-        )
+        self.socket.dump(n::GETTABLE, "listing nftables tables", |w| w.raw(&[0; 4]), |m| table(m.body))
     }
 
     /// Whether there is such a table, whoever made it.
@@ -122,26 +114,7 @@ impl Nft {
 
     /// The chains of all tables.
     pub fn chains(&mut self) -> Result<Vec<ChainInfo>, Error> {
-        self.socket.dump(
-            n::GETCHAIN,
-            "listing nftables chains",
-            |w| w.raw(&[0; 4]),
-            |m| {
-                let (fixed, rest) = split(m.body, 4)?;
-                let hook = attr(rest, n::CHAIN_HOOK);
-                Some(ChainInfo {
-                    family: Family::from_number(fixed[0])?,
-                    table: text(attr(rest, n::CHAIN_TABLE)?),
-                    name: text(attr(rest, n::CHAIN_NAME)?),
-                    kind: attr(rest, n::CHAIN_TYPE).map(text),
-                    hook: hook.and_then(|h| attr(h, n::HOOK_NUM)).and_then(be32),
-                    priority: hook.and_then(|h| attr(h, n::HOOK_PRIORITY)).and_then(be32).map(|p| p as i32),
-                    policy: attr(rest, n::CHAIN_POLICY)
-                        .and_then(be32)
-                        .map(|p| if p == 0 { Policy::Drop } else { Policy::Accept }),
-                })
-            },
-        )
+        self.socket.dump(n::GETCHAIN, "listing nftables chains", |w| w.raw(&[0; 4]), |m| chain(m.body))
     }
 
     /// The names of a table's sets and maps.
@@ -162,18 +135,7 @@ impl Nft {
             w.raw(&[family as u8, 0, 0, 0]);
             w.attr_str(n::RULE_TABLE, table);
         };
-        self.socket.dump(n::GETRULE, "listing nftables rules", fill, |m| {
-            let (_, rest) = split(m.body, 4)?;
-            if attr(rest, n::RULE_TABLE).map(text).as_deref() != Some(table) {
-                return None;
-            }
-            Some(RuleInfo {
-                chain: text(attr(rest, n::RULE_CHAIN)?),
-                handle: be64(attr(rest, n::RULE_HANDLE)?)?,
-                exprs: attr(rest, n::RULE_EXPRESSIONS)?.to_vec(),
-                comment: attr(rest, n::RULE_USERDATA).and_then(comment),
-            })
-        })
+        self.socket.dump(n::GETRULE, "listing nftables rules", fill, |m| rule(m.body, table))
     }
 
     /// The elements of a set or map, sorted by key. Just after a change of thousands, while the kernel resizes
@@ -209,6 +171,41 @@ impl Nft {
         )?;
         Ok(id.unwrap_or(0))
     }
+}
+
+/// A table out of a dump: the body of a message.
+pub fn table(body: &[u8]) -> Option<TableInfo> {
+    let (fixed, rest) = split(body, 4)?;
+    Some(TableInfo { family: Family::from_number(fixed[0])?, name: text(attr(rest, n::TABLE_NAME)?) })
+}
+
+/// A chain out of a dump.
+pub fn chain(body: &[u8]) -> Option<ChainInfo> {
+    let (fixed, rest) = split(body, 4)?;
+    let hook = attr(rest, n::CHAIN_HOOK);
+    Some(ChainInfo {
+        family: Family::from_number(fixed[0])?,
+        table: text(attr(rest, n::CHAIN_TABLE)?),
+        name: text(attr(rest, n::CHAIN_NAME)?),
+        kind: attr(rest, n::CHAIN_TYPE).map(text),
+        hook: hook.and_then(|h| attr(h, n::HOOK_NUM)).and_then(be32),
+        priority: hook.and_then(|h| attr(h, n::HOOK_PRIORITY)).and_then(be32).map(|p| p as i32),
+        policy: attr(rest, n::CHAIN_POLICY).and_then(be32).map(|p| if p == 0 { Policy::Drop } else { Policy::Accept }),
+    })
+}
+
+/// A rule of this table out of a dump; none for those of others.
+pub fn rule(body: &[u8], table: &str) -> Option<RuleInfo> {
+    let (_, rest) = split(body, 4)?;
+    if attr(rest, n::RULE_TABLE).map(text).as_deref() != Some(table) {
+        return None;
+    }
+    Some(RuleInfo {
+        chain: text(attr(rest, n::RULE_CHAIN)?),
+        handle: be64(attr(rest, n::RULE_HANDLE)?)?,
+        exprs: attr(rest, n::RULE_EXPRESSIONS)?.to_vec(),
+        comment: attr(rest, n::RULE_USERDATA).and_then(comment),
+    })
 }
 
 /// One element of a dumped set: the attributes of a list entry.

@@ -12,7 +12,7 @@ mod set;
 mod watch;
 
 pub use batch::{Batch, Chain, Hook, Policy};
-pub use dump::{ChainInfo, ElementInfo, Nft, RuleInfo, TableInfo, element};
+pub use dump::{ChainInfo, ElementInfo, Nft, RuleInfo, TableInfo, chain, element, rule as listed_rule, table};
 pub use expr::{Cmp, Ct, DynsetOp, Expr, FibResult, Meta, NatKind, PayloadBase, Reg, RejectWith, Verdict, fib, nat};
 pub use set::{Data, Element, Key, Set, kind};
 pub use watch::Watch;

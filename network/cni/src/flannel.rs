@@ -40,11 +40,11 @@ struct Conf {
 
 /// What flannel tells of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Told {
-    networks: Vec<Prefix>,
-    subnets: Vec<Prefix>,
-    mtu: u32,
-    ip_masq: bool,
+pub struct Told {
+    pub networks: Vec<Prefix>,
+    pub subnets: Vec<Prefix>,
+    pub mtu: u32,
+    pub ip_masq: bool,
 }
 
 impl Conf {
@@ -70,7 +70,7 @@ impl Conf {
 }
 
 /// Reads `subnet.env`.
-fn told(text: &str) -> Result<Told, String> {
+pub fn told(text: &str) -> Result<Told, String> {
     let mut told = Told::default();
     for line in text.lines() {
         let Some((name, value)) = line.trim().split_once('=') else { continue };

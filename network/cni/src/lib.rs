@@ -28,6 +28,7 @@ mod source;
 mod types;
 
 pub use error::Error;
+pub use flannel::told;
 pub use network::{Config, Network, Pod, forwarding, teardown};
 pub use plugins::is_builtin;
 pub use types::{AddResult, Interface, IpConfig, PortMapping, Protocol};

@@ -15,7 +15,7 @@
 //! - Doing: `manager` (where leases are): `etcd` (in etcd) or `nodes` (in annotations of nodes), `external` (by which link), `kernel`, `rules` (masquerading), `packets` (the loop of
 //!   the backend udp), `subnet_file`, `health`, `node` (all of it for this host), `daemon` (the loop).
 
-mod backend;
+pub mod backend;
 mod choice;
 mod config;
 mod daemon;
@@ -34,14 +34,17 @@ mod packets;
 mod rules;
 mod subnet_file;
 
-pub use self::etcd::Options as EtcdOptions;
 pub use self::etcd::client::Endpoints;
-pub use self::etcd::login::Secret;
+pub use self::etcd::login::{Secret, token as login_token};
+pub use self::etcd::{Options as EtcdOptions, changed as lease_event};
 pub use config::{ConfigError, NetConf};
 pub use daemon::{Config, Error, RESYNC, Told, run};
 pub use external::Wish;
 pub use kernel::has_vxlan;
-pub use lease::{Attributes, Subnets};
+pub use lease::{Attributes, Lease, Subnets};
 pub use manager::{Options as ManagerOptions, publish};
+pub use news::News;
 pub use nodes::{Names as AnnotationNames, Options as NodesOptions, Source};
+pub use packets::{Gatherer, Joiner};
 pub use rules::Masquerade;
+pub use subnet_file::subnets as subnets_of_file;

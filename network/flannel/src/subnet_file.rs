@@ -40,7 +40,7 @@ pub fn text(conf: &NetConf, subnets: &Subnets, mtu: u32, ip_masq: bool) -> Strin
 }
 
 /// The subnets in such a text; none where it says nothing that can be read.
-fn subnets(text: &str) -> Option<Subnets> {
+pub fn subnets(text: &str) -> Option<Subnets> {
     let of = |name: &str, v6: bool| {
         let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))?;
         let subnet: Prefix = value.trim_matches('"').parse().ok()?;

@@ -50,6 +50,8 @@ mod server;
 mod volumes;
 mod worker;
 
+/// For those who read what a stranger wrote (the fuzz targets).
+pub use act::pull::credentials;
 pub use config::Config;
 pub use daemon::run;
 pub use error::Error;
@@ -59,3 +61,4 @@ pub use io::{files, logs, static_pods};
 pub use names::annotation::CRITICAL;
 pub use node::{addresses, shutdown};
 pub use pod::expand;
+pub use server::params;

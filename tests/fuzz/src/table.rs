@@ -1,7 +1,7 @@
 //! The table of fuzz targets: what is fed, what must hold, and how much of the machine one input may take. Both drivers
 //! go by it.
 
-use crate::targets::{files, network, node, objects, patches, store, trust, web, words};
+use crate::targets::{files, flannel, network, node, objects, patches, store, trust, web, words};
 
 /// One decoder or parser.
 pub struct Target {
@@ -39,6 +39,7 @@ pub const TARGETS: &[&[Target]] = &[
     store::TARGETS,
     node::TARGETS,
     network::TARGETS,
+    flannel::TARGETS,
     files::TARGETS,
 ];
 

@@ -21,15 +21,15 @@ use crate::storage::{RangeRequest, StoreError, keys};
 
 /// What a continue token holds: upstream's form, so that either server goes on with the other's.
 #[derive(Serialize, Deserialize)]
-struct Token {
+pub struct Token {
     #[serde(default)]
     v: String,
     /// Revision of the list; -1 continues in the newest state.
     #[serde(default)]
-    rv: i64,
+    pub rv: i64,
     /// First key of the rest, without the list's prefix.
     #[serde(default)]
-    start: String,
+    pub start: String,
 }
 
 /// Text of the 410 that a client gets whose list was compacted away.
@@ -39,12 +39,12 @@ const EXPIRED_EXACT: &str = "The resourceVersion for the provided list is too ol
 /// Most names of unreadable objects in the warning of a list.
 const CORRUPT_SHOWN: usize = 3;
 
-fn encode_token(rv: i64, start: &str) -> String {
+pub fn encode_token(rv: i64, start: &str) -> String {
     let token = Token { v: "meta.k8s.io/v1".to_owned(), rv, start: start.to_owned() };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
 }
 
-fn decode_token(text: &str) -> Result<Token, Status> {
+pub fn decode_token(text: &str) -> Result<Token, Status> {
     let bad = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let raw = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| {
         let at = match error {

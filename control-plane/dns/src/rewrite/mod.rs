@@ -105,10 +105,16 @@ impl Replace {
     }
 }
 
+/// A name has 255 bytes, a thousand as text; what rules and groups multiply to is no name, and goes no further.
+const MOST: usize = 4096;
+
+/// Whether a text is longer than any name: the next rule would make it longer still.
+pub fn is_no_name(text: &str) -> bool {
+    text.len() > MOST
+}
+
 /// The replacement with its groups, when the expression matches.
 fn filled(expression: &Regex, text: &str, to: &str) -> Option<String> {
-    /// A name has 255 bytes; what groups multiply to is no name.
-    const MOST: usize = 4096;
     let groups = expression.captures(text)?;
     let mut filled = to.to_owned();
     for (i, group) in groups.iter().enumerate() {
@@ -134,7 +140,8 @@ pub struct NoName;
 
 /// Applies the rules; none when no rule matches.
 pub fn request(rules: &[Rule], question: &Question) -> Result<Option<Changed>, NoName> {
-    let Some(mut name) = Name::from_wire(question.name()).map(|n| n.to_string()) else { return Ok(None) };
+    let Some(asked) = Name::from_wire(question.name()) else { return Ok(None) };
+    let mut name = asked.to_string();
     let (mut kind, mut class) = (question.kind, question.class);
     let mut undo = Vec::new();
     let mut matched = false;
@@ -149,6 +156,9 @@ pub fn request(rules: &[Rule], question: &Question) -> Result<Option<Changed>, N
                         Answer::Value((from, to)) => Undo::Value(Replace::Regex(from.clone(), to.clone())),
                     }));
                     name = new;
+                    if is_no_name(&name) {
+                        return Err(NoName);
+                    }
                     true
                 }
             },
@@ -173,7 +183,8 @@ pub fn request(rules: &[Rule], question: &Question) -> Result<Option<Changed>, N
     if !matched {
         return Ok(None);
     }
-    let name = Name::parse(&name).ok_or(NoName)?;
+    // Not every name can be read from its text again: labels may hold dots, and bytes that are no text.
+    let name = if name == asked.to_string() { asked } else { Name::parse(&name).ok_or(NoName)? };
     let message = message(question, &name, kind, class);
     let question = Question::parse(&message).map_err(|_| NoName)?;
     Ok(Some(Changed { message, question, undo }))

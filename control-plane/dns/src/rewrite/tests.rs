@@ -88,3 +88,20 @@ fn what_becomes_no_name_is_a_failure() {
     let multiplied = rules(&format!("rewrite name regex (.*) {}", "{1}".repeat(300)));
     assert_eq!(request(&multiplied, &question(&name, kind::A)).unwrap_err(), NoName);
 }
+
+/// Each rule takes what the one before has made.
+#[test]
+fn rules_that_multiply_a_name_end_with_the_first_that_makes_it_none() {
+    let one = format!("rewrite continue name substring . {}", ".a".repeat(400));
+    let all = rules(&[one.as_str(); 20].join("\n"));
+    assert_eq!(request(&all, &question("a.b", kind::A)).unwrap_err(), NoName);
+}
+
+#[test]
+fn a_name_that_no_rule_changes_stays_the_same_bytes() {
+    let mut bytes = vec![7, 7, flag::RD, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    bytes.extend_from_slice(b"\x03a.b\x02\xc3\x28\x00\x00\x1c\x00\x01");
+    let asked = Question::parse(&bytes).unwrap();
+    let changed = request(&rules("rewrite type AAAA A"), &asked).unwrap().unwrap();
+    assert_eq!((changed.question.name(), changed.question.kind), (asked.name(), kind::A));
+}

@@ -115,7 +115,7 @@ fn varint(bytes: &mut Bytes) -> Option<u64> {
 }
 
 /// The token in an answer. Both of its fields have a length.
-fn token(mut answer: Bytes) -> Option<String> {
+pub fn token(mut answer: Bytes) -> Option<String> {
     while answer.has_remaining() {
         let key = varint(&mut answer)?;
         let length = usize::try_from(varint(&mut answer)?).ok()?;

@@ -382,7 +382,7 @@ fn is_taken(lease: &Lease, mine: &Lease) -> bool {
     lease.subnets == mine.subnets && lease.attributes.public_ip != mine.attributes.public_ip
 }
 
-fn changed(kv: &KeyValue, gone: bool) -> Option<News> {
+pub fn changed(kv: &KeyValue, gone: bool) -> Option<News> {
     if gone {
         return Some(News::Gone(Subnets::of_key(std::str::from_utf8(&kv.key).ok()?)?));
     }

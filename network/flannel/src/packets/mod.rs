@@ -24,8 +24,9 @@ use linux::tun::Tun;
 use meta::Prefix;
 use parking_lot::RwLock;
 
-use self::inbound::Joiner;
-use self::outbound::{Gatherer, SLOT};
+pub use self::inbound::Joiner;
+pub use self::outbound::Gatherer;
+use self::outbound::SLOT;
 use crate::backend::udp::Table;
 use crate::packet;
 

@@ -11,7 +11,7 @@ mod hooks;
 mod http_get;
 mod mirror;
 mod prober;
-mod pull;
+pub mod pull;
 mod sandbox;
 
 use std::collections::{BTreeMap, HashMap};

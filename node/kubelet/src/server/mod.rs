@@ -6,7 +6,7 @@ mod auth;
 mod configz;
 mod host_logs;
 mod logs;
-mod params;
+pub mod params;
 mod pods;
 mod reply;
 mod route;

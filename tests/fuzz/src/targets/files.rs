@@ -1,13 +1,17 @@
-//! Files that people write and programs edit: kubeconfigs, the description of registries.
+//! Files that people write and programs edit: kubeconfigs, the description of registries; and what informers kept.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use client::Item;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
 use kube::config::Kubeconfig;
 use serde_json::Value;
 
 use super::objects::POD;
 use crate::input::{text, texts};
-use crate::table::{DEEP, Target, YAML};
+use crate::table::{DEEP, JSON, Target, YAML};
 
 pub const TARGETS: &[Target] = &[
     Target {
@@ -27,6 +31,15 @@ pub const TARGETS: &[Target] = &[
         // An expression of a few bytes may take what is allowed of one.
         memory: 30_000,
         nests: YAML,
+        depth: DEEP,
+    },
+    Target {
+        name: "last-known",
+        what: "what an informer wrote down of the API server's objects",
+        run: last_known,
+        seeds: known,
+        memory: 600,
+        nests: JSON,
         depth: DEEP,
     },
 ];
@@ -62,4 +75,32 @@ fn kubeconfig(input: &[u8]) {
     let _ = Kubeconfig::from_yaml(&text);
     let _ = serde_saphyr::from_str::<Value>(&text);
     let _ = serde_saphyr::from_str::<BTreeMap<String, Value>>(&text);
+}
+
+fn known() -> Vec<Vec<u8>> {
+    let line = POD.replace('\n', " ");
+    texts(&[&format!("{line}\n{line}\n"), &format!("{line}\n{{\"metadata\":{{\"name\":7}}}}\nx\n\n{{}}"), "null\n[]\n"])
+}
+
+fn last_known(input: &[u8]) {
+    let file = Path::new("pods.jsonl");
+    let lines = || input.split(|byte| *byte == b'\n');
+    let items: Vec<Item<Pod>> = client::last_known(input, file);
+    assert!(items.len() <= lines().count(), "an object a line at most");
+    for item in items {
+        let _ = item.read();
+    }
+    // As it is written down: nothing is said twice.
+    let values = lines().filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let written: String = values.map(|value| format!("{value}\n")).collect();
+    for item in client::last_known::<Pod>(written.as_bytes(), file) {
+        let names = (item.meta().name.clone(), item.meta().namespace.clone());
+        if let Ok(pod) = item.read() {
+            assert_eq!(
+                (pod.metadata.name, pod.metadata.namespace),
+                names,
+                "what is known of it before it is read is so"
+            );
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The targets, by what they are about: each file has its rows of the table and the functions that they name.
 
 pub mod files;
+pub mod flannel;
 pub mod network;
 pub mod node;
 pub mod objects;

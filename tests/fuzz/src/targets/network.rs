@@ -1,14 +1,14 @@
 //! The network's languages: DNS, netlink (as the kernel and whoever fills its tables answer), CNI.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use cni::list::NetworkList;
 use cni::{AddResult, PortMapping};
-use dns::{Cache, Facts, Files, Hit, Name, Question, Responder, Table};
+use dns::{Asked, Cache, Facts, Files, Hit, Live, Name, Question, Responder, Step, Table};
 use flannel::{Attributes, NetConf, Subnets};
-use linux::netlink::{event, message};
+use linux::netlink::{event, message, refusal};
 use linux::{conntrack, nft};
 
 use crate::input::{join, parts, text, texts};
@@ -42,6 +42,15 @@ pub const TARGETS: &[Target] = &[
         memory: 20_000,
         nests: &[(". {\n", "errors\n", "}\n"), ("import x\n", "", "")],
         depth: 2_000,
+    },
+    Target {
+        name: "dns-chain",
+        what: "questions and other servers' answers, rewritten, by templates and from hosts files",
+        run: chain,
+        seeds: chains,
+        memory: 20_000,
+        nests: FLAT,
+        depth: 0,
     },
     Target {
         name: "resolv-conf",
@@ -194,6 +203,89 @@ fn corefile(input: &[u8]) {
     }
 }
 
+/// Everything that a question may meet on its way, in few words.
+const CHAIN: &str = ". {\n log\n loadbalance\n cache\n rewrite continue name regex (.*)\\.example\\.com {1}.example.org answer auto \
+answer value (.*)\\.org {1}.com\n rewrite continue ttl suffix org. 5-60\n rewrite rcode exact x NXDOMAIN NOERROR\n \
+rewrite type ANY A\n hosts /etc/coredns/NodeHosts {\n  10.0.0.1 a.b *.c\n  fallthrough\n }\n template IN TXT t {\n  match ^(?P<a>.*)\\.t\\.$\n  \
+answer \"{{ .Name }} 60 IN TXT \\\"{{ .Group.a }}{{ index .Match 1 }}\\\"\"\n  additional \"x.{{ .Zone }} SOA a. b. (1 2 3 4 5)\"\n  fallthrough\n }\n \
+kubernetes cluster.local in-addr.arpa {\n  fallthrough in-addr.arpa\n }\n}\n";
+
+fn chains() -> Vec<Vec<u8>> {
+    let hosts = "# x\n10.0.0.2 a.b b.b # c\nfe80::1%eth0 a.b *.d\n0.0.0.0 x y\n0.0.0.0 x\nx y\n";
+    let facts = Facts { port: 53, domain: Name::parse("cluster.local").expect("a zone") };
+    let own = [("Corefile", CHAIN), ("NodeHosts", hosts)].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    dns::parse(&Files { own: own.into(), custom: [].into() }, &facts).expect("a configuration");
+    let with = |corefile: &str, ask: Vec<u8>, reply: &[u8]| {
+        let messages = [&[ask.len() as u8][..], &ask, reply].concat();
+        join(&[corefile.as_bytes(), hosts.as_bytes(), &messages])
+    };
+    // An alias and its address, from another server.
+    let mut reply = message(&["a", "example", "org"], 1, &[]);
+    reply[2] = 0x81;
+    reply[7] = 2;
+    reply.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 4, 1, b'b', 0xc0, 14]);
+    reply.extend_from_slice(&[0xc0, 43, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 1, 2, 3, 4]);
+    vec![
+        with(CHAIN, message(&["a", "example", "com"], 1, EDNS), &reply),
+        with(CHAIN, message(&["a", "b"], 28, &[]), &[]),
+        with(CHAIN, message(&["x", "d"], 1, &[]), &[]),
+        with(CHAIN, message(&["0", "0", "0", "0", "in-addr", "arpa"], 12, EDNS), &[]),
+        with(CHAIN, message(&["u", "v", "t"], 16, EDNS), &[]),
+        with(CHAIN, message(&["a", "default", "svc", "cluster", "local"], 1, &[]), &[]),
+        // More names of an address than a message counts.
+        join(&[
+            b". {\n hosts /etc/coredns/NodeHosts\n}\n",
+            (0..70_000).map(|n| format!("0.0.0.0 {n:x}\n")).collect::<String>().as_bytes(),
+            &[&[38][..], &message(&["0", "0", "0", "0", "in-addr", "arpa"], 12, &[])].concat(),
+        ]),
+    ]
+}
+
+fn chain(input: &[u8]) {
+    let [corefile, hosts, messages] = parts(input);
+    let Some((length, rest)) = messages.split_first() else { return };
+    let Some((ask, reply)) = rest.split_at_checked(usize::from(*length)) else { return };
+    let own = [("Corefile", corefile), ("NodeHosts", hosts)];
+    let own = own.map(|(name, bytes)| (name.to_owned(), text(bytes).into_owned())).into();
+    let zone = Name::parse("cluster.local").expect("a zone");
+    let facts = Facts { port: 53, domain: zone.clone() };
+    let Ok(mut parsed) = dns::parse(&Files { own, custom: [].into() }, &facts) else { return };
+    for server in &mut parsed.servers {
+        // No other server is asked here, and no file of this machine is read.
+        server.forwards.clear();
+        if let Some(hosts) = &mut server.hosts {
+            hosts.file = None;
+        }
+    }
+    let Ok(question) = Question::parse(ask) else { return };
+    let live = Arc::new(Live::new(parsed, &zone, &[]).expect("it names no files"));
+    let addr = SocketAddr::from(([127, 0, 0, 1], 53));
+    for server in live.servers() {
+        let Some(cache) = &server.cache else { continue };
+        let asked = match dns::request(&server.server.rewrites, &question) {
+            Ok(changed) => changed.map_or(question, |changed| changed.question),
+            Err(_) => continue,
+        };
+        if let Some((mut message, ttls)) = dns::without_opt(reply) {
+            cache.lock().insert(&asked, &mut message, &ttls, Duration::ZERO);
+        }
+    }
+    for (udp, most) in [(true, 4096), (false, usize::from(u16::MAX))] {
+        let mut out = Vec::new();
+        let asked = Asked { message: ask, question: &question, udp, peer: addr, local: addr };
+        // What waits for others is not waited for.
+        if let Step::Wait(_) = dns::answer(&live, &mut Responder::new(), &TABLE, asked, &mut out) {
+            continue;
+        }
+        if !out.is_empty() {
+            assert!(out.len() <= most, "an answer fits a packet: {} bytes", out.len());
+            assert!(out.len() >= 12 && out[2] & 0x80 != 0, "an answer says that it is one");
+            assert_eq!(out[..2], ask[..2], "with the question's number");
+            assert!(dns::without_opt(&out).is_some(), "and holds what it says");
+        }
+    }
+}
+
 fn resolv_confs() -> Vec<Vec<u8>> {
     vec![
         join(&[
@@ -254,12 +346,56 @@ fn dumps() -> Vec<Vec<u8>> {
     writer.end_nest(data);
     writer.attr(6, &[0, 2, b'a', 0]);
     writer.end(open);
-    vec![writer.into_bytes()]
+    vec![writer.into_bytes(), tables(), refusals()]
+}
+
+/// A base chain and a rule with a comment.
+fn tables() -> Vec<u8> {
+    let mut writer = message::Writer::new();
+    let open = writer.begin(0xa03, 0, 1);
+    writer.raw(&[2, 0, 0, 0]);
+    writer.attr_str(1, "table");
+    writer.attr_str(3, "chain");
+    let hook = writer.nest(4);
+    writer.attr_be32(1, 3);
+    writer.attr_be32(2, 0xffff_ff9c);
+    writer.end_nest(hook);
+    writer.attr_be32(5, 1);
+    writer.attr_str(7, "filter");
+    writer.end(open);
+    let open = writer.begin(0xa06, 0, 1);
+    writer.raw(&[2, 0, 0, 0]);
+    writer.attr_str(1, "table");
+    writer.attr_str(2, "chain");
+    writer.attr(3, &[0, 0, 0, 0, 0, 0, 0, 9]);
+    let all = writer.nest(4);
+    writer.attr_str(1, "immediate");
+    writer.end_nest(all);
+    writer.attr(7, &[0, 2, b'a', 0]);
+    writer.end(open);
+    writer.into_bytes()
+}
+
+/// A refusal with the kernel's words, its request left out or given back.
+fn refusals() -> Vec<u8> {
+    let mut writer = message::Writer::new();
+    for flags in [0x300, 0x200] {
+        let open = writer.begin(2, flags, 1);
+        writer.raw(&(-22i32).to_ne_bytes());
+        writer.raw(&[20, 0, 0, 0, 0x10, 0, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        if flags == 0x200 {
+            writer.raw(&[0; 4]);
+        }
+        writer.attr_str(1, "no such link");
+        writer.end(open);
+    }
+    writer.into_bytes()
 }
 
 fn netlink(input: &[u8]) {
     for message in message::messages(input) {
-        let _ = event(&message);
+        let _ = (event(&message), refusal(&message));
+        let _ = (nft::table(message.body), nft::chain(message.body), nft::listed_rule(message.body, "table"));
         if let Some((_, rest)) = message::split(message.body, 4) {
             let _ = (nft::element(rest), conntrack::flow(rest));
         }

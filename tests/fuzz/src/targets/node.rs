@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use kubelet::{logs, static_pods};
 use prost::Message;
 use runtime::images::passwd::Accounts;
-use runtime::images::{Images, Reference, manifest, unpack};
+use runtime::images::{Images, Reference, manifest, share, unpack};
 use runtime::monitor::protocol;
 use runtime::seccomp::{compile, profile};
 use runtime::streaming::spdy::frame::{Decoder, Encoder, Frame};
@@ -40,6 +40,15 @@ pub const TARGETS: &[Target] = &[
         memory: 400,
         nests: FLAT,
         depth: 0,
+    },
+    Target {
+        name: "shared-images",
+        what: "catalogs of nodes that share a host's images, which their pods may have written",
+        run: shared,
+        seeds: catalogs,
+        memory: 600,
+        nests: JSON,
+        depth: DEEP,
     },
     Target {
         name: "manifest",
@@ -218,6 +227,36 @@ fn archives() -> Vec<Vec<u8>> {
         ("config.json", file, "", config.as_bytes()),
         ("layer.tar", file, "", &layer),
     ])]
+}
+
+fn catalogs() -> Vec<Vec<u8>> {
+    let catalog = r#"{"next":4,"images":{},"layers":{"sha256:a":{"dir":"s/3","diff_id":"sha256:b","bytes":1,"inodes":2},"sha256:c":{"dir":"s/../outside","diff_id":"sha256:d","bytes":18446744073709551615,"inodes":0},"sha256:e":{"dir":"1","diff_id":"","bytes":0,"inodes":0}}}"#;
+    texts(&[catalog, r#"{"next":0,"images":{},"layers":{}}"#])
+}
+
+/// Whatever a node's catalog says, no more than what nobody has is removed, and nothing elsewhere.
+fn shared(input: &[u8]) {
+    const INDEX: &str = r#"{"next":7,"layers":{"sha256:a":{"dir":"3","diff_id":"sha256:b","bytes":1,"inodes":1},"sha256:f":{"dir":"7","diff_id":"sha256:g","bytes":1,"inodes":1}}}"#;
+    let dir = directory();
+    let top = dir.path().join("shared");
+    for layer in ["3", "5", "7", "draft"] {
+        fs::create_dir_all(top.join(layer)).expect("a directory");
+    }
+    fs::write(top.join("index.json"), INDEX).expect("a file");
+    fs::write(dir.path().join("outside"), "untouched").expect("a file");
+    let there = |layer: &str| top.join(layer).is_dir();
+    match share::sweep(&top, &[input.to_vec()]) {
+        Ok(removed) => {
+            let left = [there("3"), there("7")].into_iter().filter(|there| *there).count();
+            assert_eq!(removed + left, 2, "it says what it did");
+            assert!(!there("5") && !there("draft"), "what no index names goes");
+        }
+        Err(error) => {
+            assert!(error.to_string().len() < 8 << 10, "an error is no copy of the catalog");
+            assert!(there("3") && there("7"), "what can't be known to be unused stays");
+        }
+    }
+    assert_eq!(fs::read(dir.path().join("outside")).ok().as_deref(), Some(&b"untouched"[..]), "nothing else goes");
 }
 
 fn archive(input: &[u8]) {

@@ -2,10 +2,14 @@
 
 use apiserver::authn::jwt::{self, Signer, Verifier};
 use apiserver::authn::x509;
+use apiserver::storage::encryption::Resources;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use client::delegated::User;
 use controller_manager::controllers::certificates::request::Request;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use meta::pem;
 use runtime::images::Challenge;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -15,8 +19,8 @@ use serving::x509::Subject;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::input::{text, texts};
-use crate::table::{FLAT, Target};
+use crate::input::{join, parts, text, texts};
+use crate::table::{DEEP, FLAT, JSON, Target, YAML};
 
 pub const TARGETS: &[Target] = &[
     Target { name: "jwt", what: "bearer tokens", run: token, seeds: tokens, memory: 400, nests: FLAT, depth: 0 },
@@ -47,6 +51,24 @@ pub const TARGETS: &[Target] = &[
         memory: 64,
         nests: FLAT,
         depth: 0,
+    },
+    Target {
+        name: "pull-secret",
+        what: "credentials for registries out of Secrets",
+        run: pull_secret,
+        seeds: pull_secrets,
+        memory: 600,
+        nests: JSON,
+        depth: DEEP,
+    },
+    Target {
+        name: "encryption",
+        what: "configurations of encryption at rest, and values that they open",
+        run: encryption,
+        seeds: encryptions,
+        memory: 3000,
+        nests: YAML,
+        depth: DEEP,
     },
 ];
 
@@ -170,5 +192,78 @@ fn challenge(input: &[u8]) {
     let text = text(input);
     if let Challenge::Bearer { realm, service, scope } = Challenge::parse(&text) {
         assert!(realm.len() + service.len() + scope.len() <= 3 * text.len(), "nothing is added");
+    }
+}
+
+fn pull_secrets() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"*.r.example":{"username":"a","password":"b"}}}"#,
+        r#"{"r.example:5000":{"auth":"dTpw","email":"a@b","identitytoken":"t"}}"#,
+    ])
+}
+
+fn pull_secret(input: &[u8]) {
+    for key in [".dockerconfigjson", ".dockercfg"] {
+        let data = Some([(key.to_owned(), ByteString(input.to_vec()))].into());
+        let secret = Secret { data, ..Secret::default() };
+        for (host, domain) in [("docker.io", "io"), ("a.r.example", "example"), ("r.example:5000", "example:5000")] {
+            for found in kubelet::credentials(&secret, host) {
+                let server = &found.server_address;
+                assert!(server.contains(domain), "{server} is not asked with what is {host}'s");
+            }
+        }
+    }
+}
+
+const ENCRYPTION: &str = r"apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets, '*.apps']
+  providers:
+  - aescbc: {keys: [{name: a, secret: MDEyMzQ1Njc4OWFiY2RlZg==}]}
+  - aesgcm: {keys: [{name: b, secret: MDEyMzQ1Njc4OWFiY2RlZg==}]}
+  - secretbox: {keys: [{name: c, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}
+  - identity: {}
+";
+
+fn encryptions() -> Vec<Vec<u8>> {
+    let key = "keys: [{name: d, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]";
+    let sealed = |cipher: &str| {
+        let first = format!("  providers:\n  - {cipher}: {{{key}}}\n");
+        let config = ENCRYPTION.replacen("  providers:\n", &first, 1);
+        let of = Resources::parse(config.as_bytes()).expect("keys");
+        let value = of.of("/registry", KEY_OF_SECRET).encrypt(&Bytes::from_static(b"{\"a\":1}"), KEY_OF_SECRET);
+        join(&[config.as_bytes(), &value.expect("a value")])
+    };
+    let plain = [join(&[ENCRYPTION.as_bytes(), b"{\"a\":1}"]), b"k8s:enc:aescbc:v1:a:0123456789abcdef".to_vec()];
+    ["aescbc", "aesgcm", "secretbox"].map(sealed).into_iter().chain(plain).collect()
+}
+
+const KEY_OF_SECRET: &[u8] = b"/registry/secrets/ns/name";
+
+fn encryption(input: &[u8]) {
+    let [config, stored] = parts(input);
+    static USUAL: LazyLock<Resources> = LazyLock::new(|| Resources::parse(ENCRYPTION.as_bytes()).expect("keys"));
+    // What somebody else put into the store, for keys that are always the same and for those of the input.
+    let with = |resources: &Resources, stored: &[u8]| {
+        let of = resources.of("/registry", KEY_OF_SECRET);
+        let plain = of.decrypt(&Bytes::copy_from_slice(stored), KEY_OF_SECRET);
+        if let Ok(plain) = &plain {
+            assert!(plain.len() <= stored.len(), "it is no longer than it was");
+        }
+        // What was encrypted is never taken for another thing; a plain value may be.
+        let value = Bytes::from_static(b"value");
+        if let Ok(sealed) = of.encrypt(&value, KEY_OF_SECRET)
+            && sealed != value
+        {
+            assert!(of.decrypt(&sealed, KEY_OF_SECRET) == Ok(value), "what was sealed is opened");
+            // Of upstream's ciphers this one knows under which key its value is.
+            let moved = of.decrypt(&sealed, b"/registry/secrets/ns/other");
+            assert!(!sealed.starts_with(b"k8s:enc:aesgcm:") || moved.is_err(), "at its own key alone");
+        }
+    };
+    with(&USUAL, input);
+    if let Ok(resources) = Resources::parse(config) {
+        with(&resources, stored);
     }
 }

@@ -6,7 +6,11 @@ use apiserver::http::request::{Query, RequestInfo};
 use apiserver::proxy::html::Rewriter;
 use apiserver::proxy::target::ProxiedName;
 use apiserver::registry::options::{DeleteOptions, ListOptions, WriteOptions};
+use apiserver::registry::read;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use kubelet::params;
 use serving::authority::Filter;
 
 use crate::input::{join, parts, text, texts, value};
@@ -66,6 +70,24 @@ pub const TARGETS: &[Target] = &[
         memory: 600,
         nests: &[("<a href=/x>", "y", "</a>")],
         depth: 5_000,
+    },
+    Target {
+        name: "continue",
+        what: "continue parameters of lists",
+        run: continued,
+        seeds: continues,
+        memory: 600,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "kubelet-query",
+        what: "paths and queries of the kubelet's port",
+        run: kubelet_query,
+        seeds: kubelet_queries,
+        memory: 600,
+        nests: &[("/a", "", "")],
+        depth: 2_000,
     },
 ];
 
@@ -200,4 +222,45 @@ fn html(input: &[u8]) {
     let whole = rewritten(&mut std::iter::once(input));
     let pieces = rewritten(&mut input.chunks(7));
     assert_eq!(pieces, whole, "in pieces as whole");
+}
+
+fn continues() -> Vec<Vec<u8>> {
+    let mut all = [read::encode_token(7, "ns/name"), read::encode_token(-1, "a/b\0")].map(String::into_bytes).to_vec();
+    all.extend(
+        [&b"eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MX0="[..], b"{\"v\":\"meta.k8s.io/v1\",\"rv\":5,\"start\":\"a\"}"]
+            .map(<[u8]>::to_vec),
+    );
+    all
+}
+
+/// As it comes, and what is inside of it: nobody guesses base64.
+fn continued(input: &[u8]) {
+    for text in [text(input), URL_SAFE_NO_PAD.encode(input).into()] {
+        let Ok(token) = read::decode_token(&text) else { continue };
+        assert!(!token.start.is_empty() && !token.start.contains(".."), "it stays in its list");
+        let again = read::decode_token(&read::encode_token(token.rv, &token.start)).ok();
+        assert!(
+            again.is_some_and(|again| (again.rv, again.start) == (token.rv, token.start)),
+            "what was written is read"
+        );
+    }
+}
+
+fn kubelet_queries() -> Vec<Vec<u8>> {
+    let seeds: [(&[u8], &[u8]); 3] = [
+        (b"/exec/ns/pod/container", b"command=sh&command=-c&command=echo+a%20%26b&tty=1&bad=%zz"),
+        (b"/containerLogs/ns/pod/c%2f..", b"tailLines=5&follow=true&sinceTime=2026-01-02T03:04:05Z&limitBytes=1"),
+        (b"//logs/../%2e%2e/%", b"&&=&a&%="),
+    ];
+    seeds.iter().map(|(path, query)| join(&[path, query])).collect()
+}
+
+fn kubelet_query(input: &[u8]) {
+    let [path, query] = parts(input);
+    let (path, query) = (text(path), text(query));
+    assert!(params::parts(&path).len() <= path.split('/').count(), "a part is between two slashes");
+    let params = params::Params::of(Some(&query));
+    let said: usize = params.0.iter().map(|(name, values)| name.len().max(1) * values.len()).sum();
+    // What is no text becomes a sign of three bytes.
+    assert!(said <= query.len() * 3 + 1, "{said} bytes of names in {} bytes", query.len());
 }

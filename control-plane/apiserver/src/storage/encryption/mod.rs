@@ -22,7 +22,7 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 pub use self::cipher::ENCRYPTED;
-use self::config::Resources;
+pub use self::config::Resources;
 use self::counts::Counts;
 use super::{
     KeyValue, RangeRequest, RangeResponse, Store, StoreError, StoreEvent, StoreStatus, Txn, TxnOutcome, WatchStream,
