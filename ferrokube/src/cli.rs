@@ -92,17 +92,17 @@ pub enum Cmd {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<OsString>,
     },
-    /// Check the running cluster
+    /// Find what is at fault on this host and between the nodes, and its cure
     Check {
-        /// By the checks of the CIS benchmark
-        #[arg(long, required = true)]
+        /// Judge the running cluster by the checks of the CIS benchmark instead
+        #[arg(long)]
         cis: bool,
         /// Output format
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
-        /// Exit code when checks fail
-        #[arg(long, default_value_t = 0, value_name = "N")]
-        exit_code: u8,
+        /// Exit code when something fails [default: 1; with --cis 0]
+        #[arg(long, value_name = "N")]
+        exit_code: Option<u8>,
     },
     /// Stop the cluster and its pods; `up` continues from where it was
     Down,
@@ -277,7 +277,8 @@ pub fn run() -> Result<()> {
             commands::logs::run(which, component.as_deref(), follow, tail, node.as_deref())
         }
         Cmd::Kubectl { args } => commands::kubectl::run(which, &args),
-        Cmd::Check { cis: _, output, exit_code } => commands::check::cis(which, output, exit_code),
+        Cmd::Check { cis: true, output, exit_code } => commands::check::cis(which, output, exit_code.unwrap_or(0)),
+        Cmd::Check { cis: false, output, exit_code } => commands::check::host(which, output, exit_code.unwrap_or(1)),
         Cmd::Down => commands::down::run(which),
         Cmd::Reset { yes } => commands::reset::run(which, yes),
         Cmd::Install { shape, now } => commands::install::install(which, &shape, now),

@@ -3,7 +3,7 @@
 //! [`cli`] is the command line; [`config`] what a cluster is, and what a host of it; [`components`] the table of all that
 //! runs; [`cluster`] how a host's components are started together and kept running, [`component`] the flags of each
 //! alone; [`api`] how they reach the API server, [`balancer`] by which of several; [`pki`] and [`kubeconfig`] who may
-//! speak as whom; [`commands`] one file a command; [`nodes`] further nodes on this host.
+//! speak as whom; [`commands`] one file a command; [`nodes`] further nodes on this host; [`diagnosis`] what is at fault.
 
 mod api;
 mod apply;
@@ -19,6 +19,7 @@ mod components;
 mod config;
 mod crash;
 mod cri;
+mod diagnosis;
 mod fault;
 mod firewall;
 mod hardening;

@@ -46,7 +46,7 @@ pub fn check(host: &Host) -> Result<()> {
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// What of the kernel matters here.
-struct Kernel {
+pub struct Kernel {
     /// /proc/filesystems.
     filesystems: String,
     /// There are modules, which a mount may load.
@@ -60,7 +60,7 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn look() -> Kernel {
+    pub fn look() -> Kernel {
         let names = |dir: &str| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             entries.filter_map(|e| e.file_name().into_string().ok()).collect::<Vec<_>>()
@@ -78,7 +78,7 @@ impl Kernel {
     }
 
     /// The sentence about the first thing that is missing.
-    fn lacks(&self) -> Option<String> {
+    pub fn lacks(&self) -> Option<String> {
         let lacks =
             |what: &str, option: &str| Some(format!("this kernel lacks {what}: use one that is built with {option}"));
         // A kernel that has it as a module lists it only once it is loaded.

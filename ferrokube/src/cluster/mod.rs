@@ -50,6 +50,7 @@ use crate::progress::Steps;
 pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
 pub use node::{runtime_config, shutdown_grace};
+pub use ready::dns as dns_answers;
 
 /// After the grace of its pods a node has this long to end by itself.
 const NODE_GRACE: Duration = Duration::from_secs(2);

@@ -1,4 +1,5 @@
-//! `check --cis`: the checks of the CIS benchmark by what they mean, asked of the running cluster.
+//! `check`: what is at fault on this host and between the nodes; `check --cis`: the checks of the CIS benchmark by what they
+//! mean, asked of the running cluster.
 
 use anyhow::Result;
 use serde_json::json;
@@ -6,7 +7,8 @@ use serde_json::json;
 use crate::cis::{self, Finding, State, facts::Facts};
 use crate::cli::Output;
 use crate::commands::misc::{no_cluster, print};
-use crate::config::Which;
+use crate::config::{Shape, Which};
+use crate::diagnosis;
 use crate::fault::Fault;
 use crate::preflight;
 use crate::process::Daemon;
@@ -34,6 +36,36 @@ pub fn cis(which: &Which, output: Output, exit_code: u8) -> Result<()> {
         return Err(Fault { sentence: format!("{failed} checks failed"), code: exit_code }.into());
     }
     Ok(())
+}
+
+/// Also before there is a cluster: then of the host alone.
+pub fn host(which: &Which, output: Output, exit_code: u8) -> Result<()> {
+    preflight::root("check")?;
+    let host = which.resolve(&Shape::default())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let findings = diagnosis::judge(&runtime.block_on(diagnosis::facts::Facts::gather(&host)));
+    match output {
+        Output::Json => print(&format!("{:#}\n", json!({"findings": findings})))?,
+        Output::Table => print(&as_list(&findings))?,
+    }
+    let faults = findings.iter().filter(|finding| finding.state == diagnosis::State::Fault).count();
+    if faults > 0 && exit_code > 0 {
+        let sentence = if faults == 1 { "one fault".to_owned() } else { format!("{faults} faults") };
+        return Err(Fault { sentence, code: exit_code }.into());
+    }
+    Ok(())
+}
+
+fn as_list(findings: &[diagnosis::Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for f in findings {
+        text += &format!(" {} {:<width$}  {}\n", f.state.mark(), f.what, f.why);
+        if !f.cure.is_empty() {
+            text += &format!("   {:<width$}  → {}\n", "", f.cure);
+        }
+    }
+    text
 }
 
 fn count(findings: &[Finding], state: State) -> usize {

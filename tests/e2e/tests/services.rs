@@ -50,7 +50,8 @@ fn names(cluster: &Cluster) -> Result<()> {
     )?;
     becomes("printer.example", "192.0.2.9")?;
     becomes("x.corp.example", "192.0.2.53")?;
-    becomes("kubernetes.default.svc.cluster.local", "10.43.0.1")?;
+    let kubernetes = own.kubectl(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"])?;
+    becomes("kubernetes.default.svc.cluster.local", &kubernetes)?;
     let edit = |script: &str| {
         let mut edit = own.kubectl_command(&["edit", "configmap/coredns", "-n", "kube-system"]);
         edit.env("KUBE_EDITOR", format!("sed -i {script}"));

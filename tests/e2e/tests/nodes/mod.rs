@@ -73,6 +73,7 @@ const STEPS: &[Step] = &[
     ("every pod reaches every pod", traffic::between_pods),
     ("Services, names and node ports lead to every node", traffic::services),
     ("kubectl comes into pods of every node", traffic::into_pods),
+    ("check tells what packets between nodes meet", traffic::checked),
     ("a pod of a node sees nothing of the host's cluster", hidden),
     ("containers outlive their node's daemon", killed_node),
     ("nodes outlive the host's daemon", killed_host),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use linux::netns::NetNs;
+use serde_json::Value;
 use testkit::{Own, Running, eventually};
 
 use super::{ALL, SOON, pod_on};
@@ -162,5 +163,36 @@ pub fn into_pods(own: &Own) -> Result<()> {
         let page = host.sh(&format!("curl -sS --max-time 5 http://127.0.0.1:{port}/"))?;
         ensure!(page == format!("{node}\n"), "{page}");
     }
+    Ok(())
+}
+
+/// `check` on a cluster whose nodes' packets are dropped: all that are in packets, then the large ones of them.
+pub fn checked(own: &Own) -> Result<()> {
+    let host = own.host.as_ref().context("a host")?;
+    let told = |what: &str| -> Result<(String, String)> {
+        let said: Value = serde_json::from_str(&own.run(&["check", "--exit-code", "0", "-o", "json"])?.ok()?)?;
+        let all = said["findings"].as_array().context("findings")?;
+        let row = all.iter().find(|row| row["what"] == what).with_context(|| format!("no {what}: {said:#}"))?;
+        Ok((row["state"].as_str().unwrap_or("").to_owned(), format!("{} {}", row["why"], row["cure"])))
+    };
+    let way = || told("way to other nodes");
+    let (state, why) = way()?;
+    ensure!(state == "good" && ALL[1..].iter().all(|node| why.contains(node)), "{state}: {why}");
+    for row in ["kernel", "firewall", "forwarding", "MTU", "nodes", "other clocks", "cluster DNS", "a start"] {
+        let (state, why) = told(row)?;
+        ensure!(state == "good", "{row}: {state}: {why}");
+    }
+    host.sh("nft 'add table inet wall; add chain inet wall out { type filter hook output priority 0; }'")?;
+    let drops = |what: &str, words: &str| -> Result<()> {
+        host.sh(&format!("nft 'flush chain inet wall out; add rule inet wall out udp dport 8000-9000 {what} drop'"))?;
+        let (state, why) = way()?;
+        ensure!(state == "fault" && why.contains(words), "{what}: {state}: {why}");
+        ensure!(own.run(&["check"])?.code == 1, "a fault is told by the exit code");
+        Ok(())
+    };
+    let found = drops("", "UDP port").and_then(|()| drops("meta length > 1000", "whole ones of"));
+    host.sh("nft delete table inet wall")?;
+    found?;
+    ensure!(way()?.0 == "good", "{:?}", way()?);
     Ok(())
 }
