@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use cni::firewall::{Tool, Wall, advice, diagnose};
-use meta::Prefix;
+use meta::Ranges;
 
 use crate::config::{Host, record, write_private};
 use crate::nodes::underlay;
@@ -20,7 +20,7 @@ const OURS: &str = "ferrokube";
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Senders {
     bridge: String,
-    range: Prefix,
+    range: Ranges,
     /// What was opened for them.
     file: PathBuf,
 }
@@ -32,7 +32,7 @@ fn senders(host: &Host) -> Vec<Senders> {
     let record = record::read(host).ok().flatten();
     let nodes = record.map(|record| Senders {
         bridge: underlay::bridge(host),
-        range: record.range,
+        range: record.ranges(),
         file: record::dir(host).join(".firewall.json"),
     });
     std::iter::once(pods).chain(nodes).collect()
@@ -107,7 +107,8 @@ fn put(line: &[String]) -> Result<()> {
 
 /// The line that asks iptables whether it has the rule that another puts in.
 fn asking(line: &[String]) -> Option<Vec<String>> {
-    let puts = line.first().is_some_and(|program| program == "iptables") && line.iter().any(|word| word == "-I");
+    let puts = line.first().is_some_and(|program| program == "iptables" || program == "ip6tables")
+        && line.iter().any(|word| word == "-I");
     let ask = |word: &String| if word == "-I" { "-C".to_owned() } else { word.clone() };
     puts.then(|| line.iter().map(ask).collect())
 }
@@ -140,10 +141,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let host = crate::config::tests::host(dir.path());
         assert_eq!(senders(&host).len(), 1);
-        let range = "10.202.0.0/24".parse().expect("a range");
+        let range: meta::Prefix = "10.202.0.0/24".parse().expect("a range");
         record::write(&host, &record::Record::new(range)).expect("written");
         let both = senders(&host);
-        assert_eq!((both[0].range, both[1].range), (host.cluster.pod_cidr, range));
+        assert_eq!((both[0].range, both[1].range), (host.cluster.pod_cidr, range.into()));
         assert_ne!(both[0].file, both[1].file);
     }
 
@@ -166,7 +167,7 @@ mod tests {
             way: cni::firewall::Way::Forward,
             tool: Tool::Docker,
         };
-        let pods = Prefix::new([10, 42, 0, 0], 16);
+        let pods = "10.42.0.0/16".parse().expect("a range");
         let asked = asking(&docker.opening(pods)[0]).expect("asked");
         assert_eq!(asked, words("iptables -C DOCKER-USER -s 10.42.0.0/16 -j ACCEPT"));
         let ufw = Wall { tool: Tool::Ufw, ..docker };

@@ -2,7 +2,7 @@
 //! nothing has been made when it fails. I/O: reads /proc and binds ports for a moment.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use anyhow::Result;
 
@@ -35,6 +35,9 @@ pub fn check(host: &Host) -> Result<()> {
     data_dir(host)?;
     registries(host)?;
     ports(host)?;
+    if node && host.cluster.has_ipv6() {
+        ipv6()?;
+    }
     // A cluster that ran before is in its own range: its bridge is still there.
     if node && !ran_before(host) {
         ranges(host)?;
@@ -234,10 +237,28 @@ fn ports(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// Pods and Services of IPv6 need a host that speaks it: DNS has an address on loopback.
+fn ipv6() -> Result<()> {
+    let sentence = match linux::sysctl::get("net/ipv6/conf/lo/disable_ipv6").as_deref() {
+        Ok("0") => return Ok(()),
+        Ok(_) => {
+            "--pod-cidr has a range of IPv6, which is switched off on this host: `sysctl -w \
+             net.ipv6.conf.all.disable_ipv6=0` (and /etc/sysctl.d), or say a range of IPv4 alone"
+        }
+        Err(_) => {
+            "--pod-cidr has a range of IPv6, and this kernel has none: boot it without ipv6.disable=1, or say a range of \
+             IPv4 alone"
+        }
+    };
+    Err(Fault::failed(sentence).into())
+}
+
 /// The host must not be in one of the cluster's ranges already.
 fn ranges(host: &Host) -> Result<()> {
-    for (range, flag) in [(host.cluster.pod_cidr, "--pod-cidr"), (host.cluster.service_cidr, "--service-cidr")] {
-        let Ok(probe) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { continue };
+    let pods = host.cluster.pod_cidr.iter().map(|range| (range, "--pod-cidr"));
+    for (range, flag) in pods.chain(host.cluster.service_cidr.iter().map(|range| (range, "--service-cidr"))) {
+        let any: IpAddr = if range.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let Ok(probe) = UdpSocket::bind((any, 0)) else { continue };
         // Connecting a datagram socket sends nothing: it asks the kernel for the route and its source address.
         let to = range.nth(2).unwrap_or(range.addr);
         let source = probe.connect((to, 9)).and_then(|()| probe.local_addr()).map(|a| a.ip());

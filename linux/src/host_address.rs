@@ -30,8 +30,9 @@ pub struct Scene {
 /// Which addresses will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// The pods have IPv4 alone, and reach nothing else.
-    pub only_ipv4: bool,
+    /// Of this family alone, the one that is asked for: IPv6 or not. Temporary addresses of IPv6 are none then: who is
+    /// known by an address keeps it.
+    pub family: Option<bool>,
     /// Ranges of the cluster's own, of which the host has addresses too.
     pub own_ranges: Vec<Prefix>,
     /// Names of links like this one and a number after it are ours.
@@ -67,7 +68,7 @@ fn usable<'a>(scene: &'a Scene, wanted: &Wanted, address: &'a LinkAddress) -> Op
         && address.settled
         && !for_one_link
         && !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
-        && !(wanted.only_ipv4 && ip.is_ipv6())
+        && wanted.family.is_none_or(|v6| v6 == ip.is_ipv6() && !(v6 && address.secondary))
         && !wanted.own_ranges.iter().any(|range| range.contains(ip));
     good.then_some((address, link))
 }
@@ -147,7 +148,7 @@ mod tests {
 
     fn cluster() -> Wanted {
         let own_ranges = vec!["10.42.0.0/16".parse().unwrap(), "10.43.0.0/16".parse().unwrap()];
-        Wanted { only_ipv4: true, own_ranges, own_links: Some("fk") }
+        Wanted { family: Some(false), own_ranges, own_links: Some("fk") }
     }
 
     fn chosen(scene: &Scene, wanted: &Wanted, before: Option<&str>) -> String {
@@ -183,6 +184,21 @@ mod tests {
             bare.addresses.retain(|a| a.index != 4 || outward.contains(&"10.42.0.1"));
             assert_eq!(chosen(&bare, &alone, None), *of_kubelet, "{addresses:?} {outward:?}");
         }
+    }
+
+    #[test]
+    fn a_host_of_both_families_has_an_address_of_each_that_stays() {
+        let addresses = [(2, "192.0.2.5/24"), (2, "2001:db8::77/64"), (2, "2001:db8::5/64"), (5, "fd00::7/64")];
+        let mut scene = scene(&addresses, &["192.0.2.5", "2001:db8::77"]);
+        let v6 = Wanted { family: Some(true), ..cluster() };
+        assert_eq!(chosen(&scene, &v6, None), "2001:db8::77");
+        scene
+            .addresses
+            .iter_mut()
+            .filter(|a| a.prefix.addr.to_string() == "2001:db8::77")
+            .for_each(|a| a.secondary = true);
+        assert_eq!(chosen(&scene, &v6, None), "2001:db8::5", "the other is a temporary one");
+        assert_eq!(chosen(&scene, &cluster(), None), "192.0.2.5");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Map of the crate: [`gvk`] names types and resources, `status` is the error that every API call can answer,
 //! `field` says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
 //! [`depth`] is the one limit of nesting, `quantity`, [`time`] and [`duration`] are the scalar types with a text form,
-//! [`prefix`] is a range of addresses, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes them, [`text`]
+//! [`prefix`] is a range of addresses, [`Ranges`] one of each family, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes them, [`text`]
 //! quotes like upstream, [`pem`] is how certificates are written, [`version`] says which Kubernetes this is. Pure: nothing
 //! here reads a clock, a file or a socket.
 
@@ -20,6 +20,7 @@ pub mod names;
 pub mod pem;
 pub mod prefix;
 mod quantity;
+mod ranges;
 mod status;
 pub mod text;
 pub mod time;
@@ -32,4 +33,5 @@ pub use gvk::{Gvk, Gvr, Scope, Str};
 pub use labels::Selector;
 pub use prefix::Prefix;
 pub use quantity::Quantity;
+pub use ranges::{Ranges, RangesError};
 pub use status::{Cause, Details, Reason, Status};

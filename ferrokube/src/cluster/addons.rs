@@ -13,8 +13,14 @@ use crate::config::{Cluster, Host};
 
 fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
     let port = |name: &str, protocol: &str, port: u16| json!({"name": name, "protocol": protocol, "port": port, "targetPort": port});
+    let addresses = cluster.dns_ips();
+    let mut spec = json!({"clusterIP": addresses[0], "ports": [port("dns", "UDP", 53), port("dns-tcp", "TCP", 53)]});
+    if addresses.len() > 1 {
+        spec["ipFamilyPolicy"] = "PreferDualStack".into();
+        spec["clusterIPs"] = json!(addresses);
+    }
     let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true",
-        // DNS is bound to this address on every node: kube-proxy has nothing to do with it.
+        // DNS is bound to its addresses on every node: kube-proxy has nothing to do with it.
         "service.kubernetes.io/service-proxy-name": "ferrokube-dns"});
     vec![
         (
@@ -60,7 +66,7 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
             "services",
             json!({"apiVersion": "v1", "kind": "Service",
                 "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
-                "spec": {"clusterIP": cluster.dns_ip(), "ports": [port("dns", "UDP", 53), port("dns-tcp", "TCP", 53)]}}),
+                "spec": spec}),
         ),
     ]
 }

@@ -64,8 +64,11 @@ pub fn remove_kernel_objects(host: &Host) -> Result<()> {
         // A damaged store must not keep the rest from being removed: what follows finds things by name.
         tracing::debug!(%error, "the runtime's records could not be used");
     }
-    dns::release(node::DNS_LINK, host.cluster.dns_ip()).context("the DNS address")?;
-    dns::release(node::DNS_LINK, host.cluster.service_cidr.last()).context("the API server's address of pods")?;
+    for address in host.cluster.dns_ips() {
+        dns::release(node::DNS_LINK, address).context("the DNS address")?;
+    }
+    dns::release(node::DNS_LINK, host.cluster.service_cidr.primary().last())
+        .context("the API server's address of pods")?;
     pods_door::open(host).context("the rule for the API server's address of pods")?;
     dns::track_again(&node::dns_table(host)).context("the rules of DNS")?;
     let lock = lock_host()?;

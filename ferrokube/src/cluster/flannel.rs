@@ -7,7 +7,7 @@
 //!   node's address ──► flannel ──► the pod network: how long a packet may be (and, where leases are in etcd, the range)
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -16,7 +16,6 @@ use flannel::{
 };
 use futures::future::try_join_all;
 use linux::netlink::Rtnl;
-use meta::Prefix;
 use pod_network::{PodNetwork, Way};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -47,11 +46,19 @@ pub fn settle(host: &mut Host) -> Result<()> {
     if host.cluster.network() != Network::Flannel || !host.roles().has(Roles::CONTROL_PLANE) {
         return Ok(());
     }
+    let v6 = host.cluster.has_ipv6();
     let options = &mut host.cluster.options;
-    options.flannel_backend.get_or_insert_with(|| match flannel::has_vxlan() {
+    let said = options.flannel_backend.is_some();
+    let backend = *options.flannel_backend.get_or_insert_with(|| match flannel::has_vxlan() {
         true => FlannelBackend::Vxlan,
         false => FlannelBackend::Udp,
     });
+    if v6 && backend == FlannelBackend::Udp {
+        let why =
+            if said { "flannel's backend udp" } else { "this kernel has no VXLAN links, and flannel's backend udp" };
+        let sentence = format!("--pod-cidr: {why} carries IPv4 alone: say --flannel-backend host-gw, or vxlan");
+        return Err(Fault::usage(sentence).into());
+    }
     if options.flannel_vni.is_none() {
         let links = Rtnl::open().and_then(|mut rtnl| rtnl.links()).context("this host's links")?;
         options.flannel_vni = Some(free_vni(u32::from(host.slot) + 1, links.iter().map(|link| link.name.as_str())));
@@ -208,8 +215,8 @@ async fn wait_for_address(
     ready: &client::Latch,
 ) -> Wish {
     loop {
-        let address = moving::first(&addresses.borrow_and_update());
-        if let Some(wish) = wish(host, given, address) {
+        let told = addresses.borrow_and_update().clone();
+        if let Some(wish) = wish(host, given, &told) {
             return wish;
         }
         tracing::info!("this host has no address by which others reach it: its pods reach each other");
@@ -228,28 +235,30 @@ async fn follow_address(
     interface: &watch::Sender<Wish>,
 ) -> Result<()> {
     while addresses.changed().await.is_ok() {
-        let address = moving::first(&addresses.borrow_and_update());
-        if let Some(wish) = wish(host, given, address) {
+        let told = addresses.borrow_and_update().clone();
+        if let Some(wish) = wish(host, given, &told) {
             interface.send_replace(wish);
         }
     }
     std::future::pending().await
 }
 
-/// The link of the node's address, or what `--flannel-arg` says instead.
-fn wish(host: &Host, given: &Given, address: Ipv4Addr) -> Option<Wish> {
+/// The link of the node's first address, or what `--flannel-arg` says instead. That of IPv6 may be on another link; where it
+/// is the pods' bridge's, the host has none by which others reach it, and its pods' IPv6 goes no further.
+fn wish(host: &Host, given: &Given, told: &[IpAddr]) -> Option<Wish> {
+    let v6 = told.iter().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None });
     if let Some(said) = &given.interface {
-        return Some(said.clone());
+        return Some(Wish { elsewhere_v6: v6, ..said.clone() });
     }
-    let pods: Prefix = host.cluster.pod_cidr;
-    if pods.contains(address.into()) {
+    let address = moving::first(told);
+    if host.cluster.pod_cidr.contains(address.into()) {
         return None;
     }
     let addresses = Rtnl::open().and_then(|mut rtnl| rtnl.addresses(None)).unwrap_or_default();
     // Behind a translator the host does not have its own address: then it is the way out that others come by.
     let has = addresses.iter().any(|a| a.prefix.addr == IpAddr::V4(address));
     let interfaces = if has { vec![address.to_string()] } else { Vec::new() };
-    Some(Wish { interfaces, public_v4: Some(address), ..Wish::default() })
+    Some(Wish { interfaces, public_v4: Some(address), public_v6: v6, elsewhere_v6: v6, ..Wish::default() })
 }
 
 /// Tells the pod network what flannel has found out.
@@ -278,6 +287,8 @@ async fn tell(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn host() -> Host {
@@ -297,11 +308,12 @@ mod tests {
     #[test]
     fn a_host_whose_address_is_its_bridges_has_no_others() {
         let none = Given::default();
-        assert_eq!(wish(&host(), &none, Ipv4Addr::new(10, 42, 0, 1)).map(|wish| wish.interfaces), None);
-        let here = wish(&host(), &none, Ipv4Addr::LOCALHOST).expect("a wish");
+        let wish = |address: Ipv4Addr| wish(&host(), &none, &[address.into()]);
+        assert_eq!(wish(Ipv4Addr::new(10, 42, 0, 1)).map(|wish| wish.interfaces), None);
+        let here = wish(Ipv4Addr::LOCALHOST).expect("a wish");
         assert_eq!((here.interfaces, here.public_v4), (vec!["127.0.0.1".to_owned()], Some(Ipv4Addr::LOCALHOST)));
         let there = Ipv4Addr::new(203, 0, 113, 77);
-        let translated = wish(&host(), &none, there).expect("a wish");
+        let translated = wish(there).expect("a wish");
         assert_eq!((translated.interfaces.len(), translated.public_v4), (0, Some(there)));
     }
 

@@ -84,7 +84,7 @@ pub struct Component {
 pub struct Assembly {
     pub host: Arc<Host>,
     pub pki: Pki,
-    /// The address by which pods and others reach this host, as it changes.
+    /// The addresses by which pods and others reach this host, one a family, as they change.
     pub node_ip: watch::Sender<Vec<IpAddr>>,
     /// The rows that this host starts.
     components: Vec<&'static Component>,
@@ -121,7 +121,8 @@ impl Assembly {
             // A host without another address has the one on its nodes' link.
             underlay::ensure(&host, &record).context("the link between nodes")?;
         }
-        let node_ip = crate::node_address::of(&host);
+        let addresses = crate::node_address::all(&host);
+        let node_ip = moving::first(&addresses);
         let new_keys = !Pki::of(&host).ca().exists();
         let pki = Pki::ensure(&host, node_ip)?;
         if host.roles().has(Roles::CONTROL_PLANE) {
@@ -134,7 +135,7 @@ impl Assembly {
             api: host.options.credentials.as_deref().map(Api::at),
             host: Arc::new(host),
             pki,
-            node_ip: watch::Sender::new(vec![IpAddr::V4(node_ip)]),
+            node_ip: watch::Sender::new(addresses),
             etcd: None,
             store: None,
             new_keys,

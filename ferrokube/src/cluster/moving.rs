@@ -31,7 +31,7 @@ pub fn first(told: &[IpAddr]) -> Ipv4Addr {
 
 /// Follows the host until `stop`.
 pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, stop: CancellationToken) -> Result<()> {
-    if host.node_ip.is_some() {
+    if host.node_ip.is_some() && !host.cluster.has_ipv6() {
         stop.cancelled().await;
         return Ok(());
     }
@@ -50,15 +50,15 @@ pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, st
             () = changes.next() => {}
             () = again => {}
         }
-        let before = first(&told.borrow());
+        let before = told.borrow().clone();
         let unfinished = retry.is_some_and(|pause| !pause.is_zero());
-        let now = node_address::next(&host, Some(before));
+        let now = node_address::next(&host, &before);
         if now == before && !unfinished {
             retry = None;
             continue;
         }
-        tracing::info!(%before, %now, "the host's address has changed");
-        retry = match follow(&host, &told, &api, now).await {
+        tracing::info!(?before, ?now, "the host's address has changed");
+        retry = match follow(&host, &told, &api, &now).await {
             Ok(()) => None,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "not everything has the host's new address, trying again");
@@ -69,9 +69,10 @@ pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, st
 }
 
 /// Every step may be done twice.
-async fn follow(host: &Arc<Host>, told: &watch::Sender<Vec<IpAddr>>, api: &Api, now: Ipv4Addr) -> Result<()> {
+async fn follow(host: &Arc<Host>, told: &watch::Sender<Vec<IpAddr>>, api: &Api, now: &[IpAddr]) -> Result<()> {
     // Before the certificates: who renews them meanwhile does it for the same address.
-    told.send_if_modified(|known| std::mem::replace(known, vec![IpAddr::V4(now)]) != [IpAddr::V4(now)]);
+    told.send_if_modified(|known| std::mem::replace(known, now.to_vec()) != now);
+    let now = first(now);
     // Whoever the Service leads to the new address finds a server that names it.
     let shared = host.clone();
     let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, now, Timestamp::now())).await;

@@ -66,8 +66,8 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
     let mut config = proxy::Config {
         hostname_override: a.host.node_name.clone(),
         table: proxy_table(&a.host),
-        cluster_cidr: vec![a.host.cluster.pod_cidr],
-        node_local: vec![a.host.cluster.dns_ip()],
+        cluster_cidr: a.host.cluster.pod_cidr.iter().collect(),
+        node_local: a.host.cluster.dns_ips(),
         healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, a.host.port(10256)))),
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.host.port(10249)))),
         last_known: last_known(&a.host, "proxy")?,
@@ -95,22 +95,22 @@ pub fn dns_table(host: &Host) -> String {
     format!("{}-dns", host.tag())
 }
 
-/// The link that has the DNS Service's address, as a /32: it is on every host, and pods' questions end there.
+/// The link that has the DNS Service's addresses, as a /32 and a /128: it is on every host, and pods' questions end there.
 pub const DNS_LINK: &str = "lo";
 
 pub async fn dns(a: &mut Assembly) -> Result<Serving> {
-    let address = a.host.cluster.dns_ip();
-    dns::claim(DNS_LINK, address)?;
+    let addresses = a.host.cluster.dns_ips();
+    addresses.iter().try_for_each(|address| dns::claim(DNS_LINK, *address))?;
     let client = a.client(&Identity::Dns).await?;
     let config = dns::Config {
-        bind: vec![SocketAddr::from((address, 53))],
+        bind: addresses.iter().map(|address| SocketAddr::from((*address, 53))).collect(),
         cluster_domain: a.host.cluster.cluster_domain.clone(),
         untracked_table: Some(dns_table(&a.host)),
         last_known: last_known(&a.host, "dns")?,
         ..dns::Config::default()
     };
     a.parts.run("kube-dns", |stop| async move { dns::run(config, client, stop).await.map_err(Into::into) });
-    Ok(ready::dns(SocketAddr::from((address, 53)), a.host.cluster.cluster_domain.clone()).boxed())
+    Ok(ready::dns(SocketAddr::from((a.host.cluster.dns_ip(), 53)), a.host.cluster.cluster_domain.clone()).boxed())
 }
 
 pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
@@ -152,7 +152,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     config.pod_logs_dir = host.data_dir.join("pod-logs");
     config.container_runtime_endpoint = format!("unix://{}", host.cri_socket().display());
     config.static_pod_path = Some(host.data_dir.join("manifests"));
-    config.cluster_dns = vec![host.cluster.dns_ip()];
+    config.cluster_dns = host.cluster.dns_ips();
     config.cluster_domain = host.cluster.cluster_domain.clone();
     config.cgroup_root = host.cgroup();
     config.image_gc_high_threshold_percent = 95;

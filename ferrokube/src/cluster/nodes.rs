@@ -3,7 +3,7 @@
 //! the record, again whenever that changes; who stops a node is the command. I/O: waits for files and processes.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Kept {
     host: Arc<Host>,
     admin: kube::Client,
-    node_ip: watch::Sender<Vec<std::net::IpAddr>>,
+    node_ip: watch::Sender<Vec<IpAddr>>,
     /// The folder of images is imported.
     images: client::Latch,
     /// What nodes may do is in the API.
@@ -232,11 +232,10 @@ async fn end_of(init: Daemon) -> anyhow::Error {
 async fn begin(kept: &Arc<Kept>, name: &str) -> Result<Option<Daemon>> {
     kept.rights.get_or_try_init(|| published::apply_rights(&kept.admin)).await.context("the rights of nodes")?;
     let (host, node) = (kept.host.clone(), name.to_owned());
-    let host_ip = match kept.node_ip.borrow().first() {
-        Some(std::net::IpAddr::V4(ip)) => *ip,
-        _ => Ipv4Addr::LOCALHOST,
+    let host_ips = kept.node_ip.borrow().clone();
+    let Some(init) = tokio::task::spawn_blocking(move || boot(&host, &node, &host_ips)).await?? else {
+        return Ok(None);
     };
-    let Some(init) = tokio::task::spawn_blocking(move || boot(&host, &node, host_ip)).await?? else { return Ok(None) };
     kept.images.wait().await;
     if let Err(error) = images::give_imported(&kept.host, name).await {
         tracing::warn!(node = name, error = format!("{error:#}"), "a node lacks images that were imported");
@@ -245,12 +244,12 @@ async fn begin(kept: &Arc<Kept>, name: &str) -> Result<Option<Daemon>> {
     Ok(Some(init))
 }
 
-fn boot(host: &Host, name: &str, host_ip: Ipv4Addr) -> Result<Option<Daemon>> {
+fn boot(host: &Host, name: &str, host_ips: &[IpAddr]) -> Result<Option<Daemon>> {
     // Nobody removes it meanwhile.
     let lock = record::share(host)?;
     let Some(record) = record::read(host)? else { return Ok(None) };
     let Some(node) = record.get(name).filter(|node| !node.stopped) else { return Ok(None) };
-    let network = connect(host, &record, node, host_ip)?;
+    let network = connect(host, &record, node, host_ips)?;
     let inside = home::furnish(host, &record, node)?;
     let mut child = machine::spawn(host, &inside, network)?;
     let mut heard = child.stdout.take().map(listen).into_iter().flatten();
@@ -274,15 +273,16 @@ fn boot(host: &Host, name: &str, host_ip: Ipv4Addr) -> Result<Option<Daemon>> {
 }
 
 /// Makes sure of the link between nodes, and connects one.
-fn connect(host: &Host, record: &Record, node: &Node, host_ip: Ipv4Addr) -> Result<linux::netns::NetNs> {
+fn connect(host: &Host, record: &Record, node: &Node, host_ips: &[IpAddr]) -> Result<linux::netns::NetNs> {
     // Two at once would each take the other's table for an old one.
     static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
     let _turn = TURN.lock();
     underlay::ensure(host, record).context("the link between nodes")?;
     // The first node of a cluster that runs: the API server's certificate names no such address yet.
-    let renewed = renewal::renew(host, host_ip, Timestamp::now()).context("certificates")?.renewed;
+    let renewed =
+        renewal::renew(host, super::moving::first(host_ips), Timestamp::now()).context("certificates")?.renewed;
     if renewed.iter().any(|name| name == APISERVER) {
         std::thread::sleep(LOOK_AGAIN);
     }
-    underlay::plug(host, record, node, host_ip).context("its network")
+    underlay::plug(host, record, node, host_ips).context("its network")
 }

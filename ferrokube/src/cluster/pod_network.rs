@@ -13,8 +13,8 @@ fn setup(host: &Host) -> Setup {
     Setup {
         tag: host.tag(),
         bridge: host.bridge(),
-        pods: vec![host.cluster.pod_cidr],
-        services: vec![host.cluster.service_cidr],
+        pods: host.cluster.pod_cidr,
+        services: host.cluster.service_cidr,
         ranges_by_way: host.cluster.leases_in_etcd(),
         state_dir: host.data_dir.join("cni"),
         range_file: host.node_range_file(),

@@ -35,7 +35,7 @@ pub fn run(which: &Which, node: Option<&str>, command: &Image) -> Result<()> {
     }
     let at = match node.filter(|node| *node != host.node_name) {
         Some(node) => {
-            record::read(&host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr)).named(node)?;
+            record::read(&host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr.primary())).named(node)?;
             Reach::of(&host, node)?
         }
         None => Reach::own(&host),

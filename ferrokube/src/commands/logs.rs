@@ -46,7 +46,7 @@ pub fn run(
     }
     let (path, opened) = match node {
         Some(node) => {
-            record::read(&host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr)).named(node)?;
+            record::read(&host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr.primary())).named(node)?;
             (home::path(&host, node).join("daemon.log"), home::read_log(&host, node))
         }
         None => (host.log(), File::open(host.log())),

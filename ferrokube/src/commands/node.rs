@@ -78,7 +78,7 @@ fn add(host: &Host, name: Option<&str>, labels: &[String], taints: &[String]) ->
     let lock = record::lock(host)?;
     let mut record = match record::read(host)? {
         Some(record) => record,
-        None => Record::new(underlay::choose(host, None)?),
+        None => underlay::choose(host, None)?,
     };
     let name = record.add(&host.node_name, name, labels, taints)?;
     record::write(host, &record)?;
@@ -103,7 +103,7 @@ fn want(host: &Host, name: &str, run: bool) -> Result<bool> {
 }
 
 fn known(host: &Host) -> Result<Record> {
-    Ok(record::read(host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr)))
+    Ok(record::read(host)?.unwrap_or_else(|| Record::new(host.cluster.pod_cidr.primary())))
 }
 
 /// The host's own node is none of the further ones.

@@ -166,6 +166,7 @@ impl Flags {
             can_reach: self.iface_can_reach,
             public_v4: self.public_ip,
             public_v6: self.public_ipv6,
+            elsewhere_v6: None,
         }
     }
 

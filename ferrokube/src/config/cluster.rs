@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use meta::Prefix;
+use meta::Ranges;
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterOptions, cidr, list};
@@ -16,10 +16,11 @@ pub struct Cluster {
     pub name: String,
     /// The port of the API server, on every host that has one.
     pub api_port: u16,
-    #[serde(deserialize_with = "cidr::read")]
-    pub pod_cidr: Prefix,
-    #[serde(deserialize_with = "cidr::read")]
-    pub service_cidr: Prefix,
+    #[serde(deserialize_with = "cidr::read_pods")]
+    pub pod_cidr: Ranges,
+    /// Of the same families as the pods' in the same order ([`cidr::fit`]).
+    #[serde(deserialize_with = "cidr::read_services")]
+    pub service_cidr: Ranges,
     pub cluster_domain: String,
     /// `--hardened`; not in files of older versions.
     #[serde(default)]
@@ -34,23 +35,33 @@ impl Cluster {
         !list(&self.options.etcd_servers).is_empty()
     }
 
-    /// The address of the `kubernetes` Service: the first of the range, as upstream has it.
+    /// Whether pods and Services have IPv6 addresses, too.
+    pub fn has_ipv6(&self) -> bool {
+        self.pod_cidr.family(true).is_some()
+    }
+
+    /// The address of the `kubernetes` Service, which has one family: the first of the range, as upstream has it.
     pub fn api_service_ip(&self) -> IpAddr {
-        self.service_ip(1)
+        service_ip(self.service_cidr.primary(), 1)
     }
 
     /// The address of the DNS Service: the tenth of the range, as kubeadm has it.
     pub fn dns_ip(&self) -> IpAddr {
-        self.service_ip(10)
+        service_ip(self.service_cidr.primary(), 10)
     }
 
-    /// One of the first addresses of Services, of which every range has 256 at least.
-    fn service_ip(&self, n: u128) -> IpAddr {
-        self.service_cidr.nth(n).unwrap_or(self.service_cidr.addr)
+    /// The same of each family.
+    pub fn dns_ips(&self) -> Vec<IpAddr> {
+        self.service_cidr.iter().map(|range| service_ip(range, 10)).collect()
     }
 
     /// The issuer that service-account tokens name: upstream's default for this cluster domain.
     pub fn issuer(&self) -> String {
         format!("https://kubernetes.default.svc.{}", self.cluster_domain)
     }
+}
+
+/// One of the first addresses of Services, of which every range has 256 at least.
+fn service_ip(range: meta::Prefix, n: u128) -> IpAddr {
+    range.nth(n).unwrap_or(range.addr)
 }

@@ -24,7 +24,7 @@ impl Host {
     /// Services' range, which no Service is ever given. A host without pods has none.
     pub fn api_address_of_pods(&self) -> Option<IpAddr> {
         let loopback = self.options.bind_address.is_some_and(|address| address.is_loopback());
-        (loopback && self.roles().has(Roles::NODE)).then(|| self.cluster.service_cidr.last())
+        (loopback && self.roles().has(Roles::NODE)).then(|| self.cluster.service_cidr.primary().last())
     }
 
     /// What the `kubernetes` Service leads to, on a node with this address.

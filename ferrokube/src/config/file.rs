@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::Result;
-use meta::Prefix;
+use meta::Ranges;
 use serde_json::Value;
 
 use super::Options;
@@ -16,8 +16,8 @@ use crate::fault::Fault;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct File {
     pub api_port: Option<u16>,
-    pub pod_cidr: Option<Prefix>,
-    pub service_cidr: Option<Prefix>,
+    pub pod_cidr: Option<Ranges>,
+    pub service_cidr: Option<Ranges>,
     pub cluster_domain: Option<String>,
     pub node_name: Option<String>,
     pub node_ip: Option<Ipv4Addr>,
@@ -36,8 +36,8 @@ const FIELDS: [(&str, Take); 8] = [
         file.api_port = Some(port.ok_or_else(|| format!("{v} is not a port: it is a number from 1 to 65535"))?);
         Ok(())
     }),
-    ("podCIDR", |file, v| super::range(word(v)?).map(|cidr| file.pod_cidr = Some(cidr))),
-    ("serviceCIDR", |file, v| super::range(word(v)?).map(|cidr| file.service_cidr = Some(cidr))),
+    ("podCIDR", |file, v| super::pods(word(v)?).map(|cidr| file.pod_cidr = Some(cidr))),
+    ("serviceCIDR", |file, v| super::services(word(v)?).map(|cidr| file.service_cidr = Some(cidr))),
     ("clusterDomain", |file, v| dns_name(v).map(|name| file.cluster_domain = Some(name))),
     ("nodeName", |file, v| dns_name(v).map(|name| file.node_name = Some(name))),
     ("nodeIP", |file, v| {
@@ -170,7 +170,8 @@ mod tests {
             ("apiPort: high", "line 1: apiPort: ", "1 to 65535"),
             ("apiPort: 0", "line 1: apiPort: ", "1 to 65535"),
             ("podCIDR: 7", "line 1: podCIDR: ", "text"),
-            ("serviceCIDR: 10.0.0.0", "line 1: serviceCIDR: ", "like 10.42.0.0/16"),
+            ("serviceCIDR: 10.0.0.0", "line 1: serviceCIDR: ", "like 10.43.0.0/16"),
+            ("podCIDR: fd42::/56", "line 1: podCIDR: ", "say IPv4's first"),
             ("nodeName: My_Node", "line 1: nodeName: ", "lower case"),
             ("nodeIP: '::1'", "line 1: nodeIP: ", "IPv4"),
             ("hardened: maybe", "line 1: hardened: ", "neither true nor false"),

@@ -23,10 +23,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use meta::Prefix;
+use meta::{Prefix, Ranges};
 
-use self::cidr::link_range;
-pub use self::cidr::range;
+use self::cidr::{fit, link_range};
+pub use self::cidr::{pods, services};
 pub use self::cluster::Cluster;
 pub use self::differs::differs;
 use self::file::read_file;
@@ -69,12 +69,12 @@ pub struct Shape {
     /// Port of the API server [default: 6443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub api_port: Option<u16>,
-    /// Addresses of pods [default: 10.42.0.0/16]
-    #[arg(long, value_name = "CIDR", value_parser = range)]
-    pub pod_cidr: Option<Prefix>,
-    /// Addresses of Services [default: 10.43.0.0/16]
-    #[arg(long, value_name = "CIDR", value_parser = range)]
-    pub service_cidr: Option<Prefix>,
+    /// Addresses of pods: one range, or one of IPv4 and one of IPv6 [default: 10.42.0.0/16]
+    #[arg(long, value_name = "CIDR[,CIDR]", value_parser = pods)]
+    pub pod_cidr: Option<Ranges>,
+    /// Addresses of Services, of the same families as the pods' [default: 10.43.0.0/16]
+    #[arg(long, value_name = "CIDR[,CIDR]", value_parser = services)]
+    pub service_cidr: Option<Ranges>,
     /// Have the host's firewall (ufw, firewalld, Docker's, nftables) let packets of pods through; `reset` closes it again
     #[arg(long)]
     pub open_firewall: bool,
@@ -248,7 +248,7 @@ impl Which {
     }
 
     fn fresh(&self, slot: u16) -> Host {
-        let octet = |n: u16| Prefix::new([10, n as u8, 0, 0], 16);
+        let octet = |n: u16| Ranges::from(Prefix::new([10, n as u8, 0, 0], 16));
         Host {
             cluster: Cluster {
                 name: self.name().to_owned(),
@@ -278,12 +278,7 @@ fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
             before.name, before.pod_cidr, before.service_cidr
         )));
     }
-    if pod_cidr.overlaps(service_cidr) {
-        bail!(Fault::usage(format!(
-            "--pod-cidr {pod_cidr} and --service-cidr {service_cidr} overlap: choose two ranges that don't"
-        )));
-    }
-    Ok(())
+    Ok(fit(pod_cidr, service_cidr).map_err(Fault::usage)?)
 }
 
 /// What stays with a host: its pods, and the store of its cluster.
@@ -337,8 +332,8 @@ pub mod tests {
     fn ports_and_ranges_of_two_clusters_never_meet() {
         let which = Which { name: Some("a".into()), data_dir: Some("/nowhere".into()) };
         let (a, b) = (which.fresh(0), which.fresh(1));
-        assert!(!a.cluster.pod_cidr.overlaps(&b.cluster.pod_cidr));
-        assert!(!a.cluster.service_cidr.overlaps(&b.cluster.pod_cidr));
+        assert_eq!(a.cluster.pod_cidr.overlap(&b.cluster.pod_cidr), None);
+        assert_eq!(a.cluster.service_cidr.overlap(&b.cluster.pod_cidr), None);
         assert_ne!(a.cluster.api_port, b.cluster.api_port);
         assert_ne!(a.bridge(), b.bridge());
     }

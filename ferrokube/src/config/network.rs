@@ -93,7 +93,12 @@ impl Cluster {
             FlannelBackend::Udp => json!({"Type": "udp", "Port": UDP_PORT + (vni - 1) % 1000}),
             FlannelBackend::HostGw => json!({"Type": "host-gw"}),
         };
-        json!({"Network": self.pod_cidr.to_string(), "Backend": backend})
+        let mut conf = json!({"Network": self.pod_cidr.primary().to_string(), "Backend": backend});
+        if let Some(range) = self.pod_cidr.family(true) {
+            conf["EnableIPv6"] = true.into();
+            conf["IPv6Network"] = range.to_string().into();
+        }
+        conf
     }
 }
 
@@ -112,6 +117,13 @@ mod tests {
         cluster.options.flannel_backend = Some(FlannelBackend::Udp);
         assert_eq!(conf(&cluster), r#"{"Backend":{"Port":8286,"Type":"udp"},"Network":"10.42.0.0/16"}"#);
         cluster.options.flannel_backend = Some(FlannelBackend::HostGw);
+        let mut both = cluster.clone();
+        both.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        let text = conf(&both);
+        assert!(text.contains(r#""EnableIPv6":true,"IPv6Network":"fd42::/56""#), "{text}");
+        let range =
+            flannel::NetConf::parse(text.as_bytes()).expect("a configuration").v6.map(|v6| (v6.network, v6.len));
+        assert_eq!(range, both.pod_cidr.second().map(|range| (range, 64)), "a node has a /64");
         for backend in [FlannelBackend::Vxlan, FlannelBackend::Udp, FlannelBackend::HostGw] {
             cluster.options.flannel_backend = Some(backend);
             assert_eq!(cluster.net_conf()["Backend"]["Type"], backend.name());

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use meta::Prefix;
+use meta::{Prefix, Ranges};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, private_dir, write_private};
@@ -29,6 +29,9 @@ const GATEWAY: u8 = 1;
 pub struct Record {
     /// Addresses of the underlay.
     pub range: Prefix,
+    /// The same of IPv6, in a cluster that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range6: Option<Prefix>,
     pub nodes: Vec<Node>,
 }
 
@@ -52,7 +55,7 @@ pub struct Node {
 
 impl Record {
     pub fn new(range: Prefix) -> Record {
-        Record { range, nodes: Vec::new() }
+        Record { range, range6: None, nodes: Vec::new() }
     }
 
     /// The host's own address on the underlay.
@@ -62,6 +65,26 @@ impl Record {
 
     pub fn address(&self, node: &Node) -> Ipv4Addr {
         self.nth(node.number)
+    }
+
+    /// The same addresses of IPv6, each with the length of the range.
+    pub fn gateway6(&self) -> Option<Prefix> {
+        self.nth6(GATEWAY)
+    }
+
+    pub fn address6(&self, node: &Node) -> Option<Prefix> {
+        self.nth6(node.number)
+    }
+
+    fn nth6(&self, number: u8) -> Option<Prefix> {
+        let range = self.range6?;
+        Some(Prefix::new(range.nth(number.into())?, range.len))
+    }
+
+    /// All addresses of the underlay.
+    pub fn ranges(&self) -> Ranges {
+        let both: Vec<Prefix> = [self.range].into_iter().chain(self.range6).collect();
+        Ranges::of(&both).unwrap_or(self.range.into())
     }
 
     fn nth(&self, number: u8) -> Ipv4Addr {
@@ -234,5 +257,18 @@ mod tests {
         drop(lock);
         let (_one, _other) = (share(&host).expect("locked"), share(&host).expect("shared"));
         assert_eq!(read(&host).expect("read"), Some(record));
+    }
+
+    #[test]
+    fn nodes_of_a_cluster_of_two_families_have_an_address_of_each() {
+        let mut record = record();
+        record.add("h", None, &[], &[]).expect("added");
+        let json = serde_json::to_value(&record).expect("JSON");
+        assert_eq!((json.get("range6"), record.gateway6()), (None, None), "as it was");
+        record.range6 = "fd66:6b::/64".parse().ok();
+        let text = |address: Option<Prefix>| address.map(|address| address.to_string()).unwrap_or_default();
+        assert_eq!(text(record.gateway6()), "fd66:6b::1/64");
+        assert_eq!(text(record.address6(&record.nodes[0])), "fd66:6b::2/64");
+        assert_eq!(record.ranges().to_string(), "10.202.0.0/24,fd66:6b::/64");
     }
 }

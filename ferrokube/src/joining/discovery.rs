@@ -13,7 +13,7 @@ use controller_manager::controllers::bootstrap::jws;
 use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::config::AuthInfo;
-use meta::Prefix;
+use meta::Ranges;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
@@ -40,8 +40,8 @@ pub struct Discovered {
     pub name: Option<String>,
     pub cluster_domain: String,
     pub cluster_dns: Option<IpAddr>,
-    pub pods: Option<Prefix>,
-    pub services: Option<Prefix>,
+    pub pods: Option<Ranges>,
+    pub services: Option<Ranges>,
     /// What connects pods, of the cluster's options.
     pub network: ClusterOptions,
 }
@@ -180,18 +180,20 @@ fn learn(ca: String, kubelet: &ConfigMap, kubeadm: &ConfigMap, network: ClusterO
     let (kubelet, kubeadm) = (read(kubelet, "kubelet")?, read(kubeadm, "ClusterConfiguration")?);
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let networking = &kubeadm["networking"];
-    // Of two families the first is the node's.
-    let range = |name: &str| match text(&networking[name]) {
-        None => Ok(None),
-        Some(ranges) => crate::config::range(ranges.split(',').next().unwrap_or_default()).map(Some),
-    };
+    let pods = text(&networking["podSubnet"]).map(|ranges| crate::config::pods(&ranges)).transpose();
+    let pods = pods.map_err(|said| format!("podSubnet: {said}"))?;
+    let services = text(&networking["serviceSubnet"]).map(|ranges| crate::config::services(&ranges)).transpose();
+    let services = services.map_err(|said| format!("serviceSubnet: {said}"))?;
+    // Where one of the two has a second family that the other lacks, as kubeadm allows, the node has the first alone.
+    let both = pods.zip(services).is_none_or(|(pods, services)| pods.is_like(&services));
+    let known = |ranges: Option<Ranges>| ranges.map(|ranges| if both { ranges } else { ranges.primary().into() });
     Ok(Discovered {
         ca,
         name: text(&kubeadm["clusterName"]),
         cluster_domain: text(&kubelet["clusterDomain"]).unwrap_or_else(|| "cluster.local".into()),
         cluster_dns: text(&kubelet["clusterDNS"][0]).and_then(|address| address.parse().ok()),
-        pods: range("podSubnet").map_err(|said| format!("podSubnet: {said}"))?,
-        services: range("serviceSubnet").map_err(|said| format!("serviceSubnet: {said}"))?,
+        pods: known(pods),
+        services: known(services),
         network,
     })
 }

@@ -163,7 +163,7 @@ fn kubeconfig(server: &str, ca: &str) -> Value {
 
 fn kubelet(cluster: &Cluster) -> Value {
     json!({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-        "clusterDNS": [cluster.dns_ip()], "clusterDomain": cluster.cluster_domain,
+        "clusterDNS": cluster.dns_ips(), "clusterDomain": cluster.cluster_domain,
         "rotateCertificates": true, "staticPodPath": "/etc/kubernetes/manifests",
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true},
             "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use linux::netlink::{LinkKind, Mac, NewVeth, Route, RouteKind, Rtnl, TABLE_MAIN};
+use linux::netlink::{LinkKind, Mac, Neighbour, NewVeth, Route, RouteKind, Rtnl, TABLE_MAIN};
 use linux::netns::NetNs;
 use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, hook, nat, priority, rule};
 use meta::Prefix;
@@ -42,16 +42,20 @@ struct Taken {
     what: String,
 }
 
-/// A range for the underlay: the one that is asked for, or the first of ours that is free.
-pub fn choose(host: &Host, asked: Option<Prefix>) -> Result<Prefix> {
+/// An underlay without nodes: of the range that is asked for, or the first of ours that is free. One of IPv6 is always
+/// ours: nobody has to remember it.
+pub fn choose(host: &Host, asked: Option<Prefix>) -> Result<Record> {
     let taken = taken(host)?;
+    let none = "this host's networks leave no range for the link between nodes: say one with --node-cidr";
+    let free = |mut all: Box<dyn Iterator<Item = Prefix>>| {
+        all.find(|range| meets(*range, &taken).is_none()).ok_or_else(|| Fault::failed(none))
+    };
+    let range6 = host.cluster.has_ipv6().then(|| free(Box::new(candidates6(host.slot)))).transpose()?;
     let Some(range) = asked else {
-        let free = candidates(host.slot).find(|range| meets(*range, &taken).is_none());
-        let sentence = "this host's networks leave no range for the link between nodes: say one with --node-cidr";
-        return free.ok_or_else(|| Fault::failed(sentence).into());
+        return Ok(Record { range6, ..Record::new(free(Box::new(candidates(host.slot)))?) });
     };
     match meets(range, &taken) {
-        None => Ok(range),
+        None => Ok(Record { range6, ..Record::new(range) }),
         Some(what) => Err(Fault::usage(format!("--node-cidr {range}: {what} is in it; choose another")).into()),
     }
 }
@@ -64,6 +68,11 @@ fn candidates(slot: u16) -> impl Iterator<Item = Prefix> {
     tens.chain(others).map(|octets| Prefix::new(octets, 24))
 }
 
+/// Unique local ones.
+fn candidates6(slot: u16) -> impl Iterator<Item = Prefix> {
+    (0..16).map(move |nth| Prefix::new([0xfd66, 0x6b, slot, nth, 0, 0, 0, 0], 64))
+}
+
 fn meets(range: Prefix, taken: &[Taken]) -> Option<&str> {
     taken.iter().find(|taken| taken.range.overlaps(&range)).map(|taken| taken.what.as_str())
 }
@@ -74,13 +83,14 @@ fn taken(host: &Host) -> Result<Vec<Taken>> {
     let mut taken = Vec::new();
     for cluster in known().iter().filter(|other| other.cluster.name != host.cluster.name).chain([host]) {
         let name = &cluster.cluster.name;
-        for (range, whose) in [(cluster.cluster.pod_cidr, "pods"), (cluster.cluster.service_cidr, "Services")] {
+        let pods = cluster.cluster.pod_cidr.iter().map(|range| (range, "pods"));
+        for (range, whose) in pods.chain(cluster.cluster.service_cidr.iter().map(|range| (range, "Services"))) {
             taken.push(Taken { range, what: format!("{range}, the {whose} of the cluster {name:?},") });
         }
     }
     let links = rtnl.links()?;
     for route in rtnl.routes()? {
-        let ordinary = route.table == TABLE_MAIN && route.kind == RouteKind::Unicast && !route.dst.is_ipv6();
+        let ordinary = route.table == TABLE_MAIN && route.kind == RouteKind::Unicast;
         if !ordinary || route.dst.len == 0 || route.index().is_some() && route.index() == own {
             continue;
         }
@@ -102,13 +112,27 @@ pub fn ensure(host: &Host, record: &Record) -> Result<()> {
     if link.kind != Some(LinkKind::Bridge) {
         return Err(Fault::failed(format!("there is a link {name} that is no bridge: it is in the way of ours")).into());
     }
-    let address = Prefix::new(record.gateway(), record.range.len);
-    for other in rtnl.addresses(Some(link.index))?.into_iter().filter(|a| !a.prefix.is_ipv6() && a.prefix != address) {
+    let mut addresses = vec![Prefix::new(record.gateway(), record.range.len)];
+    addresses.extend(record.gateway6());
+    let there = rtnl.addresses(Some(link.index))?;
+    for other in there.into_iter().filter(|a| a.global && !addresses.contains(&a.prefix)) {
         rtnl.delete_address(link.index, other.prefix)?;
     }
-    rtnl.put_address(link.index, address)?;
+    if record.range6.is_some() {
+        own_ways(&name)?;
+    }
+    addresses.iter().try_for_each(|address| rtnl.put_address(link.index, *address))?;
     rtnl.set_up(link.index, true)?;
-    masquerade(host, record.range, &name)
+    record.ranges().iter().try_for_each(|range| masquerade(host, range, &name))
+}
+
+/// IPv6 is spoken on a link, and no neighbour on it says which ways packets go.
+fn own_ways(link: &str) -> Result<()> {
+    for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_redirects", "0")] {
+        let setting = format!("net/ipv6/conf/{link}/{name}");
+        linux::sysctl::set(&setting, value).with_context(|| format!("setting {setting} to {value}"))?;
+    }
+    Ok(())
 }
 
 /// Of the host's way out: what nodes send must fit there as it is.
@@ -119,23 +143,28 @@ fn mtu(rtnl: &mut Rtnl) -> Result<u32> {
 
 /// What the nodes send to others than each other and pods goes out as the host's own.
 fn masquerade(host: &Host, range: Prefix, bridge: &str) -> Result<()> {
-    let mut batch = Batch::new(Family::Ip, table(host));
+    let v6 = range.is_ipv6();
+    let mut batch = Batch::new(family(v6), table(host));
     batch.add_table();
     batch.delete_table();
     batch.add_table();
     let hook = Hook { kind: "nat", number: hook::POSTROUTING, priority: priority::SRCNAT, policy: Policy::Accept };
     batch.add_chain(&Chain { name: POSTROUTING, hook: Some(hook) });
     let elsewhere = rule::interface_is(Meta::OifName, bridge, false);
-    let not_pods = rule::destination_in(host.cluster.pod_cidr, false);
+    let not_pods = host.cluster.pod_cidr.family(v6).map(|pods| rule::destination_in(pods, false)).unwrap_or_default();
     let out = vec![Expr::Masquerade { flags: nat::RANDOM_FULLY }];
     let exprs = rule::all([rule::source_in(range, true), not_pods, elsewhere, out]);
     batch.add_rule(POSTROUTING, &exprs, Some("nodes of this host reach the outside"));
     Nft::open().and_then(|mut nft| nft.commit(batch)).context("letting nodes out")
 }
 
-/// A network for a node, with its cable in: it has its address, and the way out. `host_ip` is the address of the host's
-/// own node.
-pub fn plug(host: &Host, record: &Record, node: &Node, host_ip: Ipv4Addr) -> Result<NetNs> {
+fn family(v6: bool) -> Family {
+    if v6 { Family::Ip6 } else { Family::Ip }
+}
+
+/// A network for a node, with its cable in: it has its addresses, and the ways out. `host_ips` are the addresses of the
+/// host's own node.
+pub fn plug(host: &Host, record: &Record, node: &Node, host_ips: &[IpAddr]) -> Result<NetNs> {
     let mut rtnl = Rtnl::open()?;
     let master = rtnl.link(&bridge(host))?.context("the link between nodes went away")?;
     let (near, address, inside) = (cable(host, node), record.address(node), NetNs::create().context("a network")?);
@@ -156,12 +185,23 @@ pub fn plug(host: &Host, record: &Record, node: &Node, host_ip: Ipv4Addr) -> Res
     far.set_up(lo, true)?;
     let eth = far.link(ETH)?.context("the cable went away")?.index;
     far.put_address(eth, Prefix::new(address, record.range.len))?;
+    if let Some(address6) = record.address6(node) {
+        inside.run(|| own_ways(ETH)).context("entering the node's network")??;
+        far.put_address(eth, address6)?;
+    }
     far.set_up(eth, true)?;
     let gateway = IpAddr::V4(record.gateway());
     far.put_route(&Route::via(Prefix::everything(false), gateway, eth))?;
-    if !record.range.contains(host_ip.into()) {
+    if let Some(gateway6) = record.gateway6() {
+        far.put_route(&Route::via(Prefix::everything(true), gateway6.addr, eth))?;
+    }
+    for host_ip in host_ips.iter().filter(|ip| !record.ranges().contains(**ip)) {
         // The host answers for all of its addresses on each link: by its own it is a neighbour, and may be a next hop.
-        far.put_route(&Route::link(Prefix::host(host_ip), eth))?;
+        far.put_route(&Route::link(Prefix::host(*host_ip), eth))?;
+        if host_ip.is_ipv6() {
+            // In IPv6 it answers for those of the link alone.
+            far.put_neighbour(&Neighbour::permanent(eth, *host_ip, mac_of(record.gateway())))?;
+        }
     }
     if let Some(api) = host.api_address_of_pods() {
         // It is among the Services', which lead nowhere else.
@@ -186,8 +226,10 @@ pub fn remove(host: &Host) -> Result<()> {
     }
     rtnl.delete_link(&bridge)?;
     let (table, mut nft) = (table(host), Nft::open()?);
-    if nft.has_table(Family::Ip, &table)? {
-        nft.remove_table(Family::Ip, &table)?;
+    for family in [family(false), family(true)] {
+        if nft.has_table(family, &table)? {
+            nft.remove_table(family, &table)?;
+        }
     }
     Ok(())
 }
@@ -225,7 +267,10 @@ mod tests {
         }
         let mut host = crate::config::tests::host("/nowhere".as_ref());
         host.options.bind_address = Some(Ipv4Addr::LOCALHOST);
-        let mut record = Record::new("10.202.7.0/24".parse().expect("a range"));
+        host.cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        let host_ips = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("an address"));
+        let range6 = Some("fd66:6b::/64".parse().expect("a range"));
+        let mut record = Record { range6, ..Record::new("10.202.7.0/24".parse().expect("a range")) };
         record.add("h", None, &[], &[]).expect("added");
         let outside = NetNs::create().expect("a namespace");
         let routes = outside.run(|| -> Result<Vec<Route>> {
@@ -233,20 +278,21 @@ mod tests {
                 ensure(&host, &record)?;
                 ensure(&host, &Record { range: "10.202.8.0/24".parse()?, ..record.clone() })?;
                 ensure(&host, &record)?;
-                plug(&host, &record, &record.nodes[0], Ipv4Addr::new(192, 0, 2, 1))?;
+                plug(&host, &record, &record.nodes[0], &host_ips)?;
             }
-            let inside = plug(&host, &record, &record.nodes[0], Ipv4Addr::new(192, 0, 2, 1))?;
+            let inside = plug(&host, &record, &record.nodes[0], &host_ips)?;
             let routes = Rtnl::open_in(&inside)?.routes()?;
-            anyhow::ensure!(choose(&host, Some(record.range))? == record.range, "one's own is free");
+            let empty = Record { nodes: Vec::new(), ..record.clone() };
+            anyhow::ensure!(choose(&host, Some(record.range))? == empty, "one's own are free");
             remove(&host)?;
             remove(&host)?;
             let left = Rtnl::open()?.links()?.into_iter().filter(|link| link.name.starts_with(&host.bridge())).count();
-            anyhow::ensure!(left == 0 && !Nft::open()?.has_table(Family::Ip, &table(&host))?);
+            anyhow::ensure!(left == 0 && Nft::open()?.tables()?.is_empty());
             Ok(routes)
         });
         let routes = routes.expect("there").expect("done");
         let mut to: Vec<_> = routes.iter().filter(|r| r.is_ours()).map(|r| r.dst.to_string()).collect();
         to.sort();
-        assert_eq!(to, ["0.0.0.0/0", "10.43.255.255/32", "192.0.2.1/32"]);
+        assert_eq!(to, ["0.0.0.0/0", "10.43.255.255/32", "192.0.2.1/32", "2001:db8::1/128", "::/0"]);
     }
 }

@@ -36,16 +36,15 @@ impl Wish {
             return Err(Fault::usage("--nodes: further nodes are made where the API server is").into());
         }
         let known = record::read(host)?;
-        let range = match (&known, shape.node_cidr) {
-            (Some(record), None) => record.range,
-            (Some(record), Some(asked)) if record.range == asked => asked,
-            (Some(Record { range, nodes }), Some(asked)) if !nodes.is_empty() => {
+        let record = match (known, shape.node_cidr) {
+            (Some(record), None) => record,
+            (Some(record), Some(asked)) if record.range == asked => record,
+            (Some(Record { range, nodes, .. }), Some(asked)) if !nodes.is_empty() => {
                 let sentence = format!("--node-cidr {asked}: this host's nodes have addresses of {range}, which stay");
                 return Err(Fault::usage(sentence).into());
             }
             (_, asked) => underlay::choose(host, asked)?,
         };
-        let record = Record { range, nodes: known.map(|record| record.nodes).unwrap_or_default() };
         grow(record, &host.node_name, usize::from(shape.nodes.unwrap_or(1)))
     }
 

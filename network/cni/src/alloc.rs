@@ -1,4 +1,5 @@
-//! host-local: hands out the addresses of a subnet of this host. Does I/O: one file an address.
+//! host-local: hands out the addresses of a subnet of this host, of either family. Does I/O: one file an address. Subnets of
+//! both families share a directory.
 //!
 //! A record is a file named like the address that holds `container id CRLF interface`, the layout of the
 //! reference host-local plugin, so either can read what the other left. A record appears whole or not at all:
@@ -8,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,12 +33,13 @@ pub struct Owner {
 pub struct Allocator {
     dir: PathBuf,
     subnet: Prefix,
-    gateway: Ipv4Addr,
-    first: u32,
-    last: u32,
-    taken: BTreeMap<Ipv4Addr, Owner>,
+    gateway: IpAddr,
+    /// The first and the last address that is given, as steps from the subnet's own.
+    first: u128,
+    last: u128,
+    taken: BTreeMap<IpAddr, Owner>,
     /// Where the search for a free address starts: after the last given, so that addresses rest before reuse.
-    next: u32,
+    next: u128,
 }
 
 impl Allocator {
@@ -45,47 +47,47 @@ impl Allocator {
     pub fn open(
         dir: impl Into<PathBuf>,
         subnet: Prefix,
-        gateway: Ipv4Addr,
-        range: Option<(Ipv4Addr, Ipv4Addr)>,
+        gateway: IpAddr,
+        range: Option<(IpAddr, IpAddr)>,
     ) -> Result<Self, Error> {
         let dir = dir.into();
-        let (IpAddr::V4(network), IpAddr::V4(broadcast)) = (subnet.network().addr, subnet.last()) else {
-            return Err(Error::config("subnet", format!("{subnet} is not an IPv4 range such as 10.42.0.0/24")));
-        };
         if subnet.len == 0 {
             return Err(Error::config("subnet", format!("{subnet} is all addresses there are")));
         }
-        if subnet.len > 30 {
+        if subnet.width() - subnet.len < 2 {
             return Err(Error::config("subnet", format!("{subnet} has no room for a gateway and a pod")));
         }
         crate::files::make_dir(&dir).map_err(Error::io(format!("making {}", dir.display())))?;
+        let outside = || Error::config("subnet", format!("an address is not in {subnet}"));
+        let step = |addr: IpAddr| subnet.offset(addr).ok_or_else(outside);
         let (first, last) = match range {
-            Some((first, last)) => (first.to_bits(), last.to_bits()),
-            None => (network.to_bits() + 1, broadcast.to_bits() - 1),
+            Some((first, last)) => (step(first)?, step(last)?),
+            // IPv4's last address is for all of the link.
+            None => (1, step(subnet.last())? - u128::from(!subnet.is_ipv6())),
         };
         let mut allocator = Allocator { dir, subnet, gateway, first, last, taken: BTreeMap::new(), next: first };
         allocator.load()?;
         if let Some((newest, _)) = allocator.newest() {
-            allocator.next = newest.to_bits() + 1;
+            allocator.next = step(newest)? + 1;
         }
         Ok(allocator)
     }
 
     /// Gives the container an address, the one it has already when it has one.
-    pub fn allocate(&mut self, owner: &Owner) -> Result<Ipv4Addr, Error> {
+    pub fn allocate(&mut self, owner: &Owner) -> Result<IpAddr, Error> {
         if let Some(addr) = self.of(owner) {
             return Ok(addr);
         }
         let size = self.last - self.first + 1;
         for step in 0..size {
-            let bits = self.first + (self.next.wrapping_sub(self.first).wrapping_add(step)) % size;
-            let addr = Ipv4Addr::from_bits(bits);
+            let place = self.first + (self.next.saturating_sub(self.first) + step) % size;
+            let Some(addr) = self.subnet.nth(place) else { continue };
             if addr == self.gateway || self.taken.contains_key(&addr) {
                 continue;
             }
             if self.record(addr, owner)? {
                 self.taken.insert(addr, owner.clone());
-                self.next = bits + 1;
+                self.next = place + 1;
                 return Ok(addr);
             }
             // Someone else's process has it: learn whose it is and go on.
@@ -95,17 +97,17 @@ impl Allocator {
     }
 
     /// The address of a container's interface.
-    pub fn of(&self, owner: &Owner) -> Option<Ipv4Addr> {
+    pub fn of(&self, owner: &Owner) -> Option<IpAddr> {
         self.taken.iter().find(|(_, o)| *o == owner).map(|(addr, _)| *addr)
     }
 
     /// Frees what the container's interface has; returns the addresses that were freed.
-    pub fn release(&mut self, owner: &Owner) -> Result<Vec<Ipv4Addr>, Error> {
+    pub fn release(&mut self, owner: &Owner) -> Result<Vec<IpAddr>, Error> {
         self.release_where(|o| o == owner)
     }
 
     /// Frees all addresses whose owners are not among these, and what a crash left; returns the addresses.
-    pub fn gc(&mut self, valid: &[Owner]) -> Result<Vec<Ipv4Addr>, Error> {
+    pub fn gc(&mut self, valid: &[Owner]) -> Result<Vec<IpAddr>, Error> {
         self.load()?;
         for entry in self.entries()? {
             if entry.starts_with(TEMPORARY) {
@@ -116,17 +118,18 @@ impl Allocator {
     }
 
     /// Who has what.
-    pub fn taken(&self) -> impl Iterator<Item = (Ipv4Addr, &Owner)> {
+    pub fn taken(&self) -> impl Iterator<Item = (IpAddr, &Owner)> {
         self.taken.iter().map(|(addr, owner)| (*addr, owner))
     }
 
     /// Whether another container could be given an address.
     pub fn has_room(&self) -> bool {
-        let gateway = u32::from((self.first..=self.last).contains(&self.gateway.to_bits()));
-        (self.taken.len() as u32) < self.last - self.first + 1 - gateway
+        let is_given = |step: u128| (self.first..=self.last).contains(&step);
+        let gateway = u128::from(self.subnet.offset(self.gateway).is_some_and(is_given));
+        (self.taken.len() as u128) < self.last - self.first + 1 - gateway
     }
 
-    fn release_where(&mut self, mut stale: impl FnMut(&Owner) -> bool) -> Result<Vec<Ipv4Addr>, Error> {
+    fn release_where(&mut self, mut stale: impl FnMut(&Owner) -> bool) -> Result<Vec<IpAddr>, Error> {
         let addrs: Vec<_> = self.taken.iter().filter(|(_, o)| stale(o)).map(|(addr, _)| *addr).collect();
         for addr in &addrs {
             remove(&self.dir.join(addr.to_string()))?;
@@ -136,7 +139,7 @@ impl Allocator {
     }
 
     /// Writes the record; false when the address has one.
-    fn record(&self, addr: Ipv4Addr, owner: &Owner) -> Result<bool, Error> {
+    fn record(&self, addr: IpAddr, owner: &Owner) -> Result<bool, Error> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = self.dir.join(format!("{TEMPORARY}{}-{unique}", std::process::id()));
@@ -155,14 +158,17 @@ impl Allocator {
     fn load(&mut self) -> Result<(), Error> {
         self.taken.clear();
         for name in self.entries()? {
-            if let Ok(addr) = name.parse::<Ipv4Addr>() {
+            // Of a range that the node had before, too: whoever has it may be there still.
+            if let Ok(addr) = name.parse::<IpAddr>()
+                && addr.is_ipv6() == self.subnet.is_ipv6()
+            {
                 self.learn(addr)?;
             }
         }
         Ok(())
     }
 
-    fn learn(&mut self, addr: Ipv4Addr) -> Result<(), Error> {
+    fn learn(&mut self, addr: IpAddr) -> Result<(), Error> {
         let path = self.dir.join(addr.to_string());
         match fs::read_to_string(&path) {
             Ok(text) => {
@@ -179,9 +185,10 @@ impl Allocator {
     }
 
     /// The record written last.
-    fn newest(&self) -> Option<(Ipv4Addr, std::time::SystemTime)> {
+    fn newest(&self) -> Option<(IpAddr, std::time::SystemTime)> {
         self.taken
             .keys()
+            .filter(|addr| self.subnet.contains(**addr))
             .filter_map(|addr| Some((*addr, fs::metadata(self.dir.join(addr.to_string())).ok()?.modified().ok()?)))
             .max_by_key(|(addr, at)| (*at, *addr))
     }
@@ -212,21 +219,40 @@ mod tests {
     }
 
     fn open(dir: &Path, subnet: &str) -> Allocator {
-        Allocator::open(dir, subnet.parse().unwrap(), Ipv4Addr::new(10, 0, 0, 1), None).unwrap()
+        let subnet: Prefix = subnet.parse().unwrap();
+        Allocator::open(dir, subnet, subnet.nth(1).unwrap(), None).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn two_families_share_a_directory_and_know_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let both = || (open(dir.path(), "10.0.0.0/29"), open(dir.path(), "fd00:0:0:1::/64"));
+        let (mut v4, mut v6) = both();
+        assert_eq!(v4.allocate(&owner("a")).unwrap(), ip("10.0.0.2"));
+        assert_eq!(v6.allocate(&owner("a")).unwrap(), ip("fd00:0:0:1::2"));
+        let (mut v4, mut v6) = both();
+        assert_eq!(v6.allocate(&owner("b")).unwrap(), ip("fd00:0:0:1::3"));
+        assert!(v6.has_room() && v4.taken().count() == 1);
+        assert_eq!(v4.gc(&[]).unwrap(), [ip("10.0.0.2")]);
+        assert_eq!(v6.gc(&[owner("b")]).unwrap(), [ip("fd00:0:0:1::2")]);
     }
 
     #[test]
     fn addresses_are_unique_rest_before_reuse_and_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let mut alloc = open(dir.path(), "10.0.0.0/29");
-        assert_eq!(alloc.allocate(&owner("a")).unwrap(), Ipv4Addr::new(10, 0, 0, 2));
-        assert_eq!(alloc.allocate(&owner("b")).unwrap(), Ipv4Addr::new(10, 0, 0, 3));
-        assert_eq!(alloc.allocate(&owner("a")).unwrap(), Ipv4Addr::new(10, 0, 0, 2));
+        assert_eq!(alloc.allocate(&owner("a")).unwrap(), ip("10.0.0.2"));
+        assert_eq!(alloc.allocate(&owner("b")).unwrap(), ip("10.0.0.3"));
+        assert_eq!(alloc.allocate(&owner("a")).unwrap(), ip("10.0.0.2"));
         alloc.release(&owner("a")).unwrap();
-        assert_eq!(alloc.allocate(&owner("c")).unwrap(), Ipv4Addr::new(10, 0, 0, 4));
+        assert_eq!(alloc.allocate(&owner("c")).unwrap(), ip("10.0.0.4"));
 
         let mut again = open(dir.path(), "10.0.0.0/29");
-        assert_eq!(again.of(&owner("b")), Some(Ipv4Addr::new(10, 0, 0, 3)));
+        assert_eq!(again.of(&owner("b")), Some(ip("10.0.0.3")));
         for id in ["d", "e", "f"] {
             again.allocate(&owner(id)).unwrap();
         }
@@ -252,7 +278,7 @@ mod tests {
         fs::write(dir.path().join(".new-1-1"), "half").unwrap();
         fs::write(dir.path().join("10.0.0.9"), "").unwrap();
         let mut alloc = open(dir.path(), "10.0.0.0/24");
-        assert_eq!(alloc.gc(&[]).unwrap(), [Ipv4Addr::new(10, 0, 0, 9)]);
+        assert_eq!(alloc.gc(&[]).unwrap(), [ip("10.0.0.9")]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

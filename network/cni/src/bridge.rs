@@ -1,14 +1,14 @@
 //! Links of the bridge network: the bridge itself, and the pair that joins a pod to it. Does I/O by netlink.
 //!
-//! Pods have addresses of a subnet but no route to it: all they send goes to the bridge's own address, so that
-//! the host routes it, translates Services and applies policy, also between two pods of one node. Hardware
-//! addresses are made from IP addresses, so neighbours are known without asking.
+//! Pods have addresses of a subnet, or of one of each family, but no route to it: all they send goes to the bridge's own
+//! address, so that the host routes it, translates Services and applies policy, also between two pods of one node.
+//! Hardware addresses are made from the first IP address, so neighbours are known without asking.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use linux::netlink::{self, Link, LinkKind, Mac, Neighbour, NewVeth, Route, Rtnl};
+use linux::netlink::{self, Link, LinkAddress, LinkKind, Mac, Neighbour, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
 use meta::Prefix;
 
@@ -18,8 +18,8 @@ use crate::Error;
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
     pub name: String,
-    /// The bridge's own address, with the length of the subnet; none: the host has no part in the network.
-    pub gateway: Option<Prefix>,
+    /// The bridge's own addresses, one a family, with the lengths of the subnets; none: the host has no part in the network.
+    pub gateways: Vec<Prefix>,
     pub mtu: u32,
     pub hairpin: bool,
     pub promiscuous: bool,
@@ -30,9 +30,10 @@ pub(crate) struct Bridge {
 pub(crate) struct Attach<'a> {
     pub host_name: &'a str,
     pub ifname: &'a str,
-    pub address: Prefix,
+    /// One a family, the first of them the one that the hardware address is made from.
+    pub addresses: &'a [Prefix],
     pub netns: &'a NetNs,
-    /// Routes besides the one to the gateway; the gateway is their next hop.
+    /// Routes besides those to the gateways; the gateway of their family is their next hop.
     pub routes: &'a [Prefix],
 }
 
@@ -40,9 +41,9 @@ impl Bridge {
     /// Makes the bridge, or takes the one that is there and makes it so. Its index comes back.
     pub(crate) fn ensure(&self) -> Result<u32, Error> {
         let mut rtnl = Rtnl::open()?;
-        let mac = match self.gateway {
-            Some(Prefix { addr: IpAddr::V4(gateway), .. }) => mac_of(gateway),
-            _ => mac_of(Ipv4Addr::from_bits(hash(&self.name) as u32)),
+        let mac = match self.gateways.first() {
+            Some(gateway) => mac_of(gateway.addr),
+            None => mac_of(Ipv4Addr::from_bits(hash(&self.name) as u32).into()),
         };
         match rtnl.add_bridge(&self.name, mac, self.mtu) {
             Err(e) if !e.is_exists() => return Err(e.into()),
@@ -55,14 +56,22 @@ impl Bridge {
         if link.mtu != self.mtu {
             rtnl.set_mtu(link.index, self.mtu)?;
         }
-        if let Some(gateway) = self.gateway {
-            // Single addresses beside it are fine: node-local DNS puts the Service's there.
-            let others = rtnl.addresses(Some(link.index))?;
-            let is_other = |p: &Prefix| p.addr.is_ipv4() && p.len < 32 && *p != gateway;
-            if let Some(other) = others.iter().find(|a| is_other(&a.prefix)) {
+        if self.has_ipv6() {
+            speak_ipv6(&self.name)?;
+        } else {
+            quiet(&self.name);
+        }
+        let others = rtnl.addresses(Some(link.index))?;
+        for gateway in &self.gateways {
+            // Single addresses beside it are fine: node-local DNS puts the Service's there. So are the kernel's own.
+            let is_other = |a: &&LinkAddress| {
+                let p = a.prefix;
+                a.global && p.is_ipv6() == gateway.is_ipv6() && p.len < p.width() && p != *gateway
+            };
+            if let Some(other) = others.iter().find(is_other) {
                 return Err(self.foreign(&format!("it has the address {} and not {gateway}", other.prefix)));
             }
-            rtnl.put_address(link.index, gateway)?;
+            rtnl.put_address(link.index, *gateway)?;
         }
         if self.promiscuous {
             rtnl.set_promiscuous(link.index, true)?;
@@ -72,8 +81,11 @@ impl Bridge {
         setting(&format!("net/ipv4/conf/{}/send_redirects", self.name), "0")?;
         // Pods are no routers of ours: nothing that they say changes the host's ways.
         setting(&format!("net/ipv4/conf/{}/accept_redirects", self.name), "0")?;
-        quiet(&self.name);
         Ok(link.index)
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.gateways.iter().any(Prefix::is_ipv6)
     }
 
     fn foreign(&self, problem: &str) -> Error {
@@ -91,16 +103,15 @@ impl Bridge {
     }
 
     fn attach_steps(&self, rtnl: &mut Rtnl, index: u32, attach: &Attach<'_>) -> Result<(Link, Link), Error> {
-        let IpAddr::V4(addr) = attach.address.addr else {
-            return Err(Error::config("ipam", "an IPv6 address for the bridge network"));
-        };
+        let first = attach.addresses.first().ok_or_else(|| Error::config("ipam", "it gave no address"))?;
+        let mac = mac_of(first.addr);
         let veth = NewVeth {
             name: attach.host_name,
             mac: None,
             master: Some(index),
             mtu: self.mtu,
             peer_name: attach.ifname,
-            peer_mac: Some(mac_of(addr)),
+            peer_mac: Some(mac),
             peer_ns: Some(attach.netns.as_fd()),
         };
         match rtnl.add_veth(&veth) {
@@ -116,36 +127,36 @@ impl Bridge {
         if self.hairpin {
             rtnl.set_hairpin(host.index, true)?;
         }
-        if self.gateway.is_some() {
-            rtnl.put_neighbour(&Neighbour::permanent(index, addr, mac_of(addr)))?;
+        if !self.gateways.is_empty() {
+            for address in attach.addresses {
+                rtnl.put_neighbour(&Neighbour::permanent(index, address.addr, mac))?;
+            }
         }
         let pod = self.configure_pod(&mut Rtnl::open_in(attach.netns)?, attach)?;
         Ok((host, pod))
     }
 
-    /// Inside the pod: address, routes, the gateway's hardware address, loopback.
+    /// Inside the pod: addresses, routes, the gateway's hardware address, loopback.
     fn configure_pod(&self, rtnl: &mut Rtnl, attach: &Attach<'_>) -> Result<Link, Error> {
         let eth0 = rtnl.link(attach.ifname)?.ok_or_else(|| self.foreign("the pod's interface went away"))?;
+        let v6 = attach.addresses.iter().any(Prefix::is_ipv6);
         attach
             .netns
-            .run(|| deaf_to_neighbours(attach.ifname))
+            .run(|| deaf_to_neighbours(attach.ifname, v6))
             .map_err(Error::io("entering the pod's network namespace"))??;
-        match self.gateway {
-            None => {
-                rtnl.put_address(eth0.index, attach.address)?;
-                rtnl.set_up(eth0.index, true)?;
+        for address in attach.addresses {
+            match self.gateways.is_empty() {
+                true => rtnl.put_address(eth0.index, *address)?,
+                false => rtnl.put_address_without_route(eth0.index, *address)?,
             }
-            Some(gateway) => {
-                rtnl.put_address_without_route(eth0.index, attach.address)?;
-                rtnl.set_up(eth0.index, true)?;
-                rtnl.put_route(&Route::link(Prefix::host(gateway.addr), eth0.index))?;
-                if let IpAddr::V4(v4) = gateway.addr {
-                    rtnl.put_neighbour(&Neighbour::permanent(eth0.index, gateway.addr, mac_of(v4)))?;
-                }
-                rtnl.put_route(&Route::via(attach.address.network(), gateway.addr, eth0.index))?;
-                for dst in attach.routes {
-                    rtnl.put_route(&Route::via(*dst, gateway.addr, eth0.index))?;
-                }
+        }
+        rtnl.set_up(eth0.index, true)?;
+        for gateway in &self.gateways {
+            rtnl.put_route(&Route::link(Prefix::host(gateway.addr), eth0.index))?;
+            rtnl.put_neighbour(&Neighbour::permanent(eth0.index, gateway.addr, mac_of(self.gateways[0].addr)))?;
+            let own = attach.addresses.iter().map(Prefix::network);
+            for dst in own.chain(attach.routes.iter().copied()).filter(|dst| dst.is_ipv6() == gateway.is_ipv6()) {
+                rtnl.put_route(&Route::via(dst, gateway.addr, eth0.index))?;
             }
         }
         loopback_up(rtnl)?;
@@ -153,12 +164,12 @@ impl Bridge {
     }
 
     /// Takes a pod off: its pair of links goes, in whichever namespace the far end is.
-    pub(crate) fn detach(&self, host_name: &str, addrs: &[Ipv4Addr]) -> Result<(), Error> {
+    pub(crate) fn detach(&self, host_name: &str, addrs: &[IpAddr]) -> Result<(), Error> {
         let mut rtnl = Rtnl::open()?;
         rtnl.delete_link(host_name)?;
         if let Some(bridge) = rtnl.link(&self.name)? {
             for addr in addrs {
-                rtnl.delete_neighbour(bridge.index, (*addr).into())?;
+                rtnl.delete_neighbour(bridge.index, *addr)?;
             }
         }
         Ok(())
@@ -183,9 +194,12 @@ pub(crate) fn is_host_name(name: &str) -> bool {
     name.len() == 15 && name.strip_prefix("veth").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
-/// A locally administered hardware address made from an IPv4 address.
-pub(crate) fn mac_of(addr: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = addr.octets();
+/// A locally administered hardware address made from an IP address: of IPv6 the end, in which addresses of a node differ.
+pub(crate) fn mac_of(addr: IpAddr) -> Mac {
+    let [a, b, c, d] = match addr {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => (v6.to_bits() as u32).to_be_bytes(),
+    };
     Mac([0x0a, 0x58, a, b, c, d])
 }
 
@@ -208,16 +222,29 @@ pub(crate) fn open_netns(path: &Path) -> Result<NetNs, Error> {
 
 /// Keeps a pod from taking addresses and routes from its neighbours: from router advertisements, which would lead all
 /// its IPv6 to whoever sends them (CVE-2020-10749), and from redirects, which anyone can write in the gateway's name.
-/// Without an address of its own there is no IPv6 on the interface at all. Called inside, before it is up.
-fn deaf_to_neighbours(ifname: &str) -> Result<(), Error> {
+/// Where pods have no IPv6 there is none on the interface at all. Called inside, before it is up.
+fn deaf_to_neighbours(ifname: &str, v6: bool) -> Result<(), Error> {
     for of in ["all", ifname] {
         setting(&format!("net/ipv4/conf/{of}/accept_redirects"), "0")?;
     }
     // A kernel without IPv6 has no such settings.
     if linux::sysctl::get(&format!("net/ipv6/conf/{ifname}/accept_ra")).is_ok() {
-        for (name, value) in [("accept_ra", "0"), ("accept_redirects", "0"), ("disable_ipv6", "1")] {
+        let disabled = if v6 { "0" } else { "1" };
+        for (name, value) in [("accept_ra", "0"), ("accept_redirects", "0"), ("disable_ipv6", disabled)] {
             setting(&format!("net/ipv6/conf/{ifname}/{name}"), value)?;
         }
+    }
+    Ok(())
+}
+
+/// Lets the bridge have an IPv6 address, and nobody on it lead the host astray.
+fn speak_ipv6(link: &str) -> Result<(), Error> {
+    let of = |name: &str| format!("net/ipv6/conf/{link}/{name}");
+    if linux::sysctl::get(&of("disable_ipv6")).is_err() {
+        return Err(Error::config("subnets", "this kernel has no IPv6: give the pods a range of IPv4 alone"));
+    }
+    for (name, value) in [("accept_ra", "0"), ("accept_redirects", "0"), ("disable_ipv6", "0")] {
+        setting(&of(name), value)?;
     }
     Ok(())
 }

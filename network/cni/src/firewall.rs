@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use linux::netlink::Error;
 use linux::netlink::message::{attr, attrs, text};
 use linux::nft::{Batch, ChainInfo, Expr, Family, Nft, Policy, RuleInfo, Verdict, hook, rule};
-use meta::Prefix;
+use meta::{Prefix, Ranges};
 use serde::{Deserialize, Serialize};
 
 /// The comment of rules that we put into a table of nobody's tool.
@@ -25,7 +25,7 @@ const COMMENT: &str = "ferrokube: pods";
 /// A chain that drops what pods send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wall {
-    /// As nft writes it: `ip`, `inet`.
+    /// As nft writes it: `ip`, `ip6`, `inet`.
     pub family: String,
     /// The table's name.
     pub table: String,
@@ -59,9 +59,9 @@ pub enum Tool {
     Nftables,
 }
 
-/// What others' firewalls would do to pods; none when all is well. `bridge` and `subnet` are those of the pod network,
+/// What others' firewalls would do to pods; none when all is well. `bridge` and `pods` are those of the pod network,
 /// `is_ours` knows our own tables by name.
-pub fn diagnose(bridge: &str, subnet: Prefix, is_ours: impl Fn(&str) -> bool) -> Result<Vec<Wall>, Error> {
+pub fn diagnose(bridge: &str, pods: Ranges, is_ours: impl Fn(&str) -> bool) -> Result<Vec<Wall>, Error> {
     let mut nft = Nft::open()?;
     // Our own have thousands of chains on a large cluster, and most hosts have no others.
     if nft.tables()?.iter().all(|table| is_ours(&table.name)) {
@@ -71,6 +71,10 @@ pub fn diagnose(bridge: &str, subnet: Prefix, is_ours: impl Fn(&str) -> bool) ->
     let mut walls = Vec::new();
     for chain in chains.iter().filter(|c| !is_ours(&c.table)) {
         let Some(way) = sees_pods(chain) else { continue };
+        let seen: Vec<Prefix> = of_family(chain.family, pods).collect();
+        if seen.is_empty() {
+            continue;
+        }
         let rules = nft.rules(chain.family, &chain.table)?;
         let last = rules.iter().rfind(|r| r.chain == chain.name);
         if chain.policy != Some(Policy::Drop) && !last.is_some_and(refuses_everything) {
@@ -78,7 +82,9 @@ pub fn diagnose(bridge: &str, subnet: Prefix, is_ours: impl Fn(&str) -> bool) ->
         }
         let reached = reached(chain, &chains, &rules);
         // One that names the bridge or the pods' addresses on the way has been taught about us.
-        if rules.iter().any(|r| reached.contains(r.chain.as_str()) && names(r, bridge, subnet)) {
+        let named =
+            |range: &Prefix| rules.iter().any(|r| reached.contains(r.chain.as_str()) && names(r, bridge, *range));
+        if seen.iter().all(named) {
             continue;
         }
         walls.push(Wall {
@@ -99,7 +105,17 @@ fn sees_pods(chain: &ChainInfo) -> Option<Way> {
         hook::INPUT => Way::Input,
         _ => return None,
     };
-    matches!(chain.family, Family::Ip | Family::Inet).then_some(way)
+    matches!(chain.family, Family::Ip | Family::Ip6 | Family::Inet).then_some(way)
+}
+
+/// The ranges whose packets chains of a family see.
+fn of_family(family: Family, pods: Ranges) -> impl Iterator<Item = Prefix> {
+    let sees = move |range: &Prefix| match family {
+        Family::Ip => !range.is_ipv6(),
+        Family::Ip6 => range.is_ipv6(),
+        _ => true,
+    };
+    pods.iter().filter(sees)
 }
 
 /// The chain and all that its rules lead to.
@@ -190,7 +206,7 @@ fn names(rule: &RuleInfo, bridge: &str, subnet: Prefix) -> bool {
 }
 
 /// What to do about these walls, a sentence for each tool.
-pub fn advice(walls: &[Wall], subnet: Prefix) -> Vec<String> {
+pub fn advice(walls: &[Wall], pods: Ranges) -> Vec<String> {
     let mut told = Vec::new();
     for tool in [Tool::Ufw, Tool::Firewalld, Tool::Docker, Tool::Nftables] {
         let ours: Vec<&Wall> = walls.iter().filter(|wall| wall.tool == tool).collect();
@@ -212,7 +228,7 @@ pub fn advice(walls: &[Wall], subnet: Prefix) -> Vec<String> {
         if drops.is_empty() {
             continue;
         }
-        let mut lines: Vec<String> = ours.iter().flat_map(|wall| wall.opening(subnet)).map(|l| l.join(" ")).collect();
+        let mut lines: Vec<String> = ours.iter().flat_map(|wall| wall.opening(pods)).map(|l| l.join(" ")).collect();
         let mut seen = BTreeSet::new();
         lines.retain(|line| seen.insert(line.clone()));
         let lines = lines.iter().map(|line| format!("`{line}`")).collect::<Vec<_>>().join(" and ");
@@ -236,8 +252,14 @@ impl Wall {
     }
 
     /// The command lines that let packets of pods through. Where a tool keeps its own configuration, they are kept in it.
-    pub fn opening(&self, pods: Prefix) -> Vec<Vec<String>> {
-        let pods = pods.to_string();
+    pub fn opening(&self, pods: Ranges) -> Vec<Vec<String>> {
+        let Some(family) = self.family() else { return Vec::new() };
+        of_family(family, pods).flat_map(|range| self.opening_for(range)).collect()
+    }
+
+    fn opening_for(&self, range: Prefix) -> Vec<Vec<String>> {
+        let pods = range.to_string();
+        let (ip, iptables) = if range.is_ipv6() { ("ip6", "ip6tables") } else { ("ip", "iptables") };
         let place = self.place();
         let lines: Vec<String> = match (self.tool, self.way) {
             (Tool::Ufw, Way::Input) => vec![format!("ufw allow from {pods}")],
@@ -249,20 +271,20 @@ impl Wall {
                 format!("firewall-cmd --permanent --zone=trusted --add-source={pods}"),
             ],
             (Tool::Docker, _) => vec![
-                format!("iptables -I DOCKER-USER -s {pods} -j ACCEPT"),
-                format!("iptables -I DOCKER-USER -d {pods} -j ACCEPT"),
+                format!("{iptables} -I DOCKER-USER -s {pods} -j ACCEPT"),
+                format!("{iptables} -I DOCKER-USER -d {pods} -j ACCEPT"),
             ],
-            (Tool::Nftables, Way::Input) => vec![format!("nft insert rule {place} ip saddr {pods} accept")],
+            (Tool::Nftables, Way::Input) => vec![format!("nft insert rule {place} {ip} saddr {pods} accept")],
             (Tool::Nftables, Way::Forward) => vec![
-                format!("nft insert rule {place} ip saddr {pods} accept"),
-                format!("nft insert rule {place} ip daddr {pods} accept"),
+                format!("nft insert rule {place} {ip} saddr {pods} accept"),
+                format!("nft insert rule {place} {ip} daddr {pods} accept"),
             ],
         };
         lines.iter().map(|line| words(line)).collect()
     }
 
     /// The command lines that take these back; none of a table that no tool looks after.
-    pub fn closing(&self, pods: Prefix) -> Vec<Vec<String>> {
+    pub fn closing(&self, pods: Ranges) -> Vec<Vec<String>> {
         if self.tool == Tool::Nftables {
             return Vec::new();
         }
@@ -274,15 +296,19 @@ impl Wall {
     }
 
     /// The same for a table that no tool looks after: our rules are put before all others, and known by their comment.
-    pub fn open_directly(&self, pods: Prefix) -> Result<(), Error> {
+    pub fn open_directly(&self, pods: Ranges) -> Result<(), Error> {
         let Some(family) = self.family() else { return Ok(()) };
         let accept = || vec![Expr::Verdict(Verdict::Accept)];
-        let is_v4 = || if family == Family::Inet { rule::ethernet_is(ETHERNET_IPV4) } else { Vec::new() };
         let mut batch = Batch::new(family, &self.table);
-        batch.insert_rule(&self.chain, &rule::all([is_v4(), rule::source_in(pods, true), accept()]), Some(COMMENT));
-        if self.way == Way::Forward {
-            let to = rule::all([is_v4(), rule::destination_in(pods, true), accept()]);
-            batch.insert_rule(&self.chain, &to, Some(COMMENT));
+        for range in of_family(family, pods) {
+            let ethernet = if range.is_ipv6() { ETHERNET_IPV6 } else { ETHERNET_IPV4 };
+            let is_family = || if family == Family::Inet { rule::ethernet_is(ethernet) } else { Vec::new() };
+            let from = rule::all([is_family(), rule::source_in(range, true), accept()]);
+            batch.insert_rule(&self.chain, &from, Some(COMMENT));
+            if self.way == Way::Forward {
+                let to = rule::all([is_family(), rule::destination_in(range, true), accept()]);
+                batch.insert_rule(&self.chain, &to, Some(COMMENT));
+            }
         }
         Nft::open()?.commit(batch)
     }
@@ -304,12 +330,14 @@ impl Wall {
     }
 
     fn family(&self) -> Option<Family> {
-        [Family::Ip, Family::Inet].into_iter().find(|family| family.name() == self.family)
+        [Family::Ip, Family::Ip6, Family::Inet].into_iter().find(|family| family.name() == self.family)
     }
 }
 
 /// ETH_P_IP.
 const ETHERNET_IPV4: u16 = 0x0800;
+/// ETH_P_IPV6.
+const ETHERNET_IPV6: u16 = 0x86dd;
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()

@@ -151,7 +151,8 @@ impl NetConf {
     }
 
     fn table(&self, bridge: &str, purpose: &str) -> Table {
-        Table { name: format!("cni-{}-{purpose}", self.name), bridge: bridge.to_owned(), own: Vec::new() }
+        let name = format!("cni-{}-{purpose}", self.name);
+        Table { name, v6: false, bridge: bridge.to_owned(), own: Vec::new() }
     }
 }
 
@@ -159,11 +160,11 @@ impl NetConf {
 
 fn run_bridge(call: &Invocation, conf: &NetConf) -> Result<Option<AddResult>, Error> {
     let name = conf.bridge.clone().unwrap_or_else(|| DEFAULT_BRIDGE.to_owned());
-    let own = Bridge { name, gateway: None, mtu: 0, hairpin: conf.hairpin_mode, promiscuous: conf.promisc_mode };
+    let own = Bridge { name, gateways: Vec::new(), mtu: 0, hairpin: conf.hairpin_mode, promiscuous: conf.promisc_mode };
     match call.command {
         Command::Add => add_to_bridge(call, conf, own).map(Some),
         Command::Del => {
-            let addrs: Vec<_> = conf.prev_result.iter().filter_map(|r| v4(r.ip())).collect();
+            let addrs: Vec<_> = conf.prev_result.iter().filter_map(AddResult::ip).collect();
             own.detach(&bridge::host_name(&call.container_id, &call.ifname), &addrs)?;
             ipam(call, conf, Command::Del).map(|_| None)
         }
@@ -196,7 +197,7 @@ fn add_to_bridge(call: &Invocation, conf: &NetConf, mut own: Bridge) -> Result<A
     };
     let is_gateway = conf.is_gateway || conf.is_default_gateway;
     let gateway = ip.gateway.or_else(|| address.nth(1));
-    own.gateway = gateway.filter(|_| is_gateway).map(|g| Prefix::new(g, address.len));
+    own.gateways = gateway.filter(|_| is_gateway).map(|g| Prefix::new(g, address.len)).into_iter().collect();
     if conf.is_default_gateway {
         routes.push(Prefix::new(Ipv4Addr::UNSPECIFIED, 0));
     }
@@ -204,7 +205,13 @@ fn add_to_bridge(call: &Invocation, conf: &NetConf, mut own: Bridge) -> Result<A
     let made = conf.mtu.map_or_else(bridge::uplink_mtu, Ok).and_then(|mtu| {
         own.mtu = mtu;
         let index = own.ensure()?;
-        let attach = Attach { host_name: &host_name, ifname: &call.ifname, address, netns: &netns, routes: &routes };
+        let attach = Attach {
+            host_name: &host_name,
+            ifname: &call.ifname,
+            addresses: &[address],
+            netns: &netns,
+            routes: &routes,
+        };
         let links = own.attach(index, &attach)?;
         if conf.ip_masq {
             conf.table(&own.name, "masquerade").ensure(Some((address, &[])))?;
@@ -343,7 +350,7 @@ fn allocator(conf: &NetConf, ipam: &Ipam) -> Result<(Allocator, Prefix, Ipv4Addr
         return Err(Error::config("ipam.rangeStart", format!("{from} to {to} is not a range in {subnet}")));
     }
     let dir = ipam.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into()).join(&conf.name);
-    Ok((Allocator::open(dir, subnet, gateway, Some((from, to)))?, subnet, gateway))
+    Ok((Allocator::open(dir, subnet, gateway.into(), Some((from.into(), to.into())))?, subnet, gateway))
 }
 
 fn v4(addr: Option<IpAddr>) -> Option<Ipv4Addr> {
@@ -398,7 +405,7 @@ fn run_portmap(call: &Invocation, conf: &NetConf) -> Result<Option<AddResult>, E
                 if let Some(bridge) = bridge {
                     bridge::setting(&format!("net/ipv4/conf/{}/route_localnet", bridge.name), "1")?;
                 }
-                table.open_ports(&owner, pod, &conf.runtime_config.port_mappings)?;
+                table.open_ports(&owner, pod.into(), &conf.runtime_config.port_mappings)?;
             }
             return Ok(Some(result));
         }

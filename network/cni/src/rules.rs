@@ -1,9 +1,9 @@
-//! Our nftables table: masquerading of what leaves the pod network, and host ports. Does I/O by netlink.
+//! Our nftables tables: masquerading of what leaves the pod network, and host ports. Does I/O by netlink.
 //!
-//! One table a network, named by its configuration. Host ports are two maps, with and without the host's
+//! One table a network and family, named by its configuration. Host ports are two maps, with and without the host's
 //! address; an element's comment names its container, so they are found again without any other record.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use linux::conntrack::Conntrack;
 use linux::nft::{
@@ -27,14 +27,21 @@ const HOST_PORTS: &str = "host-ports";
 const HOST_ADDRESS_PORTS: &str = "host-address-ports";
 const HAIRPIN: &str = "hairpin";
 
-const LOOPBACK: Prefix = Prefix { addr: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), len: 8 };
-const MULTICAST: Prefix = Prefix { addr: IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), len: 4 };
+const LOOPBACK: [Prefix; 2] = [
+    Prefix { addr: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), len: 8 },
+    Prefix { addr: IpAddr::V6(Ipv6Addr::LOCALHOST), len: 128 },
+];
+const MULTICAST: [Prefix; 2] = [
+    Prefix { addr: IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), len: 4 },
+    Prefix { addr: IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), len: 8 },
+];
 const UDP: u8 = 17;
 
-/// The table of one network.
+/// The table of one network in one family.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub name: String,
+    pub v6: bool,
     pub bridge: String,
     /// Ranges of which nobody sends by another way than the bridge.
     pub own: Vec<Prefix>,
@@ -44,20 +51,24 @@ impl Table {
     /// Makes the table and its rules, keeping the host ports that are there. With `masquerade`, what the subnet
     /// sends elsewhere than to these ranges takes the host's address.
     pub(crate) fn ensure(&self, masquerade: Option<(Prefix, &[Prefix])>) -> Result<(), Error> {
-        let mut batch = Batch::new(Family::Ip, &self.name);
+        let mut batch = Batch::new(self.family(), &self.name);
         self.structure(&mut batch);
         batch.flush_set(NOT_MASQUERADED);
-        let mut never = vec![MULTICAST];
+        let mut never = vec![MULTICAST[usize::from(self.v6)]];
         if let Some((subnet, ranges)) = masquerade {
             never.extend(ranges);
             never.push(subnet.network());
         }
-        for range in merged(never) {
+        for range in merged(never, self.v6) {
             batch.add_elements(NOT_MASQUERADED, Element::range(range));
         }
         self.add_port_rules(&mut batch);
         self.add_postrouting_rules(&mut batch, masquerade.map(|(subnet, _)| subnet));
         Ok(Nft::open()?.commit(batch)?)
+    }
+
+    fn family(&self) -> Family {
+        if self.v6 { Family::Ip6 } else { Family::Ip }
     }
 
     fn structure(&self, batch: &mut Batch) {
@@ -74,11 +85,12 @@ impl Table {
             batch.add_chain(&Chain { name, hook });
             batch.flush_chain(name);
         }
-        let to = [kind::IPV4, kind::SERVICE];
-        batch.add_set(&Set { interval: true, ..Set::new(NOT_MASQUERADED, &[kind::IPV4]) });
+        let ip = if self.v6 { kind::IPV6 } else { kind::IPV4 };
+        let to = [ip, kind::SERVICE];
+        batch.add_set(&Set { interval: true, ..Set::new(NOT_MASQUERADED, &[ip]) });
         batch.add_set(&Set::map(HOST_PORTS, &[kind::PROTOCOL, kind::SERVICE], &to));
-        batch.add_set(&Set::map(HOST_ADDRESS_PORTS, &[kind::IPV4, kind::PROTOCOL, kind::SERVICE], &to));
-        batch.add_set(&Set::new(HAIRPIN, &[kind::IPV4, kind::IPV4]));
+        batch.add_set(&Set::map(HOST_ADDRESS_PORTS, &[ip, kind::PROTOCOL, kind::SERVICE], &to));
+        batch.add_set(&Set::new(HAIRPIN, &[ip, ip]));
     }
 
     fn add_port_rules(&self, batch: &mut Batch) {
@@ -86,7 +98,8 @@ impl Table {
         // reach what listens there by that door.
         let from_pods = rule::interface_is(Meta::IifName, &self.bridge, true);
         let drop = || vec![Expr::Verdict(Verdict::Drop)];
-        batch.add_rule(RAW, &rule::all([from_pods, rule::destination_in(LOOPBACK, true), drop()]), None);
+        let loopback = rule::destination_in(self.loopback(), true);
+        batch.add_rule(RAW, &rule::all([from_pods, loopback, drop()]), None);
         // A neighbour who says that he is a pod would have what firewalls let pods do.
         for range in &self.own {
             let elsewhere = [&*self.bridge, "lo"].map(|link| rule::interface_is(Meta::IifName, link, false)).concat();
@@ -98,12 +111,16 @@ impl Table {
             let jump = vec![Expr::Verdict(Verdict::Jump(PORTS.to_owned()))];
             batch.add_rule(chain, &rule::all([rule::destination_is_local(), jump]), None);
         }
-        let dnat = Expr::Nat { kind: NatKind::Destination, family: 2, addr: Reg(4), port: Some(Reg(5)), flags: 0 };
-        let lookup = |set: &str, sreg| Expr::Lookup { set: set.to_owned(), sreg, dreg: Some(Reg(4)), invert: false };
+        // An IPv6 address takes four registers.
+        let words = if self.v6 { 4 } else { 1 };
+        let (protocol, port, addr) = (Reg(words), Reg(words + 1), Reg(8));
+        let family = if self.v6 { 10 } else { 2 };
+        let dnat = Expr::Nat { kind: NatKind::Destination, family, addr, port: Some(Reg(8 + words)), flags: 0 };
+        let lookup = |set: &str, sreg| Expr::Lookup { set: set.to_owned(), sreg, dreg: Some(addr), invert: false };
         let key =
-            [rule::load_destination(false, Reg(0)), rule::load_protocol(Reg(1)), rule::load_destination_port(Reg(2))];
+            [rule::load_destination(self.v6, Reg(0)), rule::load_protocol(protocol), rule::load_destination_port(port)];
         let by_address = [&key[..], &[lookup(HOST_ADDRESS_PORTS, Reg(0)), dnat.clone()]].concat();
-        let by_port = [&key[1..], &[lookup(HOST_PORTS, Reg(1)), dnat]].concat();
+        let by_port = [&key[1..], &[lookup(HOST_PORTS, protocol), dnat]].concat();
         batch.add_rule(PORTS, &by_address, None);
         batch.add_rule(PORTS, &by_port, None);
     }
@@ -112,32 +129,37 @@ impl Table {
         let masquerade = || vec![Expr::Masquerade { flags: nat::RANDOM_FULLY }];
         // A pod that reaches itself by a host port would get a packet from its own address, and drop it.
         let to_itself = vec![
-            rule::load_source(false, Reg(0)),
-            rule::load_destination(false, Reg(1)),
+            rule::load_source(self.v6, Reg(0)),
+            rule::load_destination(self.v6, Reg(if self.v6 { 4 } else { 1 })),
             Expr::Lookup { set: HAIRPIN.to_owned(), sreg: Reg(0), dreg: None, invert: false },
         ];
         batch.add_rule(POSTROUTING, &rule::all([rule::ct_is_dnat(true), to_itself, masquerade()]), None);
         let to_pods = rule::interface_is(Meta::OifName, &self.bridge, true);
-        batch.add_rule(POSTROUTING, &rule::all([to_pods, rule::source_in(LOOPBACK, true), masquerade()]), None);
+        let from_loopback = rule::source_in(self.loopback(), true);
+        batch.add_rule(POSTROUTING, &rule::all([to_pods, from_loopback, masquerade()]), None);
         if let Some(subnet) = subnet {
-            let outside = rule::destination_in_set(false, NOT_MASQUERADED, false);
+            let outside = rule::destination_in_set(self.v6, NOT_MASQUERADED, false);
             let elsewhere = rule::interface_is(Meta::OifName, &self.bridge, false);
             let exprs = rule::all([rule::source_in(subnet, true), outside, elsewhere, masquerade()]);
             batch.add_rule(POSTROUTING, &exprs, None);
         }
     }
 
+    fn loopback(&self) -> Prefix {
+        LOOPBACK[usize::from(self.v6)]
+    }
+
     /// Opens host ports that lead to a pod. A port that another container has is refused.
-    pub(crate) fn open_ports(&self, owner: &str, pod: Ipv4Addr, ports: &[PortMapping]) -> Result<(), Error> {
+    pub(crate) fn open_ports(&self, owner: &str, pod: IpAddr, ports: &[PortMapping]) -> Result<(), Error> {
         let ports: Vec<_> = ports.iter().filter(|p| p.host_port != 0).collect();
         if ports.is_empty() {
             return Ok(());
         }
         let mut nft = Nft::open()?;
-        let mut batch = Batch::new(Family::Ip, &self.name);
+        let mut batch = Batch::new(self.family(), &self.name);
         for set in [HOST_PORTS, HOST_ADDRESS_PORTS] {
             let wanted: Vec<_> = ports.iter().filter_map(|p| element_of(p, pod, set).map(|e| (*p, e))).collect();
-            let there = nft.elements(Family::Ip, &self.name, set)?;
+            let there = nft.elements(self.family(), &self.name, set)?;
             for (port, (key, _)) in &wanted {
                 if let Some(e) = there.iter().find(|e| e.key == key.as_bytes()) {
                     let other = e.comment.clone().unwrap_or_default();
@@ -153,7 +175,7 @@ impl Table {
                 wanted.iter().map(|(_, (key, data))| Element { comment: Some(owner), ..Element::with(*key, data) }),
             );
         }
-        let hairpin = Key::new().addr(pod.into()).addr(pod.into());
+        let hairpin = Key::new().addr(pod).addr(pod);
         batch.add_elements(HAIRPIN, [Element { comment: Some(owner), ..Element::new(hairpin) }]);
         nft.commit(batch)?;
         forget_udp(&ports.iter().filter(|p| p.protocol == Protocol::Udp).map(|p| p.host_port).collect::<Vec<_>>())
@@ -162,10 +184,10 @@ impl Table {
     /// Closes the host ports of the containers that `stale` picks by their owner name.
     pub(crate) fn close_ports(&self, stale: impl Fn(&str) -> bool) -> Result<(), Error> {
         let mut nft = Nft::open()?;
-        let mut batch = Batch::new(Family::Ip, &self.name);
+        let mut batch = Batch::new(self.family(), &self.name);
         let mut udp = Vec::new();
         for set in [HOST_PORTS, HOST_ADDRESS_PORTS, HAIRPIN] {
-            let there = match nft.elements(Family::Ip, &self.name, set) {
+            let there = match nft.elements(self.family(), &self.name, set) {
                 Err(e) if e.is_missing() => return Ok(()), // no table, no ports
                 there => there?,
             };
@@ -179,7 +201,11 @@ impl Table {
 
     /// Removes the table.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        Ok(Nft::open()?.remove_table(Family::Ip, &self.name)?)
+        let mut nft = Nft::open()?;
+        if nft.has_table(self.family(), &self.name)? {
+            nft.remove_table(self.family(), &self.name)?;
+        }
+        Ok(())
     }
 }
 
@@ -189,14 +215,17 @@ pub(crate) fn others_exist(own: &str) -> Result<bool, Error> {
 }
 
 /// The map element of a port, when it belongs into this map.
-fn element_of(port: &PortMapping, pod: Ipv4Addr, set: &str) -> Option<(Key, Data)> {
-    let address = port.host_ip.filter(|ip| !ip.is_unspecified());
-    let key = match (set, address) {
+fn element_of(port: &PortMapping, pod: IpAddr, set: &str) -> Option<(Key, Data)> {
+    let key = match (set, port.host_ip) {
+        // 0.0.0.0 are all addresses of IPv4, :: all of IPv6.
+        (HOST_PORTS, Some(all)) if all.is_unspecified() && all.is_ipv6() == pod.is_ipv6() => Key::new(),
         (HOST_PORTS, None) => Key::new(),
-        (HOST_ADDRESS_PORTS, Some(address @ IpAddr::V4(_))) => Key::new().addr(address),
+        (HOST_ADDRESS_PORTS, Some(address)) if !address.is_unspecified() && address.is_ipv6() == pod.is_ipv6() => {
+            Key::new().addr(address)
+        }
         _ => return None,
     };
-    let to = Key::new().addr(pod.into()).port(port.container_port);
+    let to = Key::new().addr(pod).port(port.container_port);
     Some((key.protocol(port.protocol.number()).port(port.host_port), Data::Value(to)))
 }
 
@@ -215,11 +244,11 @@ fn forget_udp(ports: &[u16]) -> Result<(), Error> {
 }
 
 /// Ranges without those that lie inside another: an interval set takes no overlaps.
-fn merged(mut ranges: Vec<Prefix>) -> Vec<Prefix> {
+fn merged(mut ranges: Vec<Prefix>, v6: bool) -> Vec<Prefix> {
     ranges.sort_by_key(|r| r.len);
     let mut kept: Vec<Prefix> = Vec::new();
     for range in ranges {
-        if range.addr.is_ipv4() && !kept.iter().any(|k| k.contains(range.addr)) {
+        if range.is_ipv6() == v6 && !kept.iter().any(|k| k.contains(range.addr)) {
             kept.push(range.network());
         }
     }

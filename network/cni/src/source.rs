@@ -2,36 +2,40 @@
 //! speak for another, for the gateway or for anyone outside. Does I/O by netlink.
 //!
 //! One table in the bridge family, named as the network's. What comes in by a port and has other addresses than the
-//! port's pod (in IPv4, in ARP), or is neither, is dropped before the bridge learns from it. Router advertisements and
-//! all other IPv6 end here too: these pods have IPv4 alone. An element's comment names its container. Called by
-//! `network`.
+//! port's pod (in IPv4, in ARP, in IPv6), or is none of these, is dropped before the bridge learns from it. Router
+//! advertisements, redirects and the search for neighbours come from addresses of a link, which no pod has here: they end
+//! here too, and who is a neighbour is known without asking. An element's comment names its container. Called by `network`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use linux::netlink::Mac;
 use linux::nft::{
     Batch, Chain, Element, Expr, Family, Hook, Key, Meta, Nft, PayloadBase, Policy, Reg, Set, Verdict, hook, kind,
     priority, rule,
 };
 
 use crate::Error;
-use crate::bridge;
 
 const PREROUTING: &str = "cni-prerouting";
 const FROM_PODS: &str = "cni-from-pods";
 /// The pods' ports of the bridge.
 const PORTS: &str = "pod-ports";
-/// Port, hardware address, IP address.
+/// Port, hardware address, IPv4 address.
 const SOURCES: &str = "pod-sources";
+/// The same with an IPv6 address.
+const SOURCES6: &str = "pod-sources6";
 
 const ETHERNET_IPV4: u16 = 0x0800;
 const ETHERNET_ARP: u16 = 0x0806;
+const ETHERNET_IPV6: u16 = 0x86dd;
 
-/// A pod's port and address.
+/// A pod's port and addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub owner: String,
     pub host_name: String,
-    pub addr: Ipv4Addr,
+    pub mac: Mac,
+    pub addrs: Vec<IpAddr>,
 }
 
 /// The rules of one network.
@@ -51,19 +55,22 @@ impl Guard {
         batch.add_chain(&Chain { name: PREROUTING, hook: Some(first) });
         batch.add_chain(&Chain { name: FROM_PODS, hook: None });
         batch.add_set(&Set::new(SOURCES, &[kind::IFNAME, kind::ETHERNET, kind::IPV4]));
+        batch.add_set(&Set::new(SOURCES6, &[kind::IFNAME, kind::ETHERNET, kind::IPV6]));
         batch.add_set(&Set::new(PORTS, &[kind::IFNAME]));
         batch.add_elements(PORTS, sources.iter().map(Source::port));
-        batch.add_elements(SOURCES, sources.iter().map(Source::element));
+        sources.iter().for_each(|source| source.add_elements(&mut batch));
         let go = Expr::Verdict(Verdict::Goto(FROM_PODS.to_owned()));
         let lookup = Expr::Lookup { set: PORTS.to_owned(), sreg: Reg(0), dreg: None, invert: false };
         batch.add_rule(PREROUTING, &[Expr::Meta { key: Meta::IifName, dreg: Reg(0) }, lookup, go], None);
-        // Offsets: in the Ethernet header the source, in IPv4 the source, in ARP the sender's both.
+        // Offsets: in the Ethernet header the source, in IPv4 and IPv6 the source, in ARP the sender's both.
         let (link, network) = (PayloadBase::Link, PayloadBase::Network);
         let accept = || vec![Expr::Verdict(Verdict::Accept)];
-        let exprs = rule::all([rule::ethernet_is(ETHERNET_IPV4), is_pods(link, 6, 12), accept()]);
+        let exprs = rule::all([rule::ethernet_is(ETHERNET_IPV4), is_pods(link, 6, (12, 4)), accept()]);
         batch.add_rule(FROM_PODS, &exprs, None);
         let arp = rule::ethernet_is(ETHERNET_ARP);
-        let exprs = rule::all([arp, is_pods(link, 6, 14), is_pods(network, 8, 14), accept()]);
+        let exprs = rule::all([arp, is_pods(link, 6, (14, 4)), is_pods(network, 8, (14, 4)), accept()]);
+        batch.add_rule(FROM_PODS, &exprs, None);
+        let exprs = rule::all([rule::ethernet_is(ETHERNET_IPV6), is_pods(link, 6, (8, 16)), accept()]);
         batch.add_rule(FROM_PODS, &exprs, None);
         batch.add_rule(FROM_PODS, &[Expr::Verdict(Verdict::Drop)], Some("from others' addresses"));
         match Nft::open()?.commit(batch) {
@@ -72,11 +79,11 @@ impl Guard {
         }
     }
 
-    /// Lets a pod send from its address. The port need not be there yet.
+    /// Lets a pod send from its addresses. The port need not be there yet.
     pub(crate) fn admit(&self, source: &Source) -> Result<(), Error> {
         let mut batch = Batch::new(Family::Bridge, &self.table);
         batch.add_elements(PORTS, [source.port()]);
-        batch.add_elements(SOURCES, [source.element()]);
+        source.add_elements(&mut batch);
         Ok(Nft::open()?.commit(batch)?)
     }
 
@@ -84,7 +91,7 @@ impl Guard {
     pub(crate) fn forget(&self, stale: impl Fn(&str) -> bool) -> Result<(), Error> {
         let mut nft = Nft::open()?;
         let mut batch = Batch::new(Family::Bridge, &self.table);
-        for set in [PORTS, SOURCES] {
+        for set in [PORTS, SOURCES, SOURCES6] {
             let there = match nft.elements(Family::Bridge, &self.table, set) {
                 Err(e) if e.is_missing() => return Ok(()),
                 there => there?,
@@ -108,19 +115,23 @@ impl Source {
         Element { comment: Some(&self.owner), ..Element::new(Key::new().name(&self.host_name)) }
     }
 
-    fn element(&self) -> Element<'_> {
-        let key = Key::new().name(&self.host_name).hardware(bridge::mac_of(self.addr).0).addr(self.addr.into());
-        Element { comment: Some(&self.owner), ..Element::new(key) }
+    fn add_elements(&self, batch: &mut Batch) {
+        for addr in &self.addrs {
+            let key = Key::new().name(&self.host_name).hardware(self.mac.0).addr(*addr);
+            let set = if addr.is_ipv6() { SOURCES6 } else { SOURCES };
+            batch.add_elements(set, [Element { comment: Some(&self.owner), ..Element::new(key) }]);
+        }
     }
 }
 
-/// The port, the hardware address at `hardware` and the IP address at `addr` of the network header are one pod's.
-fn is_pods(base: PayloadBase, hardware: u32, addr: u32) -> Vec<Expr> {
+/// The port, the hardware address at `hardware` and the IP address at `offset` of the network header are one pod's.
+fn is_pods(base: PayloadBase, hardware: u32, (offset, len): (u32, u32)) -> Vec<Expr> {
+    let set = if len == 16 { SOURCES6 } else { SOURCES }.to_owned();
     vec![
         Expr::Meta { key: Meta::IifName, dreg: Reg(0) },
         Expr::Payload { base, offset: hardware, len: 6, dreg: Reg(4) },
-        Expr::Payload { base: PayloadBase::Network, offset: addr, len: 4, dreg: Reg(6) },
-        Expr::Lookup { set: SOURCES.to_owned(), sreg: Reg(0), dreg: None, invert: false },
+        Expr::Payload { base: PayloadBase::Network, offset, len, dreg: Reg(6) },
+        Expr::Lookup { set, sreg: Reg(0), dreg: None, invert: false },
     ]
 }
 

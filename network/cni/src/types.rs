@@ -136,7 +136,13 @@ impl Protocol {
 impl AddResult {
     /// The first address of the pod.
     pub fn ip(&self) -> Option<IpAddr> {
-        self.ips.first()?.address.split('/').next()?.parse().ok()
+        self.addresses().first().copied()
+    }
+
+    /// Every address of the pod, the primary first.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let address = |ip: &IpConfig| ip.address.split('/').next()?.parse().ok();
+        self.ips.iter().filter_map(address).collect()
     }
 
     /// As JSON in the words of a version of the specification.

@@ -29,6 +29,8 @@ pub struct Wish {
     /// `--public-ip`, `--public-ipv6`
     pub public_v4: Option<Ipv4Addr>,
     pub public_v6: Option<Ipv6Addr>,
+    /// This host's address of IPv6 where the link that is chosen has none: it may be on another.
+    pub elsewhere_v6: Option<Ipv6Addr>,
 }
 
 /// What the kernel has.
@@ -71,6 +73,7 @@ pub fn choose(scene: &Scene, wish: &Wish, families: Families) -> Result<External
     };
     let v4 = of_link(false).and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
     let v6 = of_link(true).and_then(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+    let v6 = v6.or(wish.elsewhere_v6);
     for (wanted, has, family) in [(families.v4, v4.is_some(), "IPv4"), (families.v6, v6.is_some(), "IPv6")] {
         if wanted && !has {
             return Err(format!("the link {} has no {family} address: choose another with --iface", link.name));
@@ -210,6 +213,9 @@ mod tests {
         assert_eq!(bare, "the link bare0 has no IPv4 address: choose another with --iface");
         let six = said(&scene(), &wish(&["eth0"], &[]), Families { v4: true, v6: true });
         assert!(six.starts_with("the link eth0 has no IPv6 address"), "a link-local address is none: {six}");
+        let elsewhere = Wish { elsewhere_v6: "fd00::7".parse().ok(), ..wish(&["eth0"], &[]) };
+        let both = choose(&scene(), &elsewhere, Families { v4: true, v6: true }).unwrap();
+        assert_eq!((both.v6, both.public_v6), (elsewhere.elsewhere_v6, elsewhere.elsewhere_v6));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cni::{Network, Pod};
-use meta::Prefix;
+use meta::{Prefix, Ranges};
 use parking_lot::Mutex;
 
 use crate::network::{NetError, NotReady, PodNet, PodNetwork, Way};
@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub const ROW: Row = Row {
     name: "bridge",
     open: |setup| Arc::new(Bridge::open(setup.clone(), Hosts::One)),
-    remove: |setup| Ok(cni::teardown(&config(setup, Hosts::One, any_range(setup), None))?),
+    remove: |setup| Ok(cni::teardown(&config(setup, Hosts::One, setup.pods, None))?),
 };
 
 /// On which hosts pods of the cluster are.
@@ -53,7 +53,9 @@ pub struct Bridge {
 
 #[derive(Default)]
 struct State {
-    wanted: Option<Prefix>,
+    wanted: Option<Ranges>,
+    /// What the node was given instead of a range of each family of the cluster.
+    lacking: Option<String>,
     /// The bytes of a packet; none: those of the link of the default route.
     mtu: Option<u32>,
     made: Option<Arc<Network>>,
@@ -67,14 +69,13 @@ struct Failure {
     at: Instant,
 }
 
-/// The cluster's network on this host; `range` is the node's share.
-fn config(setup: &Setup, hosts: Hosts, range: Prefix, mtu: Option<u32>) -> cni::Config {
-    let pods: Vec<_> = setup.pods.iter().copied().filter(|range| !range.is_ipv6()).collect();
+/// The cluster's network on this host; `share` is the node's.
+fn config(setup: &Setup, hosts: Hosts, share: Ranges, mtu: Option<u32>) -> cni::Config {
+    let pods: Vec<_> = setup.pods.iter().collect();
     cni::Config {
         bridge: setup.bridge.clone(),
         table: format!("{}-pods", setup.tag),
-        subnet: range,
-        gateway: None,
+        subnets: share,
         only_here: if hosts == Hosts::One { pods.clone() } else { Vec::new() },
         cluster_ranges: pods,
         masquerade: true,
@@ -87,11 +88,6 @@ fn config(setup: &Setup, hosts: Hosts, range: Prefix, mtu: Option<u32>) -> cni::
 /// The record of how long a packet may be.
 fn mtu_file(setup: &Setup) -> PathBuf {
     setup.state_dir.join("mtu")
-}
-
-/// For what asks for none in particular.
-fn any_range(setup: &Setup) -> Prefix {
-    setup.pods.first().copied().unwrap_or(Prefix::everything(false))
 }
 
 impl Bridge {
@@ -111,8 +107,11 @@ impl Bridge {
     /// The network of the wanted range; made where it isn't, unless that failed a moment ago.
     fn current(&self) -> Result<Arc<Network>, NotReady> {
         let mut state = self.state.lock();
+        if let Some(why) = &state.lacking {
+            return Err(NotReady::Failed(why.clone()));
+        }
         let wanted = state.wanted.ok_or(NotReady::NoRange)?;
-        if let Some(made) = state.made.as_ref().filter(|made| made.config().subnet == wanted) {
+        if let Some(made) = state.made.as_ref().filter(|made| made.config().subnets == wanted) {
             return Ok(made.clone());
         }
         if let Some(failure) = state.failed.as_ref().filter(|failure| failure.at.elapsed() < RETRY) {
@@ -137,11 +136,7 @@ impl Bridge {
         }
     }
 
-    fn make(&self, range: Prefix, mtu: Option<u32>) -> Result<Network, NetError> {
-        if range.is_ipv6() {
-            let problem = format!("{range} is not an IPv4 range, and the bridge network gives pods no other addresses");
-            return Err(cni::Error::Config { field: "podCIDRs".to_owned(), problem }.into());
-        }
+    fn make(&self, range: Ranges, mtu: Option<u32>) -> Result<Network, NetError> {
         let lock = &self.setup.host_lock;
         // Another cluster's reset may be giving the host its settings back.
         let _lock = File::open(lock)
@@ -152,8 +147,8 @@ impl Bridge {
         range::write(file, &range).map_err(NetError::io(format!("writing {}", file.display())))?;
         let network = Network::new(config(&self.setup, self.hosts, range, mtu))?;
         self.record(mtu);
-        for services in self.setup.services.iter().filter(|range| !range.is_ipv6()) {
-            if let Err(error) = network.route_services(*services) {
+        for services in self.setup.services.iter().filter(|services| range.family(services.is_ipv6()).is_some()) {
+            if let Err(error) = network.route_services(services) {
                 tracing::warn!(%error, "Services may not be reachable from this host itself");
             }
         }
@@ -171,13 +166,25 @@ impl Bridge {
         }
     }
 
-    fn want(state: &mut State, ranges: &[Prefix]) {
-        let wanted = ranges.iter().find(|range| !range.is_ipv6()).or(ranges.first()).map(Prefix::network);
+    /// Takes the ranges of the cluster's families, in the cluster's order. A node may have been given more than that, not
+    /// less.
+    fn want(&self, state: &mut State, ranges: &[Prefix]) {
+        if ranges.is_empty() {
+            return;
+        }
+        let of = |family: Prefix| ranges.iter().copied().find(|range| range.is_ipv6() == family.is_ipv6());
+        let share: Vec<Prefix> = self.setup.pods.iter().filter_map(of).collect();
+        state.lacking = (share.len() < self.setup.pods.iter().count()).then(|| {
+            let given = ranges.iter().map(Prefix::to_string).collect::<Vec<_>>().join(",");
+            format!(
+                "podCIDRs: the node has {given} of the cluster's {}: a node keeps what it was given, and gets one of \
+                 each family once its Node is deleted and made anew",
+                self.setup.pods
+            )
+        });
+        let wanted = Ranges::of(&share).ok().filter(|_| state.lacking.is_none());
         if wanted.is_some() && state.wanted != wanted {
             (state.wanted, state.failed) = (wanted, None);
-            if let Some(left) = ranges.iter().find(|range| range.is_ipv6()) {
-                tracing::warn!(range = %left, "pods of the bridge network get no IPv6 addresses");
-            }
         }
     }
 }
@@ -193,7 +200,7 @@ impl PodNetwork for Bridge {
             ports: &pod.ports,
         };
         let result = self.current()?.add(&request)?;
-        Ok(result.ip().into_iter().collect())
+        Ok(result.addresses())
     }
 
     fn del(&self, pod: &PodNet) -> Result<(), NetError> {
@@ -218,12 +225,11 @@ impl PodNetwork for Bridge {
         }
     }
 
-    /// Takes the IPv4 range: pods have IPv4 alone here.
     fn set_ranges(&self, ranges: &[Prefix]) -> Result<(), NetError> {
         if self.setup.ranges_by_way {
             return Ok(());
         }
-        Bridge::want(&mut self.state.lock(), ranges);
+        self.want(&mut self.state.lock(), ranges);
         self.current()?;
         Ok(())
     }
@@ -234,7 +240,7 @@ impl PodNetwork for Bridge {
         }
         let mut state = self.state.lock();
         if self.setup.ranges_by_way {
-            Bridge::want(&mut state, &way.ranges);
+            self.want(&mut state, &way.ranges);
         }
         if let Some(mtu) = way.mtu.filter(|mtu| state.mtu != Some(*mtu)) {
             state.mtu = Some(mtu);

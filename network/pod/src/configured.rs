@@ -50,7 +50,7 @@ impl PodNetwork for Configured {
         // No list of plug-ins names it, yet every pod has it.
         LoopbackOnly.add(pod)?;
         let result = self.with(pod, |list, attachment| self.invoker.add(list, attachment))?;
-        Ok(result.ip().into_iter().collect())
+        Ok(result.addresses())
     }
 
     fn del(&self, pod: &PodNet) -> Result<(), NetError> {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use meta::Prefix;
+use meta::Ranges;
 
 use crate::network::{NetError, PodNetwork};
 use crate::{bridge, flannel};
@@ -16,10 +16,10 @@ pub struct Setup {
     pub tag: String,
     /// The name of its bridge, 15 bytes at most.
     pub bridge: String,
-    /// The pods of all nodes, one range or one of each family.
-    pub pods: Vec<Prefix>,
-    /// The addresses of Services, one range or one of each family: no pod has one.
-    pub services: Vec<Prefix>,
+    /// The pods of all nodes.
+    pub pods: Ranges,
+    /// The addresses of Services: no pod has one.
+    pub services: Ranges,
     /// Which addresses are the node's is said with the way to other nodes, not by the kubelet.
     pub ranges_by_way: bool,
     /// Where records are kept.

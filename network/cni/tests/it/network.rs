@@ -10,7 +10,7 @@ use linux::netns::NetNs;
 use linux::nft::Nft;
 use meta::Prefix;
 
-use crate::world::{World, ask_tcp, ask_udp, path_of, pod, port, serve_tcp, serve_udp};
+use crate::world::{World, ask_tcp, ask_udp, path_of, pod, port, serve_tcp, serve_tcp_at, serve_udp};
 
 #[test]
 fn pods_reach_each_other_and_the_host_with_their_own_addresses() {
@@ -49,6 +49,64 @@ fn what_pods_send_outside_takes_the_hosts_address() {
     });
     serve_tcp(&outside, 80);
     assert_eq!(ask_tcp(&a, "192.168.7.2:80").unwrap(), "192.168.7.1");
+}
+
+/// Pods had IPv4 alone, whatever the node was given.
+#[test]
+fn pods_of_two_families_reach_each_other_the_host_and_the_outside_in_both() {
+    let mut world = World::new();
+    world.config.subnets = "10.42.0.0/24,fd42:0:0:7::/64".parse().unwrap();
+    world.config.cluster_ranges.push("fd42::/48".parse().unwrap());
+    world.config.only_here.push("fd42::/48".parse().unwrap());
+    let (a, b, outside) = (NetNs::create().unwrap(), NetNs::create().unwrap(), NetNs::create().unwrap());
+    uplink(&world.host, &outside);
+    let before = world.on_host(|| linux::sysctl::get("net/ipv6/conf/all/forwarding").unwrap());
+    let ports = [port(8080, 80, Protocol::Tcp)];
+    let network = world.on_host(|| {
+        let network = Network::new(world.config.clone()).unwrap();
+        let result = network.add(&pod("a", &path_of(&a), &ports)).unwrap();
+        let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address.as_str()).collect();
+        assert_eq!(addresses, ["10.42.0.2/24", "fd42:0:0:7::2/64"]);
+        assert_eq!(result.routes.iter().map(|route| route.dst.as_str()).collect::<Vec<_>>(), ["0.0.0.0/0", "::/0"]);
+        network.add(&pod("b", &path_of(&b), &[])).unwrap();
+        drop(network);
+        // The next life knows them.
+        let network = Network::new(world.config.clone()).unwrap();
+        network.check(&pod("a", &path_of(&a), &[])).unwrap();
+        assert_eq!(network.addresses("b", "eth0").len(), 2);
+        network
+    });
+    serve_tcp(&a, 80);
+    serve_tcp_at(&a, "[fd42:0:0:7::2]:80");
+    serve_tcp_at(&outside, "[fd07::2]:80");
+    assert_eq!(ask_tcp(&b, "10.42.0.2:80").unwrap(), "10.42.0.3");
+    assert_eq!(ask_tcp(&b, "[fd42:0:0:7::2]:80").unwrap(), "fd42:0:0:7::3");
+    assert_eq!(ask_tcp(&world.host, "[fd42:0:0:7::2]:80").unwrap(), "fd42:0:0:7::1");
+    assert_eq!(ask_tcp(&a, "[fd07::2]:80").unwrap(), "fd07::1", "the host's own");
+    assert_eq!(ask_tcp(&outside, "[fd07::1]:8080").unwrap(), "fd07::2", "a host port");
+    assert!(ask_tcp(&a, "[fd07::1]:8080").is_ok(), "its own by the host's port");
+    // A pod speaks for itself alone.
+    let mut inside = Rtnl::open_in(&b).unwrap();
+    let link = inside.link("eth0").unwrap().unwrap().index;
+    inside.put_address(link, "fd42:0:0:7::99/128".parse().unwrap()).unwrap();
+    let heard = world.on_host(|| UdpSocket::bind("[fd42:0:0:7::1]:7000").unwrap());
+    heard.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    b.run(|| {
+        for from in ["[fd42:0:0:7::99]:1", "[fd42:0:0:7::3]:1"] {
+            UdpSocket::bind(from).unwrap().send_to(from.as_bytes(), "[fd42:0:0:7::1]:7000").unwrap();
+        }
+    })
+    .unwrap();
+    let mut buffer = [0; 64];
+    let read = heard.recv(&mut buffer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&buffer[..read]), "[fd42:0:0:7::3]:1");
+    world.on_host(|| {
+        network.del("a", "eth0").unwrap();
+        assert_eq!(network.addresses("a", "eth0"), Vec::<std::net::IpAddr>::new());
+        cni::teardown(&world.config).unwrap();
+        assert_eq!(linux::sysctl::get("net/ipv6/conf/all/forwarding").unwrap(), before);
+        assert_eq!(Nft::open().unwrap().tables().unwrap(), []);
+    });
 }
 
 /// A firewall that is open for the addresses of pods was open for who took one of them on the wire.
@@ -92,7 +150,7 @@ fn host_ports_lead_to_pods_from_outside_the_host_loopback_and_the_pod_itself() {
         network.add(&pod("a", &path_of(&a), &a_ports)).unwrap();
         let e = network.add(&pod("b", &path_of(&b), &a_ports[..1])).unwrap_err();
         assert_eq!(e.to_string(), "host port 8080 is in use by a/eth0");
-        assert_eq!(network.address_of("b", "eth0"), None, "a failed add leaves nothing");
+        assert_eq!(network.addresses("b", "eth0"), Vec::<std::net::IpAddr>::new(), "a failed add leaves nothing");
         network.add(&pod("b", &path_of(&b), &[only_here])).unwrap();
     });
     serve_tcp(&a, 80);
@@ -169,7 +227,7 @@ fn what_is_not_ours_is_refused_in_a_sentence() {
         let e = Network::new(cni::Config { bridge: "uplink".into(), ..world.config.clone() }).unwrap_err();
         let text = "uplink is there already and is not ours: it is not a bridge; give the network another bridge name";
         assert_eq!(e.to_string(), text);
-        let tiny = cni::Config { subnet: "10.0.0.0/31".parse().unwrap(), ..world.config.clone() };
+        let tiny = cni::Config { subnets: "10.0.0.0/31".parse().unwrap(), ..world.config.clone() };
         let e = Network::new(tiny).unwrap_err();
         assert_eq!(e.to_string(), "network configuration: subnet: 10.0.0.0/31 has no room for a gateway and a pod");
     });
@@ -193,6 +251,8 @@ fn uplink(host: &NetNs, outside: &NetNs) {
     let mut far = Rtnl::open_in(outside).unwrap();
     let peer = up(&mut far, "eth0");
     far.put_address(peer, "192.168.7.2/24".parse().unwrap()).unwrap();
+    rtnl.put_address(link.index, "fd07::1/64".parse().unwrap()).unwrap();
+    far.put_address(peer, "fd07::2/64".parse().unwrap()).unwrap();
     let all: Prefix = "0.0.0.0/0".parse().unwrap();
     rtnl.put_route(&Route::via(all, "192.168.7.2".parse().unwrap(), link.index)).unwrap();
 }

@@ -26,8 +26,7 @@ impl World {
         let config = Config {
             bridge: "fk-test".into(),
             table: "fk-test-cni".into(),
-            subnet: "10.42.0.0/24".parse().unwrap(),
-            gateway: None,
+            subnets: "10.42.0.0/24".parse().unwrap(),
             cluster_ranges: vec!["10.42.0.0/16".parse().unwrap()],
             only_here: vec!["10.42.0.0/16".parse().unwrap()],
             masquerade: true,
@@ -59,7 +58,12 @@ pub fn port(host: u16, container: u16, protocol: Protocol) -> PortMapping {
 
 /// Answers each TCP connection on a port of a namespace with the client's address, forever.
 pub fn serve_tcp(ns: &NetNs, port: u16) {
-    let listener = ns.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap();
+    serve_tcp_at(ns, &format!("0.0.0.0:{port}"));
+}
+
+/// The same at an address.
+pub fn serve_tcp_at(ns: &NetNs, at: &str) {
+    let listener = ns.run(|| TcpListener::bind(at).unwrap()).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();

@@ -25,8 +25,8 @@ impl World {
         let setup = Setup {
             tag: "fk-test".into(),
             bridge: "fk-test0".into(),
-            pods: vec![prefix("10.42.0.0/16"), prefix("fd42::/48")],
-            services: vec![prefix("10.43.0.0/16")],
+            pods: "10.42.0.0/16".parse().unwrap(),
+            services: "10.43.0.0/16".parse().unwrap(),
             ranges_by_way: false,
             state_dir: dir.path().join("cni"),
             range_file: dir.path().join("range"),
@@ -118,19 +118,35 @@ fn a_network_that_cannot_be_made_says_why_until_it_can() {
 /// They came with a comma between, were read as one, and the node never became ready.
 #[test]
 fn ranges_of_both_families_are_taken_in_either_order() {
-    for ranges in [["10.42.3.0/24", "fd42:0:0:3::/64"], ["fd42:0:0:3::/64", "10.42.3.0/24"]] {
-        let world = World::new();
-        let network = world.open();
-        world.on_host(|| network.set_ranges(&ranges.map(prefix)).unwrap());
-        assert_eq!(world.on_host(|| network.ready()), Ok(()));
-        let ns = NetNs::create().unwrap();
-        let addresses = world.on_host(|| network.add(&pod("a", &ns))).unwrap();
-        assert_eq!(addresses, ["10.42.3.2".parse::<std::net::IpAddr>().unwrap()]);
+    let given = [["10.42.3.0/24", "fd42:0:0:3::/64"], ["fd42:0:0:3::/64", "10.42.3.0/24"]];
+    let clusters = [
+        ("10.42.0.0/16", vec!["10.42.3.2"]),
+        ("10.42.0.0/16,fd42::/48", vec!["10.42.3.2", "fd42:0:0:3::2"]),
+        ("fd42::/48,10.42.0.0/16", vec!["fd42:0:0:3::2", "10.42.3.2"]),
+        ("fd42::/48", vec!["fd42:0:0:3::2"]),
+    ];
+    for (pods, expected) in clusters {
+        for ranges in given {
+            let mut world = World::new();
+            (world.setup.pods, world.setup.services) =
+                (pods.parse().unwrap(), "fd43::/112,10.43.0.0/16".parse().unwrap());
+            let network = world.open();
+            world.on_host(|| network.set_ranges(&ranges.map(prefix)).unwrap());
+            assert_eq!(world.on_host(|| network.ready()), Ok(()));
+            let ns = NetNs::create().unwrap();
+            let addresses = world.on_host(|| network.add(&pod("a", &ns))).unwrap();
+            assert_eq!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{pods} {ranges:?}");
+            drop(network);
+            let next = world.open();
+            assert_eq!(world.on_host(|| next.add(&pod("a", &ns))).unwrap(), addresses, "the next life");
+        }
     }
     let world = World::new();
     let network = world.open();
     let refused = world.on_host(|| network.set_ranges(&[prefix("fd42:0:0:3::/64")])).unwrap_err();
-    assert!(refused.to_string().contains("podCIDRs: fd42:0:0:3::/64 is not an IPv4 range"), "{refused}");
+    let said = "podCIDRs: the node has fd42:0:0:3::/64 of the cluster's 10.42.0.0/16: a node keeps";
+    assert!(refused.to_string().contains(said), "{refused}");
+    assert!(matches!(network.ready(), Err(NotReady::Failed(why)) if why.contains(said)));
 }
 
 #[test]
