@@ -27,6 +27,7 @@ mod servers;
 mod services;
 mod settings;
 mod trust;
+mod two_families;
 mod two_hosts;
 mod upstream_flannel;
 mod volumes;
@@ -74,6 +75,7 @@ const TESTS: &[&[Test]] = &[
     node_life::TESTS,
     nodes::TESTS,
     pods_of_hosts::TESTS,
+    two_families::TESTS,
     flannel::TESTS,
     upstream_flannel::TESTS,
     certificates::TESTS,

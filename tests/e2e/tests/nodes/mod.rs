@@ -111,7 +111,7 @@ fn three(cluster: &Cluster) -> Result<()> {
 }
 
 /// What nodes could leave on the host.
-fn traces(host: &Host, own: &Own) -> Result<BTreeSet<String>> {
+pub fn traces(host: &Host, own: &Own) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut add = |what: &str, text: &str| found.extend(text.lines().map(|line| format!("{what}: {line}")));
     add("link", &host.sh("ip -o link | cut -d: -f2- | sed 's/ qlen.*//'")?);

@@ -1,0 +1,293 @@
+//! Clusters of two families: nodes, pods, Services, names and node ports have addresses of IPv4 and of IPv6, on one host's
+//! nodes and on two hosts, by each of flannel's backends that carries both.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use testkit::image::BUSYBOX;
+use testkit::runner::Test;
+use testkit::{Cluster, Own, Running, Signal, eventually};
+
+use crate::nodes::traces;
+use crate::two_hosts::{FIRST, NODE, SECOND, SOON, agent, up_at, wire};
+
+pub const TESTS: &[Test] = &[
+    ("a_cluster_of_two_families_has_addresses_of_both_on_every_node", one_host),
+    ("pods_of_two_hosts_reach_each_other_in_both_families", two_hosts),
+];
+
+const PODS: &str = "10.42.0.0/16,fd42::/56";
+const SERVICES: &str = "10.43.0.0/16,fd43::/112";
+const RANGES: [&str; 4] = ["--pod-cidr", PODS, "--service-cidr", SERVICES];
+/// Bytes of a page that is longer than any window.
+const BIG: usize = 5_000_000;
+
+/// One pod on every node, and a Service of both families.
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations: [{operator: Exists}]
+      containers:
+      - name: c
+        image: docker.io/library/busybox:test
+        command: [sh, -c, "mkdir -p /www; echo $NODE > /www/index.html; dd if=/dev/zero of=/www/big bs=1000 count=5000 2>/dev/null; exec httpd -f -p 8080 -h /www"]
+        env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, ipFamilyPolicy: PreferDualStack, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"#;
+
+fn texts(list: &Value, field: &str) -> Vec<String> {
+    let all = list.as_array().into_iter().flatten();
+    all.map(|one| if field.is_empty() { one } else { &one[field] })
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// An IPv4 address and an IPv6 one behind it.
+fn both(addresses: Vec<String>, of: &str) -> Result<[IpAddr; 2]> {
+    let parsed = addresses.iter().map(|text| Ok(text.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
+    match parsed[..] {
+        [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => Ok([v4, v6]),
+        _ => anyhow::bail!("{of} has {addresses:?}, and not one of IPv4 and one of IPv6 behind it"),
+    }
+}
+
+/// A page, by what every pod has.
+fn get(to: SocketAddr, path: &str) -> String {
+    format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {} {}", to.ip(), to.port())
+}
+
+fn inside(own: &Own, pod: &str, script: &str) -> Result<String> {
+    own.kubectl(&["exec", pod, "--", "sh", "-c", script])
+}
+
+/// A pod of the Service.
+struct Pod {
+    name: String,
+    node: String,
+    addresses: [IpAddr; 2],
+}
+
+fn pods(own: &Own, nodes: usize) -> Result<Vec<Pod>> {
+    own.kubectl(&["rollout", "status", "daemonset/web", "--timeout=90s"])?;
+    let listed = own.get("pods")?;
+    let pods = listed["items"].as_array().context("pods")?.iter().map(|pod| {
+        let name = pod["metadata"]["name"].as_str().context("a name")?.to_owned();
+        let node = pod["spec"]["nodeName"].as_str().context("a node")?.to_owned();
+        let addresses = both(texts(&pod["status"]["podIPs"], "ip"), &name)?;
+        Ok(Pod { name, node, addresses })
+    });
+    let pods = pods.collect::<Result<Vec<_>>>()?;
+    ensure!(pods.len() == nodes, "{} pods on {nodes} nodes", pods.len());
+    Ok(pods)
+}
+
+/// Every pod reaches every pod by both addresses, and pages of many packets come whole.
+fn between(own: &Own, pods: &[Pod]) -> Result<()> {
+    for from in pods {
+        for (to, address) in pods.iter().flat_map(|to| to.addresses.map(|address| (to, address))) {
+            let at = SocketAddr::new(address, 8080);
+            let script = format!("[ $({} | tail -n 1) = {} ] && {} | wc -c", get(at, "/"), to.node, get(at, "/big"));
+            eventually(SOON, || {
+                let bytes: usize = inside(own, &from.name, &script)?.trim().parse()?;
+                ensure!(bytes > BIG, "{bytes} bytes came");
+                Ok(())
+            })
+            .with_context(|| format!("from the pod of {} to {at} of {}", from.node, to.node))?;
+        }
+    }
+    Ok(())
+}
+
+/// The Service leads to the pods of all nodes: by its name, both addresses, and the port of every node, from every pod and
+/// from the host.
+fn service(own: &Own, pods: &[Pod]) -> Result<()> {
+    let service = own.get("service web")?;
+    let addresses = both(texts(&service["spec"]["clusterIPs"], ""), "the Service")?;
+    let port = service["spec"]["ports"][0]["nodePort"].as_u64().context("a port")? as u16;
+    let mut places: Vec<SocketAddr> = addresses.map(|ip| SocketAddr::new(ip, 80)).to_vec();
+    let nodes = own.get("nodes")?;
+    for node in nodes["items"].as_array().context("nodes")? {
+        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        let all = node["status"]["addresses"].as_array().context("addresses")?;
+        let internal: Vec<Value> = all.iter().filter(|a| a["type"] == "InternalIP").cloned().collect();
+        let own_addresses = both(texts(&internal.into(), "address"), name)?;
+        both(
+            texts(&node["spec"]["podCIDRs"], "").iter().map(|c| c.replace("/24", "").replace("/64", "")).collect(),
+            name,
+        )?;
+        places.extend(own_addresses.map(|ip| SocketAddr::new(ip, port)));
+    }
+    let all: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
+    let host = own.host.as_ref().context("a host")?;
+    for pod in pods {
+        for server in ["", " fd43::a", " 10.43.0.10"] {
+            eventually(SOON, || {
+                let found = inside(own, &pod.name, &format!("nslookup web.default.svc.cluster.local{server}"))?;
+                ensure!(addresses.iter().all(|ip| found.contains(&ip.to_string())), "{found}");
+                Ok(())
+            })
+            .with_context(|| format!("the name from the pod of {}, asked{server}", pod.node))?;
+        }
+    }
+    for place in places {
+        for pod in pods {
+            let script = format!("for i in $(seq 20); do {} | tail -n 1; done", get(place, "/"));
+            eventually(SOON, || {
+                let said = inside(own, &pod.name, &script)?;
+                let heard: BTreeSet<&str> = said.lines().collect();
+                ensure!(heard == all, "{heard:?}");
+                Ok(())
+            })
+            .with_context(|| format!("from the pod of {} to {place}", pod.node))?;
+        }
+        eventually(SOON, || {
+            let said = host.sh(&format!("for i in $(seq 20); do curl -gsS --max-time 3 http://{place}/; done"))?;
+            let heard: BTreeSet<&str> = said.lines().collect();
+            ensure!(heard == all, "{heard:?}");
+            Ok(())
+        })
+        .with_context(|| format!("from the host to {place}"))?;
+    }
+    Ok(())
+}
+
+/// What the cluster says of itself.
+fn objects(own: &Own) -> Result<()> {
+    let cidrs = texts(&own.get("servicecidr kubernetes")?["spec"]["cidrs"], "");
+    ensure!(cidrs.join(",") == SERVICES, "{cidrs:?}");
+    let dns = own.get("service kube-dns -n kube-system")?;
+    ensure!(texts(&dns["spec"]["clusterIPs"], "") == ["10.43.0.10", "fd43::a"], "{dns:#}");
+    let api = own.get("service kubernetes")?;
+    ensure!(texts(&api["spec"]["ipFamilies"], "") == ["IPv4"], "{api:#}");
+    let status = own.status()?;
+    ensure!(status["podCIDR"] == PODS && status["serviceCIDR"] == SERVICES, "{status:#}");
+    Ok(())
+}
+
+fn one_host(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("both")?;
+    let host = own.host.clone().context("a host")?;
+    let before = traces(&host, &own)?;
+    let forwarding = || host.sh("sysctl -n net.ipv6.conf.all.forwarding net.ipv4.ip_forward");
+    let settings = forwarding()?;
+    for (ranges, says) in [
+        (["--pod-cidr", PODS, "--service-cidr", "10.43.0.0/16"], "not of the same families"),
+        (["--pod-cidr", "fd42::/56,10.42.0.0/16", "--service-cidr", SERVICES], "say IPv4's first"),
+        (["--pod-cidr", "10.42.0.0/16,10.44.0.0/16", "--service-cidr", SERVICES], "of one family"),
+        (["--pod-cidr", PODS, "--service-cidr", "10.43.0.0/16,fd43::/64"], "between /108 and /120"),
+    ] {
+        let said = own.run(&[&["up"], &ranges[..]].concat())?.fails()?;
+        ensure!(said.contains(says), "{said}");
+    }
+    let said = own.run(&[&["up", "--flannel-backend", "udp"], &RANGES[..]].concat())?.fails()?;
+    ensure!(said.contains("udp carries IPv4 alone"), "{said}");
+    own.run(&[&["up", "--nodes", "2"], &RANGES[..]].concat())?.ok()?;
+    let log = |own: &Own| own.run(&["logs", "--tail", "30"]).map(|o| o.stdout).unwrap_or_default();
+    objects(&own)?;
+    let file = own.dir.join("busybox.tar");
+    testkit::image::busybox_archive(&file, BUSYBOX)?;
+    own.run(&["image", "import", &file.display().to_string()])?.ok()?;
+    own.apply(WEB)?;
+    let works = || -> Result<()> {
+        let pods = pods(&own, 2)?;
+        between(&own, &pods)?;
+        service(&own, &pods)
+    };
+    works().with_context(|| log(&own))?;
+    let said = own.run(&["up", "--pod-cidr", "10.42.0.0/16", "--service-cidr", "10.43.0.0/16"])?.fails()?;
+    ensure!(said.contains("they can't change"), "{said}");
+    own.run(&["down"])?.ok()?;
+    own.run(&["up"])?.ok()?;
+    works().context("after down and up").with_context(|| {
+        let described = own.kubectl(&["describe", "pods"]).unwrap_or_default();
+        let theirs = own.run(&["logs", "--node", "vm-2", "--tail", "30"]).map(|o| o.stdout).unwrap_or_default();
+        format!("{}\n{theirs}\n{described}", log(&own))
+    })?;
+    own.run(&["reset", "--yes"])?.ok()?;
+    ensure!(forwarding()? == settings, "{}", forwarding()?);
+    eventually(SOON, || {
+        let after = traces(&host, &own)?;
+        let left: Vec<_> = after.difference(&before).collect();
+        ensure!(left.is_empty(), "left behind: {left:#?}");
+        Ok(())
+    })
+}
+
+/// The hosts have addresses of both families on the wire between them.
+fn two_hosts(cluster: &Cluster) -> Result<()> {
+    for backend in ["vxlan", "host-gw"] {
+        let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+        wire(&first, &second)?;
+        for (own, address) in [(&first, "2001:db8:99::1/64"), (&second, "2001:db8:99::2/64")] {
+            let host = own.host.as_ref().context("a host")?;
+            host.sh(&format!("ip address add {address} dev wire nodad; ip -6 route add default dev wire"))?;
+        }
+        up_at(&first, &[&["--flannel-backend", backend], &RANGES[..]].concat())?;
+        let agent = agent(&first, &second)?;
+        for host in [&first, &second] {
+            host.import_busybox(BUSYBOX)?;
+        }
+        first.apply(WEB)?;
+        works_on_hosts(&first).with_context(|| format!("by {backend}\n{}", agent.said()))?;
+        end(&first, &second, &agent)?;
+    }
+    Ok(())
+}
+
+fn works_on_hosts(first: &Own) -> Result<()> {
+    let pods = pods(first, 2)?;
+    between(first, &pods)?;
+    service(first, &pods)?;
+    for (node, address) in [("first", FIRST), (NODE, SECOND)] {
+        let told = first.get(&format!("node {node}"))?;
+        let last = if node == NODE { "2" } else { "1" };
+        let expected = json!([{"type": "InternalIP", "address": address},
+            {"type": "InternalIP", "address": format!("2001:db8:99::{last}")}]);
+        ensure!(
+            told["status"]["addresses"]
+                .as_array()
+                .is_some_and(|all| all[..2] == expected.as_array().unwrap_or(&vec![])[..]),
+            "{:#}",
+            told["status"]["addresses"]
+        );
+        let annotations = &told["metadata"]["annotations"];
+        ensure!(
+            annotations["flannel.alpha.coreos.com/public-ipv6"] == format!("2001:db8:99::{last}"),
+            "{annotations:#}"
+        );
+    }
+    Ok(())
+}
+
+fn end(first: &Own, second: &Own, agent: &Running) -> Result<()> {
+    agent.signal(Signal::TERM)?;
+    eventually(Duration::from_secs(20), || {
+        ensure!(second.pids("daemon")?.is_empty(), "it still runs");
+        Ok(())
+    })?;
+    for own in [second, first] {
+        own.run(&["reset", "--yes"])?.ok()?;
+        let host = own.host.as_ref().context("a host")?;
+        let left = host.sh(
+            "ip -o link | grep -E 'flannel|fk[0-9]' || true; ip route show proto 70; ip -6 route show proto 70; nft list tables",
+        )?;
+        ensure!(left.trim().is_empty(), "left after reset: {left}");
+    }
+    Ok(())
+}
