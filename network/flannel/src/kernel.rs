@@ -116,12 +116,14 @@ impl Kernel {
     }
 
     /// Has routes to neighbours leave by the link that each is on: a host may have several, one to nodes in namespaces of
-    /// it among them.
+    /// it among them. What is on a link of ours whatever the kernel's routes say stays there: by a default route without a
+    /// router (PPP, a tunnel) everybody looks like a neighbour.
     pub fn lead(&mut self, routes: &mut [Route]) {
         for route in routes {
-            let link = route.gateway().and_then(|gateway| self.link_of(gateway));
-            if let ([hop], Some(_)) = (&mut route.next_hops[..], link) {
-                hop.index = link;
+            let gateway = route.gateway();
+            let ([hop], Some(gateway)) = (&mut route.next_hops[..], gateway) else { continue };
+            if !hop.onlink {
+                hop.index = self.link_of(gateway).or(hop.index);
             }
         }
     }

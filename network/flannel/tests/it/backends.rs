@@ -3,7 +3,8 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use linux::netlink::{Fdb, Mac, Rtnl};
+use linux::netlink::{Fdb, Mac, Route, Rtnl};
+use meta::Prefix;
 
 use crate::world::{Host, World, eventually};
 
@@ -172,6 +173,25 @@ fn a_host_of_upstreams_is_honoured_and_its_garbage_is_not() {
     let own = rtnl.link("flannel.1").unwrap().unwrap();
     let told = format!(r#""VNI":1,"VtepMAC":"{}""#, own.mac.unwrap());
     assert!(value.contains(&told) && value.contains(r#""BackendType":"vxlan""#), "{value}");
+}
+
+/// As by PPP: everybody looked like a neighbour on that link, and routes of the tunnel were put there.
+#[test]
+fn a_default_route_without_a_router_takes_nothing_from_the_tunnel() {
+    let six = r#""EnableIPv6": true, "IPv6Network": "fd00:5::/48""#;
+    let world = World::new(&conf(VXLAN).replacen('{', &format!("{{{six}, "), 1));
+    let mut hosts = [world.bare_host(1), world.bare_host(2)];
+    for host in &mut hosts {
+        let mut rtnl = host.rtnl();
+        let eth0 = rtnl.link("eth0").unwrap().unwrap().index;
+        [false, true].iter().for_each(|v6| rtnl.put_route(&Route::link(Prefix::everything(*v6), eth0)).unwrap());
+        host.start();
+        host.pod();
+    }
+    let [one, two] = hosts;
+    eventually(|| one.asks(&two, 1400));
+    eventually(|| one.asks6(&two, true, 1400));
+    assert_eq!(one.route(two.subnet()).unwrap().1, "flannel.1");
 }
 
 #[test]
