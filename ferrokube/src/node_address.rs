@@ -13,7 +13,7 @@ use crate::config::{BRIDGE, Host};
 
 /// The first, as the host is now.
 pub fn of(host: &Host) -> Ipv4Addr {
-    host.node_ip.unwrap_or_else(|| decide(host, &host_address::look(), None))
+    host.node_ip.map_or_else(|| decide(host, &host_address::look(), None), |said| said.v4)
 }
 
 /// One of each family, as the host is now.
@@ -24,10 +24,11 @@ pub fn all(host: &Host) -> Vec<IpAddr> {
 /// As the host is now, when they were `before`.
 pub fn next(host: &Host, before: &[IpAddr]) -> Vec<IpAddr> {
     let looked = host_address::look();
+    let said6 = host.node_ip.and_then(|said| said.v6);
     let v4 = before.iter().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(*v4) } else { None });
     let v6 = before.iter().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None });
-    let first = host.node_ip.unwrap_or_else(|| decide(host, &looked, v4));
-    let second = host.cluster.has_ipv6().then(|| decide6(host, &looked, v6));
+    let first = host.node_ip.map_or_else(|| decide(host, &looked, v4), |said| said.v4);
+    let second = host.cluster.has_ipv6().then(|| said6.unwrap_or_else(|| decide6(host, &looked, v6)));
     [IpAddr::V4(first)].into_iter().chain(second.map(IpAddr::V6)).collect()
 }
 
@@ -114,7 +115,7 @@ mod tests {
     fn what_the_configuration_says_stays() {
         let dir = tempfile::tempdir().expect("a directory");
         let told = Ipv4Addr::new(192, 0, 2, 77);
-        let host = Host { node_ip: Some(told), ..host(dir.path()) };
+        let host = Host { node_ip: Some(told.into()), ..host(dir.path()) };
         assert_eq!(next(&host, &[Ipv4Addr::new(192, 0, 2, 1).into()]), [told]);
     }
 
@@ -125,6 +126,9 @@ mod tests {
         assert_eq!(next(&host, &[]).len(), 1);
         host.cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
         assert!(next(&host, &[])[1].is_ipv6());
+        host.node_ip = "192.0.2.1,2001:db8::1".parse().ok();
+        assert_eq!(next(&host, &[]).iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1", "2001:db8::1"]);
+        host.node_ip = None;
         let bare = |host: &Host| decide6(host, &Ok::<_, String>(Scene::default()), None).to_string();
         assert_eq!(bare(&host), "fd42::1");
         std::fs::write(host.node_range_file(), "10.42.7.0/24,fd42:0:0:7::/64\n").expect("written");

@@ -1,11 +1,11 @@
 //! Names, UIDs, labels, selectors, quantities, time and Status errors: the words that every other crate speaks.
 //!
-//! Map of the crate: [`gvk`] names types and resources, `status` is the error that every API call can answer,
-//! `field` says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages,
-//! [`depth`] is the one limit of nesting, `quantity`, [`time`] and [`duration`] are the scalar types with a text form,
-//! [`prefix`] is a range of addresses, [`Ranges`] one of each family, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes them, [`text`]
-//! quotes like upstream, [`pem`] is how certificates are written, [`version`] says which Kubernetes this is. Pure: nothing
-//! here reads a clock, a file or a socket.
+//! Map of the crate: [`gvk`] names types and resources, `status` is the error that every API call can answer, `field`
+//! says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages, [`depth`] is the one
+//! limit of nesting, `quantity`, [`time`] and [`duration`] are the scalar types with a text form, [`prefix`] is a
+//! range of addresses, [`Ranges`] one of each family, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes
+//! them, [`text`] quotes like upstream, [`pem`] is how certificates are written, [`version`] says which Kubernetes
+//! this is. Pure: nothing here reads a clock, a file or a socket.
 
 #![warn(missing_docs)]
 

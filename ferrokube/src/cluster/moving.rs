@@ -31,7 +31,7 @@ pub fn first(told: &[IpAddr]) -> Ipv4Addr {
 
 /// Follows the host until `stop`.
 pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, stop: CancellationToken) -> Result<()> {
-    if host.node_ip.is_some() && !host.cluster.has_ipv6() {
+    if host.node_ip.is_some_and(|said| said.v6.is_some() || !host.cluster.has_ipv6()) {
         stop.cancelled().await;
         return Ok(());
     }

@@ -2,7 +2,6 @@
 //! joins, with a token; from then on the host has certificates of its own, and the token may be revoked. I/O: asks the
 //! API server, writes the data directory.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use jiff::Timestamp;
 use super::join::{Join, discover};
 use super::up::{Claim, Claimed, claim, undo};
 use crate::balancer;
-use crate::config::{Host, HostOptions, Options, Shape, Which, only_of_host, subdomain};
+use crate::config::{Host, HostOptions, NodeIp, Options, Shape, Which, only_of_host, subdomain};
 use crate::fault::Fault;
 use crate::joining::credentials;
 use crate::joining::discovery::{self, Discovered};
@@ -31,9 +30,9 @@ pub struct Agent {
     /// The node's name [default: this host's]
     #[arg(long, value_name = "NAME", value_parser = subdomain)]
     node_name: Option<String>,
-    /// The node's address [default: this host's]
-    #[arg(long, value_name = "IP")]
-    node_ip: Option<Ipv4Addr>,
+    /// The node's address, in a cluster of two families one of each [default: this host's]
+    #[arg(long, value_name = "IP[,IP]")]
+    node_ip: Option<NodeIp>,
     /// Have the host's firewall (ufw, firewalld, Docker's, nftables) let packets of pods through; `reset` closes it again
     #[arg(long)]
     open_firewall: bool,

@@ -67,7 +67,7 @@ mod tests {
         assert!(differs(&with, &runs).is_some_and(|said| said.contains("--tls-san a,b, not as by default")));
         let gates = shared(&|cluster| cluster.options.feature_gates = "A=true".parse().ok());
         assert!(says(gates).contains("--feature-gates as by default, not A=true"));
-        let address = says(Host { node_ip: Some([192, 0, 2, 1].into()), ..runs.clone() });
+        let address = says(Host { node_ip: "192.0.2.1".parse().ok(), ..runs.clone() });
         assert!(address.contains("nodeIP of --config as by default, not 192.0.2.1"), "{address}");
     }
 }

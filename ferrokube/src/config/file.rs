@@ -1,15 +1,14 @@
 //! The file behind `--config`: which fields it may have, and what each may hold. A mistake is told with its path.
 //! Read when a cluster is started. I/O: reads the file.
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::Result;
 use meta::Ranges;
 use serde_json::Value;
 
-use super::Options;
 use super::settings::{SETTINGS, Scope, Setting, options};
+use super::{NodeIp, Options};
 use crate::fault::Fault;
 
 /// The file behind `--config`.
@@ -20,7 +19,7 @@ pub struct File {
     pub service_cidr: Option<Ranges>,
     pub cluster_domain: Option<String>,
     pub node_name: Option<String>,
-    pub node_ip: Option<Ipv4Addr>,
+    pub node_ip: Option<NodeIp>,
     pub open_firewall: Option<bool>,
     pub hardened: Option<bool>,
     pub options: Options,
@@ -40,11 +39,7 @@ const FIELDS: [(&str, Take); 8] = [
     ("serviceCIDR", |file, v| super::services(word(v)?).map(|cidr| file.service_cidr = Some(cidr))),
     ("clusterDomain", |file, v| dns_name(v).map(|name| file.cluster_domain = Some(name))),
     ("nodeName", |file, v| dns_name(v).map(|name| file.node_name = Some(name))),
-    ("nodeIP", |file, v| {
-        let address = word(v)?.parse::<Ipv4Addr>();
-        file.node_ip = Some(address.map_err(|_| format!("{v} is not an IPv4 address: write it like 192.0.2.10"))?);
-        Ok(())
-    }),
+    ("nodeIP", |file, v| word(v)?.parse().map(|ip| file.node_ip = Some(ip))),
     ("openFirewall", |file, v| truth(v).map(|open| file.open_firewall = Some(open))),
     ("hardened", |file, v| truth(v).map(|hardened| file.hardened = Some(hardened))),
 ];
@@ -129,6 +124,8 @@ pub fn only_of_host(path: &Path) -> Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

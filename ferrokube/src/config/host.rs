@@ -2,14 +2,15 @@
 //! after it in the kernel. What is equal on all hosts is [`super::Cluster`]. Kept as `cluster.json` in the data
 //! directory, so that the next `up` continues from it. I/O: writes that file and its copies.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::register::{register, run_copy};
-use super::{BRIDGE, Cluster, HostOptions, RUN_ROOT, Roles, SERVERS_FILE, STATE_FILE, private_dir, write_private_all};
+use super::{
+    BRIDGE, Cluster, HostOptions, NodeIp, RUN_ROOT, Roles, SERVERS_FILE, STATE_FILE, private_dir, write_private_all,
+};
 
 /// Where registries are described when `--registries` says nothing.
 const REGISTRIES: &str = "/etc/ferrokube/registries.yaml";
@@ -24,7 +25,8 @@ pub struct Host {
     /// Which of the host's clusters this is: ports and ranges follow from it where nobody chose.
     pub slot: u16,
     pub node_name: String,
-    pub node_ip: Option<Ipv4Addr>,
+    /// What was said; none: what the host has, as it changes.
+    pub node_ip: Option<NodeIp>,
     /// `--open-firewall`; not in files of older versions.
     #[serde(default)]
     pub open_firewall: bool,

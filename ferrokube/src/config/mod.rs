@@ -10,6 +10,7 @@ mod file;
 mod gates;
 mod host;
 mod network;
+mod node_ip;
 mod options;
 mod private;
 pub mod record;
@@ -19,7 +20,6 @@ mod settings;
 mod state;
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +33,7 @@ use self::file::read_file;
 pub use self::file::{File, only_of_host, subdomain};
 pub use self::host::Host;
 pub use self::network::{FlannelBackend, Network, SubnetManager};
+pub use self::node_ip::NodeIp;
 pub use self::options::{ClusterOptions, HostOptions, Options, SERVICE_LB, list};
 pub use self::private::{private_dir, write_owned, write_private, write_private_all, write_shared};
 pub use self::register::{HostLock, host_lock, known, lock_host, readable, register};
@@ -94,7 +95,7 @@ pub struct Shape {
     #[arg(skip)]
     pub node_name: Option<String>,
     #[arg(skip)]
-    pub node_ip: Option<Ipv4Addr>,
+    pub node_ip: Option<NodeIp>,
     #[command(flatten)]
     pub options: Options,
     /// The same as a YAML file: apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP, hardened, openFirewall,
@@ -229,6 +230,10 @@ impl Which {
             ..base.clone()
         };
         check_ranges(&wanted.cluster, existing.as_ref().map(|existing| &existing.cluster))?;
+        if let Some(ip) = wanted.node_ip.filter(|ip| ip.v6.is_some() && !wanted.cluster.has_ipv6()) {
+            let sentence = format!("nodeIP {ip}: the cluster's pods have IPv4 alone; say {} alone", ip.v4);
+            bail!(Fault::usage(sentence));
+        }
         if let Some(existing) = existing {
             check_parts(&wanted, &existing)?;
         }
@@ -274,7 +279,8 @@ fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
     let Cluster { pod_cidr, service_cidr, .. } = wanted;
     if let Some(before) = existing.filter(|b| (b.pod_cidr, b.service_cidr) != (*pod_cidr, *service_cidr)) {
         bail!(Fault::usage(format!(
-            "the cluster {:?} has pods in {} and Services in {}: they can't change; `ferrokube reset` first",
+            "the cluster {:?} has pods in {} and Services in {}: they can't change, for nodes keep the ranges that they \
+             were given; `ferrokube reset` first",
             before.name, before.pod_cidr, before.service_cidr
         )));
     }

@@ -39,7 +39,7 @@ pub fn host_of(host: &Host, record: &Record, node: &Node) -> Host {
         cluster: host.cluster.clone(),
         slot: host.slot,
         node_name: node.name.clone(),
-        node_ip: Some(record.address(node)),
+        node_ip: Some(record.node_ip(node)),
         open_firewall: false,
         options: HostOptions {
             credentials: Some(data_dir.join(PKI)),
