@@ -252,8 +252,22 @@ mod tests {
         assert_eq!((learned.name.as_deref(), learned.cluster_domain.as_str()), (Some("lab"), "cluster.example"));
         assert_eq!(learned.cluster_dns, Some([10, 43, 0, 10].into()));
         assert_eq!(learned.pods.map(|p| p.to_string()).as_deref(), Some("10.42.0.0/16"));
-        assert_eq!(learned.services.map(|p| p.to_string()).as_deref(), Some("10.43.0.0/16"));
+        assert_eq!(learned.services.map(|p| p.to_string()).as_deref(), Some("10.43.0.0/16"), "a family that both have");
     }
+
+    #[test]
+    fn what_a_cluster_of_two_families_shows_is_learned() {
+        let mut cluster = crate::config::tests::host("/nowhere".as_ref()).cluster;
+        cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        cluster.service_cidr = "10.43.0.0/16,fd43::/112".parse().expect("ranges");
+        let [kubelet, kubeadm] = super::super::published::shown(&cluster);
+        let (kubelet, kubeadm) = (map(&[("kubelet", &kubelet)]), map(&[("ClusterConfiguration", &kubeadm)]));
+        let learned = learn("PEM".into(), &kubelet, &kubeadm, ClusterOptions::default()).expect("learned");
+        assert_eq!((learned.pods, learned.services), (Some(cluster.pod_cidr), Some(cluster.service_cidr)));
+        assert!(kubeadm.data.is_some_and(|data| data["ClusterConfiguration"].contains("\"10.42.0.0/16,fd42::/56\"")));
+        assert!(kubelet.data.is_some_and(|data| data["kubelet"].contains("fd43::a")));
+    }
+
     #[test]
     fn the_pod_network_is_learned_from_upstreams_map_of_flannel() {
         assert_eq!(network(None).expect("learned").network, Some(Network::Bridge), "an older cluster, or kubeadm's");

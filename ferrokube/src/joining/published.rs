@@ -177,6 +177,12 @@ fn configuration(cluster: &Cluster) -> Value {
             "serviceSubnet": cluster.service_cidr.to_string()}})
 }
 
+/// What nodes read of a cluster: the kubelet's configuration and kubeadm's.
+#[cfg(test)]
+pub fn shown(cluster: &Cluster) -> [String; 2] {
+    [kubelet(cluster).to_string(), configuration(cluster).to_string()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -218,6 +218,32 @@ fn teardown_leaves_the_host_as_it_was() {
     assert_eq!(Rtnl::open_in(&a).unwrap().link("eth0").unwrap(), None);
 }
 
+/// A host that forwards believes no router any more: its own way out by IPv6 ended after half an hour.
+#[test]
+fn a_host_whose_way_out_came_from_a_router_goes_on_hearing_it() {
+    let mut world = World::new();
+    world.config.subnets = "10.42.0.0/24,fd42:0:0:7::/64".parse().unwrap();
+    let outside = NetNs::create().unwrap();
+    uplink(&world.host, &outside);
+    world.on_host(|| {
+        let hears = || linux::sysctl::get("net/ipv6/conf/uplink/accept_ra").unwrap();
+        linux::sysctl::set("net/ipv6/conf/uplink/accept_ra", "1").unwrap();
+        Network::new(world.config.clone()).unwrap();
+        assert_eq!(hears(), "1", "no router said anything here");
+        cni::teardown(&world.config).unwrap();
+        let mut rtnl = Rtnl::open().unwrap();
+        let link = rtnl.link("uplink").unwrap().unwrap().index;
+        let said = Route::via("::/0".parse().unwrap(), "fd07::2".parse().unwrap(), link);
+        rtnl.put_route(&Route { protocol: 9, ..said }).unwrap();
+        Network::new(world.config.clone()).unwrap();
+        Network::new(world.config.clone()).unwrap();
+        assert_eq!(hears(), "2");
+        cni::teardown(&world.config).unwrap();
+        assert_eq!(hears(), "1");
+        assert_eq!(std::fs::read_dir(&world.config.settings_dir).map_or(0, Iterator::count), 0);
+    });
+}
+
 #[test]
 fn what_is_not_ours_is_refused_in_a_sentence() {
     let world = World::new();
