@@ -194,8 +194,8 @@ fn ran_before(host: &Host) -> bool {
 }
 
 fn ports(host: &Host) -> Result<()> {
-    let anywhere = Ipv4Addr::UNSPECIFIED;
-    let here = Ipv4Addr::LOCALHOST;
+    let anywhere = host.every_address();
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
     let control_plane = [
         (host.bind_address(), host.cluster.api_port, "the API server"),
         (here, host.port(10257), "kube-controller-manager's health"),
@@ -209,10 +209,9 @@ fn ports(host: &Host) -> Result<()> {
         (anywhere, host.port(10256), "kube-proxy's health"),
         (here, host.port(10249), "kube-proxy's metrics"),
         // Only who listens on port 53 of every address is in the way of the address that DNS gets.
-        (ANY_LOOPBACK, 53, "cluster DNS"),
+        (ANY_LOOPBACK.into(), 53, "cluster DNS"),
     ];
-    let of =
-        |role, ports: &[(Ipv4Addr, u16, &'static str)]| if host.roles().has(role) { ports.to_vec() } else { vec![] };
+    let of = |role, ports: &[(IpAddr, u16, &'static str)]| if host.roles().has(role) { ports.to_vec() } else { vec![] };
     let mut tcp = [of(Roles::CONTROL_PLANE, &control_plane), of(Roles::NODE, &node)].concat();
     if !host.cluster.has_etcd_elsewhere() {
         tcp.extend(of(Roles::CONTROL_PLANE, &etcd));

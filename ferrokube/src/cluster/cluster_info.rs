@@ -2,7 +2,7 @@
 //! join find the cluster by it. What a person has put there stays: a name, or an address that the certificate has by
 //! `--tls-san`, as of a load balancer; and so does another server's. I/O: the API server.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +29,7 @@ pub async fn run(
 ) -> Result<()> {
     let mut moved = false;
     loop {
-        let now = node_ip.borrow_and_update().iter().find_map(|ip| match ip {
-            IpAddr::V4(ip) => Some(*ip),
-            IpAddr::V6(_) => None,
-        });
+        let now = node_ip.borrow_and_update().first().copied();
         let done = match now {
             Some(now) => follow(&host, &admin, now).await,
             None => Ok(()),
@@ -57,7 +54,7 @@ pub async fn run(
     }
 }
 
-async fn follow(host: &Host, admin: &kube::Client, now: Ipv4Addr) -> Result<()> {
+async fn follow(host: &Host, admin: &kube::Client, now: IpAddr) -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), published::PUBLIC);
     let Some(told) = maps.get_opt(published::CLUSTER_INFO).await? else { return Ok(()) };
     // One that listens on loopback alone shows nothing.

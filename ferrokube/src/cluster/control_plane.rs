@@ -58,12 +58,12 @@ fn key_pair(pair: &Pair) -> KeyPair {
     KeyPair { cert_file: pair.cert.clone(), key_file: pair.key.clone() }
 }
 
-fn server_config(host: &Host, pki: &Pki, node_ip: Ipv4Addr) -> Result<apiserver::Config> {
+fn server_config(host: &Host, pki: &Pki, node_ip: IpAddr) -> Result<apiserver::Config> {
     let mut config = apiserver::Config {
-        bind_address: IpAddr::V4(host.bind_address()),
+        bind_address: host.bind_address(),
         also_bind: host.api_address_of_pods(),
         secure_port: host.cluster.api_port,
-        advertise_address: Some(host.advertised(node_ip.into())),
+        advertise_address: Some(host.advertised(node_ip)),
         endpoint_reconciler: match host.cluster.has_etcd_elsewhere() {
             true => EndpointReconciler::Lease,
             false => EndpointReconciler::Sole,
@@ -228,11 +228,11 @@ mod tests {
     fn a_server_on_loopback_is_led_to_by_an_address_of_its_pods() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut host = crate::config::tests::host(dir.path());
-        let node = Ipv4Addr::new(192, 0, 2, 1);
+        let node = IpAddr::from([192, 0, 2, 1]);
         let of = |host: &Host| server_config(host, &Pki::of(host), node).expect("settings");
         let config = of(&host);
-        assert_eq!((config.also_bind, config.advertise_address), (None, Some(IpAddr::V4(node))));
-        host.options.bind_address = Some(Ipv4Addr::LOCALHOST);
+        assert_eq!((config.also_bind, config.advertise_address), (None, Some(node)));
+        host.options.bind_address = Some(Ipv4Addr::LOCALHOST.into());
         host.cluster.options.kube_apiserver_arg = Some(vec!["event-ttl=2h".into()]);
         let config = of(&host);
         let pods = Some(IpAddr::from([10, 43, 255, 255]));

@@ -243,22 +243,23 @@ async fn follow_address(
     std::future::pending().await
 }
 
-/// The link of the node's first address, or what `--flannel-arg` says instead. That of IPv6 may be on another link; where it
+/// The link of the node's address of IPv4, of IPv6 where it has no other, or what `--flannel-arg` says instead. That of IPv6 may be on another link; where it
 /// is the pods' bridge's, the host has none by which others reach it, and its pods' IPv6 goes no further.
 fn wish(host: &Host, given: &Given, told: &[IpAddr]) -> Option<Wish> {
+    let v4 = told.iter().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(*v4) } else { None });
     let v6 = told.iter().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None });
     if let Some(said) = &given.interface {
         return Some(Wish { elsewhere_v6: v6, ..said.clone() });
     }
-    let address = moving::first(told);
-    if host.cluster.pod_cidr.contains(address.into()) {
+    let address = v4.map(IpAddr::V4).unwrap_or(moving::first(told));
+    if host.cluster.pod_cidr.contains(address) {
         return None;
     }
     let addresses = Rtnl::open().and_then(|mut rtnl| rtnl.addresses(None)).unwrap_or_default();
     // Behind a translator the host does not have its own address: then it is the way out that others come by.
-    let has = addresses.iter().any(|a| a.prefix.addr == IpAddr::V4(address));
+    let has = addresses.iter().any(|a| a.prefix.addr == address);
     let interfaces = if has { vec![address.to_string()] } else { Vec::new() };
-    Some(Wish { interfaces, public_v4: Some(address), public_v6: v6, elsewhere_v6: v6, ..Wish::default() })
+    Some(Wish { interfaces, public_v4: v4, public_v6: v6, elsewhere_v6: v6, ..Wish::default() })
 }
 
 /// Tells the pod network what flannel has found out.

@@ -25,7 +25,7 @@ pub mod store;
 mod told;
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -250,7 +250,7 @@ impl Assembly {
     }
 
     /// The address by which pods and others reach this host, as it is now.
-    pub fn node_ip(&self) -> Ipv4Addr {
+    pub fn node_ip(&self) -> IpAddr {
         moving::first(&self.node_ip.borrow())
     }
 

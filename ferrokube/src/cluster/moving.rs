@@ -21,17 +21,15 @@ use crate::node_address;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The first address that is told.
-pub fn first(told: &[IpAddr]) -> Ipv4Addr {
-    match told.first() {
-        Some(IpAddr::V4(ip)) => *ip,
-        // Nobody tells anything else here.
-        _ => Ipv4Addr::LOCALHOST,
-    }
+pub fn first(told: &[IpAddr]) -> IpAddr {
+    // Nobody tells nothing here.
+    told.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 /// Follows the host until `stop`.
 pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, stop: CancellationToken) -> Result<()> {
-    if host.node_ip.is_some_and(|said| said.v6.is_some() || !host.cluster.has_ipv6()) {
+    if host.node_ip.is_some_and(|said| host.cluster.pod_cidr.iter().all(|range| said.family(range.is_ipv6()).is_some()))
+    {
         stop.cancelled().await;
         return Ok(());
     }
@@ -77,6 +75,6 @@ async fn follow(host: &Arc<Host>, told: &watch::Sender<Vec<IpAddr>>, api: &Api, 
     let shared = host.clone();
     let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, now, Timestamp::now())).await;
     let named = named.map_err(anyhow::Error::from).flatten().context("certificates");
-    let led = api.advertise(host.advertised(now.into())).await.context("the kubernetes Service");
+    let led = api.advertise(host.advertised(now)).await.context("the kubernetes Service");
     named.map(drop).and(led)
 }

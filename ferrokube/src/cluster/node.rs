@@ -68,7 +68,7 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
         table: proxy_table(&a.host),
         cluster_cidr: a.host.cluster.pod_cidr.iter().collect(),
         node_local: a.host.cluster.dns_ips(),
-        healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, a.host.port(10256)))),
+        healthz_bind_address: Some(SocketAddr::new(a.host.every_address(), a.host.port(10256))),
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.host.port(10249)))),
         last_known: last_known(&a.host, "proxy")?,
         ..proxy::Config::default()
@@ -161,6 +161,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
     for place in ["nodefs.available", "imagefs.available"] {
         config.eviction.hard.insert(place.into(), kubelet::config::Threshold::Share(0.05));
     }
+    config.server.address = host.every_address();
     config.server.port = host.kubelet_port();
     config.server.healthz_port = host.port(10248);
     config.server.tls_cert_file = Some(serving.cert);

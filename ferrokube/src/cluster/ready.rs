@@ -1,7 +1,7 @@
 //! When a component that was started does its work. Together: a pod created then starts without a retry, its node,
 //! its service account and DNS are there. I/O: asks the components as their users do.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,8 +85,9 @@ fn not_yet(node: &Node) -> Option<String> {
 
 /// DNS knows the API server's Service.
 pub async fn dns(server: SocketAddr, domain: String) -> Result<()> {
-    let question = question(&format!("kubernetes.default.svc.{domain}"));
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    let question = question(&format!("kubernetes.default.svc.{domain}"), server.is_ipv6());
+    let any: IpAddr = if server.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     loop {
         let mut answer = [0; 512];
@@ -104,14 +105,16 @@ pub async fn dns(server: SocketAddr, domain: String) -> Result<()> {
     }
 }
 
-/// A question for the IPv4 address of a name.
-fn question(name: &str) -> Vec<u8> {
+/// A question for the address of a name, of this family.
+fn question(name: &str, v6: bool) -> Vec<u8> {
+    const A: u8 = 1;
+    const AAAA: u8 = 28;
     let mut message = vec![0x66, 0x6b, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         message.push(label.len() as u8);
         message.extend(label.as_bytes());
     }
-    message.extend([0, 0, 1, 0, 1]);
+    message.extend([0, 0, if v6 { AAAA } else { A }, 0, 1]);
     message
 }
 
@@ -191,8 +194,9 @@ mod tests {
 
     #[test]
     fn a_question_is_a_dns_message() {
-        let message = question("a.bc");
+        let message = question("a.bc", false);
         assert_eq!(message[12..], [1, b'a', 2, b'b', b'c', 0, 0, 1, 0, 1]);
+        assert_eq!(question("a", true)[12..], [1, b'a', 0, 0, 28, 0, 1]);
     }
 
     #[test]

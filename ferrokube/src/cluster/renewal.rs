@@ -4,7 +4,7 @@
 //! A node that has its certificates from another host's CA asks for them with a CertificateSigningRequest: what it gets
 //! goes into the same files, and is read by the same `serving::tls::CertKeyPair`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub async fn run(
 }
 
 /// Asks the cluster's CA for what is due on a node alone.
-async fn ask(host: &Host, node: &kube::Client, node_ip: Ipv4Addr) -> Result<()> {
+async fn ask(host: &Host, node: &kube::Client, node_ip: IpAddr) -> Result<()> {
     let pki = Pki::of(host);
     for (leaf, signer, names) in
         [(CLIENT, Signer::KubeletClient, Vec::new()), (SERVING, Signer::KubeletServing, of_node(host, node_ip))]
@@ -85,7 +85,7 @@ async fn ask(host: &Host, node: &kube::Client, node_ip: Ipv4Addr) -> Result<()> 
 }
 
 /// Makes new certificates of those that are due.
-pub fn renew(host: &Host, node_ip: Ipv4Addr, now: Timestamp) -> Result<Renewal> {
+pub fn renew(host: &Host, node_ip: IpAddr, now: Timestamp) -> Result<Renewal> {
     // Two may come at the same moment, for the time and for the address.
     static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
     let _turn = TURN.lock();
@@ -110,7 +110,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let host = host(dir.path());
         let now = Timestamp::from_second(1_767_225_600).expect("a time");
-        let (old, new) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let (old, new) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         renew(&host, old, now).expect("made");
         assert_eq!(renew(&host, new, now).expect("made").renewed, ["apiserver", "etcd/server", "kubelet"]);
         assert!(renew(&host, new, now).expect("looked").renewed.is_empty());
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn the_administrators_kubeconfig_has_the_new_certificate() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (host, node) = (host(dir.path()), Ipv4Addr::new(192, 0, 2, 1));
+        let (host, node) = (host(dir.path()), IpAddr::from([192, 0, 2, 1]));
         let at = |day: i64| Timestamp::from_second(1_767_225_600 + day * 86_400).expect("a time");
         let user = |host: &Host| kubeconfig::read_admin(host).expect("a kubeconfig")["users"][0].clone();
         assert_eq!(renew(&host, node, at(0)).expect("made").renewed.len(), 7);

@@ -35,9 +35,9 @@ pub fn run(host: &Host) -> Result<()> {
         apply(host).await
     })?;
     print(&format!(
-        "The demo answers on http://{}:{port} and, inside the cluster, on http://demo.default.svc.{}\n\
+        "The demo answers on http://{} and, inside the cluster, on http://demo.default.svc.{}\n\
          Try:  kubectl scale deployment/demo --replicas=3\n",
-        crate::node_address::of(host),
+        std::net::SocketAddr::new(crate::node_address::of(host), port),
         host.cluster.cluster_domain
     ))
 }
@@ -71,7 +71,7 @@ fn manifests() -> [(&'static str, Value); 2] {
     [("deployments", deployment), ("services", service)]
 }
 
-async fn apply(host: &Host) -> Result<i32> {
+async fn apply(host: &Host) -> Result<u16> {
     let client = client::from_kubeconfig(&host.kubeconfig()).await?;
     for (plural, manifest) in manifests() {
         put(&client, plural, &manifest).await?;
@@ -85,7 +85,8 @@ async fn apply(host: &Host) -> Result<i32> {
         .context("the demo's pod was not ready within 60 s: see `kubectl describe pod -l app=demo`")??;
     let service = Api::<Service>::namespaced(client, "default").get("demo").await?;
     let ports = service.spec.and_then(|s| s.ports).unwrap_or_default();
-    ports.first().and_then(|p| p.node_port).context("the demo's Service has no node port")
+    let port = ports.first().and_then(|p| p.node_port).and_then(|port| u16::try_from(port).ok());
+    port.context("the demo's Service has no node port")
 }
 
 /// A docker archive of one layer: this binary at its path in the image, and its libraries at theirs.

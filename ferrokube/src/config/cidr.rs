@@ -37,10 +37,6 @@ impl Rule {
     fn read(&self, text: &str) -> Result<Ranges, String> {
         let like = |why: String| format!("{why}: write it like {}", self.like);
         let ranges: Ranges = text.parse().map_err(|e: meta::RangesError| like(e.to_string()))?;
-        if ranges.primary().is_ipv6() {
-            let why = "the first range is IPv6's, and nodes are reached by IPv4: say IPv4's first, IPv6's behind it";
-            return Err(like(format!("{text:?}: {why}")));
-        }
         let lengths = |range: &Prefix| if range.is_ipv6() { &self.v6 } else { &self.v4 };
         match ranges.iter().find(|range| !lengths(range).contains(&range.len)) {
             None => Ok(ranges),
@@ -57,8 +53,8 @@ impl Rule {
 pub fn fit(pods: &Ranges, services: &Ranges) -> Result<(), String> {
     if !pods.is_like(services) {
         return Err(format!(
-            "--pod-cidr {pods} and --service-cidr {services} are not of the same families: say for both a range of IPv4, \
-             or for both one of IPv4 and one of IPv6, like {} and {}",
+            "--pod-cidr {pods} and --service-cidr {services} are not of the same families in the same order: say for both a \
+             range of one family, or for both one of each, like {} and {}",
             "10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112"
         ));
     }
@@ -100,8 +96,8 @@ mod tests {
         assert_eq!(pods("10.42.3.4/16").map(|c| c.to_string()), Ok("10.42.0.0/16".to_owned()));
         assert_eq!(pods("10.42.0.0/16,fd42::7/56").map(|c| c.to_string()), Ok("10.42.0.0/16,fd42::/56".to_owned()));
         assert!(said(pods("10.42.0.0")).contains("like 10.42.0.0/16 or 10.42.0.0/16,fd42::/56"));
-        assert!(said(pods("fd00::/56")).contains("say IPv4's first"));
-        assert!(said(services("fd00::/112,10.43.0.0/16")).contains("say IPv4's first"));
+        assert_eq!(pods("fd00::/56").map(|c| c.to_string()), Ok("fd00::/56".to_owned()));
+        assert!(services("fd00::/112,10.43.0.0/16").is_ok_and(|ranges| ranges.primary().is_ipv6()));
         assert!(said(pods("10.42.0.0/31")).contains("not an IPv4 range between /8 and /24"));
         assert!(said(pods("10.42.0.0/16,10.44.0.0/16")).contains("of one family"));
         assert!(said(pods("10.42.0.0/16,fd00::/56,fd01::/56")).contains("3 ranges are too many"));
@@ -116,7 +112,9 @@ mod tests {
         let fits = |a: &str, b: &str| fit(&pods(a).unwrap(), &services(b).unwrap());
         assert_eq!(fits("10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112"), Ok(()));
         let said = fits("10.42.0.0/16,fd42::/56", "10.43.0.0/16").unwrap_err();
-        assert!(said.contains("--service-cidr 10.43.0.0/16 are not of the same families: say for both"), "{said}");
+        assert!(said.contains("--service-cidr 10.43.0.0/16 are not of the same families in the same order"), "{said}");
+        assert!(fits("fd42::/56,10.42.0.0/16", "10.43.0.0/16,fd43::/112").is_err());
+        assert_eq!(fits("fd42::/56", "fd43::/112"), Ok(()));
         let said = fits("10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd42::/112").unwrap_err();
         assert_eq!(said, "--pod-cidr fd42::/56 and --service-cidr fd42::/112 overlap: choose two ranges that don't");
     }

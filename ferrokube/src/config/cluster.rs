@@ -35,9 +35,19 @@ impl Cluster {
         !list(&self.options.etcd_servers).is_empty()
     }
 
-    /// Whether pods and Services have IPv6 addresses, too.
+    /// Whether pods and Services have IPv6 addresses.
     pub fn has_ipv6(&self) -> bool {
         self.pod_cidr.family(true).is_some()
+    }
+
+    /// Whether pods and Services have addresses of this one's family.
+    pub fn has_family(&self, ip: IpAddr) -> bool {
+        self.pod_cidr.family(ip.is_ipv6()).is_some()
+    }
+
+    /// Whether nodes are reached by IPv6 first: what listens on every address does so by both families then.
+    pub fn is_ipv6_first(&self) -> bool {
+        self.pod_cidr.primary().is_ipv6()
     }
 
     /// The address of the `kubernetes` Service, which has one family: the first of the range, as upstream has it.

@@ -1,7 +1,7 @@
 //! Where the API server of this host is reached: by people, by pods, by the `kubernetes` Service. What follows from the
 //! settings. Pure. Callers: kubeconfigs, certificates, the start of the API server.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Host, Roles};
 
@@ -12,12 +12,18 @@ impl Host {
             return format!("as {} says", credentials.join("kubelet.conf").display());
         }
         let address = self.options.bind_address.filter(|address| !address.is_unspecified());
-        format!("https://{}:{}", address.unwrap_or(Ipv4Addr::LOCALHOST), self.cluster.api_port)
+        // What listens on every address of IPv6 does so on those of IPv4.
+        format!("https://{}", SocketAddr::new(address.unwrap_or(Ipv4Addr::LOCALHOST.into()), self.cluster.api_port))
     }
 
     /// Where the API server listens.
-    pub fn bind_address(&self) -> Ipv4Addr {
-        self.options.bind_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    pub fn bind_address(&self) -> IpAddr {
+        self.options.bind_address.unwrap_or(self.every_address())
+    }
+
+    /// Every address by which this host may be reached.
+    pub fn every_address(&self) -> IpAddr {
+        if self.cluster.is_ipv6_first() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
     }
 
     /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the
@@ -29,8 +35,8 @@ impl Host {
 
     /// What the `kubernetes` Service leads to, on a node with this address.
     pub fn advertised(&self, node_ip: IpAddr) -> IpAddr {
-        let bound = self.options.bind_address.filter(|address| !address.is_unspecified());
-        self.api_address_of_pods().or(bound.map(IpAddr::V4)).unwrap_or(node_ip)
+        let fits = |address: &IpAddr| !address.is_unspecified() && address.is_ipv6() == node_ip.is_ipv6();
+        self.api_address_of_pods().or(self.options.bind_address.filter(fits)).unwrap_or(node_ip)
     }
 }
 
@@ -53,5 +59,6 @@ mod tests {
         assert_eq!(with(Some("0.0.0.0")), (url("127.0.0.1"), "192.0.2.1".into()));
         assert_eq!(with(Some("127.0.0.1")), (url("127.0.0.1"), "10.43.255.255".into()));
         assert_eq!(with(Some("192.0.2.9")), (url("192.0.2.9"), "192.0.2.9".into()));
+        assert_eq!(with(Some("2001:db8::9")), (url("[2001:db8::9]"), "192.0.2.1".into()), "another family");
     }
 }

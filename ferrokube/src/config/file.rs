@@ -161,16 +161,17 @@ mod tests {
             File::parse("tlsSAN: [a.example]\nfeatureGates: {SidecarContainers: true}\nbindAddress: 127.0.0.1\n");
         let options = more.expect("a file").options;
         assert_eq!(options.cluster.tls_san, Some(vec!["a.example".to_owned()]));
-        assert!(options.cluster.feature_gates.is_some() && options.host.bind_address == Some(Ipv4Addr::LOCALHOST));
+        assert!(
+            options.cluster.feature_gates.is_some() && options.host.bind_address == Some(Ipv4Addr::LOCALHOST.into())
+        );
         for (text, path, allowed) in [
             ("podCidr: 10.0.0.0/16", "line 1: podCidr: ", "podCIDR"),
             ("apiPort: high", "line 1: apiPort: ", "1 to 65535"),
             ("apiPort: 0", "line 1: apiPort: ", "1 to 65535"),
             ("podCIDR: 7", "line 1: podCIDR: ", "text"),
             ("serviceCIDR: 10.0.0.0", "line 1: serviceCIDR: ", "like 10.43.0.0/16"),
-            ("podCIDR: fd42::/56", "line 1: podCIDR: ", "say IPv4's first"),
             ("nodeName: My_Node", "line 1: nodeName: ", "lower case"),
-            ("nodeIP: '::1'", "line 1: nodeIP: ", "IPv4"),
+            ("nodeIP: '::1,::2'", "line 1: nodeIP: ", "one of each family"),
             ("hardened: maybe", "line 1: hardened: ", "neither true nor false"),
             ("# mine\napiPort: 7443\n'tlsSan': [a]", "line 3: tlsSan: ", "tlsSAN"),
             ("tlsSAN: a", "line 1: tlsSAN: ", "is not a list: write it like [a, b]"),

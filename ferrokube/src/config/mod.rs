@@ -230,9 +230,11 @@ impl Which {
             ..base.clone()
         };
         check_ranges(&wanted.cluster, existing.as_ref().map(|existing| &existing.cluster))?;
-        if let Some(ip) = wanted.node_ip.filter(|ip| ip.v6.is_some() && !wanted.cluster.has_ipv6()) {
-            let sentence = format!("nodeIP {ip}: the cluster's pods have IPv4 alone; say {} alone", ip.v4);
-            bail!(Fault::usage(sentence));
+        if let Some(ip) = wanted.node_ip.and_then(|said| said.iter().find(|ip| !wanted.cluster.has_family(*ip))) {
+            let pods = wanted.cluster.pod_cidr;
+            bail!(Fault::usage(format!(
+                "nodeIP {ip}: pods of the cluster are in {pods}: say an address of that family"
+            )));
         }
         if let Some(existing) = existing {
             check_parts(&wanted, &existing)?;

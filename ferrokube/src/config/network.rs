@@ -93,7 +93,11 @@ impl Cluster {
             FlannelBackend::Udp => json!({"Type": "udp", "Port": UDP_PORT + (vni - 1) % 1000}),
             FlannelBackend::HostGw => json!({"Type": "host-gw"}),
         };
-        let mut conf = json!({"Network": self.pod_cidr.primary().to_string(), "Backend": backend});
+        let mut conf = json!({"Backend": backend});
+        match self.pod_cidr.family(false) {
+            Some(range) => conf["Network"] = range.to_string().into(),
+            None => conf["EnableIPv4"] = false.into(),
+        }
         if let Some(range) = self.pod_cidr.family(true) {
             conf["EnableIPv6"] = true.into();
             conf["IPv6Network"] = range.to_string().into();
@@ -124,6 +128,9 @@ mod tests {
         let range =
             flannel::NetConf::parse(text.as_bytes()).expect("a configuration").v6.map(|v6| (v6.network, v6.len));
         assert_eq!(range, both.pod_cidr.second().map(|range| (range, 64)), "a node has a /64");
+        both.pod_cidr = "fd42::/56".parse().expect("a range");
+        let alone = flannel::NetConf::parse(conf(&both).as_bytes()).expect("a configuration");
+        assert!(alone.v4.is_none() && alone.v6.is_some());
         for backend in [FlannelBackend::Vxlan, FlannelBackend::Udp, FlannelBackend::HostGw] {
             cluster.options.flannel_backend = Some(backend);
             assert_eq!(cluster.net_conf()["Backend"]["Type"], backend.name());

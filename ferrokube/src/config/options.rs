@@ -2,7 +2,7 @@
 //! `--config FILE`, and is kept in `cluster.json` until another value is said. Called by [`super::Which::resolve`].
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -96,7 +96,7 @@ pub struct HostOptions {
     /// Address that the API server listens on; with 127.0.0.1 only this host and its pods reach it [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bind_address: Option<Ipv4Addr>,
+    pub bind_address: Option<IpAddr>,
     /// Run a control plane alone: this host is no node and has no pods
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use meta::{Prefix, Ranges};
 use serde::{Deserialize, Serialize};
 
-use super::{Host, NodeIp, private_dir, write_private};
+use super::{Cluster, Host, NodeIp, private_dir, write_private};
 use crate::fault::Fault;
 
 /// The file; no node has such a name.
@@ -67,10 +67,13 @@ impl Record {
         self.nth(node.number)
     }
 
-    /// Both addresses of a node.
-    pub fn node_ip(&self, node: &Node) -> NodeIp {
-        let v6 = self.address6(node).and_then(|p| if let IpAddr::V6(v6) = p.addr { Some(v6) } else { None });
-        NodeIp { v4: self.address(node), v6 }
+    /// The addresses of a node of the families that its cluster has.
+    pub fn node_ip(&self, node: &Node, cluster: &Cluster) -> NodeIp {
+        let (v4, v6) = (self.address(node).into(), self.address6(node).map(|address| address.addr));
+        match v6.filter(|_| !cluster.has_family(v4)) {
+            Some(v6) => v6.into(),
+            None => NodeIp::of(v4, v6),
+        }
     }
 
     /// The same addresses of IPv6, each with the length of the range.
@@ -275,7 +278,11 @@ mod tests {
         let text = |address: Option<Prefix>| address.map(|address| address.to_string()).unwrap_or_default();
         assert_eq!(text(record.gateway6()), "fd66:6b::1/64");
         assert_eq!(text(record.address6(&record.nodes[0])), "fd66:6b::2/64");
-        assert_eq!(record.node_ip(&record.nodes[0]).to_string(), "10.202.0.2,fd66:6b::2");
+        let mut cluster = crate::config::tests::host("/nowhere".as_ref()).cluster;
+        for (pods, expected) in [("10.42.0.0/16,fd42::/56", "10.202.0.2,fd66:6b::2"), ("fd42::/56", "fd66:6b::2")] {
+            cluster.pod_cidr = pods.parse().expect("ranges");
+            assert_eq!(record.node_ip(&record.nodes[0], &cluster).to_string(), expected);
+        }
         assert_eq!(record.ranges().to_string(), "10.202.0.0/24,fd66:6b::/64");
     }
 }

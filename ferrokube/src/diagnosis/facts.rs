@@ -31,6 +31,8 @@ const HEALTH: u16 = 10256;
 const WHOLE: usize = 6_000;
 /// What RFC 7348 adds to a packet, and what datagrams do.
 const VXLAN_OVERHEAD: u32 = 50;
+/// The same between addresses of IPv6, of every link of a cluster that has any.
+const VXLAN_OVERHEAD6: u32 = 70;
 const UDP_OVERHEAD: u32 = 28;
 
 /// See the module's head.
@@ -187,7 +189,7 @@ fn future(host: &Host) -> Option<i64> {
 /// The link that has the node's address, and flannel's.
 fn links(host: &Host) -> Option<(Option<Link>, Option<netlink::Link>)> {
     let mut rtnl = netlink::Rtnl::open().ok()?;
-    let own = IpAddr::V4(node_address::of(host));
+    let own = node_address::of(host);
     let index = rtnl.addresses(None).ok()?.into_iter().find(|address| address.prefix.addr == own)?.index;
     let links = rtnl.links().ok()?;
     let outer = links.iter().find(|link| link.index == index).map(shown);
@@ -204,8 +206,9 @@ fn shown(link: &netlink::Link) -> Link {
 
 /// What carries packets between hosts by this link: the bytes that it adds, and what must be open for it.
 fn carrier(host: &Host, inner: &netlink::Link) -> (u32, Option<String>) {
+    let overhead = if host.cluster.has_ipv6() { VXLAN_OVERHEAD6 } else { VXLAN_OVERHEAD };
     match &inner.kind {
-        Some(LinkKind::Vxlan(vxlan)) => (VXLAN_OVERHEAD, Some(format!("UDP port {} (VXLAN)", vxlan.port))),
+        Some(LinkKind::Vxlan(vxlan)) => (overhead, Some(format!("UDP port {} (VXLAN)", vxlan.port))),
         _ => (UDP_OVERHEAD, Some(format!("UDP port {}", host.cluster.net_conf()["Backend"]["Port"]))),
     }
 }
@@ -307,7 +310,7 @@ async fn cluster_dns(host: &Host) -> Result<Duration, String> {
 async fn upstreams(host: &Host) -> Vec<(String, Option<Duration>)> {
     let conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let resolved = std::fs::read_to_string(linux::resolved::FILE).ok();
-    let own = [SocketAddr::from((host.cluster.dns_ip(), 53))];
+    let own: Vec<_> = host.cluster.dns_ips().into_iter().map(|ip| SocketAddr::new(ip, 53)).collect();
     let servers = dns::upstreams(&conf, resolved.as_deref(), &own).servers;
     let asked = servers.into_iter().map(|server| async move { (server.ip().to_string(), resolves(server).await) });
     futures::future::join_all(asked).await

@@ -2,7 +2,7 @@
 //! certificate to who has a token, and what a kubelet is configured with to nodes. kubeadm's names. Applied with the first
 //! token: a cluster that nobody joins shows nothing. Pure but for [`apply`].
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -29,13 +29,13 @@ const MAY_HAVE: &str = "system:certificates.k8s.io:certificatesigningrequests:no
 const MAY_RENEW: &str = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient";
 
 /// Where other machines reach the API server of a host with this address.
-pub fn server(host: &Host, node_ip: Ipv4Addr) -> Result<String, Fault> {
+pub fn server(host: &Host, node_ip: IpAddr) -> Result<String, Fault> {
     if host.bind_address().is_loopback() {
         let sentence = "the API server listens on loopback, where no other machine reaches it: start the cluster without \
                         --bind-address, or with an address of the network";
         return Err(Fault::failed(sentence));
     }
-    let address = host.advertised(node_ip.into());
+    let address = host.advertised(node_ip);
     Ok(format!("https://{}", std::net::SocketAddr::new(address, host.cluster.api_port)))
 }
 

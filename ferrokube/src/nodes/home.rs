@@ -39,7 +39,7 @@ pub fn host_of(host: &Host, record: &Record, node: &Node) -> Host {
         cluster: host.cluster.clone(),
         slot: host.slot,
         node_name: node.name.clone(),
-        node_ip: Some(record.node_ip(node)),
+        node_ip: Some(record.node_ip(node, &host.cluster)),
         open_firewall: false,
         options: HostOptions {
             credentials: Some(data_dir.join(PKI)),
@@ -70,8 +70,8 @@ pub fn furnish(host: &Host, record: &Record, node: &Node) -> Result<Host> {
         replace(&dir, MACHINE_ID, format!("{}\n", number()?).as_bytes()).with_context(doing)?;
     }
     let pki = dir.make_dirs(PKI, 0o700).with_context(doing)?;
-    let granted =
-        Pki::of(host).grant(&inside, record.address(node), Timestamp::now(), |name| pki.read(name, LONGEST).ok())?;
+    let granted = Pki::of(host)
+        .grant(&inside, crate::node_address::of(&inside), Timestamp::now(), |name| pki.read(name, LONGEST).ok())?;
     let ca = Pki::of(host).ca();
     let ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
     let servers = balancer::given(vec![server(host, record.gateway()).to_string()])?;
@@ -159,7 +159,7 @@ mod tests {
     fn a_node_is_given_what_a_machine_that_joined_has() {
         let dir = tempfile::tempdir().expect("a directory");
         let host = crate::config::tests::host(dir.path());
-        Pki::ensure(&host, Ipv4Addr::new(192, 0, 2, 1)).expect("certificates");
+        Pki::ensure(&host, [192, 0, 2, 1].into()).expect("certificates");
         let mut record = Record::new("10.202.0.0/24".parse().expect("a range"));
         record.add("node", Some("b"), &["zone=b".to_owned()], &[]).expect("added");
         record::write(&host, &record).expect("written");
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(id.len(), 33);
         furnish(&host, &record, &record.nodes[0]).expect("again");
         assert_eq!((read("pki/kubelet-client.crt"), read("machine-id")), (client, id));
-        Pki::ensure(&state, record.address(&record.nodes[0])).expect("all is there");
+        Pki::ensure(&state, record.address(&record.nodes[0]).into()).expect("all is there");
     }
 
     /// What runs on a node may change its directory, and root writes there.
@@ -182,7 +182,7 @@ mod tests {
     fn a_link_in_a_nodes_directory_leads_the_host_nowhere() {
         let dir = tempfile::tempdir().expect("a directory");
         let (host, other) = (crate::config::tests::host(dir.path()), tempfile::tempdir().expect("a directory"));
-        Pki::ensure(&host, Ipv4Addr::new(192, 0, 2, 1)).expect("certificates");
+        Pki::ensure(&host, [192, 0, 2, 1].into()).expect("certificates");
         let mut record = Record::new("10.202.0.0/24".parse().expect("a range"));
         record.add("node", Some("b"), &[], &[]).expect("added");
         record::write(&host, &record).expect("written");

@@ -205,6 +205,7 @@ pub fn plug(host: &Host, record: &Record, node: &Node, host_ips: &[IpAddr]) -> R
     }
     if let Some(api) = host.api_address_of_pods() {
         // It is among the Services', which lead nowhere else.
+        let gateway = record.gateway6().filter(|_| api.is_ipv6()).map_or(gateway, |gateway| gateway.addr);
         far.put_route(&Route::via(Prefix::host(api), gateway, eth))?;
     }
     Ok(inside)
@@ -266,7 +267,7 @@ mod tests {
             return println!("skipped: needs root");
         }
         let mut host = crate::config::tests::host("/nowhere".as_ref());
-        host.options.bind_address = Some(Ipv4Addr::LOCALHOST);
+        host.options.bind_address = Some(Ipv4Addr::LOCALHOST.into());
         host.cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
         let host_ips = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("an address"));
         let range6 = Some("fd66:6b::/64".parse().expect("a range"));

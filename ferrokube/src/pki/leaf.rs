@@ -52,7 +52,7 @@ pub struct Leaf {
 ///                   etcd/healthcheck-client     etcd/ca          client; the same
 ///   NODE            kubelet                     ca               server, this node's names; alone, without localhost
 /// ```
-pub fn leaves(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
+pub fn leaves(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
     let mut all = Vec::new();
     if host.roles().has(Roles::CONTROL_PLANE) {
         all.extend(control_plane(host, node_ip, underlay));
@@ -64,7 +64,7 @@ pub fn leaves(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec
 }
 
 /// The leaf that a node's kubelet serves with.
-fn kubelet(host: &Host, node_ip: Ipv4Addr) -> Leaf {
+fn kubelet(host: &Host, node_ip: IpAddr) -> Leaf {
     let sans = if host.roles().has(Roles::CONTROL_PLANE) { of_host(host, node_ip) } else { of_node(host, node_ip) };
     Leaf { name: SERVING, sans, usages: &SERVER, ..speaker(host) }
 }
@@ -82,11 +82,11 @@ fn speaker(host: &Host) -> Leaf {
 }
 
 /// What a node alone has from the cluster's CA.
-pub fn of_joined(host: &Host, node_ip: Ipv4Addr) -> [Leaf; 2] {
+pub fn of_joined(host: &Host, node_ip: IpAddr) -> [Leaf; 2] {
     [speaker(host), kubelet(host, node_ip)]
 }
 
-fn control_plane(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
+fn control_plane(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
     let client = |name, ca, common_name: &str, organisation| Leaf {
         name,
         ca,
@@ -117,17 +117,17 @@ fn control_plane(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> 
 }
 
 /// The names that a node alone may have from the cluster's CA: by `localhost` it could pass for others.
-pub fn of_node(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
+pub fn of_node(host: &Host, node_ip: IpAddr) -> Vec<SanType> {
     vec![dns(&host.node_name), ip(node_ip)]
 }
 
 /// The names and addresses by which this host is reached.
-fn of_host(host: &Host, node_ip: Ipv4Addr) -> Vec<SanType> {
+fn of_host(host: &Host, node_ip: IpAddr) -> Vec<SanType> {
     vec![dns(&host.node_name), dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(node_ip)]
 }
 
 /// Those by which its API server is: also the names of the Service, and what `--tls-san` adds.
-fn of_api(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<SanType> {
+fn of_api(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Vec<SanType> {
     let cluster = &host.cluster;
     let mut api = of_host(host, node_ip);
     api.push(ip(cluster.api_service_ip()));
@@ -137,7 +137,7 @@ fn of_api(host: &Host, node_ip: Ipv4Addr, underlay: Option<Ipv4Addr>) -> Vec<San
     }
     api.push(dns(&format!("kubernetes.default.svc.{}", cluster.cluster_domain)));
     let bound = host.options.bind_address.filter(|address| !address.is_unspecified());
-    api.extend([bound.map(IpAddr::V4), host.api_address_of_pods()].into_iter().flatten().map(ip));
+    api.extend([bound, host.api_address_of_pods()].into_iter().flatten().map(ip));
     api.extend(list(&cluster.options.tls_san).iter().map(|name| match name.parse() {
         Ok(address) => SanType::IpAddress(address),
         Err(_) => dns(name),

@@ -11,7 +11,7 @@ mod self_signed;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,12 +74,12 @@ impl Pki {
     }
 
     /// Makes what is missing at a start. `node_ip` is the address by which pods reach this host.
-    pub fn ensure(host: &Host, node_ip: Ipv4Addr) -> Result<Pki> {
+    pub fn ensure(host: &Host, node_ip: IpAddr) -> Result<Pki> {
         Pki::renew(host, node_ip, Timestamp::now()).map(|renewal| renewal.pki)
     }
 
     /// Makes what is missing at this time, and what two thirds of its life have passed of.
-    pub fn renew(host: &Host, node_ip: Ipv4Addr, now: Timestamp) -> Result<Renewal> {
+    pub fn renew(host: &Host, node_ip: IpAddr, now: Timestamp) -> Result<Renewal> {
         let pki = Pki { dir: host.pki() };
         let mut made = Made { files: BTreeMap::new(), now };
         if host.roles().has(Roles::CONTROL_PLANE) {
@@ -117,7 +117,7 @@ impl Pki {
     }
 
     /// A certificate for the kubelet of a node alone that signs itself, until there is one of the cluster's CA.
-    pub fn stand_in(&self, host: &Host, node_ip: Ipv4Addr, now: Timestamp) -> Result<()> {
+    pub fn stand_in(&self, host: &Host, node_ip: IpAddr, now: Timestamp) -> Result<()> {
         let [_, leaf] = of_joined(host, node_ip);
         self_signed::ensure_self_signed(&self.pair(leaf.name), &leaf.common_name, &leaf.sans, now)
     }
@@ -127,7 +127,7 @@ impl Pki {
     pub fn grant(
         &self,
         node: &Host,
-        node_ip: Ipv4Addr,
+        node_ip: IpAddr,
         now: Timestamp,
         read: impl Fn(&str) -> Option<Vec<u8>>,
     ) -> Result<Vec<(String, String)>> {
@@ -311,7 +311,7 @@ mod tests {
     use crate::config::tests::host;
 
     const DAY: i64 = 86_400;
-    const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     pub fn at(day: i64) -> Timestamp {
         // 2026-01-01
@@ -371,7 +371,7 @@ mod tests {
         host.cluster.options.tls_san = Some(vec!["api.example".into(), "192.0.2.7".into()]);
         assert_eq!(Pki::renew(&host, NODE, at(1)).expect("certificates").renewed, ["apiserver"]);
         assert!(Pki::renew(&host, NODE, at(2)).expect("certificates").renewed.is_empty());
-        host.options.bind_address = Some(Ipv4Addr::LOCALHOST);
+        host.options.bind_address = Some(std::net::Ipv4Addr::LOCALHOST.into());
         assert_eq!(Pki::renew(&host, NODE, at(3)).expect("certificates").renewed, ["apiserver"], "as pods know it");
     }
 
@@ -404,7 +404,7 @@ mod tests {
         let (first, mut second) = (host(there.path()), host(here.path()));
         let pki = Pki::renew(&first, NODE, at(0)).expect("certificates").pki;
         (second.node_name, second.options.credentials) = ("second".into(), Some(here.path().to_owned()));
-        let address = Ipv4Addr::new(10, 202, 0, 2);
+        let address = IpAddr::from([10, 202, 0, 2]);
         let grant = |day| {
             let read = |name: &str| fs::read(here.path().join(name)).ok();
             let files = pki.grant(&second, address, at(day), read).expect("granted");

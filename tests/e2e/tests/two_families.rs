@@ -16,6 +16,7 @@ use crate::two_hosts::{FIRST, NODE, SECOND, SOON, agent, up_at, wire};
 
 pub const TESTS: &[Test] = &[
     ("a_cluster_of_two_families_has_addresses_of_both_on_every_node", one_host),
+    ("a_cluster_of_ipv6_alone_works_on_every_node", ipv6_alone),
     ("pods_of_two_hosts_reach_each_other_in_both_families", two_hosts),
 ];
 
@@ -58,14 +59,16 @@ fn texts(list: &Value, field: &str) -> Vec<String> {
         .collect()
 }
 
-/// An IPv4 address and an IPv6 one behind it.
-fn both(addresses: Vec<String>, of: &str) -> Result<[IpAddr; 2]> {
+/// An address of each family in this order: IPv6 or not.
+fn each(families: &[bool], addresses: &[String], of: &str) -> Result<Vec<IpAddr>> {
     let parsed = addresses.iter().map(|text| Ok(text.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
-    match parsed[..] {
-        [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => Ok([v4, v6]),
-        _ => anyhow::bail!("{of} has {addresses:?}, and not one of IPv4 and one of IPv6 behind it"),
-    }
+    ensure!(parsed.iter().map(IpAddr::is_ipv6).eq(families.iter().copied()), "{of} has {addresses:?}");
+    Ok(parsed)
 }
+
+const BOTH: &[bool] = &[false, true];
+const SIX: &[bool] = &[true];
+const SIX_FIRST: &[bool] = &[true, false];
 
 /// A page, by what every pod has.
 fn get(to: SocketAddr, path: &str) -> String {
@@ -80,16 +83,16 @@ fn inside(own: &Own, pod: &str, script: &str) -> Result<String> {
 struct Pod {
     name: String,
     node: String,
-    addresses: [IpAddr; 2],
+    addresses: Vec<IpAddr>,
 }
 
-fn pods(own: &Own, nodes: usize) -> Result<Vec<Pod>> {
+fn pods(own: &Own, families: &[bool], nodes: usize) -> Result<Vec<Pod>> {
     own.kubectl(&["rollout", "status", "daemonset/web", "--timeout=90s"])?;
     let listed = own.get("pods")?;
     let pods = listed["items"].as_array().context("pods")?.iter().map(|pod| {
         let name = pod["metadata"]["name"].as_str().context("a name")?.to_owned();
         let node = pod["spec"]["nodeName"].as_str().context("a node")?.to_owned();
-        let addresses = both(texts(&pod["status"]["podIPs"], "ip"), &name)?;
+        let addresses = each(families, &texts(&pod["status"]["podIPs"], "ip"), &name)?;
         Ok(Pod { name, node, addresses })
     });
     let pods = pods.collect::<Result<Vec<_>>>()?;
@@ -100,7 +103,7 @@ fn pods(own: &Own, nodes: usize) -> Result<Vec<Pod>> {
 /// Every pod reaches every pod by both addresses, and pages of many packets come whole.
 fn between(own: &Own, pods: &[Pod]) -> Result<()> {
     for from in pods {
-        for (to, address) in pods.iter().flat_map(|to| to.addresses.map(|address| (to, address))) {
+        for (to, address) in pods.iter().flat_map(|to| to.addresses.iter().map(move |address| (to, *address))) {
             let at = SocketAddr::new(address, 8080);
             let script = format!("[ $({} | tail -n 1) = {} ] && {} | wc -c", get(at, "/"), to.node, get(at, "/big"));
             eventually(SOON, || {
@@ -116,27 +119,27 @@ fn between(own: &Own, pods: &[Pod]) -> Result<()> {
 
 /// The Service leads to the pods of all nodes: by its name, both addresses, and the port of every node, from every pod and
 /// from the host.
-fn service(own: &Own, pods: &[Pod]) -> Result<()> {
+fn service(own: &Own, families: &[bool], pods: &[Pod]) -> Result<()> {
     let service = own.get("service web")?;
-    let addresses = both(texts(&service["spec"]["clusterIPs"], ""), "the Service")?;
+    let addresses = each(families, &texts(&service["spec"]["clusterIPs"], ""), "the Service")?;
     let port = service["spec"]["ports"][0]["nodePort"].as_u64().context("a port")? as u16;
-    let mut places: Vec<SocketAddr> = addresses.map(|ip| SocketAddr::new(ip, 80)).to_vec();
+    let mut places: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, 80)).collect();
     let nodes = own.get("nodes")?;
     for node in nodes["items"].as_array().context("nodes")? {
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
         let all = node["status"]["addresses"].as_array().context("addresses")?;
         let internal: Vec<Value> = all.iter().filter(|a| a["type"] == "InternalIP").cloned().collect();
-        let own_addresses = both(texts(&internal.into(), "address"), name)?;
-        both(
-            texts(&node["spec"]["podCIDRs"], "").iter().map(|c| c.replace("/24", "").replace("/64", "")).collect(),
-            name,
-        )?;
-        places.extend(own_addresses.map(|ip| SocketAddr::new(ip, port)));
+        let own_addresses = each(families, &texts(&internal.into(), "address"), name)?;
+        let shares = texts(&node["spec"]["podCIDRs"], "");
+        let shares: Vec<String> = shares.iter().filter_map(|c| Some(c.split_once('/')?.0.to_owned())).collect();
+        each(families, &shares, name)?;
+        places.extend(own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
     }
     let all: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
     let host = own.host.as_ref().context("a host")?;
     for pod in pods {
-        for server in ["", " fd43::a", " 10.43.0.10"] {
+        let servers = families.iter().map(|v6| if *v6 { " fd43::a" } else { " 10.43.0.10" });
+        for server in servers.chain([""]) {
             eventually(SOON, || {
                 let found = inside(own, &pod.name, &format!("nslookup web.default.svc.cluster.local{server}"))?;
                 ensure!(addresses.iter().all(|ip| found.contains(&ip.to_string())), "{found}");
@@ -188,7 +191,7 @@ fn one_host(cluster: &Cluster) -> Result<()> {
     let settings = forwarding()?;
     for (ranges, says) in [
         (["--pod-cidr", PODS, "--service-cidr", "10.43.0.0/16"], "not of the same families"),
-        (["--pod-cidr", "fd42::/56,10.42.0.0/16", "--service-cidr", SERVICES], "say IPv4's first"),
+        (["--pod-cidr", "fd42::/56,10.42.0.0/16", "--service-cidr", SERVICES], "in the same order"),
         (["--pod-cidr", "10.42.0.0/16,10.44.0.0/16", "--service-cidr", SERVICES], "of one family"),
         (["--pod-cidr", PODS, "--service-cidr", "10.43.0.0/16,fd43::/64"], "between /108 and /120"),
     ] {
@@ -205,9 +208,9 @@ fn one_host(cluster: &Cluster) -> Result<()> {
     own.run(&["image", "import", &file.display().to_string()])?.ok()?;
     own.apply(WEB)?;
     let works = || -> Result<()> {
-        let pods = pods(&own, 2)?;
+        let pods = pods(&own, BOTH, 2)?;
         between(&own, &pods)?;
-        service(&own, &pods)
+        service(&own, BOTH, &pods)
     };
     works().with_context(|| log(&own))?;
     let said = own.run(&["up", "--pod-cidr", "10.42.0.0/16", "--service-cidr", "10.43.0.0/16"])?.fails()?;
@@ -227,6 +230,43 @@ fn one_host(cluster: &Cluster) -> Result<()> {
         ensure!(left.is_empty(), "left behind: {left:#?}");
         Ok(())
     })
+}
+
+/// IPv6 alone, and IPv6 before IPv4: kubectl's ways into pods too, from an API server and kubelets that are reached by it.
+fn ipv6_alone(cluster: &Cluster) -> Result<()> {
+    for (families, pod_cidr, service_cidr) in
+        [(SIX, "fd42::/56", "fd43::/112"), (SIX_FIRST, "fd42::/56,10.42.0.0/16", "fd43::/112,10.43.0.0/16")]
+    {
+        let own = cluster.elsewhere("six")?;
+        own.run(&["up", "--nodes", "2", "--pod-cidr", pod_cidr, "--service-cidr", service_cidr])?.ok()?;
+        let file = own.dir.join("busybox.tar");
+        testkit::image::busybox_archive(&file, BUSYBOX)?;
+        own.run(&["image", "import", &file.display().to_string()])?.ok()?;
+        own.apply(WEB)?;
+        let works = || -> Result<()> {
+            let pods = pods(&own, families, 2)?;
+            between(&own, &pods)?;
+            service(&own, families, &pods)?;
+            for pod in &pods {
+                let page = format!("/api/v1/namespaces/default/pods/{}:8080/proxy/", pod.name);
+                let page = own.kubectl(&["get", "--raw", &page])?;
+                ensure!(page.trim() == pod.node, "{page}");
+                let api = inside(
+                    &own,
+                    &pod.name,
+                    "nc -w 5 $KUBERNETES_SERVICE_HOST 443 < /dev/null && echo $KUBERNETES_PORT",
+                )?;
+                ensure!(api.trim() == "tcp://[fd43::1]:443", "{api}");
+            }
+            Ok(())
+        };
+        let log = || own.run(&["logs", "--tail", "30"]).map(|o| o.stdout).unwrap_or_default();
+        works().with_context(|| format!("with {pod_cidr}\n{}", log()))?;
+        let api = own.get("service kubernetes")?;
+        ensure!(texts(&api["spec"]["clusterIPs"], "") == ["fd43::1"], "{api:#}");
+        own.run(&["reset", "--yes"])?.ok()?;
+    }
+    Ok(())
 }
 
 /// The hosts have addresses of both families on the wire between them.
@@ -251,9 +291,9 @@ fn two_hosts(cluster: &Cluster) -> Result<()> {
 }
 
 fn works_on_hosts(first: &Own) -> Result<()> {
-    let pods = pods(first, 2)?;
+    let pods = pods(first, BOTH, 2)?;
     between(first, &pods)?;
-    service(first, &pods)?;
+    service(first, BOTH, &pods)?;
     for (node, address) in [("first", FIRST), (NODE, SECOND)] {
         let told = first.get(&format!("node {node}"))?;
         let last = if node == NODE { "2" } else { "1" };
