@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, Own, Running, Signal, eventually};
 
 use crate::nodes::traces;
-use crate::two_hosts::{FIRST, NODE, SECOND, SOON, agent, up_at, wire};
+use crate::two_hosts::{FIRST, NODE, SECOND, SOON, agent, ready, up_at, wire};
 
 pub const TESTS: &[Test] = &[
     ("a_cluster_of_two_families_has_addresses_of_both_on_every_node", one_host),
@@ -269,48 +269,65 @@ fn ipv6_alone(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The hosts have addresses of both families on the wire between them.
+/// The hosts have addresses of both families on the wire between them. By IPv6 the second joins, too.
 fn two_hosts(cluster: &Cluster) -> Result<()> {
     for backend in ["vxlan", "host-gw"] {
-        let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
-        wire(&first, &second)?;
-        for (own, address) in [(&first, "2001:db8:99::1/64"), (&second, "2001:db8:99::2/64")] {
-            let host = own.host.as_ref().context("a host")?;
-            host.sh(&format!("ip address add {address} dev wire nodad; ip -6 route add default dev wire"))?;
-        }
+        let (first, second) = wired(cluster)?;
         up_at(&first, &[&["--flannel-backend", backend], &RANGES[..]].concat())?;
         let agent = agent(&first, &second)?;
-        for host in [&first, &second] {
-            host.import_busybox(BUSYBOX)?;
-        }
-        first.apply(WEB)?;
-        works_on_hosts(&first).with_context(|| format!("by {backend}\n{}", agent.said()))?;
+        let addresses = [[FIRST, FIRST6], [SECOND, SECOND6]];
+        works_on_hosts([&first, &second], BOTH, &addresses.map(|both| both.to_vec()))
+            .with_context(|| format!("by {backend}\n{}", agent.said()))?;
         end(&first, &second, &agent)?;
     }
-    Ok(())
+    let (first, second) = wired(cluster)?;
+    let config = first.dir.join("config.yaml");
+    std::fs::write(&config, format!("nodeName: first\nnodeIP: '{FIRST6}'\n"))?;
+    let config = config.display().to_string();
+    let alone = ["--pod-cidr", "fd42::/56", "--service-cidr", "fd43::/112", "--config", &config];
+    first.run(&[&["up", "--flannel-backend", "host-gw"], &alone[..]].concat())?.ok()?;
+    let record: Value = serde_json::from_slice(&std::fs::read(first.data_dir().join("cluster.json"))?)?;
+    let server = format!("https://[{FIRST6}]:{}", record["apiPort"]);
+    let token = first.run(&["token", "create"])?.ok()?.trim().to_owned();
+    let join = ["agent", "--server", &server, "--token", &token, "--node-name", NODE, "--node-ip"];
+    let said = second.run(&[&join[..], &[SECOND]].concat())?.fails()?;
+    ensure!(said.contains("nodeIP 198.51.100.2: pods of the cluster are in fd42::/56"), "{said}");
+    let agent = Running::start(&mut second.command(&[&join[..], &[SECOND6]].concat()))?;
+    ready(&agent)?;
+    works_on_hosts([&first, &second], SIX, &[vec![FIRST6], vec![SECOND6]])
+        .with_context(|| format!("by IPv6 alone\n{}", agent.said()))?;
+    end(&first, &second, &agent)
 }
 
-fn works_on_hosts(first: &Own) -> Result<()> {
-    let pods = pods(first, BOTH, 2)?;
+const FIRST6: &str = "2001:db8:99::1";
+const SECOND6: &str = "2001:db8:99::2";
+
+fn wired(cluster: &Cluster) -> Result<(Own, Own)> {
+    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+    wire(&first, &second)?;
+    for (own, address) in [(&first, FIRST6), (&second, SECOND6)] {
+        let host = own.host.as_ref().context("a host")?;
+        host.sh(&format!("ip address add {address}/64 dev wire nodad; ip -6 route add default dev wire"))?;
+    }
+    Ok((first, second))
+}
+
+fn works_on_hosts(hosts: [&Own; 2], families: &[bool], addresses: &[Vec<&str>; 2]) -> Result<()> {
+    let first = hosts[0];
+    for host in hosts {
+        host.import_busybox(BUSYBOX)?;
+    }
+    first.apply(WEB)?;
+    let pods = pods(first, families, 2)?;
     between(first, &pods)?;
-    service(first, BOTH, &pods)?;
-    for (node, address) in [("first", FIRST), (NODE, SECOND)] {
+    service(first, families, &pods)?;
+    for (node, expected) in ["first", NODE].into_iter().zip(addresses) {
         let told = first.get(&format!("node {node}"))?;
-        let last = if node == NODE { "2" } else { "1" };
-        let expected = json!([{"type": "InternalIP", "address": address},
-            {"type": "InternalIP", "address": format!("2001:db8:99::{last}")}]);
-        ensure!(
-            told["status"]["addresses"]
-                .as_array()
-                .is_some_and(|all| all[..2] == expected.as_array().unwrap_or(&vec![])[..]),
-            "{:#}",
-            told["status"]["addresses"]
-        );
-        let annotations = &told["metadata"]["annotations"];
-        ensure!(
-            annotations["flannel.alpha.coreos.com/public-ipv6"] == format!("2001:db8:99::{last}"),
-            "{annotations:#}"
-        );
+        let all = told["status"]["addresses"].as_array().context("addresses")?;
+        let internal: Vec<Value> = all.iter().filter(|a| a["type"] == "InternalIP").cloned().collect();
+        ensure!(texts(&internal.into(), "address") == *expected, "{:#}", told["status"]["addresses"]);
+        let public = &told["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ipv6"];
+        ensure!(public.as_str() == expected.last().copied(), "{:#}", told["metadata"]["annotations"]);
     }
     Ok(())
 }

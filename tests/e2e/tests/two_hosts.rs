@@ -98,7 +98,7 @@ fn joins_with_a_token(cluster: &Cluster) -> Result<()> {
     })
 }
 
-fn ready(agent: &Running) -> Result<()> {
+pub fn ready(agent: &Running) -> Result<()> {
     eventually(STARTS_WITHIN, || {
         ensure!(agent.said().contains(&format!("Ready. The node {NODE} is in the cluster")), "{}", agent.said());
         Ok(())
