@@ -140,7 +140,8 @@ fn libraries() -> Result<Vec<PathBuf>> {
 
 /// The app: one page that names the pod that answered. One thread: it is a demo.
 pub fn app() -> std::process::ExitCode {
-    let listener = match TcpListener::bind(("0.0.0.0", PORT)) {
+    // What listens on every address of IPv6 does so on those of IPv4; a kernel may have none of the former.
+    let listener = match TcpListener::bind(("::", PORT)).or_else(|_| TcpListener::bind(("0.0.0.0", PORT))) {
         Ok(listener) => listener,
         Err(error) => {
             eprintln!("demo: port {PORT}: {error}");

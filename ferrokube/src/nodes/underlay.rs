@@ -115,7 +115,8 @@ pub fn ensure(host: &Host, record: &Record) -> Result<()> {
     let mut addresses = vec![Prefix::new(record.gateway(), record.range.len)];
     addresses.extend(record.gateway6());
     let there = rtnl.addresses(Some(link.index))?;
-    for other in there.into_iter().filter(|a| a.global && !addresses.contains(&a.prefix)) {
+    let is_other = |p: &Prefix| addresses.iter().any(|own| own.is_ipv6() == p.is_ipv6()) && !addresses.contains(p);
+    for other in there.into_iter().filter(|a| a.global && is_other(&a.prefix)) {
         rtnl.delete_address(link.index, other.prefix)?;
     }
     if record.range6.is_some() {
