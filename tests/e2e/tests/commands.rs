@@ -105,7 +105,7 @@ fn config(cluster: &Cluster) -> Result<()> {
         ("apiport: 7443\n", "apiport", "apiPort"),
         ("apiPort: high\n", "apiPort", "a port"),
         ("podCIDR: 10.0.0.0\n", "podCIDR", "like 10.42.0.0/16"),
-        ("nodeIP: here\n", "nodeIP", "an IPv4 address"),
+        ("nodeIP: here\n", "nodeIP", "not an address"),
         ("apiPort: 7443\napiPort: 7444\n", "apiPort", "line 2 column 1: duplicate mapping key"),
         ("- apiPort\n", "", "apiPort, podCIDR, serviceCIDR, clusterDomain, nodeName, nodeIP"),
     ] {
