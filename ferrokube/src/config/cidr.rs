@@ -36,7 +36,12 @@ pub fn services(text: &str) -> Result<Ranges, String> {
 impl Rule {
     fn read(&self, text: &str) -> Result<Ranges, String> {
         let like = |why: String| format!("{why}: write it like {}", self.like);
-        let ranges: Ranges = text.parse().map_err(|e: meta::RangesError| like(e.to_string()))?;
+        let bounds = || {
+            let ends = |lengths: &RangeInclusive<u8>| format!("between /{} and /{}", lengths.start(), lengths.end());
+            format!("IPv4 {}, IPv6 {}", ends(&self.v4), ends(&self.v6))
+        };
+        let read = text.parse();
+        let ranges: Ranges = read.map_err(|e: meta::RangesError| format!("{}; {}", like(e.to_string()), bounds()))?;
         let lengths = |range: &Prefix| if range.is_ipv6() { &self.v6 } else { &self.v4 };
         match ranges.iter().find(|range| !lengths(range).contains(&range.len)) {
             None => Ok(ranges),
@@ -98,6 +103,7 @@ mod tests {
         assert!(said(pods("10.42.0.0")).contains("like 10.42.0.0/16 or 10.42.0.0/16,fd42::/56"));
         assert_eq!(pods("fd00::/56").map(|c| c.to_string()), Ok("fd00::/56".to_owned()));
         assert!(services("fd00::/112,10.43.0.0/16").is_ok_and(|ranges| ranges.primary().is_ipv6()));
+        assert!(said(pods("10.42.0.0/33")).ends_with("; IPv4 between /8 and /24, IPv6 between /48 and /64"));
         assert!(said(pods("10.42.0.0/31")).contains("not an IPv4 range between /8 and /24"));
         assert!(said(pods("10.42.0.0/16,10.44.0.0/16")).contains("of one family"));
         assert!(said(pods("10.42.0.0/16,fd00::/56,fd01::/56")).contains("3 ranges are too many"));

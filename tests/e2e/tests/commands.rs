@@ -120,7 +120,7 @@ fn config(cluster: &Cluster) -> Result<()> {
     ensure!(wrong.code == 2 && wrong.stderr.contains("/nowhere.yaml"), "{wrong:?}");
     for (flag, value, why) in [
         ("--pod-cidr", "10.0.0.0/33", "between /8 and /24"),
-        ("--service-cidr", "here", "like 10.42.0.0/16"),
+        ("--service-cidr", "here", "like 10.43.0.0/16"),
         ("--api-port", "70000", "65535"),
         ("--pod-cidr", "10.43.0.0/8", "overlap"),
     ] {
