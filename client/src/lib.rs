@@ -42,7 +42,7 @@ mod warm;
 pub use account::ServiceAccounts;
 pub use cache::{Cache, Key};
 pub use connect::{from_kubeconfig, in_process};
-pub use events::{EventRecorder, EventType};
+pub use events::{EventRecorder, EventType, reference};
 pub use executor::{Effect, ExecuteError, Executor};
 pub use informer::{Delta, Informer};
 pub use item::Item;

@@ -1,7 +1,7 @@
-//! The host's own firewall and the pods, and further nodes of the host: what it would drop is told before a start, and opened where `--open-firewall`
-//! asks for it; what was opened is written down, so that `reset` closes it again. Walls and what opens them are found by
-//! [`cni::firewall`]. I/O: nftables, the tools' own programs, a file. Callers: `preflight`, the daemon's watch, `status`,
-//! `reset`.
+//! The host's own firewall and the pods, and further nodes of the host: what it would drop is told before a start, and
+//! opened where `--open-firewall` asks for it; what was opened is written down, so that `reset` closes it again. Walls and
+//! what opens them are found by [`cni::firewall`]. I/O: nftables, the tools' own programs, a file. Callers: `preflight`,
+//! the daemon's watch, `status`, `reset`.
 
 use std::path::PathBuf;
 use std::process::Command;

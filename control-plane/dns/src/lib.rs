@@ -44,5 +44,6 @@ pub use daemon::{Error, run};
 pub use records::{Contribution, of_service};
 pub use resolv::{Upstreams, upstreams};
 pub use rewrite::request;
+pub use settings::MAPS as CONFIG_MAPS;
 pub use table::Table;
 pub use wire::{Name, Question};

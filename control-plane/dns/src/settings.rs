@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use client::{Cache, EventRecorder, EventType, Informer};
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::Notify;
@@ -25,6 +25,8 @@ use crate::wire::Name;
 use crate::{cache, corefile};
 
 const NAMESPACE: &str = "kube-system";
+/// The ConfigMaps: the configuration, and what it imports.
+pub const MAPS: [&str; 2] = [NAME, CUSTOM];
 const NAME: &str = "coredns";
 const CUSTOM: &str = "coredns-custom";
 /// How long questions wait at the start for a configuration that nobody may be allowed to read.
@@ -121,7 +123,12 @@ impl Follower {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%reason, "the configuration of cluster DNS can't be used: the former one stays");
                 if let Some(map) = own.get_in(NAMESPACE, NAME) {
-                    self.recorder.event(&reference(&map), EventType::Warning, "InvalidCorefile", &reason);
+                    self.recorder.event(
+                        &client::reference(map.as_ref()),
+                        EventType::Warning,
+                        "InvalidCorefile",
+                        &reason,
+                    );
                 }
             }
         }
@@ -186,15 +193,4 @@ fn build(files: &Files, config: &Config, zone: &Name) -> Result<(Live, Pages), S
     };
     let pages = read.pages.clone();
     Ok((Live::new(read, &zone, &config.bind)?, pages))
-}
-
-fn reference(map: &ConfigMap) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("ConfigMap".to_owned()),
-        namespace: map.metadata.namespace.clone(),
-        name: map.metadata.name.clone(),
-        uid: map.metadata.uid.clone(),
-        ..ObjectReference::default()
-    }
 }

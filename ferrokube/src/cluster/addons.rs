@@ -50,7 +50,7 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
             json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
             "metadata": {"name": "system:coredns", "namespace": "kube-system"},
             "rules": [
-                {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["coredns", "coredns-custom"],
+                {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": dns::CONFIG_MAPS,
                  "verbs": ["get", "list", "watch"]},
                 {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
             ]}),

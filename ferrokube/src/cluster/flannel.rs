@@ -243,8 +243,9 @@ async fn follow_address(
     std::future::pending().await
 }
 
-/// The link of the node's address of IPv4, of IPv6 where it has no other, or what `--flannel-arg` says instead. That of IPv6 may be on another link; where it
-/// is the pods' bridge's, the host has none by which others reach it, and its pods' IPv6 goes no further.
+/// The link of the node's address of IPv4, of IPv6 where it has no other, or what `--flannel-arg` says instead. That of
+/// IPv6 may be on another link; where it is the pods' bridge's, the host has none by which others reach it, and its pods'
+/// IPv6 goes no further.
 fn wish(host: &Host, given: &Given, told: &[IpAddr]) -> Option<Wish> {
     let v4 = told.iter().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(*v4) } else { None });
     let v6 = told.iter().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None });

@@ -1,7 +1,7 @@
 //! The door of an API server that listens on loopback: the address by which its pods reach it all the same is this host's,
 //! and a host answers at its addresses whatever link a packet comes in by. So a rule of ours leaves in what comes from
-//! pods, from the host's further nodes and from the host itself, also when it came by the `kubernetes` Service. I/O: nftables. Callers: the start of the
-//! API server, and `reset`.
+//! pods, from the host's further nodes and from the host itself, also when it came by the `kubernetes` Service. I/O:
+//! nftables. Callers: the start of the API server, and `reset`.
 
 use std::net::IpAddr;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use facts::nodes::{READY, condition};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
 use kube::Api;
@@ -70,9 +71,8 @@ pub async fn node(client: kube::Client, name: String) -> Result<()> {
 
 /// Why a node takes no pods; none when it does.
 fn not_yet(node: &Node) -> Option<String> {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    let Some(ready) = conditions.iter().find(|c| c.type_ == "Ready") else {
+    let Some(ready) = condition(node, READY) else {
         return Some("its kubelet has said nothing yet".into());
     };
     if ready.status != "True" {

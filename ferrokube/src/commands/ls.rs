@@ -24,7 +24,10 @@ fn nodes(host: &Host) -> usize {
 }
 
 fn as_json(clusters: &[Host], states: &[(&str, usize)]) -> serde_json::Value {
-    let one = |(host, (state, nodes)): (&Host, &(&str, usize))| json!({"name": host.cluster.name, "state": state, "nodes": nodes, "server": host.server_url(), "dataDir": host.data_dir});
+    let one = |(host, (state, nodes)): (&Host, &(&str, usize))| {
+        json!({"name": host.cluster.name, "state": state, "nodes": nodes, "server": host.server_url(),
+            "dataDir": host.data_dir})
+    };
     clusters.iter().zip(states).map(one).collect()
 }
 

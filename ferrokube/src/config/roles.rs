@@ -10,7 +10,8 @@ use std::ops::BitOr;
 ///   scheduler; the keys of the CAs        kube-proxy, DNS; certificates of its own
 /// ```
 ///
-/// `up` has both on one host; `--disable-node` leaves the first, `agent` the second. A row of `COMPONENTS` names the role whose part it is.
+/// `up` has both on one host; `--disable-node` leaves the first, `agent` the second. A row of `COMPONENTS` names the role
+/// whose part it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roles(u8);
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use flannel::backend::{udp, vxlan};
 use http::header::DATE;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -29,11 +30,6 @@ const MOST_WAYS: usize = 20;
 const HEALTH: u16 = 10256;
 /// Bytes of a request that fills several packets.
 const WHOLE: usize = 6_000;
-/// What RFC 7348 adds to a packet, and what datagrams do.
-const VXLAN_OVERHEAD: u32 = 50;
-/// The same between addresses of IPv6, of every link of a cluster that has any.
-const VXLAN_OVERHEAD6: u32 = 70;
-const UDP_OVERHEAD: u32 = 28;
 
 /// See the module's head.
 #[derive(Debug, Clone)]
@@ -190,12 +186,17 @@ fn future(host: &Host) -> Option<i64> {
 fn links(host: &Host) -> Option<(Option<Link>, Option<netlink::Link>)> {
     let mut rtnl = netlink::Rtnl::open().ok()?;
     let own = node_address::of(host);
-    let index = rtnl.addresses(None).ok()?.into_iter().find(|address| address.prefix.addr == own)?.index;
+    let addresses = rtnl.addresses(None).ok()?;
+    let index = addresses.iter().find(|address| address.prefix.addr == own)?.index;
     let links = rtnl.links().ok()?;
     let outer = links.iter().find(|link| link.index == index).map(shown);
+    // Another cluster's has its pods' addresses.
+    let is_ours = |link: &netlink::Link| {
+        addresses.iter().any(|a| a.index == link.index && host.cluster.pod_cidr.contains(a.prefix.addr))
+    };
     let inner = match host.cluster.network() {
         Network::Bridge => None,
-        Network::Flannel => links.into_iter().find(|link| link.name.starts_with("flannel")),
+        Network::Flannel => links.into_iter().find(|link| link.name.starts_with("flannel") && is_ours(link)),
     };
     Some((outer, inner))
 }
@@ -206,10 +207,11 @@ fn shown(link: &netlink::Link) -> Link {
 
 /// What carries packets between hosts by this link: the bytes that it adds, and what must be open for it.
 fn carrier(host: &Host, inner: &netlink::Link) -> (u32, Option<String>) {
-    let overhead = if host.cluster.has_ipv6() { VXLAN_OVERHEAD6 } else { VXLAN_OVERHEAD };
     match &inner.kind {
-        Some(LinkKind::Vxlan(vxlan)) => (overhead, Some(format!("UDP port {} (VXLAN)", vxlan.port))),
-        _ => (UDP_OVERHEAD, Some(format!("UDP port {}", host.cluster.net_conf()["Backend"]["Port"]))),
+        Some(LinkKind::Vxlan(link)) => {
+            (vxlan::overhead(host.cluster.has_ipv6()), Some(format!("UDP port {} (VXLAN)", link.port)))
+        }
+        _ => (udp::OVERHEAD, Some(format!("UDP port {}", host.cluster.net_conf()["Backend"]["Port"]))),
     }
 }
 
@@ -220,15 +222,15 @@ async fn others(
     widest: Option<&Link>,
 ) -> (Result<Vec<Node>, String>, Vec<Way>, Option<i64>) {
     let apart = if host.roles().has(Roles::CONTROL_PLANE) { None } else { server_apart(client).await };
-    let (api, all) = (Api::<core::Node>::all(client.clone()), ListParams::default());
-    let list = match tokio::time::timeout(PATIENCE, api.list(&all)).await {
-        Ok(Ok(list)) => list.items,
-        Ok(Err(error)) => return (Err(format!("the API server says: {error}")), Vec::new(), apart),
+    let (every, all) = (Api::<core::Node>::all(client.clone()), ListParams::default());
+    let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease");
+    let both = async { tokio::join!(every.list(&all), leases.list(&all)) };
+    let (list, leases) = match tokio::time::timeout(PATIENCE, both).await {
+        // Nodes may read their own lease alone.
+        Ok((Ok(list), leases)) => (list.items, leases.map(|list| list.items).unwrap_or_default()),
+        Ok((Err(error), _)) => return (Err(format!("the API server says: {error}")), Vec::new(), apart),
         Err(_) => return (Err("no API server answers".to_owned()), Vec::new(), apart),
     };
-    // Nodes may read their own alone.
-    let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease").list(&all).await;
-    let leases = leases.map(|list| list.items).unwrap_or_default();
     let nodes = list.iter().map(|node| described(node, &leases)).collect();
     let elsewhere = list.iter().filter(|node| node.metadata.name.as_deref() != Some(&host.node_name) && is_ready(node));
     let size = widest.map_or(0, |link| link.mtu);
@@ -237,8 +239,7 @@ async fn others(
 }
 
 fn is_ready(node: &core::Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    node.status.as_ref().is_some_and(facts::nodes::is_ready)
 }
 
 fn described(node: &core::Node, leases: &[Lease]) -> Node {

@@ -21,7 +21,7 @@ use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use super::published::JOINERS;
+use super::published::{JOINERS, RBAC, binding, group};
 use crate::apply::put;
 use crate::config::{Cluster, Host};
 use crate::fault::Fault;
@@ -30,7 +30,6 @@ use crate::hardening::encryption;
 pub const NAMESPACE: &str = "kube-system";
 pub const SECRET: &str = "kubeadm-certs";
 const ROLE: &str = "kubeadm:kubeadm-certs";
-const RBAC: &str = "rbac.authorization.k8s.io/v1";
 const KEY: usize = 32;
 
 /// The entry that holds what is equal on all servers.
@@ -156,16 +155,10 @@ fn objects(
     of_secret["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Secret", "name": owner.metadata.name,
         "uid": owner.metadata.uid, "controller": true, "blockOwnerDeletion": true}]);
     let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["get"]});
-    let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": JOINERS});
-    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ROLE});
     Ok(vec![
         ("secrets", json!({"apiVersion": "v1", "kind": "Secret", "metadata": of_secret, "data": data})),
         ("roles", json!({"apiVersion": RBAC, "kind": "Role", "metadata": metadata(ROLE), "rules": [rule]})),
-        (
-            "rolebindings",
-            json!({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": metadata(ROLE), "roleRef": role,
-                "subjects": [subject]}),
-        ),
+        ("rolebindings", binding("Role", ROLE, Some(NAMESPACE), ROLE, &[group(JOINERS)])),
     ])
 }
 

@@ -99,7 +99,7 @@ fn rights() -> Vec<(&'static str, Value)> {
     let approve = json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
         "resourceNames": ["kubernetes.io/kubelet-serving"], "verbs": ["approve"]});
     // What configures its DNS, and no other map: asked for by name.
-    let settings = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["coredns", "coredns-custom"],
+    let settings = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": dns::CONFIG_MAPS,
         "verbs": ["get", "list", "watch"]});
     let account = json!({"kind": "ServiceAccount", "name": "certificate-controller", "namespace": SYSTEM});
     let mut all = vec![

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use client::{Cache, Delta, EventRecorder, EventType, Informer, Key};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node as NodeObject, ObjectReference, Service};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -300,7 +300,7 @@ impl Proxy {
             let (addr, port) = (server.addr, server.port);
             let note = format!("something on the node has port {port} of {addr}: the Service is not reached there");
             tracing::warn!(service = %name, "{note}");
-            self.recorder.event(&reference(service), EventType::Warning, "PortInUse", &note);
+            self.recorder.event(&client::reference(service), EventType::Warning, "PortInUse", &note);
         }
     }
 
@@ -372,18 +372,6 @@ impl Proxy {
 
 fn key_of(name: &Name) -> Option<Key> {
     name.split_once('/').map(|(namespace, name)| Key::new(namespace, name))
-}
-
-/// The Service as events name it.
-fn reference(service: &Service) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Service".to_owned()),
-        namespace: service.metadata.namespace.clone(),
-        name: service.metadata.name.clone(),
-        uid: service.metadata.uid.clone(),
-        ..ObjectReference::default()
-    }
 }
 
 /// The addresses of the node itself.

@@ -203,9 +203,7 @@ fn one_host(cluster: &Cluster) -> Result<()> {
     own.run(&[&["up", "--nodes", "2"], &RANGES[..]].concat())?.ok()?;
     let log = |own: &Own| own.run(&["logs", "--tail", "30"]).map(|o| o.stdout).unwrap_or_default();
     objects(&own)?;
-    let file = own.dir.join("busybox.tar");
-    testkit::image::busybox_archive(&file, BUSYBOX)?;
-    own.run(&["image", "import", &file.display().to_string()])?.ok()?;
+    own.import_busybox(BUSYBOX)?;
     own.apply(WEB)?;
     let works = || -> Result<()> {
         let pods = pods(&own, BOTH, 2)?;
@@ -239,9 +237,7 @@ fn ipv6_alone(cluster: &Cluster) -> Result<()> {
     {
         let own = cluster.elsewhere("six")?;
         own.run(&["up", "--nodes", "2", "--pod-cidr", pod_cidr, "--service-cidr", service_cidr])?.ok()?;
-        let file = own.dir.join("busybox.tar");
-        testkit::image::busybox_archive(&file, BUSYBOX)?;
-        own.run(&["image", "import", &file.display().to_string()])?.ok()?;
+        own.import_busybox(BUSYBOX)?;
         own.apply(WEB)?;
         let works = || -> Result<()> {
             let pods = pods(&own, families, 2)?;

@@ -63,22 +63,8 @@ pub fn patch_status<K: Written>(object: &K, mut body: Value) -> Action {
     Op::patch(Target::of(object), Some("status"), PatchBody::Strategic(body)).into()
 }
 
-/// What events and target references say of an object.
-pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    let meta = object.meta();
-    ObjectReference {
-        api_version: Some(K::api_version(&()).into_owned()),
-        kind: Some(K::kind(&()).into_owned()),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        uid: meta.uid.clone(),
-        resource_version: meta.resource_version.clone(),
-        field_path: None,
-    }
-}
-
 pub fn event<K: Resource<DynamicType = ()>>(about: &K, kind: EventType, reason: &str, note: String) -> Action {
-    Action::Event { regarding: Box::new(reference(about)), kind, reason: reason.into(), note }
+    Action::Event { regarding: Box::new(client::reference(about)), kind, reason: reason.into(), note }
 }
 
 pub fn normal<K: Resource<DynamicType = ()>>(about: &K, reason: &str, note: String) -> Action {

@@ -51,7 +51,7 @@ fn neutral(set: &ReplicationController) -> Set {
     let failure = status.conditions.iter().flatten().find(|c| c.type_ == REPLICA_FAILURE);
     Set {
         owner: owners::owner_reference(set),
-        reference: acts::reference(set),
+        reference: client::reference(set),
         meta: set.metadata.clone(),
         replicas: spec.replicas.unwrap_or(1),
         min_ready: count(spec.min_ready_seconds),

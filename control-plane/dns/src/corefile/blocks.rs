@@ -188,16 +188,10 @@ impl Reader<'_> {
         depth: usize,
     ) -> Result<Vec<Directive>, Wrong> {
         let mut all = Vec::new();
-        loop {
-            let line = rest.next().ok_or_else(|| opening.wrong("this brace is never closed"))?;
-            if line[0].is("}") {
-                return match line.get(1) {
-                    None => Ok(all),
-                    Some(word) => Err(word.wrong("nothing may follow a closing brace on its line")),
-                };
-            }
+        while let Some(line) = inner(rest, opening)? {
             self.line(line, rest, depth, &mut all)?;
         }
+        Ok(all)
     }
 
     fn line(
@@ -261,18 +255,22 @@ impl Reader<'_> {
 /// The lines of a directive's own braces.
 fn body(rest: &mut std::vec::IntoIter<Vec<Word>>, opening: &Word) -> Result<Vec<Vec<Word>>, Wrong> {
     let mut all = Vec::new();
-    loop {
-        let line = rest.next().ok_or_else(|| opening.wrong("this brace is never closed"))?;
-        if line[0].is("}") {
-            return match line.get(1) {
-                None => Ok(all),
-                Some(word) => Err(word.wrong("nothing may follow a closing brace on its line")),
-            };
-        }
+    while let Some(line) = inner(rest, opening)? {
         if let Some(brace) = line.iter().find(|w| w.is("{") || w.is("}")) {
             return Err(brace.wrong("no plugin here has braces in its braces"));
         }
         all.push(line);
+    }
+    Ok(all)
+}
+
+/// The next line between braces; none at the closing one, which stands alone.
+fn inner(rest: &mut std::vec::IntoIter<Vec<Word>>, opening: &Word) -> Result<Option<Vec<Word>>, Wrong> {
+    let line = rest.next().ok_or_else(|| opening.wrong("this brace is never closed"))?;
+    match line.get(1) {
+        _ if !line[0].is("}") => Ok(Some(line)),
+        None => Ok(None),
+        Some(word) => Err(word.wrong("nothing may follow a closing brace on its line")),
     }
 }
 

@@ -197,7 +197,7 @@ impl Executor {
     pub fn note(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, note: &str) {
         let regarding = match container {
             Some(name) => pods::container_reference(pod, name),
-            None => pods::reference(pod),
+            None => client::reference(pod),
         };
         let kind = if warning { EventType::Warning } else { EventType::Normal };
         self.events.event(&regarding, kind, reason, note);

@@ -141,27 +141,14 @@ pub fn policy_restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool
         }
 }
 
-/// Where an Event about the pod points to.
-pub fn reference(pod: &Pod) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        resource_version: pod.metadata.resource_version.clone(),
-        ..ObjectReference::default()
-    }
-}
-
-/// The same for one container.
+/// Where an Event about a container of the pod points to.
 pub fn container_reference(pod: &Pod, name: &str) -> ObjectReference {
     let field = match container(pod, name) {
         Some((ContainerType::Init | ContainerType::Sidecar, _)) => "initContainers",
         Some((ContainerType::Ephemeral, _)) => "ephemeralContainers",
         _ => "containers",
     };
-    ObjectReference { field_path: Some(format!("spec.{field}{{{name}}}")), ..reference(pod) }
+    ObjectReference { field_path: Some(format!("spec.{field}{{{name}}}")), ..client::reference(pod) }
 }
 
 /// Seconds that a pod has to end: what the deletion says, else the spec.

@@ -102,7 +102,7 @@ impl SyncContext<'_> {
                     self.status.last_successful_time = ended;
                 }
             } else if !listed {
-                self.active().push(acts::reference(job.as_ref()));
+                self.active().push(client::reference(job.as_ref()));
             }
         }
         let known = |r: &ObjectReference| self.jobs.iter().any(|j| j.metadata.uid == r.uid);

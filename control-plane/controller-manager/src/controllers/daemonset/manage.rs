@@ -27,7 +27,7 @@ impl Changes {
     }
 
     pub fn steps(&self, sync: &SyncContext) -> Vec<Step> {
-        let owner = acts::reference(sync.set);
+        let owner = client::reference(sync.set);
         let make = self.make.iter().take(BURST);
         let make = make.map(|node| acts::create_pod(&nodes::pod(sync.set, node, &sync.hash), &owner));
         let mut steps = acts::slow_start(make.collect());

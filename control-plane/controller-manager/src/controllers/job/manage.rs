@@ -17,7 +17,7 @@ const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Ends everything that still runs: the job is over. These pods are still counted, so they keep their finalizer.
 pub fn delete_active(sync: &mut SyncContext) {
-    let owner = acts::reference(sync.job);
+    let owner = client::reference(sync.job);
     let doomed: Vec<Action> = sync.active().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect();
     sync.plan.together(doomed);
 }
@@ -87,7 +87,7 @@ fn doomed(sync: &SyncContext, active: &[Arc<Pod>], surplus: usize) -> Vec<Arc<Po
 
 /// Deleted because it is not wanted, not because it failed: it is let go uncounted.
 fn delete(sync: &mut SyncContext, doomed: &[Arc<Pod>]) {
-    let owner = acts::reference(sync.job);
+    let owner = client::reference(sync.job);
     sync.plan.together(doomed.iter().map(|p| untrack(p)).collect());
     sync.plan.together(doomed.iter().map(|p| acts::delete_pod(p.as_ref(), &owner)).collect());
 }
@@ -101,7 +101,7 @@ fn make(sync: &mut SyncContext, missing: usize) -> usize {
             return 0;
         }
     }
-    let owner = acts::reference(sync.job);
+    let owner = client::reference(sync.job);
     let mut creates = Vec::new();
     if sync.is_indexed() {
         let candidates = indexes::pending(sync, if per_index { usize::MAX } else { missing });

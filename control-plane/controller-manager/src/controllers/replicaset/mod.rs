@@ -99,7 +99,7 @@ fn neutral(set: &ReplicaSet) -> Set {
     let status = set.status.clone().unwrap_or_default();
     Set {
         owner: owners::owner_reference(set),
-        reference: acts::reference(set),
+        reference: client::reference(set),
         meta: set.metadata.clone(),
         replicas: spec.replicas.unwrap_or(1),
         min_ready: count(spec.min_ready_seconds),
