@@ -61,6 +61,12 @@ impl Cluster {
         Ok(Own(Cluster { host: Some(Arc::new(Host::new()?)), ..cluster }))
     }
 
+    /// Another cluster on the same host.
+    pub fn beside(&self, suffix: &str) -> Result<Own> {
+        let cluster = Cluster::new(&format!("{}-{suffix}", self.name))?;
+        Ok(Own(Cluster { host: self.host.clone(), ..cluster }))
+    }
+
     /// A program where the cluster runs.
     pub fn program(&self, program: &Path) -> Command {
         match &self.host {

@@ -12,6 +12,7 @@ use crate::run::{cache, has, run};
 /// Debian packages, and a file or program that shows each is there already.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "/usr/bin/busybox"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("docker-registry", "/usr/bin/docker-registry"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use super::{Assembly, Serving, addons, images, pod_network, ready};
 use crate::api::Identity;
 use crate::component;
-use crate::config::{Host, Roles, list, private_dir};
+use crate::config::{Host, Network, Roles, list, private_dir};
 use crate::cri;
 
 /// Where the runtime of a cluster keeps its things; the offline clean-up opens the same.
@@ -137,7 +137,10 @@ pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
         if let Some(admin) = admin {
             addons::label_node(&admin, &host).await?;
         }
-        ready::node(node, host.node_name.clone()).await
+        match host.cluster.network() {
+            Network::Cni => ready::node_but_for_a_network(node, host.node_name.clone()).await,
+            Network::Flannel | Network::Bridge => ready::node(node, host.node_name.clone()).await,
+        }
     }
     .boxed())
 }

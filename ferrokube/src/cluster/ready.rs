@@ -69,6 +69,18 @@ pub async fn node(client: kube::Client, name: String) -> Result<()> {
     Ok(())
 }
 
+/// The same, or all that the node lacks is a pod network that somebody is to bring: by a manifest, for which the cluster
+/// has to run.
+pub async fn node_but_for_a_network(client: kube::Client, name: String) -> Result<()> {
+    let lacks = |node: &Node| not_yet(node).is_some_and(|why| why.contains(pod_network::NOTHING));
+    let so_far = |node: Option<&Node>| node.is_some_and(|node| not_yet(node).is_none() || lacks(node));
+    let node = await_condition(Api::<Node>::all(client), &name, so_far).await?;
+    if let Some(why) = node.as_ref().and_then(not_yet) {
+        tracing::warn!("the node {name} takes no pods yet: {why}");
+    }
+    Ok(())
+}
+
 /// Why a node takes no pods; none when it does.
 fn not_yet(node: &Node) -> Option<String> {
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();

@@ -64,6 +64,7 @@ fn add(host: &Host, name: Option<&str>, labels: &[String], taints: &[String]) ->
     let said = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     let mut options = Options::default();
     (options.host.node_label, options.host.node_taint) = (said(labels), said(taints));
+    wish::own_network(host)?;
     let wrong = |why: String| Fault::usage(why.replace("--node-label", "--label").replace("--node-taint", "--taint"));
     options.checked().map_err(wrong)?;
     let mut kubelet = kubelet::config::Config::new("");

@@ -29,6 +29,9 @@ pub fn run(which: &Which, shape: &Shape, join: &Join, demo: bool) -> Result<()> 
     if demo && shape.options.host.credentials.is_some() {
         return Err(Fault::usage("--demo and --credentials: the demo is made where the API server is").into());
     }
+    if demo && shape.options.cluster.network == Some(Network::Cni) {
+        return Err(Fault::usage("--demo and --network cni: the demo needs a network for its pods").into());
+    }
     if demo && shape.options.host.disable_node == Some(true) {
         return Err(Fault::usage("--demo and --disable-node: the demo runs where pods do").into());
     }
@@ -76,6 +79,12 @@ pub fn run(which: &Which, shape: &Shape, join: &Join, demo: bool) -> Result<()> 
         }
         None => format!(" --kubeconfig {}", host.kubeconfig().display()),
     };
+    if host.cluster.network() == Network::Cni && !pod_network::is_configured() {
+        print(&format!(
+            "The node is not Ready before a pod network is configured in {}: apply the manifest of one.\n",
+            pod_network::CONF_DIR
+        ))?;
+    }
     if demo {
         return super::demo::run(&host);
     }

@@ -14,6 +14,8 @@ pub enum Network {
     Flannel,
     /// Pods of one host reach each other.
     Bridge,
+    /// What a CNI configuration in /etc/cni/net.d says: somebody else's network
+    Cni,
 }
 
 /// How flannel gets packets to other hosts.
@@ -39,11 +41,23 @@ pub enum SubnetManager {
 }
 
 impl Network {
+    pub const ALL: [Network; 3] = [Network::Flannel, Network::Bridge, Network::Cni];
+
+    /// By the name that a cluster says of itself.
+    pub fn named(name: &str) -> Result<Network, String> {
+        let names = Network::ALL.map(Network::name);
+        let found = Network::ALL.into_iter().find(|network| network.name() == name);
+        let unknown =
+            || format!("the cluster's pod network is {name:?}, which this version does not know: {}", names.join(", "));
+        found.ok_or_else(unknown)
+    }
+
     /// As it is said.
     pub fn name(self) -> &'static str {
         match self {
             Network::Flannel => "flannel",
             Network::Bridge => "bridge",
+            Network::Cni => "cni",
         }
     }
 }

@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
-use super::published::SUBNETS;
+use super::published::{NETWORK, SUBNETS};
 use super::token::{Words, pin};
 use crate::config::{ClusterOptions, Network, SubnetManager};
 use crate::fault::Fault;
@@ -61,7 +61,8 @@ pub async fn discover(server: &http::Uri, words: &Words) -> Result<Discovered> {
     let kubelet = get(&client, server, KUBELET).await?;
     let kubeadm = get(&client, server, KUBEADM).await?;
     let flannel = find(&client, server, FLANNEL).await?;
-    let network = network(flannel.as_ref()).map_err(Fault::failed)?;
+    let told = kubeadm.data.as_ref().and_then(|data| data.get(NETWORK)).map(String::as_str);
+    let network = network(told, flannel.as_ref()).map_err(Fault::failed)?;
     learn(ca, &kubelet, &kubeadm, network).map_err(|said| Fault::failed(said).into())
 }
 
@@ -156,12 +157,16 @@ fn believe(shown: &ConfigMap, words: &Words) -> Result<String, String> {
     }
 }
 
-/// What connects the pods of the cluster, by the map that it shows of flannel, if it has any.
-fn network(flannel: Option<&ConfigMap>) -> Result<ClusterOptions, String> {
-    let Some(map) = flannel else {
-        return Ok(ClusterOptions { network: Some(Network::Bridge), ..ClusterOptions::default() });
+/// What connects the pods of the cluster: what it says by name, and by the map that it shows of flannel, if it has any. One of
+/// a version that said no name has flannel if it shows that.
+fn network(told: Option<&str>, flannel: Option<&ConfigMap>) -> Result<ClusterOptions, String> {
+    let network = match told {
+        Some(name) => Network::named(name)?,
+        None if flannel.is_some() => Network::Flannel,
+        None => Network::Bridge,
     };
-    let mut options = ClusterOptions { network: Some(Network::Flannel), ..ClusterOptions::default() };
+    let mut options = ClusterOptions { network: Some(network), ..ClusterOptions::default() };
+    let Some(map) = flannel.filter(|_| network == Network::Flannel) else { return Ok(options) };
     if let Some(text) = map.data.as_ref().and_then(|data| data.get(SUBNETS)) {
         let told = yaml::parse(text).map_err(|said| format!("{SUBNETS}: {said}"))?;
         let endpoints = told["endpoints"].as_array().into_iter().flatten();
@@ -270,11 +275,24 @@ mod tests {
 
     #[test]
     fn the_pod_network_is_learned_from_upstreams_map_of_flannel() {
-        assert_eq!(network(None).expect("learned").network, Some(Network::Bridge), "an older cluster, or kubeadm's");
-        let plain = network(Some(&map(&[("net-conf.json", "{}")]))).expect("learned");
+        assert_eq!(
+            network(None, None).expect("learned").network,
+            Some(Network::Bridge),
+            "an older cluster, or kubeadm's"
+        );
+        let shown = map(&[("net-conf.json", "{}")]);
+        let plain = network(None, Some(&shown)).expect("learned");
+        assert_eq!(network(Some("flannel"), Some(&shown)), Ok(plain.clone()));
+        // Its manifests may install upstream's flannel.
+        assert_eq!(network(Some("cni"), Some(&shown)).expect("learned").network, Some(Network::Cni));
+        let said = network(Some("weave"), None).expect_err("unknown");
+        assert_eq!(
+            said,
+            "the cluster's pod network is \"weave\", which this version does not know: flannel, bridge, cni"
+        );
         assert_eq!((plain.network, plain.flannel_subnet_manager), (Some(Network::Flannel), None));
         let told = r#"{"type": "etcd", "endpoints": ["http://192.0.2.1:2379"], "prefix": "/here"}"#;
-        let etcd = network(Some(&map(&[(SUBNETS, told)]))).expect("learned");
+        let etcd = network(None, Some(&map(&[(SUBNETS, told)]))).expect("learned");
         assert_eq!(etcd.flannel_subnet_manager, Some(SubnetManager::Etcd));
         assert_eq!(etcd.flannel_etcd_endpoints.expect("endpoints"), ["http://192.0.2.1:2379"]);
         assert_eq!(etcd.flannel_etcd_prefix.as_deref(), Some("/here"));

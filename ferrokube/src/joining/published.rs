@@ -15,6 +15,10 @@ use crate::fault::Fault;
 pub const JOINERS: &str = "system:bootstrappers:kubeadm:default-node-token";
 /// The key beside flannel's configuration that says where leases are, when they are not annotations of nodes.
 pub const SUBNETS: &str = "subnet-manager.json";
+/// The key beside kubeadm's configuration that says what connects pods: a name of [`Network`].
+///
+/// [`Network`]: crate::config::Network
+pub const NETWORK: &str = "network";
 /// The group of nodes.
 pub const NODES: &str = "system:nodes";
 const APPROVER: &str = "ferrokube:kubelet-serving-approver";
@@ -56,11 +60,13 @@ pub async fn apply_rights(client: &kube::Client) -> Result<()> {
 }
 
 fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Value)> {
+    let mut kubeadm = map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &configuration(cluster));
+    kubeadm["data"][NETWORK] = cluster.network().name().into();
     let mut all = rights();
     all.extend([
         ("configmaps", map(PUBLIC, CLUSTER_INFO, "kubeconfig", &kubeconfig(server, ca))),
         ("configmaps", map(SYSTEM, "kubelet-config", "kubelet", &kubelet(cluster))),
-        ("configmaps", map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &configuration(cluster))),
+        ("configmaps", kubeadm),
     ]);
     for (namespace, role, name, subjects) in [
         (PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", vec![subject("User", "system:anonymous")]),

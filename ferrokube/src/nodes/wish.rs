@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::life::{self, State};
 use super::underlay;
 use crate::config::record::{self, Record};
-use crate::config::{Host, Roles, Shape};
+use crate::config::{Host, Network, Roles, Shape};
 use crate::fault::Fault;
 use crate::process::Daemon;
 
@@ -35,6 +35,7 @@ impl Wish {
         if !host.roles().has(Roles::CONTROL_PLANE) {
             return Err(Fault::usage("--nodes: further nodes are made where the API server is").into());
         }
+        own_network(host)?;
         let known = record::read(host)?;
         let record = match (known, shape.node_cidr) {
             (Some(record), None) => record,
@@ -54,6 +55,16 @@ impl Wish {
         let _lock = record::lock(host)?;
         record::write(host, record)
     }
+}
+
+/// Plugins keep their configuration and what they gave out in places that nodes of one host share.
+pub fn own_network(host: &Host) -> Result<(), Fault> {
+    if host.cluster.network() != Network::Cni {
+        return Ok(());
+    }
+    let sentence = "nodes of one host share its /etc/cni, where --network cni has the configuration of the pod network: \
+                    further nodes are other machines (`token create`, `agent`)";
+    Err(Fault::usage(sentence))
 }
 
 fn grow(mut record: Record, host: &str, total: usize) -> Result<Wish> {

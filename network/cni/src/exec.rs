@@ -111,13 +111,16 @@ pub(crate) fn validate(call: &Invocation) -> Result<(), Error> {
     Ok(())
 }
 
-/// Calls a plugin that is not built in, by the protocol; what it prints comes back.
+/// The program of a plugin, in the first of these directories that has it.
+pub(crate) fn find(plugin: &str, dirs: &[PathBuf]) -> Option<PathBuf> {
+    let is_name = !plugin.is_empty() && !plugin.contains('/');
+    dirs.iter().filter(|_| is_name).map(|dir| dir.join(plugin)).find(|program| program.is_file())
+}
+
+/// Calls a plugin that is a program, by the protocol; what it prints comes back.
 pub(crate) fn call(plugin: &str, call: &Invocation) -> Result<Option<Value>, Error> {
     let missing = || Error::NoPlugin { plugin: plugin.to_owned(), path: call.path.clone() };
-    if plugin.is_empty() || plugin.contains('/') {
-        return Err(missing());
-    }
-    let program = call.path.iter().map(|dir| dir.join(plugin)).find(|p| p.is_file()).ok_or_else(missing)?;
+    let program = find(plugin, &call.path).ok_or_else(missing)?;
     let what = || format!("running CNI plugin {}", program.display());
     let word = match call.command {
         Command::Add => "ADD",

@@ -24,6 +24,8 @@ pub struct NetworkList {
     /// `disableGC`: GC succeeds without asking.
     pub disable_gc: bool,
     plugins: Vec<Value>,
+    /// As it was written: a container is taken out as it was added, whatever the directory says by then.
+    source: Value,
 }
 
 /// A container's interface in a network.
@@ -48,14 +50,17 @@ pub struct Invoker {
     pub plugin_dirs: Vec<PathBuf>,
     /// Where results are remembered.
     pub cache_dir: PathBuf,
-    /// Use our own plugins for the names that we have, rather than programs of these names.
+    /// Our own plugins serve where no program of their name is found.
     pub builtin: bool,
 }
 
 impl NetworkList {
     /// From a list (`.conflist`) or the configuration of a single plugin (`.conf`, `.json`).
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let value: Value = serde_json::from_str(text)?;
+        NetworkList::of(serde_json::from_str(text)?)
+    }
+
+    fn of(value: Value) -> Result<Self, Error> {
         let field = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         let flag = |name: &str| value[name].as_bool().unwrap_or_default() || value[name].as_str() == Some("true");
         let plugins = match &value["plugins"] {
@@ -69,6 +74,7 @@ impl NetworkList {
             disable_check: flag("disableCheck"),
             disable_gc: flag("disableGC"),
             plugins,
+            source: value,
         };
         check_name(&list.name)?;
         if !VERSIONS.contains(&list.cni_version.as_str()) {
@@ -180,19 +186,24 @@ impl Invoker {
         Ok(())
     }
 
-    /// Takes out all containers but these (container id, interface), and whatever else is left of others.
+    /// Takes out all containers but these (container id, interface), each as it was added.
+    pub fn keep_only(&self, valid: &[(&str, &str)]) -> Result<(), Error> {
+        for record in self.records() {
+            let (Some(id), Some(ifname)) = (record["containerId"].as_str(), record["ifName"].as_str()) else {
+                continue;
+            };
+            let Some(list) = network(&record).filter(|_| !valid.contains(&(id, ifname))) else { continue };
+            self.del(&list, &Attachment { container_id: id, netns: None, ifname, args: "", ports: &[] })?;
+        }
+        Ok(())
+    }
+
+    /// The same, and has plugins free whatever else they have of others.
     pub fn gc(&self, list: &NetworkList, valid: &[(&str, &str)]) -> Result<(), Error> {
         if list.disable_gc {
             return Ok(());
         }
-        for (container_id, ifname) in self.known(list) {
-            if !valid.contains(&(container_id.as_str(), ifname.as_str())) {
-                self.del(
-                    list,
-                    &Attachment { container_id: &container_id, netns: None, ifname: &ifname, args: "", ports: &[] },
-                )?;
-            }
-        }
+        self.keep_only(valid)?;
         if !list.has("1.1.0") {
             return Ok(());
         }
@@ -249,7 +260,10 @@ impl Invoker {
         };
         exec::validate(&call)?;
         let kind = plugin["type"].as_str().unwrap_or_default();
-        if self.builtin && plugins::is_builtin(kind) { plugins::run(kind, &call) } else { exec::call(kind, &call) }
+        match self.builtin && plugins::is_builtin(kind) && exec::find(kind, &call.path).is_none() {
+            true => plugins::run(kind, &call),
+            false => exec::call(kind, &call),
+        }
     }
 
     // Results, in the layout of the reference library.
@@ -268,7 +282,7 @@ impl Invoker {
         crate::files::make_dir(&self.dir()).map_err(Error::io(what()))?;
         let record = json!({
             "kind": "cniCacheV1", "containerId": attachment.container_id, "ifName": attachment.ifname,
-            "networkName": list.name, "result": result,
+            "networkName": list.name, "config": list.source, "result": result,
         });
         // Under another name first: a result is there whole or not at all.
         let draft = file.with_extension("tmp");
@@ -287,15 +301,21 @@ impl Invoker {
         Some(record["result"].clone()).filter(|r| !r.is_null())
     }
 
-    /// The containers in a network that are remembered.
-    fn known(&self, list: &NetworkList) -> Vec<(String, String)> {
+    fn records(&self) -> impl Iterator<Item = Value> {
         let entries = fs::read_dir(self.dir()).into_iter().flatten().filter_map(Result::ok);
-        let records = entries.filter_map(|e| serde_json::from_slice::<Value>(&fs::read(e.path()).ok()?).ok());
-        records
-            .filter(|r| r["networkName"] == list.name.as_str())
-            .filter_map(|r| Some((r["containerId"].as_str()?.to_owned(), r["ifName"].as_str()?.to_owned())))
-            .collect()
+        entries.filter_map(|e| serde_json::from_slice(&fs::read(e.path()).ok()?).ok())
     }
+
+    /// The network that a container was added to, as it was then; none when nobody remembers one.
+    pub fn network_of(&self, container_id: &str, ifname: &str) -> Option<NetworkList> {
+        let record = self.records().find(|r| r["containerId"] == container_id && r["ifName"] == ifname)?;
+        network(&record)
+    }
+}
+
+/// The network in a record.
+fn network(record: &Value) -> Option<NetworkList> {
+    NetworkList::of(record["config"].clone()).ok()
 }
 
 #[cfg(test)]

@@ -1,14 +1,28 @@
-//! The pod network that a directory of CNI configuration describes, made by the built-in plug-ins or by programs. Read anew
-//! for each pod, as it may come late. Does I/O. `container-runtime`, our runtime for any kubelet, has it.
+//! The pod network that a directory of CNI configuration describes, made by programs that somebody installed or by the
+//! built-in plug-ins. Read anew for each pod, as it may come late and change; a pod is taken out as it was added. Does I/O.
+//! Clusters whose network is `cni` have it, and `container-runtime`, our runtime for any kubelet.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cni::list::{Attachment, Invoker, NetworkList};
 use meta::Prefix;
 
 use crate::IFNAME;
 use crate::network::{LoopbackOnly, NetError, NotReady, PodNet, PodNetwork};
+use crate::table::{Row, Setup};
+
+/// Where whoever brings a network configures it.
+pub const CONF_DIR: &str = "/etc/cni/net.d";
+/// Where its programs are: of manifests, of Fedora's packages, of Debian's.
+const PLUGIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"];
+
+/// What it made is its own to remove: pods were taken out before.
+pub const ROW: Row = Row { name: "cni", open: |setup| Arc::new(Configured::of(setup)), remove: |_| Ok(()) };
+
+/// How the sentence begins that says that nobody has brought a network yet.
+pub const NOTHING: &str = "no network is configured in";
 
 /// See the module's head.
 #[derive(Debug)]
@@ -20,16 +34,18 @@ pub struct Configured {
 }
 
 impl Configured {
+    fn of(setup: &Setup) -> Configured {
+        let plugin_dirs = PLUGIN_DIRS.map(PathBuf::from).into();
+        let invoker = Invoker { plugin_dirs, cache_dir: setup.state_dir.clone(), builtin: true };
+        Configured { conf_dir: CONF_DIR.into(), invoker }
+    }
+
     fn list(&self) -> Result<NetworkList, NetError> {
-        let none = || NotReady::Failed(format!("no network is configured in {}", self.conf_dir.display()));
+        let none = || NotReady::Failed(format!("{NOTHING} {}", self.conf_dir.display()));
         Ok(NetworkList::load(&self.conf_dir)?.ok_or_else(none)?)
     }
 
-    fn with<T>(
-        &self,
-        pod: &PodNet,
-        act: impl FnOnce(&NetworkList, &Attachment<'_>) -> Result<T, cni::Error>,
-    ) -> Result<T, NetError> {
+    fn with<T>(pod: &PodNet, act: impl FnOnce(&Attachment<'_>) -> Result<T, cni::Error>) -> Result<T, NetError> {
         let args = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
             pod.namespace, pod.name, pod.id, pod.uid
@@ -41,7 +57,7 @@ impl Configured {
             args: &args,
             ports: &pod.ports,
         };
-        Ok(act(&self.list()?, &attachment)?)
+        Ok(act(&attachment)?)
     }
 }
 
@@ -49,18 +65,29 @@ impl PodNetwork for Configured {
     fn add(&self, pod: &PodNet) -> Result<Vec<IpAddr>, NetError> {
         // No list of plug-ins names it, yet every pod has it.
         LoopbackOnly.add(pod)?;
-        let result = self.with(pod, |list, attachment| self.invoker.add(list, attachment))?;
+        let list = self.list()?;
+        let result = Configured::with(pod, |attachment| self.invoker.add(&list, attachment))?;
         Ok(result.addresses())
     }
 
     fn del(&self, pod: &PodNet) -> Result<(), NetError> {
-        self.with(pod, |list, attachment| self.invoker.del(list, attachment))
+        let list = match self.invoker.network_of(&pod.id, IFNAME) {
+            Some(list) => list,
+            // It was never added, or nobody remembers: what is configured now may have something of it.
+            None => match self.list() {
+                Err(NetError::NotReady(_)) => return Ok(()),
+                list => list?,
+            },
+        };
+        Configured::with(pod, |attachment| self.invoker.del(&list, attachment))
     }
 
     fn keep_only(&self, sandboxes: &[String]) -> Result<(), NetError> {
-        let Ok(list) = self.list() else { return Ok(()) };
         let valid: Vec<_> = sandboxes.iter().map(|id| (id.as_str(), IFNAME)).collect();
-        Ok(self.invoker.gc(&list, &valid)?)
+        match self.list() {
+            Ok(list) => Ok(self.invoker.gc(&list, &valid)?),
+            Err(_) => Ok(self.invoker.keep_only(&valid)?),
+        }
     }
 
     /// The configuration says which addresses pods have.
@@ -75,4 +102,9 @@ impl PodNetwork for Configured {
             error => NotReady::Failed(error.to_string()),
         })
     }
+}
+
+/// Whether somebody has brought a network to this host.
+pub fn is_configured() -> bool {
+    NetworkList::load(Path::new(CONF_DIR)).is_ok_and(|list| list.is_some())
 }

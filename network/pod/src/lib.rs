@@ -7,7 +7,7 @@
 //! - `network`: the contract, with what goes in and out. Pure but for [`LoopbackOnly`].
 //! - `bridge`: the network of a cluster on one host, and the host's part of one on many.
 //! - `flannel`: that part, and what is left of flannel's own where the cluster is removed.
-//! - `configured`: any network that a directory of CNI configuration describes.
+//! - `configured`: any network that a directory of CNI configuration describes: a cluster's, or a runtime's alone.
 //! - `table`: the networks of a cluster by name.
 
 #![warn(missing_docs)]
@@ -20,7 +20,7 @@ mod range;
 mod table;
 
 pub use cni::{PortMapping, Protocol};
-pub use configured::Configured;
+pub use configured::{CONF_DIR, Configured, NOTHING, is_configured};
 pub use flannel::table as flannel_table;
 pub use network::{LoopbackOnly, NetError, NotReady, PodNet, PodNetwork, Way};
 pub use table::{NETWORKS, Row, Setup, named};

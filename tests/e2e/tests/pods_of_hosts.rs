@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,13 +14,16 @@ use testkit::image::BUSYBOX;
 use testkit::runner::Test;
 use testkit::{Cluster, Own, Running, Signal, binary, eventually};
 
-use crate::two_hosts::{FIRST, NODE, SOON, agent, up_at, wire};
+use crate::two_hosts::{FIRST, NODE, SECOND, SOON, agent, ready, up_at, wire};
 
 pub const TESTS: &[Test] = &[
     ("pods_of_two_hosts_reach_each_other_by_vxlan", by_vxlan),
     ("pods_of_two_hosts_reach_each_other_by_udp", by_udp),
     ("pods_of_two_hosts_reach_each_other_by_host_gw", by_host_gw),
     ("pods_of_two_hosts_reach_each_other_with_leases_in_etcd", leases_in_etcd),
+    ("a_pod_network_without_its_api_server_forwards_on", without_server),
+    ("two_clusters_share_two_hosts", two_clusters),
+    ("two_hosts_have_a_network_of_other_peoples_plugins", plugins),
     ("a_cluster_of_before_flannel_starts_as_it_was", before_flannel),
 ];
 
@@ -66,6 +70,10 @@ fn pair(cluster: &Cluster, said: &[&str]) -> Result<Pair> {
 fn start(first: Own, second: Own, said: &[&str]) -> Result<Pair> {
     up_at(&first, said)?;
     let agent = agent(&first, &second)?;
+    pods_at(first, second, agent)
+}
+
+fn pods_at(first: Own, second: Own, agent: Running) -> Result<Pair> {
     for host in [&first, &second] {
         host.import_busybox(BUSYBOX)?;
     }
@@ -194,6 +202,132 @@ fn leases_in_etcd(cluster: &Cluster) -> Result<()> {
     ensure!(node["spec"]["podCIDR"].is_null(), "{}", node["spec"]);
     let subnet = keys.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, subnet)| subnet.replace(".0-24", "."));
     ensure!(subnet.into_iter().any(|start| pair.there.address.to_string().starts_with(&start)), "{keys}");
+    end(pair)
+}
+
+/// What is known of other hosts is enough, also for a daemon that has to begin again.
+fn without_server(cluster: &Cluster) -> Result<()> {
+    let mut pair = pair(cluster, &[])?;
+    let second = pair.second.host.clone().context("a host")?;
+    eventually(SOON, || pair.here.asks(&pair.there, 1000)).with_context(|| pair.agent.said())?;
+    second.sh(&format!(
+        "nft 'add table inet wall; add chain inet wall out {{ type filter hook output priority 0; }}; \
+         add rule inet wall out ip daddr {FIRST} tcp dport 6443-6999 reject with tcp reset'"
+    ))?;
+    let routes = || second.sh("ip route show proto 70");
+    let before = routes()?;
+    let away = before.lines().find(|route| route.contains("via")).context("no route to the first")?;
+    second.sh(&format!("ip route del {away}"))?;
+    eventually(SOON, || {
+        let now = routes()?;
+        ensure!(now == before, "{now}");
+        Ok(())
+    })
+    .context("a route that somebody took away, without a server")?;
+    both_ways(&pair.here, &pair.there)?;
+
+    let (here, there) = (&pair.here, &pair.there);
+    let (sent, lost) = std::thread::scope(|scope| -> Result<_> {
+        let asking = scope.spawn(|| there.keeps_asking(here, Duration::from_secs(8)));
+        pair.agent.signal(Signal::KILL)?;
+        eventually(SOON, || {
+            ensure!(pair.second.pids("daemon")?.is_empty(), "it still runs");
+            Ok(())
+        })?;
+        let agent = Running::start(&mut pair.second.command(&["agent"]))?;
+        agent.expect(SOON, "no API server answers")?;
+        pair.agent = agent;
+        asking.join().map_err(|_| anyhow::anyhow!("a thread broke off"))?
+    })?;
+    ensure!(lost == 0 && sent > 500, "{lost} of {sent} packets were lost");
+    second.sh("nft delete table inet wall")?;
+    ready(&pair.agent)?;
+    services(&pair)?;
+    end(pair)
+}
+
+/// Each has its ranges, links, rules and ports; what one does touches the other's packets at no time.
+fn two_clusters(cluster: &Cluster) -> Result<()> {
+    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+    wire(&first, &second)?;
+    let (other_first, other_second) = (first.beside("b")?, second.beside("b")?);
+    let one = start(first, second, &[])?;
+    let other = start(other_first, other_second, &[])?;
+    for pair in [&one, &other] {
+        both_ways(&pair.here, &pair.there).with_context(|| pair.agent.said())?;
+        services(pair)?;
+    }
+    ensure!(one.here.address != other.here.address, "{} twice", one.here.address);
+    let Pair { first, second, agent, .. } = other;
+    let reset = || -> Result<()> {
+        agent.signal(Signal::TERM)?;
+        eventually(SOON, || {
+            ensure!(second.pids("daemon")?.is_empty(), "it still runs");
+            Ok(())
+        })?;
+        [&second, &first].into_iter().try_for_each(|own| own.run(&["reset", "--yes"])?.ok().map(drop))
+    };
+    let (here, there) = (&one.here, &one.there);
+    let (sent, lost) = std::thread::scope(|scope| -> Result<_> {
+        let asking = scope.spawn(|| here.keeps_asking(there, Duration::from_secs(8)));
+        reset()?;
+        asking.join().map_err(|_| anyhow::anyhow!("a thread broke off"))?
+    })?;
+    ensure!(lost == 0 && sent > 500, "{lost} of {sent} packets were lost while the other cluster went");
+    both_ways(here, there)?;
+    end(one)
+}
+
+/// Debian's programs, a configuration that comes after the cluster, and routes as whoever brings such a network makes them.
+fn plugins(cluster: &Cluster) -> Result<()> {
+    const PROGRAMS: &str = "/usr/lib/cni";
+    if !Path::new(PROGRAMS).join("bridge").exists() {
+        println!("    skipped: there are no plugins in {PROGRAMS}");
+        return Ok(());
+    }
+    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+    wire(&first, &second)?;
+    for own in [&first, &second] {
+        let host = own.host.as_ref().context("a host")?;
+        host.sh("mkdir -p /etc/cni /var/lib/cni; mount -t tmpfs none /etc/cni; mount -t tmpfs none /var/lib/cni")?;
+    }
+    let said = up_at(&first, &["--network", "cni"])?;
+    ensure!(said.contains("not Ready before a pod network is configured in /etc/cni/net.d"), "{said}");
+    let told = first.get("node first")?["status"]["conditions"].to_string();
+    ensure!(told.contains("no network is configured in /etc/cni/net.d"), "{told}");
+    let refused = first.run(&["node", "add"])?.fails()?;
+    ensure!(refused.contains("further nodes are other machines"), "{refused}");
+    // The second is told by the first what its network is.
+    let agent = agent(&first, &second)?;
+    let ranges = [("first", &first, FIRST), (NODE, &second, SECOND)].map(|(node, own, address)| {
+        let range = first.get(&format!("node {node}"))?["spec"]["podCIDR"].as_str().context("a range")?.to_owned();
+        anyhow::Ok((own, address, range))
+    });
+    let [one, other] = ranges;
+    let (one, other) = (one?, other?);
+    for ((own, _, range), (_, way, far)) in [(&one, &other), (&other, &one)] {
+        let list = json!({"cniVersion": "1.0.0", "name": "theirs", "plugins": [
+            {"type": "bridge", "bridge": "theirs0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+                "ipam": {"type": "host-local", "ranges": [[{"subnet": range}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+            {"type": "portmap", "capabilities": {"portMappings": true}}]});
+        let host = own.host.as_ref().context("a host")?;
+        let write = format!("mkdir -p /etc/cni/net.d; echo '{list}' > /etc/cni/net.d/10-theirs.conflist");
+        host.sh(&format!("{write}; ip route add {far} via {way}; sysctl -qw net.ipv4.ip_forward=1"))?;
+    }
+    for node in ["first", NODE] {
+        first
+            .wait_for(&format!("node {node}"), SOON, |node| node.to_string().contains(r#""reason":"KubeletReady""#))?;
+    }
+    let pair = pods_at(first, second, agent)?;
+    both_ways(&pair.here, &pair.there).with_context(|| pair.agent.said())?;
+    services(&pair)?;
+    let host = pair.second.host.clone().context("a host")?;
+    let leased = || host.sh("ls /var/lib/cni/networks/theirs | grep -c '^10' || true");
+    ensure!(leased()?.trim() == "1", "host-local has given out {} addresses", leased()?);
+    // Somebody takes the configuration away: what is there can end.
+    host.sh("rm /etc/cni/net.d/10-theirs.conflist")?;
+    pair.first.kubectl(&["delete", "pod", "there", "--now"])?;
+    ensure!(leased()?.trim() == "0", "host-local still has {} addresses", leased()?);
     end(pair)
 }
 

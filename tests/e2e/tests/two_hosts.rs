@@ -142,10 +142,11 @@ pub fn wire(first: &Own, second: &Own) -> Result<()> {
     Ok(())
 }
 
-pub fn up_at(first: &Own, said: &[&str]) -> Result<()> {
+/// What `up` says on the first host.
+pub fn up_at(first: &Own, said: &[&str]) -> Result<String> {
     let config = first.dir.join("config.yaml");
     fs::write(&config, format!("nodeName: first\nnodeIP: {FIRST}\n"))?;
-    first.run(&[&["up", "--config", &config.display().to_string()], said].concat())?.ok().map(drop)
+    first.run(&[&["up", "--config", &config.display().to_string()], said].concat())?.ok()
 }
 
 /// The second joins the first, and its node is Ready.

@@ -155,3 +155,32 @@ fn external_plugins_are_called_by_the_protocol_and_a_failure_undoes_the_rest() {
     let line = |command: &str, id: &str| format!("{command} {id} eth0 K8S_POD_NAME=web\n");
     assert_eq!(log, [line("ADD", "a"), line("DEL", "a"), line("ADD", "b"), line("DEL", "b")].concat());
 }
+
+/// Also a program of a name that we have ourselves: who installs one wants it called.
+#[test]
+fn a_container_is_taken_out_as_it_was_added_whatever_is_configured_by_then() {
+    let (world, dir, a) = (World::new(), tempfile::tempdir().unwrap(), NetNs::create().unwrap());
+    let (path, log, program) = (path_of(&a), dir.path().join("log"), dir.path().join("bridge"));
+    let script = format!(
+        "#!/bin/sh\ncat > /dev/null\necho $CNI_COMMAND $CNI_CONTAINERID >> {}\necho '{{\"cniVersion\": \"1.1.0\"}}'\n",
+        log.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let invoker =
+        Invoker { plugin_dirs: vec![dir.path().to_owned()], cache_dir: dir.path().join("cache"), builtin: true };
+    let theirs = r#"{"cniVersion": "1.1.0", "name": "theirs", "plugins": [{"type": "bridge"}]}"#;
+    let list = NetworkList::parse(theirs).unwrap();
+    world.on_host(|| {
+        for id in ["a", "b", "c"] {
+            invoker.add(&list, &attachment(id, Some(&path), &[])).unwrap();
+        }
+        // Nobody has the configuration any more.
+        let before = invoker.network_of("a", "eth0").expect("remembered");
+        assert_eq!((&before, invoker.network_of("d", "eth0")), (&list, None));
+        invoker.del(&before, &attachment("a", None, &[])).unwrap();
+        assert_eq!(invoker.network_of("a", "eth0"), None, "it is out");
+        invoker.keep_only(&[("c", "eth0")]).unwrap();
+    });
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "ADD a\nADD b\nADD c\nDEL a\nDEL b\n");
+}
