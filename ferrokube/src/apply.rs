@@ -5,6 +5,9 @@ use anyhow::{Context, Result};
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::Value;
 
+/// Who manages the fields of these objects (server-side apply).
+pub const MANAGER: &str = "ferrokube";
+
 /// Applies an object as ours; fields of others stay.
 pub async fn put(client: &kube::Client, plural: &str, object: &Value) -> Result<()> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -22,7 +25,7 @@ pub async fn put(client: &kube::Client, plural: &str, object: &Value) -> Result<
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    match api.patch(&name, &PatchParams::apply("ferrokube").force(), &Patch::Apply(object)).await {
+    match api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await {
         Err(kube::Error::Api(status)) if apiserver::cache::corrupt::says(status.code, &status.message) => {
             // The cluster must run for somebody to remove it.
             tracing::error!(plural, name, "an object of the cluster's own can't be read, and is left as it is");
