@@ -19,6 +19,10 @@ pub enum Progress {
     Warning {
         sentence: String,
     },
+    /// Something that a person who starts this should know.
+    Note {
+        sentence: String,
+    },
     Ready,
     Failed {
         sentence: String,
@@ -52,6 +56,7 @@ impl Steps {
             Audience::Person => match progress {
                 Progress::Step { what, millis } => writeln!(out, "{}", step_line(what, *millis)),
                 Progress::Warning { sentence } => writeln!(out, "Warning: {sentence}"),
+                Progress::Note { sentence } => writeln!(out, "Note: {sentence}"),
                 Progress::Ready | Progress::Failed { .. } => Ok(()),
             },
             Audience::Parent => {

@@ -67,7 +67,7 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
         hostname_override: a.host.node_name.clone(),
         table: proxy_table(&a.host),
         cluster_cidr: a.host.cluster.pod_cidr.iter().collect(),
-        node_local: a.host.cluster.dns_ips(),
+        node_local: if a.host.cluster.leaves("kube-dns") { Vec::new() } else { a.host.cluster.dns_ips() },
         healthz_bind_address: Some(SocketAddr::new(a.host.every_address(), a.host.port(10256))),
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.host.port(10249)))),
         last_known: last_known(&a.host, "proxy")?,

@@ -14,6 +14,9 @@ pub enum Network {
     Flannel,
     /// Pods of one host reach each other.
     Bridge,
+    /// What the cluster's own add-on says in /etc/cni/net.d: of a node that has joined a cluster which isn't ours.
+    #[value(skip)]
+    Cni,
 }
 
 /// How flannel gets packets to other hosts.
@@ -44,6 +47,7 @@ impl Network {
         match self {
             Network::Flannel => "flannel",
             Network::Bridge => "bridge",
+            Network::Cni => "cni",
         }
     }
 }

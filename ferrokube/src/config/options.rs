@@ -187,6 +187,9 @@ impl Options {
 
     /// What it says can be had, and the daemon, which is in another directory, finds the files that it names.
     pub fn checked(self) -> Result<Options, String> {
+        if self.cluster.network == Some(Network::Cni) && self.host.credentials.is_none() {
+            return Err("--network cni: it is for a node of a cluster whose control plane is another's".to_owned());
+        }
         Ok(Options { cluster: self.cluster.checked()?, host: self.host.checked()? })
     }
 }

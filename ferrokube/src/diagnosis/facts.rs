@@ -195,7 +195,7 @@ fn links(host: &Host) -> Option<(Option<Link>, Option<netlink::Link>)> {
         addresses.iter().any(|a| a.index == link.index && host.cluster.pod_cidr.contains(a.prefix.addr))
     };
     let inner = match host.cluster.network() {
-        Network::Bridge => None,
+        Network::Bridge | Network::Cni => None,
         Network::Flannel => links.into_iter().find(|link| link.name.starts_with("flannel") && is_ours(link)),
     };
     Some((outer, inner))

@@ -1,14 +1,45 @@
 //! The pod network that a directory of CNI configuration describes, made by the built-in plug-ins or by programs. Read anew
-//! for each pod, as it may come late. Does I/O. `container-runtime`, our runtime for any kubelet, has it.
+//! for each pod, as it may come late. Does I/O. `container-runtime`, our runtime for any kubelet, has it, and a node of a
+//! cluster that isn't ours, whose network add-on puts the configuration there.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cni::list::{Attachment, Invoker, NetworkList};
 use meta::Prefix;
 
 use crate::IFNAME;
 use crate::network::{LoopbackOnly, NetError, NotReady, PodNet, PodNetwork};
+use crate::table::{Row, Setup};
+
+/// Where network add-ons put their configuration and their plug-ins: the places that containerd looks in.
+const CONF_DIR: &str = "/etc/cni/net.d";
+const BIN_DIR: &str = "/opt/cni/bin";
+
+pub const ROW: Row = Row {
+    name: "cni",
+    open: |setup| {
+        let invoker = Invoker { plugin_dirs: vec![BIN_DIR.into()], cache_dir: results(setup), builtin: true };
+        Arc::new(Configured { conf_dir: CONF_DIR.into(), invoker })
+    },
+    // Links, rules and files are the add-on's, which other runtimes of the host may have, too.
+    remove: |setup| forget(&results(setup)),
+};
+
+/// Where results are remembered.
+fn results(setup: &Setup) -> PathBuf {
+    setup.state_dir.join("results")
+}
+
+fn forget(dir: &Path) -> Result<(), NetError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(NetError::io(format!("removing {}", dir.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// See the module's head.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 //! - `network`: the contract, with what goes in and out. Pure but for [`LoopbackOnly`].
 //! - `bridge`: the network of a cluster on one host, and the host's part of one on many.
 //! - `flannel`: that part, and what is left of flannel's own where the cluster is removed.
-//! - `configured`: any network that a directory of CNI configuration describes.
+//! - `configured`: any network that a directory of CNI configuration describes: that of a cluster which isn't ours.
 //! - `table`: the networks of a cluster by name.
 
 #![warn(missing_docs)]

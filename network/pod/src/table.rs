@@ -7,7 +7,7 @@ use std::sync::Arc;
 use meta::Ranges;
 
 use crate::network::{NetError, PodNetwork};
-use crate::{bridge, flannel};
+use crate::{bridge, configured, flannel};
 
 /// What a cluster tells its pod network, whichever that is.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub struct Row {
 }
 
 /// Every pod network.
-pub const NETWORKS: &[Row] = &[flannel::ROW, bridge::ROW];
+pub const NETWORKS: &[Row] = &[flannel::ROW, bridge::ROW, configured::ROW];
 
 /// The row of a name, or a sentence that says which names there are.
 pub fn named(name: &str) -> Result<&'static Row, String> {
@@ -61,6 +61,6 @@ mod tests {
     #[test]
     fn networks_are_found_by_name_and_others_named() {
         assert!(NETWORKS.iter().all(|row| named(row.name).is_ok_and(|found| found.name == row.name)));
-        assert_eq!(named("weave").unwrap_err(), "there is no pod network \"weave\": there is flannel, bridge");
+        assert_eq!(named("weave").unwrap_err(), "there is no pod network \"weave\": there is flannel, bridge, cni");
     }
 }
