@@ -56,8 +56,8 @@ impl Steps {
             Audience::Person => match progress {
                 Progress::Step { what, millis } => writeln!(out, "{}", step_line(what, *millis)),
                 Progress::Warning { sentence } => writeln!(out, "Warning: {sentence}"),
-                Progress::Note { sentence } => writeln!(out, "Note: {sentence}"),
-                Progress::Ready | Progress::Failed { .. } => Ok(()),
+                // Who is in front of the log has read it there.
+                Progress::Note { .. } | Progress::Ready | Progress::Failed { .. } => Ok(()),
             },
             Audience::Parent => {
                 let line = serde_json::to_string(progress).unwrap_or_default();

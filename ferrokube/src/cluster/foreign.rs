@@ -19,7 +19,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Api;
 use kube::api::PostParams;
 
-use crate::config::{Cluster, Foreign, Network};
+use crate::config::{Cluster, Network};
 
 /// A start does not hang on an API server that is away: what was known last holds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -97,8 +97,9 @@ fn review(right: &Right, verb: &str) -> Review {
 }
 
 /// A sentence for each thing that a person may miss on this node.
-pub fn told(cluster: &Cluster, foreign: &Foreign) -> Vec<String> {
+pub fn told(cluster: &Cluster) -> Vec<String> {
     let mut told = Vec::new();
+    let Some(foreign) = &cluster.foreign else { return told };
     if cluster.network() == Network::Cni {
         told.push(
             "the pod network is left to the cluster's add-on: its configuration is read from /etc/cni/net.d, its plug-ins \
@@ -131,6 +132,7 @@ pub fn told(cluster: &Cluster, foreign: &Foreign) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Foreign;
 
     fn cluster(dns: &str) -> Cluster {
         let mut cluster = crate::config::tests::host("/nowhere".as_ref()).cluster;
@@ -165,13 +167,14 @@ mod tests {
     #[test]
     fn each_thing_that_is_left_is_one_sentence() {
         let mut cluster = cluster("10.43.0.10");
-        let said = |cluster: &Cluster| told(cluster, cluster.foreign.as_ref().expect("foreign"));
-        let all = said(&cluster);
+        let all = told(&cluster);
         assert_eq!(all.len(), 4, "{all:?}");
         assert!(all[1].contains("--clusterrole=system:node-proxier") && all[2].ends_with("pods ask 10.43.0.10"));
         let foreign = cluster.foreign.as_mut().expect("foreign");
         (foreign.left, foreign.serving_certificates) = (vec!["kube-dns".to_owned()], true);
-        assert_eq!(said(&cluster).len(), 2);
+        assert_eq!(told(&cluster).len(), 2);
+        cluster.foreign = None;
+        assert!(told(&cluster).is_empty(), "one of ours");
     }
 
     #[tokio::test]

@@ -150,7 +150,7 @@ impl Assembly {
         };
         let started = async {
             let known = assembly.find_servers().await?;
-            assembly.leave_to_cluster(known, steps).await?;
+            assembly.leave_to_cluster(known, all, steps).await?;
             assembly.open_firewall().await?;
             assembly.start_all(steps).await?;
             assembly.look_after_host().await
@@ -197,7 +197,7 @@ impl Assembly {
     }
 
     /// What a cluster whose control plane isn't ours does by itself is left to it, and told.
-    async fn leave_to_cluster(&mut self, learns: client::Latch, steps: Steps) -> Result<()> {
+    async fn leave_to_cluster(&mut self, learns: client::Latch, all: &'static [Component], steps: Steps) -> Result<()> {
         let Some(mut foreign) = self.host.cluster.foreign.clone() else {
             learns.set();
             return Ok(());
@@ -210,7 +210,6 @@ impl Assembly {
             ),
         }
         let mut host = (*self.host).clone();
-        let told = foreign::told(&host.cluster, &foreign);
         let before = host.cluster.foreign.replace(foreign);
         if before != host.cluster.foreign {
             host.save()?;
@@ -219,11 +218,11 @@ impl Assembly {
         if !host.cluster.leaves("kube-proxy") {
             learns.set();
         }
-        for sentence in told {
+        for sentence in foreign::told(&host.cluster) {
             tracing::info!("{sentence}");
             steps.report(&Progress::Note { sentence });
         }
-        self.components.retain(|component| runs(&host, component));
+        self.components = all.iter().filter(|component| runs(&host, component)).collect();
         self.host = Arc::new(host);
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::envtest::go;
 pub use joining::TESTS;
 
 /// A control plane of upstream's takes some seconds, beside other work some more.
-const STARTS_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
+const STARTS_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// Of Debian's, beside upstream's own.
 const DEBIANS: [(&str, &str); 2] = [("/usr/sbin/runc", "runc"), ("/usr/lib/cni/bridge", "containernetworking-plugins")];
 /// What the reference's own build leaves.

@@ -2,6 +2,7 @@
 //! the flags that kubeadm gives them, and what `kubeadm init` shows to machines that join, made by its own phases.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -92,8 +93,11 @@ impl Plane {
 
     /// A program of upstream's on this host, where its files are.
     fn command(&self, upstream: &Upstream, name: &str) -> Command {
-        let mut command = self.own.program(&upstream.program(name));
-        command.current_dir(&self.authority.dir).env("HOME", self.own.home()).env_remove("KUBECONFIG");
+        // Whoever enters a mount namespace is at its root.
+        let there = format!("cd {} && exec \"$0\" \"$@\"", self.authority.dir.display());
+        let mut command = self.own.program(Path::new("sh"));
+        command.args(["-c", &there]).arg(upstream.program(name));
+        command.env("HOME", self.own.home()).env_remove("KUBECONFIG");
         command
     }
 
