@@ -146,16 +146,20 @@ impl Drop for Processes {
     }
 }
 
-/// What programs write below /etc and the like stays in the host's own namespaces.
+/// What programs write below /etc and the like stays in the host's own namespaces. Not all of /var/lib: there clusters of ours
+/// see each other, those of other tests too, and take turns.
 pub fn private_folders(cluster: &Cluster) -> Result<()> {
     let host = cluster.host.as_ref().context("a host")?;
     let dir = cluster.dir.join("folders");
-    for (i, place) in ["/etc", "/var/lib", "/opt"].iter().enumerate() {
+    for (i, place) in ["/etc", "/opt"].iter().enumerate() {
         let [upper, work] = ["upper", "work"].map(|kind| dir.join(format!("{kind}{i}")));
         fs::create_dir_all(&upper)?;
         fs::create_dir_all(&work)?;
         let options = format!("lowerdir={place},upperdir={},workdir={}", upper.display(), work.display());
         host.sh(&format!("mount -t overlay overlay -o {options} {place}"))?;
     }
-    host.sh("mount -t tmpfs tmpfs /var/log; mkdir -p /etc/cni/net.d /var/lib/kubelet /etc/kubernetes").map(drop)
+    for place in ["/var/log", "/var/lib/kubelet", "/var/lib/cni"] {
+        host.sh(&format!("mkdir -p {place}; mount -t tmpfs tmpfs {place}"))?;
+    }
+    host.sh("mkdir -p /etc/cni/net.d /etc/kubernetes").map(drop)
 }
