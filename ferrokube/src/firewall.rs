@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use cni::firewall::{Tool, Wall, advice, diagnose};
 use meta::Ranges;
 
-use crate::config::{Host, record, write_private};
+use crate::config::{Host, Network, record, write_private};
 use crate::nodes::underlay;
 
 /// What every table of every cluster of this host begins with.
@@ -26,8 +26,13 @@ struct Senders {
 }
 
 fn senders(host: &Host) -> Vec<Senders> {
-    let pods =
-        Senders { bridge: host.bridge(), range: host.cluster.pod_cidr, file: host.data_dir.join("firewall.json") };
+    // What connects pods by CNI opens for them what it needs, by links of its own.
+    let pods = host.cluster.network() != Network::Cni;
+    let pods = pods.then(|| Senders {
+        bridge: host.bridge(),
+        range: host.cluster.pod_cidr,
+        file: host.data_dir.join("firewall.json"),
+    });
     // One that can't be read is told by who starts nodes.
     let record = record::read(host).ok().flatten();
     let nodes = record.map(|record| Senders {
@@ -35,7 +40,7 @@ fn senders(host: &Host) -> Vec<Senders> {
         range: record.ranges(),
         file: record::dir(host).join(".firewall.json"),
     });
-    std::iter::once(pods).chain(nodes).collect()
+    pods.into_iter().chain(nodes).collect()
 }
 
 /// The chains of others that drop what somebody of ours sends.

@@ -211,6 +211,13 @@ fn ports(host: &Host) -> Result<()> {
         // Only who listens on port 53 of every address is in the way of the address that DNS gets.
         (ANY_LOOPBACK.into(), 53, "cluster DNS"),
     ];
+    // Those of what is left to the cluster are its pods'.
+    let node = node.iter().filter(|(_, port, _)| match *port {
+        53 => !host.cluster.leaves("kube-dns"),
+        port if port == host.port(10256) || port == host.port(10249) => !host.cluster.leaves("kube-proxy"),
+        _ => true,
+    });
+    let node: Vec<_> = node.copied().collect();
     let of = |role, ports: &[(IpAddr, u16, &'static str)]| if host.roles().has(role) { ports.to_vec() } else { vec![] };
     let mut tcp = [of(Roles::CONTROL_PLANE, &control_plane), of(Roles::NODE, &node)].concat();
     if !host.cluster.has_etcd_elsewhere() {
@@ -219,7 +226,10 @@ fn ports(host: &Host) -> Result<()> {
     if host.has_joined() {
         tcp.extend(joined);
     }
-    let udp = UdpSocket::bind((ANY_LOOPBACK, 53)).map(drop);
+    let udp = match host.cluster.leaves("kube-dns") {
+        true => Ok(()),
+        false => UdpSocket::bind((ANY_LOOPBACK, 53)).map(drop),
+    };
     let tried =
         tcp.into_iter().map(|(address, port, whose)| (port, whose, TcpListener::bind((address, port)).map(drop)));
     for (port, whose, bound) in tried.chain([(53, "cluster DNS", udp)]) {

@@ -19,6 +19,10 @@ pub enum Progress {
     Warning {
         sentence: String,
     },
+    /// Something that a person who starts this should know.
+    Note {
+        sentence: String,
+    },
     Ready,
     Failed {
         sentence: String,
@@ -52,7 +56,8 @@ impl Steps {
             Audience::Person => match progress {
                 Progress::Step { what, millis } => writeln!(out, "{}", step_line(what, *millis)),
                 Progress::Warning { sentence } => writeln!(out, "Warning: {sentence}"),
-                Progress::Ready | Progress::Failed { .. } => Ok(()),
+                // Who is in front of the log has read it there.
+                Progress::Note { .. } | Progress::Ready | Progress::Failed { .. } => Ok(()),
             },
             Audience::Parent => {
                 let line = serde_json::to_string(progress).unwrap_or_default();

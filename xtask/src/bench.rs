@@ -8,16 +8,12 @@ use anyhow::Result;
 use crate::run::{cargo, run as run_command, target_dir};
 use crate::tools;
 
-/// What benchmarks use besides the tests' tools: the DNS load, and the node's programs of the counterpart.
-const PACKAGES: &[(&str, &str)] = &[
-    ("dnsperf", "/usr/bin/dnsperf"),
-    ("runc", "/usr/sbin/runc"),
-    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
-];
+/// What benchmarks use besides the tests' tools and the node of the counterpart: the DNS load.
+const PACKAGES: &[(&str, &str)] = &[("dnsperf", "/usr/bin/dnsperf")];
 
 pub fn run(names: &[String], quick: bool) -> Result<()> {
     let tools = tools::install()?;
-    tools::packages(PACKAGES)?;
+    tools::packages(&[PACKAGES, tools::UPSTREAMS_NODE].concat())?;
     // One build for both, so that no dependency is built twice with different features.
     run_command(cargo().args(["build", "--release", "--quiet", "--package", "ferrokube", "--package", "benches"]))?;
     let mut command = Command::new(target_dir()?.join("release/bench"));

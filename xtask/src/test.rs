@@ -29,6 +29,9 @@ const STEPS: &[Step] = &[
 pub fn run(full: bool, only: Option<&str>) -> Result<()> {
     let began = Instant::now();
     let plan = Plan { full, tools: tools::install()? };
+    if full {
+        tools::packages(tools::UPSTREAMS_NODE)?;
+    }
     for (name, step) in STEPS.iter().filter(|(name, _)| only.is_none_or(|o| name.contains(o))) {
         let at = Instant::now();
         println!("--- {name}");

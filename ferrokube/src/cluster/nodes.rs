@@ -264,7 +264,7 @@ fn boot(host: &Host, name: &str, host_ips: &[IpAddr]) -> Result<Option<Daemon>> 
                 return Ok(Some(init));
             }
             Progress::Failed { sentence, .. } => return Err(Fault::failed(sentence).into()),
-            Progress::Step { .. } | Progress::Warning { .. } => {}
+            Progress::Step { .. } | Progress::Warning { .. } | Progress::Note { .. } => {}
         }
     }
     let words = home::last_words(host, name);

@@ -14,7 +14,7 @@ use kube::runtime::wait::await_condition;
 use tokio::net::UdpSocket;
 
 use super::{Assembly, Serving};
-use crate::config::{Host, Roles};
+use crate::config::{Host, Network, Roles};
 use crate::cri;
 use crate::fault::Fault;
 use crate::progress::{Progress, Steps};
@@ -138,6 +138,15 @@ fn answers(message: &[u8]) -> bool {
 /// A start of which nothing was seen for too long. When the store holds what can't be read, that may be what is waited for, and only a
 /// cluster that runs lets somebody remove it: the start is over then, whatever is missing.
 pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], quiet: Duration) -> Result<()> {
+    if a.host.cluster.foreign.is_some()
+        && let Some(why) = node_says(a).await
+    {
+        // The network add-on comes as a pod, which takes its time, or is none of this host's business.
+        let sentence = format!("the node {} is in the cluster, and not ready yet: {why}", a.host.node_name);
+        tracing::warn!("{sentence}");
+        steps.report(&Progress::Warning { sentence });
+        return Ok(());
+    }
     if goes_on_alone(&a.host) {
         let sentence = format!(
             "{} can't be sure yet: no API server answers; pods, Services and names go on as they were known last",
@@ -159,7 +168,10 @@ pub async fn late(a: &Assembly, steps: Steps, missing: &[&str], quiet: Duration)
 
 /// A node alone that was in its cluster before works without an API server: it may start while none answers.
 pub fn goes_on_alone(host: &Host) -> bool {
-    !host.roles().has(Roles::CONTROL_PLANE) && host.node_range_file().exists()
+    // Where another's add-on connects pods, the node's range is not known here.
+    let others = host.cluster.foreign.is_some() || host.cluster.network() == Network::Cni;
+    let was_there = host.node_range_file().exists() || others && host.kubelet_root().exists();
+    !host.roles().has(Roles::CONTROL_PLANE) && was_there
 }
 
 fn go_on(missing: &[&str], unreadable: &[String]) -> String {

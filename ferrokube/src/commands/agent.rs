@@ -21,6 +21,8 @@ use crate::preflight;
 
 /// Somebody may have to approve it by hand.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// What is approved by itself is so within this time.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// What an agent is told.
 #[derive(Debug, Clone, clap::Args)]
@@ -107,13 +109,19 @@ fn join(which: &Which, agent: &Agent, shape: &Shape) -> Result<()> {
 
 /// The shape of a host that has what is equal on all of them from the others.
 fn joined(shape: Shape, which: &Which, found: &Discovered) -> Result<Shape, Fault> {
-    let lacks = |what: &str| Fault::failed(format!("the cluster says nothing of {what} in kube-system/kubeadm-config"));
+    let lacks = |what: &str| {
+        Fault::failed(format!(
+            "the cluster says nothing of networking.{what} in its ConfigMap kube-system/kubeadm-config: write the range \
+             there that it has (`kubectl -n kube-system edit configmap kubeadm-config`)"
+        ))
+    };
     let (pods, services) =
         (found.pods.ok_or_else(|| lacks("podSubnet"))?, found.services.ok_or_else(|| lacks("serviceSubnet"))?);
     let mut shape = Shape {
         pod_cidr: Some(pods),
         service_cidr: Some(services),
         cluster_domain: Some(found.cluster_domain.clone()),
+        foreign: found.foreign.clone(),
         ..shape
     };
     shape.options.cluster = found.network.clone();
@@ -124,13 +132,22 @@ fn joined(shape: Shape, which: &Which, found: &Discovered) -> Result<Shape, Faul
 /// Asks for the node's certificate, and writes down what the node runs with.
 async fn become_node(host: &Host, client: &kube::Client, found: &Discovered) -> Result<()> {
     let dns = host.cluster.dns_ip();
-    if let Some(other) = found.cluster_dns.filter(|other| *other != dns) {
+    if let Some(other) = found.cluster_dns.first().filter(|other| **other != dns) {
         let sentence = format!("the cluster's DNS has the address {other}; nodes of this program answer at {dns}");
         return Err(Fault::failed(sentence).into());
     }
     let pki = Pki::of(host);
     let key = credentials::next_key(&pki, credentials::CLIENT)?;
-    let signed = certificate(client, Signer::KubeletClient, &host.node_name, vec![], &key, PATIENCE).await?;
+    let signed = certificate(client, Signer::KubeletClient, &host.node_name, vec![], &key, PATIENCE);
+    tokio::pin!(signed);
+    let signed = tokio::select! {
+        signed = &mut signed => signed?,
+        () = tokio::time::sleep(AT_ONCE) => {
+            eprintln!("ferrokube: the node's certificate waits for somebody to approve it: `kubectl get csr`, `kubectl \
+                       certificate approve NAME`");
+            signed.await?
+        }
+    };
     credentials::write(&pki, &host.node_name, &balancer::url(host), &found.ca)?;
     credentials::keep(&pki, credentials::CLIENT, &signed, &key)?;
     // Until the node is there, nobody signs the certificate that its kubelet serves with.

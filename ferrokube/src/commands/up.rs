@@ -208,6 +208,7 @@ fn wait_until_ready(mut child: Child, host: &Host) -> Result<()> {
         match told {
             Progress::Step { what, millis } => print(&(step_line(&what, millis) + "\n"))?,
             Progress::Warning { sentence } => print(&format!("Warning: {sentence}\n"))?,
+            Progress::Note { sentence } => print(&format!("Note: {sentence}\n"))?,
             Progress::Ready => return Ok(()),
             Progress::Failed { sentence, code } => {
                 // It still stops what it had started.

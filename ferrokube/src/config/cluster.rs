@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use meta::Ranges;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterOptions, cidr, list};
+use super::{ClusterOptions, Foreign, cidr, list};
 
 /// See the module's head. On the disk it is a part of the host's `cluster.json`.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -25,6 +25,9 @@ pub struct Cluster {
     /// `--hardened`; not in files of older versions.
     #[serde(default)]
     pub hardened: bool,
+    /// What is another way, where the control plane isn't ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Foreign>,
     #[serde(flatten)]
     pub options: ClusterOptions,
 }
@@ -55,14 +58,27 @@ impl Cluster {
         service_ip(self.service_cidr.primary(), 1)
     }
 
-    /// The address of the DNS Service: the tenth of the range, as kubeadm has it.
+    /// Whom pods ask for names first.
     pub fn dns_ip(&self) -> IpAddr {
-        service_ip(self.service_cidr.primary(), 10)
+        self.dns_ips().first().copied().unwrap_or_else(|| service_ip(self.service_cidr.primary(), 10))
     }
 
-    /// The same of each family.
+    /// Whom pods ask for names, of each family: the DNS Service, or what another control plane says.
     pub fn dns_ips(&self) -> Vec<IpAddr> {
+        match &self.foreign {
+            Some(foreign) => foreign.cluster_dns.clone(),
+            None => self.tenth_of_services(),
+        }
+    }
+
+    /// The address of the DNS Service, of each family: the tenth of the range, as kubeadm has it.
+    pub fn tenth_of_services(&self) -> Vec<IpAddr> {
         self.service_cidr.iter().map(|range| service_ip(range, 10)).collect()
+    }
+
+    /// Whether a component of a node is the cluster's own business, and not run by ours.
+    pub fn leaves(&self, component: &str) -> bool {
+        self.foreign.as_ref().is_some_and(|foreign| foreign.left.iter().any(|left| left == component))
     }
 
     /// The issuer that service-account tokens name: upstream's default for this cluster domain.

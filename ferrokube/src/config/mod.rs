@@ -7,6 +7,7 @@ mod cluster;
 mod differs;
 mod endpoint;
 mod file;
+mod foreign;
 mod gates;
 mod host;
 mod network;
@@ -31,6 +32,7 @@ pub use self::cluster::Cluster;
 pub use self::differs::differs;
 use self::file::read_file;
 pub use self::file::{File, only_of_host, subdomain};
+pub use self::foreign::Foreign;
 pub use self::host::Host;
 pub use self::network::{FlannelBackend, Network, SubnetManager};
 pub use self::node_ip::NodeIp;
@@ -91,6 +93,8 @@ pub struct Shape {
     /// What a host that joins has from the others.
     #[arg(skip)]
     pub cluster_domain: Option<String>,
+    #[arg(skip)]
+    pub foreign: Option<Foreign>,
     /// What `agent` has flags for.
     #[arg(skip)]
     pub node_name: Option<String>,
@@ -221,6 +225,7 @@ impl Which {
                 cluster_domain: (shape.cluster_domain.clone().or(file.cluster_domain))
                     .unwrap_or_else(|| before.cluster_domain.clone()),
                 hardened: shape.hardened || file.hardened.unwrap_or(before.hardened),
+                foreign: shape.foreign.clone().or_else(|| before.foreign.clone()),
                 options: options.cluster,
             },
             node_name: shape.node_name.clone().or(file.node_name).unwrap_or_else(|| base.node_name.clone()),
@@ -264,6 +269,7 @@ impl Which {
                 service_cidr: octet(43 + 2 * slot),
                 cluster_domain: "cluster.local".into(),
                 hardened: false,
+                foreign: None,
                 options: ClusterOptions::default(),
             },
             data_dir: self.dir(),

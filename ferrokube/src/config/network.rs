@@ -14,7 +14,7 @@ pub enum Network {
     Flannel,
     /// Pods of one host reach each other.
     Bridge,
-    /// What a CNI configuration in /etc/cni/net.d says: somebody else's network
+    /// What a CNI configuration in /etc/cni/net.d says: a network that somebody brings
     Cni,
 }
 

@@ -18,9 +18,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
-use super::published::{NETWORK, SUBNETS};
+use super::published::{MANAGED_BY, NETWORK, OURS, SUBNETS};
 use super::token::{Words, pin};
-use crate::config::{ClusterOptions, Network, SubnetManager};
+use crate::config::{ClusterOptions, Foreign, Network, SubnetManager};
 use crate::fault::Fault;
 use crate::yaml;
 
@@ -31,6 +31,8 @@ const FLANNEL: &str = "/api/v1/namespaces/kube-flannel/configmaps/kube-flannel-c
 /// No ConfigMap is larger.
 const LONGEST: usize = 3 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What a resolver asks, and what upstream's kubelet takes of a longer list.
+const MOST_DNS: usize = 3;
 
 /// What was learned.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,11 +41,13 @@ pub struct Discovered {
     pub ca: String,
     pub name: Option<String>,
     pub cluster_domain: String,
-    pub cluster_dns: Option<IpAddr>,
+    pub cluster_dns: Vec<IpAddr>,
     pub pods: Option<Ranges>,
     pub services: Option<Ranges>,
     /// What connects pods, of the cluster's options.
     pub network: ClusterOptions,
+    /// What is another way in it, where its control plane isn't ours.
+    pub foreign: Option<Foreign>,
 }
 
 /// Asks the server that is told of.
@@ -61,9 +65,7 @@ pub async fn discover(server: &http::Uri, words: &Words) -> Result<Discovered> {
     let kubelet = get(&client, server, KUBELET).await?;
     let kubeadm = get(&client, server, KUBEADM).await?;
     let flannel = find(&client, server, FLANNEL).await?;
-    let told = kubeadm.data.as_ref().and_then(|data| data.get(NETWORK)).map(String::as_str);
-    let network = network(told, flannel.as_ref()).map_err(Fault::failed)?;
-    learn(ca, &kubelet, &kubeadm, network).map_err(|said| Fault::failed(said).into())
+    learn(ca, &kubelet, &kubeadm, flannel.as_ref()).map_err(|said| Fault::failed(said).into())
 }
 
 /// A client that comes with the token.
@@ -97,11 +99,13 @@ async fn get(client: &kube::Client, server: &http::Uri, path: &str) -> Result<Co
     match status.as_u16() {
         200 => serde_json::from_slice(&body).with_context(|| format!("{server}{path} is no ConfigMap")),
         401 => Err(Fault::failed(format!(
-            "{server} does not know the token: it was revoked or is over; `ferrokube token create` makes another"
+            "{server} does not know the token: it was revoked or is over; `ferrokube token create` makes another, in a \
+             cluster of kubeadm's `kubeadm token create`"
         ))
         .into()),
         403 | 404 => Err(Fault::failed(format!(
-            "{server} shows no {path} ({status}): machines can join once `ferrokube token create` was run there"
+            "{server} shows no {path} ({status}): machines can join once `ferrokube token create` was run there; in a \
+             cluster of kubeadm's its phases upload-config and bootstrap-token show it"
         ))
         .into()),
         _ => Err(Fault::failed(format!("{server}{path}: {status}")).into()),
@@ -157,13 +161,20 @@ fn believe(shown: &ConfigMap, words: &Words) -> Result<String, String> {
     }
 }
 
+/// Whether the control plane is ours: nobody else says so, or shows a map of flannel to machines that join.
+fn is_ours(kubeadm: &ConfigMap, flannel: Option<&ConfigMap>) -> bool {
+    let label = kubeadm.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    flannel.is_some() || label.is_some_and(|by| by == OURS)
+}
+
 /// What connects the pods of the cluster: what it says by name, and by the map that it shows of flannel, if it has any. One of
-/// a version that said no name has flannel if it shows that.
-fn network(told: Option<&str>, flannel: Option<&ConfigMap>) -> Result<ClusterOptions, String> {
+/// ours that is of a version that said no name has flannel if it shows that.
+fn network(ours: bool, told: Option<&str>, flannel: Option<&ConfigMap>) -> Result<ClusterOptions, String> {
     let network = match told {
         Some(name) => Network::named(name)?,
         None if flannel.is_some() => Network::Flannel,
-        None => Network::Bridge,
+        None if ours => Network::Bridge,
+        None => Network::Cni,
     };
     let mut options = ClusterOptions { network: Some(network), ..ClusterOptions::default() };
     let Some(map) = flannel.filter(|_| network == Network::Flannel) else { return Ok(options) };
@@ -177,7 +188,15 @@ fn network(told: Option<&str>, flannel: Option<&ConfigMap>) -> Result<ClusterOpt
     Ok(options)
 }
 
-fn learn(ca: String, kubelet: &ConfigMap, kubeadm: &ConfigMap, network: ClusterOptions) -> Result<Discovered, String> {
+fn learn(
+    ca: String,
+    kubelet: &ConfigMap,
+    kubeadm: &ConfigMap,
+    flannel: Option<&ConfigMap>,
+) -> Result<Discovered, String> {
+    let ours = is_ours(kubeadm, flannel);
+    let told = kubeadm.data.as_ref().filter(|_| ours).and_then(|data| data.get(NETWORK)).map(String::as_str);
+    let network = network(ours, told, flannel)?;
     let read = |map: &ConfigMap, key: &str| {
         let text = map.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| format!("there is no {key}"))?;
         yaml::parse(text).map_err(|said| format!("{key}: {said}"))
@@ -192,11 +211,15 @@ fn learn(ca: String, kubelet: &ConfigMap, kubeadm: &ConfigMap, network: ClusterO
     // Where one of the two has a second family that the other lacks, as kubeadm allows, the node has the first alone.
     let both = pods.zip(services).is_none_or(|(pods, services)| pods.is_like(&services));
     let known = |ranges: Option<Ranges>| ranges.map(|ranges| if both { ranges } else { ranges.primary().into() });
+    let told = kubelet["clusterDNS"].as_array().into_iter().flatten();
+    let cluster_dns: Vec<IpAddr> = told.filter_map(|ip| ip.as_str()?.parse().ok()).take(MOST_DNS).collect();
+    let serving = kubelet["serverTLSBootstrap"] == true;
     Ok(Discovered {
+        foreign: (!ours).then(|| Foreign::new(cluster_dns.clone(), serving)),
         ca,
         name: text(&kubeadm["clusterName"]),
         cluster_domain: text(&kubelet["clusterDomain"]).unwrap_or_else(|| "cluster.local".into()),
-        cluster_dns: text(&kubelet["clusterDNS"][0]).and_then(|address| address.parse().ok()),
+        cluster_dns,
         pods: known(pods),
         services: known(services),
         network,
@@ -252,10 +275,10 @@ mod tests {
         let kubeadm =
             "clusterName: lab\nnetworking:\n  podSubnet: 10.42.0.0/16,fd00::/56\n  serviceSubnet: 10.43.0.0/16\n";
         let kubeadm = map(&[("ClusterConfiguration", kubeadm)]);
-        let learned = learn("PEM".into(), &map(&[("kubelet", kubelet)]), &kubeadm, ClusterOptions::default());
+        let learned = learn("PEM".into(), &map(&[("kubelet", kubelet)]), &kubeadm, None);
         let learned = learned.expect("learned");
         assert_eq!((learned.name.as_deref(), learned.cluster_domain.as_str()), (Some("lab"), "cluster.example"));
-        assert_eq!(learned.cluster_dns, Some([10, 43, 0, 10].into()));
+        assert_eq!(learned.cluster_dns, [IpAddr::from([10, 43, 0, 10])]);
         assert_eq!(learned.pods.map(|p| p.to_string()).as_deref(), Some("10.42.0.0/16"));
         assert_eq!(learned.services.map(|p| p.to_string()).as_deref(), Some("10.43.0.0/16"), "a family that both have");
     }
@@ -266,20 +289,41 @@ mod tests {
         cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
         cluster.service_cidr = "10.43.0.0/16,fd43::/112".parse().expect("ranges");
         let [kubelet, kubeadm] = super::super::published::shown(&cluster);
-        let (kubelet, kubeadm) = (map(&[("kubelet", &kubelet)]), map(&[("ClusterConfiguration", &kubeadm)]));
-        let learned = learn("PEM".into(), &kubelet, &kubeadm, ClusterOptions::default()).expect("learned");
+        let learned = learn("PEM".into(), &kubelet, &kubeadm, None).expect("learned");
         assert_eq!((learned.pods, learned.services), (Some(cluster.pod_cidr), Some(cluster.service_cidr)));
+        assert_eq!(learned.foreign, None, "it is one of ours");
         assert!(kubeadm.data.is_some_and(|data| data["ClusterConfiguration"].contains("\"10.42.0.0/16,fd42::/56\"")));
-        assert!(kubelet.data.is_some_and(|data| data["kubelet"].contains("fd43::a")));
+        let kubelet = kubelet.data.expect("data")["kubelet"].clone();
+        assert!(kubelet.contains("fd43::a") && kubelet.contains("\"serverTLSBootstrap\": true"), "{kubelet}");
+    }
+
+    /// As `kubeadm init` makes it, with a DNS cache on each node.
+    #[test]
+    fn a_control_plane_that_is_not_ours_is_told_by_what_it_does_not_show() {
+        let kubelet = "clusterDNS: [169.254.20.10]\nclusterDomain: cluster.local\nserverTLSBootstrap: true\n";
+        let kubeadm = "networking: {podSubnet: 10.244.0.0/16, serviceSubnet: 10.96.0.0/12}\n";
+        let (kubelet, mut kubeadm) = (map(&[("kubelet", kubelet)]), map(&[("ClusterConfiguration", kubeadm)]));
+        let learned = |kubeadm: &ConfigMap, flannel| learn("PEM".into(), &kubelet, kubeadm, flannel).expect("learned");
+        let theirs = learned(&kubeadm, None);
+        let foreign = theirs.foreign.expect("another's");
+        assert_eq!((theirs.network.network, foreign.serving_certificates), (Some(Network::Cni), true));
+        assert_eq!(foreign.cluster_dns, [IpAddr::from([169, 254, 20, 10])]);
+        assert_eq!(foreign.left, ["kube-proxy", "kube-dns"], "until it was asked what its nodes may");
+        let flannel = map(&[("net-conf.json", "{}")]);
+        assert!(learned(&kubeadm, Some(&flannel)).foreign.is_none());
+        kubeadm.metadata.labels = Some([(MANAGED_BY.to_owned(), OURS.to_owned())].into());
+        let ours = learned(&kubeadm, None);
+        assert_eq!((ours.network.network, ours.foreign), (Some(Network::Bridge), None));
     }
 
     #[test]
     fn the_pod_network_is_learned_from_upstreams_map_of_flannel() {
-        assert_eq!(
-            network(None, None).expect("learned").network,
-            Some(Network::Bridge),
-            "an older cluster, or kubeadm's"
-        );
+        fn network(told: Option<&str>, map: Option<&ConfigMap>) -> Result<ClusterOptions, String> {
+            super::network(true, told, map)
+        }
+        assert_eq!(network(None, None).expect("learned").network, Some(Network::Bridge), "an older cluster");
+        let theirs = super::network(false, None, None).expect("learned");
+        assert_eq!(theirs.network, Some(Network::Cni), "kubeadm's: its add-on");
         let shown = map(&[("net-conf.json", "{}")]);
         let plain = network(None, Some(&shown)).expect("learned");
         assert_eq!(network(Some("flannel"), Some(&shown)), Ok(plain.clone()));

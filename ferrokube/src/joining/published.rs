@@ -27,6 +27,9 @@ pub const RBAC: &str = "rbac.authorization.k8s.io/v1";
 pub const PUBLIC: &str = "kube-public";
 pub const CLUSTER_INFO: &str = "cluster-info";
 const SYSTEM: &str = "kube-system";
+/// The label by which a machine that joins knows the cluster for ours.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub const OURS: &str = "ferrokube";
 /// Roles that upstream has for what follows.
 const MAY_ASK: &str = "system:node-bootstrapper";
 const MAY_HAVE: &str = "system:certificates.k8s.io:certificatesigningrequests:nodeclient";
@@ -60,13 +63,11 @@ pub async fn apply_rights(client: &kube::Client) -> Result<()> {
 }
 
 fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Value)> {
-    let mut kubeadm = map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &configuration(cluster));
-    kubeadm["data"][NETWORK] = cluster.network().name().into();
     let mut all = rights();
     all.extend([
         ("configmaps", map(PUBLIC, CLUSTER_INFO, "kubeconfig", &kubeconfig(server, ca))),
-        ("configmaps", map(SYSTEM, "kubelet-config", "kubelet", &kubelet(cluster))),
-        ("configmaps", kubeadm),
+        ("configmaps", kubelet_config(cluster)),
+        ("configmaps", kubeadm_config(cluster)),
     ]);
     for (namespace, role, name, subjects) in [
         (PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", vec![subject("User", "system:anonymous")]),
@@ -134,7 +135,8 @@ fn rights() -> Vec<(&'static str, Value)> {
 
 fn map(namespace: &str, name: &str, key: &str, content: &Value) -> Value {
     // JSON is YAML; what is in these maps is read by programs.
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace},
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace, "labels": {MANAGED_BY: OURS}},
         "data": {key: format!("{content:#}\n")}})
 }
 
@@ -167,26 +169,32 @@ fn kubeconfig(server: &str, ca: &str) -> Value {
         "clusters": [{"name": "", "cluster": {"server": server, "certificate-authority-data": ca}}]})
 }
 
-fn kubelet(cluster: &Cluster) -> Value {
-    json!({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+fn kubelet_config(cluster: &Cluster) -> Value {
+    let config = json!({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "clusterDNS": cluster.dns_ips(), "clusterDomain": cluster.cluster_domain,
-        "rotateCertificates": true, "staticPodPath": "/etc/kubernetes/manifests",
+        // The API server believes no certificate that a kubelet has signed itself.
+        "rotateCertificates": true, "serverTLSBootstrap": true, "staticPodPath": "/etc/kubernetes/manifests",
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true},
             "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
-        "authorization": {"mode": "Webhook"}})
+        "authorization": {"mode": "Webhook"}});
+    map(SYSTEM, "kubelet-config", "kubelet", &config)
 }
 
-fn configuration(cluster: &Cluster) -> Value {
-    json!({"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration", "clusterName": cluster.name,
+fn kubeadm_config(cluster: &Cluster) -> Value {
+    let config = json!({"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration", "clusterName": cluster.name,
         "kubernetesVersion": meta::version::RELEASE,
         "networking": {"dnsDomain": cluster.cluster_domain, "podSubnet": cluster.pod_cidr.to_string(),
-            "serviceSubnet": cluster.service_cidr.to_string()}})
+            "serviceSubnet": cluster.service_cidr.to_string()}});
+    let mut map = map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &config);
+    map["data"][NETWORK] = cluster.network().name().into();
+    map
 }
 
 /// What nodes read of a cluster: the kubelet's configuration and kubeadm's.
 #[cfg(test)]
-pub fn shown(cluster: &Cluster) -> [String; 2] {
-    [kubelet(cluster).to_string(), configuration(cluster).to_string()]
+pub fn shown(cluster: &Cluster) -> [k8s_openapi::api::core::v1::ConfigMap; 2] {
+    let maps = [kubelet_config(cluster), kubeadm_config(cluster)];
+    maps.map(|map| serde_json::from_value(map).expect("a map"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The pod network that a directory of CNI configuration describes, made by programs that somebody installed or by the
 //! built-in plug-ins. Read anew for each pod, as it may come late and change; a pod is taken out as it was added. Does I/O.
-//! Clusters whose network is `cni` have it, and `container-runtime`, our runtime for any kubelet.
+//! Clusters whose network is `cni` have it, nodes of a cluster that isn't ours, whose network add-on puts the configuration
+//! there, and `container-runtime`, our runtime for any kubelet.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

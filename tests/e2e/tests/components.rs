@@ -13,6 +13,8 @@ use testkit::image::{busybox_archive, oci_layout};
 use testkit::runner::Test;
 use testkit::{Cluster, Own, Registry, binary, eventually, output};
 
+use crate::authority::Authority;
+
 pub const TESTS: &[Test] =
     &[("components_by_hand_are_a_cluster", by_hand), ("cni_plugins_speak_the_protocol", plugins)];
 
@@ -22,7 +24,15 @@ const NODE: &str = "hand";
 struct Hand {
     own: Own,
     dir: PathBuf,
+    authority: Authority,
     processes: Vec<Child>,
+}
+
+/// A kubelet alone leaves its groups, as upstream's does, and a failed test its containers in them.
+pub fn clear_groups(name: &str) {
+    let clean = r#"cat /dev/null $(find /sys/fs/cgroup -path "*/$1*" -name cgroup.procs) | sort -u | xargs -r kill -9; sleep 0.2
+        find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} +"#;
+    let _ = Command::new("sh").args(["-c", clean, "clean", name]).status();
 }
 
 impl Drop for Hand {
@@ -36,10 +46,7 @@ impl Drop for Hand {
             }
             let _ = process.wait();
         }
-        // A kubelet alone leaves its groups, as upstream's does, and a failed test its containers in them.
-        let clean = r#"cat $(find /sys/fs/cgroup -path "*/$1*" -name cgroup.procs) | sort -u | xargs -r kill -9; sleep 0.2
-            find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} +"#;
-        let _ = Command::new("sh").args(["-c", clean, "clean", &self.own.name]).status();
+        clear_groups(&self.own.name);
     }
 }
 
@@ -51,47 +58,15 @@ impl Hand {
         for name in crate::commands::COMPONENTS {
             symlink(binary(), dir.join(name))?;
         }
-        Ok(Hand { own, dir, processes: Vec::new() })
+        Ok(Hand { authority: Authority::new(dir.clone())?, own, dir, processes: Vec::new() })
     }
 
     fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 
-    fn openssl(&self, args: &[&str]) -> Result<()> {
-        output(Command::new("openssl").args(args).current_dir(&self.dir), "")?.ok().map(drop)
-    }
-
-    /// A key and a certificate of the CA, or the CA itself.
-    fn certificate(&self, name: &str, subject: &str, names: &str) -> Result<()> {
-        let (key, cert) = (format!("{name}.key"), format!("{name}.crt"));
-        let mut args =
-            vec!["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"];
-        args.extend(["-keyout", &key, "-out", &cert, "-subj", subject]);
-        let san = format!("subjectAltName={names}");
-        if name != "ca" {
-            args.extend(["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]);
-            args.extend(["-addext", "extendedKeyUsage=serverAuth,clientAuth"]);
-        }
-        if !names.is_empty() {
-            args.extend(["-addext", &san]);
-        }
-        self.openssl(&args)
-    }
-
     fn kubeconfig(&self, name: &str, subject: &str) -> Result<String> {
-        self.certificate(name, subject, "")?;
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {
-                "server": "https://127.0.0.1:6443", "certificate-authority": self.file("ca.crt")}}],
-            "users": [{"name": "u", "user": {
-                "client-certificate": self.file(&format!("{name}.crt")), "client-key": self.file(&format!("{name}.key"))}}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        });
-        let file = self.file(&format!("{name}.kubeconfig"));
-        fs::write(&file, config.to_string())?;
-        Ok(file)
+        self.authority.kubeconfig(name, subject, "https://127.0.0.1:6443")
     }
 
     fn start(&mut self, name: &str, args: &[&str]) -> Result<()> {
@@ -139,11 +114,10 @@ impl Hand {
     }
 
     fn control_plane(&mut self) -> Result<()> {
-        self.certificate("ca", "/CN=by-hand", "")?;
         let names = "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:192.0.2.2,IP:10.96.0.1";
-        self.certificate("apiserver", "/CN=kube-apiserver", names)?;
-        self.certificate("to-kubelet", "/O=system:masters/CN=kube-apiserver-kubelet-client", "")?;
-        self.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "sa.key"])?;
+        self.authority.certificate("apiserver", "/CN=kube-apiserver", names)?;
+        self.authority.certificate("to-kubelet", "/O=system:masters/CN=kube-apiserver-kubelet-client", "")?;
+        self.authority.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "sa.key"])?;
         let admin = self.kubeconfig("admin", "/O=system:masters/CN=admin")?;
         fs::create_dir_all(self.own.data_dir())?;
         fs::copy(admin, self.own.kubeconfig())?;
@@ -233,7 +207,7 @@ impl Hand {
             ],
         )?;
         let node = self.kubeconfig("node", &format!("/O=system:nodes/CN=system:node:{NODE}"))?;
-        self.certificate("kubelet", &format!("/CN={NODE}"), &format!("DNS:{NODE},IP:192.0.2.2"))?;
+        self.authority.certificate("kubelet", &format!("/CN={NODE}"), &format!("DNS:{NODE},IP:192.0.2.2"))?;
         let [ca, cert, key] = ["ca.crt", "kubelet.crt", "kubelet.key"].map(|f| self.file(f));
         let kubelet = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",

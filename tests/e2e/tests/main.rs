@@ -1,6 +1,7 @@
 //! End to end: one cluster of the real binary, driven by kubectl, Helm and etcdctl as a person would. The tests run in
 //! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
 
+mod authority;
 mod certificates;
 mod commands;
 mod components;
@@ -29,6 +30,7 @@ mod settings;
 mod trust;
 mod two_families;
 mod two_hosts;
+mod upstream;
 mod upstream_flannel;
 mod volumes;
 mod workload;
@@ -78,6 +80,7 @@ const TESTS: &[&[Test]] = &[
     two_families::TESTS,
     flannel::TESTS,
     upstream_flannel::TESTS,
+    upstream::TESTS,
     certificates::TESTS,
     kubeconfig::TESTS,
     reset::TESTS,
