@@ -66,8 +66,11 @@ pub mod cease {
     pub const BFD_DOWN: u8 = 10;
 }
 
+/// A number and what it is called.
+type Word = (u8, &'static str);
+
 /// Codes, their subcodes, and both in words.
-const WORDS: &[(u8, &str, &[(u8, &str)])] = &[
+const WORDS: &[(u8, &str, &[Word])] = &[
     (
         code::MESSAGE_HEADER,
         "message header error",

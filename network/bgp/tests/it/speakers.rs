@@ -57,11 +57,14 @@ enum Passing {
     Closed,
 }
 
+/// When it arrives, in which order, where, on whose connection, which of them, what.
+type OnWire = (Duration, u64, (usize, usize), Way, u64, Passing);
+
 #[derive(Default)]
 struct World {
     now: Duration,
     nodes: Vec<Node>,
-    wire: Vec<(Duration, u64, (usize, usize), Way, u64, Passing)>,
+    wire: Vec<OnWire>,
     order: u64,
     /// Links that pass nothing, by their lower end.
     broken: Vec<(usize, usize)>,
