@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use smallvec::SmallVec;
+
 use crate::attribute::Attributes;
 
 /// Why a path is where it is: the step that chose it, or at which it lost, or why it was no candidate.
@@ -132,20 +134,23 @@ impl Default for Options {
     }
 }
 
+/// A list that is mostly short: so many paths to a prefix cost no allocation.
+pub type Few<T> = SmallVec<[T; 8]>;
+
 /// What was decided of candidates, each by its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// The best, then those that are used with it.
-    pub used: Vec<usize>,
+    pub used: Few<usize>,
     /// For the best the step that left it alone; for others the step at which they lost.
-    pub why: Vec<Why>,
+    pub why: Few<Why>,
 }
 
 /// Decides. Without candidates nothing is used.
 pub fn decide(candidates: &[Candidate<'_>], options: &Options) -> Decision {
-    let mut left: Vec<usize> = (0..candidates.len()).collect();
-    let mut decision = Decision { used: Vec::new(), why: vec![Why::Only; candidates.len()] };
-    let mut equal = Vec::new();
+    let mut left: Few<usize> = (0..candidates.len()).collect();
+    let mut decision = Decision { used: Few::new(), why: SmallVec::from_elem(Why::Only, candidates.len()) };
+    let mut equal = Few::new();
     let mut last = Why::Only;
     for step in STEPS {
         if *step == Why::Oldest {
@@ -193,7 +198,7 @@ const STEPS: &[Why] = &[
 ];
 
 /// Leaves out whoever loses at a step.
-fn eliminate(all: &[Candidate<'_>], step: Why, options: &Options, left: &mut Vec<usize>, why: &mut [Why]) {
+fn eliminate(all: &[Candidate<'_>], step: Why, options: &Options, left: &mut Few<usize>, why: &mut [Why]) {
     match step {
         Why::Med => return compare_med(all, options, left, why),
         Why::Oldest if !options.prefer_older || !left.iter().all(|at| all[*at].external) => return,
@@ -234,10 +239,10 @@ fn rank(candidate: &Candidate<'_>, step: Why) -> u128 {
 }
 
 /// The lowest MED of each neighbouring AS stays; no MED is the lowest (RFC 4271 9.1.2.2 c).
-fn compare_med(all: &[Candidate<'_>], options: &Options, left: &mut Vec<usize>, why: &mut [Why]) {
+fn compare_med(all: &[Candidate<'_>], options: &Options, left: &mut Few<usize>, why: &mut [Why]) {
     let group = |at: usize| if options.always_compare_med { None } else { all[at].set.as_path.first() };
     let med = |at: usize| all[at].set.med.unwrap_or(0);
-    let mut lowest: Vec<(Option<u32>, u32)> = Vec::new();
+    let mut lowest: Few<(Option<u32>, u32)> = Few::new();
     for at in left.iter().copied() {
         match lowest.iter_mut().find(|(number, _)| *number == group(at)) {
             Some((_, least)) => *least = med(at).min(*least),
@@ -283,7 +288,7 @@ mod tests {
     fn chosen(first: Candidate<'_>, second: Candidate<'_>) -> Why {
         let there = decide(&[first, second], &Options::default());
         let back = decide(&[second, first], &Options::default());
-        assert_eq!((there.used, back.used), (vec![1], vec![0]));
+        assert_eq!((&there.used[..], &back.used[..]), (&[1][..], &[0][..]));
         assert_eq!(there.why[0], there.why[1]);
         there.why[1]
     }
@@ -311,8 +316,8 @@ mod tests {
         assert_eq!(chosen(candidate(&reflected), base), Why::ClusterList);
         assert_eq!(chosen(base, Candidate { address: Ipv4Addr::new(10, 0, 0, 8).into(), ..base }), Why::Address);
         assert_eq!(chosen(base, Candidate { path_id: 4, ..base }), Why::PathId);
-        assert_eq!(decide(&[base], &Options::default()).why, [Why::Only]);
-        assert_eq!(decide(&[], &Options::default()).used, [0; 0]);
+        assert_eq!(decide(&[base], &Options::default()).why[..], [Why::Only]);
+        assert!(decide(&[], &Options::default()).used.is_empty());
     }
 
     #[test]
@@ -330,7 +335,7 @@ mod tests {
         }
         let always = Options { always_compare_med: true, ..Options::default() };
         let lower = set(|set| (set.med, set.as_path) = (Some(0), AsPath::sequence(&[8, 2])));
-        assert_eq!(decide(&[id(&a, 1), id(&lower, 9)], &always).used, [1]);
+        assert_eq!(decide(&[id(&a, 1), id(&lower, 9)], &always).used[..], [1]);
     }
 
     #[test]
@@ -341,7 +346,7 @@ mod tests {
         let d = set(|set| (set.next_hop, set.local_preference) = (hop(4), Some(1)));
         let id = |set, last| Candidate { identifier: Ipv4Addr::new(10, 0, 0, last), ..candidate(set) };
         let all = [id(&a, 1), id(&b, 2), id(&c, 3), id(&d, 0)];
-        let used = |options| decide(&all, &options).used;
+        let used = |options| decide(&all, &options).used.to_vec();
         let four = Options { maximum_paths: 4, ..Options::default() };
         assert_eq!(used(four), [0, 1], "not through another AS, and not what is worse");
         assert_eq!(used(Options { multipath_relax: true, ..four }), [0, 1, 2]);
@@ -356,6 +361,6 @@ mod tests {
         let new = Candidate { since: 2, identifier: Ipv4Addr::new(1, 1, 1, 1), ..candidate(&plain) };
         let options = Options { prefer_older: true, ..Options::default() };
         assert_eq!(decide(&[new, old], &options).why[1], Why::Oldest);
-        assert_eq!(decide(&[new, old], &Options::default()).used, [0]);
+        assert_eq!(decide(&[new, old], &Options::default()).used[..], [0]);
     }
 }

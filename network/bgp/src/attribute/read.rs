@@ -33,6 +33,11 @@ impl Seen {
         self.0[usize::from(code >> 6)] >> (code & 63) & 1 == 1
     }
 
+    /// Whether this one is there, and no other.
+    pub(crate) fn is_only(&self, code: u8) -> bool {
+        self.has(code) && self.0.iter().map(|word| word.count_ones()).sum::<u32>() == 1
+    }
+
     /// Whether it was not there before.
     fn insert(&mut self, code: u8) -> bool {
         let new = !self.has(code);

@@ -80,10 +80,9 @@ pub fn read<'a>(body: &'a [u8], coding: &Coding) -> Result<Update<'a>, Notificat
     mandatory(&mut found, body_list.is_some(), mp.reach.is_some());
     let strongest = found.faults.iter().map(|fault| fault.approach).max();
     let treat_as_withdraw = strongest >= Some(Approach::TreatAsWithdraw);
-    let reaches = body_list.is_some() || mp.reach.is_some() || !mp.disabled.is_empty();
-    let only_unreach = found.seen.has(code::MP_UNREACH_NLRI) || withdrawn_list.is_some();
-    if treat_as_withdraw && !reaches && !(only_unreach && faults_of_unreach_alone(&found)) {
-        // RFC 7606 5.2: a message with attributes and no route to withdraw has lost its routes.
+    let reaches = body_list.is_some() || mp.reach.is_some() || mp.reaches_elsewhere || !mp.disabled.is_empty();
+    if treat_as_withdraw && !reaches && !found.seen.is_only(code::MP_UNREACH_NLRI) {
+        // RFC 7606 5.2: a message with attributes and no route that comes has perhaps lost its routes.
         return Err(malformed());
     }
     let end_of_rib = match (withdrawn, attributes, nlri) {
@@ -102,11 +101,6 @@ pub fn read<'a>(body: &'a [u8], coding: &Coding) -> Result<Update<'a>, Notificat
         body: body_list,
         mp_reach: mp.reach,
     })
-}
-
-/// Whether nothing but the unreach itself was wrong: what it withdraws is read, and nothing is lost.
-fn faults_of_unreach_alone(found: &Found<'_>) -> bool {
-    found.faults.iter().all(|fault| fault.approach == Approach::AttributeDiscard || fault.code == code::MP_UNREACH_NLRI)
 }
 
 /// Whether an unreach without a prefix is the only attribute.
@@ -133,6 +127,8 @@ fn mandatory(found: &mut Found<'_>, body: bool, mp_reach: bool) {
 #[derive(Default)]
 struct Multiprotocol<'a> {
     reach: Option<(NextHop, Prefixes<'a>)>,
+    /// Routes come of a family that is not carried.
+    reaches_elsewhere: bool,
     unreach: Option<Prefixes<'a>>,
     end_of_rib: Option<Family>,
     disabled: Families,
@@ -164,7 +160,10 @@ impl<'a> Multiprotocol<'a> {
 
     fn reach(&mut self, value: &'a [u8], coding: &Coding) -> Result<(), Notification> {
         let mut reader = Reader::new(value);
-        let Some(family) = self.family(&mut reader, code::MP_REACH_NLRI, value, coding)? else { return Ok(()) };
+        let Some(family) = self.family(&mut reader, code::MP_REACH_NLRI, value, coding)? else {
+            self.reaches_elsewhere = true;
+            return Ok(());
+        };
         let mut read = || {
             let next_hop = next_hop(reader.counted8()?, family, coding)?;
             let _reserved = reader.u8()?;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::table::{Address, Entry, LONG_LIVED, Path};
 use super::{Peer, PeerId, Rib};
 use crate::attribute::{Attributes, Community, Interned};
-use crate::decision::{Candidate, Options, Why, decide};
+use crate::decision::{Candidate, Few, Options, Why, decide};
 
 /// What makes the best path, or one of those used with it, another.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,31 +59,28 @@ fn among(
 ) -> u8 {
     // Candidates first, so that their places in both lists are the same.
     paths.sort_by_key(|path| path.why.is_refused());
-    let sets: Vec<(Interned, u32)> = paths
+    let candidates: Few<Candidate<'_>> = paths
         .iter()
         .take_while(|path| !path.why.is_refused())
-        .filter_map(|path| path.accepted.clone().map(|set| (set.clone(), metric(&set).unwrap_or(u32::MAX))))
-        .collect();
-    let candidates: Vec<Candidate<'_>> = sets
-        .iter()
-        .zip(paths.iter())
-        .map(|((set, igp_metric), path)| {
+        .filter_map(|path| {
+            let set = path.accepted.as_deref()?;
             let peer = peers.get(usize::from(path.peer.0)).and_then(|peer| peer.as_deref());
             let identifier = peer.map_or(Ipv4Addr::UNSPECIFIED, |peer| peer.identifier);
-            Candidate {
+            Some(Candidate {
                 set,
                 stale: path.flags & LONG_LIVED != 0 || set.has(Community::LLGR_STALE),
                 source: peer.is_none_or(|peer| peer.config.source.is_bgp()).into(),
                 external: peer.is_some_and(Peer::is_external),
-                igp_metric: *igp_metric,
+                igp_metric: metric(set).unwrap_or(u32::MAX),
                 since: path.since,
                 identifier,
                 address: peer.map_or(IpAddr::V4(identifier), |peer| peer.config.address),
                 path_id: path.path_id,
-            }
+            })
         })
         .collect();
     let decision = decide(&candidates, options);
+    drop(candidates);
     for (path, why) in paths.iter_mut().zip(&decision.why) {
         path.why = *why;
     }

@@ -28,10 +28,10 @@ struct Batch {
 }
 
 impl Batch {
-    fn announce(&mut self, set: Interned, nlri: Nlri) {
+    fn announce(&mut self, set: &Interned, nlri: Nlri) {
         // Routes come in runs.
         if let Some((last, routes)) = self.announced.last_mut()
-            && *last == set
+            && last == set
         {
             return routes.push(nlri);
         }
@@ -39,7 +39,7 @@ impl Batch {
         let at = *self.groups.entry(set.key()).or_insert(new);
         match self.announced.get_mut(at) {
             Some((_, routes)) => routes.push(nlri),
-            None => self.announced.push((set, vec![nlri])),
+            None => self.announced.push((set.clone(), vec![nlri])),
         }
     }
 }
@@ -50,17 +50,24 @@ fn refresh(family: Family, subtype: Subtype, bytes: &mut Vec<u8>) {
 
 /// What is needed beside the neighbour.
 pub(super) struct Flush<'a> {
-    pub(super) speaker: &'a Speaker,
-    pub(super) tables: &'a mut Tables,
-    pub(super) interner: &'a mut Interner,
-    pub(super) peers: &'a [Option<Box<Peer>>],
-    pub(super) to: PeerId,
-    /// What a set of a neighbour becomes: none where the filter asks for the prefix, too.
-    memo: Option<Memo>,
+    tables: &'a mut Tables,
+    exporter: Exporter<'a>,
+}
+
+/// Makes of a path what the neighbour is told.
+struct Exporter<'a> {
+    speaker: &'a Speaker,
+    interner: &'a mut Interner,
+    peers: &'a [Option<Box<Peer>>],
+    to: PeerId,
+    /// What a set of a neighbour becomes: not where the filter asks for the prefix, too.
+    memo: Memo,
+    memorable: bool,
 }
 
 /// By the set and whom it is from; the set is held so that its key stays its own.
-type Memo = HashMap<(usize, PeerId, bool), (Interned, Option<Interned>)>;
+type Memo = HashMap<Key, (Interned, Option<Interned>)>;
+type Key = (usize, PeerId, bool);
 
 impl<'a> Flush<'a> {
     pub(super) fn new(
@@ -70,8 +77,9 @@ impl<'a> Flush<'a> {
         peers: &'a [Option<Box<Peer>>],
         to: (PeerId, &Peer),
     ) -> Flush<'a> {
-        let memo = to.1.config.export.is_of_attributes().then(HashMap::new);
-        Flush { speaker, tables, interner, peers, to: to.0, memo }
+        let memorable = to.1.config.export.is_of_attributes();
+        let exporter = Exporter { speaker, interner, peers, to: to.0, memo: Memo::new(), memorable };
+        Flush { tables, exporter }
     }
 
     /// Appends messages until there are about `most` bytes or nothing is left.
@@ -111,15 +119,12 @@ impl<'a> Flush<'a> {
 
     /// Without add-path: the best.
     fn best<A: Address>(&mut self, peer: &Peer, out: &mut Out, place: u32, batch: &mut Batch) {
-        let entry = A::table(self.tables).get(place);
+        let entry = A::table_mut(self.tables).get_mut(place);
         let nlri = Nlri::from(entry.prefix());
-        let best = entry.best().cloned();
-        match best.and_then(|path| self.export(&nlri, &path, peer)) {
+        match entry.best().and_then(|path| self.exporter.export(&nlri, path, peer)) {
             Some(set) => {
-                if out.advertised.insert(place) {
-                    A::table_mut(self.tables).get_mut(place).advertised += 1;
-                }
-                batch.announce(set, nlri);
+                entry.advertised += u16::from(out.advertised.insert(place));
+                batch.announce(&set, nlri);
             }
             None if out.advertised.remove(place) => {
                 self.forgotten::<A>(place);
@@ -139,11 +144,11 @@ impl<'a> Flush<'a> {
         let mut now = Vec::new();
         for path in paths {
             let nlri = Nlri { prefix, path_id: path.local_id };
-            let Some(set) = self.export(&nlri, &path, peer) else { continue };
+            let Some(set) = self.exporter.export(&nlri, &path, peer) else { continue };
             let before = told.iter().position(|(id, _)| *id == path.local_id).map(|at| told.swap_remove(at));
             now.push((path.local_id, Some(set.clone())));
             if before.is_none_or(|(_, before)| before.as_ref() != Some(&set)) {
-                batch.announce(set, nlri);
+                batch.announce(&set, nlri);
             }
         }
         batch.withdrawn.extend(told.into_iter().map(|(path_id, _)| Nlri { prefix, path_id }));
@@ -163,23 +168,6 @@ impl<'a> Flush<'a> {
         let entry: &mut Entry<A> = table.get_mut(place);
         entry.advertised = entry.advertised.saturating_sub(1);
         table.release(place);
-    }
-
-    fn export(&mut self, nlri: &Nlri, path: &Path, to: &Peer) -> Option<Interned> {
-        let set = path.accepted.as_ref()?;
-        let long_lived = path.flags & LONG_LIVED != 0;
-        // Not back to whom it is from.
-        let from = self.peers.get(usize::from(path.peer.0))?.as_ref().filter(|_| path.peer != self.to)?;
-        let key = (set.key(), path.peer, long_lived);
-        if let Some((_, known)) = self.memo.as_ref().and_then(|memo| memo.get(&key)) {
-            return known.clone();
-        }
-        let leaving = Leaving { prefix: nlri.prefix, set, from, long_lived };
-        let exported = export(self.speaker, &leaving, to).map(|set| self.interner.intern(set));
-        if let Some(memo) = &mut self.memo {
-            memo.insert(key, (set.clone(), exported.clone()));
-        }
-        exported
     }
 
     fn write<A: Address>(&mut self, coding: &Coding, out: &mut Out, batch: Batch, bytes: &mut Vec<u8>) {
@@ -205,5 +193,24 @@ impl<'a> Flush<'a> {
                 }
             }
         }
+    }
+}
+
+impl Exporter<'_> {
+    fn export(&mut self, nlri: &Nlri, path: &Path, to: &Peer) -> Option<Interned> {
+        let set = path.accepted.as_ref()?;
+        let long_lived = path.flags & LONG_LIVED != 0;
+        // Not back to whom it is from.
+        let from = self.peers.get(usize::from(path.peer.0))?.as_ref().filter(|_| path.peer != self.to)?;
+        let key = (set.key(), path.peer, long_lived);
+        if let Some((_, known)) = self.memo.get(&key) {
+            return known.clone();
+        }
+        let leaving = Leaving { prefix: nlri.prefix, set, from, long_lived };
+        let exported = export(self.speaker, &leaving, to).map(|set| self.interner.intern(set));
+        if self.memorable {
+            self.memo.insert(key, (set.clone(), exported.clone()));
+        }
+        exported
     }
 }

@@ -145,8 +145,17 @@ fn lengths_that_lie_and_prefixes_that_are_none_end_the_session() {
     assert_eq!(said(&[0, 0, 0, 9, 1]), list);
     assert_eq!(said(&body(&[33, 1, 2, 3, 4, 5], &[], &[])), (3, notification::update::INVALID_NETWORK));
     assert_eq!(said(&body(&[], &mandatory(), &[24, 10])), (3, notification::update::INVALID_NETWORK));
-    // Errors, and no route that could be withdrawn for them (5.2).
+    // Errors, and no route that could be withdrawn for them (5.2); routes that go anyway change nothing.
     assert_eq!(said(&body(&[], &[attribute(0x40, code::ORIGIN, &[9])], &[])), list);
+    assert_eq!(said(&body(&PREFIX, &[attribute(0x40, code::ORIGIN, &[9])], &[])), list);
+    let unreach = attribute(0xc0, code::MP_UNREACH_NLRI, &[0, 2, 1, 16, 0xfd, 0]);
+    assert_eq!(said(&body(&[], &[unreach.clone(), attribute(0x40, code::ORIGIN, &[0])], &[])), list);
+    // Wrong flags of an unreach alone: what goes is known.
+    let alone = body(&[], &[unreach], &[]);
+    assert_eq!(update::read(&alone, &internal()).map(|update| count(&update)), Ok((1, 0)));
+    // What is discarded is no error of this kind.
+    let discarded = body(&PREFIX, &[attribute(0x40, code::ATOMIC_AGGREGATE, &[1])], &[]);
+    assert_eq!(update::read(&discarded, &internal()).map(|update| count(&update)), Ok((1, 0)));
 }
 
 #[test]
