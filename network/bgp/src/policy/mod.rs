@@ -58,6 +58,16 @@ impl Source {
     }
 }
 
+/// Whether a neighbour is of this AS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerType {
+    /// He is.
+    Internal,
+    /// He is of another.
+    External,
+}
+
 /// The last word of a rule or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -118,6 +128,8 @@ pub struct Route<'a> {
     pub source: Source,
     /// The neighbour who told it, or to whom it is told.
     pub peer: Option<IpAddr>,
+    /// What that neighbour is.
+    pub peer_type: Option<PeerType>,
     /// By which interface it goes, where that is known.
     pub interface: Option<&'a str>,
     /// This speaker's own address towards the neighbour: what `next-hop: self` is.

@@ -7,7 +7,7 @@ use meta::Prefix;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::{Route, Source};
+use super::{PeerType, Route, Source};
 use crate::attribute::{AsPath, Attributes, Community, LargeCommunity};
 
 /// A field that is text in the file and a value here; an error names the text.
@@ -31,6 +31,8 @@ pub struct Pattern {
     pub as_path: Option<AsPathPattern>,
     /// It is from, or goes to, one of these neighbours: addresses, or ranges of them.
     pub peers: Vec<PeerPattern>,
+    /// That neighbour is of this AS, or of another.
+    pub peer_type: Option<PeerType>,
     /// It is from one of these.
     pub source: Vec<Source>,
     /// It goes by one of these interfaces; `*` at the end is any end.
@@ -192,6 +194,7 @@ impl Pattern {
             && !has(&self.not_communities)
             && self.as_path.as_ref().is_none_or(|pattern| pattern.fits(&set.as_path))
             && (self.peers.is_empty() || route.peer.is_some_and(|peer| self.peers.iter().any(|p| p.0.contains(peer))))
+            && self.peer_type.is_none_or(|wanted| route.peer_type == Some(wanted))
             && (self.interfaces.is_empty() || route.interface.is_some_and(|name| self.interface(name)))
             && self.local_preference.is_none_or(|range| range.has(set.preference()))
             && self.med.is_none_or(|range| set.med.is_some_and(|med| range.has(med)))

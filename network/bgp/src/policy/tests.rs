@@ -18,6 +18,7 @@ fn route(prefix: &str) -> Route<'static> {
         prefix: prefix.parse().expect("a prefix"),
         source: Source::External,
         peer: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
+        peer_type: Some(PeerType::External),
         interface: Some("eth0"),
         own_address: Some(Ipv4Addr::new(192, 0, 2, 9).into()),
     }
@@ -62,6 +63,7 @@ fn every_field_of_a_pattern_counts() {
         ("{as-path: {length: {max: 2}}}", "{as-path: {length: {max: 1}}}"),
         ("{peers: [192.0.2.1]}", "{peers: [192.0.2.2]}"),
         ("{peers: [192.0.2.0/24]}", "{peers: ['fd00::/8']}"),
+        ("{peer-type: external}", "{peer-type: internal}"),
         ("{source: [external, static]}", "{source: [internal]}"),
         ("{interfaces: ['eth*']}", "{interfaces: [eth]}"),
         ("{local-preference: {min: 100, max: 100}}", "{local-preference: {min: 101}}"),

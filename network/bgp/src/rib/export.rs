@@ -35,6 +35,7 @@ pub(super) fn export(speaker: &Speaker, route: &Leaving<'_>, to: &Peer) -> Optio
         prefix: route.prefix,
         source: route.from.config.source,
         peer: Some(to.config.address),
+        peer_type: to.peer_type(),
         interface: route.from.config.interface.as_deref(),
         own_address: to.config.own_addresses[usize::from(route.prefix.is_ipv6())],
     };

@@ -50,6 +50,7 @@ pub(super) fn accepted(peer: &Peer, prefix: Prefix, received: &Attributes) -> Op
         prefix,
         source: config.source,
         peer: config.source.is_bgp().then_some(config.address),
+        peer_type: peer.peer_type(),
         interface: config.interface.as_deref(),
         own_address: config.own_addresses[usize::from(prefix.is_ipv6())],
     };

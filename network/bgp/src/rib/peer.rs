@@ -10,7 +10,7 @@ use crate::attribute::Interned;
 use crate::family::Families;
 use crate::message::Coding;
 use crate::message::capability::Role;
-use crate::policy::{Filter, Source};
+use crate::policy::{Filter, PeerType, Source};
 
 /// A neighbour, or another source of routes, in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,6 +141,14 @@ impl Peer {
 
     pub(super) fn is_internal(&self) -> bool {
         self.config.source == Source::Internal
+    }
+
+    pub(super) fn peer_type(&self) -> Option<PeerType> {
+        match self.config.source {
+            Source::Internal => Some(PeerType::Internal),
+            Source::External => Some(PeerType::External),
+            _ => None,
+        }
     }
 
     pub(super) fn is_external(&self) -> bool {

@@ -11,7 +11,7 @@ use bgp::message::notification::Notification;
 use bgp::message::open::Open;
 use bgp::message::refresh::RouteRefresh;
 use bgp::message::{Coding, HEADER, Kind, MAX_EXTENDED, Message, frame, pack, update};
-use bgp::policy::{Filter, Route, Source};
+use bgp::policy::{Filter, PeerType, Route, Source};
 use bgp::rib::{PeerConfig, Rib, Speaker};
 use bgp::session::config::RemoteAs;
 use bgp::session::{Action, Config, Input, Neighbour, Way};
@@ -200,6 +200,7 @@ fn filters(bytes: &[u8]) {
         prefix: Prefix::new(HERE, 24),
         source: Source::External,
         peer: Some(THERE.into()),
+        peer_type: Some(PeerType::External),
         interface: Some("eth0"),
         own_address: Some(HERE.into()),
     };
