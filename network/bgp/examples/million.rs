@@ -12,7 +12,7 @@ use bgp::message::{frame, pack, update};
 use bgp::policy::Source;
 use bgp::rib::{PeerConfig, Rib, Speaker};
 use bgp::session::Config;
-use bgp::session::config::RemoteAs;
+use bgp::session::config::{Opening, RemoteAs};
 use bgp::session::negotiated::judge;
 use meta::Prefix;
 
@@ -22,7 +22,7 @@ fn main() {
     let sets: u32 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000);
     let (here, there) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
     let config = Config::new(64512, RemoteAs::Number(64513), here);
-    let his = Config::new(64513, RemoteAs::Number(64512), there).open(false);
+    let his = Config::new(64513, RemoteAs::Number(64512), there).open(Opening::First);
     let negotiated = judge(&config, &his).expect("an agreement");
     let wire = wire(&negotiated.receive, sets, there);
     println!("{ROUTES} routes of {sets} sets in {} bytes; before: {} KiB", wire.len(), resident());

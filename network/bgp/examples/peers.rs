@@ -11,7 +11,7 @@ use bgp::message::nlri::Nlri;
 use bgp::message::{Coding, frame, pack, update};
 use bgp::policy::Source;
 use bgp::rib::{PeerConfig, PeerId, Rib, Speaker};
-use bgp::session::config::RemoteAs;
+use bgp::session::config::{Opening, RemoteAs};
 use bgp::session::negotiated::judge;
 use bgp::session::{Config, Negotiated};
 use meta::Prefix;
@@ -73,7 +73,7 @@ fn add(rib: &mut Rib, number: u32, host: u8) -> (PeerId, Negotiated) {
     let source = if number == 64512 { Source::Internal } else { Source::External };
     let mut config = PeerConfig::new(source, address.into(), 64512);
     (config.client, config.own_addresses[0]) = (source == Source::Internal, Some(HERE.into()));
-    let his = Config::new(number, RemoteAs::Number(64512), address).open(false);
+    let his = Config::new(number, RemoteAs::Number(64512), address).open(Opening::First);
     let negotiated = judge(&Config::new(64512, RemoteAs::Number(number), HERE), &his).expect("an agreement");
     let peer = rib.add_peer(config).expect("room");
     rib.up(peer, &negotiated);

@@ -12,7 +12,7 @@ use crate::message::capability::Role;
 use crate::message::{Kind, frame, pack, update};
 use crate::policy::{Filter, Source};
 use crate::session::Config;
-use crate::session::config::{RemoteAs, Restart};
+use crate::session::config::{Opening, RemoteAs, Restart};
 use crate::session::negotiated::judge;
 use crate::session::restart::Fate;
 
@@ -70,7 +70,7 @@ impl World {
         session(&mut ours);
         session(&mut his);
         his.role = ours.role.map(Role::counterpart);
-        let negotiated = judge(&ours, &his.open(false)).expect("an agreement");
+        let negotiated = judge(&ours, &his.open(Opening::First)).expect("an agreement");
         self.send.insert(id, negotiated.send);
         self.told.insert(id, Told::new());
         self.rib.up(id, &negotiated);

@@ -59,6 +59,17 @@ impl Default for Restart {
     }
 }
 
+/// Which of a speaker's sessions an OPEN begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The first, and there was none before.
+    First,
+    /// Another: this process has had one, and its routes stayed in the kernel meanwhile.
+    Another,
+    /// The first since a restart over which the routes stayed in the kernel (RFC 4724).
+    Restarted,
+}
+
 /// What the sockets of a session need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transport {
@@ -145,8 +156,9 @@ impl Config {
         }
     }
 
-    /// The OPEN that says so. `restarted`: this speaker has come up and still has routes in the kernel.
-    pub fn open(&self, restarted: bool) -> Open {
+    /// The OPEN that says so.
+    pub fn open(&self, opening: Opening) -> Open {
+        let (restarted, forwarded) = (opening == Opening::Restarted, opening != Opening::First);
         let mut all: Vec<Capability> =
             self.families.iter().map(|family| Capability::Multiprotocol(family.wire())).collect();
         all.extend([Capability::RouteRefresh, Capability::EnhancedRouteRefresh]);
@@ -158,13 +170,13 @@ impl Config {
         }
         all.extend(self.role.map(|role| Capability::Role(Some(role))));
         if let Some(restart) = &self.restart {
-            let forwarding = |family: Family| (family.wire(), restarted && restart.forwarding.has(family));
+            let forwarding = |family: Family| (family.wire(), forwarded && restart.forwarding.has(family));
             let families = self.families.and(restart.forwarding).iter().map(forwarding).collect();
             let (notification, time) = (restart.notification, restart.time);
             all.push(Capability::GracefulRestart(GracefulRestart { restarted, notification, time, families }));
             if restart.long_lived > 0 {
                 let kept =
-                    |family: AfiSafi| LongLived { family, forwarding: restarted, stale_time: restart.long_lived };
+                    |family: AfiSafi| LongLived { family, forwarding: forwarded, stale_time: restart.long_lived };
                 all.push(Capability::LongLived(self.families.iter().map(|family| kept(family.wire())).collect()));
             }
         }

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::config::{Config, RemoteAs};
+use super::config::{Config, Opening, RemoteAs};
 use crate::family::{AFI_IPV6, Families, Family};
 use crate::message::Coding;
 use crate::message::capability::{Capability, GracefulRestart, LongLived, Role};
@@ -79,7 +79,7 @@ pub fn judge(config: &Config, his: &Open) -> Result<Negotiated, Notification> {
         return refuse(open::UNACCEPTABLE_HOLD_TIME);
     }
     let role = role(config, his, internal)?;
-    let (ours, theirs) = (Able::of(&config.open(false)), Able::of(his));
+    let (ours, theirs) = (Able::of(&config.open(Opening::First)), Able::of(his));
     let families = ours.families.and(theirs.families);
     if families.is_empty() {
         let mut needed = Vec::new();

@@ -1,7 +1,7 @@
 //! A neighbour: the connections with him, of which one stays, and what he says over it. Pure: inputs and the time in,
 //! actions out, in the order to be done. Called by the loop and, in tests, by a simulated wire.
 
-use super::config::Config;
+use super::config::{Config, Opening};
 use super::fsm::{Event, Fsm, State, Step};
 use super::negotiated::{Negotiated, judge};
 use super::reason::Reason;
@@ -75,8 +75,8 @@ pub struct Neighbour {
     config: Config,
     /// Whether a session is wanted.
     wanted: bool,
-    /// This speaker has restarted and told nobody yet.
-    restarted: bool,
+    /// What the next session is to him.
+    opening: Opening,
     outgoing: Fsm,
     incoming: Option<Fsm>,
     kept: Kept,
@@ -90,10 +90,11 @@ impl Neighbour {
     /// Not wanted yet. `restarted`: routes of his are still in the kernel from before.
     pub fn new(config: Config, restarted: bool) -> Neighbour {
         let outgoing = Fsm::new(Way::Outgoing, &config);
+        let opening = if restarted { Opening::Restarted } else { Opening::First };
         Neighbour {
             config,
             wanted: false,
-            restarted,
+            opening,
             outgoing,
             incoming: None,
             kept: Kept::default(),
@@ -197,7 +198,7 @@ impl Neighbour {
             match step {
                 Step::Connect => actions.push(Action::Connect),
                 Step::SendOpen => {
-                    let open = Message::Open(self.config.open(self.restarted));
+                    let open = Message::Open(self.config.open(self.opening));
                     actions.push(Action::Send(way, open.write()));
                 }
                 Step::Send(message) => actions.push(Action::Send(way, message.write())),
@@ -221,7 +222,7 @@ impl Neighbour {
             // It waits, for as long as this session lasts.
             self.outgoing.rest_for(None, now);
         }
-        self.restarted = false;
+        self.opening = Opening::Another;
         self.disabled = Families::NONE;
         let fates = self.kept.back(&negotiated, self.config.restart.as_ref(), now);
         self.established = Some((way, negotiated.clone()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::config::{PrefixLimit, RemoteAs, Restart};
+use super::config::{Opening, PrefixLimit, RemoteAs, Restart};
 use super::neighbour::{Action, Input, Neighbour};
 use super::restart::Fate;
 use super::{Config, Reason, State, Time, Way};
@@ -382,6 +382,16 @@ fn routes_outlive_a_restart_until_all_are_told_again() {
 }
 
 #[test]
+fn routes_outlive_a_connection_that_breaks_with_nobody_restarting() {
+    let (one, two) = pair();
+    let mut world = World::up(one, two);
+    world.cut();
+    world.run(seconds(60));
+    // He was there all the time, and so is what he forwards: nothing goes before he has told all again.
+    assert_eq!((world.states(), world.fates(0), world.fates(1)), (BOTH_UP, vec![], vec![]));
+}
+
+#[test]
 fn routes_of_one_who_forgot_them_go_when_he_is_back() {
     let (one, two) = pair();
     let mut world = World::up(one, two.clone());
@@ -443,7 +453,7 @@ fn messages_out_of_turn_are_an_error_of_the_state_machine() {
     let keepalive = Message::Keepalive.write();
     let mut update = Vec::new();
     pack::end_of_rib(Family::Ipv4Unicast, &mut update);
-    let open = Message::Open(two.open(false)).write();
+    let open = Message::Open(two.open(Opening::First)).write();
     // OpenSent: of side 0 alone, with an answer that is none.
     for wrong in [&keepalive, &update] {
         let mut alone = Neighbour::new(one.clone(), false);

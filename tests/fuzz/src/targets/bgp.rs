@@ -13,7 +13,7 @@ use bgp::message::refresh::RouteRefresh;
 use bgp::message::{Coding, HEADER, Kind, MAX_EXTENDED, Message, frame, pack, update};
 use bgp::policy::{Filter, PeerType, Route, Source};
 use bgp::rib::{PeerConfig, Rib, Speaker};
-use bgp::session::config::RemoteAs;
+use bgp::session::config::{Opening, RemoteAs};
 use bgp::session::{Action, Config, Input, Neighbour, Way};
 use meta::Prefix;
 
@@ -152,7 +152,7 @@ fn conversation(bytes: &[u8]) {
     let mut rib = Rib::new(Speaker { number: 64512, identifier: HERE, cluster_id: HERE, options: Options::default() });
     let id = rib.add_peer(PeerConfig::new(Source::External, THERE.into(), 64512)).expect("room");
     let mut now = Duration::ZERO;
-    let mut stream: Vec<u8> = Message::Open(his.open(false)).write();
+    let mut stream: Vec<u8> = Message::Open(his.open(Opening::First)).write();
     stream.extend(Message::Keepalive.write());
     stream.extend_from_slice(bytes);
     let _ = (neighbour.step(Input::Start, now), neighbour.step(Input::Connected(Way::Outgoing), now));
@@ -223,7 +223,7 @@ fn greetings() -> Vec<Vec<u8>> {
     (config.receive_paths, config.send_paths) = (Families::ALL, Families::IPV4);
     let refresh = RouteRefresh { family: Family::Ipv4Unicast.wire(), subtype: bgp::message::refresh::Subtype::Begin };
     [
-        Message::Open(config.open(true)),
+        Message::Open(config.open(Opening::Restarted)),
         Message::Keepalive,
         Message::Notification(Notification::shutdown(2, "new disks").hard()),
         Message::RouteRefresh(refresh),
