@@ -11,6 +11,7 @@
 //! - [`decision`]: which of several paths, and by which step
 //! - [`rib`]: routes in, chosen, and out
 //! - [`bfd`]: whether a neighbour is there, sooner than by the hold time
+//! - [`mrt`]: dumps for others' tools
 //!
 //! All of it is pure: bytes, events and the time come in, bytes and changes go out. Nothing here knows of sockets, the
 //! kernel or Kubernetes.
@@ -22,6 +23,7 @@ pub mod bfd;
 pub mod decision;
 pub mod family;
 pub mod message;
+pub mod mrt;
 pub mod policy;
 pub mod rib;
 pub mod session;

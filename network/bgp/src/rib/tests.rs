@@ -422,6 +422,23 @@ fn an_update_of_both_families_is_two_sets() {
     assert_eq!((world.rib.told(a, V4), world.rib.told(a, Family::Ipv6Unicast)), (1, 1));
 }
 
+#[test]
+fn a_dump_has_every_path_that_neighbours_told() {
+    let mut world = World::new();
+    let (a, b) = (world.plain(2, 1), world.plain(3, 2));
+    let own = world.rib.add_peer(PeerConfig::new(Source::Static, address(1).into(), OWN)).expect("room");
+    world.announce(own, 0, &set(&[]));
+    world.announce(a, 1, &set(&[1]));
+    world.announce(b, 1, &set(&[2]));
+    let mut dump = Vec::new();
+    world.rib.dump(1_700_000_000, 1_600_000_000, |piece| dump.extend_from_slice(piece));
+    // The neighbours, and the one prefix that they told: its two paths.
+    let length = |at: usize| u32::from_be_bytes(dump[at + 8..at + 12].try_into().expect("four bytes")) as usize;
+    let second = 12 + length(0);
+    assert_eq!(dump.len(), second + 12 + length(second));
+    assert_eq!(dump[second + 12..second + 12 + 10], [0, 0, 0, 0, 24, 192, 0, 1, 0, 2]);
+}
+
 /// What may happen.
 #[derive(Clone, Debug)]
 enum Blow {

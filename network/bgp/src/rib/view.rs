@@ -4,11 +4,13 @@
 use meta::Prefix;
 
 use super::export::{Leaving, export};
+use super::peer::Peer;
 use super::table::{Address, LONG_LIVED, Path, STALE};
 use super::{PeerId, Rib};
 use crate::attribute::Attributes;
 use crate::decision::Why;
 use crate::family::Family;
+use crate::mrt;
 
 /// A path to a prefix.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,9 @@ pub struct PathView<'a> {
     /// When it came, in seconds.
     pub since: u32,
 }
+
+/// Bytes of a piece of a dump.
+const PIECE: usize = 256 << 10;
 
 /// How much there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +113,44 @@ impl Rib {
         let best = self.best(prefix).filter(|best| best.peer != id)?;
         let (set, from) = (best.accepted?, self.peer(best.peer)?);
         export(&self.speaker, &Leaving { prefix: *prefix, set, from, long_lived: best.long_lived }, to)
+    }
+
+    /// Everything that neighbours told, as a dump of MRT (RFC 6396), a piece at a time. `at` is now and `began` the moment
+    /// that times are counted from, both in seconds since 1970.
+    pub fn dump(&self, at: u32, began: u32, mut write: impl FnMut(&[u8])) {
+        let told = |peer: &&Peer| peer.config.source.is_bgp();
+        let all: Vec<(usize, &Peer)> =
+            self.peers.iter().enumerate().filter_map(|(id, peer)| Some((id, peer.as_deref().filter(told)?))).collect();
+        let one = |(_, peer): &(usize, &Peer)| mrt::DumpPeer {
+            identifier: peer.identifier,
+            address: peer.config.address,
+            number: peer.number,
+        };
+        let mut bytes = Vec::new();
+        mrt::peers(at, self.speaker.identifier, &all.iter().map(one).collect::<Vec<_>>(), &mut bytes);
+        let mut sequence = 0;
+        for prefix in Family::ALL.into_iter().flat_map(|family| self.prefixes(family)) {
+            let place = |id: PeerId| all.iter().position(|(known, _)| *known == usize::from(id.0));
+            let paths = self.paths(&prefix);
+            let dumped: Vec<mrt::DumpPath<'_>> = paths
+                .iter()
+                .filter_map(|path| {
+                    let peer = place(path.peer).and_then(|at| u16::try_from(at).ok())?;
+                    let since = began.saturating_add(path.since);
+                    Some(mrt::DumpPath { peer, since, path_id: path.path_id, set: path.received })
+                })
+                .collect();
+            if dumped.is_empty() {
+                continue;
+            }
+            mrt::prefix(at, sequence, prefix, &dumped, &mut bytes);
+            sequence += 1;
+            if bytes.len() >= PIECE {
+                write(&bytes);
+                bytes.clear();
+            }
+        }
+        write(&bytes);
     }
 
     /// How much there is.
