@@ -118,3 +118,51 @@ fn what_is_wrong_is_named() {
         assert!(refused(text).contains(words), "{text}: {}", refused(text));
     }
 }
+
+/// A BGPFilter of Calico, rule by rule, behind what it makes of a node's own block.
+const CALICO: &str = "name: calico-export
+rules:
+  - match: {prefixes: [{prefix: 10.1.2.0/26}], source: [static]}
+    action: accept
+  - match: {prefixes: [{prefix: 10.1.2.0/26, lengths: {min: 27, max: 32}}]}
+    action: reject
+  # In, with prefixLength, source RemotePeers, peerType eBGP: accepted with operations.
+  - match:
+      prefixes: [{prefix: 10.2.0.0/16, lengths: {min: 24, max: 26}}]
+      source: [internal, external]
+      peer-type: external
+    set: {communities: {add: ['64512:7', '64512:1:2']}, prepend: {as: 64999}, local-preference: 2147482623}
+    action: accept
+  # NotIn and an interface.
+  - match: {not-prefixes: [{prefix: 10.0.0.0/8, lengths: {max: 32}}], interfaces: ['cali*']}
+    action: reject
+  # asPathPrefix and a community.
+  - match: {as-path: {starts-with: [65001, 65002]}, communities: ['64512:7']}
+    action: accept
+";
+
+#[test]
+fn what_calico_says_to_bird_can_be_said() {
+    let filter = filter(CALICO);
+    let judge = |change: &dyn Fn(&mut Route<'static>), prefix: &str| {
+        let mut route = route(prefix);
+        change(&mut route);
+        let mut set = set();
+        (filter.judge(&route, 64512, &mut set), set)
+    };
+    let own = |route: &mut Route<'static>| (route.source, route.interface) = (Source::Static, None);
+    let local = |route: &mut Route<'static>| (route.source, route.interface) = (Source::Kernel, Some("cali12"));
+    assert_eq!(judge(&own, "10.1.2.0/26").0, Verdict::Accept);
+    assert_eq!(judge(&local, "10.1.2.7/32").0, Verdict::Reject);
+    let (verdict, set) = judge(&|_| (), "10.2.3.0/24");
+    assert_eq!(
+        (verdict, set.as_path.first(), set.local_preference),
+        (Verdict::Accept, Some(64999), Some(2_147_482_623))
+    );
+    assert_eq!((set.communities.len(), set.large_communities.len()), (1, 1));
+    let inside = |route: &mut Route<'static>| route.peer_type = Some(PeerType::Internal);
+    assert_eq!(judge(&inside, "10.2.3.0/24").1.local_preference, None, "of eBGP alone");
+    assert_eq!(judge(&local, "192.168.0.1/32").0, Verdict::Reject);
+    assert_eq!(judge(&|_| (), "192.168.0.0/24").0, Verdict::Accept);
+    assert_eq!(judge(&|route| route.peer_type = None, "10.2.3.0/24").0, Verdict::Accept);
+}
