@@ -1,7 +1,7 @@
 //! The table of fuzz targets: what is fed, what must hold, and how much of the machine one input may take. Both drivers
 //! go by it.
 
-use crate::targets::{files, flannel, network, node, objects, patches, store, trust, web, words};
+use crate::targets::{bgp, files, flannel, network, node, objects, patches, store, trust, web, words};
 
 /// One decoder or parser.
 pub struct Target {
@@ -40,6 +40,7 @@ pub const TARGETS: &[&[Target]] = &[
     node::TARGETS,
     network::TARGETS,
     flannel::TARGETS,
+    bgp::TARGETS,
     files::TARGETS,
 ];
 

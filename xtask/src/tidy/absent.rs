@@ -38,6 +38,7 @@ const ABSENT: &[(&str, &[&[&str]])] = &[
     ("cni", &[KUBERNETES, &["tokio::"]]),
     ("pod-network", &[KUBERNETES, &["tokio::"]]),
     ("flannel", &[PROGRAMS]),
+    ("bgp", &[OUTSIDE, KUBERNETES, KERNEL, PROGRAMS]),
     ("runtime", &[KUBERNETES]),
     ("proxy", &[&["std::fs"], PROGRAMS]),
 ];

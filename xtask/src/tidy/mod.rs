@@ -44,6 +44,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("cni", &["meta", "linux"]),
     ("pod-network", &["meta", "linux", "cni"]),
     ("flannel", &["meta", "linux", "wire", "client", "serving"]),
+    ("bgp", &["meta"]),
     ("runtime", &["meta", "wire", "linux", "pod-network", "serving"]),
     ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
 ];
@@ -62,6 +63,7 @@ const GROUND: &[&str] = &[
     "api/wire",
     "client",
     "linux",
+    "network/bgp",
     "network/cni",
     "network/pod",
     "serving",

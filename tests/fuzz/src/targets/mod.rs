@@ -1,5 +1,6 @@
 //! The targets, by what they are about: each file has its rows of the table and the functions that they name.
 
+pub mod bgp;
 pub mod files;
 pub mod flannel;
 pub mod network;
