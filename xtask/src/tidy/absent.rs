@@ -38,6 +38,7 @@ const ABSENT: &[(&str, &[&[&str]])] = &[
     ("cni", &[KUBERNETES, &["tokio::"]]),
     ("pod-network", &[KUBERNETES, &["tokio::"]]),
     ("flannel", &[PROGRAMS]),
+    ("announcer", &[&["std::fs", "nft::"], PROGRAMS]),
     ("runtime", &[KUBERNETES]),
     ("proxy", &[&["std::fs"], PROGRAMS]),
 ];

@@ -44,6 +44,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("cni", &["meta", "linux"]),
     ("pod-network", &["meta", "linux", "cni"]),
     ("flannel", &["meta", "linux", "wire", "client", "serving"]),
+    ("announcer", &["meta", "facts", "linux", "client"]),
     ("runtime", &["meta", "wire", "linux", "pod-network", "serving"]),
     ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),
 ];
