@@ -1,9 +1,9 @@
-//! The backend udp beside the kernel's VXLAN, which the backend vxlan has: one TCP stream, four, and small datagrams between
+//! The backend udp beside the kernel's VXLAN, which the backend vxlan has, and beside upstream's udp: one TCP stream, four, and small datagrams between
 //! pods of two hosts in network namespaces, with links of 1500 and of 9000 bytes. Both ends and both hosts share the cores.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use testkit::{Host, Running, binary, eventually, output};
 
 use crate::Plan;
 use crate::table::{Figure, Row, figure};
+use crate::upstream::cell;
 
 const ADDRESSES: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
 const SOON: Duration = Duration::from_secs(20);
@@ -23,28 +24,39 @@ const SMALL: usize = 64;
 
 pub fn run(plan: &Plan) -> Result<Vec<Row>> {
     let time = plan.or_quick(Duration::from_secs(5), Duration::from_millis(300));
+    let upstream = cell(plan.upstream.flannel());
     let mut rows = Vec::new();
     for mtu in [1500, 9000] {
-        let theirs = measure("vxlan", mtu, time);
-        let ours = measure("udp", mtu, time)?;
+        let kernel = cell(measure(&Node::Ours, "vxlan", mtu, time));
+        let ours = measure(&Node::Ours, "udp", mtu, time)?;
+        let theirs = match &upstream {
+            Ok(program) => cell(measure(&Node::Upstreams(program.clone()), "udp", mtu, time)),
+            Err(why) => Err(why.clone()),
+        };
         let goals = [("one TCP stream", "1×"), ("four TCP streams", "1×"), ("64-byte datagrams", "0.5×")];
-        for (n, (what, goal)) in goals.into_iter().enumerate() {
-            let theirs = theirs.as_ref().map(|all| all[n]).map_err(|error| format!("{error:#}"));
-            rows.push(Row::rate(
-                format!("flannel, MTU {mtu}: {what} by udp beside kernel VXLAN"),
-                goal,
-                ours[n],
-                theirs,
-            ));
+        for (beside, theirs) in [("kernel VXLAN", kernel), ("upstream's udp", theirs)] {
+            for (n, (what, goal)) in goals.into_iter().enumerate() {
+                let goal = if beside == "kernel VXLAN" { goal } else { "" };
+                let theirs = theirs.as_ref().map(|all| all[n]).map_err(Clone::clone);
+                let what = format!("flannel, MTU {mtu}: {what} by udp beside {beside}");
+                rows.push(Row::rate(what, goal, ours[n], theirs));
+            }
         }
     }
     Ok(rows)
 }
 
+/// Whose program carries the packets.
+enum Node {
+    Ours,
+    /// Made of upstream's own packages: `tests/flannel`.
+    Upstreams(PathBuf),
+}
+
 /// A stream, four, small packets.
-fn measure(backend: &str, mtu: u32, time: Duration) -> Result<[Figure; 3]> {
+fn measure(node: &Node, backend: &str, mtu: u32, time: Duration) -> Result<[Figure; 3]> {
     let dir = std::env::temp_dir().join(format!("bench-flannel-{}-{backend}-{mtu}", std::process::id()));
-    let measured = Pair::new(backend, mtu, &dir).and_then(|pair| {
+    let measured = Pair::new(node, backend, mtu, &dir).and_then(|pair| {
         let gigabits = |bytes: u64| figure(bytes as f64 * 8.0 / time.as_secs_f64() / 1e9, "Gbit/s");
         let (one, four) = (pair.streams(1, time)?, pair.streams(4, time)?);
         let packets = pair.datagrams(time)?;
@@ -67,7 +79,7 @@ struct Pod {
 }
 
 impl Pair {
-    fn new(backend: &str, mtu: u32, dir: &Path) -> Result<Pair> {
+    fn new(node: &Node, backend: &str, mtu: u32, dir: &Path) -> Result<Pair> {
         let hosts = [Host::new()?, Host::new()?];
         hosts[0]
             .sh(&format!("ip link add wire mtu {mtu} type veth peer name wire mtu {mtu} netns {}", hosts[1].pid()))?;
@@ -91,8 +103,15 @@ impl Pair {
         let mut pods = Vec::new();
         for (n, host) in hosts.iter().enumerate() {
             let file = dir.join(format!("{n}/subnet.env"));
-            let mut flannel = host.command(binary());
-            flannel.args(["flannel", "-iface=wire", "--etcd-endpoints", &url]).arg("--subnet-file").arg(&file);
+            let mut flannel = match node {
+                Node::Ours => {
+                    let mut flannel = host.command(binary());
+                    flannel.arg("flannel");
+                    flannel
+                }
+                Node::Upstreams(program) => host.command(program),
+            };
+            flannel.args(["-iface=wire", "--etcd-endpoints", &url]).arg("--subnet-file").arg(&file);
             running.push(Running::start(&mut flannel)?);
             pods.push(Pod::behind(host, &file).with_context(|| running.last().map(Running::said).unwrap_or_default())?);
         }
@@ -182,7 +201,8 @@ impl Pod {
         let start = gateway.rsplit_once('.').map_or("", |(start, _)| start);
         let address = format!("{start}.2");
         host.sh(&format!(
-            "set -e; ip link add pods mtu {mtu} type bridge; ip address add {subnet} dev pods; ip link set pods up
+            "set -e; mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns
+             ip link add pods mtu {mtu} type bridge; ip address add {subnet} dev pods; ip link set pods up
              ip netns add pod; ip link add eth0 mtu {mtu} netns pod type veth peer name port mtu {mtu}
              ip link set port master pods up; ip -n pod link set lo up; ip -n pod link set eth0 up
              ip -n pod address add {address}/24 dev eth0; ip -n pod route add default via {gateway}"

@@ -8,6 +8,8 @@ mod crds;
 mod creates;
 mod definitions;
 mod dns;
+mod dns_changes;
+mod dns_pairs;
 mod etcd;
 mod flannel;
 mod floods;
@@ -58,6 +60,8 @@ const BENCHES: &[Bench] = &[
     ("etcd", etcd::run),
     ("scheduler", scheduler::run),
     ("dns", dns::run),
+    ("dns-changes", dns_changes::run),
+    ("dns-pairs", dns_pairs::run),
     ("proxy", proxy::run),
     ("flannel", flannel::run),
 ];
@@ -65,7 +69,7 @@ const BENCHES: &[Bench] = &[
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", about = "Take the figures of benches/README.md")]
 struct Flags {
-    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, proxy, flannel]
+    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, dns-changes, dns-pairs, proxy, flannel]
     #[arg(value_parser = BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     names: Vec<String>,
     /// Small numbers: shows that the benchmarks work, measures nothing

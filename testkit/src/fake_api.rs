@@ -30,6 +30,8 @@ struct State {
     documents: BTreeMap<String, Value>,
     /// Collections that are not served.
     unserved: BTreeSet<String>,
+    /// How often something was sent to a path.
+    posts: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +97,11 @@ impl FakeApi {
         self.state().documents.insert(path.to_owned(), document);
     }
 
+    /// How often something was posted to a path.
+    pub fn posted(&self, path: &str) -> usize {
+        self.state().posts.get(path).copied().unwrap_or(0)
+    }
+
     /// Forgets a collection and answers 404 in its place until it is served again; its watches end.
     pub fn unserve(&self, collection: &str) {
         let mut state = self.state();
@@ -117,7 +124,10 @@ impl FakeApi {
             query.split('&').filter_map(|p| p.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
         };
         let (document, unserved) = {
-            let state = self.state();
+            let mut state = self.state();
+            if request.method() == "POST" {
+                *state.posts.entry(path.clone()).or_default() += 1;
+            }
             (state.documents.get(&path).cloned(), state.unserved.contains(&path))
         };
         if unserved {

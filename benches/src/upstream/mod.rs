@@ -50,6 +50,23 @@ impl Upstream {
         Ok(dir)
     }
 
+    /// A node of upstream's flannel, built of `tests/flannel` when it isn't there: its udp backend is partly in C.
+    pub fn flannel(&self) -> Result<PathBuf> {
+        const NAME: &str = "flannel-node";
+        const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/flannel");
+        if let Ok(found) = self.program(NAME) {
+            return Ok(found);
+        }
+        let bin = self.dir.join("bin");
+        fs::create_dir_all(&bin).with_context(|| bin.display().to_string())?;
+        let mut go = Command::new("go");
+        go.args(["build", "-o"]).arg(bin.join(NAME)).arg(".").current_dir(MODULE).env("CGO_ENABLED", "1");
+        let built = testkit::output(&mut go, "").and_then(|done| done.ok());
+        built
+            .map_err(|_| anyhow!("not taken: no {NAME} in {}, and no Go and C compiler to build it", bin.display()))?;
+        self.program(NAME)
+    }
+
     /// containerd's own client, built beside containerd in its version when it isn't there: the kubelet's interface
     /// can't import an image from a file.
     fn ctr(&self) -> Result<PathBuf> {

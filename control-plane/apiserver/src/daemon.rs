@@ -19,6 +19,7 @@ use crate::http::listener;
 use crate::http::tls;
 use crate::proxy::{Dialer, Tcp};
 use crate::server::{Core, Server};
+use crate::service::repair::daemon::Repair;
 use crate::storage::encryption::EncryptedStore;
 use crate::storage::{Store, compactor};
 
@@ -106,9 +107,16 @@ pub async fn assemble(
     core.metrics.follow(&core.objects.registry);
     core.set_started();
     tokio::spawn(compact(core.clone(), shutdown.clone()));
+    let repair = Repair::new(core.verbs().clone(), &core.config, core.advertised.address(), core.repaired.clone());
+    let stop = shutdown.clone();
+    tokio::spawn(async move { repair.run(stop).await });
+    let _ = tokio::time::timeout(FIRST_LOOK, core.repaired.cancelled()).await;
     Ok(Server { core })
 }
 
+/// How long the first request waits until the addresses of Services have been looked through: a usual cluster's are by
+/// then, and the health checks of a large one say that they are not yet.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
 /// Others hear within this time that a server stops, or by the end of its lease.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often it is looked whether a CA was replaced, as upstream does.

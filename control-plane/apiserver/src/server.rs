@@ -50,6 +50,8 @@ pub struct Core {
     pub definitions: Arc<Work>,
     /// What the server sets up at start is there.
     started: AtomicBool,
+    /// Cancelled when addresses and ports of Services have been looked through once ([`crate::service::repair`]).
+    pub(crate) repaired: CancellationToken,
     /// The server is about to stop: load balancers should send no more.
     ending: AtomicBool,
     /// Cancelled when the server stops: long answers end.
@@ -101,6 +103,7 @@ impl Core {
             advertised,
             definitions: Arc::default(),
             started: AtomicBool::new(false),
+            repaired: CancellationToken::new(),
             ending: AtomicBool::new(false),
             stopping,
         })

@@ -5,7 +5,7 @@
 //!
 //! A question takes the short way when it can: `server` receives a batch, `wire` reads the question, `answer` finds
 //! the name in `table` and copies what was prebuilt there by `records`; the batch goes back. What it does with others is
-//! told by a configuration: `settings` follows it, `corefile` reads it, `chain` holds it and leads questions through
+//! told by a configuration: `settings` follows it (and by `rights` says what it may not), `corefile` reads it, `chain` holds it and leads questions through
 //! `rewrite`, `template`, `hosts`, the table, `cache` and `forward`, which asks each `upstream`. `daemon` keeps the table
 //! as the API server's objects are. Pure are `answer`, `cache`, `corefile`, `hosts`, `records`, `resolv`, `rewrite`,
 //! `table`, `template`, `transform` and `wire`.
@@ -26,6 +26,7 @@ mod log;
 mod records;
 mod resolv;
 mod rewrite;
+mod rights;
 mod server;
 mod settings;
 mod table;

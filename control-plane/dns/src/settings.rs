@@ -18,8 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::chain::Live;
 use crate::config::Config;
 use crate::corefile::values::Fall;
-use crate::corefile::{Corefile, Facts, Files, Forward, Kubernetes, Pages, Policy, Records, Server, To, Upstream};
+use crate::corefile::{
+    Corefile, Facts, Files, Forward, Kubernetes, Pages, Pods, Policy, Records, Server, To, Upstream,
+};
 use crate::http;
+use crate::rights;
 use crate::server::Shared;
 use crate::wire::Name;
 use crate::{cache, corefile};
@@ -77,7 +80,7 @@ pub async fn follow(config: Config, zone: Name, client: Client, shared: Arc<Shar
         custom.synced().await;
     };
     let recorder = EventRecorder::new(client.clone(), "coredns");
-    let mut follower = Follower { config, zone, shared, recorder, seen: Files::default(), pages: None };
+    let mut follower = Follower { config, zone, shared, recorder, client, seen: Files::default(), pages: None };
     tokio::select! {
         () = shutdown.cancelled() => return,
         _ = tokio::time::timeout(PATIENCE, synced) => {}
@@ -97,6 +100,7 @@ struct Follower {
     zone: Name,
     shared: Arc<Shared>,
     recorder: EventRecorder,
+    client: Client,
     /// What was looked at last, whether it came into force or not.
     seen: Files,
     pages: Option<(Pages, CancellationToken)>,
@@ -118,19 +122,24 @@ impl Follower {
             Ok(blocks) => {
                 counts.reloads.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(blocks, "the configuration of cluster DNS is in force");
+                let verified = shared.live().records.as_ref().is_some_and(|records| records.pods == Pods::Verified);
+                if verified && rights::is_forbidden(&self.client).await {
+                    tracing::error!("{}", rights::NOT_VERIFIED);
+                    self.warn(own, "PodsNotVerified", rights::NOT_VERIFIED);
+                }
             }
             Err(reason) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%reason, "the configuration of cluster DNS can't be used: the former one stays");
-                if let Some(map) = own.get_in(NAMESPACE, NAME) {
-                    self.recorder.event(
-                        &client::reference(map.as_ref()),
-                        EventType::Warning,
-                        "InvalidCorefile",
-                        &reason,
-                    );
-                }
+                self.warn(own, "InvalidCorefile", &reason);
             }
+        }
+    }
+
+    /// Tells something at the ConfigMap.
+    fn warn(&self, own: &Cache<ConfigMap>, reason: &str, note: &str) {
+        if let Some(map) = own.get_in(NAMESPACE, NAME) {
+            self.recorder.event(&client::reference(map.as_ref()), EventType::Warning, reason, note);
         }
     }
 

@@ -154,13 +154,14 @@ fn controllers(host: &Host) -> Vec<String> {
 /// administrator's way in. kube-proxy leaves alone what else listens there.
 fn reserved_node_ports(host: &Host) -> Vec<(String, i32)> {
     const SSH: u16 = 22;
-    const FLANNEL: [u16; 2] = [8285, 8472];
+    const FLANNEL: [u16; 4] = [8285, 8472, 51820, 51821];
     // Of the first cluster of a host, which others of these nodes may be in, and of this one.
     let upstreams = [2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10259];
     let own = [host.cluster.api_port, host.kubelet_port(), host.etcd_port()];
     let shifted = [10248, 10249, 10256, 10257, 10259].map(|port| host.port(port));
     let tcp = [SSH].into_iter().chain(upstreams).chain(own).chain(shifted).map(|port| ("TCP".to_owned(), port.into()));
-    tcp.chain(FLANNEL.map(|port| ("UDP".to_owned(), port.into()))).collect()
+    let udp = FLANNEL.into_iter().chain(host.cluster.flannel_ports());
+    tcp.chain(udp.map(|port| ("UDP".to_owned(), port.into()))).collect()
 }
 
 pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {

@@ -7,14 +7,17 @@
 //!   node's address ──► flannel ──► the pod network: how long a packet may be (and, where leases are in etcd, the range)
 //! ```
 
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use flannel::{
-    AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, NodesOptions, Source, Told, Wish,
+    AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, NodesOptions, Own, Source, Told, Wish,
 };
 use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::DeleteParams;
 use linux::netlink::Rtnl;
 use pod_network::{PodNetwork, Way};
 use serde_json::{Value, json};
@@ -24,7 +27,7 @@ use super::{Assembly, Serving, moving, ready};
 use crate::api::Identity;
 use crate::apply::put;
 use crate::component::flannel::{Given, given};
-use crate::config::{Cluster, FlannelBackend, Host, Network, Roles, list};
+use crate::config::{Cluster, FlannelBackend, Host, Network, Roles, known, list, write_private};
 use crate::fault::Fault;
 use crate::joining::published::{JOINERS, NODES, RBAC, SUBNETS, binding, group};
 
@@ -48,40 +51,68 @@ pub fn settle(host: &mut Host) -> Result<()> {
     }
     let v6 = host.cluster.has_ipv6();
     let options = &mut host.cluster.options;
-    let said = options.flannel_backend.is_some();
+    let said = options.flannel_backend;
     let backend = *options.flannel_backend.get_or_insert_with(|| match flannel::has_vxlan() {
         true => FlannelBackend::Vxlan,
         false => FlannelBackend::Udp,
     });
-    if v6 && backend == FlannelBackend::Udp {
-        let why =
-            if said { "flannel's backend udp" } else { "this kernel has no VXLAN links, and flannel's backend udp" };
+    if v6 && !backend.has_ipv6() {
+        let kernel = if said.is_none() { "this kernel has no VXLAN links, and " } else { "" };
+        let why = format!("{kernel}flannel's backend {}", backend.name());
         let sentence = format!("--pod-cidr: {why} carries IPv4 alone: say --flannel-backend host-gw, or vxlan");
         return Err(Fault::usage(sentence).into());
     }
+    if let Some(why) = said.and_then(|said| flannel::lacks(said.name())) {
+        return Err(Fault::usage(format!("--flannel-backend {}: {why}", backend.name())).into());
+    }
+    let (links, known) = (Rtnl::open().and_then(|mut rtnl| rtnl.links()).context("this host's links")?, known());
+    let others: Vec<&Host> = known.iter().filter(|other| other.cluster.name != host.cluster.name).collect();
+    let has_ipip = |other: &&&Host| {
+        other.cluster.network() == Network::Flannel && other.cluster.options.flannel_backend == Some(backend)
+    };
+    if let Some(other) = others.iter().find(has_ipip).filter(|_| backend == FlannelBackend::Ipip) {
+        let name = &other.cluster.name;
+        return Err(Fault::usage(format!(
+            "--flannel-backend ipip: the cluster {name:?} has it on this host, and a host has one: say vxlan, wireguard, \
+             host-gw or udp"
+        ))
+        .into());
+    }
+    let options = &mut host.cluster.options;
     if options.flannel_vni.is_none() {
-        let links = Rtnl::open().and_then(|mut rtnl| rtnl.links()).context("this host's links")?;
-        options.flannel_vni = Some(free_vni(u32::from(host.slot) + 1, links.iter().map(|link| link.name.as_str())));
+        let numbers = others.iter().filter_map(|other| other.cluster.options.flannel_vni);
+        options.flannel_vni =
+            Some(free_vni(u32::from(host.slot) + 1, links.iter().map(|link| link.name.as_str()), numbers));
     }
     Ok(())
 }
 
-/// The first number from this one on that no link is named by.
-fn free_vni<'n>(first: u32, links: impl Iterator<Item = &'n str>) -> u32 {
-    let taken: Vec<u32> = links.filter_map(|name| name.strip_prefix(LINK)?.parse().ok()).collect();
+/// The first number from this one on that no link is named by and no other cluster of this host has, whether it runs or
+/// not: UDP ports of further backends go by it, too.
+fn free_vni<'n>(first: u32, links: impl Iterator<Item = &'n str>, others: impl Iterator<Item = u32>) -> u32 {
+    let taken: Vec<u32> = links.filter_map(|name| name.strip_prefix(LINK)?.parse().ok()).chain(others).collect();
     (first..).find(|vni| !taken.contains(vni)).unwrap_or(first)
 }
 
 /// Puts what a cluster with flannel has in the API: upstream's objects by upstream's names, and what nodes of ours may.
 pub async fn publish(client: &kube::Client, cluster: &Cluster) -> Result<()> {
     if cluster.network() != Network::Flannel {
-        return Ok(());
+        return withdraw(client).await;
     }
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE,
         "labels": {"k8s-app": "flannel"}}});
     put(client, "namespaces", &namespace).await?;
     let all = objects(cluster);
     try_join_all(all.iter().map(|(plural, object)| put(client, plural, object))).await.map(drop)
+}
+
+/// The cluster has another network now, whatever it had: who joins learns that, and nodes that have flannel are told.
+async fn withdraw(client: &kube::Client) -> Result<()> {
+    let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
+    match maps.delete(MAP, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        deleted => deleted.map(drop).context("the configuration of flannel, which the cluster has no more"),
+    }
 }
 
 fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
@@ -97,7 +128,8 @@ fn objects(cluster: &Cluster) -> Vec<(&'static str, Value)> {
     let see_nodes = rule("nodes", &["get", "list", "watch"]);
     let upstreams = [rule("pods", &["get"]), see_nodes.clone(), rule("nodes/status", &["patch"])];
     let labels = json!({"tier": "node", "k8s-app": "flannel", "app": "flannel"});
-    let map_rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [MAP], "verbs": ["get"]});
+    let map_rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [MAP],
+        "verbs": ["get", "list", "watch"]});
     vec![
         (
             "serviceaccounts",
@@ -164,7 +196,7 @@ pub async fn start(a: &mut Assembly) -> Result<Serving> {
                 table: pod_network::flannel_table(&host.tag()),
                 resync: flannel::RESYNC,
                 health: given.health,
-                tag: Some(host.tag()),
+                own: Own { tag: Some(host.tag()), number: host.slot, key_file: host.wireguard_key() },
                 told,
             };
             tokio::select! {
@@ -174,7 +206,7 @@ pub async fn start(a: &mut Assembly) -> Result<Serving> {
         };
         tokio::select! {
             ended = work => ended,
-            never = tell(reports, network, host.cluster.leases_in_etcd(), &here) => never,
+            never = tell(&host, reports, network, &here) => never,
             () = stop.cancelled() => Ok(()),
         }
     });
@@ -265,13 +297,17 @@ fn wish(host: &Host, given: &Given, told: &[IpAddr]) -> Option<Wish> {
 
 /// Tells the pod network what flannel has found out.
 async fn tell(
+    host: &Host,
     mut reports: watch::Receiver<Told>,
     network: Arc<dyn PodNetwork>,
-    by_lease: bool,
     ready: &client::Latch,
 ) -> Result<()> {
+    let by_lease = host.cluster.leases_in_etcd();
     loop {
-        let told = *reports.borrow_and_update();
+        let told = reports.borrow_and_update().clone();
+        if let Err(error) = put_notice(host, told.apart.as_deref()) {
+            tracing::warn!(%error, "`ferrokube status` does not know in what the cluster's network is other than this host's");
+        }
         let ranges = told.subnets.filter(|_| by_lease).map(|subnets| subnets.each().collect()).unwrap_or_default();
         let (way, network) = (Way { mtu: told.mtu, ranges }, network.clone());
         // It is tried again for whoever asks whether the network is ready.
@@ -285,6 +321,32 @@ async fn tell(
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// A sentence, and no more.
+const NOTICE: u64 = 4 << 10;
+
+fn put_notice(host: &Host, why: Option<&str>) -> Result<()> {
+    let file = host.network_notice();
+    match why {
+        Some(why) => write_private(&file, why.as_bytes()),
+        None => match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(file.display().to_string()),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// In what the cluster's network is other than this host's, with what to do.
+pub fn notice(host: &Host) -> Option<String> {
+    let mut why = String::new();
+    std::fs::File::open(host.network_notice()).ok()?.take(NOTICE).read_to_string(&mut why).ok()?;
+    let name = &host.cluster.name;
+    Some(format!(
+        "the cluster's pod network is other than this node's, which keeps it as long as it has pods: {}: to follow, \
+         `ferrokube reset --name {name}` here, and join again",
+        why.trim()
+    ))
 }
 
 #[cfg(test)]
@@ -302,9 +364,10 @@ mod tests {
     #[test]
     fn a_number_that_a_link_has_is_passed_over() {
         let links = ["lo", "flannel.1", "flannel.x", "flannel0", "flannel.3"];
-        assert_eq!(free_vni(1, links.into_iter()), 2);
-        assert_eq!(free_vni(3, links.into_iter()), 4);
-        assert_eq!(free_vni(5, links.into_iter()), 5);
+        let free = |first, others: &[u32]| free_vni(first, links.into_iter(), others.iter().copied());
+        assert_eq!((free(1, &[]), free(3, &[]), free(5, &[])), (2, 4, 5));
+        // A cluster whose backend has no link of that name, or that is stopped, has its ports by it.
+        assert_eq!((free(1, &[2]), free(4, &[4, 5])), (4, 6));
     }
 
     #[test]
@@ -334,5 +397,26 @@ mod tests {
         publish(&client, &host.cluster).await.expect("published");
         let data = maps.get(MAP).await.expect("a map").data.unwrap_or_default();
         assert!(data[SUBNETS].contains("192.0.2.1:2379"), "{data:?}");
+        // Who joins a cluster that has turned to the bridge learns nothing of flannel.
+        host.cluster.options.network = Some(Network::Bridge);
+        for _ in 0..2 {
+            publish(&client, &host.cluster).await.expect("withdrawn");
+        }
+        assert!(maps.get_opt(MAP).await.expect("an answer").is_none());
+    }
+
+    #[test]
+    fn a_network_that_this_host_cannot_follow_is_in_its_status_until_it_is_the_same_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut host = host();
+        host.cluster.name = dir.path().display().to_string();
+        assert_eq!(notice(&host), None);
+        put_notice(&host, Some("the network is 10.6.0.0/16 now")).expect("written");
+        let said = notice(&host).expect("a notice");
+        assert!(said.contains("the network is 10.6.0.0/16 now") && said.contains("ferrokube reset"), "{said}");
+        for _ in 0..2 {
+            put_notice(&host, None).expect("removed");
+        }
+        assert_eq!(notice(&host), None);
     }
 }

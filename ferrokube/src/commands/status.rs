@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::cli::Output;
-use crate::cluster::runtime_config;
+use crate::cluster::{flannel, runtime_config};
 use crate::commands::misc::print;
 use crate::config::{Host, Which, record};
 use crate::crash::{self, Crashes};
@@ -66,10 +66,11 @@ fn service(host: &Host) -> Option<String> {
 
 /// What of the host keeps the cluster from working.
 fn warnings(host: &Host) -> Vec<String> {
-    match firewall::walls(host) {
+    let walls = match firewall::walls(host) {
         Ok(walls) => firewall::told(&walls),
         Err(error) => vec![format!("{error:#}")],
-    }
+    };
+    walls.into_iter().chain(flannel::notice(host)).collect()
 }
 
 fn as_json(

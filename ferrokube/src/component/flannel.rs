@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{ArgAction, Parser};
 use flannel::{
-    AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, NodesOptions, Secret, Source, Told,
-    Wish,
+    AnnotationNames, Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, NodesOptions, Own as OwnLinks, Secret,
+    Source, Told, Wish,
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -198,10 +198,16 @@ impl Flags {
             table: TABLE.to_owned(),
             resync: Duration::from_secs(self.iptables_resync),
             health: self.health(),
-            tag: None,
+            own: OwnLinks { tag: None, number: 0, key_file: key_file() },
             told: watch::Sender::new(Told::default()),
         })
     }
+}
+
+/// Upstream's place of WireGuard's private key, and the variable that says another.
+fn key_file() -> PathBuf {
+    let said = std::env::var_os("WIREGUARD_KEY_FILE").filter(|path| !path.is_empty());
+    said.map_or_else(|| PathBuf::from("/run/flannel/wgkey"), PathBuf::from)
 }
 
 const FLAG: &str = "--flannel-arg";

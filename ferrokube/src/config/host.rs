@@ -108,6 +108,14 @@ impl Host {
     pub fn subnet_file(&self) -> PathBuf {
         self.run_dir().join("subnet.env")
     }
+    /// This host's private key, where pods' packets go by WireGuard.
+    pub fn wireguard_key(&self) -> PathBuf {
+        self.run_dir().join("wgkey")
+    }
+    /// In what the cluster's network is other than this host's, as flannel has found it out.
+    pub fn network_notice(&self) -> PathBuf {
+        self.run_dir().join("network-notice")
+    }
     /// What `--registries` names, or the host's own file.
     pub fn registries(&self) -> PathBuf {
         self.options.registries.clone().unwrap_or_else(|| REGISTRIES.into())

@@ -26,6 +26,10 @@ pub enum FlannelBackend {
     Udp,
     /// By routes alone: all hosts are on one link
     HostGw,
+    /// In the kernel's WireGuard links: encrypted
+    Wireguard,
+    /// In the kernel's IPIP links: IPv4 alone
+    Ipip,
 }
 
 /// Where flannel has which host which subnet is.
@@ -55,12 +59,23 @@ impl FlannelBackend {
             FlannelBackend::Vxlan => "vxlan",
             FlannelBackend::Udp => "udp",
             FlannelBackend::HostGw => "host-gw",
+            FlannelBackend::Wireguard => "wireguard",
+            FlannelBackend::Ipip => "ipip",
         }
+    }
+
+    /// Whether pods' packets of IPv6 go by it.
+    pub fn has_ipv6(self) -> bool {
+        !matches!(self, FlannelBackend::Udp | FlannelBackend::Ipip)
     }
 }
 
 /// Upstream's `Port` of the backend udp, of the first VNI; clusters of one host have one each.
 const UDP_PORT: u32 = 8285;
+/// The same of the backend wireguard, which has one for each family.
+const WIREGUARD_PORT: u32 = 51820;
+/// So many clusters of a host have ports of their own.
+const PORTS: u32 = 1000;
 /// Upstream's `--etcd-prefix`.
 const ETCD_PREFIX: &str = "/coreos.com/network";
 
@@ -85,13 +100,26 @@ impl Cluster {
         (list(&self.options.flannel_etcd_endpoints).to_vec(), prefix)
     }
 
+    /// The UDP ports that flannel listens on, where the configuration says them.
+    pub fn flannel_ports(&self) -> Vec<u16> {
+        let conf = self.net_conf();
+        let named =
+            ["Port", "ListenPort", "ListenPortV6"].into_iter().filter_map(|name| conf["Backend"][name].as_u64());
+        named.filter_map(|port| u16::try_from(port).ok()).collect()
+    }
+
     /// The network's configuration (net-conf), as upstream's flanneld reads it.
     pub fn net_conf(&self) -> Value {
         let vni = self.options.flannel_vni.unwrap_or(1);
         let backend = match self.flannel_backend() {
             FlannelBackend::Vxlan => json!({"Type": "vxlan", "VNI": vni}),
-            FlannelBackend::Udp => json!({"Type": "udp", "Port": UDP_PORT + (vni - 1) % 1000}),
+            FlannelBackend::Udp => json!({"Type": "udp", "Port": UDP_PORT + (vni - 1) % PORTS}),
             FlannelBackend::HostGw => json!({"Type": "host-gw"}),
+            FlannelBackend::Wireguard => {
+                let port = WIREGUARD_PORT + (vni - 1) % PORTS * 2;
+                json!({"Type": "wireguard", "ListenPort": port, "ListenPortV6": port + 1})
+            }
+            FlannelBackend::Ipip => json!({"Type": "ipip"}),
         };
         let mut conf = json!({"Backend": backend});
         match self.pod_cidr.family(false) {
@@ -120,6 +148,13 @@ mod tests {
         cluster.options.flannel_vni = Some(2);
         cluster.options.flannel_backend = Some(FlannelBackend::Udp);
         assert_eq!(conf(&cluster), r#"{"Backend":{"Port":8286,"Type":"udp"},"Network":"10.42.0.0/16"}"#);
+        assert_eq!(cluster.flannel_ports(), [8286]);
+        cluster.options.flannel_backend = Some(FlannelBackend::Wireguard);
+        assert_eq!(cluster.flannel_ports(), [51822, 51823]);
+        cluster.options.flannel_vni = Some(1);
+        assert_eq!(cluster.flannel_ports(), [51820, 51821], "upstream's");
+        cluster.options.flannel_vni = Some((1 << 24) - 1);
+        assert!(cluster.flannel_ports().len() == 2 && flannel::NetConf::parse(conf(&cluster).as_bytes()).is_ok());
         cluster.options.flannel_backend = Some(FlannelBackend::HostGw);
         let mut both = cluster.clone();
         both.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
@@ -131,10 +166,13 @@ mod tests {
         both.pod_cidr = "fd42::/56".parse().expect("a range");
         let alone = flannel::NetConf::parse(conf(&both).as_bytes()).expect("a configuration");
         assert!(alone.v4.is_none() && alone.v6.is_some());
-        for backend in [FlannelBackend::Vxlan, FlannelBackend::Udp, FlannelBackend::HostGw] {
-            cluster.options.flannel_backend = Some(backend);
+        let all = <FlannelBackend as clap::ValueEnum>::value_variants();
+        assert_eq!(all.len(), 5);
+        for backend in all {
+            cluster.options.flannel_backend = Some(*backend);
             assert_eq!(cluster.net_conf()["Backend"]["Type"], backend.name());
-            assert!(flannel::NetConf::parse(conf(&cluster).as_bytes()).is_ok());
+            let read = flannel::NetConf::parse(conf(&cluster).as_bytes()).expect("a configuration");
+            assert!(flannel::backend::Backend::of(&read).is_ok(), "{backend:?}");
         }
     }
 }

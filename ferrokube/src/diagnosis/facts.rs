@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use flannel::backend::{udp, vxlan};
+use flannel::backend::{ipip, udp, vxlan, wireguard};
 use http::header::DATE;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use linux::netlink::wireguard::{WIREGUARD, WireGuard};
 use linux::netlink::{self, LinkKind};
 use meta::Prefix;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -211,8 +212,17 @@ fn carrier(host: &Host, inner: &netlink::Link) -> (u32, Option<String>) {
         Some(LinkKind::Vxlan(link)) => {
             (vxlan::overhead(host.cluster.has_ipv6()), Some(format!("UDP port {} (VXLAN)", link.port)))
         }
+        Some(LinkKind::Ipip(_)) => (ipip::OVERHEAD, Some("IP protocol 4 (IPIP)".to_owned())),
+        Some(LinkKind::Other(kind)) if kind == WIREGUARD => {
+            (wireguard::OVERHEAD, Some(format!("UDP port {} (WireGuard)", port(inner).unwrap_or_default())))
+        }
         _ => (udp::OVERHEAD, Some(format!("UDP port {}", host.cluster.net_conf()["Backend"]["Port"]))),
     }
+}
+
+/// That of a WireGuard link.
+fn port(link: &netlink::Link) -> Option<u16> {
+    WireGuard::open().and_then(|mut kernel| kernel.device(link.index)).map(|device| device.port).ok()
 }
 
 /// Other nodes: how they are by the API, and how far packets come.

@@ -1,6 +1,6 @@
 //! Links: network interfaces, virtual ones made and removed. Does I/O through `Socket`; [`decode`] is pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::Error;
@@ -33,6 +33,9 @@ const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
 const IFLA_VXLAN_GBP: u16 = 23;
+const IFLA_IPTUN_LOCAL: u16 = 2;
+const IFLA_IPTUN_REMOTE: u16 = 3;
+const IFLA_IPTUN_PMTUDISC: u16 = 10;
 
 const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
@@ -77,6 +80,8 @@ pub enum LinkKind {
     Veth,
     /// Ethernet in UDP.
     Vxlan(Vxlan),
+    /// IPv4 in IPv4.
+    Ipip(Ipip),
     /// By the kernel's name: "tun", "macvlan", "wireguard", …
     Other(String),
 }
@@ -97,6 +102,15 @@ pub struct Vxlan {
     pub learning: bool,
     /// Carries packet marks along (group based policy).
     pub gbp: bool,
+}
+
+/// IPv4 in IPv4 (RFC 2003). Of links with the same two addresses there is one in a network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ipip {
+    /// The address that outer packets leave from.
+    pub local: Option<Ipv4Addr>,
+    /// The other end; none: the gateway of the route by which a packet comes.
+    pub remote: Option<Ipv4Addr>,
 }
 
 /// A pair of virtual Ethernet interfaces to make. The near end is up; the far end can't be before it has a peer.
@@ -167,6 +181,17 @@ impl Rtnl {
                 w.attr(IFLA_VXLAN_GBP, &[]);
             }
         })
+    }
+
+    /// Makes an IPIP link that is up; what is too long is cut into pieces on its way. One of the same two addresses is
+    /// refused as there ([`Error::is_exists`]).
+    pub fn add_ipip(&mut self, name: &str, mtu: u32, ipip: &Ipip) -> Result<(), Error> {
+        self.add_link(name, None, mtu, "ipip", |w| write_ipip(w, ipip))
+    }
+
+    /// Makes a WireGuard link that is up. Who speaks to whom by it is [`super::wireguard::WireGuard`]'s.
+    pub fn add_wireguard(&mut self, name: &str, mtu: u32) -> Result<(), Error> {
+        self.add_link(name, None, mtu, super::wireguard::WIREGUARD, |_| ())
     }
 
     fn add_link(
@@ -286,6 +311,15 @@ impl Rtnl {
     }
 }
 
+fn write_ipip(w: &mut Writer, ipip: &Ipip) {
+    for (kind, address) in [(IFLA_IPTUN_LOCAL, ipip.local), (IFLA_IPTUN_REMOTE, ipip.remote)] {
+        if let Some(address) = address {
+            w.attr(kind, &address.octets());
+        }
+    }
+    w.attr(IFLA_IPTUN_PMTUDISC, &[0]);
+}
+
 /// `struct ifinfomsg`.
 fn ifinfo(index: u32, value: u32, change: u32) -> [u8; 16] {
     let mut body = [0u8; 16];
@@ -341,8 +375,17 @@ fn link_kind(info: &[u8]) -> Option<LinkKind> {
         "bridge" => LinkKind::Bridge,
         "veth" => LinkKind::Veth,
         "vxlan" => LinkKind::Vxlan(vxlan(data)),
+        "ipip" => LinkKind::Ipip(ipip_of(data)),
         _ => LinkKind::Other(name),
     })
+}
+
+fn ipip_of(data: &[u8]) -> Ipip {
+    let address = |kind| match attr(data, kind).and_then(ip) {
+        Some(IpAddr::V4(v4)) if !v4.is_unspecified() => Some(v4),
+        _ => None,
+    };
+    Ipip { local: address(IFLA_IPTUN_LOCAL), remote: address(IFLA_IPTUN_REMOTE) }
 }
 
 fn vxlan(data: &[u8]) -> Vxlan {
@@ -359,4 +402,35 @@ fn vxlan(data: &[u8]) -> Vxlan {
         }
     }
     vxlan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ip link add flannel.ipip type ipip local 192.0.2.1 nopmtudisc`, as its data goes to the kernel, and what the kernel
+    /// tells of such a link.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn an_ipip_link_is_written_and_read_as_the_kernels_header_says() {
+        let ipip = Ipip { local: Some(Ipv4Addr::new(192, 0, 2, 1)), remote: None };
+        let mut w = Writer::new();
+        write_ipip(&mut w, &ipip);
+        assert_eq!(w.bytes(), [8, 0, 2, 0, 192, 0, 2, 1, 5, 0, 10, 0, 0, 0, 0, 0]);
+        let data = [&w.bytes()[..8], &[8, 0, 3, 0, 0, 0, 0, 0]].concat();
+        let mut info = Writer::new();
+        info.attr_str(IFLA_INFO_KIND, "ipip");
+        info.attr(IFLA_INFO_DATA, &data);
+        assert_eq!(link_kind(info.bytes()), Some(LinkKind::Ipip(ipip)));
+        for cut in 0..info.len() {
+            let _ = link_kind(&info.bytes()[..cut]);
+        }
+        // An address of a tunnel is four bytes: no hardware address.
+        let mut link = Writer::new();
+        link.raw(&ifinfo(7, IFF_UP, 0));
+        link.attr(IFLA_ADDRESS, &[192, 0, 2, 1]);
+        link.attr(IFLA_LINKINFO, info.bytes());
+        let read = decode(link.bytes()).expect("a link");
+        assert_eq!((read.index, read.mac, read.up), (7, None, true));
+    }
 }

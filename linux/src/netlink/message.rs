@@ -38,6 +38,11 @@ impl Writer {
         self.bytes
     }
 
+    /// Makes room for bytes that are about to be written.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Bytes that were written so far.
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -2,8 +2,8 @@
 //!
 //! `message` builds and takes apart messages, `socket` sends them and waits for the answer. Above them is rtnetlink, by
 //! topic: `link`, `address`, `route`, `neighbour`, `rule`, each with what it writes and what it reads; `rtnl` is what they
-//! share, and `monitor` hears of changes in any of them. `nft` and `conntrack` beside this module speak the netfilter
-//! family. It knows nothing of clusters, pods or who owns what: a [`PROTOCOL`] number is all it adds of its own.
+//! share, and `monitor` hears of changes in any of them; `wireguard` speaks generic netlink. `nft` and `conntrack` beside
+//! this module speak the netfilter family. It knows nothing of clusters, pods or who owns what: a [`PROTOCOL`] number is all it adds of its own.
 //! Everything blocks and is quick (tens of microseconds), so callers that live on an async runtime use a thread of their
 //! own.
 
@@ -16,9 +16,10 @@ mod route;
 mod rtnl;
 mod rule;
 pub(crate) mod socket;
+pub mod wireguard;
 
 pub use address::LinkAddress;
-pub use link::{Link, LinkKind, NewVeth, Vxlan};
+pub use link::{Ipip, Link, LinkKind, NewVeth, Vxlan};
 pub use monitor::{Event, Item, Monitor, Topic, event};
 pub use neighbour::{Fdb, Neighbour};
 pub use route::{NextHop, Route, RouteKind, TABLE_MAIN};

@@ -67,6 +67,11 @@ impl Socket {
         Socket::open(Some(netlink::NETFILTER), "opening a netfilter netlink socket")
     }
 
+    /// For what registers a family of its own: WireGuard.
+    pub fn generic() -> Result<Self, Error> {
+        Socket::open(Some(netlink::GENERIC), "opening a generic netlink socket")
+    }
+
     fn open(protocol: Option<rustix::net::Protocol>, what: &str) -> Result<Self, Error> {
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(|e| io(what, e))?;

@@ -165,12 +165,28 @@ impl Batch {
 
     /// Adds elements; content with those that are there with the same data.
     pub fn add_elements<'e>(&mut self, set: &str, elements: impl IntoIterator<Item = Element<'e>>) {
-        self.elements(n::NEWSETELEM, flags::CREATE, set, elements);
+        self.elements(n::NEWSETELEM, flags::CREATE, set, elements, |element, write| write(&element));
+    }
+
+    /// The same with elements that are made as they are written, so that many don't wait in memory for the last.
+    pub fn add_each<T>(
+        &mut self,
+        set: &str,
+        items: impl IntoIterator<Item = T>,
+        make: impl FnMut(T, &mut dyn FnMut(&Element<'_>)),
+    ) {
+        self.elements(n::NEWSETELEM, flags::CREATE, set, items, make);
+    }
+
+    /// Makes room for this many more elements, of a usual length.
+    pub fn reserve(&mut self, elements: usize) {
+        const USUAL: usize = 112;
+        self.writer.reserve(elements.saturating_mul(USUAL));
     }
 
     /// Removes elements; only their keys count. All must be there.
     pub fn delete_elements<'e>(&mut self, set: &str, elements: impl IntoIterator<Item = Element<'e>>) {
-        self.elements(n::DELSETELEM, 0, set, elements);
+        self.elements(n::DELSETELEM, 0, set, elements, |element, write| write(&element));
     }
 
     /// Removes all elements of a set.
@@ -193,17 +209,24 @@ impl Batch {
         });
     }
 
-    fn elements<'e>(&mut self, kind: u16, extra: u16, set: &str, elements: impl IntoIterator<Item = Element<'e>>) {
-        let mut elements = elements.into_iter().peekable();
-        while elements.peek().is_some() {
+    fn elements<T>(
+        &mut self,
+        kind: u16,
+        extra: u16,
+        set: &str,
+        items: impl IntoIterator<Item = T>,
+        mut make: impl FnMut(T, &mut dyn FnMut(&Element<'_>)),
+    ) {
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
             self.message(kind, extra, |w, table| {
                 w.attr_str(n::ELEM_LIST_TABLE, table);
                 w.attr_str(n::ELEM_LIST_SET, set);
                 let list = w.nest(n::ELEM_LIST_ELEMENTS);
                 while w.nest_len(list) < LIST_BYTES
-                    && let Some(element) = elements.next()
+                    && let Some(item) = items.next()
                 {
-                    element.write(w, kind == n::NEWSETELEM);
+                    make(item, &mut |element| element.write(w, kind == n::NEWSETELEM));
                 }
                 w.end_nest(list);
             });

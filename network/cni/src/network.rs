@@ -76,7 +76,9 @@ pub struct Network {
     /// None: this kernel has no rules for bridges.
     guard: Option<Guard>,
     index: u32,
-    /// Bytes of a packet, of pods that come from now on.
+    /// Bytes of a packet, as they were asked for.
+    wanted: AtomicU32,
+    /// The same of pods that come from now on: never more than those that are there take.
     mtu: AtomicU32,
     allocs: Mutex<Vec<Allocator>>,
 }
@@ -106,8 +108,10 @@ impl Network {
         bridge::setting(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
         forwarding(&config)?;
         let guard = guard(&config, &allocs)?;
-        let (mtu, allocs) = (AtomicU32::new(mtu), Mutex::new(allocs));
-        Ok(Network { config, bridge, tables, guard, index, mtu, allocs })
+        let (wanted, mtu, allocs) = (AtomicU32::new(mtu), AtomicU32::new(mtu), Mutex::new(allocs));
+        let network = Network { config, bridge, tables, guard, index, wanted, mtu, allocs };
+        network.fit()?;
+        Ok(network)
     }
 
     /// What it was made from, with nothing filled in.
@@ -121,10 +125,20 @@ impl Network {
     }
 
     /// Packets may have so many bytes from now on. Pods that are there keep theirs: the bridge tells them what is too long
-    /// for the way that a packet takes.
+    /// for the way that a packet takes, and takes longer packets once no pod is left that they would be too long for.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
-        if self.mtu.swap(mtu, Ordering::Relaxed) != mtu {
-            Rtnl::open()?.set_mtu(self.index, mtu)?;
+        self.wanted.store(mtu, Ordering::Relaxed);
+        self.fit()
+    }
+
+    /// What is longer than the port of a pod takes is lost on a bridge, and nobody is told: so all go by the shortest.
+    fn fit(&self) -> Result<(), Error> {
+        let mut rtnl = Rtnl::open()?;
+        let ports = rtnl.links()?.into_iter().filter(|link| link.master == Some(self.index)).map(|link| link.mtu);
+        let mtu = ports.chain([self.wanted.load(Ordering::Relaxed)]).min().unwrap_or_default();
+        self.mtu.store(mtu, Ordering::Relaxed);
+        if rtnl.link_by_index(self.index)?.is_some_and(|bridge| bridge.mtu != mtu) {
+            rtnl.set_mtu(self.index, mtu)?;
         }
         Ok(())
     }
@@ -143,6 +157,9 @@ impl Network {
     /// Gives a pod its interface. When it fails nothing is left of it. Doing it again for the same container
     /// gives the same addresses.
     pub fn add(&self, pod: &Pod<'_>) -> Result<AddResult, Error> {
+        if self.mtu() != self.wanted.load(Ordering::Relaxed) {
+            self.fit()?;
+        }
         let owner = owner(pod);
         let netns = bridge::open_netns(pod.netns)?;
         let made = self.connect(pod, &owner, &netns);

@@ -11,6 +11,7 @@
 //! Names of fields match whatever their case, as Go's decoder has it, and unknown ones are passed over. Without `Backend`
 //! the backend is udp, whatever upstream's documentation says.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use meta::Prefix;
@@ -62,12 +63,28 @@ pub struct NetConf {
     pub backend: Fields,
 }
 
-/// A JSON object whose names match whatever their case.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// See [`NetConf::turn`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Same,
+    /// Packets go another way; addresses stay.
+    Backend,
+    /// Pods keep what they have, and so does their host: what would be other, in a sentence.
+    Refused(String),
+}
+
+/// A JSON object whose names match whatever their case. What stands in it may be a secret.
+#[derive(Clone, Default, PartialEq)]
 pub struct Fields {
     /// What the names are put behind in errors.
     path: &'static str,
     map: Map<String, Value>,
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.map.keys()).finish()
+    }
 }
 
 impl Fields {
@@ -92,7 +109,7 @@ impl Fields {
         number.ok_or_else(|| self.wrong(name, format!("{value} is not a number from 0 to {most}")))
     }
 
-    fn text(&self, name: &str) -> Result<Option<&str>, ConfigError> {
+    pub fn text(&self, name: &str) -> Result<Option<&str>, ConfigError> {
         let Some(value) = self.value(name) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| self.wrong(name, format!("{value} is not a text")))
     }
@@ -174,6 +191,25 @@ impl NetConf {
             Some(_) => backend.text("Type")?.unwrap_or_default().to_owned(),
         };
         Ok(NetConf { v4, v6, backend_type, backend })
+    }
+
+    /// What a host does whose network has another configuration from now on.
+    pub fn turn(&self, next: &NetConf) -> Turn {
+        if self == next {
+            return Turn::Same;
+        }
+        let ranges = |conf: &NetConf| {
+            let all = [conf.v4, conf.v6].into_iter().flatten().map(|range| range.network.to_string());
+            all.collect::<Vec<_>>().join(" and ")
+        };
+        if (self.v4, self.v6) == (next.v4, next.v6) {
+            return Turn::Backend;
+        }
+        let (now, then) = (ranges(next), ranges(self));
+        if now == then {
+            return Turn::Refused(format!("hosts have other subnets of {now} now: pods here keep their addresses"));
+        }
+        Turn::Refused(format!("the network is {now} now, not {then}: pods here keep their addresses"))
     }
 
     /// Whether a host may have these subnets.
@@ -345,6 +381,25 @@ mod tests {
             assert_eq!(refusal(text), said, "{text}");
         }
         assert!(refusal("{").starts_with("the document: it is not JSON"));
+    }
+
+    #[test]
+    fn another_backend_is_followed_and_other_addresses_are_not() {
+        let now = conf(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#);
+        let turn = |text: &str| now.turn(&conf(text));
+        assert_eq!(turn(r#"{"Backend": {"Type": "vxlan"}, "SubnetLen": 24, "Network": "10.5.0.0/16"}"#), Turn::Same);
+        assert_eq!(turn(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}"#), Turn::Backend);
+        assert_eq!(turn(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "VNI": 2}}"#), Turn::Backend);
+        let said = |text: &str| if let Turn::Refused(why) = turn(text) { why } else { panic!("{text}") };
+        let keep = "pods here keep their addresses";
+        assert_eq!(
+            said(r#"{"Network": "10.6.0.0/16"}"#),
+            format!("the network is 10.6.0.0/16 now, not 10.5.0.0/16: {keep}")
+        );
+        let six = r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}"#;
+        assert_eq!(said(six), format!("the network is 10.5.0.0/16 and fd00:5::/48 now, not 10.5.0.0/16: {keep}"));
+        let smaller = r#"{"Network": "10.5.0.0/16", "SubnetLen": 26}"#;
+        assert_eq!(said(smaller), format!("hosts have other subnets of 10.5.0.0/16 now: {keep}"));
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! join ──► lease ──► keep ── the kernel, leases, rules
-//!                     │  ▲
-//!               moved ▼  │    another link or address of this host: the lease says it, links and routes follow
-//!                    move
+//!  ▲                 │ │  ▲
+//!  │           moved │ ▼  │    another link or address of this host: the lease says it, links and routes follow
+//!  │                 │ move
+//!  └──── leave ◄─────┘ turned  another backend: what the old one had is taken back, and all begins again
 //! ```
 
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ use crate::health::{self, Ready};
 use crate::lease::Subnets;
 use crate::manager::{self, Manager, Mine};
 use crate::news::{News, QUEUE};
-use crate::node::{self, Node, Site};
+use crate::node::{self, Node, Own, Site};
 use crate::rules::{Masquerade, Rules};
 use crate::subnet_file;
 
@@ -38,6 +39,8 @@ use crate::subnet_file;
 const RETRY: Duration = Duration::from_secs(1);
 /// Many leases at once, or our own changes that come back as news, are one look at the kernel.
 const GATHER: Duration = Duration::from_millis(30);
+/// Of WireGuard's peers the kernel tells no news: who deletes one by hand is found out by looking.
+const GLANCE: Duration = Duration::from_secs(1);
 /// Upstream's `--iptables-resync`.
 pub const RESYNC: Duration = Duration::from_secs(5);
 
@@ -56,19 +59,21 @@ pub struct Config {
     pub resync: Duration,
     /// `--healthz-ip`, `--healthz-port`
     pub health: Option<SocketAddr>,
-    /// Whose links these are: written on them.
-    pub tag: Option<String>,
+    /// Whose links these are.
+    pub own: Own,
     /// Where is told what is known of this host so far.
     pub told: watch::Sender<Told>,
 }
 
 /// What whoever connects pods needs to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The bytes of a packet on its way to another host; known before there is a lease.
     pub mtu: Option<u32>,
     /// This host's own.
     pub subnets: Option<Subnets>,
+    /// In what the network's configuration is other than this host's, which can't follow.
+    pub apart: Option<String>,
 }
 
 /// Why it ends.
@@ -101,9 +106,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         let served = health::serve(address, ready.clone(), shutdown.clone()).await;
         served.map_err(|source| Error::Health { address, source })?;
     }
-    let Config { manager, interface, subnet_file, masquerade, table, resync, tag, told, .. } = config;
+    let Config { manager, interface, subnet_file, masquerade, table, resync, own, told, .. } = config;
     let manager = Manager::open(manager)?;
-    let life = Life { interface, subnet_file, masquerade, table, resync, tag, told, ready };
+    let life = Life { interface, subnet_file, masquerade, table, resync, own, told, ready };
     tokio::select! {
         result = life.run(manager) => result,
         () = shutdown.cancelled() => Ok(()),
@@ -117,7 +122,7 @@ struct Life {
     masquerade: Masquerade,
     table: String,
     resync: Duration,
-    tag: Option<String>,
+    own: Own,
     told: watch::Sender<Told>,
     ready: Ready,
 }
@@ -138,22 +143,32 @@ enum End {
     Closed,
     /// Others reach this host by this now.
     Moved(External),
+    /// The network has this backend now.
+    Turned(Box<NetConf>),
 }
 
 impl Life {
     async fn run(mut self, mut manager: Manager) -> Result<(), Error> {
-        let conf = network(&manager).await?;
-        let (node, mut mine) = self.join(&manager, &conf).await?;
+        let mut conf = network(&manager).await?;
+        while let Some(next) = self.live(&mut manager, &conf).await? {
+            conf = next;
+        }
+        Ok(())
+    }
+
+    /// With one configuration, until the end or the next one.
+    async fn live(&mut self, manager: &mut Manager, conf: &NetConf) -> Result<Option<NetConf>, Error> {
+        let (node, mut mine) = self.join(manager, conf).await?;
         // Before leases are listed: what changes from here on is heard of.
         let monitor = Monitor::open(&[Topic::Links, Topic::Addresses, Topic::Routes, Topic::Neighbours])?;
         // The successor is unsafe; what it asks for holds here: the descriptor is owned and never changes.
         #[allow(deprecated)]
         let monitor = AsyncFd::with_interest(monitor, Interest::READABLE).map_err(Error::Monitor)?;
-        let rules = Rules::new(&self.table, &conf, &mine.subnets(), self.masquerade);
-        let mut kept = Kept { conf: &conf, node, rules, monitor, known: false };
+        let rules = Rules::new(&self.table, conf, &mine.subnets(), self.masquerade);
+        let mut kept = Kept { conf, node, rules, monitor, known: false };
         kept.node.prepare()?;
         kept.rules.ensure()?;
-        self.tell(&conf, &kept.node, mine.subnets())?;
+        self.tell(conf, &kept.node, mine.subnets())?;
         self.ready.store(true, Ordering::Relaxed);
         tracing::info!(subnets = %mine.subnets(), "flannel is ready");
         loop {
@@ -163,17 +178,22 @@ impl Life {
                 tokio::select! {
                     ended = &mut keep => ended?,
                     // It has told why, or has nothing to tell any more.
-                    () = manager.follow(&conf, &mut mine, sender) => keep.await?,
+                    () = manager.follow(conf, &mut mine, sender) => keep.await?,
                 }
             };
             kept = back;
             match end {
-                End::Closed => return Ok(()),
+                End::Closed => return Ok(None),
+                End::Turned(next) => {
+                    tracing::info!(from = conf.backend_type, to = next.backend_type, "the network has another backend");
+                    kept.node.leave()?;
+                    return Ok(Some(*next));
+                }
                 End::Moved(external) => {
                     tracing::info!(link = external.name, v4 = ?external.public_v4, v6 = ?external.public_v6, "this host has moved");
                     mine.now_says(kept.node.moved(external)?);
                     manager.reconnect()?;
-                    self.tell(&conf, &kept.node, mine.subnets())?;
+                    self.tell(conf, &kept.node, mine.subnets())?;
                 }
             }
         }
@@ -184,7 +204,7 @@ impl Life {
         let text = subnet_file::text(conf, &subnets, node.mtu(), self.masquerade == Masquerade::All);
         let wrong = |source| Error::SubnetFile { path: self.subnet_file.clone(), source };
         subnet_file::write(&self.subnet_file, &text).map_err(wrong)?;
-        self.told.send_replace(Told { mtu: Some(node.mtu()), subnets: Some(subnets) });
+        self.told.send_modify(|told| (told.mtu, told.subnets) = (Some(node.mtu()), Some(subnets)));
         Ok(())
     }
 
@@ -193,7 +213,8 @@ impl Life {
         let backend = Backend::of(conf)?;
         let external = self.external(conf)?;
         tracing::info!(link = external.name, v4 = ?external.public_v4, v6 = ?external.public_v6, "others reach this host by it");
-        let mut site = Site::open(conf.clone(), backend, external, self.tag.clone())?;
+        let mut site = Site::open(conf.clone(), backend, external, self.own.clone())?;
+        site.clear()?;
         self.told.send_modify(|told| told.mtu = Some(site.mtu()));
         let own = site.external.attributes(conf, site.backend.lease_type());
         let (mut told, mut changes) = (String::new(), manager.changes());
@@ -225,12 +246,20 @@ impl Life {
             }
         };
         // Where somebody else's pods are: ours see to it themselves.
-        if self.tag.is_none() && linux::sysctl::get("net.ipv4.ip_forward").is_ok_and(|value| value == "0") {
+        if self.own.tag.is_none() && linux::sysctl::get("net.ipv4.ip_forward").is_ok_and(|value| value == "0") {
             tracing::warn!(
                 "this host forwards no packets: pods reach others once `sysctl -w net.ipv4.ip_forward=1` is said"
             );
         }
         Ok((site.with_lease(acquired.subnets()), acquired))
+    }
+
+    /// The network's configuration is other than what this host can follow, or the same again.
+    fn apart(&self, why: Option<String>) {
+        if let Some(why) = why.as_ref().filter(|_| self.told.borrow().apart != why) {
+            tracing::warn!("this host keeps the network that it has: {why}");
+        }
+        self.told.send_if_modified(|told| std::mem::replace(&mut told.apart, why.clone()) != why);
     }
 
     fn external(&self, conf: &NetConf) -> Result<External, Error> {
@@ -256,13 +285,29 @@ impl Life {
     async fn keep<'c>(&mut self, mut kept: Kept<'c>, mut news: mpsc::Receiver<News>) -> Result<(Kept<'c>, End), Error> {
         // After a move nothing is as it was.
         let mut retry = kept.known.then(Instant::now);
-        let mut look = Instant::now() + self.resync;
+        let (mut look, mut glance) = (Instant::now() + self.resync, Instant::now() + GLANCE);
         loop {
             let heard = tokio::select! {
                 told = news.recv() => match told {
+                    Some(News::Turned(next)) => return Ok((kept, End::Turned(next))),
+                    Some(News::Apart(why)) => {
+                        self.apart(why);
+                        continue;
+                    }
                     Some(told) => kept.hear(told)?,
                     None => return Ok((kept, End::Closed)),
                 },
+                () = tokio::time::sleep_until(glance), if kept.known && kept.node.has_peers() => {
+                    glance = Instant::now() + GLANCE;
+                    let healed;
+                    (kept.node, healed) = blocking(kept.node, Node::heal_peers).await;
+                    match healed {
+                        Ok(()) => continue,
+                        // A link is gone, perhaps: then news of it come, too.
+                        Err(error) => tracing::debug!(%error, "WireGuard's peers could not be looked at"),
+                    }
+                    Heard { kernel: true, ..Heard::default() }
+                }
                 heard = changes(&kept.monitor, &kept.node) => heard?,
                 () = changed(&mut self.interface) => Heard { place: true, ..Heard::default() },
                 () = at(retry) => Heard { kernel: true, ..Heard::default() },
@@ -278,7 +323,11 @@ impl Life {
             }
             tokio::time::sleep(GATHER).await;
             while let Ok(told) = news.try_recv() {
-                kept.hear(told)?;
+                match told {
+                    News::Turned(next) => return Ok((kept, End::Turned(next))),
+                    News::Apart(why) => self.apart(why),
+                    told => drop(kept.hear(told)?),
+                }
             }
             if heard.place
                 && let Some(external) = self.elsewhere(&kept)
@@ -288,7 +337,7 @@ impl Life {
             if !kept.known {
                 continue;
             }
-            let (node, synced) = blocking(kept.node).await;
+            let (node, synced) = blocking(kept.node, Node::sync).await;
             kept.node = node;
             retry = match synced {
                 Ok(true) => None,
@@ -356,10 +405,10 @@ fn waits_for(told: &mut String, error: &manager::Error) {
 }
 
 /// Talks to the kernel on a thread for that: it is quick, and still blocks.
-async fn blocking(mut node: Node) -> (Node, Result<bool, node::Error>) {
+async fn blocking<T: Send + 'static>(mut node: Node, work: fn(&mut Node) -> T) -> (Node, T) {
     let work = move || {
-        let synced = node.sync();
-        (node, synced)
+        let done = work(&mut node);
+        (node, done)
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

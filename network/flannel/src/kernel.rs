@@ -1,20 +1,26 @@
 //! The kernel's side: links, addresses, routes, neighbours, forwarding entries. Does I/O by netlink, and decides nothing:
 //! what is wanted comes from the backends, what is to change from `difference`. Caller: the daemon.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use linux::netlink::wireguard::{Device, Peer, PublicKey, WIREGUARD, WireGuard};
 use linux::netlink::{Error, Fdb, Link, LinkKind, Mac, Neighbour, Route, Rtnl, Vxlan};
 use meta::Prefix;
 
-use crate::backend::Wanted;
+use crate::backend::{Wanted, ipip, vxlan, wireguard};
 use crate::difference::{Change, Ours, There, changes};
+use crate::key::KeyPair;
 
 const EEXIST: i32 = 17;
+const EADDRINUSE: i32 = 98;
 
 /// Speaks to the kernel.
 #[derive(Debug)]
 pub struct Kernel {
     rtnl: Rtnl,
+    /// Once there is a link of its kind.
+    wireguard: Option<WireGuard>,
 }
 
 /// What could not be done, and why: the rest was.
@@ -23,7 +29,7 @@ pub type Troubles = Vec<String>;
 impl Kernel {
     /// Of the calling thread's network namespace.
     pub fn open() -> Result<Kernel, Error> {
-        Ok(Kernel { rtnl: Rtnl::open()? })
+        Ok(Kernel { rtnl: Rtnl::open()?, wireguard: None })
     }
 
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
@@ -42,7 +48,7 @@ impl Kernel {
     ) -> Result<Link, Error> {
         let there = self.rtnl.link(name)?;
         if there.as_ref().is_some_and(|link| link.alias.as_deref() != tag) {
-            return Err(taken(name, shape.id));
+            return Err(taken(name, &vni_taken(shape.id)));
         }
         let good = there.filter(|link| link.kind == Some(LinkKind::Vxlan(shape.clone())));
         let good = good.filter(|link| mac.is_none() || link.mac == mac);
@@ -52,11 +58,7 @@ impl Kernel {
                 // Only a new one can be of another shape.
                 self.rtnl.delete_link(name)?;
                 self.rtnl.add_vxlan(name, mac, mtu, shape).map_err(|error| no_vxlan(error, name, shape.id))?;
-                let link = self.needed(name)?;
-                if let Some(tag) = tag {
-                    self.rtnl.set_alias(link.index, tag)?;
-                }
-                link
+                self.tagged(name, tag)?
             }
         };
         self.usable(&link, mtu)?;
@@ -66,6 +68,112 @@ impl Kernel {
             tracing::warn!(link = name, %error, "checksums are left to the link's driver");
         }
         Ok(link)
+    }
+
+    /// The IPIP link of this host, that leaves from this address.
+    pub fn ipip(&mut self, mtu: u32, local: Ipv4Addr, tag: Option<&str>) -> Result<Link, Error> {
+        let (name, shape) = (ipip::LINK, ipip::shape(local));
+        let there = self.rtnl.link(name)?;
+        if there.as_ref().is_some_and(|link| link.alias.as_deref() != tag) {
+            return Err(taken(name, IPIP_TAKEN));
+        }
+        let link = match there.filter(|link| link.kind == Some(LinkKind::Ipip(shape.clone()))) {
+            Some(link) => link,
+            None => {
+                self.rtnl.delete_link(name)?;
+                self.rtnl.add_ipip(name, mtu, &shape).map_err(|error| match error.is_exists() {
+                    true => taken(name, IPIP_TAKEN),
+                    false => lacking(error, ipip::TYPE),
+                })?;
+                self.tagged(name, tag)?
+            }
+        };
+        self.usable(&link, mtu)?;
+        Ok(link)
+    }
+
+    /// The WireGuard link of this name, with this key on this port, and whom it speaks to.
+    pub fn wireguard(
+        &mut self,
+        name: &str,
+        mtu: u32,
+        key: &KeyPair,
+        port: u16,
+        tag: Option<&str>,
+    ) -> Result<(Link, Device), Error> {
+        let there = self.rtnl.link(name)?;
+        if there.as_ref().is_some_and(|link| link.alias.as_deref() != tag) {
+            return Err(taken(name, WIREGUARD_TAKEN));
+        }
+        let link = match there.filter(|link| link.kind == Some(LinkKind::Other(WIREGUARD.to_owned()))) {
+            Some(link) => link,
+            None => {
+                self.rtnl.delete_link(name)?;
+                self.rtnl.add_wireguard(name, mtu).map_err(|error| lacking(error, wireguard::TYPE))?;
+                self.tagged(name, tag)?
+            }
+        };
+        let mut device = self.device(link.index)?;
+        if (device.key, device.port) != (Some(key.public), port) {
+            self.speaks()?.set(link.index, &key.secret, port).map_err(|error| port_taken(error, port))?;
+            device = self.device(link.index)?;
+        }
+        self.usable(&link, mtu).map_err(|error| port_taken(error, port))?;
+        Ok((link, device))
+    }
+
+    pub fn device(&mut self, index: u32) -> Result<Device, Error> {
+        self.speaks()?.device(index)
+    }
+
+    fn speaks(&mut self) -> Result<&mut WireGuard, Error> {
+        let open = match self.wireguard.take() {
+            Some(open) => open,
+            None => WireGuard::open()?,
+        };
+        Ok(self.wireguard.insert(open))
+    }
+
+    /// Has a link speak to these and no others.
+    pub fn peers(
+        &mut self,
+        index: u32,
+        wanted: &[Peer],
+        there: &[Peer],
+        told: &HashMap<PublicKey, SocketAddr>,
+    ) -> Result<(), Error> {
+        let changes = wireguard::changes(wanted, there, told);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(link = index, ?changes, "WireGuard is told");
+        self.speaks()?.change(index, &changes)
+    }
+
+    /// Writes on a new link whose it is.
+    fn tagged(&mut self, name: &str, tag: Option<&str>) -> Result<Link, Error> {
+        let link = self.needed(name)?;
+        if let Some(tag) = tag {
+            self.rtnl.set_alias(link.index, tag)?;
+        }
+        Ok(link)
+    }
+
+    /// Removes what another backend left: links of backends with this tag that have none of these names. What led by them
+    /// goes with them.
+    pub fn leave_only(&mut self, names: &[String], tag: &str) -> Result<(), Error> {
+        for link in self.rtnl.links()? {
+            let ours = is_tunnel(&link) && link.alias.as_deref() == Some(tag);
+            if ours && !names.contains(&link.name) {
+                tracing::info!(link = link.name, "a link of another backend is removed");
+                self.rtnl.delete_link(&link.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn delete_link(&mut self, name: &str) -> Result<(), Error> {
+        self.rtnl.delete_link(name)
     }
 
     /// A link whose maker is there, made ready.
@@ -167,27 +275,109 @@ fn trouble(change: &Change, error: &Error) -> String {
 }
 
 fn no_vxlan(error: Error, name: &str, vni: u32) -> Error {
-    if error.is_unsupported() {
-        return error.doing("this kernel has no VXLAN links (its module vxlan): choose the backend udp or host-gw");
-    }
     // No link has the name, so one of another name has the number.
-    if error.is_exists() { taken(name, vni) } else { error }
+    if error.is_exists() { taken(name, &vni_taken(vni)) } else { lacking(error, vxlan::TYPE) }
 }
 
-fn taken(name: &str, vni: u32) -> Error {
-    let message = format!("another cluster or flannel of this host has it, or VNI {vni}: choose another VNI");
-    Error::Refused { what: format!("adding link {name}"), errno: EEXIST, message: Some(message) }
+fn vni_taken(vni: u32) -> String {
+    format!("another cluster or flannel of this host has it, or VNI {vni}: choose another VNI")
 }
 
-/// Whether the kernel has VXLAN links: one is made for a moment, in a network of its own. I/O.
-pub fn has_vxlan() -> bool {
-    let made = linux::netns::NetNs::create().map_err(|error| error.to_string()).and_then(|ns| {
-        let mut rtnl = Rtnl::open_in(&ns).map_err(|error| error.to_string())?;
-        let shape = Vxlan { id: 1, port: 8472, ..Vxlan::default() };
-        rtnl.add_vxlan("probe", None, 1450, &shape).map_err(|error| error.to_string())
-    });
-    if let Err(error) = &made {
-        tracing::debug!(error, "no VXLAN links here");
+const IPIP_TAKEN: &str =
+    "another cluster, flannel or tunnel of this host has it, and there is one from an address: choose another backend";
+const WIREGUARD_TAKEN: &str = "another cluster or flannel of this host has it: choose another backend";
+
+fn taken(name: &str, why: &str) -> Error {
+    Error::Refused { what: format!("adding link {name}"), errno: EEXIST, message: Some(why.to_owned()) }
+}
+
+fn port_taken(error: Error, port: u16) -> Error {
+    if error.errno() != EADDRINUSE {
+        return error;
     }
-    made.is_ok()
+    error.doing(format!("UDP port {port} of WireGuard: another program of this host has it: choose another ListenPort"))
+}
+
+/// The sentence of a backend whose links the kernel does not have.
+fn lack(backend_type: &str) -> Option<&'static str> {
+    match backend_type {
+        vxlan::TYPE => Some("this kernel has no VXLAN links (its module vxlan): choose the backend udp or host-gw"),
+        wireguard::TYPE => Some(
+            "this kernel has no WireGuard links (its module wireguard, of Linux 5.6 and newer): load it, or choose the \
+             backend vxlan, host-gw or udp",
+        ),
+        ipip::TYPE => Some(
+            "this kernel has no IPIP links (its module ipip): load it, or choose the backend vxlan, host-gw or udp",
+        ),
+        _ => None,
+    }
+}
+
+fn lacking(error: Error, backend_type: &str) -> Error {
+    match lack(backend_type) {
+        Some(sentence) if error.is_unsupported() => error.doing(sentence),
+        _ => error,
+    }
+}
+
+/// What the kernel lacks for a backend, in a sentence with the cure: a link is made for a moment, in a network of its own.
+/// None where it has it, or that can't be tried. I/O.
+pub fn lacks(backend_type: &str) -> Option<&'static str> {
+    let sentence = lack(backend_type)?;
+    match probe(backend_type) {
+        Err(error) if error.is_unsupported() => Some(sentence),
+        Err(error) => {
+            tracing::debug!(%error, backend_type, "what the kernel has could not be tried");
+            None
+        }
+        Ok(()) => None,
+    }
+}
+
+/// Whether the kernel has VXLAN links, tried in the same way. I/O.
+pub fn has_vxlan() -> bool {
+    probe(vxlan::TYPE).inspect_err(|error| tracing::debug!(%error, "no VXLAN links here")).is_ok()
+}
+
+fn probe(backend_type: &str) -> Result<(), Error> {
+    const NAME: &str = "probe";
+    let ns = linux::netns::NetNs::create();
+    let ns = ns.map_err(|source| Error::Io { what: "making a network namespace".to_owned(), source })?;
+    let mut rtnl = Rtnl::open_in(&ns)?;
+    match backend_type {
+        wireguard::TYPE => rtnl.add_wireguard(NAME, 1420),
+        ipip::TYPE => rtnl.add_ipip(NAME, 1480, &ipip::shape(Ipv4Addr::LOCALHOST)),
+        _ => rtnl.add_vxlan(NAME, None, 1450, &Vxlan { id: 1, port: 8472, ..Vxlan::default() }),
+    }
+}
+
+/// Whether a link is of a kind that backends have.
+fn is_tunnel(link: &Link) -> bool {
+    match &link.kind {
+        Some(LinkKind::Vxlan(_) | LinkKind::Ipip(_)) => true,
+        Some(LinkKind::Other(kind)) => kind == WIREGUARD,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wherever it runs: either there is such a link, or one sentence with the cure.
+    #[test]
+    fn what_a_kernel_lacks_is_one_sentence_with_the_cure() {
+        for backend in [vxlan::TYPE, wireguard::TYPE, ipip::TYPE] {
+            match (probe(backend), lacks(backend)) {
+                (Ok(()), lacks) => assert_eq!(lacks, None, "{backend}"),
+                (Err(error), Some(sentence)) => {
+                    assert!(sentence.contains(&format!("its module {backend}")) && sentence.contains("choose"));
+                    let said = lacking(error, backend).to_string();
+                    assert!(said.starts_with(sentence), "{said}");
+                }
+                (Err(error), None) => assert!(!error.is_unsupported(), "{backend}: {error}"),
+            }
+        }
+        assert_eq!((lacks("host-gw"), lacks("udp")), (None, None));
+    }
 }

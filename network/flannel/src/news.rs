@@ -1,5 +1,6 @@
 //! What a subnet manager tells the daemon. Pure. Callers: the managers, the daemon.
 
+use crate::config::NetConf;
 use crate::lease::{Lease, Subnets};
 
 /// News waiting for the daemon: a watch that is faster waits.
@@ -15,4 +16,8 @@ pub enum News {
     Gone(Subnets),
     /// This host's own has been taken away.
     Lost(Subnets),
+    /// The network's configuration: it has this backend now.
+    Turned(Box<NetConf>),
+    /// It is other than this host's, and this host can't follow: in what, in a sentence. None: it is the same again.
+    Apart(Option<String>),
 }

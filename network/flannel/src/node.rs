@@ -1,18 +1,21 @@
 //! This host in the network: its backend's links, and the kernel in step with the leases that there are. Does I/O by
 //! `kernel` and `packets`; what is wanted is decided in the backends. Caller: the daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
 
+use linux::netlink::wireguard::PublicKey;
 use linux::netlink::{Event, Item, Mac};
 use linux::tun::Tun;
 use meta::Prefix;
 
-use crate::backend::{Backend, External, Wanted, hostgw, udp, vxlan};
+use crate::backend::{Backend, External, Wanted, hostgw, ipip, udp, vxlan, wireguard};
 use crate::config::NetConf;
 use crate::difference::Ours;
 use crate::kernel::Kernel;
+use crate::key::KeyPair;
 use crate::lease::{Attributes, Lease, Subnets};
 use crate::news::News;
 use crate::packets::{self, Packets};
@@ -26,8 +29,21 @@ pub enum Error {
     Tun(io::Error),
     #[error("UDP {address}: {source}: is another flannel here?")]
     Socket { address: SocketAddrV4, source: io::Error },
-    #[error("the backend udp needs an IPv4 address on {0}")]
+    #[error("the backends udp and ipip need an IPv4 address on {0}")]
     NoAddress(String),
+    #[error("the WireGuard key in {path}: {source}")]
+    Key { path: PathBuf, source: io::Error },
+}
+
+/// What links of this host are known by.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Written on them; none: nothing is.
+    pub tag: Option<String>,
+    /// Tells links of several clusters of a host apart, where upstream has a fixed name: 0 has upstream's.
+    pub number: u16,
+    /// Where WireGuard's private key is.
+    pub key_file: PathBuf,
 }
 
 /// The host before it has a lease: which links it has is a part of the lease.
@@ -38,8 +54,9 @@ pub struct Site {
     kernel: Kernel,
     /// The hardware addresses of our VXLAN links, IPv4's and IPv6's.
     macs: [Option<Mac>; 2],
-    /// What is written on them.
-    tag: Option<String>,
+    own: Own,
+    /// Where the backend is WireGuard.
+    key: Option<KeyPair>,
 }
 
 /// The host with its lease.
@@ -48,6 +65,8 @@ pub struct Node {
     own: Subnets,
     leases: BTreeMap<Subnets, Lease>,
     packets: Option<Packets>,
+    /// Where WireGuard's peers were said to be last, by its links.
+    endpoints: [HashMap<PublicKey, SocketAddr>; 2],
     /// Indexes of our links, as they were at the last look.
     links: Vec<u32>,
     /// What was complained of at the last look: a thing is told once.
@@ -56,8 +75,18 @@ pub struct Node {
 
 impl Site {
     /// Of the calling thread's network namespace.
-    pub fn open(conf: NetConf, backend: Backend, external: External, tag: Option<String>) -> Result<Site, Error> {
-        Ok(Site { conf, backend, external, kernel: Kernel::open()?, macs: [None, None], tag })
+    pub fn open(conf: NetConf, backend: Backend, external: External, own: Own) -> Result<Site, Error> {
+        let key = match &backend {
+            Backend::Wireguard(_) => Some(key(&own.key_file)?),
+            _ => None,
+        };
+        Ok(Site { conf, backend, external, kernel: Kernel::open()?, macs: [None, None], own, key })
+    }
+
+    /// What a former life of this cluster's host had with another backend is removed.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        let Some(tag) = &self.own.tag else { return Ok(()) };
+        Ok(self.kernel.leave_only(&self.backend.links(&self.conf, self.own.number), tag)?)
     }
 
     pub fn mtu(&self) -> u32 {
@@ -68,6 +97,11 @@ impl Site {
     /// hardware address that others know.
     pub fn attributes(&mut self, before: Option<&Attributes>) -> Result<Attributes, Error> {
         let mut attributes = self.external.attributes(&self.conf, self.backend.lease_type());
+        if let (Backend::Wireguard(options), Some(key)) = (&self.backend, &self.key) {
+            attributes.data = self.conf.v4.map(|_| options.data(key.public, false));
+            attributes.data6 = self.conf.v6.map(|_| options.data(key.public, true));
+            return Ok(attributes);
+        }
         let Backend::Vxlan(options) = self.backend.clone() else { return Ok(attributes) };
         for v6 in self.families() {
             let known = before.and_then(|a| vxlan::mac(if v6 { a.data6.as_ref() } else { a.data.as_ref() }));
@@ -89,15 +123,19 @@ impl Site {
     fn vxlan(&mut self, options: &vxlan::Options, v6: bool) -> Result<(u32, Option<Mac>), Error> {
         let (mtu, shape) = (self.mtu(), options.shape(&self.external, v6));
         let mac = &mut self.macs[usize::from(v6)];
-        let link = self.kernel.vxlan(&options.link(v6), *mac, mtu, &shape, self.tag.as_deref())?;
+        let link = self.kernel.vxlan(&options.link(v6), *mac, mtu, &shape, self.own.tag.as_deref())?;
         *mac = link.mac;
         Ok((link.index, link.mac))
     }
 
     pub fn with_lease(self, own: Subnets) -> Node {
         let (leases, links, told) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        Node { site: self, own, leases, packets: None, links, told }
+        Node { site: self, own, leases, packets: None, endpoints: Default::default(), links, told }
     }
+}
+
+fn key(path: &Path) -> Result<KeyPair, Error> {
+    KeyPair::at(path).map_err(|source| Error::Key { path: path.to_owned(), source })
 }
 
 impl Node {
@@ -125,7 +163,7 @@ impl Node {
             News::All(leases) => self.leases = leases.into_iter().map(|lease| (lease.subnets, lease)).collect(),
             News::Set(lease) => drop(self.leases.insert(lease.subnets, lease)),
             News::Gone(subnets) => drop(self.leases.remove(&subnets)),
-            News::Lost(_) => {}
+            News::Lost(_) | News::Turned(_) | News::Apart(_) => {}
         }
     }
 
@@ -134,7 +172,32 @@ impl Node {
         match self.site.backend.clone() {
             Backend::HostGw => Ok(()),
             Backend::Vxlan(options) => self.vxlan(&options).map(drop),
+            // Peers stay as they were: it is not known yet who is gone.
+            Backend::Wireguard(options) => self.wireguard(&options, false).map(drop),
+            Backend::Ipip(options) => self.ipip(&options).map(drop),
             Backend::Udp(options) => self.udp(&options).map(drop),
+        }
+    }
+
+    /// Takes back what it has: the network has another backend. Routes go with their links, or are replaced.
+    pub fn leave(&mut self) -> Result<(), Error> {
+        self.packets = None;
+        for name in self.site.backend.links(&self.site.conf, self.site.own.number) {
+            self.site.kernel.delete_link(&name)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something of ours that the kernel tells nobody of.
+    pub fn has_peers(&self) -> bool {
+        matches!(self.site.backend, Backend::Wireguard(_))
+    }
+
+    /// Puts WireGuard's peers right.
+    pub fn heal_peers(&mut self) -> Result<(), Error> {
+        match self.site.backend.clone() {
+            Backend::Wireguard(options) => self.wireguard(&options, true).map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -147,6 +210,8 @@ impl Node {
                 (hostgw::wanted(&site.conf, &self.own, &site.external, self.leases.values()), Vec::new())
             }
             Backend::Vxlan(options) => self.vxlan(&options)?,
+            Backend::Wireguard(options) => self.wireguard(&options, true)?,
+            Backend::Ipip(options) => self.ipip(&options)?,
             Backend::Udp(options) => self.udp(&options)?,
         };
         self.site.kernel.lead(&mut wanted.routes);
@@ -178,17 +243,63 @@ impl Node {
             }
             indexes[usize::from(v6)] = Some(index);
         }
-        let Site { conf, external, kernel, .. } = &mut self.site;
-        let near: BTreeSet<_> = if options.direct_routing {
-            let hosts = self.leases.values().flat_map(|l| [l.attributes.address(false), l.attributes.address(true)]);
-            hosts.flatten().filter(|host| kernel.is_neighbour(*host)).collect()
-        } else {
-            BTreeSet::new()
-        };
+        let near = if options.direct_routing { self.near() } else { BTreeSet::new() };
+        let Site { conf, external, .. } = &self.site;
         let link = |v6: bool| indexes[usize::from(v6)];
         let leases = self.leases.values();
-        let wanted = vxlan::wanted((&*conf, options), &self.own, external, leases, link, |host| near.contains(&host));
+        let wanted = vxlan::wanted((conf, options), &self.own, external, leases, link, |host| near.contains(&host));
         Ok((wanted, indexes.into_iter().flatten().collect()))
+    }
+
+    /// The hosts that are on a link of this one.
+    fn near(&mut self) -> BTreeSet<IpAddr> {
+        let hosts = self.leases.values().flat_map(|l| [l.attributes.address(false), l.attributes.address(true)]);
+        let kernel = &mut self.site.kernel;
+        hosts.flatten().filter(|host| kernel.is_neighbour(*host)).collect()
+    }
+
+    fn ipip(&mut self, options: &ipip::Options) -> Result<(Wanted, Vec<u32>), Error> {
+        let (mtu, site) = (self.site.mtu(), &mut self.site);
+        let nowhere = || Error::NoAddress(site.external.name.clone());
+        let local = site.external.v4.ok_or_else(nowhere)?;
+        let index = site.kernel.ipip(mtu, local, site.own.tag.as_deref())?.index;
+        if let Some(own) = self.own.v4 {
+            site.kernel.address(index, Prefix::host(own.addr))?;
+        }
+        let near = if options.direct_routing { self.near() } else { BTreeSet::new() };
+        let (Site { conf, external, .. }, leases) = (&self.site, self.leases.values());
+        let is_near = |host| near.contains(&host);
+        let wanted = ipip::wanted((conf, options), &self.own, external, leases, index, is_near);
+        Ok((wanted, vec![index]))
+    }
+
+    /// `peers`: whom the links speak to is put right, too.
+    fn wireguard(&mut self, options: &wireguard::Options, peers: bool) -> Result<(Wanted, Vec<u32>), Error> {
+        let mtu = self.site.mtu();
+        let Some(key) = self.site.key.clone() else { return Ok((Wanted::default(), Vec::new())) };
+        let (mut devices, mut of_family) = (Vec::new(), [None, None]);
+        for (link, port, families) in options.links(&self.site.conf) {
+            let (name, tag) = (wireguard::link(link, self.site.own.number), self.site.own.tag.as_deref());
+            let (made, device) = self.site.kernel.wireguard(&name, mtu, &key, port, tag)?;
+            for v6 in families {
+                of_family[usize::from(v6)] = Some(made.index);
+                if let Some(subnet) = if v6 { self.own.v6 } else { self.own.v4 } {
+                    self.site.kernel.address(made.index, Prefix::host(subnet.addr))?;
+                }
+            }
+            devices.push((usize::from(link), made.index, device));
+        }
+        let Site { conf, external, .. } = &self.site;
+        let (leases, index) = (self.leases.values(), |v6: bool| of_family[usize::from(v6)]);
+        let (wanted, all) = wireguard::wanted((conf, options), &self.own, external, key.public, leases, index);
+        let indexes = devices.iter().map(|(_, index, _)| *index).collect();
+        if peers {
+            for (link, index, device) in devices {
+                self.site.kernel.peers(index, &all[link], &device.peers, &self.endpoints[link])?;
+                self.endpoints[link] = wireguard::endpoints(&all[link]);
+            }
+        }
+        Ok((wanted, indexes))
     }
 
     fn udp(&mut self, options: &udp::Options) -> Result<(Wanted, Vec<u32>), Error> {
@@ -254,9 +365,8 @@ impl Node {
 
     fn is_our_link(&self, name: &str) -> bool {
         match &self.site.backend {
-            Backend::HostGw => false,
-            Backend::Vxlan(options) => [false, true].iter().any(|v6| options.link(*v6) == name),
             Backend::Udp(_) => self.packets.as_ref().is_some_and(|packets| packets.link() == name),
+            backend => backend.links(&self.site.conf, self.site.own.number).iter().any(|link| link == name),
         }
     }
 

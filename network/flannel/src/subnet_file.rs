@@ -59,6 +59,11 @@ pub fn read(path: &Path) -> Option<Subnets> {
 
 /// Readers see the old file or the new one, whole.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    write_with(path, text, 0o644)
+}
+
+/// The same of any file, for whom its mode says.
+pub fn write_with(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent)?;
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))?;
@@ -68,7 +73,7 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)

@@ -24,14 +24,20 @@ use parking_lot::Mutex;
 
 use crate::network::{NetError, NotReady, PodNet, PodNetwork, Way};
 use crate::table::{Row, Setup};
-use crate::{IFNAME, range};
+use crate::{IFNAME, flannel, range};
 
 /// What failed is tried again no sooner than this: a kubelet whose node is not ready asks several times a second.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub const ROW: Row = Row {
     name: "bridge",
-    open: |setup| Arc::new(Bridge::open(setup.clone(), Hosts::One)),
+    open: |setup| {
+        // The cluster may have had that one before.
+        if let Err(error) = flannel::clear(setup) {
+            tracing::warn!(%error, "what flannel had made for the cluster could not be removed");
+        }
+        Arc::new(Bridge::open(setup.clone(), Hosts::One))
+    },
     remove: |setup| Ok(cni::teardown(&config(setup, Hosts::One, setup.pods, None))?),
 };
 

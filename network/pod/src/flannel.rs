@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use linux::netlink::{LinkKind, Rtnl};
+use linux::netlink::wireguard::WIREGUARD;
+use linux::netlink::{Link, LinkKind, Route, Rtnl, TABLE_MAIN};
 use linux::nft::{Family, Nft};
 
 use crate::bridge::{Bridge, Hosts};
@@ -18,12 +19,35 @@ pub fn table(tag: &str) -> String {
     format!("{tag}-flannel")
 }
 
+/// Whether a link is of a kind that flannel's backends have.
+fn is_tunnel(link: &Link) -> bool {
+    match &link.kind {
+        Some(LinkKind::Vxlan(_) | LinkKind::Ipip(_)) => true,
+        Some(LinkKind::Other(kind)) => kind == WIREGUARD,
+        _ => false,
+    }
+}
+
+/// All of it from under a cluster that has another network now: routes to other hosts, too.
+pub fn clear(setup: &Setup) -> Result<(), NetError> {
+    remove(setup)?;
+    let mut rtnl = Rtnl::open().map_err(cni::Error::from)?;
+    let leads_elsewhere = |route: &Route| {
+        let in_pods = setup.pods.iter().any(|pods| pods.covers(&route.dst));
+        route.is_ours() && route.table == TABLE_MAIN && route.gateway().is_some() && in_pods
+    };
+    for route in rtnl.routes().map_err(cni::Error::from)?.iter().filter(|route| leads_elsewhere(route)) {
+        rtnl.delete_route(route).map_err(cni::Error::from)?;
+    }
+    Ok(())
+}
+
 /// Links with the cluster's tag, and with them all that leads into them; rules. A TUN link goes with its process, and
 /// routes to pods are the bridge's to remove.
 fn remove(setup: &Setup) -> Result<(), NetError> {
     let mut rtnl = Rtnl::open().map_err(cni::Error::from)?;
     for link in rtnl.links().map_err(cni::Error::from)? {
-        if matches!(link.kind, Some(LinkKind::Vxlan(_))) && link.alias.as_deref() == Some(&setup.tag) {
+        if is_tunnel(&link) && link.alias.as_deref() == Some(&setup.tag) {
             rtnl.delete_link(&link.name).map_err(cni::Error::from)?;
         }
     }

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use linux::conntrack::Conntrack;
 use linux::netlink::Error;
 use linux::netns::NetNs;
-use linux::nft::{Batch, Data, Element, Key, Nft};
+use linux::nft::{Batch, Element, Key, Nft};
 use meta::Prefix;
 use rustc_hash::FxHashMap;
 
 use crate::chains::{self, family};
 use crate::config::Config;
-use crate::model::{Name, Slot, Transaction};
+use crate::model::{Slot, Transaction};
 use crate::render::UdpServer;
 
 /// Holds the sockets and knows the names.
@@ -131,21 +131,17 @@ impl Applier {
         for (set, keys) in removed {
             batch.delete_elements(set, keys.into_iter().map(Element::new));
         }
-        type Added<'n> = Vec<(Key, Option<Data>, Option<&'n Name>)>;
-        let mut added: FxHashMap<&'static str, Added<'_>> = FxHashMap::default();
-        for (slot, value, name) in t.add.iter().filter(|(slot, ..)| slot.is_v6() == v6) {
-            let (set, key) = slot.key();
-            added.entry(set).or_default().push((key, value.data(), name.as_ref()));
+        let mut added: FxHashMap<&'static str, Vec<usize>> = FxHashMap::default();
+        for (at, (slot, ..)) in t.add.iter().enumerate().filter(|(_, (slot, ..))| slot.is_v6() == v6) {
+            added.entry(slot.set()).or_default().push(at);
         }
-        for (set, elements) in &added {
-            batch.add_elements(
-                set,
-                elements.iter().map(|(key, data, name)| Element {
-                    data: data.as_ref(),
-                    comment: name.map(|n| &**n),
-                    ..Element::new(*key)
-                }),
-            );
+        for (set, places) in added {
+            batch.reserve(places.len());
+            batch.add_each(set, places, |at, write| {
+                let (slot, value, name) = &t.add[at];
+                let (data, comment) = (value.data(), name.as_deref());
+                write(&Element { data: data.as_ref(), comment, ..Element::new(slot.key().1) });
+            });
         }
         for (_, chain) in t.dead_chains.iter().filter(|(six, _)| *six == v6) {
             batch.delete_chain(&chain.name());

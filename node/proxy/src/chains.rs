@@ -190,8 +190,7 @@ impl Pick {
             return vec![exprs];
         }
         // The endpoint sits in the last registers; the client's key is built in the first as often as it is needed.
-        let kept = Reg(15 - words);
-        let kept_port = Reg(15);
+        let (kept, kept_port) = (Reg(15 - words), Reg(15));
         let client = |mut exprs: Vec<Expr>| {
             exprs.extend(self.key(v6, Reg(0)));
             exprs.push(rule::load_source(v6, Reg(2 + words)));
@@ -200,30 +199,34 @@ impl Pick {
         let dynset =
             |op, timeout| Expr::Dynset { set: sets::STICKY.to_owned(), op, key: Reg(0), data: Some(kept), timeout };
         let milliseconds = Some(u64::from(self.affinity) * 1000);
-        let mut again = client(Vec::new());
-        again.push(lookup(sets::STICKY, Reg(0), Some(kept)));
+        // Noted, the endpoint is looked up once more, for the address to be rewritten.
+        let keep = |exprs: Vec<Expr>| {
+            let mut exprs = client(exprs);
+            exprs.push(dynset(DynsetOp::Update, milliseconds));
+            let mut exprs = client(exprs);
+            exprs.extend([lookup(sets::STICKY, Reg(0), Some(kept)), to(kept, kept_port)]);
+            exprs
+        };
+        let mut again = client(stand_in(v6, kept));
+        again.push(lookup(sets::STICKY, Reg(0), Some(Reg(1))));
+        again.extend(moved(v6, kept));
         // Is it still an endpoint? The list's name goes right before it.
         let name = Reg(kept.0 - (words + 3));
         again.extend(self.key(v6, name));
         let scope = u32::from(local).to_ne_bytes().to_vec();
         again.push(Expr::Immediate { dreg: Reg(kept.0 - 1), data: scope });
         again.push(lookup(sets::STICKY_ENDPOINTS, name, None));
-        let mut again = client(again);
-        again.push(dynset(DynsetOp::Update, milliseconds));
-        again.push(to(kept, kept_port));
 
-        // Deleting wants data too, whatever it is; registers must be written before they are read.
-        let zero = |dreg, words: u8| Expr::Immediate { dreg, data: vec![0; usize::from(words) * 4] };
-        let mut forget = client(vec![zero(kept, words), zero(kept_port, 1)]);
+        // Deleting wants data too, whatever it is.
+        let mut forget = client(stand_in(v6, kept));
         forget.push(dynset(DynsetOp::Delete, None));
 
-        let mut fresh = self.key(v6, Reg(0));
+        let mut fresh = stand_in(v6, kept);
+        fresh.extend(self.key(v6, Reg(0)));
         fresh.push(Expr::Random { dreg: number, modulus, offset });
-        fresh.push(lookup(sets::ENDPOINTS, Reg(0), Some(kept)));
-        let mut fresh = client(fresh);
-        fresh.push(dynset(DynsetOp::Update, milliseconds));
-        fresh.push(to(kept, kept_port));
-        vec![again, forget, fresh]
+        fresh.push(lookup(sets::ENDPOINTS, Reg(0), Some(Reg(1))));
+        fresh.extend(moved(v6, kept));
+        vec![keep(again), forget, keep(fresh)]
     }
 
     /// Puts protocol, Service address and Service port at `base`.
@@ -252,6 +255,31 @@ fn address_bytes(addr: IpAddr) -> Vec<u8> {
 
 fn words(v6: bool) -> u8 {
     if v6 { 4 } else { 1 }
+}
+
+/// Puts the packet's own address and port where an endpoint is to be. `nft` 1.0.6 can't tell how long a value out of a map
+/// is, and ends itself at a statement that stores one in another map; it never sees that [`moved`] changes these. Every
+/// register that is moved must be written before.
+fn stand_in(v6: bool, kept: Reg) -> Vec<Expr> {
+    let mut exprs = vec![rule::load_destination(v6, kept), rule::load_destination_port(Reg(kept.0 + words(v6)))];
+    if v6 {
+        exprs.push(rule::load_destination_port(Reg(MOVED_WORDS)));
+    }
+    exprs
+}
+
+/// 32-bit registers that one step of a rule moves: what the kernel's mask is long.
+const MOVED_WORDS: u8 = 4;
+
+/// Moves what a map gave to the second register, and the first with it, so that an endpoint begins at `kept`.
+fn moved(v6: bool, kept: Reg) -> Vec<Expr> {
+    let all = words(v6) + 2;
+    let parts = (0..all).step_by(usize::from(MOVED_WORDS));
+    let moved = parts.map(|at| {
+        let bytes = usize::from((all - at).min(MOVED_WORDS)) * 4;
+        Expr::Bitwise { sreg: Reg(at), dreg: Reg(kept.0 - 1 + at), mask: vec![0xff; bytes], xor: vec![0; bytes] }
+    });
+    moved.collect()
 }
 
 fn lookup(set: &str, sreg: Reg, dreg: Option<Reg>) -> Expr {

@@ -28,7 +28,7 @@ use crate::config::{Config, LocalDetector, Node, Settings};
 use crate::health::{self, Health, HealthChecks};
 use crate::meddling::Meddling;
 use crate::model::{Change, Model, Name};
-use crate::render::{SERVICE_NAME, UdpServer, render_service};
+use crate::render::{Rendered, SERVICE_NAME, UdpServer, render_service};
 use crate::service::node_servers;
 
 /// What upstream's informers leave out: Services that have no address, or have another proxy.
@@ -40,6 +40,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// The first wait after a failure, doubled up to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Places that a Service takes beside its endpoints, about.
+const OTHER_PLACES: usize = 5;
 /// How often it is asked whether elements are missing, when someone else changed rules; upstream's sync period.
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
 
@@ -267,29 +269,37 @@ impl Proxy {
         changed
     }
 
-    /// Renders these Services, or all; the model has them then.
+    /// Renders these Services, or all; the model has them then. What changes is told where not all are rendered.
     fn render(&mut self, mut keys: BTreeSet<Key>, all: bool) -> Vec<Change> {
-        if all {
-            keys.extend(self.services.list().iter().map(|s| Key::of(&**s)));
-            keys.extend(self.model.names().filter_map(key_of));
-        }
-        let mut changes = Vec::with_capacity(keys.len());
-        for key in keys {
-            let name: Name = key.to_string().into();
-            let service = self.services.get(&key);
-            self.claim(&name, service.as_deref());
-            let change = match service {
-                None => self.model.remove(&name),
-                Some(service) => {
-                    let slices = self.slices.by(BY_SERVICE, &name);
-                    let slices: Vec<&EndpointSlice> = slices.iter().map(|s| &**s).collect();
-                    let rendered = render_service(&service, &slices, &self.settings, self.model.rendered(&name));
+        if !all {
+            return keys
+                .into_iter()
+                .map(|key| {
+                    let (name, rendered) = self.contribution(&key);
                     self.model.set(&name, rendered)
-                }
-            };
-            changes.push(change);
+                })
+                .collect();
         }
-        changes
+        keys.extend(self.services.list().iter().map(|s| Key::of(&**s)));
+        keys.extend(self.model.names().filter_map(key_of));
+        let endpoints = |slice: &Arc<EndpointSlice>| slice.endpoints.as_ref().map_or(0, Vec::len);
+        let endpoints: usize = self.slices.list().iter().map(endpoints).sum();
+        self.model.reserve(keys.len(), endpoints + OTHER_PLACES * keys.len());
+        let rendered: Vec<_> = keys.iter().map(|key| self.contribution(key)).collect();
+        self.model.set_all(rendered);
+        Vec::new()
+    }
+
+    /// What a Service contributes; nothing when there is none.
+    fn contribution(&mut self, key: &Key) -> (Name, Rendered) {
+        let name: Name = key.to_string().into();
+        let service = self.services.get(key);
+        self.claim(&name, service.as_deref());
+        let Some(service) = service else { return (name, Rendered::default()) };
+        let slices = self.slices.by(BY_SERVICE, &name);
+        let slices: Vec<&EndpointSlice> = slices.iter().map(|s| &**s).collect();
+        let rendered = render_service(&service, &slices, &self.settings, self.model.rendered(&name));
+        (name, rendered)
     }
 
     /// Takes the node's ports that a Service is to be reached at, as far as the host has no use for them itself.

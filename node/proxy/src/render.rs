@@ -56,13 +56,15 @@ pub fn render(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], settings
         }
     }
     let mut model = Model::default();
-    for service in services {
+    let all = services.iter().map(|service| {
         let meta = &service.metadata;
         let key = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let name: Name = format!("{}/{}", key.0, key.1).into();
         let of = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
-        model.set(&name, render_service(service, of, settings, None));
-    }
+        let rendered = render_service(service, of, settings, None);
+        (name, rendered)
+    });
+    model.set_all(all);
     model.ruleset()
 }
 
@@ -76,6 +78,7 @@ pub fn render_service(
     let views = service::views(service, slices, &settings.node);
     let since = service.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
     let mut out = Rendered { health: service::health_check(service, &views), since, ..Rendered::default() };
+    out.entries.reserve(views.iter().map(about).sum());
     for view in views.into_iter().filter(|v| !settings.node_local.contains(&v.cluster_ip)) {
         let view = View {
             external_ips: without(view.external_ips, &settings.node_local),
@@ -94,6 +97,13 @@ pub fn render_service(
         out.put(Slot::ClusterIp(view.cluster_ip), Way::Cluster, Value::Present);
     }
     out
+}
+
+/// How many places a Service takes, about: so that its list is made once.
+fn about(view: &View) -> usize {
+    const OF_PORT: usize = 3;
+    let sticky = if view.affinity.is_some() { 2 } else { 1 };
+    1 + view.ports.iter().map(|port| sticky * port.cluster.len() + port.on_node.len() + OF_PORT).sum::<usize>()
 }
 
 /// What the node serves itself is nobody's external address.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use meta::Prefix;
 
@@ -153,7 +153,8 @@ pub fn health_check(service: &Service, views: &[View]) -> Option<HealthCheck> {
 }
 
 fn view(service: &Service, cluster_ip: IpAddr, slices: &[&EndpointSlice], node: &Node) -> View {
-    let spec = service.spec.clone().unwrap_or_default();
+    let nothing = ServiceSpec::default();
+    let spec = service.spec.as_ref().unwrap_or(&nothing);
     let v6 = cluster_ip.is_ipv6();
     let family = |ip: &IpAddr| ip.is_ipv6() == v6;
     let policy = |text: &Option<String>| match text.as_deref() {
@@ -266,14 +267,14 @@ fn endpoints<'a>(port: &ServicePort, protocol: u8, v6: bool, slices: &[&'a Endpo
             for endpoint in slice.endpoints.iter().flatten() {
                 // Only the first address counts: the API says that all lead to the same place.
                 let Some(addr) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else { continue };
-                let conditions = endpoint.conditions.clone().unwrap_or_default();
-                let ready = conditions.ready.unwrap_or(true);
+                let conditions = endpoint.conditions.as_ref();
+                let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
                 found.push(Found {
                     addr,
                     port: number,
                     ready,
-                    serving: conditions.serving.unwrap_or(ready),
-                    terminating: conditions.terminating.unwrap_or(false),
+                    serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
+                    terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
                     endpoint,
                 });
             }

@@ -1,5 +1,6 @@
 //! Pods of two hosts reach each other by flannel: by each backend, with small packets and big ones, through Services, from
-//! the hosts themselves, while a daemon is killed, and with leases in an etcd.
+//! the hosts themselves, while a daemon is killed, with leases in an etcd, and after a change of the backend. Backends that
+//! this kernel lacks are refused in a sentence; they are tried on the machine of `tests/vm`.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -20,6 +21,8 @@ pub const TESTS: &[Test] = &[
     ("pods_of_two_hosts_reach_each_other_by_udp", by_udp),
     ("pods_of_two_hosts_reach_each_other_by_host_gw", by_host_gw),
     ("pods_of_two_hosts_reach_each_other_with_leases_in_etcd", leases_in_etcd),
+    ("an_agent_follows_another_backend_and_tells_of_another_network", follows),
+    ("a_backend_that_the_kernel_lacks_is_refused_before_anything_is_made", lacking),
     ("a_cluster_of_before_flannel_starts_as_it_was", before_flannel),
 ];
 
@@ -69,13 +72,17 @@ fn start(first: Own, second: Own, said: &[&str]) -> Result<Pair> {
     for host in [&first, &second] {
         host.import_busybox(BUSYBOX)?;
     }
-    for (name, node) in [("here", "first"), ("there", NODE)] {
-        let pod = json!({"spec": {"nodeName": node, "tolerations": [{"operator": "Exists"}]}}).to_string();
-        let serve = format!("dd if=/dev/zero of=/var/www/big bs={BIG} count=1 && exec httpd -f -p 80 -h /var/www");
-        first.kubectl(&["run", name, "--image", BUSYBOX, "--overrides", &pod, "--", "sh", "-c", &serve])?;
-    }
-    let (here, there) = (Pod::of(&first, "here")?, Pod::of(&first, "there").with_context(|| agent.said())?);
+    let here = runs(&first, "here", "first")?;
+    let there = runs(&first, "there", NODE).with_context(|| agent.said())?;
     Ok(Pair { first, second, agent, here, there })
+}
+
+/// A pod with a page.
+fn runs(first: &Own, name: &str, node: &str) -> Result<Pod> {
+    let pod = json!({"spec": {"nodeName": node, "tolerations": [{"operator": "Exists"}]}}).to_string();
+    let serve = format!("dd if=/dev/zero of=/var/www/big bs={BIG} count=1 && exec httpd -f -p 80 -h /var/www");
+    first.kubectl(&["run", name, "--image", BUSYBOX, "--overrides", &pod, "--", "sh", "-c", &serve])?;
+    Pod::of(first, name)
 }
 
 fn by(cluster: &Cluster, said: &[&str], mtu: u32, in_kernel: bool) -> Result<()> {
@@ -195,6 +202,72 @@ fn leases_in_etcd(cluster: &Cluster) -> Result<()> {
     let subnet = keys.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, subnet)| subnet.replace(".0-24", "."));
     ensure!(subnet.into_iter().any(|start| pair.there.address.to_string().starts_with(&start)), "{keys}");
     end(pair)
+}
+
+/// The server starts again with another backend; nobody touches the agent.
+fn follows(cluster: &Cluster) -> Result<()> {
+    let begins = if has_vxlan()? { "vxlan" } else { "udp" };
+    let pair = pair(cluster, &["--flannel-backend", begins])?;
+    both_ways(&pair.here, &pair.there).with_context(|| pair.agent.said())?;
+    restarts(&pair, &["--flannel-backend", "host-gw"])?;
+    let moved = format!("from={begins:?} to=\"host-gw\"");
+    eventually(SOON, || {
+        ensure!(pair.agent.said().contains(&moved), "{}", pair.agent.said());
+        Ok(())
+    })?;
+    let again = runs(&pair.first, "again", "first")?;
+    both_ways(&again, &pair.there).with_context(|| pair.agent.said())?;
+    for own in [&pair.first, &pair.second] {
+        let host = own.host.as_ref().context("a host")?;
+        let left = host.sh("ip -o link | grep flannel || true")?;
+        ensure!(left.is_empty(), "left of {begins}: {left}");
+        let routes = host.sh("ip route show proto 70")?;
+        ensure!(routes.contains(" via 198.51.100."), "{routes}");
+    }
+    let node = pair.first.get(&format!("node {NODE}"))?;
+    let annotations = &node["metadata"]["annotations"];
+    ensure!(annotations["flannel.alpha.coreos.com/backend-type"] == "host-gw", "{annotations}");
+
+    // Pods keep the network that connected them: that is told, here and on the other host.
+    restarts(&pair, &["--network", "bridge"])?;
+    let sentence = "the cluster has another pod network now";
+    eventually(SOON, || {
+        let status = pair.second.run(&["status"])?.ok()?;
+        ensure!(status.contains(sentence) && status.contains("ferrokube reset"), "{status}");
+        ensure!(pair.agent.said().contains(sentence), "{}", pair.agent.said());
+        Ok(())
+    })?;
+    restarts(&pair, &["--network", "flannel"])?;
+    eventually(SOON, || {
+        let status = pair.second.run(&["status"])?.ok()?;
+        ensure!(!status.contains(sentence), "{status}");
+        Ok(())
+    })?;
+    let last = runs(&pair.first, "last", "first")?;
+    both_ways(&last, &pair.there).with_context(|| pair.agent.said())?;
+    end(pair)
+}
+
+fn restarts(pair: &Pair, said: &[&str]) -> Result<()> {
+    pair.first.run(&["down"])?.ok()?;
+    up_at(&pair.first, said)
+}
+
+fn lacking(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("lacking")?;
+    let host = own.host.as_ref().context("a host")?;
+    for (backend, kind) in [("wireguard", "wireguard"), ("ipip", "ipip local 127.0.0.1")] {
+        if host.sh(&format!("ip link add probe type {kind} && ip link del probe")).is_ok() {
+            println!("    skipped: this kernel has {backend}");
+            continue;
+        }
+        let said = own.run(&["up", "--flannel-backend", backend])?.fails()?;
+        let module = format!("its module {backend}");
+        ensure!(said.contains(&module) && said.contains("choose the backend vxlan, host-gw or udp"), "{said}");
+        ensure!(said.trim().lines().count() == 1, "one sentence: {said}");
+        ensure!(!own.data_dir().join("cluster.json").exists(), "nothing was made");
+    }
+    Ok(())
 }
 
 /// Its file says nothing of a pod network.

@@ -84,6 +84,11 @@ impl Hub {
         cache
     }
 
+    /// The cache of a store prefix.
+    pub fn cache(&self, prefix: &[u8]) -> Option<Arc<Cache>> {
+        self.caches.read().get(prefix).cloned()
+    }
+
     /// Stops feeding a cache and cuts its watchers.
     pub fn remove(&self, prefix: &Bytes) {
         if let Some(cache) = self.caches.write().remove(prefix) {

@@ -24,6 +24,8 @@ enum Look {
     Caches,
     /// What the server sets up at start is there.
     Started,
+    /// Addresses and ports of Services have been looked through.
+    Repaired,
     /// The server is not about to stop.
     Staying,
 }
@@ -54,6 +56,7 @@ const CHECKS: &[Check] = &[
     check("poststarthook/crd-informer-synced", Look::Caches),
     check("poststarthook/start-system-namespaces-controller", Look::Started),
     check("poststarthook/start-cluster-authentication-info-controller", Look::Started),
+    check("poststarthook/start-service-ip-repair-controllers", Look::Repaired),
     check("poststarthook/rbac/bootstrap-roles", Look::Started),
     check("poststarthook/scheduling/bootstrap-system-priority-classes", Look::Started),
     check("poststarthook/priority-and-fairness-config-producer", Look::Started),
@@ -113,7 +116,8 @@ async fn look(core: &Core, check: &Check, endpoint: &'static str) -> Outcome {
         Look::Caches if core.objects.hub.revision() > 0 => Ok(()),
         Look::Caches => Err("the watch caches are not loaded yet".to_owned()),
         Look::Started if core.is_started() => Ok(()),
-        Look::Started => Err("not finished".to_owned()),
+        Look::Repaired if core.repaired.is_cancelled() => Ok(()),
+        Look::Started | Look::Repaired => Err("not finished".to_owned()),
         Look::Staying if core.is_ending() => Err("process is shutting down".to_owned()),
         Look::Staying => Ok(()),
     };

@@ -61,6 +61,9 @@ pub struct Metrics {
     pub(crate) admission_seconds: Family<Histogram, 4>,
     /// TLS handshakes that failed.
     pub handshake_errors: Counter,
+    /// Counted by `service::repair`: trouble with node ports by sort, and repairs that failed.
+    pub node_port_errors: Family<Counter, 1>,
+    pub repair_errors: Counter,
 }
 
 /// What is known of a request beside its code: `component`, `group`, … `version`, in the order of the labels.
@@ -174,6 +177,10 @@ impl Metrics {
         let admission_seconds = r.histogram(name, "How long admission plugins took.", labels, ADMISSION_SECONDS);
         let name = "apiserver_tls_handshake_errors_total";
         let handshake_errors = r.counter(name, "TLS handshakes that failed.", []).with([]);
+        let name = "apiserver_nodeport_repair_port_errors_total";
+        let node_port_errors = r.counter(name, "Trouble with node ports that was found, by sort.", ["type"]);
+        let name = "apiserver_nodeport_repair_reconcile_errors_total";
+        let repair_errors = r.counter(name, "Repairs of node ports that failed.", []).with([]);
         Metrics {
             requests: Requests::declare(r),
             watches: Watches::declare(r),
@@ -181,6 +188,8 @@ impl Metrics {
             callers: Callers::declare(r),
             admission_seconds,
             handshake_errors,
+            node_port_errors,
+            repair_errors,
             checks: Record::default(),
             registry,
         }

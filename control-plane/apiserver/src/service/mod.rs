@@ -1,8 +1,11 @@
-//! Addresses and ports of Services: the ranges they come from, and which ([`fields`]) of which families ([`families`]) a
-//! service needs. Pure.
+//! Addresses and ports of Services: the ranges they come from, which ([`fields`]) of which families ([`families`]) a
+//! service needs, what says whose they are ([`held`]), and what is done when that is wrong ([`repair`]). Pure, but for
+//! the loop of the repair.
 
 pub mod families;
 pub mod fields;
+pub mod held;
+pub mod repair;
 
 use std::net::IpAddr;
 
@@ -35,9 +38,11 @@ impl Range {
         self.prefix.nth(1).ok_or_else(|| format!("{} is too small for services", self.prefix))
     }
 
-    /// Whether a service may have this address (not the network's own, not the broadcast address).
+    /// Whether a service may have this address (not the network's own, not the broadcast address), be it one that is
+    /// tried or not.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.prefix.offset(address).is_some_and(|offset| offset >= 1 && offset <= self.last_offset())
+        let broadcast = self.is_ipv4() && address == self.prefix.last();
+        self.prefix.offset(address).is_some_and(|offset| offset >= 1) && !broadcast
     }
 
     fn last_offset(&self) -> u128 {
@@ -140,6 +145,8 @@ mod tests {
         }
         // A shift by all bits is none that there is.
         assert!(Range::parse("::/0").is_ok_and(|r| r.contains("::5".parse().expect("ip"))));
+        let wide = Range::parse("fd00::/64").expect("a range");
+        assert!(wide.contains("fd00::f:0:5".parse().expect("ip")), "more than are tried may be asked for");
         assert!(Range::parse("fd00::/108").is_ok_and(|r| !r.is_ipv4() && r.contains("fd00::5".parse().expect("ip"))));
     }
 }

@@ -18,5 +18,6 @@ mod nodes;
 mod plugins;
 mod proxies;
 mod recorded;
+mod repair;
 mod websocket;
 mod world;

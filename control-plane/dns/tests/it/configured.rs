@@ -97,6 +97,30 @@ fn names_of_the_cluster_are_made_as_it_says() {
 }
 
 #[test]
+fn who_may_not_read_pods_is_told_that_none_is_verified() {
+    const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    const EVENTS: &str = "/api/v1/namespaces/kube-system/events";
+    for (allowed, events) in [(true, 0), (false, 1)] {
+        let server = Server::configured(". {\n kubernetes cluster.local {\n  pods insecure\n }\n}\n");
+        server.api.document(
+            REVIEWS,
+            json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {}, "status": {"allowed": allowed}}),
+        );
+        server.api.put("/api/v1/namespaces", json!({"metadata": {"name": "default"}}));
+        let pod = "10-42-0-5.default.pod.cluster.local.";
+        becomes(&server, pod, "A", &[&format!("{pod} A 10.42.0.5")]);
+        assert_eq!(server.api.posted(REVIEWS), 0, "nobody wants to know");
+        server.configure(". {\n kubernetes cluster.local {\n  pods verified\n }\n}\n");
+        let start = Instant::now();
+        while (server.api.posted(REVIEWS), server.api.posted(EVENTS)) != (1, events) {
+            assert!(start.elapsed() < Duration::from_secs(10), "allowed: {allowed}: {}", server.api.posted(EVENTS));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
 fn what_the_cluster_does_not_have_may_fall_through() {
     let outside = upstream(Manner::Answers);
     let text = format!(". {{\n kubernetes cluster.local {{\n  fallthrough\n }}\n forward . {}\n}}\n", outside.address);

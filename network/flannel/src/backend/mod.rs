@@ -5,11 +5,15 @@
 //! |---|---|---|---|
 //! | `host-gw` | a route by the host's address, which must be on a link of ours | none | 0 |
 //! | `vxlan` | route, neighbour, forwarding entry (see `vxlan`) | `flannel.VNI`, `flannel-v6.VNI` | 50, 70 |
+//! | `wireguard` | a peer (see `wireguard`) | `flannel-wg`, `flannel-wg-v6` | 80 |
+//! | `ipip` | a route by the host's address (see `ipip`) | `flannel.ipip` | 20 |
 //! | `udp` | an entry in the table of the packet loop (see `udp`) | TUN `flannel0` | 28 |
 
 pub mod hostgw;
+pub mod ipip;
 pub mod udp;
 pub mod vxlan;
+pub mod wireguard;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,12 +28,13 @@ use crate::lease::{Attributes, Lease, Subnets};
 pub enum Backend {
     HostGw,
     Vxlan(vxlan::Options),
+    Wireguard(wireguard::Options),
+    Ipip(ipip::Options),
     Udp(udp::Options),
 }
 
 /// Those of upstream's that are not here, with the reason.
-const ELSEWHERE: &[&str] =
-    &["wireguard", "ipip", "ipsec", "alloc", "extension", "tencent-vpc", "ali-vpc", "aws-vpc", "gce"];
+const ELSEWHERE: &[&str] = &["ipsec", "alloc", "extension", "tencent-vpc", "ali-vpc", "aws-vpc", "gce"];
 
 /// The link by which this host reaches the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +81,17 @@ impl Backend {
         match conf.backend_type.as_str() {
             "host-gw" => Ok(Backend::HostGw),
             "vxlan" => vxlan::Options::of(&conf.backend).map(Backend::Vxlan),
-            "udp" => {
-                if conf.v6.is_some() {
-                    return Err(ConfigError::new("EnableIPv6", "the udp backend carries IPv4 alone"));
-                }
-                udp::Options::of(&conf.backend).map(Backend::Udp)
+            "wireguard" => wireguard::Options::of(conf).map(Backend::Wireguard),
+            "ipip" | "udp" if conf.v6.is_some() => {
+                let problem = format!("the {} backend carries IPv4 alone", conf.backend_type);
+                Err(ConfigError::new("EnableIPv6", problem))
             }
+            "ipip" => ipip::Options::of(&conf.backend).map(Backend::Ipip),
+            "udp" => udp::Options::of(&conf.backend).map(Backend::Udp),
             other => {
                 let known = if ELSEWHERE.contains(&other) { "can't be had here" } else { "is no backend" };
-                Err(ConfigError::new("Backend.Type", format!("{other:?} {known}: there are vxlan, host-gw and udp")))
+                let there = "there are vxlan, host-gw, wireguard, ipip and udp";
+                Err(ConfigError::new("Backend.Type", format!("{other:?} {known}: {there}")))
             }
         }
     }
@@ -93,21 +100,53 @@ impl Backend {
     pub fn lease_type(&self) -> &'static str {
         match self {
             Backend::HostGw => "host-gw",
-            Backend::Vxlan(_) => "vxlan",
+            Backend::Vxlan(_) => vxlan::TYPE,
+            Backend::Wireguard(_) => wireguard::TYPE,
+            Backend::Ipip(_) => ipip::TYPE,
             Backend::Udp(_) => "",
         }
     }
 
     /// What is left of a packet of the external link.
     pub fn mtu(&self, external: &External, conf: &NetConf) -> u32 {
+        let outer = |said: u32| if said == 0 { external.mtu } else { said };
         match self {
             Backend::HostGw => external.mtu,
-            Backend::Vxlan(options) => {
-                let outer = if options.mtu == 0 { external.mtu } else { options.mtu };
-                outer.saturating_sub(vxlan::overhead(conf.v6.is_some()))
-            }
+            Backend::Vxlan(options) => outer(options.mtu).saturating_sub(vxlan::overhead(conf.v6.is_some())),
+            Backend::Wireguard(options) => outer(options.mtu).saturating_sub(wireguard::OVERHEAD),
+            Backend::Ipip(_) => external.mtu.saturating_sub(ipip::OVERHEAD),
             Backend::Udp(_) => external.mtu.saturating_sub(udp::OVERHEAD),
         }
+    }
+
+    /// The names of its links where they are known beforehand: a TUN link takes the first that is free, and goes with its
+    /// process. `number` is that of the cluster on this host.
+    pub fn links(&self, conf: &NetConf, number: u16) -> Vec<String> {
+        match self {
+            Backend::HostGw | Backend::Udp(_) => Vec::new(),
+            Backend::Vxlan(options) => {
+                let has = [(false, conf.v4.is_some()), (true, conf.v6.is_some())];
+                has.iter().filter(|(_, has)| *has).map(|(v6, _)| options.link(*v6)).collect()
+            }
+            Backend::Wireguard(options) => {
+                options.links(conf).iter().map(|(v6, _, _)| wireguard::link(*v6, number)).collect()
+            }
+            Backend::Ipip(_) => vec![ipip::LINK.to_owned()],
+        }
+    }
+}
+
+/// Why a lease can't be followed, if so: what lies outside of the network, is this host's own, or is another backend's.
+fn astray(conf: &NetConf, own: &Subnets, lease: &Lease, subnet: Prefix, backend_type: &str) -> Option<String> {
+    let theirs = &lease.attributes.backend_type;
+    if !conf.covers(&lease.subnets) {
+        Some(format!("the lease of {subnet} lies outside of the network"))
+    } else if lease.subnets.overlaps(own) {
+        Some(format!("the lease of {subnet} overlaps this host's own"))
+    } else if theirs != backend_type {
+        Some(format!("the host of {subnet} has the backend {theirs:?}, this one {backend_type:?}"))
+    } else {
+        None
     }
 }
 
@@ -126,13 +165,8 @@ fn peers<'a>(
         let subnet = if v6 { lease.subnets.v6 } else { lease.subnets.v4 };
         let Some(subnet) = subnet.filter(|_| lease.subnets != *own) else { continue };
         let attributes = &lease.attributes;
-        if !conf.covers(&lease.subnets) {
-            complaints.push(format!("the lease of {subnet} lies outside of the network"));
-        } else if lease.subnets.overlaps(own) {
-            complaints.push(format!("the lease of {subnet} overlaps this host's own"));
-        } else if attributes.backend_type != backend_type {
-            let theirs = &attributes.backend_type;
-            complaints.push(format!("the host of {subnet} has the backend {theirs:?}, this one {backend_type:?}"));
+        if let Some(complaint) = astray(conf, own, lease, subnet, backend_type) {
+            complaints.push(complaint);
         } else if let Some(address) = attributes.address(v6) {
             peers.push((subnet, address, attributes));
         } else {
@@ -183,19 +217,23 @@ pub(crate) mod tests {
         let said = |backend: &str| Backend::of(&conf(backend)).unwrap_err().to_string();
         for (backend, end) in [
             (
-                r#"{"Type": "wireguard"}"#,
-                "Backend.Type: \"wireguard\" can't be had here: there are vxlan, host-gw and udp",
+                r#"{"Type": "ipsec"}"#,
+                "Backend.Type: \"ipsec\" can't be had here: there are vxlan, host-gw, wireguard, ipip and udp",
             ),
-            (r#"{"Type": "weave"}"#, "Backend.Type: \"weave\" is no backend: there are vxlan, host-gw and udp"),
-            ("{}", "Backend.Type: \"\" is no backend: there are vxlan, host-gw and udp"),
+            (r#"{"Type": "weave"}"#, "\"weave\" is no backend: there are vxlan, host-gw, wireguard, ipip and udp"),
+            ("{}", "Backend.Type: \"\" is no backend: there are vxlan, host-gw, wireguard, ipip and udp"),
             (r#"{"Type": "vxlan", "VNI": 16777216}"#, "Backend.VNI: 16777216 is not a number from 0 to 16777215"),
             (r#"{"Type": "udp", "Port": 0}"#, "Backend.Port: 0 is no port that others can send to"),
         ] {
             assert!(said(backend).ends_with(end), "{}", said(backend));
         }
-        let six = br#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}"#;
-        let said = Backend::of(&NetConf::parse(six).unwrap()).unwrap_err().to_string();
-        assert!(said.ends_with("EnableIPv6: the udp backend carries IPv4 alone"), "{said}");
+        for four in ["udp", "ipip"] {
+            let six = format!(
+                r#"{{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {{"Type": "{four}"}}}}"#
+            );
+            let said = Backend::of(&NetConf::parse(six.as_bytes()).unwrap()).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("EnableIPv6: the {four} backend carries IPv4 alone")), "{said}");
+        }
     }
 
     #[test]
@@ -204,6 +242,9 @@ pub(crate) mod tests {
             (r#"{"Type": "host-gw"}"#, 1500),
             (r#"{"Type": "vxlan"}"#, 1450),
             (r#"{"Type": "vxlan", "MTU": 9000}"#, 8950),
+            (r#"{"Type": "wireguard"}"#, 1420),
+            (r#"{"Type": "wireguard", "MTU": 9000}"#, 8920),
+            (r#"{"Type": "ipip"}"#, 1480),
             (r#"{"Type": "udp"}"#, 1472),
         ];
         for (backend, mtu) in rows {

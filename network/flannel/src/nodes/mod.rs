@@ -1,5 +1,5 @@
 //! The Kubernetes subnet manager: the network's configuration is a file or a ConfigMap, a host's subnets are its Node's pod
-//! ranges, and what others must know of it stands in annotations of the Node. I/O: the API server, by `client`; the file. What the
+//! ranges, and what others must know of it stands in annotations of the Node. A ConfigMap that changes is followed. I/O: the API server, by `client`; the file. What the
 //! annotations say is decided in [`annotations`]. Caller: the daemon.
 
 mod annotations;
@@ -15,12 +15,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::runtime::watcher;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::annotations::Names;
-use crate::config::{ConfigError, MAX_BYTES, NetConf};
+use crate::backend::Backend;
+use crate::config::{ConfigError, MAX_BYTES, NetConf, Turn};
 use crate::lease::{Attributes, Lease};
 use crate::news::News;
 
@@ -72,6 +74,8 @@ pub struct Options {
 pub struct Nodes {
     options: Options,
     cache: Cache<Node>,
+    /// Where the configuration is a ConfigMap: that one alone.
+    map: Option<Cache<ConfigMap>>,
     _watching: DropGuard,
 }
 
@@ -80,7 +84,26 @@ impl Nodes {
     pub fn start(options: Options) -> Nodes {
         let stop = CancellationToken::new();
         let (cache, _) = Informer::new(Api::<Node>::all(options.client.clone())).run(stop.clone());
-        Nodes { options, cache, _watching: stop.drop_guard() }
+        let map = match &options.config {
+            &Source::Map { namespace, name, .. } => {
+                let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+                let maps = Api::<ConfigMap>::namespaced(options.client.clone(), namespace);
+                Some(Informer::new(maps).select(only).run(stop.clone()).0)
+            }
+            _ => None,
+        };
+        Nodes { options, cache, map, _watching: stop.drop_guard() }
+    }
+
+    /// What is told of a configuration that is other than this. None: nothing, or nothing is known.
+    fn turned(&self, conf: &NetConf) -> Option<News> {
+        let (&Source::Map { namespace, name, key }, Some(map)) = (&self.options.config, &self.map) else { return None };
+        if !map.is_synced() {
+            return None;
+        }
+        let text = map.get_in(namespace, name);
+        let text = text.as_ref().and_then(|map| map.data.as_ref()?.get(key)).map(String::as_bytes);
+        Some(judged(conf, text, &format!("ConfigMap {namespace}/{name}")))
     }
 
     pub async fn config(&self) -> Result<NetConf, Error> {
@@ -144,12 +167,23 @@ impl Nodes {
     /// was made anew, or a person wrote another address there. Ends when nobody listens, or the node has other ranges.
     pub async fn follow(&self, conf: &NetConf, mine: &Lease, news: mpsc::Sender<News>) {
         let mut version = self.cache.version();
-        let mut told = None;
+        let mut maps = self.map.as_ref().map(Cache::version);
+        let (mut told, mut judged) = (None, None);
         if self.options.sets_condition && !self.own().is_some_and(|node| annotations::is_available(&node)) {
             self.patch_until_done(&annotations::available(Timestamp::now()), &news).await;
         }
         loop {
             version.borrow_and_update();
+            if let Some(maps) = &mut maps {
+                maps.borrow_and_update();
+            }
+            let turned = self.turned(conf);
+            if let Some(turned) = turned.filter(|turned| judged.as_ref() != Some(turned)) {
+                if news.send(turned.clone()).await.is_err() {
+                    return;
+                }
+                judged = Some(turned);
+            }
             if let Some(node) = self.own() {
                 let given = annotations::subnets(&node).ok().flatten();
                 if given.is_some_and(|given| annotations::within(conf, given).ok() != Some(mine.subnets)) {
@@ -170,6 +204,7 @@ impl Nodes {
             }
             tokio::select! {
                 changed = changed(&mut version) => if !changed { return },
+                changed = changed_any(&mut maps) => if !changed { return },
                 () = news.closed() => return,
             }
         }
@@ -209,6 +244,51 @@ impl Nodes {
     }
 }
 
+/// What comes of the configuration that is there now, if any.
+fn judged(conf: &NetConf, text: Option<&[u8]>, place: &str) -> News {
+    let Some(text) = text else {
+        return News::Apart(Some(format!("{place}: it is gone: the cluster has another pod network now")));
+    };
+    let next = NetConf::parse(text).and_then(|next| Backend::of(&next).map(|_| next));
+    match next.map(|next| (conf.turn(&next), next)) {
+        Ok((Turn::Same, _)) => News::Apart(None),
+        Ok((Turn::Backend, next)) => News::Turned(Box::new(next)),
+        Ok((Turn::Refused(why), _)) => News::Apart(Some(format!("{place}: {why}"))),
+        Err(error) => News::Apart(Some(format!("{place}: {error}"))),
+    }
+}
+
+async fn changed_any(version: &mut Option<watch::Receiver<u64>>) -> bool {
+    match version {
+        Some(version) => changed(version).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn changed(version: &mut watch::Receiver<u64>) -> bool {
     version.changed().await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_can_be_followed_is_and_any_other_is_told() {
+        let conf = |text: &str| NetConf::parse(text.as_bytes()).unwrap();
+        let now = conf(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#);
+        let judge = |text: &str| judged(&now, Some(text.as_bytes()), "here");
+        assert_eq!(judge(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#), News::Apart(None));
+        let gateways = r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}"#;
+        assert_eq!(judge(gateways), News::Turned(Box::new(conf(gateways))));
+        let told = |news: News| if let News::Apart(Some(why)) = news { why } else { panic!("{news:?}") };
+        for (text, why) in [
+            (r#"{"Network": "10.6.0.0/16"}"#, "here: the network is 10.6.0.0/16 now"),
+            (r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "weave"}}"#, "\"weave\" is no backend"),
+            ("{", "it is not JSON"),
+        ] {
+            assert!(told(judge(text)).contains(why), "{text}");
+        }
+        assert!(told(judged(&now, None, "here")).starts_with("here: it is gone"));
+    }
 }

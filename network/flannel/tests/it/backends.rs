@@ -2,11 +2,13 @@
 //! daemon is killed.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
-use linux::netlink::{Fdb, Mac, Route, Rtnl};
+use linux::netlink::wireguard::{Device, Peer, PeerChange, PublicKey, SecretKey, WireGuard};
+use linux::netlink::{Fdb, Mac, Route, Rtnl, Vxlan};
 use meta::Prefix;
 
-use crate::world::{Host, World, eventually};
+use crate::world::{Host, World, eventually, lacks};
 
 fn conf(backend: &str) -> String {
     format!(r#"{{"Network": "10.5.0.0/16", "Backend": {backend}}}"#)
@@ -15,6 +17,14 @@ fn conf(backend: &str) -> String {
 const HOST_GW: &str = r#"{"Type": "host-gw"}"#;
 const VXLAN: &str = r#"{"Type": "vxlan"}"#;
 const UDP: &str = r#"{"Type": "udp"}"#;
+const WIREGUARD: &str = r#"{"Type": "wireguard"}"#;
+const IPIP: &str = r#"{"Type": "ipip"}"#;
+
+/// Those that this kernel has.
+fn all() -> impl Iterator<Item = &'static str> {
+    let some = [(WIREGUARD, "wireguard"), (IPIP, "ipip")].into_iter().filter(|(_, name)| !lacks(name));
+    [HOST_GW, VXLAN, UDP].into_iter().chain(some.map(|(conf, _)| conf))
+}
 
 /// Every pod reaches every other one, with packets that fit and with some that don't, and so do the hosts themselves.
 fn all_reach_all(hosts: &[Host]) {
@@ -86,10 +96,146 @@ fn pods_reach_each_other_by_udp() {
     reach_and_leave(UDP, "1472");
 }
 
+#[test]
+fn pods_reach_each_other_by_wireguard() {
+    if !lacks("wireguard") {
+        reach_and_leave(WIREGUARD, "1420");
+        reach_and_leave(r#"{"Type": "wireguard", "PSK": "uM2dNSdCLO1v1pBW1NLp2RFvGsCthM9v/6YMc173HGs="}"#, "1420");
+    }
+}
+
+#[test]
+fn pods_reach_each_other_by_ipip() {
+    if !lacks("ipip") {
+        reach_and_leave(IPIP, "1480");
+    }
+}
+
+/// Nobody hears of a peer that was taken away: it is looked for.
+#[test]
+fn wireguards_peers_and_keys_are_healed_and_nobody_is_let_in_without_a_lease() {
+    if lacks("wireguard") {
+        return;
+    }
+    let world = World::new(&conf(WIREGUARD));
+    let (one, two) = (world.host(1), world.host(2));
+    eventually(|| one.asks(&two, 100));
+    let (mut kernel, mut rtnl) = (WireGuard::open_in(&one.ns).unwrap(), one.rtnl());
+    let index = rtnl.link("flannel-wg").unwrap().unwrap().index;
+    let before = kernel.device(index).unwrap();
+    assert_eq!((before.port, before.peers.len()), (51820, 1));
+    assert_eq!(before.peers[0].endpoint.unwrap().to_string(), "192.0.2.2:51820");
+    let back = |what: &str, kernel: &mut WireGuard| {
+        let began = Instant::now();
+        eventually(|| {
+            let now = kernel.device(index).map_err(|error| error.to_string())?;
+            let all = |device: &Device| device.peers.iter().map(|p| (p.key, p.allowed.clone())).collect::<Vec<_>>();
+            if (now.key, now.port, all(&now)) == (before.key, before.port, all(&before)) {
+                Ok(())
+            } else {
+                Err(format!("{what}: {now:?}"))
+            }
+        });
+        assert!(began.elapsed() < Duration::from_secs(5), "{what}");
+        eventually(|| one.asks(&two, 1000));
+    };
+    kernel.change(index, &[PeerChange::Remove(before.peers[0].key)]).unwrap();
+    back("a peer", &mut kernel);
+    let stranger = Peer {
+        key: PublicKey([9; 32]),
+        endpoint: None,
+        psk: None,
+        keepalive: 0,
+        allowed: vec!["10.5.0.0/16".parse().unwrap()],
+    };
+    kernel.change(index, &[PeerChange::Put(stranger)]).unwrap();
+    back("a stranger who is gone", &mut kernel);
+    kernel.set(index, &SecretKey([0x55; 32]), 4711).unwrap();
+    back("key and port", &mut kernel);
+    // Its lease is taken away: nothing that it sends is taken any more.
+    let key = two.subnets().key();
+    drop(two);
+    world.delete(&format!("subnets/{key}"));
+    eventually(|| match kernel.device(index).unwrap().peers.len() {
+        0 => Ok(()),
+        some => Err(format!("{some} peers")),
+    });
+}
+
+#[test]
+fn one_link_of_wireguard_carries_both_families() {
+    if lacks("wireguard") {
+        return;
+    }
+    for mode in ["auto", "ipv4", "ipv6"] {
+        let six = r#""EnableIPv6": true, "IPv6Network": "fd00:5::/48""#;
+        let backend = format!(r#"{{"Type": "wireguard", "Mode": "{mode}"}}"#);
+        let world = World::new(&conf(&backend).replacen('{', &format!("{{{six}, "), 1));
+        let (one, two) = (world.host(1), world.host(2));
+        for bytes in [100, 4000] {
+            eventually(|| one.asks(&two, bytes));
+            eventually(|| two.asks6(&one, true, bytes));
+        }
+        assert_eq!(one.rtnl().link("flannel-wg-v6").unwrap(), None, "{mode}");
+    }
+}
+
+#[test]
+fn a_backend_that_the_kernel_lacks_is_one_sentence() {
+    for backend in ["vxlan", "wireguard", "ipip"] {
+        let Some(why) = flannel::lacks(backend) else { continue };
+        let world = World::new(&conf(&format!(r#"{{"Type": "{backend}"}}"#)));
+        let mut host = world.bare_host(1);
+        host.start();
+        let said = host.failed();
+        assert!(said.starts_with(why) && said.contains(&format!("module {backend}")), "{said}");
+    }
+}
+
+/// A cluster whose backend is another when it starts again leaves nothing of the old one, and others' links alone.
+#[test]
+fn a_start_with_another_backend_clears_what_the_old_one_had() {
+    let world = World::new(&conf(VXLAN));
+    let mut hosts = [world.bare_host(1), world.bare_host(2)];
+    for host in &mut hosts {
+        host.tag = Some("ours".into());
+        host.start();
+        host.pod();
+    }
+    let [mut one, mut two] = hosts;
+    eventually(|| one.asks(&two, 100));
+    let mut rtnl = one.rtnl();
+    let others = |name: &str, id: u32, alias: &str, rtnl: &mut Rtnl| {
+        rtnl.add_vxlan(name, None, 1450, &Vxlan { id, port: 4789, ..Vxlan::default() }).unwrap();
+        let index = rtnl.link(name).unwrap().unwrap().index;
+        rtnl.set_alias(index, alias).unwrap();
+    };
+    others("flannel.7", 7, "theirs", &mut rtnl);
+    for host in [&mut one, &mut two] {
+        host.stop();
+    }
+    world.put("config", &conf(HOST_GW), 0);
+    for host in [&mut one, &mut two] {
+        host.start();
+    }
+    eventually(|| one.asks(&two, 1400));
+    let mut left = || {
+        let names = rtnl.links().unwrap().into_iter().map(|link| link.name);
+        names.filter(|name| name.starts_with("flannel")).collect::<Vec<_>>()
+    };
+    // Before that the old way still led there.
+    eventually(|| if left() == ["flannel.7"] { Ok(()) } else { Err(format!("{:?}", left())) });
+    eventually(|| one.asks(&two, 1400));
+    eventually(|| match one.route(two.subnet()) {
+        Some((_, link)) if link == "eth0" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 /// The first host asks the second's pod all the time; none of its packets may stay out for longer than a second.
 #[test]
 fn what_is_deleted_by_hand_is_healed() {
-    for backend in [HOST_GW, VXLAN, UDP] {
+    for backend in all() {
         let world = World::new(&conf(backend));
         let (one, two) = (world.host(1), world.host(2));
         eventually(|| one.asks(&two, 100));
@@ -98,7 +244,7 @@ fn what_is_deleted_by_hand_is_healed() {
         let route = routes.iter().find(|r| r.is_ours() && r.dst.contains(two.pod_address().into())).unwrap();
         rtnl.delete_route(route).unwrap();
         eventually(|| one.asks(&two, 100));
-        for link in ["flannel.1", "flannel0"] {
+        for link in ["flannel.1", "flannel0", "flannel-wg", "flannel.ipip"] {
             if rtnl.link(link).unwrap().is_some() {
                 rtnl.delete_link(link).unwrap();
                 eventually(|| one.asks(&two, 100));
@@ -109,12 +255,13 @@ fn what_is_deleted_by_hand_is_healed() {
 
 #[test]
 fn both_families_have_their_ways() {
-    for backend in [HOST_GW, VXLAN] {
+    for backend in all().filter(|backend| ![UDP, IPIP].contains(backend)) {
         let six = r#""EnableIPv6": true, "IPv6Network": "fd00:5::/48""#;
         let world = World::new(&conf(backend).replacen('{', &format!("{{{six}, "), 1));
         let (one, mut two) = (world.host(1), world.host(2));
         assert_eq!(one.told("FLANNEL_IPV6_NETWORK"), "fd00:5::/48");
-        assert_eq!(one.told("FLANNEL_MTU"), if backend == VXLAN { "1430" } else { "1500" });
+        let mtu = [(VXLAN, "1430"), (WIREGUARD, "1420")].into_iter().find(|(other, _)| *other == backend);
+        assert_eq!(one.told("FLANNEL_MTU"), mtu.map_or("1500", |(_, mtu)| mtu));
         let all_ways = |two: &Host| {
             eventually(|| one.asks(two, 1400));
             eventually(|| one.asks6(two, true, 1400));
@@ -133,6 +280,7 @@ fn both_families_have_their_ways() {
         all_ways(&two);
         world.delete(&format!("subnets/{}", subnets.key()));
         eventually(|| one.route(subnets.v6.unwrap()).map_or(Ok(()), |route| Err(format!("{route:?}"))));
+        assert!(backend != WIREGUARD || one.rtnl().link("flannel-wg-v6").unwrap().is_some());
     }
 }
 

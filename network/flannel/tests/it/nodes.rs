@@ -78,12 +78,17 @@ fn start(world: &World, server: &Server, n: u8) -> Host {
 }
 
 fn restart(world: &World, server: &Server, host: &mut Host, n: u8) {
-    let (server, config): (Server, PathBuf) = (server.clone(), world.dir.path().join("net-conf.json"));
+    let config: PathBuf = world.dir.path().join("net-conf.json");
+    start_by(server, host, n, Source::File(config));
+}
+
+fn start_by(server: &Server, host: &mut Host, n: u8, config: Source) {
+    let server = server.clone();
     host.start_with(move || {
         ManagerOptions::Nodes(NodesOptions {
             client: server.client(),
             node: format!("node{n}"),
-            config: Source::File(config),
+            config,
             names: AnnotationNames::new("flannel.alpha.coreos.com").unwrap(),
             sets_condition: true,
         })
@@ -138,4 +143,73 @@ fn pods_of_nodes_reach_each_other_and_a_node_made_anew_is_told_again() {
         "10.5.7.0/24" => Ok(()),
         other => Err(other.to_owned()),
     });
+}
+
+const MAPS: &str = "/api/v1/namespaces/kube-flannel/configmaps";
+const MAP: Source = Source::Map { namespace: "kube-flannel", name: "kube-flannel-cfg", key: "net-conf.json" };
+
+/// The network has this configuration from now on.
+fn publish(server: &Server, network: &str, backend: &str) {
+    let conf = json!({"Network": network, "Backend": {"Type": backend}}).to_string();
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "kube-flannel-cfg", "namespace": "kube-flannel", "uid": "u"},
+        "data": {"net-conf.json": conf},
+    });
+    server.fake.document(&format!("{MAPS}/kube-flannel-cfg"), map.clone());
+    server.fake.put(MAPS, map);
+}
+
+/// The control plane was started again with another backend: nobody touches the hosts.
+#[test]
+fn a_configuration_that_changes_is_followed_and_one_that_cannot_be_is_told() {
+    let world = World::new("{}");
+    let server = Server::default();
+    publish(&server, "10.5.0.0/16", "vxlan");
+    let mut hosts = [world.bare_host(1), world.bare_host(2)];
+    for (n, host) in (1..).zip(&mut hosts) {
+        server.put(&format!("node{n}"), &format!("10.5.{n}.0/24"), json!({}));
+        start_by(&server, host, n, MAP);
+        host.pod();
+    }
+    let [mut one, mut two] = hosts;
+    eventually(|| one.asks(&two, 1000));
+    let links = |host: &Host| {
+        let all = host.rtnl().links().unwrap().into_iter().map(|link| link.name);
+        all.filter(|name| name.starts_with("flannel")).collect::<Vec<_>>()
+    };
+    for (backend, link, mtu) in
+        [("host-gw", None, 1500), ("udp", Some("flannel0"), 1472), ("vxlan", Some("flannel.1"), 1450)]
+    {
+        publish(&server, "10.5.0.0/16", backend);
+        for host in [&mut one, &mut two] {
+            eventually(|| match (links(host), host.told.borrow_and_update().mtu) {
+                (links, now) if links.iter().map(String::as_str).eq(link) && now == Some(mtu) => Ok(()),
+                other => Err(format!("{backend}: {other:?}")),
+            });
+            // The size is known before there is a lease, and what is written there after it.
+            eventually(|| match host.told("FLANNEL_MTU") {
+                told if told == mtu.to_string() => Ok(()),
+                told => Err(format!("{backend}: {told}")),
+            });
+        }
+        eventually(|| one.asks(&two, 1400).map_err(|error| format!("{backend}: {error}")));
+        eventually(|| two.asks_by_itself(&one).map_err(|error| format!("{backend}: {error}")));
+        let told = server.node("node1")["metadata"]["annotations"]["flannel.alpha.coreos.com/backend-type"].clone();
+        assert_eq!(told, if backend == "udp" { "" } else { backend });
+    }
+    let apart = |host: &Host| host.told.borrow().apart.clone();
+    publish(&server, "10.6.0.0/16", "host-gw");
+    eventually(|| match apart(&one) {
+        Some(why) if why.contains("kube-flannel-cfg: the network is 10.6.0.0/16 now, not 10.5.0.0/16") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    server.fake.delete(MAPS, "kube-flannel", "kube-flannel-cfg");
+    eventually(|| apart(&one).filter(|why| why.contains("it is gone")).map(drop).ok_or(format!("{:?}", apart(&one))));
+    // It keeps what it has, and says nothing any more once that is right again.
+    eventually(|| one.asks(&two, 1400));
+    assert_eq!(links(&one), ["flannel.1"]);
+    publish(&server, "10.5.0.0/16", "vxlan");
+    eventually(|| apart(&one).map_or(Ok(()), Err));
+    assert_eq!(two.subnet().to_string(), "10.5.2.0/24");
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use etcd::Etcd;
 use etcd::daemon::{Config as EtcdConfig, Daemon};
-use flannel::{Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, Subnets, Told, Wish};
+use flannel::{Config, Endpoints, EtcdOptions, ManagerOptions, Masquerade, Own, Subnets, Told, Wish};
 use linux::netlink::{Mac, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
 use meta::Prefix;
@@ -187,7 +187,9 @@ impl World {
             ns.run(|| linux::sysctl::set(forwarding, "1").unwrap()).unwrap();
         }
         let subnet_file = self.dir.path().join(format!("host{n}/subnet.env"));
-        Host { ns, address: address.parse().unwrap(), subnet_file, flannel: None, pod: None, ip_masq: false }
+        let (telling, told) = watch::channel(Told::default());
+        let (address, ip_masq) = (address.parse().unwrap(), false);
+        Host { ns, address, subnet_file, flannel: None, pod: None, ip_masq, tag: None, told, telling }
     }
 }
 
@@ -207,6 +209,11 @@ pub struct Host {
     pub flannel: Option<Inside>,
     pod: Option<Pod>,
     pub ip_masq: bool,
+    /// Written on its links.
+    pub tag: Option<String>,
+    /// What it was told last that others should know.
+    pub told: watch::Receiver<Told>,
+    telling: watch::Sender<Told>,
 }
 
 /// A namespace behind the host's bridge.
@@ -229,7 +236,9 @@ impl Host {
 
     /// With leases elsewhere.
     pub fn start_with(&mut self, manager: impl FnOnce() -> ManagerOptions + Send + 'static) {
-        let (subnet_file, ip_masq) = (self.subnet_file.clone(), self.ip_masq);
+        let (subnet_file, ip_masq, tag, told) =
+            (self.subnet_file.clone(), self.ip_masq, self.tag.clone(), self.telling.clone());
+        let key_file = self.subnet_file.with_file_name("wgkey");
         self.flannel = Some(Inside::run(&self.ns, move |stop| async move {
             let wish = Wish { interfaces: vec!["eth0".to_owned()], ..Wish::default() };
             let config = Config {
@@ -240,8 +249,8 @@ impl Host {
                 table: TABLE.to_owned(),
                 resync: Duration::from_millis(200),
                 health: None,
-                tag: None,
-                told: watch::Sender::new(Told::default()),
+                own: Own { tag, number: 0, key_file },
+                told,
             };
             flannel::run(config, stop).await.map_err(|error| error.to_string())
         }));
@@ -250,6 +259,11 @@ impl Host {
     /// Nothing is taken back at an end, so that this is what kill -9 leaves.
     pub fn stop(&mut self) {
         self.flannel.take().unwrap().end(true).unwrap();
+    }
+
+    /// Why it ended by itself.
+    pub fn failed(&mut self) -> String {
+        self.flannel.take().unwrap().end(false).unwrap_err()
     }
 
     /// A value of `subnet.env`, waited for.
@@ -408,6 +422,16 @@ fn echo(ns: &NetNs, address: IpAddr) {
             std::thread::spawn(move || std::io::copy(&mut stream.try_clone().unwrap(), &mut stream));
         }
     });
+}
+
+/// Whether this kernel lacks what a backend needs: then its tests can't be made here, and say so. They run on the machine
+/// of `tests/vm`.
+pub fn lacks(backend: &str) -> bool {
+    let lacks = flannel::lacks(backend);
+    if let Some(why) = lacks {
+        println!("skipped: {why}");
+    }
+    lacks.is_some()
 }
 
 fn pair(rtnl: &mut Rtnl, name: &str, master: Option<u32>, peer: &NetNs) {

@@ -227,6 +227,21 @@ fn the_way_to_other_nodes_says_how_long_a_packet_may_be_also_in_the_next_life() 
         next.add(&pod("b", &b)).unwrap();
     });
     assert_eq!((world.mtu(), inside(&a), inside(&b)), (1400, 1450, 1400));
+    // Longer ones would be lost on their way into the pods that are there.
+    let c = NetNs::create().unwrap();
+    world.on_host(|| {
+        next.set_way(&way(1500)).unwrap();
+        next.add(&pod("c", &c)).unwrap();
+    });
+    assert_eq!((world.mtu(), inside(&c)), (1400, 1400));
+    let d = NetNs::create().unwrap();
+    world.on_host(|| {
+        for (id, ns) in [("a", &a), ("b", &b), ("c", &c)] {
+            next.del(&pod(id, ns)).unwrap();
+        }
+        next.add(&pod("d", &d)).unwrap();
+    });
+    assert_eq!((world.mtu(), inside(&d)), (1500, 1500));
     // The network of one host has no way to others.
     let alone = World::new();
     let network = alone.open();
@@ -274,5 +289,28 @@ fn flannels_links_and_rules_of_this_cluster_go_with_it() {
         }
         let left: Vec<_> = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
         assert_eq!(left, ["lo", "flannel.2", "flannel.3"]);
+    });
+}
+
+/// Its hosts were told of flannel before; now pods of this one are reached by the bridge alone.
+#[test]
+fn a_cluster_that_turns_to_the_bridge_keeps_nothing_of_flannels() {
+    let world = World::new();
+    world.on_host(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.add_bridge("wire", Mac([2, 0, 0, 0, 7, 7]), 1500).unwrap();
+        let wire = rtnl.link("wire").unwrap().unwrap().index;
+        rtnl.put_address(wire, prefix("192.0.2.1/24")).unwrap();
+        let router = "192.0.2.2".parse().unwrap();
+        let ours = Route::via(prefix("10.42.9.0/24"), router, wire);
+        let theirs = [
+            Route::via(prefix("10.77.9.0/24"), router, wire),
+            Route { protocol: 4, ..Route::via(prefix("10.42.10.0/24"), router, wire) },
+            Route::link(prefix("10.42.11.0/24"), wire),
+        ];
+        theirs.iter().chain([&ours]).for_each(|route| rtnl.put_route(route).unwrap());
+        (named("bridge").unwrap().open)(&world.setup);
+        let left: Vec<_> = rtnl.routes().unwrap().into_iter().map(|route| route.dst).collect();
+        assert!(!left.contains(&ours.dst) && theirs.iter().all(|route| left.contains(&route.dst)), "{left:?}");
     });
 }

@@ -1,6 +1,6 @@
 //! A difference applied to a whole gives the other whole: in the model, and in the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -138,9 +138,34 @@ fn on_paper_steps_and_differences_arrive_at_the_whole() {
             let mut again = Ruleset::default();
             on_paper(&mut again, &model.whole());
             prop_assert_eq!(&paper, &again);
+            prop_assert_eq!(chains_after_all_at_once(&a, &b), model.whole().new_chains.into_iter().collect());
             Ok(())
         })
         .unwrap();
+}
+
+/// Takes a cluster at once and goes on one Service at a time: elements fit, and each chain is made once and removed once.
+/// The chains that are left.
+fn chains_after_all_at_once(from: &Cluster, to: &Cluster) -> BTreeSet<(bool, proxy::Chain)> {
+    let mut model = Model::default();
+    let rendered = from.0.iter().zip(&from.1).map(|(service, slice)| {
+        let name: proxy::Name = format!("default/{}", service.metadata.name.as_deref().unwrap()).into();
+        (name, render_service(service, &[slice], &settings(), None))
+    });
+    model.set_all(rendered);
+    let mut paper = Ruleset::default();
+    let mut chains = BTreeSet::new();
+    for t in std::iter::once(model.whole()).chain(step_by_step(&mut model, to)) {
+        on_paper(&mut paper, &t);
+        for chain in t.new_chains {
+            assert!(chains.insert(chain.clone()), "{chain:?} was there");
+        }
+        for chain in t.dead_chains {
+            assert!(chains.remove(&chain), "{chain:?} was not there");
+        }
+    }
+    assert_eq!(paper, model.ruleset());
+    chains
 }
 
 #[test]

@@ -33,3 +33,25 @@ fn nft_lists_services_with_every_way_in() {
     let text = listed(&world);
     assert!(text.contains("10.43.0.9 . tcp . 80"), "{text}");
 }
+
+/// Clients that keep their endpoint are remembered in a map that rules change: a statement that few programs print.
+#[test]
+fn nft_lists_services_that_remember_their_clients() {
+    if Command::new("nft").arg("--version").output().is_err() {
+        return eprintln!("not tested: there is no nft here; `cargo xtask tools` installs it");
+    }
+    let mut world = World::new(2);
+    let extra = json!({
+        "type": "NodePort", "externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP",
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}},
+    });
+    let ports = [("TCP", 80, 8080)];
+    let web = service("web", "10.43.0.9", &[("TCP", 80, 30080)], extra.clone());
+    world.set(&web, &[slice("web", &ports, &[("10.42.0.2", "here", "ready"), ("10.42.0.3", "there", "ready")])]);
+    let six = service("six", "fd00:43::9", &[("TCP", 80, 30081)], extra);
+    world.set(&six, &[slice("six", &ports, &[("fd00:42::2", "here", "ready"), ("fd00:42::3", "there", "ready")])]);
+    let text = listed(&world);
+    for part in ["10.43.0.9 . tcp . 80", "fd00:43::9 . tcp . 80", "ip saddr timeout 10m", "ip6 saddr timeout 10m"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}

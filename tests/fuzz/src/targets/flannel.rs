@@ -1,13 +1,16 @@
 //! What flannel reads: packets of either side of its link, etcd's answers, annotations of nodes, `subnet.env`.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use flannel::backend::{Backend, External, hostgw, udp, vxlan};
+use flannel::backend::wireguard::Mode;
+use flannel::backend::{Backend, External, hostgw, ipip, udp, vxlan, wireguard};
 use flannel::{AnnotationNames, Attributes, Gatherer, Joiner, Lease, NetConf, News, Subnets};
 use k8s_openapi::api::core::v1::Node;
 use linux::datagrams::{MOST_BYTES, MOST_SEGMENTS};
+use linux::netlink::wireguard::{Peer, PublicKey};
 use linux::tun::{Cut, HEADER, Offload};
 use prost::Message;
 use wire::etcd::{Event, KeyValue, RangeResponse, ResponseHeader, WatchResponse};
@@ -263,7 +266,11 @@ fn own() -> Subnets {
     Subnets { v4: "10.5.1.0/24".parse().ok(), v6: "fd00:5:0:1::/64".parse().ok() }
 }
 
-const LEASES: [(&str, &str); 4] = [
+const LEASES: [(&str, &str); 5] = [
+    (
+        "10.5.4.0-24&fd00:5:0:4::-64",
+        r#"{"PublicIP":"192.0.2.11","PublicIPv6":"2001:db8::11","BackendType":"wireguard","BackendData":{"PublicKey":"un/YymCRqiehF6VdxdbyjeVUmERSE97xF/wTQoKn+1U=","Port":51820},"BackendV6Data":{"PublicKey":"un/YymCRqiehF6VdxdbyjeVUmERSE97xF/wTQoKn+1U=","Port":51821}}"#,
+    ),
     (
         "10.5.34.0-24",
         r#"{"PublicIP":"192.0.2.7","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:5b:0a:00:00:01"}}"#,
@@ -326,7 +333,10 @@ fn lead_nowhere_else(leases: &[Lease]) {
     let Ok(Backend::Vxlan(options)) = Backend::of(conf) else { panic!("the configuration's backend") };
     let plain = hostgw::wanted(conf, &own, &external, leases);
     let tunnel = vxlan::wanted((conf, &options), &own, &external, leases, |_| Some(9), |host| host.is_ipv6());
-    for route in plain.routes.iter().chain(&tunnel.routes) {
+    let options = ipip::Options { direct_routing: false };
+    let outer = ipip::wanted((conf, &options), &own, &external, leases, 9, |_| false);
+    peers_have_their_own_alone(leases, &external);
+    for route in plain.routes.iter().chain(&tunnel.routes).chain(&outer.routes) {
         let (v4, v6) = (conf.v4.map(|range| range.network), conf.v6.map(|range| range.network));
         assert!([v4, v6].into_iter().flatten().any(|network| network.covers(&route.dst)), "{} is outside", route.dst);
         assert!(own.each().all(|mine| !mine.overlaps(&route.dst)), "{} is this host's own", route.dst);
@@ -334,6 +344,26 @@ fn lead_nowhere_else(leases: &[Lease]) {
     let (table, _) = udp::wanted((conf, &udp::Options { port: 8285 }), &own, leases);
     assert_eq!(table.host_of(Ipv4Addr::new(10, 5, 1, 7)), None, "this host's own pods are here");
     assert_eq!(table.host_of(Ipv4Addr::new(10, 6, 0, 1)), None, "what is outside of the network is elsewhere");
+}
+
+/// Of WireGuard's peers each has ranges of its own, and none has this host's.
+fn peers_have_their_own_alone(leases: &[Lease], external: &External) {
+    let (conf, own) = (&*CONF, own());
+    for mode in [Mode::Separate, Mode::Auto] {
+        let options = wireguard::Options { psk: None, port: 51820, port6: 51821, mtu: 0, mode, keepalive: 0 };
+        let own_key = PublicKey([7; 32]);
+        let (_, links) = wireguard::wanted((conf, &options), &own, external, own_key, leases, |_| Some(9));
+        for peer in links.iter().flatten() {
+            assert!(peer.key != own_key && peer.endpoint.is_some_and(|at| at.port() != 0), "somebody else, somewhere");
+            for range in &peer.allowed {
+                assert!(own.each().all(|mine| !mine.overlaps(range)), "{range} is this host's own");
+                let networks = [conf.v4, conf.v6].into_iter().flatten().map(|range| range.network);
+                assert!(networks.into_iter().any(|network| network.covers(range)), "{range} is outside");
+            }
+        }
+        let keys = |link: &[Peer]| link.iter().map(|peer| peer.key).collect::<HashSet<_>>().len();
+        assert!(links.iter().all(|link| keys(link) == link.len()), "a key is one peer");
+    }
 }
 
 const NODE: &str = r#"{"metadata":{"name":"n","annotations":{"flannel.alpha.coreos.com/kube-subnet-manager":"true","flannel.alpha.coreos.com/backend-type":"vxlan","flannel.alpha.coreos.com/backend-data":"{\"VNI\":1,\"VtepMAC\":\"c6:5b:0a:00:00:01\"}","flannel.alpha.coreos.com/public-ip":"192.0.2.7","flannel.alpha.coreos.com/public-ip-overwrite":"203.0.113.7"}},"spec":{"podCIDR":"10.5.34.0/24","podCIDRs":["10.5.34.0/24","fd00:5:0:22::/64"]}}"#;

@@ -9,7 +9,7 @@ use cni::list::NetworkList;
 use cni::{AddResult, PortMapping};
 use dns::{Asked, Cache, Facts, Files, Hit, Live, Name, Question, Responder, Step, Table};
 use flannel::{Attributes, NetConf, Subnets};
-use linux::netlink::{Mac, event, message, refusal};
+use linux::netlink::{Mac, event, message, refusal, wireguard};
 use linux::{conntrack, nft};
 
 use crate::input::{join, parts, text, texts};
@@ -64,7 +64,7 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "netlink",
-        what: "dumps of links, routes, neighbours, rules, sets and connections",
+        what: "dumps of links, routes, neighbours, rules, sets, connections and WireGuard peers",
         run: netlink,
         seeds: dumps,
         memory: 64,
@@ -343,6 +343,20 @@ fn dumps() -> Vec<Vec<u8>> {
     writer.attr(2, &[10, 1, 0, 0]);
     writer.attr_str(3, "eth0");
     writer.end(open);
+    // WireGuard's answer with a peer.
+    let open = writer.begin(40, 2, 1);
+    writer.raw(&[0, 1, 0, 0]);
+    writer.attr(4, &[4; 32]);
+    writer.attr(6, &51820u16.to_ne_bytes());
+    let (peers, peer) = (writer.nest(8), writer.nest(0));
+    writer.attr(1, &[9; 32]);
+    writer.attr(4, &[2, 0, 0xca, 0x6c, 192, 0, 2, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let (all, one) = (writer.nest(9), writer.nest(0));
+    writer.attr(1, &2u16.to_ne_bytes());
+    writer.attr(2, &[10, 5, 2, 0]);
+    writer.attr(3, &[24]);
+    [one, all, peer, peers].into_iter().for_each(|nest| writer.end_nest(nest));
+    writer.end(open);
     let open = writer.begin(0xa0c, 0, 1);
     writer.raw(&[0; 4]);
     let key = writer.nest(1);
@@ -408,6 +422,10 @@ fn netlink(input: &[u8]) {
         let _ = (nft::table(message.body), nft::chain(message.body), nft::listed_rule(message.body, "table"));
         if let Some((_, rest)) = message::split(message.body, 4) {
             let _ = (nft::element(rest), conntrack::flow(rest));
+        }
+        if let Some(device) = wireguard::decode(message.body) {
+            let peers = device.peers.len();
+            assert!(wireguard::merged(vec![device]).peers.len() <= peers, "no peer is made up");
         }
     }
 }

@@ -5,6 +5,7 @@ mod cgroups;
 mod firewalls;
 mod host;
 mod sessions;
+mod tunnels;
 
 use anyhow::Result;
 
@@ -27,6 +28,9 @@ pub const ALL: &[Case] = &[
     ("firewalld_is_told_opened_and_closed_again", firewalls::firewalld),
     ("docker_is_told_opened_and_closed_again", firewalls::docker),
     ("a_firewall_that_closes_later_is_told", firewalls::later),
+    ("nodes_reach_each_other_by_wireguard", tunnels::wireguard),
+    ("nodes_of_two_families_reach_each_other_by_wireguard", tunnels::wireguard_of_two_families),
+    ("nodes_reach_each_other_by_ipip", tunnels::ipip),
     ("a_machine_without_the_memory_controller_is_refused", boot::without_memory),
     ("pods_see_the_end_of_the_host_and_run_again_after_it", boot::reboot),
 ];

@@ -18,11 +18,9 @@ use serde_json::{Value, json};
 use crate::admission::{Mutating, Operation, Parts, Plugin, Request, World};
 use crate::cache::{self, Cache, HeaderSpec};
 use crate::error::Error;
+use crate::service::held::{self, ADDRESSES};
 use crate::service::{Range, Ranges, families, fields};
 use crate::storage::{Guard, Write};
-
-/// Addresses as the server serves them.
-const ADDRESSES: (&str, &str) = ("networking.k8s.io", "ipaddresses");
 
 pub struct ServiceAllocation {
     ranges: Ranges,
@@ -38,7 +36,7 @@ impl ServiceAllocation {
     pub fn new(parts: &Parts<'_>) -> Result<ServiceAllocation, Error> {
         let range_text = parts.config.service_cluster_ip_range.clone();
         let wrong = |reason| Error::Flag { flag: "--service-cluster-ip-range", reason };
-        let prefix = Bytes::from(format!("{}/ranges/servicenodeports/", parts.config.etcd_prefix));
+        let prefix = Bytes::from(held::node_ports_prefix(&parts.config.etcd_prefix));
         Ok(ServiceAllocation {
             ranges: Ranges::parse(&range_text).map_err(wrong)?,
             range_text,
@@ -96,24 +94,12 @@ fn address_key(world: &dyn World, address: &str) -> Option<Bytes> {
     world.key(ADDRESSES.0, ADDRESSES.1, "", address)
 }
 
-/// The IPAddress object that says whose an address is.
+/// The IPAddress object that says whose an address is, as it is stored.
 fn ip_address(request: &Request<'_>, address: &str) -> Value {
-    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
-    json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
-        "metadata": {
-            "name": address, "uid": meta::uid::new_uid(),
-            "creationTimestamp": meta::time::format(jiff::Timestamp::now()),
-            "labels": {
-                "ipaddress.kubernetes.io/ip-family": family,
-                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
-            },
-        },
-        "spec": {"parentRef": {
-            "group": "", "resource": "services", "namespace": request.namespace,
-            "name": meta_text(request.object, "name"),
-        }},
-    })
+    let mut object = held::address(address, request.namespace, meta_text(request.object, "name"));
+    object["metadata"]["uid"] = meta::uid::new_uid().into();
+    object["metadata"]["creationTimestamp"] = meta::time::format(jiff::Timestamp::now()).into();
+    object
 }
 
 /// The revision of what is not there.
@@ -122,11 +108,9 @@ const ABSENT: i64 = 0;
 /// Whether an address or a port is held in the name of a Service that is not there, but is being created.
 fn is_left_over(request: &Request<'_>, world: &dyn World, holder: &Value) -> bool {
     let name = meta_text(request.object, "name");
-    let parent = &holder["spec"]["parentRef"];
-    let address =
-        parent["resource"] == "services" && parent["namespace"] == request.namespace && parent["name"] == name;
-    let port = holder["owner"].as_str().and_then(|owner| owner.split_once('/')) == Some((request.namespace, name));
-    (address || port) && world.cached("", "services", request.namespace, name).is_none()
+    let own = Some((request.namespace, name));
+    (held::service_of(holder) == own || held::owner(holder) == own)
+        && world.cached("", "services", request.namespace, name).is_none()
 }
 
 /// Writes who holds it, where it is held at that revision still.
@@ -308,9 +292,8 @@ impl ServiceAllocation {
                 claimed.insert(wanted, at);
             }
         }
-        let owner = format!("{}/{}", request.namespace, meta_text(request.object, "name"));
         for (port, at) in claimed {
-            let object = json!({"metadata": {"name": port.to_string()}, "owner": owner});
+            let object = held::port(port, request.namespace, meta_text(request.object, "name"));
             claim(request, self.port_key(port), &object, at);
         }
     }
