@@ -25,14 +25,13 @@ struct Senders {
     file: PathBuf,
 }
 
+fn pods(host: &Host) -> Senders {
+    Senders { bridge: host.bridge(), range: host.cluster.pod_cidr, file: host.data_dir.join("firewall.json") }
+}
+
 fn senders(host: &Host) -> Vec<Senders> {
     // What connects pods by CNI opens for them what it needs, by links of its own.
-    let pods = host.cluster.network() != Network::Cni;
-    let pods = pods.then(|| Senders {
-        bridge: host.bridge(),
-        range: host.cluster.pod_cidr,
-        file: host.data_dir.join("firewall.json"),
-    });
+    let pods = (host.cluster.network() != Network::Cni).then(|| pods(host));
     // One that can't be read is told by who starts nodes.
     let record = record::read(host).ok().flatten();
     let nodes = record.map(|record| Senders {
@@ -87,7 +86,9 @@ pub fn open(closed: &[Closed]) -> Result<()> {
 
 /// Takes back whatever was opened. A tool that is gone, or a rule that somebody took out, is no failure.
 pub fn close(host: &Host) -> Result<()> {
-    for senders in senders(host) {
+    // A cluster may have had another network when they were opened.
+    let had = (host.cluster.network() == Network::Cni).then(|| pods(host));
+    for senders in had.into_iter().chain(senders(host)) {
         for wall in opened(&senders) {
             let closed = match wall.tool {
                 Tool::Nftables => wall.close_directly().map_err(Into::into),

@@ -154,7 +154,8 @@ fn controllers(host: &Host) -> Vec<String> {
 /// administrator's way in. kube-proxy leaves alone what else listens there.
 fn reserved_node_ports(host: &Host) -> Vec<(String, i32)> {
     const SSH: u16 = 22;
-    const FLANNEL: [u16; 4] = [8285, 8472, 51820, 51821];
+    // WireGuard's are reserved where it is the backend: VPNs in pods have them, too.
+    const FLANNEL: [u16; 2] = [8285, 8472];
     // Of the first cluster of a host, which others of these nodes may be in, and of this one.
     let upstreams = [2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10259];
     let own = [host.cluster.api_port, host.kubelet_port(), host.etcd_port()];

@@ -119,8 +119,8 @@ pub fn told(cluster: &Cluster) -> Vec<String> {
     }
     if !foreign.serving_certificates {
         told.push(
-            "the kubelet serves with a certificate that it has signed itself: serverTLSBootstrap is not set in \
-             kube-system/kubelet-config"
+            "the kubelet serves with a certificate that it has signed itself: serverTLSBootstrap was not set in \
+             kube-system/kubelet-config when this machine joined; once it is, `ferrokube reset` here and join again"
                 .to_owned(),
         );
     }

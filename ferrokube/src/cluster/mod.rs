@@ -216,6 +216,17 @@ impl Assembly {
         }
         let mut host = (*self.host).clone();
         let before = host.cluster.foreign.replace(foreign);
+        let ran = |name: &str| before.as_ref().is_some_and(|before| !before.left.iter().any(|left| left == name));
+        // What a former start made here would go on leading packets, and nobody would change it any more.
+        if ran("kube-proxy") && host.cluster.leaves("kube-proxy") {
+            proxy::remove(&node::proxy_table(&host)).context("the rules of a kube-proxy that ran here before")?;
+        }
+        if ran("kube-dns") && host.cluster.leaves("kube-dns") {
+            dns::track_again(&node::dns_table(&host)).context("the rules of a DNS that ran here before")?;
+            let released =
+                host.cluster.tenth_of_services().into_iter().try_for_each(|ip| dns::release(node::DNS_LINK, ip));
+            released.context("the address of a DNS that ran here before")?;
+        }
         if before != host.cluster.foreign {
             host.save()?;
         }

@@ -1,6 +1,6 @@
 //! What is another way in a cluster whose control plane isn't ours: kubeadm's, or one that speaks as kubeadm's. Learned by a
 //! node when it joins (`joining::discovery`), kept with what it has of its cluster, brought up to date at each start
-//! (`cluster::foreign`). Pure.
+//! (`cluster::foreign`): what is left to the cluster, and no more. Pure.
 
 use std::net::IpAddr;
 

@@ -186,16 +186,22 @@ impl Invoker {
         Ok(())
     }
 
-    /// Takes out all containers but these (container id, interface), each as it was added.
-    pub fn keep_only(&self, valid: &[(&str, &str)]) -> Result<(), Error> {
+    /// Takes out all containers but these (container id, interface), each as it was added, or by the configured network
+    /// where an older version wrote down no more than that network's name. One that can't be taken out keeps no other.
+    pub fn keep_only(&self, configured: Option<&NetworkList>, valid: &[(&str, &str)]) -> Result<(), Error> {
+        let mut all = Ok(());
         for record in self.records() {
             let (Some(id), Some(ifname)) = (record["containerId"].as_str(), record["ifName"].as_str()) else {
                 continue;
             };
-            let Some(list) = network(&record).filter(|_| !valid.contains(&(id, ifname))) else { continue };
-            self.del(&list, &Attachment { container_id: id, netns: None, ifname, args: "", ports: &[] })?;
+            let of_name = || configured.filter(|list| record["networkName"] == list.name.as_str()).cloned();
+            let Some(list) = network(&record).or_else(of_name).filter(|_| !valid.contains(&(id, ifname))) else {
+                continue;
+            };
+            let attachment = Attachment { container_id: id, netns: None, ifname, args: "", ports: &[] };
+            all = all.and(self.del(&list, &attachment));
         }
-        Ok(())
+        all
     }
 
     /// The same, and has plugins free whatever else they have of others.
@@ -203,9 +209,9 @@ impl Invoker {
         if list.disable_gc {
             return Ok(());
         }
-        self.keep_only(valid)?;
+        let kept = self.keep_only(Some(list), valid);
         if !list.has("1.1.0") {
-            return Ok(());
+            return kept;
         }
         let valid: Vec<_> = valid.iter().map(|(id, ifname)| json!({"containerID": id, "ifname": ifname})).collect();
         let extra = json!({"cni.dev/valid-attachments": valid});
@@ -213,7 +219,7 @@ impl Invoker {
         for plugin in &list.plugins {
             self.call(list, plugin, &nobody, Command::Gc, None, extra.clone())?;
         }
-        Ok(())
+        kept
     }
 
     /// Whether containers can be added.

@@ -14,11 +14,12 @@
 
 use std::fs::File;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cni::{Network, Pod};
+use linux::netlink::Rtnl;
 use meta::{Prefix, Ranges};
 use parking_lot::Mutex;
 
@@ -40,6 +41,23 @@ pub const ROW: Row = Row {
     },
     remove: |setup| Ok(cni::teardown(&config(setup, Hosts::One, setup.pods, None))?),
 };
+
+/// Removes all of ours from under a cluster whose pods somebody else connects now: our bridge would take packets from his.
+pub fn clear(setup: &Setup) -> Result<(), NetError> {
+    flannel::clear(setup)?;
+    let there = Rtnl::open().and_then(|mut rtnl| rtnl.link(&setup.bridge)).map_err(cni::Error::from)?;
+    if there.is_none() {
+        return Ok(());
+    }
+    let _lock = lock(&setup.host_lock)?;
+    (ROW.remove)(setup)
+}
+
+/// Another cluster's reset may be giving the host its settings back.
+fn lock(dir: &Path) -> Result<File, NetError> {
+    let locked = File::open(dir).and_then(|dir| dir.lock().map(|()| dir));
+    locked.map_err(NetError::io(format!("locking {}", dir.display())))
+}
 
 /// On which hosts pods of the cluster are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,11 +161,7 @@ impl Bridge {
     }
 
     fn make(&self, range: Ranges, mtu: Option<u32>) -> Result<Network, NetError> {
-        let lock = &self.setup.host_lock;
-        // Another cluster's reset may be giving the host its settings back.
-        let _lock = File::open(lock)
-            .and_then(|dir| dir.lock().map(|()| dir))
-            .map_err(NetError::io(format!("locking {}", lock.display())))?;
+        let _lock = lock(&self.setup.host_lock)?;
         // First the record: what is made is found by it after a crash.
         let file = &self.setup.range_file;
         range::write(file, &range).map_err(NetError::io(format!("writing {}", file.display())))?;

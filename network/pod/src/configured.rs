@@ -10,17 +10,27 @@ use std::sync::Arc;
 use cni::list::{Attachment, Invoker, NetworkList};
 use meta::Prefix;
 
-use crate::IFNAME;
 use crate::network::{LoopbackOnly, NetError, NotReady, PodNet, PodNetwork};
 use crate::table::{Row, Setup};
+use crate::{IFNAME, bridge};
 
 /// Where whoever brings a network configures it.
 pub const CONF_DIR: &str = "/etc/cni/net.d";
 /// Where its programs are: of manifests, of Fedora's packages, of Debian's.
 const PLUGIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/libexec/cni", "/usr/lib/cni"];
 
-/// What it made is its own to remove: pods were taken out before.
-pub const ROW: Row = Row { name: "cni", open: |setup| Arc::new(Configured::of(setup)), remove: |_| Ok(()) };
+pub const ROW: Row = Row {
+    name: "cni",
+    open: |setup| {
+        // The cluster may have had one of ours before.
+        if let Err(error) = bridge::clear(setup) {
+            tracing::warn!(%error, "what the cluster's former network had made could not be removed");
+        }
+        Arc::new(Configured::of(setup))
+    },
+    // What it made is its own to remove: pods were taken out before.
+    remove: |_| Ok(()),
+};
 
 /// How the sentence begins that says that nobody has brought a network yet.
 pub const NOTHING: &str = "no network is configured in";
@@ -72,22 +82,30 @@ impl PodNetwork for Configured {
     }
 
     fn del(&self, pod: &PodNet) -> Result<(), NetError> {
-        let list = match self.invoker.network_of(&pod.id, IFNAME) {
-            Some(list) => list,
-            // It was never added, or nobody remembers: what is configured now may have something of it.
-            None => match self.list() {
-                Err(NetError::NotReady(_)) => return Ok(()),
-                list => list?,
-            },
-        };
-        Configured::with(pod, |attachment| self.invoker.del(&list, attachment))
+        if let Some(list) = self.invoker.network_of(&pod.id, IFNAME) {
+            match Configured::with(pod, |attachment| self.invoker.del(&list, attachment)) {
+                // It was removed with its network. The pod is to end all the same.
+                Err(NetError::Cni(error @ cni::Error::NoPlugin { .. })) => {
+                    tracing::warn!(%error, pod = pod.name, network = list.name, "nobody takes the pod out of its network");
+                }
+                done => return done,
+            }
+        }
+        // It was never added, or nobody remembers: what is configured now may have something of it.
+        match self.list() {
+            Err(NetError::NotReady(_)) => Ok(()),
+            list => {
+                let list = list?;
+                Configured::with(pod, |attachment| self.invoker.del(&list, attachment))
+            }
+        }
     }
 
     fn keep_only(&self, sandboxes: &[String]) -> Result<(), NetError> {
         let valid: Vec<_> = sandboxes.iter().map(|id| (id.as_str(), IFNAME)).collect();
         match self.list() {
             Ok(list) => Ok(self.invoker.gc(&list, &valid)?),
-            Err(_) => Ok(self.invoker.keep_only(&valid)?),
+            Err(_) => Ok(self.invoker.keep_only(None, &valid)?),
         }
     }
 

@@ -180,7 +180,17 @@ fn a_container_is_taken_out_as_it_was_added_whatever_is_configured_by_then() {
         assert_eq!((&before, invoker.network_of("d", "eth0")), (&list, None));
         invoker.del(&before, &attachment("a", None, &[])).unwrap();
         assert_eq!(invoker.network_of("a", "eth0"), None, "it is out");
-        invoker.keep_only(&[("c", "eth0")]).unwrap();
+        invoker.keep_only(None, &[("c", "eth0")]).unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "ADD a\nADD b\nADD c\nDEL a\nDEL b\n");
+        // What an older version wrote down is taken out by the network of its name; what is left of one whose program is
+        // gone is told, and keeps nothing else.
+        let old = json!({"containerId": "old", "ifName": "eth0", "networkName": "theirs", "result": {}});
+        let lost = json!({"containerId": "lost", "ifName": "eth0", "networkName": "n", "result": {},
+            "config": {"cniVersion": "1.0.0", "name": "n", "type": "nowhere"}});
+        for (file, record) in [("a-lost", lost), ("z-old", old)] {
+            std::fs::write(dir.path().join("cache/results").join(file), record.to_string()).unwrap();
+        }
+        invoker.gc(&list, &[("c", "eth0")]).unwrap_err();
+        assert!(std::fs::read_to_string(&log).unwrap().contains("DEL old\n"));
     });
-    assert_eq!(std::fs::read_to_string(log).unwrap(), "ADD a\nADD b\nADD c\nDEL a\nDEL b\n");
 }

@@ -176,8 +176,8 @@ pub fn wanted<'a>(
                 Ok(None) => {}
                 Ok(Some(peer)) if known[usize::from(v6)].insert(peer.key) => all[usize::from(v6)].push(peer),
                 Ok(Some(_)) => wanted.complaints.push(format!(
-                    "the host of {first} has the WireGuard key of another: remove its key file (/run/flannel/wgkey) and \
-                     start its flannel again"
+                    "the host of {first} has the WireGuard key of another: remove its key file (wgkey below \
+                     /run/ferrokube, or /run/flannel/wgkey of a flannel alone) and start its flannel again"
                 )),
                 Err(complaint) => wanted.complaints.push(complaint),
             }

@@ -314,3 +314,20 @@ fn a_cluster_that_turns_to_the_bridge_keeps_nothing_of_flannels() {
         assert!(!left.contains(&ours.dst) && theirs.iter().all(|route| left.contains(&route.dst)), "{left:?}");
     });
 }
+
+/// Whoever connects pods now may have the same range.
+#[test]
+fn a_cluster_that_turns_to_a_network_of_somebody_else_keeps_no_bridge() {
+    let world = World::new();
+    let before = world.open_as("flannel");
+    world.on_host(|| {
+        before.set_ranges(&[prefix("10.42.0.0/24")]).unwrap();
+        let mut rtnl = Rtnl::open().unwrap();
+        assert!(rtnl.link(&world.setup.bridge).unwrap().is_some());
+        for _ in 0..2 {
+            (named("cni").unwrap().open)(&world.setup);
+            assert!(rtnl.link(&world.setup.bridge).unwrap().is_none());
+            assert!(rtnl.routes().unwrap().iter().all(|route| !route.is_ours()));
+        }
+    });
+}

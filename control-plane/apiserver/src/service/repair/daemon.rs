@@ -54,8 +54,7 @@ pub struct Repair {
     /// When what is to be judged, and the same by what.
     agenda: BTreeSet<(Instant, Work)>,
     due: HashMap<Work, Instant>,
-    /// When a port was first seen to be nobody's.
-    since: HashMap<u16, Timestamp>,
+    ages: ports::Ages,
     /// Cancelled when everything has been looked through once.
     done: CancellationToken,
 }
@@ -78,7 +77,7 @@ impl Repair {
             verbs,
             agenda: BTreeSet::new(),
             due: HashMap::new(),
-            since: HashMap::new(),
+            ages: ports::Ages::default(),
             done,
         }
     }
@@ -260,11 +259,9 @@ impl Repair {
                 (addresses::of_address(&address, self, now), address)
             }
             Work::Port(port) => {
-                let since = *self.since.entry(*port).or_insert(now);
-                let plan = ports::of_port(*port, since, self, now);
-                if plan.again.is_none() {
-                    self.since.remove(port);
-                }
+                let mut ages = std::mem::take(&mut self.ages);
+                let plan = ages.judge(*port, self, now);
+                self.ages = ages;
                 (plan, Value::Null)
             }
         }

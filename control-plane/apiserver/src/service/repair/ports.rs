@@ -1,5 +1,6 @@
 //! Decides what is wrong between Services and the node ports that are held for them. Pure.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -52,8 +53,23 @@ fn judge(plan: &mut Plan, service: &Value, port: u16, twice: bool, facts: &dyn F
     plan.steps.push(Step::ClaimPort { port, held: stored.map_or(0, |(_, revision)| revision) });
 }
 
+/// When each port was first seen to be nobody's, until it is somebody's or gone.
+#[derive(Debug, Default)]
+pub struct Ages(HashMap<u16, Timestamp>);
+
+impl Ages {
+    /// Judges what is stored of a node port. What is to be freed is judged again before it is: its age stays.
+    pub fn judge(&mut self, port: u16, facts: &dyn Facts, now: Timestamp) -> Plan {
+        let plan = of_port(port, *self.0.entry(port).or_insert(now), facts, now);
+        if plan.is_empty() {
+            self.0.remove(&port);
+        }
+        plan
+    }
+}
+
 /// Judges what is stored of a node port, seen first at a time: upstream looks three times before it frees one.
-pub fn of_port(port: u16, since: Timestamp, facts: &dyn Facts, now: Timestamp) -> Plan {
+fn of_port(port: u16, since: Timestamp, facts: &dyn Facts, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some((stored, revision)) = facts.port(port) else { return plan };
     let owner = held::owner(&stored);
@@ -178,5 +194,18 @@ mod tests {
             let late = of_port(port, since, &facts, "2026-01-01T00:01:00Z".parse().unwrap());
             assert_eq!(late.steps, [Step::FreePort { port, held: i64::from(port) }]);
         }
+    }
+
+    #[test]
+    fn one_that_is_to_be_freed_is_so_when_it_is_judged_again() {
+        let gone = world(&[], &[(30003, "gone")]);
+        let (mut ages, start): (_, Timestamp) = (Ages::default(), "2026-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(ages.judge(30003, &gone, start).again, Some(GRACE));
+        for _ in 0..2 {
+            assert_eq!(ages.judge(30003, &gone, start + GRACE).steps, [Step::FreePort { port: 30003, held: 30003 }]);
+        }
+        // It is free, then somebody's, then nobody's again: from the beginning.
+        assert!(ages.judge(30003, &world(&[], &[]), start + GRACE).is_empty());
+        assert_eq!(ages.judge(30003, &gone, start + 2 * GRACE).again, Some(GRACE));
     }
 }
