@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::family::{AFI_IPV6, AfiSafi, Families, Family};
+use crate::family::{AFI_IPV6, Families, Family};
 use crate::message::capability::{AddPath, Capability, GracefulRestart, LongLived, Role};
 use crate::message::open::Open;
 
@@ -175,9 +175,12 @@ impl Config {
             let (notification, time) = (restart.notification, restart.time);
             all.push(Capability::GracefulRestart(GracefulRestart { restarted, notification, time, families }));
             if restart.long_lived > 0 {
-                let kept =
-                    |family: AfiSafi| LongLived { family, forwarding: forwarded, stale_time: restart.long_lived };
-                all.push(Capability::LongLived(self.families.iter().map(|family| kept(family.wire())).collect()));
+                let kept = |family: Family| LongLived {
+                    family: family.wire(),
+                    forwarding: forwarded && restart.forwarding.has(family),
+                    stale_time: restart.long_lived,
+                };
+                all.push(Capability::LongLived(self.families.iter().map(kept).collect()));
             }
         }
         all.push(Capability::FourOctetAs(self.local_as));

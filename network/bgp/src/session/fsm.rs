@@ -13,8 +13,8 @@ use super::config::{Config, LARGE_HOLD};
 use super::negotiated::Negotiated;
 use super::reason::Reason;
 use super::{Time, Way};
-use crate::message::Message;
 use crate::message::notification::{Notification, cease, code};
+use crate::message::{Kind, Message};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,8 +64,10 @@ pub enum Event {
     NotifMsg(Notification),
     /// 26.
     KeepAliveMsg,
-    /// 27; also a ROUTE-REFRESH, which RFC 4271 does not know.
+    /// 27.
     UpdateMsg,
+    /// A ROUTE-REFRESH, which RFC 4271 does not know: where an UPDATE may come, it may.
+    RouteRefreshMsg,
     /// 28.
     UpdateMsgErr(Notification),
 }
@@ -247,9 +249,6 @@ impl Fsm {
             // Back to waiting, not to Idle (RFC 4271 8.2.2).
             Event::TcpConnectionFails if self.way == Way::Outgoing => self.wait(config, Reason::ConnectionLost, now),
             Event::BgpOpen(negotiated) => self.confirm(negotiated, now),
-            Event::KeepaliveTimerExpires | Event::KeepAliveMsg | Event::UpdateMsg | Event::UpdateMsgErr(_) => {
-                self.unexpected(config, 1, now)
-            }
             other => self.common(config, other, 1, now),
         }
     }
@@ -263,7 +262,6 @@ impl Fsm {
                 self.alive(now);
                 self.negotiated.clone().map(Step::Up).into_iter().collect()
             }
-            Event::UpdateMsg | Event::UpdateMsgErr(_) => self.unexpected(config, 2, now),
             other => self.common(config, other, 2, now),
         }
     }
@@ -271,7 +269,7 @@ impl Fsm {
     fn established(&mut self, config: &Config, event: Event, now: Time) -> Vec<Step> {
         match event {
             Event::KeepaliveTimerExpires => self.keepalive(now),
-            Event::KeepAliveMsg | Event::UpdateMsg => {
+            Event::KeepAliveMsg | Event::UpdateMsg | Event::RouteRefreshMsg => {
                 self.alive(now);
                 Vec::new()
             }
@@ -310,7 +308,7 @@ impl Fsm {
                 self.failures = failures;
                 steps
             }
-            _ => self.unexpected(config, state, now),
+            other => self.unexpected(config, &other, state, now),
         }
     }
 
@@ -329,8 +327,17 @@ impl Fsm {
         vec![Step::Close, Step::Down(reason)]
     }
 
-    fn unexpected(&mut self, config: &Config, state: u8, now: Time) -> Vec<Step> {
-        let notification = Notification::new(code::FINITE_STATE_MACHINE, state, Vec::new());
+    /// Its data is the type of the message, where it was one (RFC 6608 4).
+    fn unexpected(&mut self, config: &Config, event: &Event, state: u8, now: Time) -> Vec<Step> {
+        let kind = match event {
+            Event::BgpOpen(_) => Some(Kind::Open),
+            Event::UpdateMsg | Event::UpdateMsgErr(_) => Some(Kind::Update),
+            Event::KeepAliveMsg => Some(Kind::Keepalive),
+            Event::RouteRefreshMsg => Some(Kind::RouteRefresh),
+            _ => None,
+        };
+        let data = kind.map(|kind| kind as u8).into_iter().collect();
+        let notification = Notification::new(code::FINITE_STATE_MACHINE, state, data);
         self.fail(config, Some(notification.clone()), Reason::Sent(notification), now)
     }
 

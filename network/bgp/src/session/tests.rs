@@ -13,6 +13,7 @@ use crate::family::{Families, Family};
 use crate::message::capability::{Capability, Role};
 use crate::message::notification::{Notification, cease, code, open};
 use crate::message::open::Open;
+use crate::message::refresh::{RouteRefresh, Subtype};
 use crate::message::{Message, frame, pack};
 
 const LATENCY: Duration = Duration::from_millis(10);
@@ -455,22 +456,134 @@ fn messages_out_of_turn_are_an_error_of_the_state_machine() {
     pack::end_of_rib(Family::Ipv4Unicast, &mut update);
     let open = Message::Open(two.open(Opening::First)).write();
     // OpenSent: of side 0 alone, with an answer that is none.
-    for wrong in [&keepalive, &update] {
+    let refresh = RouteRefresh { family: Family::Ipv4Unicast.wire(), subtype: Subtype::Request };
+    for wrong in [&keepalive, &update, &Message::RouteRefresh(refresh).write()] {
         let mut alone = Neighbour::new(one.clone(), false);
         alone.step(Input::Start, Time::ZERO);
         alone.step(Input::Connected(Way::Outgoing), Time::ZERO);
         assert_eq!(alone.state(), State::OpenSent);
         let (frame, _) = frame(wrong, false).expect("sound").expect("whole");
         let actions = alone.received(Way::Outgoing, frame, Time::ZERO).0;
-        let said = Message::Notification(Notification::new(code::FINITE_STATE_MACHINE, 1, vec![])).write();
+        // RFC 6608: its data is the type of the message.
+        let said = Message::Notification(Notification::new(code::FINITE_STATE_MACHINE, 1, vec![wrong[18]])).write();
         assert_eq!(actions, [Action::Send(Way::Outgoing, said), Action::Close(Way::Outgoing)]);
     }
     // Established: an OPEN.
     let mut world = World::up(one, two);
     let (frame, _) = frame(&open, false).expect("sound").expect("whole");
     let way = world.way();
-    world.sides[0].received(way, frame, world.now);
+    let actions = world.sides[0].received(way, frame, world.now).0;
+    let said = Notification::new(code::FINITE_STATE_MACHINE, 3, vec![1]);
+    assert_eq!(actions[0], Action::Send(way, Message::Notification(said).write()));
     assert_eq!(world.states().0, State::Idle);
+}
+
+#[test]
+fn what_is_stale_when_a_session_goes_again_goes_first() {
+    // RFC 4724 4.2: of consecutive restarts, before he has told all.
+    let (one, two) = pair();
+    let mut world = World::up(one, two);
+    world.cut();
+    world.run(seconds(60));
+    assert_eq!((world.states(), world.fates(0)), (BOTH_UP, vec![]));
+    let before = world.log[0].len();
+    world.cut();
+    let news: Vec<&Action> = world.log[0][before..].iter().filter(|news| !matches!(news, Action::Close(_))).collect();
+    let [first, second, ..] = news[..] else { panic!("{news:?}") };
+    assert_eq!(first, &Action::Stale(Fate::Swept(Family::Ipv4Unicast)));
+    assert!(matches!(second, Action::Down { kept, .. } if kept.has(Family::Ipv4Unicast)), "{second:?}");
+}
+
+#[test]
+fn long_lived_routes_have_one_time_however_often_he_comes_and_goes() {
+    // RFC 9494 4.2: neither deleted sooner nor kept longer, until he has told all.
+    let restart = Some(Restart { time: 30, long_lived: 600, ..Restart::default() });
+    let (one, two) = pair();
+    let mut world = World::up(Config { restart: restart.clone(), ..one }, Config { restart, ..two });
+    world.works = false;
+    world.cut();
+    world.run(seconds(100));
+    assert_eq!(world.fates(0), [Fate::LongLived(Family::Ipv4Unicast)]);
+    world.works = true;
+    world.run(seconds(100));
+    assert_eq!(world.states(), BOTH_UP);
+    world.works = false;
+    world.cut();
+    world.run(seconds(40));
+    assert_eq!(world.fates(0), [Fate::LongLived(Family::Ipv4Unicast); 2], "they are still there");
+    // It began after 30 s, and is over after 630: 240 have gone.
+    world.run(seconds(389));
+    assert_eq!(world.fates(0).len(), 2);
+    world.run(seconds(3));
+    assert_eq!(world.fates(0)[2..], [Fate::Swept(Family::Ipv4Unicast)]);
+}
+
+#[test]
+fn long_lived_routes_go_when_he_forwards_by_them_no_more() {
+    let restart = Some(Restart { time: 30, long_lived: 600, ..Restart::default() });
+    let (one, two) = pair();
+    let (one, two) = (Config { restart: restart.clone(), ..one }, Config { restart, ..two });
+    let negotiated = |forwarding: bool| {
+        let mut open = two.open(Opening::Another);
+        for capability in &mut open.capabilities {
+            if let Capability::LongLived(all) = capability {
+                all.iter_mut().for_each(|entry| entry.forwarding = forwarding);
+            }
+        }
+        super::negotiated::judge(&one, &open).expect("an agreement")
+    };
+    for (forwarding, fates) in [(true, vec![]), (false, vec![Fate::Swept(Family::Ipv4Unicast)])] {
+        let mut kept = super::restart::Kept::default();
+        kept.lost(&negotiated(true), Families::IPV4, Time::ZERO);
+        kept.expired(seconds(30));
+        // The bit of RFC 4724 is set in both.
+        assert_eq!(kept.back(&negotiated(forwarding), one.restart.as_ref(), seconds(40)), fates);
+    }
+}
+
+#[test]
+fn one_whose_routes_never_outlive_him_has_not_restarted_because_he_connects() {
+    // RFC 4724 5: a capability that names no family only says that he helps others.
+    let (one, two) = pair();
+    let restart = Some(Restart { forwarding: Families::NONE, ..Restart::default() });
+    let two = Config { restart, ..two };
+    let mut world = World::up(one, two.clone());
+    world.view[1] = [None; 2];
+    world.sides[1] = Neighbour::new(two, false);
+    world.input(1, Input::Start);
+    world.run(seconds(5));
+    assert_eq!((world.states().0, world.ends(0)), (State::Established, vec![]));
+}
+
+#[test]
+fn a_refresh_begins_after_all_was_told_and_ends_once() {
+    let (one, two) = pair();
+    let mut world = World::up(one, two);
+    let way = world.way();
+    let mut hear = |bytes: &[u8]| {
+        let (frame, _) = frame(bytes, false).expect("sound").expect("whole");
+        world.sides[0].received(way, frame, world.now).0
+    };
+    let family = Family::Ipv4Unicast;
+    let message = |subtype| Message::RouteRefresh(RouteRefresh { family: family.wire(), subtype }).write();
+    let (begin, end) = (message(Subtype::Begin), message(Subtype::End));
+    assert_eq!((hear(&end), hear(&begin), hear(&end)), (vec![], vec![], vec![]), "before End-of-RIB");
+    let mut end_of_rib = Vec::new();
+    pack::end_of_rib(family, &mut end_of_rib);
+    hear(&end_of_rib);
+    assert_eq!(hear(&end), [], "without a beginning");
+    assert_eq!(hear(&begin), [Action::RefreshBegins(family)]);
+    assert_eq!(hear(&end), [Action::Stale(Fate::Swept(family))]);
+    assert_eq!(hear(&end), []);
+}
+
+#[test]
+fn nothing_is_kept_of_one_whom_bfd_has_lost() {
+    let (one, two) = pair();
+    let mut world = World::up(one, two);
+    world.input(0, Input::BfdDown);
+    let (reason, kept) = world.ends(0)[0].clone();
+    assert_eq!((reason.to_string(), kept), ("we ended it: hard reset: cease: BFD down".to_owned(), Families::NONE));
 }
 
 #[test]
