@@ -42,6 +42,10 @@ pub(super) fn export(speaker: &Speaker, route: &Leaving<'_>, to: &Peer) -> Optio
     if to.config.export.judge(&judged, to.config.local_as, &mut set) == Verdict::Reject {
         return None;
     }
+    if is_long_lived(route) {
+        // No filter takes that away (RFC 9494 4.3).
+        set.add_community(Community::LLGR_STALE);
+    }
     if set.next_hop == received {
         set.next_hop = next_hop(route, to, received)?;
     }
@@ -68,12 +72,18 @@ fn may_hear(route: &Leaving<'_>, to: &Peer) -> bool {
         return false;
     }
     let Some(session) = &to.session else { return false };
-    if route.long_lived && !session.long_lived {
+    if is_long_lived(route) && !session.long_lived {
         return false;
     }
     // RFC 9234 5: what came from above or aside goes down only.
     let up = matches!(session.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient));
     !(up && set.only_to_customer.is_some())
+}
+
+/// Whether it is only kept, by us or by somebody who has it from who keeps it (RFC 9494 4.3). Who speaks of no such routes
+/// with him who told it takes the community for any other.
+fn is_long_lived(route: &Leaving<'_>) -> bool {
+    route.long_lived || route.from.long_lived && route.set.has(Community::LLGR_STALE)
 }
 
 fn next_hop(route: &Leaving<'_>, to: &Peer, received: NextHop) -> Option<NextHop> {

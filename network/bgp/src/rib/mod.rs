@@ -40,7 +40,7 @@ use crate::message::update::Update;
 use crate::session::Negotiated;
 use choose::identity;
 use peer::{Peer, Refresh, Session};
-use table::{Address, Path, Tables};
+use table::{Address, LONG_LIVED, Path, Tables};
 
 pub use peer::{NextHopMode, PeerConfig, PeerId};
 pub use view::{PathView, Summary};
@@ -137,6 +137,7 @@ impl Rib {
         let Some(peer) = self.peer_mut(id) else { return };
         peer.number = negotiated.number;
         peer.identifier = negotiated.identifier;
+        (peer.role, peer.long_lived) = (negotiated.role, !negotiated.long_lived.is_empty());
         peer.session = Some(Session {
             send: negotiated.send,
             role: negotiated.role,
@@ -165,6 +166,8 @@ impl Rib {
         self.resend(id, family);
         if let Some(peer) = self.peer_mut(id)
             && peer.session.as_ref().is_some_and(|session| session.enhanced_refresh)
+            // Before End-of-RIB none begins (RFC 7313 4): he hears all of it as it is.
+            && !peer.out[family.index()].end_of_rib
         {
             peer.out[family.index()].refresh = Refresh::Asked;
         }
@@ -395,6 +398,9 @@ impl Rib {
                     Some(Err(why)) => (None, why),
                     None => (None, Why::Filter),
                 };
+                if path.flags & LONG_LIVED != 0 {
+                    stale::mark(&mut self.interner, path);
+                }
             }
             self.choose::<A>(place, before);
         }

@@ -306,12 +306,19 @@ fn stale_routes_stay_until_they_are_swept_and_long_lived_ones_are_the_last_resor
     world.told.remove(&a);
     world.rib.down(a, Families::IPV4);
     assert_eq!(world.settle(), [], "nothing moves");
+    // Judged again while he is away: as before.
+    let own_addresses = [Some(address(1).into()), Some("fd00::1".parse().expect("an address"))];
+    let config = PeerConfig { own_addresses, ..PeerConfig::new(Source::External, address(2).into(), OWN) };
     assert!(world.rib.best(&prefix(0)).is_some_and(|path| path.stale && path.peer == a));
     world.rib.fate(a, Fate::LongLived(V4));
     world.settle();
     assert!(world.rib.best(&prefix(1)).is_some_and(|path| path.peer == b && path.why == Why::Stale));
     assert!(world.told(able, 0).is_some_and(|set| set.has(Community::LLGR_STALE)));
     assert!(world.told(unable, 0).is_none(), "he would take it for fresh");
+    world.rib.reconfigure(a, config);
+    world.settle();
+    assert!(world.told(able, 0).is_some_and(|set| set.has(Community::LLGR_STALE)), "still");
+    assert!(world.told(unable, 0).is_none(), "still");
     assert!(world.rib.paths(&prefix(2)).is_empty());
     // Back: what is told again is fresh, the rest goes with End-of-RIB.
     world.session(a, 2, 1, |_| ());
@@ -321,6 +328,79 @@ fn stale_routes_stay_until_they_are_swept_and_long_lived_ones_are_the_last_resor
     assert!(world.rib.best(&prefix(1)).is_some_and(|path| path.peer == a && !path.stale));
     assert!(world.rib.paths(&prefix(0)).is_empty() && world.told(able, 0).is_none());
     assert_eq!(world.rib.told(a, V4), 1);
+}
+
+#[test]
+fn what_others_keep_is_told_to_those_who_know_what_that_is() {
+    // RFC 9494 4.3: routes that came with LLGR_STALE, and no filter takes it away.
+    let clear: Filter = serde_saphyr::from_str(
+        "name: clear
+rules:
+  - set: {communities: {clear: true}}
+    action: accept
+",
+    )
+    .expect("a filter");
+    let mut world = World::new();
+    let long = |config: &mut Config| config.restart = Some(Restart { long_lived: 600, ..Restart::default() });
+    let from = world.add(2, 1, |_| (), long);
+    let able = world.add(3, OWN, |config| config.export = Arc::new(clear), long);
+    let unable = world.plain(4, OWN);
+    let mut kept = set(&[1]);
+    kept.add_community(Community::LLGR_STALE);
+    world.announce(from, 0, &kept);
+    world.settle();
+    assert!(world.told(able, 0).is_some_and(|set| set.has(Community::LLGR_STALE)));
+    assert!(world.told(unable, 0).is_none());
+    // From one with whom nobody speaks of it, it is a community as any other.
+    let plain = world.plain(5, 5);
+    world.announce(plain, 1, &Attributes { as_path: AsPath::sequence(&[5]), ..kept });
+    world.settle();
+    assert!(world.told(unable, 1).is_some());
+}
+
+#[test]
+fn a_filter_may_say_that_routes_are_not_to_be_kept() {
+    let import: Filter = serde_saphyr::from_str(
+        "name: in
+rules:
+  - set: {communities: {add: [no-llgr]}}
+    action: accept
+",
+    )
+    .expect("a filter");
+    let mut world = World::new();
+    let from = world.add(2, 1, |config| config.import = Arc::new(import), |_| ());
+    world.announce(from, 0, &set(&[1]));
+    world.rib.down(from, Families::IPV4);
+    world.rib.fate(from, Fate::LongLived(V4));
+    assert!(world.rib.paths(&prefix(0)).is_empty());
+}
+
+#[test]
+fn a_route_by_ourselves_is_refused() {
+    let mut world = World::new();
+    let (a, b) = (world.plain(2, 1), world.plain(3, 2));
+    world.announce(a, 0, &Attributes { next_hop: NextHop::V4(address(1)), ..set(&[1]) });
+    world.settle();
+    assert_eq!(world.rib.paths(&prefix(0))[0].why, Why::NextHop);
+    assert!(world.told(b, 0).is_none());
+}
+
+#[test]
+fn a_refresh_before_end_of_rib_has_no_beginning() {
+    let mut world = World::new();
+    let from = world.plain(2, 1);
+    world.announce(from, 0, &set(&[1]));
+    let to = world.plain(3, 2);
+    world.rib.refresh(to, V4);
+    world.settle();
+    // RFC 7313 4. To each his Ends-of-RIB, and the route.
+    assert_eq!(world.messages, 1 + 2 * 2);
+    world.messages = 0;
+    world.rib.refresh(to, V4);
+    world.settle();
+    assert_eq!(world.messages, 3, "BoRR, the route, EoRR");
 }
 
 #[test]
@@ -367,6 +447,15 @@ fn what_came_from_above_does_not_go_up_again() {
     assert_eq!(world.told(peer, 1).map(|set| set.only_to_customer), Some(Some(OWN)));
     assert_eq!(world.told(provider, 1).map(|set| set.only_to_customer), Some(None));
     assert_eq!(world.rib.paths(&prefix(2))[0].why, Why::RouteLeak);
+    // Judged again while the provider is away: his routes are his still.
+    world.told.remove(&provider);
+    world.rib.down(provider, Families::IPV4);
+    let own_addresses = [Some(address(1).into()), None];
+    let config = PeerConfig { own_addresses, ..PeerConfig::new(Source::External, address(2).into(), OWN) };
+    world.rib.reconfigure(provider, config);
+    world.settle();
+    assert!(world.told(peer, 0).is_none());
+    assert_eq!(world.told(customer, 0).map(|set| set.only_to_customer), Some(Some(1)));
 }
 
 #[test]

@@ -499,7 +499,7 @@ fn long_lived_routes_have_one_time_however_often_he_comes_and_goes() {
     // RFC 9494 4.2: neither deleted sooner nor kept longer, until he has told all.
     let restart = Some(Restart { time: 30, long_lived: 600, ..Restart::default() });
     let (one, two) = pair();
-    let mut world = World::up(Config { restart: restart.clone(), ..one }, Config { restart, ..two });
+    let mut world = World::up(Config { restart, ..one }, Config { restart, ..two });
     world.works = false;
     world.cut();
     world.run(seconds(100));
@@ -522,7 +522,7 @@ fn long_lived_routes_have_one_time_however_often_he_comes_and_goes() {
 fn long_lived_routes_go_when_he_forwards_by_them_no_more() {
     let restart = Some(Restart { time: 30, long_lived: 600, ..Restart::default() });
     let (one, two) = pair();
-    let (one, two) = (Config { restart: restart.clone(), ..one }, Config { restart, ..two });
+    let (one, two) = (Config { restart, ..one }, Config { restart, ..two });
     let negotiated = |forwarding: bool| {
         let mut open = two.open(Opening::Another);
         for capability in &mut open.capabilities {
