@@ -118,8 +118,25 @@ pub struct Attributes {
     pub large_communities: Box<[LargeCommunity]>,
     /// Only to Customer (RFC 9234).
     pub only_to_customer: Option<u32>,
+    /// Those above that somebody has passed on without understanding them: this is told on (RFC 4271 5).
+    pub partial: Partial,
     /// What is passed on without being understood, in the order of type codes.
     pub unknown: Box<[Unknown]>,
+}
+
+/// Attributes that came with the Partial bit: a bit for each type code of the table that may have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Partial(u64);
+
+impl Partial {
+    /// Whether an attribute did.
+    pub fn has(self, code: u8) -> bool {
+        1_u64.checked_shl(code.into()).is_some_and(|bit| self.0 & bit != 0)
+    }
+
+    pub(crate) fn insert(&mut self, code: u8) {
+        self.0 |= 1_u64.checked_shl(code.into()).unwrap_or(0);
+    }
 }
 
 impl Attributes {
@@ -139,6 +156,7 @@ impl Attributes {
             extended_communities: Box::default(),
             large_communities: Box::default(),
             only_to_customer: None,
+            partial: Partial::default(),
             unknown: Box::default(),
         }
     }

@@ -177,6 +177,8 @@ impl<'a> Found<'a> {
             self.fault(row.code, row.malformed, "has the wrong length");
         } else if self.value(raw, coding).is_none() {
             self.fault(row.code, row.malformed, "says nothing that is defined");
+        } else if raw.flags & flag::PARTIAL != 0 && row.category == Category::Transitive {
+            self.attributes.partial.insert(raw.code);
         }
     }
 

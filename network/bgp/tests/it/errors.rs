@@ -171,6 +171,21 @@ fn unknown_attributes_are_kept_when_they_are_transitive() {
 }
 
 #[test]
+fn what_was_passed_on_without_being_understood_says_so_for_ever() {
+    // RFC 4271 5: the Partial bit is never cleared.
+    let communities = attribute(0xe0, code::COMMUNITIES, &[0xfc, 0, 0, 1]);
+    let bytes = with(communities.clone());
+    let set = update::read(&bytes, &internal()).expect("fine").attributes;
+    let mut out = Vec::new();
+    let prefix = "10.0.0.0/8".parse().expect("a prefix");
+    let route = bgp::message::nlri::Nlri { prefix, path_id: 0 };
+    bgp::message::pack::announce(&internal(), Family::Ipv4Unicast, &set, &[route], &mut out).expect("room");
+    assert!(out.windows(communities.len()).any(|window| window == communities), "{out:x?}");
+    let again = update::read(&out[19..], &internal()).expect("fine").attributes;
+    assert_eq!(again, set);
+}
+
+#[test]
 fn a_malformed_family_goes_alone_and_the_last_one_takes_the_session() {
     // A next hop of five bytes.
     let reach = attribute(0x80, code::MP_REACH_NLRI, &[0, 2, 1, 5, 1, 2, 3, 4, 5, 0, 64, 1, 2, 3, 4, 5, 6, 7, 8]);
