@@ -139,6 +139,11 @@ impl AsPath {
         self.numbers().filter(|n| *n == number).count()
     }
 
+    /// Bytes of memory that it takes, beside its own.
+    pub(crate) fn heap(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
     /// Whether it has no number.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()

@@ -176,7 +176,19 @@ impl Attributes {
         insert(&mut self.large_communities, community);
     }
 
-    /// LOCAL_PREF, or what counts where there is none.
+    /// Bytes of memory that its lists take, beside its own.
+    pub fn heap(&self) -> usize {
+        let unknown: usize = self.unknown.iter().map(|unknown| size_of::<Unknown>() + unknown.value.len()).sum();
+        self.as_path.heap()
+            + size_of_val(&*self.communities)
+            + size_of_val(&*self.cluster_list)
+            + size_of_val(&*self.extended_communities)
+            + size_of_val(&*self.large_communities)
+            + unknown
+    }
+
+    /// LOCAL_PREF, or what counts where there is none; also of a route from this AS that should have had one and hasn't,
+    /// as BIRD and GoBGP take it (RFC 4271 5.1.5 has no word on that).
     pub fn preference(&self) -> u32 {
         self.local_preference.unwrap_or(DEFAULT_LOCAL_PREFERENCE)
     }

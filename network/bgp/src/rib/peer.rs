@@ -134,6 +134,8 @@ pub(super) struct Peer {
     pub(super) long_lived: bool,
     /// Prefixes of each family, with their paths.
     pub(super) paths: [u32; 2],
+    /// Bytes of his paths' attributes beyond [`super::LIGHT`] each.
+    pub(super) heavy: usize,
     pub(super) out: [Out; 2],
 }
 
@@ -148,6 +150,7 @@ impl Peer {
             role: None,
             long_lived: false,
             paths: [0; 2],
+            heavy: 0,
             out: Default::default(),
         }
     }

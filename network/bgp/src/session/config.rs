@@ -22,7 +22,13 @@ pub enum RemoteAs {
     External,
 }
 
-/// How many prefixes a neighbour may tell of a family.
+/// How many prefixes of a family a neighbour may tell where nobody said: several times what the largest clusters have (a
+/// block of addresses or two for each of 5,000 nodes, and services), and with their attributes 40 MB of memory at most, so
+/// that a neighbour gone wrong, or a table of the whole Internet by mistake, does not take all there is. Who wants that
+/// table says so. The session rests for ten minutes, and then he may have been mended.
+pub const DEFAULT_PREFIX_LIMIT: PrefixLimit = PrefixLimit { most: 50_000, restart: Some(Duration::from_secs(600)) };
+
+/// How many prefixes a neighbour may tell of a family; with add-path, how many paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixLimit {
     /// One more ends the session.
@@ -120,7 +126,7 @@ pub struct Config {
     pub role: Option<Role>,
     /// A neighbour without a role is refused.
     pub strict_role: bool,
-    /// Of each family.
+    /// Of each family; none is no limit, [`DEFAULT_PREFIX_LIMIT`] where nobody said.
     pub prefix_limits: [Option<PrefixLimit>; 2],
     /// For the sockets.
     pub transport: Transport,
@@ -129,7 +135,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A session with the usual times: hold 90 s, retry 5 s, rest 5 to 60 s.
+    /// A session with the usual times: hold 90 s, retry 5 s, rest 5 to 60 s; and with a limit of prefixes.
     pub fn new(local_as: u32, remote_as: RemoteAs, identifier: Ipv4Addr) -> Config {
         Config {
             local_as,
@@ -150,7 +156,7 @@ impl Config {
             restart: Some(Restart::default()),
             role: None,
             strict_role: false,
-            prefix_limits: [None; 2],
+            prefix_limits: [Some(DEFAULT_PREFIX_LIMIT); 2],
             transport: Transport::default(),
             seed: 0,
         }

@@ -1,5 +1,7 @@
 //! Routes between neighbours of one speaker: what is told to whom, with what, and when it goes.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -291,93 +293,6 @@ rules:
 }
 
 #[test]
-fn stale_routes_stay_until_they_are_swept_and_long_lived_ones_are_the_last_resort() {
-    let mut world = World::new();
-    let long = |config: &mut Config| config.restart = Some(Restart { long_lived: 600, ..Restart::default() });
-    let (a, b) = (world.plain(2, 1), world.plain(3, 2));
-    let (able, unable) = (world.add(4, OWN, |_| (), long), world.plain(5, OWN));
-    world.announce(a, 0, &set(&[1]));
-    world.announce(a, 1, &set(&[1]));
-    let mut gone = set(&[1]);
-    gone.add_community(Community::NO_LLGR);
-    world.announce(a, 2, &gone);
-    world.announce(b, 1, &set(&[2, 2, 2]));
-    world.settle();
-    world.told.remove(&a);
-    world.rib.down(a, Families::IPV4);
-    assert_eq!(world.settle(), [], "nothing moves");
-    // Judged again while he is away: as before.
-    let own_addresses = [Some(address(1).into()), Some("fd00::1".parse().expect("an address"))];
-    let config = PeerConfig { own_addresses, ..PeerConfig::new(Source::External, address(2).into(), OWN) };
-    assert!(world.rib.best(&prefix(0)).is_some_and(|path| path.stale && path.peer == a));
-    world.rib.fate(a, Fate::LongLived(V4));
-    world.settle();
-    assert!(world.rib.best(&prefix(1)).is_some_and(|path| path.peer == b && path.why == Why::Stale));
-    assert!(world.told(able, 0).is_some_and(|set| set.has(Community::LLGR_STALE)));
-    assert!(world.told(unable, 0).is_none(), "he would take it for fresh");
-    world.rib.reconfigure(a, config);
-    world.settle();
-    assert!(world.told(able, 0).is_some_and(|set| set.has(Community::LLGR_STALE)), "still");
-    assert!(world.told(unable, 0).is_none(), "still");
-    assert!(world.rib.paths(&prefix(2)).is_empty());
-    // Back: what is told again is fresh, the rest goes with End-of-RIB.
-    world.session(a, 2, 1, |_| ());
-    world.announce(a, 1, &set(&[1]));
-    world.rib.fate(a, Fate::Swept(V4));
-    world.settle();
-    assert!(world.rib.best(&prefix(1)).is_some_and(|path| path.peer == a && !path.stale));
-    assert!(world.rib.paths(&prefix(0)).is_empty() && world.told(able, 0).is_none());
-    assert_eq!(world.rib.told(a, V4), 1);
-}
-
-#[test]
-fn what_others_keep_is_told_to_those_who_know_what_that_is() {
-    // RFC 9494 4.3: routes that came with LLGR_STALE, and no filter takes it away.
-    let clear: Filter = serde_saphyr::from_str(
-        "name: clear
-rules:
-  - set: {communities: {clear: true}}
-    action: accept
-",
-    )
-    .expect("a filter");
-    let mut world = World::new();
-    let long = |config: &mut Config| config.restart = Some(Restart { long_lived: 600, ..Restart::default() });
-    let from = world.add(2, 1, |_| (), long);
-    let able = world.add(3, OWN, |config| config.export = Arc::new(clear), long);
-    let unable = world.plain(4, OWN);
-    let mut kept = set(&[1]);
-    kept.add_community(Community::LLGR_STALE);
-    world.announce(from, 0, &kept);
-    world.settle();
-    assert!(world.told(able, 0).is_some_and(|set| set.has(Community::LLGR_STALE)));
-    assert!(world.told(unable, 0).is_none());
-    // From one with whom nobody speaks of it, it is a community as any other.
-    let plain = world.plain(5, 5);
-    world.announce(plain, 1, &Attributes { as_path: AsPath::sequence(&[5]), ..kept });
-    world.settle();
-    assert!(world.told(unable, 1).is_some());
-}
-
-#[test]
-fn a_filter_may_say_that_routes_are_not_to_be_kept() {
-    let import: Filter = serde_saphyr::from_str(
-        "name: in
-rules:
-  - set: {communities: {add: [no-llgr]}}
-    action: accept
-",
-    )
-    .expect("a filter");
-    let mut world = World::new();
-    let from = world.add(2, 1, |config| config.import = Arc::new(import), |_| ());
-    world.announce(from, 0, &set(&[1]));
-    world.rib.down(from, Families::IPV4);
-    world.rib.fate(from, Fate::LongLived(V4));
-    assert!(world.rib.paths(&prefix(0)).is_empty());
-}
-
-#[test]
 fn a_route_by_ourselves_is_refused() {
     let mut world = World::new();
     let (a, b) = (world.plain(2, 1), world.plain(3, 2));
@@ -385,22 +300,6 @@ fn a_route_by_ourselves_is_refused() {
     world.settle();
     assert_eq!(world.rib.paths(&prefix(0))[0].why, Why::NextHop);
     assert!(world.told(b, 0).is_none());
-}
-
-#[test]
-fn a_refresh_before_end_of_rib_has_no_beginning() {
-    let mut world = World::new();
-    let from = world.plain(2, 1);
-    world.announce(from, 0, &set(&[1]));
-    let to = world.plain(3, 2);
-    world.rib.refresh(to, V4);
-    world.settle();
-    // RFC 7313 4. To each his Ends-of-RIB, and the route.
-    assert_eq!(world.messages, 1 + 2 * 2);
-    world.messages = 0;
-    world.rib.refresh(to, V4);
-    world.settle();
-    assert_eq!(world.messages, 3, "BoRR, the route, EoRR");
 }
 
 #[test]
