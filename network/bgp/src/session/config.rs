@@ -174,7 +174,10 @@ impl Config {
         if self.extended_messages {
             all.push(Capability::ExtendedMessage);
         }
-        all.extend(self.role.map(|role| Capability::Role(Some(role))));
+        // Between ASes (RFC 9234 4).
+        let internal =
+            matches!(self.remote_as, RemoteAs::Internal) || self.remote_as == RemoteAs::Number(self.local_as);
+        all.extend(self.role.filter(|_| !internal).map(|role| Capability::Role(Some(role))));
         if let Some(restart) = &self.restart {
             let forwarding = |family: Family| (family.wire(), forwarded && restart.forwarding.has(family));
             let families = self.families.and(restart.forwarding).iter().map(forwarding).collect();

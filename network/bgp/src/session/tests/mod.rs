@@ -313,6 +313,10 @@ fn whoever_is_not_who_he_should_be_is_refused_and_told_why() {
     assert_eq!(refused(v6, two.clone()), (2, open::UNSUPPORTED_CAPABILITY));
     let fits = World::up(role(Role::Customer, one), role(Role::Provider, two));
     assert_eq!(fits.states(), BOTH_UP);
+    // RFC 9234 4: inside of an AS nobody is told.
+    let (inside, _) = pair();
+    let told = role(Role::Customer, inside).open(Opening::First).capabilities;
+    assert!(!told.iter().any(|capability| matches!(capability, Capability::Role(_))), "{told:?}");
 }
 
 #[test]
