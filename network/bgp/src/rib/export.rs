@@ -1,7 +1,7 @@
 //! What becomes of a route on its way out: who may hear of it, and with which attributes (RFC 4271 5.1 and 9.2, 4456, 1997,
 //! 9234, 9494). Pure. Called by [`super::flush`] for each set that is told to a neighbour.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use meta::Prefix;
 
@@ -92,7 +92,12 @@ fn next_hop(route: &Leaving<'_>, to: &Peer, received: NextHop) -> Option<NextHop
         NextHopMode::Keep => true,
         NextHopMode::Auto => to.is_internal() && route.from.config.source.is_bgp(),
     };
-    if keep && !received.address().is_unspecified() {
+    // An address of one link is nobody's on another (RFC 2545 3).
+    let nowhere = match received.address() {
+        IpAddr::V4(v4) => v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_unicast_link_local(),
+    };
+    if keep && !nowhere {
         return Some(received);
     }
     let [v4, v6] = to.config.own_addresses;

@@ -293,6 +293,19 @@ rules:
 }
 
 #[test]
+fn a_next_hop_of_one_link_is_not_told_on_another() {
+    let mut world = World::new();
+    let (from, inside) = (world.plain(2, 1), world.plain(3, OWN));
+    let v6: Prefix = "2001:db8::/32".parse().expect("a prefix");
+    let hop = |text: &str| NextHop::new(text.parse().expect("an address"));
+    for (told, heard) in [("fe80::2", "fd00::1"), ("fd00::2", "fd00::2")] {
+        world.rib.originate(from, v6, Attributes { next_hop: hop(told), ..set(&[1]) }, 1);
+        world.settle();
+        assert_eq!(world.told[&inside].get(&v6.into()).map(|set| set.next_hop), Some(hop(heard)));
+    }
+}
+
+#[test]
 fn a_route_by_ourselves_is_refused() {
     let mut world = World::new();
     let (a, b) = (world.plain(2, 1), world.plain(3, 2));
