@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use anyhow::Result;
 
-use crate::config::{Host, Roles};
+use crate::config::{Host, Roles, pool, record};
 use crate::fault::Fault;
 use crate::firewall;
 use crate::layout::FOLDERS;
@@ -34,6 +34,7 @@ pub fn check(host: &Host) -> Result<()> {
     }
     data_dir(host)?;
     registries(host)?;
+    load_balancer_pool(host)?;
     ports(host)?;
     if node && host.cluster.has_ipv6() {
         ipv6()?;
@@ -137,6 +138,21 @@ fn registries(host: &Host) -> Result<()> {
     let read = runtime::images::Registries::read(&path);
     let checked = read.and_then(|all| all.check().map_err(|why| format!("{}: {why}", path.display())));
     checked.map_err(|why| Fault::failed(why).into())
+}
+
+/// A pool that holds an address which somebody has would take it from him.
+fn load_balancer_pool(host: &Host) -> Result<()> {
+    if host.cluster.load_balancer_pool().is_empty() {
+        return Ok(());
+    }
+    if let Some(record) = record::read(host)? {
+        pool::beside_nodes(&host.cluster, &record).map_err(Fault::usage)?;
+    }
+    let mut rtnl = linux::netlink::Rtnl::open()?;
+    let own = rtnl.addresses(None)?.into_iter().map(|address| (address.prefix.addr, "this host's own"));
+    let hops = rtnl.routes()?.into_iter().flat_map(|route| route.next_hops);
+    let routers = hops.filter_map(|hop| Some((hop.gateway?, "a router's of this host")));
+    Ok(pool::beside(&host.cluster, own.chain(routers)).map_err(Fault::usage)?)
 }
 
 /// What a store is of no use without; the last two of one that is in this process.

@@ -2,7 +2,8 @@
 //!
 //! Network: `netlink` (links, addresses, routes, neighbours, rules and their changes), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),
-//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `datagrams` (UDP in bulk), `tun` (links that end in a file), `ethtool`
+//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `datagrams` (UDP in bulk), `tun` (links that end in a file), `packet`
+//! (frames as they are on the wire), `ethtool`
 //! (what a link's driver does).
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
@@ -27,6 +28,7 @@ pub mod namespaces;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod packet;
 pub mod process;
 pub mod pty;
 mod report;

@@ -11,12 +11,14 @@
 //! | [`resources`] | what a pod as a whole asks for and is limited to | `component-helpers/resource` |
 //! | [`ports`] | whether two host ports get in each other's way | `framework.HostPortInfo` |
 //! | [`owners`] | who manages an object | `metav1.GetControllerOf` |
+//! | [`announcing`] | which node answers for a load balancer's address | ours |
 //!
 //! Pure, on the typed objects of k8s-openapi. Knows nothing of caches, plans or components; what works on JSON before
 //! an object is typed (defaults, validation, columns) is in `kinds`, and how a selector is written in `meta::labels`.
 
 #![warn(missing_docs)]
 
+pub mod announcing;
 pub mod labels;
 pub mod node_selector;
 pub mod nodes;

@@ -45,7 +45,6 @@ const UNENFORCED: &[Row] = &[
     kind("storage.k8s.io", "csidrivers"),
     kind("", "persistentvolumes"),
     kind("", "persistentvolumeclaims"),
-    field("", "services", "spec.type", When::Is("LoadBalancer")),
     field("apiregistration.k8s.io", "apiservices", "spec.service", When::Set),
 ];
 
@@ -163,9 +162,7 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_said() {
-        let service = |kind: &str| said("", "v1", "Service", json!({"spec": {"type": kind}}));
-        assert_eq!(service("ClusterIP"), [""; 0]);
-        assert_eq!(service("LoadBalancer"), [format!("spec.type: LoadBalancer: {WITHOUT_EFFECT}")]);
+        assert_eq!(said("", "v1", "Service", json!({"spec": {"type": "LoadBalancer"}})), [""; 0]);
         let policy = said("networking.k8s.io", "v1", "NetworkPolicy", json!({"spec": {}}));
         assert_eq!(policy, [format!("networkpolicies: {WITHOUT_EFFECT}")]);
     }

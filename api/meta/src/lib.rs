@@ -3,7 +3,7 @@
 //! Map of the crate: [`gvk`] names types and resources, `status` is the error that every API call can answer, `field`
 //! says what is wrong with one field, [`labels`] and [`fields`] are the two selector languages, [`depth`] is the one
 //! limit of nesting, `quantity`, [`time`] and [`duration`] are the scalar types with a text form, [`prefix`] is a
-//! range of addresses, [`Ranges`] one of each family, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes
+//! range of addresses, [`Ranges`] one of each family, [`Span`] one from here to there, [`ip`] judges one, [`names`] checks identifiers, [`uid`] makes
 //! them, [`text`] quotes like upstream, [`pem`] is how certificates are written, [`version`] says which Kubernetes
 //! this is. Pure: nothing here reads a clock, a file or a socket.
 
@@ -21,6 +21,7 @@ pub mod pem;
 pub mod prefix;
 mod quantity;
 mod ranges;
+mod span;
 mod status;
 pub mod text;
 pub mod time;
@@ -34,4 +35,5 @@ pub use labels::Selector;
 pub use prefix::Prefix;
 pub use quantity::Quantity;
 pub use ranges::{Ranges, RangesError};
+pub use span::{Span, SpanError};
 pub use status::{Cause, Details, Reason, Status};

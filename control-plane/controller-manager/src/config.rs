@@ -85,6 +85,8 @@ pub struct Config {
     pub keep_node_names: bool,
     /// Protocols and ports that are the nodes' own: no load balancer's Service is reached there.
     pub reserved_node_ports: Vec<(String, i32)>,
+    /// Addresses that Services of type LoadBalancer are given, each announced by one node; empty: they have the nodes' own.
+    pub load_balancer_pool: Vec<meta::Span>,
     /// Set when every controller has seen what there is.
     pub ready: client::Latch,
 }
@@ -161,6 +163,7 @@ impl Default for Config {
             default_accounts_without_tokens: false,
             keep_node_names: false,
             reserved_node_ports: Vec::new(),
+            load_balancer_pool: Vec::new(),
             ready: client::Latch::default(),
         }
     }

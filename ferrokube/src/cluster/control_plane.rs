@@ -180,6 +180,7 @@ pub async fn controller_manager(a: &mut Assembly) -> Result<Serving> {
         service_cidrs: a.host.cluster.service_cidr.iter().map(|range| range.to_string()).collect(),
         controllers: controllers(&a.host),
         reserved_node_ports: reserved_node_ports(&a.host),
+        load_balancer_pool: a.host.cluster.load_balancer_pool(),
         keep_node_names: true,
         allocate_node_cidrs: !a.host.cluster.leases_in_etcd(),
         default_accounts_without_tokens: a.host.cluster.hardened,

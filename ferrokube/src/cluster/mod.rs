@@ -169,6 +169,11 @@ impl Assembly {
         if self.host.roles().has(Roles::NODE) {
             let (host, node) = (self.host.clone(), self.client(&self.node()).await?);
             self.parts.run("firewall", |stop| firewall::run(host, node, stop));
+            let (config, node) = (node::announcer(&self.host), self.client(&self.node()).await?);
+            self.parts.run(node::ANNOUNCER, |stop| async move {
+                announcer::run(config, node, stop).await;
+                Ok(())
+            });
         }
         let (host, node_ip, api) = (self.host.clone(), self.node_ip.clone(), self.api()?.clone());
         self.parts.run("address", |stop| moving::run(host, node_ip, api, stop));
@@ -346,6 +351,7 @@ impl Assembly {
     /// Stops pods first, while everything they may need still runs, then the components in reverse.
     pub async fn stop(mut self, pod_grace: Duration) {
         self.parts.stop(nodes::PART).await;
+        self.leave_addresses().await;
         let (host, patience) = (self.host.clone(), pod_grace + NODE_GRACE);
         let nodes = tokio::task::spawn_blocking(move || close(&host, patience));
         let graceful = node::shutdown_grace(&self.host);
@@ -362,6 +368,16 @@ impl Assembly {
             tracing::warn!(error = format!("{error:#}"), "nodes were not stopped");
         }
         self.stop_parts().await;
+    }
+
+    /// Other nodes take over what this one announces, while it is still there to lead packets on.
+    async fn leave_addresses(&mut self) {
+        self.parts.stop(node::ANNOUNCER).await;
+        if self.host.roles().has(Roles::NODE)
+            && let Ok(node) = self.client(&self.node()).await
+        {
+            announcer::leave(&node, &self.host.node_name).await;
+        }
     }
 
     /// Stops the components and leaves the pods as they are.

@@ -79,6 +79,19 @@ pub async fn proxy(a: &mut Assembly) -> Result<Serving> {
     Ok(ready::latch(ready))
 }
 
+/// The part that announces addresses of load balancers.
+pub const ANNOUNCER: &str = "announcer";
+
+/// What it is told.
+pub fn announcer(host: &Host) -> announcer::Config {
+    let cluster = &host.cluster;
+    announcer::Config {
+        node: host.node_name.clone(),
+        own_ranges: cluster.pod_cidr.iter().chain(cluster.service_cidr.iter()).collect(),
+        netns: None,
+    }
+}
+
 /// Where a component of a node alone keeps what it knows, for a start while no API server answers.
 fn last_known(host: &Host, component: &str) -> Result<Option<PathBuf>> {
     if host.roles().has(Roles::CONTROL_PLANE) {

@@ -16,7 +16,7 @@ use crate::commands::down::POD_GRACE;
 use crate::commands::misc::{no_cluster, print};
 use crate::component;
 use crate::config::record::{self, Record};
-use crate::config::{Host, Options, Roles, Which};
+use crate::config::{Host, Options, Roles, Which, pool};
 use crate::fault::{Fault, best_effort};
 use crate::nodes::life::{self, State};
 use crate::nodes::{home, images, underlay, wish};
@@ -81,6 +81,7 @@ fn add(host: &Host, name: Option<&str>, labels: &[String], taints: &[String]) ->
         Some(record) => record,
         None => underlay::choose(host, None)?,
     };
+    pool::beside_nodes(&host.cluster, &record).map_err(Fault::usage)?;
     let name = record.add(&host.node_name, name, labels, taints)?;
     record::write(host, &record)?;
     drop(lock);

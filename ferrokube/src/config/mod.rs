@@ -13,6 +13,7 @@ mod host;
 mod network;
 mod node_ip;
 mod options;
+pub mod pool;
 mod private;
 pub mod record;
 mod register;
@@ -292,7 +293,8 @@ fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
             before.name, before.pod_cidr, before.service_cidr
         )));
     }
-    Ok(fit(pod_cidr, service_cidr).map_err(Fault::usage)?)
+    fit(pod_cidr, service_cidr).map_err(Fault::usage)?;
+    Ok(pool::fit(wanted).map_err(Fault::usage)?)
 }
 
 /// What stays with a host: its pods, and the store of its cluster.

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::gates;
 use super::network::{FlannelBackend, Network, SubnetManager};
+use super::{gates, pool};
 
 /// What is said of the cluster and of the host. `None` anywhere: nobody said anything, and the default holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -60,6 +60,11 @@ pub struct ClusterOptions {
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable: Option<Vec<String>>,
+    /// Addresses that Services of type LoadBalancer are given, 192.168.1.240-192.168.1.250 or 2001:db8::/120; each is
+    /// announced by one node on its network [default: they have the nodes' addresses]
+    #[arg(long, value_delimiter = ',', value_name = "RANGE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_balancer_pool: Option<Vec<String>>,
     /// What connects pods [default: flannel]
     #[arg(long, value_enum, value_name = "NETWORK")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,6 +209,7 @@ impl ClusterOptions {
             kube_scheduler_arg: self.kube_scheduler_arg.or_else(|| base.kube_scheduler_arg.clone()),
             etcd_arg: self.etcd_arg.or_else(|| base.etcd_arg.clone()),
             disable: self.disable.or_else(|| base.disable.clone()),
+            load_balancer_pool: self.load_balancer_pool.or_else(|| base.load_balancer_pool.clone()),
             network: self.network.or(base.network),
             flannel_backend: self.flannel_backend.or(base.flannel_backend),
             flannel_subnet_manager: self.flannel_subnet_manager.or(base.flannel_subnet_manager),
@@ -230,6 +236,11 @@ impl ClusterOptions {
         }
         if let Some(part) = list(&self.disable).iter().find(|part| *part != SERVICE_LB) {
             return Err(format!("--disable {part}: what can be left out is {SERVICE_LB}"));
+        }
+        let pool = pool::read(list(&self.load_balancer_pool))?;
+        if !pool.is_empty() && list(&self.disable).iter().any(|part| part == SERVICE_LB) {
+            let why = "what gives addresses out of the pool is left out: take one of them back";
+            return Err(format!("--load-balancer-pool and --disable {SERVICE_LB}: {why}"));
         }
         for name in self.feature_gates.iter().flat_map(|gates| gates.0.keys()) {
             gates::check(name).map_err(|why| format!("--feature-gates {name}: {why}"))?;
@@ -357,6 +368,12 @@ pub mod tests {
         assert!(half.checked().is_err_and(|said| said.starts_with("--etcd-certfile and --etcd-keyfile")));
         let part = says(ClusterOptions { disable: Some(vec!["traefik".into()]), ..ClusterOptions::default() });
         assert_eq!(part, "--disable traefik: what can be left out is servicelb");
+        let pool = |pool: &str, part: &str| {
+            let all = |text: &str| Some(vec![text.to_owned()]);
+            says(ClusterOptions { load_balancer_pool: all(pool), disable: all(part), ..ClusterOptions::default() })
+        };
+        assert!(pool("192.0.2.240-192.0.2.1", SERVICE_LB).contains("ends before it begins"));
+        assert!(pool("192.0.2.240", SERVICE_LB).starts_with("--load-balancer-pool and --disable servicelb: "));
         let label = HostOptions { node_label: Some(vec!["zone".into()]), ..HostOptions::default() };
         assert_eq!(label.checked().expect_err("refused"), "--node-label zone: write it like key=value");
         let gates = Some("SideCarContainers=true".parse().expect("gates"));

@@ -57,6 +57,7 @@ pub const SETTINGS: &[Setting] = &[
     option("kubeSchedulerArg", "--kube-scheduler-arg", Cluster),
     option("etcdArg", "--etcd-arg", Cluster),
     option("disable", "--disable", Cluster),
+    option("loadBalancerPool", "--load-balancer-pool", Cluster),
     option("network", "--network", Cluster),
     option("flannelBackend", "--flannel-backend", Cluster),
     option("flannelSubnetManager", "--flannel-subnet-manager", Cluster),

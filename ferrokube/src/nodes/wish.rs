@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::life::{self, State};
 use super::underlay;
 use crate::config::record::{self, Record};
-use crate::config::{Host, Network, Roles, Shape};
+use crate::config::{Host, Network, Roles, Shape, pool};
 use crate::fault::Fault;
 use crate::process::Daemon;
 
@@ -46,6 +46,7 @@ impl Wish {
             }
             (_, asked) => underlay::choose(host, asked)?,
         };
+        pool::beside_nodes(&host.cluster, &record).map_err(Fault::usage)?;
         grow(record, &host.node_name, usize::from(shape.nodes.unwrap_or(1)))
     }
 

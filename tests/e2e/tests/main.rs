@@ -23,6 +23,7 @@ mod many;
 mod node_life;
 mod nodes;
 mod pods_of_hosts;
+mod pools;
 mod reset;
 mod servers;
 mod services;
@@ -72,6 +73,7 @@ const TESTS: &[&[Test]] = &[
     wrong::TESTS,
     host::TESTS,
     services::TESTS,
+    pools::TESTS,
     two_hosts::TESTS,
     servers::TESTS,
     node_life::TESTS,

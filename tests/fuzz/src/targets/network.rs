@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use announcer::frame;
 use cni::list::NetworkList;
 use cni::{AddResult, PortMapping};
 use dns::{Asked, Cache, Facts, Files, Hit, Live, Name, Question, Responder, Step, Table};
 use flannel::{Attributes, NetConf, Subnets};
-use linux::netlink::{event, message, refusal, wireguard};
+use linux::netlink::{Mac, event, message, refusal, wireguard};
 use linux::{conntrack, nft};
 
 use crate::input::{join, parts, text, texts};
@@ -66,6 +67,15 @@ pub const TARGETS: &[Target] = &[
         what: "dumps of links, routes, neighbours, rules, sets, connections and WireGuard peers",
         run: netlink,
         seeds: dumps,
+        memory: 64,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "neighbours",
+        what: "frames of strangers: ARP and neighbour discovery",
+        run: neighbour,
+        seeds: neighbours,
         memory: 64,
         nests: FLAT,
         depth: 0,
@@ -418,6 +428,41 @@ fn netlink(input: &[u8]) {
             assert!(wireguard::merged(vec![device]).peers.len() <= peers, "no peer is made up");
         }
     }
+}
+
+/// Questions, claims and an answer, of both families.
+fn neighbours() -> Vec<Vec<u8>> {
+    let own = Mac([2, 0, 0, 0, 0, 1]);
+    let mut frames = Vec::new();
+    for (about, asker) in [("192.0.2.240", "192.0.2.7"), ("fd00::f0", "fd00::7"), ("fd00::f0", "::")] {
+        let [about, asker] = [about, asker].map(|text| text.parse::<IpAddr>().expect("an address"));
+        frames.extend(frame::announcements(about, own));
+        frames.extend(frame::answer(&frame::Question { about, asker, mac: own }, own));
+    }
+    // A request, as who has no address yet sends it; and a solicitation whose sum is right.
+    let head = [&[0xff; 6][..], &own.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &own.0, &[0; 10], &[192, 0, 2, 240]].concat();
+    frames.push(head);
+    frames.push(vec![
+        0x33, 0x33, 0xff, 0, 0, 0xf0, 2, 0, 0, 0, 0, 2, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255, 0xfd, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0xf0, 135, 0, 0x7b, 0xb4, 0,
+        0, 0, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 1, 1, 2, 0, 0, 0, 0, 2,
+    ]);
+    frames
+}
+
+fn neighbour(input: &[u8]) {
+    let own = Mac([2, 0, 0, 0, 0, 1]);
+    let Some(heard) = frame::read(input) else { return };
+    let is_one = |mac: Mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6];
+    if let Some(claim) = heard.claim {
+        assert!(is_one(claim.mac) && !claim.addr.is_multicast(), "one station has one address");
+    }
+    let Some(question) = heard.question else { return };
+    assert!(is_one(question.mac) && !question.about.is_multicast(), "it is asked for one station's address");
+    let Some(reply) = frame::answer(&question, own) else { panic!("a question of one family") };
+    assert!(reply.len() <= 86, "an answer has no more than what it says");
+    let claim = frame::read(&reply).and_then(|heard| heard.claim).expect("what was written is read");
+    assert_eq!((claim.addr, claim.mac), (question.about, own), "as it was");
 }
 
 fn flannels() -> Vec<Vec<u8>> {

@@ -4,8 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use facts::announcing;
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use meta::Span;
 
 /// Nodes with this label are no load balancer's.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -22,6 +24,8 @@ pub struct Cluster<'c> {
     pub slices: &'c dyn Fn(&Service) -> Vec<Arc<EndpointSlice>>,
     /// Ports that are the nodes' own.
     pub reserved: &'c [Port],
+    /// Addresses that Services are given instead of the nodes' own; empty: they have the nodes'.
+    pub pool: &'c [Span],
 }
 
 /// What a Service gets.
@@ -63,9 +67,29 @@ fn node_ports(service: &Service) -> impl Iterator<Item = Port> + '_ {
     })
 }
 
-/// What of a node matters: whether load balancers use it, and its addresses.
-pub fn facts(node: &Node) -> (bool, Vec<(String, String)>) {
-    (is_usable(node), addresses(node).map(|(kind, ip)| (kind.to_owned(), ip.to_owned())).collect())
+/// What of a node matters: whether load balancers use it, its addresses, and what it says of its networks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Facts<'n> {
+    usable: bool,
+    addresses: Vec<(&'n str, &'n str)>,
+    networks: Option<&'n String>,
+    connected: &'n str,
+}
+
+pub fn facts(node: &Node) -> Facts<'_> {
+    Facts {
+        usable: is_usable(node),
+        addresses: addresses(node).collect(),
+        networks: node.metadata.annotations.as_ref().and_then(|all| all.get(announcing::NETWORKS)),
+        connected: facts::nodes::status(node, "NetworkUnavailable"),
+    }
+}
+
+/// The addresses that a Service has now.
+pub fn held(service: &Service) -> Vec<IpAddr> {
+    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+    let ingress = balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
+    ingress.filter_map(|i: &LoadBalancerIngress| i.ip.as_deref()?.parse().ok()).collect()
 }
 
 fn is_usable(node: &Node) -> bool {
@@ -76,18 +100,18 @@ fn is_usable(node: &Node) -> bool {
     ready && !excluded && !taints.any(|t| t.key == TO_BE_DELETED) && node.metadata.deletion_timestamp.is_none()
 }
 
-fn addresses(node: &Node) -> impl Iterator<Item = (&str, &str)> {
+pub fn addresses(node: &Node) -> impl Iterator<Item = (&str, &str)> {
     let all = node.status.as_ref().and_then(|s| s.addresses.as_ref()).into_iter().flatten();
     all.filter(|a| matches!(a.type_.as_str(), "InternalIP" | "ExternalIP"))
         .map(|a| (a.type_.as_str(), a.address.as_str()))
 }
 
-fn name(node: &Node) -> &str {
+pub fn name(node: &Node) -> &str {
     node.metadata.name.as_deref().unwrap_or_default()
 }
 
 /// The nodes that a Service could be reached at.
-fn candidates<'c>(service: &Service, cluster: &Cluster<'c>) -> Vec<&'c Node> {
+pub fn candidates<'c>(service: &Service, cluster: &Cluster<'c>) -> Vec<&'c Node> {
     let mut usable: Vec<&Node> = cluster.nodes.iter().map(AsRef::as_ref).filter(|n| is_usable(n)).collect();
     if is_local(service) {
         let slices = (cluster.slices)(service);
@@ -101,13 +125,13 @@ fn candidates<'c>(service: &Service, cluster: &Cluster<'c>) -> Vec<&'c Node> {
 }
 
 /// By age, then by name: the same for everybody who looks.
-fn rank(service: &Service) -> (Option<jiff::Timestamp>, &str, &str) {
+pub fn rank(service: &Service) -> (Option<jiff::Timestamp>, &str, &str) {
     let meta = &service.metadata;
     let since = meta.creation_timestamp.as_ref().map(|time| time.0);
     (since, meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
-fn full_name(service: &Service) -> String {
+pub fn full_name(service: &Service) -> String {
     let (_, namespace, name) = rank(service);
     format!("{namespace}/{name}")
 }

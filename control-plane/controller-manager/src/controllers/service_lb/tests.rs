@@ -51,6 +51,8 @@ struct Fixture {
     slices: Vec<Arc<EndpointSlice>>,
 }
 
+const NO_POOL: &[meta::Span] = &[];
+
 impl Fixture {
     fn plan(&self, name: &str) -> Plan {
         let of = |service: &Service| -> Vec<Arc<EndpointSlice>> {
@@ -58,7 +60,8 @@ impl Fixture {
             self.slices.iter().filter(|s| service_of(s).as_ref() == Some(&key)).cloned().collect()
         };
         let reserved = [("TCP".to_owned(), 6443), ("TCP".to_owned(), 22)];
-        let cluster = Cluster { services: &self.services, nodes: &self.nodes, slices: &of, reserved: &reserved };
+        let cluster =
+            Cluster { services: &self.services, nodes: &self.nodes, slices: &of, reserved: &reserved, pool: NO_POOL };
         let service = self.services.iter().find(|s| s.metadata.name.as_deref() == Some(name)).unwrap();
         reconcile(service, &cluster)
     }
