@@ -237,6 +237,9 @@ impl Fsm {
             Event::MessageError(notification) => {
                 self.fail(config, Some(notification.clone()), Reason::Sent(notification), now)
             }
+            Event::NotifMsgVerErr(notification) if self.timers.delay_open.is_some() => {
+                self.fail_uncounted(config, None, Reason::Received(notification), now)
+            }
             Event::NotifMsg(notification) | Event::NotifMsgVerErr(notification) => {
                 self.fail(config, None, Reason::Received(notification), now)
             }
@@ -291,23 +294,19 @@ impl Fsm {
             Event::AutomaticStop(notification) | Event::MessageError(notification) => notify(self, notification),
             Event::HoldTimerExpires => notify(self, Notification::new(code::HOLD_TIMER_EXPIRED, 0, Vec::new())),
             Event::OpenCollisionDump => {
-                let failures = self.failures;
-                let steps = notify(self, Notification::cease(cease::COLLISION));
-                self.failures = failures;
-                steps
+                let notification = Notification::cease(cease::COLLISION);
+                self.fail_uncounted(config, Some(notification.clone()), Reason::Sent(notification), now)
             }
             Event::TcpConnectionFails => self.fail(config, None, Reason::ConnectionLost, now),
             Event::NotifMsg(notification) if self.is_refusal(&notification) => {
                 self.wait(config, Reason::Received(notification), now)
             }
             Event::NotifMsg(notification) => self.fail(config, None, Reason::Received(notification), now),
-            Event::NotifMsgVerErr(notification) => {
-                // No failure of this speaker's: not damped.
-                let failures = self.failures;
-                let steps = self.fail(config, None, Reason::Received(notification), now);
-                self.failures = failures;
-                steps
+            // Of an OPEN, no failure of this speaker's: not damped.
+            Event::NotifMsgVerErr(notification) if self.state < State::Established => {
+                self.fail_uncounted(config, None, Reason::Received(notification), now)
             }
+            Event::NotifMsgVerErr(notification) => self.fail(config, None, Reason::Received(notification), now),
             other => self.unexpected(config, &other, state, now),
         }
     }
@@ -391,6 +390,13 @@ impl Fsm {
         send.into_iter().chain([Step::Close, Step::Down(reason)]).collect()
     }
 
+    fn fail_uncounted(&mut self, config: &Config, say: Option<Notification>, reason: Reason, now: Time) -> Vec<Step> {
+        let failures = self.failures;
+        let steps = self.fail(config, say, reason, now);
+        self.failures = failures;
+        steps
+    }
+
     fn enter_idle(&mut self) {
         self.state = State::Idle;
         self.timers = Timers::default();
@@ -410,5 +416,41 @@ impl Fsm {
         self.chance ^= self.chance >> 7;
         self.chance ^= self.chance << 17;
         time.saturating_mul(75 + (self.chance % 26) as u32) / 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::config::{Opening, RemoteAs};
+    use super::super::negotiated::judge;
+    use super::*;
+
+    #[test]
+    fn another_version_is_a_failure_only_where_it_is_none_of_an_open() {
+        // RFC 4271 8.2.2, event 24: whether the ConnectRetryCounter is one more.
+        let config = Config::new(1, RemoteAs::Number(2), Ipv4Addr::new(10, 0, 0, 1));
+        let his = Config::new(2, RemoteAs::Number(1), Ipv4Addr::new(10, 0, 0, 2)).open(Opening::First);
+        let open = Event::BgpOpen(Box::new(judge(&config, &his).expect("an agreement")));
+        let delayed = Config { delay_open: Some(Duration::from_secs(5)), ..config.clone() };
+        let wrong = || Event::NotifMsgVerErr(Notification::new(2, 1, vec![0, 3]));
+        let [start, connected, alive] = [Event::Start, Event::TcpConnected, Event::KeepAliveMsg];
+        let cases = [
+            (&config, vec![start.clone()], State::Connect, 1),
+            (&delayed, vec![start.clone(), connected.clone()], State::Connect, 0),
+            (&config, vec![start.clone(), connected.clone()], State::OpenSent, 0),
+            (&config, vec![start.clone(), connected.clone(), open.clone()], State::OpenConfirm, 0),
+            (&config, vec![start, connected, open, alive], State::Established, 1),
+        ];
+        for (config, before, state, failures) in cases {
+            let mut fsm = Fsm::new(Way::Outgoing, config);
+            for event in before {
+                fsm.step(config, event, Time::ZERO);
+            }
+            assert_eq!(fsm.state(), state);
+            fsm.step(config, wrong(), Time::ZERO);
+            assert_eq!((fsm.state(), fsm.failures), (State::Idle, failures), "in {state:?}");
+        }
     }
 }
