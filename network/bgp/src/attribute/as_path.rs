@@ -61,7 +61,7 @@ impl AsPath {
     }
 
     /// Reads segments with numbers of two or of four octets; none when they are malformed (RFC 7606 7.2): an unknown
-    /// kind, a segment without numbers, or one that ends beyond the attribute.
+    /// kind, a segment without numbers, or one that ends beyond the attribute; or with the AS 0 in them (RFC 7607 2).
     pub fn read(bytes: &[u8], four_octet: bool) -> Option<AsPath> {
         let width = if four_octet { 4 } else { 2 };
         let mut words = Vec::with_capacity(bytes.len().div_ceil(width));
@@ -71,7 +71,8 @@ impl AsPath {
             let count = reader.u8().filter(|count| *count > 0)?;
             words.push(header(kind, count));
             for _ in 0..count {
-                words.push(if four_octet { reader.u32()? } else { reader.u16()?.into() });
+                let number = if four_octet { reader.u32()? } else { reader.u16()?.into() };
+                words.push(Some(number).filter(|number| *number != 0)?);
             }
         }
         Some(AsPath { words: words.into() })
@@ -138,9 +139,19 @@ impl AsPath {
         self.numbers().filter(|n| *n == number).count()
     }
 
+    /// Bytes of memory that it takes, beside its own.
+    pub(crate) fn heap(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
     /// Whether it has no number.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()
+    }
+
+    /// Whether a segment is of a confederation.
+    pub fn has_confederation(&self) -> bool {
+        self.segments().any(|(kind, _)| kind.is_confederation())
     }
 
     /// Whether some number needs four octets.
@@ -209,6 +220,8 @@ impl AsPath {
         }
         let mut words = Vec::with_capacity(self.words.len() + as4_path.words.len());
         let mut missing = all - known;
+        // A confederation's segment goes with what stands before it, and the first of all always.
+        let mut beside = true;
         for (kind, numbers) in self.segments() {
             match kind {
                 SegmentKind::Sequence => {
@@ -217,13 +230,15 @@ impl AsPath {
                         push_segment(&mut words, kind, &numbers[..taken]);
                     }
                     missing -= taken;
+                    beside = taken > 0;
                 }
                 SegmentKind::Set if missing > 0 => {
                     push_segment(&mut words, kind, numbers);
-                    missing -= 1;
+                    (missing, beside) = (missing - 1, true);
                 }
-                SegmentKind::Set => {}
-                _ => push_segment(&mut words, kind, numbers),
+                SegmentKind::Set => beside = false,
+                _ if beside => push_segment(&mut words, kind, numbers),
+                _ => {}
             }
         }
         words.extend_from_slice(&as4_path.words);
@@ -306,7 +321,9 @@ mod tests {
 
     #[test]
     fn malformed_paths_are_none() {
-        for wrong in [&[2, 0][..], &[2, 2, 0, 1], &[5, 1, 0, 1], &[0, 1, 0, 1], &[2], &[2, 1, 0, 1, 2]] {
+        for wrong in
+            [&[2, 0][..], &[2, 2, 0, 1], &[5, 1, 0, 1], &[0, 1, 0, 1], &[2], &[2, 1, 0, 1, 2], &[2, 2, 0, 1, 0, 0]]
+        {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
         assert_eq!(read(&[]).map(|path| path.length()), Some(0));
@@ -332,6 +349,9 @@ mod tests {
     fn what_two_octets_hid_comes_back() {
         let old = AsPath::sequence(&[100, AS_TRANS, AS_TRANS]);
         assert_eq!(old.merge(&AsPath::sequence(&[70000, 80000])), AsPath::sequence(&[100, 70000, 80000]));
+        // A confederation's segment stays where what is before it does (RFC 6793 4.2.3).
+        let inside = read(&[3, 1, 0, 9, 2, 1, 0, 100, 4, 1, 0, 8, 2, 1, 0x5b, 0xa0, 3, 1, 0, 7]).expect("a path");
+        assert_eq!(inside.merge(&AsPath::sequence(&[70000])).to_string(), "(9) 100 ({8}) 70000");
         // Somebody of two octets removed numbers: AS4_PATH says more than there is.
         assert_eq!(AsPath::sequence(&[100]).merge(&AsPath::sequence(&[70000, 80000])), AsPath::sequence(&[100]));
     }

@@ -3,7 +3,8 @@
 //! one [`Interner`].
 //!
 //! A set that nobody holds is freed with the next sweep; a sweep comes when as many sets have been made as were left by
-//! the one before, so that sweeping costs each set a constant.
+//! the one before, so that sweeping costs each set a constant; or when those made since then are [`SWEEP_BYTES`] long: who
+//! tells one route with ever other long attributes must not fill the memory with what nobody holds.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Deref;
@@ -15,6 +16,9 @@ use super::Attributes;
 
 /// Below so many sets nothing is swept.
 const SWEEP_FLOOR: usize = 1 << 10;
+
+/// So many bytes of lists in new sets, and a sweep comes.
+pub const SWEEP_BYTES: usize = 32 << 20;
 
 /// A set that is there once. Equality and hash are of the allocation: only sets of one interner may be compared.
 #[derive(Clone)]
@@ -62,6 +66,8 @@ pub struct Interner {
     hasher: DefaultHashBuilder,
     /// So many sets are there when the next sweep is due.
     sweep_at: usize,
+    /// Bytes of lists in sets made since the last.
+    made: usize,
     /// The last set that was asked for: routes come in runs with the same.
     last: Option<Interned>,
 }
@@ -77,9 +83,10 @@ impl Interner {
         let interned = match found {
             Some((_, interned)) => interned.clone(),
             None => {
-                if self.sets.len() >= self.sweep_at {
+                if self.sets.len() >= self.sweep_at || self.made >= SWEEP_BYTES {
                     self.sweep();
                 }
+                self.made += set.heap();
                 let interned = Interned(Arc::new(set));
                 self.sets.insert_unique(hash, (hash, interned.clone()), |(hash, _)| *hash);
                 interned
@@ -91,7 +98,7 @@ impl Interner {
 
     /// Frees what nobody holds.
     pub fn sweep(&mut self) {
-        self.last = None;
+        (self.last, self.made) = (None, 0);
         self.sets.retain(|(_, interned)| Arc::strong_count(&interned.0) > 1);
         self.sweep_at = (self.sets.len() * 2).max(SWEEP_FLOOR);
         if self.sets.capacity() > 4 * self.sweep_at {
@@ -139,5 +146,17 @@ mod tests {
         assert!(interner.len() <= 2 * SWEEP_FLOOR, "{}", interner.len());
         interner.sweep();
         assert_eq!((interner.len(), kept.med), (1, Some(0)));
+    }
+
+    #[test]
+    fn long_sets_that_nobody_holds_go_before_they_are_much() {
+        let mut interner = Interner::default();
+        let held: Vec<Interned> = (0..10_000).map(|med| interner.intern(set(med))).collect();
+        // Each 64 KiB: by their number alone the next sweep would be 10,000 away, 640 MiB.
+        for n in 0..2_000 {
+            let communities = (0..16384).map(|low| crate::attribute::Community(n << 16 | low)).collect();
+            interner.intern(Attributes { communities, ..set(0) });
+            assert!(interner.len() <= held.len() + SWEEP_BYTES / (64 << 10) + 1, "{}", interner.len());
+        }
     }
 }

@@ -118,8 +118,25 @@ pub struct Attributes {
     pub large_communities: Box<[LargeCommunity]>,
     /// Only to Customer (RFC 9234).
     pub only_to_customer: Option<u32>,
+    /// Those above that somebody has passed on without understanding them: this is told on (RFC 4271 5).
+    pub partial: Partial,
     /// What is passed on without being understood, in the order of type codes.
     pub unknown: Box<[Unknown]>,
+}
+
+/// Attributes that came with the Partial bit: a bit for each type code of the table that may have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Partial(u64);
+
+impl Partial {
+    /// Whether an attribute did.
+    pub fn has(self, code: u8) -> bool {
+        1_u64.checked_shl(code.into()).is_some_and(|bit| self.0 & bit != 0)
+    }
+
+    pub(crate) fn insert(&mut self, code: u8) {
+        self.0 |= 1_u64.checked_shl(code.into()).unwrap_or(0);
+    }
 }
 
 impl Attributes {
@@ -139,6 +156,7 @@ impl Attributes {
             extended_communities: Box::default(),
             large_communities: Box::default(),
             only_to_customer: None,
+            partial: Partial::default(),
             unknown: Box::default(),
         }
     }
@@ -158,7 +176,19 @@ impl Attributes {
         insert(&mut self.large_communities, community);
     }
 
-    /// LOCAL_PREF, or what counts where there is none.
+    /// Bytes of memory that its lists take, beside its own.
+    pub fn heap(&self) -> usize {
+        let unknown: usize = self.unknown.iter().map(|unknown| size_of::<Unknown>() + unknown.value.len()).sum();
+        self.as_path.heap()
+            + size_of_val(&*self.communities)
+            + size_of_val(&*self.cluster_list)
+            + size_of_val(&*self.extended_communities)
+            + size_of_val(&*self.large_communities)
+            + unknown
+    }
+
+    /// LOCAL_PREF, or what counts where there is none; also of a route from this AS that should have had one and hasn't,
+    /// as BIRD and GoBGP take it (RFC 4271 5.1.5 has no word on that).
     pub fn preference(&self) -> u32 {
         self.local_preference.unwrap_or(DEFAULT_LOCAL_PREFERENCE)
     }

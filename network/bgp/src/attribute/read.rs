@@ -17,11 +17,21 @@ pub(crate) struct Found<'a> {
     pub(crate) attributes: Attributes,
     /// Which type codes were there.
     pub(crate) seen: Seen,
-    pub(crate) mp_reach: Option<&'a [u8]>,
-    pub(crate) mp_unreach: Option<&'a [u8]>,
+    pub(crate) mp_reach: Option<Multiprotocol<'a>>,
+    pub(crate) mp_unreach: Option<Multiprotocol<'a>>,
     pub(crate) faults: Vec<Fault>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
+}
+
+/// MP_REACH_NLRI or MP_UNREACH_NLRI.
+#[derive(Clone, Copy)]
+pub(crate) struct Multiprotocol<'a> {
+    pub(crate) value: &'a [u8],
+    /// With flags, code and length: the data of a NOTIFICATION.
+    pub(crate) whole: &'a [u8],
+    /// Whether its flags are those of RFC 4760.
+    pub(crate) flags: bool,
 }
 
 /// A set of type codes.
@@ -147,12 +157,12 @@ impl<'a> Found<'a> {
         let category = raw.flags & (flag::OPTIONAL | flag::TRANSITIVE);
         let bits = |category: Category| category.flags();
         if category != bits(row.category) {
-            // RFC 7606 3.c. A reach or an unreach is read all the same: what to withdraw stands in it.
-            self.fault(row.code, Approach::TreatAsWithdraw, "has the wrong flags");
+            // RFC 7606 3.c; but of a reach or an unreach 5.3 takes the routes in it for unreadable.
+            let mp = Some(Multiprotocol { value: raw.value, whole: raw.whole, flags: false });
             match raw.code {
-                code::MP_REACH_NLRI => self.mp_reach = Some(raw.value),
-                code::MP_UNREACH_NLRI => self.mp_unreach = Some(raw.value),
-                _ => {}
+                code::MP_REACH_NLRI => self.mp_reach = mp,
+                code::MP_UNREACH_NLRI => self.mp_unreach = mp,
+                _ => self.fault(row.code, Approach::TreatAsWithdraw, "has the wrong flags"),
             }
             return;
         }
@@ -167,6 +177,8 @@ impl<'a> Found<'a> {
             self.fault(row.code, row.malformed, "has the wrong length");
         } else if self.value(raw, coding).is_none() {
             self.fault(row.code, row.malformed, "says nothing that is defined");
+        } else if raw.flags & flag::PARTIAL != 0 && row.category == Category::Transitive {
+            self.attributes.partial.insert(raw.code);
         }
     }
 
@@ -175,10 +187,15 @@ impl<'a> Found<'a> {
         let value = raw.value;
         let number = || value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
         let address = || value.first_chunk().map(|bytes: &[u8; 4]| Ipv4Addr::from(*bytes));
+        let mp = Multiprotocol { value, whole: raw.whole, flags: true };
         let set = &mut self.attributes;
         match raw.code {
             code::ORIGIN => set.origin = origin(*value.first()?)?,
-            code::AS_PATH => set.as_path = AsPath::read(value, coding.four_octet_as)?,
+            code::AS_PATH => {
+                // No confederation is spoken here, and its segments do not leave one (RFC 5065 5).
+                let path = AsPath::read(value, coding.four_octet_as)?;
+                set.as_path = Some(path).filter(|path| !path.has_confederation())?;
+            }
             code::NEXT_HOP => set.next_hop = NextHop::V4(address().filter(|hop| is_host((*hop).into()))?),
             code::MULTI_EXIT_DISC => set.med = Some(number()?),
             code::LOCAL_PREF => set.local_preference = Some(number()?),
@@ -189,8 +206,8 @@ impl<'a> Found<'a> {
             code::CLUSTER_LIST => {
                 set.cluster_list = value.as_chunks().0.iter().map(|bytes: &[u8; 4]| Ipv4Addr::from(*bytes)).collect();
             }
-            code::MP_REACH_NLRI => self.mp_reach = Some(value),
-            code::MP_UNREACH_NLRI => self.mp_unreach = Some(value),
+            code::MP_REACH_NLRI => self.mp_reach = Some(mp),
+            code::MP_UNREACH_NLRI => self.mp_unreach = Some(mp),
             code::EXTENDED_COMMUNITIES => {
                 set.extended_communities = list(value, |bytes| ExtendedCommunity(u64::from_be_bytes(bytes)));
             }
@@ -216,7 +233,8 @@ pub(crate) fn is_host(address: IpAddr) -> bool {
 fn aggregator(value: &[u8], four_octet_as: bool) -> Option<Aggregator> {
     let mut reader = Reader::new(value);
     let number = if four_octet_as { reader.u32()? } else { reader.u16()?.into() };
-    Some(Aggregator { number, address: reader.array()?.into() })
+    // No AS has the number 0 (RFC 7607 2).
+    (number != 0).then_some(Aggregator { number, address: reader.array()?.into() })
 }
 
 fn large(bytes: [u8; 12]) -> LargeCommunity {

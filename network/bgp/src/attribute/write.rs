@@ -26,10 +26,16 @@ fn raw(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-fn list<const N: usize>(out: &mut Vec<u8>, code: u8, values: impl ExactSizeIterator<Item = [u8; N]>) {
+/// Writes one that may have come with the Partial bit.
+fn kept(out: &mut Vec<u8>, set: &Attributes, code: u8, value: &[u8]) {
+    let flags = find(code).map_or(flag::OPTIONAL, |row| row.category.flags());
+    raw(out, if set.partial.has(code) { flags | flag::PARTIAL } else { flags }, code, value);
+}
+
+fn list<const N: usize>(out: &mut Vec<u8>, set: &Attributes, code: u8, values: impl ExactSizeIterator<Item = [u8; N]>) {
     if values.len() > 0 {
         let value: Vec<u8> = values.flatten().collect();
-        attribute(out, code, &value);
+        kept(out, set, code, &value);
     }
 }
 
@@ -45,7 +51,7 @@ pub(crate) fn write(set: &Attributes, coding: &Coding, with_next_hop: bool, out:
     }
     let number = |out: &mut Vec<u8>, code: u8, value: Option<u32>| {
         if let Some(value) = value {
-            attribute(out, code, &value.to_be_bytes());
+            kept(out, set, code, &value.to_be_bytes());
         }
     };
     number(out, code::MULTI_EXIT_DISC, set.med);
@@ -57,12 +63,17 @@ pub(crate) fn write(set: &Attributes, coding: &Coding, with_next_hop: bool, out:
         let short = u16::try_from(aggregator.number).unwrap_or(AS_TRANS as u16);
         let number = aggregator.number.to_be_bytes();
         let number: &[u8] = if four_octet { &number } else { &short.to_be_bytes() };
-        attribute(out, code::AGGREGATOR, &[number, &aggregator.address.octets()].concat());
+        kept(out, set, code::AGGREGATOR, &[number, &aggregator.address.octets()].concat());
     }
-    list(out, code::COMMUNITIES, set.communities.iter().map(|community| community.0.to_be_bytes()));
+    list(out, set, code::COMMUNITIES, set.communities.iter().map(|community| community.0.to_be_bytes()));
     number(out, code::ORIGINATOR_ID, set.originator_id.map(u32::from));
-    list(out, code::CLUSTER_LIST, set.cluster_list.iter().map(|id| id.octets()));
-    list(out, code::EXTENDED_COMMUNITIES, set.extended_communities.iter().map(|community| community.0.to_be_bytes()));
+    list(out, set, code::CLUSTER_LIST, set.cluster_list.iter().map(|id| id.octets()));
+    list(
+        out,
+        set,
+        code::EXTENDED_COMMUNITIES,
+        set.extended_communities.iter().map(|community| community.0.to_be_bytes()),
+    );
     if !four_octet {
         hidden(set, out);
     }
@@ -73,7 +84,7 @@ pub(crate) fn write(set: &Attributes, coding: &Coding, with_next_hop: bool, out:
         }
         bytes
     };
-    list(out, code::LARGE_COMMUNITY, set.large_communities.iter().map(large));
+    list(out, set, code::LARGE_COMMUNITY, set.large_communities.iter().map(large));
     number(out, code::ONLY_TO_CUSTOMER, set.only_to_customer);
     for unknown in &set.unknown {
         raw(out, unknown.flags, unknown.code, &unknown.value);

@@ -49,6 +49,8 @@ pub enum Action {
     Up,
     /// He is not.
     Down(Diagnostic),
+    /// He has stopped his side of it, which says nothing of the way to him: nothing is to be done (RFC 5882 4.2).
+    Stopped,
 }
 
 /// A session.
@@ -107,7 +109,12 @@ impl Bfd {
         self.detection = Some(now + self.detection_time());
         let down = Diagnostic::NeighborSignaledDown;
         match (self.state, packet.state) {
-            (State::Init | State::Up, State::AdminDown) | (State::Up, State::Down) => self.down(down, &mut actions),
+            (State::Init | State::Up, State::AdminDown) => {
+                let was = std::mem::replace(&mut self.state, State::Down);
+                self.down(down, &mut actions);
+                actions.extend((was == State::Up).then_some(Action::Stopped));
+            }
+            (State::Up, State::Down) => self.down(down, &mut actions),
             (State::Down, State::Down) => self.state = State::Init,
             (State::Down, State::Init) | (State::Init, State::Init | State::Up) => self.up(&mut actions),
             _ => {}
@@ -169,10 +176,14 @@ impl Bfd {
         if self.state == State::Up { self.config.desired_min_tx } else { self.config.desired_min_tx.max(SLOW) }
     }
 
-    /// Whether he wants packets: not from one who waits for him, and not where he says 0.
+    /// Whether he wants packets: not from one who waits for him, not where he says 0, and where he asks himself, by demand
+    /// (RFC 5880 6.8.7), only the question of ours that is open.
     fn wanted(&self) -> bool {
         match &self.remote {
-            Some(remote) => remote.required_min_rx > 0,
+            Some(remote) => {
+                let asks = remote.demand && self.state == State::Up && remote.state == State::Up;
+                remote.required_min_rx > 0 && (self.polling || !asks)
+            }
             None => !self.config.passive,
         }
     }
@@ -203,6 +214,7 @@ impl Bfd {
             state: self.state,
             poll: self.polling,
             is_final: false,
+            demand: false,
             detect_multiplier: self.config.detect_multiplier.max(1),
             my_discriminator: self.discriminator,
             your_discriminator: self.remote.map_or(0, |remote| remote.my_discriminator),
@@ -279,8 +291,21 @@ mod tests {
         run(&mut both, Time::ZERO, SECOND * 10, true);
         let [Action::Send(last), Action::Down(_)] = both[0].stop()[..] else { panic!("a packet, and that it is down") };
         let heard = both[1].received(&last, SECOND * 10);
-        assert_eq!(heard[0], Action::Down(Diagnostic::NeighborSignaledDown));
+        assert_eq!(heard[0], Action::Stopped, "nothing has failed");
+        assert!(!heard.iter().any(|action| matches!(action, Action::Down(_))));
         assert_eq!((both[0].state(), both[1].state()), (State::AdminDown, State::Down));
+    }
+
+    #[test]
+    fn one_who_asks_by_demand_is_answered_and_not_bothered() {
+        let mut both = pair(Config::default());
+        run(&mut both, Time::ZERO, SECOND * 10, true);
+        let demand = Packet { demand: true, ..both[1].packet() };
+        assert_eq!(both[0].received(&demand, SECOND * 10), []);
+        let due = both[0].due().expect("a time");
+        assert_eq!((both[0].time(due), both[0].state()), (vec![], State::Up));
+        let asked = both[0].received(&Packet { poll: true, ..demand }, due);
+        assert!(matches!(asked[..], [Action::Send(answer)] if answer.is_final), "{asked:?}");
     }
 
     #[test]

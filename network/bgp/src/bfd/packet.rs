@@ -55,6 +55,8 @@ pub struct Packet {
     pub poll: bool,
     /// This is one.
     pub is_final: bool,
+    /// The sender wants no packets but those that it asks for; never of ours.
+    pub demand: bool,
     /// So many packets may be lost.
     pub detect_multiplier: u8,
     /// The sender's name of the session.
@@ -77,13 +79,14 @@ impl Packet {
             && length >= LENGTH
             && usize::from(length) <= datagram.len()
             && detect_multiplier > 0
-            && flags & (MULTIPOINT | AUTHENTICATION | DEMAND) == 0;
+            && flags & (MULTIPOINT | AUTHENTICATION) == 0;
         let state = [State::AdminDown, State::Down, State::Init, State::Up][usize::from(flags >> 6)];
         let packet = Packet {
             diagnostic: first & 0x1f,
             state,
             poll: flags & POLL != 0,
             is_final: flags & FINAL != 0,
+            demand: flags & DEMAND != 0,
             detect_multiplier,
             my_discriminator: reader.u32()?,
             your_discriminator: reader.u32()?,
@@ -98,7 +101,8 @@ impl Packet {
     pub fn write(&self) -> [u8; LENGTH as usize] {
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         // The speaker and its timers are one process: they go down together.
-        let flags = (self.state as u8) << 6 | bit(self.poll, POLL) | bit(self.is_final, FINAL);
+        let flags =
+            (self.state as u8) << 6 | bit(self.poll, POLL) | bit(self.is_final, FINAL) | bit(self.demand, DEMAND);
         debug_assert_eq!(flags & CONTROL_PLANE_INDEPENDENT, 0);
         let mut out = [0; LENGTH as usize];
         out[..4].copy_from_slice(&[VERSION << 5 | self.diagnostic & 0x1f, flags, self.detect_multiplier, LENGTH]);
@@ -121,6 +125,7 @@ mod tests {
             state: State::Init,
             poll: true,
             is_final: false,
+            demand: true,
             detect_multiplier: 3,
             my_discriminator: 7,
             your_discriminator: 9,

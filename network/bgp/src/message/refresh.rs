@@ -34,7 +34,12 @@ impl RouteRefresh {
     pub fn read(body: &[u8]) -> Result<Option<RouteRefresh>, Notification> {
         let mut reader = Reader::new(body);
         let mut fields = || Some((reader.u16()?, reader.u8()?, reader.u8()?));
-        let (Some((afi, subtype, safi)), 4) = (fields(), body.len()) else {
+        let fields = fields();
+        if fields.is_some_and(|(_, subtype, _)| subtype > Subtype::End as u8) {
+            // RFC 7313 5: of what is not known, the length isn't either.
+            return Ok(None);
+        }
+        let (Some((afi, subtype, safi)), 4) = (fields, body.len()) else {
             let mut message = Vec::new();
             super::begin(&mut message, super::Kind::RouteRefresh, |out| out.extend_from_slice(body));
             return Err(Notification::refresh_length(message));
@@ -64,6 +69,7 @@ mod tests {
             assert_eq!(RouteRefresh::read(frame.body), Ok(Some(refresh)));
         }
         assert_eq!(RouteRefresh::read(&[0, 1, 9, 1]), Ok(None));
+        assert_eq!(RouteRefresh::read(&[0, 1, 9, 1, 0]), Ok(None));
         assert_eq!(RouteRefresh::read(&[0, 1, 0, 1, 0]).expect_err("too long").code, 7);
     }
 }

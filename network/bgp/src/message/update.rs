@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use super::nlri::Prefixes;
 use super::notification::{Notification, update};
 use super::{Coding, Fault};
-use crate::attribute::read::{Found, is_host, read as read_attributes};
+use crate::attribute::read::{self, Found, is_host, read as read_attributes};
 use crate::attribute::table::{Approach, code};
 use crate::attribute::{Attributes, NextHop};
 use crate::family::{AfiSafi, Families, Family};
@@ -77,6 +77,10 @@ pub fn read<'a>(body: &'a [u8], coding: &Coding) -> Result<Update<'a>, Notificat
     let mut found = read_attributes(attributes, coding)?;
     let mut mp = Multiprotocol::read(&found, coding)?;
     found.faults.append(&mut mp.faults);
+    if body_list.is_none() {
+        // RFC 4760 3: without routes that it is of, it is not looked at.
+        found.faults.retain(|fault| fault.code != code::NEXT_HOP);
+    }
     mandatory(&mut found, body_list.is_some(), mp.reach.is_some());
     let strongest = found.faults.iter().map(|fault| fault.approach).max();
     let treat_as_withdraw = strongest >= Some(Approach::TreatAsWithdraw);
@@ -138,29 +142,29 @@ struct Multiprotocol<'a> {
 impl<'a> Multiprotocol<'a> {
     fn read(found: &Found<'a>, coding: &Coding) -> Result<Multiprotocol<'a>, Notification> {
         let mut mp = Multiprotocol::default();
-        if let Some(value) = found.mp_unreach {
-            mp.unreach(value, coding)?;
+        if let Some(attribute) = found.mp_unreach {
+            mp.unreach(attribute, coding)?;
         }
-        if let Some(value) = found.mp_reach {
-            mp.reach(value, coding)?;
+        if let Some(attribute) = found.mp_reach {
+            mp.reach(attribute, coding)?;
         }
         Ok(mp)
     }
 
-    fn unreach(&mut self, value: &'a [u8], coding: &Coding) -> Result<(), Notification> {
-        let mut reader = Reader::new(value);
-        let Some(family) = self.family(&mut reader, code::MP_UNREACH_NLRI, value, coding)? else { return Ok(()) };
-        match Prefixes::read(reader.rest(), family, coding) {
+    fn unreach(&mut self, attribute: read::Multiprotocol<'a>, coding: &Coding) -> Result<(), Notification> {
+        let mut reader = Reader::new(attribute.value);
+        let Some(family) = self.family(&mut reader, code::MP_UNREACH_NLRI, attribute, coding)? else { return Ok(()) };
+        match Prefixes::read(reader.rest(), family, coding).filter(|_| attribute.flags) {
             Some(prefixes) if prefixes.is_empty() => self.end_of_rib = Some(family),
             Some(prefixes) => self.unreach = Some(prefixes),
-            None => self.malformed(family, code::MP_UNREACH_NLRI, value, coding)?,
+            None => self.malformed(family, code::MP_UNREACH_NLRI, attribute, coding)?,
         }
         Ok(())
     }
 
-    fn reach(&mut self, value: &'a [u8], coding: &Coding) -> Result<(), Notification> {
-        let mut reader = Reader::new(value);
-        let Some(family) = self.family(&mut reader, code::MP_REACH_NLRI, value, coding)? else {
+    fn reach(&mut self, attribute: read::Multiprotocol<'a>, coding: &Coding) -> Result<(), Notification> {
+        let mut reader = Reader::new(attribute.value);
+        let Some(family) = self.family(&mut reader, code::MP_REACH_NLRI, attribute, coding)? else {
             self.reaches_elsewhere = true;
             return Ok(());
         };
@@ -169,7 +173,7 @@ impl<'a> Multiprotocol<'a> {
             let _reserved = reader.u8()?;
             Some((next_hop, Prefixes::read(reader.rest(), family, coding)?))
         };
-        match read() {
+        match read().filter(|_| attribute.flags) {
             Some((_, prefixes)) if prefixes.is_empty() => {}
             Some((next_hop, prefixes)) => {
                 if !is_host(next_hop.address()) {
@@ -178,7 +182,7 @@ impl<'a> Multiprotocol<'a> {
                 }
                 self.reach = Some((next_hop, prefixes));
             }
-            None => self.malformed(family, code::MP_REACH_NLRI, value, coding)?,
+            None => self.malformed(family, code::MP_REACH_NLRI, attribute, coding)?,
         }
         Ok(())
     }
@@ -188,11 +192,11 @@ impl<'a> Multiprotocol<'a> {
         &mut self,
         reader: &mut Reader<'_>,
         code: u8,
-        value: &[u8],
+        attribute: read::Multiprotocol<'_>,
         coding: &Coding,
     ) -> Result<Option<Family>, Notification> {
         let mut read = || Some(AfiSafi { afi: reader.u16()?, safi: reader.u8()? });
-        let Some(family) = read() else { return Err(optional(value)) };
+        let Some(family) = read() else { return Err(optional(attribute)) };
         let family = family.family().filter(|family| coding.families.has(*family));
         if family.is_none() {
             let problem = "is of a family that this session does not carry";
@@ -201,10 +205,16 @@ impl<'a> Multiprotocol<'a> {
         Ok(family)
     }
 
-    fn malformed(&mut self, family: Family, code: u8, value: &[u8], coding: &Coding) -> Result<(), Notification> {
+    fn malformed(
+        &mut self,
+        family: Family,
+        code: u8,
+        attribute: read::Multiprotocol<'_>,
+        coding: &Coding,
+    ) -> Result<(), Notification> {
         let approach = coding.without(family);
         if approach == Approach::SessionReset {
-            return Err(optional(value));
+            return Err(optional(attribute));
         }
         self.disabled.insert(family);
         self.faults.push(Fault { code, approach, problem: "is malformed" });
@@ -212,8 +222,9 @@ impl<'a> Multiprotocol<'a> {
     }
 }
 
-fn optional(value: &[u8]) -> Notification {
-    Notification::update(update::OPTIONAL_ATTRIBUTE, value.to_vec())
+/// With type, length and value as its data (RFC 4271 6.3).
+fn optional(attribute: read::Multiprotocol<'_>) -> Notification {
+    Notification::update(update::OPTIONAL_ATTRIBUTE, attribute.whole.to_vec())
 }
 
 /// RFC 2545 3 and 8950 4: one address, or a global one and one of the link.

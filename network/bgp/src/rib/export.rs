@@ -1,7 +1,7 @@
 //! What becomes of a route on its way out: who may hear of it, and with which attributes (RFC 4271 5.1 and 9.2, 4456, 1997,
 //! 9234, 9494). Pure. Called by [`super::flush`] for each set that is told to a neighbour.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use meta::Prefix;
 
@@ -42,6 +42,10 @@ pub(super) fn export(speaker: &Speaker, route: &Leaving<'_>, to: &Peer) -> Optio
     if to.config.export.judge(&judged, to.config.local_as, &mut set) == Verdict::Reject {
         return None;
     }
+    if is_long_lived(route) {
+        // No filter takes that away (RFC 9494 4.3).
+        set.add_community(Community::LLGR_STALE);
+    }
     if set.next_hop == received {
         set.next_hop = next_hop(route, to, received)?;
     }
@@ -68,12 +72,18 @@ fn may_hear(route: &Leaving<'_>, to: &Peer) -> bool {
         return false;
     }
     let Some(session) = &to.session else { return false };
-    if route.long_lived && !session.long_lived {
+    if is_long_lived(route) && !session.long_lived {
         return false;
     }
     // RFC 9234 5: what came from above or aside goes down only.
     let up = matches!(session.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient));
     !(up && set.only_to_customer.is_some())
+}
+
+/// Whether it is only kept, by us or by somebody who has it from who keeps it (RFC 9494 4.3). Who speaks of no such routes
+/// with him who told it takes the community for any other.
+fn is_long_lived(route: &Leaving<'_>) -> bool {
+    route.long_lived || route.from.long_lived && route.set.has(Community::LLGR_STALE)
 }
 
 fn next_hop(route: &Leaving<'_>, to: &Peer, received: NextHop) -> Option<NextHop> {
@@ -82,7 +92,12 @@ fn next_hop(route: &Leaving<'_>, to: &Peer, received: NextHop) -> Option<NextHop
         NextHopMode::Keep => true,
         NextHopMode::Auto => to.is_internal() && route.from.config.source.is_bgp(),
     };
-    if keep && !received.address().is_unspecified() {
+    // An address of one link is nobody's on another (RFC 2545 3).
+    let nowhere = match received.address() {
+        IpAddr::V4(v4) => v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_unicast_link_local(),
+    };
+    if keep && !nowhere {
         return Some(received);
     }
     let [v4, v6] = to.config.own_addresses;

@@ -19,6 +19,10 @@ pub(super) fn refused(speaker: &Speaker, peer: &Peer, set: &Attributes) -> Optio
     if peer.is_external() && peer.config.enforce_first_as && set.as_path.first() != Some(peer.number) {
         return Some(Why::FirstAs);
     }
+    // What goes by us goes nowhere (RFC 4271 5.1.3).
+    if peer.config.source.is_bgp() && peer.config.own_addresses.contains(&Some(set.next_hop.address())) {
+        return Some(Why::NextHop);
+    }
     if set.originator_id == Some(speaker.identifier) {
         return Some(Why::OriginatorLoop);
     }
@@ -30,8 +34,7 @@ pub(super) fn refused(speaker: &Speaker, peer: &Peer, set: &Attributes) -> Optio
 
 /// RFC 9234 5, 1 and 2: what has been told to a customer or peer already does not come back from one.
 fn leaked(peer: &Peer, set: &Attributes) -> bool {
-    let role = peer.session.as_ref().and_then(|session| session.role);
-    match (role, set.only_to_customer) {
+    match (peer.role, set.only_to_customer) {
         (Some(Role::Provider | Role::RouteServer), Some(_)) => true,
         (Some(Role::Peer), Some(number)) => number != peer.number,
         _ => false,
@@ -41,8 +44,7 @@ fn leaked(peer: &Peer, set: &Attributes) -> bool {
 /// The set as it is used: marked on its way down (RFC 9234 5, 3), and changed by the filter; none when that rejects it.
 pub(super) fn accepted(peer: &Peer, prefix: Prefix, received: &Attributes) -> Option<Attributes> {
     let mut set = received.clone();
-    let role = peer.session.as_ref().and_then(|session| session.role);
-    if let (Some(Role::Customer | Role::Peer | Role::RouteServerClient), None) = (role, set.only_to_customer) {
+    if let (Some(Role::Customer | Role::Peer | Role::RouteServerClient), None) = (peer.role, set.only_to_customer) {
         set.only_to_customer = Some(peer.number);
     }
     let config = &peer.config;
@@ -59,5 +61,5 @@ pub(super) fn accepted(peer: &Peer, prefix: Prefix, received: &Attributes) -> Op
 
 /// Whether [`accepted`] leaves every set as it is.
 pub(super) fn is_transparent(peer: &Peer) -> bool {
-    peer.config.import.is_transparent() && peer.session.as_ref().is_none_or(|session| session.role.is_none())
+    peer.config.import.is_transparent() && peer.role.is_none()
 }

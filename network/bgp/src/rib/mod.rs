@@ -40,7 +40,7 @@ use crate::message::update::Update;
 use crate::session::Negotiated;
 use choose::identity;
 use peer::{Peer, Refresh, Session};
-use table::{Address, Path, Tables};
+use table::{Address, LONG_LIVED, Path, Tables};
 
 pub use peer::{NextHopMode, PeerConfig, PeerId};
 pub use view::{PathView, Summary};
@@ -51,6 +51,14 @@ pub const MAX_PEERS: usize = u16::MAX as usize;
 /// Paths of one neighbour to one prefix (RFC 7911): a reflector's are as many as its clients have ways out. Each costs a
 /// look at all others whenever one changes.
 pub const MAX_PATHS_OF_ONE: usize = 128;
+
+/// Bytes of lists (an AS_PATH, communities) in a path's attributes that nobody counts: several times what is usual. With the
+/// limit of prefixes they bound what a neighbour's usual routes take.
+pub const LIGHT: usize = 512;
+
+/// Bytes beyond [`LIGHT`] that the attributes of one neighbour's paths may have together. Prefixes are bounded by
+/// `session::config::PrefixLimit`; but the attributes of each could be a message long, 64 KiB, and other for every one.
+pub const MAX_HEAVY: usize = 16 << 20;
 
 /// What is the same for all neighbours.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +145,7 @@ impl Rib {
         let Some(peer) = self.peer_mut(id) else { return };
         peer.number = negotiated.number;
         peer.identifier = negotiated.identifier;
+        (peer.role, peer.long_lived) = (negotiated.role, !negotiated.long_lived.is_empty());
         peer.session = Some(Session {
             send: negotiated.send,
             role: negotiated.role,
@@ -165,6 +174,8 @@ impl Rib {
         self.resend(id, family);
         if let Some(peer) = self.peer_mut(id)
             && peer.session.as_ref().is_some_and(|session| session.enhanced_refresh)
+            // Before End-of-RIB none begins (RFC 7313 4): he hears all of it as it is.
+            && !peer.out[family.index()].end_of_rib
         {
             peer.out[family.index()].refresh = Refresh::Asked;
         }
@@ -175,7 +186,7 @@ impl Rib {
         self.held_back = held_back;
     }
 
-    /// What he said; how many routes were too many to be kept ([`MAX_PATHS_OF_ONE`]). `now` is in seconds.
+    /// What he said; how many routes were not kept, as too many ([`MAX_PATHS_OF_ONE`]) or too long ([`MAX_HEAVY`]). `now` is in seconds.
     pub fn update(&mut self, id: PeerId, update: &Update<'_>, now: u32) -> usize {
         let mut left_out = 0;
         for list in update.withdrawn() {
@@ -311,6 +322,12 @@ impl Rib {
         accepted: Result<Interned, Why>,
         now: u32,
     ) -> bool {
+        let heavy = heavy(received);
+        if heavy > 0 && self.peer(name.peer).is_some_and(|peer| peer.heavy + heavy > MAX_HEAVY) {
+            // Nor is what he said of it before true any more.
+            self.withdraw_in::<A>(name.peer, Nlri { prefix: *prefix, path_id: name.path_id });
+            return false;
+        }
         let table = A::table_mut(&mut self.tables);
         let place = table.place(prefix);
         let entry = table.get_mut(place);
@@ -330,6 +347,9 @@ impl Rib {
                 if path.received == *received && path.accepted == accepted && path.flags == 0 {
                     return true;
                 }
+                if let Some(peer) = self.peers.get_mut(usize::from(name.peer.0)).and_then(|peer| peer.as_deref_mut()) {
+                    peer.heavy = (peer.heavy + heavy).saturating_sub(self::heavy(&path.received));
+                }
                 (path.received, path.accepted, path.why) = (received.clone(), accepted, why);
                 (path.flags, path.since) = (0, now);
             }
@@ -340,6 +360,7 @@ impl Rib {
                 entry.paths.push(Path { received, accepted, since: now, path_id, local_id, peer, flags: 0, why });
                 if let Some(peer) = self.peer_mut(name.peer) {
                     peer.paths[A::FAMILY.index()] += 1;
+                    peer.heavy += heavy;
                 }
             }
         }
@@ -356,12 +377,14 @@ impl Rib {
     /// Keeps those of his paths of which `keep` says so.
     fn keep<A: Address>(&mut self, place: u32, id: PeerId, mut keep: impl FnMut(&mut Path) -> bool) {
         let entry = A::table_mut(&mut self.tables).get_mut(place);
-        let mut mine = false;
+        let (mut mine, mut lighter) = (false, 0);
         let before = identity(entry);
         let gone = entry.paths.retain(|path| {
             let his = path.peer == id;
             mine |= his;
-            !his || keep(path)
+            let stays = !his || keep(path);
+            lighter += if stays { 0 } else { heavy(&path.received) };
+            stays
         });
         if !mine {
             return;
@@ -369,6 +392,7 @@ impl Rib {
         if let Some(peer) = self.peer_mut(id) {
             let count = &mut peer.paths[A::FAMILY.index()];
             *count = count.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
+            peer.heavy = peer.heavy.saturating_sub(lighter);
         }
         if gone > 0 {
             self.choose::<A>(place, before);
@@ -395,6 +419,9 @@ impl Rib {
                     Some(Err(why)) => (None, why),
                     None => (None, Why::Filter),
                 };
+                if path.flags & LONG_LIVED != 0 {
+                    stale::mark(&mut self.interner, path);
+                }
             }
             self.choose::<A>(place, before);
         }
@@ -439,6 +466,11 @@ impl Rib {
             }
         }
     }
+}
+
+/// Bytes of a set's lists that its neighbour is charged for.
+fn heavy(set: &Attributes) -> usize {
+    set.heap().saturating_sub(LIGHT)
 }
 
 /// A name for a new path: none of the others has it.

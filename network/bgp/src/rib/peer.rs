@@ -128,15 +128,31 @@ pub(super) struct Peer {
     pub(super) identifier: Ipv4Addr,
     /// His AS, of the same.
     pub(super) number: u32,
+    /// What this speaker was to him in it.
+    pub(super) role: Option<Role>,
+    /// Both kept long-lived stale routes in it (RFC 9494).
+    pub(super) long_lived: bool,
     /// Prefixes of each family, with their paths.
     pub(super) paths: [u32; 2],
+    /// Bytes of his paths' attributes beyond [`super::LIGHT`] each.
+    pub(super) heavy: usize,
     pub(super) out: [Out; 2],
 }
 
 impl Peer {
     pub(super) fn new(config: PeerConfig) -> Peer {
         let identifier = Ipv4Addr::UNSPECIFIED;
-        Peer { config, session: None, identifier, number: 0, paths: [0; 2], out: Default::default() }
+        Peer {
+            config,
+            session: None,
+            identifier,
+            number: 0,
+            role: None,
+            long_lived: false,
+            paths: [0; 2],
+            heavy: 0,
+            out: Default::default(),
+        }
     }
 
     pub(super) fn is_internal(&self) -> bool {

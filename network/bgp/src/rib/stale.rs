@@ -3,9 +3,18 @@
 
 use super::table::{Address, LONG_LIVED, Path, STALE};
 use super::{PeerId, Rib, identity};
-use crate::attribute::{Attributes, Community};
+use crate::attribute::{Attributes, Community, Interner};
 use crate::family::{Families, Family};
 use crate::session::restart::Fate;
+
+/// Says of a path that it is long-lived.
+pub(super) fn mark(interner: &mut Interner, path: &mut Path) {
+    if let Some(accepted) = &path.accepted {
+        let mut set = Attributes::clone(accepted);
+        set.add_community(Community::LLGR_STALE);
+        path.accepted = Some(interner.intern(set));
+    }
+}
 
 impl Rib {
     /// His session is over: his routes of the kept families are stale, the others go.
@@ -52,7 +61,12 @@ impl Rib {
 
     /// RFC 9494 4.2: stale routes stay, marked, as the last resort; but those that are not to.
     fn long_lived(&mut self, family: Family, id: PeerId) {
-        self.each_path(family, id, |path| path.flags & STALE == 0 || !path.received.has(Community::NO_LLGR));
+        // As he told them, or as the filter says.
+        let unwanted = |path: &Path| {
+            let accepted = path.accepted.as_ref().is_some_and(|set| set.has(Community::NO_LLGR));
+            accepted || path.received.has(Community::NO_LLGR)
+        };
+        self.each_path(family, id, |path| path.flags & STALE == 0 || !unwanted(path));
         match family {
             Family::Ipv4Unicast => self.mark_long_lived::<u32>(id),
             Family::Ipv6Unicast => self.mark_long_lived::<u128>(id),
@@ -67,11 +81,7 @@ impl Rib {
             for path in entry.paths.as_mut_slice().iter_mut().filter(|p| p.peer == id && p.flags & STALE != 0) {
                 path.flags |= LONG_LIVED;
                 marked = true;
-                if let Some(accepted) = &path.accepted {
-                    let mut set = Attributes::clone(accepted);
-                    set.add_community(Community::LLGR_STALE);
-                    path.accepted = Some(self.interner.intern(set));
-                }
+                mark(&mut self.interner, path);
             }
             if marked {
                 self.choose::<A>(place, before);

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::family::{AFI_IPV6, AfiSafi, Families, Family};
+use crate::family::{AFI_IPV6, Families, Family};
 use crate::message::capability::{AddPath, Capability, GracefulRestart, LongLived, Role};
 use crate::message::open::Open;
 
@@ -22,7 +22,13 @@ pub enum RemoteAs {
     External,
 }
 
-/// How many prefixes a neighbour may tell of a family.
+/// How many prefixes of a family a neighbour may tell where nobody said: several times what the largest clusters have (a
+/// block of addresses or two for each of 5,000 nodes, and services), and with their attributes 40 MB of memory at most, so
+/// that a neighbour gone wrong, or a table of the whole Internet by mistake, does not take all there is. Who wants that
+/// table says so. The session rests for ten minutes, and then he may have been mended.
+pub const DEFAULT_PREFIX_LIMIT: PrefixLimit = PrefixLimit { most: 50_000, restart: Some(Duration::from_secs(600)) };
+
+/// How many prefixes a neighbour may tell of a family; with add-path, how many paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixLimit {
     /// One more ends the session.
@@ -120,7 +126,7 @@ pub struct Config {
     pub role: Option<Role>,
     /// A neighbour without a role is refused.
     pub strict_role: bool,
-    /// Of each family.
+    /// Of each family; none is no limit, [`DEFAULT_PREFIX_LIMIT`] where nobody said.
     pub prefix_limits: [Option<PrefixLimit>; 2],
     /// For the sockets.
     pub transport: Transport,
@@ -129,7 +135,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A session with the usual times: hold 90 s, retry 5 s, rest 5 to 60 s.
+    /// A session with the usual times: hold 90 s, retry 5 s, rest 5 to 60 s; and with a limit of prefixes.
     pub fn new(local_as: u32, remote_as: RemoteAs, identifier: Ipv4Addr) -> Config {
         Config {
             local_as,
@@ -150,7 +156,7 @@ impl Config {
             restart: Some(Restart::default()),
             role: None,
             strict_role: false,
-            prefix_limits: [None; 2],
+            prefix_limits: [Some(DEFAULT_PREFIX_LIMIT); 2],
             transport: Transport::default(),
             seed: 0,
         }
@@ -168,16 +174,22 @@ impl Config {
         if self.extended_messages {
             all.push(Capability::ExtendedMessage);
         }
-        all.extend(self.role.map(|role| Capability::Role(Some(role))));
+        // Between ASes (RFC 9234 4).
+        let internal =
+            matches!(self.remote_as, RemoteAs::Internal) || self.remote_as == RemoteAs::Number(self.local_as);
+        all.extend(self.role.filter(|_| !internal).map(|role| Capability::Role(Some(role))));
         if let Some(restart) = &self.restart {
             let forwarding = |family: Family| (family.wire(), forwarded && restart.forwarding.has(family));
             let families = self.families.and(restart.forwarding).iter().map(forwarding).collect();
             let (notification, time) = (restart.notification, restart.time);
             all.push(Capability::GracefulRestart(GracefulRestart { restarted, notification, time, families }));
             if restart.long_lived > 0 {
-                let kept =
-                    |family: AfiSafi| LongLived { family, forwarding: forwarded, stale_time: restart.long_lived };
-                all.push(Capability::LongLived(self.families.iter().map(|family| kept(family.wire())).collect()));
+                let kept = |family: Family| LongLived {
+                    family: family.wire(),
+                    forwarding: forwarded && restart.forwarding.has(family),
+                    stale_time: restart.long_lived,
+                };
+                all.push(Capability::LongLived(self.families.iter().map(kept).collect()));
             }
         }
         all.push(Capability::FourOctetAs(self.local_as));

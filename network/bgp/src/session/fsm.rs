@@ -13,8 +13,8 @@ use super::config::{Config, LARGE_HOLD};
 use super::negotiated::Negotiated;
 use super::reason::Reason;
 use super::{Time, Way};
-use crate::message::Message;
 use crate::message::notification::{Notification, cease, code};
+use crate::message::{Kind, Message};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,8 +64,10 @@ pub enum Event {
     NotifMsg(Notification),
     /// 26.
     KeepAliveMsg,
-    /// 27; also a ROUTE-REFRESH, which RFC 4271 does not know.
+    /// 27.
     UpdateMsg,
+    /// A ROUTE-REFRESH, which RFC 4271 does not know: where an UPDATE may come, it may.
+    RouteRefreshMsg,
     /// 28.
     UpdateMsgErr(Notification),
 }
@@ -235,6 +237,9 @@ impl Fsm {
             Event::MessageError(notification) => {
                 self.fail(config, Some(notification.clone()), Reason::Sent(notification), now)
             }
+            Event::NotifMsgVerErr(notification) if self.timers.delay_open.is_some() => {
+                self.fail_uncounted(config, None, Reason::Received(notification), now)
+            }
             Event::NotifMsg(notification) | Event::NotifMsgVerErr(notification) => {
                 self.fail(config, None, Reason::Received(notification), now)
             }
@@ -247,9 +252,6 @@ impl Fsm {
             // Back to waiting, not to Idle (RFC 4271 8.2.2).
             Event::TcpConnectionFails if self.way == Way::Outgoing => self.wait(config, Reason::ConnectionLost, now),
             Event::BgpOpen(negotiated) => self.confirm(negotiated, now),
-            Event::KeepaliveTimerExpires | Event::KeepAliveMsg | Event::UpdateMsg | Event::UpdateMsgErr(_) => {
-                self.unexpected(config, 1, now)
-            }
             other => self.common(config, other, 1, now),
         }
     }
@@ -263,7 +265,6 @@ impl Fsm {
                 self.alive(now);
                 self.negotiated.clone().map(Step::Up).into_iter().collect()
             }
-            Event::UpdateMsg | Event::UpdateMsgErr(_) => self.unexpected(config, 2, now),
             other => self.common(config, other, 2, now),
         }
     }
@@ -271,7 +272,7 @@ impl Fsm {
     fn established(&mut self, config: &Config, event: Event, now: Time) -> Vec<Step> {
         match event {
             Event::KeepaliveTimerExpires => self.keepalive(now),
-            Event::KeepAliveMsg | Event::UpdateMsg => {
+            Event::KeepAliveMsg | Event::UpdateMsg | Event::RouteRefreshMsg => {
                 self.alive(now);
                 Vec::new()
             }
@@ -293,24 +294,20 @@ impl Fsm {
             Event::AutomaticStop(notification) | Event::MessageError(notification) => notify(self, notification),
             Event::HoldTimerExpires => notify(self, Notification::new(code::HOLD_TIMER_EXPIRED, 0, Vec::new())),
             Event::OpenCollisionDump => {
-                let failures = self.failures;
-                let steps = notify(self, Notification::cease(cease::COLLISION));
-                self.failures = failures;
-                steps
+                let notification = Notification::cease(cease::COLLISION);
+                self.fail_uncounted(config, Some(notification.clone()), Reason::Sent(notification), now)
             }
             Event::TcpConnectionFails => self.fail(config, None, Reason::ConnectionLost, now),
             Event::NotifMsg(notification) if self.is_refusal(&notification) => {
                 self.wait(config, Reason::Received(notification), now)
             }
             Event::NotifMsg(notification) => self.fail(config, None, Reason::Received(notification), now),
-            Event::NotifMsgVerErr(notification) => {
-                // No failure of this speaker's: not damped.
-                let failures = self.failures;
-                let steps = self.fail(config, None, Reason::Received(notification), now);
-                self.failures = failures;
-                steps
+            // Of an OPEN, no failure of this speaker's: not damped.
+            Event::NotifMsgVerErr(notification) if self.state < State::Established => {
+                self.fail_uncounted(config, None, Reason::Received(notification), now)
             }
-            _ => self.unexpected(config, state, now),
+            Event::NotifMsgVerErr(notification) => self.fail(config, None, Reason::Received(notification), now),
+            other => self.unexpected(config, &other, state, now),
         }
     }
 
@@ -329,8 +326,17 @@ impl Fsm {
         vec![Step::Close, Step::Down(reason)]
     }
 
-    fn unexpected(&mut self, config: &Config, state: u8, now: Time) -> Vec<Step> {
-        let notification = Notification::new(code::FINITE_STATE_MACHINE, state, Vec::new());
+    /// Its data is the type of the message, where it was one (RFC 6608 4).
+    fn unexpected(&mut self, config: &Config, event: &Event, state: u8, now: Time) -> Vec<Step> {
+        let kind = match event {
+            Event::BgpOpen(_) => Some(Kind::Open),
+            Event::UpdateMsg | Event::UpdateMsgErr(_) => Some(Kind::Update),
+            Event::KeepAliveMsg => Some(Kind::Keepalive),
+            Event::RouteRefreshMsg => Some(Kind::RouteRefresh),
+            _ => None,
+        };
+        let data = kind.map(|kind| kind as u8).into_iter().collect();
+        let notification = Notification::new(code::FINITE_STATE_MACHINE, state, data);
         self.fail(config, Some(notification.clone()), Reason::Sent(notification), now)
     }
 
@@ -384,6 +390,13 @@ impl Fsm {
         send.into_iter().chain([Step::Close, Step::Down(reason)]).collect()
     }
 
+    fn fail_uncounted(&mut self, config: &Config, say: Option<Notification>, reason: Reason, now: Time) -> Vec<Step> {
+        let failures = self.failures;
+        let steps = self.fail(config, say, reason, now);
+        self.failures = failures;
+        steps
+    }
+
     fn enter_idle(&mut self) {
         self.state = State::Idle;
         self.timers = Timers::default();
@@ -403,5 +416,41 @@ impl Fsm {
         self.chance ^= self.chance >> 7;
         self.chance ^= self.chance << 17;
         time.saturating_mul(75 + (self.chance % 26) as u32) / 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::config::{Opening, RemoteAs};
+    use super::super::negotiated::judge;
+    use super::*;
+
+    #[test]
+    fn another_version_is_a_failure_only_where_it_is_none_of_an_open() {
+        // RFC 4271 8.2.2, event 24: whether the ConnectRetryCounter is one more.
+        let config = Config::new(1, RemoteAs::Number(2), Ipv4Addr::new(10, 0, 0, 1));
+        let his = Config::new(2, RemoteAs::Number(1), Ipv4Addr::new(10, 0, 0, 2)).open(Opening::First);
+        let open = Event::BgpOpen(Box::new(judge(&config, &his).expect("an agreement")));
+        let delayed = Config { delay_open: Some(Duration::from_secs(5)), ..config.clone() };
+        let wrong = || Event::NotifMsgVerErr(Notification::new(2, 1, vec![0, 3]));
+        let [start, connected, alive] = [Event::Start, Event::TcpConnected, Event::KeepAliveMsg];
+        let cases = [
+            (&config, vec![start.clone()], State::Connect, 1),
+            (&delayed, vec![start.clone(), connected.clone()], State::Connect, 0),
+            (&config, vec![start.clone(), connected.clone()], State::OpenSent, 0),
+            (&config, vec![start.clone(), connected.clone(), open.clone()], State::OpenConfirm, 0),
+            (&config, vec![start, connected, open, alive], State::Established, 1),
+        ];
+        for (config, before, state, failures) in cases {
+            let mut fsm = Fsm::new(Way::Outgoing, config);
+            for event in before {
+                fsm.step(config, event, Time::ZERO);
+            }
+            assert_eq!(fsm.state(), state);
+            fsm.step(config, wrong(), Time::ZERO);
+            assert_eq!((fsm.state(), fsm.failures), (State::Idle, failures), "in {state:?}");
+        }
     }
 }

@@ -52,6 +52,17 @@ impl Negotiated {
         named.filter_map(|(family, _)| family.family()).collect::<Families>().and(self.families())
     }
 
+    /// Whether another connection of his means that he has restarted (RFC 4724 4.2 and 5): he names families that do.
+    pub fn restarts(&self) -> bool {
+        self.restart.as_ref().is_some_and(|restart| !restart.families.is_empty())
+    }
+
+    /// Families whose forwarding state outlived his restart, by his long-lived graceful restart.
+    pub fn forwarding_long(&self) -> Families {
+        let named = self.long_lived.iter().filter(|entry| entry.forwarding);
+        named.filter_map(|entry| entry.family.family()).collect()
+    }
+
     /// Families whose forwarding state outlived his restart.
     pub fn forwarding(&self) -> Families {
         let named = self.restart.iter().flat_map(|restart| &restart.families);

@@ -84,6 +84,10 @@ pub struct Neighbour {
     established: Option<(Way, Box<Negotiated>)>,
     /// Families that were given up in it (RFC 4760 7).
     disabled: Families,
+    /// Families of which he has told all in it.
+    told: Families,
+    /// Families of which he is telling all again in it (RFC 7313).
+    refreshing: Families,
 }
 
 impl Neighbour {
@@ -100,6 +104,8 @@ impl Neighbour {
             kept: Kept::default(),
             established: None,
             disabled: Families::NONE,
+            told: Families::NONE,
+            refreshing: Families::NONE,
         }
     }
 
@@ -140,7 +146,8 @@ impl Neighbour {
             Input::Stop(text) => self.stop(&Notification::shutdown(cease::ADMINISTRATIVE_SHUTDOWN, &text), now),
             Input::Deconfigured => self.stop(&Notification::cease(cease::PEER_DECONFIGURED), now),
             Input::Reset(text) => self.end(&Notification::shutdown(cease::ADMINISTRATIVE_RESET, &text), now),
-            Input::BfdDown => self.end(&Notification::cease(cease::BFD_DOWN), now),
+            // Routes by somebody who is not there are what BFD is to end.
+            Input::BfdDown => self.end(&self.for_good(&Notification::cease(cease::BFD_DOWN)), now),
             Input::Connected(Way::Outgoing) => self.event(Way::Outgoing, Event::TcpConnected, now),
             Input::Connected(Way::Incoming) => self.incoming(now),
             Input::ConnectionLost(way) => self.event(way, Event::TcpConnectionFails, now),
@@ -223,7 +230,7 @@ impl Neighbour {
             self.outgoing.rest_for(None, now);
         }
         self.opening = Opening::Another;
-        self.disabled = Families::NONE;
+        (self.disabled, self.told, self.refreshing) = (Families::NONE, Families::NONE, Families::NONE);
         let fates = self.kept.back(&negotiated, self.config.restart.as_ref(), now);
         self.established = Some((way, negotiated.clone()));
         actions.push(Action::Up(way, negotiated));
@@ -233,7 +240,7 @@ impl Neighbour {
     fn down(&mut self, way: Way, reason: Reason, now: Time, actions: &mut Vec<Action>) {
         let Some((_, negotiated)) = self.established.take_if(|(established, _)| *established == way) else { return };
         let kept = Kept::families(&negotiated, &reason).without(self.disabled);
-        self.kept.lost(&negotiated, kept, now);
+        actions.extend(self.kept.lost(&negotiated, kept, now).into_iter().map(Action::Stale));
         actions.push(Action::Down { reason, kept });
         if way == Way::Incoming && self.wanted {
             self.outgoing.rest(&self.config, now, true);
@@ -243,7 +250,7 @@ impl Neighbour {
     /// A connection of his.
     fn incoming(&mut self, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
-        let here = self.established.as_ref().map(|(way, negotiated)| (*way, negotiated.restart.is_some()));
+        let here = self.established.as_ref().map(|(way, negotiated)| (*way, negotiated.restarts()));
         match here {
             // RFC 4724 5: he has restarted, and the old connection does not know yet.
             Some((Way::Incoming, true)) => actions.extend(self.replaced(Way::Incoming, now)),
@@ -290,7 +297,7 @@ impl Neighbour {
                     actions.extend(self.event(way.other(), Event::OpenCollisionDump, now));
                 }
                 State::OpenConfirm => return self.event(way, Event::OpenCollisionDump, now),
-                State::Established if self.negotiated().is_some_and(|here| here.restart.is_some()) => {
+                State::Established if self.negotiated().is_some_and(Negotiated::restarts) => {
                     actions.extend(self.replaced(way.other(), now));
                 }
                 State::Established => return self.event(way, Event::OpenCollisionDump, now),
@@ -320,6 +327,7 @@ impl Neighbour {
         let mut actions = self.event(way, Event::UpdateMsg, now);
         self.disabled.extend(update.disabled.iter());
         if let Some(family) = update.end_of_rib.filter(|family| coding.families.has(*family)) {
+            self.told.insert(family);
             actions.extend(self.kept.told(family).map(Action::Stale));
             actions.push(Action::EndOfRib(family));
         }
@@ -327,18 +335,28 @@ impl Neighbour {
     }
 
     fn refresh(&mut self, way: Way, body: &[u8], now: Time) -> Vec<Action> {
+        let here = self.established.as_ref().is_some_and(|(established, _)| *established == way);
         let refresh = match RouteRefresh::read(body) {
             Ok(refresh) => refresh,
+            Err(_) if !here => None,
             Err(notification) => return self.event(way, Event::UpdateMsgErr(notification), now),
         };
-        let mut actions = self.event(way, Event::UpdateMsg, now);
+        let mut actions = self.event(way, Event::RouteRefreshMsg, now);
         let Some(negotiated) = self.negotiated() else { return actions };
         let carried = |refresh: &RouteRefresh| refresh.family.family().filter(|f| negotiated.families().has(*f));
+        let (enhanced, restart) = (negotiated.enhanced_refresh, negotiated.restart.is_some());
         if let Some((refresh, family)) = refresh.and_then(|refresh| Some((refresh, carried(&refresh)?))) {
             actions.extend(match refresh.subtype {
                 Subtype::Request => Some(Action::Resend(family)),
-                Subtype::Begin if negotiated.enhanced_refresh => Some(Action::RefreshBegins(family)),
-                Subtype::End if negotiated.enhanced_refresh => Some(Action::Stale(Fate::Swept(family))),
+                // RFC 7313 4: none before End-of-RIB, and no end without a beginning.
+                Subtype::Begin if enhanced && (!restart || self.told.has(family)) => {
+                    self.refreshing.insert(family);
+                    Some(Action::RefreshBegins(family))
+                }
+                Subtype::End if enhanced && self.refreshing.has(family) => {
+                    self.refreshing.remove(family);
+                    Some(Action::Stale(Fate::Swept(family)))
+                }
                 _ => None,
             });
         }

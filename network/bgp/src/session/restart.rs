@@ -30,6 +30,8 @@ struct Stale {
     until: Time,
     /// How long they stay beyond, as long-lived ones.
     long_lived: Option<Time>,
+    /// When long-lived ones go: set when they become it, and not put off before all has been told again.
+    ends: Option<Time>,
 }
 
 /// What is kept of a neighbour.
@@ -50,21 +52,41 @@ impl Kept {
         if kept { negotiated.restartable() } else { Families::NONE }
     }
 
-    /// The session has gone, and these families' routes are kept.
-    pub fn lost(&mut self, negotiated: &Negotiated, kept: Families, now: Time) {
+    /// The session has gone, and these families' routes are kept. What was stale already goes first (RFC 4724 4.2), but for
+    /// long-lived routes, which have the time that was left to them (RFC 9494 4.2); then the restart time, once more.
+    pub fn lost(&mut self, negotiated: &Negotiated, kept: Families, now: Time) -> Vec<Fate> {
         let time = Time::from_secs(negotiated.restart.as_ref().map_or(0, |restart| restart.time).into());
+        let before = std::mem::take(&mut self.stale);
+        let mut gone = Vec::new();
         self.stale = kept
             .iter()
-            .map(|family| Stale { family, until: now + time, long_lived: negotiated.stale_time(family) })
+            .map(|family| {
+                let (until, long_lived) = (now + time, negotiated.stale_time(family));
+                let old = before.iter().find(|stale| stale.family == family);
+                match old.map(|stale| stale.ends.filter(|ends| *ends > now && long_lived.is_some())) {
+                    Some(Some(ends)) => {
+                        let left = Some(ends.saturating_sub(until)).filter(|left| !left.is_zero());
+                        Stale { family, until, long_lived: left, ends: Some(ends) }
+                    }
+                    old => {
+                        gone.extend(old.map(|_| Fate::Swept(family)));
+                        Stale { family, until, long_lived, ends: None }
+                    }
+                }
+            })
             .collect();
+        gone
     }
 
     /// The session is back: routes wait for End-of-RIB where forwarding went on, and go where it didn't.
     pub fn back(&mut self, negotiated: &Negotiated, restart: Option<&Restart>, now: Time) -> Vec<Fate> {
-        let went_on = negotiated.forwarding().and(negotiated.families());
+        let [went_on, long] =
+            [negotiated.forwarding(), negotiated.forwarding_long()].map(|all| all.and(negotiated.families()));
+        // For long-lived routes the bit of that capability counts (RFC 9494 4.2).
+        let went_on = |stale: &Stale| if stale.ends.is_some() { long } else { went_on }.has(stale.family);
         let wait = restart.map_or(Time::ZERO, |restart| restart.stale_paths);
         let (kept, gone): (Vec<Stale>, Vec<Stale>) =
-            self.stale.drain(..).partition(|stale| went_on.has(stale.family) && !wait.is_zero());
+            self.stale.drain(..).partition(|stale| went_on(stale) && !wait.is_zero());
         self.stale = kept.into_iter().map(|stale| Stale { until: now + wait, long_lived: None, ..stale }).collect();
         gone.into_iter().map(|stale| Fate::Swept(stale.family)).collect()
     }
@@ -96,6 +118,7 @@ impl Kept {
             match stale.long_lived.take() {
                 Some(time) => {
                     stale.until = now + time;
+                    stale.ends = Some(stale.until);
                     fates.push(Fate::LongLived(stale.family));
                     true
                 }

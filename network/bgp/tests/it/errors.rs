@@ -148,11 +148,8 @@ fn lengths_that_lie_and_prefixes_that_are_none_end_the_session() {
     // Errors, and no route that could be withdrawn for them (5.2); routes that go anyway change nothing.
     assert_eq!(said(&body(&[], &[attribute(0x40, code::ORIGIN, &[9])], &[])), list);
     assert_eq!(said(&body(&PREFIX, &[attribute(0x40, code::ORIGIN, &[9])], &[])), list);
-    let unreach = attribute(0xc0, code::MP_UNREACH_NLRI, &[0, 2, 1, 16, 0xfd, 0]);
-    assert_eq!(said(&body(&[], &[unreach.clone(), attribute(0x40, code::ORIGIN, &[0])], &[])), list);
-    // Wrong flags of an unreach alone: what goes is known.
-    let alone = body(&[], &[unreach], &[]);
-    assert_eq!(update::read(&alone, &internal()).map(|update| count(&update)), Ok((1, 0)));
+    let unreach = attribute(0x80, code::MP_UNREACH_NLRI, &[0, 2, 1, 16, 0xfd, 0]);
+    assert_eq!(said(&body(&[], &[unreach, attribute(0x40, code::ORIGIN, &[9])], &[])), list);
     // What is discarded is no error of this kind.
     let discarded = body(&PREFIX, &[attribute(0x40, code::ATOMIC_AGGREGATE, &[1])], &[]);
     assert_eq!(update::read(&discarded, &internal()).map(|update| count(&update)), Ok((1, 0)));
@@ -174,6 +171,21 @@ fn unknown_attributes_are_kept_when_they_are_transitive() {
 }
 
 #[test]
+fn what_was_passed_on_without_being_understood_says_so_for_ever() {
+    // RFC 4271 5: the Partial bit is never cleared.
+    let communities = attribute(0xe0, code::COMMUNITIES, &[0xfc, 0, 0, 1]);
+    let bytes = with(communities.clone());
+    let set = update::read(&bytes, &internal()).expect("fine").attributes;
+    let mut out = Vec::new();
+    let prefix = "10.0.0.0/8".parse().expect("a prefix");
+    let route = bgp::message::nlri::Nlri { prefix, path_id: 0 };
+    bgp::message::pack::announce(&internal(), Family::Ipv4Unicast, &set, &[route], &mut out).expect("room");
+    assert!(out.windows(communities.len()).any(|window| window == communities), "{out:x?}");
+    let again = update::read(&out[19..], &internal()).expect("fine").attributes;
+    assert_eq!(again, set);
+}
+
+#[test]
 fn a_malformed_family_goes_alone_and_the_last_one_takes_the_session() {
     // A next hop of five bytes.
     let reach = attribute(0x80, code::MP_REACH_NLRI, &[0, 2, 1, 5, 1, 2, 3, 4, 5, 0, 64, 1, 2, 3, 4, 5, 6, 7, 8]);
@@ -183,8 +195,61 @@ fn a_malformed_family_goes_alone_and_the_last_one_takes_the_session() {
     let update = update::read(&bytes, &internal()).expect("the other family stands");
     assert!(update.disabled.has(Family::Ipv6Unicast) && !update.disabled.has(Family::Ipv4Unicast));
     let alone = Coding { families: [Family::Ipv6Unicast].into_iter().collect(), ..internal() };
-    assert_eq!(reset(&bytes, &alone).subcode, notification::update::OPTIONAL_ATTRIBUTE);
+    let said = reset(&bytes, &alone);
+    assert_eq!((said.subcode, said.data), (notification::update::OPTIONAL_ATTRIBUTE, reach));
     // Of a family that is not carried nothing is read.
     let v4 = Coding { families: Families::IPV4, ..internal() };
     assert_eq!(update::read(&bytes, &v4).map(|update| count(&update)), Ok((0, 1)));
+}
+
+#[test]
+fn wrong_flags_of_a_reach_or_unreach_cost_its_family() {
+    // RFC 7606 5.3: what stands in them cannot be told.
+    for (code, value) in [
+        (code::MP_UNREACH_NLRI, &[0, 2, 1, 16, 0xfd, 0][..]),
+        (code::MP_REACH_NLRI, &[0, 2, 1, 16, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 16, 0xfd, 0]),
+    ] {
+        let bytes = with(attribute(0xc0, code, value));
+        let update = update::read(&bytes, &internal()).expect("the other family stands");
+        assert!(update.disabled.has(Family::Ipv6Unicast) && update.treated_as_withdraw(), "{code}");
+        assert_eq!(count(&update), (1, 0), "{code}");
+        let alone = Coding { families: [Family::Ipv6Unicast].into_iter().collect(), ..internal() };
+        let said = reset(&bytes, &alone);
+        assert_eq!((said.subcode, said.data), (notification::update::OPTIONAL_ATTRIBUTE, attribute(0xc0, code, value)));
+    }
+}
+
+#[test]
+fn no_as_has_the_number_0() {
+    // RFC 7607: a path with it is malformed, and so is an aggregator, which is only left out.
+    let path = update::read(&with(attribute(0x40, code::AS_PATH, &[2, 1, 0, 0, 0, 0])), &internal()).map(|u| count(&u));
+    assert_eq!(path, Ok((1, 0)));
+    let bytes = with(attribute(0xc0, code::AGGREGATOR, &[0, 0, 0, 0, 10, 0, 0, 1]));
+    let update = update::read(&bytes, &internal()).expect("no reset");
+    assert_eq!((count(&update), update.attributes.aggregator), ((0, 1), None));
+}
+
+#[test]
+fn a_confederation_s_segments_are_nothing_of_ours() {
+    // RFC 5065 5, from whomever: this speaker is in none.
+    for coding in [internal(), Coding { internal: false, ..internal() }] {
+        for kind in [3, 4] {
+            let path = attribute(0x40, code::AS_PATH, &[kind, 1, 0, 0, 0xfc, 1, 2, 1, 0, 0, 0xfc, 1]);
+            assert_eq!(update::read(&with(path), &coding).map(|update| count(&update)), Ok((1, 0)), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_next_hop_without_routes_of_its_own_is_not_looked_at() {
+    // RFC 4760 3: some send 0.0.0.0 beside the next hop of an MP_REACH_NLRI.
+    let reach = [&[0, 2, 1, 16, 0xfd][..], &[0; 14], &[9, 0, 16, 0xfd, 0]].concat();
+    let mut all = mandatory();
+    all[2] = attribute(0x40, code::NEXT_HOP, &[0; 4]);
+    all.push(attribute(0x80, code::MP_REACH_NLRI, &reach));
+    let bytes = body(&[], &all, &[]);
+    let update = update::read(&bytes, &internal()).expect("no reset");
+    assert_eq!((count(&update), update.faults.len()), ((0, 1), 0));
+    let bytes = body(&[], &all, &PREFIX);
+    assert_eq!(update::read(&bytes, &internal()).map(|update| count(&update)), Ok((2, 0)), "with them it is");
 }

@@ -80,6 +80,7 @@ fn sets() -> impl Strategy<Value = Attributes> {
                     .map(|[global, local1, local2]| LargeCommunity { global, local1, local2 })
                     .collect(),
                 only_to_customer,
+                partial: bgp::attribute::Partial::default(),
                 unknown: u.into(),
             }
         },

@@ -1,5 +1,7 @@
 //! Two neighbours over a simulated wire with a simulated clock: connections, collisions, refusals, restarts.
 
+mod restarts;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use crate::family::{Families, Family};
 use crate::message::capability::{Capability, Role};
 use crate::message::notification::{Notification, cease, code, open};
 use crate::message::open::Open;
+use crate::message::refresh::{RouteRefresh, Subtype};
 use crate::message::{Message, frame, pack};
 
 const LATENCY: Duration = Duration::from_millis(10);
@@ -310,6 +313,10 @@ fn whoever_is_not_who_he_should_be_is_refused_and_told_why() {
     assert_eq!(refused(v6, two.clone()), (2, open::UNSUPPORTED_CAPABILITY));
     let fits = World::up(role(Role::Customer, one), role(Role::Provider, two));
     assert_eq!(fits.states(), BOTH_UP);
+    // RFC 9234 4: inside of an AS nobody is told.
+    let (inside, _) = pair();
+    let told = role(Role::Customer, inside).open(Opening::First).capabilities;
+    assert!(!told.iter().any(|capability| matches!(capability, Capability::Role(_))), "{told:?}");
 }
 
 #[test]
@@ -358,79 +365,6 @@ fn a_stop_says_why_and_nothing_of_his_is_kept() {
 }
 
 #[test]
-fn routes_outlive_a_restart_until_all_are_told_again() {
-    let (one, two) = pair();
-    let mut world = World::up(one, two.clone());
-    let before = world.log[0].len();
-    // Side 1 is killed and comes back: its kernel has its routes still.
-    world.cut();
-    world.sides[1] = Neighbour::new(two, true);
-    world.input(1, Input::Start);
-    world.run(seconds(60));
-    assert_eq!(world.states(), BOTH_UP);
-    assert_eq!(world.ends(0), [(Reason::ConnectionLost, Families::IPV4)]);
-    assert!(!world.log[0][before..].contains(&Action::Stale(Fate::Swept(Family::Ipv4Unicast))), "nothing goes yet");
-    let mut bytes = Vec::new();
-    pack::end_of_rib(Family::Ipv4Unicast, &mut bytes);
-    let way = world.way();
-    let actions = {
-        let (frame, _) = frame(&bytes, false).expect("sound").expect("whole");
-        world.sides[0].received(way, frame, world.now).0
-    };
-    let swept = Action::Stale(Fate::Swept(Family::Ipv4Unicast));
-    assert_eq!(actions, [swept, Action::EndOfRib(Family::Ipv4Unicast)]);
-}
-
-#[test]
-fn routes_outlive_a_connection_that_breaks_with_nobody_restarting() {
-    let (one, two) = pair();
-    let mut world = World::up(one, two);
-    world.cut();
-    world.run(seconds(60));
-    // He was there all the time, and so is what he forwards: nothing goes before he has told all again.
-    assert_eq!((world.states(), world.fates(0), world.fates(1)), (BOTH_UP, vec![], vec![]));
-}
-
-#[test]
-fn routes_of_one_who_forgot_them_go_when_he_is_back() {
-    let (one, two) = pair();
-    let mut world = World::up(one, two.clone());
-    world.cut();
-    // Not restarted in the sense of RFC 4724: the forwarding bits are not set.
-    world.sides[1] = Neighbour::new(two, false);
-    world.input(1, Input::Start);
-    world.run(seconds(60));
-    assert_eq!((world.states(), world.fates(0)), (BOTH_UP, vec![Fate::Swept(Family::Ipv4Unicast)]));
-}
-
-#[test]
-fn routes_of_one_who_stays_away_become_a_last_resort_and_then_nothing() {
-    let restart = Some(Restart { time: 30, long_lived: 600, ..Restart::default() });
-    let (one, two) = pair();
-    let mut world = World::up(Config { restart, ..one }, Config { restart, ..two });
-    world.works = false;
-    world.cut();
-    world.run(seconds(29));
-    assert_eq!(world.fates(0), []);
-    world.run(seconds(2));
-    assert_eq!(world.fates(0), [Fate::LongLived(Family::Ipv4Unicast)]);
-    world.run(seconds(600));
-    assert_eq!(world.fates(0)[1..], [Fate::Swept(Family::Ipv4Unicast)]);
-}
-
-#[test]
-fn one_who_connects_again_has_restarted() {
-    let (one, two) = pair();
-    let mut world = World::up(one, two.clone());
-    // Side 1 forgets everything, and nobody is told.
-    world.view[1] = [None; 2];
-    world.sides[1] = Neighbour::new(two, true);
-    world.input(1, Input::Start);
-    world.run(seconds(5));
-    assert_eq!((world.states(), world.ends(0)), (BOTH_UP, vec![(Reason::Replaced, Families::IPV4)]));
-}
-
-#[test]
 fn too_many_prefixes_end_the_session_for_as_long_as_the_limit_says() {
     let (mut one, two) = pair();
     one.prefix_limits[0] = Some(PrefixLimit { most: 100, restart: Some(seconds(300)) });
@@ -448,6 +382,19 @@ fn too_many_prefixes_end_the_session_for_as_long_as_the_limit_says() {
 }
 
 #[test]
+fn one_of_whom_nobody_said_how_much_he_may_tell_may_not_tell_everything() {
+    let (one, two) = pair();
+    let mut world = World::up(one, two);
+    world.input(0, Input::Prefixes(Family::Ipv4Unicast, 50_000));
+    assert_eq!(world.states(), BOTH_UP);
+    world.input(0, Input::Prefixes(Family::Ipv4Unicast, 50_001));
+    world.run(seconds(400));
+    assert_eq!(world.states().0, State::Idle);
+    world.run(seconds(400));
+    assert_eq!(world.states(), BOTH_UP);
+}
+
+#[test]
 fn messages_out_of_turn_are_an_error_of_the_state_machine() {
     let (one, two) = pair();
     let keepalive = Message::Keepalive.write();
@@ -455,21 +402,25 @@ fn messages_out_of_turn_are_an_error_of_the_state_machine() {
     pack::end_of_rib(Family::Ipv4Unicast, &mut update);
     let open = Message::Open(two.open(Opening::First)).write();
     // OpenSent: of side 0 alone, with an answer that is none.
-    for wrong in [&keepalive, &update] {
+    let refresh = RouteRefresh { family: Family::Ipv4Unicast.wire(), subtype: Subtype::Request };
+    for wrong in [&keepalive, &update, &Message::RouteRefresh(refresh).write()] {
         let mut alone = Neighbour::new(one.clone(), false);
         alone.step(Input::Start, Time::ZERO);
         alone.step(Input::Connected(Way::Outgoing), Time::ZERO);
         assert_eq!(alone.state(), State::OpenSent);
         let (frame, _) = frame(wrong, false).expect("sound").expect("whole");
         let actions = alone.received(Way::Outgoing, frame, Time::ZERO).0;
-        let said = Message::Notification(Notification::new(code::FINITE_STATE_MACHINE, 1, vec![])).write();
+        // RFC 6608: its data is the type of the message.
+        let said = Message::Notification(Notification::new(code::FINITE_STATE_MACHINE, 1, vec![wrong[18]])).write();
         assert_eq!(actions, [Action::Send(Way::Outgoing, said), Action::Close(Way::Outgoing)]);
     }
     // Established: an OPEN.
     let mut world = World::up(one, two);
     let (frame, _) = frame(&open, false).expect("sound").expect("whole");
     let way = world.way();
-    world.sides[0].received(way, frame, world.now);
+    let actions = world.sides[0].received(way, frame, world.now).0;
+    let said = Notification::new(code::FINITE_STATE_MACHINE, 3, vec![1]);
+    assert_eq!(actions[0], Action::Send(way, Message::Notification(said).write()));
     assert_eq!(world.states().0, State::Idle);
 }
 

@@ -1,5 +1,7 @@
 //! Routes between neighbours of one speaker: what is told to whom, with what, and when it goes.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -291,36 +293,26 @@ rules:
 }
 
 #[test]
-fn stale_routes_stay_until_they_are_swept_and_long_lived_ones_are_the_last_resort() {
+fn a_next_hop_of_one_link_is_not_told_on_another() {
     let mut world = World::new();
-    let long = |config: &mut Config| config.restart = Some(Restart { long_lived: 600, ..Restart::default() });
+    let (from, inside) = (world.plain(2, 1), world.plain(3, OWN));
+    let v6: Prefix = "2001:db8::/32".parse().expect("a prefix");
+    let hop = |text: &str| NextHop::new(text.parse().expect("an address"));
+    for (told, heard) in [("fe80::2", "fd00::1"), ("fd00::2", "fd00::2")] {
+        world.rib.originate(from, v6, Attributes { next_hop: hop(told), ..set(&[1]) }, 1);
+        world.settle();
+        assert_eq!(world.told[&inside].get(&v6.into()).map(|set| set.next_hop), Some(hop(heard)));
+    }
+}
+
+#[test]
+fn a_route_by_ourselves_is_refused() {
+    let mut world = World::new();
     let (a, b) = (world.plain(2, 1), world.plain(3, 2));
-    let (able, unable) = (world.add(4, OWN, |_| (), long), world.plain(5, OWN));
-    world.announce(a, 0, &set(&[1]));
-    world.announce(a, 1, &set(&[1]));
-    let mut gone = set(&[1]);
-    gone.add_community(Community::NO_LLGR);
-    world.announce(a, 2, &gone);
-    world.announce(b, 1, &set(&[2, 2, 2]));
+    world.announce(a, 0, &Attributes { next_hop: NextHop::V4(address(1)), ..set(&[1]) });
     world.settle();
-    world.told.remove(&a);
-    world.rib.down(a, Families::IPV4);
-    assert_eq!(world.settle(), [], "nothing moves");
-    assert!(world.rib.best(&prefix(0)).is_some_and(|path| path.stale && path.peer == a));
-    world.rib.fate(a, Fate::LongLived(V4));
-    world.settle();
-    assert!(world.rib.best(&prefix(1)).is_some_and(|path| path.peer == b && path.why == Why::Stale));
-    assert!(world.told(able, 0).is_some_and(|set| set.has(Community::LLGR_STALE)));
-    assert!(world.told(unable, 0).is_none(), "he would take it for fresh");
-    assert!(world.rib.paths(&prefix(2)).is_empty());
-    // Back: what is told again is fresh, the rest goes with End-of-RIB.
-    world.session(a, 2, 1, |_| ());
-    world.announce(a, 1, &set(&[1]));
-    world.rib.fate(a, Fate::Swept(V4));
-    world.settle();
-    assert!(world.rib.best(&prefix(1)).is_some_and(|path| path.peer == a && !path.stale));
-    assert!(world.rib.paths(&prefix(0)).is_empty() && world.told(able, 0).is_none());
-    assert_eq!(world.rib.told(a, V4), 1);
+    assert_eq!(world.rib.paths(&prefix(0))[0].why, Why::NextHop);
+    assert!(world.told(b, 0).is_none());
 }
 
 #[test]
@@ -367,6 +359,15 @@ fn what_came_from_above_does_not_go_up_again() {
     assert_eq!(world.told(peer, 1).map(|set| set.only_to_customer), Some(Some(OWN)));
     assert_eq!(world.told(provider, 1).map(|set| set.only_to_customer), Some(None));
     assert_eq!(world.rib.paths(&prefix(2))[0].why, Why::RouteLeak);
+    // Judged again while the provider is away: his routes are his still.
+    world.told.remove(&provider);
+    world.rib.down(provider, Families::IPV4);
+    let own_addresses = [Some(address(1).into()), None];
+    let config = PeerConfig { own_addresses, ..PeerConfig::new(Source::External, address(2).into(), OWN) };
+    world.rib.reconfigure(provider, config);
+    world.settle();
+    assert!(world.told(peer, 0).is_none());
+    assert_eq!(world.told(customer, 0).map(|set| set.only_to_customer), Some(Some(1)));
 }
 
 #[test]
