@@ -321,25 +321,30 @@ fn hand_down_controllers(dir: &Path) {
     }
 }
 
-/// A cgroup directory holds files that can't be removed, so only the directories are.
+/// A cgroup directory holds files that can't be removed, so only the directories are. Others remove groups, too: what is gone
+/// at any moment is as good as removed.
 fn remove_tree(dir: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    match std::fs::remove_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+    gone(std::fs::read_dir(dir).and_then(|mut entries| {
+        entries.try_for_each(|entry| {
+            let entry = entry?;
+            if gone(entry.file_type().map(|kind| kind.is_dir()))? { remove_tree(&entry.path()) } else { Ok(()) }
+        })
+    }))?;
+    gone(match std::fs::remove_dir(dir) {
         // The last process of a v1 group is unlinked a moment after it was reaped.
         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
             std::thread::sleep(std::time::Duration::from_millis(10));
             std::fs::remove_dir(dir)
         }
+        other => other,
+    })
+}
+
+/// What is not there any more is no failure.
+fn gone<T: Default>(done: io::Result<T>) -> io::Result<T> {
+    match done {
+        // A directory that is removed while it is read says the second.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(T::default()),
         other => other,
     }
 }
