@@ -17,12 +17,14 @@ use crate::upstream::cell;
 
 /// A name that is not there after this time won't be.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The range by default has 65,536 addresses.
+const WIDE: &str = "10.96.0.0/12";
 /// Loading 100,000 Services.
 const LOADING: Duration = Duration::from_secs(300);
 
 pub fn run(plan: &Plan) -> Result<Vec<Row>> {
     let (services, changes) = (plan.or_quick(100_000, 200), plan.or_quick(100, 5));
-    let cluster = Ours::up()?;
+    let cluster = Ours::up_with(&["--service-cidr", WIDE])?;
     let api = cluster.api()?;
     block_on(create_all(&api, SERVICES, services, service))?;
     let (last, address) = (service_name(services - 1), SocketAddr::from((cluster.dns()?, 53)));

@@ -23,8 +23,13 @@ impl Ours {
     }
 
     pub fn up() -> Result<Ours> {
+        Ours::up_with(&[])
+    }
+
+    /// With these flags of `up`.
+    pub fn up_with(flags: &[&str]) -> Result<Ours> {
         let ours = Ours::fresh()?;
-        ours.cluster.up()?;
+        ours.cluster.run(&[&["up"], flags].concat())?.ok()?;
         Ok(ours)
     }
 
