@@ -112,17 +112,12 @@ mod tests {
         Link {
             index,
             name: name.into(),
-            mac: None,
             mtu: 1500,
             up: true,
             carrier: true,
             kind,
-            master: None,
-            peer: None,
             loopback: name == "lo",
-            promiscuous: false,
-            hairpin: false,
-            alias: None,
+            ..Link::default()
         }
     }
 

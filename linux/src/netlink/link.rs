@@ -41,7 +41,7 @@ const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFF_PROMISC: u32 = libc::IFF_PROMISC as u32;
 
 /// A network interface as the kernel describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// The kernel's number for it, good in its network namespace only.
     pub index: u32,
@@ -84,6 +84,17 @@ pub enum LinkKind {
     Ipip(Ipip),
     /// By the kernel's name: "tun", "macvlan", "wireguard", …
     Other(String),
+}
+
+impl Link {
+    /// Whether it carries packets to other hosts in packets of its own: VXLAN, IPIP, WireGuard.
+    pub fn is_tunnel(&self) -> bool {
+        match &self.kind {
+            Some(LinkKind::Vxlan(_) | LinkKind::Ipip(_)) => true,
+            Some(LinkKind::Other(kind)) => kind == super::wireguard::WIREGUARD,
+            _ => false,
+        }
+    }
 }
 
 /// Ethernet in UDP (RFC 7348): a link whose frames go to other hosts. Which host has which hardware address is in its

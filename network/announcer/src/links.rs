@@ -84,12 +84,8 @@ mod tests {
             up: true,
             carrier: true,
             kind,
-            master: None,
-            peer: None,
             loopback: name == "lo",
-            promiscuous: false,
-            hairpin: false,
-            alias: None,
+            ..Link::default()
         }
     }
 

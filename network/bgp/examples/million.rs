@@ -1,8 +1,9 @@
 //! A million routes of IPv4 over one session, from bytes to routes that are chosen: time on the processor and memory that
 //! is resident. `cargo run --release -p bgp --example million [SETS]`. I/O: arguments, the clock, /proc.
 
+mod measure;
+
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use bgp::attribute::{AsPath, Attributes, NextHop};
 use bgp::decision::Options;
@@ -15,6 +16,8 @@ use bgp::session::Config;
 use bgp::session::config::{Opening, RemoteAs};
 use bgp::session::negotiated::judge;
 use meta::Prefix;
+
+use crate::measure::{processor, resident};
 
 const ROUTES: u32 = 1_000_000;
 
@@ -83,17 +86,4 @@ fn wire(coding: &bgp::message::Coding, sets: u32, next_hop: Ipv4Addr) -> Vec<u8>
         pack::announce(coding, Family::Ipv4Unicast, &attributes, &routes, &mut bytes).expect("short");
     }
     bytes
-}
-
-/// How long this thread has been on a processor.
-fn processor() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0))
-}
-
-/// KiB.
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }

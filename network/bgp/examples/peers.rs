@@ -1,8 +1,9 @@
 //! Many neighbours: four who tell the same half million paths, and a reflector with a hundred clients of ten thousand
 //! routes each. `cargo run --release -p bgp --example peers`. I/O: the clock, /proc.
 
+mod measure;
+
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use bgp::attribute::{AsPath, Attributes, NextHop};
 use bgp::decision::Options;
@@ -15,6 +16,8 @@ use bgp::session::config::{Opening, RemoteAs};
 use bgp::session::negotiated::judge;
 use bgp::session::{Config, Negotiated};
 use meta::Prefix;
+
+use crate::measure::{processor, resident};
 
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// What a neighbour takes at once.
@@ -108,17 +111,4 @@ fn drain(rib: &mut Rib, peer: PeerId) -> usize {
         }
         bytes += out.len();
     }
-}
-
-/// How long this thread has been on a processor.
-fn processor() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0))
-}
-
-/// KiB.
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }

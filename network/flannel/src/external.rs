@@ -141,17 +141,11 @@ mod tests {
         let link = |index: u32, name: &str| Link {
             index,
             name: name.into(),
-            mac: None,
             mtu: 1500,
             up: true,
             carrier: true,
-            kind: None,
-            master: None,
-            peer: None,
             loopback: name == "lo",
-            promiscuous: false,
-            hairpin: false,
-            alias: None,
+            ..Link::default()
         };
         let address = |index: u32, text: &str| {
             let prefix: Prefix = text.parse().unwrap();

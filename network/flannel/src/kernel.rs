@@ -73,21 +73,12 @@ impl Kernel {
     /// The IPIP link of this host, that leaves from this address.
     pub fn ipip(&mut self, mtu: u32, local: Ipv4Addr, tag: Option<&str>) -> Result<Link, Error> {
         let (name, shape) = (ipip::LINK, ipip::shape(local));
-        let there = self.rtnl.link(name)?;
-        if there.as_ref().is_some_and(|link| link.alias.as_deref() != tag) {
-            return Err(taken(name, IPIP_TAKEN));
-        }
-        let link = match there.filter(|link| link.kind == Some(LinkKind::Ipip(shape.clone()))) {
-            Some(link) => link,
-            None => {
-                self.rtnl.delete_link(name)?;
-                self.rtnl.add_ipip(name, mtu, &shape).map_err(|error| match error.is_exists() {
-                    true => taken(name, IPIP_TAKEN),
-                    false => lacking(error, ipip::TYPE),
-                })?;
-                self.tagged(name, tag)?
-            }
-        };
+        let link = self.ours(name, LinkKind::Ipip(shape.clone()), tag, IPIP_TAKEN, |rtnl| {
+            rtnl.add_ipip(name, mtu, &shape).map_err(|error| match error.is_exists() {
+                true => taken(name, IPIP_TAKEN),
+                false => lacking(error, ipip::TYPE),
+            })
+        })?;
         self.usable(&link, mtu)?;
         Ok(link)
     }
@@ -101,18 +92,9 @@ impl Kernel {
         port: u16,
         tag: Option<&str>,
     ) -> Result<(Link, Device), Error> {
-        let there = self.rtnl.link(name)?;
-        if there.as_ref().is_some_and(|link| link.alias.as_deref() != tag) {
-            return Err(taken(name, WIREGUARD_TAKEN));
-        }
-        let link = match there.filter(|link| link.kind == Some(LinkKind::Other(WIREGUARD.to_owned()))) {
-            Some(link) => link,
-            None => {
-                self.rtnl.delete_link(name)?;
-                self.rtnl.add_wireguard(name, mtu).map_err(|error| lacking(error, wireguard::TYPE))?;
-                self.tagged(name, tag)?
-            }
-        };
+        let link = self.ours(name, LinkKind::Other(WIREGUARD.to_owned()), tag, WIREGUARD_TAKEN, |rtnl| {
+            rtnl.add_wireguard(name, mtu).map_err(|error| lacking(error, wireguard::TYPE))
+        })?;
         let mut device = self.device(link.index)?;
         if (device.key, device.port) != (Some(key.public), port) {
             self.speaks()?.set(link.index, &key.secret, port).map_err(|error| port_taken(error, port))?;
@@ -150,6 +132,27 @@ impl Kernel {
         self.speaks()?.change(index, &changes)
     }
 
+    /// The link of this name, made anew where it is of another kind. One without our tag is somebody's.
+    fn ours(
+        &mut self,
+        name: &str,
+        kind: LinkKind,
+        tag: Option<&str>,
+        why_taken: &str,
+        add: impl FnOnce(&mut Rtnl) -> Result<(), Error>,
+    ) -> Result<Link, Error> {
+        let there = self.rtnl.link(name)?;
+        if there.as_ref().is_some_and(|link| link.alias.as_deref() != tag) {
+            return Err(taken(name, why_taken));
+        }
+        if let Some(link) = there.filter(|link| link.kind == Some(kind)) {
+            return Ok(link);
+        }
+        self.rtnl.delete_link(name)?;
+        add(&mut self.rtnl)?;
+        self.tagged(name, tag)
+    }
+
     /// Writes on a new link whose it is.
     fn tagged(&mut self, name: &str, tag: Option<&str>) -> Result<Link, Error> {
         let link = self.needed(name)?;
@@ -163,7 +166,7 @@ impl Kernel {
     /// goes with them.
     pub fn leave_only(&mut self, names: &[String], tag: &str) -> Result<(), Error> {
         for link in self.rtnl.links()? {
-            let ours = is_tunnel(&link) && link.alias.as_deref() == Some(tag);
+            let ours = link.is_tunnel() && link.alias.as_deref() == Some(tag);
             if ours && !names.contains(&link.name) {
                 tracing::info!(link = link.name, "a link of another backend is removed");
                 self.rtnl.delete_link(&link.name)?;
@@ -348,15 +351,6 @@ fn probe(backend_type: &str) -> Result<(), Error> {
         wireguard::TYPE => rtnl.add_wireguard(NAME, 1420),
         ipip::TYPE => rtnl.add_ipip(NAME, 1480, &ipip::shape(Ipv4Addr::LOCALHOST)),
         _ => rtnl.add_vxlan(NAME, None, 1450, &Vxlan { id: 1, port: 8472, ..Vxlan::default() }),
-    }
-}
-
-/// Whether a link is of a kind that backends have.
-fn is_tunnel(link: &Link) -> bool {
-    match &link.kind {
-        Some(LinkKind::Vxlan(_) | LinkKind::Ipip(_)) => true,
-        Some(LinkKind::Other(kind)) => kind == WIREGUARD,
-        _ => false,
     }
 }
 

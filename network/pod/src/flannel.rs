@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use linux::netlink::wireguard::WIREGUARD;
-use linux::netlink::{Link, LinkKind, Route, Rtnl, TABLE_MAIN};
+use linux::netlink::{Route, Rtnl, TABLE_MAIN};
 use linux::nft::{Family, Nft};
 
 use crate::bridge::{Bridge, Hosts};
@@ -17,15 +16,6 @@ pub const ROW: Row = Row { name: "flannel", open: |setup| Arc::new(Bridge::open(
 /// The name of flannel's nftables tables of a cluster with this tag.
 pub fn table(tag: &str) -> String {
     format!("{tag}-flannel")
-}
-
-/// Whether a link is of a kind that flannel's backends have.
-fn is_tunnel(link: &Link) -> bool {
-    match &link.kind {
-        Some(LinkKind::Vxlan(_) | LinkKind::Ipip(_)) => true,
-        Some(LinkKind::Other(kind)) => kind == WIREGUARD,
-        _ => false,
-    }
 }
 
 /// All of it from under a cluster that has another network now: routes to other hosts, too.
@@ -47,7 +37,7 @@ pub fn clear(setup: &Setup) -> Result<(), NetError> {
 fn remove(setup: &Setup) -> Result<(), NetError> {
     let mut rtnl = Rtnl::open().map_err(cni::Error::from)?;
     for link in rtnl.links().map_err(cni::Error::from)? {
-        if is_tunnel(&link) && link.alias.as_deref() == Some(&setup.tag) {
+        if link.is_tunnel() && link.alias.as_deref() == Some(&setup.tag) {
             rtnl.delete_link(&link.name).map_err(cni::Error::from)?;
         }
     }
