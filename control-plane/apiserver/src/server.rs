@@ -9,7 +9,7 @@ use meta::Status;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::configuration::Configuration;
-use crate::admission::{ADMISSION, Chain, Parts};
+use crate::admission::{ADMISSION, CONFIGURED, Chain, Parts};
 use crate::audit::Audit;
 use crate::authn::chain::{self, Authenticators};
 use crate::authn::jwt::Verifier;
@@ -76,7 +76,7 @@ impl Core {
         let rbac = Arc::new(Rbac::new(&registry)?);
         let authorizers = Arc::new(Authorizers::new(&config, &registry, &rbac)?);
         let authenticators = Arc::new(Authenticators::new(&config, token_keys.clone(), &registry, &hub)?);
-        let configuration = Configuration::read(config.admission_control_config_file.as_deref())?;
+        let configuration = Configuration::read(config.admission_control_config_file.as_deref(), CONFIGURED)?;
         let parts = Parts { config: &config, configuration: &configuration, hub: &hub };
         let admission = Chain::new(ADMISSION, &parts, metrics.admission_seconds.clone())?;
         let objects = Arc::new(Objects::new(&config, store, hub, registry, metrics.clone()));

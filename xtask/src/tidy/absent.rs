@@ -69,7 +69,7 @@ fn folder(package: &Value) -> String {
 }
 
 /// What is not for tests.
-fn production(source: &Source) -> &str {
+pub fn production(source: &Source) -> &str {
     let tests = ["/tests/", "/tests.rs", "_tests.rs"];
     if tests.iter().any(|t| source.name.contains(t)) {
         return "";

@@ -3,11 +3,13 @@
 //!
 //! - [`files`]: heads, sizes, pure files, who listens, what is unbounded
 //! - [`absent`]: what a crate knows nothing of
+//! - [`circles`]: files that need each other
 //! - [`dead`]: public items that nobody names
 //! - [`foreign`]: licences and versions of other people's crates
 //! - here: who may depend on whom, which crates are documented
 
 mod absent;
+mod circles;
 mod dead;
 mod files;
 mod foreign;
@@ -85,14 +87,16 @@ pub fn run() -> Result<()> {
     let mut faults = Vec::new();
     let mut owed = BTreeSet::new();
     let sources = sources()?;
+    let mut large = circles::larger(&sources);
     for Source { name, text } in &sources {
-        for (what, size) in files::faults(name, text, &mut faults) {
-            match debts.get(&what) {
-                Some(allowed) if size <= *allowed => {
-                    owed.insert(what);
-                }
-                _ => faults.push(format!("{what}: {size} lines")),
+        large.extend(files::faults(name, text, &mut faults));
+    }
+    for (what, size) in large {
+        match debts.get(&what) {
+            Some(allowed) if size <= *allowed => {
+                owed.insert(what);
             }
+            _ => faults.push(format!("{what}: {size} {}", if what.ends_with(":circle") { "files" } else { "lines" })),
         }
     }
     for paid in debts.keys().filter(|d| !owed.contains(*d)) {

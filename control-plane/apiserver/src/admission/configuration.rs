@@ -6,7 +6,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::plugins::{event_rate_limit, pod_security};
 use crate::error::Error;
 
 const FLAG: &str = "--admission-control-config-file";
@@ -15,17 +14,15 @@ const VERSIONS: [&str; 2] = ["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1a
 /// Largest file that is read: a configuration is a page or two.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Plugins that take a configuration; another's is a mistake.
-const PLUGINS: [&str; 2] = [event_rate_limit::NAME, pod_security::NAME];
-
 /// The configurations of plugins, by the plugins' names.
 #[derive(Debug, Default)]
 pub struct Configuration(BTreeMap<String, Value>);
 
 impl Configuration {
-    /// Reads the file, and all that it names: what is wrong with one is told whether or not its plugin is on.
-    pub fn read(file: Option<&Path>) -> Result<Configuration, Error> {
-        file.map_or_else(|| Ok(Configuration::default()), |file| whole(file).map_err(bad))
+    /// Reads the file, and all that it names: what is wrong with one is told whether or not its plugin is on. A plugin
+    /// that is not among those that take a configuration is a mistake.
+    pub fn read(file: Option<&Path>, plugins: &[&str]) -> Result<Configuration, Error> {
+        file.map_or_else(|| Ok(Configuration::default()), |file| whole(file, plugins).map_err(bad))
     }
 
     /// What a plugin makes of what is said to it, if anything is.
@@ -38,7 +35,7 @@ fn bad(reason: String) -> Error {
     Error::Flag { flag: FLAG, reason }
 }
 
-fn whole(file: &Path) -> Result<Configuration, String> {
+fn whole(file: &Path, plugins: &[&str]) -> Result<Configuration, String> {
     let all = document(file)?;
     let word = |field: &str| all[field].as_str().unwrap_or_default();
     if !VERSIONS.contains(&word("apiVersion")) || word("kind") != "AdmissionConfiguration" {
@@ -48,7 +45,7 @@ fn whole(file: &Path) -> Result<Configuration, String> {
     let mut configurations = BTreeMap::new();
     for plugin in all["plugins"].as_array().into_iter().flatten() {
         let name = plugin["name"].as_str().unwrap_or_default();
-        if !PLUGINS.contains(&name) {
+        if !plugins.contains(&name) {
             return Err(format!("plugin {name:?} takes no configuration here"));
         }
         let configuration = match plugin["path"].as_str().filter(|path| !path.is_empty()) {
@@ -74,6 +71,7 @@ fn document(path: &Path) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::CONFIGURED;
 
     #[test]
     fn a_plugins_configuration_stands_inside_or_beside() {
@@ -86,14 +84,14 @@ mod tests {
         };
         let kind = |plugin: &str| {
             let kind = |said: Option<&Value>| Ok(said.map(|said| said["kind"].clone()));
-            whole(&file).expect("read").of(plugin, kind).expect("taken")
+            whole(&file, CONFIGURED).expect("read").of(plugin, kind).expect("taken")
         };
         write("- name: EventRateLimit\n  configuration:\n    kind: Configuration\n");
         assert_eq!((kind("EventRateLimit"), kind("PodSecurity")), (Some("Configuration".into()), None));
         std::fs::write(dir.path().join("limits.yaml"), "kind: Beside\n").expect("written");
         write("- name: PodSecurity\n  configuration: {kind: Other}\n- name: EventRateLimit\n  path: limits.yaml\n");
         assert_eq!((kind("PodSecurity"), kind("EventRateLimit")), (Some("Other".into()), Some("Beside".into())));
-        let wrong = |file: &Path| Configuration::read(Some(file)).expect_err("refused").to_string();
+        let wrong = |file: &Path| Configuration::read(Some(file), CONFIGURED).expect_err("refused").to_string();
         write("- name: LimitRanger\n  configuration: {}\n");
         assert!(wrong(&file).contains("\"LimitRanger\" takes no configuration"));
         std::fs::write(&file, "kind: Pod\n").expect("written");

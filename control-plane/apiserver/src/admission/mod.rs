@@ -31,6 +31,7 @@ mod chain;
 pub mod configuration;
 #[cfg(test)]
 mod fake;
+mod parts;
 mod plugins;
 mod request;
 mod table;
@@ -42,8 +43,9 @@ use async_trait::async_trait;
 use meta::Status;
 
 pub use chain::Chain;
+pub use parts::Parts;
 pub use request::{Asked, By, CallOptions, Extra, Operation, Request};
-pub use table::{ADMISSION, Parts, Row};
+pub use table::{ADMISSION, CONFIGURED, Row};
 pub use world::World;
 
 /// An admission plugin: an object that is made at start by its row's `make` and lives as long as the server. It may have

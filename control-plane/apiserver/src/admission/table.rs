@@ -1,8 +1,7 @@
-//! The table of admission plugins, and what they are made of. The binary reads the names, for its flags.
+//! The table of admission plugins. The binary reads the names, for its flags.
 
 use std::sync::Arc;
 
-use super::configuration::Configuration;
 use super::plugins::always_pull_images::AlwaysPullImages;
 use super::plugins::certificates::{
     CertificateApproval, CertificateSigning, CertificateSubjectRestriction, ClusterTrustBundleAttest,
@@ -27,9 +26,7 @@ use super::plugins::service_account::ServiceAccount;
 use super::plugins::service_allocation::ServiceAllocation;
 use super::plugins::storage_protection::StorageObjectInUseProtection;
 use super::plugins::taint_nodes::TaintNodesByCondition;
-use super::{Mutating, Validating};
-use crate::cache::hub::Hub;
-use crate::config::Config;
+use super::{Mutating, Parts, Validating};
 use crate::error::Error;
 
 /// A row of the table.
@@ -40,14 +37,6 @@ pub struct Row {
     pub default_on: bool,
     /// Makes the plugin and says by which of the four functions below in which stages it stands.
     pub make: fn(&Parts<'_>) -> Made,
-}
-
-/// What plugins are made of, at start.
-pub struct Parts<'a> {
-    pub config: &'a Config,
-    pub configuration: &'a Configuration,
-    /// Takes caches of a plugin's own.
-    pub hub: &'a Hub,
 }
 
 pub type Made = Result<Halves, Error>;
@@ -85,6 +74,9 @@ const fn on(name: &'static str, make: fn(&Parts<'_>) -> Made) -> Row {
 const fn asked_for(name: &'static str, make: fn(&Parts<'_>) -> Made) -> Row {
     Row { name, default_on: false, make }
 }
+
+/// Plugins that take a configuration of their own.
+pub const CONFIGURED: &[&str] = &[event_rate_limit::NAME, pod_security::NAME];
 
 /// Every admission plugin, in the order in which they run: upstream's, then what upstream does in the registries of kinds.
 pub static ADMISSION: &[Row] = &[

@@ -7,7 +7,8 @@ use std::time::Instant;
 use meta::Status;
 use telemetry::{Family, Histogram};
 
-use super::table::{Halves, Parts, Row};
+use super::Parts;
+use super::table::{Halves, Row};
 use super::{Mutating, Operation, Reinvocation, Request, Validating, World};
 use crate::config::Config;
 use crate::error::Error;

@@ -4,6 +4,7 @@
 //! Documents are made when asked for and not kept: clients cache them by hash, and the hash of what a document is made
 //! from is known without making it. I/O: the longest is made on a thread of tokio's.
 
+mod members;
 mod paths;
 mod proto;
 mod schemas;
@@ -19,7 +20,6 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderValue};
 use meta::Status;
-use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
@@ -30,21 +30,6 @@ use crate::http::call::Call;
 use crate::http::negotiate::{self, clauses};
 use crate::http::respond::response;
 use crate::registry::Served;
-
-/// An object of JSON that is made member by member as it is written: documents are longer than what they are made of.
-struct Members<F>(F);
-
-impl<F, I, K, V> Serialize for Members<F>
-where
-    F: Fn() -> I,
-    I: IntoIterator<Item = (K, V)>,
-    K: Serialize,
-    V: Serialize,
-{
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map((self.0)())
-    }
-}
 
 /// Media types of the protobuf form of v2; clients write it with a dot or an at sign.
 const V2_PROTO: [&str; 2] = [
@@ -61,16 +46,6 @@ fn documents(catalogue: &Catalogue) -> BTreeSet<String> {
     pages.chain(custom).collect()
 }
 
-/// The resources of the group and version that a document is about; none for other pages.
-fn resources<'a>(catalogue: &'a Catalogue, document: &str) -> Vec<&'a Served> {
-    let (group, version) = match document.split('/').collect::<Vec<_>>().as_slice() {
-        ["api", version] => ("", *version),
-        ["apis", group, version] => (*group, *version),
-        _ => return Vec::new(),
-    };
-    catalogue.version(group, version).unwrap_or_default()
-}
-
 /// Identifies what a document is made from.
 fn fingerprint<'a>(resources: impl IntoIterator<Item = &'a Served>) -> String {
     let mut hash = Sha512::new();
@@ -85,7 +60,7 @@ fn fingerprint<'a>(resources: impl IntoIterator<Item = &'a Served>) -> String {
 pub fn index(catalogue: &Catalogue) -> Value {
     let mut paths = json!({});
     for path in documents(catalogue) {
-        let hash = fingerprint(resources(catalogue, &path));
+        let hash = fingerprint(v3::resources(catalogue, &path));
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths[&path] = json!({"serverRelativeURL": url});
     }
@@ -94,7 +69,7 @@ pub fn index(catalogue: &Catalogue) -> Value {
 
 /// `/openapi/v3/<path>`.
 pub fn v3_document(catalogue: &Catalogue, call: &Call, path: &str) -> Result<Answer, Status> {
-    let found = resources(catalogue, path);
+    let found = v3::resources(catalogue, path);
     if found.is_empty() && !documents(catalogue).contains(path) {
         return Err(Status::no_such_path());
     }

@@ -5,11 +5,12 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::Members;
+use super::members::Members;
 use super::paths::{self, Body, CUSTOM_TYPES, Consumes, Operation, Parameter, PathItem};
 use super::schemas::Definitions;
 use super::v2::patches;
 use crate::discovery::catalogue::Catalogue;
+use crate::registry::Served;
 
 /// The document, written part by part.
 pub struct Document<'a> {
@@ -19,7 +20,7 @@ pub struct Document<'a> {
 
 /// The document at a path below `/openapi/v3/`.
 pub fn document<'a>(catalogue: &'a Catalogue, path: &str) -> Document<'a> {
-    let resources = super::resources(catalogue, path);
+    let resources = resources(catalogue, path);
     let mut items = paths::of(resources.iter().copied());
     items.extend(paths::of_discovery(catalogue).into_iter().filter(|item| item.path.trim_matches('/') == path));
     let definitions = Definitions::of(&resources, &items, Version::V3);
@@ -131,4 +132,14 @@ fn operation(one: &Operation, item: &PathItem) -> Value {
         out["x-kubernetes-group-version-kind"] = value;
     }
     out
+}
+
+/// The resources of the group and version that a document is about; none for other pages.
+pub fn resources<'a>(catalogue: &'a Catalogue, document: &str) -> Vec<&'a Served> {
+    let (group, version) = match document.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return Vec::new(),
+    };
+    catalogue.version(group, version).unwrap_or_default()
 }
