@@ -104,18 +104,31 @@ fn validate(node: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     taints(&mut errors, node);
     resources(&mut errors, node);
+    pod_cidrs(&mut errors, node);
+    errors
+}
+
+fn pod_cidrs(errors: &mut Errors, node: &Value) {
     let spec = Path::root("spec");
     let path = spec.child("podCIDRs");
     let cidrs: Vec<&str> = items(node, "spec.podCIDRs").iter().filter_map(Value::as_str).collect();
     for (i, cidr) in cidrs.iter().enumerate() {
-        follows(&mut errors, path.index(i), cidr, names::cidr);
+        follows(errors, path.index(i), cidr, names::cidr);
     }
     let both = cidrs.iter().any(|c| c.contains(':')) && cidrs.iter().any(|c| !c.contains(':'));
     if cidrs.len() > 2 || (cidrs.len() == 2 && !both) {
         let message = "may specify no more than one CIDR for each IP family";
         errors.push(FieldError::invalid(path, cidrs, message));
     }
-    errors
+}
+
+/// Whether a node that had one range has another behind it now: the cluster has a second family. Upstream lets no range be
+/// changed once there is one, so that a node would have to be made anew for it; nothing that its clients rely on changes
+/// by this, for what they know of the node stays as it is. Which ranges two can be, [`pod_cidrs`] says.
+fn gains_family(node: &Value, old: &Value) -> bool {
+    let (new, was) = (items(node, "spec.podCIDRs"), items(old, "spec.podCIDRs"));
+    matches!((was, new), ([first], [same, _]) if first == same)
+        && text(node, "spec.podCIDR") == text(old, "spec.podCIDR")
 }
 
 fn taints(errors: &mut Errors, node: &Value) {
@@ -161,7 +174,9 @@ fn validate_update(node: &Value, old: &Value) -> Vec<FieldError> {
         errors.push(FieldError::duplicate(path.index(i), address.clone()));
     }
     let cidrs = |n| at(n, "spec.podCIDRs");
-    if !items(old, "spec.podCIDRs").is_empty() && !same(cidrs(node), cidrs(old)) {
+    if gains_family(node, old) {
+        pod_cidrs(&mut errors, node);
+    } else if !items(old, "spec.podCIDRs").is_empty() && !same(cidrs(node), cidrs(old)) {
         let message = "node updates may not change podCIDR except from \"\" to valid";
         errors.push(FieldError::forbidden("spec.podCIDRs", message));
     }
@@ -175,4 +190,41 @@ fn validate_update(node: &Value, old: &Value) -> Vec<FieldError> {
     }
     taints(&mut errors, node);
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_gains_a_range_of_the_other_family_and_nothing_else_of_its_ranges_changes() {
+        let node = |cidrs: &[&str]| json!({"spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs}});
+        let said = |was: &[&str], new: &[&str]| {
+            validate_update(&node(new), &node(was)).into_iter().map(|e| e.to_string()).collect::<Vec<_>>().join("; ")
+        };
+        let (v4, v6) = ("10.42.1.0/24", "fd42:0:0:1::/64");
+        assert_eq!((said(&[v4], &[v4, v6]), said(&[v6], &[v6, v4])), Default::default());
+        assert_eq!((said(&[], &[v4]), said(&[v4, v6], &[v4, v6])), Default::default());
+        for (was, new) in [
+            (vec![v4], vec![v6, v4]),
+            (vec![v4], vec!["10.42.2.0/24", v6]),
+            (vec![v4], vec!["10.42.2.0/24"]),
+            (vec![v4], vec![]),
+            (vec![v4, v6], vec![v4]),
+            (vec![v4, v6], vec![v4, "fd42:0:0:2::/64"]),
+            (vec![v4], vec![v4, v6, "fd42:0:0:2::/64"]),
+        ] {
+            assert!(said(&was, &new).contains("may not change podCIDR except"), "{was:?} {new:?}");
+        }
+        assert!(said(&[v4], &[v4, "10.42.2.0/24"]).contains("no more than one CIDR for each IP family"));
+        assert!(said(&[v4], &[v4, "fd42:x"]).contains("spec.podCIDRs[1]"));
+        let mut moved = node(&[v4, v6]);
+        moved["spec"]["podCIDR"] = v6.into();
+        assert!(!validate_update(&moved, &node(&[v4])).is_empty(), "the first is the first in both fields");
+        let mut turned = node(&[v6, v4]);
+        turned["spec"]["podCIDR"] = v4.into();
+        assert!(!validate_update(&turned, &node(&[v4])).is_empty(), "and stays the first of the list");
+    }
 }

@@ -11,6 +11,7 @@ mod corrupt;
 mod custom_openapi;
 mod definitions;
 mod depth;
+mod families;
 mod granting;
 mod impersonation;
 mod limits;

@@ -153,6 +153,11 @@ impl World {
         World::build(|_| {}, store).await
     }
 
+    /// The same with settings of the test's own: the next life of a server.
+    pub async fn next(store: MemoryStore, set: impl FnOnce(&mut Config)) -> World {
+        World::build(set, store).await
+    }
+
     async fn build(set: impl FnOnce(&mut Config), store: MemoryStore) -> World {
         let files = tempfile::tempdir().unwrap();
         let authority = Authority::new("kubernetes");

@@ -48,6 +48,11 @@ pub(super) fn check(request: &Request<'_>, node: &str) -> Result<(), String> {
     if new["spec"]["taints"] != old["spec"]["taints"] {
         return Err(format!("node {node:?} is not allowed to modify taints"));
     }
+    // The kind lets a range be added to one that is there: whose addresses a node's pods have is not the node's to say.
+    let ranges = |object: &Value| object["spec"]["podCIDRs"].clone();
+    if ranges(old).is_array() && ranges(new) != ranges(old) {
+        return Err(format!("node {node:?} is not allowed to modify podCIDRs"));
+    }
     let forbidden = forbidden_labels(&labels(new), &labels(old));
     if !forbidden.is_empty() {
         return Err(format!("is not allowed to modify labels: {forbidden}"));
