@@ -1,5 +1,6 @@
 //! node-ipam-controller: a range of pod addresses for each node, cut from the cluster's ranges. What is given out is
-//! read from the nodes themselves, so nothing is lost or leaked by a restart. One node at a time.
+//! read from the nodes themselves, so nothing is lost or leaked by a restart. One node at a time. A node that was given
+//! its range when the cluster had one family gets one of the other behind it, and keeps the first.
 
 use client::{Delta, Key, Plan, WorkQueue};
 use k8s_openapi::api::core::v1::Node;
@@ -51,16 +52,19 @@ impl Ranges {
         Ok(Ranges { clusters, excluded })
     }
 
-    /// A free share of each range.
-    fn free(&self, used: &HashSet<String>, odd: &[Prefix]) -> Option<Vec<String>> {
-        let one = |(range, share): &(Prefix, u8)| {
-            range
-                .subnets(*share)
-                .filter(|c| !self.excluded.iter().chain(odd).any(|other| other.overlaps(c)))
-                .map(|c| c.to_string())
-                .find(|c| !used.contains(c))
-        };
-        self.clusters.iter().map(one).collect()
+    /// The ranges of whose family a node has none.
+    fn lacking<'r>(&'r self, node: &Node) -> impl Iterator<Item = &'r (Prefix, u8)> {
+        let has: Vec<bool> = ranges_of(node).map(|c| c.contains(':')).collect();
+        self.clusters.iter().filter(move |(range, _)| !has.contains(&range.is_ipv6()))
+    }
+
+    /// A free share of a range.
+    fn free(&self, (range, share): &(Prefix, u8), used: &HashSet<String>, odd: &[Prefix]) -> Option<String> {
+        range
+            .subnets(*share)
+            .filter(|c| !self.excluded.iter().chain(odd).any(|other| other.overlaps(c)))
+            .map(|c| c.to_string())
+            .find(|c| !used.contains(c))
     }
 }
 
@@ -76,10 +80,11 @@ pub fn start(setup: &mut Setup) {
     let queue: WorkQueue<Key> = WorkQueue::default();
     let again = queue.clone();
     let waiting: Mutex<HashSet<Key>> = Mutex::default();
+    let wanted = ranges.clone();
     let nodes = setup.on(move |delta: &Delta<Node>| {
         let (node, gone) = (delta.object(), matches!(delta, Delta::Deleted(_)));
         let (key, mut waiting) = (Key::of(node.as_ref()), waiting.lock());
-        if needs_ranges(node) && !gone {
+        if wanted.lacking(node).next().is_some() && !gone {
             waiting.insert(key.clone());
             again.add(key);
         } else {
@@ -99,10 +104,6 @@ pub fn start(setup: &mut Setup) {
     setup.run(work.serial());
 }
 
-fn needs_ranges(node: &Node) -> bool {
-    ranges_of(node).next().is_none()
-}
-
 fn ranges_of(node: &Node) -> impl Iterator<Item = &String> {
     let spec = node.spec.as_ref();
     let many = spec.and_then(|s| s.pod_cidrs.as_ref()).into_iter().flatten();
@@ -112,15 +113,19 @@ fn ranges_of(node: &Node) -> impl Iterator<Item = &String> {
 
 fn reconcile<'a>(node: &Node, all: impl Iterator<Item = &'a Node>, ranges: &Ranges) -> Plan {
     let mut plan = Plan::default();
-    if !needs_ranges(node) || node.metadata.deletion_timestamp.is_some() {
+    let mut lacking = ranges.lacking(node).peekable();
+    if lacking.peek().is_none() || node.metadata.deletion_timestamp.is_some() {
         return plan;
     }
     let used: HashSet<String> = all.flat_map(ranges_of).cloned().collect();
     // Ranges of another size, given by hand or under another mask, block all that they overlap.
     let is_share = |c: &Prefix| ranges.clusters.iter().any(|(r, share)| r.is_ipv6() == c.is_ipv6() && *share == c.len);
     let odd: Vec<Prefix> = used.iter().filter_map(|c| parse(c).ok()).filter(|c| !is_share(c)).collect();
-    match ranges.free(&used, &odd) {
-        Some(given) => {
+    // All that it lacks or nothing: a new node begins with a range of each family.
+    let free: Option<Vec<String>> = lacking.map(|range| ranges.free(range, &used, &odd)).collect();
+    match free {
+        Some(free) => {
+            let given: Vec<String> = ranges_of(node).cloned().chain(free).collect();
             let body = json!({"spec": {"podCIDR": given[0], "podCIDRs": given}});
             plan.push(acts::patch(node, body));
         }
@@ -155,13 +160,21 @@ mod tests {
         })
     }
 
-    fn given(plan: &Plan) -> String {
+    fn body(plan: &Plan) -> serde_json::Value {
         match plan.actions().filter_map(Action::op).map(|op| &op.verb).next() {
-            Some(Verb::Patch { patch: PatchBody::Strategic(body), .. }) => {
-                body["spec"]["podCIDR"].as_str().unwrap().into()
-            }
+            Some(Verb::Patch { patch: PatchBody::Strategic(body), .. }) => body["spec"].clone(),
             _ => panic!("{plan}"),
         }
+    }
+
+    fn given(plan: &Plan) -> String {
+        body(plan)["podCIDR"].as_str().unwrap().into()
+    }
+
+    fn both(name: &str, given: &[&str]) -> Node {
+        let mut node = node(name, given.first().copied());
+        node.spec.get_or_insert_default().pod_cidrs = Some(given.iter().map(|c| (*c).to_owned()).collect());
+        node
     }
 
     #[test]
@@ -185,6 +198,33 @@ mod tests {
         let nodes = [node("a", Some("10.0.0.0/24")), node("b", None)];
         let plan = reconcile(&nodes[1], nodes.iter(), &ranges);
         assert_eq!(plan.to_string(), "event CIDRNotAvailable");
+    }
+
+    #[test]
+    fn a_node_of_one_family_gets_a_range_of_the_other_behind_what_it_has() {
+        let ranges = ranges(&["10.244.0.0/16", "fd42::/48"], &[]).unwrap();
+        let old = [
+            node("a", Some("10.244.0.0/24")),
+            both("b", &["10.244.7.0/24", "fd42::/64"]),
+            both("six", &["fd42:0:0:9::/64"]),
+        ];
+        let plan = |of: usize| reconcile(&old[of], old.iter(), &ranges);
+        let expected = json!({"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd42:0:0:1::/64"]});
+        assert_eq!(body(&plan(0)), expected);
+        assert!(plan(1).is_empty());
+        let expected = json!({"podCIDR": "fd42:0:0:9::/64", "podCIDRs": ["fd42:0:0:9::/64", "10.244.1.0/24"]});
+        assert_eq!(body(&plan(2)), expected, "the first stays, whichever it is");
+        let expected = json!({"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd42:0:0:1::/64"]});
+        assert_eq!(body(&reconcile(&node("new", None), old.iter(), &ranges)), expected);
+    }
+
+    #[test]
+    fn a_node_keeps_what_it_has_where_the_other_family_has_no_range_left() {
+        let ranges = ranges(&["10.244.0.0/16", "fd42::/64"], &[]).unwrap();
+        let old = [node("a", Some("10.244.0.0/24")), both("b", &["10.244.1.0/24", "fd42::/64"])];
+        assert_eq!(reconcile(&old[0], old.iter(), &ranges).to_string(), "event CIDRNotAvailable");
+        let alone = self::ranges(&["10.244.0.0/16"], &[]).unwrap();
+        assert!(reconcile(&old[1], old.iter(), &alone).is_empty(), "what a cluster has no more is not taken back");
     }
 
     #[test]
