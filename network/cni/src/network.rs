@@ -236,7 +236,8 @@ impl Network {
         let problem =
             |problem: &str| Error::Check { container: pod.container_id.to_owned(), problem: problem.to_owned() };
         let addrs = self.addresses_of(&owner(pod));
-        if addrs.len() < self.tables.len() {
+        // One of before the network had its second family has an address of the first.
+        if addrs.is_empty() {
             return Err(problem("it has no address"));
         }
         let port = Rtnl::open()?.link(&bridge::host_name(pod.container_id, pod.ifname))?;
@@ -254,7 +255,8 @@ impl Network {
             let everywhere = Prefix::everything(gateway.is_ipv6());
             routes.iter().any(|route| route.dst == everywhere && route.gateway() == Some(gateway.addr))
         };
-        if !self.bridge.gateways.iter().all(leads_out) {
+        let has = |gateway: &&Prefix| addrs.iter().any(|addr| addr.is_ipv6() == gateway.is_ipv6());
+        if !self.bridge.gateways.iter().filter(has).all(leads_out) {
             return Err(problem("its default route does not lead to the bridge"));
         }
         Ok(())

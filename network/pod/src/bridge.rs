@@ -78,7 +78,7 @@ pub struct Bridge {
 #[derive(Default)]
 struct State {
     wanted: Option<Ranges>,
-    /// What the node was given instead of a range of each family of the cluster.
+    /// What the node was given instead of a range of the cluster's first family.
     lacking: Option<String>,
     /// The bytes of a packet; none: those of the link of the default route.
     mtu: Option<u32>,
@@ -186,22 +186,28 @@ impl Bridge {
         }
     }
 
-    /// Takes the ranges of the cluster's families, in the cluster's order. A node may have been given more than that, not
-    /// less.
+    /// Takes the ranges of the cluster's families, in the cluster's order. A node may have been given more than that. One
+    /// that lacks the second family goes on with the first: the cluster has got that family a moment ago, or has no range
+    /// of it left; pods get addresses of both from when it comes.
     fn want(&self, state: &mut State, ranges: &[Prefix]) {
         if ranges.is_empty() {
             return;
         }
         let of = |family: Prefix| ranges.iter().copied().find(|range| range.is_ipv6() == family.is_ipv6());
         let share: Vec<Prefix> = self.setup.pods.iter().filter_map(of).collect();
-        state.lacking = (share.len() < self.setup.pods.iter().count()).then(|| {
-            let given = ranges.iter().map(Prefix::to_string).collect::<Vec<_>>().join(",");
+        let given = || ranges.iter().map(Prefix::to_string).collect::<Vec<_>>().join(",");
+        let has_first = share.first().is_some_and(|first| first.is_ipv6() == self.setup.pods.primary().is_ipv6());
+        state.lacking = (!has_first).then(|| {
             format!(
-                "podCIDRs: the node has {given} of the cluster's {}: a node keeps what it was given, and gets one of \
-                 each family once its Node is deleted and made anew",
+                "podCIDRs: the node has {} of the cluster's {}: a node keeps what it was given, and gets one of each \
+                 family once its Node is deleted and made anew",
+                given(),
                 self.setup.pods
             )
         });
+        if has_first && share.len() < self.setup.pods.iter().count() {
+            tracing::info!(given = given(), cluster = %self.setup.pods, "pods of the node have addresses of one family");
+        }
         let wanted = Ranges::of(&share).ok().filter(|_| state.lacking.is_none());
         if wanted.is_some() && state.wanted != wanted {
             (state.wanted, state.failed) = (wanted, None);

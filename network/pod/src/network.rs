@@ -76,8 +76,9 @@ pub trait PodNetwork: Send + Sync + 'static {
     fn keep_only(&self, sandboxes: &[String]) -> Result<(), NetError>;
 
     /// The node's ranges of pod addresses have been decided: one, or one of each family, the primary first. A network
-    /// that has addresses from elsewhere passes them over; one that serves a single family takes the range of that, and
-    /// one that lacks the range of a family says so.
+    /// that has addresses from elsewhere passes them over; one that serves a single family takes the range of that. A
+    /// range of the second family may come later: pods that are there keep their single address, those that come have
+    /// both. Without a range of the first family it says so.
     fn set_ranges(&self, ranges: &[Prefix]) -> Result<(), NetError>;
 
     /// What leads to other nodes is known, or is other than before. Fails as `set_ranges` does. A network that knows of no

@@ -149,6 +149,59 @@ fn ranges_of_both_families_are_taken_in_either_order() {
     assert!(matches!(network.ready(), Err(NotReady::Failed(why)) if why.contains(said)));
 }
 
+/// The cluster has a second family from this life on, and the node gets a range of it a moment later.
+#[test]
+fn pods_that_are_there_keep_their_address_when_the_network_gets_a_second_family() {
+    let mut world = World::new();
+    let (a, b, c) = (NetNs::create().unwrap(), NetNs::create().unwrap(), NetNs::create().unwrap());
+    let (v4, v6) = (prefix("10.42.3.0/24"), prefix("fd42:0:0:3::/64"));
+    let add = |world: &World, network: &Arc<dyn PodNetwork>, id: &str, ns: &NetNs| {
+        let addresses = world.on_host(|| network.add(&pod(id, ns))).unwrap();
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let first = world.open();
+    world.on_host(|| first.set_ranges(&[v4]).unwrap());
+    assert_eq!(add(&world, &first, "a", &a), ["10.42.3.2"]);
+    drop(first);
+    (world.setup.pods, world.setup.services) =
+        ("10.42.0.0/16,fd42::/48".parse().unwrap(), "10.43.0.0/16,fd43::/112".parse().unwrap());
+    let next = world.open();
+    world.on_host(|| {
+        next.keep_only(&["a".into()]).unwrap();
+        next.set_ranges(&[v4]).unwrap();
+        assert_eq!(next.ready(), Ok(()), "pods go on by what there is");
+    });
+    assert_eq!(add(&world, &next, "b", &b), ["10.42.3.3"]);
+    world.on_host(|| next.set_ranges(&[v4, v6]).unwrap());
+    assert_eq!(add(&world, &next, "c", &c), ["10.42.3.4", "fd42:0:0:3::2"]);
+    // What was there is as it was, and reaches what has come.
+    let has = |ns: &NetNs| {
+        let mut rtnl = Rtnl::open_in(ns).unwrap();
+        let eth0 = rtnl.link("eth0").unwrap().unwrap().index;
+        rtnl.addresses(Some(eth0))
+            .unwrap()
+            .into_iter()
+            .filter(|a| a.global)
+            .map(|a| a.prefix.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((has(&a), has(&c).len()), (vec!["10.42.3.2/24".to_owned()], 2));
+    let server = c.run(|| std::net::TcpListener::bind("10.42.3.4:80").unwrap()).unwrap();
+    let reached = a.run(|| std::net::TcpStream::connect_timeout(&"10.42.3.4:80".parse().unwrap(), PATIENCE)).unwrap();
+    reached.expect("by the first family");
+    drop(server);
+    drop(next);
+    let last = world.open();
+    world.on_host(|| {
+        last.keep_only(&["a".into(), "c".into()]).unwrap();
+        last.set_ranges(&[v4, v6]).unwrap();
+        last.del(&pod("a", &a)).unwrap();
+        last.del(&pod("c", &c)).unwrap();
+    });
+    let records = std::fs::read_dir(world.setup.state_dir.join("addresses")).unwrap().count();
+    assert_eq!(records, 0, "each is free once");
+}
+
 #[test]
 fn the_next_life_knows_the_range_and_frees_what_nobody_has_also_when_it_starts_broken() {
     let world = World::new();
