@@ -69,6 +69,8 @@ pub enum Turn {
     Same,
     /// Packets go another way; addresses stay.
     Backend,
+    /// There is another family besides what there is, and all of that stays.
+    Family,
     /// Pods keep what they have, and so does their host: what would be other, in a sentence.
     Refused(String),
 }
@@ -205,11 +207,26 @@ impl NetConf {
         if (self.v4, self.v6) == (next.v4, next.v6) {
             return Turn::Backend;
         }
+        let stays = |now: Option<Range>, then: Option<Range>| now.is_none() || now == then;
+        if stays(self.v4, next.v4) && stays(self.v6, next.v6) {
+            let same = (&self.backend_type, &self.backend) == (&next.backend_type, &next.backend);
+            return if same { Turn::Family } else { Turn::Backend };
+        }
         let (now, then) = (ranges(next), ranges(self));
         if now == then {
             return Turn::Refused(format!("hosts have other subnets of {now} now: pods here keep their addresses"));
         }
         Turn::Refused(format!("the network is {now} now, not {then}: pods here keep their addresses"))
+    }
+
+    /// The same network in the families that these subnets are of: a host that lacks a range of the other has that family
+    /// once it is given one. All of it where they are of none.
+    pub fn only(&self, subnets: &Subnets) -> NetConf {
+        let (v4, v6) = (self.v4.filter(|_| subnets.v4.is_some()), self.v6.filter(|_| subnets.v6.is_some()));
+        match (v4, v6) {
+            (None, None) => self.clone(),
+            _ => NetConf { v4, v6, ..self.clone() },
+        }
     }
 
     /// Whether a host may have these subnets.
@@ -396,10 +413,28 @@ mod tests {
             said(r#"{"Network": "10.6.0.0/16"}"#),
             format!("the network is 10.6.0.0/16 now, not 10.5.0.0/16: {keep}")
         );
-        let six = r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}"#;
-        assert_eq!(said(six), format!("the network is 10.5.0.0/16 and fd00:5::/48 now, not 10.5.0.0/16: {keep}"));
         let smaller = r#"{"Network": "10.5.0.0/16", "SubnetLen": 26}"#;
         assert_eq!(said(smaller), format!("hosts have other subnets of 10.5.0.0/16 now: {keep}"));
+    }
+
+    #[test]
+    fn a_second_family_is_followed_and_what_was_there_stays() {
+        let text = |ranges: &str, backend: &str| conf(&format!(r#"{{{ranges}, "Backend": {{"Type": "{backend}"}}}}"#));
+        let four = text(r#""Network": "10.5.0.0/16""#, "vxlan");
+        let both = r#""Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48""#;
+        let six = text(r#""EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:5::/48""#, "vxlan");
+        let two = text(both, "vxlan");
+        assert_eq!((four.turn(&two), six.turn(&two), two.turn(&two)), (Turn::Family, Turn::Family, Turn::Same));
+        assert_eq!(four.turn(&text(both, "host-gw")), Turn::Backend, "both at once");
+        let refused = |turn: Turn| matches!(turn, Turn::Refused(why) if why.contains("pods here keep their addresses"));
+        assert!(refused(two.turn(&four)) && refused(four.turn(&six)), "none is taken away");
+        let moved = both.replace("10.5.0.0", "10.6.0.0");
+        assert!(refused(four.turn(&text(&moved, "vxlan"))));
+        let (v4, v6) = ("10.5.1.0/24".parse().unwrap(), "fd00:5:0:1::/64".parse().unwrap());
+        let of = |v4, v6| two.only(&Subnets { v4, v6 });
+        assert_eq!((of(Some(v4), None), of(None, Some(v6))), (four.clone(), six));
+        assert_eq!((of(Some(v4), Some(v6)), of(None, None)), (two.clone(), two.clone()));
+        assert_eq!(four.only(&Subnets { v4: None, v6: Some(v6) }), four, "it waits for one of its own");
     }
 
     #[test]

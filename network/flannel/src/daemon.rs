@@ -8,7 +8,8 @@
 //!  ▲                 │ │  ▲
 //!  │           moved │ ▼  │    another link or address of this host: the lease says it, links and routes follow
 //!  │                 │ move
-//!  └──── leave ◄─────┘ turned  another backend: what the old one had is taken back, and all begins again
+//!  └──── leave ◄─────┘ turned  another backend: what the old one had is taken back, and all begins again; another
+//!                              family besides: all begins again, and nothing is taken back
 //! ```
 
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, External};
-use crate::config::{ConfigError, NetConf};
+use crate::config::{ConfigError, NetConf, Turn};
 use crate::external::{self, Families, Wish};
 use crate::health::{self, Ready};
 use crate::lease::Subnets;
@@ -135,6 +136,8 @@ struct Kept<'c> {
     monitor: AsyncFd<Monitor>,
     /// All leases have been told: before that, a route of a host that we have not heard of yet is not stale.
     known: bool,
+    /// What the network is to be once this host has an address for it.
+    waits: Option<Box<NetConf>>,
 }
 
 /// Why [`Life::keep`] returns.
@@ -143,7 +146,7 @@ enum End {
     Closed,
     /// Others reach this host by this now.
     Moved(External),
-    /// The network has this backend now.
+    /// The network has this backend now, or another family besides.
     Turned(Box<NetConf>),
 }
 
@@ -157,7 +160,8 @@ impl Life {
     }
 
     /// With one configuration, until the end or the next one.
-    async fn live(&mut self, manager: &mut Manager, conf: &NetConf) -> Result<Option<NetConf>, Error> {
+    async fn live(&mut self, manager: &mut Manager, whole: &NetConf) -> Result<Option<NetConf>, Error> {
+        let conf = &manager.fitting(whole).await;
         let (node, mut mine) = self.join(manager, conf).await?;
         // Before leases are listed: what changes from here on is heard of.
         let monitor = Monitor::open(&[Topic::Links, Topic::Addresses, Topic::Routes, Topic::Neighbours])?;
@@ -165,7 +169,7 @@ impl Life {
         #[allow(deprecated)]
         let monitor = AsyncFd::with_interest(monitor, Interest::READABLE).map_err(Error::Monitor)?;
         let rules = Rules::new(&self.table, conf, &mine.subnets(), self.masquerade);
-        let mut kept = Kept { conf, node, rules, monitor, known: false };
+        let mut kept = Kept { conf, node, rules, monitor, known: false, waits: None };
         kept.node.prepare()?;
         kept.rules.ensure()?;
         self.tell(conf, &kept.node, mine.subnets())?;
@@ -178,12 +182,20 @@ impl Life {
                 tokio::select! {
                     ended = &mut keep => ended?,
                     // It has told why, or has nothing to tell any more.
-                    () = manager.follow(conf, &mut mine, sender) => keep.await?,
+                    () = manager.follow((whole, conf), &mut mine, sender) => keep.await?,
                 }
             };
             kept = back;
             match end {
                 End::Closed => return Ok(None),
+                End::Turned(next) if conf.turn(&next) == Turn::Family => {
+                    tracing::info!(
+                        v4 = next.v4.is_some(),
+                        v6 = next.v6.is_some(),
+                        "the network has another family besides"
+                    );
+                    return Ok(Some(*next));
+                }
                 End::Turned(next) => {
                     tracing::info!(from = conf.backend_type, to = next.backend_type, "the network has another backend");
                     kept.node.leave()?;
@@ -262,6 +274,37 @@ impl Life {
         self.told.send_if_modified(|told| std::mem::replace(&mut told.apart, why.clone()) != why);
     }
 
+    /// What comes of news of the network's configuration.
+    fn configured(&self, kept: &mut Kept<'_>, told: News) -> Option<End> {
+        match told {
+            News::Turned(next) if self.can_turn(&next) => return Some(End::Turned(next)),
+            News::Turned(next) => kept.waits = Some(next),
+            News::Apart(why) => {
+                kept.waits = None;
+                self.apart(why);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// What comes of another link or address of this host: it may have what the network was waiting for.
+    fn moved(&self, kept: &mut Kept<'_>) -> Option<End> {
+        let next = kept.waits.take_if(|next| self.external(next).is_ok());
+        next.map(End::Turned).or_else(|| self.elsewhere(kept).map(End::Moved))
+    }
+
+    /// Whether this host has an address of each family of a network; it keeps what it has until then, and says so.
+    fn can_turn(&self, next: &NetConf) -> bool {
+        match self.external(next) {
+            Ok(_) => true,
+            Err(error) => {
+                self.apart(Some(error.to_string()));
+                false
+            }
+        }
+    }
+
     fn external(&self, conf: &NetConf) -> Result<External, Error> {
         let (families, wish) =
             (Families { v4: conf.v4.is_some(), v6: conf.v6.is_some() }, self.interface.borrow().clone());
@@ -289,11 +332,10 @@ impl Life {
         loop {
             let heard = tokio::select! {
                 told = news.recv() => match told {
-                    Some(News::Turned(next)) => return Ok((kept, End::Turned(next))),
-                    Some(News::Apart(why)) => {
-                        self.apart(why);
-                        continue;
-                    }
+                    Some(told @ (News::Turned(_) | News::Apart(_))) => match self.configured(&mut kept, told) {
+                        Some(end) => return Ok((kept, end)),
+                        None => continue,
+                    },
                     Some(told) => kept.hear(told)?,
                     None => return Ok((kept, End::Closed)),
                 },
@@ -324,15 +366,18 @@ impl Life {
             tokio::time::sleep(GATHER).await;
             while let Ok(told) = news.try_recv() {
                 match told {
-                    News::Turned(next) => return Ok((kept, End::Turned(next))),
-                    News::Apart(why) => self.apart(why),
+                    told @ (News::Turned(_) | News::Apart(_)) => {
+                        if let Some(end) = self.configured(&mut kept, told) {
+                            return Ok((kept, end));
+                        }
+                    }
                     told => drop(kept.hear(told)?),
                 }
             }
             if heard.place
-                && let Some(external) = self.elsewhere(&kept)
+                && let Some(end) = self.moved(&mut kept)
             {
-                return Ok((kept, End::Moved(external)));
+                return Ok((kept, end));
             }
             if !kept.known {
                 continue;

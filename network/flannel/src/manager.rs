@@ -86,6 +86,14 @@ impl Manager {
         })
     }
 
+    /// The part of the configuration that this host has subnets for: leases in etcd are of the whole of it.
+    pub async fn fitting(&self, conf: &NetConf) -> NetConf {
+        match self {
+            Manager::Etcd(_) => conf.clone(),
+            Manager::Nodes(nodes) => nodes.fitting(conf).await,
+        }
+    }
+
     /// What this host told when it was here last.
     pub async fn mine(&self, own: &Attributes) -> Result<Option<Attributes>, Error> {
         Ok(match self {
@@ -117,11 +125,11 @@ impl Manager {
         }
     }
 
-    /// Tells of leases until nobody listens, or this host's is gone.
-    pub async fn follow(&self, conf: &NetConf, mine: &mut Mine, news: mpsc::Sender<News>) {
+    /// Tells of leases until nobody listens, or this host's is gone. `conf` is what of the `whole` configuration fits.
+    pub async fn follow(&self, (whole, conf): (&NetConf, &NetConf), mine: &mut Mine, news: mpsc::Sender<News>) {
         match (self, mine) {
             (Manager::Etcd(registry), Mine::Etcd(acquired)) => registry.follow(acquired, news).await,
-            (Manager::Nodes(nodes), Mine::Node(lease)) => nodes.follow(conf, lease, news).await,
+            (Manager::Nodes(nodes), Mine::Node(lease)) => nodes.follow((whole, conf), lease, news).await,
             (_, _) => {}
         }
     }

@@ -16,7 +16,7 @@ pub enum News {
     Gone(Subnets),
     /// This host's own has been taken away.
     Lost(Subnets),
-    /// The network's configuration: it has this backend now.
+    /// The network's configuration: it has this backend now, or another family besides.
     Turned(Box<NetConf>),
     /// It is other than this host's, and this host can't follow: in what, in a sentence. None: it is the same again.
     Apart(Option<String>),

@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use self::annotations::Names;
 use crate::backend::Backend;
 use crate::config::{ConfigError, MAX_BYTES, NetConf, Turn};
-use crate::lease::{Attributes, Lease};
+use crate::lease::{Attributes, Lease, Subnets};
 use crate::news::News;
 
 /// After a patch that failed.
@@ -95,15 +95,32 @@ impl Nodes {
         Nodes { options, cache, map, _watching: stop.drop_guard() }
     }
 
-    /// What is told of a configuration that is other than this. None: nothing, or nothing is known.
-    fn turned(&self, conf: &NetConf) -> Option<News> {
-        let (&Source::Map { namespace, name, key }, Some(map)) = (&self.options.config, &self.map) else { return None };
+    /// The ranges of this host's node; none: there are none yet, or nothing is known.
+    fn given(&self) -> Subnets {
+        self.own().and_then(|node| annotations::subnets(&node).ok().flatten()).unwrap_or_default()
+    }
+
+    /// The configuration in the families that this host's node has ranges of.
+    pub async fn fitting(&self, conf: &NetConf) -> NetConf {
+        self.cache.synced().await;
+        conf.only(&self.given())
+    }
+
+    /// What is told of a configuration that is other than this, which is what of the `whole` fits. None: nothing, or
+    /// nothing is known.
+    fn turned(&self, whole: &NetConf, conf: &NetConf) -> Option<News> {
+        let given = self.given();
+        let (&Source::Map { namespace, name, key }, Some(map)) = (&self.options.config, &self.map) else {
+            // The node has a range of the other family now.
+            let fits = whole.only(&given);
+            return (conf.turn(&fits) == Turn::Family).then(|| News::Turned(Box::new(fits)));
+        };
         if !map.is_synced() {
             return None;
         }
         let text = map.get_in(namespace, name);
         let text = text.as_ref().and_then(|map| map.data.as_ref()?.get(key)).map(String::as_bytes);
-        Some(judged(conf, text, &format!("ConfigMap {namespace}/{name}")))
+        Some(judged(conf, text, &given, &format!("ConfigMap {namespace}/{name}")))
     }
 
     pub async fn config(&self) -> Result<NetConf, Error> {
@@ -165,7 +182,7 @@ impl Nodes {
 
     /// Tells of all leases whenever one changes, and tells others again what they must know of this host when its node
     /// was made anew, or a person wrote another address there. Ends when nobody listens, or the node has other ranges.
-    pub async fn follow(&self, conf: &NetConf, mine: &Lease, news: mpsc::Sender<News>) {
+    pub async fn follow(&self, (whole, conf): (&NetConf, &NetConf), mine: &Lease, news: mpsc::Sender<News>) {
         let mut version = self.cache.version();
         let mut maps = self.map.as_ref().map(Cache::version);
         let (mut told, mut judged) = (None, None);
@@ -177,7 +194,7 @@ impl Nodes {
             if let Some(maps) = &mut maps {
                 maps.borrow_and_update();
             }
-            let turned = self.turned(conf);
+            let turned = self.turned(whole, conf);
             if let Some(turned) = turned.filter(|turned| judged.as_ref() != Some(turned)) {
                 if news.send(turned.clone()).await.is_err() {
                     return;
@@ -244,15 +261,15 @@ impl Nodes {
     }
 }
 
-/// What comes of the configuration that is there now, if any.
-fn judged(conf: &NetConf, text: Option<&[u8]>, place: &str) -> News {
+/// What comes of the configuration that is there now, if any, for a host whose node was given these ranges.
+fn judged(conf: &NetConf, text: Option<&[u8]>, given: &Subnets, place: &str) -> News {
     let Some(text) = text else {
         return News::Apart(Some(format!("{place}: it is gone: the cluster has another pod network now")));
     };
-    let next = NetConf::parse(text).and_then(|next| Backend::of(&next).map(|_| next));
+    let next = NetConf::parse(text).map(|next| next.only(given)).and_then(|next| Backend::of(&next).map(|_| next));
     match next.map(|next| (conf.turn(&next), next)) {
         Ok((Turn::Same, _)) => News::Apart(None),
-        Ok((Turn::Backend, next)) => News::Turned(Box::new(next)),
+        Ok((Turn::Backend | Turn::Family, next)) => News::Turned(Box::new(next)),
         Ok((Turn::Refused(why), _)) => News::Apart(Some(format!("{place}: {why}"))),
         Err(error) => News::Apart(Some(format!("{place}: {error}"))),
     }
@@ -277,7 +294,8 @@ mod tests {
     fn a_configuration_that_can_be_followed_is_and_any_other_is_told() {
         let conf = |text: &str| NetConf::parse(text.as_bytes()).unwrap();
         let now = conf(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#);
-        let judge = |text: &str| judged(&now, Some(text.as_bytes()), "here");
+        let given = Subnets { v4: Some("10.5.1.0/24".parse().unwrap()), v6: None };
+        let judge = |text: &str| judged(&now, Some(text.as_bytes()), &given, "here");
         assert_eq!(judge(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#), News::Apart(None));
         let gateways = r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}"#;
         assert_eq!(judge(gateways), News::Turned(Box::new(conf(gateways))));
@@ -289,6 +307,11 @@ mod tests {
         ] {
             assert!(told(judge(text)).contains(why), "{text}");
         }
-        assert!(told(judged(&now, None, "here")).starts_with("here: it is gone"));
+        assert!(told(judged(&now, None, &given, "here")).starts_with("here: it is gone"));
+        // A second family is followed once the node has a range of it.
+        let both = r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}"#;
+        assert_eq!(judge(both), News::Apart(None));
+        let given = Subnets { v6: Some("fd00:5:0:1::/64".parse().unwrap()), ..given };
+        assert_eq!(judged(&now, Some(both.as_bytes()), &given, "here"), News::Turned(Box::new(conf(both))));
     }
 }

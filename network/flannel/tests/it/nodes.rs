@@ -24,10 +24,14 @@ struct Server {
 
 impl Server {
     fn put(&self, name: &str, pod_cidr: &str, annotations: Value) {
+        self.put_all(name, &[pod_cidr], annotations);
+    }
+
+    fn put_all(&self, name: &str, pod_cidrs: &[&str], annotations: Value) {
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "uid": name, "annotations": annotations},
-            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
+            "spec": {"podCIDR": pod_cidrs[0], "podCIDRs": pod_cidrs},
         });
         self.nodes.lock().unwrap().insert(name.to_owned(), node.clone());
         self.fake.put(NODES, node);
@@ -150,7 +154,10 @@ const MAP: Source = Source::Map { namespace: "kube-flannel", name: "kube-flannel
 
 /// The network has this configuration from now on.
 fn publish(server: &Server, network: &str, backend: &str) {
-    let conf = json!({"Network": network, "Backend": {"Type": backend}}).to_string();
+    publish_conf(server, &json!({"Network": network, "Backend": {"Type": backend}}).to_string());
+}
+
+fn publish_conf(server: &Server, conf: &str) {
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "kube-flannel-cfg", "namespace": "kube-flannel", "uid": "u"},
@@ -212,4 +219,62 @@ fn a_configuration_that_changes_is_followed_and_one_that_cannot_be_is_told() {
     publish(&server, "10.5.0.0/16", "vxlan");
     eventually(|| apart(&one).map_or(Ok(()), Err));
     assert_eq!(two.subnet().to_string(), "10.5.2.0/24");
+}
+
+/// The control plane was started again with a second family: hosts follow as their nodes get ranges of it, and what goes
+/// by the first family goes on by the same link.
+#[test]
+fn a_second_family_is_followed_and_the_first_ones_links_stay() {
+    let world = World::new("{}");
+    let server = Server::default();
+    publish(&server, "10.5.0.0/16", "vxlan");
+    let mut hosts = [world.bare_host(1), world.bare_host(2)];
+    for (n, host) in (1..).zip(&mut hosts) {
+        server.put(&format!("node{n}"), &format!("10.5.{n}.0/24"), json!({}));
+        start_by(&server, host, n, MAP);
+        host.pod();
+    }
+    let [one, two] = hosts;
+    eventually(|| one.asks(&two, 1000));
+    let link = |host: &Host| host.rtnl().link("flannel.1").unwrap().unwrap().index;
+    let before = [link(&one), link(&two)];
+    let both =
+        r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}"#;
+    publish_conf(&server, both);
+    let told = |name: &str| server.node(name)["metadata"]["annotations"].clone();
+    let ranges = [["10.5.1.0/24", "fd00:5:0:1::/64"], ["10.5.2.0/24", "fd00:5:0:2::/64"]];
+    server.put_all("node1", &ranges[0], told("node1"));
+    eventually(|| one.subnet6().ok_or("none yet".to_owned()));
+    assert_eq!((two.subnet6(), two.told.borrow().apart.clone()), (None, None), "its node has no range yet");
+    eventually(|| two.asks(&one, 1000));
+    server.put_all("node2", &ranges[1], told("node2"));
+    for (host, other) in [(&one, ranges[1][1]), (&two, ranges[0][1])] {
+        let way = || host.route(other.parse().unwrap()).map(|(_, link)| link);
+        eventually(|| match way().as_deref() {
+            Some("flannel-v6.1") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    eventually(|| one.asks(&two, 1400));
+    assert_eq!([link(&one), link(&two)], before);
+    assert_eq!(one.subnet().to_string(), "10.5.1.0/24");
+}
+
+/// A file says both families, and a node of before has a range of one.
+#[test]
+fn a_host_begins_with_the_family_that_its_node_has() {
+    let world = World::new("{}");
+    let file = world.dir.path().join("net-conf.json");
+    let both = r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "host-gw"}}"#;
+    std::fs::write(&file, both).unwrap();
+    let server = Server::default();
+    server.put("node1", "10.5.1.0/24", json!({}));
+    let one = start(&world, &server, 1);
+    assert_eq!((one.subnet().to_string(), one.subnet6()), ("10.5.1.0/24".to_owned(), None));
+    server.put_all(
+        "node1",
+        &["10.5.1.0/24", "fd00:5:0:1::/64"],
+        server.node("node1")["metadata"]["annotations"].clone(),
+    );
+    eventually(|| one.subnet6().ok_or("none yet".to_owned()));
 }
