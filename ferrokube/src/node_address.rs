@@ -33,6 +33,18 @@ pub fn next(host: &Host, before: &[IpAddr]) -> Vec<IpAddr> {
     host.cluster.pod_cidr.iter().map(one).collect()
 }
 
+/// What a host lacks that has no address of its cluster's second family but its bridge's, in a sentence.
+pub fn lacks(host: &Host, addresses: &[IpAddr]) -> Option<String> {
+    let second = host.cluster.pod_cidr.second()?;
+    let family = if second.is_ipv6() { "IPv6" } else { "IPv4" };
+    addresses.iter().any(|ip| second.contains(*ip)).then(|| {
+        format!(
+            "this host has no {family} address: its pods reach each other by {family}, and nobody beyond; give the host \
+             one, and they do"
+        )
+    })
+}
+
 fn said(host: &Host, v6: bool) -> Option<IpAddr> {
     host.node_ip?.family(v6)
 }
@@ -123,5 +135,17 @@ mod tests {
         }
         host.node_ip = None;
         assert!(next(&host, &[])[0].is_ipv6());
+    }
+
+    #[test]
+    fn a_host_without_an_address_of_the_second_family_is_told_what_it_lacks() {
+        let mut host = host("/nowhere".as_ref());
+        let says =
+            |host: &Host, addresses: &[&str]| lacks(host, &addresses.iter().map(|text| ip(text)).collect::<Vec<_>>());
+        assert_eq!(says(&host, &["10.42.0.1"]), None, "it has one family");
+        host.cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        let said = says(&host, &["192.0.2.1", "fd42::1"]).expect("a sentence");
+        assert!(said.starts_with("this host has no IPv6 address: its pods reach each other by IPv6"), "{said}");
+        assert_eq!(says(&host, &["192.0.2.1", "2001:db8::1"]), None);
     }
 }

@@ -5,8 +5,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use anyhow::Result;
+use meta::Prefix;
 
-use crate::config::{Host, Roles, pool, record};
+use crate::config::{Cluster, Host, Roles, pool, record};
 use crate::fault::Fault;
 use crate::firewall;
 use crate::layout::FOLDERS;
@@ -23,8 +24,28 @@ pub fn root(command: &str) -> Result<()> {
     Err(Fault::failed(sentence).into())
 }
 
-/// Everything else that a start needs.
-pub fn check(host: &Host) -> Result<()> {
+/// What a second family needs of a host whose cluster had one before.
+pub fn family(host: &Host, before: &Cluster) -> Result<()> {
+    if host.roles().has(Roles::NODE) {
+        if host.cluster.has_ipv6() {
+            ipv6()?;
+        }
+        ranges(host, Some(before), &own_addresses(host)?)?;
+    }
+    Ok(())
+}
+
+/// What links of the cluster's own have: flannel may have followed to a second family already.
+fn own_addresses(host: &Host) -> Result<Vec<IpAddr>> {
+    let mut rtnl = linux::netlink::Rtnl::open()?;
+    let (tag, bridge) = (host.tag(), host.bridge());
+    let links = rtnl.links()?.into_iter().filter(|link| link.alias.as_ref() == Some(&tag) || link.name == bridge);
+    let own: Vec<u32> = links.map(|link| link.index).collect();
+    Ok(rtnl.addresses(None)?.into_iter().filter(|a| own.contains(&a.index)).map(|a| a.prefix.addr).collect())
+}
+
+/// Everything else that a start needs. `before` is what was written down of the host.
+pub fn check(host: &Host, before: Option<&Host>) -> Result<()> {
     let node = host.roles().has(Roles::NODE);
     if let Some(sentence) = Kernel::look().lacks().filter(|_| node) {
         return Err(Fault::failed(sentence).into());
@@ -40,8 +61,8 @@ pub fn check(host: &Host) -> Result<()> {
         ipv6()?;
     }
     // A cluster that ran before is in its own range: its bridge is still there.
-    if node && !ran_before(host) {
-        ranges(host)?;
+    if node {
+        ranges(host, before.map(|before| &before.cluster).filter(|_| ran_before(host)), &[])?;
     }
     if node { firewall(host) } else { Ok(()) }
 }
@@ -278,10 +299,15 @@ fn ipv6() -> Result<()> {
     Err(Fault::failed(sentence).into())
 }
 
-/// The host must not be in one of the cluster's ranges already.
-fn ranges(host: &Host) -> Result<()> {
+/// The host must not be in one of the cluster's ranges already, but for those in which it has been `before`, and by what
+/// is the cluster's `own`.
+fn ranges(host: &Host, before: Option<&Cluster>, own: &[IpAddr]) -> Result<()> {
+    let had = |range: &Prefix| {
+        before.is_some_and(|before| before.pod_cidr.iter().chain(before.service_cidr.iter()).any(|had| had == *range))
+    };
     let pods = host.cluster.pod_cidr.iter().map(|range| (range, "--pod-cidr"));
-    for (range, flag) in pods.chain(host.cluster.service_cidr.iter().map(|range| (range, "--service-cidr"))) {
+    let all = pods.chain(host.cluster.service_cidr.iter().map(|range| (range, "--service-cidr")));
+    for (range, flag) in all.filter(|(range, _)| !had(range)) {
         let any: IpAddr = if range.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let Ok(probe) = UdpSocket::bind((any, 0)) else { continue };
         // Connecting a datagram socket sends nothing: it asks the kernel for the route and its source address.
@@ -289,6 +315,7 @@ fn ranges(host: &Host) -> Result<()> {
         let source = probe.connect((to, 9)).and_then(|()| probe.local_addr()).map(|a| a.ip());
         if let Ok(source) = source
             && range.contains(source)
+            && !own.contains(&source)
         {
             let sentence = format!("this host is in {range} already ({source}): choose another range with {flag}");
             return Err(Fault::failed(sentence).into());

@@ -18,6 +18,12 @@ const LAST_BREATH: Duration = Duration::from_secs(10);
 /// The last word of the pid file of a daemon whose cluster is ready.
 const READY: &str = "ready";
 
+/// With this exit code a daemon ends that is to start anew with what is written down of its host by now, while its pods go
+/// on; EX_TEMPFAIL of sysexits(3).
+pub const ANEW: u8 = 75;
+/// The signal that asks a daemon that is ready for it.
+pub const START_ANEW: Signal = Signal::USR1;
+
 /// A process that is ours for as long as pid and start time agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Daemon {
@@ -172,6 +178,24 @@ fn is_killed(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = status.lines().filter_map(|l| l.strip_prefix("SigPnd:").or_else(|| l.strip_prefix("ShdPnd:")));
     pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & KILL != 0)
+}
+
+/// Why a daemon ends that is to start anew.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it starts anew, with what its host is by now")]
+pub struct Anew;
+
+/// Becomes the next life of a daemon that has no supervisor: the same process, without anything of this one's. Returns
+/// only when that fails.
+pub fn become_next(host: &Host) -> std::io::Error {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let words = ["ferrokube", "server", "--name", &host.cluster.name, "--data-dir"].map(str::as_bytes);
+    let mut args: Vec<Vec<u8>> = words.map(<[u8]>::to_vec).into();
+    args.push(host.data_dir.as_os_str().as_bytes().to_vec());
+    let variable = |(name, value): (OsString, OsString)| [name.into_vec(), value.into_vec()].join(&b'=');
+    let env: Vec<Vec<u8>> = std::env::vars_os().map(variable).collect();
+    linux::process::exec(Path::new("/proc/self/exe"), &args, &env)
 }
 
 /// Starts the cluster's supervisor, and by it the daemon, detached from the terminal; the daemon's steps come on the

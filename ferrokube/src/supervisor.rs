@@ -20,7 +20,7 @@ use crate::config::{Host, Which};
 use crate::crash;
 use crate::fault::best_effort;
 use crate::logging::print_line;
-use crate::process::{Daemon, said_ready};
+use crate::process::{ANEW, Daemon, said_ready};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "supervisor";
@@ -30,6 +30,9 @@ pub const FAREWELL: &str = "farewell";
 
 /// The child could not become the daemon.
 const NO_PROGRAM: i32 = 127;
+
+/// How a daemon ends that is to start anew: it is no crash, and nobody waits.
+const STARTS_ANEW: Ended = Ended::Exit(ANEW as i32);
 
 /// Called first thing in the program's `main`, before any thread is started.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -89,12 +92,17 @@ impl Supervisor {
                 process::set_stdio(&null, &null, rustix::stdio::stderr())?;
             }
             let ended = self.attend(&child)?;
-            self.was_ready |= said_ready(&self.host, child.pid);
+            // One that starts anew had come as far as ready, or nobody would have asked it for that.
+            self.was_ready |= said_ready(&self.host, child.pid) || ended == STARTS_ANEW;
             if let Some(code) = over(ended, self.told_to_end, self.was_ready) {
                 if self.told_early {
                     self.farewell();
                 }
                 return Ok(code);
+            }
+            if ended == STARTS_ANEW {
+                print_line(format_args!("the daemon starts anew, as it was asked to"));
+                continue;
             }
             let pause = self.backoff.after(began.elapsed());
             let what = words(ended);
@@ -203,5 +211,6 @@ mod tests {
             assert_eq!(over(ended, false, false), Some(ended.code() as u8), "`up` tells why");
         }
         assert_eq!(over(Ended::Exit(0), false, true), Some(0), "somebody told the daemon itself");
+        assert_eq!((over(STARTS_ANEW, false, true), over(STARTS_ANEW, true, true)), (None, Some(ANEW)));
     }
 }

@@ -114,7 +114,8 @@ pub async fn apiserver(a: &mut Assembly) -> Result<Serving> {
     let admin = a.client(&Identity::Admin).await?;
     futures::try_join!(
         super::addons::apply(admin.clone(), &a.host.cluster),
-        super::flannel::publish(&admin, &a.host.cluster)
+        super::flannel::publish(&admin, &a.host.cluster),
+        crate::joining::published::refresh(&admin, &a.host.cluster)
     )?;
     hardening::apply(&admin, &a.host.cluster).await?;
     hardening::encryption::seal(&*store, &admin, &a.host).await?;
@@ -241,6 +242,58 @@ mod tests {
         let pods = Some(IpAddr::from([10, 43, 255, 255]));
         assert_eq!((config.bind_address, config.also_bind), (IpAddr::V4(Ipv4Addr::LOCALHOST), pods));
         assert_eq!((config.advertise_address, config.event_ttl.as_secs()), (pods, 7200));
+    }
+
+    /// The ranges of nodes, in the order of these names, once a controller manager with these ranges is content.
+    async fn given(client: &kube::Client, ranges: &[&str], names: &[&str]) -> Vec<Vec<String>> {
+        use k8s_openapi::api::core::v1::Node;
+        let stop = CancellationToken::new();
+        let config = controller_manager::Config {
+            controllers: vec!["node-ipam-controller".into()],
+            allocate_node_cidrs: true,
+            cluster_cidrs: ranges.iter().map(|range| (*range).to_owned()).collect(),
+            ..controller_manager::Config::default()
+        };
+        let runs = tokio::spawn(controller_manager::daemon::run(config, client.clone(), stop.clone()));
+        let nodes = kube::Api::<Node>::all(client.clone());
+        let mut all = Vec::new();
+        for _ in 0..200 {
+            all.clear();
+            for name in names {
+                let spec = nodes.get(name).await.expect("a node").spec.unwrap_or_default();
+                let has = spec.pod_cidrs.unwrap_or_default();
+                assert_eq!(spec.pod_cidr.as_ref(), has.first());
+                all.push(has);
+            }
+            if all.iter().all(|has: &Vec<String>| has.len() == ranges.len()) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        stop.cancel();
+        runs.await.expect("a task").expect("an end");
+        all
+    }
+
+    /// With an API server that judges what a node may be given.
+    #[tokio::test]
+    async fn nodes_of_before_are_given_a_range_of_the_clusters_second_family_and_keep_both() {
+        let (client, _server) = crate::api::tests::admin().await;
+        let nodes = kube::Api::<k8s_openapi::api::core::v1::Node>::all(client.clone());
+        let names = ["a", "b", "c"];
+        for name in names {
+            let node = serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+            let node = serde_json::from_value(node).expect("a node");
+            nodes.create(&kube::api::PostParams::default(), &node).await.expect("made");
+        }
+        let before = given(&client, &["10.42.0.0/16"], &names).await;
+        let now = given(&client, &["10.42.0.0/16", "fd42::/56"], &names).await;
+        let firsts: Vec<_> = now.iter().map(|has| has[..1].to_vec()).collect();
+        assert_eq!(firsts, before);
+        let mut seconds: Vec<_> = now.iter().map(|has| has[1].as_str()).collect();
+        seconds.sort_unstable();
+        assert_eq!(seconds, ["fd42:0:0:1::/64", "fd42:0:0:2::/64", "fd42::/64"], "none is anybody else's");
+        assert_eq!(given(&client, &["10.42.0.0/16", "fd42::/56"], &names).await, now, "in the next life, too");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ mod addons;
 pub mod cleanup;
 mod cluster_info;
 pub mod control_plane;
+mod families;
 mod firewall;
 pub mod flannel;
 mod folder;
@@ -41,10 +42,10 @@ use self::parts::{Parts, Restarts};
 use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::api::{Api, Identity};
 use crate::balancer::Balancer;
-use crate::config::{Host, Network, Roles, record};
+use crate::config::{Host, Network, Roles};
 use crate::crash;
 use crate::fault::{Fault, best_effort};
-use crate::nodes::{close, underlay};
+use crate::nodes::{self as nodes_of_host, close};
 use crate::pki::Pki;
 use crate::progress::{Progress, Steps};
 
@@ -119,10 +120,8 @@ impl Assembly {
     /// start that fails leaves no component running.
     pub async fn start(host: Host, all: &'static [Component], steps: Steps) -> Result<Assembly> {
         let began = Instant::now();
-        if let Some(record) = record::read(&host)? {
-            // A host without another address has the one on its nodes' link.
-            underlay::ensure(&host, &record).context("the link between nodes")?;
-        }
+        // A host without another address has the one on its nodes' link.
+        nodes_of_host::link(&host, || crate::node_address::all(&host)).context("the link between nodes")?;
         let addresses = crate::node_address::all(&host);
         let node_ip = moving::first(&addresses);
         let new_keys = !Pki::of(&host).ca().exists();
@@ -132,6 +131,11 @@ impl Assembly {
             crate::hardening::write(&host)?;
         }
         steps.done("Certificates and keys", began);
+        if let Some(sentence) = crate::node_address::lacks(&host, &addresses).filter(|_| host.roles().has(Roles::NODE))
+        {
+            tracing::info!("{sentence}");
+            steps.report(&Progress::Note { sentence });
+        }
         let mut assembly = Assembly {
             components: all.iter().filter(|component| runs(&host, component)).collect(),
             api: host.options.credentials.as_deref().map(Api::at),
@@ -174,6 +178,10 @@ impl Assembly {
                 announcer::run(config, node, stop).await;
                 Ok(())
             });
+        }
+        if self.host.has_joined() && self.host.cluster.foreign.is_none() {
+            let (host, node) = (self.host.clone(), self.client(&self.node()).await?);
+            self.parts.run("families", |stop| families::run(host, node, stop));
         }
         let (host, node_ip, api) = (self.host.clone(), self.node_ip.clone(), self.api()?.clone());
         self.parts.run("address", |stop| moving::run(host, node_ip, api, stop));

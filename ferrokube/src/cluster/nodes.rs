@@ -230,7 +230,8 @@ async fn end_of(init: Daemon) -> anyhow::Error {
 
 /// Starts a node and waits until its components do their work. None: it is not to run.
 async fn begin(kept: &Arc<Kept>, name: &str) -> Result<Option<Daemon>> {
-    kept.rights.get_or_try_init(|| published::apply_rights(&kept.admin)).await.context("the rights of nodes")?;
+    let rights = || published::apply_rights(&kept.admin, &kept.host.cluster);
+    kept.rights.get_or_try_init(rights).await.context("the rights of nodes")?;
     let (host, node) = (kept.host.clone(), name.to_owned());
     let host_ips = kept.node_ip.borrow().clone();
     let Some(init) = tokio::task::spawn_blocking(move || boot(&host, &node, &host_ips)).await?? else {

@@ -17,7 +17,7 @@ use crate::crash;
 use crate::fault::{Fault, best_effort};
 use crate::nodes;
 use crate::preflight;
-use crate::process::Daemon;
+use crate::process::{ANEW, Anew, Daemon, become_next};
 use crate::progress::{Audience, Progress, Steps, duration};
 use crate::systemd;
 use crate::threads;
@@ -34,6 +34,9 @@ pub fn run(which: &Which, shape: &Shape, join: &Join, told_to_parent: bool) -> R
     if told_to_parent {
         let steps = Steps { audience: Audience::Parent };
         let result = which.resolve(shape).and_then(|host| live(host, steps));
+        if result.as_ref().is_err_and(|error| error.is::<Anew>()) {
+            return Err(Fault { sentence: Anew.to_string(), code: ANEW }.into());
+        }
         if let Err(error) = &result {
             let code = error.downcast_ref::<Fault>().map_or(1, |f| f.code);
             steps.report(&Progress::Failed { sentence: format!("{error:#}"), code });
@@ -48,12 +51,15 @@ pub fn run(which: &Which, shape: &Shape, join: &Join, told_to_parent: bool) -> R
 pub fn run_claimed(which: &Which, shape: &Shape) -> Result<()> {
     let Claimed { host, fresh, lock } = match claim(which, shape)? {
         Claim::New(claimed) => claimed,
-        Claim::Runs(host, daemon) => return Err(runs_already(&host, daemon).into()),
+        Claim::Runs(host, daemon) | Claim::Gains(host, daemon, _) => return Err(runs_already(&host, daemon).into()),
     };
     let myself = Daemon::current().context("this process is not in /proc")?;
     myself.register(&host, false)?;
     drop(lock);
     let result = live(host.clone(), Steps { audience: Audience::Person });
+    if result.as_ref().is_err_and(|error| error.is::<Anew>()) {
+        return Err(become_next(&host)).context("starting anew");
+    }
     if result.is_err() {
         undo(&host, fresh);
     }
@@ -94,6 +100,7 @@ async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
     let began = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut anew = signal(SignalKind::user_defined1()).context("signals")?;
     // In the background nobody has a terminal to hang up: the signal is taken, and forgotten.
     let mut hangup = signal(SignalKind::hangup()).context("signals")?;
     let in_front = steps.audience == Audience::Person;
@@ -118,6 +125,7 @@ async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
         _ = terminate.recv() => End::Asked,
         _ = interrupt.recv() => End::Asked,
         Some(()) = hangup.recv(), if in_front => End::Passing,
+        _ = anew.recv() => End::Broke(Anew.into()),
         error = assembly.tend() => End::Broke(error),
     };
     let end = match end {
@@ -125,7 +133,10 @@ async fn serve(host: Host, steps: Steps, myself: Daemon) -> Result<()> {
         end => end,
     };
     tracing::info!(cluster = name, "stopping");
-    systemd::notify("STOPPING=1");
+    // To systemd a daemon that starts anew as the same process goes on.
+    if !matches!(&end, End::Broke(error) if error.is::<Anew>()) {
+        systemd::notify("STOPPING=1");
+    }
     match end {
         End::Asked => {
             assembly.stop(POD_GRACE).await;
@@ -165,7 +176,7 @@ enum End {
     Asked,
     /// This life ends, not the cluster: pods go on, and the next start takes them up.
     Passing,
-    /// The same, but nobody asked for it.
+    /// The same, but nobody asked for it, or the next life is to know more of its host ([`Anew`]).
     Broke(anyhow::Error),
 }
 

@@ -14,7 +14,7 @@ use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
 use crate::nodes::wish::{self, Wish};
 use crate::preflight;
-use crate::process::{Daemon, spawn_supervisor};
+use crate::process::{Daemon, START_ANEW, spawn_supervisor};
 use crate::progress::{Progress, duration, listen, step_line};
 use crate::systemd;
 
@@ -22,18 +22,14 @@ use crate::systemd;
 const GLANCE: Duration = Duration::from_millis(50);
 /// The same of a service: each look asks systemd.
 const SERVICE_GLANCE: Duration = Duration::from_millis(200);
+/// A daemon that starts anew is ready by then, or its supervisor tries in vain.
+const GAINS_WITHIN: Duration = Duration::from_secs(180);
 
 pub fn run(which: &Which, shape: &Shape, join: &Join, demo: bool) -> Result<()> {
     preflight::root("up")?;
     let shape = &shape.read()?;
-    if demo && shape.options.host.credentials.is_some() {
-        return Err(Fault::usage("--demo and --credentials: the demo is made where the API server is").into());
-    }
-    if demo && shape.options.cluster.network == Some(Network::Cni) {
-        return Err(Fault::usage("--demo and --network cni: the demo needs a network for its pods").into());
-    }
-    if demo && shape.options.host.disable_node == Some(true) {
-        return Err(Fault::usage("--demo and --disable-node: the demo runs where pods do").into());
+    if demo {
+        can_demo(shape)?;
     }
     super::join::server(which, shape, join)?;
     let Claimed { host, fresh, lock } = match claim(which, shape)? {
@@ -43,6 +39,10 @@ pub fn run(which: &Which, shape: &Shape, join: &Join, demo: bool) -> Result<()> 
             add_nodes(&host, shape)?;
             print(&format!("The cluster {:?} runs already: {}\n", host.cluster.name, host.server_url()))?;
             return if demo { super::demo::run(&host) } else { Ok(()) };
+        }
+        Claim::Gains(host, _, lock) => {
+            gain_family(&host, lock)?;
+            return add_nodes(&host, shape);
         }
     };
     let began = Instant::now();
@@ -91,6 +91,20 @@ pub fn run(which: &Which, shape: &Shape, join: &Join, demo: bool) -> Result<()> 
     print(&format!("Try:  kubectl{flag} get nodes\n"))
 }
 
+/// Whether what is asked for has room for a demo.
+fn can_demo(shape: &Shape) -> Result<()> {
+    let (host, network) = (&shape.options.host, shape.options.cluster.network);
+    let rooms = [
+        (host.credentials.is_some(), "--demo and --credentials: the demo is made where the API server is"),
+        (network == Some(Network::Cni), "--demo and --network cni: the demo needs a network for its pods"),
+        (host.disable_node == Some(true), "--demo and --disable-node: the demo runs where pods do"),
+    ];
+    match rooms.into_iter().find(|(lacks, _)| *lacks) {
+        Some((_, sentence)) => Err(Fault::usage(sentence).into()),
+        None => Ok(()),
+    }
+}
+
 /// Further nodes for a cluster that runs.
 fn add_nodes(host: &Host, shape: &Shape) -> Result<()> {
     let wish = Wish::judge(host, shape)?;
@@ -100,6 +114,28 @@ fn add_nodes(host: &Host, shape: &Shape) -> Result<()> {
         print(&(step_line(&format!("Node {node} is Ready"), took.as_millis() as u64) + "\n"))?;
     }
     Ok(())
+}
+
+/// A cluster that runs gets a second family: its daemon starts anew with it, and nodes that joined follow.
+fn gain_family(host: &Host, lock: HostLock) -> Result<()> {
+    // Before it is ready it takes no such word, and a daemon that is starting has read the old ranges.
+    wait_for_other(host)?;
+    let began = Instant::now();
+    host.save()?;
+    let Some(daemon) = Daemon::find(host) else { return Err(ended(host).into()) };
+    // Whether the next one is ready is said anew.
+    daemon.register(host, false)?;
+    daemon.signal(START_ANEW);
+    drop(lock);
+    let (pods, services) = (host.cluster.pod_cidr, host.cluster.service_cidr);
+    print(&format!("The cluster {:?} gets pods in {pods} and Services in {services}\n", host.cluster.name))?;
+    while !is_ready(host) {
+        if Daemon::any(host).is_none() || began.elapsed() > GAINS_WITHIN {
+            return Err(ended(host).into());
+        }
+        std::thread::sleep(GLANCE);
+    }
+    print(&format!("Ready after {}. Pods that run keep the address that they have.\n", duration(began.elapsed())))
 }
 
 /// A cluster that may be started.
@@ -115,21 +151,23 @@ pub struct Claimed {
 pub enum Claim {
     New(Claimed),
     Runs(Host, Daemon),
+    /// It runs, and what is asked for is a second family and nothing else: not written down yet, and checked. The lock is
+    /// held until it is.
+    Gains(Host, Daemon, HostLock),
 }
 
 /// Chooses ports and ranges, looks at the host, and writes the cluster down. Nothing was made when it fails.
 pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     let lock = lock_host()?;
     let mut host = which.resolve(shape)?;
-    if let Some(daemon) = Daemon::any(&host) {
-        if let Some(sentence) = which.load()?.and_then(|runs| differs(&runs, &host)) {
-            return Err(Fault::usage(sentence).into());
-        }
-        return Ok(Claim::Runs(host, daemon));
+    let before = which.load()?;
+    // The next life of a daemon in the foreground is the same process.
+    if let Some(daemon) = Daemon::any(&host).filter(|daemon| Daemon::current() != Some(*daemon)) {
+        return runs(before, host, daemon, lock);
     }
     crate::component::check_arguments(&host)?;
     kubeconfig::check_user_file()?;
-    preflight::check(&host)?;
+    preflight::check(&host, before.as_ref())?;
     let wish = Wish::judge(&host, shape)?;
     let fresh = !host.exists();
     flannel::settle(&mut host)?;
@@ -137,6 +175,25 @@ pub fn claim(which: &Which, shape: &Shape) -> Result<Claim> {
     wish.write(&host)?;
     note_controllers()?;
     Ok(Claim::New(Claimed { host, fresh, lock }))
+}
+
+/// What comes of the wish for a cluster that runs.
+fn runs(before: Option<Host>, mut host: Host, daemon: Daemon, lock: HostLock) -> Result<Claim> {
+    let Some(before) = before else { return Ok(Claim::Runs(host, daemon)) };
+    if !before.cluster.gains(&host.cluster.pod_cidr, &host.cluster.service_cidr) {
+        return match differs(&before, &host) {
+            Some(sentence) => Err(Fault::usage(sentence).into()),
+            None => Ok(Claim::Runs(host, daemon)),
+        };
+    }
+    let mut rest = host.clone();
+    (rest.cluster.pod_cidr, rest.cluster.service_cidr) = (before.cluster.pod_cidr, before.cluster.service_cidr);
+    if let Some(sentence) = differs(&before, &rest) {
+        return Err(Fault::usage(sentence).into());
+    }
+    preflight::family(&host, &before.cluster)?;
+    flannel::settle(&mut host)?;
+    Ok(Claim::Gains(host, daemon, lock))
 }
 
 /// After a start that failed: a cluster that wasn't there before leaves nothing behind.

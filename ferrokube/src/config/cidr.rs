@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use meta::{Prefix, Ranges};
 use serde::{Deserialize, Deserializer};
 
+use super::Cluster;
+
 /// What a range may be long, of each family.
 #[derive(Debug)]
 struct Rule {
@@ -71,6 +73,25 @@ pub fn fit(pods: &Ranges, services: &Ranges) -> Result<(), String> {
     }
 }
 
+/// What ranges of a cluster that is there may become, for who has said others.
+pub fn stay(cluster: &Cluster) -> String {
+    let Cluster { name, pod_cidr: pods, service_cidr: services, .. } = cluster;
+    let has = format!("the cluster {name:?} has pods in {pods} and Services in {services}");
+    if pods.second().is_some() {
+        return format!(
+            "{has}: they can't change, for nodes keep the ranges that they were given; `ferrokube reset` first"
+        );
+    }
+    let (more_pods, more_services) = match pods.primary().is_ipv6() {
+        true => ("10.42.0.0/16", "10.43.0.0/16"),
+        false => ("fd42::/56", "fd43::/112"),
+    };
+    format!(
+        "{has}: they stay, and a range of the other family may be said behind each, like --pod-cidr {pods},{more_pods} \
+         --service-cidr {services},{more_services}; for other ranges `ferrokube reset` first"
+    )
+}
+
 /// The range of the link between a host's nodes, its host bits cleared.
 pub fn link_range(text: &str) -> Result<Prefix, String> {
     let fits = |range: &Prefix| !range.is_ipv6() && LINK_LENGTHS.contains(&range.len);
@@ -111,6 +132,31 @@ mod tests {
         assert!(said(services("10.43.0.0/16,fd43::/64")).contains("IPv6 range between /108 and /120"));
         assert_eq!(link_range("10.9.8.7/28").map(|c| c.to_string()), Ok("10.9.8.0/28".to_owned()));
         assert!(link_range("10.0.0.0/8").unwrap_err().contains("like 10.202.0.0/24"));
+    }
+
+    #[test]
+    fn a_cluster_may_get_a_second_family_and_nothing_else() {
+        let mut cluster = crate::config::tests::host("/nowhere".as_ref()).cluster;
+        let gains = |cluster: &Cluster, a: &str, b: &str| cluster.gains(&pods(a).unwrap(), &services(b).unwrap());
+        assert!(gains(&cluster, "10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112"));
+        for (pods, services) in [
+            ("10.42.0.0/16", "10.43.0.0/16"),
+            ("10.42.0.0/16,fd42::/56", "10.43.0.0/16"),
+            ("10.44.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112"),
+            ("fd42::/56,10.42.0.0/16", "fd43::/112,10.43.0.0/16"),
+            ("fd42::/56", "fd43::/112"),
+        ] {
+            assert!(!gains(&cluster, pods, services), "{pods} {services}");
+        }
+        let said = stay(&cluster);
+        assert!(said.contains("--pod-cidr 10.42.0.0/16,fd42::/56 --service-cidr 10.43.0.0/16,fd43::/112;"), "{said}");
+        (cluster.pod_cidr, cluster.service_cidr) = (pods("fd42::/56").unwrap(), services("fd43::/112").unwrap());
+        assert!(gains(&cluster, "fd42::/56,10.42.0.0/16", "fd43::/112,10.43.0.0/16"), "{}", stay(&cluster));
+        assert!(stay(&cluster).contains("--pod-cidr fd42::/56,10.42.0.0/16 "));
+        cluster.pod_cidr = pods("10.42.0.0/16,fd42::/56").unwrap();
+        cluster.service_cidr = services("10.43.0.0/16,fd43::/112").unwrap();
+        assert!(!gains(&cluster, "10.42.0.0/16,fd42::/48", "10.43.0.0/16,fd43::/112"));
+        assert!(stay(&cluster).contains("they can't change"));
     }
 
     #[test]

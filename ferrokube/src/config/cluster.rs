@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use meta::Ranges;
+use meta::{Prefix, Ranges};
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterOptions, Foreign, cidr, list};
@@ -48,6 +48,14 @@ impl Cluster {
         self.pod_cidr.family(ip.is_ipv6()).is_some()
     }
 
+    /// Whether these ranges are its own with one of the other family behind each: what a cluster that is there may become.
+    pub fn gains(&self, pods: &Ranges, services: &Ranges) -> bool {
+        let gains = |has: &Ranges, then: &Ranges| {
+            has.second().is_none() && then.second().is_some() && then.primary() == has.primary()
+        };
+        gains(&self.pod_cidr, pods) && gains(&self.service_cidr, services)
+    }
+
     /// Whether nodes are reached by IPv6 first: what listens on every address does so by both families then.
     pub fn is_ipv6_first(&self) -> bool {
         self.pod_cidr.primary().is_ipv6()
@@ -88,6 +96,6 @@ impl Cluster {
 }
 
 /// One of the first addresses of Services, of which every range has 256 at least.
-fn service_ip(range: meta::Prefix, n: u128) -> IpAddr {
+fn service_ip(range: Prefix, n: u128) -> IpAddr {
     range.nth(n).unwrap_or(range.addr)
 }

@@ -73,7 +73,7 @@ pub struct Shape {
     /// Port of the API server [default: 6443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub api_port: Option<u16>,
-    /// Addresses of pods: one range, or one of IPv4 and one of IPv6 [default: 10.42.0.0/16]
+    /// Addresses of pods: one range, or one of IPv4 and one of IPv6, which may come later [default: 10.42.0.0/16]
     #[arg(long, value_name = "CIDR[,CIDR]", value_parser = pods)]
     pub pod_cidr: Option<Ranges>,
     /// Addresses of Services, of the same families as the pods' [default: 10.43.0.0/16]
@@ -283,15 +283,21 @@ impl Which {
     }
 }
 
-/// What pods and Services have addresses of can't change under them, and no address may mean two things.
+/// What pods and Services have addresses of can't change under them, but for a second family that comes; and no address
+/// may mean two things.
 fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
     let Cluster { pod_cidr, service_cidr, .. } = wanted;
     if let Some(before) = existing.filter(|b| (b.pod_cidr, b.service_cidr) != (*pod_cidr, *service_cidr)) {
-        bail!(Fault::usage(format!(
-            "the cluster {:?} has pods in {} and Services in {}: they can't change, for nodes keep the ranges that they \
-             were given; `ferrokube reset` first",
-            before.name, before.pod_cidr, before.service_cidr
-        )));
+        if !before.gains(pod_cidr, service_cidr) {
+            bail!(Fault::usage(cidr::stay(before)));
+        }
+        if before.leases_in_etcd() {
+            let network = before.pod_cidr;
+            bail!(Fault::usage(format!(
+                "--pod-cidr {pod_cidr}: with --flannel-subnet-manager etcd hosts have the subnets of {network} that are \
+                 leased there: a second family comes with a new cluster; `ferrokube reset` first"
+            )));
+        }
     }
     fit(pod_cidr, service_cidr).map_err(Fault::usage)?;
     Ok(pool::fit(wanted).map_err(Fault::usage)?)

@@ -144,7 +144,7 @@ impl Facts {
             ways,
             cluster_dns: if is_node { Some(cluster_dns(host).await) } else { None },
             upstreams: upstreams(host).await,
-            start: (!runs).then(|| preflight::check(host).map_err(|error| format!("{error:#}"))),
+            start: (!runs).then(|| preflight::check(host, Some(host)).map_err(|error| format!("{error:#}"))),
         }
     }
 }

@@ -28,6 +28,8 @@ const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-in
 const KUBELET: &str = "/api/v1/namespaces/kube-system/configmaps/kubelet-config";
 const KUBEADM: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
 const FLANNEL: &str = "/api/v1/namespaces/kube-flannel/configmaps/kube-flannel-cfg";
+/// The key of kubeadm's configuration in its map.
+const CONFIGURATION: &str = "ClusterConfiguration";
 /// No ConfigMap is larger.
 const LONGEST: usize = 3 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -188,6 +190,27 @@ fn network(ours: bool, told: Option<&str>, flannel: Option<&ConfigMap>) -> Resul
     Ok(options)
 }
 
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The ranges of pods and of Services in kubeadm's configuration.
+fn networking(kubeadm: &Value) -> Result<(Option<Ranges>, Option<Ranges>), String> {
+    let networking = &kubeadm["networking"];
+    let pods = text(&networking["podSubnet"]).map(|ranges| crate::config::pods(&ranges)).transpose();
+    let pods = pods.map_err(|said| format!("podSubnet: {said}"))?;
+    let services = text(&networking["serviceSubnet"]).map(|ranges| crate::config::services(&ranges)).transpose();
+    Ok((pods, services.map_err(|said| format!("serviceSubnet: {said}"))?))
+}
+
+/// The same of the map that it is in; none where it does not say both.
+pub fn ranges(kubeadm: &ConfigMap) -> Result<Option<(Ranges, Ranges)>, String> {
+    let told = kubeadm.data.as_ref().and_then(|data| data.get(CONFIGURATION));
+    let Some(told) = told else { return Ok(None) };
+    let (pods, services) = networking(&yaml::parse(told).map_err(|said| format!("{CONFIGURATION}: {said}"))?)?;
+    Ok(pods.zip(services))
+}
+
 fn learn(
     ca: String,
     kubelet: &ConfigMap,
@@ -201,13 +224,8 @@ fn learn(
         let text = map.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| format!("there is no {key}"))?;
         yaml::parse(text).map_err(|said| format!("{key}: {said}"))
     };
-    let (kubelet, kubeadm) = (read(kubelet, "kubelet")?, read(kubeadm, "ClusterConfiguration")?);
-    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let networking = &kubeadm["networking"];
-    let pods = text(&networking["podSubnet"]).map(|ranges| crate::config::pods(&ranges)).transpose();
-    let pods = pods.map_err(|said| format!("podSubnet: {said}"))?;
-    let services = text(&networking["serviceSubnet"]).map(|ranges| crate::config::services(&ranges)).transpose();
-    let services = services.map_err(|said| format!("serviceSubnet: {said}"))?;
+    let (kubelet, kubeadm) = (read(kubelet, "kubelet")?, read(kubeadm, CONFIGURATION)?);
+    let (pods, services) = networking(&kubeadm)?;
     // Where one of the two has a second family that the other lacks, as kubeadm allows, the node has the first alone.
     let both = pods.zip(services).is_none_or(|(pods, services)| pods.is_like(&services));
     let known = |ranges: Option<Ranges>| ranges.map(|ranges| if both { ranges } else { ranges.primary().into() });
@@ -292,6 +310,12 @@ mod tests {
         let learned = learn("PEM".into(), &kubelet, &kubeadm, None).expect("learned");
         assert_eq!((learned.pods, learned.services), (Some(cluster.pod_cidr), Some(cluster.service_cidr)));
         assert_eq!(learned.foreign, None, "it is one of ours");
+        assert_eq!(ranges(&kubeadm), Ok(Some((cluster.pod_cidr, cluster.service_cidr))));
+        assert_eq!(ranges(&map(&[])), Ok(None));
+        assert!(
+            ranges(&map(&[(CONFIGURATION, "networking: {podSubnet: x}")]))
+                .is_err_and(|said| said.contains("podSubnet"))
+        );
         assert!(kubeadm.data.is_some_and(|data| data["ClusterConfiguration"].contains("\"10.42.0.0/16,fd42::/56\"")));
         let kubelet = kubelet.data.expect("data")["kubelet"].clone();
         assert!(kubelet.contains("fd43::a") && kubelet.contains("\"serverTLSBootstrap\": true"), "{kubelet}");

@@ -4,7 +4,8 @@
 
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use crate::apply::put;
@@ -26,7 +27,10 @@ const NODE_DNS: &str = "ferrokube:node-dns";
 pub const RBAC: &str = "rbac.authorization.k8s.io/v1";
 pub const PUBLIC: &str = "kube-public";
 pub const CLUSTER_INFO: &str = "cluster-info";
-const SYSTEM: &str = "kube-system";
+pub const SYSTEM: &str = "kube-system";
+/// What a cluster is made of, as kubeadm has it: ranges among it.
+pub const KUBEADM_CONFIG: &str = "kubeadm-config";
+const KUBELET_CONFIG: &str = "kubelet-config";
 /// The label by which a machine that joins knows the cluster for ours.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const OURS: &str = "ferrokube";
@@ -55,30 +59,50 @@ pub async fn apply(client: &kube::Client, cluster: &Cluster, server: &str, ca: &
 }
 
 /// Lets nodes alone do what they need to, and nobody join: for nodes that were given their certificates on this host.
-pub async fn apply_rights(client: &kube::Client) -> Result<()> {
-    for (plural, object) in rights() {
+pub async fn apply_rights(client: &kube::Client, cluster: &Cluster) -> Result<()> {
+    for (plural, object) in for_nodes(cluster) {
         put(client, plural, &object).await?;
     }
     Ok(())
 }
 
+/// Brings what nodes read up to date, where it is shown: the cluster may have another family, network or version than at
+/// its last start. Nodes that have joined follow.
+pub async fn refresh(client: &kube::Client, cluster: &Cluster) -> Result<()> {
+    let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), SYSTEM);
+    let mut all = Vec::new();
+    if is_shown(&maps, KUBEADM_CONFIG).await? {
+        all.extend(for_nodes(cluster));
+    }
+    if is_shown(&maps, KUBELET_CONFIG).await? {
+        all.push(("configmaps", kubelet_config(cluster)));
+    }
+    for (plural, object) in all {
+        put(client, plural, &object).await?;
+    }
+    Ok(())
+}
+
+/// Whether a map of ours is there.
+async fn is_shown(maps: &kube::Api<ConfigMap>, name: &str) -> Result<bool> {
+    let map = maps.get_metadata_opt(name).await.with_context(|| format!("ConfigMap {SYSTEM}/{name}"))?;
+    let label = map.as_ref().and_then(|map| map.metadata.labels.as_ref()?.get(MANAGED_BY));
+    Ok(label.is_some_and(|by| by == OURS))
+}
+
 fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Value)> {
-    let mut all = rights();
+    let mut all = for_nodes(cluster);
     all.extend([
         ("configmaps", map(PUBLIC, CLUSTER_INFO, "kubeconfig", &kubeconfig(server, ca))),
         ("configmaps", kubelet_config(cluster)),
-        ("configmaps", kubeadm_config(cluster)),
     ]);
-    for (namespace, role, name, subjects) in [
+    let readers = [
         (PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "cluster-info", vec![subject("User", "system:anonymous")]),
-        (SYSTEM, "kubeadm:kubelet-config", "kubelet-config", vec![group(NODES), group(JOINERS)]),
-        (SYSTEM, "kubeadm:nodes-kubeadm-config", "kubeadm-config", vec![group(NODES), group(JOINERS)]),
-    ] {
-        let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get"]});
-        let metadata = json!({"name": role, "namespace": namespace});
-        all.push(("roles", json!({"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": [rule]})));
-        all.push(("rolebindings", binding("Role", role, Some(namespace), role, &subjects)));
-    }
+        (SYSTEM, "kubeadm:kubelet-config", KUBELET_CONFIG, vec![group(NODES), group(JOINERS)]),
+    ];
+    all.extend(
+        readers.into_iter().flat_map(|(namespace, role, name, who)| may_read(namespace, role, name, &["get"], &who)),
+    );
     let rule = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]});
     let get_nodes = "kubeadm:get-nodes";
     all.push((
@@ -92,6 +116,26 @@ fn objects(cluster: &Cluster, server: &str, ca: &str) -> Vec<(&'static str, Valu
     ] {
         all.push(("clusterrolebindings", binding("ClusterRole", role, None, name, &[group(who)])));
     }
+    all
+}
+
+/// The role of who reads a map, and who has it.
+fn may_read(namespace: &str, role: &str, name: &str, verbs: &[&str], who: &[Value]) -> [(&'static str, Value); 2] {
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": verbs});
+    let metadata = json!({"name": role, "namespace": namespace});
+    [
+        ("roles", json!({"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": [rule]})),
+        ("rolebindings", binding("Role", role, Some(namespace), role, who)),
+    ]
+}
+
+/// What every node alone needs of a cluster: its rights, and what it follows of the cluster's configuration.
+fn for_nodes(cluster: &Cluster) -> Vec<(&'static str, Value)> {
+    let (who, verbs) = ([group(NODES), group(JOINERS)], ["get", "list", "watch"]);
+    let mut all = rights();
+    all.extend(may_read(SYSTEM, "kubeadm:nodes-kubeadm-config", KUBEADM_CONFIG, &verbs, &who));
+    // Last: who sees it may read it.
+    all.push(("configmaps", kubeadm_config(cluster)));
     all
 }
 
@@ -177,7 +221,7 @@ fn kubelet_config(cluster: &Cluster) -> Value {
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true},
             "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
         "authorization": {"mode": "Webhook"}});
-    map(SYSTEM, "kubelet-config", "kubelet", &config)
+    map(SYSTEM, KUBELET_CONFIG, "kubelet", &config)
 }
 
 fn kubeadm_config(cluster: &Cluster) -> Value {
@@ -185,7 +229,7 @@ fn kubeadm_config(cluster: &Cluster) -> Value {
         "kubernetesVersion": meta::version::RELEASE,
         "networking": {"dnsDomain": cluster.cluster_domain, "podSubnet": cluster.pod_cidr.to_string(),
             "serviceSubnet": cluster.service_cidr.to_string()}});
-    let mut map = map(SYSTEM, "kubeadm-config", "ClusterConfiguration", &config);
+    let mut map = map(SYSTEM, KUBEADM_CONFIG, "ClusterConfiguration", &config);
     map["data"][NETWORK] = cluster.network().name().into();
     map
 }
@@ -228,5 +272,22 @@ mod tests {
         for _ in 0..2 {
             apply(&client, &host.cluster, "https://192.0.2.1:6443", "PEM").await.expect("applied");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_says_what_the_cluster_has_by_now_and_what_is_not_is_not() {
+        let (client, _server) = crate::api::tests::admin().await;
+        let mut cluster = crate::config::tests::host(std::path::Path::new("/nowhere")).cluster;
+        let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), SYSTEM);
+        refresh(&client, &cluster).await.expect("nothing to do");
+        assert!(maps.get_opt(KUBEADM_CONFIG).await.expect("asked").is_none());
+        apply_rights(&client, &cluster).await.expect("applied");
+        cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        cluster.service_cidr = "10.43.0.0/16,fd43::/112".parse().expect("ranges");
+        refresh(&client, &cluster).await.expect("refreshed");
+        let map = maps.get(KUBEADM_CONFIG).await.expect("there");
+        let ranges = crate::joining::discovery::ranges(&map).expect("ranges");
+        assert_eq!(ranges, Some((cluster.pod_cidr, cluster.service_cidr)));
+        assert!(maps.get_opt(KUBELET_CONFIG).await.expect("asked").is_none(), "machines that join are shown nothing");
     }
 }

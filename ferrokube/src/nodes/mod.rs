@@ -33,10 +33,14 @@ pub mod wish;
 
 use std::time::Duration;
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
+use linux::netns::NetNs;
 use rustix::process::Signal;
 
 use crate::config::{Host, record};
+use crate::fault::best_effort;
 
 /// Ends every node with the host's part of the cluster. None is started any more by this process, which is about to end.
 pub fn close(host: &Host, patience: Duration) -> Result<usize> {
@@ -46,6 +50,37 @@ pub fn close(host: &Host, patience: Duration) -> Result<usize> {
     // Whoever is about to start one waits for it as long as this process lives.
     std::mem::forget(record::lock(host)?);
     life::end_all(host, Signal::TERM, patience)
+}
+
+/// The link between nodes as the record has it, with what the cluster has got since it was written: on the host's side,
+/// where `addresses` are then looked for, and in nodes that run. Nothing where this host never had a further node.
+pub fn link(host: &Host, addresses: impl Fn() -> Vec<IpAddr>) -> Result<()> {
+    let Some(before) = record::read(host)? else { return Ok(()) };
+    let gained = {
+        let _lock = record::lock(host)?;
+        let record = underlay::with_families(host, record::read(host)?.unwrap_or(before.clone()))?;
+        if record.range6 != before.range6 {
+            record::write(host, &record)?;
+        }
+        record
+    };
+    underlay::ensure(host, &gained)?;
+    if gained.range6.is_none() {
+        return Ok(());
+    }
+    let addresses = addresses();
+    for node in &gained.nodes {
+        let Some(init) = life::find(host, &node.name) else { continue };
+        let settled =
+            NetNs::open(format!("/proc/{}/ns/net", init.pid)).map_err(anyhow::Error::from).and_then(|inside| {
+                // Its number could be another's by now.
+                anyhow::ensure!(init.lives(), "it has ended");
+                underlay::settle(host, &gained, node, &addresses, &inside)
+            });
+        // One that ends meanwhile has it when it is started again.
+        best_effort("a node's addresses of the cluster's second family", settled.map_err(|error| format!("{error:#}")));
+    }
+    Ok(())
 }
 
 /// Removes what the nodes of a cluster have in the kernel besides their groups. The host's lock is not held.

@@ -60,6 +60,14 @@ pub fn choose(host: &Host, asked: Option<Prefix>) -> Result<Record> {
     }
 }
 
+/// The same with addresses of IPv6, where the cluster has got that family since.
+pub fn with_families(host: &Host, record: Record) -> Result<Record> {
+    if record.range6.is_some() || !host.cluster.has_ipv6() {
+        return Ok(record);
+    }
+    Ok(Record { range6: choose(host, None)?.range6, ..record })
+}
+
 /// Beside those of pods and Services, a /24 for each cluster of the host; then some of the other private ranges.
 fn candidates(slot: u16) -> impl Iterator<Item = Prefix> {
     let third = slot.min(255) as u8;
@@ -181,7 +189,14 @@ pub fn plug(host: &Host, record: &Record, node: &Node, host_ips: &[IpAddr]) -> R
         peer_ns: Some(inside.as_fd()),
     };
     rtnl.add_veth(&veth)?;
-    let mut far = Rtnl::open_in(&inside)?;
+    settle(host, record, node, host_ips, &inside)?;
+    Ok(inside)
+}
+
+/// Gives a node's end of its cable what it has by the record: in a node that runs, too, where the record has more by now.
+pub fn settle(host: &Host, record: &Record, node: &Node, host_ips: &[IpAddr], inside: &NetNs) -> Result<()> {
+    let address = record.address(node);
+    let mut far = Rtnl::open_in(inside)?;
     let lo = far.link("lo")?.context("a network without lo")?.index;
     far.set_up(lo, true)?;
     let eth = far.link(ETH)?.context("the cable went away")?.index;
@@ -209,7 +224,7 @@ pub fn plug(host: &Host, record: &Record, node: &Node, host_ips: &[IpAddr]) -> R
         let gateway = record.gateway6().filter(|_| api.is_ipv6()).map_or(gateway, |gateway| gateway.addr);
         far.put_route(&Route::via(Prefix::host(api), gateway, eth))?;
     }
-    Ok(inside)
+    Ok(())
 }
 
 /// Takes a node's cable out; idempotent.
@@ -282,6 +297,16 @@ mod tests {
                 ensure(&host, &record)?;
                 plug(&host, &record, &record.nodes[0], &host_ips)?;
             }
+            // One that ran when the cluster got its second family.
+            let before = Record { range6: None, ..record.clone() };
+            let old = plug(&host, &before, &record.nodes[0], &host_ips[..1])?;
+            let family = |ns: &NetNs| Ok::<_, anyhow::Error>(Rtnl::open_in(ns)?.addresses(None)?);
+            anyhow::ensure!(!family(&old)?.iter().any(|a| a.prefix.is_ipv6() && a.global));
+            let grown = with_families(&host, before)?;
+            anyhow::ensure!(grown.range6.is_some() && with_families(&host, grown.clone())? == grown, "chosen once");
+            settle(&host, &grown, &record.nodes[0], &host_ips, &old)?;
+            let address = grown.address6(&record.nodes[0]);
+            anyhow::ensure!(family(&old)?.iter().any(|a| Some(a.prefix) == address), "{:?}", family(&old)?);
             let inside = plug(&host, &record, &record.nodes[0], &host_ips)?;
             let routes = Rtnl::open_in(&inside)?.routes()?;
             let empty = Record { nodes: Vec::new(), ..record.clone() };

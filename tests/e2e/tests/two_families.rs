@@ -18,6 +18,8 @@ pub const TESTS: &[Test] = &[
     ("a_cluster_of_two_families_has_addresses_of_both_on_every_node", one_host),
     ("a_cluster_of_ipv6_alone_works_on_every_node", ipv6_alone),
     ("pods_of_two_hosts_reach_each_other_in_both_families", two_hosts),
+    ("a_cluster_that_runs_gets_a_second_family_and_its_pods_go_on", gains_family),
+    ("machines_that_joined_follow_their_cluster_to_a_second_family", joined_follow),
 ];
 
 const PODS: &str = "10.42.0.0/16,fd42::/56";
@@ -66,6 +68,7 @@ fn each(families: &[bool], addresses: &[String], of: &str) -> Result<Vec<IpAddr>
     Ok(parsed)
 }
 
+const FOUR: &[bool] = &[false];
 const BOTH: &[bool] = &[false, true];
 const SIX: &[bool] = &[true];
 const SIX_FIRST: &[bool] = &[true, false];
@@ -87,8 +90,12 @@ struct Pod {
 }
 
 fn pods(own: &Own, families: &[bool], nodes: usize) -> Result<Vec<Pod>> {
-    own.kubectl(&["rollout", "status", "daemonset/web", "--timeout=90s"])?;
-    let listed = own.get("pods")?;
+    pods_of(own, "web", families, nodes)
+}
+
+fn pods_of(own: &Own, set: &str, families: &[bool], nodes: usize) -> Result<Vec<Pod>> {
+    own.kubectl(&["rollout", "status", &format!("daemonset/{set}"), "--timeout=90s"])?;
+    let listed = own.get(&format!("pods -l app={set}"))?;
     let pods = listed["items"].as_array().context("pods")?.iter().map(|pod| {
         let name = pod["metadata"]["name"].as_str().context("a name")?.to_owned();
         let node = pod["spec"]["nodeName"].as_str().context("a node")?.to_owned();
@@ -292,6 +299,151 @@ fn two_hosts(cluster: &Cluster) -> Result<()> {
     ready(&agent)?;
     works_on_hosts([&first, &second], SIX, &[vec![FIRST6], vec![SECOND6]])
         .with_context(|| format!("by IPv6 alone\n{}", agent.said()))?;
+    end(&first, &second, &agent)
+}
+
+/// What of pods is the same as long as they run.
+fn lives(own: &Own) -> Result<BTreeSet<String>> {
+    let listed = own.get("pods -l app=web")?;
+    let lives = listed["items"].as_array().context("pods")?.iter().map(|pod| {
+        let container = &pod["status"]["containerStatuses"][0];
+        format!(
+            "{} {} {} {} restarts={}",
+            pod["metadata"]["uid"],
+            pod["status"]["podIPs"],
+            pod["spec"]["nodeName"],
+            container["containerID"],
+            container["restartCount"]
+        )
+    });
+    Ok(lives.collect())
+}
+
+/// Every node has a range and an address of each family, and the first are those of before.
+fn nodes_have_both(own: &Own, before: &Value) -> Result<()> {
+    let now = own.get("nodes")?;
+    for old in before["items"].as_array().context("nodes")? {
+        let name = old["metadata"]["name"].as_str().context("a name")?;
+        let items = now["items"].as_array().context("nodes")?;
+        let node = items.iter().find(|node| node["metadata"]["name"] == name).context("it is gone")?;
+        let (was, has) = (texts(&old["spec"]["podCIDRs"], ""), texts(&node["spec"]["podCIDRs"], ""));
+        ensure!(
+            has.len() == 2 && was.len() == 1 && was[0] == has[0] && node["spec"]["podCIDR"] == was[0].as_str(),
+            "{name}: {has:?}"
+        );
+        let addresses = node["status"]["addresses"].as_array().context("addresses")?;
+        let internal: Vec<Value> = addresses.iter().filter(|a| a["type"] == "InternalIP").cloned().collect();
+        let own_addresses = each(BOTH, &texts(&internal.into(), "address"), name)?;
+        // Not its pods' bridge's: others reach it by them.
+        ensure!(!own_addresses[1].to_string().starts_with("fd42:"), "{own_addresses:?}");
+        let conditions = node["status"]["conditions"].as_array().context("conditions")?;
+        ensure!(conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"), "{name}: {conditions:#?}");
+    }
+    Ok(())
+}
+
+/// Pods of before go on as they were; those that come now have addresses of both families, and reach all.
+fn old_and_new(own: &Own, lived: &BTreeSet<String>, old: &[Pod]) -> Result<()> {
+    let now = lives(own)?;
+    ensure!(now == *lived, "before: {lived:#?}; now: {now:#?}");
+    between(own, old).context("pods of before among themselves")?;
+    own.apply(&WEB.replace("web", "fresh"))?;
+    let fresh = pods_of(own, "fresh", BOTH, old.len())?;
+    between(own, &fresh).context("pods of now among themselves")?;
+    for (from, to) in fresh.iter().flat_map(|new| old.iter().flat_map(move |old| [(new, old), (old, new)])) {
+        let at = SocketAddr::new(to.addresses[0], 8080);
+        eventually(SOON, || {
+            let said = inside(own, &from.name, &format!("{} | tail -n 1", get(at, "/")))?;
+            ensure!(said.trim() == to.node, "{said}");
+            Ok(())
+        })
+        .with_context(|| format!("between pods of before and of now: from {} to {}", from.name, to.name))?;
+    }
+    ensure!(lives(own)? == *lived, "they were started again");
+    Ok(())
+}
+
+/// Somebody asks for both families of a Service that was there, and has its pods made anew.
+fn service_gains(own: &Own, nodes: usize) -> Result<()> {
+    let before = own.get("service web")?;
+    ensure!(texts(&before["spec"]["clusterIPs"], "").len() == 1, "nobody has asked yet: {before:#}");
+    own.kubectl(&["patch", "service", "web", "-p", r#"{"spec": {"ipFamilyPolicy": "RequireDualStack"}}"#])?;
+    let now = own.get("service web")?;
+    ensure!(now["spec"]["clusterIP"] == before["spec"]["clusterIP"], "{now:#}");
+    own.kubectl(&["rollout", "restart", "daemonset/web"])?;
+    eventually(SOON, || pods(own, BOTH, nodes).map(drop))?;
+    service(own, BOTH, &pods(own, BOTH, nodes)?)
+}
+
+const ONE_RANGE: [&str; 4] = ["--pod-cidr", "10.42.0.0/16", "--service-cidr", "10.43.0.0/16"];
+
+fn gains_family(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("gains")?;
+    let host = own.host.clone().context("a host")?;
+    let before = traces(&host, &own)?;
+    own.run(&[&["up", "--nodes", "2"], &ONE_RANGE[..]].concat())?.ok()?;
+    own.import_busybox(BUSYBOX)?;
+    own.apply(WEB)?;
+    let old = pods(&own, FOUR, 2)?;
+    between(&own, &old)?;
+    let (lived, nodes) = (lives(&own)?, own.get("nodes")?);
+    for ranges in [
+        ["--pod-cidr", "10.44.0.0/16,fd42::/56", "--service-cidr", SERVICES],
+        ["--pod-cidr", "fd42::/56,10.42.0.0/16", "--service-cidr", "fd43::/112,10.43.0.0/16"],
+        ["--pod-cidr", PODS, "--service-cidr", "10.43.0.0/16"],
+    ] {
+        let said = own.run(&[&["up"], &ranges[..]].concat())?.fails()?;
+        ensure!(said.contains("a range of the other family may be said behind each"), "{said}");
+    }
+    let said = own.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
+    ensure!(said.contains(&format!("gets pods in {PODS} and Services in {SERVICES}")), "{said}");
+    let log = |what: &str| {
+        let theirs = own.run(&["logs", "--node", "vm-2", "--tail", "40"]).map(|o| o.stdout).unwrap_or_default();
+        let ours = own.run(&["logs", "--tail", "40"]).map(|o| o.stdout).unwrap_or_default();
+        format!("{what}\n--- the host\n{ours}\n--- the further node\n{theirs}")
+    };
+    eventually(SOON, || nodes_have_both(&own, &nodes)).with_context(|| log("the nodes"))?;
+    objects(&own).with_context(|| log("what the cluster says"))?;
+    old_and_new(&own, &lived, &old).with_context(|| log("old pods and new"))?;
+    service_gains(&own, 2).with_context(|| log("the Service"))?;
+    let told = own.status()?;
+    ensure!(told["crashes"].as_array().is_none_or(Vec::is_empty), "nothing broke: {told:#}");
+    let said = own.run(&[&["up"], &ONE_RANGE[..]].concat())?.fails()?;
+    ensure!(said.contains("they can't change"), "{said}");
+    own.run(&["down"])?.ok()?;
+    own.run(&["up"])?.ok()?;
+    let works = || -> Result<()> {
+        let pods = pods(&own, BOTH, 2)?;
+        between(&own, &pods)?;
+        service(&own, BOTH, &pods)
+    };
+    works().with_context(|| log("after down and up"))?;
+    own.run(&["reset", "--yes"])?.ok()?;
+    eventually(SOON, || {
+        let after = traces(&host, &own)?;
+        let left: Vec<_> = after.difference(&before).collect();
+        ensure!(left.is_empty(), "left behind: {left:#?}");
+        Ok(())
+    })
+}
+
+/// The agent runs in the foreground, and nobody touches its machine.
+fn joined_follow(cluster: &Cluster) -> Result<()> {
+    let (first, second) = wired(cluster)?;
+    up_at(&first, &ONE_RANGE)?;
+    let agent = agent(&first, &second)?;
+    for host in [&first, &second] {
+        host.import_busybox(BUSYBOX)?;
+    }
+    first.apply(WEB)?;
+    let old = pods(&first, FOUR, 2)?;
+    between(&first, &old)?;
+    let (lived, nodes) = (lives(&first)?, first.get("nodes")?);
+    first.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
+    let told = || format!("{}\n--- the first\n{}", agent.said(), first.log_tail());
+    eventually(SOON, || nodes_have_both(&first, &nodes)).with_context(told)?;
+    old_and_new(&first, &lived, &old).with_context(told)?;
+    service_gains(&first, 2).with_context(told)?;
     end(&first, &second, &agent)
 }
 
