@@ -56,14 +56,13 @@ pub fn close(host: &Host, patience: Duration) -> Result<usize> {
 /// where `addresses` are then looked for, and in nodes that run. Nothing where this host never had a further node.
 pub fn link(host: &Host, addresses: impl Fn() -> Vec<IpAddr>) -> Result<()> {
     let Some(before) = record::read(host)? else { return Ok(()) };
-    let gained = {
+    let mut gained = underlay::with_families(host, before.clone())?;
+    if gained != before {
         let _lock = record::lock(host)?;
-        let record = underlay::with_families(host, record::read(host)?.unwrap_or(before.clone()))?;
-        if record.range6 != before.range6 {
-            record::write(host, &record)?;
-        }
-        record
-    };
+        // A command may have changed it meanwhile.
+        gained = underlay::with_families(host, record::read(host)?.unwrap_or(before))?;
+        record::write(host, &gained)?;
+    }
     underlay::ensure(host, &gained)?;
     if gained.range6.is_none() {
         return Ok(());

@@ -46,13 +46,9 @@ struct Taken {
 /// ours: nobody has to remember it.
 pub fn choose(host: &Host, asked: Option<Prefix>) -> Result<Record> {
     let taken = taken(host)?;
-    let none = "this host's networks leave no range for the link between nodes: say one with --node-cidr";
-    let free = |mut all: Box<dyn Iterator<Item = Prefix>>| {
-        all.find(|range| meets(*range, &taken).is_none()).ok_or_else(|| Fault::failed(none))
-    };
-    let range6 = host.cluster.has_ipv6().then(|| free(Box::new(candidates6(host.slot)))).transpose()?;
+    let range6 = host.cluster.has_ipv6().then(|| free(candidates6(host.slot), &taken)).transpose()?;
     let Some(range) = asked else {
-        return Ok(Record { range6, ..Record::new(free(Box::new(candidates(host.slot)))?) });
+        return Ok(Record { range6, ..Record::new(free(candidates(host.slot), &taken)?) });
     };
     match meets(range, &taken) {
         None => Ok(Record { range6, ..Record::new(range) }),
@@ -65,7 +61,12 @@ pub fn with_families(host: &Host, record: Record) -> Result<Record> {
     if record.range6.is_some() || !host.cluster.has_ipv6() {
         return Ok(record);
     }
-    Ok(Record { range6: choose(host, None)?.range6, ..record })
+    Ok(Record { range6: Some(free(candidates6(host.slot), &taken(host)?)?), ..record })
+}
+
+fn free(mut candidates: impl Iterator<Item = Prefix>, taken: &[Taken]) -> Result<Prefix, Fault> {
+    let none = "this host's networks leave no range for the link between nodes: say one with --node-cidr";
+    candidates.find(|range| meets(*range, taken).is_none()).ok_or_else(|| Fault::failed(none))
 }
 
 /// Beside those of pods and Services, a /24 for each cluster of the host; then some of the other private ranges.
