@@ -39,6 +39,7 @@ const ABSENT: &[(&str, &[&[&str]])] = &[
     ("pod-network", &[KUBERNETES, &["tokio::"]]),
     ("flannel", &[PROGRAMS]),
     ("bgp", &[OUTSIDE, KUBERNETES, KERNEL, PROGRAMS]),
+    ("bgpd", &[KUBERNETES, PROGRAMS]),
     ("announcer", &[&["std::fs", "nft::"], PROGRAMS]),
     ("runtime", &[KUBERNETES]),
     ("proxy", &[&["std::fs"], PROGRAMS]),
