@@ -2,7 +2,8 @@
 //!
 //! Network: `netlink` (links, addresses, routes, neighbours, rules and their changes), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),
-//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `datagrams` (UDP in bulk), `tun` (links that end in a file), `packet`
+//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `tcp` (what sessions of routing
+//! protocols ask), `datagrams` (UDP in bulk), `tun` (links that end in a file), `packet`
 //! (frames as they are on the wire), `ethtool`
 //! (what a link's driver does).
 //!
@@ -37,5 +38,6 @@ pub mod root;
 pub mod seccomp;
 pub mod sockets;
 pub mod sysctl;
+pub mod tcp;
 mod tree;
 pub mod tun;

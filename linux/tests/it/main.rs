@@ -9,3 +9,4 @@ mod neighbours;
 mod policy;
 mod routes;
 mod rules;
+mod tcp;
