@@ -22,7 +22,7 @@ pub use address::LinkAddress;
 pub use link::{Ipip, Link, LinkKind, NewVeth, Vxlan};
 pub use monitor::{Event, Item, Monitor, Topic, event};
 pub use neighbour::{Fdb, Neighbour};
-pub use route::{NextHop, Route, RouteKind, TABLE_MAIN};
+pub use route::{NextHop, Route, RouteChange, RouteKind, TABLE_MAIN};
 pub use rtnl::{Attribute, Mac, PROTOCOL, Rtnl};
 pub use rule::{Mark, Rule, RuleAction};
 pub(crate) use socket::Socket;

@@ -95,13 +95,30 @@ impl Monitor {
             .map_err(|source| Error::Io { what: "entering the network namespace".into(), source })?
     }
 
+    /// Asks for room for this many bytes of news that nobody has read yet. Beyond the system's limit it needs
+    /// CAP_NET_ADMIN; without that the limit is what there is.
+    pub fn hold(&self, bytes: usize) {
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&self.fd, bytes).is_err() {
+            let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&self.fd, bytes);
+        }
+    }
+
     /// Reads all the news without waiting, in the order in which it happened.
-    pub fn drain(&self, mut each: impl FnMut(Event)) -> Result<(), Error> {
+    pub fn drain(&self, each: impl FnMut(Event)) -> Result<(), Error> {
+        self.drain_where(|_| true, each)
+    }
+
+    /// The same without what a socket of one's own has changed, by its [`super::Rtnl::port`].
+    pub fn drain_except(&self, port: u32, each: impl FnMut(Event)) -> Result<(), Error> {
+        self.drain_where(|message| message.port != port, each)
+    }
+
+    fn drain_where(&self, asked: impl Fn(&Message<'_>) -> bool, mut each: impl FnMut(Event)) -> Result<(), Error> {
         let mut buffer = vec![0; BUFFER];
         loop {
             match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) | Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Ok((read, _)) => messages(&buffer[..read]).filter_map(|m| event(&m)).for_each(&mut each),
+                Ok((read, _)) => messages(&buffer[..read]).filter(&asked).filter_map(|m| event(&m)).for_each(&mut each),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::NOBUFS) => each(Event::Lost),
                 Err(e) => return Err(Error::Io { what: "hearing of changes of the network".into(), source: e.into() }),

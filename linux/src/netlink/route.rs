@@ -11,7 +11,8 @@
 //! A table has one route for a destination, a metric and a type of service: [`Rtnl::put_route`] replaces that one,
 //! whoever made it. Of routes to one destination that differ in metric the lowest is used. So a route of an
 //! administrator to the same destination stays as long as it has another metric, and those of an earlier version of ours,
-//! which had no protocol of their own, become ours when they are put again.
+//! which had no protocol of their own, become ours when they are put again. Whoever has many routes to keep adds them by
+//! [`Rtnl::change_routes`]: there what is another's stays, and thousands go in one system call.
 
 use std::net::IpAddr;
 
@@ -19,7 +20,10 @@ use meta::Prefix;
 
 use super::Error;
 use super::message::{Message, Writer, attrs, split, u16_at, u32_at};
-use super::rtnl::{Attribute, CREATE_OR_REPLACE, PROTOCOL, Rtnl, family, ip, missing_is_done, octets, write_all};
+use super::rtnl::{
+    Attribute, CREATE_NEW, CREATE_OR_REPLACE, PROTOCOL, Rtnl, family, ip, missing_is_done, octets, write_all,
+};
+use super::socket::{Refusal, flags};
 
 pub(super) const NEWROUTE: u16 = 24;
 pub(super) const DELROUTE: u16 = 25;
@@ -48,6 +52,10 @@ pub const TABLE_MAIN: u32 = 254;
 const IPV6_METRIC: u32 = 1024;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
+/// Any, where a route is named to be deleted.
+const SCOPE_NOWHERE: u8 = 255;
+/// The same of kinds.
+const RTN_UNSPEC: u8 = 0;
 
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +108,26 @@ pub enum RouteKind {
     Throw,
     /// By the kernel's number.
     Other(u8),
+}
+
+/// What becomes of one route among many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteChange {
+    /// There must be none to the same destination with the same metric, whoever made it.
+    Add(Route),
+    /// It takes the place of the one to the same destination with the same metric, if there is one.
+    Put(Route),
+    /// Those of one protocol to a destination go, wherever they lead.
+    Delete {
+        /// Where to.
+        dst: Prefix,
+        /// Of which table.
+        table: u32,
+        /// 0 is any.
+        metric: u32,
+        /// Whose.
+        protocol: u8,
+    },
 }
 
 /// One way to a destination.
@@ -186,6 +214,69 @@ impl Rtnl {
         self.socket.dump(GETROUTE, "listing routes", |w| w.raw(&[0; 12]), |m| decode(m.body))
     }
 
+    /// Of one table, both families, or of all: what `each` makes of every route. Nothing else is kept, so that a table of a
+    /// million routes costs what is made of them.
+    pub fn routes_of<T>(
+        &mut self,
+        table: Option<u32>,
+        mut each: impl FnMut(Route) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let fill = |w: &mut Writer| {
+            w.raw(&[0; 12]);
+            if let Some(table) = table {
+                w.attr_u32(RTA_TABLE, table);
+            }
+        };
+        // Kernels before 5.0 tell all tables whatever is asked.
+        let asked = |route: &Route| table.is_none_or(|table| table == route.table);
+        let answer = self.socket.dump(GETROUTE, "listing routes", fill, |m| each(decode(m.body).filter(asked)?));
+        match answer {
+            // A table that nobody has put anything into.
+            Err(e) if e.is_missing() => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+
+    /// Makes changes in one system call, in their order; those that the kernel refused come back by their number. What is
+    /// gone already is deleted.
+    pub fn change_routes(&mut self, changes: &[RouteChange]) -> Result<Vec<(usize, Error)>, Error> {
+        let mut w = Writer::new();
+        let mut first = None;
+        for change in changes {
+            let seq = self.socket.next_seq();
+            first.get_or_insert(seq);
+            match change {
+                RouteChange::Add(route) => put(&mut w, NEWROUTE, CREATE_NEW, seq, route),
+                RouteChange::Put(route) => put(&mut w, NEWROUTE, CREATE_OR_REPLACE, seq, route),
+                RouteChange::Delete { dst, table, metric, protocol } => {
+                    let any = if dst.is_ipv6() { SCOPE_UNIVERSE } else { SCOPE_NOWHERE };
+                    let (table, metric, protocol) = (*table, *metric, *protocol);
+                    let kind = RouteKind::Other(RTN_UNSPEC);
+                    put(
+                        &mut w,
+                        DELROUTE,
+                        0,
+                        seq,
+                        &Route { table, metric, protocol, scope: any, ..Route::reject(*dst, kind) },
+                    );
+                }
+            }
+        }
+        let Some(first) = first else { return Ok(Vec::new()) };
+        let refusals = self.socket.batch(w.bytes(), "changing routes")?;
+        let refused = |refusal: Refusal| {
+            let at = refusal.seq.wrapping_sub(first) as usize;
+            let (doing, dst, deleted) = match changes.get(at)? {
+                RouteChange::Add(route) | RouteChange::Put(route) => ("adding", route.dst, false),
+                RouteChange::Delete { dst, .. } => ("removing", *dst, true),
+            };
+            let what = format!("{doing} route to {dst}");
+            let error = Error::Refused { what, errno: refusal.errno, message: refusal.message };
+            (!(deleted && error.is_missing())).then_some((at, error))
+        };
+        Ok(refusals.into_iter().filter_map(refused).collect())
+    }
+
     /// The route that a packet to `to` would take, with the source address that it would have. None when there is none,
     /// or one that drops it. Nothing is sent.
     pub fn route_to(&mut self, to: IpAddr) -> Result<Option<Route>, Error> {
@@ -227,6 +318,13 @@ impl Rtnl {
         };
         Ok(self.routes()?.into_iter().filter(is_default).min_by_key(|r| r.metric))
     }
+}
+
+/// A message that is answered only if it is refused.
+fn put(w: &mut Writer, kind: u16, flags: u16, seq: u32, route: &Route) {
+    let m = w.begin(kind, flags::REQUEST | flags, seq);
+    write(w, route);
+    w.end(m);
 }
 
 fn write(w: &mut Writer, route: &Route) {

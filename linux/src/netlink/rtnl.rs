@@ -29,6 +29,11 @@ impl Rtnl {
         Ok(Rtnl { socket: Socket::route()? })
     }
 
+    /// By which the kernel names this socket as the cause of a change: see [`super::Monitor::drain_except`].
+    pub fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
     /// For another namespace.
     pub fn open_in(ns: &NetNs) -> Result<Self, Error> {
         ns.run(Rtnl::open).map_err(|source| Error::Io { what: "entering the network namespace".to_owned(), source })?

@@ -86,6 +86,14 @@ impl Socket {
         Ok(Socket { fd, seq: 1, buffer: Vec::new() })
     }
 
+    /// The address that the kernel gave it; 0 when it can't be told.
+    pub fn port(&self) -> u32 {
+        // It has none before its first request, or before it is bound to whichever is free.
+        let _ = rustix::net::bind(&self.fd, &netlink::SocketAddrNetlink::new(0, 0));
+        let name = rustix::net::getsockname(&self.fd).ok();
+        name.and_then(|name| netlink::SocketAddrNetlink::try_from(name).ok()).map_or(0, |name| name.pid())
+    }
+
     /// A sequence number not used on this socket before.
     pub fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1).max(1);
@@ -158,7 +166,8 @@ impl Socket {
         Ok(found)
     }
 
-    /// Sends a netfilter batch as one datagram, so that it is one transaction, and collects the refusals.
+    /// Sends messages as one datagram and collects the refusals. To netfilter it is one transaction; to others each message
+    /// is done by itself.
     pub fn batch(&mut self, bytes: &[u8], what: &str) -> Result<Vec<Refusal>, Error> {
         // A datagram larger than the send buffer is refused, so the buffer grows to what is sent. The forced
         // form needs CAP_NET_ADMIN, which whoever changes rules has.

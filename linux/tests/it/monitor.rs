@@ -103,3 +103,26 @@ fn who_hears_too_late_is_told_that_something_is_lost() {
     }
     assert!(heard(&monitor).contains(&Event::Lost));
 }
+
+#[test]
+fn what_one_has_done_oneself_need_not_be_heard() {
+    let host = NetNs::create().unwrap();
+    let (mut own, mut other) = (Rtnl::open_in(&host).unwrap(), Rtnl::open_in(&host).unwrap());
+    let monitor = Monitor::open_in(&host, &[Topic::Routes]).unwrap();
+    monitor.hold(1 << 20);
+    let port = own.port();
+    for dst in ["10.7.0.0/16", "fd07::/48"] {
+        let hole = Route::reject(dst.parse().unwrap(), RouteKind::Blackhole);
+        let except_own = || {
+            let mut events = Vec::new();
+            monitor.drain_except(port, |event| events.push(event)).unwrap();
+            events
+        };
+        own.put_route(&hole).unwrap();
+        own.delete_route(&hole).unwrap();
+        other.put_route(&hole).unwrap();
+        assert_eq!(except_own(), [Event::Set(Item::Route(hole.clone()))], "{dst}");
+        own.delete_route(&hole).unwrap();
+        assert_eq!(heard(&monitor), [Event::Gone(Item::Route(hole))], "{dst}");
+    }
+}

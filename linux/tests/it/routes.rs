@@ -1,6 +1,6 @@
 //! Routes of every shape, both families: the kernel reads back what was put, and a list is the whole of what is there.
 
-use linux::netlink::{Attribute, Mac, NextHop, PROTOCOL, Route, RouteKind, Rtnl};
+use linux::netlink::{Attribute, Mac, NextHop, PROTOCOL, Route, RouteChange, RouteKind, Rtnl};
 use linux::netns::NetNs;
 use meta::Prefix;
 use std::net::IpAddr;
@@ -165,4 +165,61 @@ fn the_kernels_own_are_in_the_list_and_the_way_out_is_found() {
     assert_eq!(rtnl.route_to(ip("10.1.0.1")).unwrap().or(rtnl.route_to(ip("10.2.0.1")).unwrap()), None);
     let way = rtnl.route_to(ip("198.51.100.1")).unwrap().unwrap();
     assert!(way.source.is_some() && [Some(one), Some(two)].contains(&way.index()), "{way:?}");
+}
+
+/// What another made is not overwritten by an addition, and what can't be done doesn't stop the rest.
+#[test]
+fn many_changes_in_one_call_and_each_refusal_by_its_number() {
+    let (_host, mut rtnl, one, two) = host();
+    for (range, a, b) in [("10.7", "192.0.1.1", "192.0.2.1"), ("fd07", "fd00:1::1", "fd00:2::1")] {
+        let v6 = range == "fd07";
+        let nth = |n: u32| prefix(&if v6 { format!("fd07:{n:x}::/48") } else { format!("10.7.{n}.0/24") });
+        let (a, b) = (ip(a), ip(b));
+        let foreign = Route { protocol: 4, metric: 50, ..Route::via(nth(3), a, one) };
+        rtnl.put_route(&foreign).unwrap();
+        let route = |n: u32| Route { metric: 50, protocol: 99, table: 254, ..Route::via(nth(n), a, one) };
+        let nowhere = if v6 { "fd99::1" } else { "203.0.113.1" };
+        let lost = Route { next_hops: vec![NextHop::via(ip(nowhere), one)], ..route(4) };
+        let changes: Vec<RouteChange> =
+            [route(1), route(2), route(3), lost, route(5)].into_iter().map(RouteChange::Add).collect();
+        let refused = rtnl.change_routes(&changes).unwrap();
+        let numbers: Vec<_> = refused.iter().map(|(at, error)| (*at, error.is_exists())).collect();
+        assert_eq!(numbers, [(2, true), (3, false)], "{refused:?}");
+        assert!(refused[1].1.to_string().starts_with(&format!("adding route to {}: ", nth(4))), "{refused:?}");
+        assert_eq!(to(&mut rtnl, &nth(3).to_string()), [foreign.clone()]);
+        assert_eq!(to(&mut rtnl, &nth(5).to_string()), [route(5)]);
+
+        let hops = vec![NextHop::via(a, one), NextHop::via(b, two)];
+        let both = Route { metric: 50, protocol: 99, ..Route::multipath(nth(1), hops) };
+        let hole = Route { metric: 50, protocol: 99, ..Route::reject(nth(2), RouteKind::Blackhole) };
+        let gone = |n: u32| RouteChange::Delete { dst: nth(n), table: 254, metric: 50, protocol: 99 };
+        let changes = [RouteChange::Put(both.clone()), RouteChange::Put(hole.clone()), gone(3), gone(4), gone(5)];
+        assert_eq!(rtnl.change_routes(&changes).unwrap().len(), 0);
+        assert_eq!(to(&mut rtnl, &nth(1).to_string()).iter().map(sorted).collect::<Vec<_>>(), [both]);
+        assert_eq!(to(&mut rtnl, &nth(2).to_string()), [hole]);
+        assert_eq!(to(&mut rtnl, &nth(3).to_string()), [foreign]);
+        assert_eq!(to(&mut rtnl, &nth(5).to_string()), []);
+        assert_eq!(rtnl.change_routes(&[gone(1), gone(2)]).unwrap().len(), 0);
+        assert_eq!((to(&mut rtnl, &nth(1).to_string()), to(&mut rtnl, &nth(2).to_string())), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_table_is_listed_alone() {
+    let (_host, mut rtnl, one, _) = host();
+    let mut expected = Vec::new();
+    for dst in ["10.7.0.0/16", "fd07::/48"] {
+        let route = Route { table: 1000, ..Route::link(prefix(dst), one) };
+        rtnl.put_route(&route).unwrap();
+        rtnl.put_route(&Route { table: 1001, ..route.clone() }).unwrap();
+        expected.push(route);
+    }
+    let mut seen = 0;
+    let listed = rtnl.routes_of(Some(1000), |route| {
+        seen += 1;
+        Some(route)
+    });
+    assert_eq!((listed.unwrap(), seen), (expected, 2));
+    assert_eq!(rtnl.routes_of(Some(4711), Some).unwrap(), []);
+    assert!(rtnl.routes_of(None, Some).unwrap().len() > 4);
 }
