@@ -186,7 +186,7 @@ fn many_changes_in_one_call_and_each_refusal_by_its_number() {
         let numbers: Vec<_> = refused.iter().map(|(at, error)| (*at, error.is_exists())).collect();
         assert_eq!(numbers, [(2, true), (3, false)], "{refused:?}");
         assert!(refused[1].1.to_string().starts_with(&format!("adding route to {}: ", nth(4))), "{refused:?}");
-        assert_eq!(to(&mut rtnl, &nth(3).to_string()), [foreign.clone()]);
+        assert_eq!(to(&mut rtnl, &nth(3).to_string()), std::slice::from_ref(&foreign));
         assert_eq!(to(&mut rtnl, &nth(5).to_string()), [route(5)]);
 
         let hops = vec![NextHop::via(a, one), NextHop::via(b, two)];

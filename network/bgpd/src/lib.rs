@@ -5,3 +5,5 @@
 //! Called by `ferrokube bgp` and `ferrokube route-reflector`.
 
 #![warn(missing_docs)]
+
+pub mod kernel;

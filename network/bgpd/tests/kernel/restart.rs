@@ -1,0 +1,84 @@
+//! A process that was killed and started again finds its routes, and moves no packet.
+
+use std::time::Duration;
+
+use bgpd::kernel::{Command, Config, PROTOCOL};
+use linux::netlink::{Event as Change, Item, Monitor, Route, Topic};
+use meta::Prefix;
+
+use crate::world::{World, by, ip, prefix};
+
+/// 100,000 routes are found, kept, and not written again; what has changed meanwhile is, and what is gone goes in the end.
+#[test]
+fn routes_of_an_earlier_process_are_kept_until_all_is_known() {
+    const ROUTES: usize = 100_000;
+    let mut world = World::new();
+    let first = world.start(Config::default());
+    let routes: Vec<Prefix> = prefix("10.0.0.0/8").subnets(27).take(ROUTES).collect();
+    let (one, other) = (by(&["192.0.1.1"]), by(&["192.0.2.1"]));
+    first.say(Command::Want(routes.iter().map(|prefix| (*prefix, one.clone())).collect()));
+    first.say(Command::Want(vec![(prefix("fd07::/48"), by(&["fd00:1::1"]))]));
+    first.status("all are there", |status| status.there == ROUTES + 1);
+    first.killed();
+    assert_eq!(world.count(254, PROTOCOL), ROUTES + 1);
+
+    let monitor = Monitor::open_in(&world.ns, &[Topic::Routes]).unwrap();
+    let second = world.start(Config::default());
+    second.status("they are kept", |status| (status.kept, status.there, status.wanted) == (ROUTES + 1, ROUTES + 1, 0));
+    // All but the last two are told again, one of them with another next hop.
+    let again = routes[..ROUTES - 2].iter().enumerate();
+    let again = again.map(|(n, prefix)| (*prefix, if n == 0 { other.clone() } else { one.clone() }));
+    second.say(Command::Want(again.collect()));
+    second.status("those that are wanted are wanted", |status| (status.wanted, status.kept) == (ROUTES - 2, 3));
+    world.leads(&routes[0].to_string(), &["192.0.2.1"]);
+    assert_eq!(world.count(254, PROTOCOL), ROUTES + 1);
+    second.say(Command::Loaded);
+    second.status("the rest goes", |status| (status.kept, status.there) == (0, ROUTES - 2));
+    assert_eq!(world.count(254, PROTOCOL), ROUTES - 2);
+    let mut changed = Vec::new();
+    monitor
+        .drain(|change| match change {
+            Change::Set(Item::Route(route)) | Change::Gone(Item::Route(route)) => changed.push(route.dst),
+            other => panic!("{other:?}"),
+        })
+        .unwrap();
+    let mut expected = vec![routes[0], routes[ROUTES - 2], routes[ROUTES - 1], prefix("fd07::/48")];
+    changed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(changed, expected, "only what changed was written");
+    second.say(Command::Clear);
+    second.status("all goes", |status| status.there == 0);
+    assert_eq!(world.count(254, PROTOCOL), 0);
+}
+
+#[test]
+fn routes_are_kept_no_longer_than_that() {
+    let mut world = World::new();
+    let link = world.links[0];
+    let config = Config { keep: Duration::from_millis(400), ..Config::default() };
+    let ours = |dst: &str| Route { protocol: PROTOCOL, metric: 32, ..Route::via(prefix(dst), ip("192.0.1.1"), link) };
+    world.rtnl.put_route(&ours("10.7.0.0/16")).unwrap();
+    world.rtnl.put_route(&ours("10.8.0.0/16")).unwrap();
+    let running = world.start(config);
+    running.status("both are kept", |status| status.kept == 2);
+    // What is said to be gone goes at once.
+    running.want("10.8.0.0/16", None);
+    world.leads("10.8.0.0/16", &[]);
+    assert_eq!(world.to(254, "10.7.0.0/16").len(), 1);
+    world.leads("10.7.0.0/16", &[]);
+}
+
+/// A next hop may not be known yet when it is wanted again.
+#[test]
+fn a_route_is_kept_while_its_next_hop_is_not_known() {
+    let mut world = World::new();
+    let link = world.links[0];
+    let ours = Route { protocol: PROTOCOL, metric: 32, ..Route::via(prefix("10.7.0.0/16"), ip("192.0.1.1"), link) };
+    world.rtnl.put_route(&ours).unwrap();
+    let running = world.start(Config::default());
+    running.want("10.7.0.0/16", by(&["203.0.113.1"]));
+    running.status("it is wanted", |status| (status.wanted, status.kept) == (1, 1));
+    world.leads("10.7.0.0/16", &["192.0.1.1"]);
+    running.say(Command::Loaded);
+    world.leads("10.7.0.0/16", &[]);
+}
