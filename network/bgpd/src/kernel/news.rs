@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use meta::Prefix;
-use tokio::sync::mpsc;
 
+use super::said::{Event, Learned};
 use super::ways::Ways;
-use super::{Event, Learned};
 
 /// What an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,13 +41,6 @@ impl News {
     pub fn take(&mut self) -> Option<Event> {
         let topic = self.queue.pop_front()?;
         self.waiting.remove(&topic)
-    }
-
-    /// The same to whoever listens.
-    pub fn send(&mut self, permit: mpsc::Permit<'_, Event>) {
-        if let Some(event) = self.take() {
-            permit.send(event);
-        }
     }
 
     pub fn is_empty(&self) -> bool {

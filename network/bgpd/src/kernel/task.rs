@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::news::News;
+use super::plan;
 use super::plan::{Found, Plan, Step, Surroundings};
+use super::said::{Command, Config, Event, Status};
 use super::ways::{Shapes, Ways};
 use super::wish::{Shape, Wish};
-use super::{Command, Config, Event, Status, plan};
 
 /// Changes in one system call. More gains nothing that can be measured, and meanwhile nobody else is heard.
 const BATCH: usize = 1000;
@@ -91,7 +92,7 @@ impl Task {
                 while !self.news.is_empty()
                     && let Ok(permit) = events.try_reserve()
                 {
-                    self.news.send(permit);
+                    send(&mut self.news, permit);
                 }
                 // Timers and the monitor have their turn between batches.
                 tokio::task::yield_now().await;
@@ -112,7 +113,7 @@ impl Task {
                     Err(error) => return warn!(%error, "the kernel's routes can't be watched"),
                 },
                 permit = events.reserve(), if !self.news.is_empty() => match permit {
-                    Ok(permit) => self.news.send(permit),
+                    Ok(permit) => send(&mut self.news, permit),
                     // Nobody listens: there is nothing to tell.
                     Err(_) => while self.news.take().is_some() {},
                 },
@@ -332,5 +333,11 @@ impl Task {
         }
         let status = Status { wanted, there, kept, refused, refusal: self.refusal.clone() };
         self.told.send_if_modified(|told| std::mem::replace(told, status.clone()) != status);
+    }
+}
+
+fn send(news: &mut News, permit: mpsc::Permit<'_, Event>) {
+    if let Some(event) = news.take() {
+        permit.send(event);
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use linux::netlink::{Link, LinkAddress, Route, RouteKind};
 use meta::Prefix;
 
+use super::said::{Learned, LearnedHop};
 use super::wish::{Hop, Shape, Target, Way, Wish};
-use super::{Learned, LearnedHop};
 
 /// The kernel's own: of links and their addresses (RTPROT_KERNEL), and of what another router said by ICMP.
 const KERNELS: [u8; 2] = [1, 2];
