@@ -1,9 +1,10 @@
 //! The BGP daemon: what surrounds the pure speaker of [`bgp`] on a machine.
 //!
-//! - `kernel`: routes in the kernel's tables, and out of them
+//! - [`config`]: the file
 //!
 //! Called by `ferrokube bgp` and `ferrokube route-reflector`.
 
 #![warn(missing_docs)]
 
+pub mod config;
 pub mod kernel;

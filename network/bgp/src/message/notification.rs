@@ -1,6 +1,6 @@
 //! NOTIFICATION (RFC 4271 4.5): why a session ends, in numbers for the peer and in words for people. Codes and subcodes
-//! of RFC 4271, 4486 (Cease), 5492, 6608 (FSM), 7313, 8538 (Hard Reset), 9234 (roles) and 9384 (BFD); the text of a
-//! shutdown is RFC 9003's. Pure. Made by decoders and `session`.
+//! of RFC 4271, 4486 (Cease), 5492, 6608 (FSM), 7313, 8538 (Hard Reset), 9234 (roles), 9384 (BFD) and 9687 (send hold);
+//! the text of a shutdown is RFC 9003's. Pure. Made by decoders and `session`.
 
 use std::fmt;
 
@@ -21,6 +21,7 @@ pub mod code {
     pub const FINITE_STATE_MACHINE: u8 = 5;
     pub const CEASE: u8 = 6;
     pub const ROUTE_REFRESH_MESSAGE: u8 = 7;
+    pub const SEND_HOLD_TIMER_EXPIRED: u8 = 8;
 }
 
 /// Subcodes of the Message Header Error.
@@ -61,6 +62,7 @@ pub mod cease {
     pub const PEER_DECONFIGURED: u8 = 3;
     pub const ADMINISTRATIVE_RESET: u8 = 4;
     pub const CONNECTION_REJECTED: u8 = 5;
+    pub const CONFIGURATION_CHANGE: u8 = 6;
     pub const COLLISION: u8 = 7;
     pub const HARD_RESET: u8 = 9;
     pub const BFD_DOWN: u8 = 10;
@@ -134,6 +136,7 @@ const WORDS: &[(u8, &str, &[Word])] = &[
         ],
     ),
     (code::ROUTE_REFRESH_MESSAGE, "ROUTE-REFRESH message error", &[(1, "invalid message length")]),
+    (code::SEND_HOLD_TIMER_EXPIRED, "send hold timer expired", &[]),
 ];
 
 /// A NOTIFICATION.

@@ -12,7 +12,8 @@
 //!
 //! - [`table`]: prefixes and their paths; [`peer`]: neighbours and other sources
 //! - [`import`], [`export`]: what becomes of attributes on the way in and out; [`flush`]: messages
-//! - [`choose`]: the decision about a prefix; [`stale`]: routes over the end of a session; `view`: routes as they are shown
+//! - [`choose`]: the decision about a prefix; [`next_hops`]: the ways to next hops; [`stale`]: routes over the end of a
+//!   session; `view`: routes as they are shown
 //!
 //! Pure: the time is an argument. Called by the loop with what sessions say.
 
@@ -20,6 +21,7 @@ mod choose;
 mod export;
 mod flush;
 mod import;
+mod next_hops;
 mod peer;
 mod stale;
 mod table;
@@ -39,6 +41,7 @@ use crate::message::nlri::Nlri;
 use crate::message::update::Update;
 use crate::session::Negotiated;
 use choose::identity;
+use next_hops::Noticed;
 use peer::{Peer, Refresh, Session};
 use table::{Address, LONG_LIVED, Path, Tables};
 
@@ -81,6 +84,8 @@ pub struct Rib {
     peers: Vec<Option<Box<Peer>>>,
     /// The metric of the way to a next hop, none where there is no way; what is not here is next door.
     next_hops: HashMap<IpAddr, Option<u32>>,
+    /// Next hops of neighbours' routes, where somebody resolves them.
+    noticed: Option<Noticed>,
     /// Somebody takes all paths, not the best alone (RFC 7911).
     all_paths: bool,
     /// Nothing is told while a restart is under way (RFC 4724 4.1).
@@ -103,6 +108,7 @@ impl Rib {
             tables: Tables::default(),
             peers: Vec::new(),
             next_hops: HashMap::new(),
+            noticed: None,
             all_paths: false,
             held_back: false,
         }
@@ -224,15 +230,6 @@ impl Rib {
         }
     }
 
-    /// The way to a next hop: its metric, or that there is none.
-    pub fn next_hop(&mut self, address: IpAddr, metric: Option<u32>) {
-        if self.next_hops.insert(address, metric) == Some(metric) {
-            return;
-        }
-        self.next_hop_in::<u32>(address);
-        self.next_hop_in::<u128>(address);
-    }
-
     /// Notes for every neighbour what has changed, and gives the prefixes whose best or used paths did: for the kernel. To
     /// be called after each batch of messages.
     pub fn publish(&mut self) -> Vec<Prefix> {
@@ -289,11 +286,13 @@ impl Rib {
             Some(why) => Some(Err(why)),
             None => transparent.then(|| Ok(received.clone())),
         };
+        self.notice(known.as_ref());
         for nlri in routes {
             let accepted = match &known {
                 Some(known) => known.clone(),
                 None => {
                     let accepted = self.judge(id, nlri.prefix, &received);
+                    self.notice(Some(&accepted));
                     known = by_set.then(|| accepted.clone());
                     accepted
                 }
@@ -412,6 +411,7 @@ impl Rib {
             }
             let mut judged: Vec<Result<Interned, Why>> =
                 sets.iter().map(|set| self.judge(id, prefix, set)).rev().collect();
+            judged.iter().for_each(|accepted| self.notice(Some(accepted)));
             let entry = A::table_mut(&mut self.tables).get_mut(place);
             for path in entry.paths.as_mut_slice().iter_mut().filter(|path| path.peer == id) {
                 (path.accepted, path.why) = match judged.pop() {
@@ -424,17 +424,6 @@ impl Rib {
                 }
             }
             self.choose::<A>(place, before);
-        }
-    }
-
-    fn next_hop_in<A: Address>(&mut self, address: IpAddr) {
-        for place in 0..A::table(&self.tables).places() {
-            let entry = A::table(&self.tables).get(place);
-            let by = |path: &Path| path.accepted.as_ref().is_some_and(|set| set.next_hop.address() == address);
-            if entry.paths.as_slice().iter().any(by) {
-                let before = identity(entry);
-                self.choose::<A>(place, before);
-            }
         }
     }
 

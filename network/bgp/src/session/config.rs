@@ -100,6 +100,9 @@ pub struct Config {
     pub hold_time: u16,
     /// The least that he may ask for.
     pub least_hold_time: u16,
+    /// How often the neighbour hears of this speaker at least; a third of the hold time at most, which is it where none is
+    /// said.
+    pub keepalive: Option<Duration>,
     /// How long a connection may take before it is tried again.
     pub connect_retry: Duration,
     /// How long the neighbour's OPEN is waited for before ours is sent; none is not at all.
@@ -143,6 +146,7 @@ impl Config {
             identifier,
             hold_time: 90,
             least_hold_time: 3,
+            keepalive: None,
             connect_retry: Duration::from_secs(5),
             delay_open: None,
             idle_hold: Duration::from_secs(5),

@@ -231,7 +231,7 @@ impl Fsm {
             Event::BgpOpen(negotiated) if self.timers.delay_open.is_some() => {
                 self.timers = Timers::default();
                 let mut steps = vec![Step::SendOpen];
-                steps.extend(self.confirm(negotiated, now));
+                steps.extend(self.confirm(config, negotiated, now));
                 steps
             }
             Event::MessageError(notification) => {
@@ -251,14 +251,14 @@ impl Fsm {
         match event {
             // Back to waiting, not to Idle (RFC 4271 8.2.2).
             Event::TcpConnectionFails if self.way == Way::Outgoing => self.wait(config, Reason::ConnectionLost, now),
-            Event::BgpOpen(negotiated) => self.confirm(negotiated, now),
+            Event::BgpOpen(negotiated) => self.confirm(config, negotiated, now),
             other => self.common(config, other, 1, now),
         }
     }
 
     fn open_confirm(&mut self, config: &Config, event: Event, now: Time) -> Vec<Step> {
         match event {
-            Event::KeepaliveTimerExpires => self.keepalive(now),
+            Event::KeepaliveTimerExpires => self.keepalive(config, now),
             Event::KeepAliveMsg => {
                 self.state = State::Established;
                 self.since = now;
@@ -271,7 +271,7 @@ impl Fsm {
 
     fn established(&mut self, config: &Config, event: Event, now: Time) -> Vec<Step> {
         match event {
-            Event::KeepaliveTimerExpires => self.keepalive(now),
+            Event::KeepaliveTimerExpires => self.keepalive(config, now),
             Event::KeepAliveMsg | Event::UpdateMsg | Event::RouteRefreshMsg => {
                 self.alive(now);
                 Vec::new()
@@ -346,18 +346,19 @@ impl Fsm {
         vec![Step::SendOpen]
     }
 
-    fn confirm(&mut self, negotiated: Box<Negotiated>, now: Time) -> Vec<Step> {
+    fn confirm(&mut self, config: &Config, negotiated: Box<Negotiated>, now: Time) -> Vec<Step> {
         self.negotiated = Some(negotiated);
         self.timers = Timers::default();
         self.state = State::OpenConfirm;
         self.alive(now);
-        self.keepalive(now)
+        self.keepalive(config, now)
     }
 
-    /// Sends a KEEPALIVE, and another in a third of the hold time.
-    fn keepalive(&mut self, now: Time) -> Vec<Step> {
+    /// Sends a KEEPALIVE, and another in a third of the hold time, or sooner where that is wanted.
+    fn keepalive(&mut self, config: &Config, now: Time) -> Vec<Step> {
         let hold = self.negotiated.as_ref().and_then(|negotiated| negotiated.hold_time);
-        self.timers.keepalive = hold.map(|hold| now + self.jitter(hold / 3));
+        let interval = hold.map(|hold| config.keepalive.unwrap_or(hold).min(hold / 3));
+        self.timers.keepalive = interval.map(|interval| now + self.jitter(interval));
         vec![Step::Send(Message::Keepalive)]
     }
 

@@ -14,6 +14,9 @@ use crate::message::refresh::{RouteRefresh, Subtype};
 use crate::message::update::{self, Update};
 use crate::message::{Coding, Frame, Kind, Message};
 
+/// Between the end of a session whose configuration has changed and the next one.
+const SHORT_REST: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What happens beside messages.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -31,6 +34,8 @@ pub enum Input {
     ConnectionLost(Way),
     /// BFD has lost him (RFC 9384).
     BfdDown,
+    /// He has not taken for too long what was sent (RFC 9687).
+    SendHoldTimerExpires,
     /// So many prefixes of a family has he told.
     Prefixes(Family, u32),
     /// It is later: asked for by [`Neighbour::due`].
@@ -59,6 +64,8 @@ pub enum Action {
         /// Whose routes stay.
         kept: Families,
     },
+    /// An attempt at a session came to nothing.
+    Failed(Reason),
     /// What becomes of stale routes.
     Stale(Fate),
     /// He wants all routes of a family again.
@@ -148,12 +155,30 @@ impl Neighbour {
             Input::Reset(text) => self.end(&Notification::shutdown(cease::ADMINISTRATIVE_RESET, &text), now),
             // Routes by somebody who is not there are what BFD is to end.
             Input::BfdDown => self.end(&self.for_good(&Notification::cease(cease::BFD_DOWN)), now),
+            Input::SendHoldTimerExpires => {
+                self.end(&Notification::new(code::SEND_HOLD_TIMER_EXPIRED, 0, Vec::new()), now)
+            }
             Input::Connected(Way::Outgoing) => self.event(Way::Outgoing, Event::TcpConnected, now),
             Input::Connected(Way::Incoming) => self.incoming(now),
             Input::ConnectionLost(way) => self.event(way, Event::TcpConnectionFails, now),
             Input::Prefixes(family, count) => self.prefixes(family, count, now),
             Input::Time => self.time(now),
         }
+    }
+
+    /// Something else is wanted of him: the session ends, for that, and begins anew by it. What is on its way to one begins
+    /// anew, too: its sockets are as they were wanted before.
+    pub fn reconfigure(&mut self, config: Config, now: Time) -> Vec<Action> {
+        let mut actions = self.end(&Notification::cease(cease::CONFIGURATION_CHANGE), now);
+        self.config = config;
+        if self.incoming.take().is_some() {
+            actions.push(Action::Close(Way::Incoming));
+        }
+        if self.outgoing.state() != State::Idle {
+            actions.push(Action::Close(Way::Outgoing));
+        }
+        self.outgoing.rest_for(self.wanted.then_some(SHORT_REST), now);
+        actions
     }
 
     /// A message of his. What it does to the session comes back, and an UPDATE for the routes' tables.
@@ -238,7 +263,9 @@ impl Neighbour {
     }
 
     fn down(&mut self, way: Way, reason: Reason, now: Time, actions: &mut Vec<Action>) {
-        let Some((_, negotiated)) = self.established.take_if(|(established, _)| *established == way) else { return };
+        let Some((_, negotiated)) = self.established.take_if(|(established, _)| *established == way) else {
+            return actions.push(Action::Failed(reason));
+        };
         let kept = Kept::families(&negotiated, &reason).without(self.disabled);
         actions.extend(self.kept.lost(&negotiated, kept, now).into_iter().map(Action::Stale));
         actions.push(Action::Down { reason, kept });

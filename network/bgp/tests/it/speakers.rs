@@ -221,6 +221,7 @@ impl World {
                 }
                 Action::Up(_, negotiated) => self.nodes[at.0].rib.up(peer, &negotiated),
                 Action::Down { kept, .. } => self.nodes[at.0].rib.down(peer, kept),
+                Action::Failed(_) => {}
                 Action::Stale(fate) => self.nodes[at.0].rib.fate(peer, fate),
                 Action::Resend(family) => self.nodes[at.0].rib.refresh(peer, family),
                 Action::RefreshBegins(family) => self.nodes[at.0].rib.refresh_begins(peer, family),

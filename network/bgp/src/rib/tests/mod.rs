@@ -1,6 +1,7 @@
 //! Routes between neighbours of one speaker: what is told to whom, with what, and when it goes.
 
 mod kept;
+mod next_hops;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

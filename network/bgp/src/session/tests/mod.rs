@@ -1,5 +1,6 @@
 //! Two neighbours over a simulated wire with a simulated clock: connections, collisions, refusals, restarts.
 
+mod changes;
 mod restarts;
 
 use std::net::Ipv4Addr;
@@ -411,8 +412,10 @@ fn messages_out_of_turn_are_an_error_of_the_state_machine() {
         let (frame, _) = frame(wrong, false).expect("sound").expect("whole");
         let actions = alone.received(Way::Outgoing, frame, Time::ZERO).0;
         // RFC 6608: its data is the type of the message.
-        let said = Message::Notification(Notification::new(code::FINITE_STATE_MACHINE, 1, vec![wrong[18]])).write();
-        assert_eq!(actions, [Action::Send(Way::Outgoing, said), Action::Close(Way::Outgoing)]);
+        let said = Notification::new(code::FINITE_STATE_MACHINE, 1, vec![wrong[18]]);
+        let way = Way::Outgoing;
+        let sent = Action::Send(way, Message::Notification(said.clone()).write());
+        assert_eq!(actions, [sent, Action::Close(way), Action::Failed(Reason::Sent(said))]);
     }
     // Established: an OPEN.
     let mut world = World::up(one, two);

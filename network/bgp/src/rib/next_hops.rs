@@ -1,0 +1,106 @@
+//! The ways to next hops: which addresses somebody is to resolve, what he says of them, and the decisions that change with
+//! it (RFC 4271 9.1.2.1). Where nobody resolves, every next hop is next door: so it is for a reflector through which no
+//! packet goes. Pure. Called by the loop; what is new is noticed on import.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use super::table::{Address, Path};
+use super::{Rib, identity};
+use crate::attribute::{Interned, NextHop};
+use crate::decision::{Options, Why};
+
+/// Next hops of routes.
+#[derive(Debug, Default)]
+pub(super) struct Noticed {
+    all: HashSet<IpAddr>,
+    /// Those that nobody has been asked about yet.
+    new: Vec<IpAddr>,
+}
+
+/// Whether there is anything to resolve: not of a route of this host, nor of an address of a link, which is next door.
+fn resolvable(next_hop: NextHop) -> Option<IpAddr> {
+    let address = next_hop.address();
+    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    (!address.is_unspecified() && !link_local).then_some(address)
+}
+
+impl Rib {
+    /// From now on next hops are resolved: there is no way to one before [`Rib::next_hop`] says so.
+    pub fn resolve_next_hops(&mut self) {
+        self.noticed.get_or_insert_default();
+    }
+
+    /// Next hops that have come since the last call: whose ways are to be found.
+    pub fn new_next_hops(&mut self) -> Vec<IpAddr> {
+        self.noticed.as_mut().map(|noticed| std::mem::take(&mut noticed.new)).unwrap_or_default()
+    }
+
+    /// How many are known, those included that no route has any more.
+    pub fn next_hops(&self) -> usize {
+        self.noticed.as_ref().map_or(0, |noticed| noticed.all.len())
+    }
+
+    /// Forgets those that no route has any more, and says which: it looks at every path.
+    pub fn forget_next_hops(&mut self) -> Vec<IpAddr> {
+        let mut used = HashSet::new();
+        self.used_in::<u32>(&mut used);
+        self.used_in::<u128>(&mut used);
+        let Some(noticed) = &mut self.noticed else { return Vec::new() };
+        let gone: Vec<IpAddr> = noticed.all.difference(&used).copied().collect();
+        for address in &gone {
+            noticed.all.remove(address);
+            self.next_hops.remove(address);
+        }
+        noticed.new.retain(|address| used.contains(address));
+        gone
+    }
+
+    /// The way to a next hop: its metric, or that there is none.
+    pub fn next_hop(&mut self, address: IpAddr, metric: Option<u32>) {
+        if self.next_hops.insert(address, metric) == Some(metric) {
+            return;
+        }
+        let by = |path: &Path| path.accepted.as_ref().is_some_and(|set| set.next_hop.address() == address);
+        self.choose_where::<u32>(by);
+        self.choose_where::<u128>(by);
+    }
+
+    /// Decides anew about everything, by other options.
+    pub fn set_options(&mut self, options: Options) {
+        if self.speaker.options != options {
+            self.speaker.options = options;
+            self.choose_where::<u32>(|_| true);
+            self.choose_where::<u128>(|_| true);
+        }
+    }
+
+    /// Notes the next hop of what is used.
+    pub(super) fn notice(&mut self, accepted: Option<&Result<Interned, Why>>) {
+        let (Some(noticed), Some(Ok(set))) = (&mut self.noticed, accepted) else { return };
+        if let Some(address) = resolvable(set.next_hop)
+            && noticed.all.insert(address)
+        {
+            noticed.new.push(address);
+            self.next_hops.entry(address).or_insert(None);
+        }
+    }
+
+    fn used_in<A: Address>(&self, used: &mut HashSet<IpAddr>) {
+        let table = A::table(&self.tables);
+        for place in 0..table.places() {
+            let paths = table.get(place).paths.as_slice().iter();
+            used.extend(paths.filter_map(|path| resolvable(path.accepted.as_ref()?.next_hop)));
+        }
+    }
+
+    fn choose_where<A: Address>(&mut self, changed: impl Fn(&Path) -> bool) {
+        for place in 0..A::table(&self.tables).places() {
+            let entry = A::table(&self.tables).get(place);
+            if entry.paths.as_slice().iter().any(&changed) {
+                let before = identity(entry);
+                self.choose::<A>(place, before);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Ways to next hops, where somebody resolves them.
+
+use super::*;
+
+#[test]
+fn nothing_goes_by_a_next_hop_before_its_way_is_known() {
+    let mut world = World::new();
+    world.rib.resolve_next_hops();
+    let (from, to) = (world.client(2), world.plain(3, OWN));
+    world.announce(from, 0, &set(&[]));
+    assert_eq!(world.rib.new_next_hops(), [IpAddr::from(address(77))]);
+    world.settle();
+    assert_eq!(world.told(to, 0), None);
+    world.rib.next_hop(address(77).into(), Some(3));
+    world.settle();
+    assert!(world.told(to, 0).is_some());
+    world.announce(from, 1, &set(&[]));
+    assert_eq!(world.rib.new_next_hops(), [] as [IpAddr; 0], "asked once");
+}
+
+#[test]
+fn of_this_host_and_of_the_link_nothing_is_resolved() {
+    let mut world = World::new();
+    world.rib.resolve_next_hops();
+    let (from, own) = (world.client(2), PeerConfig::new(Source::Static, address(1).into(), OWN));
+    let own = world.rib.add_peer(own).expect("room");
+    world.announce(own, 0, &Attributes::local(own_next_hop(V4)));
+    let link: IpAddr = "fe80::7".parse().expect("an address");
+    world.announce(from, 1, &Attributes { next_hop: NextHop::new(link), ..set(&[]) });
+    assert_eq!(world.rib.new_next_hops(), [] as [IpAddr; 0]);
+    assert!(world.rib.best(&prefix(0)).is_some() && world.rib.best(&prefix(1)).is_some());
+}
+
+#[test]
+fn what_no_route_goes_by_is_forgotten() {
+    let mut world = World::new();
+    world.rib.resolve_next_hops();
+    let from = world.client(2);
+    world.announce(from, 0, &set(&[]));
+    world.announce(from, 1, &Attributes { next_hop: NextHop::V4(address(78)), ..set(&[]) });
+    assert_eq!(world.rib.new_next_hops().len(), 2);
+    world.rib.withdraw(from, Nlri::from(prefix(0)));
+    assert_eq!(world.rib.forget_next_hops(), [IpAddr::from(address(77))]);
+    assert_eq!(world.rib.next_hops(), 1);
+    // It comes back, and is asked about again.
+    world.announce(from, 0, &set(&[]));
+    assert_eq!(world.rib.new_next_hops(), [IpAddr::from(address(77))]);
+}
+
+#[test]
+fn other_options_are_another_decision() {
+    let mut world = World::new();
+    let (two, three) = (world.client(2), world.client(3));
+    for (n, peer) in [(77, two), (78, three)] {
+        world.announce(peer, 0, &Attributes { next_hop: NextHop::V4(address(n)), ..set(&[]) });
+    }
+    let used = |world: &World| world.rib.paths(&prefix(0)).iter().filter(|path| path.used).count();
+    assert_eq!((world.settle().len(), used(&world)), (1, 1));
+    world.rib.set_options(Options { maximum_paths: 4, ..Options::default() });
+    assert_eq!((world.settle().len(), used(&world)), (1, 2), "the kernel hears of the second");
+}

@@ -1,0 +1,171 @@
+//! The configuration file as it is written: one structure, each field by its name in the file. Pure. Read by
+//! [`super::parse`], which makes a [`super::Config`] of it.
+//!
+//! ```yaml
+//! router-id: 10.0.0.1
+//! as: 64512
+//! groups:
+//!   - {name: rack, remote-as: external, hold-time: 9s, import: from-rack, export: to-rack}
+//! neighbors:
+//!   - {address: 10.0.0.2, remote-as: internal}
+//!   - {address: 10.0.1.1, group: rack}
+//! dynamic:
+//!   - {prefix: 10.0.2.0/24, group: rack, limit: 20}
+//! networks:
+//!   - {prefix: 192.168.7.0/26, kernel: blackhole}
+//! filters:
+//!   - name: to-rack
+//!     rules: [{match: {source: [static]}, action: accept}]
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bgp::policy::{Change, Filter};
+use meta::Prefix;
+use serde::Deserialize;
+
+use super::settings::{RestartSettings, Settings, duration};
+
+/// All of it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Document {
+    /// This speaker's BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Its AS.
+    #[serde(rename = "as")]
+    pub number: u32,
+    /// The cluster that it reflects for.
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Where neighbours reach it.
+    #[serde(default)]
+    pub listen: Listen,
+    /// The socket of `ferrokube bgp show`.
+    pub control_socket: Option<PathBuf>,
+    /// Where metrics are read; without it they aren't.
+    pub metrics: Option<SocketAddr>,
+    /// How paths are compared.
+    #[serde(default)]
+    pub decision: Decision,
+    /// Of neighbours who say nothing of it.
+    pub graceful_restart: Option<RestartSettings>,
+    /// What several neighbours have in common.
+    #[serde(default)]
+    pub groups: Vec<Settings>,
+    /// With whom there are sessions.
+    #[serde(default)]
+    pub neighbors: Vec<Settings>,
+    /// Who may connect though he isn't named.
+    #[serde(default)]
+    pub dynamic: Vec<Settings>,
+    /// By the names that neighbours and the kernel say.
+    #[serde(default)]
+    pub filters: Vec<Filter>,
+    /// Routes of this host.
+    #[serde(default)]
+    pub networks: Vec<Network>,
+    /// What goes into the kernel's tables, and out of them.
+    #[serde(default)]
+    pub kernel: Kernel,
+    /// Dumps for others' tools.
+    #[serde(default)]
+    pub mrt: Mrt,
+}
+
+/// Where neighbours reach this speaker.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Listen {
+    /// All of both families where none is said; an empty list is nowhere.
+    pub addresses: Option<Vec<IpAddr>>,
+    /// 179 where none is said.
+    pub port: Option<u16>,
+}
+
+/// How paths are compared.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Decision {
+    /// MEDs of different neighbouring ASes, too.
+    pub always_compare_med: bool,
+    /// Of two external ones that are as good the older stays.
+    pub prefer_older: bool,
+    /// How many are used at once.
+    pub maximum_paths: Option<u8>,
+    /// Those through different neighbouring ASes together.
+    pub multipath_relax: bool,
+}
+
+/// A route of this host.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Network {
+    /// Where it leads.
+    pub prefix: Prefix,
+    /// By whom; this host where nobody is said.
+    pub next_hop: Option<IpAddr>,
+    /// What the kernel does with packets that no longer prefix takes.
+    #[serde(default)]
+    pub kernel: Rest,
+    /// Its attributes.
+    #[serde(default)]
+    pub set: Change,
+}
+
+/// What the kernel does with packets to a network of ours that no longer prefix takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rest {
+    /// What it does anyway: no route is made.
+    #[default]
+    None,
+    /// They are dropped.
+    Blackhole,
+    /// The sender hears that there is no way.
+    Unreachable,
+}
+
+/// The kernel's tables.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Kernel {
+    /// Chosen routes are put there.
+    pub routes: Option<bool>,
+    /// Into which table; `main` is 254.
+    pub table: Option<u32>,
+    /// With which metric.
+    pub metric: Option<u32>,
+    /// The metric follows LOCAL_PREF where a route has one, as Calico's: 2147483647 less it.
+    pub metric_of_local_preference: bool,
+    /// Which of them.
+    pub export: Option<String>,
+    /// The addresses of links as routes of ours.
+    pub direct: Option<Learned>,
+    /// Routes that others put there.
+    pub learn: Option<Learned>,
+}
+
+/// Routes that come from the kernel.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Learned {
+    /// Of these links; `*` at the end is any end. All where none is said.
+    pub interfaces: Vec<String>,
+    /// Which of them; all where none is said.
+    pub import: Option<String>,
+}
+
+/// Dumps (RFC 6396).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Mrt {
+    /// A file to which messages and changes of state are appended.
+    pub updates: Option<PathBuf>,
+    /// A file that is made anew with all routes.
+    pub table: Option<PathBuf>,
+    /// How often the table is.
+    #[serde(deserialize_with = "duration")]
+    pub table_interval: Option<Duration>,
+}

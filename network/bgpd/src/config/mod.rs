@@ -1,0 +1,463 @@
+//! The configuration: a YAML file made a value that can be compared with the next one. Read strictly: a field that nobody
+//! knows, one that does nothing where it stands and a value that means nothing are errors that say where and what would be
+//! right; nothing is changed by a file with one.
+//!
+//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is
+//! - [`peering`]: what a neighbour's settings come to
+//!
+//! I/O: reads the file and those of passwords. Called by the daemon at its start and on a reload, and by
+//! `ferrokube bgp check`.
+
+pub mod document;
+mod node;
+pub mod peering;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp::decision::Options;
+use bgp::policy::{Change, Filter};
+use meta::Prefix;
+
+pub use document::Rest;
+pub use peering::{Neighbor, Peering, Range, Routes};
+
+use document::{Document, Listen};
+use node::{Fault, Node};
+use peering::{Common, PORT, limit_of};
+use settings::Settings;
+
+/// Bytes of a configuration: ten thousand neighbours take a megabyte.
+const MAX_FILE: u64 = 16 << 20;
+/// How deep a file may nest: rules of filters are the deepest.
+const MAX_DEPTH: usize = 32;
+/// Bytes of a password's file.
+const MAX_PASSWORD_FILE: u64 = 4096;
+/// Neighbours of a file; the tables have room for some more sources.
+pub const MAX_NEIGHBORS: usize = 60_000;
+/// Where `ferrokube bgp show` finds the daemon.
+pub const CONTROL_SOCKET: &str = "/run/ferrokube/bgp.sock";
+/// A table is dumped so often where nobody said.
+const TABLE_INTERVAL: Duration = Duration::from_secs(3600);
+/// The kernel's table of all that is not said otherwise.
+pub const MAIN_TABLE: u32 = 254;
+/// Routes of ours are after those of administrators, and before what has no metric set on IPv6 (1024): BIRD's.
+const METRIC: u32 = 32;
+/// How many of several equal paths the kernel can have.
+const MAX_PATHS: u8 = 64;
+
+/// A configuration that can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct ConfigError {
+    /// The file.
+    pub file: String,
+    /// The field, and what would be right.
+    pub problem: String,
+}
+
+/// All that is configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The AS.
+    pub number: u32,
+    /// The identifier.
+    pub identifier: Ipv4Addr,
+    /// Of the cluster that is reflected for.
+    pub cluster_id: Ipv4Addr,
+    /// How paths are compared.
+    pub options: Options,
+    /// Where neighbours reach this speaker.
+    pub listen: Vec<SocketAddr>,
+    /// The socket of `ferrokube bgp show`.
+    pub control_socket: PathBuf,
+    /// Where metrics are read.
+    pub metrics: Option<SocketAddr>,
+    /// With whom there are sessions, by their addresses.
+    pub neighbors: Vec<Neighbor>,
+    /// Who may connect though he isn't named.
+    pub dynamic: Vec<Range>,
+    /// All that were written.
+    pub filters: Vec<Arc<Filter>>,
+    /// Routes of this host.
+    pub networks: Vec<Network>,
+    /// What goes into the kernel's tables, and out of them.
+    pub kernel: Kernel,
+    /// Dumps.
+    pub mrt: Mrt,
+}
+
+/// A route of this host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// Where it leads.
+    pub prefix: Prefix,
+    /// By whom.
+    pub next_hop: Option<IpAddr>,
+    /// What the kernel does with the rest of it.
+    pub rest: Rest,
+    /// Its attributes.
+    pub change: Change,
+}
+
+/// What goes into the kernel's tables, and out of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// Chosen routes are put there.
+    pub routes: bool,
+    /// Into which table.
+    pub table: u32,
+    /// With which metric.
+    pub metric: u32,
+    /// The metric follows LOCAL_PREF where a route has one.
+    pub metric_of_local_preference: bool,
+    /// Which of them; none is all.
+    pub export: Option<Arc<Filter>>,
+    /// The addresses of links as routes of ours.
+    pub direct: Option<Learned>,
+    /// Routes that others put there.
+    pub learn: Option<Learned>,
+}
+
+/// Routes that come from the kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Learned {
+    /// Of these links; `*` at the end is any end. None is all.
+    pub interfaces: Vec<String>,
+    /// Which of them.
+    pub import: Arc<Filter>,
+}
+
+impl Learned {
+    /// Whether a link's are meant.
+    pub fn means(&self, interface: &str) -> bool {
+        let fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(begin) => interface.starts_with(begin),
+            None => interface == pattern,
+        };
+        self.interfaces.is_empty() || self.interfaces.iter().any(fits)
+    }
+}
+
+/// Dumps (RFC 6396).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mrt {
+    /// A file to which messages and changes of state are appended.
+    pub updates: Option<PathBuf>,
+    /// A file that is made anew with all routes, and how often.
+    pub table: Option<(PathBuf, Duration)>,
+}
+
+/// Which of the two programs reads a file: what they do where it says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `ferrokube bgp`: chosen routes are the kernel's.
+    Speaker,
+    /// `ferrokube route-reflector`: no packet passes here.
+    Reflector,
+}
+
+/// Reads a file, and those of passwords that it names.
+///
+/// # Errors
+/// What is wrong, with file and field.
+pub fn read(path: &Path, kind: Kind) -> Result<Config, ConfigError> {
+    let file = path.display().to_string();
+    let fault = |problem: String| ConfigError { file: file.clone(), problem };
+    let text = text_of(path, MAX_FILE).map_err(fault)?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    parse(&text, kind, &|named| {
+        let text =
+            text_of(&folder.join(named), MAX_PASSWORD_FILE).map_err(|why| format!("{}: {why}", named.display()))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    })
+    .map_err(|problem| ConfigError { file: file.clone(), problem })
+}
+
+fn text_of(path: &Path, most: u64) -> Result<String, String> {
+    let real = path.canonicalize().map_err(|error| error.to_string())?;
+    let bytes = linux::root::read_regular(&real, most).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "is not text".to_owned())
+}
+
+/// Reads a text; `password_of` gives the first line of a password's file.
+///
+/// # Errors
+/// The field, and what would be right.
+pub fn parse(text: &str, kind: Kind, password_of: &dyn Fn(&Path) -> Result<String, String>) -> Result<Config, String> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+        strict_booleans: true,
+    };
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })?;
+    let document: Document = serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| fault.to_string())?;
+    made(document, kind, password_of).map_err(|fault| fault.to_string())
+}
+
+fn made(
+    document: Document,
+    kind: Kind,
+    password_of: &dyn Fn(&Path) -> Result<String, String>,
+) -> Result<Config, Fault> {
+    if document.number == 0 {
+        return Err(Fault::at("as", "0 is not the number of an AS"));
+    }
+    if document.router_id.is_unspecified() {
+        return Err(Fault::at("router-id", "0.0.0.0 is nobody's: an address of this host"));
+    }
+    let filters = filters(document.filters)?;
+    let common = Common {
+        number: document.number,
+        identifier: document.router_id,
+        restart: document.graceful_restart.unwrap_or_default(),
+        filters: &filters,
+        password_of,
+    };
+    let groups = groups(document.groups)?;
+    let neighbors = neighbors(document.neighbors, &groups, &common)?;
+    let dynamic = ranges(document.dynamic, &groups, &common)?;
+    let decision = document.decision;
+    let paths = decision.maximum_paths.unwrap_or(1);
+    if !(1..=MAX_PATHS).contains(&paths) {
+        return Err(Fault::at("decision.maximum-paths", format!("{paths} is not from 1 to {MAX_PATHS}")));
+    }
+    Ok(Config {
+        number: document.number,
+        identifier: document.router_id,
+        cluster_id: document.cluster_id.unwrap_or(document.router_id),
+        options: Options {
+            always_compare_med: decision.always_compare_med,
+            prefer_older: decision.prefer_older,
+            maximum_paths: paths.into(),
+            multipath_relax: decision.multipath_relax,
+        },
+        listen: listen(&document.listen)?,
+        control_socket: document.control_socket.unwrap_or_else(|| CONTROL_SOCKET.into()),
+        metrics: document.metrics,
+        neighbors,
+        dynamic,
+        networks: networks(document.networks)?,
+        kernel: kernel(document.kernel, kind, &common)?,
+        mrt: mrt(document.mrt)?,
+        filters,
+    })
+}
+
+fn filters(written: Vec<Filter>) -> Result<Vec<Arc<Filter>>, Fault> {
+    let mut names = BTreeSet::from([peering::ACCEPT.to_owned(), peering::REJECT.to_owned()]);
+    let one = |(at, filter): (usize, Filter)| {
+        let field = format!("filters[{at}].name");
+        if filter.name.is_empty() {
+            return Err(Fault::at(field, "is empty"));
+        }
+        if !names.insert(filter.name.clone()) {
+            return Err(Fault::at(field, format!("{:?} is there already, or built in", filter.name)));
+        }
+        Ok(Arc::new(filter))
+    };
+    written.into_iter().enumerate().map(one).collect()
+}
+
+fn groups(written: Vec<Settings>) -> Result<BTreeMap<String, Settings>, Fault> {
+    let mut groups = BTreeMap::new();
+    for (at, group) in written.into_iter().enumerate() {
+        let step = format!("groups[{at}]");
+        let name = group.name.clone().ok_or_else(|| Fault::at("name", "is missing").within(&step))?;
+        let not_here = [
+            ("address", group.address.is_some()),
+            ("prefix", group.prefix.is_some()),
+            ("limit", group.limit.is_some()),
+            ("group", group.group.is_some()),
+        ];
+        if let Some((field, _)) = not_here.iter().find(|(_, said)| *said) {
+            return Err(Fault::at(*field, "is no field of a group").within(&step));
+        }
+        if groups.insert(name.clone(), group).is_some() {
+            return Err(Fault::at("name", format!("{name:?} is there already")).within(&step));
+        }
+    }
+    Ok(groups)
+}
+
+/// A neighbour's or range's own fields over those of its group.
+fn whole(own: Settings, groups: &BTreeMap<String, Settings>) -> Result<Settings, Fault> {
+    let Some(name) = own.group.clone() else { return Ok(own) };
+    let group = groups.get(&name).ok_or_else(|| {
+        let names = groups.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let known = if names.is_empty() { "none is written".to_owned() } else { format!("there are {names}") };
+        Fault::at("group", format!("there is no group {name:?}; {known}"))
+    })?;
+    // Of a password in the file and one beside it, that of the neighbour counts.
+    let mut group = group.clone();
+    if own.password.is_some() || own.password_file.is_some() {
+        (group.password, group.password_file) = (None, None);
+    }
+    Ok(own.over(&group))
+}
+
+fn neighbors(
+    written: Vec<Settings>,
+    groups: &BTreeMap<String, Settings>,
+    common: &Common<'_>,
+) -> Result<Vec<Neighbor>, Fault> {
+    if written.len() > MAX_NEIGHBORS {
+        return Err(Fault::at("neighbors", format!("{} are more than {MAX_NEIGHBORS}", written.len())));
+    }
+    let mut known = BTreeMap::new();
+    let mut all = Vec::with_capacity(written.len());
+    for (at, own) in written.into_iter().enumerate() {
+        let mut neighbor = neighbor(own, groups, common).map_err(|fault| fault.within(&format!("neighbors[{at}]")))?;
+        if let Some(first) = known.insert(neighbor.address, at) {
+            let problem = format!("{} is neighbors[{first}] already", neighbor.address);
+            return Err(Fault::at(format!("neighbors[{at}].address"), problem));
+        }
+        // Sessions whose timers begin together don't beat together.
+        neighbor.peering.session.seed = seed(neighbor.address);
+        all.push(neighbor);
+    }
+    Ok(all)
+}
+
+fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Neighbor, Fault> {
+    let address = own.address.ok_or_else(|| Fault::at("address", "is missing"))?;
+    for (field, said) in [("prefix", own.prefix.is_some()), ("limit", own.limit.is_some())] {
+        if said {
+            return Err(Fault::at(field, "is a field of dynamic neighbours: they are below \"dynamic\""));
+        }
+    }
+    if own.name.is_some() {
+        return Err(Fault::at("name", "is a field of groups; a neighbour has a description"));
+    }
+    let host = match address {
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none(),
+    };
+    if !host {
+        return Err(Fault::at("address", format!("{address} is not the address of a neighbour")));
+    }
+    let settings = whole(own, groups)?;
+    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if link_local && settings.interface.is_none() {
+        return Err(Fault::at(
+            "interface",
+            format!("is missing: {address} is an address of one link, and which is not said"),
+        ));
+    }
+    Ok(Neighbor { address, peering: common.peering(&settings, address.is_ipv6())? })
+}
+
+/// FNV-1a of an address.
+pub fn seed(address: IpAddr) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    match address {
+        IpAddr::V4(v4) => v4.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, mix),
+        IpAddr::V6(v6) => v6.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, mix),
+    }
+}
+
+fn ranges(
+    written: Vec<Settings>,
+    groups: &BTreeMap<String, Settings>,
+    common: &Common<'_>,
+) -> Result<Vec<Range>, Fault> {
+    let mut all: Vec<Range> = Vec::new();
+    for (at, own) in written.into_iter().enumerate() {
+        let range = range(own, groups, common).map_err(|fault| fault.within(&format!("dynamic[{at}]")))?;
+        if let Some(first) = all.iter().position(|other| other.prefix == range.prefix) {
+            let problem = format!("{} is dynamic[{first}] already", range.prefix);
+            return Err(Fault::at(format!("dynamic[{at}].prefix"), problem));
+        }
+        all.push(range);
+    }
+    // The longest that has an address says who he is.
+    all.sort_by_key(|range| std::cmp::Reverse(range.prefix.len));
+    Ok(all)
+}
+
+fn range(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Range, Fault> {
+    let prefix = own.prefix.ok_or_else(|| Fault::at("prefix", "is missing"))?;
+    if own.address.is_some() || own.name.is_some() {
+        let field = if own.name.is_some() { "name" } else { "address" };
+        return Err(Fault::at(field, "is no field of dynamic neighbours"));
+    }
+    if prefix.network() != prefix {
+        return Err(Fault::at("prefix", format!("{prefix} has bits behind its length: {}", prefix.network())));
+    }
+    let settings = whole(own, groups)?;
+    if settings.passive == Some(false) {
+        return Err(Fault::at("passive", "they connect: nobody knows where they are before that"));
+    }
+    let mut peering = common.peering(&settings, prefix.is_ipv6())?;
+    peering.session.passive = true;
+    Ok(Range { prefix, limit: limit_of(&settings), peering })
+}
+
+fn listen(written: &Listen) -> Result<Vec<SocketAddr>, Fault> {
+    let port = written.port.unwrap_or(PORT);
+    let everywhere = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let addresses = written.addresses.clone().unwrap_or(everywhere);
+    let mut seen = BTreeSet::new();
+    for (at, address) in addresses.iter().enumerate() {
+        if !seen.insert(*address) {
+            return Err(Fault::at(format!("listen.addresses[{at}]"), format!("{address} is there already")));
+        }
+    }
+    Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+}
+
+fn networks(written: Vec<document::Network>) -> Result<Vec<Network>, Fault> {
+    let mut seen = BTreeSet::new();
+    let one = |(at, network): (usize, document::Network)| {
+        let fault = |field: &str, problem: String| Err(Fault::at(format!("networks[{at}].{field}"), problem));
+        let prefix = network.prefix;
+        if prefix.network() != prefix {
+            return fault("prefix", format!("{prefix} has bits behind its length: {}", prefix.network()));
+        }
+        if !seen.insert(prefix) {
+            return fault("prefix", format!("{prefix} is there already"));
+        }
+        Ok(Network { prefix, next_hop: network.next_hop, rest: network.kernel, change: network.set })
+    };
+    written.into_iter().enumerate().map(one).collect()
+}
+
+fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<Kernel, Fault> {
+    let learned = |field: &str, learned: Option<document::Learned>| {
+        let Some(document::Learned { interfaces, import }) = learned else { return Ok(None) };
+        let name = import.as_deref().unwrap_or(peering::ACCEPT);
+        let import = common.filter("import", name).map_err(|fault| fault.within(&format!("kernel.{field}")))?;
+        Ok(Some(Learned { interfaces, import }))
+    };
+    if written.table == Some(0) {
+        return Err(Fault::at("kernel.table", "0 is not a table; main is 254"));
+    }
+    let export = written.export.map(|name| common.filter("kernel.export", &name)).transpose()?;
+    Ok(Kernel {
+        routes: written.routes.unwrap_or(kind == Kind::Speaker),
+        table: written.table.unwrap_or(MAIN_TABLE),
+        metric: written.metric.unwrap_or(METRIC),
+        metric_of_local_preference: written.metric_of_local_preference,
+        export,
+        direct: learned("direct", written.direct)?,
+        learn: learned("learn", written.learn)?,
+    })
+}
+
+fn mrt(written: document::Mrt) -> Result<Mrt, Fault> {
+    if written.table.is_none() && written.table_interval.is_some() {
+        return Err(Fault::at("mrt.table-interval", "goes with mrt.table"));
+    }
+    let interval = written.table_interval.unwrap_or(TABLE_INTERVAL);
+    if interval < Duration::from_secs(1) {
+        return Err(Fault::at("mrt.table-interval", format!("{interval:?} is less than 1s")));
+    }
+    Ok(Mrt { updates: written.updates, table: written.table.map(|path| (path, interval)) })
+}

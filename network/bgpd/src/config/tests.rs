@@ -1,0 +1,299 @@
+//! Files that people write: what they come to, and what is said of wrong ones.
+
+use std::time::Duration;
+
+use bgp::family::Families;
+use bgp::policy::{Source, Verdict};
+use bgp::rib::NextHopMode;
+use bgp::session::config::{DEFAULT_PREFIX_LIMIT, RemoteAs};
+
+use super::*;
+
+fn config(text: &str) -> Config {
+    read_text(text).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+fn read_text(text: &str) -> Result<Config, String> {
+    let text = format!("router-id: 10.0.0.1\nas: 64512\n{text}");
+    parse(&text, Kind::Speaker, &|path| match path.to_str() {
+        Some("secret") => Ok("hush".into()),
+        _ => Err("is not there".into()),
+    })
+}
+
+fn refused(text: &str) -> String {
+    read_text(text).err().unwrap_or_else(|| panic!("was taken: {text}"))
+}
+
+#[test]
+fn little_is_enough() {
+    let config = config("neighbors: [{address: 10.0.0.2, remote-as: 64512}]");
+    let Neighbor { address, peering } = &config.neighbors[0];
+    assert_eq!((address.to_string().as_str(), peering.port), ("10.0.0.2", 179));
+    assert_eq!((peering.session.hold_time, peering.session.families), (90, Families::IPV4));
+    assert_eq!((peering.routes.source, peering.routes.import.default), (Source::Internal, Verdict::Accept));
+    assert_eq!(config.listen, ["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()]);
+    assert_eq!(config.cluster_id, config.identifier);
+    assert!(config.kernel.routes && config.kernel.table == 254);
+}
+
+#[test]
+fn a_reflector_puts_nothing_into_the_kernel_unless_it_is_told_to() {
+    let of = |text: &str| parse(text, Kind::Reflector, &|_| Err(String::new())).expect("a file").kernel.routes;
+    assert!(!of("{router-id: 10.0.0.1, as: 64512}"));
+    assert!(of("{router-id: 10.0.0.1, as: 64512, kernel: {routes: true}}"));
+}
+
+#[test]
+fn every_setting_gets_where_it_belongs() {
+    let config = config(
+        "neighbors:
+  - address: fe80::2
+    interface: eth1
+    remote-as: 65001
+    local-as: 64999
+    source-address: fe80::1
+    port: 1790
+    passive: true
+    multihop: 3
+    ttl-security: true
+    password-file: secret
+    hold-time: 9s
+    least-hold-time: 6s
+    keepalive-time: 2s
+    connect-retry-time: 1s
+    delay-open-time: 500ms
+    idle-hold-time: 2s
+    longest-idle-hold-time: 8s
+    send-hold-time: 30s
+    advertisement-interval: 200ms
+    families: [ipv4, ipv6]
+    add-path: receive
+    extended-next-hop: false
+    extended-messages: false
+    graceful-restart: {restart-time: 60s, stale-time: 90s, long-lived-time: 24h, notification: false, mode: helper}
+    role: customer
+    strict-role: true
+    next-hop: self
+    own-addresses: [10.0.0.1]
+    remove-private-as: true
+    as-override: true
+    allow-own-as: 2
+    enforce-first-as: false
+    prefix-limits: {ipv4: {most: 10, restart-after: 1m}, ipv6: {most: unlimited}}
+    import: accept
+    export: reject
+    bfd: {interval: 100ms, multiplier: 5}
+",
+    );
+    let Peering { session, routes, .. } = &config.neighbors[0].peering;
+    let peering = &config.neighbors[0].peering;
+    let second = Duration::from_secs(1);
+    assert_eq!((session.local_as, session.remote_as, session.passive), (64999, RemoteAs::Number(65001), true));
+    assert_eq!((session.hold_time, session.least_hold_time, session.keepalive), (9, 6, Some(second * 2)));
+    assert_eq!((session.connect_retry, session.delay_open), (second, Some(second / 2)));
+    assert_eq!((session.idle_hold, session.most_idle_hold), (second * 2, second * 8));
+    assert_eq!(
+        (session.families, session.receive_paths, session.send_paths),
+        (Families::ALL, Families::ALL, Families::NONE)
+    );
+    assert!(!session.extended_next_hop && !session.extended_messages && session.strict_role);
+    let restart = session.restart.expect("a helper");
+    assert_eq!((restart.time, restart.long_lived, restart.notification), (60, 86_400, false));
+    assert_eq!((restart.stale_paths, restart.forwarding), (second * 90, Families::NONE));
+    assert_eq!(session.prefix_limits[0].map(|limit| (limit.most, limit.restart)), Some((10, Some(second * 60))));
+    assert_eq!(session.prefix_limits[1], None);
+    assert_eq!(session.transport.password.as_deref(), Some("hush"));
+    assert_eq!((session.transport.multihop, session.transport.ttl_security), (Some(3), true));
+    assert_eq!((peering.port, peering.interface.as_deref()), (1790, Some("eth1")));
+    assert_eq!((peering.send_hold, peering.advertisement_interval), (second * 30, second / 5));
+    assert_eq!((routes.next_hop, routes.allowed_own_as, routes.enforce_first_as), (NextHopMode::Own, 2, false));
+    assert!(routes.remove_private && routes.as_override && routes.own_addresses.len() == 1);
+    assert_eq!((routes.import.default, routes.export.default), (Verdict::Accept, Verdict::Reject));
+    assert_eq!(peering.bfd.map(|bfd| (bfd.detect_multiplier, bfd.required_min_rx)), Some((5, second / 10)));
+}
+
+#[test]
+fn what_a_neighbour_does_not_say_his_group_says() {
+    let config = config(
+        "groups:
+  - {name: rack, remote-as: external, hold-time: 9s, import: accept, export: accept, password: a, bfd: {}}
+neighbors:
+  - {address: 10.0.0.2, group: rack}
+  - {address: 10.0.0.3, group: rack, hold-time: 30s, password-file: secret, bfd: {enabled: false}}
+dynamic:
+  - {prefix: 10.0.0.0/8, group: rack}
+  - {prefix: 10.1.0.0/16, group: rack, limit: 5}
+",
+    );
+    let [two, three] = &config.neighbors[..] else { panic!("two") };
+    let of = |n: &Neighbor| (n.peering.session.hold_time, n.peering.session.transport.password.clone());
+    assert_eq!((of(two), of(three)), ((9, Some("a".into())), (30, Some("hush".into()))));
+    assert!(two.peering.bfd.is_some() && three.peering.bfd.is_none());
+    let ranges: Vec<_> = config.dynamic.iter().map(|range| (range.prefix.len, range.limit)).collect();
+    assert_eq!(ranges, [(16, 5), (8, 100)], "the longest is asked first");
+    assert!(config.dynamic.iter().all(|range| range.peering.session.passive));
+}
+
+#[test]
+fn without_a_filter_another_as_tells_and_hears_nothing() {
+    // RFC 8212.
+    let config = config("neighbors: [{address: 10.0.0.2, remote-as: external, import: accept}]");
+    let routes = &config.neighbors[0].peering.routes;
+    assert_eq!((routes.import.default, routes.export.default), (Verdict::Accept, Verdict::Reject));
+    assert!(routes.export.name.contains("RFC 8212"), "{}", routes.export.name);
+    assert_eq!(config.neighbors[0].peering.session.prefix_limits, [Some(DEFAULT_PREFIX_LIMIT); 2]);
+}
+
+#[test]
+fn networks_kernel_and_dumps() {
+    let config = config(
+        "networks:
+  - {prefix: 10.1.0.0/26, kernel: blackhole, set: {communities: {add: ['64512:1']}, med: 7}}
+kernel: {table: 100, metric: 20, export: only, direct: {interfaces: ['eth*', lo]}, learn: {import: only}}
+filters: [{name: only, rules: [{match: {source: [kernel]}, action: accept}]}]
+mrt: {updates: /tmp/u, table: /tmp/t}
+metrics: 127.0.0.1:9
+control-socket: /tmp/c
+listen: {addresses: [127.0.0.1], port: 1179}
+decision: {maximum-paths: 4, multipath-relax: true}
+",
+    );
+    assert_eq!((config.networks[0].rest, config.networks[0].change.med), (Rest::Blackhole, Some(7)));
+    let direct = config.kernel.direct.expect("said");
+    assert!(direct.means("eth7") && direct.means("lo") && !direct.means("lo0"));
+    assert_eq!(config.kernel.export.map(|filter| filter.name.clone()).as_deref(), Some("only"));
+    assert_eq!((config.options.maximum_paths, config.options.multipath_relax), (4, true));
+    assert_eq!(config.mrt.table, Some(("/tmp/t".into(), Duration::from_secs(3600))));
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    let rows = [
+        ("neighbours: []", "neighbours: there is no such field; is neighbors meant?"),
+        ("neighbors: [{adress: 10.0.0.2}]", "neighbors[0].adress: there is no such field; is address meant?"),
+        (
+            "neighbors: [{address: 10.0.0.2, holdTime: 9s}]",
+            "neighbors[0].holdTime: there is no such field; is hold-time",
+        ),
+        ("neighbors: [{address: 10.0.0.2}]", "neighbors[0].remote-as: is missing, here and in the group"),
+        ("neighbors: [{remote-as: internal}]", "neighbors[0].address: is missing"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: intern}]", "neighbors[0].remote-as: \"intern\" is not the number"),
+        ("neighbors: [{address: 10.0.0.300, remote-as: 1}]", "neighbors[0].address: "),
+        ("neighbors: [{address: 224.0.0.1, remote-as: 1}]", "224.0.0.1 is not the address of a neighbour"),
+        ("neighbors: [{address: 'fe80::1', remote-as: 1}]", "neighbors[0].interface: is missing"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 2s}]", "neighbors[0].hold-time: 2s is not 0, nor"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 90}]", "90 is not a duration such as 90s"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, port: 70000}]", "neighbors[0].port: 70000 is not u16"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, passive: maybe}]",
+            "neighbors[0].passive: \"maybe\" is not a boolean",
+        ),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, group: x}]", "neighbors[0].group: there is no group \"x\""),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, import: x}]",
+            "neighbors[0].import: there is no filter \"x\"; there are accept, reject",
+        ),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, prefix: 10.0.0.0/8}]", "they are below \"dynamic\""),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, families: []}]", "neighbors[0].families: is empty"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, families: [ipv5]}]",
+            "neighbors[0].families[0]: \"ipv5\" is not one of ipv4, ipv6",
+        ),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, route-reflector-client: true}]", "he must be of our AS"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: internal, role: peer}]", "roles are between ASes"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, role: boss}]", "\"boss\" is not one of provider, customer"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, strict-role: true}]",
+            "neighbors[0].strict-role: goes with role",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, source-address: '::1'}]",
+            "source-address: is not of the neighbour's family",
+        ),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, password: a, password-file: secret}]", "one of both"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, password-file: gone}]",
+            "neighbors[0].password-file: is not there",
+        ),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, password: ''}]", "neighbors[0].password: has 0 bytes"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, graceful-restart: {restart-time: 2h}}]",
+            "graceful-restart.restart-time",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, bfd: {interval: 1ms}}]",
+            "neighbors[0].bfd.interval: 1ms is not from",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, prefix-limits: {ipv4: {most: 0}}}]",
+            "prefix-limits.ipv4.most: 0 is not",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1}, {address: 10.0.0.2, remote-as: 1}]",
+            "neighbors[1].address: 10.0.0.2 is neighbors[0] already",
+        ),
+        ("groups: [{remote-as: 1}]", "groups[0].name: is missing"),
+        ("groups: [{name: a, address: 10.0.0.1}]", "groups[0].address: is no field of a group"),
+        (
+            "dynamic: [{prefix: 10.0.0.1/8, remote-as: 1}]",
+            "dynamic[0].prefix: 10.0.0.1/8 has bits behind its length: 10.0.0.0/8",
+        ),
+        ("dynamic: [{prefix: 10.0.0.0/8, remote-as: 1, passive: false}]", "dynamic[0].passive: they connect"),
+        ("networks: [{prefix: 10.0.0.1/8}]", "networks[0].prefix: 10.0.0.1/8 has bits"),
+        (
+            "networks: [{prefix: 10.0.0.0/8, kernel: drop}]",
+            "networks[0].kernel: \"drop\" is not one of none, blackhole, unreachable",
+        ),
+        ("networks: [{prefix: 10.0.0.0/8, set: {communities: {add: [nope]}}}]", "networks[0].set.communities.add[0]: "),
+        ("filters: [{name: accept}]", "filters[0].name: \"accept\" is there already, or built in"),
+        (
+            "filters: [{name: a, rules: [{}, {match: {prefixs: []}}]}]",
+            "filters[0].rules[1].match.prefixs: there is no such field; is prefixes",
+        ),
+        ("kernel: {table: 0}", "kernel.table: 0 is not a table"),
+        ("kernel: {learn: {import: x}}", "kernel.learn.import: there is no filter \"x\""),
+        ("decision: {maximum-paths: 0}", "decision.maximum-paths: 0 is not from 1"),
+        ("mrt: {table-interval: 5m}", "mrt.table-interval: goes with mrt.table"),
+        ("listen: {addresses: [127.0.0.1, 127.0.0.1]}", "listen.addresses[1]: 127.0.0.1 is there already"),
+        ("as: 1", "as"),
+        ("neighbors: 7", "neighbors: 7 is not a sequence"),
+        ("kernel: yes", "kernel: \"yes\" is not a map of fields"),
+    ];
+    for (text, words) in rows {
+        let told = refused(text);
+        assert!(told.contains(words), "{text}\n  says     {told}\n  and not  {words}");
+    }
+    let told = |text: &str| parse(text, Kind::Speaker, &|_| Err(String::new())).expect_err("refused");
+    assert_eq!(told("as: 1"), "router-id: is missing");
+    assert!(told("{router-id: 0.0.0.0, as: 1}").contains("0.0.0.0 is nobody's"));
+    assert!(told("{router-id: 10.0.0.1, as: 0}").starts_with("as: 0 is not"));
+    assert!(told("a: [").contains("line"), "{}", told("a: ["));
+}
+
+#[test]
+fn two_readings_of_a_file_are_equal_and_a_change_is_seen() {
+    let text = "neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 9s}]";
+    assert_eq!(config(text), config(text));
+    let (old, new) = (config(text), config(&text.replace("9s", "30s")));
+    assert!(!old.neighbors[0].peering.same_session(&new.neighbors[0].peering));
+    let filtered = config(&text.replace("9s", "9s, export: accept"));
+    assert!(old.neighbors[0].peering.same_session(&filtered.neighbors[0].peering), "of the routes alone");
+    assert_ne!(old.neighbors[0].peering.routes, filtered.neighbors[0].peering.routes);
+}
+
+#[test]
+fn files_are_read_with_the_passwords_beside_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bgp.yaml");
+    std::fs::write(folder.path().join("key"), "k3y\nmore\n").expect("written");
+    let text = "{router-id: 10.0.0.1, as: 1, neighbors: [{address: 10.0.0.2, remote-as: 1, password-file: key}]}";
+    std::fs::write(&file, text).expect("written");
+    let config = read(&file, Kind::Speaker).expect("a file");
+    assert_eq!(config.neighbors[0].peering.session.transport.password.as_deref(), Some("k3y"));
+    std::fs::remove_file(folder.path().join("key")).expect("removed");
+    let told = read(&file, Kind::Speaker).expect_err("refused").to_string();
+    assert!(told.contains("bgp.yaml: neighbors[0].password-file: key: "), "{told}");
+    let gone = read(&folder.path().join("none"), Kind::Speaker).expect_err("refused").to_string();
+    assert!(gone.contains("none: No such file"), "{gone}");
+}
