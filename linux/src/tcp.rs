@@ -13,6 +13,8 @@ pub const LONGEST_MD5_KEY: usize = 80;
 
 const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
 const IPV6_MINHOPCOUNT: libc::c_int = 73;
+const TCP_SAVE_SYN: libc::c_int = 27;
+const TCP_SAVED_SYN: libc::c_int = 28;
 /// In an IPv4 address that an IPv6 socket knows as `::ffff:a.b.c.d`, the bits before it.
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
@@ -66,6 +68,40 @@ pub fn ttl(fd: impl AsFd, v6: bool, ttl: u8) -> io::Result<()> {
 pub fn min_ttl(fd: impl AsFd, v6: bool, ttl: u8) -> io::Result<()> {
     let (level, option) = if v6 { (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT) } else { (libc::IPPROTO_IP, libc::IP_MINTTL) };
     set(fd, level, option, &libc::c_int::from(ttl))
+}
+
+/// What connections of a listening socket began with is kept, for [`syn_ttl`].
+pub fn save_syn(fd: impl AsFd) -> io::Result<()> {
+    set(fd, libc::IPPROTO_TCP, TCP_SAVE_SYN, &1)
+}
+
+/// How much of its TTL the first packet of an accepted connection had left: a socket looks at least TTLs from when it is
+/// told to, and by then there may be bytes from anywhere. It can be asked once.
+pub fn syn_ttl(fd: impl AsFd) -> io::Result<Option<u8>> {
+    // A header of IPv6 and one of TCP, or one of IPv4 with options.
+    let mut head = [0_u8; 256];
+    let mut length = head.len() as libc::socklen_t;
+    // SAFETY: pointer and length are those of `head`, which outlives the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_SAVED_SYN,
+            head.as_mut_ptr().cast::<libc::c_void>(),
+            &raw mut length,
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let head = head.get(..length as usize).unwrap_or_default();
+    // Behind TOS, length, identification and fragment; behind flow label, length and next header.
+    let at = match head.first().map(|first| first >> 4) {
+        Some(4) => 8,
+        Some(6) => 7,
+        _ => return Ok(None),
+    };
+    Ok(head.get(at).copied())
 }
 
 /// The socket sends and receives by this link alone, or by the links of this VRF. An empty name takes that back.

@@ -132,3 +132,18 @@ fn a_socket_stays_on_its_link() {
     });
     tried.unwrap();
 }
+
+#[test]
+fn a_connection_says_how_far_its_first_packet_came() {
+    for (v6, host) in [(false, "127.0.0.1:0"), (true, "[::1]:0")] {
+        let listener = std::net::TcpListener::bind(host).unwrap();
+        linux::tcp::save_syn(&listener).unwrap();
+        let family = if v6 { rustix::net::AddressFamily::INET6 } else { rustix::net::AddressFamily::INET };
+        let socket = rustix::net::socket(family, rustix::net::SocketType::STREAM, None).unwrap();
+        linux::tcp::ttl(&socket, v6, 77).unwrap();
+        rustix::net::connect(&socket, &listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(linux::tcp::syn_ttl(&accepted).unwrap(), Some(77), "{host}");
+        assert_eq!(linux::tcp::syn_ttl(&accepted).unwrap(), None, "it is given away once");
+    }
+}

@@ -141,9 +141,14 @@ impl Rib {
     pub fn reconfigure(&mut self, id: PeerId, config: PeerConfig) {
         let Some(peer) = self.peer_mut(id) else { return };
         peer.config = config;
-        self.judge_again::<u32>(id);
-        self.judge_again::<u128>(id);
-        Family::ALL.into_iter().for_each(|family| self.resend(id, family));
+        let (heard, paths) = (peer.families(), peer.paths);
+        if paths[Family::Ipv4Unicast.index()] > 0 {
+            self.judge_again::<u32>(id);
+        }
+        if paths[Family::Ipv6Unicast.index()] > 0 {
+            self.judge_again::<u128>(id);
+        }
+        heard.iter().for_each(|family| self.resend(id, family));
     }
 
     /// His session is there: he is to be told everything.

@@ -127,6 +127,16 @@ impl Neighbour {
         self.outgoing.state().max(incoming)
     }
 
+    /// Over whose connection the session is that is there.
+    pub fn way(&self) -> Option<Way> {
+        self.established.as_ref().map(|(way, _)| *way)
+    }
+
+    /// Families of which he has told all in it.
+    pub fn told(&self) -> Families {
+        self.told
+    }
+
     /// What holds in the session that is there.
     pub fn negotiated(&self) -> Option<&Negotiated> {
         self.established.as_ref().map(|(_, negotiated)| &**negotiated)
@@ -248,7 +258,9 @@ impl Neighbour {
     fn up(&mut self, way: Way, negotiated: Box<Negotiated>, now: Time, actions: &mut Vec<Action>) {
         let other = way.other();
         if self.state_of(other) != State::Idle {
-            actions.extend(self.event(other, Event::OpenCollisionDump, now));
+            // An attempt that is not needed any more has not failed.
+            let dumped = self.event(other, Event::OpenCollisionDump, now);
+            actions.extend(dumped.into_iter().filter(|action| !matches!(action, Action::Failed(_))));
         }
         if way == Way::Incoming {
             // It waits, for as long as this session lasts.

@@ -25,6 +25,7 @@ use std::time::Duration;
 use bgp::policy::{Change, Filter};
 use meta::Prefix;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 
 use super::settings::{RestartSettings, Settings, duration};
 
@@ -62,7 +63,7 @@ pub struct Document {
     pub dynamic: Vec<Settings>,
     /// By the names that neighbours and the kernel say.
     #[serde(default)]
-    pub filters: Vec<Filter>,
+    pub filters: Vec<Written>,
     /// Routes of this host.
     #[serde(default)]
     pub networks: Vec<Network>,
@@ -72,6 +73,23 @@ pub struct Document {
     /// Dumps for others' tools.
     #[serde(default)]
     pub mrt: Mrt,
+}
+
+/// A filter, and how it was written.
+#[derive(Debug)]
+pub struct Written {
+    /// What it does.
+    pub filter: Filter,
+    /// For people.
+    pub text: serde_json::Value,
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Written, D::Error> {
+        let text = serde_json::Value::deserialize(from)?;
+        let filter = Filter::deserialize(super::node::Node(&text)).map_err(|fault| super::node::carried(&fault))?;
+        Ok(Written { filter, text })
+    }
 }
 
 /// Where neighbours reach this speaker.
@@ -135,6 +153,13 @@ pub struct Kernel {
     pub routes: Option<bool>,
     /// Into which table; `main` is 254.
     pub table: Option<u32>,
+    /// The table that says where next hops are.
+    pub next_hop_table: Option<u32>,
+    /// The number by which they are known: `ip route show proto 71`.
+    pub protocol: Option<u8>,
+    /// How often all is compared, beside the news of each change.
+    #[serde(deserialize_with = "duration")]
+    pub scan_interval: Option<Duration>,
     /// With which metric.
     pub metric: Option<u32>,
     /// The metric follows LOCAL_PREF where a route has one, as Calico's: 2147483647 less it.
@@ -142,19 +167,59 @@ pub struct Kernel {
     /// Which of them.
     pub export: Option<String>,
     /// The addresses of links as routes of ours.
-    pub direct: Option<Learned>,
+    pub direct: Option<Direct>,
     /// Routes that others put there.
-    pub learn: Option<Learned>,
+    pub learn: Option<Learn>,
 }
 
-/// Routes that come from the kernel.
+/// The addresses of links as routes of ours.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Learned {
+pub struct Direct {
     /// Of these links; `*` at the end is any end. All where none is said.
     pub interfaces: Vec<String>,
     /// Which of them; all where none is said.
     pub import: Option<String>,
+}
+
+/// Routes that others put into the kernel.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Learn {
+    /// Those by these links; `*` at the end is any end. All where none is said.
+    pub interfaces: Vec<String>,
+    /// Those of these protocols, by name or number. All where none is said.
+    #[serde(deserialize_with = "protocols")]
+    pub protocols: Vec<u8>,
+    /// Which of them; all where none is said.
+    pub import: Option<String>,
+}
+
+/// Names of protocols, as `/etc/iproute2/rt_protos` has them. Those that the kernel itself makes are not learned.
+const PROTOCOLS: [(&str, u8); 11] = [
+    ("boot", 3),
+    ("static", 4),
+    ("ra", 9),
+    ("zebra", 11),
+    ("bird", 12),
+    ("dhcp", 16),
+    ("bgp", 186),
+    ("isis", 187),
+    ("ospf", 188),
+    ("rip", 189),
+    ("eigrp", 192),
+];
+
+fn protocols<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    let one = |value: serde_json::Value| {
+        let named = |text: &str| PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+        let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
+        number.or_else(|| value.as_str().and_then(named)).ok_or_else(|| {
+            let names = PROTOCOLS.map(|(name, _)| name).join(", ");
+            D::Error::custom(format!("{value} is not a number up to 255 or one of {names}"))
+        })
+    };
+    Vec::<serde_json::Value>::deserialize(from)?.into_iter().map(one).collect()
 }
 
 /// Dumps (RFC 6396).

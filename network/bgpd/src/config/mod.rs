@@ -25,10 +25,12 @@ use bgp::decision::Options;
 use bgp::policy::{Change, Filter};
 use meta::Prefix;
 
+use crate::kernel;
+
 pub use document::Rest;
 pub use peering::{Neighbor, Peering, Range, Routes};
 
-use document::{Document, Listen};
+use document::{Document, Listen, Written};
 use node::{Fault, Node};
 use peering::{Common, PORT, limit_of};
 use settings::Settings;
@@ -45,10 +47,6 @@ pub const MAX_NEIGHBORS: usize = 60_000;
 pub const CONTROL_SOCKET: &str = "/run/ferrokube/bgp.sock";
 /// A table is dumped so often where nobody said.
 const TABLE_INTERVAL: Duration = Duration::from_secs(3600);
-/// The kernel's table of all that is not said otherwise.
-pub const MAIN_TABLE: u32 = 254;
-/// Routes of ours are after those of administrators, and before what has no metric set on IPv6 (1024): BIRD's.
-const METRIC: u32 = 32;
 /// How many of several equal paths the kernel can have.
 const MAX_PATHS: u8 = 64;
 
@@ -84,13 +82,22 @@ pub struct Config {
     /// Who may connect though he isn't named.
     pub dynamic: Vec<Range>,
     /// All that were written.
-    pub filters: Vec<Arc<Filter>>,
+    pub filters: Vec<Named>,
     /// Routes of this host.
     pub networks: Vec<Network>,
     /// What goes into the kernel's tables, and out of them.
     pub kernel: Kernel,
     /// Dumps.
     pub mrt: Mrt,
+}
+
+/// A filter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// What it does.
+    pub filter: Arc<Filter>,
+    /// As it was written.
+    pub written: serde_json::Value,
 }
 
 /// A route of this host.
@@ -111,8 +118,8 @@ pub struct Network {
 pub struct Kernel {
     /// Chosen routes are put there.
     pub routes: bool,
-    /// Into which table.
-    pub table: u32,
+    /// Into which table, by which number they are known, and where next hops are.
+    pub tables: kernel::Config,
     /// With which metric.
     pub metric: u32,
     /// The metric follows LOCAL_PREF where a route has one.
@@ -125,11 +132,20 @@ pub struct Kernel {
     pub learn: Option<Learned>,
 }
 
+impl Kernel {
+    /// Whether the kernel is needed at all.
+    pub fn is_used(&self) -> bool {
+        self.routes || self.direct.is_some() || self.learn.is_some()
+    }
+}
+
 /// Routes that come from the kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Learned {
     /// Of these links; `*` at the end is any end. None is all.
     pub interfaces: Vec<String>,
+    /// Of these protocols. None is all.
+    pub protocols: Vec<u8>,
     /// Which of them.
     pub import: Arc<Filter>,
 }
@@ -251,9 +267,9 @@ fn made(
     })
 }
 
-fn filters(written: Vec<Filter>) -> Result<Vec<Arc<Filter>>, Fault> {
+fn filters(written: Vec<Written>) -> Result<Vec<Named>, Fault> {
     let mut names = BTreeSet::from([peering::ACCEPT.to_owned(), peering::REJECT.to_owned()]);
-    let one = |(at, filter): (usize, Filter)| {
+    let one = |(at, Written { filter, text }): (usize, Written)| {
         let field = format!("filters[{at}].name");
         if filter.name.is_empty() {
             return Err(Fault::at(field, "is empty"));
@@ -261,7 +277,7 @@ fn filters(written: Vec<Filter>) -> Result<Vec<Arc<Filter>>, Fault> {
         if !names.insert(filter.name.clone()) {
             return Err(Fault::at(field, format!("{:?} is there already, or built in", filter.name)));
         }
-        Ok(Arc::new(filter))
+        Ok(Named { filter: Arc::new(filter), written: text })
     };
     written.into_iter().enumerate().map(one).collect()
 }
@@ -315,7 +331,7 @@ fn neighbors(
     let mut all = Vec::with_capacity(written.len());
     for (at, own) in written.into_iter().enumerate() {
         let mut neighbor = neighbor(own, groups, common).map_err(|fault| fault.within(&format!("neighbors[{at}]")))?;
-        if let Some(first) = known.insert(neighbor.address, at) {
+        if let Some(first) = known.insert(neighbor.place(), at) {
             let problem = format!("{} is neighbors[{first}] already", neighbor.address);
             return Err(Fault::at(format!("neighbors[{at}].address"), problem));
         }
@@ -430,24 +446,46 @@ fn networks(written: Vec<document::Network>) -> Result<Vec<Network>, Fault> {
 }
 
 fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<Kernel, Fault> {
-    let learned = |field: &str, learned: Option<document::Learned>| {
-        let Some(document::Learned { interfaces, import }) = learned else { return Ok(None) };
-        let name = import.as_deref().unwrap_or(peering::ACCEPT);
-        let import = common.filter("import", name).map_err(|fault| fault.within(&format!("kernel.{field}")))?;
-        Ok(Some(Learned { interfaces, import }))
+    let import = |field: &str, name: Option<String>| {
+        let name = name.as_deref().unwrap_or(peering::ACCEPT);
+        common.filter("import", name).map_err(|fault| fault.within(&format!("kernel.{field}")))
     };
-    if written.table == Some(0) {
-        return Err(Fault::at("kernel.table", "0 is not a table; main is 254"));
+    for (field, table) in [("table", written.table), ("next-hop-table", written.next_hop_table)] {
+        if table == Some(0) {
+            return Err(Fault::at(format!("kernel.{field}"), "0 is not a table; main is 254"));
+        }
     }
-    let export = written.export.map(|name| common.filter("kernel.export", &name)).transpose()?;
+    let default = kernel::Config::default();
+    let scan = written.scan_interval.unwrap_or(default.scan);
+    if scan < Duration::from_secs(1) {
+        return Err(Fault::at("kernel.scan-interval", format!("{scan:?} is less than 1s")));
+    }
+    // Up to 4 is the kernel's own, and what administrators and others without a number have.
+    if let Some(number) = written.protocol.filter(|number| *number <= 4) {
+        return Err(Fault::at("kernel.protocol", format!("{number} is taken by routes of others: 5 to 255")));
+    }
+    let direct = written.direct.map(|document::Direct { interfaces, import: name }| {
+        import("direct", name).map(|import| Learned { interfaces, protocols: Vec::new(), import })
+    });
+    let learn = written.learn.map(|document::Learn { interfaces, protocols, import: name }| {
+        import("learn", name).map(|import| Learned { interfaces, protocols, import })
+    });
+    let (direct, learn) = (direct.transpose()?, learn.transpose()?);
     Ok(Kernel {
         routes: written.routes.unwrap_or(kind == Kind::Speaker),
-        table: written.table.unwrap_or(MAIN_TABLE),
-        metric: written.metric.unwrap_or(METRIC),
+        tables: kernel::Config {
+            table: written.table.unwrap_or(default.table),
+            ways: written.next_hop_table.unwrap_or(default.ways),
+            protocol: written.protocol.unwrap_or(default.protocol),
+            scan,
+            learn: learn.is_some(),
+            ..default
+        },
+        metric: written.metric.unwrap_or(kernel::METRIC),
         metric_of_local_preference: written.metric_of_local_preference,
-        export,
-        direct: learned("direct", written.direct)?,
-        learn: learned("learn", written.learn)?,
+        export: written.export.map(|name| common.filter("kernel.export", &name)).transpose()?,
+        direct,
+        learn,
     })
 }
 

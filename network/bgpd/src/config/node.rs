@@ -34,6 +34,14 @@ impl Fault {
     }
 }
 
+/// Marks a fault that goes through an error of another kind on its way.
+const CARRIED: char = '\u{1f}';
+
+/// A fault as an error of whoever reads, who makes a [`Fault`] of it again, with its path.
+pub fn carried<E: serde::de::Error>(fault: &Fault) -> E {
+    E::custom(format_args!("{CARRIED}{}{CARRIED}{}", fault.path, fault.problem))
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_empty() { f.write_str(&self.problem) } else { write!(f, "{}: {}", self.path, self.problem) }
@@ -44,7 +52,12 @@ impl std::error::Error for Fault {}
 
 impl serde::de::Error for Fault {
     fn custom<T: fmt::Display>(problem: T) -> Fault {
-        Fault::at("", problem.to_string())
+        let problem = problem.to_string();
+        let carried = problem.strip_prefix(CARRIED).and_then(|rest| rest.split_once(CARRIED));
+        match carried {
+            Some((path, problem)) => Fault::at(path, problem),
+            None => Fault::at("", problem),
+        }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Fault {

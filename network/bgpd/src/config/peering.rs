@@ -11,6 +11,7 @@ use bgp::policy::{Filter, Source, Verdict};
 use bgp::rib::NextHopMode;
 use bgp::session::config::{DEFAULT_PREFIX_LIMIT, PrefixLimit, RemoteAs, Restart, Transport};
 
+use super::Named;
 use super::node::Fault;
 use super::settings::{
     AddPathMode, BfdSettings, FamilyName, LimitSetting, NextHopName, RestartMode, RestartSettings, Settings,
@@ -103,6 +104,21 @@ pub struct Neighbor {
     pub peering: Peering,
 }
 
+/// Where somebody is; of an address of one link, with the link.
+pub type Place = (IpAddr, Option<String>);
+
+/// Whether an address is one of a link.
+pub fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+impl Neighbor {
+    /// Where he is.
+    pub fn place(&self) -> Place {
+        (self.address, self.peering.interface.clone().filter(|_| is_of_link(self.address)))
+    }
+}
+
 /// Neighbours who may come from anywhere in a range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Range {
@@ -123,7 +139,7 @@ pub struct Common<'a> {
     /// Where a neighbour says nothing of it.
     pub restart: RestartSettings,
     /// By their names.
-    pub filters: &'a [Arc<Filter>],
+    pub filters: &'a [Named],
     /// The first lines of password files.
     pub password_of: &'a dyn Fn(&std::path::Path) -> Result<String, String>,
 }
@@ -135,14 +151,14 @@ impl Common<'_> {
     /// There is none.
     pub fn filter(&self, field: &str, name: &str) -> Result<Arc<Filter>, Fault> {
         let built_in = |verdict| Filter { name: name.to_owned(), rules: Vec::new(), default: verdict };
-        if let Some(filter) = self.filters.iter().find(|filter| filter.name == name) {
-            return Ok(Arc::clone(filter));
+        if let Some(named) = self.filters.iter().find(|named| named.filter.name == name) {
+            return Ok(Arc::clone(&named.filter));
         }
         match name {
             ACCEPT => Ok(Arc::new(built_in(Verdict::Accept))),
             REJECT => Ok(Arc::new(built_in(Verdict::Reject))),
             _ => {
-                let names: Vec<&str> = self.filters.iter().map(|filter| filter.name.as_str()).collect();
+                let names: Vec<&str> = self.filters.iter().map(|named| named.filter.name.as_str()).collect();
                 let known = [&[ACCEPT, REJECT], &names[..]].concat().join(", ");
                 Err(Fault::at(field, format!("there is no filter {name:?}; there are {known}")))
             }

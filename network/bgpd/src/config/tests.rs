@@ -34,7 +34,9 @@ fn little_is_enough() {
     assert_eq!((peering.routes.source, peering.routes.import.default), (Source::Internal, Verdict::Accept));
     assert_eq!(config.listen, ["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()]);
     assert_eq!(config.cluster_id, config.identifier);
-    assert!(config.kernel.routes && config.kernel.table == 254);
+    assert!(
+        config.kernel.routes && config.kernel.tables == crate::kernel::Config { learn: false, ..Default::default() }
+    );
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn networks_kernel_and_dumps() {
     let config = config(
         "networks:
   - {prefix: 10.1.0.0/26, kernel: blackhole, set: {communities: {add: ['64512:1']}, med: 7}}
-kernel: {table: 100, metric: 20, export: only, direct: {interfaces: ['eth*', lo]}, learn: {import: only}}
+kernel: {table: 100, metric: 20, export: only, direct: {interfaces: ['eth*', lo]}, learn: {import: only, protocols: [static, 77]}}
 filters: [{name: only, rules: [{match: {source: [kernel]}, action: accept}]}]
 mrt: {updates: /tmp/u, table: /tmp/t}
 metrics: 127.0.0.1:9
@@ -162,6 +164,9 @@ decision: {maximum-paths: 4, multipath-relax: true}
     assert_eq!((config.networks[0].rest, config.networks[0].change.med), (Rest::Blackhole, Some(7)));
     let direct = config.kernel.direct.expect("said");
     assert!(direct.means("eth7") && direct.means("lo") && !direct.means("lo0"));
+    let learn = config.kernel.learn.expect("said");
+    assert_eq!((learn.protocols, learn.import.name.as_str()), (vec![4, 77], "only"));
+    assert_eq!((config.kernel.tables.table, config.kernel.tables.learn, config.kernel.metric), (100, true, 20));
     assert_eq!(config.kernel.export.map(|filter| filter.name.clone()).as_deref(), Some("only"));
     assert_eq!((config.options.maximum_paths, config.options.multipath_relax), (4, true));
     assert_eq!(config.mrt.table, Some(("/tmp/t".into(), Duration::from_secs(3600))));
@@ -251,6 +256,8 @@ fn what_is_wrong_is_named_with_its_place() {
             "filters: [{name: a, rules: [{}, {match: {prefixs: []}}]}]",
             "filters[0].rules[1].match.prefixs: there is no such field; is prefixes",
         ),
+        ("kernel: {learn: {protocols: [statisch]}}", "kernel.learn.protocols: \"statisch\" is not a number"),
+        ("kernel: {protocol: 2}", "kernel.protocol: 2 is taken"),
         ("kernel: {table: 0}", "kernel.table: 0 is not a table"),
         ("kernel: {learn: {import: x}}", "kernel.learn.import: there is no filter \"x\""),
         ("decision: {maximum-paths: 0}", "decision.maximum-paths: 0 is not from 1"),

@@ -76,4 +76,9 @@ fn attempts_that_come_to_nothing_are_told_with_their_reason() {
         _ => None,
     });
     assert_eq!(told.as_deref(), Some("we ended it: OPEN message error: bad peer AS"));
+    // Where one connection of two is enough, nothing has failed.
+    let (one, two) = pair();
+    let passive = World::up(Config { passive: true, ..one }, two);
+    assert_eq!(passive.states(), BOTH_UP);
+    assert!(!passive.log.iter().flatten().any(|action| matches!(action, Action::Failed(_))), "{:?}", passive.log);
 }

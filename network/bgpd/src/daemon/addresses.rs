@@ -1,0 +1,99 @@
+//! This host's addresses towards a neighbour: what he is told as the next hop. I/O: asks the kernel. Called when a session
+//! has come up.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use bgp::session::Time;
+use linux::netlink::{LinkAddress, Rtnl};
+
+/// For so long an answer of the kernel's is good: when a thousand sessions come up at once, it is asked once.
+const GOOD: Time = Time::from_secs(1);
+
+/// What the kernel said last.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    asked: Option<Time>,
+    all: Vec<LinkAddress>,
+}
+
+impl Addresses {
+    /// By the address from which we speak: that one, and of the other family the first of the same link.
+    pub fn of(&mut self, local: IpAddr, now: Time) -> Own {
+        if self.asked.is_none_or(|asked| now.saturating_sub(asked) > GOOD) {
+            self.asked = Some(now);
+            match Rtnl::open().and_then(|mut rtnl| rtnl.addresses(None)) {
+                Ok(all) => self.all = all,
+                Err(error) => {
+                    tracing::warn!(%error, "addresses of links are not known: next hops are of the session's family")
+                }
+            }
+        }
+        Own::among(local, &self.all)
+    }
+}
+
+/// Addresses of one link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Of IPv4.
+    pub v4: Option<IpAddr>,
+    /// Of IPv6, not of the link alone.
+    pub v6: Option<IpAddr>,
+    /// Of the link alone.
+    pub link_local: Option<Ipv6Addr>,
+}
+
+impl Own {
+    fn among(local: IpAddr, all: &[LinkAddress]) -> Own {
+        let link = all.iter().find(|known| known.prefix.addr == local).map(|known| known.index);
+        let beside = || all.iter().filter(|known| Some(known.index) == link && known.settled);
+        let global = |v6: bool| {
+            let fits = |known: &&LinkAddress| known.global && !known.secondary && known.prefix.is_ipv6() == v6;
+            beside().find(fits).map(|known| known.prefix.addr)
+        };
+        let link_local = beside().find_map(|known| match known.prefix.addr {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(v6),
+            _ => None,
+        });
+        match local {
+            IpAddr::V4(_) => Own { v4: Some(local), v6: global(true), link_local },
+            // Of an unnumbered peer there is nothing but the link's own.
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                Own { v4: global(false), v6: global(true).or(Some(local)), link_local: Some(v6) }
+            }
+            IpAddr::V6(_) => Own { v4: global(false), v6: Some(local), link_local },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(index: u32, text: &str) -> LinkAddress {
+        let prefix: meta::Prefix = text.parse().expect("a prefix");
+        let global = !matches!(prefix.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        LinkAddress { index, prefix, global, secondary: false, settled: true, with_route: true, protocol: 0 }
+    }
+
+    #[test]
+    fn the_other_family_is_of_the_same_link() {
+        let all = [
+            on(1, "10.9.0.1/24"),
+            on(1, "fd09::1/64"),
+            on(2, "10.0.0.1/24"),
+            on(2, "fe80::1/64"),
+            on(2, "fd00::1/64"),
+            on(2, "fd00::2/64"),
+        ];
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let own = Own::among(ip("10.0.0.1"), &all);
+        let link_local = Some("fe80::1".parse().expect("an address"));
+        assert_eq!(own, Own { v4: Some(ip("10.0.0.1")), v6: Some(ip("fd00::1")), link_local });
+        assert_eq!(Own::among(ip("fd00::2"), &all).v4, Some(ip("10.0.0.1")));
+        assert_eq!(Own::among(ip("fd00::2"), &all).v6, Some(ip("fd00::2")), "that from which we speak");
+        let unnumbered = Own::among(ip("fe80::1"), &[on(2, "fe80::1/64")]);
+        assert_eq!((unnumbered.v4, unnumbered.v6, unnumbered.link_local), (None, Some(ip("fe80::1")), link_local));
+        assert_eq!(Own::among(ip("10.7.7.7"), &all), Own { v4: Some(ip("10.7.7.7")), ..Own::default() });
+    }
+}

@@ -1,0 +1,246 @@
+//! What people ask of the tables and sessions, answered as data. Called by the loop; each answer is made in one go.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bgp::family::Family;
+use bgp::policy::{Filter, Source};
+use bgp::rib::PathView;
+use bgp::session::config::RemoteAs;
+use bgp::session::{Negotiated, Time};
+use meta::Prefix;
+
+use super::Daemon;
+use super::peers::Peer;
+use crate::control::view::{self, AttributesView, Families, FilterView, KernelView, NeighborView, RouteView, Summary};
+use crate::control::{Answer, Query, Which};
+
+impl Daemon {
+    pub(super) fn answer(&mut self, query: Query) -> Answer {
+        match query {
+            Query::Summary => Answer::Summary(Box::new(self.summary())),
+            Query::Neighbors(one) => {
+                let all = self.peers.iter().filter(|(_, peer)| one.is_none_or(|one| one == peer.neighbor.address));
+                let mut all: Vec<NeighborView> = all.map(|(_, peer)| self.neighbor(peer)).collect();
+                all.sort_by_key(|neighbor| neighbor.address);
+                match (one, all.is_empty()) {
+                    (Some(one), true) => Answer::Nothing(format!("there is no neighbor {one}")),
+                    _ => Answer::Neighbors(all),
+                }
+            }
+            Query::Prefixes(family) => Answer::Prefixes(self.rib.prefixes(family)),
+            Query::Page(prefixes, which) => self.page(&prefixes, &which),
+            Query::Longest(address) => {
+                let width = Prefix::host(address).len;
+                let prefixes = (0..=width).rev().map(|len| Prefix::new(address, len).network());
+                let found = prefixes.filter_map(|prefix| self.route(prefix)).next();
+                Answer::Routes(found.into_iter().collect())
+            }
+            Query::Filters => Answer::Filters(self.filters()),
+            Query::Measure => {
+                self.metrics.measure(&self.peers, &self.rib);
+                Answer::Done
+            }
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        let rib = self.rib.summary();
+        let established = self.peers.iter().filter(|(_, peer)| peer.session.negotiated().is_some()).count();
+        let kernel = self.hands.as_ref().map(|hands| {
+            let status = hands.status.borrow().clone();
+            KernelView {
+                wanted: status.wanted,
+                there: status.there,
+                kept: status.kept,
+                refused: status.refused,
+                refusal: status.refusal,
+            }
+        });
+        Summary {
+            router_id: self.config.identifier,
+            number: self.config.number,
+            cluster_id: self.config.cluster_id,
+            uptime_seconds: self.now().as_secs(),
+            listening: self.listeners.addresses(),
+            neighbors: self.peers.iter().count(),
+            established,
+            prefixes: Families::new(rib.prefixes),
+            attribute_sets: rib.sets,
+            waiting_for_neighbors: self.deferral.is_some(),
+            kernel,
+        }
+    }
+
+    fn neighbor(&self, peer: &Peer) -> NeighborView {
+        let (peering, negotiated, link) = (peer.peering(), peer.session.negotiated(), peer.link());
+        let families =
+            |each: fn(&Daemon, &Peer, Family) -> u32| Families::new(Family::ALL.map(|f| each(self, peer, f)));
+        NeighborView {
+            address: peer.neighbor.address,
+            interface: peering.interface.clone(),
+            description: peering.description.clone(),
+            group: peering.group.clone(),
+            range: peer.range,
+            number: number(peering.session.remote_as, negotiated),
+            state: if peering.enabled { format!("{:?}", peer.session.state()) } else { "Disabled".to_owned() },
+            enabled: peering.enabled,
+            since_seconds: self.now().saturating_sub(peer.since).as_secs(),
+            sessions: peer.ups,
+            router_id: negotiated.map(|negotiated| negotiated.identifier),
+            local: link.map(|link| link.local),
+            remote: link.map(|link| link.remote),
+            hold_time_seconds: negotiated.and_then(|negotiated| negotiated.hold_time).map(|time| time.as_secs()),
+            capabilities: negotiated.map(capabilities).unwrap_or_default(),
+            received: families(|daemon, peer, family| daemon.rib.told(peer.id, family)),
+            waiting: Families::new(Family::ALL.map(|family| self.rib.pending(peer.id, family))),
+            end_of_rib: peer.session.told().iter().map(|family| family.to_string()).collect(),
+            messages_received: peer.counts.received.into(),
+            messages_sent: peer.counts.sent.into(),
+            faults: peer.counts.faults,
+            left_out: peer.counts.left_out,
+            client: peering.routes.client,
+            import: peering.routes.import.name.clone(),
+            export: peering.routes.export.name.clone(),
+            last_error: peer.last.clone(),
+        }
+    }
+
+    /// Routes of some prefixes: all paths, or those of one neighbour, or what one is told.
+    fn page(&self, prefixes: &[Prefix], which: &Which) -> Answer {
+        let find = |address: Option<IpAddr>| match address {
+            None => Ok(None),
+            Some(address) => {
+                let found = self.peers.iter().find(|(_, peer)| peer.neighbor.address == address);
+                found.map(|(_, peer)| Some(peer)).ok_or_else(|| format!("there is no neighbor {address}"))
+            }
+        };
+        let (from, to) = match (find(which.from), find(which.to)) {
+            (Ok(from), Ok(to)) => (from, to),
+            (Err(why), _) | (_, Err(why)) => return Answer::Nothing(why),
+        };
+        let mut routes = Vec::new();
+        for prefix in prefixes {
+            let Some(mut route) = self.route(*prefix) else { continue };
+            if let Some(from) = from {
+                route.paths.retain(|path| path.neighbor == Some(from.neighbor.address));
+            }
+            if let Some(to) = to {
+                // What he is told of it: the best, as he is told it.
+                route.paths.truncate(1);
+                match self.rib.exported(to.id, prefix) {
+                    Some(set) => route.paths.iter_mut().for_each(|path| path.attributes = AttributesView::new(&set)),
+                    None => route.paths.clear(),
+                }
+            }
+            if !route.paths.is_empty() {
+                routes.push(route);
+            }
+        }
+        Answer::Routes(routes)
+    }
+
+    fn route(&self, prefix: Prefix) -> Option<RouteView> {
+        let now = self.now();
+        let paths: Vec<view::PathView> =
+            self.rib.paths(&prefix).iter().enumerate().map(|(at, path)| self.path(path, at == 0, now)).collect();
+        (!paths.is_empty()).then_some(RouteView { prefix, paths })
+    }
+
+    fn path(&self, path: &PathView<'_>, first: bool, now: Time) -> view::PathView {
+        let peer = self.peers.of(path.peer);
+        let (source, interface) = match peer {
+            Some(peer) => (peer.peering().routes.source, peer.peering().interface.clone()),
+            None => match self.locals.source(path.peer) {
+                Some((source, interface)) => (source, interface.map(str::to_owned)),
+                None => (Source::Static, None),
+            },
+        };
+        view::PathView {
+            neighbor: peer.map(|peer| peer.neighbor.address),
+            source: match source {
+                Source::Static => "static",
+                Source::Direct => "direct",
+                Source::Kernel => "kernel",
+                Source::Internal => "internal",
+                Source::External => "external",
+            }
+            .to_owned(),
+            interface,
+            used: path.used,
+            best: path.used && first,
+            why: path.why.words().to_owned(),
+            refused: path.why.is_refused(),
+            stale: path.stale,
+            long_lived: path.long_lived,
+            age_seconds: now.as_secs().saturating_sub(path.since.into()),
+            path_id: path.path_id,
+            attributes: AttributesView::new(path.accepted.unwrap_or(path.received)),
+        }
+    }
+
+    fn filters(&self) -> Vec<FilterView> {
+        let mut used: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut note = |filter: &'_ Filter, who: String| {
+            let name = self.config.filters.iter().map(|named| named.filter.name.as_str()).find(|n| *n == filter.name);
+            if let Some(name) = name {
+                used.entry(name).or_default().push(who);
+            }
+        };
+        for (_, peer) in self.peers.iter() {
+            let (address, routes) = (peer.neighbor.address, &peer.peering().routes);
+            note(&routes.import, format!("import of {address}"));
+            note(&routes.export, format!("export to {address}"));
+        }
+        let kernel = &self.config.kernel;
+        for (filter, who) in [
+            (kernel.export.as_ref(), "kernel.export"),
+            (kernel.direct.as_ref().map(|direct| &direct.import), "kernel.direct"),
+            (kernel.learn.as_ref().map(|learn| &learn.import), "kernel.learn"),
+        ] {
+            if let Some(filter) = filter {
+                note(filter, who.to_owned());
+            }
+        }
+        let one = |named: &crate::config::Named| FilterView {
+            name: named.filter.name.clone(),
+            written: named.written.clone(),
+            used_by: used.get(named.filter.name.as_str()).cloned().unwrap_or_default(),
+        };
+        self.config.filters.iter().map(one).collect()
+    }
+}
+
+fn number(wanted: RemoteAs, negotiated: Option<&Negotiated>) -> String {
+    match (negotiated, wanted) {
+        (Some(negotiated), _) => negotiated.number.to_string(),
+        (None, RemoteAs::Number(number)) => number.to_string(),
+        (None, RemoteAs::Internal) => "internal".to_owned(),
+        (None, RemoteAs::External) => "external".to_owned(),
+    }
+}
+
+/// What was agreed on, in the words of its RFCs.
+fn capabilities(negotiated: &Negotiated) -> Vec<String> {
+    let (receive, send) = (&negotiated.receive, &negotiated.send);
+    let mut all: Vec<String> = negotiated.families().iter().map(|family| family.to_string()).collect();
+    let flags = [
+        (send.four_octet_as, "4-octet AS"),
+        (send.extended_messages, "extended messages"),
+        (negotiated.refresh, "route refresh"),
+        (negotiated.enhanced_refresh, "enhanced route refresh"),
+        (negotiated.restart.is_some(), "graceful restart"),
+        (negotiated.restart_on_notification, "graceful restart on notification"),
+        (!negotiated.long_lived.is_empty(), "long-lived graceful restart"),
+        (negotiated.role.is_some(), "role"),
+    ];
+    all.extend(flags.iter().filter(|(agreed, _)| *agreed).map(|(_, words)| (*words).to_owned()));
+    let of = |families: bgp::family::Families, words: &str| {
+        let words = words.to_owned();
+        families.iter().map(move |family| format!("{words} ({family})")).collect::<Vec<_>>()
+    };
+    all.extend(of(receive.add_path, "add-path from him"));
+    all.extend(of(send.add_path, "add-path to him"));
+    all.extend(of(send.extended_next_hop, "IPv6 next hops"));
+    all
+}

@@ -1,0 +1,367 @@
+//! The loop: everything that happens, one thing after the other, and after each batch of it what has changed goes out.
+//! I/O.
+//!
+//! ```text
+//!  listen ──► connection ──events──┐                  ┌──► connections: messages, updates
+//!  kernel ──news───────────────────┼──► the loop ─────┼──► kernel: wishes, in batches
+//!  control, reload ──requests──────┘  sessions, rib   └──► answers
+//! ```
+//!
+//! - `sessions`: what connections bring, and what sessions want; [`peers`]: who there is; `addresses`: ours towards them
+//! - `routes`: what goes out; [`fib`]: to the kernel; `locals`: routes of this host
+//! - `restart`: a restarted speaker hears all before it speaks; `reload`: another configuration; `asked`: what people ask
+//! - `listen`, `connection`, `event`: sockets; `dump`: MRT; `metrics`
+//!
+//! Called by `ferrokube bgp`, by [`crate::run`].
+
+mod addresses;
+mod asked;
+mod connection;
+mod dump;
+mod event;
+mod fib;
+mod listen;
+mod locals;
+mod metrics;
+mod peers;
+mod reload;
+mod restart;
+mod routes;
+mod sessions;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bgp::rib::{Rib, Speaker};
+use bgp::session::{Input, Time};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::control::{Answer, Query};
+use crate::kernel;
+
+use addresses::Addresses;
+use connection::Tasks;
+use dump::Dump;
+use event::{EVENTS, Event, Key};
+use fib::Fib;
+use listen::Listeners;
+use locals::Locals;
+use metrics::Metrics;
+use peers::Peers;
+use restart::Deferral;
+
+/// Events are taken for so long before what they changed goes out: the more there are, the better it is packed.
+const GATHER: Duration = Duration::from_millis(20);
+/// Requests that wait.
+const REQUESTS: usize = 16;
+/// The kernel tells all that it had by then, or it is not waited for.
+const LISTING: Duration = Duration::from_secs(10);
+/// At the end, connections get this long to take what was said last.
+const FAREWELL: Duration = Duration::from_secs(4);
+/// Without a timer, it is looked at so often whether there is one: never matters.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Why it could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket.
+    #[error("listen: {0}: {1}; another program may have the port, or listen.port may say another")]
+    Listen(SocketAddr, std::io::Error),
+    /// A dump.
+    #[error("mrt: {0}")]
+    Dump(String),
+    /// The tables.
+    #[error("the tables have no room for the routes of this host")]
+    Tables,
+}
+
+/// What the daemon is asked from outside of its loop.
+#[derive(Debug)]
+pub enum Request {
+    /// A question.
+    Ask(Query, oneshot::Sender<Answer>),
+    /// Another configuration; what it came to.
+    Configure(Box<Config>, oneshot::Sender<Result<String, String>>),
+}
+
+/// The kernel's side: where wishes go, where news comes from.
+#[derive(Debug)]
+pub struct Hands {
+    /// Wishes.
+    pub commands: mpsc::Sender<kernel::Command>,
+    /// News.
+    pub news: mpsc::Receiver<kernel::Event>,
+    /// How it stands there.
+    pub status: watch::Receiver<kernel::Status>,
+}
+
+/// What the end is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// Neighbours are told, and the kernel's routes go.
+    Told,
+    /// Connections just end, and the kernel's routes stay: neighbours keep theirs for the restart time (RFC 4724).
+    KeepRoutes,
+}
+
+/// A daemon that runs.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    /// Where it listens.
+    pub listening: Arc<[SocketAddr]>,
+    /// Its figures.
+    pub registry: Arc<telemetry::Registry>,
+}
+
+impl Handle {
+    /// Asks something; none when it has ended.
+    pub async fn ask(&self, query: Query) -> Option<Answer> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Ask(query, answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Gives it another configuration.
+    ///
+    /// # Errors
+    /// What cannot be changed while it runs.
+    pub async fn configure(&self, config: Config) -> Result<String, String> {
+        let (answer, answered) = oneshot::channel();
+        let ended = || "the daemon has ended".to_owned();
+        self.requests.send(Request::Configure(Box::new(config), answer)).await.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+}
+
+/// Everything.
+pub struct Daemon {
+    config: Config,
+    began: Instant,
+    /// The same in seconds since 1970.
+    epoch: u32,
+    rib: Rib,
+    peers: Peers,
+    locals: Locals,
+    fib: Fib,
+    hands: Option<Hands>,
+    tasks: Tasks,
+    listeners: Listeners,
+    own: Addresses,
+    deferral: Option<Deferral>,
+    /// Who may be told something.
+    ready: BTreeSet<Key>,
+    connections: u64,
+    most_next_hops: usize,
+    metrics: Metrics,
+    dump: Option<Dump>,
+}
+
+/// What wakes the loop.
+enum Work {
+    Event(Event),
+    Request(Request),
+    News(kernel::Event),
+    Tell,
+    Time,
+    End,
+}
+
+impl Daemon {
+    /// Binds, and begins; `hands` are the kernel's, where it is used. It runs until `shutdown`.
+    ///
+    /// # Errors
+    /// A socket or a file that cannot be had.
+    pub fn start(
+        config: Config,
+        hands: Option<Hands>,
+        farewell: Farewell,
+        shutdown: CancellationToken,
+    ) -> Result<(Handle, tokio::task::JoinHandle<()>), Error> {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        let listeners =
+            Listeners::bind(&config.listen, &events).map_err(|(address, error)| Error::Listen(address, error))?;
+        let mut rib = Rib::new(Speaker {
+            number: config.number,
+            identifier: config.identifier,
+            cluster_id: config.cluster_id,
+            options: config.options,
+        });
+        if config.kernel.routes && hands.is_some() {
+            rib.resolve_next_hops();
+        }
+        let locals = Locals::new(&config, &mut rib).ok_or(Error::Tables)?;
+        let metrics = Metrics::new();
+        let handle =
+            Handle { requests, listening: listeners.addresses().into(), registry: Arc::clone(&metrics.registry) };
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let daemon = Daemon {
+            began: Instant::now(),
+            epoch: u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX),
+            rib,
+            peers: Peers::default(),
+            locals,
+            fib: Fib::default(),
+            hands,
+            tasks: Tasks { events, tracker: TaskTracker::new() },
+            listeners,
+            own: Addresses::default(),
+            deferral: None,
+            ready: BTreeSet::new(),
+            connections: 0,
+            most_next_hops: 0,
+            metrics,
+            dump: Dump::open(&config.mrt).map_err(Error::Dump)?,
+            config,
+        };
+        let running = tokio::spawn(daemon.run(receiver, asked, farewell, shutdown));
+        Ok((handle, running))
+    }
+
+    fn now(&self) -> Time {
+        self.began.elapsed()
+    }
+
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut requests: mpsc::Receiver<Request>,
+        farewell: Farewell,
+        shutdown: CancellationToken,
+    ) {
+        self.listed(&shutdown).await;
+        self.set_keys();
+        for neighbor in self.config.neighbors.clone() {
+            self.begin(neighbor);
+        }
+        self.settle();
+        loop {
+            let work = self.next(&mut events, &mut requests, &shutdown).await;
+            if matches!(work, Work::End) {
+                break;
+            }
+            self.work(work);
+            let began = Instant::now();
+            while began.elapsed() < GATHER
+                && let Ok(event) = events.try_recv()
+            {
+                self.event(event);
+            }
+            self.settle();
+        }
+        self.end(farewell).await;
+    }
+
+    /// Waits for the next thing to do.
+    async fn next(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        requests: &mut mpsc::Receiver<Request>,
+        shutdown: &CancellationToken,
+    ) -> Work {
+        let now = self.now();
+        let due = [self.peers.next_due(), self.deferral.as_ref().map(Deferral::until), self.dump_due()];
+        let wait = due.into_iter().flatten().min().map_or(LONG, |due| due.saturating_sub(now));
+        let (commands, news) = match &mut self.hands {
+            Some(hands) => (Some(&hands.commands), Some(&mut hands.news)),
+            None => (None, None),
+        };
+        let pending = self.fib.is_pending();
+        tokio::select! {
+            () = shutdown.cancelled() => Work::End,
+            Some(request) = requests.recv() => Work::Request(request),
+            Some(event) = events.recv() => Work::Event(event),
+            Some(told) = async { news?.recv().await } => Work::News(told),
+            Some(Ok(permit)) = async { Some(commands?.reserve().await) }, if pending => {
+                if let Some(command) = self.fib.next() {
+                    permit.send(command);
+                }
+                Work::Tell
+            }
+            () = sleep(wait) => Work::Time,
+        }
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Event(event) => self.event(event),
+            Work::News(news) => self.news(news),
+            Work::Request(Request::Ask(query, answer)) => {
+                let _ = answer.send(self.answer(query));
+            }
+            Work::Request(Request::Configure(config, answer)) => {
+                let _ = answer.send(self.configure(*config));
+            }
+            Work::Time => {
+                let now = self.now();
+                for key in self.peers.due(now) {
+                    self.time(key);
+                }
+                self.deferral_over();
+                self.dump_table();
+            }
+            Work::Tell | Work::End => {}
+        }
+    }
+
+    /// A neighbour of the file.
+    fn begin(&mut self, neighbor: crate::config::Neighbor) {
+        let enabled = neighbor.peering.enabled;
+        if let Some(key) = self.add(neighbor, None, None)
+            && enabled
+        {
+            self.input(key, Input::Start);
+        }
+    }
+
+    fn news(&mut self, news: kernel::Event) {
+        let now = sessions::seconds(self.now());
+        match news {
+            kernel::Event::Listed => {}
+            kernel::Event::NextHop(address, metric) => self.rib.next_hop(address, metric),
+            kernel::Event::Learned(prefix, route) => {
+                self.locals.learned(prefix, route.as_ref(), &mut self.rib, now);
+            }
+            kernel::Event::Direct(prefix, links) => self.locals.direct(prefix, &links, &mut self.rib, now),
+            kernel::Event::Link { name, up, .. } => self.link_changed(&name, up),
+        }
+    }
+
+    /// A neighbour on a link that is down is not there, whatever the hold time says.
+    fn link_changed(&mut self, name: &str, up: bool) {
+        if up {
+            return;
+        }
+        for key in self.peers.keys() {
+            let by_it = self.peers.get(key).filter(|peer| peer.peering().interface.as_deref() == Some(name));
+            let ways: Vec<_> = by_it.iter().flat_map(|peer| peer.links.iter().flatten().map(|l| l.which)).collect();
+            for which in ways {
+                tracing::warn!(link = name, "the link of a neighbour is down");
+                self.event(Event::Lost(which, None));
+            }
+        }
+    }
+
+    /// Everybody is told, or just left; the kernel's routes go, or stay.
+    async fn end(mut self, farewell: Farewell) {
+        if farewell == Farewell::Told {
+            for key in self.peers.keys() {
+                self.input(key, Input::Stop("the daemon ends".to_owned()));
+            }
+            if let Some(hands) = &self.hands {
+                let _ = tokio::time::timeout(FAREWELL, hands.commands.send(kernel::Command::Clear)).await;
+            }
+        }
+        let tracker = self.tasks.tracker.clone();
+        drop(self);
+        tracker.close();
+        let _ = tokio::time::timeout(FAREWELL, tracker.wait()).await;
+    }
+}

@@ -1,0 +1,277 @@
+//! Everybody with whom there is or may be a session, and when each wants to be looked at. Pure data. Owned by the loop.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp::rib::{PeerConfig, PeerId};
+use bgp::session::{Neighbour, Reason, State, Time, Way};
+use meta::Prefix;
+use tokio_util::sync::DropGuard;
+
+use super::addresses::Own;
+use super::connection::{Link, Options};
+use super::event::{Key, Which};
+use crate::config::peering::Place;
+use crate::config::{Neighbor, Peering};
+
+/// Where the TTL of a neighbour on the same link ends, and begins where it is looked at.
+const MAX_TTL: u8 = 255;
+
+/// A neighbour.
+#[derive(Debug)]
+pub struct Peer {
+    /// Where he is.
+    pub neighbor: Neighbor,
+    /// Of one who isn't named: the range by which he was let in.
+    pub range: Option<Prefix>,
+    /// His sessions.
+    pub session: Neighbour,
+    /// In the tables.
+    pub id: PeerId,
+    /// Connections, by who began them.
+    pub links: [Option<Link>; 2],
+    /// One of ours that is being made.
+    pub connecting: Option<(Which, DropGuard)>,
+    /// Our addresses towards him, as they were found.
+    pub own: Own,
+    /// There may be something that he is to be told.
+    pub dirty: bool,
+    /// Not before this is he told more.
+    pub not_before: Time,
+    /// One who was let in by a range and says nothing goes then.
+    pub patience: Option<Time>,
+    /// What he has been counted.
+    pub counts: Counts,
+    /// When his session came or went.
+    pub since: Time,
+    /// How often it came.
+    pub ups: u64,
+    /// Why the last session or attempt ended.
+    pub last: Option<String>,
+}
+
+/// Messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By type, from him.
+    pub received: [u64; 5],
+    /// By type, to him.
+    pub sent: [u64; 5],
+    /// Updates of his with an error that cost no session (RFC 7606).
+    pub faults: u64,
+    /// Routes of his that were not kept.
+    pub left_out: u64,
+}
+
+impl Peer {
+    /// Without a session.
+    pub fn new(
+        neighbor: Neighbor,
+        range: Option<Prefix>,
+        session: Neighbour,
+        (id, own): (PeerId, Own),
+        now: Time,
+    ) -> Peer {
+        Peer {
+            neighbor,
+            range,
+            session,
+            id,
+            links: [None, None],
+            connecting: None,
+            own,
+            dirty: false,
+            not_before: Time::ZERO,
+            patience: None,
+            counts: Counts::default(),
+            since: now,
+            ups: 0,
+            last: None,
+        }
+    }
+
+    /// Whether this is the connection that is being made.
+    pub fn is_connecting(&self, which: Which) -> bool {
+        self.connecting.as_ref().is_some_and(|(connecting, _)| *connecting == which)
+    }
+
+    /// What is looked at and told in his name.
+    pub fn peering(&self) -> &Peering {
+        &self.neighbor.peering
+    }
+
+    /// His connection over which the session is, or furthest.
+    pub fn link(&self) -> Option<&Link> {
+        let [outgoing, incoming] = &self.links;
+        match self.session.way() {
+            Some(Way::Outgoing) => outgoing.as_ref(),
+            Some(Way::Incoming) => incoming.as_ref(),
+            None => outgoing.as_ref().or(incoming.as_ref()),
+        }
+    }
+
+    /// Whether nothing holds him but that he was let in once.
+    pub fn is_over(&self) -> bool {
+        let quiet = self.links.iter().all(Option::is_none) && self.session.due().is_none();
+        self.range.is_some() && quiet && self.session.state() <= State::Active
+    }
+
+    /// When he wants to be looked at.
+    pub fn due(&self) -> Option<Time> {
+        let told = (self.dirty && self.session.negotiated().is_some()).then_some(self.not_before);
+        [self.session.due(), told, self.patience].into_iter().flatten().min()
+    }
+
+    /// What is asked of his sockets.
+    pub fn options(&self) -> Options {
+        let peering = self.peering();
+        let transport = &peering.session.transport;
+        let internal = peering.routes.source == bgp::policy::Source::Internal;
+        let hops = transport.multihop.unwrap_or(if internal && !transport.ttl_security { MAX_TTL } else { 1 });
+        Options {
+            source: peering.source,
+            interface: peering.interface.clone(),
+            password: transport.password.clone(),
+            ttl: Some(if transport.ttl_security { MAX_TTL } else { hops }),
+            min_ttl: transport.ttl_security.then_some(MAX_TTL - hops + 1),
+        }
+    }
+
+    /// What the tables are told of him.
+    pub fn routes(&self) -> PeerConfig {
+        routes(&self.neighbor, self.own)
+    }
+
+    /// Remembers why something ended; whether it is another reason than the last time.
+    pub fn ended(&mut self, reason: &Reason) -> bool {
+        let words = reason.to_string();
+        self.last.replace(words.clone()) != Some(words)
+    }
+}
+
+/// What the tables are told of a neighbour; `own` are our addresses as they were found.
+pub fn routes(neighbor: &Neighbor, mut own: Own) -> PeerConfig {
+    let routes = &neighbor.peering.routes;
+    for address in &routes.own_addresses {
+        match address {
+            IpAddr::V4(_) => own.v4 = Some(*address),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => own.link_local = Some(*v6),
+            IpAddr::V6(_) => own.v6 = Some(*address),
+        }
+    }
+    PeerConfig {
+        own_addresses: [own.v4, own.v6],
+        own_link_local: own.link_local,
+        interface: neighbor.peering.interface.as_deref().map(Arc::from),
+        client: routes.client,
+        next_hop: routes.next_hop,
+        allowed_own_as: routes.allowed_own_as,
+        enforce_first_as: routes.enforce_first_as,
+        remove_private: routes.remove_private,
+        as_override: routes.as_override,
+        import: Arc::clone(&routes.import),
+        export: Arc::clone(&routes.export),
+        ..PeerConfig::new(routes.source, neighbor.address, routes.local_as)
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Peers {
+    all: BTreeMap<Key, Peer>,
+    by_place: HashMap<Place, Key>,
+    by_id: HashMap<PeerId, Key>,
+    next: u64,
+    timers: BTreeSet<(Time, Key)>,
+    due: HashMap<Key, Time>,
+}
+
+impl Peers {
+    /// Puts one in.
+    pub fn insert(&mut self, peer: Peer) -> Key {
+        self.next += 1;
+        let key = Key(self.next);
+        self.by_place.insert(peer.neighbor.place(), key);
+        self.by_id.insert(peer.id, key);
+        self.all.insert(key, peer);
+        key
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, key: Key) -> Option<Peer> {
+        let peer = self.all.remove(&key)?;
+        self.by_place.remove(&peer.neighbor.place());
+        self.by_id.remove(&peer.id);
+        if let Some(due) = self.due.remove(&key) {
+            self.timers.remove(&(due, key));
+        }
+        Some(peer)
+    }
+
+    /// One of them.
+    pub fn get(&self, key: Key) -> Option<&Peer> {
+        self.all.get(&key)
+    }
+
+    /// One of them, to be changed; [`Peers::wind`] is to be called then.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut Peer> {
+        self.all.get_mut(&key)
+    }
+
+    /// Who is there.
+    pub fn at(&self, place: &Place) -> Option<Key> {
+        self.by_place.get(place).copied()
+    }
+
+    /// Whose routes these are.
+    pub fn of(&self, id: PeerId) -> Option<&Peer> {
+        self.all.get(self.by_id.get(&id)?)
+    }
+
+    /// Each.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &Peer)> {
+        self.all.iter().map(|(key, peer)| (*key, peer))
+    }
+
+    /// Names of each: for who changes them on the way.
+    pub fn keys(&self) -> Vec<Key> {
+        self.all.keys().copied().collect()
+    }
+
+    /// Sets one's timer anew.
+    pub fn wind(&mut self, key: Key) {
+        let due = self.all.get(&key).and_then(Peer::due);
+        if self.due.get(&key).copied() == due {
+            return;
+        }
+        if let Some(old) = self.due.remove(&key) {
+            self.timers.remove(&(old, key));
+        }
+        if let Some(due) = due {
+            self.due.insert(key, due);
+            self.timers.insert((due, key));
+        }
+    }
+
+    /// When somebody wants to be looked at next.
+    pub fn next_due(&self) -> Option<Time> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Who wants to be looked at by now.
+    pub fn due(&self, now: Time) -> Vec<Key> {
+        self.timers.iter().take_while(|(due, _)| *due <= now).map(|(_, key)| *key).collect()
+    }
+
+    /// How many were let in by a range.
+    pub fn of_range(&self, range: &Prefix) -> usize {
+        self.all.values().filter(|peer| peer.range.as_ref() == Some(range)).count()
+    }
+
+    /// Which connection an event is of: none when it is closed already.
+    pub fn link_mut(&mut self, which: Which) -> Option<&mut Link> {
+        let link = self.all.get_mut(&which.key)?.links.get_mut(which.way as usize)?;
+        link.as_mut().filter(|link| link.which == which)
+    }
+}

@@ -1,0 +1,181 @@
+//! Another configuration while it runs: sessions whose own configuration did not change go on, routes are judged anew where
+//! only filters did. What can't be changed so is refused before anything is. Called by the loop. I/O: logs, sets keys of
+//! sockets.
+
+use std::collections::HashMap;
+
+use bgp::policy::Source;
+use bgp::session::Input;
+
+use super::Daemon;
+use super::dump::Dump;
+use super::event::Key;
+use super::listen::Keys;
+use super::peers::Peer;
+use crate::config::peering::Place;
+use crate::config::{Config, Neighbor, Peering, seed};
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Changes {
+    added: usize,
+    removed: usize,
+    reset: usize,
+    judged: usize,
+}
+
+impl Daemon {
+    /// Goes by another configuration from now on; in words, what changed.
+    pub(super) fn configure(&mut self, new: Config) -> Result<String, String> {
+        fixed(&self.config, &new)?;
+        let dump = if new.mrt == self.config.mrt { None } else { Some(Dump::open(&new.mrt)?) };
+        let old = std::mem::replace(&mut self.config, new);
+        if let Some(dump) = dump {
+            self.dump = dump;
+        }
+        let now = super::sessions::seconds(self.now());
+        let networks = self.config.networks.clone();
+        self.locals.set_networks(&networks, &mut self.rib, now);
+        if (&old.kernel.direct, &old.kernel.learn) != (&self.config.kernel.direct, &self.config.kernel.learn) {
+            self.locals.set_imports(&self.config.kernel.clone(), &mut self.rib);
+        }
+        self.rib.set_options(self.config.options);
+        let changes = self.neighbors();
+        self.set_keys();
+        let kernel = |config: &Config| {
+            (config.kernel.metric, config.kernel.metric_of_local_preference, config.kernel.export.clone())
+        };
+        if kernel(&old) != kernel(&self.config) || old.networks != self.config.networks {
+            self.want_all();
+        }
+        let Changes { added, removed, reset, judged } = changes;
+        let told = format!(
+            "neighbors: {added} added, {removed} removed, {reset} with a new session, {judged} with routes judged anew"
+        );
+        tracing::info!("configuration read again: {told}");
+        Ok(told)
+    }
+
+    fn neighbors(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        let mut wanted: HashMap<Place, Neighbor> =
+            self.config.neighbors.iter().map(|neighbor| (neighbor.place(), neighbor.clone())).collect();
+        for key in self.peers.keys() {
+            let Some(peer) = self.peers.get(key) else { continue };
+            let next = match wanted.remove(&peer.neighbor.place()) {
+                Some(neighbor) => Some((neighbor, None)),
+                None => self.in_a_range(peer),
+            };
+            match next {
+                Some((neighbor, range)) => self.follow(key, neighbor, range, &mut changes),
+                None => {
+                    tracing::info!(neighbor = %peer.neighbor.address, "is no neighbour any more");
+                    self.input(key, Input::Deconfigured);
+                    self.remove(key);
+                    changes.removed += 1;
+                }
+            }
+        }
+        changes.added = wanted.len();
+        for neighbor in self.config.neighbors.clone() {
+            if wanted.contains_key(&neighbor.place()) {
+                self.begin(neighbor);
+            }
+        }
+        changes
+    }
+
+    /// One who isn't named stays if a range would let him in.
+    fn in_a_range(&self, peer: &Peer) -> Option<(Neighbor, Option<meta::Prefix>)> {
+        peer.range?;
+        let address = peer.neighbor.address;
+        let range = self.config.dynamic.iter().find(|range| range.prefix.contains(address))?;
+        let mut peering = range.peering.clone();
+        peering.session.seed = seed(address);
+        if peering.interface.is_none() {
+            peering.interface = peer.neighbor.place().1;
+        }
+        peering.enabled.then_some((Neighbor { address, peering }, Some(range.prefix)))
+    }
+
+    /// What is wanted of somebody is this from now on.
+    fn follow(&mut self, key: Key, neighbor: Neighbor, range: Option<meta::Prefix>, changes: &mut Changes) {
+        let now = self.now();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let old = std::mem::replace(&mut peer.neighbor, neighbor);
+        peer.range = range;
+        let (before, new) = (&old.peering, &peer.neighbor.peering);
+        let (same, routes) =
+            (before.same_session(new), before.routes != new.routes || before.interface != new.interface);
+        let (was, enabled, session) = (before.enabled, new.enabled, new.session.clone());
+        // What it is of changes nothing in the tables but by another session.
+        let other_kind = kind(before) != kind(new);
+        if routes {
+            self.rib.reconfigure(peer.id, peer.routes());
+            self.ready.insert(key);
+            changes.judged += usize::from(same);
+        }
+        debug_assert!(!(other_kind && same), "whose AS it is, is agreed on");
+        if !same {
+            changes.reset += 1;
+            tracing::info!(neighbor = %peer.neighbor.address, "his session begins anew: its configuration has changed");
+            let state = peer.session.state();
+            let actions = peer.session.reconfigure(session, now);
+            self.act(key, state, actions, None);
+            match (was, enabled) {
+                (true, false) => self.input(key, Input::Stop("disabled".to_owned())),
+                (false, true) => self.input(key, Input::Start),
+                _ => {}
+            }
+        }
+        self.peers.wind(key);
+    }
+
+    /// Who signs, and with what.
+    pub(super) fn set_keys(&mut self) {
+        let mut keys = Keys::new();
+        for neighbor in &self.config.neighbors {
+            if let Some(password) = &neighbor.peering.session.transport.password {
+                let width = if neighbor.address.is_ipv4() { 32 } else { 128 };
+                keys.insert((neighbor.address, width), password.clone());
+            }
+        }
+        for range in &self.config.dynamic {
+            if let Some(password) = &range.peering.session.transport.password {
+                keys.insert((range.prefix.addr, range.prefix.len), password.clone());
+            }
+        }
+        for (address, error) in self.listeners.set_keys(keys) {
+            tracing::error!(neighbor = %address, %error, "the kernel takes no password (TCP-MD5) for him");
+        }
+    }
+}
+
+fn kind(peering: &Peering) -> Source {
+    peering.routes.source
+}
+
+/// What cannot be changed while it runs.
+fn fixed(old: &Config, new: &Config) -> Result<(), String> {
+    let kernel = |config: &Config| {
+        let learned = |learned: &Option<crate::config::Learned>| {
+            learned.as_ref().map(|learned| (learned.interfaces.clone(), learned.protocols.clone()))
+        };
+        let kernel = &config.kernel;
+        (kernel.routes, kernel.tables.clone(), learned(&kernel.direct), learned(&kernel.learn))
+    };
+    let fields = [
+        ("as", old.number == new.number),
+        ("router-id", old.identifier == new.identifier),
+        ("cluster-id", old.cluster_id == new.cluster_id),
+        ("listen", old.listen == new.listen),
+        ("control-socket", old.control_socket == new.control_socket),
+        ("metrics", old.metrics == new.metrics),
+        ("kernel (all but metrics and filters)", kernel(old) == kernel(new)),
+    ];
+    let changed: Vec<&str> = fields.iter().filter(|(_, same)| !same).map(|(field, _)| *field).collect();
+    match changed[..] {
+        [] => Ok(()),
+        _ => Err(format!("nothing was changed: {} can only be changed by a restart", changed.join(", "))),
+    }
+}

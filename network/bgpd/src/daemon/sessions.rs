@@ -1,0 +1,483 @@
+//! What connections bring, and what sessions want done. The loop's, with the sockets' side in `connection`. I/O: logs, and
+//! begins tasks.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bgp::message::frame;
+use bgp::rib::PeerId;
+use bgp::session::{Action, Input, Reason, State, Time, Way};
+use tokio::net::TcpStream;
+
+use super::Daemon;
+use super::event::{Event, Key, Which};
+use super::peers::{Peer, routes};
+use crate::config::peering::{Place, is_of_link};
+use crate::config::{Neighbor, Peering, seed};
+
+/// Who was let in by a range and has no session by then makes room for another.
+const PATIENCE: Time = Time::from_secs(30);
+
+impl Daemon {
+    /// Takes what a task tells.
+    pub(super) fn event(&mut self, event: Event) {
+        match event {
+            Event::Accepted { stream, from } => self.accepted(stream, from),
+            Event::Connected(which, stream) => self.connected(which, stream),
+            Event::NotConnected(which, error) => {
+                let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
+                peer.connecting = None;
+                tracing::debug!(neighbor = %peer.neighbor.address, %error, "no connection");
+                peer.last = Some(format!("no connection could be made: {error}"));
+                self.input(which.key, Input::ConnectionLost(which.way));
+            }
+            Event::Heard(which, chunk, _permit) => self.heard(which, chunk),
+            Event::Lost(which, error) => {
+                if self.peers.link_mut(which).is_none() {
+                    return;
+                }
+                if let (Some(error), Some(peer)) = (error, self.peers.get_mut(which.key)) {
+                    tracing::debug!(neighbor = %peer.neighbor.address, %error, "the connection broke");
+                }
+                self.input(which.key, Input::ConnectionLost(which.way));
+                self.drop_link(which);
+            }
+            Event::Room(which) => {
+                if self.peers.link_mut(which).is_some() {
+                    self.ready.insert(which.key);
+                }
+            }
+            Event::Stuck(which) => {
+                let here = self.peers.link_mut(which).is_some();
+                if here && self.peers.get(which.key).is_some_and(|peer| peer.session.way() == Some(which.way)) {
+                    self.input(which.key, Input::SendHoldTimerExpires);
+                } else if here {
+                    self.input(which.key, Input::ConnectionLost(which.way));
+                    self.drop_link(which);
+                }
+            }
+        }
+    }
+
+    /// Tells a neighbour's sessions something, and does what they want.
+    pub(super) fn input(&mut self, key: Key, input: Input) {
+        let now = self.now();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let before = peer.session.state();
+        let actions = peer.session.step(input, now);
+        self.act(key, before, actions, None);
+    }
+
+    /// A timer of his has run out.
+    pub(super) fn time(&mut self, key: Key) {
+        let now = self.now();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.patience.is_some_and(|patience| patience <= now) {
+            peer.patience = None;
+            let links: Vec<Which> = peer.links.iter().flatten().map(|link| link.which).collect();
+            for which in links {
+                self.input(key, Input::ConnectionLost(which.way));
+                self.drop_link(which);
+            }
+        }
+        if self.peers.get(key).is_some_and(|peer| peer.session.due().is_some_and(|due| due <= now)) {
+            self.input(key, Input::Time);
+        }
+        if self.peers.get(key).is_some_and(|peer| peer.dirty && peer.not_before <= now) {
+            self.ready.insert(key);
+        }
+        self.tidy(key);
+    }
+
+    /// A connection of somebody's: of a neighbour, of one whom a range lets in, or of nobody.
+    fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
+        let Some(place) = place(&stream, from) else { return };
+        let Some(key) = self.peers.at(&place).or_else(|| self.let_in(&place, &stream)) else {
+            self.metrics.strangers.inc();
+            tracing::debug!(%from, "refused: no neighbour is there");
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if !is_near(peer, &stream) {
+            tracing::warn!(neighbor = %peer.neighbor.address, "refused: his packets come from further away (ttl-security)");
+            return;
+        }
+        if let Err(error) = peer.options().apply(&stream, from.is_ipv6()) {
+            tracing::warn!(neighbor = %peer.neighbor.address, %error, "his connection could not be taken");
+            return;
+        }
+        if !is_ours(peer.peering(), &stream) {
+            tracing::debug!(neighbor = %peer.neighbor.address, "refused: to another address than source-address");
+            return;
+        }
+        let (now, before) = (self.began.elapsed(), peer.session.state());
+        let actions = peer.session.step(Input::Connected(Way::Incoming), now);
+        self.act(key, before, actions, Some(stream));
+    }
+
+    /// One whom a range lets in, if it has room.
+    fn let_in(&mut self, place: &Place, stream: &TcpStream) -> Option<Key> {
+        let range = self.config.dynamic.iter().find(|range| range.prefix.contains(place.0))?;
+        let on_link = range.peering.interface.is_none() || place.1.is_none() || range.peering.interface == place.1;
+        if !range.peering.enabled || !on_link {
+            return None;
+        }
+        if self.peers.of_range(&range.prefix) >= range.limit as usize {
+            tracing::warn!(neighbor = %place.0, range = %range.prefix, limit = range.limit, "refused: the range is full");
+            return None;
+        }
+        let (prefix, mut peering) = (range.prefix, range.peering.clone());
+        peering.session.seed = seed(place.0);
+        if peering.interface.is_none() {
+            peering.interface.clone_from(&place.1);
+        }
+        let local = stream.local_addr().ok()?.ip();
+        let key = self.add(Neighbor { address: place.0, peering }, Some(prefix), Some(local))?;
+        if let Some(peer) = self.peers.get_mut(key) {
+            let now = self.began.elapsed();
+            peer.patience = Some(now + PATIENCE);
+            // Who is passive does nothing yet.
+            peer.session.step(Input::Start, now);
+        }
+        Some(key)
+    }
+
+    fn connected(&mut self, which: Which, stream: TcpStream) {
+        let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
+        peer.connecting = None;
+        let send_hold = peer.peering().send_hold;
+        match self.tasks.take(which, stream, send_hold) {
+            Ok(link) => {
+                if let Some(place) = peer.links.get_mut(which.way as usize) {
+                    *place = Some(link);
+                }
+                self.input(which.key, Input::Connected(which.way));
+            }
+            Err(_) => self.input(which.key, Input::ConnectionLost(which.way)),
+        }
+    }
+
+    /// Bytes of a connection: every message that is whole by now.
+    fn heard(&mut self, which: Which, chunk: Vec<u8>) {
+        let Some(link) = self.peers.link_mut(which) else { return };
+        let mut bytes = std::mem::take(&mut link.rest);
+        if bytes.is_empty() {
+            bytes = chunk;
+        } else {
+            bytes.extend_from_slice(&chunk);
+        }
+        let mut taken = 0;
+        while self.peers.link_mut(which).is_some() {
+            match self.message(which, bytes.get(taken..).unwrap_or_default()) {
+                Some(length) => taken += length,
+                None => break,
+            }
+        }
+        if let Some(link) = self.peers.link_mut(which) {
+            // What is left of a chunk does not keep all of it.
+            link.rest = bytes.get(taken..).unwrap_or_default().to_vec();
+        }
+        self.limits(which.key);
+    }
+
+    /// The first message of some bytes; how long it was, none when it is not whole.
+    fn message(&mut self, which: Which, bytes: &[u8]) -> Option<usize> {
+        let now = self.began.elapsed();
+        let Daemon { peers, rib, dump, .. } = self;
+        let peer = peers.get_mut(which.key)?;
+        let before = peer.session.state();
+        let (frame, length) = match frame(bytes, peer.session.extended(which.way)) {
+            Ok(Some(found)) => found,
+            Ok(None) => return None,
+            Err(notification) => {
+                let actions = peer.session.broken(which.way, notification, now);
+                self.act(which.key, before, actions, None);
+                return None;
+            }
+        };
+        if let Some(count) = peer.counts.received.get_mut(frame.kind as usize - 1) {
+            *count += 1;
+        }
+        if let (Some(dump), Some(whole)) = (dump.as_mut(), bytes.get(..length)) {
+            dump.message(peer, which.way, whole);
+        }
+        let id = peer.id;
+        let (actions, update) = peer.session.received(which.way, frame, now);
+        if let Some(update) = update {
+            for fault in &update.faults {
+                peer.counts.faults += 1;
+                tracing::warn!(neighbor = %peer.neighbor.address, "an UPDATE of his: {fault}");
+            }
+            peer.counts.left_out += rib.update(id, &update, seconds(now)) as u64;
+        }
+        if !actions.is_empty() || peer.session.state() != before {
+            self.act(which.key, before, actions, None);
+        }
+        Some(length)
+    }
+
+    /// Whether he has told more than he may.
+    fn limits(&mut self, key: Key) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let Some(negotiated) = peer.session.negotiated() else { return self.peers.wind(key) };
+        let id = peer.id;
+        let families: Vec<_> = negotiated.families().iter().collect();
+        for family in families {
+            let told = self.rib.told(id, family);
+            let limit = self.peers.get(key).and_then(|peer| peer.session.config().prefix_limits[family.index()]);
+            if limit.is_some_and(|limit| told > limit.most) {
+                self.input(key, Input::Prefixes(family, told));
+            }
+        }
+        self.peers.wind(key);
+    }
+
+    /// Does what a neighbour's sessions want, in their order.
+    pub(super) fn act(&mut self, key: Key, before: State, actions: Vec<Action>, mut waiting: Option<TcpStream>) {
+        for action in actions {
+            match action {
+                Action::Connect => self.connect(key),
+                Action::Accept => {
+                    if let Some(stream) = waiting.take() {
+                        self.take_stream(key, stream);
+                    }
+                }
+                Action::Refuse(message) => {
+                    if let Some(stream) = waiting.take() {
+                        self.tasks.refuse(stream, message);
+                    }
+                }
+                Action::Send(way, bytes) => self.send(key, way, bytes),
+                Action::Close(way) => {
+                    if let Some(peer) = self.peers.get_mut(key) {
+                        if way == Way::Outgoing {
+                            peer.connecting = None;
+                        }
+                        if let Some(place) = peer.links.get_mut(way as usize) {
+                            *place = None;
+                        }
+                    }
+                }
+                Action::Up(way, negotiated) => self.up(key, way, &negotiated),
+                Action::Down { reason, kept } => self.down(key, &reason, kept),
+                Action::Failed(reason) => self.failed(key, &reason),
+                Action::Stale(fate) => self.on_routes(key, |rib, id| rib.fate(id, fate)),
+                Action::Resend(family) => {
+                    self.on_routes(key, |rib, id| rib.refresh(id, family));
+                    self.ready.insert(key);
+                }
+                Action::RefreshBegins(family) => self.on_routes(key, |rib, id| rib.refresh_begins(id, family)),
+                Action::EndOfRib(family) => {
+                    if let Some(peer) = self.peers.get(key) {
+                        tracing::debug!(neighbor = %peer.neighbor.address, %family, "has told all");
+                    }
+                    self.deferral_over();
+                }
+            }
+        }
+        self.changed(key, before);
+        self.tidy(key);
+    }
+
+    fn on_routes(&mut self, key: Key, act: impl FnOnce(&mut bgp::rib::Rib, PeerId)) {
+        if let Some(peer) = self.peers.get(key) {
+            act(&mut self.rib, peer.id);
+        }
+    }
+
+    fn which(&mut self, key: Key, way: Way) -> Which {
+        self.connections += 1;
+        Which { key, way, number: self.connections }
+    }
+
+    fn connect(&mut self, key: Key) {
+        let which = self.which(key, Way::Outgoing);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let options = peer.options();
+        let to = match (peer.neighbor.address, &options.interface) {
+            (IpAddr::V6(v6), Some(interface)) if is_of_link(v6.into()) => match index_of(interface) {
+                Some(index) => std::net::SocketAddrV6::new(v6, peer.peering().port, 0, index).into(),
+                // It may come yet: the next attempt looks again.
+                None => {
+                    peer.last = Some(format!("no connection could be made: there is no interface {interface}"));
+                    return;
+                }
+            },
+            (address, _) => SocketAddr::new(address, peer.peering().port),
+        };
+        peer.connecting = Some((which, self.tasks.connect(which, to, options)));
+    }
+
+    fn take_stream(&mut self, key: Key, stream: TcpStream) {
+        let which = self.which(key, Way::Incoming);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let send_hold = peer.peering().send_hold;
+        match self.tasks.take(which, stream, send_hold) {
+            Ok(link) => peer.links[which.way as usize] = Some(link),
+            // The connection is gone already, which the session is to hear when it has been told of it.
+            Err(_) => {
+                let lost = Event::Lost(which, None);
+                let events = self.tasks.events.clone();
+                self.tasks.tracker.spawn(async move { events.send(lost).await });
+            }
+        }
+    }
+
+    fn send(&mut self, key: Key, way: Way, bytes: Vec<u8>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        count(&bytes, &mut peer.counts.sent);
+        if let Some(link) = peer.links.get(way as usize).and_then(Option::as_ref)
+            && !link.send(bytes)
+        {
+            // He takes nothing, and hears of us by what he has not taken; the send hold timer runs.
+            tracing::debug!(neighbor = %peer.neighbor.address, "a message was left out: he does not read");
+        }
+    }
+
+    fn up(&mut self, key: Key, way: Way, negotiated: &bgp::session::Negotiated) {
+        let now = self.began.elapsed();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if let Some(local) = peer.links.get(way as usize).and_then(Option::as_ref).map(|link| link.local.ip()) {
+            let own = self.own.of(local, now);
+            if peer.own != own {
+                peer.own = own;
+                self.rib.reconfigure(peer.id, peer.routes());
+            }
+        }
+        (peer.since, peer.ups, peer.patience, peer.dirty) = (now, peer.ups + 1, None, true);
+        peer.not_before = Time::ZERO;
+        self.rib.up(peer.id, negotiated);
+        self.ready.insert(key);
+        let families: Vec<String> = negotiated.families().iter().map(|family| family.to_string()).collect();
+        tracing::info!(
+            neighbor = %peer.neighbor.address, r#as = negotiated.number, identifier = %negotiated.identifier,
+            hold = ?negotiated.hold_time, "session up: {}", families.join(", ")
+        );
+        self.deferral_over();
+    }
+
+    fn down(&mut self, key: Key, reason: &Reason, kept: bgp::family::Families) {
+        let now = self.began.elapsed();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.ended(reason);
+        let lasted = now.saturating_sub(peer.since);
+        (peer.since, peer.dirty) = (now, false);
+        self.rib.down(peer.id, kept);
+        let routes = if kept.is_empty() { "his routes go" } else { "his routes stay until he is back" };
+        let lasted = meta::duration::human(i64::try_from(lasted.as_secs()).unwrap_or(i64::MAX));
+        tracing::warn!(neighbor = %peer.neighbor.address, %lasted, "session down: {reason}; {routes}");
+    }
+
+    fn failed(&mut self, key: Key, reason: &Reason) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let collision = matches!(reason, Reason::Sent(said) | Reason::Received(said)
+            if said.code == bgp::message::notification::code::CEASE
+                && said.subcode == bgp::message::notification::cease::COLLISION);
+        if collision || matches!(reason, Reason::ConnectionFailed) {
+            return;
+        }
+        // The same again and again is told once.
+        if peer.ended(reason) {
+            tracing::warn!(neighbor = %peer.neighbor.address, "no session: {reason}");
+        }
+    }
+
+    /// Another state of his sessions, for who keeps a dump.
+    fn changed(&mut self, key: Key, before: State) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let state = peer.session.state();
+        if state != before {
+            self.metrics.changes.with([&peer.neighbor.address.to_string()]).inc();
+            tracing::debug!(neighbor = %peer.neighbor.address, "{before:?} -> {state:?}");
+            if let Some(dump) = self.dump.as_mut() {
+                dump.state(peer, before, state);
+            }
+        }
+    }
+
+    fn drop_link(&mut self, which: Which) {
+        if self.peers.link_mut(which).is_some()
+            && let Some(peer) = self.peers.get_mut(which.key)
+        {
+            peer.links[which.way as usize] = None;
+        }
+        self.tidy(which.key);
+    }
+
+    /// One whom nothing holds goes; others' timers are set.
+    pub(super) fn tidy(&mut self, key: Key) {
+        if self.peers.get(key).is_some_and(Peer::is_over) {
+            self.remove(key);
+        }
+        self.peers.wind(key);
+    }
+
+    /// Takes a neighbour out.
+    pub(super) fn remove(&mut self, key: Key) {
+        if let Some(peer) = self.peers.remove(key) {
+            self.rib.remove_peer(peer.id);
+            self.metrics.forget(&peer);
+        }
+    }
+
+    /// Puts a neighbour in; none when there are too many.
+    pub(super) fn add(
+        &mut self,
+        neighbor: Neighbor,
+        range: Option<meta::Prefix>,
+        local: Option<IpAddr>,
+    ) -> Option<Key> {
+        let now = self.began.elapsed();
+        let local = local.or(neighbor.peering.source);
+        let own = local.map(|local| self.own.of(local, now)).unwrap_or_default();
+        let restarted = self.deferral.is_some();
+        let session = bgp::session::Neighbour::new(neighbor.peering.session.clone(), restarted);
+        let Some(id) = self.rib.add_peer(routes(&neighbor, own)) else {
+            tracing::error!(neighbor = %neighbor.address, "there are too many neighbours: he is left out");
+            return None;
+        };
+        Some(self.peers.insert(Peer::new(neighbor, range, session, (id, own), now)))
+    }
+}
+
+/// Where somebody connects from.
+fn place(stream: &TcpStream, from: SocketAddr) -> Option<Place> {
+    let interface = match from {
+        SocketAddr::V6(v6) if is_of_link(from.ip()) => {
+            Some(rustix::net::netdevice::index_to_name(stream, v6.scope_id()).ok()?)
+        }
+        _ => None,
+    };
+    Some((from.ip(), interface))
+}
+
+/// To whom he connected, where that was said.
+fn is_ours(peering: &Peering, stream: &TcpStream) -> bool {
+    peering.source.is_none_or(|source| stream.local_addr().is_ok_and(|local| local.ip() == source))
+}
+
+/// Whether his SYN came no further than it may: what it brought was there before the socket looks by itself.
+fn is_near(peer: &Peer, stream: &TcpStream) -> bool {
+    let least = peer.options().min_ttl;
+    least.is_none_or(|least| linux::tcp::syn_ttl(stream).ok().flatten().is_some_and(|ttl| ttl >= least))
+}
+
+fn index_of(interface: &str) -> Option<u32> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::DGRAM, None).ok()?;
+    rustix::net::netdevice::name_to_index(&socket, interface).ok()
+}
+
+/// Counts messages by their type.
+pub(super) fn count(mut bytes: &[u8], counts: &mut [u64; 5]) {
+    while let Some(head) = bytes.first_chunk::<{ bgp::message::HEADER }>() {
+        let length = usize::from(u16::from_be_bytes([head[16], head[17]]));
+        if let Some(count) = usize::from(head[18]).checked_sub(1).and_then(|kind| counts.get_mut(kind)) {
+            *count += 1;
+        }
+        bytes = bytes.get(length.max(bgp::message::HEADER)..).unwrap_or_default();
+    }
+}
+
+/// The tables' times: whole seconds since the beginning.
+pub(super) fn seconds(now: Time) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}

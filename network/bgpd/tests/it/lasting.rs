@@ -1,0 +1,102 @@
+//! What is left of a session elsewhere: dumps, and routes that come from the kernel.
+
+use bgpd::kernel::{Event, Learned, LearnedHop};
+use linux::netlink::RouteKind;
+
+use crate::world::*;
+
+#[tokio::test]
+async fn dumps_have_messages_states_and_the_table() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (updates, table) = (folder.path().join("updates"), folder.path().join("table"));
+    let rest = format!(
+        "mrt: {{updates: {}, table: {}, table-interval: 1s}}\nneighbors:\n{}",
+        updates.display(),
+        table.display(),
+        neighbor(40, 1, 2, "remote-as: 65001, passive: true, import: accept")
+    );
+    let one = Speaker::start(40, 1, 64512, &rest);
+    let mut peer = Scripted::connect(40, 2, 1).await;
+    peer.establish(&open(65001, 90, &[])).await;
+    peer.announce(host(40, 2), &[65001], &[prefix("10.0.0.0/24")]).await;
+    one.until_route("10.0.0.0/24", |best| best.is_some()).await;
+    let end = tokio::time::Instant::now() + PATIENCE;
+    let records = |path: &std::path::Path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        let mut rest = &bytes[..];
+        let mut found = Vec::new();
+        while rest.len() >= 12 {
+            let word = |at: usize| u16::from_be_bytes([rest[at], rest[at + 1]]);
+            let length = u32::from_be_bytes([rest[8], rest[9], rest[10], rest[11]]) as usize;
+            found.push((word(4), word(6)));
+            rest = &rest[12 + length..];
+        }
+        found
+    };
+    loop {
+        let (messages, table) = (records(&updates), records(&table));
+        // OPEN, KEEPALIVE and UPDATE; changes of state among them; a table with its neighbours first.
+        let said = messages.iter().filter(|kind| **kind == (16, 4)).count();
+        if said == 3 && messages.contains(&(16, 5)) && table == [(13, 1), (13, 2)] {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "{messages:?} {table:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    one.end().await;
+}
+
+#[tokio::test]
+async fn routes_of_the_kernel_are_told_by_filter_and_go_with_them() {
+    let filters = "filters:
+  - {name: no-veth, rules: [{match: {interfaces: ['veth*']}, action: reject}], default: accept}
+kernel:
+  direct: {interfaces: ['eth*']}
+  learn: {protocols: [static], import: no-veth}
+";
+    let one = Speaker::start(41, 1, 64512, &format!("{filters}neighbors:\n{}", neighbor(41, 1, 2, "remote-as: 64512")));
+    let two = Speaker::start(41, 2, 64512, &format!("neighbors:\n{}", neighbor(41, 2, 1, "remote-as: 64512")));
+    one.up(2).await;
+    let learned = |protocol: u8, link: &str| {
+        let hops = vec![LearnedHop { gateway: None, link: link.into() }];
+        Some(Learned { protocol, metric: 0, kind: RouteKind::Unicast, hops })
+    };
+    for news in [
+        Event::Direct(prefix("10.1.0.0/24"), vec!["eth0".into()]),
+        Event::Direct(prefix("10.2.0.0/24"), vec!["docker0".into()]),
+        Event::Learned(prefix("10.3.0.0/24"), learned(4, "eth0")),
+        Event::Learned(prefix("10.4.0.0/24"), learned(4, "veth7")),
+        Event::Learned(prefix("10.5.0.0/24"), learned(16, "eth0")),
+    ] {
+        one.news.send(news).await.expect("heard");
+    }
+    two.until_route("10.1.0.0/24", |best| best.is_some()).await;
+    two.until_route("10.3.0.0/24", |best| best.is_some_and(|best| best.attributes.origin == "incomplete")).await;
+    for other in ["10.2.0.0/24", "10.4.0.0/24", "10.5.0.0/24"] {
+        assert_eq!(two.route(other).await, None, "{other}");
+    }
+    let here = one.route("10.3.0.0/24").await.expect("a route");
+    assert_eq!((here.paths[0].source.as_str(), here.paths[0].interface.as_deref()), ("kernel", Some("eth0")));
+    one.until_wish("10.3.0.0/24", |wish| wish.is_none()).await;
+    one.news.send(Event::Learned(prefix("10.3.0.0/24"), None)).await.expect("heard");
+    one.news.send(Event::Direct(prefix("10.1.0.0/24"), Vec::new())).await.expect("heard");
+    two.until_route("10.3.0.0/24", |best| best.is_none()).await;
+    two.until_route("10.1.0.0/24", |best| best.is_none()).await;
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn without_a_way_to_its_next_hop_a_route_is_told_nobody() {
+    let one =
+        Speaker::start(42, 1, 64512, &format!("neighbors:\n{}", neighbor(42, 1, 2, "remote-as: 64512, passive: true")));
+    let mut peer = Scripted::connect(42, 2, 1).await;
+    peer.establish(&open(64512, 90, &[])).await;
+    peer.announce(host(42, 77), &[], &[prefix("10.0.0.0/24")]).await;
+    one.until_wish("10.0.0.0/24", |wish| wish.is_some()).await;
+    one.news.send(Event::NextHop(host(42, 77).into(), None)).await.expect("heard");
+    one.until_wish("10.0.0.0/24", |wish| wish.is_none()).await;
+    let why = one.route("10.0.0.0/24").await.expect("known").paths[0].why.clone();
+    assert_eq!(why, "refused: no way to the next hop");
+    one.end().await;
+}

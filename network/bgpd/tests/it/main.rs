@@ -1,0 +1,7 @@
+//! Daemons on loopback addresses, with each other and with peers whose every message is the test's.
+
+mod asked;
+mod hostile;
+mod lasting;
+mod sessions;
+mod world;
