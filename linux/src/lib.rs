@@ -22,6 +22,7 @@ pub mod disk_usage;
 pub mod ethtool;
 pub mod failure;
 pub mod fdpass;
+pub mod hops;
 pub mod host_address;
 pub mod machine;
 pub mod mount;

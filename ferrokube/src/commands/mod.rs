@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod assets;
+pub mod bgp;
 pub mod check;
 pub mod demo;
 pub mod down;

@@ -215,7 +215,7 @@ const DELEGATED: Ignored = Ignored {
 };
 
 /// Runs a component until a signal, with logs on standard error.
-fn until_signal<F>(run: impl FnOnce(CancellationToken) -> F + Send + 'static) -> Result<()>
+pub fn until_signal<F>(run: impl FnOnce(CancellationToken) -> F + Send + 'static) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {

@@ -56,7 +56,7 @@ pub struct Peering {
     /// What the tables need.
     pub routes: Routes,
     /// Whether he is watched.
-    pub bfd: Option<bfd::Config>,
+    pub bfd: Option<Watched>,
 }
 
 impl Peering {
@@ -66,6 +66,15 @@ impl Peering {
         let transport = |p: &Peering| (p.port, p.source, p.interface.clone(), p.enabled, p.send_hold);
         self.session == other.session && transport(self) == transport(other)
     }
+}
+
+/// How a neighbour is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The session.
+    pub session: bfd::Config,
+    /// He is further away than the next link (RFC 5883).
+    pub far: bool,
 }
 
 /// What the tables need of a neighbour.
@@ -191,7 +200,12 @@ impl Common<'_> {
             send_hold: settings.send_hold_time.unwrap_or(send_hold),
             advertisement_interval: settings.advertisement_interval.unwrap_or_default(),
             routes: self.routes(settings, local_as, internal)?,
-            bfd: settings.bfd.as_ref().filter(|bfd| bfd.enabled.unwrap_or(true)).map(watch).transpose()?,
+            bfd: settings
+                .bfd
+                .as_ref()
+                .filter(|bfd| bfd.enabled.unwrap_or(true))
+                .map(|bfd| watch(bfd, settings.multihop))
+                .transpose()?,
             session,
         })
     }
@@ -362,7 +376,7 @@ fn limit(setting: Option<LimitSetting>) -> Option<PrefixLimit> {
 /// Intervals that can be kept, and told in microseconds of four bytes.
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
-fn watch(settings: &BfdSettings) -> Result<bfd::Config, Fault> {
+fn watch(settings: &BfdSettings, multihop: Option<u8>) -> Result<Watched, Fault> {
     let default = bfd::Config::default();
     let interval = settings.interval.unwrap_or(default.desired_min_tx);
     if !INTERVALS.contains(&interval) {
@@ -371,12 +385,13 @@ fn watch(settings: &BfdSettings) -> Result<bfd::Config, Fault> {
     if settings.multiplier == Some(0) {
         return Err(Fault::at("bfd.multiplier", "0 is not from 1 to 255"));
     }
-    Ok(bfd::Config {
+    let session = bfd::Config {
         desired_min_tx: interval,
         required_min_rx: interval,
         detect_multiplier: settings.multiplier.unwrap_or(default.detect_multiplier),
         passive: settings.passive.unwrap_or(default.passive),
-    })
+    };
+    Ok(Watched { session, far: settings.multihop.unwrap_or(multihop.is_some_and(|hops| hops > 1)) })
 }
 
 /// Of a range, its limit.

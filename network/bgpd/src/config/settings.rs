@@ -223,6 +223,8 @@ pub struct BfdSettings {
     pub interval: Option<Duration>,
     /// So many may be lost.
     pub multiplier: Option<u8>,
+    /// He may be further away than the next link (RFC 5883); as `multihop` says where nothing is said.
+    pub multihop: Option<bool>,
     /// He begins.
     pub passive: Option<bool>,
 }

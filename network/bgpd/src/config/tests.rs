@@ -112,7 +112,8 @@ fn every_setting_gets_where_it_belongs() {
     assert_eq!((routes.next_hop, routes.allowed_own_as, routes.enforce_first_as), (NextHopMode::Own, 2, false));
     assert!(routes.remove_private && routes.as_override && routes.own_addresses.len() == 1);
     assert_eq!((routes.import.default, routes.export.default), (Verdict::Accept, Verdict::Reject));
-    assert_eq!(peering.bfd.map(|bfd| (bfd.detect_multiplier, bfd.required_min_rx)), Some((5, second / 10)));
+    let bfd = peering.bfd.expect("watched");
+    assert_eq!((bfd.session.detect_multiplier, bfd.session.required_min_rx, bfd.far), (5, second / 10, true));
 }
 
 #[test]

@@ -124,6 +124,8 @@ pub struct NeighborView {
     pub export: String,
     /// Why the last session or attempt ended.
     pub last_error: Option<String>,
+    /// Whether he is there, by BFD, in RFC 5880's word.
+    pub bfd: Option<String>,
 }
 
 /// Messages by type.

@@ -103,6 +103,7 @@ impl Daemon {
             import: peering.routes.import.name.clone(),
             export: peering.routes.export.name.clone(),
             last_error: peer.last.clone(),
+            bfd: peer.watch.as_ref().map(|watch| watch.state().to_owned()),
         }
     }
 

@@ -50,6 +50,15 @@ pub enum Event {
     Lost(Which, Option<std::io::Error>),
     /// Updates can be sent again.
     Room(Which),
+    /// A packet of BFD, sound and not from further away than it may be.
+    Watched {
+        /// From whom.
+        from: SocketAddr,
+        /// On the port of those who may be far away.
+        far: bool,
+        /// What it says.
+        packet: bgp::bfd::Packet,
+    },
     /// For too long the other side has taken nothing.
     Stuck(Which),
 }

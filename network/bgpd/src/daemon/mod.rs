@@ -10,12 +10,13 @@
 //! - `sessions`: what connections bring, and what sessions want; [`peers`]: who there is; `addresses`: ours towards them
 //! - `routes`: what goes out; [`fib`]: to the kernel; `locals`: routes of this host
 //! - `restart`: a restarted speaker hears all before it speaks; `reload`: another configuration; `asked`: what people ask
-//! - `listen`, `connection`, `event`: sockets; `dump`: MRT; `metrics`
+//! - `listen`, `connection`, `event`: sockets; `bfd`: whether neighbours are there; `dump`: MRT; `metrics`
 //!
 //! Called by `ferrokube bgp`, by [`crate::run`].
 
 mod addresses;
 mod asked;
+mod bfd;
 mod connection;
 mod dump;
 mod event;
@@ -46,6 +47,7 @@ use crate::control::{Answer, Query};
 use crate::kernel;
 
 use addresses::Addresses;
+use bfd::Watchers;
 use connection::Tasks;
 use dump::Dump;
 use event::{EVENTS, Event, Key};
@@ -154,6 +156,7 @@ pub struct Daemon {
     tasks: Tasks,
     listeners: Listeners,
     own: Addresses,
+    watchers: Watchers,
     deferral: Option<Deferral>,
     /// Who may be told something.
     ready: BTreeSet<Key>,
@@ -213,6 +216,7 @@ impl Daemon {
             tasks: Tasks { events, tracker: TaskTracker::new() },
             listeners,
             own: Addresses::default(),
+            watchers: Watchers::default(),
             deferral: None,
             ready: BTreeSet::new(),
             connections: 0,
@@ -238,6 +242,7 @@ impl Daemon {
     ) {
         self.listed(&shutdown).await;
         self.set_keys();
+        self.watchers();
         for neighbor in self.config.neighbors.clone() {
             self.begin(neighbor);
         }
@@ -354,6 +359,7 @@ impl Daemon {
         if farewell == Farewell::Told {
             for key in self.peers.keys() {
                 self.input(key, Input::Stop("the daemon ends".to_owned()));
+                self.watch_ends(key);
             }
             if let Some(hands) = &self.hands {
                 let _ = tokio::time::timeout(FAREWELL, hands.commands.send(kernel::Command::Clear)).await;

@@ -10,6 +10,7 @@ use meta::Prefix;
 use tokio_util::sync::DropGuard;
 
 use super::addresses::Own;
+use super::bfd::Watch;
 use super::connection::{Link, Options};
 use super::event::{Key, Which};
 use crate::config::peering::Place;
@@ -35,6 +36,8 @@ pub struct Peer {
     pub connecting: Option<(Which, DropGuard)>,
     /// Our addresses towards him, as they were found.
     pub own: Own,
+    /// Whether he is there, by BFD.
+    pub watch: Option<Watch>,
     /// There may be something that he is to be told.
     pub dirty: bool,
     /// Not before this is he told more.
@@ -81,6 +84,7 @@ impl Peer {
             links: [None, None],
             connecting: None,
             own,
+            watch: None,
             dirty: false,
             not_before: Time::ZERO,
             patience: None,
@@ -120,7 +124,8 @@ impl Peer {
     /// When he wants to be looked at.
     pub fn due(&self) -> Option<Time> {
         let told = (self.dirty && self.session.negotiated().is_some()).then_some(self.not_before);
-        [self.session.due(), told, self.patience].into_iter().flatten().min()
+        let watch = self.watch.as_ref().and_then(Watch::due);
+        [self.session.due(), told, self.patience, watch].into_iter().flatten().min()
     }
 
     /// What is asked of his sockets.

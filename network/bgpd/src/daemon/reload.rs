@@ -42,6 +42,7 @@ impl Daemon {
         self.rib.set_options(self.config.options);
         let changes = self.neighbors();
         self.set_keys();
+        self.watchers();
         let kernel = |config: &Config| {
             (config.kernel.metric, config.kernel.metric_of_local_preference, config.kernel.export.clone())
         };
@@ -128,6 +129,7 @@ impl Daemon {
                 _ => {}
             }
         }
+        self.watch(key);
         self.peers.wind(key);
     }
 

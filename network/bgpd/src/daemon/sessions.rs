@@ -46,6 +46,7 @@ impl Daemon {
                     self.ready.insert(which.key);
                 }
             }
+            Event::Watched { from, far, packet } => self.heard_of(from, far, &packet),
             Event::Stuck(which) => {
                 let here = self.peers.link_mut(which).is_some();
                 if here && self.peers.get(which.key).is_some_and(|peer| peer.session.way() == Some(which.way)) {
@@ -79,6 +80,7 @@ impl Daemon {
                 self.drop_link(which);
             }
         }
+        self.watched(key, now);
         if self.peers.get(key).is_some_and(|peer| peer.session.due().is_some_and(|due| due <= now)) {
             self.input(key, Input::Time);
         }
@@ -413,6 +415,7 @@ impl Daemon {
 
     /// Takes a neighbour out.
     pub(super) fn remove(&mut self, key: Key) {
+        self.watch_ends(key);
         if let Some(peer) = self.peers.remove(key) {
             self.rib.remove_peer(peer.id);
             self.metrics.forget(&peer);
@@ -435,7 +438,9 @@ impl Daemon {
             tracing::error!(neighbor = %neighbor.address, "there are too many neighbours: he is left out");
             return None;
         };
-        Some(self.peers.insert(Peer::new(neighbor, range, session, (id, own), now)))
+        let key = self.peers.insert(Peer::new(neighbor, range, session, (id, own), now));
+        self.watch(key);
+        Some(key)
     }
 }
 
@@ -461,7 +466,14 @@ fn is_near(peer: &Peer, stream: &TcpStream) -> bool {
     least.is_none_or(|least| linux::tcp::syn_ttl(stream).ok().flatten().is_some_and(|ttl| ttl >= least))
 }
 
-fn index_of(interface: &str) -> Option<u32> {
+/// The name of a link, by its number.
+pub(super) fn name_of(index: u32) -> Option<String> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::DGRAM, None).ok()?;
+    rustix::net::netdevice::index_to_name(&socket, index).ok()
+}
+
+/// The number of a link.
+pub(super) fn index_of(interface: &str) -> Option<u32> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::DGRAM, None).ok()?;
     rustix::net::netdevice::name_to_index(&socket, interface).ok()
 }

@@ -100,3 +100,80 @@ async fn without_a_way_to_its_next_hop_a_route_is_told_nobody() {
     assert_eq!(why, "refused: no way to the next hop");
     one.end().await;
 }
+
+#[tokio::test]
+async fn a_neighbour_whom_bfd_loses_is_lost_at_once() {
+    use bgp::bfd::{Action, Bfd, Config, Packet};
+    use std::net::SocketAddr;
+    let more = "remote-as: 65001, passive: true, bfd: {interval: 50ms}";
+    let one = Speaker::start(43, 1, 64512, &format!("neighbors:\n{}", neighbor(43, 1, 2, more)));
+    let mut peer = Scripted::connect(43, 2, 1).await;
+    peer.establish(&open(65001, 90, &[])).await;
+    one.up(2).await;
+    let socket = linux::hops::bind(SocketAddr::new(host(43, 2).into(), 3784)).expect("bound");
+    let socket = tokio::net::UdpSocket::from_std(socket).expect("a socket");
+    let (began, interval) = (std::time::Instant::now(), std::time::Duration::from_millis(50));
+    let config = Config { desired_min_tx: interval, required_min_rx: interval, ..Config::default() };
+    let mut bfd = Bfd::new(config, 7, began.elapsed());
+    let to = SocketAddr::new(host(43, 1).into(), 3784);
+    let mut up_at = None;
+    // Both watch each other for a while.
+    while up_at.is_none_or(|at| began.elapsed() < at + interval * 20) {
+        assert!(began.elapsed() < PATIENCE);
+        let mut bytes = [0; 64];
+        let wait = bfd.due().unwrap_or_default().saturating_sub(began.elapsed());
+        let actions = match tokio::time::timeout(wait, socket.recv(&mut bytes)).await {
+            Ok(length) => {
+                let packet = Packet::read(&bytes[..length.expect("received")]).expect("a packet");
+                bfd.received(&packet, began.elapsed())
+            }
+            Err(_) => bfd.time(began.elapsed()),
+        };
+        for action in actions {
+            match action {
+                Action::Send(packet) => {
+                    socket.send_to(&packet.write(), to).await.expect("sent");
+                }
+                Action::Up => up_at = Some(began.elapsed()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!((one.neighbor(2).await.bfd.as_deref(), one.neighbor(2).await.sessions), (Some("Up"), 1));
+    // Packets from further away are nobody's: the session does not hear of them.
+    let far = std::net::UdpSocket::bind(SocketAddr::new(host(43, 2).into(), 50_000)).expect("bound");
+    let silence = std::time::Instant::now();
+    let deaf = async {
+        loop {
+            let down = Packet { state: bgp::bfd::State::Up, ..Packet::read(&last(7)).expect("sound") };
+            far.send_to(&down.write(), to).expect("sent");
+            tokio::time::sleep(interval / 2).await;
+        }
+    };
+    tokio::select! {
+        () = deaf => {}
+        down = one.until(2, "the end", |n| n.state != "Established") => {
+            assert!(silence.elapsed() < interval * 20, "{:?}", silence.elapsed());
+            assert!(down.last_error.as_deref().is_some_and(|why| why.contains("BFD down")), "{down:?}");
+        }
+    }
+    assert_eq!(peer.notification().await.inner().subcode, bgp::message::notification::cease::BFD_DOWN);
+    one.end().await;
+}
+
+/// A packet as the neighbour sends it.
+fn last(name: u32) -> [u8; 24] {
+    bgp::bfd::Packet {
+        diagnostic: 0,
+        state: bgp::bfd::State::Up,
+        poll: false,
+        is_final: false,
+        demand: false,
+        detect_multiplier: 3,
+        my_discriminator: name,
+        your_discriminator: 1,
+        desired_min_tx: 50_000,
+        required_min_rx: 50_000,
+    }
+    .write()
+}

@@ -1,0 +1,176 @@
+//! `bgp` and `route-reflector`: a BGP speaker alone on a machine, its configuration checked, and what it knows shown. The
+//! daemon is the crate `bgpd`; these are its flags and its words. I/O: signals, the control socket.
+//!
+//! - [`show`]: asks a daemon that runs; `table`: answers as tables
+
+pub mod show;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use bgpd::Options;
+use bgpd::config::peering::NONE_NAMED;
+use bgpd::config::{self, Config, Kind};
+use bgpd::control::Command;
+use bgpd::control::client;
+use bgpd::daemon::Farewell;
+use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::commands::misc::print;
+use crate::component::until_signal;
+use crate::fault::Fault;
+
+/// `ferrokube bgp`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Bgp {
+    #[command(flatten)]
+    speaker: Option<Speaker>,
+    #[command(subcommand)]
+    command: Option<Cmd>,
+}
+
+/// A daemon of a file.
+#[derive(Debug, Args)]
+pub struct Speaker {
+    /// The configuration, YAML; read again on SIGHUP and by `bgp reload`
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// At the end, tell neighbours nothing and leave the kernel's routes: they keep theirs until it is back (RFC 4724)
+    #[arg(long)]
+    keep_routes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Cmd {
+    /// Show what a daemon on this host knows
+    Show(show::Show),
+    /// Check a configuration, and say what is wrong with it
+    Check {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Have the daemon read its configuration again: sessions that it does not change go on
+    Reload {
+        /// The daemon's control-socket
+        #[arg(long, default_value = config::CONTROL_SOCKET, value_name = "FILE")]
+        socket: PathBuf,
+    },
+}
+
+pub fn run(bgp: Bgp) -> Result<()> {
+    match (bgp.command, bgp.speaker) {
+        (Some(Cmd::Show(show)), _) => show::run(&show),
+        (Some(Cmd::Check { file }), _) => check(&file),
+        (Some(Cmd::Reload { socket }), _) => reload(&socket),
+        (None, Some(speaker)) => daemon(speaker, Kind::Speaker),
+        (None, None) => Err(Fault::usage("say --config FILE, or show, check or reload").into()),
+    }
+}
+
+/// `ferrokube route-reflector`: the same daemon, which leaves the kernel's tables alone unless its file says otherwise.
+pub fn reflector(speaker: Speaker) -> Result<()> {
+    daemon(speaker, Kind::Reflector)
+}
+
+fn daemon(speaker: Speaker, kind: Kind) -> Result<()> {
+    let farewell = if speaker.keep_routes { Farewell::KeepRoutes } else { Farewell::Told };
+    let options = Options { file: speaker.config, kind, farewell };
+    until_signal(move |shutdown| async move {
+        let mut hangup = signal(SignalKind::hangup())?;
+        // One that waits is enough: it reads the file as it is then.
+        let (again, reloads) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let _ = again.try_send(());
+            }
+        });
+        bgpd::run(options, reloads, shutdown).await.map_err(|error| Fault::failed(error.to_string()).into())
+    })
+}
+
+fn reload(socket: &Path) -> Result<()> {
+    let mut told = String::new();
+    let asked = client::ask(socket, &Command::Reload, |item| {
+        told = item.as_str().unwrap_or_default().to_owned();
+        Ok(())
+    });
+    asked.map_err(Fault::failed)?;
+    print(&format!("{told}\n"))
+}
+
+fn check(file: &Path) -> Result<()> {
+    let config = config::read(file, Kind::Speaker).map_err(|error| Fault::failed(error.to_string()))?;
+    print(&checked(file, &config))
+}
+
+/// What is there, and what may surprise.
+fn checked(file: &Path, config: &Config) -> String {
+    let mut text = format!(
+        "{}: sound: AS {}, {} neighbors, {} ranges of them, {} filters, {} networks\n",
+        file.display(),
+        config.number,
+        config.neighbors.len(),
+        config.dynamic.len(),
+        config.filters.len(),
+        config.networks.len()
+    );
+    let named = config.neighbors.iter().map(|neighbor| (neighbor.address.to_string(), &neighbor.peering));
+    let ranges = config.dynamic.iter().map(|range| (range.prefix.to_string(), &range.peering));
+    for (name, peering) in named.chain(ranges) {
+        let (import, export) = (&peering.routes.import.name, &peering.routes.export.name);
+        let without = match (import == NONE_NAMED, export == NONE_NAMED) {
+            (true, true) => "import and export",
+            (true, false) => "import",
+            (false, true) => "export",
+            (false, false) => continue,
+        };
+        text += &format!(
+            "  {name} is of another AS and has no {without} filter: nothing goes that way (RFC 8212); `accept` takes all\n"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        bgp: Bgp,
+    }
+
+    fn line(text: &str) -> Result<Bgp, String> {
+        Line::try_parse_from(text.split(' ')).map(|line| line.bgp).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_daemon_has_a_file_and_questions_have_none() {
+        let daemon = line("bgp --config /etc/bgp.yaml --keep-routes").expect("a daemon").speaker.expect("its flags");
+        assert!(daemon.keep_routes && daemon.config == Path::new("/etc/bgp.yaml"));
+        for text in ["bgp show neighbors", "bgp show route 10.0.0.0/8 -o json", "bgp check a.yaml", "bgp reload"] {
+            assert!(line(text).expect("a question").command.is_some(), "{text}");
+        }
+        assert!(line("bgp --keep-routes").expect_err("refused").contains("--config"));
+        assert!(line("bgp --config a show summary").is_err());
+    }
+
+    #[test]
+    fn a_check_says_where_nothing_will_go() {
+        let text = "{router-id: 10.0.0.1, as: 64512, neighbors: [{address: 10.0.0.2, remote-as: 1, import: accept}, \
+                    {address: 10.0.0.3, remote-as: internal}], dynamic: [{prefix: 10.1.0.0/16, remote-as: external}]}";
+        let config = config::parse(text, Kind::Speaker, &|_| Err(String::new())).expect("sound");
+        let told = checked(Path::new("a.yaml"), &config);
+        assert!(told.starts_with("a.yaml: sound: AS 64512, 2 neighbors, 1 ranges"), "{told}");
+        assert!(told.contains("10.0.0.2 is of another AS and has no export filter"), "{told}");
+        assert!(told.contains("10.1.0.0/16 is of another AS and has no import and export filter"), "{told}");
+        assert!(!told.contains("10.0.0.3"), "{told}");
+    }
+}

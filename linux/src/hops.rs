@@ -1,0 +1,126 @@
+//! Datagrams together with how far they came: what is left of their TTL says whether their sender is next door (RFC 5881 5).
+//! Does I/O: sockets.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// Bytes for what comes beside a datagram: one number, with room.
+const BESIDE: usize = 64;
+
+/// Where the kernel writes what comes beside a datagram, aligned as it wants it.
+#[repr(C, align(8))]
+struct Beside([u8; BESIDE]);
+
+/// A datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its bytes; a longer one is cut.
+    pub length: usize,
+    /// From whom.
+    pub from: SocketAddr,
+    /// What was left of its TTL.
+    pub ttl: Option<u8>,
+}
+
+/// A socket that is told how far datagrams came, and sends its own as far as they go. It does not block.
+pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let v6 = address.is_ipv6();
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    if v6 {
+        sockopt::set_ipv6_v6only(&fd, true)?;
+    }
+    let on: libc::c_int = 1;
+    let (level, option) =
+        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) } else { (libc::IPPROTO_IP, libc::IP_RECVTTL) };
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: pointer and length are those of `on`, which outlives the call; the kernel only reads it.
+    let answer = unsafe {
+        libc::setsockopt(fd.as_fd().as_raw_fd(), level, option, (&raw const on).cast::<libc::c_void>(), length)
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    crate::tcp::ttl(&fd, v6, u8::MAX)?;
+    rustix::net::bind(&fd, &address)?;
+    Ok(UdpSocket::from(fd))
+}
+
+/// The next datagram.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    // SAFETY: all zeros is a valid sockaddr_storage, and a valid msghdr.
+    let (mut address, mut header): (libc::sockaddr_storage, libc::msghdr) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    let mut beside = Beside([0; BESIDE]);
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast::<libc::c_void>(), iov_len: buffer.len() };
+    header.msg_name = (&raw mut address).cast::<libc::c_void>();
+    header.msg_namelen = size_of_val(&address) as libc::socklen_t;
+    header.msg_iov = &raw mut piece;
+    header.msg_iovlen = 1;
+    header.msg_control = beside.0.as_mut_ptr().cast::<libc::c_void>();
+    header.msg_controllen = BESIDE as _;
+    // SAFETY: every pointer of the header is to something that outlives the call, with its length.
+    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, 0) };
+    if length < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let from = from(&address).ok_or(io::ErrorKind::InvalidData)?;
+    let told = (header.msg_controllen as usize).min(BESIDE);
+    Ok(Received { length: length as usize, from, ttl: ttl(&beside.0[..told]) })
+}
+
+/// Of the one message beside a datagram that was asked for: a length, a level, a type, a number.
+fn ttl(beside: &[u8]) -> Option<u8> {
+    let head = size_of::<libc::cmsghdr>();
+    let word = |at: usize| Some(libc::c_int::from_ne_bytes(*beside.get(at..)?.first_chunk()?));
+    let after = size_of::<libc::size_t>();
+    let (level, kind) = (word(after)?, word(after + 4)?);
+    let is_ttl =
+        (level, kind) == (libc::IPPROTO_IP, libc::IP_TTL) || (level, kind) == (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT);
+    if is_ttl { u8::try_from(word(head)?).ok() } else { None }
+}
+
+/// The address that the kernel wrote.
+fn from(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is a sockaddr_in, which is smaller than the storage.
+            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that it is a sockaddr_in6, which is smaller than the storage.
+            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_says_how_far_it_came() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let address: SocketAddr = host.parse().unwrap();
+            let (to, near, far) = (bind(address).unwrap(), bind(address).unwrap(), UdpSocket::bind(address).unwrap());
+            let mut buffer = [0; 16];
+            let nothing = receive(&to, &mut buffer).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            for (socket, ttl) in [(&near, 255), (&far, 64)] {
+                socket.send_to(b"abc", to.local_addr().unwrap()).unwrap();
+                let received = receive(&to, &mut buffer).unwrap();
+                let from = socket.local_addr().unwrap();
+                assert_eq!(received, Received { length: 3, from, ttl: Some(ttl) }, "{host}");
+            }
+        }
+    }
+}
