@@ -11,11 +11,15 @@ use crate::run::{cache, has, run};
 
 /// Debian packages, and a file or program that shows each is there already.
 const PACKAGES: &[(&str, &str)] = &[
+    ("bird2", "/usr/sbin/bird"),
     ("busybox-static", "/usr/bin/busybox"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("docker-registry", "/usr/bin/docker-registry"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
+    ("exabgp", "/usr/sbin/exabgp"),
+    ("frr", "/usr/lib/frr/bgpd"),
+    ("gobgpd", "/usr/bin/gobgpd"),
     ("iproute2", "/usr/sbin/ip"),
     ("nftables", "/usr/sbin/nft"),
     ("nginx-light", "/usr/sbin/nginx"),

@@ -1,0 +1,164 @@
+//! BIRD 2.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use meta::Prefix;
+
+use crate::lab::{Host, Program};
+use crate::speaker::{Conf, Path, Peer, Speaker, Table};
+
+pub struct Bird {
+    host: Host,
+    program: Program,
+}
+
+impl Bird {
+    pub fn start(host: &Host, conf: &Conf) -> Bird {
+        let file = host.file("bird.conf", &configuration(host, conf));
+        let mut command = Command::new("/usr/sbin/bird");
+        command.arg("-f").arg("-c").arg(file).arg("-s").arg(host.dir.join("bird.ctl"));
+        Bird { host: host.clone(), program: host.start("bird", &mut command) }
+    }
+
+    fn ask(&self, question: &str) -> Result<String> {
+        let socket = self.host.dir.join("bird.ctl");
+        self.host.say(Command::new("/usr/sbin/birdc").arg("-s").arg(socket).args(question.split(' ')))
+    }
+}
+
+fn configuration(host: &Host, conf: &Conf) -> String {
+    let mut text = format!(
+        "log stderr all;\nrouter id 10.0.0.{};\nprotocol device {{ scan time 1; }}\n\
+         filter bgp_out {{ if source = RTS_STATIC || source = RTS_BGP then accept; reject; }}\n",
+        host.n
+    );
+    for family in ["ipv4", "ipv6"] {
+        let _ = writeln!(text, "protocol direct {{ {family} {{ export none; }}; }}");
+        if conf.kernel {
+            let _ = writeln!(
+                text,
+                "protocol kernel {{ {family} {{ import none; export where source = RTS_BGP; }}; merge paths on; persist; }}"
+            );
+        }
+        let _ = writeln!(text, "protocol static {{ {family};");
+        for network in conf.networks.iter().filter(|network| network.prefix.is_ipv6() == (family == "ipv6")) {
+            let add = |community: &String| format!("bgp_community.add(({})); ", community.replace(':', ","));
+            let communities: String = network.communities.iter().map(add).collect();
+            let _ = writeln!(text, "  route {} blackhole {{ {communities}}};", network.prefix);
+        }
+        text.push_str("}\n");
+    }
+    for (at, peer) in conf.peers.iter().enumerate() {
+        text.push_str(&session(host, conf, at, peer));
+    }
+    if conf.peers.iter().any(|peer| peer.bfd) {
+        text.push_str(
+            "protocol bfd { interface \"*\" { min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }; }\n",
+        );
+    }
+    text
+}
+
+fn session(host: &Host, conf: &Conf, at: usize, peer: &Peer) -> String {
+    let (local, remote, hold) = (peer.local(host), peer.address(), peer.hold);
+    let mut text = format!(
+        "protocol bgp p{at} {{\n  local {local} as {};\n  neighbor {remote} as {};\n  hold time {hold};\n  \
+         connect delay time 1; connect retry time 2; error wait time 1, 2; direct; startup hold time 10;\n  \
+         enable extended messages on; graceful restart {}; graceful restart time 20;\n",
+        conf.number,
+        peer.number,
+        if peer.graceful { "on" } else { "off" }
+    );
+    for (on, option) in [
+        (peer.passive, "passive on;"),
+        (peer.ttl_security, "ttl security on;"),
+        (peer.client, "rr client;"),
+        (peer.bfd, "bfd on;"),
+    ] {
+        if on {
+            let _ = writeln!(text, "  {option}");
+        }
+    }
+    if let Some(password) = &peer.password {
+        let _ = writeln!(text, "  password \"{password}\";");
+    }
+    if let Some(cluster) = conf.cluster {
+        let _ = writeln!(text, "  rr cluster id {cluster};");
+    }
+    let family = if peer.ipv6 { "ipv6" } else { "ipv4" };
+    let paths = if peer.add_path { "add paths on; " } else { "" };
+    let _ = writeln!(
+        text,
+        "  {family} {{ {paths}import all; export filter bgp_out; next hop keep; import keep filtered; }};\n}}"
+    );
+    text.replace("next hop keep; import keep filtered; ", "")
+}
+
+impl Speaker for Bird {
+    fn name(&self) -> &'static str {
+        "BIRD"
+    }
+
+    fn sessions(&self) -> Result<Vec<IpAddr>> {
+        let mut up = Vec::new();
+        let mut established = false;
+        for line in self.ask("show protocols all")?.lines() {
+            if let Some(state) = line.trim().strip_prefix("BGP state:") {
+                established = state.trim() == "Established";
+            }
+            if let Some(address) = line.trim().strip_prefix("Neighbor address:")
+                && established
+            {
+                up.push(address.trim().parse()?);
+            }
+        }
+        Ok(up)
+    }
+
+    fn routes(&self) -> Result<Table> {
+        let mut table = Table::new();
+        let mut prefix: Option<Prefix> = None;
+        for line in self.ask("show route all")?.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next().unwrap_or_default();
+            if line.contains(" [") && !line.starts_with('\t') {
+                if !line.starts_with(' ') {
+                    prefix = Some(first.parse()?);
+                }
+                // The routes of links say nothing.
+                if line.contains("[direct") {
+                    prefix = None;
+                }
+                let paths = prefix.map(|prefix| table.entry(prefix).or_default());
+                paths.into_iter().for_each(|paths| paths.push(Path { best: line.contains("] *"), ..Path::default() }));
+                continue;
+            }
+            let Some(path) = prefix.and_then(|prefix| table.get_mut(&prefix)?.last_mut()) else { continue };
+            let rest: Vec<&str> = words.collect();
+            match first {
+                "BGP.next_hop:" => path.next_hop = Some(rest.first().context("next hop")?.parse()?),
+                "BGP.as_path:" => path.as_path = rest.iter().filter_map(|number| number.parse().ok()).collect(),
+                "BGP.community:" => {
+                    let pair = |text: &&str| text.trim_matches(['(', ')']).replace(',', ":");
+                    path.communities = rest.iter().map(pair).collect();
+                    path.communities.sort_unstable();
+                }
+                "BGP.originator_id:" => path.originator = rest.first().and_then(|id| id.parse().ok()),
+                "BGP.cluster_list:" => path.clusters = rest.iter().filter_map(|id| id.parse().ok()).collect(),
+                _ => {}
+            }
+        }
+        Ok(table)
+    }
+
+    fn kill(&mut self) {
+        self.program.kill();
+    }
+
+    fn log(&self) -> String {
+        self.program.log()
+    }
+}

@@ -1,0 +1,12 @@
+//! Speakers of others and ours in network namespaces that the tests make, joined by a switch: BIRD, FRR, GoBGP and ExaBGP, as
+//! Debian has them. Needs root, and these programs (`cargo xtask test` installs them).
+
+#![allow(clippy::unwrap_used)]
+
+mod among_others;
+mod bird;
+mod exabgp;
+mod frr;
+mod gobgp;
+mod lab;
+mod speaker;
