@@ -4,7 +4,8 @@
 //! ```text
 //!  Idle ──start──► Connect ◄──retry──► Active        DelayOpen waits in either
 //!                     └──────TCP──────────┴──► OpenSent ──OPEN──► OpenConfirm ──KEEPALIVE──► Established
-//!  every error, stop and expiry ──► Idle, for as long as the IdleHoldTimer says
+//!  a connection that can't be made ──► Active, for the ConnectRetryTimer
+//!  every other error, stop and expiry ──► Idle, for as long as the IdleHoldTimer says
 //! ```
 
 use std::time::Duration;
@@ -226,6 +227,11 @@ impl Fsm {
                 self.timers.connect_retry = Some(now + self.jitter(config.connect_retry));
                 self.state = State::Active;
                 vec![Step::Close]
+            }
+            // RFC 4271 8.2.2 says Idle, where his connections are refused: one who can't be reached but connects himself
+            // would never be met. BIRD and FRR wait for him, too.
+            Event::TcpConnectionFails if self.way == Way::Outgoing && self.state == State::Connect => {
+                self.wait(config, Reason::ConnectionFailed, now)
             }
             Event::TcpConnectionFails => self.fail(config, None, Reason::ConnectionFailed, now),
             Event::BgpOpen(negotiated) if self.timers.delay_open.is_some() => {

@@ -82,3 +82,20 @@ fn attempts_that_come_to_nothing_are_told_with_their_reason() {
     assert_eq!(passive.states(), BOTH_UP);
     assert!(!passive.log.iter().flatten().any(|action| matches!(action, Action::Failed(_))), "{:?}", passive.log);
 }
+
+/// He doesn't listen, and connects: there must be a moment at which he is taken.
+#[test]
+fn one_who_cannot_be_reached_is_met_when_he_connects() {
+    let mut here = Neighbour::new(config(1, 64512, 64513), false);
+    let begun = here.step(Input::Start, seconds(0));
+    assert_eq!(begun, [Action::Connect]);
+    let failed = here.step(Input::ConnectionLost(Way::Outgoing), seconds(0));
+    assert!(failed.contains(&Action::Failed(Reason::ConnectionFailed)), "{failed:?}");
+    assert_eq!(here.state(), State::Active);
+    let met = here.clone().step(Input::Connected(Way::Incoming), seconds(1));
+    assert_eq!(met[0], Action::Accept);
+    // Nor does ours end its attempts.
+    let again = here.due().expect("a timer");
+    assert!(again <= seconds(5));
+    assert_eq!(here.step(Input::Time, again), [Action::Connect]);
+}
