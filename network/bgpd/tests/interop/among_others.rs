@@ -5,25 +5,31 @@ use std::net::Ipv4Addr;
 use crate::lab::{Lab, v4, v6};
 use crate::speaker::{Conf, Kind, Peer, Speaker, own4, own6};
 
-/// Two speakers of two ASes, by both families: each has the other's routes with all that was said of them.
+/// Sessions of both families with a host.
+pub fn peers(host: u8, number: u32) -> Vec<Peer> {
+    vec![Peer::new(host, number), Peer::new(host, number).ipv6()]
+}
+
+/// A speaker has sessions with the other one, whose AS is 64500 and its host, and its routes with all that it said of them.
+pub fn check(speaker: &dyn Speaker, other: u8) {
+    speaker.meets(&[v4(other), v6(other)]);
+    let table = speaker.learns(&[&own4(other), &own6(other)]);
+    let number = 64500 + u32::from(other);
+    for (prefix, next_hop) in [(own4(other), v4(other)), (own6(other), v6(other))] {
+        let paths = &table[&prefix.parse().unwrap()];
+        assert_eq!(paths.len(), 1, "{}: {prefix} {paths:?}", speaker.name());
+        assert_eq!(paths[0].as_path, [number], "{}: {prefix}", speaker.name());
+        assert_eq!(paths[0].next_hop, Some(next_hop), "{}: {prefix}", speaker.name());
+        assert_eq!(paths[0].communities, [format!("{number}:{other}")], "{}: {prefix}", speaker.name());
+    }
+}
+
+/// Two speakers of two ASes.
 fn pair(first: Kind, second: Kind) {
     let lab = Lab::new();
     let (one, two) = (lab.host(1), lab.host(2));
-    let peers = |host: u8, number: u32| vec![Peer::new(host, number), Peer::new(host, number).ipv6()];
     let here = first.start(&one, &Conf::new(64501, peers(2, 64502)).own(1));
     let there = second.start(&two, &Conf::new(64502, peers(1, 64501)).own(2));
-    let check = |speaker: &dyn Speaker, other: u8| {
-        speaker.meets(&[v4(other), v6(other)]);
-        let table = speaker.learns(&[&own4(other), &own6(other)]);
-        let number = 64500 + u32::from(other);
-        for (prefix, next_hop) in [(own4(other), v4(other)), (own6(other), v6(other))] {
-            let paths = &table[&prefix.parse().unwrap()];
-            assert_eq!(paths.len(), 1, "{}: {prefix} {paths:?}", speaker.name());
-            assert_eq!(paths[0].as_path, [number], "{}: {prefix}", speaker.name());
-            assert_eq!(paths[0].next_hop, Some(next_hop), "{}: {prefix}", speaker.name());
-            assert_eq!(paths[0].communities, [format!("{number}:{other}")], "{}: {prefix}", speaker.name());
-        }
-    };
     check(&*here, 2);
     check(&*there, 1);
 }

@@ -23,7 +23,7 @@ impl Bird {
         Bird { host: host.clone(), program: host.start("bird", &mut command) }
     }
 
-    fn ask(&self, question: &str) -> Result<String> {
+    pub fn ask(&self, question: &str) -> Result<String> {
         let socket = self.host.dir.join("bird.ctl");
         self.host.say(Command::new("/usr/sbin/birdc").arg("-s").arg(socket).args(question.split(' ')))
     }
@@ -138,11 +138,17 @@ impl Speaker for Bird {
             }
             let Some(path) = prefix.and_then(|prefix| table.get_mut(&prefix)?.last_mut()) else { continue };
             let rest: Vec<&str> = words.collect();
+            let pair = |text: &&str| text.trim_matches(['(', ')']).replace(',', ":");
+            // A long list goes on below.
+            if first.starts_with('(') {
+                path.communities.extend(line.split_whitespace().map(|text| pair(&text)));
+                path.communities.sort_unstable();
+                continue;
+            }
             match first {
                 "BGP.next_hop:" => path.next_hop = Some(rest.first().context("next hop")?.parse()?),
                 "BGP.as_path:" => path.as_path = rest.iter().filter_map(|number| number.parse().ok()).collect(),
                 "BGP.community:" => {
-                    let pair = |text: &&str| text.trim_matches(['(', ')']).replace(',', ":");
                     path.communities = rest.iter().map(pair).collect();
                     path.communities.sort_unstable();
                 }
@@ -156,9 +162,5 @@ impl Speaker for Bird {
 
     fn kill(&mut self) {
         self.program.kill();
-    }
-
-    fn log(&self) -> String {
-        self.program.log()
     }
 }

@@ -144,10 +144,6 @@ impl Speaker for Exabgp {
     fn kill(&mut self) {
         self.program.kill();
     }
-
-    fn log(&self) -> String {
-        self.program.log()
-    }
 }
 
 fn path(attributes: &Value) -> Path {

@@ -142,10 +142,6 @@ impl Speaker for Frr {
             bgpd.kill();
         }
     }
-
-    fn log(&self) -> String {
-        self.programs.last().map(Program::log).unwrap_or_default()
-    }
 }
 
 fn path(path: &Value) -> Result<Path> {

@@ -115,10 +115,6 @@ impl Speaker for Gobgp {
     fn kill(&mut self) {
         self.program.kill();
     }
-
-    fn log(&self) -> String {
-        self.program.log()
-    }
 }
 
 fn path(value: &Value) -> Path {

@@ -142,10 +142,6 @@ impl Program {
     pub fn log(&self) -> String {
         tail(&self.log)
     }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Program {

@@ -6,7 +6,13 @@
 mod among_others;
 mod bird;
 mod exabgp;
+mod features;
 mod frr;
 mod gobgp;
+mod guards;
 mod lab;
+mod ours;
+mod reflection;
+mod restart;
+mod sessions;
 mod speaker;

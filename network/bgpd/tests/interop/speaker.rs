@@ -7,11 +7,12 @@ use anyhow::{Result, ensure};
 use meta::Prefix;
 
 use crate::lab::{Host, eventually, v4, v6};
-use crate::{bird, exabgp, frr, gobgp};
+use crate::{bird, exabgp, frr, gobgp, ours};
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    Ours,
     Bird,
     Frr,
     Gobgp,
@@ -88,10 +89,6 @@ impl Peer {
     pub fn ipv6(self) -> Peer {
         Peer { ipv6: true, ..self }
     }
-
-    pub fn passive(self) -> Peer {
-        Peer { passive: true, ..self }
-    }
 }
 
 impl Conf {
@@ -144,8 +141,6 @@ pub trait Speaker {
     fn routes(&self) -> Result<Table>;
     /// kill -9 of all of it.
     fn kill(&mut self);
-    /// The end of what it has said.
-    fn log(&self) -> String;
 
     /// Waits for sessions with all of these.
     fn meets(&self, peers: &[IpAddr]) {
@@ -193,6 +188,7 @@ pub trait Speaker {
 impl Kind {
     pub fn start(self, host: &Host, conf: &Conf) -> Box<dyn Speaker> {
         match self {
+            Kind::Ours => Box::new(ours::Ours::start(host, conf)),
             Kind::Bird => Box::new(bird::Bird::start(host, conf)),
             Kind::Frr => Box::new(frr::Frr::start(host, conf)),
             Kind::Gobgp => Box::new(gobgp::Gobgp::start(host, conf)),

@@ -1,0 +1,177 @@
+//! Restarts over which no packet is lost: ours is killed and started again, or they are.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use linux::netlink::Rtnl;
+use meta::Prefix;
+
+use crate::lab::{Host, Lab, eventually, v4};
+use crate::ours::Ours;
+use crate::speaker::{Conf, Kind, Peer, Speaker, own4};
+
+/// Somebody behind a host, in the range that it originates: an address of its own.
+fn behind(host: &Host) -> SocketAddr {
+    let address: std::net::IpAddr = format!("10.{}.0.1", host.n).parse().unwrap();
+    let mut rtnl: Rtnl = host.rtnl();
+    let lo = rtnl.link("lo").unwrap().unwrap().index;
+    rtnl.put_address(lo, Prefix::host(address)).unwrap();
+    SocketAddr::new(address, 7)
+}
+
+/// Datagrams between two addresses behind hosts, there and back, all the time.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    lost: Arc<AtomicU32>,
+    sent: Arc<AtomicU32>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Traffic {
+    fn between(one: &Host, two: &Host) -> Traffic {
+        let (from, to) = (behind(one), behind(two));
+        let echo = two.ns.run(|| UdpSocket::bind(to).unwrap()).unwrap();
+        let asker = one.ns.run(|| UdpSocket::bind(from).unwrap()).unwrap();
+        echo.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        // What is late on a loaded machine is not lost.
+        asker.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (stop, lost, sent) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+        let (ended, missed, asked) = (stop.clone(), lost.clone(), sent.clone());
+        let asking = std::thread::spawn(move || {
+            let mut number = 0_u32;
+            while !ended.load(Ordering::Relaxed) {
+                number += 1;
+                let mut answer = [0; 4];
+                let asked_one = asker.send_to(&number.to_be_bytes(), to);
+                let came = asked_one.is_ok() && asker.recv(&mut answer).is_ok() && answer == number.to_be_bytes();
+                if !came {
+                    println!("number {number} did not come back: {asked_one:?}");
+                }
+                missed.fetch_add(u32::from(!came), Ordering::Relaxed);
+                asked.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let ended = stop.clone();
+        let answering = std::thread::spawn(move || {
+            let mut buffer = [0; 16];
+            while !ended.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = echo.recv_from(&mut buffer) {
+                    let _ = echo.send_to(&buffer[..length], from);
+                }
+            }
+        });
+        Traffic { stop, lost, sent, threads: vec![asking, answering] }
+    }
+
+    /// How many of how many did not come back.
+    fn end(mut self) -> (u32, u32) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+        (self.lost.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
+    }
+}
+
+fn ways(host: &Host, dst: &str) -> Vec<std::net::IpAddr> {
+    let dst: Prefix = dst.parse().unwrap();
+    let routes = host.rtnl().routes_of(Some(254), |route| (route.dst == dst).then_some(route)).unwrap();
+    routes.iter().filter_map(|route| route.gateway()).collect()
+}
+
+fn in_kernel(host: &Host, dst: &str, by: u8) {
+    eventually(&format!("{dst} in the kernel of host {}", host.n), || {
+        let ways = ways(host, dst);
+        anyhow::ensure!(ways == [v4(by)], "{ways:?}");
+        Ok(())
+    });
+}
+
+fn conf(number: u32, peer: u8, peer_number: u32, n: u8) -> Conf {
+    let peers = vec![Peer { hold: 9, ..Peer::new(peer, peer_number) }];
+    Conf { kernel: true, ..Conf::new(number, peers).network(&own4(n), &["1:1"]) }
+}
+
+/// `kill -9` of ours and a start: packets keep flowing through both kernels.
+fn ours_restarts(other: Kind) {
+    let lab = Lab::new();
+    let (one, two) = (lab.host(1), lab.host(2));
+    let mut ours = Ours::start(&one, &conf(64501, 2, 64502, 1));
+    let theirs = other.start(&two, &conf(64502, 1, 64501, 2));
+    in_kernel(&one, &own4(2), 2);
+    in_kernel(&two, &own4(1), 1);
+    let traffic = Traffic::between(&one, &two);
+    std::thread::sleep(Duration::from_millis(500));
+    for _ in 0..2 {
+        ours.kill();
+        std::thread::sleep(Duration::from_secs(2));
+        ours.again();
+        eventually("ours is back", || {
+            anyhow::ensure!(ours.sessions()? == [v4(2)]);
+            Ok(())
+        });
+        ours.learns(&[&own4(2)]);
+        theirs.learns(&[&own4(1)]);
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    in_kernel(&one, &own4(2), 2);
+    let (lost, sent) = traffic.end();
+    assert!(sent > 300, "{sent}");
+    assert_eq!(lost, 0, "packets of {sent} with {}", theirs.name());
+}
+
+#[test]
+fn ours_beside_bird() {
+    ours_restarts(Kind::Bird);
+}
+
+#[test]
+fn ours_beside_frr() {
+    ours_restarts(Kind::Frr);
+}
+
+#[test]
+fn ours_beside_ours() {
+    ours_restarts(Kind::Ours);
+}
+
+/// Theirs is killed: ours keeps its routes until it is back.
+fn they_restart(other: Kind) {
+    let lab = Lab::new();
+    let (one, two) = (lab.host(1), lab.host(2));
+    let ours = Ours::start(&one, &conf(64501, 2, 64502, 1));
+    let mut theirs = other.start(&two, &conf(64502, 1, 64501, 2));
+    in_kernel(&one, &own4(2), 2);
+    in_kernel(&two, &own4(1), 1);
+    let traffic = Traffic::between(&one, &two);
+    theirs.kill();
+    eventually("ours has noticed", || {
+        anyhow::ensure!(ours.sessions()?.is_empty());
+        Ok(())
+    });
+    let stale = ours.route_views().unwrap().into_iter().find(|view| view.prefix.to_string() == own4(2)).unwrap();
+    assert!(stale.paths[0].stale, "{stale:?}");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(ways(&one, &own4(2)), [v4(2)], "kept");
+    let (lost, sent) = traffic.end();
+    assert_eq!(lost, 0, "packets of {sent} while {} is away", theirs.name());
+    drop(theirs);
+    // He stays away for longer than he said: what he told goes.
+    ours.loses(&[&own4(2)]);
+    eventually("the kernel has it no more", || {
+        anyhow::ensure!(ways(&one, &own4(2)).is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn bird_restarts() {
+    they_restart(Kind::Bird);
+}
+
+#[test]
+fn frr_restarts() {
+    they_restart(Kind::Frr);
+}
