@@ -132,7 +132,8 @@ fn look(show: &Show) -> Result<()> {
 fn ask<T: DeserializeOwned>(show: &Show, mut each: impl FnMut(T) -> Result<()>) -> Result<()> {
     let mut failed = None;
     let asked = client::ask(&show.socket, &show.what.command(), |item| {
-        let item = serde_json::from_value(item).map_err(|error| format!("the daemon is of another version: {error}"))?;
+        let item =
+            serde_json::from_value(item).map_err(|error| format!("the daemon is of another version: {error}"))?;
         each(item).map_err(|error| {
             let told = error.to_string();
             failed = Some(error);
@@ -163,7 +164,9 @@ fn tables(show: &Show) -> Result<()> {
     match &show.what {
         What::Summary => ask(show, |summary: Summary| print(&table::summary(&summary))),
         What::Neighbors { neighbor: Some(_) } => ask(show, |neighbor: NeighborView| print(&table::neighbor(&neighbor))),
-        What::Neighbors { neighbor: None } => rows(show, table::NEIGHBORS, |neighbor| vec![table::neighbor_row(neighbor)]),
+        What::Neighbors { neighbor: None } => {
+            rows(show, table::NEIGHBORS, |neighbor| vec![table::neighbor_row(neighbor)])
+        }
         What::Routes { all, from, to, .. } => {
             let all = *all || from.is_some() || to.is_some();
             rows(show, table::ROUTES, |route| table::route_rows(route, all))

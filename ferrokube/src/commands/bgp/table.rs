@@ -65,7 +65,11 @@ pub fn summary(summary: &Summary) -> String {
     let _ = writeln!(text, "listening  {}", if listening.is_empty() { "nowhere".into() } else { listening.join(", ") });
     let _ = writeln!(text, "neighbors  {}, {} with a session", summary.neighbors, summary.established);
     let (prefixes, sets) = (&summary.prefixes, summary.attribute_sets);
-    let _ = writeln!(text, "prefixes   {} of IPv4, {} of IPv6, with {sets} sets of attributes", prefixes.ipv4, prefixes.ipv6);
+    let _ = writeln!(
+        text,
+        "prefixes   {} of IPv4, {} of IPv6, with {sets} sets of attributes",
+        prefixes.ipv4, prefixes.ipv6
+    );
     match &summary.kernel {
         None => text += "kernel     left alone\n",
         Some(kernel) => {
@@ -283,9 +287,14 @@ mod tests {
         });
         let view: NeighborView = serde_json::from_value(view).expect("a neighbor");
         let row = neighbor_row(&view);
-        assert_eq!(row.each_ref().map(String::as_str), ["fe80::2%eth1", "65001", "Active", "5s", "-", "-", "bad peer AS"]);
+        assert_eq!(
+            row.each_ref().map(String::as_str),
+            ["fe80::2%eth1", "65001", "Active", "5s", "-", "-", "bad peer AS"]
+        );
         let text = neighbor(&view);
-        for words in ["fe80::2, AS 65001, Active for 5s", "of this route reflector", "import a, export b", "1 updates with"] {
+        for words in
+            ["fe80::2, AS 65001, Active for 5s", "of this route reflector", "import a, export b", "1 updates with"]
+        {
             assert!(text.contains(words), "{words}: {text}");
         }
         let gone = NeighborView { state: "Established".into(), ..view };

@@ -24,8 +24,12 @@ impl Bird {
     }
 
     pub fn ask(&self, question: &str) -> Result<String> {
+        self.say(&question.split(' ').collect::<Vec<_>>())
+    }
+
+    pub fn say(&self, words: &[&str]) -> Result<String> {
         let socket = self.host.dir.join("bird.ctl");
-        self.host.say(Command::new("/usr/sbin/birdc").arg("-s").arg(socket).args(question.split(' ')))
+        self.host.say(Command::new("/usr/sbin/birdc").arg("-s").arg(socket).args(words))
     }
 }
 
@@ -88,12 +92,11 @@ fn session(host: &Host, conf: &Conf, at: usize, peer: &Peer) -> String {
     if let Some(cluster) = conf.cluster {
         let _ = writeln!(text, "  rr cluster id {cluster};");
     }
-    let family = if peer.ipv6 { "ipv6" } else { "ipv4" };
+    let _ = writeln!(text, "  {}", peer.extra);
+    let family = if peer.carries_ipv6() { "ipv6" } else { "ipv4" };
+    let next_hops = if peer.ipv4_routes { "extended next hop on; " } else { "" };
     let paths = if peer.add_path { "add paths on; " } else { "" };
-    let _ = writeln!(
-        text,
-        "  {family} {{ {paths}import all; export filter bgp_out; next hop keep; import keep filtered; }};\n}}"
-    );
+    let _ = writeln!(text, "  {family} {{ {paths}{next_hops}import all; export filter bgp_out; }};\n}}");
     text.replace("next hop keep; import keep filtered; ", "")
 }
 

@@ -45,7 +45,8 @@ impl Exabgp {
     fn heard(&self) -> Result<Vec<Value>> {
         let text = std::fs::read_to_string(self.host.dir.join("heard"))?;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+        // A NOTIFICATION is told with bytes that are no JSON.
+        Ok(whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 }
 

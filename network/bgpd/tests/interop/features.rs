@@ -5,7 +5,7 @@ use meta::Prefix;
 
 use crate::bird::Bird;
 use crate::frr::Frr;
-use crate::lab::{Lab, eventually, v4};
+use crate::lab::{Lab, eventually, v4, v6};
 use crate::ours::Ours;
 use crate::speaker::{Conf, Kind, Peer, Speaker};
 
@@ -132,4 +132,38 @@ fn messages_longer_than_4096_bytes() {
         let path = speaker.has(prefix, "with all communities", &|_| true);
         assert_eq!(path.communities.len(), 1500, "{}", speaker.name());
     }
+}
+
+/// On a link without addresses of IPv4 its routes have next hops of IPv6, also in the kernel.
+fn ipv4_by_routers_of_ipv6(other: Kind) {
+    let lab = Lab::new();
+    let (one, two) = (lab.host(1), lab.host(2));
+    for host in [&one, &two] {
+        let mut rtnl = host.rtnl();
+        let eth0 = rtnl.link("eth0").unwrap().unwrap().index;
+        rtnl.delete_address(eth0, Prefix::new(v4(host.n), 24)).unwrap();
+    }
+    let peer = |host: u8, number: u32| vec![Peer { ipv4_routes: true, ..Peer::new(host, number).ipv6() }];
+    let conf = Conf { kernel: true, ..Conf::new(64501, peer(2, 64502)).network("10.1.0.0/24", &[]) };
+    let ours = Ours::start(&one, &conf);
+    let theirs = other.start(&two, &Conf::new(64502, peer(1, 64501)).network("10.2.0.0/24", &[]));
+    let path = ours.has("10.2.0.0/24", "by IPv6", &|path| path.next_hop == Some(v6(2)));
+    assert_eq!(path.as_path, [64502]);
+    theirs.has("10.1.0.0/24", "by IPv6", &|path| path.next_hop.is_some_and(|hop| hop.is_ipv6()));
+    let dst: Prefix = "10.2.0.0/24".parse().unwrap();
+    eventually("it is in the kernel", || {
+        let routes = one.rtnl().routes_of(Some(254), |route| (route.dst == dst).then_some(route))?;
+        ensure!(routes.len() == 1 && routes[0].gateway().is_some_and(|hop| hop.is_ipv6()), "{routes:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn ipv4_by_routers_of_ipv6_with_bird() {
+    ipv4_by_routers_of_ipv6(Kind::Bird);
+}
+
+#[test]
+fn ipv4_by_routers_of_ipv6_with_frr() {
+    ipv4_by_routers_of_ipv6(Kind::Frr);
 }

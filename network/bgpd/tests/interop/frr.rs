@@ -80,6 +80,7 @@ fn configuration(host: &Host, conf: &Conf) -> String {
             (peer.ttl_security, "ttl-security hops 1"),
             (peer.bfd, "bfd 3 100 100"),
             (!peer.graceful, "graceful-restart-disable"),
+            (peer.ipv4_routes, "capability extended-nexthop"),
         ] {
             if on {
                 say(words);
@@ -97,7 +98,7 @@ fn configuration(host: &Host, conf: &Conf) -> String {
             let _ = writeln!(text, "  network {} route-map {map}", network.prefix);
             let _ = writeln!(maps, "route-map {map} permit 10\n set community {}", network.communities.join(" "));
         }
-        for peer in conf.peers.iter().filter(|peer| peer.ipv6 == (family == "ipv6")) {
+        for peer in conf.peers.iter().filter(|peer| peer.carries_ipv6() == (family == "ipv6")) {
             let address = peer.address();
             let _ = writeln!(text, "  neighbor {address} activate");
             if peer.client {

@@ -72,7 +72,7 @@ fn configuration(host: &Host, conf: &Conf) -> String {
                  route-reflector-cluster-id = \"{cluster}\"\n"
             );
         }
-        let family = if peer.ipv6 { "ipv6" } else { "ipv4" };
+        let family = if peer.carries_ipv6() { "ipv6" } else { "ipv4" };
         let _ = write!(
             text,
             "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}-unicast\"\n\

@@ -5,8 +5,10 @@
 
 mod among_others;
 mod bird;
+mod ends;
 mod exabgp;
 mod features;
+mod flaps;
 mod frr;
 mod gobgp;
 mod guards;

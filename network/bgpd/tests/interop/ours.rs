@@ -129,7 +129,7 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
         "connect-retry-time": "2s",
         "idle-hold-time": "1s",
         "longest-idle-hold-time": "2s",
-        "families": [if peer.ipv6 { "ipv6" } else { "ipv4" }],
+        "families": [if peer.carries_ipv6() { "ipv6" } else { "ipv4" }],
         "passive": peer.passive,
         "import": "all",
         "export": "all",

@@ -46,7 +46,12 @@ pub struct Network {
 pub struct Peer {
     /// Of the host with this number.
     pub host: u8,
+    /// Over IPv6.
     pub ipv6: bool,
+    /// Routes of IPv4, whatever they are carried over (RFC 8950).
+    pub ipv4_routes: bool,
+    /// A line more in the words of BIRD.
+    pub extra: &'static str,
     pub number: u32,
     pub passive: bool,
     pub password: Option<String>,
@@ -65,6 +70,8 @@ impl Peer {
         Peer {
             host,
             ipv6: false,
+            ipv4_routes: false,
+            extra: "",
             number,
             passive: false,
             password: None,
@@ -79,6 +86,11 @@ impl Peer {
 
     pub fn address(&self) -> IpAddr {
         if self.ipv6 { v6(self.host) } else { v4(self.host) }
+    }
+
+    /// Whether it carries routes of IPv6.
+    pub fn carries_ipv6(&self) -> bool {
+        self.ipv6 && !self.ipv4_routes
     }
 
     /// The other end's own address.
