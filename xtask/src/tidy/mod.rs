@@ -47,6 +47,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("pod-network", &["meta", "linux", "cni"]),
     ("flannel", &["meta", "linux", "wire", "client", "serving"]),
     ("bgp", &["meta"]),
+    ("bgpd", &["meta", "linux", "serving", "telemetry", "bgp"]),
     ("announcer", &["meta", "facts", "linux", "client"]),
     ("runtime", &["meta", "wire", "linux", "pod-network", "serving"]),
     ("proxy", &["meta", "client", "linux", "telemetry", "serving"]),

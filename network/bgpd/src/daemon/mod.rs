@@ -240,7 +240,7 @@ impl Daemon {
         farewell: Farewell,
         shutdown: CancellationToken,
     ) {
-        self.listed(&shutdown).await;
+        self.listed(farewell, &shutdown).await;
         self.set_keys();
         self.watchers();
         for neighbor in self.config.neighbors.clone() {

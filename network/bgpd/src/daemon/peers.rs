@@ -40,6 +40,8 @@ pub struct Peer {
     pub watch: Option<Watch>,
     /// There may be something that he is to be told.
     pub dirty: bool,
+    /// He is being told something.
+    pub telling: bool,
     /// Not before this is he told more.
     pub not_before: Time,
     /// One who was let in by a range and says nothing goes then.
@@ -86,6 +88,7 @@ impl Peer {
             own,
             watch: None,
             dirty: false,
+            telling: false,
             not_before: Time::ZERO,
             patience: None,
             counts: Counts::default(),

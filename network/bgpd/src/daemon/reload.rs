@@ -46,7 +46,8 @@ impl Daemon {
         let kernel = |config: &Config| {
             (config.kernel.metric, config.kernel.metric_of_local_preference, config.kernel.export.clone())
         };
-        if kernel(&old) != kernel(&self.config) || old.networks != self.config.networks {
+        let differs = kernel(&old) != kernel(&self.config) || old.networks != self.config.networks;
+        if differs && self.config.kernel.routes && self.hands.is_some() {
             self.want_all();
         }
         let Changes { added, removed, reset, judged } = changes;

@@ -5,12 +5,14 @@ use bgp::session::Time;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Daemon, LISTING};
+use super::{Daemon, Farewell, LISTING};
 use crate::kernel;
 
 /// The Selection_Deferral_Timer: neighbours who do not come by then are not waited for. Within the time for which the
 /// kernel's side keeps routes.
 const SELECTION_DEFERRAL: Time = Time::from_secs(120);
+/// The same of a reflector, which does not know whether this is a restart or its first start.
+const REFLECTOR_DEFERRAL: Time = Time::from_secs(30);
 
 /// That nothing is decided yet.
 #[derive(Debug)]
@@ -27,8 +29,15 @@ impl Deferral {
 
 impl Daemon {
     /// Takes what the kernel had at the start; routes of ours among it mean that this is a restart.
-    pub(super) async fn listed(&mut self, shutdown: &CancellationToken) {
-        let Some(mut hands) = self.hands.take() else { return };
+    pub(super) async fn listed(&mut self, farewell: Farewell, shutdown: &CancellationToken) {
+        let Some(mut hands) = self.hands.take() else {
+            // No packet goes through a reflector: neighbours who kept its routes may go on with them, if it ended so that
+            // they did.
+            if farewell == Farewell::KeepRoutes {
+                self.defer(REFLECTOR_DEFERRAL);
+            }
+            return;
+        };
         let end = async {
             while let Some(news) = hands.news.recv().await {
                 if news == kernel::Event::Listed {
@@ -48,12 +57,16 @@ impl Daemon {
         let kept = hands.status.borrow().kept;
         if kept > 0 && self.config.kernel.routes {
             tracing::info!(routes = kept, "restarted: routes of before are in the kernel, and stay until all is heard");
-            self.deferral = Some(Deferral { until: self.now() + SELECTION_DEFERRAL });
-            self.rib.hold_back(true);
+            self.defer(SELECTION_DEFERRAL);
         } else {
             self.fib.loaded();
         }
         self.hands = Some(hands);
+    }
+
+    fn defer(&mut self, most: Time) {
+        self.deferral = Some(Deferral { until: self.now() + most });
+        self.rib.hold_back(true);
     }
 
     /// Whether all has been heard that is waited for.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use bgp::policy::{Route, Source, Verdict};
 use bgp::rib::PathView;
-use bgp::session::Time;
 use meta::Prefix;
 
 use super::Daemon;
@@ -33,7 +32,7 @@ impl Daemon {
         self.resolve();
         let changed = self.rib.publish();
         if !changed.is_empty() {
-            if self.config.kernel.routes {
+            if self.config.kernel.routes && self.hands.is_some() {
                 for prefix in changed {
                     let wish = self.wish(&prefix);
                     self.fib.want(prefix, wish);
@@ -82,20 +81,20 @@ impl Daemon {
         if peer.not_before > now {
             return;
         }
+        // What he has no room for he is told when he has taken what he was given.
+        peer.dirty = false;
         while let Some(room) = peer.links.get(way as usize).and_then(Option::as_ref).and_then(|link| link.room()) {
             let bytes = self.rib.flush(peer.id, WINDOW);
             if bytes.is_empty() {
-                peer.dirty = false;
-                break;
+                // He knows all: what comes now is gathered.
+                if std::mem::take(&mut peer.telling) {
+                    peer.not_before = now + peer.neighbor.peering.advertisement_interval;
+                }
+                return;
             }
             count(&bytes, &mut peer.counts.sent);
             room.send(bytes);
-            let interval = peer.neighbor.peering.advertisement_interval;
-            peer.not_before = if interval.is_zero() { Time::ZERO } else { now + interval };
-        }
-        if peer.dirty {
-            // He is looked at again when he has taken it.
-            peer.dirty = false;
+            peer.telling = true;
         }
     }
 

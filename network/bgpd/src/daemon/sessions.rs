@@ -345,8 +345,8 @@ impl Daemon {
                 self.rib.reconfigure(peer.id, peer.routes());
             }
         }
-        (peer.since, peer.ups, peer.patience, peer.dirty) = (now, peer.ups + 1, None, true);
-        peer.not_before = Time::ZERO;
+        (peer.since, peer.ups, peer.patience) = (now, peer.ups + 1, None);
+        (peer.dirty, peer.telling, peer.not_before) = (true, false, Time::ZERO);
         self.rib.up(peer.id, negotiated);
         self.ready.insert(key);
         let families: Vec<String> = negotiated.families().iter().map(|family| family.to_string()).collect();

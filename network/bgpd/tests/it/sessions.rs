@@ -271,6 +271,32 @@ async fn a_restarted_speaker_says_so_and_decides_when_it_has_heard_all() {
 }
 
 #[tokio::test]
+async fn changes_are_gathered_for_as_long_as_a_neighbour_wants() {
+    let usual = "remote-as: 65001, passive: true, import: accept, export: accept";
+    let rest = format!(
+        "neighbors:\n{}{}",
+        neighbor(23, 1, 2, &format!("{usual}, advertisement-interval: 1s")),
+        neighbor(23, 1, 3, "remote-as: 65003, passive: true, import: accept")
+    );
+    let one = Speaker::start(23, 1, 64512, &rest);
+    let (mut peer, mut from) = (Scripted::connect(23, 2, 1).await, Scripted::connect(23, 3, 1).await);
+    peer.establish(&open(65001, 90, &[])).await;
+    from.establish(&open(65003, 90, &[])).await;
+    one.up(2).await;
+    one.up(3).await;
+    let began = tokio::time::Instant::now();
+    for n in 0..20 {
+        // The same prefix, each time another path.
+        from.announce(host(23, 3), &[65003, 70_000 + n], &[prefix("10.0.0.0/24")]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let sent = one.neighbor(2).await.messages_sent.update;
+    let most = began.elapsed().as_secs() + 3;
+    assert!((2..=most).contains(&sent), "{sent} updates in {:?}", began.elapsed());
+    one.end().await;
+}
+
+#[tokio::test]
 async fn a_password_is_needed_on_both_sides_and_the_same() {
     let of = |own: u8, other: u8, password: &str| {
         format!("neighbors:\n{}", neighbor(21, own, other, &format!("remote-as: 64512, password: {password}")))
@@ -306,4 +332,46 @@ async fn near_neighbours_look_for_how_far_packets_came() {
     for speaker in [one, two, three] {
         speaker.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_reflector_tells_its_clients_of_each_other() {
+    let client = "remote-as: 64512, route-reflector-client: true";
+    let rest = format!("cluster-id: 9.9.9.9\nneighbors:\n{}{}", neighbor(24, 1, 2, client), neighbor(24, 1, 3, client));
+    let one = Speaker::start(24, 1, 64512, &rest);
+    let of = |own: u8, more: &str| format!("{more}neighbors:\n{}", neighbor(24, own, 1, "remote-as: 64512"));
+    let two = Speaker::start(24, 2, 64512, &of(2, NETWORKS));
+    let three = Speaker::start(24, 3, 64512, &of(3, ""));
+    three
+        .until_route("10.1.0.0/24", |best| {
+            best.is_some_and(|best| {
+                let set = &best.attributes;
+                (set.next_hop, set.originator_id) == (Some(host(24, 2).into()), Some([10, 0, 0, 2].into()))
+                    && set.cluster_list == [std::net::Ipv4Addr::new(9, 9, 9, 9)]
+            })
+        })
+        .await;
+    assert!(two.route("10.1.0.0/24").await.is_some_and(|route| route.paths.len() == 1), "not back to whom it is from");
+    for speaker in [one, two, three] {
+        speaker.end().await;
+    }
+}
+
+#[tokio::test]
+async fn one_session_carries_both_families_and_several_paths() {
+    let rest = |own: u8, other: u8, more: &str| {
+        let more = format!("remote-as: 64512, families: [ipv4, ipv6], add-path: both, own-addresses: ['fd00::{own}']{more}");
+        format!("networks: [{{prefix: 'fd00:{own}::/48'}}, {{prefix: 10.0.{own}.0/24}}]\nneighbors:\n{}", neighbor(25, own, other, &more))
+    };
+    let one = Speaker::start(25, 1, 64512, &rest(1, 2, ""));
+    let two = Speaker::start(25, 2, 64512, &rest(2, 1, ""));
+    let agreed = one.up(2).await.capabilities;
+    for words in ["add-path to him (IPv6 unicast)", "add-path from him (IPv4 unicast)"] {
+        assert!(agreed.iter().any(|known| known == words), "{agreed:?}");
+    }
+    let next_hop: std::net::IpAddr = "fd00::1".parse().expect("an address");
+    two.until_route("fd00:1::/48", |best| best.is_some_and(|best| best.attributes.next_hop == Some(next_hop))).await;
+    one.until_route("10.0.2.0/24", |best| best.is_some_and(|best| best.path_id > 0)).await;
+    one.end().await;
+    two.end().await;
 }

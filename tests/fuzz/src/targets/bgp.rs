@@ -58,6 +58,15 @@ pub const TARGETS: &[Target] = &[
         nests: YAML,
         depth: DEEP,
     },
+    Target {
+        name: "bgp-config",
+        what: "the BGP daemon's configuration",
+        run: configurations,
+        seeds: documents,
+        memory: 6000,
+        nests: YAML,
+        depth: DEEP,
+    },
 ];
 
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -207,6 +216,29 @@ fn filters(bytes: &[u8]) {
     let mut set = sample();
     filter.judge(&route, 64512, &mut set);
     assert!(set.communities.is_sorted() && set.large_communities.is_sorted());
+}
+
+/// Two readings are the same, and one that is refused says where.
+fn configurations(bytes: &[u8]) {
+    let text = text(bytes);
+    let read = || bgpd::config::parse(&text, bgpd::config::Kind::Speaker, &|_| Ok("secret".to_owned()));
+    match read() {
+        Ok(config) => {
+            assert_eq!(read().as_ref(), Ok(&config));
+            assert!(config.neighbors.iter().all(|neighbor| !neighbor.peering.session.families.is_empty()));
+        }
+        Err(problem) => assert!(!problem.is_empty()),
+    }
+}
+
+fn documents() -> Vec<Vec<u8>> {
+    let all = [
+        "{router-id: 10.0.0.1, as: 64512, neighbors: [{address: 10.0.0.2, remote-as: internal, hold-time: 9s}]}",
+        "{router-id: 1.1.1.1, as: 1, groups: [{name: g, remote-as: external, bfd: {interval: 1s}}], \
+         dynamic: [{prefix: 10.0.0.0/8, group: g}], filters: [{name: f, rules: [{action: accept}]}], \
+         kernel: {export: f, learn: {protocols: [static, 7]}}, networks: [{prefix: 'fd00::/8', kernel: blackhole}]}",
+    ];
+    all.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 fn sample() -> Attributes {
