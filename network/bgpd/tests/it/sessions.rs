@@ -360,8 +360,12 @@ async fn a_reflector_tells_its_clients_of_each_other() {
 #[tokio::test]
 async fn one_session_carries_both_families_and_several_paths() {
     let rest = |own: u8, other: u8, more: &str| {
-        let more = format!("remote-as: 64512, families: [ipv4, ipv6], add-path: both, own-addresses: ['fd00::{own}']{more}");
-        format!("networks: [{{prefix: 'fd00:{own}::/48'}}, {{prefix: 10.0.{own}.0/24}}]\nneighbors:\n{}", neighbor(25, own, other, &more))
+        let more =
+            format!("remote-as: 64512, families: [ipv4, ipv6], add-path: both, own-addresses: ['fd00::{own}']{more}");
+        format!(
+            "networks: [{{prefix: 'fd00:{own}::/48'}}, {{prefix: 10.0.{own}.0/24}}]\nneighbors:\n{}",
+            neighbor(25, own, other, &more)
+        )
     };
     let one = Speaker::start(25, 1, 64512, &rest(1, 2, ""));
     let two = Speaker::start(25, 2, 64512, &rest(2, 1, ""));
