@@ -69,8 +69,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
         return Err(io::Error::last_os_error());
     }
     let from = from(&address).ok_or(io::ErrorKind::InvalidData)?;
-    let told = (header.msg_controllen as usize).min(BESIDE);
-    Ok(Received { length: length as usize, from, ttl: ttl(&beside.0[..told]) })
+    let told: usize = header.msg_controllen as _;
+    Ok(Received { length: length as usize, from, ttl: ttl(&beside.0[..told.min(BESIDE)]) })
 }
 
 /// Of the one message beside a datagram that was asked for: a length, a level, a type, a number.

@@ -1,6 +1,6 @@
 //! What tasks tell the loop: connections that come, what is heard over them, and that they are gone. Each is of bounded
-//! size, and a connection has no more than [`AHEAD`] on their way, so that who sends fast costs himself. Pure data. Sent by
-//! `connection` and `listen`.
+//! size, and a connection has no more than [`AHEAD`] on their way, so that who sends fast costs himself. Data, with
+//! connections (I/O) among it. Sent by `connection`, `listen` and `bfd`.
 
 use std::net::SocketAddr;
 
