@@ -89,15 +89,21 @@ pub async fn run(options: Options, mut again: mpsc::Receiver<()>, shutdown: Canc
             }
         }
     };
-    tokio::select! {
-        _ = running => {}
-        () = reading => {}
-    }
+    let ended = tokio::select! {
+        ended = running => match ended.map_err(tokio::task::JoinError::try_into_panic) {
+            Ok(ended) => ended,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(Err(_)) => Ok(()),
+        },
+        () = reading => Ok(()),
+    };
+    shutdown.cancel();
     let _ = answering.await;
     if let Some(kernel) = kernel {
         kernel.end().await;
     }
-    Ok(())
+    Ok(ended?)
 }
 
 async fn reread(options: &Options, handle: &Handle) -> Result<String, String> {

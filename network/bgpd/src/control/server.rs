@@ -2,7 +2,7 @@
 //! Called by [`crate::run`].
 
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,8 @@ impl Server {
         }
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(format!("control-socket {}: another daemon answers there", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            // What is no socket was not ours, and nobody answers there either.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && is_socket(path) => {
                 std::fs::remove_file(path).map_err(told)?;
             }
             Err(_) => {}
@@ -90,6 +91,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
 struct Conversation {

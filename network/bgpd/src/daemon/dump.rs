@@ -30,6 +30,8 @@ pub struct Dump {
     table: Option<(PathBuf, Duration)>,
     /// When the table is due.
     next: Time,
+    /// When what is gathered is handed over.
+    hand_over: Time,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl Dump {
     /// Opens what is to be written; none where nothing is.
     pub fn open(config: &Mrt) -> Result<Option<Dump>, String> {
         let updates = config.updates.as_deref().map(Updates::open).transpose()?;
-        let dump = Dump { updates, table: config.table.clone(), next: Time::ZERO };
+        let dump = Dump { updates, table: config.table.clone(), next: Time::ZERO, hand_over: Time::ZERO };
         Ok((dump.updates.is_some() || dump.table.is_some()).then_some(dump))
     }
 
@@ -136,15 +138,16 @@ impl Daemon {
         let dump = self.dump.as_ref()?;
         let gathered = dump.updates.as_ref().is_some_and(|updates| !updates.gathered.is_empty());
         let table = dump.table.is_some().then_some(dump.next);
-        [table, gathered.then(|| self.now() + DELAY)].into_iter().flatten().min()
+        [table, gathered.then_some(dump.hand_over)].into_iter().flatten().min()
     }
 
     /// Writes the table, when it is due: beside its file, and then in its place.
     pub(super) fn dump_table(&mut self) {
         let now = self.now();
         let Some(dump) = &mut self.dump else { return };
-        if let Some(updates) = &mut dump.updates {
+        if let Some(updates) = dump.updates.as_mut().filter(|_| dump.hand_over <= now) {
             updates.hand_over(0);
+            dump.hand_over = now + DELAY;
         }
         let Some((path, interval)) = dump.table.clone().filter(|_| dump.next <= now) else { return };
         dump.next = now + interval;

@@ -81,6 +81,9 @@ pub enum Error {
     /// The tables.
     #[error("the tables have no room for the routes of this host")]
     Tables,
+    /// It ended though it was not told to.
+    #[error("the kernel's routes are not kept any more: their thread has ended")]
+    Kernel,
 }
 
 /// What the daemon is asked from outside of its loop.
@@ -171,6 +174,7 @@ enum Work {
     Event(Event),
     Request(Request),
     News(kernel::Event),
+    KernelLost,
     Tell,
     Time,
     End,
@@ -186,7 +190,7 @@ impl Daemon {
         hands: Option<Hands>,
         farewell: Farewell,
         shutdown: CancellationToken,
-    ) -> Result<(Handle, tokio::task::JoinHandle<()>), Error> {
+    ) -> Result<(Handle, tokio::task::JoinHandle<Result<(), Error>>), Error> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let (requests, asked) = mpsc::channel(REQUESTS);
         let listeners =
@@ -239,7 +243,7 @@ impl Daemon {
         mut requests: mpsc::Receiver<Request>,
         farewell: Farewell,
         shutdown: CancellationToken,
-    ) {
+    ) -> Result<(), Error> {
         self.listed(farewell, &shutdown).await;
         self.set_keys();
         self.watchers();
@@ -249,10 +253,15 @@ impl Daemon {
         self.settle();
         loop {
             let work = self.next(&mut events, &mut requests, &shutdown).await;
-            if matches!(work, Work::End) {
-                break;
+            match work {
+                Work::End => break,
+                // Whoever starts it again finds routes and neighbours as they are.
+                Work::KernelLost if !shutdown.is_cancelled() => {
+                    self.end(Farewell::KeepRoutes).await;
+                    return Err(Error::Kernel);
+                }
+                work => self.work(work),
             }
-            self.work(work);
             let began = Instant::now();
             while began.elapsed() < GATHER
                 && let Ok(event) = events.try_recv()
@@ -262,6 +271,7 @@ impl Daemon {
             self.settle();
         }
         self.end(farewell).await;
+        Ok(())
     }
 
     /// Waits for the next thing to do.
@@ -283,7 +293,7 @@ impl Daemon {
             () = shutdown.cancelled() => Work::End,
             Some(request) = requests.recv() => Work::Request(request),
             Some(event) = events.recv() => Work::Event(event),
-            Some(told) = async { news?.recv().await } => Work::News(told),
+            Some(told) = async { Some(news?.recv().await) } => told.map_or(Work::KernelLost, Work::News),
             Some(Ok(permit)) = async { Some(commands?.reserve().await) }, if pending => {
                 if let Some(command) = self.fib.next() {
                     permit.send(command);
@@ -312,7 +322,7 @@ impl Daemon {
                 self.deferral_over();
                 self.dump_table();
             }
-            Work::Tell | Work::End => {}
+            Work::Tell | Work::KernelLost | Work::End => {}
         }
     }
 

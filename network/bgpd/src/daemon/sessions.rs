@@ -346,7 +346,7 @@ impl Daemon {
             }
         }
         (peer.since, peer.ups, peer.patience) = (now, peer.ups + 1, None);
-        (peer.dirty, peer.telling, peer.not_before) = (true, false, Time::ZERO);
+        (peer.telling, peer.not_before) = (false, Time::ZERO);
         self.rib.up(peer.id, negotiated);
         self.ready.insert(key);
         let families: Vec<String> = negotiated.families().iter().map(|family| family.to_string()).collect();

@@ -179,3 +179,11 @@ fn last(name: u32) -> [u8; 24] {
     }
     .write()
 }
+
+#[tokio::test]
+async fn without_the_kernels_side_it_ends_and_routes_stay() {
+    let one = Speaker::start(44, 1, 64512, "networks: [{prefix: 10.0.0.0/24, kernel: blackhole}]\n");
+    one.until_wish("10.0.0.0/24", |wish| wish.is_some()).await;
+    let told = one.lose_kernel().await;
+    assert!(told.contains("their thread has ended"), "{told}");
+}

@@ -47,7 +47,8 @@ pub struct Speaker {
     test: u8,
     own: u8,
     stop: CancellationToken,
-    running: tokio::task::JoinHandle<()>,
+    helper: tokio::task::JoinHandle<()>,
+    running: tokio::task::JoinHandle<Result<(), bgpd::daemon::Error>>,
 }
 
 /// A file's text: what is the same in all, and the rest.
@@ -80,7 +81,7 @@ impl Speaker {
         let kernel = Arc::new(Mutex::new(BTreeMap::new()));
         let told = Arc::new(Mutex::new(Vec::new()));
         let (writes, notes, answers) = (Arc::clone(&kernel), Arc::clone(&told), news.clone());
-        tokio::spawn(async move {
+        let helper = tokio::spawn(async move {
             while let Some(command) = wishes.recv().await {
                 match command {
                     Command::Want(all) => writes.lock().expect("whole").extend(all),
@@ -96,7 +97,7 @@ impl Speaker {
         let stop = CancellationToken::new();
         let (handle, running) =
             Daemon::start(config, Some(hands), farewell, stop.clone()).unwrap_or_else(|error| panic!("{error}"));
-        Speaker { handle, kernel, told, news, test, own, stop, running }
+        Speaker { handle, kernel, told, news, test, own, stop, running, helper }
     }
 
     pub fn start(test: u8, own: u8, number: u32, rest: &str) -> Speaker {
@@ -171,9 +172,17 @@ impl Speaker {
         }
     }
 
+    /// The kernel's side ends; what the daemon says then.
+    pub async fn lose_kernel(self) -> String {
+        self.helper.abort();
+        drop(self.news);
+        let ended = timeout(PATIENCE, self.running).await.expect("an end").expect("no panic");
+        ended.expect_err("an error").to_string()
+    }
+
     pub async fn end(self) {
         self.stop.cancel();
-        timeout(PATIENCE, self.running).await.expect("an end").expect("no panic");
+        timeout(PATIENCE, self.running).await.expect("an end").expect("no panic").expect("no error");
     }
 }
 
