@@ -16,6 +16,8 @@ pub(super) struct Noticed {
     all: HashSet<IpAddr>,
     /// Those that nobody has been asked about yet.
     new: Vec<IpAddr>,
+    /// Those of which nobody has said yet whether there is a way.
+    unanswered: HashSet<IpAddr>,
 }
 
 /// Whether there is anything to resolve: not of a route of this host, nor of an address of a link, which is next door.
@@ -36,6 +38,11 @@ impl Rib {
         self.noticed.as_mut().map(|noticed| std::mem::take(&mut noticed.new)).unwrap_or_default()
     }
 
+    /// Whether there are some of which nobody has said yet whether there is a way: what is decided now isn't for long.
+    pub fn awaits_next_hops(&self) -> bool {
+        self.noticed.as_ref().is_some_and(|noticed| !noticed.unanswered.is_empty())
+    }
+
     /// How many are known, those included that no route has any more.
     pub fn next_hops(&self) -> usize {
         self.noticed.as_ref().map_or(0, |noticed| noticed.all.len())
@@ -50,6 +57,7 @@ impl Rib {
         let gone: Vec<IpAddr> = noticed.all.difference(&used).copied().collect();
         for address in &gone {
             noticed.all.remove(address);
+            noticed.unanswered.remove(address);
             self.next_hops.remove(address);
         }
         noticed.new.retain(|address| used.contains(address));
@@ -58,6 +66,9 @@ impl Rib {
 
     /// The way to a next hop: its metric, or that there is none.
     pub fn next_hop(&mut self, address: IpAddr, metric: Option<u32>) {
+        if let Some(noticed) = &mut self.noticed {
+            noticed.unanswered.remove(&address);
+        }
         if self.next_hops.insert(address, metric) == Some(metric) {
             return;
         }
@@ -82,6 +93,7 @@ impl Rib {
             && noticed.all.insert(address)
         {
             noticed.new.push(address);
+            noticed.unanswered.insert(address);
             self.next_hops.entry(address).or_insert(None);
         }
     }

@@ -340,7 +340,10 @@ impl Daemon {
         let now = sessions::seconds(self.now());
         match news {
             kernel::Event::Listed => {}
-            kernel::Event::NextHop(address, metric) => self.rib.next_hop(address, metric),
+            kernel::Event::NextHop(address, metric) => {
+                self.rib.next_hop(address, metric);
+                self.deferral_over();
+            }
             kernel::Event::Learned(prefix, route) => {
                 self.locals.learned(prefix, route.as_ref(), &mut self.rib, now);
             }

@@ -84,7 +84,8 @@ impl Daemon {
                 }
         };
         let late = self.now() >= deferral.until;
-        if !late && self.peers.iter().any(|(_, peer)| waited_for(peer)) {
+        // A route whose next hop has not been found yet would be missing in the kernel for a moment.
+        if !late && (self.rib.awaits_next_hops() || self.peers.iter().any(|(_, peer)| waited_for(peer))) {
             return;
         }
         if late {

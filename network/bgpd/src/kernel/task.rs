@@ -74,6 +74,8 @@ impl Task {
         events: mpsc::Sender<Event>,
     ) {
         self.scan(monitor.get_ref());
+        // Whoever hears that all has been listed looks how it stands.
+        self.tell();
         self.news.listed();
         let (kept, table) = (self.plan.counts()[2], self.config.table);
         if kept > 0 {

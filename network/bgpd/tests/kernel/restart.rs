@@ -23,7 +23,9 @@ fn routes_of_an_earlier_process_are_kept_until_all_is_known() {
     assert_eq!(world.count(254, PROTOCOL), ROUTES + 1);
 
     let monitor = Monitor::open_in(&world.ns, &[Topic::Routes]).unwrap();
-    let second = world.start(Config::default());
+    let mut second = world.start(Config::default());
+    second.listed();
+    assert_eq!(second.kernel.status.borrow().kept, ROUTES + 1, "known when all is listed");
     second.status("they are kept", |status| (status.kept, status.there, status.wanted) == (ROUTES + 1, ROUTES + 1, 0));
     // All but the last two are told again, one of them with another next hop.
     let again = routes[..ROUTES - 2].iter().enumerate();

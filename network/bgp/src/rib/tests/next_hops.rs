@@ -11,7 +11,9 @@ fn nothing_goes_by_a_next_hop_before_its_way_is_known() {
     assert_eq!(world.rib.new_next_hops(), [IpAddr::from(address(77))]);
     world.settle();
     assert_eq!(world.told(to, 0), None);
+    assert!(world.rib.awaits_next_hops());
     world.rib.next_hop(address(77).into(), Some(3));
+    assert!(!world.rib.awaits_next_hops());
     world.settle();
     assert!(world.told(to, 0).is_some());
     world.announce(from, 1, &set(&[]));
