@@ -1,5 +1,5 @@
-//! This host's addresses towards a neighbour: what he is told as the next hop. I/O: asks the kernel. Called when a session
-//! has come up.
+//! This host's addresses towards a neighbour, which he is told as next hops, and its links. I/O: asks the kernel. Called when
+//! a session begins, and has come up.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -64,6 +64,18 @@ impl Own {
             IpAddr::V6(_) => Own { v4: global(false), v6: Some(local), link_local },
         }
     }
+}
+
+/// The name of a link, by its number.
+pub(super) fn name_of(index: u32) -> Option<String> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::DGRAM, None).ok()?;
+    rustix::net::netdevice::index_to_name(&socket, index).ok()
+}
+
+/// The number of a link.
+pub(super) fn index_of(interface: &str) -> Option<u32> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::DGRAM, None).ok()?;
+    rustix::net::netdevice::name_to_index(&socket, interface).ok()
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ impl Daemon {
     pub(super) fn heard_of(&mut self, from: SocketAddr, far: bool, packet: &Packet) {
         let now = self.now();
         let interface = match from {
-            SocketAddr::V6(v6) if is_of_link(from.ip()) => super::sessions::name_of(v6.scope_id()),
+            SocketAddr::V6(v6) if is_of_link(from.ip()) => super::addresses::name_of(v6.scope_id()),
             _ => None,
         };
         let Some(key) = self.peers.at(&(from.ip(), interface)) else { return };
@@ -246,7 +246,7 @@ fn address(peer: &Peer, far: bool) -> Option<SocketAddr> {
     let port = PORTS[usize::from(far)];
     match (peer.neighbor.address, &peer.peering().interface) {
         (IpAddr::V6(v6), Some(interface)) if is_of_link(v6.into()) => {
-            Some(std::net::SocketAddrV6::new(v6, port, 0, super::sessions::index_of(interface)?).into())
+            Some(std::net::SocketAddrV6::new(v6, port, 0, super::addresses::index_of(interface)?).into())
         }
         (address, _) => Some(SocketAddr::new(address, port)),
     }

@@ -7,13 +7,15 @@
 //!  control, reload ──requests──────┘  sessions, rib   └──► answers
 //! ```
 //!
-//! - `sessions`: what connections bring, and what sessions want; [`peers`]: who there is; `addresses`: ours towards them
-//! - `routes`: what goes out; [`fib`]: to the kernel; `locals`: routes of this host
+//! - `sessions`: what connections bring; `actions`: what sessions want done; `peers`: who there is; `addresses`: ours
+//!   towards them
+//! - `routes`: what goes out; `fib`: to the kernel; `locals`: routes of this host
 //! - `restart`: a restarted speaker hears all before it speaks; `reload`: another configuration; `asked`: what people ask
 //! - `listen`, `connection`, `event`: sockets; `bfd`: whether neighbours are there; `dump`: MRT; `metrics`
 //!
 //! Called by `ferrokube bgp`, by [`crate::run`].
 
+mod actions;
 mod addresses;
 mod asked;
 mod bfd;
@@ -337,7 +339,7 @@ impl Daemon {
     }
 
     fn news(&mut self, news: kernel::Event) {
-        let now = sessions::seconds(self.now());
+        let now = seconds(self.now());
         match news {
             kernel::Event::Listed => {}
             kernel::Event::NextHop(address, metric) => {
@@ -383,4 +385,9 @@ impl Daemon {
         tracker.close();
         let _ = tokio::time::timeout(FAREWELL, tracker.wait()).await;
     }
+}
+
+/// The tables' times: whole seconds since the beginning.
+fn seconds(now: Time) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
 }

@@ -283,3 +283,76 @@ impl Peers {
         link.as_mut().filter(|link| link.which == which)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bgp::decision::Options as Choice;
+    use bgp::rib::{Rib, Speaker};
+    use bgp::session::{Input, Negotiated};
+
+    use super::*;
+    use crate::config::{Kind, parse};
+
+    /// A neighbour by his line in the file.
+    fn peer(line: &str) -> Peer {
+        let text = format!("{{router-id: 10.0.0.1, as: 64512, neighbors: [{{address: 10.0.0.2, {line}}}]}}");
+        let config = parse(&text, Kind::Speaker, &|_| Err(String::new())).expect("a configuration");
+        let neighbor = config.neighbors[0].clone();
+        let speaker = Speaker {
+            number: config.number,
+            identifier: config.identifier,
+            cluster_id: config.cluster_id,
+            options: Choice::default(),
+        };
+        let id = Rib::new(speaker).add_peer(routes(&neighbor, Own::default())).expect("room");
+        let session = Neighbour::new(neighbor.peering.session.clone(), false);
+        Peer::new(neighbor, None, session, (id, Own::default()), Time::ZERO)
+    }
+
+    #[test]
+    fn how_far_packets_go_and_come_follows_from_who_he_is() {
+        let of = |line: &str| {
+            let options = peer(line).options();
+            (options.ttl, options.min_ttl)
+        };
+        assert_eq!(of("remote-as: internal"), (Some(255), None), "anywhere in the AS");
+        assert_eq!(of("remote-as: 65001"), (Some(1), None), "on the link");
+        assert_eq!(of("remote-as: 65001, multihop: 3"), (Some(3), None));
+        assert_eq!(of("remote-as: 65001, ttl-security: true"), (Some(255), Some(255)));
+        assert_eq!(of("remote-as: 65001, ttl-security: true, multihop: 3"), (Some(255), Some(253)));
+        assert_eq!(of("remote-as: internal, ttl-security: true"), (Some(255), Some(255)));
+    }
+
+    #[test]
+    fn own_addresses_that_were_said_go_before_those_that_were_found() {
+        let neighbor = peer("remote-as: internal, own-addresses: ['fd00::7', 'fe80::7']").neighbor;
+        let found = Own { v4: Some([10, 0, 0, 1].into()), v6: Some("fd00::1".parse().expect("one")), link_local: None };
+        let routes = routes(&neighbor, found);
+        let told: Vec<String> = routes.own_addresses.iter().flatten().map(ToString::to_string).collect();
+        assert_eq!(told, ["10.0.0.1", "fd00::7"]);
+        assert_eq!(routes.own_link_local, Some("fe80::7".parse().expect("one")));
+    }
+
+    /// One who is to be told something wakes the loop only where there is a session: else it would never sleep.
+    #[test]
+    fn timers_are_the_earliest_of_what_is_wanted() {
+        let mut peers = Peers::default();
+        let key = peers.insert(peer("remote-as: internal"));
+        assert_eq!((peers.next_due(), peers.due(Time::from_secs(9))), (None, vec![]));
+        let peer = peers.get_mut(key).expect("him");
+        peer.dirty = true;
+        assert_eq!(peer.session.negotiated().map(Negotiated::families), None);
+        peers.wind(key);
+        assert_eq!(peers.next_due(), None);
+        peers.get_mut(key).expect("him").session.step(Input::Start, Time::from_secs(100));
+        peers.wind(key);
+        let due = peers.next_due().expect("the next attempt");
+        assert!(due > Time::from_secs(100) && peers.due(due) == [key]);
+        peers.get_mut(key).expect("him").patience = Some(Time::from_secs(1));
+        peers.wind(key);
+        assert_eq!(peers.next_due(), Some(Time::from_secs(1)));
+        assert_eq!(peers.at(&("10.0.0.2".parse().expect("one"), None)), Some(key));
+        peers.remove(key);
+        assert_eq!((peers.next_due(), peers.keys()), (None, vec![]));
+    }
+}

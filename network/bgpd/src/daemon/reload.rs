@@ -33,7 +33,7 @@ impl Daemon {
         if let Some(dump) = dump {
             self.dump = dump;
         }
-        let now = super::sessions::seconds(self.now());
+        let now = super::seconds(self.now());
         let networks = self.config.networks.clone();
         self.locals.set_networks(&networks, &mut self.rib, now);
         if (&old.kernel.direct, &old.kernel.learn) != (&self.config.kernel.direct, &self.config.kernel.learn) {

@@ -8,9 +8,9 @@ use bgp::rib::PathView;
 use meta::Prefix;
 
 use super::Daemon;
+use super::actions::count;
 use super::event::Key;
 use super::locals::rest;
-use super::sessions::count;
 use crate::config::peering::is_of_link;
 use crate::kernel::{Hop, Target, Wish};
 

@@ -1,0 +1,189 @@
+//! What a neighbour's sessions want done: connections, messages, routes that come and go; and what is told of it. The
+//! loop's. I/O: logs, and begins tasks.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bgp::rib::PeerId;
+use bgp::session::{Action, Reason, State, Time, Way};
+use tokio::net::TcpStream;
+
+use super::Daemon;
+use super::addresses::index_of;
+use super::event::{Event, Key, Which};
+use crate::config::peering::is_of_link;
+
+impl Daemon {
+    /// Does what a neighbour's sessions want, in their order.
+    pub(super) fn act(&mut self, key: Key, before: State, actions: Vec<Action>, mut waiting: Option<TcpStream>) {
+        for action in actions {
+            match action {
+                Action::Connect => self.connect(key),
+                Action::Accept => {
+                    if let Some(stream) = waiting.take() {
+                        self.take_stream(key, stream);
+                    }
+                }
+                Action::Refuse(message) => {
+                    if let Some(stream) = waiting.take() {
+                        self.tasks.refuse(stream, message);
+                    }
+                }
+                Action::Send(way, bytes) => self.send(key, way, bytes),
+                Action::Close(way) => {
+                    if let Some(peer) = self.peers.get_mut(key) {
+                        if way == Way::Outgoing {
+                            peer.connecting = None;
+                        }
+                        if let Some(place) = peer.links.get_mut(way as usize) {
+                            *place = None;
+                        }
+                    }
+                }
+                Action::Up(way, negotiated) => self.up(key, way, &negotiated),
+                Action::Down { reason, kept } => self.down(key, &reason, kept),
+                Action::Failed(reason) => self.failed(key, &reason),
+                Action::Stale(fate) => self.on_routes(key, |rib, id| rib.fate(id, fate)),
+                Action::Resend(family) => {
+                    self.on_routes(key, |rib, id| rib.refresh(id, family));
+                    self.ready.insert(key);
+                }
+                Action::RefreshBegins(family) => self.on_routes(key, |rib, id| rib.refresh_begins(id, family)),
+                Action::EndOfRib(family) => {
+                    if let Some(peer) = self.peers.get(key) {
+                        tracing::debug!(neighbor = %peer.neighbor.address, %family, "has told all");
+                    }
+                    self.deferral_over();
+                }
+            }
+        }
+        self.changed(key, before);
+        self.tidy(key);
+    }
+
+    fn on_routes(&mut self, key: Key, act: impl FnOnce(&mut bgp::rib::Rib, PeerId)) {
+        if let Some(peer) = self.peers.get(key) {
+            act(&mut self.rib, peer.id);
+        }
+    }
+
+    fn which(&mut self, key: Key, way: Way) -> Which {
+        self.connections += 1;
+        Which { key, way, number: self.connections }
+    }
+
+    fn connect(&mut self, key: Key) {
+        let which = self.which(key, Way::Outgoing);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let options = peer.options();
+        let to = match (peer.neighbor.address, &options.interface) {
+            (IpAddr::V6(v6), Some(interface)) if is_of_link(v6.into()) => match index_of(interface) {
+                Some(index) => std::net::SocketAddrV6::new(v6, peer.peering().port, 0, index).into(),
+                // It may come yet: the next attempt looks again.
+                None => {
+                    peer.last = Some(format!("no connection could be made: there is no interface {interface}"));
+                    return;
+                }
+            },
+            (address, _) => SocketAddr::new(address, peer.peering().port),
+        };
+        peer.connecting = Some((which, self.tasks.connect(which, to, options)));
+    }
+
+    fn take_stream(&mut self, key: Key, stream: TcpStream) {
+        let which = self.which(key, Way::Incoming);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let send_hold = peer.peering().send_hold;
+        match self.tasks.take(which, stream, send_hold) {
+            Ok(link) => peer.links[which.way as usize] = Some(link),
+            // The connection is gone already, which the session is to hear when it has been told of it.
+            Err(_) => {
+                let lost = Event::Lost(which, None);
+                let events = self.tasks.events.clone();
+                self.tasks.tracker.spawn(async move { events.send(lost).await });
+            }
+        }
+    }
+
+    fn send(&mut self, key: Key, way: Way, bytes: Vec<u8>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        count(&bytes, &mut peer.counts.sent);
+        if let Some(link) = peer.links.get(way as usize).and_then(Option::as_ref)
+            && !link.send(bytes)
+        {
+            // He takes nothing, and hears of us by what he has not taken; the send hold timer runs.
+            tracing::debug!(neighbor = %peer.neighbor.address, "a message was left out: he does not read");
+        }
+    }
+
+    fn up(&mut self, key: Key, way: Way, negotiated: &bgp::session::Negotiated) {
+        let now = self.began.elapsed();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if let Some(local) = peer.links.get(way as usize).and_then(Option::as_ref).map(|link| link.local.ip()) {
+            let own = self.own.of(local, now);
+            if peer.own != own {
+                peer.own = own;
+                self.rib.reconfigure(peer.id, peer.routes());
+            }
+        }
+        (peer.since, peer.ups, peer.patience) = (now, peer.ups + 1, None);
+        (peer.telling, peer.not_before) = (false, Time::ZERO);
+        self.rib.up(peer.id, negotiated);
+        self.ready.insert(key);
+        let families: Vec<String> = negotiated.families().iter().map(|family| family.to_string()).collect();
+        tracing::info!(
+            neighbor = %peer.neighbor.address, r#as = negotiated.number, identifier = %negotiated.identifier,
+            hold = ?negotiated.hold_time, "session up: {}", families.join(", ")
+        );
+        self.deferral_over();
+    }
+
+    fn down(&mut self, key: Key, reason: &Reason, kept: bgp::family::Families) {
+        let now = self.began.elapsed();
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.ended(reason);
+        let lasted = now.saturating_sub(peer.since);
+        (peer.since, peer.dirty) = (now, false);
+        self.rib.down(peer.id, kept);
+        let routes = if kept.is_empty() { "his routes go" } else { "his routes stay until he is back" };
+        let lasted = meta::duration::human(i64::try_from(lasted.as_secs()).unwrap_or(i64::MAX));
+        tracing::warn!(neighbor = %peer.neighbor.address, %lasted, "session down: {reason}; {routes}");
+    }
+
+    fn failed(&mut self, key: Key, reason: &Reason) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let collision = matches!(reason, Reason::Sent(said) | Reason::Received(said)
+            if said.code == bgp::message::notification::code::CEASE
+                && said.subcode == bgp::message::notification::cease::COLLISION);
+        if collision || matches!(reason, Reason::ConnectionFailed) {
+            return;
+        }
+        // The same again and again is told once.
+        if peer.ended(reason) {
+            tracing::warn!(neighbor = %peer.neighbor.address, "no session: {reason}");
+        }
+    }
+
+    /// Another state of his sessions, for who keeps a dump.
+    fn changed(&mut self, key: Key, before: State) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let state = peer.session.state();
+        if state != before {
+            self.metrics.changes.with([&peer.neighbor.address.to_string()]).inc();
+            tracing::debug!(neighbor = %peer.neighbor.address, "{before:?} -> {state:?}");
+            if let Some(dump) = self.dump.as_mut() {
+                dump.state(peer, before, state);
+            }
+        }
+    }
+}
+
+/// Counts messages by their type.
+pub(super) fn count(mut bytes: &[u8], counts: &mut [u64; 5]) {
+    while let Some(head) = bytes.first_chunk::<{ bgp::message::HEADER }>() {
+        let length = usize::from(u16::from_be_bytes([head[16], head[17]]));
+        if let Some(count) = usize::from(head[18]).checked_sub(1).and_then(|kind| counts.get_mut(kind)) {
+            *count += 1;
+        }
+        bytes = bytes.get(length.max(bgp::message::HEADER)..).unwrap_or_default();
+    }
+}
