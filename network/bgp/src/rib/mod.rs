@@ -29,7 +29,7 @@ mod table;
 mod tests;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use meta::Prefix;
@@ -41,7 +41,6 @@ use crate::message::nlri::Nlri;
 use crate::message::update::Update;
 use crate::session::Negotiated;
 use choose::identity;
-use next_hops::Noticed;
 use peer::{Peer, Refresh, Session};
 use table::{Address, LONG_LIVED, Path, Tables};
 
@@ -90,6 +89,16 @@ pub struct Rib {
     all_paths: bool,
     /// Nothing is told while a restart is under way (RFC 4724 4.1).
     held_back: bool,
+}
+
+/// Next hops of routes.
+#[derive(Debug, Default)]
+struct Noticed {
+    all: HashSet<IpAddr>,
+    /// Those that nobody has been asked about yet.
+    new: Vec<IpAddr>,
+    /// Those of which nobody has said yet whether there is a way.
+    unanswered: HashSet<IpAddr>,
 }
 
 /// A path's name: of whom, and which of his.

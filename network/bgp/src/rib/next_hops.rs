@@ -10,16 +10,6 @@ use super::{Rib, identity};
 use crate::attribute::{Interned, NextHop};
 use crate::decision::{Options, Why};
 
-/// Next hops of routes.
-#[derive(Debug, Default)]
-pub(super) struct Noticed {
-    all: HashSet<IpAddr>,
-    /// Those that nobody has been asked about yet.
-    new: Vec<IpAddr>,
-    /// Those of which nobody has said yet whether there is a way.
-    unanswered: HashSet<IpAddr>,
-}
-
 /// Whether there is anything to resolve: not of a route of this host, nor of an address of a link, which is next door.
 fn resolvable(next_hop: NextHop) -> Option<IpAddr> {
     let address = next_hop.address();

@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 use bgp::mrt::{self, Ends};
 use bgp::session::{State, Time, Way};
 
-use super::Daemon;
 use super::peers::Peer;
 use crate::config::Mrt;
 
@@ -21,23 +20,23 @@ const WAITING: usize = 256;
 /// Bytes that are gathered before they are handed over.
 const PIECE: usize = 64 << 10;
 /// What has been gathered is handed over by then.
-const DELAY: Time = Time::from_secs(1);
+pub const DELAY: Time = Time::from_secs(1);
 
 /// Where dumps go.
 #[derive(Debug)]
 pub struct Dump {
-    updates: Option<Updates>,
-    table: Option<(PathBuf, Duration)>,
+    pub updates: Option<Updates>,
+    pub table: Option<(PathBuf, Duration)>,
     /// When the table is due.
-    next: Time,
+    pub next: Time,
     /// When what is gathered is handed over.
-    hand_over: Time,
+    pub hand_over: Time,
 }
 
 #[derive(Debug)]
-struct Updates {
+pub struct Updates {
     out: SyncSender<Vec<u8>>,
-    gathered: Vec<u8>,
+    pub gathered: Vec<u8>,
     lost: u64,
 }
 
@@ -75,7 +74,7 @@ impl Updates {
         Ok(Updates { out, gathered: Vec::new(), lost: 0 })
     }
 
-    fn hand_over(&mut self, least: usize) {
+    pub fn hand_over(&mut self, least: usize) {
         if self.gathered.len() < least.max(1) {
             return;
         }
@@ -105,7 +104,7 @@ fn write(mut file: File, pieces: &Receiver<Vec<u8>>, name: &str) {
     }
 }
 
-fn now() -> u32 {
+pub fn now() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
@@ -129,45 +128,5 @@ fn ends(peer: &Peer, way: Option<Way>) -> Ends {
         local_number: peer.session.config().local_as,
         peer: peer.neighbor.address,
         local: link.map_or(nobody, |link| link.local.ip()),
-    }
-}
-
-impl Daemon {
-    /// When something is to be written.
-    pub(super) fn dump_due(&self) -> Option<Time> {
-        let dump = self.dump.as_ref()?;
-        let gathered = dump.updates.as_ref().is_some_and(|updates| !updates.gathered.is_empty());
-        let table = dump.table.is_some().then_some(dump.next);
-        [table, gathered.then_some(dump.hand_over)].into_iter().flatten().min()
-    }
-
-    /// Writes the table, when it is due: beside its file, and then in its place.
-    pub(super) fn dump_table(&mut self) {
-        let now = self.now();
-        let Some(dump) = &mut self.dump else { return };
-        if let Some(updates) = dump.updates.as_mut().filter(|_| dump.hand_over <= now) {
-            updates.hand_over(0);
-            dump.hand_over = now + DELAY;
-        }
-        let Some((path, interval)) = dump.table.clone().filter(|_| dump.next <= now) else { return };
-        dump.next = now + interval;
-        if let Err(error) = self.write_table(&path) {
-            tracing::error!(%error, "mrt.table: {} was not written", path.display());
-        }
-    }
-
-    fn write_table(&self, path: &Path) -> std::io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".new");
-        let beside = PathBuf::from(beside);
-        let mut file = File::create(&beside)?;
-        let mut written = Ok(());
-        self.rib.dump(now(), self.epoch, |piece| {
-            if written.is_ok() {
-                written = file.write_all(piece);
-            }
-        });
-        written?;
-        std::fs::rename(&beside, path)
     }
 }

@@ -11,7 +11,7 @@
 //!   towards them
 //! - `routes`: what goes out; `fib`: to the kernel; `locals`: routes of this host
 //! - `restart`: a restarted speaker hears all before it speaks; `reload`: another configuration; `asked`: what people ask
-//! - `listen`, `connection`, `event`: sockets; `bfd`: whether neighbours are there; `dump`: MRT; `metrics`
+//! - `listen`, `connection`, `event`: sockets; `bfd`, `watching`: whether neighbours are there; `dump`, `dumping`: MRT; `metrics`
 //!
 //! Called by `ferrokube bgp`, by [`crate::run`].
 
@@ -21,6 +21,7 @@ mod asked;
 mod bfd;
 mod connection;
 mod dump;
+mod dumping;
 mod event;
 mod fib;
 mod listen;
@@ -31,6 +32,7 @@ mod reload;
 mod restart;
 mod routes;
 mod sessions;
+mod watching;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -58,7 +60,6 @@ use listen::Listeners;
 use locals::Locals;
 use metrics::Metrics;
 use peers::Peers;
-use restart::Deferral;
 
 /// Events are taken for so long before what they changed goes out: the more there are, the better it is packed.
 const GATHER: Duration = Duration::from_millis(20);
@@ -162,7 +163,8 @@ pub struct Daemon {
     listeners: Listeners,
     own: Addresses,
     watchers: Watchers,
-    deferral: Option<Deferral>,
+    /// Until when, at the latest, nothing is decided after a restart.
+    deferral: Option<Time>,
     /// Who may be told something.
     ready: BTreeSet<Key>,
     connections: u64,
@@ -284,7 +286,7 @@ impl Daemon {
         shutdown: &CancellationToken,
     ) -> Work {
         let now = self.now();
-        let due = [self.peers.next_due(), self.deferral.as_ref().map(Deferral::until), self.dump_due()];
+        let due = [self.peers.next_due(), self.deferral, self.dump_due()];
         let wait = due.into_iter().flatten().min().map_or(LONG, |due| due.saturating_sub(now));
         let (commands, news) = match &mut self.hands {
             Some(hands) => (Some(&hands.commands), Some(&mut hands.news)),

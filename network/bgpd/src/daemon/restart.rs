@@ -14,19 +14,6 @@ const SELECTION_DEFERRAL: Time = Time::from_secs(120);
 /// The same of a reflector, which does not know whether this is a restart or its first start.
 const REFLECTOR_DEFERRAL: Time = Time::from_secs(30);
 
-/// That nothing is decided yet.
-#[derive(Debug)]
-pub struct Deferral {
-    until: Time,
-}
-
-impl Deferral {
-    /// At the latest.
-    pub fn until(&self) -> Time {
-        self.until
-    }
-}
-
 impl Daemon {
     /// Takes what the kernel had at the start; routes of ours among it mean that this is a restart.
     pub(super) async fn listed(&mut self, farewell: Farewell, shutdown: &CancellationToken) {
@@ -65,13 +52,13 @@ impl Daemon {
     }
 
     fn defer(&mut self, most: Time) {
-        self.deferral = Some(Deferral { until: self.now() + most });
+        self.deferral = Some(self.now() + most);
         self.rib.hold_back(true);
     }
 
     /// Whether all has been heard that is waited for.
     pub(super) fn deferral_over(&mut self) {
-        let Some(deferral) = &self.deferral else { return };
+        let Some(until) = self.deferral else { return };
         let waited_for = |peer: &super::peers::Peer| {
             // Of one who keeps no routes over a restart there is no End-of-RIB to wait for (RFC 4724 4.1).
             peer.peering().enabled
@@ -83,7 +70,7 @@ impl Daemon {
                     None => peer.range.is_none(),
                 }
         };
-        let late = self.now() >= deferral.until;
+        let late = self.now() >= until;
         // A route whose next hop has not been found yet would be missing in the kernel for a moment.
         if !late && (self.rib.awaits_next_hops() || self.peers.iter().any(|(_, peer)| waited_for(peer))) {
             return;
