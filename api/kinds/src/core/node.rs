@@ -11,7 +11,7 @@ use crate::core::pod_spec::{EFFECTS, resources::amount_of};
 use crate::hooks::Hooks;
 use crate::kind::{Action, Column, Kind, Selectable, Verbs};
 use crate::print::{age, condition, name, text_or};
-use crate::value::{at, at_mut, flag, items, map, same, set, text};
+use crate::value::{at, at_mut, flag, items, map, set, text};
 
 /// The row of the table.
 pub(crate) fn kind() -> Kind {
@@ -111,24 +111,39 @@ fn validate(node: &Value) -> Vec<FieldError> {
 fn pod_cidrs(errors: &mut Errors, node: &Value) {
     let spec = Path::root("spec");
     let path = spec.child("podCIDRs");
-    let cidrs: Vec<&str> = items(node, "spec.podCIDRs").iter().filter_map(Value::as_str).collect();
+    let cidrs: Vec<&str> = ranges(node).1.into_iter().filter_map(Value::as_str).collect();
     for (i, cidr) in cidrs.iter().enumerate() {
         follows(errors, path.index(i), cidr, names::cidr);
     }
     let both = cidrs.iter().any(|c| c.contains(':')) && cidrs.iter().any(|c| !c.contains(':'));
     if cidrs.len() > 2 || (cidrs.len() == 2 && !both) {
         let message = "may specify no more than one CIDR for each IP family";
-        errors.push(FieldError::invalid(path, cidrs, message));
+        errors.push(FieldError::invalid(path, cidrs.clone(), message));
     }
+    let one = text(node, "spec.podCIDR");
+    if cidrs.first().is_some_and(|first| !one.is_empty() && *first != one) {
+        errors.push(FieldError::invalid(spec.child("podCIDR"), one, "must be the first of spec.podCIDRs"));
+    }
+}
+
+/// What a node's pods have addresses of: the first range and all of them. They stand in two fields, either of which may be
+/// left out; who reads a node may look at either, so that neither changes without the other.
+fn ranges(node: &Value) -> (&str, Vec<&Value>) {
+    let mut all: Vec<&Value> = items(node, "spec.podCIDRs").iter().collect();
+    let first = text(node, "spec.podCIDR");
+    if all.is_empty() {
+        all.extend(at(node, "spec.podCIDR").filter(|_| !first.is_empty()));
+    }
+    let listed = all.first().and_then(|one| one.as_str()).unwrap_or_default();
+    (if first.is_empty() { listed } else { first }, all)
 }
 
 /// Whether a node that had one range has another behind it now: the cluster has a second family. Upstream lets no range be
 /// changed once there is one, so that a node would have to be made anew for it; nothing that its clients rely on changes
 /// by this, for what they know of the node stays as it is. Which ranges two can be, [`pod_cidrs`] says.
 fn gains_family(node: &Value, old: &Value) -> bool {
-    let (new, was) = (items(node, "spec.podCIDRs"), items(old, "spec.podCIDRs"));
-    matches!((was, new), ([first], [same, _]) if first == same)
-        && text(node, "spec.podCIDR") == text(old, "spec.podCIDR")
+    let ((first, new), (was_first, was)) = (ranges(node), ranges(old));
+    first == was_first && matches!((&was[..], &new[..]), ([one], [same, _]) if one == same)
 }
 
 fn taints(errors: &mut Errors, node: &Value) {
@@ -173,10 +188,10 @@ fn validate_update(node: &Value, old: &Value) -> Vec<FieldError> {
     for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
         errors.push(FieldError::duplicate(path.index(i), address.clone()));
     }
-    let cidrs = |n| at(n, "spec.podCIDRs");
-    if gains_family(node, old) {
+    let stays = ranges(node) == ranges(old);
+    if !stays && (ranges(old).1.is_empty() || gains_family(node, old)) {
         pod_cidrs(&mut errors, node);
-    } else if !items(old, "spec.podCIDRs").is_empty() && !same(cidrs(node), cidrs(old)) {
+    } else if !stays {
         let message = "node updates may not change podCIDR except from \"\" to valid";
         errors.push(FieldError::forbidden("spec.podCIDRs", message));
     }
@@ -226,5 +241,35 @@ mod tests {
         let mut turned = node(&[v6, v4]);
         turned["spec"]["podCIDR"] = v4.into();
         assert!(!validate_update(&turned, &node(&[v4])).is_empty(), "and stays the first of the list");
+    }
+
+    #[test]
+    fn the_field_of_one_range_says_what_the_list_says() {
+        let (v4, v6) = ("10.42.1.0/24", "fd42:0:0:1::/64");
+        let node = |one: Option<&str>, all: &[&str]| {
+            let mut node = json!({"spec": {"podCIDR": one, "podCIDRs": all}});
+            node["spec"].as_object_mut().unwrap().retain(|_, value| !value.is_null() && *value != json!([]));
+            node
+        };
+        let refused = |new: &Value, was: &Value| {
+            validate_update(new, was).iter().any(|e| e.to_string().contains("may not change podCIDR except"))
+        };
+        let both = node(Some(v4), &[v4]);
+        for other in [node(Some(v6), &[v4]), node(Some("10.9.9.0/24"), &[v4])] {
+            assert!(refused(&other, &both), "{other}");
+            let said = validate(&other).iter().map(ToString::to_string).collect::<String>();
+            assert!(said.contains("spec.podCIDR: Invalid value") && said.contains("must be the first"), "{said}");
+            assert!(
+                !validate_update(&other, &node(None, &[])).is_empty(),
+                "nor is a node given two that differ: {other}"
+            );
+        }
+        // Either field alone says the same as both.
+        for alone in [node(Some(v4), &[]), node(None, &[v4])] {
+            assert!(validate(&alone).is_empty() && validate(&both).is_empty());
+            assert!(validate_update(&both, &alone).is_empty() && validate_update(&alone, &both).is_empty(), "{alone}");
+            assert!(validate_update(&node(Some(v4), &[v4, v6]), &alone).is_empty(), "{alone}");
+            assert!(refused(&node(Some(v6), &[v6]), &alone) && refused(&node(None, &[]), &alone), "{alone}");
+        }
     }
 }

@@ -87,6 +87,9 @@ async fn a_node_is_given_a_range_of_the_other_family_and_gives_itself_none() {
     let reply = world.by(&kubelet, "PATCH", own, gains.clone()).await;
     assert_eq!(reply.code, 403);
     assert!(reply.message().ends_with("node \"n1\" is not allowed to modify podCIDRs"), "{reply:?}");
+    let other = json!({"spec": {"podCIDR": v6}});
+    assert_eq!(world.by(&kubelet, "PATCH", own, other.clone()).await.code, 403, "nor by the field of one range");
+    assert_eq!(world.admin("PATCH", own, other).await.code, 422);
     for cidrs in [json!([v6]), json!([v6, v4]), json!([v4, "10.42.2.0/24"])] {
         let reply = world.admin("PATCH", own, json!({"spec": {"podCIDRs": cidrs}})).await;
         assert_eq!(reply.code, 422, "{cidrs}: {reply:?}");

@@ -131,10 +131,12 @@ pub fn is_available(node: &Node) -> bool {
     conditions.into_iter().any(|c| c.type_ == UNAVAILABLE && c.status == "False")
 }
 
-/// The subnets that a node was given.
+/// The subnets that a node was given: `podCIDR` says the first again, and is alone where a node was made before there was a
+/// list.
 pub fn subnets(node: &Node) -> Result<Option<Subnets>, String> {
     let Some(spec) = &node.spec else { return Ok(None) };
-    let all = spec.pod_cidrs.iter().flatten().chain(spec.pod_cidr.as_ref());
+    let listed = spec.pod_cidrs.as_deref().unwrap_or_default();
+    let all = if listed.is_empty() { spec.pod_cidr.as_slice() } else { listed };
     let mut subnets = Subnets::default();
     for text in all {
         let subnet: Prefix = text.parse().map_err(|error| format!("spec.podCIDRs: {error}"))?;
@@ -220,6 +222,16 @@ mod tests {
         let told = json!({"flannel.alpha.coreos.com/public-ip-overwrite": "203.0.113.7"});
         let told = names().overwritten(&node(told, &[]), &own);
         assert_eq!(told.address(false), Some("203.0.113.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_range_that_stands_beside_the_list_alone_is_none_of_the_nodes() {
+        let mut node = node(json!({}), &["10.5.1.0/24"]);
+        let spec = node.spec.as_mut().unwrap();
+        spec.pod_cidr = Some("fd00:9::/64".into());
+        assert_eq!(subnets(&node).unwrap().unwrap().to_string(), "10.5.1.0/24");
+        node.spec.as_mut().unwrap().pod_cidrs = None;
+        assert_eq!(subnets(&node).unwrap().unwrap().to_string(), "fd00:9::/64", "older nodes have it alone");
     }
 
     #[test]

@@ -49,8 +49,9 @@ pub(super) fn check(request: &Request<'_>, node: &str) -> Result<(), String> {
         return Err(format!("node {node:?} is not allowed to modify taints"));
     }
     // The kind lets a range be added to one that is there: whose addresses a node's pods have is not the node's to say.
-    let ranges = |object: &Value| object["spec"]["podCIDRs"].clone();
-    if ranges(old).is_array() && ranges(new) != ranges(old) {
+    // Both fields that say it: who reads a node may look at either.
+    let ranges = |object: &Value| ["podCIDR", "podCIDRs"].map(|field| object["spec"][field].clone());
+    if ranges(old).iter().any(|range| !range.is_null()) && ranges(new) != ranges(old) {
         return Err(format!("node {node:?} is not allowed to modify podCIDRs"));
     }
     let forbidden = forbidden_labels(&labels(new), &labels(old));
