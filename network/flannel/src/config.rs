@@ -207,8 +207,7 @@ impl NetConf {
         if (self.v4, self.v6) == (next.v4, next.v6) {
             return Turn::Backend;
         }
-        let stays = |now: Option<Range>, then: Option<Range>| now.is_none() || now == then;
-        if stays(self.v4, next.v4) && stays(self.v6, next.v6) {
+        if self.gains(next) {
             let same = (&self.backend_type, &self.backend) == (&next.backend_type, &next.backend);
             return if same { Turn::Family } else { Turn::Backend };
         }
@@ -219,10 +218,29 @@ impl NetConf {
         Turn::Refused(format!("the network is {now} now, not {then}: pods here keep their addresses"))
     }
 
+    /// Whether the next one has another family besides, and what there is of this one as it is.
+    pub fn gains(&self, next: &NetConf) -> bool {
+        let stays = |now: Option<Range>, then: Option<Range>| now.is_none() || now == then;
+        stays(self.v4, next.v4) && stays(self.v6, next.v6) && (self.v4, self.v6) != (next.v4, next.v6)
+    }
+
     /// The same network in the families that these subnets are of: a host that lacks a range of the other has that family
     /// once it is given one. All of it where they are of none.
     pub fn only(&self, subnets: &Subnets) -> NetConf {
         let (v4, v6) = (self.v4.filter(|_| subnets.v4.is_some()), self.v6.filter(|_| subnets.v6.is_some()));
+        match (v4, v6) {
+            (None, None) => self.clone(),
+            _ => NetConf { v4, v6, ..self.clone() },
+        }
+    }
+
+    /// What a host that has `now` may follow of this network: the families that its node was given subnets of. One of which
+    /// nothing is known, as of one whose Node is not there, is given no further family by that.
+    pub fn followed(&self, now: &NetConf, subnets: &Subnets) -> NetConf {
+        if *subnets != Subnets::default() {
+            return self.only(subnets);
+        }
+        let (v4, v6) = (self.v4.filter(|_| now.v4.is_some()), self.v6.filter(|_| now.v6.is_some()));
         match (v4, v6) {
             (None, None) => self.clone(),
             _ => NetConf { v4, v6, ..self.clone() },
@@ -432,9 +450,14 @@ mod tests {
         assert!(refused(four.turn(&text(&moved, "vxlan"))));
         let (v4, v6) = ("10.5.1.0/24".parse().unwrap(), "fd00:5:0:1::/64".parse().unwrap());
         let of = |v4, v6| two.only(&Subnets { v4, v6 });
-        assert_eq!((of(Some(v4), None), of(None, Some(v6))), (four.clone(), six));
+        assert_eq!((of(Some(v4), None), of(None, Some(v6))), (four.clone(), six.clone()));
         assert_eq!((of(Some(v4), Some(v6)), of(None, None)), (two.clone(), two.clone()));
         assert_eq!(four.only(&Subnets { v4: None, v6: Some(v6) }), four, "it waits for one of its own");
+        // Its Node may be gone for a moment, and then says nothing.
+        let unknown = Subnets::default();
+        assert_eq!((two.followed(&four, &unknown), two.followed(&six, &unknown)), (four.clone(), of(None, Some(v6))));
+        assert_eq!(two.followed(&four, &Subnets { v4: Some(v4), v6: Some(v6) }), two);
+        assert!(refused(four.turn(&of(None, Some(v6)).followed(&four, &unknown))), "another network is told");
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Nodes {
         let given = self.given();
         let (&Source::Map { namespace, name, key }, Some(map)) = (&self.options.config, &self.map) else {
             // The node has a range of the other family now.
-            let fits = whole.only(&given);
+            let fits = whole.followed(conf, &given);
             return (conf.turn(&fits) == Turn::Family).then(|| News::Turned(Box::new(fits)));
         };
         if !map.is_synced() {
@@ -266,7 +266,8 @@ fn judged(conf: &NetConf, text: Option<&[u8]>, given: &Subnets, place: &str) -> 
     let Some(text) = text else {
         return News::Apart(Some(format!("{place}: it is gone: the cluster has another pod network now")));
     };
-    let next = NetConf::parse(text).map(|next| next.only(given)).and_then(|next| Backend::of(&next).map(|_| next));
+    let next =
+        NetConf::parse(text).map(|next| next.followed(conf, given)).and_then(|next| Backend::of(&next).map(|_| next));
     match next.map(|next| (conf.turn(&next), next)) {
         Ok((Turn::Same, _)) => News::Apart(None),
         Ok((Turn::Backend | Turn::Family, next)) => News::Turned(Box::new(next)),
@@ -311,6 +312,8 @@ mod tests {
         // A second family is followed once the node has a range of it.
         let both = r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}"#;
         assert_eq!(judge(both), News::Apart(None));
+        // Without its Node, or while that cannot be read, a host knows of no range at all, and not of both.
+        assert_eq!(judged(&now, Some(both.as_bytes()), &Subnets::default(), "here"), News::Apart(None));
         let given = Subnets { v6: Some("fd00:5:0:1::/64".parse().unwrap()), ..given };
         assert_eq!(judged(&now, Some(both.as_bytes()), &given, "here"), News::Turned(Box::new(conf(both))));
     }
