@@ -102,8 +102,23 @@ pub async fn publish(client: &kube::Client, cluster: &Cluster) -> Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE,
         "labels": {"k8s-app": "flannel"}}});
     put(client, "namespaces", &namespace).await?;
-    let all = objects(cluster);
+    let mut all = objects(cluster);
+    let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
+    let there = maps.get_opt(MAP).await.context("the configuration of flannel")?;
+    if there.is_some_and(|map| is_ahead(&map, cluster)) {
+        tracing::warn!(
+            "the pod network has another family of addresses by another server, which this one does not have yet"
+        );
+        all.retain(|(plural, _)| *plural != "configmaps");
+    }
     try_join_all(all.iter().map(|(plural, object)| put(client, plural, object))).await.map(drop)
+}
+
+/// Whether another server has put a second family there: this one, which is not told of it yet, does not take it back.
+fn is_ahead(map: &ConfigMap, cluster: &Cluster) -> bool {
+    let there = map.data.as_ref().and_then(|data| flannel::NetConf::parse(data.get(NET_CONF)?.as_bytes()).ok());
+    let own = flannel::NetConf::parse(cluster.net_conf().to_string().as_bytes());
+    there.zip(own.ok()).is_some_and(|(there, own)| own.gains(&there))
 }
 
 /// The cluster has another network now, whatever it had: who joins learns that, and nodes that have flannel are told. A map
@@ -398,6 +413,15 @@ mod tests {
         let maps = kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client.clone(), NAMESPACE);
         let data = maps.get(MAP).await.expect("a map").data.unwrap_or_default();
         assert!(flannel::NetConf::parse(data[NET_CONF].as_bytes()).is_ok() && !data.contains_key(SUBNETS));
+        // Of several servers one has a second family, and the next start of another leaves it.
+        let mut both = host.cluster.clone();
+        both.pod_cidr = format!("{},fd42::/56", both.pod_cidr).parse().expect("ranges");
+        for cluster in [&both, &host.cluster] {
+            publish(&client, cluster).await.expect("published");
+            let data = maps.get(MAP).await.expect("a map").data.unwrap_or_default();
+            assert!(data[NET_CONF].contains("fd42::/56"), "{data:?}");
+        }
+        maps.delete(MAP, &DeleteParams::default()).await.expect("deleted");
         host.cluster.options.flannel_subnet_manager = Some(crate::config::SubnetManager::Etcd);
         host.cluster.options.flannel_etcd_endpoints = Some(vec!["http://192.0.2.1:2379".into()]);
         publish(&client, &host.cluster).await.expect("published");

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::ConfigMap;
+use meta::Ranges;
 use serde_json::{Value, json};
 
 use crate::apply::put;
@@ -52,18 +53,12 @@ pub fn server(host: &Host, node_ip: IpAddr) -> Result<String, Fault> {
 
 /// Shows what joining machines need to know, or brings it up to date.
 pub async fn apply(client: &kube::Client, cluster: &Cluster, server: &str, ca: &str) -> Result<()> {
-    for (plural, object) in objects(cluster, server, ca) {
-        put(client, plural, &object).await?;
-    }
-    Ok(())
+    put_all(client, cluster, objects(cluster, server, ca)).await
 }
 
 /// Lets nodes alone do what they need to, and nobody join: for nodes that were given their certificates on this host.
 pub async fn apply_rights(client: &kube::Client, cluster: &Cluster) -> Result<()> {
-    for (plural, object) in for_nodes(cluster) {
-        put(client, plural, &object).await?;
-    }
-    Ok(())
+    put_all(client, cluster, for_nodes(cluster)).await
 }
 
 /// Brings what nodes read up to date, where it is shown: the cluster may have another family, network or version than at
@@ -77,10 +72,39 @@ pub async fn refresh(client: &kube::Client, cluster: &Cluster) -> Result<()> {
     if is_shown(&maps, KUBELET_CONFIG).await? {
         all.push(("configmaps", kubelet_config(cluster)));
     }
-    for (plural, object) in all {
-        put(client, plural, &object).await?;
+    put_all(client, cluster, all).await
+}
+
+/// Of several servers one is told of a second family first. Another, which is not yet, takes it from nobody: what says the
+/// cluster's ranges stays as the first has put it.
+async fn put_all(client: &kube::Client, cluster: &Cluster, all: Vec<(&'static str, Value)>) -> Result<()> {
+    let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), SYSTEM);
+    let there = maps.get_opt(KUBEADM_CONFIG).await.with_context(|| format!("ConfigMap {SYSTEM}/{KUBEADM_CONFIG}"))?;
+    let mut kept = Vec::new();
+    if let Some((pods, services)) = there.and_then(|map| gained(cluster, &map)) {
+        tracing::warn!(
+            "the cluster has pods in {pods} and Services in {services} by another server, and this one has not yet: \
+             `ferrokube up --pod-cidr {pods} --service-cidr {services}` here, too"
+        );
+        kept.push(KUBEADM_CONFIG);
+        if is_shown(&maps, KUBELET_CONFIG).await? {
+            kept.push(KUBELET_CONFIG);
+        }
+    }
+    let is_kept = |plural: &str, object: &Value| {
+        plural == "configmaps" && object["metadata"]["name"].as_str().is_some_and(|name| kept.contains(&name))
+    };
+    for (plural, object) in all.iter().filter(|(plural, object)| !is_kept(plural, object)) {
+        put(client, plural, object).await?;
     }
     Ok(())
+}
+
+/// The ranges that the map of the cluster's configuration says, where they are this one's with a second family.
+fn gained(cluster: &Cluster, kubeadm: &ConfigMap) -> Option<(Ranges, Ranges)> {
+    // What can't be read is written anew.
+    let (pods, services) = super::discovery::ranges(kubeadm).ok()??;
+    cluster.gains(&pods, &services).then_some((pods, services))
 }
 
 /// Whether a map of ours is there.
@@ -289,5 +313,27 @@ mod tests {
         let ranges = crate::joining::discovery::ranges(&map).expect("ranges");
         assert_eq!(ranges, Some((cluster.pod_cidr, cluster.service_cidr)));
         assert!(maps.get_opt(KUBELET_CONFIG).await.expect("asked").is_none(), "machines that join are shown nothing");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_told_yet_takes_no_family_back() {
+        let (client, _server) = crate::api::tests::admin().await;
+        let before = crate::config::tests::host(std::path::Path::new("/nowhere")).cluster;
+        let mut cluster = before.clone();
+        cluster.pod_cidr = format!("{},fd42::/56", before.pod_cidr).parse().expect("ranges");
+        cluster.service_cidr = format!("{},fd43::/112", before.service_cidr).parse().expect("ranges");
+        let maps = kube::Api::<ConfigMap>::namespaced(client.clone(), SYSTEM);
+        apply(&client, &cluster, "https://192.0.2.1:6443", "PEM").await.expect("shown");
+        let data = async |name| maps.get(name).await.expect("there").data;
+        let shown = (data(KUBEADM_CONFIG).await, data(KUBELET_CONFIG).await);
+        refresh(&client, &before).await.expect("its next start");
+        apply(&client, &before, "https://192.0.2.2:6443", "PEM").await.expect("its next token");
+        apply_rights(&client, &before).await.expect("its next node");
+        assert_eq!((data(KUBEADM_CONFIG).await, data(KUBELET_CONFIG).await), shown);
+        let info = kube::Api::<ConfigMap>::namespaced(client.clone(), PUBLIC).get(CLUSTER_INFO).await.expect("there");
+        assert!(format!("{:?}", info.data).contains("192.0.2.2"), "the rest is its to say");
+        cluster.name = "other".into();
+        refresh(&client, &cluster).await.expect("refreshed");
+        assert_ne!(data(KUBEADM_CONFIG).await, shown.0, "who is told says what it has");
     }
 }
