@@ -11,6 +11,7 @@
 //! Either may come first: a node that has no range of the second family yet goes on with the first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use client::Informer;
@@ -25,6 +26,9 @@ use crate::joining::discovery;
 use crate::joining::published::{KUBEADM_CONFIG, SYSTEM};
 use crate::preflight;
 use crate::process::Anew;
+
+/// What a host lacks for a family is given to it by hand, and nothing tells of that: it tries again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// What comes of the ranges that a cluster says it has.
 #[derive(Debug, PartialEq)]
@@ -57,6 +61,11 @@ fn decide(cluster: &Cluster, told: Result<Option<(Ranges, Ranges)>, String>) -> 
 
 /// Follows until `stop`; ends with [`Anew`] once there is a second family.
 pub async fn run(host: Arc<Host>, node: kube::Client, stop: CancellationToken) -> Result<()> {
+    follow(host, node, AGAIN, stop).await
+}
+
+/// The same, where what this host can't follow is tried `again` after this time.
+async fn follow(host: Arc<Host>, node: kube::Client, again: Duration, stop: CancellationToken) -> Result<()> {
     let only = watcher::Config::default().fields(&format!("metadata.name={KUBEADM_CONFIG}"));
     let informer = Informer::new(Api::<ConfigMap>::namespaced(node, SYSTEM)).select(only);
     let (cache, _) = informer.run(stop.clone());
@@ -77,8 +86,10 @@ pub async fn run(host: Arc<Host>, node: kube::Client, stop: CancellationToken) -
         if !why.is_empty() && why != told {
             tracing::warn!("the cluster's configuration ({SYSTEM}/{KUBEADM_CONFIG}) is not this node's: {why}");
         }
+        let apart = !why.is_empty();
         told = why;
         tokio::select! {
+            () = tokio::time::sleep(again), if apart => {}
             () = stop.cancelled() => return Ok(()),
             changed = version.changed() => if changed.is_err() { return Ok(()) },
         }
@@ -98,6 +109,30 @@ fn gain(host: &Host, cluster: Cluster) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_cannot_have_a_family_has_it_once_it_can() {
+        let (client, _server) = crate::api::tests::admin().await;
+        let dir = tempfile::tempdir().expect("a directory");
+        // Where it writes down what it has, something is in the way.
+        let place = dir.path().join("data");
+        std::fs::write(&place, "").expect("written");
+        let mut host = crate::config::tests::host(&place);
+        host.options.disable_node = Some(true);
+        let mut both = host.cluster.clone();
+        both.pod_cidr = format!("{},fd42::/56", both.pod_cidr).parse().expect("ranges");
+        both.service_cidr = format!("{},fd43::/112", both.service_cidr).parse().expect("ranges");
+        crate::joining::published::apply_rights(&client, &both).await.expect("told");
+        let follow = follow(Arc::new(host), client, Duration::from_millis(20), CancellationToken::new());
+        let follow = tokio::spawn(follow);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!follow.is_finished(), "it goes on with what it has");
+        std::fs::remove_file(&place).expect("removed");
+        let ended = tokio::time::timeout(Duration::from_secs(30), follow).await.expect("it tries again").expect("run");
+        assert!(ended.expect_err("its next life").is::<Anew>());
+        let written = std::fs::read_to_string(place.join("cluster.json")).expect("written down");
+        assert!(written.contains("fd42::/56"), "{written}");
+    }
 
     #[test]
     fn a_second_family_is_followed_and_any_other_change_is_told() {
