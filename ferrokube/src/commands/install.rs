@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::commands::down;
 use crate::commands::join::Join;
 use crate::commands::misc::{no_cluster, print};
-use crate::config::{Host, Shape, Which, differs, lock_host};
+use crate::config::{Host, Shape, Which, differs_until_up, lock_host};
 use crate::fault::Fault;
 use crate::nodes::wish::Wish;
 use crate::preflight;
@@ -26,7 +26,7 @@ pub fn install(which: &Which, shape: &Shape, now: bool) -> Result<()> {
     let lock = lock_host()?;
     let mut host = which.resolve(shape)?;
     let runs = which.load()?.filter(|_| Daemon::any(&host).is_some());
-    if let Some(sentence) = runs.and_then(|runs| differs(&runs, &host)) {
+    if let Some(sentence) = runs.and_then(|runs| differs_until_up(&runs, &host)) {
         return Err(Fault::usage(sentence).into());
     }
     crate::component::check_arguments(&host)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::cluster::{flannel, note_controllers};
 use crate::commands::join::Join;
 use crate::commands::misc::print;
-use crate::config::{Host, HostLock, Network, Roles, Shape, Which, differs, lock_host};
+use crate::config::{Host, HostLock, Network, Roles, Shape, Which, differs, lock_host, without_second};
 use crate::fault::{Fault, best_effort};
 use crate::interrupt::{self, Interrupts};
 use crate::kubeconfig;
@@ -186,9 +186,7 @@ fn runs(before: Option<Host>, mut host: Host, daemon: Daemon, lock: HostLock) ->
             None => Ok(Claim::Runs(host, daemon)),
         };
     }
-    let mut rest = host.clone();
-    (rest.cluster.pod_cidr, rest.cluster.service_cidr) = (before.cluster.pod_cidr, before.cluster.service_cidr);
-    if let Some(sentence) = differs(&before, &rest) {
+    if let Some(sentence) = differs(&before, &without_second(&before, &host)) {
         return Err(Fault::usage(sentence).into());
     }
     preflight::family(&host, &before.cluster)?;

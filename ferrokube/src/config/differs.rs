@@ -25,6 +25,29 @@ pub fn differs(runs: &Host, asked: &Host) -> Option<String> {
     Some(format!("{whose} runs with {flag} {now}, not {then}: `ferrokube down` first, then `up` takes it"))
 }
 
+/// The same, for who only writes down what a cluster is: a second family, which a cluster gets while it runs, is `up`'s to
+/// give.
+pub fn differs_until_up(runs: &Host, asked: &Host) -> Option<String> {
+    let sentence = differs(runs, asked)?;
+    if !runs.cluster.gains(&asked.cluster.pod_cidr, &asked.cluster.service_cidr)
+        || differs(runs, &without_second(runs, asked)).is_some()
+    {
+        return Some(sentence);
+    }
+    let (had, pods, services) = (runs.cluster.pod_cidr, asked.cluster.pod_cidr, asked.cluster.service_cidr);
+    Some(format!(
+        "the cluster runs with --pod-cidr {had}, not {pods}: `ferrokube up --pod-cidr {pods} --service-cidr {services}` \
+         first, which gives it the second family while it runs"
+    ))
+}
+
+/// What is asked for, but for a second family.
+pub fn without_second(runs: &Host, asked: &Host) -> Host {
+    let mut rest = asked.clone();
+    (rest.cluster.pod_cidr, rest.cluster.service_cidr) = (runs.cluster.pod_cidr, runs.cluster.service_cidr);
+    rest
+}
+
 fn shown(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "as by default".to_owned(),
@@ -44,6 +67,23 @@ mod tests {
 
     use super::*;
     use crate::config::Cluster;
+
+    #[test]
+    fn a_second_family_needs_up_and_no_down() {
+        let runs = crate::config::tests::host(Path::new("/d"));
+        let mut asked = runs.clone();
+        asked.cluster.pod_cidr = format!("{},fd42::/56", runs.cluster.pod_cidr).parse().expect("ranges");
+        asked.cluster.service_cidr = format!("{},fd43::/112", runs.cluster.service_cidr).parse().expect("ranges");
+        let said = differs_until_up(&runs, &asked).expect("a sentence");
+        let (pods, services) = (asked.cluster.pod_cidr, asked.cluster.service_cidr);
+        assert!(said.contains(&format!("`ferrokube up --pod-cidr {pods} --service-cidr {services}`")), "{said}");
+        assert!(!said.contains("down"), "{said}");
+        // What can't change while it runs can't besides.
+        asked.cluster.api_port = 7443;
+        let said = differs_until_up(&runs, &asked).expect("a sentence");
+        assert!(said.contains("`ferrokube down` first"), "{said}");
+        assert_eq!(differs_until_up(&runs, &runs), None);
+    }
 
     /// `up --api-port 7443` on a cluster that ran on 6443 said that the cluster runs already, and no more.
     #[test]

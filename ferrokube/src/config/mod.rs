@@ -30,7 +30,7 @@ use meta::{Prefix, Ranges};
 use self::cidr::{fit, link_range};
 pub use self::cidr::{pods, services};
 pub use self::cluster::Cluster;
-pub use self::differs::differs;
+pub use self::differs::{differs, differs_until_up, without_second};
 use self::file::read_file;
 pub use self::file::{File, only_of_host, subdomain};
 pub use self::foreign::Foreign;
