@@ -112,6 +112,13 @@ impl Daemon {
         }
     }
 
+    /// Whether the process takes this signal itself. One that does not, as a daemon of a version that knew nothing of it,
+    /// would be ended by it.
+    pub fn takes(&self, signal: Signal) -> bool {
+        let bit = 1 << (signal.as_raw() - 1);
+        self.lives() && signals_of(self.pid, &["SigCgt:"]) & bit != 0
+    }
+
     /// Waits until the process is gone; false when it outlived `patience`.
     pub fn wait(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -175,9 +182,14 @@ fn look(pid: i32) -> Option<Look> {
 /// SIGKILL was sent and isn't taken yet.
 fn is_killed(pid: i32) -> bool {
     const KILL: u64 = 1 << 8;
+    signals_of(pid, &["SigPnd:", "ShdPnd:"]) & KILL != 0
+}
+
+/// The signals in any of these sets of /proc's: a bit for each, the first for number one.
+fn signals_of(pid: i32, sets: &[&str]) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let pending = status.lines().filter_map(|l| l.strip_prefix("SigPnd:").or_else(|| l.strip_prefix("ShdPnd:")));
-    pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & KILL != 0)
+    let found = status.lines().filter_map(|line| sets.iter().find_map(|set| line.strip_prefix(set)));
+    found.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).fold(0, |all, set| all | set)
 }
 
 /// Why a daemon ends that is to start anew.
@@ -221,4 +233,23 @@ fn open_log(path: &Path) -> Result<fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
     let open = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     open.with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_a_signal_would_end_takes_none() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("a process");
+        let other = Daemon::of(&child).expect("it lives");
+        assert!(!other.takes(START_ANEW), "a daemon of the version before");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        assert!(!other.takes(START_ANEW), "nor one that is gone");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _enter = runtime.enter();
+        let _taken = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).expect("a signal");
+        assert!(Daemon::current().expect("this one").takes(START_ANEW));
+    }
 }

@@ -121,8 +121,13 @@ fn gain_family(host: &Host, lock: HostLock) -> Result<()> {
     // Before it is ready it takes no such word, and a daemon that is starting has read the old ranges.
     wait_for_other(host)?;
     let began = Instant::now();
-    host.save()?;
     let Some(daemon) = Daemon::find(host) else { return Err(ended(host).into()) };
+    if !daemon.takes(START_ANEW) {
+        let sentence = "the cluster's daemon is of a version that gets no second family while it runs: `ferrokube down` \
+                        first, then `up` with the same flags";
+        return Err(Fault::failed(sentence).into());
+    }
+    host.save()?;
     // Whether the next one is ready is said anew.
     daemon.register(host, false)?;
     daemon.signal(START_ANEW);
