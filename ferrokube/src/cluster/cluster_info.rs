@@ -114,7 +114,7 @@ mod tests {
         let (client, _server) = crate::api::tests::admin().await;
         let dir = tempfile::tempdir().expect("a directory");
         let host = crate::config::tests::host(dir.path());
-        crate::pki::Pki::ensure(&host, [192, 0, 2, 1].into()).expect("keys");
+        crate::pki::Pki::ensure(&host, &[[192, 0, 2, 1].into()]).expect("keys");
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), published::PUBLIC);
         follow(&host, &client, [192, 0, 2, 1].into()).await.expect("looked");
         assert!(maps.get_opt(published::CLUSTER_INFO).await.expect("asked").is_none());

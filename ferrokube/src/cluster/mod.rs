@@ -123,9 +123,8 @@ impl Assembly {
         // A host without another address has the one on its nodes' link.
         nodes_of_host::link(&host, || crate::node_address::all(&host)).context("the link between nodes")?;
         let addresses = crate::node_address::all(&host);
-        let node_ip = moving::first(&addresses);
         let new_keys = !Pki::of(&host).ca().exists();
-        let pki = Pki::ensure(&host, node_ip)?;
+        let pki = Pki::ensure(&host, &addresses)?;
         if host.roles().has(Roles::CONTROL_PLANE) {
             crate::kubeconfig::write_admin(&host, &pki)?;
             crate::hardening::write(&host)?;

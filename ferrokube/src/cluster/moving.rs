@@ -70,11 +70,10 @@ pub async fn run(host: Arc<Host>, told: watch::Sender<Vec<IpAddr>>, api: Api, st
 async fn follow(host: &Arc<Host>, told: &watch::Sender<Vec<IpAddr>>, api: &Api, now: &[IpAddr]) -> Result<()> {
     // Before the certificates: who renews them meanwhile does it for the same address.
     told.send_if_modified(|known| std::mem::replace(known, now.to_vec()) != now);
-    let now = first(now);
     // Whoever the Service leads to the new address finds a server that names it.
-    let shared = host.clone();
-    let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, now, Timestamp::now())).await;
+    let (shared, all) = (host.clone(), now.to_vec());
+    let named = tokio::task::spawn_blocking(move || renewal::renew(&shared, &all, Timestamp::now())).await;
     let named = named.map_err(anyhow::Error::from).flatten().context("certificates");
-    let led = api.advertise(host.advertised(now)).await.context("the kubernetes Service");
+    let led = api.advertise(host.advertised(first(now))).await.context("the kubernetes Service");
     named.map(drop).and(led)
 }

@@ -280,8 +280,7 @@ fn connect(host: &Host, record: &Record, node: &Node, host_ips: &[IpAddr]) -> Re
     let _turn = TURN.lock();
     underlay::ensure(host, record).context("the link between nodes")?;
     // The first node of a cluster that runs: the API server's certificate names no such address yet.
-    let renewed =
-        renewal::renew(host, super::moving::first(host_ips), Timestamp::now()).context("certificates")?.renewed;
+    let renewed = renewal::renew(host, host_ips, Timestamp::now()).context("certificates")?.renewed;
     if renewed.iter().any(|name| name == APISERVER) {
         std::thread::sleep(LOOK_AGAIN);
     }

@@ -42,13 +42,13 @@ pub async fn run(
             // Where the CA's key is, who follows the move makes them.
             Ok(()) = moves.changed(), if alone => next = LOOK,
         }
-        let node_ip = super::moving::first(&node_ip.borrow());
+        let node_ips = node_ip.borrow().clone();
         let look = async {
             match alone {
-                true => ask(&host, &node, node_ip).await,
+                true => ask(&host, &node, &node_ips).await,
                 false => {
                     let host = host.clone();
-                    tokio::task::spawn_blocking(move || renew(&host, node_ip, Timestamp::now())).await?.map(drop)
+                    tokio::task::spawn_blocking(move || renew(&host, &node_ips, Timestamp::now())).await?.map(drop)
                 }
             }
         };
@@ -67,13 +67,13 @@ pub async fn run(
 }
 
 /// Asks the cluster's CA for what is due on a node alone.
-async fn ask(host: &Host, node: &kube::Client, node_ip: IpAddr) -> Result<()> {
+async fn ask(host: &Host, node: &kube::Client, node_ips: &[IpAddr]) -> Result<()> {
     let pki = Pki::of(host);
     for (leaf, signer, names) in
-        [(CLIENT, Signer::KubeletClient, Vec::new()), (SERVING, Signer::KubeletServing, of_node(host, node_ip))]
+        [(CLIENT, Signer::KubeletClient, Vec::new()), (SERVING, Signer::KubeletServing, of_node(host, node_ips))]
     {
         if leaf == SERVING && host.cluster.foreign.as_ref().is_some_and(|foreign| !foreign.serving_certificates) {
-            pki.stand_in(host, node_ip, Timestamp::now())?;
+            pki.stand_in(host, node_ips, Timestamp::now())?;
             continue;
         }
         // Who was given credentials by hand has its client's under names of their own.
@@ -89,11 +89,11 @@ async fn ask(host: &Host, node: &kube::Client, node_ip: IpAddr) -> Result<()> {
 }
 
 /// Makes new certificates of those that are due.
-pub fn renew(host: &Host, node_ip: IpAddr, now: Timestamp) -> Result<Renewal> {
+pub fn renew(host: &Host, node_ips: &[IpAddr], now: Timestamp) -> Result<Renewal> {
     // Two may come at the same moment, for the time and for the address.
     static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
     let _turn = TURN.lock();
-    let renewal = Pki::renew(host, node_ip, now)?;
+    let renewal = Pki::renew(host, node_ips, now)?;
     if renewal.renewed.iter().any(|name| name == ADMIN) {
         let admin = kubeconfig::write_admin(host, &renewal.pki)?;
         kubeconfig::renew_in_user_files(host, &admin).context("the user's kubeconfig")?;
@@ -115,9 +115,29 @@ mod tests {
         let host = host(dir.path());
         let now = Timestamp::from_second(1_767_225_600).expect("a time");
         let (old, new) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        renew(&host, old, now).expect("made");
-        assert_eq!(renew(&host, new, now).expect("made").renewed, ["apiserver", "etcd/server", "kubelet"]);
-        assert!(renew(&host, new, now).expect("looked").renewed.is_empty());
+        renew(&host, &[old], now).expect("made");
+        assert_eq!(renew(&host, &[new], now).expect("made").renewed, ["apiserver", "etcd/server", "kubelet"]);
+        assert!(renew(&host, &[new], now).expect("looked").renewed.is_empty());
+        // One of the second family is the node's, and its kubelet's.
+        let v6: IpAddr = "2001:db8::1".parse().expect("an address");
+        assert_eq!(renew(&host, &[new, v6], now).expect("made").renewed, ["kubelet"]);
+        assert!(renew(&host, &[new, v6], now).expect("looked").renewed.is_empty());
+        let moved: IpAddr = "2001:db8::2".parse().expect("an address");
+        assert_eq!(renew(&host, &[new, moved], now).expect("made").renewed, ["kubelet"]);
+    }
+
+    #[test]
+    fn a_node_alone_asks_for_a_certificate_that_names_all_its_addresses() {
+        let mut host = host("/nowhere".as_ref());
+        host.cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<IpAddr>>();
+        let names = |texts: &[&str]| format!("{:?}", of_node(&host, &ips(texts)));
+        let both = of_node(&host, &ips(&["192.0.2.1", "2001:db8::1"]));
+        assert_eq!(both.len(), 3, "its name and two addresses: {both:?}");
+        assert!(both.contains(&rcgen::SanType::IpAddress("2001:db8::1".parse().expect("an address"))), "{both:?}");
+        // The bridge's may be that of every node that has no range yet: what names it nobody signs.
+        assert_eq!(names(&["192.0.2.1", "fd42::1"]), names(&["192.0.2.1"]));
+        assert_eq!(of_node(&host, &ips(&["10.42.0.1"])).len(), 2, "a host without any has it alone");
     }
 
     #[test]
@@ -126,11 +146,11 @@ mod tests {
         let (host, node) = (host(dir.path()), IpAddr::from([192, 0, 2, 1]));
         let at = |day: i64| Timestamp::from_second(1_767_225_600 + day * 86_400).expect("a time");
         let user = |host: &Host| kubeconfig::read_admin(host).expect("a kubeconfig")["users"][0].clone();
-        assert_eq!(renew(&host, node, at(0)).expect("made").renewed.len(), 7);
+        assert_eq!(renew(&host, &[node], at(0)).expect("made").renewed.len(), 7);
         let first = user(&host);
-        assert!(renew(&host, node, at(100)).expect("looked").renewed.is_empty());
+        assert!(renew(&host, &[node], at(100)).expect("looked").renewed.is_empty());
         assert_eq!(user(&host), first);
-        assert_eq!(renew(&host, node, at(250)).expect("made").renewed.len(), 7);
+        assert_eq!(renew(&host, &[node], at(250)).expect("made").renewed.len(), 7);
         assert_ne!(user(&host), first);
     }
 }

@@ -151,5 +151,5 @@ async fn become_node(host: &Host, client: &kube::Client, found: &Discovered) -> 
     credentials::write(&pki, &host.node_name, &balancer::url(host), &found.ca)?;
     credentials::keep(&pki, credentials::CLIENT, &signed, &key)?;
     // Until the node is there, nobody signs the certificate that its kubelet serves with.
-    pki.stand_in(host, crate::node_address::of(host), Timestamp::now())
+    pki.stand_in(host, &crate::node_address::all(host), Timestamp::now())
 }

@@ -246,7 +246,7 @@ mod tests {
     fn a_server_that_joins_has_what_the_others_have_and_nobody_reads_it_on_the_way() {
         let (there, here) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let host = host(there.path());
-        crate::pki::Pki::ensure(&host, [192, 0, 2, 1].into()).expect("keys");
+        crate::pki::Pki::ensure(&host, &[[192, 0, 2, 1].into()]).expect("keys");
         std::fs::write(there.path().join("their-ca.crt"), "etcd's").expect("written");
         let key = CertificateKey::fresh().expect("a key");
         let secret = uploaded(&host, &key);
@@ -291,7 +291,7 @@ mod tests {
         let (client, _server) = crate::api::tests::admin().await;
         let dir = tempfile::tempdir().expect("a directory");
         let host = host(dir.path());
-        crate::pki::Pki::ensure(&host, [192, 0, 2, 1].into()).expect("keys");
+        crate::pki::Pki::ensure(&host, &[[192, 0, 2, 1].into()]).expect("keys");
         std::fs::write(dir.path().join("their-ca.crt"), "etcd's").expect("written");
         let secrets: kube::Api<Secret> = kube::Api::namespaced(client.clone(), NAMESPACE);
         let mut owner = Secret::default();

@@ -3,7 +3,7 @@
 //! changed anything in there: nothing is looked up but below it, and no link is taken (`linux::root`). I/O.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -60,6 +60,12 @@ fn server(host: &Host, gateway: Ipv4Addr) -> SocketAddr {
     SocketAddr::new(host.advertised(gateway.into()), host.cluster.api_port)
 }
 
+/// Those that a node's certificate names: what it is given on the link between nodes, and never one of this host's.
+fn addresses(inside: &Host) -> Vec<IpAddr> {
+    let given = |v6: bool| inside.node_ip?.family(v6);
+    inside.cluster.pod_cidr.iter().filter_map(|range| given(range.is_ipv6())).collect()
+}
+
 /// Puts all into a node's directory that it starts with. What the node has renewed since stays.
 pub fn furnish(host: &Host, record: &Record, node: &Node) -> Result<Host> {
     let inside = host_of(host, record, node);
@@ -70,8 +76,8 @@ pub fn furnish(host: &Host, record: &Record, node: &Node) -> Result<Host> {
         replace(&dir, MACHINE_ID, format!("{}\n", number()?).as_bytes()).with_context(doing)?;
     }
     let pki = dir.make_dirs(PKI, 0o700).with_context(doing)?;
-    let granted = Pki::of(host)
-        .grant(&inside, crate::node_address::of(&inside), Timestamp::now(), |name| pki.read(name, LONGEST).ok())?;
+    let granted =
+        Pki::of(host).grant(&inside, &addresses(&inside), Timestamp::now(), |name| pki.read(name, LONGEST).ok())?;
     let ca = Pki::of(host).ca();
     let ca = std::fs::read_to_string(&ca).with_context(|| ca.display().to_string())?;
     let servers = balancer::given(vec![server(host, record.gateway()).to_string()])?;
@@ -159,7 +165,7 @@ mod tests {
     fn a_node_is_given_what_a_machine_that_joined_has() {
         let dir = tempfile::tempdir().expect("a directory");
         let host = crate::config::tests::host(dir.path());
-        Pki::ensure(&host, [192, 0, 2, 1].into()).expect("certificates");
+        Pki::ensure(&host, &[[192, 0, 2, 1].into()]).expect("certificates");
         let mut record = Record::new("10.202.0.0/24".parse().expect("a range"));
         record.add("node", Some("b"), &["zone=b".to_owned()], &[]).expect("added");
         record::write(&host, &record).expect("written");
@@ -174,7 +180,19 @@ mod tests {
         assert_eq!(id.len(), 33);
         furnish(&host, &record, &record.nodes[0]).expect("again");
         assert_eq!((read("pki/kubelet-client.crt"), read("machine-id")), (client, id));
-        Pki::ensure(&state, record.address(&record.nodes[0]).into()).expect("all is there");
+        Pki::ensure(&state, &[record.address(&record.nodes[0]).into()]).expect("all is there");
+    }
+
+    #[test]
+    fn a_nodes_certificate_names_what_it_has_on_its_link_and_no_address_of_the_hosts() {
+        let mut host = crate::config::tests::host("/nowhere".as_ref());
+        host.cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        let mut record = Record::new("10.202.0.0/24".parse().expect("a range"));
+        record.add("node", Some("b"), &[], &[]).expect("added");
+        let named = |record: &Record| addresses(&host_of(&host, record, &record.nodes[0]));
+        assert_eq!(named(&record), [IpAddr::from([10, 202, 0, 2])], "the link has one family");
+        record.range6 = "fd66:6b::/64".parse().ok();
+        assert_eq!(named(&record)[1..], ["fd66:6b::2".parse::<IpAddr>().expect("an address")]);
     }
 
     /// What runs on a node may change its directory, and root writes there.
@@ -182,7 +200,7 @@ mod tests {
     fn a_link_in_a_nodes_directory_leads_the_host_nowhere() {
         let dir = tempfile::tempdir().expect("a directory");
         let (host, other) = (crate::config::tests::host(dir.path()), tempfile::tempdir().expect("a directory"));
-        Pki::ensure(&host, [192, 0, 2, 1].into()).expect("certificates");
+        Pki::ensure(&host, &[[192, 0, 2, 1].into()]).expect("certificates");
         let mut record = Record::new("10.202.0.0/24".parse().expect("a range"));
         record.add("node", Some("b"), &[], &[]).expect("added");
         record::write(&host, &record).expect("written");

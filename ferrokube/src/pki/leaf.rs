@@ -39,8 +39,8 @@ pub struct Leaf {
     pub usages: &'static [ExtendedKeyUsagePurpose],
 }
 
-/// Every leaf of a host in its roles. `node_ip` is the address by which pods and others reach it, `underlay` the one by
-/// which its further nodes do.
+/// Every leaf of a host in its roles. `node_ips` are the addresses by which pods and others reach it, the first of which is
+/// the API server's; `underlay` is the one by which its further nodes do.
 ///
 /// ```text
 ///   role            leaf                        signed by        says
@@ -52,20 +52,25 @@ pub struct Leaf {
 ///                   etcd/healthcheck-client     etcd/ca          client; the same
 ///   NODE            kubelet                     ca               server, this node's names; alone, without localhost
 /// ```
-pub fn leaves(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
+pub fn leaves(host: &Host, node_ips: &[IpAddr], underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
     let mut all = Vec::new();
     if host.roles().has(Roles::CONTROL_PLANE) {
-        all.extend(control_plane(host, node_ip, underlay));
+        // Nobody tells none here.
+        let first = node_ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
+        all.extend(control_plane(host, first, underlay));
     }
     if host.roles().has(Roles::NODE) {
-        all.push(kubelet(host, node_ip));
+        all.push(kubelet(host, node_ips));
     }
     all
 }
 
 /// The leaf that a node's kubelet serves with.
-fn kubelet(host: &Host, node_ip: IpAddr) -> Leaf {
-    let sans = if host.roles().has(Roles::CONTROL_PLANE) { of_host(host, node_ip) } else { of_node(host, node_ip) };
+fn kubelet(host: &Host, node_ips: &[IpAddr]) -> Leaf {
+    let mut sans = of_node(host, node_ips);
+    if host.roles().has(Roles::CONTROL_PLANE) {
+        sans.extend([dns("localhost"), ip(Ipv4Addr::LOCALHOST)]);
+    }
     Leaf { name: SERVING, sans, usages: &SERVER, ..speaker(host) }
 }
 
@@ -82,8 +87,8 @@ fn speaker(host: &Host) -> Leaf {
 }
 
 /// What a node alone has from the cluster's CA.
-pub fn of_joined(host: &Host, node_ip: IpAddr) -> [Leaf; 2] {
-    [speaker(host), kubelet(host, node_ip)]
+pub fn of_joined(host: &Host, node_ips: &[IpAddr]) -> [Leaf; 2] {
+    [speaker(host), kubelet(host, node_ips)]
 }
 
 fn control_plane(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
@@ -116,9 +121,13 @@ fn control_plane(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Ve
     all
 }
 
-/// The names that a node alone may have from the cluster's CA: by `localhost` it could pass for others.
-pub fn of_node(host: &Host, node_ip: IpAddr) -> Vec<SanType> {
-    vec![dns(&host.node_name), ip(node_ip)]
+/// The names that a node alone may have from the cluster's CA: by `localhost` it could pass for others. What stands in for
+/// an address of the second family, its bridge's, is none by which others reach it, and may be another node's as well.
+pub fn of_node(host: &Host, node_ips: &[IpAddr]) -> Vec<SanType> {
+    let (first, others) = node_ips.split_at(node_ips.len().min(1));
+    let others = others.iter().filter(|other| !host.cluster.pod_cidr.contains(**other));
+    let ips = first.iter().chain(others).map(|address| ip(*address));
+    std::iter::once(dns(&host.node_name)).chain(ips).collect()
 }
 
 /// The names and addresses by which this host is reached.

@@ -73,13 +73,13 @@ impl Pki {
         self.dir.join("sa.key")
     }
 
-    /// Makes what is missing at a start. `node_ip` is the address by which pods reach this host.
-    pub fn ensure(host: &Host, node_ip: IpAddr) -> Result<Pki> {
-        Pki::renew(host, node_ip, Timestamp::now()).map(|renewal| renewal.pki)
+    /// Makes what is missing at a start. `node_ips` are the addresses by which pods reach this host.
+    pub fn ensure(host: &Host, node_ips: &[IpAddr]) -> Result<Pki> {
+        Pki::renew(host, node_ips, Timestamp::now()).map(|renewal| renewal.pki)
     }
 
     /// Makes what is missing at this time, and what two thirds of its life have passed of.
-    pub fn renew(host: &Host, node_ip: IpAddr, now: Timestamp) -> Result<Renewal> {
+    pub fn renew(host: &Host, node_ips: &[IpAddr], now: Timestamp) -> Result<Renewal> {
         let pki = Pki { dir: host.pki() };
         let mut made = Made { files: BTreeMap::new(), now };
         if host.roles().has(Roles::CONTROL_PLANE) {
@@ -97,7 +97,7 @@ impl Pki {
         }
         let mut renewal = Renewal { pki, renewed: Vec::new(), owed: Vec::new() };
         let underlay = record::read(host)?.map(|record| record.gateway());
-        for leaf in leaves(host, node_ip, underlay) {
+        for leaf in leaves(host, node_ips, underlay) {
             match made.ensure_leaf(&renewal.pki, &leaf)? {
                 Looked::Lasts => {}
                 Looked::Renewed => renewal.renewed.push(leaf.name.to_owned()),
@@ -117,8 +117,8 @@ impl Pki {
     }
 
     /// A certificate for the kubelet of a node alone that signs itself, until there is one of the cluster's CA.
-    pub fn stand_in(&self, host: &Host, node_ip: IpAddr, now: Timestamp) -> Result<()> {
-        let [_, leaf] = of_joined(host, node_ip);
+    pub fn stand_in(&self, host: &Host, node_ips: &[IpAddr], now: Timestamp) -> Result<()> {
+        let [_, leaf] = of_joined(host, node_ips);
         self_signed::ensure_self_signed(&self.pair(leaf.name), &leaf.common_name, &leaf.sans, now)
     }
 
@@ -127,13 +127,13 @@ impl Pki {
     pub fn grant(
         &self,
         node: &Host,
-        node_ip: IpAddr,
+        node_ips: &[IpAddr],
         now: Timestamp,
         read: impl Fn(&str) -> Option<Vec<u8>>,
     ) -> Result<Vec<(String, String)>> {
         let (ca, mut files) = (self.pair("ca"), Vec::new());
         let made = Made { files: BTreeMap::new(), now };
-        for leaf in of_joined(node, node_ip) {
+        for leaf in of_joined(node, node_ips) {
             let [cert, key] = ["crt", "key"].map(|kind| format!("{}.{kind}", leaf.name));
             let there = read(&key).and_then(|key| String::from_utf8(key).ok()).zip(read(&cert));
             if there.is_some_and(|(key, cert)| pair_lasts(&key, &cert, &leaf.sans, now)) {
@@ -329,13 +329,13 @@ mod tests {
     fn a_year_passes_and_no_certificate_runs_out() {
         let dir = tempfile::tempdir().expect("a directory");
         let host = host(dir.path());
-        let first = Pki::renew(&host, NODE, at(0)).expect("certificates");
+        let first = Pki::renew(&host, &[NODE], at(0)).expect("certificates");
         let names = first.renewed.clone();
         assert_eq!(names.len(), 7);
         let authorities = fs::read(first.pki.ca()).expect("a CA");
         let mut renewals = Vec::new();
         for day in 1..=800 {
-            let renewal = Pki::renew(&host, NODE, at(day)).expect("certificates");
+            let renewal = Pki::renew(&host, &[NODE], at(day)).expect("certificates");
             for name in &names {
                 let (from, until) = life(&renewal.pki.pair(name).cert);
                 let now = at(day).as_second();
@@ -354,36 +354,36 @@ mod tests {
     fn a_pair_that_a_crash_tore_is_made_anew() {
         let dir = tempfile::tempdir().expect("a directory");
         let host = host(dir.path());
-        let pki = Pki::renew(&host, NODE, at(0)).expect("certificates").pki;
+        let pki = Pki::renew(&host, &[NODE], at(0)).expect("certificates").pki;
         let pair = pki.pair("kubelet");
         fs::write(&pair.key, KeyPair::generate().expect("a key").serialize_pem()).expect("written");
-        assert_eq!(Pki::renew(&host, NODE, at(1)).expect("certificates").renewed, ["kubelet"]);
+        assert_eq!(Pki::renew(&host, &[NODE], at(1)).expect("certificates").renewed, ["kubelet"]);
         fs::write(&pair.cert, "").expect("written");
-        assert_eq!(Pki::renew(&host, NODE, at(1)).expect("certificates").renewed, ["kubelet"]);
-        assert!(Pki::renew(&host, NODE, at(1)).expect("certificates").renewed.is_empty());
+        assert_eq!(Pki::renew(&host, &[NODE], at(1)).expect("certificates").renewed, ["kubelet"]);
+        assert!(Pki::renew(&host, &[NODE], at(1)).expect("certificates").renewed.is_empty());
     }
 
     #[test]
     fn a_further_name_is_in_the_servers_certificate_at_the_next_start() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut host = host(dir.path());
-        Pki::renew(&host, NODE, at(0)).expect("certificates");
+        Pki::renew(&host, &[NODE], at(0)).expect("certificates");
         host.cluster.options.tls_san = Some(vec!["api.example".into(), "192.0.2.7".into()]);
-        assert_eq!(Pki::renew(&host, NODE, at(1)).expect("certificates").renewed, ["apiserver"]);
-        assert!(Pki::renew(&host, NODE, at(2)).expect("certificates").renewed.is_empty());
+        assert_eq!(Pki::renew(&host, &[NODE], at(1)).expect("certificates").renewed, ["apiserver"]);
+        assert!(Pki::renew(&host, &[NODE], at(2)).expect("certificates").renewed.is_empty());
         host.options.bind_address = Some(std::net::Ipv4Addr::LOCALHOST.into());
-        assert_eq!(Pki::renew(&host, NODE, at(3)).expect("certificates").renewed, ["apiserver"], "as pods know it");
+        assert_eq!(Pki::renew(&host, &[NODE], at(3)).expect("certificates").renewed, ["apiserver"], "as pods know it");
     }
 
     #[test]
     fn nothing_outlives_its_authority_and_a_wrong_clock_is_mended() {
         let dir = tempfile::tempdir().expect("a directory");
         let host = host(dir.path());
-        let pki = Pki::renew(&host, NODE, at(0)).expect("certificates").pki;
-        assert_eq!(Pki::renew(&host, NODE, at(-30)).expect("certificates").renewed.len(), 7, "not valid yet");
-        Pki::renew(&host, NODE, at(3600)).expect("certificates");
+        let pki = Pki::renew(&host, &[NODE], at(0)).expect("certificates").pki;
+        assert_eq!(Pki::renew(&host, &[NODE], at(-30)).expect("certificates").renewed.len(), 7, "not valid yet");
+        Pki::renew(&host, &[NODE], at(3600)).expect("certificates");
         assert_eq!(life(&pki.pair("admin").cert).1, life(&pki.ca()).1);
-        let error = Pki::renew(&host, NODE, at(3651)).expect_err("run out").to_string();
+        let error = Pki::renew(&host, &[NODE], at(3651)).expect_err("run out").to_string();
         assert!(error.contains("has run out on"), "{error}");
     }
 
@@ -393,7 +393,7 @@ mod tests {
         let mut host = host(dir.path());
         host.cluster.options.etcd_servers = Some(vec!["https://192.0.2.9:2379".into()]);
         host.options.disable_node = Some(true);
-        let made = Pki::renew(&host, NODE, at(0)).expect("certificates");
+        let made = Pki::renew(&host, &[NODE], at(0)).expect("certificates");
         assert_eq!(made.renewed, ["apiserver", "apiserver-kubelet-client", "admin", "front-proxy-client"]);
         assert!(!made.pki.dir.join("etcd").exists());
     }
@@ -402,12 +402,12 @@ mod tests {
     fn a_node_on_this_host_is_given_what_does_not_last() {
         let (there, here) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let (first, mut second) = (host(there.path()), host(here.path()));
-        let pki = Pki::renew(&first, NODE, at(0)).expect("certificates").pki;
+        let pki = Pki::renew(&first, &[NODE], at(0)).expect("certificates").pki;
         (second.node_name, second.options.credentials) = ("second".into(), Some(here.path().to_owned()));
         let address = IpAddr::from([10, 202, 0, 2]);
         let grant = |day| {
             let read = |name: &str| fs::read(here.path().join(name)).ok();
-            let files = pki.grant(&second, address, at(day), read).expect("granted");
+            let files = pki.grant(&second, &[address], at(day), read).expect("granted");
             files.iter().for_each(|(name, text)| fs::write(here.path().join(name), text).expect("written"));
             files.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
@@ -418,18 +418,18 @@ mod tests {
         assert_eq!(grant(300), ["kubelet.key", "kubelet.crt"], "the other is of day 100");
         assert_eq!(grant(600).len(), 4, "it was stopped for too long");
         fs::copy(pki.ca(), here.path().join("ca.crt")).expect("copied");
-        assert!(Pki::renew(&second, address, at(600)).expect("looked").owed.is_empty(), "a kubelet serves with it");
+        assert!(Pki::renew(&second, &[address], at(600)).expect("looked").owed.is_empty(), "a kubelet serves with it");
     }
 
     #[test]
     fn further_nodes_know_the_api_server_by_their_own_link() {
         let dir = tempfile::tempdir().expect("a directory");
         let host = host(dir.path());
-        Pki::renew(&host, NODE, at(0)).expect("certificates");
+        Pki::renew(&host, &[NODE], at(0)).expect("certificates");
         let record = record::Record::new("10.202.0.0/24".parse().expect("a range"));
         record::write(&host, &record).expect("written");
-        assert_eq!(Pki::renew(&host, NODE, at(1)).expect("certificates").renewed, ["apiserver"]);
-        assert!(Pki::renew(&host, NODE, at(2)).expect("certificates").renewed.is_empty());
+        assert_eq!(Pki::renew(&host, &[NODE], at(1)).expect("certificates").renewed, ["apiserver"]);
+        assert!(Pki::renew(&host, &[NODE], at(2)).expect("certificates").renewed.is_empty());
     }
 
     #[test]
@@ -437,13 +437,13 @@ mod tests {
         let (there, here) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let (first, mut second) = (host(there.path()), host(here.path()));
         second.options.credentials = Some(here.path().to_owned());
-        let told = Pki::renew(&second, NODE, at(0)).expect_err("nothing is there").to_string();
+        let told = Pki::renew(&second, &[NODE], at(0)).expect_err("nothing is there").to_string();
         assert!(told.contains("ca.crt is missing: the host that has"), "{told}");
-        let made = Pki::renew(&first, NODE, at(0)).expect("certificates").pki;
+        let made = Pki::renew(&first, &[NODE], at(0)).expect("certificates").pki;
         for name in ["ca.crt", "kubelet.crt", "kubelet.key"] {
             fs::copy(made.dir.join(name), second.pki().join(name)).expect("copied");
         }
-        let renewal = |day| Pki::renew(&second, NODE, at(day)).map(|r| (r.renewed, r.owed)).expect("looked");
+        let renewal = |day| Pki::renew(&second, &[NODE], at(day)).map(|r| (r.renewed, r.owed)).expect("looked");
         assert_eq!(renewal(1), (vec![], vec![]));
         assert_eq!(renewal(300), (vec![], vec!["kubelet".to_owned()]), "due, and another's to make");
         let mut files: Vec<_> = fs::read_dir(second.pki()).expect("read").flatten().map(|e| e.file_name()).collect();
