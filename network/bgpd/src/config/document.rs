@@ -195,27 +195,12 @@ pub struct Learn {
     pub import: Option<String>,
 }
 
-/// Names of protocols, as `/etc/iproute2/rt_protos` has them. Those that the kernel itself makes are not learned.
-const PROTOCOLS: [(&str, u8); 11] = [
-    ("boot", 3),
-    ("static", 4),
-    ("ra", 9),
-    ("zebra", 11),
-    ("bird", 12),
-    ("dhcp", 16),
-    ("bgp", 186),
-    ("isis", 187),
-    ("ospf", 188),
-    ("rip", 189),
-    ("eigrp", 192),
-];
-
 fn protocols<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
     let one = |value: serde_json::Value| {
-        let named = |text: &str| PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+        let named = |text: &str| super::protocols::named(text);
         let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
         number.or_else(|| value.as_str().and_then(named)).ok_or_else(|| {
-            let names = PROTOCOLS.map(|(name, _)| name).join(", ");
+            let names = super::protocols::NAMES.map(|(name, _)| name).join(", ");
             D::Error::custom(format!("{value} is not a number up to 255 or one of {names}"))
         })
     };

@@ -4,6 +4,7 @@
 //!
 //! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is
 //! - [`peering`]: what a neighbour's settings come to
+//! - `protocols`: whose numbers routes in the kernel have
 //!
 //! I/O: reads the file and those of passwords. Called by the daemon at its start and on a reload, and by
 //! `ferrokube bgp check`.
@@ -11,6 +12,7 @@
 pub mod document;
 mod node;
 pub mod peering;
+mod protocols;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,8 @@ pub const MAX_NEIGHBORS: usize = 60_000;
 pub const CONTROL_SOCKET: &str = "/run/ferrokube/bgp.sock";
 /// A table is dumped so often where nobody said.
 const TABLE_INTERVAL: Duration = Duration::from_secs(3600);
+/// RT_TABLE_LOCAL.
+const LOCAL_TABLE: u32 = 255;
 /// How many of several equal paths the kernel can have.
 const MAX_PATHS: u8 = 64;
 
@@ -451,8 +455,11 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
         common.filter("import", name).map_err(|fault| fault.within(&format!("kernel.{field}")))
     };
     for (field, table) in [("table", written.table), ("next-hop-table", written.next_hop_table)] {
-        if table == Some(0) {
-            return Err(Fault::at(format!("kernel.{field}"), "0 is not a table; main is 254"));
+        let fault = |why: &str| Err(Fault::at(format!("kernel.{field}"), why));
+        match table {
+            Some(0) => return fault("0 is not a table; main is 254"),
+            Some(LOCAL_TABLE) => return fault("255 is the kernel's own, of this host's addresses; main is 254"),
+            _ => {}
         }
     }
     let default = kernel::Config::default();
@@ -460,9 +467,12 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
     if scan < Duration::from_secs(1) {
         return Err(Fault::at("kernel.scan-interval", format!("{scan:?} is less than 1s")));
     }
-    // Up to 4 is the kernel's own, and what administrators and others without a number have.
-    if let Some(number) = written.protocol.filter(|number| *number <= 4) {
-        return Err(Fault::at("kernel.protocol", format!("{number} is taken by routes of others: 5 to 255")));
+    if let Some((number, owner)) = written.protocol.and_then(|number| Some((number, protocols::owner(number)?))) {
+        let why = format!(
+            "{number} is the number of {owner}, whose routes would be taken for ours and removed; {} is free",
+            kernel::PROTOCOL
+        );
+        return Err(Fault::at("kernel.protocol", why));
     }
     let direct = written.direct.map(|document::Direct { interfaces, import: name }| {
         import("direct", name).map(|import| Learned { interfaces, protocols: Vec::new(), import })
@@ -471,14 +481,16 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
         import("learn", name).map(|import| Learned { interfaces, protocols, import })
     });
     let (direct, learn) = (direct.transpose()?, learn.transpose()?);
+    let routes = written.routes.unwrap_or(kind == Kind::Speaker);
     Ok(Kernel {
-        routes: written.routes.unwrap_or(kind == Kind::Speaker),
+        routes,
         tables: kernel::Config {
             table: written.table.unwrap_or(default.table),
             ways: written.next_hop_table.unwrap_or(default.ways),
             protocol: written.protocol.unwrap_or(default.protocol),
             scan,
             learn: learn.is_some(),
+            write: routes,
             ..default
         },
         metric: written.metric.unwrap_or(kernel::METRIC),

@@ -41,7 +41,11 @@ fn little_is_enough() {
 
 #[test]
 fn a_reflector_puts_nothing_into_the_kernel_unless_it_is_told_to() {
-    let of = |text: &str| parse(text, Kind::Reflector, &|_| Err(String::new())).expect("a file").kernel.routes;
+    let of = |text: &str| {
+        let kernel = parse(text, Kind::Reflector, &|_| Err(String::new())).expect("a file").kernel;
+        assert_eq!(kernel.routes, kernel.tables.write, "nor takes any there for its own");
+        kernel.routes
+    };
     assert!(!of("{router-id: 10.0.0.1, as: 64512}"));
     assert!(of("{router-id: 10.0.0.1, as: 64512, kernel: {routes: true}}"));
 }
@@ -258,7 +262,11 @@ fn what_is_wrong_is_named_with_its_place() {
             "filters[0].rules[1].match.prefixs: there is no such field; is prefixes",
         ),
         ("kernel: {learn: {protocols: [statisch]}}", "kernel.learn.protocols: \"statisch\" is not a number"),
-        ("kernel: {protocol: 2}", "kernel.protocol: 2 is taken"),
+        ("kernel: {protocol: 2}", "kernel.protocol: 2 is the number of the kernel itself"),
+        ("kernel: {protocol: 16}", "kernel.protocol: 16 is the number of DHCP"),
+        ("kernel: {protocol: 70}", "kernel.protocol: 70 is the number of the network of pods"),
+        ("kernel: {protocol: 186}", "kernel.protocol: 186 is the number of FRR"),
+        ("kernel: {table: 255}", "kernel.table: 255 is the kernel's own"),
         ("kernel: {table: 0}", "kernel.table: 0 is not a table"),
         ("kernel: {learn: {import: x}}", "kernel.learn.import: there is no filter \"x\""),
         ("decision: {maximum-paths: 0}", "decision.maximum-paths: 0 is not from 1"),

@@ -33,6 +33,15 @@ pub struct Config {
     pub keep: Duration,
     /// Whether routes of other protocols are told.
     pub learn: bool,
+    /// Whether routes are put there. If not, none is ours: one with that number is another speaker's on the same host.
+    pub write: bool,
+}
+
+impl Config {
+    /// Whether this number is of routes of ours.
+    pub fn is_ours(&self, protocol: u8) -> bool {
+        self.write && protocol == self.protocol
+    }
 }
 
 impl Default for Config {
@@ -45,6 +54,7 @@ impl Default for Config {
             // BIRD's longest wait for End-of-RIB.
             keep: Duration::from_secs(240),
             learn: true,
+            write: true,
         }
     }
 }

@@ -133,6 +133,8 @@ impl Task {
 
     fn obey(&mut self, command: Command) {
         match command {
+            // Nothing is wanted of one who leaves the kernel's routes alone.
+            Command::Want(_) if !self.config.write => {}
             Command::Want(wishes) => {
                 for (prefix, wish) in wishes {
                     if let Some(wish) = &wish {
@@ -212,16 +214,17 @@ impl Task {
     }
 
     fn list(&mut self) -> Result<(), Error> {
-        let (table, ways, protocol) = (self.config.table, self.config.ways, self.config.protocol);
+        let (table, ways) = (self.config.table, self.config.ways);
+        let is_ours = |route: &Route| self.config.is_ours(route.protocol);
         let (links, addresses) = (self.rtnl.links()?, self.rtnl.addresses(None)?);
         self.ways.list(links, addresses);
         if ways != table {
-            let others = self.rtnl.routes_of(Some(ways), |route| (route.protocol != protocol).then_some(route))?;
+            let others = self.rtnl.routes_of(Some(ways), |route| (!is_ours(&route)).then_some(route))?;
             self.ways.list_routes(false, others);
         }
         let (shapes, mut others) = (&mut self.shapes, Vec::new());
         let found = self.rtnl.routes_of(Some(table), |route| {
-            if route.protocol != protocol {
+            if !is_ours(&route) {
                 others.push(route);
                 return None;
             }
@@ -282,8 +285,9 @@ impl Task {
     }
 
     fn heard_route(&mut self, route: &Route, gone: bool) {
-        let Config { table, ways, protocol, .. } = self.config;
-        if route.protocol == protocol && route.table == table {
+        let Config { table, ways, .. } = self.config;
+        let is_ours = self.config.is_ours(route.protocol);
+        if is_ours && route.table == table {
             let (prefix, metric) = (route.dst, route.metric);
             // Of several next hops of IPv6 one goes with a message of its own: what is left is in the next list.
             if gone {
@@ -294,7 +298,7 @@ impl Task {
             }
             return;
         }
-        if route.protocol == protocol || (route.table != table && route.table != ways) {
+        if is_ours || (route.table != table && route.table != ways) {
             return;
         }
         if route.table == ways {

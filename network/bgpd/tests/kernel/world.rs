@@ -34,6 +34,11 @@ pub fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
+/// How many routes are many: as the world has, by `--full`.
+pub fn many() -> usize {
+    if testkit::full() { 100_000 } else { 5_000 }
+}
+
 /// By these next hops.
 pub fn by(hops: &[&str]) -> Option<Arc<Wish>> {
     Some(Arc::new(Wish::by(bgpd::kernel::METRIC, hops.iter().map(|hop| ip(hop)))))
