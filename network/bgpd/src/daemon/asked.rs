@@ -67,7 +67,7 @@ impl Daemon {
             established,
             prefixes: Families::new(rib.prefixes),
             attribute_sets: rib.sets,
-            waiting_for_neighbors: self.deferral.is_some(),
+            waiting_for_neighbors: self.is_deferred(),
             kernel,
         }
     }

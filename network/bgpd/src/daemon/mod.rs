@@ -60,6 +60,7 @@ use listen::Listeners;
 use locals::Locals;
 use metrics::Metrics;
 use peers::Peers;
+use restart::Restart;
 
 /// Events are taken for so long before what they changed goes out: the more there are, the better it is packed.
 const GATHER: Duration = Duration::from_millis(20);
@@ -163,8 +164,8 @@ pub struct Daemon {
     listeners: Listeners,
     own: Addresses,
     watchers: Watchers,
-    /// Until when, at the latest, nothing is decided after a restart.
-    deferral: Option<Time>,
+    /// A restart, as long as somebody may come back to what he told before.
+    restart: Option<Restart>,
     /// Who may be told something.
     ready: BTreeSet<Key>,
     connections: u64,
@@ -225,7 +226,7 @@ impl Daemon {
             listeners,
             own: Addresses::default(),
             watchers: Watchers::default(),
-            deferral: None,
+            restart: None,
             ready: BTreeSet::new(),
             connections: 0,
             most_next_hops: 0,
@@ -286,7 +287,7 @@ impl Daemon {
         shutdown: &CancellationToken,
     ) -> Work {
         let now = self.now();
-        let due = [self.peers.next_due(), self.deferral, self.dump_due()];
+        let due = [self.peers.next_due(), self.restart_due(), self.dump_due()];
         let wait = due.into_iter().flatten().min().map_or(LONG, |due| due.saturating_sub(now));
         let (commands, news) = match &mut self.hands {
             Some(hands) => (Some(&hands.commands), Some(&mut hands.news)),

@@ -5,6 +5,7 @@ use bgp::session::Time;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::peers::Peer;
 use super::{Daemon, Farewell, LISTING};
 use crate::kernel;
 
@@ -13,6 +14,54 @@ use crate::kernel;
 const SELECTION_DEFERRAL: Time = Time::from_secs(120);
 /// The same of a reflector, which does not know whether this is a restart or its first start.
 const REFLECTOR_DEFERRAL: Time = Time::from_secs(30);
+/// Whom a range lets in is known only when he is there: so long it is waited for any who were before.
+const UNNAMED: Time = Time::from_secs(30);
+
+/// A restart, as long as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Restart {
+    /// Nothing is decided yet.
+    deferred: bool,
+    /// Some have no names: nothing is decided before this, though all who have names have told theirs.
+    unnamed: Option<Time>,
+    /// Then nobody is waited for any more, and what is left of before goes.
+    most: Time,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Wait,
+    /// Decide and speak. What is left of before stays in the kernel: those without names may still come back to it.
+    Decide,
+    /// What is left of before goes; decide, where that has not been done.
+    End,
+}
+
+impl Restart {
+    /// `unnamed`: there are ranges.
+    fn new(now: Time, most: Time, unnamed: bool) -> Restart {
+        Restart { deferred: true, unnamed: unnamed.then(|| now + most.min(UNNAMED)), most: now + most }
+    }
+
+    /// `waits`: something is still to be heard.
+    fn step(&self, now: Time, waits: bool) -> Step {
+        if now >= self.most {
+            return Step::End;
+        }
+        match self.unnamed {
+            _ if !self.deferred || waits => Step::Wait,
+            None => Step::End,
+            Some(least) if now < least => Step::Wait,
+            Some(_) => Step::Decide,
+        }
+    }
+
+    /// When it is to be looked at.
+    fn due(&self, now: Time) -> Time {
+        self.unnamed.filter(|least| self.deferred && now < *least).unwrap_or(self.most)
+    }
+}
 
 impl Daemon {
     /// Takes what the kernel had at the start; routes of ours among it mean that this is a restart.
@@ -52,38 +101,81 @@ impl Daemon {
     }
 
     fn defer(&mut self, most: Time) {
-        self.deferral = Some(self.now() + most);
+        let unnamed = self.config.dynamic.iter().any(|range| range.peering.enabled);
+        self.restart = Some(Restart::new(self.now(), most, unnamed));
         self.rib.hold_back(true);
     }
 
-    /// Whether all has been heard that is waited for.
+    /// Whether nothing is decided yet, as not all has been heard.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.restart.is_some_and(|restart| restart.deferred)
+    }
+
+    /// When there is something to do.
+    pub(super) fn restart_due(&self) -> Option<Time> {
+        self.restart.map(|restart| restart.due(self.now()))
+    }
+
+    /// Something has been heard, or a time is over: whether that was all that is waited for.
     pub(super) fn deferral_over(&mut self) {
-        let Some(until) = self.deferral else { return };
-        let waited_for = |peer: &super::peers::Peer| {
-            // Of one who keeps no routes over a restart there is no End-of-RIB to wait for (RFC 4724 4.1).
-            peer.peering().enabled
-                && match peer.session.negotiated() {
-                    Some(negotiated) if negotiated.restart.is_some() => {
-                        !negotiated.families().without(peer.session.told()).is_empty()
-                    }
-                    Some(_) => false,
-                    None => peer.range.is_none(),
-                }
-        };
-        let late = self.now() >= until;
+        let Some(restart) = self.restart else { return };
         // A route whose next hop has not been found yet would be missing in the kernel for a moment.
-        if !late && (self.rib.awaits_next_hops() || self.peers.iter().any(|(_, peer)| waited_for(peer))) {
+        let waits =
+            restart.deferred && (self.rib.awaits_next_hops() || self.peers.iter().any(|(_, peer)| is_waited_for(peer)));
+        let step = restart.step(self.now(), waits);
+        if step == Step::Wait {
             return;
         }
-        if late {
-            tracing::warn!("not all neighbours have told their routes since the restart: deciding without them");
-        } else {
-            tracing::info!("all neighbours have told their routes since the restart");
+        self.restart = (step == Step::Decide).then_some(Restart { deferred: false, ..restart });
+        if restart.deferred {
+            if waits {
+                tracing::warn!("not all neighbours have told their routes since the restart: deciding without them");
+            } else {
+                tracing::info!("all neighbours have told their routes since the restart");
+            }
+            self.rib.hold_back(false);
+            self.ready.extend(self.peers.keys());
+            self.settle();
         }
-        self.deferral = None;
-        self.rib.hold_back(false);
-        self.ready.extend(self.peers.keys());
-        self.settle();
-        self.fib.loaded();
+        if step == Step::End {
+            self.fib.loaded();
+        }
+    }
+}
+
+/// Whether he is to tell his routes before anything is decided.
+fn is_waited_for(peer: &Peer) -> bool {
+    let Some(negotiated) = peer.session.negotiated() else { return peer.peering().enabled && peer.range.is_none() };
+    // One who keeps no routes over a restart has no End-of-RIB, and one who has restarted waits for ours before he tells
+    // his: two would wait for each other (RFC 4724 4.1).
+    let tells = negotiated.restart.as_ref().is_some_and(|restart| !restart.restarted);
+    peer.peering().enabled && tells && !negotiated.families().without(peer.session.told()).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Time = Time::from_secs(1);
+
+    #[test]
+    fn where_all_have_names_it_ends_when_the_last_has_told_his() {
+        let restart = Restart::new(SECOND, SELECTION_DEFERRAL, false);
+        assert_eq!(restart.step(SECOND * 2, true), Step::Wait);
+        assert_eq!(restart.step(SECOND * 2, false), Step::End);
+        assert_eq!((restart.due(SECOND), restart.step(SECOND * 121, true)), (SECOND * 121, Step::End));
+    }
+
+    #[test]
+    fn who_has_no_name_is_waited_for_and_may_be_late() {
+        let restart = Restart::new(SECOND, SELECTION_DEFERRAL, true);
+        assert_eq!((restart.due(SECOND), restart.step(SECOND * 30, false)), (SECOND * 31, Step::Wait));
+        assert_eq!((restart.due(SECOND * 31), restart.step(SECOND * 31, true)), (SECOND * 121, Step::Wait));
+        assert_eq!(restart.step(SECOND * 31, false), Step::Decide);
+        let decided = Restart { deferred: false, ..restart };
+        assert_eq!((decided.due(SECOND * 31), decided.step(SECOND * 32, false)), (SECOND * 121, Step::Wait));
+        assert_eq!(decided.step(SECOND * 121, false), Step::End);
+        let reflector = Restart::new(SECOND, REFLECTOR_DEFERRAL, true);
+        assert_eq!((reflector.step(SECOND * 30, false), reflector.step(SECOND * 31, false)), (Step::Wait, Step::End));
     }
 }

@@ -24,7 +24,7 @@ const MANY: usize = 1024;
 impl Daemon {
     /// Lets out what the last events have changed.
     pub(super) fn settle(&mut self) {
-        if self.deferral.is_some() {
+        if self.is_deferred() {
             // RFC 4724 4.1: nothing is decided before all has been heard.
             self.ready.clear();
             return self.resolve();

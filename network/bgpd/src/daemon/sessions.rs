@@ -268,7 +268,7 @@ impl Daemon {
         let now = self.began.elapsed();
         let local = local.or(neighbor.peering.source);
         let own = local.map(|local| self.own.of(local, now)).unwrap_or_default();
-        let restarted = self.deferral.is_some();
+        let restarted = self.restart.is_some();
         let session = bgp::session::Neighbour::new(neighbor.peering.session.clone(), restarted);
         let Some(id) = self.rib.add_peer(routes(&neighbor, own)) else {
             tracing::error!(neighbor = %neighbor.address, "there are too many neighbours: he is left out");

@@ -3,5 +3,6 @@
 mod asked;
 mod hostile;
 mod lasting;
+mod restarts;
 mod sessions;
 mod world;

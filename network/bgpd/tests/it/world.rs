@@ -44,6 +44,8 @@ pub struct Speaker {
     /// What the kernel was told beside wishes.
     pub told: Arc<Mutex<Vec<String>>>,
     pub news: mpsc::Sender<Event>,
+    /// Whether the kernel says by now how next hops are reached.
+    pub answering: watch::Sender<bool>,
     test: u8,
     own: u8,
     stop: CancellationToken,
@@ -80,6 +82,7 @@ impl Speaker {
         let (_, status) = watch::channel(Status { kept, ..Status::default() });
         let kernel = Arc::new(Mutex::new(BTreeMap::new()));
         let told = Arc::new(Mutex::new(Vec::new()));
+        let (answering, may) = watch::channel(true);
         let (writes, notes, answers) = (Arc::clone(&kernel), Arc::clone(&told), news.clone());
         let helper = tokio::spawn(async move {
             while let Some(command) = wishes.recv().await {
@@ -87,7 +90,12 @@ impl Speaker {
                     Command::Want(all) => writes.lock().expect("whole").extend(all),
                     // Everything is next door here.
                     Command::Track(address) => {
-                        let _ = answers.send(Event::NextHop(address, Some(0))).await;
+                        let (answers, mut may) = (answers.clone(), may.clone());
+                        tokio::spawn(async move {
+                            if may.wait_for(|may| *may).await.is_ok() {
+                                let _ = answers.send(Event::NextHop(address, Some(0))).await;
+                            }
+                        });
                     }
                     other => notes.lock().expect("whole").push(format!("{other:?}")),
                 }
@@ -97,7 +105,7 @@ impl Speaker {
         let stop = CancellationToken::new();
         let (handle, running) =
             Daemon::start(config, Some(hands), farewell, stop.clone()).unwrap_or_else(|error| panic!("{error}"));
-        Speaker { handle, kernel, told, news, test, own, stop, running, helper }
+        Speaker { handle, kernel, told, news, answering, test, own, stop, running, helper }
     }
 
     pub fn start(test: u8, own: u8, number: u32, rest: &str) -> Speaker {
@@ -254,17 +262,11 @@ impl Scripted {
 
     /// Routes to prefixes, with a path.
     pub async fn announce(&mut self, from: Ipv4Addr, path: &[u32], prefixes: &[Prefix]) {
-        let set = Attributes { as_path: AsPath::sequence(path), ..Attributes::local(NextHop::V4(from)) };
-        let routes: Vec<Nlri> = prefixes.iter().map(|prefix| Nlri::from(*prefix)).collect();
-        let mut bytes = Vec::new();
-        pack::announce(&coding(), Family::Ipv4Unicast, &set, &routes, &mut bytes).expect("packed");
-        self.send(&bytes).await;
+        self.send(&announcement(from, path, prefixes)).await;
     }
 
     pub async fn end_of_rib(&mut self) {
-        let mut bytes = Vec::new();
-        pack::end_of_rib(Family::Ipv4Unicast, &mut bytes);
-        self.send(&bytes).await;
+        self.send(&end_of_rib()).await;
     }
 
     /// Reads updates until so many prefixes have been told; how many at last.
@@ -277,6 +279,21 @@ impl Scripted {
         }
         told
     }
+}
+
+/// Routes to prefixes, with a path.
+pub fn announcement(from: Ipv4Addr, path: &[u32], prefixes: &[Prefix]) -> Vec<u8> {
+    let set = Attributes { as_path: AsPath::sequence(path), ..Attributes::local(NextHop::V4(from)) };
+    let routes: Vec<Nlri> = prefixes.iter().map(|prefix| Nlri::from(*prefix)).collect();
+    let mut bytes = Vec::new();
+    pack::announce(&coding(), Family::Ipv4Unicast, &set, &routes, &mut bytes).expect("packed");
+    bytes
+}
+
+pub fn end_of_rib() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pack::end_of_rib(Family::Ipv4Unicast, &mut bytes);
+    bytes
 }
 
 /// How a scripted peer writes: with numbers of four octets, and no more.
