@@ -28,11 +28,21 @@ pub(super) struct Restart {
     most: Time,
 }
 
+/// What is still to be heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Missing {
+    Nothing,
+    /// Of those alone who have restarted, and may wait for this speaker before they tell theirs: two would wait for each
+    /// other (RFC 4724 4.1).
+    OfRestarted,
+    Much,
+}
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Wait,
-    /// Decide and speak. What is left of before stays in the kernel: those without names may still come back to it.
+    /// Decide and speak. What is left of before stays in the kernel: who is not waited for may still come back to it.
     Decide,
     /// What is left of before goes; decide, where that has not been done.
     End,
@@ -44,16 +54,18 @@ impl Restart {
         Restart { deferred: true, unnamed: unnamed.then(|| now + most.min(UNNAMED)), most: now + most }
     }
 
-    /// `waits`: something is still to be heard.
-    fn step(&self, now: Time, waits: bool) -> Step {
+    fn step(&self, now: Time, missing: Missing) -> Step {
+        let early = self.unnamed.is_some_and(|least| now < least);
         if now >= self.most {
-            return Step::End;
-        }
-        match self.unnamed {
-            _ if !self.deferred || waits => Step::Wait,
-            None => Step::End,
-            Some(least) if now < least => Step::Wait,
-            Some(_) => Step::Decide,
+            Step::End
+        } else if missing == Missing::Much || early {
+            Step::Wait
+        } else if missing == Missing::Nothing && self.unnamed.is_none() {
+            Step::End
+        } else if self.deferred {
+            Step::Decide
+        } else {
+            Step::Wait
         }
     }
 
@@ -119,16 +131,18 @@ impl Daemon {
     /// Something has been heard, or a time is over: whether that was all that is waited for.
     pub(super) fn deferral_over(&mut self) {
         let Some(restart) = self.restart else { return };
-        // A route whose next hop has not been found yet would be missing in the kernel for a moment.
-        let waits =
-            restart.deferred && (self.rib.awaits_next_hops() || self.peers.iter().any(|(_, peer)| is_waited_for(peer)));
-        let step = restart.step(self.now(), waits);
+        let missing = match self.rib.awaits_next_hops() {
+            // A route whose next hop has not been found yet would be missing in the kernel for a moment.
+            true => Missing::Much,
+            false => self.peers.iter().map(|(_, peer)| missing(peer)).max().unwrap_or(Missing::Nothing),
+        };
+        let step = restart.step(self.now(), missing);
         if step == Step::Wait {
             return;
         }
         self.restart = (step == Step::Decide).then_some(Restart { deferred: false, ..restart });
         if restart.deferred {
-            if waits {
+            if missing == Missing::Much {
                 tracing::warn!("not all neighbours have told their routes since the restart: deciding without them");
             } else {
                 tracing::info!("all neighbours have told their routes since the restart");
@@ -143,13 +157,19 @@ impl Daemon {
     }
 }
 
-/// Whether he is to tell his routes before anything is decided.
-fn is_waited_for(peer: &Peer) -> bool {
-    let Some(negotiated) = peer.session.negotiated() else { return peer.peering().enabled && peer.range.is_none() };
-    // One who keeps no routes over a restart has no End-of-RIB, and one who has restarted waits for ours before he tells
-    // his: two would wait for each other (RFC 4724 4.1).
-    let tells = negotiated.restart.as_ref().is_some_and(|restart| !restart.restarted);
-    peer.peering().enabled && tells && !negotiated.families().without(peer.session.told()).is_empty()
+/// What a neighbour is still to tell.
+fn missing(peer: &Peer) -> Missing {
+    let Some(negotiated) = peer.session.negotiated() else {
+        let comes = peer.peering().enabled && peer.range.is_none();
+        return if comes { Missing::Much } else { Missing::Nothing };
+    };
+    match &negotiated.restart {
+        _ if negotiated.families().without(peer.session.told()).is_empty() => Missing::Nothing,
+        Some(restart) if restart.restarted => Missing::OfRestarted,
+        Some(_) => Missing::Much,
+        // Of one who keeps no routes over a restart there is no End-of-RIB to wait for.
+        None => Missing::Nothing,
+    }
 }
 
 #[cfg(test)]
@@ -161,21 +181,34 @@ mod tests {
     #[test]
     fn where_all_have_names_it_ends_when_the_last_has_told_his() {
         let restart = Restart::new(SECOND, SELECTION_DEFERRAL, false);
-        assert_eq!(restart.step(SECOND * 2, true), Step::Wait);
-        assert_eq!(restart.step(SECOND * 2, false), Step::End);
-        assert_eq!((restart.due(SECOND), restart.step(SECOND * 121, true)), (SECOND * 121, Step::End));
+        assert_eq!(restart.step(SECOND * 2, Missing::Much), Step::Wait);
+        assert_eq!(restart.step(SECOND * 2, Missing::Nothing), Step::End);
+        assert_eq!((restart.due(SECOND), restart.step(SECOND * 121, Missing::Much)), (SECOND * 121, Step::End));
+    }
+
+    #[test]
+    fn who_has_restarted_is_not_waited_for_but_what_he_told_before_stays_for_him() {
+        let restart = Restart::new(SECOND, SELECTION_DEFERRAL, false);
+        assert_eq!(restart.step(SECOND * 2, Missing::OfRestarted), Step::Decide);
+        let decided = Restart { deferred: false, ..restart };
+        assert_eq!(decided.step(SECOND * 3, Missing::OfRestarted), Step::Wait);
+        assert_eq!(decided.step(SECOND * 3, Missing::Much), Step::Wait);
+        assert_eq!(decided.step(SECOND * 3, Missing::Nothing), Step::End);
+        assert_eq!(decided.step(SECOND * 121, Missing::OfRestarted), Step::End);
     }
 
     #[test]
     fn who_has_no_name_is_waited_for_and_may_be_late() {
         let restart = Restart::new(SECOND, SELECTION_DEFERRAL, true);
-        assert_eq!((restart.due(SECOND), restart.step(SECOND * 30, false)), (SECOND * 31, Step::Wait));
-        assert_eq!((restart.due(SECOND * 31), restart.step(SECOND * 31, true)), (SECOND * 121, Step::Wait));
-        assert_eq!(restart.step(SECOND * 31, false), Step::Decide);
+        assert_eq!((restart.due(SECOND), restart.step(SECOND * 30, Missing::Nothing)), (SECOND * 31, Step::Wait));
+        assert_eq!((restart.due(SECOND * 31), restart.step(SECOND * 31, Missing::Much)), (SECOND * 121, Step::Wait));
+        assert_eq!(restart.step(SECOND * 31, Missing::Nothing), Step::Decide);
         let decided = Restart { deferred: false, ..restart };
-        assert_eq!((decided.due(SECOND * 31), decided.step(SECOND * 32, false)), (SECOND * 121, Step::Wait));
-        assert_eq!(decided.step(SECOND * 121, false), Step::End);
+        let step = decided.step(SECOND * 32, Missing::Nothing);
+        assert_eq!((decided.due(SECOND * 31), step), (SECOND * 121, Step::Wait));
+        assert_eq!(decided.step(SECOND * 121, Missing::Nothing), Step::End);
         let reflector = Restart::new(SECOND, REFLECTOR_DEFERRAL, true);
-        assert_eq!((reflector.step(SECOND * 30, false), reflector.step(SECOND * 31, false)), (Step::Wait, Step::End));
+        let steps = [30, 31].map(|n| reflector.step(SECOND * n, Missing::Nothing));
+        assert_eq!(steps, [Step::Wait, Step::End]);
     }
 }

@@ -68,6 +68,11 @@ async fn one_who_has_restarted_is_not_waited_for() {
     let mut peer = Scripted::connect(91, 2, 1).await;
     assert!(has_restarted(&peer.establish(&graceful(64512, true)).await));
     assert_eq!(peer.hear(1).await, 1, "he is told without having told anything");
+    tokio::time::sleep(A_WHILE).await;
+    assert!(one.told.lock().expect("whole").is_empty(), "what he told before stays for him");
+    peer.announce(host(91, 2), &[], &[prefix("10.7.0.0/24")]).await;
+    peer.end_of_rib().await;
+    one.until_wish("10.7.0.0/24", |wish| wish.is_some()).await;
     until_loaded(&one).await;
     one.end().await;
 }
