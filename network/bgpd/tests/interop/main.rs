@@ -1,5 +1,6 @@
 //! Speakers of others and ours in network namespaces that the tests make, joined by a switch: BIRD, FRR, GoBGP and ExaBGP, as
-//! Debian has them. Needs root, and these programs (`cargo xtask test` installs them).
+//! Debian has them. Needs root, and these programs (`cargo xtask test` installs them). They wait more than they do:
+//! `cargo test -p bgpd --test interop -- --test-threads 8`.
 
 #![allow(clippy::unwrap_used)]
 
