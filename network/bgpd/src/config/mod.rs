@@ -3,13 +3,14 @@
 //! right; nothing is changed by a file with one.
 //!
 //! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is
-//! - [`peering`]: what a neighbour's settings come to
+//! - [`peering`]: what a neighbour's settings come to; `keys`: whether the kernel can tell their passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
 //!
 //! I/O: reads the file and those of passwords. Called by the daemon at its start and on a reload, and by
 //! `ferrokube bgp check`.
 
 pub mod document;
+mod keys;
 mod node;
 pub mod peering;
 mod protocols;
@@ -244,6 +245,7 @@ fn made(
     let groups = groups(document.groups)?;
     let neighbors = neighbors(document.neighbors, &groups, &common)?;
     let dynamic = ranges(document.dynamic, &groups, &common)?;
+    keys::sound(&neighbors, &dynamic)?;
     let decision = document.decision;
     let paths = decision.maximum_paths.unwrap_or(1);
     if !(1..=MAX_PATHS).contains(&paths) {

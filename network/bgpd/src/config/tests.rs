@@ -243,6 +243,18 @@ fn what_is_wrong_is_named_with_its_place() {
             "neighbors: [{address: 10.0.0.2, remote-as: 1}, {address: 10.0.0.2, remote-as: 1}]",
             "neighbors[1].address: 10.0.0.2 is neighbors[0] already",
         ),
+        (
+            "neighbors: [{address: 'fe80::1', interface: a, remote-as: 1, password: x}, {address: 'fe80::1', interface: b, remote-as: 1}]",
+            "neighbors[1].password: is another than that of neighbors[0]",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1}]\ndynamic: [{prefix: 10.0.0.0/8, remote-as: 1, password: x}]",
+            "neighbors[0].password: is missing: the kernel asks everybody of the dynamic 10.0.0.0/8",
+        ),
+        (
+            "dynamic: [{prefix: 10.0.0.0/8, remote-as: 1, password: x}, {prefix: 10.1.0.0/16, remote-as: 1}]",
+            "dynamic: 10.1.0.0/16: password is missing: the kernel asks everybody",
+        ),
         ("groups: [{remote-as: 1}]", "groups[0].name: is missing"),
         ("groups: [{name: a, address: 10.0.0.1}]", "groups[0].address: is no field of a group"),
         (

@@ -39,6 +39,8 @@ pub enum Event {
         stream: TcpStream,
         /// From where.
         from: SocketAddr,
+        /// By which keys: [`super::listen::Listeners::is_current`].
+        keys: u64,
     },
     /// A connection of ours is there.
     Connected(Which, TcpStream),

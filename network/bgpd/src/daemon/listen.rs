@@ -1,10 +1,11 @@
 //! Where neighbours connect: sockets of both families, with the keys of those who sign (RFC 2385). Who connects is the
 //! loop's to judge, at once; whatever the kernel has not handed over yet waits there. Does I/O: listens, where `serving`
-//! cannot: a signed SYN needs its key on the socket that listens. Called by the loop.
+//! cannot: a signed SYN needs its key on the socket that listens. What came before a key was set came unsigned, and is
+//! nobody's. Called by the loop.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::event::Event;
+use super::keys::{Keys, Place, Signing};
 
 /// Connections that the kernel holds until the loop has looked at who it is: every neighbour of a large reflector at once.
 const BACKLOG: u32 = 1024;
@@ -22,39 +24,49 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Packets of a listening socket get to neighbours who look for how far they came.
 const TTL: u8 = 255;
 
-/// Keys, by the addresses that sign with them.
-pub type Keys = BTreeMap<(IpAddr, u8), String>;
-
 /// All sockets that listen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Listeners {
     sockets: Vec<Arc<TcpListener>>,
-    keys: Keys,
-    /// Refusals of keys that have been told.
-    _accepting: Option<DropGuard>,
+    signing: Signing,
+    events: mpsc::Sender<Event>,
+    /// So often keys have changed: what was accepted before has not been asked for them.
+    keys: u64,
+    accepting: Option<DropGuard>,
 }
 
 impl Listeners {
-    /// Binds; where the host has no IPv6 and nobody asked for it by an address, it is left out.
+    /// Binds; where the host has no IPv6 and nobody asked for it by an address, it is left out. Nobody is heard before the
+    /// keys are set; one that the kernel refuses is tried again, and told, by [`Listeners::set_keys`].
     ///
     /// # Errors
     /// The address, and what the kernel says.
-    pub fn bind(addresses: &[SocketAddr], events: &mpsc::Sender<Event>) -> Result<Listeners, (SocketAddr, io::Error)> {
-        let mut sockets = Vec::new();
+    pub fn bind(
+        addresses: &[SocketAddr],
+        keys: Keys,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<Listeners, (SocketAddr, io::Error)> {
+        let mut bound = Vec::new();
         for address in addresses {
             match bind(*address) {
-                Ok(socket) => sockets.push(Arc::new(socket)),
+                Ok(socket) => bound.push((*address, socket)),
                 Err(error) if address.ip().is_unspecified() && is_without_family(&error) => {
                     tracing::warn!(%address, "not listening: this host has no such addresses");
                 }
                 Err(error) => return Err((*address, error)),
             }
         }
-        let stop = CancellationToken::new();
-        for socket in &sockets {
-            tokio::spawn(accept(Arc::clone(socket), events.clone(), stop.clone()));
-        }
-        Ok(Listeners { sockets, keys: Keys::new(), _accepting: Some(stop.drop_guard()) })
+        let mut signing = Signing::default();
+        signing.follow(keys, |place, key| {
+            bound.iter().try_for_each(|(address, socket)| set_key(socket, *address, place, key))
+        });
+        let listen = |(address, socket): (SocketAddr, TcpSocket)| {
+            socket.listen(BACKLOG).map(Arc::new).map_err(|error| (address, error))
+        };
+        let sockets = bound.into_iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+        let mut listeners = Listeners { sockets, signing, events: events.clone(), keys: 0, accepting: None };
+        listeners.accept();
+        Ok(listeners)
     }
 
     /// Where they are bound: with port 0, that is the kernel's choice.
@@ -64,26 +76,57 @@ impl Listeners {
 
     /// Who signs with what, from now on. What cannot be set is told, by the field.
     pub fn set_keys(&mut self, keys: Keys) -> Vec<(IpAddr, io::Error)> {
-        let mut refused = Vec::new();
-        let gone = self.keys.keys().filter(|place| !keys.contains_key(place)).map(|place| (*place, ""));
-        let new = keys.iter().filter(|(place, key)| self.keys.get(place) != Some(key));
-        let new = new.map(|(place, key)| (*place, key.as_str()));
-        for ((address, length), key) in gone.chain(new) {
-            let of_family = |socket: &&Arc<TcpListener>| {
-                socket.local_addr().is_ok_and(|local| local.is_ipv6() == address.is_ipv6())
-            };
-            for socket in self.sockets.iter().filter(of_family) {
-                if let Err(error) = linux::tcp::tcp_md5(&**socket, address, length, key.as_bytes()) {
-                    refused.push((address, error));
-                }
-            }
+        let sockets = &self.sockets;
+        let changed = self.signing.follow(keys, |place, key| {
+            sockets.iter().try_for_each(|socket| set_key(&**socket, socket.local_addr()?, place, key))
+        });
+        if changed.any {
+            // Those who wait connected by the keys of before. A handshake that ends from now on is looked at by the new.
+            self.accepting = None;
+            self.sockets.iter().for_each(|socket| turn_away(socket));
+            self.keys += 1;
+            self.accept();
         }
-        self.keys = keys;
-        refused
+        changed.refused
+    }
+
+    /// Whether a connection was accepted by the keys of now.
+    pub fn is_current(&self, keys: u64) -> bool {
+        self.keys == keys
+    }
+
+    /// Whether who connects from there has signed with this key: not where the kernel has refused it.
+    pub fn demands(&self, address: IpAddr, key: &str) -> bool {
+        self.signing.demands(address, key)
+    }
+
+    fn accept(&mut self) {
+        let stop = CancellationToken::new();
+        for socket in &self.sockets {
+            tokio::spawn(accept(Arc::clone(socket), self.keys, self.events.clone(), stop.clone()));
+        }
+        self.accepting = Some(stop.drop_guard());
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Sets a key, where the socket is of its family.
+fn set_key(socket: impl AsFd, local: SocketAddr, (address, length): Place, key: &str) -> io::Result<()> {
+    if local.is_ipv6() != address.is_ipv6() {
+        return Ok(());
+    }
+    linux::tcp::tcp_md5(socket, address, length, key.as_bytes())
+}
+
+/// Closes connections that nobody has taken yet: no more than can be waiting.
+fn turn_away(socket: &TcpListener) {
+    for _ in 0..=BACKLOG {
+        if rustix::net::accept_with(socket, rustix::net::SocketFlags::CLOEXEC).is_err() {
+            return;
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     if address.is_ipv6() {
@@ -93,7 +136,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     linux::tcp::ttl(&socket, address.is_ipv6(), TTL)?;
     linux::tcp::save_syn(&socket)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }
 
 fn is_without_family(error: &io::Error) -> bool {
@@ -102,15 +145,16 @@ fn is_without_family(error: &io::Error) -> bool {
     [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|known| Some(known.raw_os_error()) == errno)
 }
 
-async fn accept(socket: Arc<TcpListener>, events: mpsc::Sender<Event>, stop: CancellationToken) {
+async fn accept(socket: Arc<TcpListener>, keys: u64, events: mpsc::Sender<Event>, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, from)) => {
-                if events.send(Event::Accepted { stream, from }).await.is_err() {
+                if events.send(Event::Accepted { stream, from, keys }).await.is_err() {
                     return;
                 }
             }
@@ -119,6 +163,33 @@ async fn accept(socket: Arc<TcpListener>, events: mpsc::Sender<Event>, stop: Can
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(RETRY).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who connected unsigned before the key came is not taken for the neighbour who has it.
+    #[tokio::test]
+    async fn what_was_waiting_when_a_key_came_is_turned_away() {
+        let (events, mut told) = mpsc::channel(8);
+        let mut listeners =
+            Listeners::bind(&["127.0.0.1:0".parse().expect("one")], Keys::new(), &events).expect("bound");
+        let to = listeners.addresses()[0];
+        // Blocking: nobody else runs meanwhile, and the connection waits in the kernel.
+        let _waits = std::net::TcpStream::connect(to).expect("connected");
+        let him = IpAddr::from([127, 0, 0, 9]);
+        let refused = listeners.set_keys(Keys::from([((him, 32), "secret".to_owned())]));
+        assert!(refused.is_empty() && listeners.demands(him, "secret"));
+        let _new = std::net::TcpStream::connect(to).expect("connected");
+        let Some(Event::Accepted { keys, .. }) = told.recv().await else { panic!("a connection") };
+        assert!(listeners.is_current(keys));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        while let Ok(event) = told.try_recv() {
+            let Event::Accepted { keys, .. } = event else { panic!("{event:?}") };
+            assert!(!listeners.is_current(keys), "two have come by the new keys");
         }
     }
 }

@@ -11,7 +11,7 @@
 //!   towards them
 //! - `routes`: what goes out; `fib`: to the kernel; `locals`: routes of this host
 //! - `restart`: a restarted speaker hears all before it speaks; `reload`: another configuration; `asked`: what people ask
-//! - `listen`, `connection`, `event`: sockets; `bfd`, `watching`: whether neighbours are there; `dump`, `dumping`: MRT; `metrics`
+//! - `listen`, `keys`, `connection`, `event`: sockets; `bfd`, `watching`: whether neighbours are there; `dump`, `dumping`: MRT; `metrics`
 //!
 //! Called by `ferrokube bgp`, by [`crate::run`].
 
@@ -24,6 +24,7 @@ mod dump;
 mod dumping;
 mod event;
 mod fib;
+mod keys;
 mod listen;
 mod locals;
 mod metrics;
@@ -198,8 +199,8 @@ impl Daemon {
     ) -> Result<(Handle, tokio::task::JoinHandle<Result<(), Error>>), Error> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let (requests, asked) = mpsc::channel(REQUESTS);
-        let listeners =
-            Listeners::bind(&config.listen, &events).map_err(|(address, error)| Error::Listen(address, error))?;
+        let listeners = Listeners::bind(&config.listen, keys::keys(&config), &events);
+        let listeners = listeners.map_err(|(address, error)| Error::Listen(address, error))?;
         let mut rib = Rib::new(Speaker {
             number: config.number,
             identifier: config.identifier,

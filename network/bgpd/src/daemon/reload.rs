@@ -10,7 +10,7 @@ use bgp::session::Input;
 use super::Daemon;
 use super::dump::Dump;
 use super::event::Key;
-use super::listen::Keys;
+use super::keys::keys;
 use super::peers::Peer;
 use crate::config::peering::Place;
 use crate::config::{Config, Neighbor, Peering, seed};
@@ -136,20 +136,8 @@ impl Daemon {
 
     /// Who signs, and with what.
     pub(super) fn set_keys(&mut self) {
-        let mut keys = Keys::new();
-        for neighbor in &self.config.neighbors {
-            if let Some(password) = &neighbor.peering.session.transport.password {
-                let width = if neighbor.address.is_ipv4() { 32 } else { 128 };
-                keys.insert((neighbor.address, width), password.clone());
-            }
-        }
-        for range in &self.config.dynamic {
-            if let Some(password) = &range.peering.session.transport.password {
-                keys.insert((range.prefix.addr, range.prefix.len), password.clone());
-            }
-        }
-        for (address, error) in self.listeners.set_keys(keys) {
-            tracing::error!(neighbor = %address, %error, "the kernel takes no password (TCP-MD5) for him");
+        for (address, error) in self.listeners.set_keys(keys(&self.config)) {
+            tracing::error!(neighbor = %address, %error, "the kernel takes no password (TCP-MD5) for him: he cannot connect");
         }
     }
 }

@@ -20,7 +20,9 @@ impl Daemon {
     /// Takes what a task tells.
     pub(super) fn event(&mut self, event: Event) {
         match event {
-            Event::Accepted { stream, from } => self.accepted(stream, from),
+            Event::Accepted { stream, from, keys } if self.listeners.is_current(keys) => self.accepted(stream, from),
+            // He came before the keys of now were asked of him, and may come again.
+            Event::Accepted { .. } => {}
             Event::Connected(which, stream) => self.connected(which, stream),
             Event::NotConnected(which, error) => {
                 let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
@@ -98,6 +100,11 @@ impl Daemon {
             return;
         };
         let Some(peer) = self.peers.get_mut(key) else { return };
+        let key_of_his = peer.peering().session.transport.password.as_deref();
+        if key_of_his.is_some_and(|password| !self.listeners.demands(from.ip(), password)) {
+            tracing::warn!(neighbor = %peer.neighbor.address, "refused: the kernel has not taken his password (TCP-MD5)");
+            return self.tidy(key);
+        }
         if !is_near(peer, &stream) {
             tracing::warn!(neighbor = %peer.neighbor.address, "refused: his packets come from further away (ttl-security)");
             return;

@@ -3,6 +3,7 @@
 mod asked;
 mod hostile;
 mod lasting;
+mod refused;
 mod restarts;
 mod sessions;
 mod world;

@@ -75,7 +75,11 @@ pub fn neighbor(test: u8, own: u8, other: u8, more: &str) -> String {
 impl Speaker {
     /// Starts one; the kernel has so many routes of an earlier process.
     pub fn start_with(test: u8, own: u8, number: u32, rest: &str, kept: usize, farewell: Farewell) -> Speaker {
-        let config = parsed(&text(test, own, number, rest));
+        Speaker::start_as(test, own, parsed(&text(test, own, number, rest)), kept, farewell)
+    }
+
+    /// Starts one with a configuration that no file may have.
+    pub fn start_as(test: u8, own: u8, config: Config, kept: usize, farewell: Farewell) -> Speaker {
         let (commands, mut wishes) = mpsc::channel(8);
         let (news, to_daemon) = mpsc::channel(8);
         news.try_send(Event::Listed).expect("room");

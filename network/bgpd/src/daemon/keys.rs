@@ -1,0 +1,124 @@
+//! Who signs with what (RFC 2385), and whether the kernel has been told so: a key that it did not take protects nobody, so
+//! its neighbour is not let in, and every reload tries it again. Pure: the sockets are the caller's. Called by `listen`,
+//! and by the loop.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use crate::config::{Config, Peering};
+
+/// An address, or a range of them, by its length.
+pub type Place = (IpAddr, u8);
+/// Keys, by the addresses that sign with them.
+pub type Keys = BTreeMap<Place, String>;
+
+/// Those of a configuration.
+pub fn keys(config: &Config) -> Keys {
+    let key = |peering: &Peering| peering.session.transport.password.clone();
+    let width = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+    let named = config.neighbors.iter().map(|named| ((named.address, width(named.address)), key(&named.peering)));
+    let ranges = config.dynamic.iter().map(|range| ((range.prefix.addr, range.prefix.len), key(&range.peering)));
+    ranges.chain(named).filter_map(|(place, key)| Some((place, key?))).collect()
+}
+
+/// What came of a change.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// Something is otherwise than before.
+    pub any: bool,
+    /// What the kernel did not take.
+    pub refused: Vec<(IpAddr, io::Error)>,
+}
+
+/// Keys that the kernel has.
+#[derive(Debug, Default)]
+pub struct Signing(Keys);
+
+impl Signing {
+    /// These are to be the keys; `set` tells the kernel of one, or with an empty one that there is none any more.
+    pub fn follow(&mut self, keys: Keys, mut set: impl FnMut(Place, &str) -> io::Result<()>) -> Changed {
+        let mut changed = Changed::default();
+        let gone: Vec<Place> = self.0.keys().filter(|place| !keys.contains_key(place)).copied().collect();
+        for place in gone {
+            changed.any = true;
+            match set(place, "") {
+                Ok(()) => drop(self.0.remove(&place)),
+                // It is tried again; until then who is there has to sign.
+                Err(error) => changed.refused.push((place.0, error)),
+            }
+        }
+        for (place, key) in keys {
+            if self.0.get(&place) == Some(&key) {
+                continue;
+            }
+            changed.any = true;
+            self.0.remove(&place);
+            match set(place, &key) {
+                Ok(()) => drop(self.0.insert(place, key)),
+                Err(error) => {
+                    // What some sockets took or still have is not to outlive the neighbour.
+                    let _ = set(place, "");
+                    changed.refused.push((place.0, error));
+                }
+            }
+        }
+        changed
+    }
+
+    /// Whether packets from an address are taken only with this key: of several ranges the kernel goes by the longest.
+    pub fn demands(&self, address: IpAddr, key: &str) -> bool {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        if let Some(own) = self.0.get(&(address, width)) {
+            return own == key;
+        }
+        let covers = |(range, len): &Place| meta::Prefix::new(*range, *len).contains(address);
+        let longest = self.0.iter().filter(|(place, _)| covers(place)).max_by_key(|((_, len), _)| *len);
+        longest.is_some_and(|(_, known)| known == key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(all: &[(&str, u8, &str)]) -> Keys {
+        all.iter().map(|(ip, len, key)| ((ip.parse().expect("one"), *len), (*key).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_key_that_the_kernel_refused_protects_nobody_and_is_tried_again() {
+        let (him, keys) = (IpAddr::from([10, 0, 0, 2]), wanted(&[("10.0.0.2", 32, "secret")]));
+        let mut signing = Signing::default();
+        let refuse = |_: Place, key: &str| if key.is_empty() { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) };
+        assert_eq!(signing.follow(keys.clone(), refuse).refused.len(), 1);
+        assert!(!signing.demands(him, "secret"));
+        let mut tried = 0;
+        let changed = signing.follow(keys.clone(), |_, _| {
+            tried += 1;
+            Ok(())
+        });
+        assert!(changed.any && changed.refused.is_empty() && tried == 1 && signing.demands(him, "secret"));
+        let again = signing.follow(keys, |_, _| panic!("the kernel has it"));
+        assert!(!again.any);
+        // Another key that is refused: the old one is no help either.
+        let other = wanted(&[("10.0.0.2", 32, "new")]);
+        assert_eq!(signing.follow(other, refuse).refused.len(), 1);
+        assert!(!signing.demands(him, "secret") && !signing.demands(him, "new"));
+    }
+
+    #[test]
+    fn of_a_range_and_an_address_in_it_the_address_counts() {
+        let mut signing = Signing::default();
+        signing.follow(wanted(&[("10.0.0.0", 8, "all"), ("10.0.0.2", 32, "his")]), |_, _| Ok(()));
+        let of = |host: u8, key: &str| signing.demands(IpAddr::from([10, 0, 0, host]), key);
+        assert!(of(2, "his") && !of(2, "all") && of(3, "all") && !of(3, "his"));
+        let mut told = Vec::new();
+        signing.follow(wanted(&[("10.0.0.0", 8, "all")]), |place, key| {
+            told.push((place.1, key.to_owned()));
+            Ok(())
+        });
+        assert_eq!(told, [(32, String::new())]);
+        assert!(signing.demands(IpAddr::from([10, 0, 0, 2]), "all"));
+    }
+}
