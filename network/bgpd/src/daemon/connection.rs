@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::event::{AHEAD, CHUNK, Event, Which};
+use crate::config::peering::is_of_link;
 
 /// Messages beside updates that wait: keepalives of half an hour. Who does not take them is given up before.
 const MESSAGES: usize = 64;
@@ -57,6 +58,17 @@ impl Options {
             told("ttl-security", linux::tcp::min_ttl(socket, v6, ttl))?;
         }
         Ok(())
+    }
+
+    /// Of a connection that came, nothing is heard by another link than this. One between addresses of a link is by it
+    /// anyway.
+    ///
+    /// # Errors
+    /// What the kernel refused, in words.
+    pub fn keep_to_link(&self, socket: &impl std::os::fd::AsFd, from: IpAddr) -> io::Result<()> {
+        let Some(interface) = self.interface.as_ref().filter(|_| !is_of_link(from)) else { return Ok(()) };
+        let bound = linux::tcp::bind_to_device(socket, interface);
+        bound.map_err(|error| io::Error::new(error.kind(), format!("interface {interface}: {error}")))
     }
 }
 

@@ -109,7 +109,9 @@ impl Daemon {
             tracing::warn!(neighbor = %peer.neighbor.address, "refused: his packets come from further away (ttl-security)");
             return;
         }
-        if let Err(error) = peer.options().apply(&stream, from.is_ipv6()) {
+        let options = peer.options();
+        let applied = options.keep_to_link(&stream, from.ip()).and_then(|()| options.apply(&stream, from.is_ipv6()));
+        if let Err(error) = applied {
             tracing::warn!(neighbor = %peer.neighbor.address, %error, "his connection could not be taken");
             return;
         }
