@@ -107,17 +107,17 @@ impl Daemon {
         }
         if !is_near(peer, &stream) {
             tracing::warn!(neighbor = %peer.neighbor.address, "refused: his packets come from further away (ttl-security)");
-            return;
+            return self.tidy(key);
         }
         let options = peer.options();
         let applied = options.keep_to_link(&stream, from.ip()).and_then(|()| options.apply(&stream, from.is_ipv6()));
         if let Err(error) = applied {
             tracing::warn!(neighbor = %peer.neighbor.address, %error, "his connection could not be taken");
-            return;
+            return self.tidy(key);
         }
         if !is_ours(peer.peering(), &stream) {
             tracing::debug!(neighbor = %peer.neighbor.address, "refused: to another address than source-address");
-            return;
+            return self.tidy(key);
         }
         let (now, before) = (self.began.elapsed(), peer.session.state());
         let actions = peer.session.step(Input::Connected(Way::Incoming), now);
