@@ -4,23 +4,24 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bgp::rib::PeerId;
-use bgp::session::{Action, Reason, State, Time, Way};
+use bgp::session::{Action, Input, Reason, State, Time, Way};
 use tokio::net::TcpStream;
 
 use super::Daemon;
 use super::addresses::index_of;
-use super::event::{Event, Key, Which};
+use super::event::{Key, Which};
 use crate::config::peering::is_of_link;
 
 impl Daemon {
     /// Does what a neighbour's sessions want, in their order.
     pub(super) fn act(&mut self, key: Key, before: State, actions: Vec<Action>, mut waiting: Option<TcpStream>) {
+        let mut gone = false;
         for action in actions {
             match action {
                 Action::Connect => self.connect(key),
                 Action::Accept => {
                     if let Some(stream) = waiting.take() {
-                        self.take_stream(key, stream);
+                        gone = !self.take_stream(key, stream);
                     }
                 }
                 Action::Refuse(message) => {
@@ -57,6 +58,9 @@ impl Daemon {
             }
         }
         self.changed(key, before);
+        if gone {
+            self.input(key, Input::ConnectionLost(Way::Incoming));
+        }
         self.tidy(key);
     }
 
@@ -89,19 +93,14 @@ impl Daemon {
         peer.connecting = Some((which, self.tasks.connect(which, to, options)));
     }
 
-    fn take_stream(&mut self, key: Key, stream: TcpStream) {
+    /// Takes a connection that came; not where it is gone already, which his session is to hear when it has been told of it.
+    fn take_stream(&mut self, key: Key, stream: TcpStream) -> bool {
         let which = self.which(key, Way::Incoming);
-        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return true };
         let send_hold = peer.peering().send_hold;
-        match self.tasks.take(which, stream, send_hold) {
-            Ok(link) => peer.links[which.way as usize] = Some(link),
-            // The connection is gone already, which the session is to hear when it has been told of it.
-            Err(_) => {
-                let lost = Event::Lost(which, None);
-                let events = self.tasks.events.clone();
-                self.tasks.tracker.spawn(async move { events.send(lost).await });
-            }
-        }
+        let Ok(link) = self.tasks.take(which, stream, send_hold) else { return false };
+        peer.links[which.way as usize] = Some(link);
+        true
     }
 
     fn send(&mut self, key: Key, way: Way, bytes: Vec<u8>) {
