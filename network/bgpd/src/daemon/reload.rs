@@ -47,7 +47,8 @@ impl Daemon {
             (config.kernel.metric, config.kernel.metric_of_local_preference, config.kernel.export.clone())
         };
         let differs = kernel(&old) != kernel(&self.config) || old.networks != self.config.networks;
-        if differs && self.config.kernel.routes && self.hands.is_some() {
+        // After a restart the kernel keeps what it had until all is decided, and then hears of all.
+        if differs && !self.is_deferred() && self.config.kernel.routes && self.hands.is_some() {
             self.want_all();
         }
         let Changes { added, removed, reset, judged } = changes;
