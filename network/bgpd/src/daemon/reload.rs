@@ -122,13 +122,16 @@ impl Daemon {
         if !same {
             changes.reset += 1;
             tracing::info!(neighbor = %peer.neighbor.address, "his session begins anew: its configuration has changed");
+            // For good, and so that he keeps no routes of ours: a change of the configuration ends it for a moment.
+            if was && !enabled {
+                self.input(key, Input::Stop("disabled".to_owned()));
+            }
+            let Some(peer) = self.peers.get_mut(key) else { return };
             let state = peer.session.state();
             let actions = peer.session.reconfigure(session, now);
             self.act(key, state, actions, None);
-            match (was, enabled) {
-                (true, false) => self.input(key, Input::Stop("disabled".to_owned())),
-                (false, true) => self.input(key, Input::Start),
-                _ => {}
+            if enabled && !was {
+                self.input(key, Input::Start);
             }
         }
         self.watch(key);

@@ -134,6 +134,27 @@ async fn a_neighbour_can_be_turned_off_and_on() {
     two.end().await;
 }
 
+/// Off is for good: who keeps routes over the end of a session hears that these are not to be kept (RFC 8538).
+#[tokio::test]
+async fn who_is_turned_off_keeps_no_routes() {
+    let rest = |enabled: bool| {
+        let more = format!("remote-as: 65001, passive: true, enabled: {enabled}");
+        format!("neighbors:\n{}", neighbor(26, 1, 2, &more))
+    };
+    let one = Speaker::start(26, 1, 64512, &rest(true));
+    let mut peer = Scripted::connect(26, 2, 1).await;
+    let families = vec![(bgp::family::Family::Ipv4Unicast.wire(), true)];
+    let restart = GracefulRestart { families, time: 90, notification: true, ..Default::default() };
+    peer.establish(&open(65001, 90, &[Capability::GracefulRestart(restart)])).await;
+    one.up(2).await;
+    one.configure(64512, &rest(false)).await.expect("taken");
+    let said = peer.notification().await;
+    assert_eq!((said.code, said.subcode), (code::CEASE, cease::HARD_RESET));
+    assert_eq!(said.inner().subcode, cease::ADMINISTRATIVE_SHUTDOWN);
+    one.until(2, "that he is off", |n| n.state == "Disabled").await;
+    one.end().await;
+}
+
 #[tokio::test]
 async fn who_is_of_another_as_than_he_should_be_is_refused_and_both_know_why() {
     let one = Speaker::start(14, 1, 64512, &format!("neighbors:\n{}", neighbor(14, 1, 2, "remote-as: 65009")));
@@ -258,9 +279,13 @@ async fn a_restarted_speaker_says_so_and_decides_when_it_has_heard_all() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(one.kernel.lock().expect("whole").is_empty(), "the kernel has what it had");
     assert!(one.told.lock().expect("whole").is_empty());
+    // Another configuration meanwhile decides nothing either.
+    one.configure(64512, &format!("kernel: {{metric: 77}}\n{rest}")).await.expect("taken");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(one.kernel.lock().expect("whole").is_empty(), "the kernel has what it had");
     peer.end_of_rib().await;
     one.until_wish("10.7.0.0/24", |wish| wish.is_some()).await;
-    one.until_wish("10.1.0.0/24", |wish| wish.is_some()).await;
+    one.until_wish("10.1.0.0/24", |wish| wish.is_some_and(|wish| wish.metric == 77)).await;
     assert_eq!(peer.hear(2).await, 2);
     let end = tokio::time::Instant::now() + PATIENCE;
     while !one.told.lock().expect("whole").iter().any(|told| told == "Loaded") {
