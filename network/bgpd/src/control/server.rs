@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Command, Line, Query, Which};
@@ -27,6 +27,8 @@ const MAX_QUESTION: u64 = 4096;
 const CONNECTIONS: usize = 16;
 /// For so long a connection may say nothing, or take nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause after an accept that failed for want of something.
+const RETRY: Duration = Duration::from_millis(100);
 /// Prefixes that the loop looks at in one go.
 const PAGE: usize = 512;
 /// Bytes that are written at once.
@@ -73,8 +75,17 @@ impl Server {
                 () = stop.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
             };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Without descriptors it would fail again at once, and for ever.
+                    tracing::warn!(%error, "a connection to the control socket could not be accepted");
+                    sleep(RETRY).await;
+                    continue;
+                }
+            };
             // Who finds no place hears it by the end of the connection.
-            let (Ok((stream, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned()) else { continue };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
             let (handle, reload, stop) = (handle.clone(), reload.clone(), stop.clone());
             tokio::spawn(async move {
                 tokio::select! {
