@@ -83,6 +83,8 @@ pub struct Rib {
     peers: Vec<Option<Box<Peer>>>,
     /// The metric of the way to a next hop, none where there is no way; what is not here is next door.
     next_hops: HashMap<IpAddr, Option<u32>>,
+    /// Those whose ways have changed since the last decision.
+    moved: HashSet<IpAddr>,
     /// Next hops of neighbours' routes, where somebody resolves them.
     noticed: Option<Noticed>,
     /// Somebody takes all paths, not the best alone (RFC 7911).
@@ -117,6 +119,7 @@ impl Rib {
             tables: Tables::default(),
             peers: Vec::new(),
             next_hops: HashMap::new(),
+            moved: HashSet::new(),
             noticed: None,
             all_paths: false,
             held_back: false,
@@ -247,6 +250,7 @@ impl Rib {
     /// Notes for every neighbour what has changed, and gives the prefixes whose best or used paths did: for the kernel. To
     /// be called after each batch of messages.
     pub fn publish(&mut self) -> Vec<Prefix> {
+        self.follow_next_hops();
         let mut prefixes = Vec::new();
         self.publish_in::<u32>(&mut prefixes);
         self.publish_in::<u128>(&mut prefixes);

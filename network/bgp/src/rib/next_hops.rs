@@ -54,15 +54,24 @@ impl Rib {
         gone
     }
 
-    /// The way to a next hop: its metric, or that there is none.
+    /// The way to a next hop: its metric, or that there is none. What follows is decided by [`Rib::publish`].
     pub fn next_hop(&mut self, address: IpAddr, metric: Option<u32>) {
         if let Some(noticed) = &mut self.noticed {
             noticed.unanswered.remove(&address);
         }
-        if self.next_hops.insert(address, metric) == Some(metric) {
+        if self.next_hops.insert(address, metric) != Some(metric) {
+            self.moved.insert(address);
+        }
+    }
+
+    /// Decides about what goes by next hops whose ways have changed: all of them in one look at the tables, as who tells
+    /// routes can name a next hop of its own in each.
+    pub(super) fn follow_next_hops(&mut self) {
+        if self.moved.is_empty() {
             return;
         }
-        let by = |path: &Path| path.accepted.as_ref().is_some_and(|set| set.next_hop.address() == address);
+        let moved = std::mem::take(&mut self.moved);
+        let by = |path: &Path| path.accepted.as_ref().is_some_and(|set| moved.contains(&set.next_hop.address()));
         self.choose_where::<u32>(by);
         self.choose_where::<u128>(by);
     }

@@ -1,7 +1,7 @@
 //! What the kernel is to have, until it has been told: of each prefix the last wish, in batches. Pure. Filled by `routes`;
 //! the loop sends what [`Fib::next`] gives whenever the kernel's side takes something.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ const FEW: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Fib {
     pending: HashMap<Prefix, Option<Arc<Wish>>>,
-    asked: VecDeque<Command>,
+    /// Next hops that are of interest from now on, or no longer: of each the last word.
+    asked: BTreeMap<IpAddr, bool>,
     loaded: bool,
     /// One of each: a table has many prefixes and few ways.
     wishes: HashMap<Wish, Arc<Wish>>,
@@ -34,12 +35,12 @@ impl Fib {
 
     /// The way to a next hop is of interest.
     pub fn track(&mut self, address: IpAddr) {
-        self.asked.push_back(Command::Track(address));
+        self.asked.insert(address, true);
     }
 
     /// It is no longer.
     pub fn forget(&mut self, address: IpAddr) {
-        self.asked.push_back(Command::Forget(address));
+        self.asked.insert(address, false);
     }
 
     /// All that an earlier process had has been wanted again by now.
@@ -54,8 +55,8 @@ impl Fib {
 
     /// The next of it.
     pub fn next(&mut self) -> Option<Command> {
-        if let Some(asked) = self.asked.pop_front() {
-            return Some(asked);
+        if let Some((address, wanted)) = self.asked.pop_first() {
+            return Some(if wanted { Command::Track(address) } else { Command::Forget(address) });
         }
         if self.pending.is_empty() {
             return std::mem::take(&mut self.loaded).then_some(Command::Loaded);
@@ -110,6 +111,21 @@ mod tests {
         assert_eq!(told.len(), 2);
         assert_eq!((told[0].1.as_deref().cloned(), told[1].1.is_none()), (wish(2), true));
         assert!(matches!(fib.next(), Some(Command::Loaded)) && !fib.is_pending());
+    }
+
+    #[test]
+    fn of_a_next_hop_that_comes_and_goes_the_last_word_is_told() {
+        let mut fib = Fib::default();
+        let address = |host: u8| IpAddr::from([10, 0, 0, host]);
+        for _ in 0..1000 {
+            fib.track(address(1));
+            fib.forget(address(1));
+            fib.forget(address(2));
+            fib.track(address(2));
+        }
+        assert!(matches!(fib.next(), Some(Command::Forget(one)) if one == address(1)));
+        assert!(matches!(fib.next(), Some(Command::Track(two)) if two == address(2)));
+        assert!(!fib.is_pending());
     }
 
     #[test]

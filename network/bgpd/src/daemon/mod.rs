@@ -269,11 +269,7 @@ impl Daemon {
                 work => self.work(work),
             }
             let began = Instant::now();
-            while began.elapsed() < GATHER
-                && let Ok(event) = events.try_recv()
-            {
-                self.event(event);
-            }
+            while began.elapsed() < GATHER && self.one_more(&mut events) {}
             self.settle();
         }
         self.end(farewell).await;
@@ -310,6 +306,27 @@ impl Daemon {
         }
     }
 
+    /// Takes what is there already, of each kind one; whether there was something.
+    fn one_more(&mut self, events: &mut mpsc::Receiver<Event>) -> bool {
+        let event = events.try_recv().ok();
+        let news = self.hands.as_mut().and_then(|hands| hands.news.try_recv().ok());
+        let some = event.is_some() || news.is_some();
+        event.into_iter().for_each(|event| self.event(event));
+        news.into_iter().for_each(|news| self.news(news));
+        some
+    }
+
+    /// Tells the kernel's side as much as it takes now.
+    fn tell(&mut self) {
+        let Some(hands) = &self.hands else { return };
+        while self.fib.is_pending()
+            && let Ok(room) = hands.commands.try_reserve()
+            && let Some(command) = self.fib.next()
+        {
+            room.send(command);
+        }
+    }
+
     fn work(&mut self, work: Work) {
         match work {
             Work::Event(event) => self.event(event),
@@ -328,7 +345,8 @@ impl Daemon {
                 self.deferral_over();
                 self.dump_table();
             }
-            Work::Tell | Work::KernelLost | Work::End => {}
+            Work::Tell => self.tell(),
+            Work::KernelLost | Work::End => {}
         }
     }
 

@@ -20,6 +20,25 @@ fn nothing_goes_by_a_next_hop_before_its_way_is_known() {
     assert_eq!(world.rib.new_next_hops(), [] as [IpAddr; 0], "asked once");
 }
 
+/// A table of routes, each by a next hop of its own, would be looked through once for each of them.
+#[test]
+fn ways_that_change_together_are_one_decision() {
+    let mut world = World::new();
+    world.rib.resolve_next_hops();
+    let from = world.client(2);
+    for n in 0..3 {
+        world.announce(from, n, &Attributes { next_hop: NextHop::V4(address(77 + n as u8)), ..set(&[]) });
+    }
+    world.settle();
+    (0..3).for_each(|n| world.rib.next_hop(address(77 + n).into(), Some(3)));
+    world.rib.next_hop(address(78).into(), None);
+    assert!((0..3).all(|n| world.rib.best(&prefix(n)).is_none()), "not one after the other");
+    let mut changed = world.settle();
+    changed.sort();
+    assert_eq!(changed, [prefix(0), prefix(2)]);
+    assert_eq!(world.settle(), []);
+}
+
 #[test]
 fn of_this_host_and_of_the_link_nothing_is_resolved() {
     let mut world = World::new();
