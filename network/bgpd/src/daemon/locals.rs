@@ -27,6 +27,10 @@ pub struct Locals {
     written: HashMap<Prefix, Network>,
     /// A source for each link, of its addresses and of others' routes by it: filters ask for links.
     links: HashMap<(Source, String), PeerId>,
+    /// How many prefixes each of these has: one without any goes, as links come and go with pods.
+    prefixes: HashMap<PeerId, usize>,
+    /// That there are too many has been told.
+    told: bool,
     /// Under which of these a prefix is.
     known: HashMap<(Source, Prefix), Vec<PeerId>>,
     direct: Option<Wanted>,
@@ -43,6 +47,8 @@ impl Locals {
             networks: rib.add_peer(source)?,
             written: HashMap::new(),
             links: HashMap::new(),
+            prefixes: HashMap::new(),
+            told: false,
             known: HashMap::new(),
             direct: config.kernel.direct.clone(),
             learn: config.kernel.learn.clone(),
@@ -136,13 +142,30 @@ impl Locals {
         for (link, set) in told {
             let Some(id) = self.link(source, link, import, rib) else { continue };
             rib.originate(id, prefix, set, now);
-            here.push(id);
+            if !here.contains(&id) {
+                here.push(id);
+            }
+        }
+        for id in here.iter().filter(|id| !before.contains(id)) {
+            *self.prefixes.entry(*id).or_default() += 1;
         }
         for id in before.into_iter().filter(|id| !here.contains(id)) {
             rib.withdraw(id, Nlri::from(prefix));
+            self.one_less(id, rib);
         }
         if !here.is_empty() {
             self.known.insert((source, prefix), here);
+        }
+    }
+
+    /// A source has lost a prefix.
+    fn one_less(&mut self, id: PeerId, rib: &mut Rib) {
+        let Some(count) = self.prefixes.get_mut(&id) else { return };
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.prefixes.remove(&id);
+            self.links.retain(|_, known| *known != id);
+            rib.remove_peer(id);
         }
     }
 
@@ -151,6 +174,9 @@ impl Locals {
             return Some(*id);
         }
         if self.links.len() >= MAX_LINKS {
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::warn!(%link, "routes of this link and others are left out: {MAX_LINKS} links have some");
+            }
             return None;
         }
         let id = rib.add_peer(self.config(source, &link, import))?;
@@ -189,5 +215,40 @@ pub fn rest(rest: Rest) -> Option<kernel::Target> {
         Rest::None => None,
         Rest::Blackhole => Some(kernel::Target::Blackhole),
         Rest::Unreachable => Some(kernel::Target::Unreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bgp::rib::Speaker;
+
+    use super::*;
+    use crate::config::{Kind, parse};
+
+    /// Links of pods come and go under new names: those that are gone leave room for others.
+    #[test]
+    fn a_link_without_routes_is_forgotten() {
+        let text = "{router-id: 10.0.0.1, as: 64512, kernel: {direct: {}}}";
+        let config = parse(text, Kind::Speaker, &|_| Err(String::new())).expect("a configuration");
+        let mut rib = Rib::new(Speaker {
+            number: config.number,
+            identifier: config.identifier,
+            cluster_id: config.cluster_id,
+            options: config.options,
+        });
+        let mut locals = Locals::new(&config, &mut rib).expect("room");
+        let prefix = |n: u8| Prefix::new(Ipv4Addr::new(10, n, 0, 0), 24);
+        for n in 0..MAX_LINKS + 10 {
+            let link = [format!("veth{n}")];
+            locals.direct(prefix(1), &link, &mut rib, 0);
+            locals.direct(prefix(2), &link, &mut rib, 0);
+            locals.direct(prefix(1), &[], &mut rib, 0);
+            assert!(rib.best(&prefix(2)).is_some(), "{link:?}");
+            assert_eq!(locals.links.len(), 1, "{link:?}");
+            locals.direct(prefix(2), &[], &mut rib, 0);
+            rib.publish();
+        }
+        assert!(locals.links.is_empty() && locals.prefixes.is_empty());
+        assert!(rib.best(&prefix(1)).is_none() && rib.best(&prefix(2)).is_none());
     }
 }
