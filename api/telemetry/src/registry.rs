@@ -69,6 +69,17 @@ impl<M: Metric, const N: usize> Family<M, N> {
         }
         metric
     }
+
+    /// Takes out all metrics whose label has this value: of what there is no more, where new ones come again and again.
+    /// Who still holds one counts for nobody.
+    pub fn remove(&self, label: &str, value: &str) {
+        let Some(at) = self.0.labels.iter().position(|known| *known == label) else { return };
+        let mut series = self.0.series.write();
+        series.retain(|_, same| {
+            same.retain(|(values, _)| values.get(at).is_none_or(|known| **known != *value));
+            !same.is_empty()
+        });
+    }
 }
 
 impl<M: Metric, const N: usize> Source for Family<M, N> {
@@ -219,6 +230,22 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_gone_is_taken_out_by_its_label() {
+        let registry = Registry::default();
+        let said = registry.counter("said_total", "Said.", ["kind", "who"]);
+        for (kind, who) in [("a", "one"), ("b", "one"), ("a", "two")] {
+            said.with([kind, who]).inc();
+        }
+        said.remove("who", "one");
+        said.remove("nothing", "two");
+        let text = registry.text();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines, ["said_total{kind=\"a\",who=\"two\"} 1"]);
+        said.with(["a", "one"]).inc();
+        assert!(registry.text().contains("who=\"one\"} 1"), "it begins anew");
+    }
 
     #[test]
     fn a_page_is_what_prometheus_reads() {

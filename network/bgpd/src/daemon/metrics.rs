@@ -87,8 +87,14 @@ impl Metrics {
         self.sets.set(summary.sets as f64);
     }
 
-    /// One is gone: he is down, and no line grows any more.
+    /// One is gone, and with him what was counted of him: of who comes by a range there are always others.
     pub fn forget(&self, peer: &Peer) {
-        self.up.with([&peer.neighbor.address.to_string()]).set(0.0);
+        let (label, neighbor) = ("neighbor", peer.neighbor.address.to_string());
+        self.changes.remove(label, &neighbor);
+        self.up.remove(label, &neighbor);
+        self.sessions.remove(label, &neighbor);
+        self.received.remove(label, &neighbor);
+        self.waiting.remove(label, &neighbor);
+        self.messages.remove(label, &neighbor);
     }
 }

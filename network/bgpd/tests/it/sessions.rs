@@ -226,6 +226,8 @@ async fn a_range_lets_in_as_many_as_it_says_and_forgets_who_goes() {
         assert!(tokio::time::Instant::now() < end, "he is kept");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let page = one.handle.registry.text();
+    assert!(!page.contains("127.17.0.5"), "{page}");
     let mut other = Scripted::connect(17, 6, 1).await;
     other.establish(&open(65002, 90, &[])).await;
     one.up(6).await;
