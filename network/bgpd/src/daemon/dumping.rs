@@ -1,13 +1,9 @@
-//! When dumps are written: the loop's side of `dump`. I/O: writes the table's file.
-
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+//! When dumps are written: the loop's side of `dump`, whose threads do. Called by the loop.
 
 use bgp::session::Time;
 
 use super::Daemon;
-use super::dump::{DELAY, now};
+use super::dump::{self, DELAY};
 
 impl Daemon {
     /// When something is to be written.
@@ -18,7 +14,7 @@ impl Daemon {
         [table, gathered.then_some(dump.hand_over)].into_iter().flatten().min()
     }
 
-    /// Writes the table, when it is due: beside its file, and then in its place.
+    /// Hands over what is to be written, when it is due.
     pub(super) fn dump_table(&mut self) {
         let now = self.now();
         let Some(dump) = &mut self.dump else { return };
@@ -28,23 +24,11 @@ impl Daemon {
         }
         let Some((path, interval)) = dump.table.clone().filter(|_| dump.next <= now) else { return };
         dump.next = now + interval;
-        if let Err(error) = self.write_table(&path) {
-            tracing::error!(%error, "mrt.table: {} was not written", path.display());
+        if dump.is_writing() {
+            return tracing::error!("mrt.table: the disk does not keep up: {} is left as it is", path.display());
         }
-    }
-
-    fn write_table(&self, path: &Path) -> std::io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".new");
-        let beside = PathBuf::from(beside);
-        let mut file = File::create(&beside)?;
-        let mut written = Ok(());
-        self.rib.dump(now(), self.epoch, |piece| {
-            if written.is_ok() {
-                written = file.write_all(piece);
-            }
-        });
-        written?;
-        std::fs::rename(&beside, path)
+        let mut table = Vec::new();
+        self.rib.dump(dump::now(), self.epoch, |piece| table.push(piece.to_vec()));
+        dump.write(path, table);
     }
 }

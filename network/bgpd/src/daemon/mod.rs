@@ -210,6 +210,8 @@ impl Daemon {
         if config.kernel.routes && hands.is_some() {
             rib.resolve_next_hops();
         }
+        let dump = dump::opened(&config.mrt).and_then(|updates| Dump::new(updates, &config.mrt, None));
+        let dump = dump.map_err(Error::Dump)?;
         let locals = Locals::new(&config, &mut rib).ok_or(Error::Tables)?;
         let metrics = Metrics::new();
         let handle =
@@ -232,7 +234,7 @@ impl Daemon {
             connections: 0,
             most_next_hops: 0,
             metrics,
-            dump: Dump::open(&config.mrt).map_err(Error::Dump)?,
+            dump,
             config,
         };
         let running = tokio::spawn(daemon.run(receiver, asked, farewell, shutdown));

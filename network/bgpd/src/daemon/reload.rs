@@ -8,7 +8,7 @@ use bgp::policy::Source;
 use bgp::session::Input;
 
 use super::Daemon;
-use super::dump::Dump;
+use super::dump::{self, Dump};
 use super::event::Key;
 use super::keys::keys;
 use super::peers::Peer;
@@ -28,10 +28,11 @@ impl Daemon {
     /// Goes by another configuration from now on; in words, what changed.
     pub(super) fn configure(&mut self, new: Config) -> Result<String, String> {
         fixed(&self.config, &new)?;
-        let dump = if new.mrt == self.config.mrt { None } else { Some(Dump::open(&new.mrt)?) };
+        let updates = dump::opened(&new.mrt)?;
         let old = std::mem::replace(&mut self.config, new);
-        if let Some(dump) = dump {
-            self.dump = dump;
+        match Dump::new(updates, &self.config.mrt, self.dump.take()) {
+            Ok(dump) => self.dump = dump,
+            Err(error) => tracing::error!(%error, "mrt: nothing is written from now on"),
         }
         let now = super::seconds(self.now());
         let networks = self.config.networks.clone();

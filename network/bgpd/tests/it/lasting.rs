@@ -9,6 +9,10 @@ use crate::world::*;
 async fn dumps_have_messages_states_and_the_table() {
     let folder = tempfile::tempdir().expect("a folder");
     let (updates, table) = (folder.path().join("updates"), folder.path().join("table"));
+    // What somebody has put beside the table is not written through.
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::write(&elsewhere, "mine").expect("written");
+    std::os::unix::fs::symlink(&elsewhere, folder.path().join("table.new")).expect("a link");
     let rest = format!(
         "mrt: {{updates: {}, table: {}, table-interval: 1s}}\nneighbors:\n{}",
         updates.display(),
@@ -43,6 +47,18 @@ async fn dumps_have_messages_states_and_the_table() {
         assert!(tokio::time::Instant::now() < end, "{messages:?} {table:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    assert_eq!(std::fs::read_to_string(&elsewhere).expect("there"), "mine");
+    // Somebody puts the file elsewhere and has the configuration read again: another begins, and the old one ends.
+    let (old, before) = (folder.path().join("updates.1"), records(&updates).len());
+    std::fs::rename(&updates, &old).expect("renamed");
+    one.configure(64512, &rest).await.expect("taken");
+    peer.announce(host(40, 2), &[65001], &[prefix("10.0.1.0/24")]).await;
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while records(&updates) != [(16, 4)] {
+        assert!(tokio::time::Instant::now() < end, "{:?}", records(&updates));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(records(&old).len(), before);
     one.end().await;
 }
 
