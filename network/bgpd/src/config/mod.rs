@@ -365,6 +365,7 @@ fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<
     if !host {
         return Err(Fault::at("address", format!("{address} is not the address of a neighbour")));
     }
+    peering::watched(&own)?;
     let settings = whole(own, groups)?;
     let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     if link_local && settings.interface.is_none() {
@@ -413,6 +414,13 @@ fn range(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>
     if prefix.network() != prefix {
         return Err(Fault::at("prefix", format!("{prefix} has bits behind its length: {}", prefix.network())));
     }
+    // What a group says is of others in it, too.
+    for (field, said) in [("port", own.port.is_some()), ("connect-retry-time", own.connect_retry_time.is_some())] {
+        if said {
+            return Err(Fault::at(field, "does nothing: they connect, and nobody connects to them"));
+        }
+    }
+    peering::watched(&own)?;
     let settings = whole(own, groups)?;
     if settings.passive == Some(false) {
         return Err(Fault::at("passive", "they connect: nobody knows where they are before that"));
@@ -463,6 +471,15 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
             Some(LOCAL_TABLE) => return fault("255 is the kernel's own, of this host's addresses; main is 254"),
             _ => {}
         }
+    }
+    let routes = written.routes.unwrap_or(kind == Kind::Speaker);
+    let of_routes = [
+        ("metric", written.metric.is_some()),
+        ("metric-of-local-preference", written.metric_of_local_preference),
+        ("export", written.export.is_some()),
+    ];
+    if let Some((field, _)) = of_routes.iter().find(|(_, said)| *said && !routes) {
+        return Err(Fault::at(format!("kernel.{field}"), "does nothing without kernel.routes: true"));
     }
     let default = kernel::Config::default();
     let scan = written.scan_interval.unwrap_or(default.scan);

@@ -394,6 +394,21 @@ fn watch(settings: &BfdSettings, multihop: Option<u8>) -> Result<Watched, Fault>
     Ok(Watched { session, far: settings.multihop.unwrap_or(multihop.is_some_and(|hops| hops > 1)) })
 }
 
+/// Whether somebody who turns BFD off says more of it, which would do nothing.
+pub(super) fn watched(own: &Settings) -> Result<(), Fault> {
+    let Some(bfd) = own.bfd.as_ref().filter(|bfd| bfd.enabled == Some(false)) else { return Ok(()) };
+    let fields = [
+        ("interval", bfd.interval.is_some()),
+        ("multiplier", bfd.multiplier.is_some()),
+        ("multihop", bfd.multihop.is_some()),
+        ("passive", bfd.passive.is_some()),
+    ];
+    match fields.iter().find(|(_, said)| *said) {
+        Some((field, _)) => Err(Fault::at(format!("bfd.{field}"), "does nothing with bfd.enabled: false")),
+        None => Ok(()),
+    }
+}
+
 /// Of a range, its limit.
 pub(super) fn limit_of(settings: &Settings) -> u32 {
     settings.limit.unwrap_or(DEFAULT_LIMIT)

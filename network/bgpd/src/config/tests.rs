@@ -255,6 +255,17 @@ fn what_is_wrong_is_named_with_its_place() {
             "dynamic: [{prefix: 10.0.0.0/8, remote-as: 1, password: x}, {prefix: 10.1.0.0/16, remote-as: 1}]",
             "dynamic: 10.1.0.0/16: password is missing: the kernel asks everybody",
         ),
+        ("dynamic: [{prefix: 10.0.0.0/8, remote-as: 1, port: 17}]", "dynamic[0].port: does nothing"),
+        (
+            "dynamic: [{prefix: 10.0.0.0/8, remote-as: 1, connect-retry-time: 9s}]",
+            "dynamic[0].connect-retry-time: does nothing",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, bfd: {enabled: false, interval: 1s}}]",
+            "neighbors[0].bfd.interval: does nothing with bfd.enabled: false",
+        ),
+        ("kernel: {routes: false, metric: 7}", "kernel.metric: does nothing without kernel.routes: true"),
+        ("kernel: {routes: false, export: accept}", "kernel.export: does nothing without"),
         ("groups: [{remote-as: 1}]", "groups[0].name: is missing"),
         ("groups: [{name: a, address: 10.0.0.1}]", "groups[0].address: is no field of a group"),
         (
