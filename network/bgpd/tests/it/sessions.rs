@@ -215,6 +215,8 @@ async fn a_range_lets_in_as_many_as_it_says_and_forgets_who_goes() {
     let there = one.up(5).await;
     assert_eq!(there.range, Some(prefix("127.17.0.4/30")));
     assert_eq!(peer.hear(2).await, 2, "he is told as others are");
+    one.handle.ask(bgpd::control::Query::Measure).await.expect("an answer");
+    assert!(one.handle.registry.text().contains("127.17.0.5"), "he has figures");
     // Another finds no place, and a stranger none at all.
     for from in [6, 9] {
         let mut other = Scripted::connect(17, from, 1).await;
@@ -226,6 +228,7 @@ async fn a_range_lets_in_as_many_as_it_says_and_forgets_who_goes() {
         assert!(tokio::time::Instant::now() < end, "he is kept");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    one.handle.ask(bgpd::control::Query::Measure).await.expect("an answer");
     let page = one.handle.registry.text();
     assert!(!page.contains("127.17.0.5"), "{page}");
     let mut other = Scripted::connect(17, 6, 1).await;
