@@ -378,13 +378,17 @@ impl Daemon {
         }
     }
 
-    /// A neighbour on a link that is down is not there, whatever the hold time says.
+    /// A neighbour on a link that is down is not there, whatever the hold time says. One that comes, or comes back under
+    /// another number, is where BFD's packets go from now on.
     fn link_changed(&mut self, name: &str, up: bool) {
-        if up {
-            return;
-        }
         for key in self.peers.keys() {
             let by_it = self.peers.get(key).filter(|peer| peer.peering().interface.as_deref() == Some(name));
+            if up {
+                if by_it.is_some() {
+                    self.watch(key);
+                }
+                continue;
+            }
             let ways: Vec<_> = by_it.iter().flat_map(|peer| peer.links.iter().flatten().map(|l| l.which)).collect();
             for which in ways {
                 tracing::warn!(link = name, "the link of a neighbour is down");

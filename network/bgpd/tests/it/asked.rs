@@ -28,8 +28,19 @@ async fn items(socket: &Path, command: Command) -> Result<Vec<Value>, String> {
     asked.await.expect("no panic")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_are_answered_over_the_socket_and_the_file_is_read_again() {
+/// In a network of its own, by threads that are all inside of it.
+fn apart(test: impl Future<Output = ()>) {
+    alone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(test);
+}
+
+#[test]
+fn people_are_answered_over_the_socket_and_the_file_is_read_again() {
+    apart(answers());
+}
+
+async fn answers() {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, socket) = (folder.path().join("bgp.yaml"), folder.path().join("bgp.sock"));
     let rest = |networks: &str| {
@@ -123,8 +134,12 @@ async fn page(address: &str) -> String {
     text
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn questions_that_are_none_are_refused_and_do_not_grow() {
+#[test]
+fn questions_that_are_none_are_refused_and_do_not_grow() {
+    apart(no_questions());
+}
+
+async fn no_questions() {
     use std::io::{BufRead, BufReader, Write};
     let folder = tempfile::tempdir().expect("a folder");
     let (file, socket) = (folder.path().join("bgp.yaml"), folder.path().join("bgp.sock"));

@@ -28,6 +28,24 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Everybody's: addresses of loopback are everybody's own.
 pub const PORT: u16 = 17_900;
 
+thread_local! {
+    /// Whether this test is alone in its network.
+    static ALONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Moves the test into a network of its own, with a loopback: ports are those of the protocols, and another run or a speaker
+/// of this host may have them.
+pub fn alone() {
+    if ALONE.replace(true) {
+        return;
+    }
+    let ns = linux::netns::NetNs::create().expect("a network namespace");
+    ns.enter().expect("inside of it");
+    let mut rtnl = linux::netlink::Rtnl::open().expect("netlink");
+    let loopback = rtnl.link("lo").expect("links").expect("lo").index;
+    rtnl.set_up(loopback, true).expect("lo is up");
+}
+
 /// An address of a test's own: `127.TEST.0.HOST`.
 pub fn host(test: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, test, 0, host)
@@ -80,6 +98,7 @@ impl Speaker {
 
     /// Starts one with a configuration that no file may have.
     pub fn start_as(test: u8, own: u8, config: Config, kept: usize, farewell: Farewell) -> Speaker {
+        alone();
         let (commands, mut wishes) = mpsc::channel(8);
         let (news, to_daemon) = mpsc::channel(8);
         news.try_send(Event::Listed).expect("room");
@@ -217,6 +236,27 @@ impl Scripted {
                 Ok(stream) => return Scripted { stream, buffer: Vec::new() },
                 Err(error) => assert!(Instant::now() < end, "{error}"),
             }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Connects to a daemon that may have to rest first, until it is greeted.
+    pub async fn greeted(test: u8, from: u8, to: u8) -> Scripted {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let peer = Scripted::connect(test, from, to).await;
+            let mut head = [0; 19];
+            let open = loop {
+                match timeout(PATIENCE, peer.stream.peek(&mut head)).await.expect("something in time") {
+                    Ok(19) => break head[18] == 1,
+                    Ok(0) | Err(_) => break false,
+                    Ok(_) => sleep(Duration::from_millis(5)).await,
+                }
+            };
+            if open {
+                return peer;
+            }
+            assert!(Instant::now() < end, "nobody is greeted");
             sleep(Duration::from_millis(20)).await;
         }
     }
