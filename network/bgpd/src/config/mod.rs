@@ -500,7 +500,6 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
         import("learn", name).map(|import| Learned { interfaces, protocols, import })
     });
     let (direct, learn) = (direct.transpose()?, learn.transpose()?);
-    let routes = written.routes.unwrap_or(kind == Kind::Speaker);
     Ok(Kernel {
         routes,
         tables: kernel::Config {
