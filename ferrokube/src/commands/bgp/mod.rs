@@ -110,7 +110,7 @@ fn check(file: &Path) -> Result<()> {
 /// What is there, and what may surprise.
 fn checked(file: &Path, config: &Config) -> String {
     let mut text = format!(
-        "{}: sound: AS {}, {} neighbors, {} ranges of them, {} filters, {} networks\n",
+        "{}: sound: AS {}; neighbors: {}, ranges of them: {}, filters: {}, networks: {}\n",
         file.display(),
         config.number,
         config.neighbors.len(),
@@ -168,7 +168,7 @@ mod tests {
                     {address: 10.0.0.3, remote-as: internal}], dynamic: [{prefix: 10.1.0.0/16, remote-as: external}]}";
         let config = config::parse(text, Kind::Speaker, &|_| Err(String::new())).expect("sound");
         let told = checked(Path::new("a.yaml"), &config);
-        assert!(told.starts_with("a.yaml: sound: AS 64512, 2 neighbors, 1 ranges"), "{told}");
+        assert!(told.starts_with("a.yaml: sound: AS 64512; neighbors: 2, ranges of them: 1"), "{told}");
         assert!(told.contains("10.0.0.2 is of another AS and has no export filter"), "{told}");
         assert!(told.contains("10.1.0.0/16 is of another AS and has no import and export filter"), "{told}");
         assert!(!told.contains("10.0.0.3"), "{told}");

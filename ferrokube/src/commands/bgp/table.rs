@@ -187,7 +187,7 @@ pub fn route_rows(route: &RouteView, all: bool) -> Vec<[String; 7]> {
 }
 
 pub fn route(route: &RouteView) -> String {
-    let mut text = format!("{}, {} paths\n", route.prefix, route.paths.len());
+    let mut text = format!("{}, paths: {}\n", route.prefix, route.paths.len());
     for path in &route.paths {
         let set = &path.attributes;
         let next_hop = set.next_hop.map_or_else(|| "this host".to_owned(), |address| format!("by {address}"));
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn of_one_route_every_path_says_why_it_is_where_it_is() {
         let text = route(&two());
-        assert!(text.starts_with("10.1.0.0/16, 2 paths\n> this host, from direct eth0, 90s\n"), "{text}");
+        assert!(text.starts_with("10.1.0.0/16, paths: 2\n> this host, from direct eth0, 90s\n"), "{text}");
         assert!(text.contains("why               refused by the import filter"), "{text}");
         assert!(text.contains("communities       64512:7 no-export"), "{text}");
     }

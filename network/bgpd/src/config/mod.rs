@@ -52,6 +52,8 @@ pub const CONTROL_SOCKET: &str = "/run/ferrokube/bgp.sock";
 const TABLE_INTERVAL: Duration = Duration::from_secs(3600);
 /// RT_TABLE_LOCAL.
 const LOCAL_TABLE: u32 = 255;
+/// What is said to whoever says what shall be in the kernel, and that nothing shall be.
+const WITHOUT_ROUTES: &str = "does nothing without kernel.routes: true";
 /// How many of several equal paths the kernel can have.
 const MAX_PATHS: u8 = 64;
 
@@ -251,6 +253,7 @@ fn made(
     if !(1..=MAX_PATHS).contains(&paths) {
         return Err(Fault::at("decision.maximum-paths", format!("{paths} is not from 1 to {MAX_PATHS}")));
     }
+    let kernel = kernel(document.kernel, kind, &common)?;
     Ok(Config {
         number: document.number,
         identifier: document.router_id,
@@ -266,8 +269,8 @@ fn made(
         metrics: document.metrics,
         neighbors,
         dynamic,
-        networks: networks(document.networks)?,
-        kernel: kernel(document.kernel, kind, &common)?,
+        networks: networks(document.networks, kernel.routes)?,
+        kernel,
         mrt: mrt(document.mrt)?,
         filters,
     })
@@ -443,7 +446,7 @@ fn listen(written: &Listen) -> Result<Vec<SocketAddr>, Fault> {
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-fn networks(written: Vec<document::Network>) -> Result<Vec<Network>, Fault> {
+fn networks(written: Vec<document::Network>, routes: bool) -> Result<Vec<Network>, Fault> {
     let mut seen = BTreeSet::new();
     let one = |(at, network): (usize, document::Network)| {
         let fault = |field: &str, problem: String| Err(Fault::at(format!("networks[{at}].{field}"), problem));
@@ -453,6 +456,9 @@ fn networks(written: Vec<document::Network>) -> Result<Vec<Network>, Fault> {
         }
         if !seen.insert(prefix) {
             return fault("prefix", format!("{prefix} is there already"));
+        }
+        if network.kernel != Rest::None && !routes {
+            return fault("kernel", WITHOUT_ROUTES.to_owned());
         }
         Ok(Network { prefix, next_hop: network.next_hop, rest: network.kernel, change: network.set })
     };
@@ -479,7 +485,7 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
         ("export", written.export.is_some()),
     ];
     if let Some((field, _)) = of_routes.iter().find(|(_, said)| *said && !routes) {
-        return Err(Fault::at(format!("kernel.{field}"), "does nothing without kernel.routes: true"));
+        return Err(Fault::at(format!("kernel.{field}"), WITHOUT_ROUTES));
     }
     let default = kernel::Config::default();
     let scan = written.scan_interval.unwrap_or(default.scan);

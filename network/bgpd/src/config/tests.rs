@@ -266,6 +266,10 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         ("kernel: {routes: false, metric: 7}", "kernel.metric: does nothing without kernel.routes: true"),
         ("kernel: {routes: false, export: accept}", "kernel.export: does nothing without"),
+        (
+            "kernel: {routes: false}\nnetworks: [{prefix: 10.0.0.0/8, kernel: blackhole}]",
+            "networks[0].kernel: does nothing without kernel.routes: true",
+        ),
         ("groups: [{remote-as: 1}]", "groups[0].name: is missing"),
         ("groups: [{name: a, address: 10.0.0.1}]", "groups[0].address: is no field of a group"),
         (
