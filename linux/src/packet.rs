@@ -152,6 +152,15 @@ mod tests {
         let mut other = Rtnl::open_in(&far).unwrap();
         let (a, b) = (rtnl.link("a").unwrap().unwrap().index, other.link("b").unwrap().unwrap().index);
         other.set_up(b, true).unwrap();
+        // Until the kernel has told itself of the carrier, up to a second, it drops what is sent, in silence.
+        let sender = near.run(|| PacketSocket::open(a, Kind::Arp).unwrap()).unwrap();
+        let listener = far.run(|| PacketSocket::open(b, Kind::Arp).unwrap()).unwrap();
+        let began = Instant::now();
+        while listener.receive(&mut [0; 64]).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "the cable carries nothing");
+            sender.send(&frame([0xff; 6], ARP, &[0; 28])).unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+        }
         (near, a, far, b)
     }
 
