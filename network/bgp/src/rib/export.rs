@@ -98,7 +98,12 @@ fn next_hop(route: &Leaving<'_>, to: &Peer, received: NextHop) -> Option<NextHop
         IpAddr::V6(v6) => v6.is_unspecified() || v6.is_unicast_link_local(),
     };
     if keep && !nowhere {
-        return Some(received);
+        return Some(match received {
+            // Its address on the link goes only to who is on that link, too, and this speaker with them (RFC 2545 3): of one
+            // who is not, packets would go nowhere. Nothing here says that he is.
+            NextHop::V6 { global, .. } => NextHop::V6 { global, link_local: None },
+            v4 @ NextHop::V4(_) => v4,
+        });
     }
     let [v4, v6] = to.config.own_addresses;
     // Without an address of its family, IPv4 may go by IPv6 (RFC 8950): the packer says whether he takes that.

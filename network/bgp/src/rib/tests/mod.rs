@@ -306,6 +306,24 @@ fn a_next_hop_of_one_link_is_not_told_on_another() {
     }
 }
 
+/// A client elsewhere would look for it on a link of his own.
+#[test]
+fn a_next_hop_that_is_kept_goes_without_its_address_on_the_link() {
+    let mut world = World::new();
+    let (from, client) = (world.client(2), world.client(3));
+    let beside = world.add(4, 9, |config| config.next_hop = NextHopMode::Keep, |_| ());
+    let v6: Prefix = "2001:db8::/32".parse().expect("a prefix");
+    let hop = |link_local: Option<&str>| NextHop::V6 {
+        global: "fd00::2".parse().expect("an address"),
+        link_local: link_local.map(|text| text.parse().expect("an address")),
+    };
+    world.rib.originate(from, v6, Attributes { next_hop: hop(Some("fe80::2")), ..set(&[]) }, 1);
+    world.settle();
+    for (who, to) in [("reflected", client), ("kept by configuration", beside)] {
+        assert_eq!(world.told[&to].get(&v6.into()).map(|set| set.next_hop), Some(hop(None)), "{who}");
+    }
+}
+
 #[test]
 fn a_route_by_ourselves_is_refused() {
     let mut world = World::new();
