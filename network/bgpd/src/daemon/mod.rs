@@ -258,6 +258,8 @@ impl Daemon {
         for neighbor in self.config.neighbors.clone() {
             self.begin(neighbor);
         }
+        // Maybe there is nobody to wait for.
+        self.deferral_over();
         self.settle();
         loop {
             let work = self.next(&mut events, &mut requests, &shutdown).await;

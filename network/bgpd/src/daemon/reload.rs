@@ -52,6 +52,7 @@ impl Daemon {
         if differs && !self.is_deferred() && self.config.kernel.routes && self.hands.is_some() {
             self.want_all();
         }
+        self.others_are_waited_for();
         let Changes { added, removed, reset, judged } = changes;
         let told = format!(
             "neighbors: {added} added, {removed} removed, {reset} with a new session, {judged} with routes judged anew"

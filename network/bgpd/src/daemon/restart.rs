@@ -113,8 +113,7 @@ impl Daemon {
     }
 
     fn defer(&mut self, most: Time) {
-        let unnamed = self.config.dynamic.iter().any(|range| range.peering.enabled);
-        self.restart = Some(Restart::new(self.now(), most, unnamed));
+        self.restart = Some(Restart::new(self.now(), most, self.has_ranges()));
         self.rib.hold_back(true);
     }
 
@@ -126,6 +125,19 @@ impl Daemon {
     /// When there is something to do.
     pub(super) fn restart_due(&self) -> Option<Time> {
         self.restart.map(|restart| restart.due(self.now()))
+    }
+
+    /// There are other neighbours: without a range nobody unnamed is waited for any more, and maybe nobody at all.
+    pub(super) fn others_are_waited_for(&mut self) {
+        let ranges = self.has_ranges();
+        if let Some(restart) = &mut self.restart {
+            restart.unnamed = restart.unnamed.filter(|_| ranges);
+        }
+        self.deferral_over();
+    }
+
+    fn has_ranges(&self) -> bool {
+        self.config.dynamic.iter().any(|range| range.peering.enabled)
     }
 
     /// Something has been heard, or a time is over: whether that was all that is waited for.
@@ -144,6 +156,8 @@ impl Daemon {
         if restart.deferred {
             if missing == Missing::Much {
                 tracing::warn!("not all neighbours have told their routes since the restart: deciding without them");
+            } else if self.peers.keys().is_empty() {
+                tracing::info!("there is no neighbour to wait for after the restart");
             } else {
                 tracing::info!("all neighbours have told their routes since the restart");
             }

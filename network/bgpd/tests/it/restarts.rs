@@ -94,3 +94,28 @@ async fn who_was_let_in_by_a_range_is_waited_for() {
     assert!(is_quiet(&one));
     one.end().await;
 }
+
+/// Routes that nobody tells again would lie in the kernel for two minutes, and those of this host be missing there.
+#[tokio::test]
+async fn with_nobody_to_wait_for_it_is_over_at_once() {
+    let one = restarted(93, "");
+    until_loaded(&one).await;
+    assert!(one.route("10.1.0.0/24").await.is_some_and(|route| route.paths[0].best));
+    one.end().await;
+    let disabled = restarted(94, &format!("neighbors:\n{}", neighbor(94, 1, 2, "remote-as: 64512, enabled: false")));
+    until_loaded(&disabled).await;
+    disabled.end().await;
+}
+
+#[tokio::test]
+async fn when_the_last_who_is_missing_is_taken_out_it_is_over() {
+    let neighbors = format!("neighbors:\n{}", neighbor(95, 1, 2, "remote-as: 64512, passive: true"));
+    let range = format!("dynamic: [{{prefix: {}/28, remote-as: external}}]\n", host(95, 16));
+    let one = restarted(95, &format!("{neighbors}{range}"));
+    one.neighbor(2).await;
+    tokio::time::sleep(A_WHILE).await;
+    assert!(is_quiet(&one), "he is waited for");
+    one.configure(64512, NETWORK).await.expect("taken");
+    until_loaded(&one).await;
+    one.end().await;
+}
