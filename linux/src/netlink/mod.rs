@@ -68,6 +68,11 @@ impl Error {
         matches!(self.errno(), libc::ENETUNREACH | libc::EHOSTUNREACH)
     }
 
+    /// Whether who asked may not: he lacks CAP_NET_ADMIN over the network namespace.
+    pub fn is_forbidden(&self) -> bool {
+        self.errno() == libc::EPERM
+    }
+
     /// Whether the kernel has no such kind of thing.
     pub fn is_unsupported(&self) -> bool {
         self.errno() == libc::EOPNOTSUPP

@@ -13,6 +13,7 @@
 //! - `plan`: what is wanted beside what is there, and the changes that make one of the other
 //! - `ways`: what others have put there, and by which of it a next hop is reached
 //! - `news`: what of that the speaker is told
+//! - `alone`: nobody else writes the same routes, and this process may
 //! - `task`: the loop, in a thread of its own, as netlink blocks
 //!
 //! Routes of ours are those of one protocol number in one table. They outlive the process: those that are found at the
@@ -22,6 +23,7 @@
 //!
 //! Called by the daemon.
 
+mod alone;
 mod news;
 mod plan;
 mod said;
@@ -29,6 +31,7 @@ mod task;
 mod ways;
 mod wish;
 
+use alone::Alone;
 use linux::netlink::{Monitor, Rtnl, Topic};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -61,6 +64,23 @@ pub enum StartError {
     /// No thread.
     #[error("starting the thread of the kernel's routes: {0}")]
     Thread(#[from] std::io::Error),
+    /// Somebody has these routes.
+    #[error(
+        "another daemon writes protocol {protocol} into table {table} of this network namespace; kernel.table or \
+         kernel.protocol may say another"
+    )]
+    Another {
+        /// Of which table.
+        table: u32,
+        /// Of which protocol.
+        protocol: u8,
+    },
+    /// Whether somebody has them is not known.
+    #[error("claiming the routes of a table for this process: {0}")]
+    Claim(std::io::Error),
+    /// Not the right.
+    #[error("routes can't be written by this process: that needs CAP_NET_ADMIN")]
+    Forbidden,
 }
 
 impl Kernel {
@@ -69,7 +89,14 @@ impl Kernel {
         let topics = [Topic::Links, Topic::Addresses, Topic::Routes];
         let monitor = Monitor::open(&topics)?;
         monitor.hold(NEWS);
-        let rtnl = Rtnl::open()?;
+        let mut rtnl = Rtnl::open()?;
+        let claimed = match config.write {
+            true => {
+                alone::may_write(&config, &mut rtnl)?;
+                Some(Alone::claim(&config)?)
+            }
+            false => None,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let inside = runtime.enter();
         // The successor is unsafe; what it asks for holds here: the descriptor is owned and never changes.
@@ -82,6 +109,7 @@ impl Kernel {
         let task = task::Task::new(config, rtnl, told);
         std::thread::Builder::new().name("kernel routes".to_owned()).spawn(move || {
             runtime.block_on(task.run(monitor, receiver, events));
+            drop(claimed);
             let _ = end.send(());
         })?;
         Ok(Kernel { commands, status, ended })

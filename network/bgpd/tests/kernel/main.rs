@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod healing;
 mod restart;
 mod routes;
