@@ -56,9 +56,13 @@ impl Server {
         }
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(format!("control-socket {}: another daemon answers there", path.display())),
-            // What is no socket was not ours, and nobody answers there either.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && is_socket(path) => {
                 std::fs::remove_file(path).map_err(told)?;
+            }
+            // What is no socket was not ours.
+            Err(_) if path.symlink_metadata().is_ok() && !is_socket(path) => {
+                let path = path.display();
+                return Err(format!("control-socket {path}: a file that is no socket is there, and is left alone"));
             }
             Err(_) => {}
         }
@@ -246,5 +250,24 @@ impl Out {
         timeout(PATIENCE, self.write.write_all(&self.bytes)).await.ok()?.ok()?;
         self.bytes.clear();
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone_and_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("control");
+        std::fs::write(&path, "mine").expect("written");
+        let told = Server::bind(&path).expect_err("a refusal");
+        assert!(told.starts_with(&format!("control-socket {}: a file that is no socket", path.display())), "{told}");
+        assert_eq!(std::fs::read_to_string(&path).expect("there"), "mine");
+        std::fs::remove_file(&path).expect("removed");
+        // What a daemon of before has left is taken away.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+        Server::bind(&path).expect("bound");
     }
 }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use meta::Prefix;
 use serde::{Deserialize, Serialize};
 
+use crate::config::peering::NONE_NAMED;
+
 /// How it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -126,6 +128,26 @@ pub struct NeighborView {
     pub last_error: Option<String>,
     /// Whether he is there, by BFD, in RFC 5880's word.
     pub bfd: Option<String>,
+}
+
+impl NeighborView {
+    /// Why there is no session, or why nothing comes of the one that is there; empty where all is well.
+    pub fn reason(&self) -> String {
+        if self.state != "Established" {
+            return self.last_error.clone().unwrap_or_default();
+        }
+        without_filter(&self.import, &self.export).unwrap_or_default().to_owned()
+    }
+}
+
+/// What does not flow for want of a filter, by the names of those for what comes and what goes.
+pub fn without_filter(import: &str, export: &str) -> Option<&'static str> {
+    match (import == NONE_NAMED, export == NONE_NAMED) {
+        (true, true) => Some("no filter: nothing is taken or told"),
+        (true, false) => Some("no import filter: nothing is taken"),
+        (false, true) => Some("no export filter: nothing is told"),
+        (false, false) => None,
+    }
 }
 
 /// Messages by type.

@@ -11,14 +11,21 @@ use super::Daemon;
 use super::addresses::index_of;
 use super::event::{Key, Which};
 use crate::config::peering::is_of_link;
+use crate::control::view::without_filter;
 
 impl Daemon {
     /// Does what a neighbour's sessions want, in their order.
     pub(super) fn act(&mut self, key: Key, before: State, actions: Vec<Action>, mut waiting: Option<TcpStream>) {
-        let mut gone = false;
+        let (mut gone, mut given_up) = (false, false);
         for action in actions {
             match action {
-                Action::Connect => self.connect(key),
+                Action::Connect => {
+                    // It was time for the next, and the last had not been answered.
+                    if given_up {
+                        self.unanswered(key);
+                    }
+                    self.connect(key);
+                }
                 Action::Accept => {
                     if let Some(stream) = waiting.take() {
                         gone = !self.take_stream(key, stream);
@@ -33,7 +40,7 @@ impl Daemon {
                 Action::Close(way) => {
                     if let Some(peer) = self.peers.get_mut(key) {
                         if way == Way::Outgoing {
-                            peer.connecting = None;
+                            given_up = peer.connecting.take().is_some();
                         }
                         if let Some(place) = peer.links.get_mut(way as usize) {
                             *place = None;
@@ -67,6 +74,18 @@ impl Daemon {
     fn on_routes(&mut self, key: Key, act: impl FnOnce(&mut bgp::rib::Rib, PeerId)) {
         if let Some(peer) = self.peers.get(key) {
             act(&mut self.rib, peer.id);
+        }
+    }
+
+    /// Nobody has answered a connection of ours.
+    pub(super) fn unanswered(&mut self, key: Key) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        // He may be there by a connection of his.
+        if peer.links.iter().all(Option::is_none)
+            && peer.was_not_answered()
+            && let Some(why) = &peer.last
+        {
+            tracing::warn!(neighbor = %peer.neighbor.address, "no session: {why}");
         }
     }
 
@@ -133,6 +152,13 @@ impl Daemon {
             neighbor = %peer.neighbor.address, r#as = negotiated.number, identifier = %negotiated.identifier,
             hold = ?negotiated.hold_time, "session up: {}", families.join(", ")
         );
+        let routes = &peer.peering().routes;
+        if let Some(silent) = without_filter(&routes.import.name, &routes.export.name) {
+            tracing::warn!(
+                neighbor = %peer.neighbor.address, "{silent}: between ASes nothing flows before a filter is named \
+                 (RFC 8212); `accept` is one that takes all"
+            );
+        }
         self.deferral_over();
     }
 

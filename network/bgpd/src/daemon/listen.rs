@@ -139,6 +139,18 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
+/// What may be done about an address that can't be had.
+pub(super) fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has the port: listen.port may say another",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE: listen.port may say another"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this host has no such address: listen.addresses may name one that it has",
+        _ => "",
+    }
+}
+
 fn is_without_family(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error();
@@ -170,6 +182,22 @@ async fn accept(socket: Arc<TcpListener>, keys: u64, events: mpsc::Sender<Event>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_had_is_told_with_what_would_help() {
+        let told = |address: &str| {
+            let (events, _told) = mpsc::channel(8);
+            let refused = Listeners::bind(&[address.parse().expect("one")], Keys::new(), &events);
+            let (address, error) = refused.expect_err("a refusal");
+            super::super::Error::Listen(address, error).to_string()
+        };
+        let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let taken = other.local_addr().expect("one");
+        assert!(told(&taken.to_string()).ends_with("another program has the port: listen.port may say another"));
+        assert!(told("192.0.2.1:17901").contains("this host has no such address"));
+        assert!(advice(&io::ErrorKind::PermissionDenied.into()).contains("CAP_NET_BIND_SERVICE"));
+        assert_eq!(advice(&io::ErrorKind::OutOfMemory.into()), "");
+    }
 
     /// Who connected unsigned before the key came is not taken for the neighbour who has it.
     #[tokio::test]

@@ -32,6 +32,7 @@ mod peers;
 mod reload;
 mod restart;
 mod routes;
+mod seldom;
 mod sessions;
 mod watching;
 
@@ -62,6 +63,7 @@ use locals::Locals;
 use metrics::Metrics;
 use peers::Peers;
 use restart::Restart;
+use seldom::Seldom;
 
 /// Events are taken for so long before what they changed goes out: the more there are, the better it is packed.
 const GATHER: Duration = Duration::from_millis(20);
@@ -78,7 +80,7 @@ const LONG: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A socket.
-    #[error("listen: {0}: {1}; another program may have the port, or listen.port may say another")]
+    #[error("listen: {0}: {1}{advice}", advice = listen::advice(.1))]
     Listen(SocketAddr, std::io::Error),
     /// A dump.
     #[error("mrt: {0}")]
@@ -170,6 +172,8 @@ pub struct Daemon {
     /// Who may be told something.
     ready: BTreeSet<Key>,
     connections: u64,
+    /// Connections of those who are no neighbours, in the log.
+    strangers: Seldom,
     most_next_hops: usize,
     metrics: Metrics,
     dump: Option<Dump>,
@@ -232,6 +236,7 @@ impl Daemon {
             restart: None,
             ready: BTreeSet::new(),
             connections: 0,
+            strangers: Seldom::default(),
             most_next_hops: 0,
             metrics,
             dump,

@@ -19,6 +19,9 @@ use crate::config::{Neighbor, Peering};
 /// Where the TTL of a neighbour on the same link ends, and begins where it is looked at.
 const MAX_TTL: u8 = 255;
 
+/// So many connections without an answer are no lost packets.
+const SUSPICIOUS: u32 = 3;
+
 /// A neighbour.
 #[derive(Debug)]
 pub struct Peer {
@@ -54,6 +57,8 @@ pub struct Peer {
     pub ups: u64,
     /// Why the last session or attempt ended.
     pub last: Option<String>,
+    /// So many connections of ours in a row nobody has answered.
+    pub unanswered: u32,
 }
 
 /// Messages.
@@ -95,6 +100,7 @@ impl Peer {
             since: now,
             ups: 0,
             last: None,
+            unanswered: 0,
         }
     }
 
@@ -149,6 +155,18 @@ impl Peer {
     /// What the tables are told of him.
     pub fn routes(&self) -> PeerConfig {
         routes(&self.neighbor, self.own)
+    }
+
+    /// One more connection of ours was not answered, not even refused; whether that is news.
+    pub fn was_not_answered(&mut self) -> bool {
+        self.unanswered = self.unanswered.saturating_add(1);
+        let address = self.neighbor.address;
+        let mut words = format!("no answer from {address}");
+        // The kernel drops what is signed otherwise than it should be, on either side, and says nothing.
+        if self.unanswered >= SUSPICIOUS && self.peering().session.transport.password.is_some() {
+            words += "; a wrong password looks like this";
+        }
+        self.last.replace(words.clone()) != Some(words)
     }
 
     /// Remembers why something ended; whether it is another reason than the last time.

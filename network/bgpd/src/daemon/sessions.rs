@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use bgp::family::Family;
 use bgp::message::frame;
+use bgp::session::config::PrefixLimit;
 use bgp::session::{Input, Time, Way};
 use tokio::net::TcpStream;
 
@@ -28,7 +30,12 @@ impl Daemon {
                 let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
                 peer.connecting = None;
                 tracing::debug!(neighbor = %peer.neighbor.address, %error, "no connection");
-                peer.last = Some(format!("no connection could be made: {error}"));
+                if error.kind() == std::io::ErrorKind::TimedOut {
+                    self.unanswered(which.key);
+                } else {
+                    peer.unanswered = 0;
+                    peer.last = Some(format!("no connection could be made: {error}"));
+                }
                 self.input(which.key, Input::ConnectionLost(which.way));
             }
             Event::Heard(which, chunk, _permit) => self.heard(which, chunk),
@@ -97,6 +104,12 @@ impl Daemon {
         let Some(key) = self.peers.at(&place).or_else(|| self.let_in(&place, &stream)) else {
             self.metrics.strangers.inc();
             tracing::debug!(%from, "refused: no neighbour is there");
+            // A range that let him in no more has said so.
+            let known = self.config.dynamic.iter().any(|range| range.prefix.contains(place.0));
+            if !known && let Some(others) = self.strangers.tell(self.began.elapsed()) {
+                tracing::info!(from = %from.ip(), others_since_the_last_line = others,
+                    "a connection was refused: no neighbor and no dynamic range has this address");
+            }
             return;
         };
         let Some(peer) = self.peers.get_mut(key) else { return };
@@ -154,6 +167,7 @@ impl Daemon {
     fn connected(&mut self, which: Which, stream: TcpStream) {
         let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
         peer.connecting = None;
+        peer.unanswered = 0;
         let send_hold = peer.peering().send_hold;
         match self.tasks.take(which, stream, send_hold) {
             Ok(link) => {
@@ -234,11 +248,32 @@ impl Daemon {
         for family in families {
             let told = self.rib.told(id, family);
             let limit = self.peers.get(key).and_then(|peer| peer.session.config().prefix_limits[family.index()]);
-            if limit.is_some_and(|limit| told > limit.most) {
+            if let Some(limit) = limit.filter(|limit| told > limit.most) {
                 self.input(key, Input::Prefixes(family, told));
+                self.told_too_much(key, family, limit);
             }
         }
         self.peers.wind(key);
+    }
+
+    /// By which field, and when he may come again.
+    fn told_too_much(&mut self, key: Key, family: Family, limit: PrefixLimit) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let field = match family {
+            Family::Ipv4Unicast => "prefix-limits.ipv4",
+            Family::Ipv6Unicast => "prefix-limits.ipv6",
+        };
+        let again = match limit.restart {
+            Some(rest) => {
+                let rest = meta::duration::human(i64::try_from(rest.as_secs()).unwrap_or(i64::MAX));
+                format!("he is tried again {rest} after that ({field}.restart-after)")
+            }
+            None => format!("he is not tried again before he is disabled and enabled (no {field}.restart-after)"),
+        };
+        let most = limit.most;
+        let why = format!("he told more than {most} prefixes of {family} ({field}.most); {again}");
+        tracing::warn!(neighbor = %peer.neighbor.address, "maximum number of prefixes: {why}");
+        peer.last = Some(format!("we ended it: maximum number of prefixes: {why}"));
     }
 
     fn drop_link(&mut self, which: Which) {

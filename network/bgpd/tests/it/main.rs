@@ -3,6 +3,7 @@
 mod asked;
 mod hostile;
 mod lasting;
+mod reasons;
 mod refused;
 mod restarts;
 mod sessions;

@@ -1,0 +1,136 @@
+//! What somebody is told who has set it up and sees nothing: in the log, and as the reason that a session has.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::world::*;
+
+/// The log of the daemons in this thread, which is that of the test.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn begin() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let to = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+        (log, tracing::subscriber::set_default(to))
+    }
+
+    fn lines(&self, with: &str) -> Vec<String> {
+        let all = String::from_utf8_lossy(&self.0.lock().expect("whole")).into_owned();
+        all.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("whole").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Log;
+
+    fn make_writer(&self) -> Log {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn without_filters_between_ases_both_are_told_that_nothing_flows() {
+    let (log, _guard) = Log::begin();
+    let rest = format!("neighbors:\n{}", neighbor(100, 1, 2, "remote-as: 65001, passive: true, import: accept"));
+    let one = Speaker::start(100, 1, 64512, &rest);
+    let mut peer = Scripted::connect(100, 2, 1).await;
+    peer.establish(&open(65001, 90, &[])).await;
+    assert_eq!(one.up(2).await.reason(), "no export filter: nothing is told");
+    let told = log.lines("RFC 8212");
+    assert!(matches!(&told[..], [line] if line.contains("WARN") && line.contains("no export filter")), "{told:?}");
+    one.end().await;
+    let none = format!("neighbors:\n{}", neighbor(101, 1, 2, "remote-as: 65001, passive: true"));
+    let one = Speaker::start(101, 1, 64512, &none);
+    let mut peer = Scripted::connect(101, 2, 1).await;
+    peer.establish(&open(65001, 90, &[])).await;
+    assert_eq!(one.up(2).await.reason(), "no filter: nothing is taken or told");
+    one.end().await;
+    // Inside of the AS all flows.
+    let inside = format!("neighbors:\n{}", neighbor(102, 1, 2, "remote-as: 64512, passive: true"));
+    let one = Speaker::start(102, 1, 64512, &inside);
+    let mut peer = Scripted::connect(102, 2, 1).await;
+    peer.establish(&open(64512, 90, &[])).await;
+    assert_eq!(one.up(2).await.reason(), "");
+    assert_eq!(log.lines("RFC 8212").len(), 2);
+    one.end().await;
+}
+
+#[tokio::test]
+async fn who_is_no_neighbour_is_told_of_in_the_log_once_in_a_while() {
+    let (log, _guard) = Log::begin();
+    let one = Speaker::start(103, 1, 64512, "");
+    for from in [7, 8, 9] {
+        assert_eq!(Scripted::connect(103, from, 1).await.next().await, None);
+    }
+    let told = log.lines("no neighbor and no dynamic range has this address");
+    assert!(matches!(&told[..], [line] if line.contains("INFO") && line.contains("127.103.0.7")), "{told:?}");
+    one.end().await;
+}
+
+/// The kernel drops what is signed with another password, and says nothing to either.
+#[tokio::test]
+async fn a_password_that_is_another_is_a_neighbour_without_an_answer() {
+    let of = |own: u8, other: u8, word: &str| {
+        format!("neighbors:\n{}", neighbor(104, own, other, &format!("remote-as: 64512, password: {word}")))
+    };
+    let one = Speaker::start(104, 1, 64512, &of(1, 2, "secret"));
+    let two = Speaker::start(104, 2, 64512, &of(2, 1, "secret"));
+    one.up(2).await;
+    one.configure(64512, &of(1, 2, "other")).await.expect("taken");
+    let said = one.until(2, "a reason", |n| n.last_error.as_deref().is_some_and(|why| why.contains("password"))).await;
+    assert_eq!(said.reason(), "no answer from 127.104.0.2; a wrong password looks like this");
+    one.configure(64512, &of(1, 2, "secret")).await.expect("taken");
+    one.up(2).await;
+    one.end().await;
+    two.end().await;
+}
+
+/// The reload is the reason for the end; for there being no session yet it is what came after.
+#[tokio::test]
+async fn after_a_reload_the_reason_is_that_of_the_last_attempt() {
+    let of = |own: u8, other: u8, more: &str| {
+        format!("neighbors:\n{}", neighbor(105, own, other, &format!("remote-as: 64512, {more}")))
+    };
+    let one = Speaker::start(105, 1, 64512, &of(1, 2, "hold-time: 90s"));
+    let two = Speaker::start(105, 2, 64512, &of(2, 1, "passive: true"));
+    one.up(2).await;
+    // It signs, he does not.
+    one.configure(64512, &of(1, 2, "password: secret")).await.expect("taken");
+    one.until(2, "another reason", |n| n.reason().contains("no answer from 127.105.0.2")).await;
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn too_many_prefixes_are_told_with_the_field_and_when_he_is_tried_again() {
+    let limit = "prefix-limits: {ipv4: {most: 1, restart-after: 5m}}";
+    let rest = format!(
+        "neighbors:\n{}",
+        neighbor(106, 1, 2, &format!("remote-as: 65001, passive: true, import: accept, {limit}"))
+    );
+    let one = Speaker::start(106, 1, 64512, &rest);
+    let mut peer = Scripted::connect(106, 2, 1).await;
+    peer.establish(&open(65001, 90, &[])).await;
+    peer.announce(host(106, 2), &[65001], &["10.0.0.0/24", "10.0.1.0/24"].map(prefix)).await;
+    let why = one.until(2, "the end", |n| n.state == "Idle").await.reason();
+    for word in ["maximum number of prefixes", "more than 1", "IPv4", "prefix-limits.ipv4.most", "tried again 5m after"]
+    {
+        assert!(why.contains(word), "{word} is not in {why}");
+    }
+    one.end().await;
+}
