@@ -340,3 +340,46 @@ fn files_are_read_with_the_passwords_beside_them() {
     let gone = read(&folder.path().join("none"), Kind::Speaker).expect_err("refused").to_string();
     assert!(gone.contains("none: No such file"), "{gone}");
 }
+
+/// The blocks of the README that are files: what people copy must be taken, and mean what stands beside it.
+#[test]
+fn the_files_of_the_readme_are_taken() {
+    let readme = include_str!("../../../../README.md");
+    let chapter = readme.split("\n## ").find(|chapter| chapter.starts_with("BGP\n")).expect("a chapter");
+    let between = |begin: &str, end: &str| {
+        let (_, rest) = chapter.split_once(begin).expect("where it begins");
+        rest.split_once(end).expect("where it ends").0
+    };
+    let read = |text: &str| parse(text, Kind::Speaker, &|_| Err(String::new())).unwrap_or_else(|why| panic!("{why}"));
+    let first = read(between("<<END\n", "\nEND\n"));
+    assert_eq!(first.neighbors[0].peering.session.remote_as, RemoteAs::Internal);
+
+    let config = read(between("```yaml\n", "```"));
+    let routes = &config.neighbors[0].peering.routes;
+    let v4 = IpAddr::from([10, 0, 0, 2]);
+    let judge = |filter: &Filter, prefix: &str, source, communities: &[&str]| {
+        let route = bgp::policy::Route {
+            prefix: prefix.parse().expect("a prefix"),
+            source,
+            peer: None,
+            peer_type: None,
+            interface: None,
+            own_address: None,
+        };
+        let mut set = bgp::attribute::Attributes::local(bgp::attribute::NextHop::new(v4));
+        communities.iter().for_each(|text| set.add_community(text.parse().expect("a community")));
+        let verdict = filter.judge(&route, 64512, &mut set);
+        let told: Vec<String> = set.communities.iter().map(ToString::to_string).collect();
+        (verdict, set.local_preference, told.join(" "), set.as_path.length())
+    };
+    let import = |prefix: &str, communities: &[&str]| judge(&routes.import, prefix, Source::External, communities);
+    let reject = |told: (Verdict, Option<u32>, String, usize)| told.0 == Verdict::Reject;
+    assert!(reject(import("192.168.7.0/24", &[])), "ours");
+    assert!(reject(import("10.7.0.0/25", &[])), "too long");
+    assert_eq!(import("10.7.0.0/24", &[]), (Verdict::Accept, None, "64512:1".to_owned(), 0));
+    let far = import("10.7.0.0/24", &["65001:80"]);
+    assert_eq!((far.0, far.1), (Verdict::Accept, Some(80)));
+    let export = |prefix: &str, source| judge(&routes.export, prefix, source, &[]);
+    assert_eq!(export("192.168.0.0/20", Source::Static), (Verdict::Accept, None, "65001:100".to_owned(), 2));
+    assert!(reject(export("192.168.0.0/25", Source::Static)) && reject(export("192.168.0.0/20", Source::External)));
+}
