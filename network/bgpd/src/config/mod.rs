@@ -2,7 +2,7 @@
 //! knows, one that does nothing where it stands and a value that means nothing are errors that say where and what would be
 //! right; nothing is changed by a file with one.
 //!
-//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is
+//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it
 //! - [`peering`]: what a neighbour's settings come to; `keys`: whether the kernel can tell their passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
 //!
@@ -17,6 +17,7 @@ mod protocols;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -42,6 +43,8 @@ use settings::Settings;
 const MAX_FILE: u64 = 16 << 20;
 /// How deep a file may nest: rules of filters are the deepest.
 const MAX_DEPTH: usize = 32;
+/// Lists, maps, names and values of a file: the most neighbours have ten each.
+const MAX_NODES: usize = 1_000_000;
 /// Bytes of a password's file.
 const MAX_PASSWORD_FILE: u64 = 4096;
 /// Neighbours of a file; the tables have room for some more sources.
@@ -215,13 +218,13 @@ fn text_of(path: &Path, most: u64) -> Result<String, String> {
 /// The field, and what would be right.
 pub fn parse(text: &str, kind: Kind, password_of: &dyn Fn(&Path) -> Result<String, String>) -> Result<Config, String> {
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
         strict_booleans: true,
     };
-    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-    })?;
-    let document: Document = serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| fault.to_string())?;
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| words::of_yaml(&error, MAX_DEPTH, MAX_NODES))?;
+    let document: Document =
+        serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| words::with_form(fault).to_string())?;
     made(document, kind, password_of).map_err(|fault| fault.to_string())
 }
 

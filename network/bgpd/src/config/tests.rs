@@ -189,15 +189,38 @@ fn what_is_wrong_is_named_with_its_place() {
         ("neighbors: [{address: 10.0.0.2}]", "neighbors[0].remote-as: is missing, here and in the group"),
         ("neighbors: [{remote-as: internal}]", "neighbors[0].address: is missing"),
         ("neighbors: [{address: 10.0.0.2, remote-as: intern}]", "neighbors[0].remote-as: \"intern\" is not the number"),
-        ("neighbors: [{address: 10.0.0.300, remote-as: 1}]", "neighbors[0].address: "),
+        (
+            "neighbors: [{address: 10.0.0.300, remote-as: 1}]",
+            "neighbors[0].address: \"10.0.0.300\" is not an address, like",
+        ),
         ("neighbors: [{address: 224.0.0.1, remote-as: 1}]", "224.0.0.1 is not the address of a neighbour"),
         ("neighbors: [{address: 'fe80::1', remote-as: 1}]", "neighbors[0].interface: is missing"),
         ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 2s}]", "neighbors[0].hold-time: 2s is not 0, nor"),
-        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 90}]", "90 is not a duration such as 90s"),
-        ("neighbors: [{address: 10.0.0.2, remote-as: 1, port: 70000}]", "neighbors[0].port: 70000 is not u16"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: -90}]", "-90 is not a duration such as 90s"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 1.5}]", "1.5 is not a duration such as 90s, 5m or"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 2}]", "neighbors[0].hold-time: 2s is not 0, nor"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, port: 70000}]",
+            "neighbors[0].port: 70000 is not a number from 0 to 65535",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, port: '179'}]",
+            "port: \"179\" is not a number from 0 to 65535: without the quotes",
+        ),
+        ("cluster-id: 7", "cluster-id: 7 is not an IPv4 address, like 10.0.0.1"),
+        ("cluster-id: 10.0.0.256", "cluster-id: \"10.0.0.256\" is not an IPv4 address, like 10.0.0.1"),
+        ("metrics: here", "metrics: \"here\" is not an address with a port, like 127.0.0.1:9179"),
+        ("metrics: 9179", "metrics: 9179 is not an address with a port, like 127.0.0.1:9179"),
+        ("control-socket: 7", "control-socket: 7 is not a path: put it in quotes"),
+        ("decision: {maximum-paths: 256}", "decision.maximum-paths: 256 is not a number from 0 to 255"),
+        ("kernel: {table: -1}", "kernel.table: -1 is not a number from 0 to 4294967295"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, password: 12345}]",
+            "neighbors[0].password: 12345 is not text: put it in quotes",
+        ),
         (
             "neighbors: [{address: 10.0.0.2, remote-as: 1, passive: maybe}]",
-            "neighbors[0].passive: \"maybe\" is not a boolean",
+            "neighbors[0].passive: \"maybe\" is not true or false",
         ),
         ("neighbors: [{address: 10.0.0.2, remote-as: 1, group: x}]", "neighbors[0].group: there is no group \"x\""),
         (
@@ -300,8 +323,22 @@ fn what_is_wrong_is_named_with_its_place() {
         ("mrt: {table-interval: 5m}", "mrt.table-interval: goes with mrt.table"),
         ("listen: {addresses: [127.0.0.1, 127.0.0.1]}", "listen.addresses[1]: 127.0.0.1 is there already"),
         ("as: 1", "as"),
-        ("neighbors: 7", "neighbors: 7 is not a sequence"),
-        ("kernel: yes", "kernel: \"yes\" is not a map of fields"),
+        ("neighbors: 7", "neighbors: 7 is not a list: `- {address: 10.0.0.2, remote-as: 64512}` for each"),
+        ("filters: {name: a}", "filters: a map of fields is not a list: `- {name: "),
+        ("listen: {addresses: 10.0.0.1}", "listen.addresses: \"10.0.0.1\" is not a list: `[10.0.0.1, …]`"),
+        ("kernel: yes", "kernel: \"yes\" is not a map of fields: `{table: "),
+        (
+            "filters: [{name: a, rules: [{match: {prefixes: [10.0.0.0/8]}}]}]",
+            "filters[0].rules[0].match.prefixes[0]: \"10.0.0.0/8\" is not a map of fields: `{prefix: 10.0.0.0/8, lengths: {min: 16, max: 24}}`",
+        ),
+        (
+            "filters: [{name: a, rules: [{set: {communities: ['1:2']}}]}]",
+            "rules[0].set.communities: a list is not a map of fields: `{add: [\"64512:1\"]}`",
+        ),
+        (
+            "filters: [{name: a, rules: [{match: {local-preference: 100}}]}]",
+            "match.local-preference: 100 is not a map of fields: `{min: 100, max: 200}`",
+        ),
     ];
     for (text, words) in rows {
         let told = refused(text);
@@ -312,6 +349,24 @@ fn what_is_wrong_is_named_with_its_place() {
     assert!(told("{router-id: 0.0.0.0, as: 1}").contains("0.0.0.0 is nobody's"));
     assert!(told("{router-id: 10.0.0.1, as: 0}").starts_with("as: 0 is not"));
     assert!(told("a: [").contains("line"), "{}", told("a: ["));
+    assert_eq!(told("hello"), "\"hello\" is not a map of fields: router-id: 10.0.0.1, as: 64512, neighbors: …");
+    assert_eq!(told("as: 1\nas: 2"), "line 2, column 1: \"as\" is written twice in one map: one of both");
+    let deep = format!("a: {}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+    assert!(told(&deep).ends_with(": lists and maps lie more than 32 deep in each other"), "{}", told(&deep));
+    let nodes = format!("a: [{}]", "1,".repeat(MAX_NODES));
+    assert!(told(&nodes).ends_with(": there are more than 1000000 names and values, or too long ones"));
+    let bombs = format!("a: &x 1\nb: [{}]", "*x,".repeat(60_000));
+    assert!(told(&bombs).ends_with(": refers too often to other places of the file (& and *)"), "{}", told(&bombs));
+    assert!(told("as: 1\n---\nas: 1").ends_with("has more than one document (---)"), "{}", told("as: 1\n---\nas: 1"));
+}
+
+#[test]
+fn a_duration_without_a_unit_is_seconds() {
+    let time = |text: &str| {
+        let text = format!("neighbors: [{{address: 10.0.0.2, remote-as: 1, hold-time: {text}}}]");
+        config(&text).neighbors[0].peering.session.hold_time
+    };
+    assert_eq!((time("90"), time("90s"), time("1m30s"), time("0")), (90, 90, 90, 0));
 }
 
 #[test]
