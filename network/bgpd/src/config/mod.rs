@@ -20,6 +20,7 @@ mod tests;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -194,16 +195,33 @@ pub enum Kind {
 /// # Errors
 /// What is wrong, with file and field.
 pub fn read(path: &Path, kind: Kind) -> Result<Config, ConfigError> {
-    let file = path.display().to_string();
-    let fault = |problem: String| ConfigError { file: file.clone(), problem };
+    let fault = |problem: String| ConfigError { file: path.display().to_string(), problem };
     let text = text_of(path, MAX_FILE).map_err(fault)?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    parse(&text, kind, &|named| {
+    beside(&text, path.parent().unwrap_or(Path::new("")), kind).map_err(fault)
+}
+
+/// Reads what comes from somewhere else, which has a name; files of passwords that it names are those from here on.
+///
+/// # Errors
+/// What is wrong, with name and field.
+pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, ConfigError> {
+    let fault = |problem: String| ConfigError { file: name.to_owned(), problem };
+    let mut bytes = Vec::new();
+    input.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(fault(format!("has more than {MAX_FILE} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
+    beside(&text, Path::new(""), kind).map_err(fault)
+}
+
+/// A text whose files of passwords are in a folder.
+fn beside(text: &str, folder: &Path, kind: Kind) -> Result<Config, String> {
+    parse(text, kind, &|named| {
         let text =
             text_of(&folder.join(named), MAX_PASSWORD_FILE).map_err(|why| format!("{}: {why}", named.display()))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     })
-    .map_err(|problem| ConfigError { file: file.clone(), problem })
 }
 
 fn text_of(path: &Path, most: u64) -> Result<String, String> {

@@ -394,6 +394,13 @@ fn files_are_read_with_the_passwords_beside_them() {
     assert!(told.contains("bgp.yaml: neighbors[0].password-file: key: "), "{told}");
     let gone = read(&folder.path().join("none"), Kind::Speaker).expect_err("refused").to_string();
     assert!(gone.contains("none: No such file"), "{gone}");
+    let from = |bytes: &mut dyn std::io::Read| read_from(bytes, "stdin", Kind::Speaker).map_err(|why| why.to_string());
+    assert_eq!(from(&mut "{router-id: 10.0.0.1, as: 7}".as_bytes()).expect("a file").number, 7);
+    assert_eq!(
+        from(&mut "as: x".as_bytes()).expect_err("refused"),
+        "stdin: as: \"x\" is not a number from 0 to 4294967295"
+    );
+    assert_eq!(from(&mut std::io::repeat(b'#')).expect_err("refused"), "stdin: has more than 16777216 bytes");
 }
 
 /// The blocks of the README that are files: what people copy must be taken, and mean what stands beside it.

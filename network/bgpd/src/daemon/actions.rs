@@ -77,6 +77,7 @@ impl Daemon {
 
     fn connect(&mut self, key: Key) {
         let which = self.which(key, Way::Outgoing);
+        let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let options = peer.options();
         let to = match (peer.neighbor.address, &options.interface) {
@@ -84,7 +85,7 @@ impl Daemon {
                 Some(index) => std::net::SocketAddrV6::new(v6, peer.peering().port, 0, index).into(),
                 // It may come yet: the next attempt looks again.
                 None => {
-                    peer.last = Some(format!("no connection could be made: there is no interface {interface}"));
+                    peer.failed(format!("no connection could be made: there is no interface {interface}"), now);
                     return;
                 }
             },
@@ -139,7 +140,7 @@ impl Daemon {
     fn down(&mut self, key: Key, reason: &Reason, kept: bgp::family::Families) {
         let now = self.began.elapsed();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.ended(reason);
+        peer.ended(reason, now);
         let lasted = now.saturating_sub(peer.since);
         (peer.since, peer.dirty) = (now, false);
         self.rib.down(peer.id, kept);
@@ -149,6 +150,7 @@ impl Daemon {
     }
 
     fn failed(&mut self, key: Key, reason: &Reason) {
+        let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let collision = matches!(reason, Reason::Sent(said) | Reason::Received(said)
             if said.code == bgp::message::notification::code::CEASE
@@ -157,7 +159,7 @@ impl Daemon {
             return;
         }
         // The same again and again is told once.
-        if peer.ended(reason) {
+        if peer.ended(reason, now) {
             tracing::warn!(neighbor = %peer.neighbor.address, "no session: {reason}");
         }
     }

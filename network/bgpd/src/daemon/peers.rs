@@ -54,6 +54,8 @@ pub struct Peer {
     pub ups: u64,
     /// Why the last session or attempt ended.
     pub last: Option<String>,
+    /// When that was.
+    pub last_at: Time,
 }
 
 /// Messages.
@@ -95,6 +97,7 @@ impl Peer {
             since: now,
             ups: 0,
             last: None,
+            last_at: Time::ZERO,
         }
     }
 
@@ -152,8 +155,13 @@ impl Peer {
     }
 
     /// Remembers why something ended; whether it is another reason than the last time.
-    pub fn ended(&mut self, reason: &Reason) -> bool {
-        let words = reason.to_string();
+    pub fn ended(&mut self, reason: &Reason, now: Time) -> bool {
+        self.failed(reason.to_string(), now)
+    }
+
+    /// The same, in words.
+    pub fn failed(&mut self, words: String, now: Time) -> bool {
+        self.last_at = now;
         self.last.replace(words.clone()) != Some(words)
     }
 }

@@ -25,10 +25,11 @@ impl Daemon {
             Event::Accepted { .. } => {}
             Event::Connected(which, stream) => self.connected(which, stream),
             Event::NotConnected(which, error) => {
+                let now = self.now();
                 let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
                 peer.connecting = None;
                 tracing::debug!(neighbor = %peer.neighbor.address, %error, "no connection");
-                peer.last = Some(format!("no connection could be made: {error}"));
+                peer.failed(format!("no connection could be made: {error}"), now);
                 self.input(which.key, Input::ConnectionLost(which.way));
             }
             Event::Heard(which, chunk, _permit) => self.heard(which, chunk),
