@@ -23,9 +23,15 @@ use crate::commands::misc::print;
 use crate::component::until_signal;
 use crate::fault::Fault;
 
+/// Where more is said of the file than flags can.
+const ABOUT_THE_FILE: &str =
+    "The file's fields, with defaults and an example of filters, are described in the README, section BGP.
+Without other words in it the daemon answers at /run/ferrokube/bgp.sock (control-socket), for its own user and root, and
+neighbours reach it at port 179 of all addresses (listen).";
+
 /// `ferrokube bgp`
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, after_help = ABOUT_THE_FILE)]
 pub struct Bgp {
     #[command(flatten)]
     speaker: Option<Speaker>,
@@ -49,7 +55,9 @@ enum Cmd {
     /// Show what a daemon on this host knows
     Show(show::Show),
     /// Check a configuration, and say what is wrong with it
+    #[command(after_help = ABOUT_THE_FILE)]
     Check {
+        /// The configuration, YAML; `-` is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -103,8 +111,13 @@ fn reload(socket: &Path) -> Result<()> {
 }
 
 fn check(file: &Path) -> Result<()> {
-    let config = config::read(file, Kind::Speaker).map_err(|error| Fault::failed(error.to_string()))?;
-    print(&checked(file, &config))
+    let read = match file.to_str() {
+        Some("-") => config::read_from(std::io::stdin().lock(), "standard input", Kind::Speaker),
+        _ => config::read(file, Kind::Speaker),
+    };
+    let config = read.map_err(|error| Fault::failed(error.to_string()))?;
+    let name = if file == Path::new("-") { Path::new("standard input") } else { file };
+    print(&checked(name, &config))
 }
 
 /// What is there, and what may surprise.
@@ -155,7 +168,9 @@ mod tests {
     fn a_daemon_has_a_file_and_questions_have_none() {
         let daemon = line("bgp --config /etc/bgp.yaml --keep-routes").expect("a daemon").speaker.expect("its flags");
         assert!(daemon.keep_routes && daemon.config == Path::new("/etc/bgp.yaml"));
-        for text in ["bgp show neighbors", "bgp show route 10.0.0.0/8 -o json", "bgp check a.yaml", "bgp reload"] {
+        for text in
+            ["bgp show neighbors", "bgp show route 10.0.0.0/8 -o json", "bgp check a.yaml", "bgp check -", "bgp reload"]
+        {
             assert!(line(text).expect("a question").command.is_some(), "{text}");
         }
         assert!(line("bgp --keep-routes").expect_err("refused").contains("--config"));

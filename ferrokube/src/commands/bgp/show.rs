@@ -1,6 +1,7 @@
 //! `bgp show`: a question to the daemon, its answer as a table, as JSON, or again every second. I/O: the control socket, the
-//! terminal.
+//! terminal, the clock.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,12 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use bgpd::config::CONTROL_SOCKET;
 use bgpd::config::settings::FamilyName;
-use bgpd::control::view::{FilterView, NeighborView, RouteView, Summary};
+use bgpd::control::view::{Families, FilterView, NeighborView, RouteView, Summary};
 use bgpd::control::{Command, Which, client};
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use meta::Prefix;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::table;
 use crate::cli::Output;
@@ -28,6 +30,10 @@ const SHARE: u32 = 10;
 /// Rows of a table that are printed at once: columns are as wide as these need.
 const ROWS: usize = 1000;
 
+/// What the table does not say of itself.
+const NEIGHBORS_HELP: &str = "SINCE: since when there is a session, or none. RECEIVED: prefixes that he has told, those \
+that the import filter refuses, too;\n`neighbors ADDRESS` says how many were accepted, and how many he is told.";
+
 /// `ferrokube bgp show`
 #[derive(Debug, Args)]
 pub struct Show {
@@ -36,7 +42,7 @@ pub struct Show {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table, global = true)]
     output: Output,
-    /// Look again every second
+    /// Look again every second; as JSON each look is a line, {"time": …, "items": […]}
     #[arg(short, long, global = true)]
     watch: bool,
     /// The daemon's control-socket
@@ -46,14 +52,17 @@ pub struct Show {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// How it stands
+    /// The daemon itself: AS, addresses, how many neighbours and prefixes, what the kernel has
     Summary,
-    /// Neighbours; one alone with all that is known of him
+    /// Neighbours; one alone with all that is known of him, and what he is told
+    #[command(after_help = NEIGHBORS_HELP)]
     Neighbors {
+        /// This one alone
         #[arg(value_name = "ADDRESS")]
         neighbor: Option<IpAddr>,
     },
     /// Routes, the best path of each
+    #[command(after_help = table::MARKS_HELP)]
     Routes {
         /// Of one family
         #[arg(long, value_enum)]
@@ -72,7 +81,9 @@ enum What {
         all: bool,
     },
     /// All paths to a prefix, or by which an address is reached, with the reason for the place of each
+    #[command(after_help = table::MARKS_HELP)]
     Route {
+        /// A prefix such as 10.0.0.0/8, or an address
         #[arg(value_name = "PREFIX")]
         prefix: String,
     },
@@ -111,12 +122,17 @@ pub fn run(show: &Show) -> Result<()> {
         return look(show);
     }
     loop {
-        if show.output == Output::Table && std::io::stdout().is_terminal() {
+        let now = meta::time::format(Timestamp::now());
+        if show.output == Output::Table {
             // Home, and all below it gone.
-            print("\x1b[H\x1b[J")?;
+            let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[J" } else { "" };
+            print(&format!("{clear}{now}\n"))?;
         }
         let began = Instant::now();
-        look(show)?;
+        match show.output {
+            Output::Json => items(show, &format!("{{\"time\":\"{now}\",\"items\":["), ",", "]}\n")?,
+            Output::Table => tables(show)?,
+        }
         std::thread::sleep(EVERY.max(began.elapsed() * SHARE));
     }
 }
@@ -128,10 +144,15 @@ fn look(show: &Show) -> Result<()> {
     }
 }
 
+/// Asks what was meant.
+fn ask<T: DeserializeOwned>(show: &Show, each: impl FnMut(T) -> Result<()>) -> Result<()> {
+    put(show, &show.what.command(), each)
+}
+
 /// Asks; an item that is not what this program knows is of a daemon of another version.
-fn ask<T: DeserializeOwned>(show: &Show, mut each: impl FnMut(T) -> Result<()>) -> Result<()> {
+fn put<T: DeserializeOwned>(show: &Show, command: &Command, mut each: impl FnMut(T) -> Result<()>) -> Result<()> {
     let mut failed = None;
-    let asked = client::ask(&show.socket, &show.what.command(), |item| {
+    let asked = client::ask(&show.socket, command, |item| {
         let item =
             serde_json::from_value(item).map_err(|error| format!("the daemon is of another version: {error}"))?;
         each(item).map_err(|error| {
@@ -150,41 +171,102 @@ fn json(show: &Show) -> Result<()> {
     if matches!(show.what, What::Summary) {
         return ask(show, |item: Value| print(&format!("{item:#}\n")));
     }
-    // An item at a time: a table of a million routes is never here as a whole.
-    let mut before = "[\n";
-    ask(show, |item: Value| {
+    items(show, "[\n", ",\n", "\n]\n")
+}
+
+/// An item at a time: a table of a million routes is never here as a whole.
+fn items(show: &Show, begin: &str, between: &str, end: &str) -> Result<()> {
+    let one = matches!(show.what, What::Neighbors { neighbor: Some(_) });
+    let mut before = begin;
+    ask(show, |mut item: Value| {
+        if let (true, Some(fields)) = (one, item.as_object_mut()) {
+            let address = fields.get("address").and_then(Value::as_str).and_then(|text| text.parse().ok());
+            let Exchanged { accepted, told } = address.map(|one| exchanged(show, one)).transpose()?.unwrap_or_default();
+            fields.extend([("accepted".to_owned(), json!(accepted)), ("told".to_owned(), json!(told))]);
+        }
         print(&format!("{before}{item}"))?;
-        before = ",\n";
+        before = between;
         Ok(())
     })?;
-    print(if before == "[\n" { "[]\n" } else { "\n]\n" })
+    // A list without items is on one line.
+    let nothing = || if begin == "[\n" { "[]\n".to_owned() } else { format!("{begin}{end}") };
+    print(&if before == begin { nothing() } else { end.to_owned() })
+}
+
+/// What one neighbour has told that is used or could be, and what he is told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Exchanged {
+    accepted: Families<u32>,
+    told: Families<u32>,
+}
+
+/// Counted here, a page of routes at a time: the daemon keeps no such numbers, and need not stop to make them.
+fn exchanged(show: &Show, neighbor: IpAddr) -> Result<Exchanged> {
+    let mut counts = Exchanged::default();
+    let count = |which: Which, counts: &mut Families<u32>| {
+        put(show, &Command::Routes(which), |route: RouteView| {
+            let paths = route.paths.iter().filter(|path| !path.refused).count();
+            let of = if route.prefix.is_ipv6() { &mut counts.ipv6 } else { &mut counts.ipv4 };
+            *of = of.saturating_add(u32::try_from(paths).unwrap_or(u32::MAX));
+            Ok(())
+        })
+    };
+    count(Which { from: Some(neighbor), ..Which::default() }, &mut counts.accepted)?;
+    count(Which { to: Some(neighbor), ..Which::default() }, &mut counts.told)?;
+    Ok(counts)
 }
 
 fn tables(show: &Show) -> Result<()> {
     match &show.what {
         What::Summary => ask(show, |summary: Summary| print(&table::summary(&summary))),
-        What::Neighbors { neighbor: Some(_) } => ask(show, |neighbor: NeighborView| print(&table::neighbor(&neighbor))),
+        What::Neighbors { neighbor: Some(_) } => ask(show, |neighbor: NeighborView| {
+            let Exchanged { accepted, told } = exchanged(show, neighbor.address)?;
+            print(&table::neighbor(&neighbor, accepted, told))
+        }),
         What::Neighbors { neighbor: None } => {
-            rows(show, table::NEIGHBORS, |neighbor| vec![table::neighbor_row(neighbor)])
+            rows(show, table::NEIGHBORS, "no neighbors", |neighbor| vec![table::neighbor_row(neighbor)])
         }
         What::Routes { all, from, to, .. } => {
             let all = *all || from.is_some() || to.is_some();
-            rows(show, table::ROUTES, |route| table::route_rows(route, all))
+            let mut marks = BTreeSet::new();
+            rows(show, table::ROUTES, "no routes", |route| {
+                table::note_marks(route, all, &mut marks);
+                table::route_rows(route, all)
+            })?;
+            print(&table::legend(&marks))
         }
-        What::Route { .. } => ask(show, |route: RouteView| print(&table::route(&route))),
-        What::Filters => ask(show, |filter: FilterView| print(&table::filter(&filter))),
+        What::Route { .. } => {
+            let mut marks = BTreeSet::new();
+            ask(show, |route: RouteView| {
+                table::note_marks(&route, true, &mut marks);
+                print(&table::route(&route))
+            })?;
+            print(&table::legend(&marks))
+        }
+        What::Filters => {
+            let mut any = false;
+            ask(show, |filter: FilterView| {
+                any = true;
+                print(&table::filter(&filter))
+            })?;
+            if any { Ok(()) } else { print("no filters\n") }
+        }
     }
 }
 
 fn rows<T: DeserializeOwned, const N: usize>(
     show: &Show,
     head: [&str; N],
-    of: impl Fn(&T) -> Vec<[String; N]>,
+    none: &str,
+    mut of: impl FnMut(&T) -> Vec<[String; N]>,
 ) -> Result<()> {
-    let mut table = table::Table::new(head);
+    let (mut table, mut any) = (table::Table::new(head), false);
     ask(show, |item: T| {
-        of(&item).into_iter().for_each(|row| table.add(row));
+        of(&item).into_iter().for_each(|row| {
+            any = true;
+            table.add(row);
+        });
         if table.len() >= ROWS { print(&table.take()) } else { Ok(()) }
     })?;
-    print(&table.take())
+    if any { print(&table.take()) } else { print(&format!("{none}\n")) }
 }

@@ -1,14 +1,22 @@
 //! Answers of the daemon as tables and paragraphs. Pure. Called by [`super::show`].
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use bgpd::control::view::{FilterView, NeighborView, PathView, RouteView, Summary};
+use bgpd::control::view::{Families, FilterView, NeighborView, PathView, RouteView, Summary};
 use meta::duration::human;
 
 /// What stands over neighbours.
-pub const NEIGHBORS: [&str; 7] = ["NEIGHBOR", "AS", "STATE", "SINCE", "IPV4", "IPV6", "REASON"];
+pub const NEIGHBORS: [&str; 7] = ["NEIGHBOR", "AS", "STATE", "SINCE", "IPV4 RECEIVED", "IPV6 RECEIVED", "LAST ERROR"];
 /// What stands over routes.
 pub const ROUTES: [&str; 7] = ["", "PREFIX", "NEXT HOP", "FROM", "PREF", "MED", "AS PATH"];
+
+/// What stands before paths.
+const MARKS: [(char, &str); 4] =
+    [('>', "the best"), ('=', "used with it"), ('x', "refused"), ('s', "kept over the end of its session (stale)")];
+/// The same, for who asks what there is.
+pub const MARKS_HELP: &str = "Before a path: > the best, = used with it, x refused, s kept over the end of its session (stale); \
+none: as good as it gets\nwhen the better ones go";
 
 /// Rows that are printed together; those that follow keep the widths.
 pub struct Table<const N: usize> {
@@ -89,9 +97,21 @@ pub fn summary(summary: &Summary) -> String {
     text
 }
 
+/// His AS, or what is wanted of it.
+fn number(neighbor: &NeighborView) -> String {
+    neighbor.number.map_or_else(|| neighbor.remote_as.clone(), |number| number.to_string())
+}
+
+fn last_error(neighbor: &NeighborView) -> Option<String> {
+    let error = neighbor.last_error.as_ref()?;
+    let ago = neighbor.last_error_seconds.map(|seconds| format!(" ({} ago)", age(seconds)));
+    Some(format!("{error}{}", ago.unwrap_or_default()))
+}
+
 pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
     let up = neighbor.state == "Established";
-    let reason = neighbor.last_error.clone().filter(|_| !up).unwrap_or_default();
+    // Of a session that is there: what keeps routes from it.
+    let reason = if up { neighbor.reason() } else { last_error(neighbor).unwrap_or_default() };
     let count = |count: u32| if up { count.to_string() } else { "-".to_owned() };
     let name = match &neighbor.interface {
         Some(interface) if neighbor.address.is_ipv6() => format!("{}%{interface}", neighbor.address),
@@ -99,7 +119,7 @@ pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
     };
     [
         name,
-        neighbor.number.clone(),
+        number(neighbor),
         neighbor.state.clone(),
         age(neighbor.since_seconds),
         count(neighbor.received.ipv4),
@@ -108,9 +128,9 @@ pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
     ]
 }
 
-pub fn neighbor(neighbor: &NeighborView) -> String {
+pub fn neighbor(neighbor: &NeighborView, accepted: Families<u32>, told: Families<u32>) -> String {
     let n = neighbor;
-    let mut text = format!("{}, AS {}, {} for {}\n", n.address, n.number, n.state, age(n.since_seconds));
+    let mut text = format!("{}, AS {}, {} for {}\n", n.address, number(n), n.state, age(n.since_seconds));
     let messages = |m: &bgpd::control::view::Messages| {
         format!(
             "{} OPEN, {} UPDATE, {} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH",
@@ -119,7 +139,8 @@ pub fn neighbor(neighbor: &NeighborView) -> String {
     };
     let ends = n.local.zip(n.remote).map(|(local, remote)| format!("{local} - {remote}"));
     let count = |ipv4: String, ipv6: String| format!("{ipv4} of IPv4, {ipv6} of IPv6");
-    let lines: [(&str, Option<String>); 17] = [
+    let numbers = |of: Families<u32>| Some(count(of.ipv4.to_string(), of.ipv6.to_string()));
+    let lines: [(&str, Option<String>); 19] = [
         ("description", Some(n.description.clone()).filter(|text| !text.is_empty())),
         ("group", n.group.clone()),
         ("let in by", n.range.map(|range| range.to_string())),
@@ -131,12 +152,14 @@ pub fn neighbor(neighbor: &NeighborView) -> String {
         ("BFD", n.bfd.clone()),
         ("client", n.client.then(|| "of this route reflector".to_owned())),
         ("filters", Some(format!("import {}, export {}", n.import, n.export))),
-        ("has told", Some(count(n.received.ipv4.to_string(), n.received.ipv6.to_string()))),
+        ("has told", numbers(n.received)),
+        ("accepted of that", numbers(accepted)),
         ("all of", Some(n.end_of_rib.join(", ")).filter(|text| !text.is_empty())),
+        ("is told", numbers(told)),
         ("is yet to be told", Some(count(n.waiting.ipv4.to_string(), n.waiting.ipv6.to_string()))),
-        ("received", Some(messages(&n.messages_received))),
-        ("sent", Some(messages(&n.messages_sent))),
-        ("last error", n.last_error.clone()),
+        ("messages received", Some(messages(&n.messages_received))),
+        ("messages sent", Some(messages(&n.messages_sent))),
+        ("last error", last_error(n)),
     ];
     for (name, value) in lines {
         if let Some(value) = value {
@@ -150,7 +173,7 @@ pub fn neighbor(neighbor: &NeighborView) -> String {
     text
 }
 
-/// `>` the best, `=` used with it, `x` refused, `s` kept over the end of its session.
+/// By [`MARKS`].
 fn mark(path: &PathView) -> String {
     let place = match (path.best, path.used, path.refused) {
         (true, _, _) => ">",
@@ -159,6 +182,24 @@ fn mark(path: &PathView) -> String {
         _ => " ",
     };
     format!("{place}{}", if path.stale { "s" } else { "" })
+}
+
+/// Notes which marks the rows of a route have.
+pub fn note_marks(route: &RouteView, all: bool, seen: &mut BTreeSet<char>) {
+    seen.extend(
+        route
+            .paths
+            .iter()
+            .filter(|path| all || path.best)
+            .flat_map(|path| mark(path).into_bytes().into_iter().map(char::from)),
+    );
+}
+
+/// What the marks mean that are there.
+pub fn legend(seen: &BTreeSet<char>) -> String {
+    let words = MARKS.iter().filter(|(mark, _)| seen.contains(mark)).map(|(mark, words)| format!("{mark} {words}"));
+    let words = words.collect::<Vec<_>>().join(", ");
+    if words.is_empty() { words } else { format!("\n{words}\n") }
 }
 
 fn from(path: &PathView) -> String {
@@ -267,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn marks_that_are_there_are_explained() {
+        let of = |all| {
+            let mut seen = BTreeSet::new();
+            note_marks(&two(), all, &mut seen);
+            legend(&seen)
+        };
+        assert_eq!(of(false), "\n> the best\n");
+        assert_eq!(of(true), "\n> the best, x refused\n");
+        assert_eq!(legend(&BTreeSet::new()), "");
+        assert!(MARKS.iter().all(|(mark, words)| MARKS_HELP.contains(&format!("{mark} {words}"))), "{MARKS_HELP}");
+    }
+
+    #[test]
     fn of_one_route_every_path_says_why_it_is_where_it_is() {
         let text = route(&two());
         assert!(text.starts_with("10.1.0.0/16, paths: 2\n> this host, from direct eth0, 90s\n"), "{text}");
@@ -277,26 +331,36 @@ mod tests {
     #[test]
     fn a_neighbour_without_a_session_says_why() {
         let view = json!({
-            "address": "fe80::2", "interface": "eth1", "description": "", "group": "rack", "range": null, "as": "65001",
+            "address": "fe80::2", "interface": "eth1", "description": "", "group": "rack", "range": null, "as": 65001,
+            "remoteAs": "external",
             "state": "Active", "enabled": true, "sinceSeconds": 5, "sessions": 0, "routerId": null, "local": null,
             "remote": null, "holdTimeSeconds": null, "capabilities": [], "received": {"ipv4": 0, "ipv6": 0},
             "waiting": {"ipv4": 0, "ipv6": 0}, "endOfRib": [],
             "messagesReceived": {"open": 0, "update": 0, "notification": 1, "keepalive": 0, "routeRefresh": 0},
             "messagesSent": {"open": 1, "update": 0, "notification": 0, "keepalive": 0, "routeRefresh": 0},
-            "faults": 1, "leftOut": 0, "client": true, "import": "a", "export": "b", "lastError": "bad peer AS", "bfd": "Down",
+            "faults": 1, "leftOut": 0, "client": true, "import": "a", "export": "b", "lastError": "bad peer AS",
+            "lastErrorSeconds": 7, "bfd": "Down",
         });
         let view: NeighborView = serde_json::from_value(view).expect("a neighbor");
         let row = neighbor_row(&view);
         assert_eq!(
             row.each_ref().map(String::as_str),
-            ["fe80::2%eth1", "65001", "Active", "5s", "-", "-", "bad peer AS"]
+            ["fe80::2%eth1", "65001", "Active", "5s", "-", "-", "bad peer AS (7s ago)"]
         );
-        let text = neighbor(&view);
-        for words in
-            ["fe80::2, AS 65001, Active for 5s", "of this route reflector", "import a, export b", "1 updates with"]
-        {
+        let text = neighbor(&view, Families { ipv4: 3, ipv6: 0 }, Families { ipv4: 4, ipv6: 0 });
+        for words in [
+            "fe80::2, AS 65001, Active for 5s",
+            "of this route reflector",
+            "import a, export b",
+            "1 updates with",
+            "accepted of that   3 of IPv4",
+            "is told            4 of IPv4",
+            "last error         bad peer AS (7s ago)",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
+        let unknown = NeighborView { number: None, ..view.clone() };
+        assert_eq!(neighbor_row(&unknown)[1], "external");
         let gone = NeighborView { state: "Established".into(), ..view };
         assert_eq!(neighbor_row(&gone)[6], "", "what was is past");
     }

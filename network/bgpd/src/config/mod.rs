@@ -2,7 +2,7 @@
 //! knows, one that does nothing where it stands and a value that means nothing are errors that say where and what would be
 //! right; nothing is changed by a file with one.
 //!
-//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is
+//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it
 //! - [`peering`]: what a neighbour's settings come to; `keys`: whether the kernel can tell their passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
 //!
@@ -17,8 +17,10 @@ mod protocols;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +44,8 @@ use settings::Settings;
 const MAX_FILE: u64 = 16 << 20;
 /// How deep a file may nest: rules of filters are the deepest.
 const MAX_DEPTH: usize = 32;
+/// Lists, maps, names and values of a file: the most neighbours have ten each.
+const MAX_NODES: usize = 1_000_000;
 /// Bytes of a password's file.
 const MAX_PASSWORD_FILE: u64 = 4096;
 /// Neighbours of a file; the tables have room for some more sources.
@@ -191,16 +195,33 @@ pub enum Kind {
 /// # Errors
 /// What is wrong, with file and field.
 pub fn read(path: &Path, kind: Kind) -> Result<Config, ConfigError> {
-    let file = path.display().to_string();
-    let fault = |problem: String| ConfigError { file: file.clone(), problem };
+    let fault = |problem: String| ConfigError { file: path.display().to_string(), problem };
     let text = text_of(path, MAX_FILE).map_err(fault)?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    parse(&text, kind, &|named| {
+    beside(&text, path.parent().unwrap_or(Path::new("")), kind).map_err(fault)
+}
+
+/// Reads what comes from somewhere else, which has a name; files of passwords that it names are those from here on.
+///
+/// # Errors
+/// What is wrong, with name and field.
+pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, ConfigError> {
+    let fault = |problem: String| ConfigError { file: name.to_owned(), problem };
+    let mut bytes = Vec::new();
+    input.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(fault(format!("has more than {MAX_FILE} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
+    beside(&text, Path::new(""), kind).map_err(fault)
+}
+
+/// A text whose files of passwords are in a folder.
+fn beside(text: &str, folder: &Path, kind: Kind) -> Result<Config, String> {
+    parse(text, kind, &|named| {
         let text =
             text_of(&folder.join(named), MAX_PASSWORD_FILE).map_err(|why| format!("{}: {why}", named.display()))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     })
-    .map_err(|problem| ConfigError { file: file.clone(), problem })
 }
 
 fn text_of(path: &Path, most: u64) -> Result<String, String> {
@@ -215,13 +236,13 @@ fn text_of(path: &Path, most: u64) -> Result<String, String> {
 /// The field, and what would be right.
 pub fn parse(text: &str, kind: Kind, password_of: &dyn Fn(&Path) -> Result<String, String>) -> Result<Config, String> {
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
         strict_booleans: true,
     };
-    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-    })?;
-    let document: Document = serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| fault.to_string())?;
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| words::of_yaml(&error, MAX_DEPTH, MAX_NODES))?;
+    let document: Document =
+        serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| words::with_form(fault).to_string())?;
     made(document, kind, password_of).map_err(|fault| fault.to_string())
 }
 

@@ -80,17 +80,25 @@ impl serde::de::Error for Fault {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Fault {
-        Fault::at("", format!("{} is not {expected}", words(&found)))
+        let expected = expected.to_string();
+        let expected = super::words::expected(&expected);
+        let quoted = matches!(found, Unexpected::Str(text) if expected.starts_with("a number") && is_number(text));
+        let more = if quoted { ": without the quotes" } else { "" };
+        Fault::at("", format!("{} is not {expected}{more}", words(&found)))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Fault {
-        Fault::at("", format!("{} is not {expected}", words(&found)))
+        Fault::invalid_type(found, expected)
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn words(found: &Unexpected<'_>) -> String {
     match found {
-        Unexpected::Bool(value) => format!("{value} (in quotes it is text)"),
+        Unexpected::Bool(value) => value.to_string(),
         Unexpected::Unsigned(value) => value.to_string(),
         Unexpected::Signed(value) => value.to_string(),
         Unexpected::Float(value) => value.to_string(),
@@ -139,7 +147,10 @@ impl<'de> Deserializer<'de> for Node<'_> {
                 (_, Some(value), _) => visitor.visit_i64(value),
                 (_, _, value) => visitor.visit_f64(value.unwrap_or(f64::NAN)),
             },
-            Value::String(text) => visitor.visit_str(text),
+            Value::String(text) => visitor.visit_str(text).map_err(|fault: Fault| {
+                let problem = super::words::of_text(text, &fault.problem);
+                Fault { problem, ..fault }
+            }),
             Value::Array(list) => visitor.visit_seq(List { list, next: 0 }),
             Value::Object(fields) => visitor.visit_map(Fields { fields: fields.iter(), value: None }),
         }

@@ -229,14 +229,18 @@ pub struct BfdSettings {
     pub passive: Option<bool>,
 }
 
-/// Go's notation: `90s`, `1h30m`.
+/// Go's notation, `90s`, `1h30m`; a number is seconds, as other speakers' files have it.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let wrong = |text: &str| D::Error::custom(format!("{text} is not a duration such as 90s, 5m or 300ms"));
+    let wrong =
+        |text: &str| D::Error::custom(format!("{text} is not a duration such as 90s, 5m or 300ms, nor whole seconds"));
     match serde_json::Value::deserialize(from)? {
         serde_json::Value::String(text) => {
             meta::duration::parse(&text).map(Some).map_err(|_| wrong(&format!("{text:?}")))
         }
-        serde_json::Value::Number(number) if number.as_u64() == Some(0) => Ok(Some(Duration::ZERO)),
+        serde_json::Value::Number(number) => {
+            let seconds = number.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
+            seconds.map(|seconds| Some(Duration::from_secs(seconds.into()))).ok_or_else(|| wrong(&number.to_string()))
+        }
         serde_json::Value::Null => Ok(None),
         other => Err(wrong(&other.to_string())),
     }

@@ -189,15 +189,38 @@ fn what_is_wrong_is_named_with_its_place() {
         ("neighbors: [{address: 10.0.0.2}]", "neighbors[0].remote-as: is missing, here and in the group"),
         ("neighbors: [{remote-as: internal}]", "neighbors[0].address: is missing"),
         ("neighbors: [{address: 10.0.0.2, remote-as: intern}]", "neighbors[0].remote-as: \"intern\" is not the number"),
-        ("neighbors: [{address: 10.0.0.300, remote-as: 1}]", "neighbors[0].address: "),
+        (
+            "neighbors: [{address: 10.0.0.300, remote-as: 1}]",
+            "neighbors[0].address: \"10.0.0.300\" is not an address, like",
+        ),
         ("neighbors: [{address: 224.0.0.1, remote-as: 1}]", "224.0.0.1 is not the address of a neighbour"),
         ("neighbors: [{address: 'fe80::1', remote-as: 1}]", "neighbors[0].interface: is missing"),
         ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 2s}]", "neighbors[0].hold-time: 2s is not 0, nor"),
-        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 90}]", "90 is not a duration such as 90s"),
-        ("neighbors: [{address: 10.0.0.2, remote-as: 1, port: 70000}]", "neighbors[0].port: 70000 is not u16"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: -90}]", "-90 is not a duration such as 90s"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 1.5}]", "1.5 is not a duration such as 90s, 5m or"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, hold-time: 2}]", "neighbors[0].hold-time: 2s is not 0, nor"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, port: 70000}]",
+            "neighbors[0].port: 70000 is not a number from 0 to 65535",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, port: '179'}]",
+            "port: \"179\" is not a number from 0 to 65535: without the quotes",
+        ),
+        ("cluster-id: 7", "cluster-id: 7 is not an IPv4 address, like 10.0.0.1"),
+        ("cluster-id: 10.0.0.256", "cluster-id: \"10.0.0.256\" is not an IPv4 address, like 10.0.0.1"),
+        ("metrics: here", "metrics: \"here\" is not an address with a port, like 127.0.0.1:9179"),
+        ("metrics: 9179", "metrics: 9179 is not an address with a port, like 127.0.0.1:9179"),
+        ("control-socket: 7", "control-socket: 7 is not a path: put it in quotes"),
+        ("decision: {maximum-paths: 256}", "decision.maximum-paths: 256 is not a number from 0 to 255"),
+        ("kernel: {table: -1}", "kernel.table: -1 is not a number from 0 to 4294967295"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, password: 12345}]",
+            "neighbors[0].password: 12345 is not text: put it in quotes",
+        ),
         (
             "neighbors: [{address: 10.0.0.2, remote-as: 1, passive: maybe}]",
-            "neighbors[0].passive: \"maybe\" is not a boolean",
+            "neighbors[0].passive: \"maybe\" is not true or false",
         ),
         ("neighbors: [{address: 10.0.0.2, remote-as: 1, group: x}]", "neighbors[0].group: there is no group \"x\""),
         (
@@ -300,8 +323,22 @@ fn what_is_wrong_is_named_with_its_place() {
         ("mrt: {table-interval: 5m}", "mrt.table-interval: goes with mrt.table"),
         ("listen: {addresses: [127.0.0.1, 127.0.0.1]}", "listen.addresses[1]: 127.0.0.1 is there already"),
         ("as: 1", "as"),
-        ("neighbors: 7", "neighbors: 7 is not a sequence"),
-        ("kernel: yes", "kernel: \"yes\" is not a map of fields"),
+        ("neighbors: 7", "neighbors: 7 is not a list: `- {address: 10.0.0.2, remote-as: 64512}` for each"),
+        ("filters: {name: a}", "filters: a map of fields is not a list: `- {name: "),
+        ("listen: {addresses: 10.0.0.1}", "listen.addresses: \"10.0.0.1\" is not a list: `[10.0.0.1, …]`"),
+        ("kernel: yes", "kernel: \"yes\" is not a map of fields: `{table: "),
+        (
+            "filters: [{name: a, rules: [{match: {prefixes: [10.0.0.0/8]}}]}]",
+            "filters[0].rules[0].match.prefixes[0]: \"10.0.0.0/8\" is not a map of fields: `{prefix: 10.0.0.0/8, lengths: {min: 16, max: 24}}`",
+        ),
+        (
+            "filters: [{name: a, rules: [{set: {communities: ['1:2']}}]}]",
+            "rules[0].set.communities: a list is not a map of fields: `{add: [\"64512:1\"]}`",
+        ),
+        (
+            "filters: [{name: a, rules: [{match: {local-preference: 100}}]}]",
+            "match.local-preference: 100 is not a map of fields: `{min: 100, max: 200}`",
+        ),
     ];
     for (text, words) in rows {
         let told = refused(text);
@@ -312,6 +349,24 @@ fn what_is_wrong_is_named_with_its_place() {
     assert!(told("{router-id: 0.0.0.0, as: 1}").contains("0.0.0.0 is nobody's"));
     assert!(told("{router-id: 10.0.0.1, as: 0}").starts_with("as: 0 is not"));
     assert!(told("a: [").contains("line"), "{}", told("a: ["));
+    assert_eq!(told("hello"), "\"hello\" is not a map of fields: router-id: 10.0.0.1, as: 64512, neighbors: …");
+    assert_eq!(told("as: 1\nas: 2"), "line 2, column 1: \"as\" is written twice in one map: one of both");
+    let deep = format!("a: {}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+    assert!(told(&deep).ends_with(": lists and maps lie more than 32 deep in each other"), "{}", told(&deep));
+    let nodes = format!("a: [{}]", "1,".repeat(MAX_NODES));
+    assert!(told(&nodes).ends_with(": there are more than 1000000 names and values, or too long ones"));
+    let bombs = format!("a: &x 1\nb: [{}]", "*x,".repeat(60_000));
+    assert!(told(&bombs).ends_with(": refers too often to other places of the file (& and *)"), "{}", told(&bombs));
+    assert!(told("as: 1\n---\nas: 1").ends_with("has more than one document (---)"), "{}", told("as: 1\n---\nas: 1"));
+}
+
+#[test]
+fn a_duration_without_a_unit_is_seconds() {
+    let time = |text: &str| {
+        let text = format!("neighbors: [{{address: 10.0.0.2, remote-as: 1, hold-time: {text}}}]");
+        config(&text).neighbors[0].peering.session.hold_time
+    };
+    assert_eq!((time("90"), time("90s"), time("1m30s"), time("0")), (90, 90, 90, 0));
 }
 
 #[test]
@@ -339,4 +394,54 @@ fn files_are_read_with_the_passwords_beside_them() {
     assert!(told.contains("bgp.yaml: neighbors[0].password-file: key: "), "{told}");
     let gone = read(&folder.path().join("none"), Kind::Speaker).expect_err("refused").to_string();
     assert!(gone.contains("none: No such file"), "{gone}");
+    let from = |bytes: &mut dyn std::io::Read| read_from(bytes, "stdin", Kind::Speaker).map_err(|why| why.to_string());
+    assert_eq!(from(&mut "{router-id: 10.0.0.1, as: 7}".as_bytes()).expect("a file").number, 7);
+    assert_eq!(
+        from(&mut "as: x".as_bytes()).expect_err("refused"),
+        "stdin: as: \"x\" is not a number from 0 to 4294967295"
+    );
+    assert_eq!(from(&mut std::io::repeat(b'#')).expect_err("refused"), "stdin: has more than 16777216 bytes");
+}
+
+/// The blocks of the README that are files: what people copy must be taken, and mean what stands beside it.
+#[test]
+fn the_files_of_the_readme_are_taken() {
+    let readme = include_str!("../../../../README.md");
+    let chapter = readme.split("\n## ").find(|chapter| chapter.starts_with("BGP\n")).expect("a chapter");
+    let between = |begin: &str, end: &str| {
+        let (_, rest) = chapter.split_once(begin).expect("where it begins");
+        rest.split_once(end).expect("where it ends").0
+    };
+    let read = |text: &str| parse(text, Kind::Speaker, &|_| Err(String::new())).unwrap_or_else(|why| panic!("{why}"));
+    let first = read(between("<<END\n", "\nEND\n"));
+    assert_eq!(first.neighbors[0].peering.session.remote_as, RemoteAs::Internal);
+
+    let config = read(between("```yaml\n", "```"));
+    let routes = &config.neighbors[0].peering.routes;
+    let v4 = IpAddr::from([10, 0, 0, 2]);
+    let judge = |filter: &Filter, prefix: &str, source, communities: &[&str]| {
+        let route = bgp::policy::Route {
+            prefix: prefix.parse().expect("a prefix"),
+            source,
+            peer: None,
+            peer_type: None,
+            interface: None,
+            own_address: None,
+        };
+        let mut set = bgp::attribute::Attributes::local(bgp::attribute::NextHop::new(v4));
+        communities.iter().for_each(|text| set.add_community(text.parse().expect("a community")));
+        let verdict = filter.judge(&route, 64512, &mut set);
+        let told: Vec<String> = set.communities.iter().map(ToString::to_string).collect();
+        (verdict, set.local_preference, told.join(" "), set.as_path.length())
+    };
+    let import = |prefix: &str, communities: &[&str]| judge(&routes.import, prefix, Source::External, communities);
+    let reject = |told: (Verdict, Option<u32>, String, usize)| told.0 == Verdict::Reject;
+    assert!(reject(import("192.168.7.0/24", &[])), "ours");
+    assert!(reject(import("10.7.0.0/25", &[])), "too long");
+    assert_eq!(import("10.7.0.0/24", &[]), (Verdict::Accept, None, "64512:1".to_owned(), 0));
+    let far = import("10.7.0.0/24", &["65001:80"]);
+    assert_eq!((far.0, far.1), (Verdict::Accept, Some(80)));
+    let export = |prefix: &str, source| judge(&routes.export, prefix, source, &[]);
+    assert_eq!(export("192.168.0.0/20", Source::Static), (Verdict::Accept, None, "65001:100".to_owned(), 2));
+    assert!(reject(export("192.168.0.0/25", Source::Static)) && reject(export("192.168.0.0/20", Source::External)));
 }

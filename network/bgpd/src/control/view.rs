@@ -83,9 +83,11 @@ pub struct NeighborView {
     pub group: Option<String>,
     /// The range by which he was let in.
     pub range: Option<Prefix>,
-    /// His AS: as he said, or as is wanted.
+    /// His AS: as he said, or as is wanted; none where any other than ours will do and he has not said.
     #[serde(rename = "as")]
-    pub number: String,
+    pub number: Option<u32>,
+    /// As the file has it: a number, `internal` or `external`.
+    pub remote_as: String,
     /// RFC 4271's word.
     pub state: String,
     /// Whether there is to be a session.
@@ -104,7 +106,7 @@ pub struct NeighborView {
     pub hold_time_seconds: Option<u64>,
     /// What was agreed on.
     pub capabilities: Vec<String>,
-    /// Prefixes, with add-path paths, that he has told.
+    /// Prefixes, with add-path paths, that he has told: those that the import filter refuses, too.
     pub received: Families<u32>,
     /// Prefixes that he is yet to be told.
     pub waiting: Families<usize>,
@@ -126,6 +128,8 @@ pub struct NeighborView {
     pub export: String,
     /// Why the last session or attempt ended.
     pub last_error: Option<String>,
+    /// How long ago that was.
+    pub last_error_seconds: Option<u64>,
     /// Whether he is there, by BFD, in RFC 5880's word.
     pub bfd: Option<String>,
 }

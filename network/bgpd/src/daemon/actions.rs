@@ -79,10 +79,11 @@ impl Daemon {
 
     /// Nobody has answered a connection of ours.
     pub(super) fn unanswered(&mut self, key: Key) {
+        let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
         // He may be there by a connection of his.
         if peer.links.iter().all(Option::is_none)
-            && peer.was_not_answered()
+            && peer.was_not_answered(now)
             && let Some(why) = &peer.last
         {
             tracing::warn!(neighbor = %peer.neighbor.address, "no session: {why}");
@@ -96,6 +97,7 @@ impl Daemon {
 
     fn connect(&mut self, key: Key) {
         let which = self.which(key, Way::Outgoing);
+        let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let options = peer.options();
         let to = match (peer.neighbor.address, &options.interface) {
@@ -103,7 +105,7 @@ impl Daemon {
                 Some(index) => std::net::SocketAddrV6::new(v6, peer.peering().port, 0, index).into(),
                 // It may come yet: the next attempt looks again.
                 None => {
-                    peer.last = Some(format!("no connection could be made: there is no interface {interface}"));
+                    peer.failed(format!("no connection could be made: there is no interface {interface}"), now);
                     return;
                 }
             },
@@ -165,7 +167,7 @@ impl Daemon {
     fn down(&mut self, key: Key, reason: &Reason, kept: bgp::family::Families) {
         let now = self.began.elapsed();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.ended(reason);
+        peer.ended(reason, now);
         let lasted = now.saturating_sub(peer.since);
         (peer.since, peer.dirty) = (now, false);
         self.rib.down(peer.id, kept);
@@ -175,6 +177,7 @@ impl Daemon {
     }
 
     fn failed(&mut self, key: Key, reason: &Reason) {
+        let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let collision = matches!(reason, Reason::Sent(said) | Reason::Received(said)
             if said.code == bgp::message::notification::code::CEASE
@@ -183,7 +186,7 @@ impl Daemon {
             return;
         }
         // The same again and again is told once.
-        if peer.ended(reason) {
+        if peer.ended(reason, now) {
             tracing::warn!(neighbor = %peer.neighbor.address, "no session: {reason}");
         }
     }

@@ -82,7 +82,8 @@ impl Daemon {
             description: peering.description.clone(),
             group: peering.group.clone(),
             range: peer.range,
-            number: number(peering.session.remote_as, negotiated),
+            number: number(peer, negotiated),
+            remote_as: remote_as(peering.session.remote_as),
             state: if peering.enabled { format!("{:?}", peer.session.state()) } else { "Disabled".to_owned() },
             enabled: peering.enabled,
             since_seconds: self.now().saturating_sub(peer.since).as_secs(),
@@ -103,6 +104,7 @@ impl Daemon {
             import: peering.routes.import.name.clone(),
             export: peering.routes.export.name.clone(),
             last_error: peer.last.clone(),
+            last_error_seconds: peer.last.as_ref().map(|_| self.now().saturating_sub(peer.last_at).as_secs()),
             bfd: peer.watch.as_ref().map(|watch| watch.state().to_owned()),
         }
     }
@@ -212,12 +214,20 @@ impl Daemon {
     }
 }
 
-fn number(wanted: RemoteAs, negotiated: Option<&Negotiated>) -> String {
-    match (negotiated, wanted) {
-        (Some(negotiated), _) => negotiated.number.to_string(),
-        (None, RemoteAs::Number(number)) => number.to_string(),
-        (None, RemoteAs::Internal) => "internal".to_owned(),
-        (None, RemoteAs::External) => "external".to_owned(),
+fn number(peer: &Peer, negotiated: Option<&Negotiated>) -> Option<u32> {
+    match (negotiated, peer.peering().session.remote_as) {
+        (Some(negotiated), _) => Some(negotiated.number),
+        (None, RemoteAs::Number(number)) => Some(number),
+        (None, RemoteAs::Internal) => Some(peer.peering().routes.local_as),
+        (None, RemoteAs::External) => None,
+    }
+}
+
+fn remote_as(wanted: RemoteAs) -> String {
+    match wanted {
+        RemoteAs::Number(number) => number.to_string(),
+        RemoteAs::Internal => "internal".to_owned(),
+        RemoteAs::External => "external".to_owned(),
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Peer {
     pub last: Option<String>,
     /// So many connections of ours in a row nobody has answered.
     pub unanswered: u32,
+    /// When that was.
+    pub last_at: Time,
 }
 
 /// Messages.
@@ -101,6 +103,7 @@ impl Peer {
             ups: 0,
             last: None,
             unanswered: 0,
+            last_at: Time::ZERO,
         }
     }
 
@@ -158,7 +161,7 @@ impl Peer {
     }
 
     /// One more connection of ours was not answered, not even refused; whether that is news.
-    pub fn was_not_answered(&mut self) -> bool {
+    pub fn was_not_answered(&mut self, now: Time) -> bool {
         self.unanswered = self.unanswered.saturating_add(1);
         let address = self.neighbor.address;
         let mut words = format!("no answer from {address}");
@@ -166,12 +169,17 @@ impl Peer {
         if self.unanswered >= SUSPICIOUS && self.peering().session.transport.password.is_some() {
             words += "; a wrong password looks like this";
         }
-        self.last.replace(words.clone()) != Some(words)
+        self.failed(words, now)
     }
 
     /// Remembers why something ended; whether it is another reason than the last time.
-    pub fn ended(&mut self, reason: &Reason) -> bool {
-        let words = reason.to_string();
+    pub fn ended(&mut self, reason: &Reason, now: Time) -> bool {
+        self.failed(reason.to_string(), now)
+    }
+
+    /// The same, in words.
+    pub fn failed(&mut self, words: String, now: Time) -> bool {
+        self.last_at = now;
         self.last.replace(words.clone()) != Some(words)
     }
 }

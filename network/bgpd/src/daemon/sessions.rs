@@ -27,6 +27,7 @@ impl Daemon {
             Event::Accepted { .. } => {}
             Event::Connected(which, stream) => self.connected(which, stream),
             Event::NotConnected(which, error) => {
+                let now = self.now();
                 let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
                 peer.connecting = None;
                 tracing::debug!(neighbor = %peer.neighbor.address, %error, "no connection");
@@ -34,7 +35,7 @@ impl Daemon {
                     self.unanswered(which.key);
                 } else {
                     peer.unanswered = 0;
-                    peer.last = Some(format!("no connection could be made: {error}"));
+                    peer.failed(format!("no connection could be made: {error}"), now);
                 }
                 self.input(which.key, Input::ConnectionLost(which.way));
             }
@@ -258,6 +259,7 @@ impl Daemon {
 
     /// By which field, and when he may come again.
     fn told_too_much(&mut self, key: Key, family: Family, limit: PrefixLimit) {
+        let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let field = match family {
             Family::Ipv4Unicast => "prefix-limits.ipv4",
@@ -273,7 +275,7 @@ impl Daemon {
         let most = limit.most;
         let why = format!("he told more than {most} prefixes of {family} ({field}.most); {again}");
         tracing::warn!(neighbor = %peer.neighbor.address, "maximum number of prefixes: {why}");
-        peer.last = Some(format!("we ended it: maximum number of prefixes: {why}"));
+        peer.failed(format!("we ended it: maximum number of prefixes: {why}"), now);
     }
 
     fn drop_link(&mut self, which: Which) {

@@ -25,10 +25,7 @@ async fn two_daemons_tell_each_other_their_routes() {
     );
     let two = Speaker::start(10, 2, 64512, &format!("neighbors:\n{}", neighbor(10, 2, 1, "remote-as: internal")));
     let (here, there) = (one.up(2).await, two.up(1).await);
-    assert_eq!(
-        (here.number.as_str(), here.description.as_str(), here.hold_time_seconds),
-        ("64512", "the other", Some(90))
-    );
+    assert_eq!((here.number, here.description.as_str(), here.hold_time_seconds), (Some(64512), "the other", Some(90)));
     assert!(there.capabilities.iter().any(|known| known == "graceful restart"), "{:?}", there.capabilities);
     two.until_route("10.1.0.0/24", |best| {
         best.is_some_and(|best| {
