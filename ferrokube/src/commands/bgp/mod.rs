@@ -26,8 +26,9 @@ use crate::fault::Fault;
 /// Where more is said of the file than flags can.
 const ABOUT_THE_FILE: &str =
     "The file's fields, with defaults and an example of filters, are described in the README, section BGP.
-Without other words in it the daemon answers at /run/ferrokube/bgp.sock (control-socket), for its own user and root, and
-neighbours reach it at port 179 of all addresses (listen).";
+
+Where it does not say otherwise, the daemon answers at /run/ferrokube/bgp.sock (control-socket), for its own user and root, \
+and neighbours reach it at port 179 of all addresses (listen).";
 
 /// `ferrokube bgp`
 #[derive(Debug, Args)]

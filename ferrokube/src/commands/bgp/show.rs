@@ -32,7 +32,7 @@ const ROWS: usize = 1000;
 
 /// What the table does not say of itself.
 const NEIGHBORS_HELP: &str = "SINCE: since when there is a session, or none. RECEIVED: prefixes that he has told, those \
-that the import filter refuses, too;\n`neighbors ADDRESS` says how many were accepted, and how many he is told.";
+that the import filter refuses, too; `neighbors ADDRESS` says how many were accepted, and how many he is told.";
 
 /// `ferrokube bgp show`
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ const MARKS: [(char, &str); 4] =
     [('>', "the best"), ('=', "used with it"), ('x', "refused"), ('s', "kept over the end of its session (stale)")];
 /// The same, for who asks what there is.
 pub const MARKS_HELP: &str = "Before a path: > the best, = used with it, x refused, s kept over the end of its session (stale); \
-none: as good as it gets\nwhen the better ones go";
+none: one that would be next";
 
 /// Rows that are printed together; those that follow keep the widths.
 pub struct Table<const N: usize> {
