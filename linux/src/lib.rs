@@ -5,7 +5,7 @@
 //! `host_address` (by which others reach this host), `sockets` (UDP at speed), `tcp` (what sessions of routing
 //! protocols ask), `datagrams` (UDP in bulk), `tun` (links that end in a file), `packet`
 //! (frames as they are on the wire), `ethtool`
-//! (what a link's driver does).
+//! (what a link's driver does), `abstract_name` (one of a kind in a network namespace).
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
 //! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
@@ -13,6 +13,7 @@
 
 #![warn(missing_docs)]
 
+pub mod abstract_name;
 pub mod caps;
 pub mod cgroup;
 pub mod conntrack;

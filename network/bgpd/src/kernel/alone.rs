@@ -3,12 +3,12 @@
 //!
 //! Two daemons with one table and one protocol number take each other's routes for those of an earlier process of their own,
 //! and remove them. What keeps them apart is a name among the abstract sockets: there is one such space for each network
-//! namespace, as of routing tables, and a name goes with the process that has it, however that ends.
+//! namespace, as of routing tables, and a name goes with the process that has it, however that ends. A user who may write no routes keeps nobody
+//! away by taking it.
 
-use std::io::ErrorKind;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::fd::OwnedFd;
 
+use linux::abstract_name::{self, Taken};
 use linux::netlink::{RouteChange, Rtnl};
 use meta::Prefix;
 
@@ -18,7 +18,7 @@ use super::said::Config;
 /// That this process alone writes routes of one protocol into one table, for as long as it is held. Nobody reads it.
 #[derive(Debug)]
 pub struct Alone {
-    _name: UnixDatagram,
+    _name: Option<OwnedFd>,
 }
 
 impl Alone {
@@ -26,10 +26,13 @@ impl Alone {
     pub fn claim(config: &Config) -> Result<Alone, StartError> {
         let Config { table, protocol, .. } = *config;
         let name = format!("ferrokube/bgp/routes/table-{table}/protocol-{protocol}");
-        match SocketAddr::from_abstract_name(name).and_then(|address| UnixDatagram::bind_addr(&address)) {
-            Ok(socket) => Ok(Alone { _name: socket }),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => Err(StartError::Another { table, protocol }),
-            Err(error) => Err(StartError::Claim(error)),
+        match abstract_name::take(&name).map_err(StartError::Claim)? {
+            Taken::Ours(name) => Ok(Alone { _name: Some(name) }),
+            Taken::Peers => Err(StartError::Another { table, protocol }),
+            Taken::Strangers => {
+                tracing::warn!(name, "a user who may write no routes has the name that would keep another daemon away");
+                Ok(Alone { _name: None })
+            }
         }
     }
 }
