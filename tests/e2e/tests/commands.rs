@@ -148,7 +148,10 @@ fn shaped(cluster: &Cluster) -> Result<()> {
     // Addresses are in use: they can't change under a cluster.
     own.run(&["down"])?.ok()?;
     let wrong = own.run(&["up", "--pod-cidr", "10.90.0.0/16"])?;
-    ensure!(wrong.code == 2 && wrong.stderr.contains("they stay, and a range of the other family may be said behind each"), "{wrong:?}");
+    ensure!(
+        wrong.code == 2 && wrong.stderr.contains("they stay, and a range of the other family may be said behind each"),
+        "{wrong:?}"
+    );
     // And what was chosen is kept without the file.
     own.up()?;
     ensure!(own.status()?["server"] == "https://127.0.0.1:7443");
