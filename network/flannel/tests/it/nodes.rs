@@ -30,11 +30,16 @@ impl Server {
     fn put_all(&self, name: &str, pod_cidrs: &[&str], annotations: Value) {
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "uid": name, "annotations": annotations},
+            "metadata": {"name": name, "uid": self.uid(name), "annotations": annotations},
             "spec": {"podCIDR": pod_cidrs[0], "podCIDRs": pod_cidrs},
         });
         self.nodes.lock().unwrap().insert(name.to_owned(), node.clone());
         self.fake.put(NODES, node);
+    }
+
+    /// Of this server alone: informers of one process share objects by it, and tests run side by side.
+    fn uid(&self, name: &str) -> String {
+        format!("{name}-{:p}", Arc::as_ptr(&self.nodes))
     }
 
     fn node(&self, name: &str) -> Value {
@@ -160,11 +165,24 @@ fn publish(server: &Server, network: &str, backend: &str) {
 fn publish_conf(server: &Server, conf: &str) {
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "kube-flannel-cfg", "namespace": "kube-flannel", "uid": "u"},
+        "metadata": {"name": "kube-flannel-cfg", "namespace": "kube-flannel", "uid": server.uid("map")},
         "data": {"net-conf.json": conf},
     });
     server.fake.document(&format!("{MAPS}/kube-flannel-cfg"), map.clone());
     server.fake.put(MAPS, map);
+}
+
+/// Two hosts with a pod each, that go by what is published and reach each other.
+fn by_a_map(world: &World, server: &Server) -> [Host; 2] {
+    publish(server, "10.5.0.0/16", "vxlan");
+    let mut hosts = [world.bare_host(1), world.bare_host(2)];
+    for (n, host) in (1..).zip(&mut hosts) {
+        server.put(&format!("node{n}"), &format!("10.5.{n}.0/24"), json!({}));
+        start_by(server, host, n, MAP);
+        host.pod();
+    }
+    eventually(|| hosts[0].asks(&hosts[1], 1000));
+    hosts
 }
 
 /// The control plane was started again with another backend: nobody touches the hosts.
@@ -172,15 +190,7 @@ fn publish_conf(server: &Server, conf: &str) {
 fn a_configuration_that_changes_is_followed_and_one_that_cannot_be_is_told() {
     let world = World::new("{}");
     let server = Server::default();
-    publish(&server, "10.5.0.0/16", "vxlan");
-    let mut hosts = [world.bare_host(1), world.bare_host(2)];
-    for (n, host) in (1..).zip(&mut hosts) {
-        server.put(&format!("node{n}"), &format!("10.5.{n}.0/24"), json!({}));
-        start_by(&server, host, n, MAP);
-        host.pod();
-    }
-    let [mut one, mut two] = hosts;
-    eventually(|| one.asks(&two, 1000));
+    let [mut one, mut two] = by_a_map(&world, &server);
     let links = |host: &Host| {
         let all = host.rtnl().links().unwrap().into_iter().map(|link| link.name);
         all.filter(|name| name.starts_with("flannel")).collect::<Vec<_>>()
@@ -227,15 +237,7 @@ fn a_configuration_that_changes_is_followed_and_one_that_cannot_be_is_told() {
 fn a_second_family_is_followed_and_the_first_ones_links_stay() {
     let world = World::new("{}");
     let server = Server::default();
-    publish(&server, "10.5.0.0/16", "vxlan");
-    let mut hosts = [world.bare_host(1), world.bare_host(2)];
-    for (n, host) in (1..).zip(&mut hosts) {
-        server.put(&format!("node{n}"), &format!("10.5.{n}.0/24"), json!({}));
-        start_by(&server, host, n, MAP);
-        host.pod();
-    }
-    let [one, two] = hosts;
-    eventually(|| one.asks(&two, 1000));
+    let [one, two] = by_a_map(&world, &server);
     let link = |host: &Host| host.rtnl().link("flannel.1").unwrap().unwrap().index;
     let before = [link(&one), link(&two)];
     let both =
