@@ -2,7 +2,7 @@
 //! Does I/O: sockets.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -68,7 +68,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     if length < 0 {
         return Err(io::Error::last_os_error());
     }
-    let from = from(&address).ok_or(io::ErrorKind::InvalidData)?;
+    let from = crate::sockets::address(&address).ok_or(io::ErrorKind::InvalidData)?;
     let told: usize = header.msg_controllen as _;
     Ok(Received { length: length as usize, from, ttl: ttl(&beside.0[..told.min(BESIDE)]) })
 }
@@ -82,25 +82,6 @@ fn ttl(beside: &[u8]) -> Option<u8> {
     let is_ttl =
         (level, kind) == (libc::IPPROTO_IP, libc::IP_TTL) || (level, kind) == (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT);
     if is_ttl { u8::try_from(word(head)?).ok() } else { None }
-}
-
-/// The address that the kernel wrote.
-fn from(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match i32::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that it is a sockaddr_in, which is smaller than the storage.
-            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that it is a sockaddr_in6, which is smaller than the storage.
-            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id).into())
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ impl UdpWorker {
 }
 
 /// The address that the kernel wrote.
-fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(crate) fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that it is a sockaddr_in, which is smaller than the storage.
