@@ -20,6 +20,7 @@ mod register;
 mod roles;
 mod settings;
 mod state;
+pub mod vacant;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -261,13 +262,13 @@ impl Which {
     }
 
     fn fresh(&self, slot: u16) -> Host {
-        let octet = |n: u16| Ranges::from(Prefix::new([10, n as u8, 0, 0], 16));
+        let (pod_cidr, service_cidr) = vacant::ranges(slot);
         Host {
             cluster: Cluster {
                 name: self.name().to_owned(),
                 api_port: 6443 + slot,
-                pod_cidr: octet(42 + 2 * slot),
-                service_cidr: octet(43 + 2 * slot),
+                pod_cidr,
+                service_cidr,
                 cluster_domain: "cluster.local".into(),
                 hardened: false,
                 foreign: None,

@@ -10,7 +10,7 @@ use super::{Host, RUN_ROOT, STATE_FILE, STATE_ROOT, state};
 use crate::fault::Fault;
 
 /// Clusters a host can hold side by side with addresses of our choosing (10.42.0.0/16 to 10.201.0.0/16, in pairs).
-const SLOTS: u16 = 80;
+pub const SLOTS: u16 = 80;
 
 /// What a cluster is made of is root's.
 pub fn unreadable(path: &Path, error: std::io::Error) -> anyhow::Error {

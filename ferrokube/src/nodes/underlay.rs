@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use linux::netlink::{LinkKind, Mac, Neighbour, NewVeth, Route, RouteKind, Rtnl, TABLE_MAIN};
+use linux::netlink::{LinkKind, Mac, Neighbour, NewVeth, Route, Rtnl};
 use linux::netns::NetNs;
 use linux::nft::{Batch, Chain, Expr, Family, Hook, Meta, Nft, Policy, hook, nat, priority, rule};
 use meta::Prefix;
 
 use crate::config::record::{Node, Record};
-use crate::config::{Host, known};
+use crate::config::{Host, known, vacant};
 use crate::fault::Fault;
 
 /// The link of a node's, as it finds it.
@@ -98,11 +98,7 @@ fn taken(host: &Host) -> Result<Vec<Taken>> {
         }
     }
     let links = rtnl.links()?;
-    for route in rtnl.routes()? {
-        let ordinary = route.table == TABLE_MAIN && route.kind == RouteKind::Unicast;
-        if !ordinary || route.dst.len == 0 || route.index().is_some() && route.index() == own {
-            continue;
-        }
+    for route in vacant::routes(&mut rtnl)?.filter(|route| route.index().is_none() || route.index() != own) {
         let link = links.iter().find(|link| Some(link.index) == route.index()).map_or("?", |link| link.name.as_str());
         taken.push(Taken { range: route.dst, what: format!("this host's route to {} by {link}", route.dst) });
     }

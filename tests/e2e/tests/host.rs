@@ -10,6 +10,7 @@ use testkit::{Cluster, eventually};
 pub const TESTS: &[Test] = &[
     ("a_host_that_moves_takes_its_node_along", moves),
     ("a_firewall_is_opened_and_told_of_when_it_closes_again", firewall),
+    ("a_new_cluster_keeps_out_of_its_hosts_networks", networks),
 ];
 
 /// As a lease that runs out, or another network: all that names the address follows, while pods run.
@@ -51,6 +52,21 @@ fn moves(cluster: &Cluster) -> Result<()> {
     own.ready("here")?;
     let asked = own.kubectl(&["exec", "here", "--", "nslookup", "kubernetes.default.svc.cluster.local"])?;
     ensure!(asked.contains("Address"), "{asked}");
+    Ok(())
+}
+
+/// As a VPN, or a bridge that another program left: only who says a range that the host is in is refused.
+fn networks(cluster: &Cluster) -> Result<()> {
+    let own = cluster.elsewhere("networks")?;
+    let host = own.host.clone().context("a host")?;
+    host.sh("ip link add left type bridge; ip link set left up; ip address add 10.42.0.1/15 dev left; \
+             ip address add 10.44.0.1/15 dev left")?;
+    let said = own.run(&["up", "--pod-cidr", "10.44.0.0/16"])?.fails()?;
+    ensure!(said.contains("this host is in 10.44.0.0/16 already"), "{said}");
+    own.up()?;
+    let range = own.get("nodes")?["items"][0]["spec"]["podCIDR"].clone();
+    let octet = range.as_str().and_then(|range| range.split('.').nth(1)?.parse::<u8>().ok());
+    ensure!(octet.is_some_and(|octet| !(42..=45).contains(&octet)), "{range}");
     Ok(())
 }
 
