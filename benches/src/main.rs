@@ -3,6 +3,7 @@
 //! I/O: starts servers on loopback and clusters named `bench`, all of which it ends and removes.
 
 mod api;
+mod bgp;
 mod build;
 mod crds;
 mod creates;
@@ -64,12 +65,13 @@ const BENCHES: &[Bench] = &[
     ("dns-pairs", dns_pairs::run),
     ("proxy", proxy::run),
     ("flannel", flannel::run),
+    ("bgp", bgp::run),
 ];
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", about = "Take the figures of benches/README.md")]
 struct Flags {
-    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, dns-changes, dns-pairs, proxy, flannel]
+    /// Only these benchmarks [possible values: build, start, creates, list, crds, floods, memory, pod-start, etcd, scheduler, dns, dns-changes, dns-pairs, proxy, flannel, bgp]
     #[arg(value_parser = BENCHES.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     names: Vec<String>,
     /// Small numbers: shows that the benchmarks work, measures nothing

@@ -64,6 +64,11 @@ impl Running {
         self.signal(Signal::WINCH)
     }
 
+    /// The process: what `nsenter` became, where it was started inside.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("pid")?;
         Ok(kill_process(pid, signal)?)
