@@ -2,7 +2,7 @@
 //! nodes and on two hosts, by each of flannel's backends that carries both.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -124,6 +124,42 @@ fn between(own: &Own, pods: &[Pod]) -> Result<()> {
     Ok(())
 }
 
+/// The API server of the host is reached at each of these addresses, its own and the first of the Services' range of the
+/// first family, and proves itself there by the cluster's CA: to curl and to kubectl.
+fn api_at(own: &Own, families: &[bool]) -> Result<()> {
+    let node = own.get("nodes -l node-role.kubernetes.io/control-plane")?;
+    let all = node["items"][0]["status"]["addresses"].as_array().context("addresses")?.clone();
+    let internal: Vec<Value> = all.into_iter().filter(|address| address["type"] == "InternalIP").collect();
+    let node = each(families, &texts(&internal.into(), "address"), "the API server's node")?;
+    let record: Value = serde_json::from_slice(&std::fs::read(own.data_dir().join("cluster.json"))?)?;
+    let port = u16::try_from(record["apiPort"].as_u64().context("a port")?)?;
+    let loopback =
+        families.iter().map(|v6| if *v6 { IpAddr::from(Ipv6Addr::LOCALHOST) } else { Ipv4Addr::LOCALHOST.into() });
+    let ca = own.data_dir().join("pki/ca.crt").display().to_string();
+    let host = own.host.as_ref().context("a host")?;
+    for at in node.into_iter().chain(loopback).map(|address| SocketAddr::new(address, port)) {
+        eventually(SOON, || {
+            let said = host.sh(&format!("curl -gsS --max-time 3 --cacert {ca} https://{at}/version"))?;
+            ensure!(said.contains("gitVersion"), "{said}");
+            let said = own.kubectl(&["--server", &format!("https://{at}"), "auth", "whoami"])?;
+            ensure!(said.contains("kubernetes-admin"), "{said}");
+            Ok(())
+        })
+        .with_context(|| format!("the API server at {at}"))?;
+    }
+    // Who is led there by a Service of somebody's own.
+    let firsts = families.iter().map(|v6| if *v6 { "fd43::1" } else { "10.43.0.1" });
+    let certificate = host.sh(&format!(
+        "openssl s_client -connect 127.0.0.1:{port} < /dev/null 2> /dev/null | openssl x509 -noout -ext subjectAltName"
+    ))?;
+    let named: BTreeSet<IpAddr> =
+        certificate.split([',', '\n']).filter_map(|san| san.trim().strip_prefix("IP Address:")?.parse().ok()).collect();
+    for first in firsts {
+        ensure!(named.contains(&first.parse()?), "{first} is not in {certificate}");
+    }
+    Ok(())
+}
+
 /// The Service leads to the pods of all nodes: by its name, both addresses, and the port of every node, from every pod and
 /// from the host.
 fn service(own: &Own, families: &[bool], pods: &[Pod]) -> Result<()> {
@@ -218,6 +254,7 @@ fn one_host(cluster: &Cluster) -> Result<()> {
         service(&own, BOTH, &pods)
     };
     works().with_context(|| log(&own))?;
+    api_at(&own, BOTH).with_context(|| log(&own))?;
     let said = own.run(&["up", "--pod-cidr", "10.42.0.0/16", "--service-cidr", "10.43.0.0/16"])?.fails()?;
     ensure!(said.contains("they can't change"), "{said}");
     own.run(&["down"])?.ok()?;
@@ -250,6 +287,7 @@ fn ipv6_alone(cluster: &Cluster) -> Result<()> {
             let pods = pods(&own, families, 2)?;
             between(&own, &pods)?;
             service(&own, families, &pods)?;
+            api_at(&own, families)?;
             for pod in &pods {
                 let page = format!("/api/v1/namespaces/default/pods/{}:8080/proxy/", pod.name);
                 let page = own.kubectl(&["get", "--raw", &page])?;
@@ -386,6 +424,7 @@ fn gains_family(cluster: &Cluster) -> Result<()> {
     own.apply(WEB)?;
     let old = pods(&own, FOUR, 2)?;
     between(&own, &old)?;
+    api_at(&own, FOUR)?;
     let (lived, nodes) = (lives(&own)?, own.get("nodes")?);
     for ranges in [
         ["--pod-cidr", "10.44.0.0/16,fd42::/56", "--service-cidr", SERVICES],
@@ -404,6 +443,7 @@ fn gains_family(cluster: &Cluster) -> Result<()> {
     };
     eventually(SOON, || nodes_have_both(&own, &nodes)).with_context(|| log("the nodes"))?;
     objects(&own).with_context(|| log("what the cluster says"))?;
+    api_at(&own, BOTH).with_context(|| log("the API server at the new address"))?;
     old_and_new(&own, &lived, &old).with_context(|| log("old pods and new"))?;
     service_gains(&own, 2).with_context(|| log("the Service"))?;
     let told = own.status()?;
