@@ -12,6 +12,7 @@ use testkit::runner::Test;
 use testkit::{Cluster, Own, Running, Signal, eventually};
 
 use crate::nodes::traces;
+use crate::pods_of_hosts::etcd_of_leases;
 use crate::two_hosts::{FIRST, NODE, SECOND, SOON, agent, ready, up_at, wire};
 
 pub const TESTS: &[Test] = &[
@@ -20,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("pods_of_two_hosts_reach_each_other_in_both_families", two_hosts),
     ("a_cluster_that_runs_gets_a_second_family_and_its_pods_go_on", gains_family),
     ("machines_that_joined_follow_their_cluster_to_a_second_family", joined_follow),
+    ("subnets_leased_in_etcd_get_a_second_family_while_pods_run", leases_follow),
 ];
 
 const PODS: &str = "10.42.0.0/16,fd42::/56";
@@ -175,7 +177,9 @@ fn service(own: &Own, families: &[bool], pods: &[Pod]) -> Result<()> {
         let own_addresses = each(families, &texts(&internal.into(), "address"), name)?;
         let shares = texts(&node["spec"]["podCIDRs"], "");
         let shares: Vec<String> = shares.iter().filter_map(|c| Some(c.split_once('/')?.0.to_owned())).collect();
-        each(families, &shares, name)?;
+        if !node["spec"]["podCIDRs"].is_null() {
+            each(families, &shares, name)?;
+        }
         places.extend(own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
     }
     let all: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
@@ -357,8 +361,9 @@ fn lives(own: &Own) -> Result<BTreeSet<String>> {
     Ok(lives.collect())
 }
 
-/// Every node has a range and an address of each family, and the first are those of before.
-fn nodes_have_both(own: &Own, before: &Value) -> Result<()> {
+/// Every node has a range and an address of each family, and the first are those of before. Where subnets are leased in etcd
+/// nodes have no ranges.
+fn nodes_have_both(own: &Own, before: &Value, leased: bool) -> Result<()> {
     let now = own.get("nodes")?;
     for old in before["items"].as_array().context("nodes")? {
         let name = old["metadata"]["name"].as_str().context("a name")?;
@@ -366,7 +371,8 @@ fn nodes_have_both(own: &Own, before: &Value) -> Result<()> {
         let node = items.iter().find(|node| node["metadata"]["name"] == name).context("it is gone")?;
         let (was, has) = (texts(&old["spec"]["podCIDRs"], ""), texts(&node["spec"]["podCIDRs"], ""));
         ensure!(
-            has.len() == 2 && was.len() == 1 && was[0] == has[0] && node["spec"]["podCIDR"] == was[0].as_str(),
+            leased && has.is_empty()
+                || has.len() == 2 && was.len() == 1 && was[0] == has[0] && node["spec"]["podCIDR"] == was[0].as_str(),
             "{name}: {has:?}"
         );
         let addresses = node["status"]["addresses"].as_array().context("addresses")?;
@@ -441,7 +447,7 @@ fn gains_family(cluster: &Cluster) -> Result<()> {
         let ours = own.run(&["logs", "--tail", "40"]).map(|o| o.stdout).unwrap_or_default();
         format!("{what}\n--- the host\n{ours}\n--- the further node\n{theirs}")
     };
-    eventually(SOON, || nodes_have_both(&own, &nodes)).with_context(|| log("the nodes"))?;
+    eventually(SOON, || nodes_have_both(&own, &nodes, false)).with_context(|| log("the nodes"))?;
     objects(&own).with_context(|| log("what the cluster says"))?;
     api_at(&own, BOTH).with_context(|| log("the API server at the new address"))?;
     old_and_new(&own, &lived, &old).with_context(|| log("old pods and new"))?;
@@ -481,7 +487,45 @@ fn joined_follow(cluster: &Cluster) -> Result<()> {
     let (lived, nodes) = (lives(&first)?, first.get("nodes")?);
     first.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
     let told = || format!("{}\n--- the first\n{}", agent.said(), first.log_tail());
-    eventually(SOON, || nodes_have_both(&first, &nodes)).with_context(told)?;
+    eventually(SOON, || nodes_have_both(&first, &nodes, false)).with_context(told)?;
+    old_and_new(&first, &lived, &old).with_context(told)?;
+    service_gains(&first, 2).with_context(told)?;
+    end(&first, &second, &agent)
+}
+
+/// The same where subnets are leased in an etcd of somebody's: its network gets the family, and each host one lease of both.
+fn leases_follow(cluster: &Cluster) -> Result<()> {
+    let (first, second) = wired(cluster)?;
+    let (_etcd, url) = etcd_of_leases(&first)?;
+    let leased = ["--flannel-backend", "vxlan", "--flannel-subnet-manager", "etcd", "--flannel-etcd-endpoints", &url];
+    up_at(&first, &[&leased[..], &ONE_RANGE].concat())?;
+    let agent = agent(&first, &second)?;
+    for host in [&first, &second] {
+        host.import_busybox(BUSYBOX)?;
+    }
+    first.apply(WEB)?;
+    let old = pods(&first, FOUR, 2)?;
+    between(&first, &old)?;
+    let host = first.host.as_ref().context("a host")?;
+    let keys = || {
+        host.sh(&format!(
+            "ETCDCTL_API=3 etcdctl --endpoints {url} get --prefix --keys-only /coreos.com/network/subnets"
+        ))
+    };
+    let subnets =
+        |keys: &str| keys.lines().filter_map(|key| Some(key.rsplit_once('/')?.1.to_owned())).collect::<Vec<_>>();
+    let before = subnets(&keys()?);
+    let (lived, nodes) = (lives(&first)?, first.get("nodes")?);
+    first.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
+    let told = || format!("{}\n--- the first\n{}", agent.said(), first.log_tail());
+    eventually(SOON, || nodes_have_both(&first, &nodes, true)).with_context(told)?;
+    eventually(SOON, || {
+        let now = subnets(&keys()?);
+        let grown = now.iter().zip(&before).all(|(now, before)| now.starts_with(&format!("{before}&fd42:")));
+        ensure!(now.len() == 2 && before.len() == 2 && grown, "before: {before:?}; now: {now:?}");
+        Ok(())
+    })
+    .with_context(told)?;
     old_and_new(&first, &lived, &old).with_context(told)?;
     service_gains(&first, 2).with_context(told)?;
     end(&first, &second, &agent)
