@@ -24,8 +24,8 @@ pub const TESTS: &[Test] = &[
     ("subnets_leased_in_etcd_get_a_second_family_while_pods_run", leases_follow),
 ];
 
-const PODS: &str = "10.42.0.0/16,fd42::/56";
-const SERVICES: &str = "10.43.0.0/16,fd43::/112";
+pub const PODS: &str = "10.42.0.0/16,fd42::/56";
+pub const SERVICES: &str = "10.43.0.0/16,fd43::/112";
 const RANGES: [&str; 4] = ["--pod-cidr", PODS, "--service-cidr", SERVICES];
 /// Bytes of a page that is longer than any window.
 const BIG: usize = 5_000_000;
@@ -532,9 +532,9 @@ fn leases_follow(cluster: &Cluster) -> Result<()> {
 }
 
 const FIRST6: &str = "2001:db8:99::1";
-const SECOND6: &str = "2001:db8:99::2";
+pub const SECOND6: &str = "2001:db8:99::2";
 
-fn wired(cluster: &Cluster) -> Result<(Own, Own)> {
+pub fn wired(cluster: &Cluster) -> Result<(Own, Own)> {
     let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
     wire(&first, &second)?;
     for (own, address) in [(&first, FIRST6), (&second, SECOND6)] {
