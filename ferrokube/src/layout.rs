@@ -31,6 +31,7 @@ const DATA: &[&str] = &[
     "imported.json",
     "servers.json",
     "last-known",
+    "kubelet-config.yaml",
     "nodes",
 ];
 

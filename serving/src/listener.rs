@@ -2,7 +2,7 @@
 //! is missed least and pauses, instead of spinning. I/O: sockets. Callers: `http`, and servers of other protocols.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -48,6 +48,10 @@ impl Listener {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Without it a port can't be bound again while connections of the last process end.
         socket.set_reuseaddr(true)?;
+        if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            // Every address is also every one of IPv4, whatever net.ipv6.bindv6only says: as Go's listeners have it.
+            sockopt::set_ipv6_v6only(&socket, false)?;
+        }
         socket.bind(address)?;
         Ok(Listener { socket: Socket::Tcp(socket.listen(BACKLOG)?), connections })
     }

@@ -97,7 +97,7 @@ impl FakeApi {
         self.state().documents.insert(path.to_owned(), document);
     }
 
-    /// How often something was posted to a path.
+    /// How often something was sent to a path.
     pub fn posted(&self, path: &str) -> usize {
         self.state().posts.get(path).copied().unwrap_or(0)
     }
@@ -125,7 +125,7 @@ impl FakeApi {
         };
         let (document, unserved) = {
             let mut state = self.state();
-            if request.method() == "POST" {
+            if request.method() != "GET" {
                 *state.posts.entry(path.clone()).or_default() += 1;
             }
             (state.documents.get(&path).cloned(), state.unserved.contains(&path))

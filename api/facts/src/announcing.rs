@@ -4,12 +4,14 @@
 //! ```text
 //!   Node     ferrokube.io/networks: 192.168.1.0/24,2001:db8::/64          its announcer: what its links are on
 //!   Service  ferrokube.io/announced-by: 192.168.1.240=one,2001:db8::7=two   the controller: who answers
+//!   Lease    ferrokube.io/announcer: 1767225600000                        its announcer: it is there, every 2 s
 //! ```
 //!
 //! An annotation is anybody's who may write a Service; so it only picks a node, and which address that is about is said by
 //! the status, which controllers alone write.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use meta::Prefix;
@@ -18,6 +20,11 @@ use meta::Prefix;
 pub const ANNOUNCED_BY: &str = "ferrokube.io/announced-by";
 /// Of a Node: the networks of its links. A node without it announces nothing.
 pub const NETWORKS: &str = "ferrokube.io/networks";
+
+/// Of a node's Lease: another text each time that its announcer says that it is there.
+pub const SIGN: &str = "ferrokube.io/announcer";
+/// How often that is, as long as the cluster has addresses that are announced.
+pub const SIGN_EVERY: Duration = Duration::from_secs(2);
 
 /// Networks that are told of one node. A machine with more is one with a bridge for each of its guests.
 pub const MOST_NETWORKS: usize = 32;

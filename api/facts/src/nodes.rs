@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
 
 /// The condition that decides whether pods come to the node and whether they stay.
 pub const READY: &str = "Ready";
+/// Where nodes have their Leases, by their own names.
+pub const LEASES: &str = "kube-node-lease";
 
 /// The condition of a type, as it was last reported.
 pub fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {

@@ -9,6 +9,9 @@
 //! ```
 //!
 //! Either may come first: a node that has no range of the second family yet goes on with the first.
+//!
+//! Where the control plane isn't ours nodes may read that map and not watch it, as kubeadm binds it: a node there looks at
+//! each start, as upstream's kubelet has another `--node-ip` when it is started again, and its pods' ranges are the add-on's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,8 @@ use crate::process::Anew;
 
 /// What a host lacks for a family is given to it by hand, and nothing tells of that: it tries again.
 const AGAIN: Duration = Duration::from_secs(60);
+/// A start does not hang on an API server that is away: what was known last holds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What comes of the ranges that a cluster says it has.
 #[derive(Debug, PartialEq)]
@@ -62,6 +67,25 @@ fn decide(cluster: &Cluster, told: Result<Option<(Ranges, Ranges)>, String>) -> 
 /// Follows until `stop`; ends with [`Anew`] once there is a second family.
 pub async fn run(host: Arc<Host>, node: kube::Client, stop: CancellationToken) -> Result<()> {
     follow(host, node, AGAIN, stop).await
+}
+
+/// What a node whose control plane isn't ours has of its cluster by now, at a start. What can't be followed is told.
+pub async fn at_start(host: &Host, node: kube::Client) -> Cluster {
+    let maps = Api::<ConfigMap>::namespaced(node, SYSTEM);
+    let why = match tokio::time::timeout(PATIENCE, maps.get_opt(KUBEADM_CONFIG)).await {
+        Ok(Ok(map)) => match map.map_or(Turn::Same, |map| decide(&host.cluster, discovery::ranges(&map))) {
+            Turn::Same => return host.cluster.clone(),
+            Turn::Gains(cluster) => match gain(host, (*cluster).clone()) {
+                Ok(()) => return *cluster,
+                Err(error) => format!("{error:#}"),
+            },
+            Turn::Apart(why) => why,
+        },
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer in {PATIENCE:?}"),
+    };
+    tracing::warn!("the cluster's configuration ({SYSTEM}/{KUBEADM_CONFIG}) is not followed: {why}");
+    host.cluster.clone()
 }
 
 /// The same, where what this host can't follow is tried `again` after this time.
@@ -102,7 +126,8 @@ fn gain(host: &Host, cluster: Cluster) -> Result<()> {
     preflight::family(&gained, &host.cluster)?;
     gained.save()?;
     let (pods, services) = (gained.cluster.pod_cidr, gained.cluster.service_cidr);
-    tracing::info!(%pods, %services, "the cluster has a second family of addresses: this daemon starts anew, pods go on");
+    tracing::info!(%pods, %services, "the cluster has a second family of addresses: this daemon has it with this start or \
+        its next, pods go on");
     Ok(())
 }
 
@@ -131,6 +156,35 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(30), follow).await.expect("it tries again").expect("run");
         assert!(ended.expect_err("its next life").is::<Anew>());
         let written = std::fs::read_to_string(place.join("cluster.json")).expect("written down");
+        assert!(written.contains("fd42::/56"), "{written}");
+    }
+
+    /// As an administrator changes the map, once the control plane of kubeadm's was given both ranges.
+    #[tokio::test]
+    async fn a_node_of_another_control_plane_has_its_clusters_families_from_its_next_start_on() {
+        let (client, _server) = crate::api::tests::admin().await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut host = crate::config::tests::host(dir.path());
+        host.options.disable_node = Some(true);
+        let one = host.cluster.clone();
+        assert_eq!(at_start(&host, client.clone()).await, one, "nothing is told");
+        let maps = Api::<ConfigMap>::namespaced(client.clone(), SYSTEM);
+        for (pods, services, expected) in [
+            ("10.42.0.0/16,fd42::/56", "10.43.0.0/16", "10.42.0.0/16"),
+            ("10.44.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112", "10.42.0.0/16"),
+            ("10.42.0.0/16,fd42::/56", "10.43.0.0/16,fd43::/112", "10.42.0.0/16,fd42::/56"),
+        ] {
+            let networking = format!("networking:\n  podSubnet: {pods}\n  serviceSubnet: {services}\n");
+            let map = ConfigMap {
+                metadata: kube::api::ObjectMeta { name: Some(KUBEADM_CONFIG.into()), ..Default::default() },
+                data: Some([("ClusterConfiguration".to_owned(), networking)].into()),
+                ..ConfigMap::default()
+            };
+            let _ = maps.delete(KUBEADM_CONFIG, &Default::default()).await;
+            maps.create(&Default::default(), &map).await.expect("told");
+            assert_eq!(at_start(&host, client.clone()).await.pod_cidr.to_string(), expected, "{pods} {services}");
+        }
+        let written = std::fs::read_to_string(dir.path().join("cluster.json")).expect("written down");
         assert!(written.contains("fd42::/56"), "{written}");
     }
 

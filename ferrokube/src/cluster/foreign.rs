@@ -72,9 +72,10 @@ pub async fn ask(node: kube::Client, cluster: &Cluster) -> Result<Vec<String>> {
     Ok(left(cluster, &refused))
 }
 
-/// DNS of ours is at the tenth address of Services and nowhere else.
+/// DNS of ours is at the tenth address of Services and nowhere else: kubeadm's has one of two families in the first alone.
 fn left(cluster: &Cluster, refused: &[Right]) -> Vec<String> {
-    let own_place = cluster.dns_ips() == cluster.tenth_of_services();
+    let (asked, tenth) = (cluster.dns_ips(), cluster.tenth_of_services());
+    let own_place = !asked.is_empty() && asked.iter().all(|ip| tenth.contains(ip));
     let may = |name: &str, rights: &[Right]| {
         rights.iter().all(|right| !refused.contains(right)) && (name != "kube-dns" || own_place)
     };
@@ -119,8 +120,8 @@ pub fn told(cluster: &Cluster) -> Vec<String> {
     }
     if !foreign.serving_certificates {
         told.push(
-            "the kubelet serves with a certificate that it has signed itself: serverTLSBootstrap was not set in \
-             kube-system/kubelet-config when this machine joined; once it is, `ferrokube reset` here and join again"
+            "the kubelet serves with a certificate that it has signed itself: serverTLSBootstrap is not set in \
+             kube-system/kubelet-config; once it is, this node asks for one from its next start"
                 .to_owned(),
         );
     }
@@ -146,6 +147,8 @@ mod tests {
         assert_eq!(left(&own, &[SLICES]), ["kube-proxy", "kube-dns"], "as kubeadm has it");
         assert_eq!(left(&own, &[core("namespaces")]), ["kube-dns"]);
         assert_eq!(left(&cluster("169.254.20.10"), &[]), ["kube-dns"], "names are asked for elsewhere");
+        let both = Cluster { service_cidr: "10.43.0.0/16,fd43::/112".parse().expect("ranges"), ..own };
+        assert!(left(&both, &[]).is_empty());
     }
 
     #[test]

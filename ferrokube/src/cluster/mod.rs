@@ -14,6 +14,7 @@ pub mod flannel;
 mod folder;
 mod foreign;
 mod images;
+mod kubelet_config;
 mod moving;
 pub mod node;
 mod nodes;
@@ -42,7 +43,7 @@ use self::parts::{Parts, Restarts};
 use self::patience::{LOOK, Patience, Signs, Word, cpu_time};
 use crate::api::{Api, Identity};
 use crate::balancer::Balancer;
-use crate::config::{Host, Network, Roles};
+use crate::config::{Foreign, Host, Network, Roles};
 use crate::crash;
 use crate::fault::{Fault, best_effort};
 use crate::nodes::{self as nodes_of_host, close};
@@ -214,14 +215,14 @@ impl Assembly {
             learns.set();
             return Ok(());
         };
-        match foreign::ask(self.client(&self.node()).await?, &self.host.cluster).await {
+        let mut host = self.learn_of(&mut foreign).await?;
+        match foreign::ask(self.client(&self.node()).await?, &host.cluster).await {
             Ok(left) => foreign.left = left,
             Err(error) => tracing::warn!(
                 error = format!("{error:#}"),
                 "the cluster does not say what its nodes may: it is as it was last"
             ),
         }
-        let mut host = (*self.host).clone();
         let before = host.cluster.foreign.replace(foreign);
         let ran = |name: &str| before.as_ref().is_some_and(|before| !before.left.iter().any(|left| left == name));
         // What a former start made here would go on leading packets, and nobody would change it any more.
@@ -237,17 +238,36 @@ impl Assembly {
         if before != host.cluster.foreign {
             host.save()?;
         }
+        let kubelets = kubelet_config::told(&host);
         // Whoever may not read EndpointSlices has the servers that it was given.
         if !host.cluster.leaves("kube-proxy") {
             learns.set();
         }
-        for sentence in foreign::told(&host.cluster) {
+        for sentence in foreign::told(&host.cluster).into_iter().chain(kubelets) {
             tracing::info!("{sentence}");
             steps.report(&Progress::Note { sentence });
         }
         self.components = all.iter().filter(|component| runs(&host, component)).collect();
         self.host = Arc::new(host);
         Ok(())
+    }
+
+    /// The host with what such a cluster says by now of its families and to its kubelets.
+    async fn learn_of(&self, foreign: &mut Foreign) -> Result<Host> {
+        let node = self.client(&self.node()).await?;
+        let (cluster, looked) = tokio::join!(
+            families::at_start(&self.host, node.clone()),
+            kubelet_config::look(&self.host, node.clone(), foreign)
+        );
+        if let Err(error) = looked {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "what the cluster says to its kubelets (kubelet-config) is as it was last");
+        }
+        let host = Host { cluster, ..(*self.host).clone() };
+        if host.cluster.pod_cidr != self.host.cluster.pod_cidr {
+            self.node_ip.send_replace(crate::node_address::all(&host));
+        }
+        Ok(host)
     }
 
     /// Where it is asked for, before the first pod sends anything.

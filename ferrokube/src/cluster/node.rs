@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::FutureExt;
 
-use super::{Assembly, Serving, addons, images, pod_network, ready};
+use super::{Assembly, Serving, addons, images, kubelet_config, pod_network, ready};
 use crate::api::Identity;
 use crate::component;
 use crate::config::{Host, Network, Roles, list, private_dir};
@@ -45,10 +45,11 @@ pub async fn runtime(a: &mut Assembly) -> Result<Serving> {
     .boxed())
 }
 
-/// How long pods have when the node stops gracefully, as `shutdownGracePeriod` of `--kubelet-arg config=FILE` says it; zero
-/// where nothing does.
+/// How long pods have when the node stops gracefully, as `shutdownGracePeriod` of `--kubelet-arg config=FILE` says it, or of the
+/// cluster's own configuration of kubelets; zero where nothing does.
 pub fn shutdown_grace(host: &Host) -> Duration {
     let mut config = kubelet::config::Config::new(&host.node_name);
+    kubelet_config::follow(host, &mut config);
     // What is wrong with them was told before anything started.
     match component::kubelet::over(&mut config, list(&host.options.kubelet_arg)) {
         Ok(()) => kubelet::shutdown::longest(&config),
@@ -188,6 +189,7 @@ fn kubelet_config(a: &Assembly) -> Result<kubelet::config::Config> {
         // Only who has the rights of an administrator labels a node anew: here it registers with them.
         config.node_labels = host.options.labels();
     }
+    kubelet_config::follow(host, &mut config);
     crate::hardening::kubelet(&host.cluster, &mut config);
     component::kubelet::taints(&mut config, list(&host.options.node_taint))?;
     component::kubelet::over(&mut config, list(&host.options.kubelet_arg))?;

@@ -163,7 +163,7 @@ impl Serving {
         let files = match self.tls_cert_file.zip(self.tls_private_key_file) {
             Some((cert, key)) => Files { cert, key },
             None => {
-                let files = crate::pki::self_signed(&self.cert_dir, component, &[IpAddr::from([127, 0, 0, 1])])?;
+                let files = crate::pki::self_signed(&self.cert_dir, component, &[], &[IpAddr::from([127, 0, 0, 1])])?;
                 Files { cert: files.cert, key: files.key }
             }
         };

@@ -2,7 +2,8 @@
 //! which fields and flags there are, what each does here, and what else it may say. The kubelet and kube-proxy use it.
 //!
 //! A file is read first, flags have the last word. An unknown field, a wrong value or one that can't be had is refused
-//! with its path; what only tunes what is built differently here is taken, and named in a warning.
+//! with its path; what only tunes what is built differently here is taken, and named in a warning. Of a file that is
+//! somebody else's ([`Intake::follow`]) nothing is refused: what can't be had is named with the rest.
 
 use std::path::PathBuf;
 
@@ -150,7 +151,7 @@ pub fn take<C>(
     kind: &Kind,
     table: &[Setting<C>],
 ) -> Result<(), Fault> {
-    let mut intake = Intake { config, table, without_effect: LOGGING.given(matches) };
+    let mut intake = Intake { without_effect: LOGGING.given(matches), ..Intake::new(config, table) };
     if let Some(path) = matches.get_one::<PathBuf>(CONFIG) {
         let wrong = |why: String| Fault::usage(format!("--{CONFIG} {}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("it can't be read: {error}")))?;
@@ -173,9 +174,22 @@ pub struct Intake<'a, C: 'static> {
     pub table: &'a [Setting<C>],
     /// Flags and fields that were given and change nothing.
     pub without_effect: Vec<String>,
+    /// Fields that are passed over, with all below them, where a file is only followed as far as it can be.
+    followed: Option<&'static [&'static str]>,
 }
 
-impl<C> Intake<'_, C> {
+impl<'a, C> Intake<'a, C> {
+    pub fn new(config: &'a mut C, table: &'a [Setting<C>]) -> Intake<'a, C> {
+        Intake { config, table, without_effect: Vec::new(), followed: None }
+    }
+
+    /// Takes of a file what can be had, but for fields that are `own`, which it says for others. What can't be had is
+    /// without effect.
+    pub fn follow(&mut self, text: &str, kind: &Kind, own: &'static [&'static str]) -> Result<(), String> {
+        self.followed = Some(own);
+        self.file(text, kind)
+    }
+
     /// Takes the flags that were given.
     pub fn flags(&mut self, matches: &ArgMatches) -> Result<(), Fault> {
         for setting in self.table.iter().filter(|setting| !setting.flag.is_empty()) {
@@ -208,7 +222,13 @@ impl<C> Intake<'_, C> {
     fn object(&mut self, path: &str, fields: &Map<String, Value>) -> Result<(), String> {
         for (name, value) in fields {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            self.field(&path, value)?;
+            if self.followed.is_some_and(|own| own.contains(&path.as_str())) {
+                continue;
+            }
+            match self.field(&path, value) {
+                Err(_) if self.followed.is_some() => self.without_effect.push(path),
+                taken => taken?,
+            }
         }
         Ok(())
     }
@@ -347,7 +367,7 @@ mod tests {
 
     fn file(text: &str) -> Result<(Config, Vec<String>), String> {
         let mut config = Config::default();
-        let mut intake = Intake { config: &mut config, table: TABLE, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut config, TABLE);
         intake.file(&format!("apiVersion: x/v1\nkind: XConfiguration\n{text}"), &KIND)?;
         let warnings = intake.without_effect;
         Ok((config, warnings))
@@ -356,7 +376,7 @@ mod tests {
     fn line(args: &[&str]) -> Result<(Config, Vec<String>), Fault> {
         let mut config = Config::default();
         let matches = flags(Command::new("x"), TABLE).try_get_matches_from([&["x"], args].concat()).expect("flags");
-        let mut intake = Intake { config: &mut config, table: TABLE, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut config, TABLE);
         intake.flags(&matches)?;
         let warnings = intake.without_effect;
         Ok((config, warnings))
@@ -374,7 +394,7 @@ mod tests {
     #[test]
     fn nothing_is_said_by_a_0_in_a_file_but_by_one_on_the_command_line() {
         let mut config = Config { pods: 5, ..Config::default() };
-        let mut intake = Intake { config: &mut config, table: TABLE, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut config, TABLE);
         intake.file("apiVersion: x/v1\nkind: XConfiguration\nmaxPods: 0", &KIND).expect("taken");
         assert_eq!(intake.config.pods, 5);
         let matches = flags(Command::new("x"), TABLE).try_get_matches_from(["x", "--max-pods=0"]).expect("flags");
@@ -389,7 +409,8 @@ mod tests {
         assert_eq!(says("auth: {mode: AlwaysAllow}"), "auth.mode: AlwaysAllow can't be had here yet: only Webhook");
         assert_eq!(says("auth: {moed: x}"), "auth.moed: there is no such field; allowed are mode, ttl");
         assert_eq!(says("auth: 7"), "auth: 7 is not an object");
-        let mut intake = Intake { config: &mut Config::default(), table: TABLE, without_effect: Vec::new() };
+        let mut config = Config::default();
+        let mut intake = Intake::new(&mut config, TABLE);
         let wrong = intake.file("kind: Pod", &KIND);
         assert_eq!(wrong, Err("apiVersion: it is null, and must be x/v1".to_owned()));
     }

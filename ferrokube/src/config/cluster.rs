@@ -61,9 +61,10 @@ impl Cluster {
         self.pod_cidr.primary().is_ipv6()
     }
 
-    /// The address of the `kubernetes` Service, which has one family: the first of the range, as upstream has it.
-    pub fn api_service_ip(&self) -> IpAddr {
-        service_ip(self.service_cidr.primary(), 1)
+    /// The address of the `kubernetes` Service, which has the first family as upstream's, and the same of the other: the
+    /// first of each range.
+    pub fn first_of_services(&self) -> Vec<IpAddr> {
+        self.service_cidr.iter().map(|range| service_ip(range, 1)).collect()
     }
 
     /// Whom pods ask for names first.

@@ -21,9 +21,9 @@ impl Host {
         self.options.bind_address.unwrap_or(self.every_address())
     }
 
-    /// Every address by which this host may be reached.
+    /// Every address by which this host may be reached: what listens on all of IPv6 does so on those of IPv4.
     pub fn every_address(&self) -> IpAddr {
-        if self.cluster.is_ipv6_first() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+        if self.cluster.has_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
     }
 
     /// Of an API server that listens on loopback: the address by which its pods reach it all the same. The last of the

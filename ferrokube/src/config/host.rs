@@ -97,6 +97,10 @@ impl Host {
     pub fn last_known(&self) -> PathBuf {
         self.data_dir.join("last-known")
     }
+    /// What a cluster that isn't ours says to all of its kubelets, as a node alone read it last.
+    pub fn kubelet_config(&self) -> PathBuf {
+        self.data_dir.join("kubelet-config.yaml")
+    }
     /// The node's range of pod addresses, once it is decided.
     pub fn node_range_file(&self) -> PathBuf {
         self.data_dir.join("node-pod-cidr")

@@ -292,13 +292,6 @@ fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
         if !before.gains(pod_cidr, service_cidr) {
             bail!(Fault::usage(cidr::stay(before)));
         }
-        if before.leases_in_etcd() {
-            let network = before.pod_cidr;
-            bail!(Fault::usage(format!(
-                "--pod-cidr {pod_cidr}: with --flannel-subnet-manager etcd hosts have the subnets of {network} that are \
-                 leased there: a second family comes with a new cluster; `ferrokube reset` first"
-            )));
-        }
     }
     fit(pod_cidr, service_cidr).map_err(Fault::usage)?;
     Ok(pool::fit(wanted).map_err(Fault::usage)?)

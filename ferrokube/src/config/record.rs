@@ -81,6 +81,11 @@ impl Record {
         self.nth6(GATEWAY)
     }
 
+    /// Of each family that the link has.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        [self.gateway().into()].into_iter().chain(self.gateway6().map(|gateway| gateway.addr)).collect()
+    }
+
     pub fn address6(&self, node: &Node) -> Option<Prefix> {
         self.nth6(node.number)
     }

@@ -194,13 +194,17 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// The ranges of pods and of Services in kubeadm's configuration.
+/// The ranges of pods and of Services in kubeadm's configuration. Where one of the two has a second family that the other
+/// lacks, as kubeadm allows, nodes have the first alone.
 fn networking(kubeadm: &Value) -> Result<(Option<Ranges>, Option<Ranges>), String> {
     let networking = &kubeadm["networking"];
     let pods = text(&networking["podSubnet"]).map(|ranges| crate::config::pods(&ranges)).transpose();
     let pods = pods.map_err(|said| format!("podSubnet: {said}"))?;
     let services = text(&networking["serviceSubnet"]).map(|ranges| crate::config::services(&ranges)).transpose();
-    Ok((pods, services.map_err(|said| format!("serviceSubnet: {said}"))?))
+    let services = services.map_err(|said| format!("serviceSubnet: {said}"))?;
+    let both = pods.zip(services).is_none_or(|(pods, services)| pods.is_like(&services));
+    let known = |ranges: Option<Ranges>| ranges.map(|ranges| if both { ranges } else { ranges.primary().into() });
+    Ok((known(pods), known(services)))
 }
 
 /// The same of the map that it is in; none where it does not say both.
@@ -209,6 +213,13 @@ pub fn ranges(kubeadm: &ConfigMap) -> Result<Option<(Ranges, Ranges)>, String> {
     let Some(told) = told else { return Ok(None) };
     let (pods, services) = networking(&yaml::parse(told).map_err(|said| format!("{CONFIGURATION}: {said}"))?)?;
     Ok(pods.zip(services))
+}
+
+/// Whom pods ask for names, and whether kubelets ask for the certificates that they serve with.
+pub fn of_kubelets(kubelet: &Value) -> (Vec<IpAddr>, bool) {
+    let told = kubelet["clusterDNS"].as_array().into_iter().flatten();
+    let cluster_dns = told.filter_map(|ip| ip.as_str()?.parse().ok()).take(MOST_DNS).collect();
+    (cluster_dns, kubelet["serverTLSBootstrap"] == true)
 }
 
 fn learn(
@@ -226,20 +237,15 @@ fn learn(
     };
     let (kubelet, kubeadm) = (read(kubelet, "kubelet")?, read(kubeadm, CONFIGURATION)?);
     let (pods, services) = networking(&kubeadm)?;
-    // Where one of the two has a second family that the other lacks, as kubeadm allows, the node has the first alone.
-    let both = pods.zip(services).is_none_or(|(pods, services)| pods.is_like(&services));
-    let known = |ranges: Option<Ranges>| ranges.map(|ranges| if both { ranges } else { ranges.primary().into() });
-    let told = kubelet["clusterDNS"].as_array().into_iter().flatten();
-    let cluster_dns: Vec<IpAddr> = told.filter_map(|ip| ip.as_str()?.parse().ok()).take(MOST_DNS).collect();
-    let serving = kubelet["serverTLSBootstrap"] == true;
+    let (cluster_dns, serving) = of_kubelets(&kubelet);
     Ok(Discovered {
         foreign: (!ours).then(|| Foreign::new(cluster_dns.clone(), serving)),
         ca,
         name: text(&kubeadm["clusterName"]),
         cluster_domain: text(&kubelet["clusterDomain"]).unwrap_or_else(|| "cluster.local".into()),
         cluster_dns,
-        pods: known(pods),
-        services: known(services),
+        pods,
+        services,
         network,
     })
 }

@@ -31,7 +31,9 @@ pub const CLUSTER_INFO: &str = "cluster-info";
 pub const SYSTEM: &str = "kube-system";
 /// What a cluster is made of, as kubeadm has it: ranges among it.
 pub const KUBEADM_CONFIG: &str = "kubeadm-config";
-const KUBELET_CONFIG: &str = "kubelet-config";
+pub const KUBELET_CONFIG: &str = "kubelet-config";
+/// The key in it.
+pub const KUBELET: &str = "kubelet";
 /// The label by which a machine that joins knows the cluster for ours.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const OURS: &str = "ferrokube";
@@ -245,7 +247,7 @@ fn kubelet_config(cluster: &Cluster) -> Value {
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true},
             "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
         "authorization": {"mode": "Webhook"}});
-    map(SYSTEM, KUBELET_CONFIG, "kubelet", &config)
+    map(SYSTEM, KUBELET_CONFIG, KUBELET, &config)
 }
 
 fn kubeadm_config(cluster: &Cluster) -> Value {

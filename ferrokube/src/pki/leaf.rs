@@ -1,7 +1,7 @@
 //! Which certificates a host has and what each says ([`leaves`]), and when one is to be made anew ([`due`]). Pure: the
 //! time and what is on the disk are the caller's to tell. Knows nothing of who signs. Called by [`super::Pki`] alone.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use x509_parser::certificate::X509Certificate;
@@ -26,6 +26,9 @@ pub const SERVING: &str = "kubelet";
 /// The leaf by which a node alone speaks to the API server.
 pub const SPEAKER: &str = "kubelet-client";
 
+/// The API server's Service, as pods name it.
+pub const SERVICE_NAMES: [&str; 3] = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+
 /// What a leaf says of its holder.
 #[derive(Debug)]
 pub struct Leaf {
@@ -39,8 +42,8 @@ pub struct Leaf {
     pub usages: &'static [ExtendedKeyUsagePurpose],
 }
 
-/// Every leaf of a host in its roles. `node_ips` are the addresses by which pods and others reach it, the first of which is
-/// the API server's; `underlay` is the one by which its further nodes do.
+/// Every leaf of a host in its roles. `node_ips` are the addresses by which pods and others reach it, one of each family of
+/// the cluster; `underlay` are those by which its further nodes do.
 ///
 /// ```text
 ///   role            leaf                        signed by        says
@@ -52,12 +55,10 @@ pub struct Leaf {
 ///                   etcd/healthcheck-client     etcd/ca          client; the same
 ///   NODE            kubelet                     ca               server, this node's names; alone, without localhost
 /// ```
-pub fn leaves(host: &Host, node_ips: &[IpAddr], underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
+pub fn leaves(host: &Host, node_ips: &[IpAddr], underlay: &[IpAddr]) -> Vec<Leaf> {
     let mut all = Vec::new();
     if host.roles().has(Roles::CONTROL_PLANE) {
-        // Nobody tells none here.
-        let first = node_ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
-        all.extend(control_plane(host, first, underlay));
+        all.extend(control_plane(host, node_ips, underlay));
     }
     if host.roles().has(Roles::NODE) {
         all.push(kubelet(host, node_ips));
@@ -69,7 +70,7 @@ pub fn leaves(host: &Host, node_ips: &[IpAddr], underlay: Option<Ipv4Addr>) -> V
 fn kubelet(host: &Host, node_ips: &[IpAddr]) -> Leaf {
     let mut sans = of_node(host, node_ips);
     if host.roles().has(Roles::CONTROL_PLANE) {
-        sans.extend([dns("localhost"), ip(Ipv4Addr::LOCALHOST)]);
+        sans.extend(loopback());
     }
     Leaf { name: SERVING, sans, usages: &SERVER, ..speaker(host) }
 }
@@ -91,7 +92,7 @@ pub fn of_joined(host: &Host, node_ips: &[IpAddr]) -> [Leaf; 2] {
     [speaker(host), kubelet(host, node_ips)]
 }
 
-fn control_plane(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Vec<Leaf> {
+fn control_plane(host: &Host, node_ips: &[IpAddr], underlay: &[IpAddr]) -> Vec<Leaf> {
     let client = |name, ca, common_name: &str, organisation| Leaf {
         name,
         ca,
@@ -109,13 +110,13 @@ fn control_plane(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Ve
         usages,
     };
     let mut all = vec![
-        server("apiserver", "ca", "kube-apiserver", of_api(host, node_ip, underlay), &SERVER),
+        server("apiserver", "ca", "kube-apiserver", of_api(host, node_ips, underlay), &SERVER),
         client("apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", Some("system:masters")),
         client(ADMIN, "ca", "kubernetes-admin", Some("system:masters")),
         client("front-proxy-client", "front-proxy-ca", "front-proxy-client", None),
     ];
     if !host.cluster.has_etcd_elsewhere() {
-        all.push(server("etcd/server", ETCD_CA, &host.node_name, of_host(host, node_ip), &BOTH));
+        all.push(server("etcd/server", ETCD_CA, &host.node_name, of_host(host, node_ips), &BOTH));
         all.push(client("etcd/healthcheck-client", ETCD_CA, "kube-etcd-healthcheck-client", None));
     }
     all
@@ -131,19 +132,21 @@ pub fn of_node(host: &Host, node_ips: &[IpAddr]) -> Vec<SanType> {
 }
 
 /// The names and addresses by which this host is reached.
-fn of_host(host: &Host, node_ip: IpAddr) -> Vec<SanType> {
-    vec![dns(&host.node_name), dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(node_ip)]
+fn of_host(host: &Host, node_ips: &[IpAddr]) -> Vec<SanType> {
+    of_node(host, node_ips).into_iter().chain(loopback()).collect()
+}
+
+/// What a host is to itself, as kubeadm has it.
+fn loopback() -> [SanType; 3] {
+    [dns("localhost"), ip(Ipv4Addr::LOCALHOST), ip(Ipv6Addr::LOCALHOST)]
 }
 
 /// Those by which its API server is: also the names of the Service, and what `--tls-san` adds.
-fn of_api(host: &Host, node_ip: IpAddr, underlay: Option<Ipv4Addr>) -> Vec<SanType> {
+fn of_api(host: &Host, node_ips: &[IpAddr], underlay: &[IpAddr]) -> Vec<SanType> {
     let cluster = &host.cluster;
-    let mut api = of_host(host, node_ip);
-    api.push(ip(cluster.api_service_ip()));
-    api.extend(underlay.map(ip));
-    for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
-        api.push(dns(name));
-    }
+    let mut api = of_host(host, node_ips);
+    api.extend(cluster.first_of_services().into_iter().chain(underlay.iter().copied()).map(ip));
+    api.extend(SERVICE_NAMES.map(dns));
     api.push(dns(&format!("kubernetes.default.svc.{}", cluster.cluster_domain)));
     let bound = host.options.bind_address.filter(|address| !address.is_unspecified());
     api.extend([bound, host.api_address_of_pods()].into_iter().flatten().map(ip));
@@ -180,4 +183,56 @@ pub fn dns(name: &str) -> SanType {
 
 fn ip(address: impl Into<IpAddr>) -> SanType {
     SanType::IpAddress(address.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::host;
+
+    /// What a server's certificate of a host says, sorted.
+    fn said(host: &Host, name: &str, node_ips: &[&str], underlay: &[&str]) -> Vec<String> {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<IpAddr>>();
+        let all = leaves(host, &ips(node_ips), &ips(underlay));
+        let leaf = all.iter().find(|leaf| leaf.name == name).expect("a leaf");
+        let mut said: Vec<_> = leaf
+            .sans
+            .iter()
+            .map(|san| match san {
+                SanType::DnsName(name) => name.as_str().to_owned(),
+                SanType::IpAddress(address) => address.to_string(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        said.sort();
+        said
+    }
+
+    #[test]
+    fn servers_of_two_families_are_named_by_both_addresses_of_the_node_of_services_and_of_further_nodes() {
+        let mut host = host("/nowhere".as_ref());
+        let api =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+        let sorted = |more: &[&str]| {
+            let mut all: Vec<_> =
+                ["node", "localhost", "127.0.0.1", "::1"].iter().chain(more).map(|s| (*s).to_owned()).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(
+            said(&host, "apiserver", &["192.0.2.1"], &[]),
+            sorted(&[&api[..], &["192.0.2.1", "10.43.0.1"]].concat())
+        );
+        host.cluster.pod_cidr = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        host.cluster.service_cidr = "10.43.0.0/16,fd43::/112".parse().expect("ranges");
+        let both = ["192.0.2.1", "2001:db8::1"];
+        let more = ["10.43.0.1", "fd43::1", "10.202.0.1", "fd66::1"];
+        let underlay = &more[2..];
+        assert_eq!(said(&host, "apiserver", &both, underlay), sorted(&[&api[..], &both, &more].concat()));
+        for name in ["etcd/server", SERVING] {
+            assert_eq!(said(&host, name, &both, underlay), sorted(&both), "{name}");
+            // Its pods' bridge is where nobody beyond reaches it.
+            assert_eq!(said(&host, name, &["192.0.2.1", "fd42::1"], &[]), sorted(&["192.0.2.1"]), "{name}");
+        }
+    }
 }

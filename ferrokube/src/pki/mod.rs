@@ -23,7 +23,7 @@ use rcgen::{
 
 pub use self::leaf::of_node;
 use self::leaf::{AUTHORITIES, ETCD_CA, Leaf, due, leaves, names_all, of_joined};
-pub use self::leaf::{SERVING, SPEAKER};
+pub use self::leaf::{SERVICE_NAMES, SERVING, SPEAKER};
 pub use self::self_signed::self_signed;
 use crate::config::{Host, Roles, private_dir, record, write_private_all};
 use crate::fault::Fault;
@@ -96,8 +96,8 @@ impl Pki {
             made.ensure_service_account_key(&pki)?;
         }
         let mut renewal = Renewal { pki, renewed: Vec::new(), owed: Vec::new() };
-        let underlay = record::read(host)?.map(|record| record.gateway());
-        for leaf in leaves(host, node_ips, underlay) {
+        let underlay = record::read(host)?.map(|record| record.gateways()).unwrap_or_default();
+        for leaf in leaves(host, node_ips, &underlay) {
             match made.ensure_leaf(&renewal.pki, &leaf)? {
                 Looked::Lasts => {}
                 Looked::Renewed => renewal.renewed.push(leaf.name.to_owned()),

@@ -19,8 +19,8 @@ use crate::fault::Fault;
 const OWN: &str = "ferrokube self-signed";
 
 /// The certificate of a server that is given none: the pair that is in `dir`, whatever it says, or one that signs itself,
-/// is kept there, and renewed as long as the process lives.
-pub fn self_signed(dir: &Path, name: &str, addresses: &[IpAddr]) -> Result<Pair> {
+/// is kept there, and renewed as long as the process lives. It says `localhost`, these names and these addresses.
+pub fn self_signed(dir: &Path, name: &str, names: &[&str], addresses: &[IpAddr]) -> Result<Pair> {
     let files = Pair { cert: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) };
     if !is_own(&files.cert) {
         match (files.cert.exists(), files.key.exists()) {
@@ -31,6 +31,7 @@ pub fn self_signed(dir: &Path, name: &str, addresses: &[IpAddr]) -> Result<Pair>
         }
     }
     let mut sans = vec![dns("localhost")];
+    sans.extend(names.iter().map(|name| dns(name)));
     sans.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
     ensure_self_signed(&files, name, &sans, Timestamp::now())?;
     let (kept, name) = (files.clone(), name.to_owned());
@@ -93,22 +94,22 @@ mod tests {
         let (pem, secret) = (given.self_signed(&pair).expect("a certificate").pem(), pair.serialize_pem());
         fs::write(&cert, &pem).expect("written");
         let refused = |missing: &Path| {
-            let error = self_signed(dir.path(), "apiserver", &[]).expect_err("half a pair").to_string();
+            let error = self_signed(dir.path(), "apiserver", &[], &[]).expect_err("half a pair").to_string();
             assert!(error.contains(&format!("without {}", missing.display())), "{error}");
         };
         refused(&key);
         fs::write(&key, &secret).expect("written");
-        let files = self_signed(dir.path(), "apiserver", &[IpAddr::from([192, 0, 2, 9])]).expect("a pair");
+        let files = self_signed(dir.path(), "apiserver", &[], &[IpAddr::from([192, 0, 2, 9])]).expect("a pair");
         let now = (fs::read_to_string(files.cert).expect("there"), fs::read_to_string(files.key).expect("there"));
         assert_eq!(now, (pem, secret));
         fs::remove_file(&cert).expect("removed");
         refused(&cert);
         // What was made here is made anew when it is no pair.
         fs::remove_file(&key).expect("removed");
-        self_signed(dir.path(), "apiserver", &[]).expect("made");
+        self_signed(dir.path(), "apiserver", &[], &[]).expect("made");
         assert!(is_own(&cert));
         fs::remove_file(&key).expect("removed");
-        self_signed(dir.path(), "apiserver", &[]).expect("made anew");
+        self_signed(dir.path(), "apiserver", &[], &[]).expect("made anew");
         assert!(key.exists());
     }
 

@@ -1,15 +1,18 @@
 //! The loop: hears what this node is to announce, what its links are and what others claim, and keeps ports so. Does I/O.
 //!
-//! Timers run only while something is being announced anew, in doubt, or to be tried again.
+//! Timers run only while something is being announced anew, in doubt, or to be tried again, and for signs of this node as long
+//! as the cluster has anything to announce.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use client::{Cache, Delta, EventRecorder, EventType, Informer, Key};
 use facts::announcing::{self, NETWORKS};
+use facts::nodes::LEASES;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
@@ -48,6 +51,9 @@ const CLAIMS: usize = 64;
 /// Who leaves waits no longer for the API server to hear of it.
 const LEAVING: Duration = Duration::from_secs(1);
 
+/// A sign that is late by so much: this process was stopped, and others were elected meanwhile, perhaps.
+const LATE: Duration = Duration::from_secs(5);
+
 /// Runs until `shutdown`. What fails is tried again: it never ends by itself.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
     let (daemon, news) = start(config, client, &shutdown);
@@ -74,6 +80,14 @@ async fn tell(client: &Client, node: &str, networks: Option<&str>) -> Result<(),
     nodes.patch(node, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
 
+/// A sign of this node, in its Lease: any text that is another than the last one.
+async fn sign(client: &Client, node: &str) -> Result<(), kube::Error> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let patch = json!({"metadata": {"annotations": {announcing::SIGN: now.to_string()}}});
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
+    leases.patch_metadata(node, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+}
+
 /// Does something in the namespace of the configuration.
 pub fn inside<T: Send>(config: &Config, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     match &config.netns {
@@ -87,6 +101,8 @@ pub fn inside<T: Send>(config: &Config, work: impl FnOnce() -> T + Send) -> io::
 struct News {
     /// Services that this node announces, or did. Bounded by those that there are.
     services: Mutex<BTreeSet<Key>>,
+    /// All that somebody announces. Bounded the same.
+    announced: Mutex<BTreeSet<Key>>,
     wake: Notify,
 }
 
@@ -117,6 +133,9 @@ struct Daemon {
     telling: bool,
     /// The version of the Node that was told its networks: the next one shows them.
     told: Option<String>,
+    /// When the next sign is due, as long as there is anything to announce in the cluster.
+    sign: Option<Instant>,
+    signing: bool,
 }
 
 /// What the API server was asked for.
@@ -124,6 +143,8 @@ enum Done {
     Answered(IpAddr, Answer),
     /// The node's networks; false: it did not take them.
     Told(bool),
+    /// That this node is there.
+    Signed,
 }
 
 fn start(config: Config, client: Client, shutdown: &CancellationToken) -> (Daemon, Arc<News>) {
@@ -134,6 +155,15 @@ fn start(config: Config, client: Client, shutdown: &CancellationToken) -> (Daemo
         .on(move |delta| {
             let has = |service: &Service| !announcing::of_node(service, &node).is_empty();
             let had = matches!(delta, Delta::Updated { old, .. } if has(old));
+            let key = Key::of(&**delta.object());
+            let is_announced = !matches!(delta, Delta::Deleted(_)) && announcing::said(delta.object()).is_some();
+            let changed = match is_announced {
+                true => mark.announced.lock().insert(key),
+                false => mark.announced.lock().remove(&key),
+            };
+            if changed {
+                mark.wake.notify_one();
+            }
             if had || has(delta.object()) {
                 mark.services.lock().insert(Key::of(&**delta.object()));
                 mark.wake.notify_one();
@@ -166,6 +196,8 @@ fn start(config: Config, client: Client, shutdown: &CancellationToken) -> (Daemo
         retry: None,
         telling: false,
         told: None,
+        sign: None,
+        signing: false,
     };
     (daemon, news)
 }
@@ -179,6 +211,7 @@ impl Daemon {
             self.look_if_due().await;
             let dirty = std::mem::take(&mut *news.services.lock());
             dirty.into_iter().for_each(|key| self.take(key));
+            self.give_sign(!news.announced.lock().is_empty());
             self.arrange();
             self.tell_networks();
             let due = self.due();
@@ -201,7 +234,8 @@ impl Daemon {
 
     fn due(&self) -> Option<Instant> {
         let again = self.again.values().map(|(at, _)| *at).min();
-        [self.look, self.retry, again, self.doubts.next().map(Instant::from_std)].into_iter().flatten().min()
+        let sign = self.sign.filter(|_| !self.signing);
+        [self.look, self.retry, again, sign, self.doubts.next().map(Instant::from_std)].into_iter().flatten().min()
     }
 
     async fn look_if_due(&mut self) {
@@ -333,6 +367,37 @@ impl Daemon {
         }
     }
 
+    /// Says that this node is there: the one who elects has nothing else to know it by for most of a minute. A process that
+    /// was stopped for long asks first whether its addresses are still its own.
+    fn give_sign(&mut self, has_addresses: bool) {
+        let now = Instant::now();
+        if !has_addresses {
+            self.sign = None;
+            return;
+        }
+        let due = *self.sign.get_or_insert(now);
+        if due > now || self.signing {
+            return;
+        }
+        if now - due > LATE {
+            tracing::info!("this process stood still: asking whether its addresses are still its own");
+            for addr in self.placed.keys().copied().collect::<Vec<_>>() {
+                if self.doubts.claimed(addr, now.into_std()) {
+                    self.ask(addr);
+                }
+            }
+        }
+        (self.sign, self.signing) = (Some(now + announcing::SIGN_EVERY), true);
+        let (client, node) = (self.client.clone(), self.config.node.clone());
+        self.asked.spawn(async move {
+            let signed = tokio::time::timeout(PATIENCE, sign(&client, &node)).await;
+            if !matches!(signed, Ok(Ok(()))) {
+                tracing::debug!(?signed, "no sign of this node was given, trying again");
+            }
+            Done::Signed
+        });
+    }
+
     /// Another station says that an address of ours is its own.
     fn claimed(&mut self, claim: Claim) {
         let ours = self.placed.contains_key(&claim.addr) && !links::is_own(claim.mac, &self.scene);
@@ -373,9 +438,10 @@ impl Daemon {
                     self.retry.get_or_insert(now + RETRY);
                 }
             }
+            Ok(Done::Signed) => self.signing = false,
             Err(error) => {
                 tracing::warn!(%error, "asking the API server broke off");
-                (self.telling, self.told) = (false, None);
+                (self.telling, self.told, self.signing) = (false, None, false);
             }
         }
     }

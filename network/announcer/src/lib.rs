@@ -5,7 +5,8 @@
 //!
 //! Who calls: the node's part of `ferrokube` runs [`run`], and [`leave`] when the node stops. The controller of load
 //! balancers (`service_lb`) elects one node for each address and writes it into the Service; each node tells in its Node
-//! object which networks it is on (`facts::announcing`).
+//! object which networks it is on, and gives a sign in its Lease every two seconds as long as anything is announced
+//! (`facts::announcing`): who gives none while others do is replaced.
 //!
 //! ```text
 //!   Services ────────► which addresses are this node's ─┐
@@ -17,8 +18,8 @@
 //! **A node that is cut off** does not hear that another was elected. But it hears the other one, for both are on one
 //! network: who takes an address over tells so to all. A node that hears that asks the API server whether the address is
 //! still its own, and is silent until it is told so. The one that was elected says it again; the other stays silent, and
-//! asks again. So no clocks are compared, and nothing is renewed while all is well; and a cluster whose API server is away
-//! goes on being reached.
+//! asks again. So no clocks are compared, and no node falls silent because it can't renew anything: a cluster whose API server
+//! is away goes on being reached.
 //!
 //! Pure: `frame`, `links`, `doubt`. The others do I/O.
 

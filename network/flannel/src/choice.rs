@@ -1,4 +1,5 @@
-//! Which subnets a host takes: those that it has, those that it had, or free ones. Pure; chance is an argument. Caller:
+//! Which subnets a host takes: those that it has, those that it had, or free ones. What lacks a family that the network has
+//! got stays, with a free one of that family. Pure; chance is an argument. Caller:
 //! the etcd subnet manager.
 
 use std::net::IpAddr;
@@ -19,6 +20,8 @@ pub struct Held {
     pub attributes: Attributes,
     /// An administrator has written it, for good: it has no lease of etcd.
     pub reserved: bool,
+    /// The revision of etcd at which it was written.
+    pub revision: i64,
 }
 
 /// What is to be done.
@@ -28,6 +31,8 @@ pub enum Choice {
     Keep { subnets: Subnets, reserved: bool },
     /// It is free, and to be made if it still is.
     Make(Subnets),
+    /// The first is the host's own, and lacks a family: the second is to stand in its place.
+    Grow { from: Subnets, to: Subnets, reserved: bool },
     /// It is the host's own and none that a host may have any more: it is removed, and asked again.
     Drop(Subnets),
 }
@@ -54,18 +59,25 @@ pub fn choose(
         same(own.address(false), theirs.address(false))
             || own.public_ip.is_none() && same(own.address(true), theirs.address(true))
     };
-    if let Some(mine) = held.iter().find(mine) {
-        return Ok(match conf.fits(&mine.subnets) {
-            true => Choice::Keep { subnets: mine.subnets, reserved: mine.reserved },
-            false => Choice::Drop(mine.subnets),
+    // What there is of one family fits, and another family is there besides.
+    let is_part = |subnets: &Subnets| !conf.fits(subnets) && conf.only(subnets).fits(subnets);
+    let mut whole = |part: Subnets| {
+        let mut one = |range: Option<Range>, has: Option<Prefix>| match (has, range) {
+            (None, Some(range)) => free_one(&range, held, &mut pick).map(Some),
+            (has, _) => Ok(has),
+        };
+        Ok(Subnets { v4: one(conf.v4, part.v4)?, v6: one(conf.v6, part.v6)? })
+    };
+    if let Some(Held { subnets: mine, reserved, .. }) = held.iter().find(mine) {
+        return Ok(match *mine {
+            mine if conf.fits(&mine) => Choice::Keep { subnets: mine, reserved: *reserved },
+            mine if is_part(&mine) => Choice::Grow { from: mine, to: whole(mine)?, reserved: *reserved },
+            mine => Choice::Drop(mine),
         });
     }
     let free = |subnets: &Subnets| !held.iter().any(|h| h.subnets.overlaps(subnets));
-    if let Some(previous) = previous.filter(|previous| conf.fits(previous) && free(previous)) {
-        return Ok(Choice::Make(previous));
-    }
-    let mut one = |range: Option<Range>| range.map(|range| free_one(&range, held, &mut pick)).transpose();
-    Ok(Choice::Make(Subnets { v4: one(conf.v4)?, v6: one(conf.v6)? }))
+    let had = previous.filter(|previous| (conf.fits(previous) || is_part(previous)) && free(previous));
+    Ok(Choice::Make(whole(had.unwrap_or_default())?))
 }
 
 fn free_one(range: &Range, held: &[Held], pick: &mut impl FnMut(usize) -> usize) -> Result<Prefix, Full> {
@@ -97,7 +109,7 @@ mod tests {
     }
 
     fn held(subnet: &str, n: u8, reserved: bool) -> Held {
-        Held { subnets: subnets(subnet), attributes: host(n), reserved }
+        Held { subnets: subnets(subnet), attributes: host(n), reserved, revision: 0 }
     }
 
     #[test]
@@ -143,6 +155,25 @@ mod tests {
         let choice = choose(&NetConf::parse(text).unwrap(), &[], &host(1), None, |n| n - 1).unwrap();
         let Choice::Make(made) = choice else { panic!("{choice:?}") };
         assert_eq!(made.to_string(), "10.5.100.0/24 and fd00:5:0:64::/64", "the hundredth that is free");
+    }
+
+    #[test]
+    fn what_a_host_has_of_one_family_stays_when_the_network_gets_another() {
+        let text = br#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}"#;
+        let (two, v4) = (NetConf::parse(text).unwrap(), subnets("10.5.3.0/24"));
+        let both = |v6: &str| Subnets { v6: Some(v6.parse().unwrap()), ..v4 };
+        let mut other = held("10.5.4.0/24", 2, false);
+        other.subnets.v6 = Some("fd00:5:0:1::/64".parse().unwrap());
+        for reserved in [false, true] {
+            let all = [held("10.5.3.0/24", 1, reserved), other.clone()];
+            let grow = Choice::Grow { from: v4, to: both("fd00:5:0:2::/64"), reserved };
+            assert_eq!(choose(&two, &all, &host(1), None, |_| 0), Ok(grow));
+        }
+        // Etcd has forgotten it, and its pods have not.
+        assert_eq!(choose(&two, &[other], &host(1), Some(v4), |_| 0), Ok(Choice::Make(both("fd00:5:0:2::/64"))));
+        // A family that the network has no more is not kept.
+        let all = [Held { subnets: both("fd00:5:0:2::/64"), ..held("10.5.3.0/24", 1, false) }];
+        assert_eq!(choose(&conf(), &all, &host(1), None, |_| 0), Ok(Choice::Drop(both("fd00:5:0:2::/64"))));
     }
 
     proptest! {

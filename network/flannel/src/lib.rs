@@ -10,7 +10,7 @@
 //! ```
 //!
 //! - Pure: `config` (the network's configuration), `lease` (what hosts tell of themselves), `choice` (which subnet a host
-//!   takes), [`backend`] (what is wanted in the kernel), `difference` (what is to change there), `packet` (a router's
+//!   takes), `judge` (what comes of another configuration), [`backend`] (what is wanted in the kernel), `difference` (what is to change there), `packet` (a router's
 //!   way).
 //! - Doing: `manager` (where leases are): `etcd` (in etcd) or `nodes` (in annotations of nodes), `external` (by which
 //!   link), `kernel`, `key` (this host's of WireGuard), `rules` (masquerading), `packets` (the loop of the backend udp),
@@ -24,6 +24,7 @@ mod difference;
 mod etcd;
 mod external;
 mod health;
+mod judge;
 mod kernel;
 mod key;
 mod lease;

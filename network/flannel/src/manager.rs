@@ -128,14 +128,18 @@ impl Manager {
     /// Tells of leases until nobody listens, or this host's is gone. `conf` is what of the `whole` configuration fits.
     pub async fn follow(&self, (whole, conf): (&NetConf, &NetConf), mine: &mut Mine, news: mpsc::Sender<News>) {
         match (self, mine) {
-            (Manager::Etcd(registry), Mine::Etcd(acquired)) => registry.follow(acquired, news).await,
+            (Manager::Etcd(registry), Mine::Etcd(acquired)) => tokio::select! {
+                () = registry.follow(acquired, news.clone()) => {}
+                () = registry.follow_config(conf, &news) => {}
+            },
             (Manager::Nodes(nodes), Mine::Node(lease)) => nodes.follow((whole, conf), lease, news).await,
             (_, _) => {}
         }
     }
 }
 
-/// Writes the network's configuration into etcd where there is none yet: an administrator's own stays.
+/// Writes the network's configuration into etcd where there is none yet, or a second family that it has by now: what else an
+/// administrator wrote there stays.
 pub async fn publish(options: &etcd::Options, conf: &str) -> Result<(), Error> {
-    Ok(Registry::new(options)?.publish(conf).await.map_err(etcd::Error::from)?)
+    Ok(Registry::new(options)?.publish(conf).await?)
 }

@@ -9,7 +9,7 @@ use linux::nft::{Batch, Element, Key, Nft};
 use meta::Prefix;
 use rustc_hash::FxHashMap;
 
-use crate::chains::{self, family};
+use crate::chains::{self, Ranges, family};
 use crate::config::Config;
 use crate::model::{Slot, Transaction};
 use crate::render::UdpServer;
@@ -19,8 +19,7 @@ use crate::render::UdpServer;
 pub struct Applier {
     nft: Nft,
     config: Config,
-    /// Pod ranges of the local detector.
-    pods: Vec<Prefix>,
+    ranges: Ranges,
     /// Hosts without IPv6 netfilter have one table.
     families: Vec<bool>,
     /// How many rules the fixed chains have, IPv4's and IPv6's.
@@ -38,15 +37,18 @@ impl Applier {
                 Nft::open_in(&ns)?
             }
         };
-        Ok(Applier { nft, config, pods, families: vec![false, true], fixed: [0; 2] })
+        let ranges = Ranges { pods, services: Vec::new() };
+        Ok(Applier { nft, config, ranges, families: vec![false, true], fixed: [0; 2] })
     }
 
-    pub fn set_pods(&mut self, pods: Vec<Prefix>) {
-        self.pods = pods;
-    }
-
-    pub fn pods(&self) -> &[Prefix] {
-        &self.pods
+    /// Takes ranges of pods, where they are known, and of Services, for the whole that is sent next; whether they are others
+    /// than before.
+    pub fn set_ranges(&mut self, pods: Option<Vec<Prefix>>, services: &[Prefix]) -> bool {
+        let pods = pods.unwrap_or_else(|| self.ranges.pods.clone());
+        let ranges = Ranges { pods, services: outermost(services) };
+        let changed = self.ranges != ranges;
+        self.ranges = ranges;
+        changed
     }
 
     /// Replaces whatever is in our tables by the whole. Packets see the old rules or the new, nothing between.
@@ -55,7 +57,7 @@ impl Applier {
             let mut batch = Batch::new(family(v6), &self.config.table);
             batch.add_table();
             batch.delete_table();
-            chains::skeleton(&mut batch, v6, &self.config, &self.pods);
+            chains::skeleton(&mut batch, v6, &self.config, &self.ranges);
             self.fill(&mut batch, whole, v6);
             match self.nft.commit(batch) {
                 // A kernel without IPv6 netfilter: there is no IPv6 traffic to translate either.
@@ -149,6 +151,23 @@ impl Applier {
     }
 }
 
+/// Ranges of Services that are taken. Who may make them is the administrator.
+const MOST_RANGES: usize = 1024;
+
+/// Those that are in no other, sorted: a set of ranges holds none twice.
+fn outermost(ranges: &[Prefix]) -> Vec<Prefix> {
+    let mut all: Vec<Prefix> = ranges.iter().map(Prefix::network).collect();
+    // What covers comes before what it covers.
+    all.sort_unstable_by_key(|range| (range.addr, range.len));
+    let mut kept: Vec<Prefix> = Vec::new();
+    for range in all {
+        if kept.len() < MOST_RANGES && !kept.last().is_some_and(|last| last.covers(&range)) {
+            kept.push(range);
+        }
+    }
+    kept
+}
+
 const EAFNOSUPPORT: i32 = 97;
 const EOPNOTSUPP: i32 = 95;
 const ENOENT: i32 = 2;
@@ -182,4 +201,25 @@ pub fn remove(table: &str) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_ranges_that_lie_in_one_another_the_outer_ones_are_left() {
+        let texts = [
+            "10.96.0.0/16",
+            "10.43.0.0/16",
+            "10.43.7.0/24",
+            "fd43::/112",
+            "10.43.0.0/24",
+            "10.43.0.0/16",
+            "fd43::/108",
+        ];
+        let ranges: Vec<Prefix> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        let left: Vec<String> = outermost(&ranges).iter().map(Prefix::to_string).collect();
+        assert_eq!(left, ["10.43.0.0/16", "10.96.0.0/16", "fd43::/108"]);
+    }
 }

@@ -3,12 +3,13 @@
 //! Register layout of a pick: protocol, Service address, Service port, number; the endpoint's address and port after
 //! that. An IPv6 address takes four registers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use linux::nft::{
-    self, Batch, DynsetOp, Element, Expr, Family, Hook, Meta, NatKind, Policy, Reg, RejectWith, Set, Verdict, hook,
-    kind, nat, priority, rule,
+    self, Batch, DynsetOp, Element, Expr, Family, Hook, Key, Meta, NatKind, Policy, Reg, RejectWith, Set, Verdict,
+    hook, kind, nat, priority, rule,
 };
 use meta::Prefix;
 
@@ -29,6 +30,8 @@ pub mod sets {
     pub const FIREWALL: &str = "firewall-ips";
     pub const PODS: &str = "pod-ranges";
     pub const NODE_PORT_ADDRESSES: &str = "nodeport-addresses";
+    pub const SERVICE_CIDRS: &str = "service-cidrs";
+    pub const KEPT: &str = "kept-ips";
 }
 
 pub const REJECT: &str = "reject-chain";
@@ -294,8 +297,17 @@ fn from_pods(v6: bool, config: &Config, yes: bool) -> Vec<Expr> {
     }
 }
 
+/// What is told from others by its range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ranges {
+    /// By which pods are told from others.
+    pub pods: Vec<Prefix>,
+    /// Of Services, none within another.
+    pub services: Vec<Prefix>,
+}
+
 /// The table, its sets and fixed chains, in an empty table.
-pub(crate) fn skeleton(batch: &mut Batch, v6: bool, config: &Config, pods: &[Prefix]) {
+pub(crate) fn skeleton(batch: &mut Batch, v6: bool, config: &Config, ranges: &Ranges) {
     batch.add_table();
     let base = |kind, number, priority| Some(Hook { kind, number, priority, policy: Policy::Accept });
     let chains = [
@@ -318,14 +330,25 @@ pub(crate) fn skeleton(batch: &mut Batch, v6: bool, config: &Config, pods: &[Pre
         batch.add_chain(&nft::Chain { name, hook });
     }
     add_sets(batch, v6);
-    for range in pods.iter().filter(|p| p.addr.is_ipv6() == v6) {
+    for range in ranges.pods.iter().filter(|p| p.addr.is_ipv6() == v6) {
         batch.add_elements(sets::PODS, Element::range(*range));
     }
+    for range in ranges.services.iter().filter(|p| p.addr.is_ipv6() == v6) {
+        batch.add_elements(sets::SERVICE_CIDRS, Element::range(*range));
+    }
+    let kept: BTreeSet<IpAddr> = kept(config, &ranges.services).filter(|ip| ip.is_ipv6() == v6).collect();
+    batch.add_elements(sets::KEPT, kept.into_iter().map(|ip| Element::new(Key::new().addr(ip))));
     for range in config.nodeport_addresses.iter().filter(|p| p.addr.is_ipv6() == v6) {
         batch.add_elements(sets::NODE_PORT_ADDRESSES, Element::range(*range));
     }
     add_hooks(batch, v6, config);
     add_dispatch(batch, v6, config);
+}
+
+/// Addresses among those of Services that lead somewhere all the same: what the node serves itself, and the last of each range,
+/// which no Service is given: an API server that listens on loopback has it for its pods.
+fn kept<'c>(config: &'c Config, services: &'c [Prefix]) -> impl Iterator<Item = IpAddr> + 'c {
+    config.node_local.iter().copied().chain(services.iter().map(Prefix::last))
 }
 
 /// Whether a chain is there whatever Services there are.
@@ -354,6 +377,8 @@ fn add_sets(batch: &mut Batch, v6: bool) {
     batch.add_set(&Set::verdict_map(sets::FIREWALL, &[ip, protocol, port]));
     batch.add_set(&Set { interval: true, ..Set::new(sets::PODS, &[ip]) });
     batch.add_set(&Set { interval: true, ..Set::new(sets::NODE_PORT_ADDRESSES, &[ip]) });
+    batch.add_set(&Set { interval: true, ..Set::new(sets::SERVICE_CIDRS, &[ip]) });
+    batch.add_set(&Set::new(sets::KEPT, &[ip]));
 }
 
 fn add_hooks(batch: &mut Batch, v6: bool, config: &Config) {
@@ -423,6 +448,10 @@ fn add_dispatch(batch: &mut Batch, v6: bool, config: &Config) {
     batch.add_rule(CHECK_CHAIN, &by_port(sets::NO_ENDPOINTS_NODE_PORTS), None);
     let go = vec![Expr::Verdict(Verdict::Goto(REJECT.to_owned()))];
     batch.add_rule(CHECK_CHAIN, &rule::all([cluster_ip(), go]), Some("ports that Services don't have"));
+    let nobodys = rule::destination_in_set(v6, sets::SERVICE_CIDRS, true);
+    let not_kept = rule::destination_in_set(v6, sets::KEPT, false);
+    let exprs = rule::all([nobodys, not_kept, vec![Expr::Verdict(Verdict::Drop)]]);
+    batch.add_rule(CHECK_CHAIN, &exprs, Some("addresses that no Service has"));
 }
 
 /// The packet is for an address of the host that answers on node ports.

@@ -12,6 +12,7 @@ use client::{Cache, Delta, EventRecorder, EventType, Informer, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use linux::conntrack::Conntrack;
@@ -113,6 +114,8 @@ struct Proxy {
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
     nodes: Cache<NodeObject>,
+    /// An API server of before 1.33 has none: nobody waits for them.
+    ranges: Cache<ServiceCIDR>,
     model: Model,
     settings: Settings,
     /// Taken while a transaction is on a blocking thread.
@@ -182,6 +185,11 @@ fn start(
         .keep_in(kept)
         .on(move |_| mark.wake.notify_one())
         .run(shutdown.clone());
+    let mark = dirty.clone();
+    let (ranges, _) = Informer::new(Api::<ServiceCIDR>::all(client.clone()))
+        .keep_in(kept)
+        .on(move |_| mark.wake.notify_one())
+        .run(shutdown.clone());
     let applier = Applier::open(config.clone(), Vec::new())?;
     let conntrack = match &config.netns {
         None => Conntrack::open()?,
@@ -196,7 +204,9 @@ fn start(
     let model = Model::default();
     let claims = Claims::new(config.netns.clone());
     let recorder = EventRecorder::new(client, "kube-proxy").on_host(&config.hostname_override);
-    Ok((Proxy { config, services, slices, nodes, model, settings, kernel, health, checks, claims, recorder }, dirty))
+    let proxy =
+        Proxy { config, services, slices, nodes, ranges, model, settings, kernel, health, checks, claims, recorder };
+    Ok((proxy, dirty))
 }
 
 /// The Service that a slice belongs to.
@@ -214,6 +224,7 @@ impl Proxy {
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             whole |= self.take_node();
+            whole |= self.take_ranges();
             let seen = self.health.seen();
             let triggers = std::mem::take(&mut *dirty.triggers.lock());
             let services = std::mem::take(&mut *dirty.services.lock());
@@ -261,12 +272,20 @@ impl Proxy {
         self.health.set_eligible(!leaving && object.metadata.deletion_timestamp.is_none());
         let zone = object.metadata.labels.as_ref().and_then(|l| l.get(ZONE)).filter(|z| !z.is_empty()).cloned();
         let node = Node { name: self.config.hostname_override.clone(), zone, addresses: addresses(&object) };
-        let ranges = pod_ranges(&self.config, &object);
-        let kernel = self.kernel.as_mut().expect("the sockets are back between transactions");
-        let changed = self.settings.node != node || kernel.applier.pods() != ranges;
+        let changed = self.settings.node != node;
         self.settings.node = node;
-        kernel.applier.set_pods(ranges);
         changed
+    }
+
+    /// Looks at the ranges of pods and of Services; true when they are others than before.
+    fn take_ranges(&mut self) -> bool {
+        let node = self.nodes.get_in("", &self.config.hostname_override);
+        let pods = pod_ranges(&self.config, node.as_deref());
+        let all = self.ranges.list();
+        let services = all.iter().flat_map(|range| range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()));
+        let services: Vec<Prefix> = services.filter_map(|range| range.parse().ok()).collect();
+        let kernel = self.kernel.as_mut().expect("the sockets are back between transactions");
+        kernel.applier.set_ranges(pods, &services)
     }
 
     /// Renders these Services, or all; the model has them then. What changes is told where not all are rendered.
@@ -393,14 +412,14 @@ fn addresses(node: &NodeObject) -> Vec<IpAddr> {
     addresses
 }
 
-/// The ranges by which pods are told from others.
-fn pod_ranges(config: &Config, node: &NodeObject) -> Vec<Prefix> {
+/// The ranges by which pods are told from others; none: they are not known.
+fn pod_ranges(config: &Config, node: Option<&NodeObject>) -> Option<Vec<Prefix>> {
     match config.detect_local {
-        LocalDetector::ClusterCidr => config.cluster_cidr.clone(),
-        LocalDetector::BridgeInterface(_) => Vec::new(),
+        LocalDetector::ClusterCidr => Some(config.cluster_cidr.clone()),
+        LocalDetector::BridgeInterface(_) => Some(Vec::new()),
         LocalDetector::NodeCidr => {
-            let ranges = node.spec.as_ref().and_then(|s| s.pod_cidrs.as_ref());
-            ranges.into_iter().flatten().filter_map(|r| r.parse().ok()).collect()
+            let ranges = node?.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_ref());
+            Some(ranges.into_iter().flatten().filter_map(|range| range.parse().ok()).collect())
         }
     }
 }

@@ -10,6 +10,7 @@ mod crash;
 mod envtest;
 mod flannel;
 mod floods;
+mod foreign;
 mod guards;
 mod hardened;
 mod helm;
@@ -80,6 +81,7 @@ const TESTS: &[&[Test]] = &[
     nodes::TESTS,
     pods_of_hosts::TESTS,
     two_families::TESTS,
+    foreign::TESTS,
     flannel::TESTS,
     upstream_flannel::TESTS,
     upstream::TESTS,

@@ -181,9 +181,8 @@ fn end(pair: Pair) -> Result<()> {
     Ok(())
 }
 
-fn leases_in_etcd(cluster: &Cluster) -> Result<()> {
-    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
-    wire(&first, &second)?;
+/// An etcd for flannel's leases on the first host, and where it is.
+pub fn etcd_of_leases(first: &Own) -> Result<(Running, String)> {
     let url = format!("http://{FIRST}:12379");
     let mut etcd = first.program(&binary());
     etcd.arg("etcd").arg("--data-dir").arg(first.dir.join("leases"));
@@ -195,7 +194,13 @@ fn leases_in_etcd(cluster: &Cluster) -> Result<()> {
         "--listen-peer-urls",
         "http://127.0.0.1:12380",
     ]);
-    let _etcd = Running::start(&mut etcd)?;
+    Ok((Running::start(&mut etcd)?, url))
+}
+
+fn leases_in_etcd(cluster: &Cluster) -> Result<()> {
+    let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
+    wire(&first, &second)?;
+    let (_etcd, url) = etcd_of_leases(&first)?;
     let said = ["--flannel-backend", "host-gw", "--flannel-subnet-manager", "etcd", "--flannel-etcd-endpoints", &url];
     let pair = start(first, second, &said)?;
     both_ways(&pair.here, &pair.there).with_context(|| pair.agent.said())?;

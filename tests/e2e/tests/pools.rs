@@ -1,5 +1,6 @@
 //! Load balancers with addresses of their own: a machine on the network of the nodes reaches a Service by an address of the
-//! pool, keeps its own address on the way, and another node takes over when the one that announces it stops.
+//! pool, keeps its own address on the way, and another node takes over when the one that announces it stops, or dies without
+//! a word.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ pub const TESTS: &[Test] = &[("an_address_of_a_pool_is_announced_by_one_node_and
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A node that stops hands its addresses over before it does anything else.
 const SOON: Duration = Duration::from_secs(5);
+/// One that dies without a word has them taken from it.
+const DEAD: Duration = Duration::from_secs(10);
 const FIRST: &str = "alpha";
 const SECOND: &str = "alpha-2";
 const UP: [&str; 9] = [
@@ -93,7 +96,8 @@ fn pool(cluster: &Cluster) -> Result<()> {
     own.import_busybox(BUSYBOX)?;
     let client = Client::beside(&host, range6)?;
     let reached =
-        announced(&own, &client, range6).and_then(|()| moved(&own, &client)).and_then(|()| let_go(&own, &client));
+        announced(&own, &client, range6).and_then(|()| moved(&own, &client)).and_then(|()| dies(&own, &client));
+    let reached = reached.and_then(|()| let_go(&own, &client));
     host.sh("ip link delete client")?;
     reached?;
     own.run(&["reset", "--yes"])?.ok()?;
@@ -219,6 +223,36 @@ fn moved(own: &Own, client: &Client) -> Result<()> {
     eventually(SOON, || leads_to(FIRST)).context("it is not to be used")?;
     own.kubectl(&["label", "node", SECOND, &format!("{label}-")])?;
     eventually(SOON, || leads_to(SECOND))
+}
+
+/// The second node, which announces the address of IPv4, is as dead as one can be whose machine goes on: all of its processes
+/// stand still. It counts as ready for most of a minute. When it wakes up it is elected again, and says nothing wrong before.
+fn dies(own: &Own, client: &Client) -> Result<()> {
+    let address = given(own)?[0].0.clone();
+    let leads_to = |node: &str| {
+        let said = client.asks(&address)?;
+        ensure!(said.contains(&format!("node={node} ")), "{said}");
+        Ok(())
+    };
+    eventually(PATIENCE, || leads_to(SECOND))?;
+    let host = own.host.as_ref().context("a host")?;
+    let file = format!("/run/ferrokube/{}/nodes/{SECOND}", own.name);
+    let all = |signal: &str| {
+        host.sh(&format!(
+            "ns=$(readlink /proc/$(grep -oE '[0-9]+' {file} | head -n 1)/ns/pid); for p in /proc/[0-9]*; do \
+             [ \"$(readlink $p/ns/pid)\" != \"$ns\" ] || kill -{signal} ${{p#/proc/}}; done"
+        ))
+    };
+    all("STOP")?;
+    let died = Instant::now();
+    let taken = eventually(PATIENCE, || leads_to(FIRST)).context("it died");
+    let took = died.elapsed();
+    let ready = own.kubectl(&["get", "node", SECOND, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"]);
+    all("CONT")?;
+    taken?;
+    ensure!(took < DEAD, "it took {took:?}");
+    ensure!(ready? == "True", "it still counted as ready");
+    eventually(PATIENCE, || leads_to(SECOND)).context("it lives again")
 }
 
 fn let_go(own: &Own, client: &Client) -> Result<()> {

@@ -2,7 +2,7 @@
 //! nodes and on two hosts, by each of flannel's backends that carries both.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +12,7 @@ use testkit::runner::Test;
 use testkit::{Cluster, Own, Running, Signal, eventually};
 
 use crate::nodes::traces;
+use crate::pods_of_hosts::etcd_of_leases;
 use crate::two_hosts::{FIRST, NODE, SECOND, SOON, agent, ready, up_at, wire};
 
 pub const TESTS: &[Test] = &[
@@ -20,10 +21,11 @@ pub const TESTS: &[Test] = &[
     ("pods_of_two_hosts_reach_each_other_in_both_families", two_hosts),
     ("a_cluster_that_runs_gets_a_second_family_and_its_pods_go_on", gains_family),
     ("machines_that_joined_follow_their_cluster_to_a_second_family", joined_follow),
+    ("subnets_leased_in_etcd_get_a_second_family_while_pods_run", leases_follow),
 ];
 
-const PODS: &str = "10.42.0.0/16,fd42::/56";
-const SERVICES: &str = "10.43.0.0/16,fd43::/112";
+pub const PODS: &str = "10.42.0.0/16,fd42::/56";
+pub const SERVICES: &str = "10.43.0.0/16,fd43::/112";
 const RANGES: [&str; 4] = ["--pod-cidr", PODS, "--service-cidr", SERVICES];
 /// Bytes of a page that is longer than any window.
 const BIG: usize = 5_000_000;
@@ -124,6 +126,42 @@ fn between(own: &Own, pods: &[Pod]) -> Result<()> {
     Ok(())
 }
 
+/// The API server of the host is reached at each of these addresses, its own and the first of the Services' range of the
+/// first family, and proves itself there by the cluster's CA: to curl and to kubectl.
+fn api_at(own: &Own, families: &[bool]) -> Result<()> {
+    let node = own.get("nodes -l node-role.kubernetes.io/control-plane")?;
+    let all = node["items"][0]["status"]["addresses"].as_array().context("addresses")?.clone();
+    let internal: Vec<Value> = all.into_iter().filter(|address| address["type"] == "InternalIP").collect();
+    let node = each(families, &texts(&internal.into(), "address"), "the API server's node")?;
+    let record: Value = serde_json::from_slice(&std::fs::read(own.data_dir().join("cluster.json"))?)?;
+    let port = u16::try_from(record["apiPort"].as_u64().context("a port")?)?;
+    let loopback =
+        families.iter().map(|v6| if *v6 { IpAddr::from(Ipv6Addr::LOCALHOST) } else { Ipv4Addr::LOCALHOST.into() });
+    let ca = own.data_dir().join("pki/ca.crt").display().to_string();
+    let host = own.host.as_ref().context("a host")?;
+    for at in node.into_iter().chain(loopback).map(|address| SocketAddr::new(address, port)) {
+        eventually(SOON, || {
+            let said = host.sh(&format!("curl -gsS --max-time 3 --cacert {ca} https://{at}/version"))?;
+            ensure!(said.contains("gitVersion"), "{said}");
+            let said = own.kubectl(&["--server", &format!("https://{at}"), "auth", "whoami"])?;
+            ensure!(said.contains("kubernetes-admin"), "{said}");
+            Ok(())
+        })
+        .with_context(|| format!("the API server at {at}"))?;
+    }
+    // Who is led there by a Service of somebody's own.
+    let firsts = families.iter().map(|v6| if *v6 { "fd43::1" } else { "10.43.0.1" });
+    let certificate = host.sh(&format!(
+        "openssl s_client -connect 127.0.0.1:{port} < /dev/null 2> /dev/null | openssl x509 -noout -ext subjectAltName"
+    ))?;
+    let named: BTreeSet<IpAddr> =
+        certificate.split([',', '\n']).filter_map(|san| san.trim().strip_prefix("IP Address:")?.parse().ok()).collect();
+    for first in firsts {
+        ensure!(named.contains(&first.parse()?), "{first} is not in {certificate}");
+    }
+    Ok(())
+}
+
 /// The Service leads to the pods of all nodes: by its name, both addresses, and the port of every node, from every pod and
 /// from the host.
 fn service(own: &Own, families: &[bool], pods: &[Pod]) -> Result<()> {
@@ -139,7 +177,9 @@ fn service(own: &Own, families: &[bool], pods: &[Pod]) -> Result<()> {
         let own_addresses = each(families, &texts(&internal.into(), "address"), name)?;
         let shares = texts(&node["spec"]["podCIDRs"], "");
         let shares: Vec<String> = shares.iter().filter_map(|c| Some(c.split_once('/')?.0.to_owned())).collect();
-        each(families, &shares, name)?;
+        if !node["spec"]["podCIDRs"].is_null() {
+            each(families, &shares, name)?;
+        }
         places.extend(own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
     }
     let all: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
@@ -218,6 +258,7 @@ fn one_host(cluster: &Cluster) -> Result<()> {
         service(&own, BOTH, &pods)
     };
     works().with_context(|| log(&own))?;
+    api_at(&own, BOTH).with_context(|| log(&own))?;
     let said = own.run(&["up", "--pod-cidr", "10.42.0.0/16", "--service-cidr", "10.43.0.0/16"])?.fails()?;
     ensure!(said.contains("they can't change"), "{said}");
     own.run(&["down"])?.ok()?;
@@ -250,6 +291,7 @@ fn ipv6_alone(cluster: &Cluster) -> Result<()> {
             let pods = pods(&own, families, 2)?;
             between(&own, &pods)?;
             service(&own, families, &pods)?;
+            api_at(&own, families)?;
             for pod in &pods {
                 let page = format!("/api/v1/namespaces/default/pods/{}:8080/proxy/", pod.name);
                 let page = own.kubectl(&["get", "--raw", &page])?;
@@ -319,8 +361,9 @@ fn lives(own: &Own) -> Result<BTreeSet<String>> {
     Ok(lives.collect())
 }
 
-/// Every node has a range and an address of each family, and the first are those of before.
-fn nodes_have_both(own: &Own, before: &Value) -> Result<()> {
+/// Every node has a range and an address of each family, and the first are those of before. Where subnets are leased in etcd
+/// nodes have no ranges.
+fn nodes_have_both(own: &Own, before: &Value, leased: bool) -> Result<()> {
     let now = own.get("nodes")?;
     for old in before["items"].as_array().context("nodes")? {
         let name = old["metadata"]["name"].as_str().context("a name")?;
@@ -328,7 +371,8 @@ fn nodes_have_both(own: &Own, before: &Value) -> Result<()> {
         let node = items.iter().find(|node| node["metadata"]["name"] == name).context("it is gone")?;
         let (was, has) = (texts(&old["spec"]["podCIDRs"], ""), texts(&node["spec"]["podCIDRs"], ""));
         ensure!(
-            has.len() == 2 && was.len() == 1 && was[0] == has[0] && node["spec"]["podCIDR"] == was[0].as_str(),
+            leased && has.is_empty()
+                || has.len() == 2 && was.len() == 1 && was[0] == has[0] && node["spec"]["podCIDR"] == was[0].as_str(),
             "{name}: {has:?}"
         );
         let addresses = node["status"]["addresses"].as_array().context("addresses")?;
@@ -386,6 +430,7 @@ fn gains_family(cluster: &Cluster) -> Result<()> {
     own.apply(WEB)?;
     let old = pods(&own, FOUR, 2)?;
     between(&own, &old)?;
+    api_at(&own, FOUR)?;
     let (lived, nodes) = (lives(&own)?, own.get("nodes")?);
     for ranges in [
         ["--pod-cidr", "10.44.0.0/16,fd42::/56", "--service-cidr", SERVICES],
@@ -402,8 +447,9 @@ fn gains_family(cluster: &Cluster) -> Result<()> {
         let ours = own.run(&["logs", "--tail", "40"]).map(|o| o.stdout).unwrap_or_default();
         format!("{what}\n--- the host\n{ours}\n--- the further node\n{theirs}")
     };
-    eventually(SOON, || nodes_have_both(&own, &nodes)).with_context(|| log("the nodes"))?;
+    eventually(SOON, || nodes_have_both(&own, &nodes, false)).with_context(|| log("the nodes"))?;
     objects(&own).with_context(|| log("what the cluster says"))?;
+    api_at(&own, BOTH).with_context(|| log("the API server at the new address"))?;
     old_and_new(&own, &lived, &old).with_context(|| log("old pods and new"))?;
     service_gains(&own, 2).with_context(|| log("the Service"))?;
     let told = own.status()?;
@@ -441,16 +487,54 @@ fn joined_follow(cluster: &Cluster) -> Result<()> {
     let (lived, nodes) = (lives(&first)?, first.get("nodes")?);
     first.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
     let told = || format!("{}\n--- the first\n{}", agent.said(), first.log_tail());
-    eventually(SOON, || nodes_have_both(&first, &nodes)).with_context(told)?;
+    eventually(SOON, || nodes_have_both(&first, &nodes, false)).with_context(told)?;
+    old_and_new(&first, &lived, &old).with_context(told)?;
+    service_gains(&first, 2).with_context(told)?;
+    end(&first, &second, &agent)
+}
+
+/// The same where subnets are leased in an etcd of somebody's: its network gets the family, and each host one lease of both.
+fn leases_follow(cluster: &Cluster) -> Result<()> {
+    let (first, second) = wired(cluster)?;
+    let (_etcd, url) = etcd_of_leases(&first)?;
+    let leased = ["--flannel-backend", "vxlan", "--flannel-subnet-manager", "etcd", "--flannel-etcd-endpoints", &url];
+    up_at(&first, &[&leased[..], &ONE_RANGE].concat())?;
+    let agent = agent(&first, &second)?;
+    for host in [&first, &second] {
+        host.import_busybox(BUSYBOX)?;
+    }
+    first.apply(WEB)?;
+    let old = pods(&first, FOUR, 2)?;
+    between(&first, &old)?;
+    let host = first.host.as_ref().context("a host")?;
+    let keys = || {
+        host.sh(&format!(
+            "ETCDCTL_API=3 etcdctl --endpoints {url} get --prefix --keys-only /coreos.com/network/subnets"
+        ))
+    };
+    let subnets =
+        |keys: &str| keys.lines().filter_map(|key| Some(key.rsplit_once('/')?.1.to_owned())).collect::<Vec<_>>();
+    let before = subnets(&keys()?);
+    let (lived, nodes) = (lives(&first)?, first.get("nodes")?);
+    first.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
+    let told = || format!("{}\n--- the first\n{}", agent.said(), first.log_tail());
+    eventually(SOON, || nodes_have_both(&first, &nodes, true)).with_context(told)?;
+    eventually(SOON, || {
+        let now = subnets(&keys()?);
+        let grown = now.iter().zip(&before).all(|(now, before)| now.starts_with(&format!("{before}&fd42:")));
+        ensure!(now.len() == 2 && before.len() == 2 && grown, "before: {before:?}; now: {now:?}");
+        Ok(())
+    })
+    .with_context(told)?;
     old_and_new(&first, &lived, &old).with_context(told)?;
     service_gains(&first, 2).with_context(told)?;
     end(&first, &second, &agent)
 }
 
 const FIRST6: &str = "2001:db8:99::1";
-const SECOND6: &str = "2001:db8:99::2";
+pub const SECOND6: &str = "2001:db8:99::2";
 
-fn wired(cluster: &Cluster) -> Result<(Own, Own)> {
+pub fn wired(cluster: &Cluster) -> Result<(Own, Own)> {
     let (first, second) = (cluster.elsewhere("first")?, cluster.elsewhere("second")?);
     wire(&first, &second)?;
     for (own, address) in [(&first, FIRST6), (&second, SECOND6)] {

@@ -286,7 +286,7 @@ pub const ALL: &[Controller] = &[
         name: "service-lb-controller",
         older: "service",
         account: "service-controller",
-        watches: &["endpointslices.discovery.k8s.io", "nodes", "services"],
+        watches: &["endpointslices.discovery.k8s.io", "leases.coordination.k8s.io", "nodes", "services"],
         // Where there is a cloud, its own controller of this name gives addresses.
         enabled: false,
         start: service_lb::start,

@@ -3,7 +3,7 @@
 mod over;
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,12 @@ use anyhow::Result;
 use apiserver::audit::log::{Format, Mode};
 use apiserver::config::{EndpointReconciler, KeyPair};
 use clap::Parser;
+use meta::Prefix;
 
 pub use self::over::over;
 use super::{Ignored, LOGGING, duration, parse, served, until_signal, warn};
 use crate::fault::Fault;
+use crate::pki::SERVICE_NAMES;
 
 /// The Kubernetes API server
 #[derive(Debug, Parser)]
@@ -311,23 +313,30 @@ fn pair(cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPair> {
     Some(KeyPair { cert_file, key_file })
 }
 
-/// The pair that is in `dir`, or one that signs itself and is kept there, as upstream does.
-fn own_certificate(dir: &std::path::Path, advertised: Option<IpAddr>) -> Result<KeyPair> {
-    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
-    addresses.extend(advertised);
-    let files = crate::pki::self_signed(dir, "apiserver", &addresses)?;
+/// What a certificate that signs itself says where the server is reached: as upstream's, and for each range of Services.
+fn own_addresses(advertised: Option<IpAddr>, services: &str) -> Vec<IpAddr> {
+    let ranges = services.split(',').filter_map(|range| range.trim().parse::<Prefix>().ok());
+    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    loopback.into_iter().chain(advertised).chain(ranges.filter_map(|range| range.network().nth(1))).collect()
+}
+
+/// The pair that is in `--cert-dir`, or one that signs itself and is kept there, as upstream does.
+fn own_certificate(flags: &Flags) -> Result<KeyPair> {
+    let advertised = advertised(flags.advertise_address, flags.bind_address, of_host);
+    let addresses = own_addresses(advertised, &flags.service_cluster_ip_range);
+    let files = crate::pki::self_signed(&flags.cert_dir, "apiserver", &SERVICE_NAMES, &addresses)?;
     Ok(KeyPair { cert_file: files.cert, key_file: files.key })
 }
 
 pub fn run(args: &[OsString]) -> Result<()> {
     let flags: Flags = parse(args, &[&IGNORED, &LOGGING]);
     served::enabled(&flags.enable_admission_plugins)?;
-    let (disabled, mut without_effect) = served::disabled(flags.disable_admission_plugins)?;
+    let (disabled, mut without_effect) = served::disabled(flags.disable_admission_plugins.clone())?;
     without_effect.extend(served::versions(&flags.runtime_config)?);
     warn("kube-apiserver", &without_effect);
-    let serving = match pair(flags.tls_cert_file, flags.tls_private_key_file) {
+    let serving = match pair(flags.tls_cert_file.clone(), flags.tls_private_key_file.clone()) {
         Some(given) => given,
-        None => own_certificate(&flags.cert_dir, advertised(flags.advertise_address, flags.bind_address, of_host))?,
+        None => own_certificate(&flags)?,
     };
     let remote = apiserver::storage::remote::Config {
         endpoints: flags.etcd_servers,
@@ -399,5 +408,16 @@ mod tests {
         assert_eq!(advertised(None, ip("::"), none), None);
         assert_eq!(advertised(None, ip("127.0.0.1"), host), Some(ip("127.0.0.1")));
         assert_eq!(advertised(Some(ip("192.0.2.9")), ip("0.0.0.0"), host), Some(ip("192.0.2.9")));
+    }
+
+    #[test]
+    fn a_certificate_that_signs_itself_names_where_the_server_is_reached_in_both_families() {
+        let said = |advertised: Option<&str>, services| {
+            let advertised = advertised.map(|text| text.parse().expect("an address"));
+            own_addresses(advertised, services).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let both = "10.96.0.0/12, fd00:10:96::/108";
+        assert_eq!(said(Some("192.0.2.9"), both), "127.0.0.1 ::1 192.0.2.9 10.96.0.1 fd00:10:96::1");
+        assert_eq!(said(None, "10.96.0.0/12"), "127.0.0.1 ::1 10.96.0.1");
     }
 }

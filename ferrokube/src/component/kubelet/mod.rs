@@ -1,5 +1,6 @@
 //! `ferrokube kubelet`: over our container runtime or any other that speaks CRI.
 
+mod follow;
 mod settings;
 mod values;
 
@@ -12,6 +13,7 @@ use clap::{Arg, value_parser};
 use kubelet::config::Config;
 use tokio_util::sync::CancellationToken;
 
+pub use self::follow::follow;
 use self::settings::{KIND, SETTINGS};
 use super::extra::{Own, line, refused};
 use super::settings::{command, take};

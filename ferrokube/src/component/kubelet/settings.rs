@@ -409,7 +409,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
 ];
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use kubelet::config::Threshold;
     use serde_json::Value;
 
@@ -418,18 +418,18 @@ mod tests {
 
     fn from_file(text: &str) -> Result<(Config, Vec<String>), String> {
         let mut config = Config::new("n1");
-        let mut intake = Intake { config: &mut config, table: SETTINGS, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut config, SETTINGS);
         intake.file(text, &KIND)?;
         let warnings = intake.without_effect;
         Ok((config, warnings))
     }
 
-    fn head() -> String {
+    pub fn head() -> String {
         format!("apiVersion: {}\nkind: {}\n", KIND.api_version, KIND.kind)
     }
 
     /// What kubeadm writes, but for the group driver and the rotation of certificates.
-    const KUBEADM: &str = "
+    pub const KUBEADM: &str = "
 authentication:
   anonymous: {enabled: false}
   webhook: {cacheTTL: 0s, enabled: true}
@@ -533,7 +533,7 @@ tlsCipherSuites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_CH
         let mut flagged = Config::new("n1");
         let matches =
             command("kubelet", "", &KIND, SETTINGS).try_get_matches_from(line.split_whitespace()).expect("flags");
-        let mut intake = Intake { config: &mut flagged, table: SETTINGS, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut flagged, SETTINGS);
         intake.flags(&matches).expect("taken");
         assert_eq!(intake.without_effect, Vec::<String>::new());
         for c in [filed, flagged] {
@@ -558,7 +558,7 @@ tlsCipherSuites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_CH
             "--anonymous-auth=true",
         ];
         let matches = command("kubelet", "", &KIND, SETTINGS).try_get_matches_from(line).expect("flags");
-        let mut intake = Intake { config: &mut config, table: SETTINGS, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut config, SETTINGS);
         intake.flags(&matches).expect("taken");
         let warnings = intake.without_effect;
         assert_eq!((config.max_pods, config.seccomp_default, config.server.anonymous), (20, true, true));

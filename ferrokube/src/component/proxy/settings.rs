@@ -171,7 +171,7 @@ mod tests {
 
     fn from_file(text: &str) -> Result<(Told, Vec<String>), String> {
         let mut told = Told::default();
-        let mut intake = Intake { config: &mut told, table: SETTINGS, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut told, SETTINGS);
         intake.file(&format!("apiVersion: {}\nkind: {}\n{text}", KIND.api_version, KIND.kind), &KIND)?;
         let warnings = intake.without_effect;
         Ok((told, warnings))
@@ -235,7 +235,7 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: '', roo
         let mut told = Told::default();
         let line = ["kube-proxy", "--detect-local-mode=BridgeInterface"];
         let matches = command("kube-proxy", "", &KIND, SETTINGS).try_get_matches_from(line).expect("flags");
-        let mut intake = Intake { config: &mut told, table: SETTINGS, without_effect: Vec::new() };
+        let mut intake = Intake::new(&mut told, SETTINGS);
         intake.flags(&matches).expect("taken");
         assert!(told.config().expect_err("refused").contains("needs --pod-bridge-interface"));
     }

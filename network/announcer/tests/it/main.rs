@@ -101,3 +101,20 @@ fn a_link_that_goes_and_comes_again_is_answered_on_again() {
     lan.api.put(network::SERVICES, service);
     lan.until("nobody answers", || lan.answers(V4).is_empty());
 }
+
+/// The one who elects knows by it within seconds that a node is gone; an idle cluster has no use for it.
+#[test]
+fn a_node_gives_signs_as_long_as_anybody_announces_anything() {
+    let lan = Lan::new();
+    let signs = || lan.api.posted("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/b");
+    let _b = lan.announcer("b");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(signs(), 0, "nothing is announced");
+    lan.elect("a");
+    lan.until("two signs", || signs() >= 2);
+    lan.forget_service();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = signs();
+    std::thread::sleep(Duration::from_millis(3000));
+    assert_eq!(signs(), before, "nothing is announced any more");
+}

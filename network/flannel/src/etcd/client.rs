@@ -164,16 +164,32 @@ impl Client {
 
     /// Puts a key that must not be there; false when it is.
     pub async fn create(&self, key: Bytes, value: Bytes, lease: i64) -> Result<bool, CallError> {
-        let absent = etcd::Compare {
-            result: etcd::compare::CompareResult::Equal as i32,
-            target: etcd::compare::CompareTarget::Version as i32,
-            key: key.clone(),
-            target_union: Some(etcd::compare::TargetUnion::Version(0)),
-            ..etcd::Compare::default()
-        };
-        let put = etcd::PutRequest { key, value, lease, ..etcd::PutRequest::default() };
-        let put = etcd::RequestOp { request: Some(etcd::request_op::Request::RequestPut(put)) };
-        let request = etcd::TxnRequest { compare: vec![absent], success: vec![put], ..etcd::TxnRequest::default() };
+        self.transact(vec![unchanged(key.clone(), 0)], vec![put(key, value, lease)]).await
+    }
+
+    /// Puts a key that was changed last at this revision; false when it was changed since.
+    pub async fn replace(&self, key: Bytes, value: Bytes, revision: i64) -> Result<bool, CallError> {
+        self.transact(vec![unchanged(key.clone(), revision)], vec![put(key, value, 0)]).await
+    }
+
+    /// Puts a key that must not be there in the place of one that was changed last at this revision; false when that was
+    /// changed since, or the new one is there. Who watches hears of the old one's end first.
+    pub async fn rename(
+        &self,
+        (from, revision): (Bytes, i64),
+        to: Bytes,
+        value: Bytes,
+        lease: i64,
+    ) -> Result<bool, CallError> {
+        let old = etcd::DeleteRangeRequest { key: from.clone(), ..etcd::DeleteRangeRequest::default() };
+        let old = etcd::RequestOp { request: Some(etcd::request_op::Request::RequestDeleteRange(old)) };
+        let compare = vec![unchanged(from, revision), unchanged(to.clone(), 0)];
+        self.transact(compare, vec![old, put(to, value, lease)]).await
+    }
+
+    /// All of it, if all of that is so.
+    async fn transact(&self, compare: Vec<etcd::Compare>, success: Vec<etcd::RequestOp>) -> Result<bool, CallError> {
+        let request = etcd::TxnRequest { compare, success, ..etcd::TxnRequest::default() };
         let one = |way: Way| {
             let request = request.clone();
             async move { Client::kv(way).txn(request).await }
@@ -229,6 +245,22 @@ impl Client {
             }
         }
     }
+}
+
+/// A key is as it was at this revision; at 0 it is not there.
+fn unchanged(key: Bytes, revision: i64) -> etcd::Compare {
+    etcd::Compare {
+        result: etcd::compare::CompareResult::Equal as i32,
+        target: etcd::compare::CompareTarget::Mod as i32,
+        key,
+        target_union: Some(etcd::compare::TargetUnion::ModRevision(revision)),
+        ..etcd::Compare::default()
+    }
+}
+
+fn put(key: Bytes, value: Bytes, lease: i64) -> etcd::RequestOp {
+    let put = etcd::PutRequest { key, value, lease, ..etcd::PutRequest::default() };
+    etcd::RequestOp { request: Some(etcd::request_op::Request::RequestPut(put)) }
 }
 
 /// An open watch.

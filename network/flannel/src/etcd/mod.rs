@@ -7,6 +7,7 @@
 //!                                  reservation of an administrator
 //!
 //! acquire    mine by public address ─► put again │ what I had, or a free one ─► put if absent, else from the start
+//!            it lacks a family that the network has ─► one with both in its place, in one transaction
 //! follow     list at revision r ─► watch from r + 1 ──► every change
 //!                 ▲                     │ compacted, or the connection ended
 //!                 └─────────────────────┘
@@ -14,6 +15,7 @@
 //! ```
 
 pub mod client;
+mod configuration;
 pub mod login;
 
 use std::time::Duration;
@@ -109,10 +111,6 @@ impl Registry {
         Ok(())
     }
 
-    fn config_key(&self) -> String {
-        format!("{}/config", self.prefix)
-    }
-
     fn key(&self, subnets: &Subnets) -> Bytes {
         format!("{}/subnets/{}", self.prefix, subnets.key()).into()
     }
@@ -120,18 +118,6 @@ impl Registry {
     /// From the first lease's key to behind the last one's: "0" follows "/".
     fn keys(&self) -> (Bytes, Bytes) {
         (format!("{}/subnets/", self.prefix).into(), format!("{}/subnets0", self.prefix).into())
-    }
-
-    pub async fn config(&self) -> Result<NetConf, Error> {
-        let answer = self.client.range(self.config_key().into(), Bytes::new()).await?;
-        let found = answer.kvs.first().ok_or_else(|| Error::NoConfig(self.config_key()))?;
-        let conf = NetConf::parse(&found.value)?;
-        if conf.v4.is_none() { Err(Error::WithoutIpv4) } else { Ok(conf) }
-    }
-
-    /// Puts the network's configuration where there is none.
-    pub async fn publish(&self, conf: &str) -> Result<(), CallError> {
-        self.client.create(self.config_key().into(), conf.to_owned().into(), 0).await.map(drop)
     }
 
     /// All leases, and the revision as of which they are all.
@@ -158,7 +144,8 @@ impl Registry {
     ) -> Result<Acquired, Error> {
         for _ in 0..RACES {
             let (held, _) = self.held().await?;
-            let subnets = match choice::choose(conf, &held, own, previous, |n| rand::random_range(0..n))? {
+            let choice = choice::choose(conf, &held, own, previous, |n| rand::random_range(0..n))?;
+            let (subnets, from, reserved) = match choice {
                 Choice::Keep { subnets, reserved } => {
                     let lease = Lease { subnets, attributes: own.clone() };
                     let renew = self.write(&lease, reserved).await?;
@@ -170,25 +157,39 @@ impl Registry {
                     self.client.delete(self.key(&subnets)).await?;
                     continue;
                 }
-                Choice::Make(subnets) => subnets,
+                Choice::Make(subnets) => (subnets, None, false),
+                Choice::Grow { from, to, reserved } => {
+                    tracing::info!(%from, %to, "the network has another family, of which this host takes a subnet besides");
+                    (to, held.into_iter().find(|held| held.subnets == from), reserved)
+                }
             };
-            let (id, seconds) = self.client.grant(TTL.as_secs() as i64).await?;
-            let value = own.to_json().into();
-            match self.client.create(self.key(&subnets), value, id).await {
-                Ok(true) => {
-                    tracing::info!(%subnets, "this host has a lease");
-                    let lease = Lease { subnets, attributes: own.clone() };
-                    return Ok(Acquired::new(lease, Some(self.renewal(seconds))));
-                }
-                // Another host was first, or we were and the answer was lost: then the next look finds it as ours.
-                Ok(false) => self.forget(id).await,
-                Err(error) => {
-                    self.forget(id).await;
-                    return Err(error.into());
-                }
+            let lease = Lease { subnets, attributes: own.clone() };
+            if let Some(renew) = self.make(&lease, from.as_ref(), reserved).await? {
+                tracing::info!(%subnets, "this host has a lease");
+                return Ok(Acquired::new(lease, renew));
             }
         }
         Err(Error::Races)
+    }
+
+    /// Puts a lease that is not there yet, in the place of one that this host has; answers when it must be renewed. None:
+    /// another host was first, or we were and the answer was lost: then the next look finds it as ours.
+    async fn make(
+        &self,
+        lease: &Lease,
+        from: Option<&Held>,
+        reserved: bool,
+    ) -> Result<Option<Option<Instant>>, CallError> {
+        let (id, seconds) = if reserved { (0, 0) } else { self.client.grant(TTL.as_secs() as i64).await? };
+        let (key, value) = (self.key(&lease.subnets), lease.attributes.to_json().into());
+        let made = match from {
+            None => self.client.create(key, value, id).await,
+            Some(held) => self.client.rename((self.key(&held.subnets), held.revision), key, value, id).await,
+        };
+        if !matches!(made, Ok(true)) && !reserved {
+            self.forget(id).await;
+        }
+        Ok(made?.then(|| (!reserved).then(|| self.renewal(seconds))))
     }
 
     /// Puts a lease that is this host's; answers when it must be renewed.
@@ -361,7 +362,7 @@ async fn due(at: Option<Instant>) {
 fn held(kv: &KeyValue) -> Option<Held> {
     let subnets = Subnets::of_key(std::str::from_utf8(&kv.key).ok()?)?;
     match Attributes::parse(&kv.value) {
-        Ok(attributes) => Some(Held { subnets, attributes, reserved: kv.lease == 0 }),
+        Ok(attributes) => Some(Held { subnets, attributes, reserved: kv.lease == 0, revision: kv.mod_revision }),
         Err(problem) => {
             tracing::warn!(%subnets, problem, "a lease that can't be read is passed over");
             None

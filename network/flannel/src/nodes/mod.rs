@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::annotations::Names;
-use crate::backend::Backend;
 use crate::config::{ConfigError, MAX_BYTES, NetConf, Turn};
+use crate::judge::judged;
 use crate::lease::{Attributes, Lease, Subnets};
 use crate::news::News;
 
@@ -120,7 +120,7 @@ impl Nodes {
         }
         let text = map.get_in(namespace, name);
         let text = text.as_ref().and_then(|map| map.data.as_ref()?.get(key)).map(String::as_bytes);
-        Some(judged(conf, text, &given, &format!("ConfigMap {namespace}/{name}")))
+        Some(judged(conf, text, Some(&given), &format!("ConfigMap {namespace}/{name}")))
     }
 
     pub async fn config(&self) -> Result<NetConf, Error> {
@@ -261,21 +261,6 @@ impl Nodes {
     }
 }
 
-/// What comes of the configuration that is there now, if any, for a host whose node was given these ranges.
-fn judged(conf: &NetConf, text: Option<&[u8]>, given: &Subnets, place: &str) -> News {
-    let Some(text) = text else {
-        return News::Apart(Some(format!("{place}: it is gone: the cluster has another pod network now")));
-    };
-    let next =
-        NetConf::parse(text).map(|next| next.followed(conf, given)).and_then(|next| Backend::of(&next).map(|_| next));
-    match next.map(|next| (conf.turn(&next), next)) {
-        Ok((Turn::Same, _)) => News::Apart(None),
-        Ok((Turn::Backend | Turn::Family, next)) => News::Turned(Box::new(next)),
-        Ok((Turn::Refused(why), _)) => News::Apart(Some(format!("{place}: {why}"))),
-        Err(error) => News::Apart(Some(format!("{place}: {error}"))),
-    }
-}
-
 async fn changed_any(version: &mut Option<watch::Receiver<u64>>) -> bool {
     match version {
         Some(version) => changed(version).await,
@@ -285,36 +270,4 @@ async fn changed_any(version: &mut Option<watch::Receiver<u64>>) -> bool {
 
 async fn changed(version: &mut watch::Receiver<u64>) -> bool {
     version.changed().await.is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_configuration_that_can_be_followed_is_and_any_other_is_told() {
-        let conf = |text: &str| NetConf::parse(text.as_bytes()).unwrap();
-        let now = conf(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#);
-        let given = Subnets { v4: Some("10.5.1.0/24".parse().unwrap()), v6: None };
-        let judge = |text: &str| judged(&now, Some(text.as_bytes()), &given, "here");
-        assert_eq!(judge(r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}"#), News::Apart(None));
-        let gateways = r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}"#;
-        assert_eq!(judge(gateways), News::Turned(Box::new(conf(gateways))));
-        let told = |news: News| if let News::Apart(Some(why)) = news { why } else { panic!("{news:?}") };
-        for (text, why) in [
-            (r#"{"Network": "10.6.0.0/16"}"#, "here: the network is 10.6.0.0/16 now"),
-            (r#"{"Network": "10.5.0.0/16", "Backend": {"Type": "weave"}}"#, "\"weave\" is no backend"),
-            ("{", "it is not JSON"),
-        ] {
-            assert!(told(judge(text)).contains(why), "{text}");
-        }
-        assert!(told(judged(&now, None, &given, "here")).starts_with("here: it is gone"));
-        // A second family is followed once the node has a range of it.
-        let both = r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}"#;
-        assert_eq!(judge(both), News::Apart(None));
-        // Without its Node, or while that cannot be read, a host knows of no range at all, and not of both.
-        assert_eq!(judged(&now, Some(both.as_bytes()), &Subnets::default(), "here"), News::Apart(None));
-        let given = Subnets { v6: Some("fd00:5:0:1::/64".parse().unwrap()), ..given };
-        assert_eq!(judged(&now, Some(both.as_bytes()), &given, "here"), News::Turned(Box::new(conf(both))));
-    }
 }

@@ -151,3 +151,54 @@ fn a_configuration_that_comes_late_is_waited_for() {
     world.put("config", CONF, 0);
     assert!(one.subnet().to_string().starts_with("10.5."));
 }
+
+/// By each backend that carries both; the first host's lease is a reservation.
+#[test]
+fn a_second_family_is_followed_while_hosts_run_and_their_subnets_stay() {
+    for backend in ["host-gw", "vxlan"] {
+        let conf = CONF.replace("host-gw", backend);
+        let world = World::new(&conf);
+        world.put("subnets/10.5.99.0-24", r#"{"PublicIP": "192.0.2.1"}"#, 0);
+        let (one, two) = (world.host(1), world.host(2));
+        eventually(|| one.asks(&two, 100));
+        let before = [one.subnet(), two.subnet()];
+        let both = r#""Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48""#;
+        world.put("config", &conf.replace(r#""Network": "10.5.0.0/16""#, both), 0);
+        for (host, before) in [&one, &two].into_iter().zip(before) {
+            eventually(|| host.subnet6().ok_or("no subnet of IPv6".to_owned()));
+            assert_eq!(host.subnet(), before);
+        }
+        let all = world.leases();
+        let keys: Vec<_> = all.iter().map(|(key, _, lease)| (key.clone(), *lease == 0)).collect();
+        let mut expected = vec![(one.subnets().key(), true), (two.subnets().key(), false)];
+        expected.sort();
+        assert_eq!(keys, expected, "one lease each, in upstream's layout");
+        let told = Attributes::parse(all[0].1.as_bytes()).unwrap();
+        assert!(told.address(true).is_some(), "{told:?}");
+        eventually(|| one.route(two.subnet6().unwrap()).ok_or("no route of IPv6".to_owned()));
+        eventually(|| two.route(one.subnet6().unwrap()).ok_or("no route of IPv6".to_owned()));
+        eventually(|| one.asks(&two, 100).and_then(|()| two.asks(&one, 100)));
+        // Another range for the same family is none that pods can follow.
+        world.put("config", &conf.replace("10.5.0.0", "10.9.0.0"), 0);
+        eventually(|| {
+            let apart = one.told.borrow().apart.clone().unwrap_or_default();
+            if apart.contains("the network is 10.9.0.0/16 now") { Ok(()) } else { Err(apart) }
+        });
+        assert_eq!(one.subnet(), before[0]);
+    }
+}
+
+#[test]
+fn a_clusters_second_family_is_written_where_its_first_is() {
+    let both =
+        r#"{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}"#;
+    let world = World::new(CONF);
+    let written = |conf: &str| {
+        world.publish(conf).unwrap();
+        world.config()
+    };
+    assert_eq!(written(CONF), CONF);
+    let grown = written(both);
+    assert!(grown.contains(r#""IPv6Network":"fd00:5::/48""#) && grown.contains("host-gw"), "{grown}");
+    assert_eq!(written(CONF), grown, "who does not know of it yet takes it from nobody");
+}

@@ -170,6 +170,22 @@ impl World {
         answer.kvs.iter().map(row).collect()
     }
 
+    /// What a cluster's first host writes when it starts.
+    pub fn publish(&self, conf: &str) -> Result<(), String> {
+        let work = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(flannel::publish(&etcd_options(), conf)).map_err(|error| error.to_string())
+        };
+        self.etcd_host.run(work).unwrap()
+    }
+
+    /// The network's configuration as it is in etcd.
+    pub fn config(&self) -> String {
+        let key = format!("{PREFIX}/config").into();
+        let answer = block(self.store().range(RangeRequest { key, ..RangeRequest::default() })).unwrap();
+        String::from_utf8_lossy(&answer.kvs[0].value).into_owned()
+    }
+
     /// A host with flannel and a pod.
     pub fn host(&self, n: u8) -> Host {
         let mut host = self.bare_host(n);
@@ -202,6 +218,14 @@ pub fn block<F: Future>(work: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
 
+fn etcd_options() -> EtcdOptions {
+    EtcdOptions {
+        endpoints: Endpoints { urls: vec![format!("http://{ETCD}:2379")], ..Endpoints::default() },
+        prefix: PREFIX.to_owned(),
+        renew_margin: Duration::from_secs(3600),
+    }
+}
+
 pub struct Host {
     pub ns: Arc<NetNs>,
     pub address: Ipv4Addr,
@@ -225,13 +249,7 @@ struct Pod {
 
 impl Host {
     pub fn start(&mut self) {
-        self.start_with(|| {
-            ManagerOptions::Etcd(EtcdOptions {
-                endpoints: Endpoints { urls: vec![format!("http://{ETCD}:2379")], ..Endpoints::default() },
-                prefix: PREFIX.to_owned(),
-                renew_margin: Duration::from_secs(3600),
-            })
-        });
+        self.start_with(|| ManagerOptions::Etcd(etcd_options()));
     }
 
     /// With leases elsewhere.

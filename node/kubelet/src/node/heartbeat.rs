@@ -279,7 +279,16 @@ impl Heartbeat {
         }
     }
 
+    /// Writes over the Lease as it is held; where another has written it since, as this node's announcer does, over that.
     async fn renew(&self, held: Option<Lease>) -> Result<Lease, kube::Error> {
+        let was_held = held.is_some();
+        match self.renew_as(held).await {
+            Err(kube::Error::Api(status)) if was_held && status.code == 409 => self.renew_as(None).await,
+            renewed => renewed,
+        }
+    }
+
+    async fn renew_as(&self, held: Option<Lease>) -> Result<Lease, kube::Error> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
         let name = &self.config.node_name;
         let mut lease = match held {

@@ -17,6 +17,7 @@ use crate::objects::{service, slice};
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const NODES: &str = "/api/v1/nodes";
+const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many elements a map of the proxy has.
@@ -70,6 +71,14 @@ fn what_the_server_has_reaches_the_kernel_and_is_told() {
     let ends = [("10.42.0.2", "here", "ready"), ("10.42.0.3", "there", "ready")];
     api.put(SLICES, to_value(&*slice("web", &[("TCP", 80, 8080)], &ends)).unwrap());
     until("endpoints are there", || elements(&ns, "endpoints") == 2 && elements(&ns, "no-endpoint-services") == 0);
+    let range = |cidrs: &[&str]| json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}});
+    api.put(RANGES, range(&["10.43.0.0/16"]));
+    // A range is its first address, and the one behind it.
+    until("the range of Services is there", || elements(&ns, "service-cidrs") == 2);
+    api.put(RANGES, range(&["10.43.0.0/16", "fd43::/112"]));
+    until("and its other family", || {
+        Nft::open_in(&ns).unwrap().elements(Family::Ip6, "kube-proxy", "service-cidrs").map_or(0, |e| e.len()) == 2
+    });
     let (status, body) = get(health, "/healthz");
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &body["nodeEligible"]), (200, &json!(true)));

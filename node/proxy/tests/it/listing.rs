@@ -30,8 +30,12 @@ fn nft_lists_services_with_every_way_in() {
     let ports = [("TCP", 80, 8080), ("UDP", 53, 5353)];
     let both = slice("web", &ports, &[("10.42.0.2", "here", "ready"), ("10.42.0.3", "there", "ready")]);
     world.set(&web, &[both]);
+    world.applier.set_ranges(None, &["10.43.0.0/16".parse().unwrap(), "fd43::/112".parse().unwrap()]);
+    world.applier.replace(&world.model.whole()).unwrap();
     let text = listed(&world);
-    assert!(text.contains("10.43.0.9 . tcp . 80"), "{text}");
+    for part in ["10.43.0.9 . tcp . 80", "10.43.0.0/16", "fd43::/112"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
 
 /// Clients that keep their endpoint are remembered in a map that rules change: a statement that few programs print.

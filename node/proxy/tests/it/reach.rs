@@ -124,6 +124,66 @@ fn without_endpoints_a_connection_is_refused_at_once_and_so_is_a_port_that_is_no
     assert!(start.elapsed() < Duration::from_secs(3));
 }
 
+/// Packets to such an address went to the router, and came back, or told somebody of Services that are gone.
+#[test]
+fn an_address_that_no_service_has_leads_nowhere_until_one_has_it() {
+    let mut world = World::with(
+        2,
+        Config {
+            cluster_cidr: vec!["10.42.0.0/16".parse().unwrap()],
+            node_local: vec!["10.43.0.10".parse().unwrap()],
+            ..Config::default()
+        },
+    );
+    // Whoever is sent what a host doesn't know.
+    let stray = |address: &str| {
+        use linux::netlink::Rtnl;
+        world
+            .outside
+            .run(|| {
+                let mut rtnl = Rtnl::open().unwrap();
+                let lo = rtnl.link("lo").unwrap().unwrap().index;
+                rtnl.put_address(lo, meta::Prefix::host(address.parse::<std::net::IpAddr>().unwrap())).unwrap();
+            })
+            .unwrap();
+    };
+    for address in ["10.43.0.9", "10.43.0.77", "10.43.0.10", "10.43.255.255", "10.44.0.9"] {
+        stray(address);
+    }
+    world
+        .host
+        .run(|| {
+            use linux::netlink::{Route, Rtnl};
+            let mut rtnl = Rtnl::open().unwrap();
+            let uplink = rtnl.link("uplink").unwrap().unwrap().index;
+            let gateway: std::net::IpAddr = OUTSIDE.parse().unwrap();
+            rtnl.put_route(&Route::via(meta::Prefix::everything(false), gateway, uplink)).unwrap();
+        })
+        .unwrap();
+    serve_tcp(&world.outside, 80, "stray");
+    serve_tcp(&world.pods[0], 8080, "a");
+    let reaches =
+        |world: &World, to: &str| [&world.pods[1], &world.host].map(|from| tcp_within(from, to, SHORT).is_ok());
+    assert_eq!(reaches(&world, "10.43.0.77:80"), [true, true], "nothing is known of a range");
+    assert!(world.applier.set_ranges(None, &["10.43.0.0/16".parse().unwrap()]));
+    world.applier.replace(&world.model.whole()).unwrap();
+    for from in [&world.pods[1], &world.host] {
+        let silence = tcp_within(from, "10.43.0.77:80", SHORT).unwrap_err();
+        assert_eq!(silence.kind(), ErrorKind::TimedOut, "dropped, as upstream's does");
+    }
+    // What the node serves itself, the last of the range, and what is not of the range.
+    for other in ["10.43.0.10:80", "10.43.255.255:80", "10.44.0.9:80"] {
+        assert_eq!(reaches(&world, other), [true, true], "{other}");
+    }
+    let web = service("web", "10.43.0.9", &[("TCP", 80, 0)], json!({}));
+    world.set(&web, &[slice("web", &[("TCP", 80, 8080)], &[("10.42.0.2", "here", "ready")])]);
+    assert_eq!(tcp(&world.pods[1], "10.43.0.9:80").unwrap(), "a 10.42.0.3");
+    assert_eq!(tcp(&world.pods[1], "10.43.0.9:81").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    let gone = world.model.remove(&"default/web".into());
+    world.applier.apply([&gone.transaction]).unwrap();
+    assert_eq!(tcp_within(&world.pods[1], "10.43.0.9:80", SHORT).unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
 #[test]
 fn a_node_port_answers_outside_loopback_and_pods_and_keeps_the_client_when_the_policy_is_local() {
     let mut world = World::new(2);

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use client::{Delta, Key, Plan, WorkQueue};
-use facts::nodes::{self, READY};
+use facts::nodes::{self, LEASES, READY};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
@@ -32,7 +32,6 @@ use health::seconds;
 use zones::{Rates, Zones};
 
 pub const NODE: &str = "node";
-const LEASES: &str = "kube-node-lease";
 
 /// When each node was last heard of.
 #[derive(Debug, Default)]

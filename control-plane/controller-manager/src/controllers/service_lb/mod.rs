@@ -9,7 +9,7 @@
 //!   endpoints ─────────┘            (the older has it; node ports and the nodes' own ports are nobody's)
 //!
 //!   the same, and the pool ─ pool ──> whose each address is ──> status.loadBalancer.ingress
-//!                                     who announces it ───────> annotation ferrokube.io/announced-by
+//!   signs of nodes ─ silence ─┘       who announces it ───────> annotation ferrokube.io/announced-by
 //! ```
 //!
 //! A Service with a class of its own is left to whoever has that class. Upstream's finalizer is on a Service as long as
@@ -21,20 +21,27 @@ mod pool;
 #[cfg(test)]
 mod pool_tests;
 mod share;
+mod silence;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use client::plan::Op;
 use client::{Delta, Key, PatchBody, Plan, Target, WorkQueue};
 use facts::announcing;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use self::share::{Cluster, Found, is_wanted};
+use self::silence::Signs;
 use crate::common::acts;
 use crate::runner::Work;
-use crate::setup::Setup;
+use crate::setup::{Setup, Shared};
 
 /// Upstream's finalizer of this controller.
 const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -82,14 +89,43 @@ pub fn start(setup: &mut Setup) {
     let (reserved, pool) = (setup.config.reserved_node_ports.clone(), setup.config.load_balancer_pool.clone());
     let executor = setup.executor("service-controller");
     let has_pool = !pool.is_empty();
+    let signs: Arc<Mutex<Signs>> = Arc::default();
+    if has_pool {
+        listen(setup, &queue, &signs, services.clone());
+    }
     let work = Work::new(&queue, executor, 1, move |key, _| {
         let Some(service) = services.get(key) else { return Plan::default() };
         let (all, nodes) = (services.list(), nodes.list());
         let of = |service: &Service| slices.by(BY_SERVICE, &Key::of(service).to_string());
-        reconcile(&service, &Cluster { services: &all, nodes: &nodes, slices: &of, reserved: &reserved, pool: &pool })
+        let silent = signs.lock().silent();
+        let cluster =
+            Cluster { services: &all, nodes: &nodes, slices: &of, reserved: &reserved, pool: &pool, silent: &silent };
+        reconcile(&service, &cluster)
     });
     // Two Services that are looked at in one moment would be given one address.
     setup.run(if has_pool { work.serial() } else { work });
+}
+
+/// Hears the signs of nodes that announce. When one falls silent or is heard again, every Service is looked at.
+fn listen(setup: &mut Setup, queue: &WorkQueue<Key>, signs: &Arc<Mutex<Signs>>, services: Shared<Service>) {
+    let (queue, signs) = (queue.clone(), signs.clone());
+    setup.on(move |delta: &Delta<Lease>| {
+        let meta = &delta.object().metadata;
+        let Some(node) = meta.name.as_deref().filter(|_| meta.namespace.as_deref() == Some(facts::nodes::LEASES))
+        else {
+            return;
+        };
+        let sign = meta.annotations.as_ref().and_then(|all| all.get(announcing::SIGN));
+        let (mut signs, now) = (signs.lock(), Timestamp::now());
+        let changed = match sign.filter(|_| !matches!(delta, Delta::Deleted(_))) {
+            Some(sign) => signs.heard(node, sign, now),
+            None => signs.forget(node, now),
+        };
+        if changed {
+            tracing::info!(silent = ?signs.silent(), "nodes that say nothing announce no addresses");
+            services.list().iter().filter(|s| is_wanted(s)).for_each(|s| queue.add(Key::of(s.as_ref())));
+        }
+    });
 }
 
 fn service_of(slice: &EndpointSlice) -> Option<Key> {

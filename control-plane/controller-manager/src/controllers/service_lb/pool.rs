@@ -9,8 +9,9 @@
 //! compute it from the same facts, and kube-vip a Lease for each address. Nodes that compute differ for as long as one's
 //! facts are older, and each would have to watch all nodes; Leases are renewed for ever, by every node for every address,
 //! and when the API server is away for a few seconds nobody answers any more. One writer differs with nobody, costs one
-//! write when something changes, and a node goes on answering while no server is there. What is left is the node that is cut off,
-//! was replaced, and doesn't know: its announcer hears the other one (`announcer`, its head).
+//! write when something changes, and a node goes on answering while no server is there. A node that dies without a word is
+//! replaced within seconds ([`super::silence`]). What is left is the node that is cut off, was replaced, and doesn't know: its
+//! announcer hears the other one (`announcer`, its head).
 //!
 //! Which node has an address is a rendezvous hash: when one goes, its addresses spread over the others, and those of the
 //! others stay where they are.
@@ -130,8 +131,8 @@ fn is_odd(address: IpAddr) -> bool {
     }
 }
 
-/// The node that announces an address: of those that could serve it one that is on its network. Where no node of the
-/// cluster is, a router has been told the way, and any will do.
+/// The node that announces an address: of those that could serve it one that is on its network and is heard of. Where no node
+/// of the cluster is on it, a router has been told the way, and any will do; where none is heard of, one that may be there.
 fn elect<'n>(address: IpAddr, candidates: &[&'n Node], cluster: &Cluster<'_>) -> Option<&'n str> {
     let faces = |node: &Node| announcing::networks(node).is_some_and(|all| all.iter().any(|n| n.contains(address)));
     let somebody = cluster.nodes.iter().any(|node| faces(node));
@@ -140,7 +141,7 @@ fn elect<'n>(address: IpAddr, candidates: &[&'n Node], cluster: &Cluster<'_>) ->
         connected && announcing::networks(node).is_some() && (!somebody || faces(node))
     };
     let names = candidates.iter().filter(may).map(|node| share::name(node));
-    names.max_by_key(|name| (weight(name, address), Reverse(*name)))
+    names.max_by_key(|name| (!cluster.silent.contains(*name), weight(name, address), Reverse(*name)))
 }
 
 /// FNV-1a, mixed at the end as MurmurHash3 does it. Written out here, for it must be the same in every version: another

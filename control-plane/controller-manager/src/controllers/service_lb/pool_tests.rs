@@ -14,13 +14,14 @@ use super::*;
 struct Fixture {
     world: World,
     pool: Vec<meta::Span>,
+    silent: BTreeSet<String>,
     events: Vec<(String, String)>,
 }
 
 impl Fixture {
     fn new(pool: &[&str]) -> Fixture {
         let pool = pool.iter().map(|text| text.parse().unwrap()).collect();
-        let mut fixture = Fixture { world: World::at(1000), pool, events: Vec::new() };
+        let mut fixture = Fixture { world: World::at(1000), pool, silent: BTreeSet::new(), events: Vec::new() };
         ["a", "b", "c"].into_iter().for_each(|name| fixture.node(name, "192.0.2.0/24,2001:db8::/64", "True"));
         fixture
     }
@@ -85,8 +86,9 @@ impl Fixture {
             slices.iter().filter(|s| service_of(s).as_ref() == Some(&key)).cloned().collect()
         };
         let Some(service) = self.world.get::<Service>(&key.namespace, &key.name) else { return Plan::default() };
-        let pool = &self.pool;
-        reconcile(&service, &Cluster { services: &services, nodes: &nodes, slices: &of, reserved: &[], pool })
+        let (pool, silent) = (&self.pool, &self.silent);
+        let cluster = Cluster { services: &services, nodes: &nodes, slices: &of, reserved: &[], pool, silent };
+        reconcile(&service, &cluster)
     }
 
     /// Whatever happened: no address is two Services' or a node's, and none is from elsewhere.
@@ -302,6 +304,29 @@ fn one_node_that_can_announces_an_address_and_another_takes_its_place() {
     all.settle();
     assert_eq!((all.announced("web"), all.addresses("web")), (String::new(), vec!["192.0.2.240".to_owned()]));
     assert!(all.told("NoNodeToAnnounce", "192.0.2.240: no node announces it"));
+}
+
+#[test]
+fn a_node_that_falls_silent_loses_its_addresses_while_it_counts_as_ready_and_gets_them_back() {
+    let mut all = Fixture::new(&["192.0.2.240-192.0.2.250"]);
+    ["one", "two", "three"].into_iter().for_each(|name| all.add(name, json!({})));
+    all.settle();
+    let before = ["one", "two", "three"].map(|name| (all.addresses(name), all.announcer(name)));
+    let silent = all.announcer("one");
+    all.silent.insert(silent.clone());
+    all.settle();
+    for (name, (addresses, announcer)) in ["one", "two", "three"].into_iter().zip(&before) {
+        assert_eq!(all.addresses(name), *addresses);
+        assert_ne!(all.announcer(name), silent);
+        assert!(*announcer == silent || all.announcer(name) == *announcer, "others stay where they are");
+    }
+    all.silent.clear();
+    all.settle();
+    assert_eq!(["one", "two", "three"].map(|name| (all.addresses(name), all.announcer(name))), before);
+    // Where nobody is heard of they stay where they are.
+    all.silent = ["a", "b", "c"].map(str::to_owned).into();
+    all.settle();
+    assert_eq!(["one", "two", "three"].map(|name| (all.addresses(name), all.announcer(name))), before);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Cluster<'c> {
     pub reserved: &'c [Port],
     /// Addresses that Services are given instead of the nodes' own; empty: they have the nodes'.
     pub pool: &'c [Span],
+    /// Nodes whose announcers say nothing any more.
+    pub silent: &'c BTreeSet<String>,
 }
 
 /// What a Service gets.

@@ -60,8 +60,14 @@ impl Fixture {
             self.slices.iter().filter(|s| service_of(s).as_ref() == Some(&key)).cloned().collect()
         };
         let reserved = [("TCP".to_owned(), 6443), ("TCP".to_owned(), 22)];
-        let cluster =
-            Cluster { services: &self.services, nodes: &self.nodes, slices: &of, reserved: &reserved, pool: NO_POOL };
+        let cluster = Cluster {
+            services: &self.services,
+            nodes: &self.nodes,
+            slices: &of,
+            reserved: &reserved,
+            pool: NO_POOL,
+            silent: &Default::default(),
+        };
         let service = self.services.iter().find(|s| s.metadata.name.as_deref() == Some(name)).unwrap();
         reconcile(service, &cluster)
     }
