@@ -109,7 +109,8 @@ pub fn bind_to_device(fd: impl AsFd, name: &str) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())
 }
 
-fn set<T: ?Sized>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+/// One option of a socket.
+pub(crate) fn set<T: ?Sized>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let length = size_of_val(value) as libc::socklen_t;
     // SAFETY: pointer and length are those of `value`, which outlives the call; the kernel only reads them.
     let answer = unsafe {

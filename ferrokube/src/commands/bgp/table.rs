@@ -113,12 +113,8 @@ pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
     // Of a session that is there: what keeps routes from it.
     let reason = if up { neighbor.reason() } else { last_error(neighbor).unwrap_or_default() };
     let count = |count: u32| if up { count.to_string() } else { "-".to_owned() };
-    let name = match &neighbor.interface {
-        Some(interface) if neighbor.address.is_ipv6() => format!("{}%{interface}", neighbor.address),
-        _ => neighbor.address.to_string(),
-    };
     [
-        name,
+        neighbor.name(),
         number(neighbor),
         neighbor.state.clone(),
         age(neighbor.since_seconds),
@@ -130,7 +126,7 @@ pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
 
 pub fn neighbor(neighbor: &NeighborView, accepted: Families<u32>, told: Families<u32>) -> String {
     let n = neighbor;
-    let mut text = format!("{}, AS {}, {} for {}\n", n.address, number(n), n.state, age(n.since_seconds));
+    let mut text = format!("{}, AS {}, {} for {}\n", n.name(), number(n), n.state, age(n.since_seconds));
     let messages = |m: &bgpd::control::view::Messages| {
         format!(
             "{} OPEN, {} UPDATE, {} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH",

@@ -2,7 +2,7 @@
 //! whatever the link, and asks everybody in a range for the range's. Pure. Called when a configuration is made.
 
 use super::node::Fault;
-use super::peering::{Neighbor, Peering, Range};
+use super::peering::{Neighbor, Peering, Range, is_of_link};
 
 /// What a listening socket would ask of somebody that he does not have.
 pub fn sound(neighbors: &[Neighbor], dynamic: &[Range]) -> Result<(), Fault> {
@@ -10,6 +10,14 @@ pub fn sound(neighbors: &[Neighbor], dynamic: &[Range]) -> Result<(), Fault> {
     for (at, neighbor) in neighbors.iter().enumerate() {
         let key = key(&neighbor.peering);
         let field = format!("neighbors[{at}].password");
+        // Two of these may turn out to have one address: whose key is not the kernel's connects, and is not let in.
+        if neighbor.peering.unnumbered {
+            let asked = |range: &&Range| key_of(range).is_some() && is_of_link(range.prefix.addr);
+            match dynamic.iter().find(asked).filter(|_| key.is_none()) {
+                Some(range) => return Err(Fault::at(field, missing(range))),
+                None => continue,
+            }
+        }
         if let Some((first, other)) = known.insert(neighbor.address, (at, key))
             && other != key
         {

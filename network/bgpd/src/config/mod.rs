@@ -362,18 +362,36 @@ fn neighbors(
     for (at, own) in written.into_iter().enumerate() {
         let mut neighbor = neighbor(own, groups, common).map_err(|fault| fault.within(&format!("neighbors[{at}]")))?;
         if let Some(first) = known.insert(neighbor.place(), at) {
-            let problem = format!("{} is neighbors[{first}] already", neighbor.address);
-            return Err(Fault::at(format!("neighbors[{at}].address"), problem));
+            let (field, name) = if neighbor.is_found() { ("address", "") } else { ("interface", "the neighbour of ") };
+            let problem = format!("{name}{} is neighbors[{first}] already", neighbor.name());
+            return Err(Fault::at(format!("neighbors[{at}].{field}"), problem));
         }
         // Sessions whose timers begin together don't beat together.
-        neighbor.peering.session.seed = seed(neighbor.address);
+        neighbor.peering.session.seed = match &neighbor.peering.interface {
+            Some(interface) if !neighbor.is_found() => hash(interface.as_bytes()),
+            _ => seed(neighbor.address),
+        };
         all.push(neighbor);
     }
+    one_a_link(&all)?;
     Ok(all)
 }
 
+/// A link whose neighbour is found by himself has no other.
+fn one_a_link(all: &[Neighbor]) -> Result<(), Fault> {
+    let unnumbered = all.iter().filter(|neighbor| neighbor.peering.unnumbered);
+    let links: BTreeSet<&str> = unnumbered.filter_map(|neighbor| neighbor.peering.interface.as_deref()).collect();
+    for (at, neighbor) in all.iter().enumerate().filter(|(_, neighbor)| peering::is_of_link(neighbor.address)) {
+        if let Some(link) = neighbor.peering.interface.as_deref().filter(|link| links.contains(link)) {
+            let problem = format!("{} is on {link}, where a neighbour without an address is", neighbor.address);
+            return Err(Fault::at(format!("neighbors[{at}].address"), problem));
+        }
+    }
+    Ok(())
+}
+
 fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Neighbor, Fault> {
-    let address = own.address.ok_or_else(|| Fault::at("address", "is missing"))?;
+    let address = own.address.unwrap_or(peering::UNKNOWN);
     for (field, said) in [("prefix", own.prefix.is_some()), ("limit", own.limit.is_some())] {
         if said {
             return Err(Fault::at(field, "is a field of dynamic neighbours: they are below \"dynamic\""));
@@ -382,17 +400,23 @@ fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<
     if own.name.is_some() {
         return Err(Fault::at("name", "is a field of groups; a neighbour has a description"));
     }
+    let is_said = own.address.is_some();
     let host = match address {
         IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
         IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none(),
     };
-    if !host {
+    if !host && is_said {
         return Err(Fault::at("address", format!("{address} is not the address of a neighbour")));
     }
     peering::watched(&own)?;
     let settings = whole(own, groups)?;
-    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    if link_local && settings.interface.is_none() {
+    if !is_said && settings.interface.is_none() {
+        return Err(Fault::at(
+            "address",
+            "is missing, and so is the interface of a neighbour without one (unnumbered)",
+        ));
+    }
+    if peering::is_of_link(address) && settings.interface.is_none() {
         return Err(Fault::at(
             "interface",
             format!("is missing: {address} is an address of one link, and which is not said"),
@@ -401,13 +425,17 @@ fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<
     Ok(Neighbor { address, peering: common.peering(&settings, address.is_ipv6())? })
 }
 
-/// FNV-1a of an address.
+/// What is another for each address.
 pub fn seed(address: IpAddr) -> u64 {
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
     match address {
-        IpAddr::V4(v4) => v4.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, mix),
-        IpAddr::V6(v6) => v6.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, mix),
+        IpAddr::V4(v4) => hash(&v4.octets()),
+        IpAddr::V6(v6) => hash(&v6.octets()),
     }
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn ranges(

@@ -1,7 +1,7 @@
 //! What a neighbour's settings come to: what his session needs, what the tables need, what his sockets need. Pure. Made by
 //! [`super::parse`] of a neighbour's settings over his group's; compared on a reload, where only what differs is changed.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct Peering {
     pub source: Option<IpAddr>,
     /// The link by which.
     pub interface: Option<String>,
+    /// That link is all that was said of where he is: his address on it is learned.
+    pub unnumbered: bool,
     /// For how long he may not take what is sent.
     pub send_hold: Duration,
     /// Between two looks at what he is to be told.
@@ -115,6 +117,8 @@ pub struct Neighbor {
 
 /// Where somebody is; of an address of one link, with the link.
 pub type Place = (IpAddr, Option<String>);
+/// Of an unnumbered neighbour, as long as nothing has been heard of him.
+pub const UNKNOWN: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Whether an address is one of a link.
 pub fn is_of_link(address: IpAddr) -> bool {
@@ -124,7 +128,29 @@ pub fn is_of_link(address: IpAddr) -> bool {
 impl Neighbor {
     /// Where he is.
     pub fn place(&self) -> Place {
-        (self.address, self.peering.interface.clone().filter(|_| is_of_link(self.address)))
+        let of_link = is_of_link(self.address) || !self.is_found();
+        (self.address, self.peering.interface.clone().filter(|_| of_link))
+    }
+
+    /// Where he is by the file, which says no address of an unnumbered one.
+    pub fn written(&self) -> Place {
+        match (&self.peering.interface, self.peering.unnumbered) {
+            (Some(link), true) => (UNKNOWN, Some(link.clone())),
+            _ => self.place(),
+        }
+    }
+
+    /// Whether his address is known: that of an unnumbered one is learned.
+    pub fn is_found(&self) -> bool {
+        self.address != UNKNOWN
+    }
+
+    /// What figures of him are named by: of an unnumbered one the link, which stays.
+    pub fn name(&self) -> String {
+        match (&self.peering.interface, self.peering.unnumbered) {
+            (Some(link), true) => link.clone(),
+            _ => self.address.to_string(),
+        }
     }
 }
 
@@ -197,6 +223,7 @@ impl Common<'_> {
             port: settings.port.unwrap_or(PORT),
             source: settings.source_address,
             interface: settings.interface.clone(),
+            unnumbered: settings.is_unnumbered(),
             send_hold: settings.send_hold_time.unwrap_or(send_hold),
             advertisement_interval: settings.advertisement_interval.unwrap_or_default(),
             routes: self.routes(settings, local_as, internal)?,
@@ -296,7 +323,7 @@ impl Common<'_> {
 /// What cannot be together, or does nothing where it stands.
 fn sound(s: &Settings, internal: bool, v6: bool) -> Result<(), Fault> {
     let other_family = |address: &Option<IpAddr>| address.is_some_and(|address| address.is_ipv6() != v6);
-    let faults: [(bool, &str, &str); 11] = [
+    let faults: [(bool, &str, &str); 12] = [
         (
             s.route_reflector_client == Some(true) && !internal,
             "route-reflector-client",
@@ -310,6 +337,7 @@ fn sound(s: &Settings, internal: bool, v6: bool) -> Result<(), Fault> {
         (s.multihop == Some(0), "multihop", "0 links away is nobody: 1 to 255"),
         (s.ttl_security == Some(true) && s.multihop == Some(255), "ttl-security", "from 255 links away drops nothing"),
         (other_family(&s.source_address), "source-address", "is not of the neighbour's family"),
+        (s.is_unnumbered() && s.multihop.is_some_and(|hops| hops > 1), "multihop", "he is on his link, one away"),
         (s.port == Some(0), "port", "0 is not a port"),
         (s.limit == Some(0), "limit", "0 lets nobody in"),
     ];
@@ -332,6 +360,8 @@ fn families(s: &Settings, v6: bool) -> Result<Families, Fault> {
         FamilyName::Ipv6 => Family::Ipv6Unicast,
     };
     match s.families.as_deref() {
+        // On a link without addresses both have next hops of IPv6 (RFC 8950).
+        None if s.is_unnumbered() => Ok(Families::ALL),
         None => Ok([if v6 { Family::Ipv6Unicast } else { Family::Ipv4Unicast }].into_iter().collect()),
         Some([]) => Err(Fault::at("families", "is empty: ipv4, ipv6 or both")),
         Some(names) => Ok(names.iter().map(family).collect()),

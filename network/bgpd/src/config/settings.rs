@@ -34,7 +34,7 @@ macro_rules! settings {
 settings! {
     /// Of a group: by which neighbours say it.
     name: String;
-    /// Of a neighbour: where he is.
+    /// Of a neighbour: where he is. Without one, what has come by his `interface` says so.
     address: IpAddr;
     /// Of a range of neighbours: where they may come from.
     prefix: Prefix;
@@ -52,7 +52,8 @@ settings! {
     local_as: u32;
     /// The address from which we speak to him.
     source_address: IpAddr;
-    /// The link by which he is reached; of an address of one link it says which.
+    /// The link by which he is reached; of an address of one link it says which, and without an address it is all that is
+    /// known of where he is.
     interface: String;
     /// His port.
     port: u16;
@@ -120,6 +121,13 @@ settings! {
     export: String;
     /// Whether he is there, several times a second (RFC 5880).
     bfd: BfdSettings;
+}
+
+impl Settings {
+    /// Of a neighbour nothing is said of where he is but his link.
+    pub fn is_unnumbered(&self) -> bool {
+        self.address.is_none() && self.prefix.is_none() && self.interface.is_some()
+    }
 }
 
 /// A family, by its name in the file.

@@ -143,6 +143,20 @@ dynamic:
 }
 
 #[test]
+fn a_neighbour_without_an_address_is_who_is_found_on_his_link() {
+    let config = config(
+        "groups: [{name: up, remote-as: external}]\nneighbors: [{interface: eth1, group: up}, {interface: eth2, group: up}]",
+    );
+    let [one, two] = &config.neighbors[..] else { panic!("two") };
+    assert!(one.peering.unnumbered && !one.is_found() && one.name() == "eth1");
+    assert_eq!((one.peering.session.families, one.peering.session.extended_next_hop), (Families::ALL, true));
+    assert_ne!(one.peering.session.seed, two.peering.session.seed, "their timers don't beat together");
+    let found = Neighbor { address: "fe80::2".parse().expect("one"), ..one.clone() };
+    assert_eq!((found.written(), found.name()), (one.written(), one.name()), "he is the same wherever he is found");
+    assert_ne!(found.place(), one.place());
+}
+
+#[test]
 fn without_a_filter_another_as_tells_and_hears_nothing() {
     // RFC 8212.
     let config = config("neighbors: [{address: 10.0.0.2, remote-as: external, import: accept}]");
@@ -188,6 +202,21 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         ("neighbors: [{address: 10.0.0.2}]", "neighbors[0].remote-as: is missing, here and in the group"),
         ("neighbors: [{remote-as: internal}]", "neighbors[0].address: is missing"),
+        ("neighbors: [{remote-as: internal}]", "so is the interface of a neighbour without one (unnumbered)"),
+        ("neighbors: [{address: '::', interface: a, remote-as: 1}]", "neighbors[0].address: :: is not the address"),
+        (
+            "neighbors: [{interface: a, remote-as: 1}, {interface: a, remote-as: 2}]",
+            "neighbors[1].interface: the neighbour of a is neighbors[0] already",
+        ),
+        (
+            "neighbors: [{interface: a, remote-as: 1}, {address: 'fe80::1', interface: a, remote-as: 1}]",
+            "neighbors[1].address: fe80::1 is on a, where a neighbour without an address is",
+        ),
+        ("neighbors: [{interface: a, remote-as: 1, multihop: 2}]", "neighbors[0].multihop: he is on his link"),
+        (
+            "neighbors: [{interface: a, remote-as: 1}]\ndynamic: [{prefix: 'fe80::/10', remote-as: 1, password: x}]",
+            "neighbors[0].password: is missing: the kernel asks everybody of the dynamic fe80::/10",
+        ),
         ("neighbors: [{address: 10.0.0.2, remote-as: intern}]", "neighbors[0].remote-as: \"intern\" is not the number"),
         (
             "neighbors: [{address: 10.0.0.300, remote-as: 1}]",

@@ -196,7 +196,7 @@ impl Daemon {
         let Some(peer) = self.peers.get(key) else { return };
         let state = peer.session.state();
         if state != before {
-            self.metrics.changes.with([&peer.neighbor.address.to_string()]).inc();
+            self.metrics.changes.with([&peer.neighbor.name()]).inc();
             tracing::debug!(neighbor = %peer.neighbor.address, "{before:?} -> {state:?}");
             if let Some(dump) = self.dump.as_mut() {
                 dump.state(peer, before, state);

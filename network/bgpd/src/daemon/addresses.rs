@@ -19,6 +19,15 @@ pub struct Addresses {
 impl Addresses {
     /// By the address from which we speak: that one, and of the other family the first of the same link.
     pub fn of(&mut self, local: IpAddr, now: Time) -> Own {
+        Own::among(local, self.all(now))
+    }
+
+    /// Whether an address is ours, on this link.
+    pub fn has(&mut self, address: IpAddr, link: u32, now: Time) -> bool {
+        self.all(now).iter().any(|known| known.index == link && known.prefix.addr == address)
+    }
+
+    fn all(&mut self, now: Time) -> &[LinkAddress] {
         if self.asked.is_none_or(|asked| now.saturating_sub(asked) > GOOD) {
             self.asked = Some(now);
             match Rtnl::open().and_then(|mut rtnl| rtnl.addresses(None)) {
@@ -28,7 +37,7 @@ impl Addresses {
                 }
             }
         }
-        Own::among(local, &self.all)
+        &self.all
     }
 }
 

@@ -6,18 +6,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use crate::config::{Config, Peering};
+use crate::config::{Config, Neighbor, Peering};
 
 /// An address, or a range of them, by its length.
 pub type Place = (IpAddr, u8);
 /// Keys, by the addresses that sign with them.
 pub type Keys = BTreeMap<Place, String>;
 
-/// Those of a configuration.
-pub fn keys(config: &Config) -> Keys {
+/// Those of a configuration, and of the unnumbered neighbours by where they were `found`.
+pub fn keys<'a>(config: &'a Config, found: impl IntoIterator<Item = &'a Neighbor>) -> Keys {
     let key = |peering: &Peering| peering.session.transport.password.clone();
     let width = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
-    let named = config.neighbors.iter().map(|named| ((named.address, width(named.address)), key(&named.peering)));
+    let known = config.neighbors.iter().chain(found).filter(|neighbor| neighbor.is_found());
+    let named = known.map(|named| ((named.address, width(named.address)), key(&named.peering)));
     let ranges = config.dynamic.iter().map(|range| ((range.prefix.addr, range.prefix.len), key(&range.peering)));
     ranges.chain(named).filter_map(|(place, key)| Some((place, key?))).collect()
 }

@@ -66,7 +66,7 @@ impl Metrics {
     /// Sets what is read now.
     pub fn measure(&self, peers: &Peers, rib: &Rib) {
         for (_, peer) in peers.iter() {
-            let neighbor = peer.neighbor.address.to_string();
+            let neighbor = peer.neighbor.name();
             let up = peer.session.negotiated().is_some();
             self.up.with([&neighbor]).set(f64::from(u8::from(up)));
             self.sessions.with([&neighbor]).set(peer.ups as f64);
@@ -89,7 +89,7 @@ impl Metrics {
 
     /// One is gone, and with him what was counted of him: of who comes by a range there are always others.
     pub fn forget(&self, peer: &Peer) {
-        let (label, neighbor) = ("neighbor", peer.neighbor.address.to_string());
+        let (label, neighbor) = ("neighbor", peer.neighbor.name());
         self.changes.remove(label, &neighbor);
         self.up.remove(label, &neighbor);
         self.sessions.remove(label, &neighbor);

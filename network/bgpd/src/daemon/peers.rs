@@ -61,6 +61,8 @@ pub struct Peer {
     pub unanswered: u32,
     /// When that was.
     pub last_at: Time,
+    /// Of an unnumbered one: when he was found where he is.
+    pub found: Time,
 }
 
 /// Messages.
@@ -104,6 +106,7 @@ impl Peer {
             last: None,
             unanswered: 0,
             last_at: Time::ZERO,
+            found: now,
         }
     }
 
@@ -216,6 +219,8 @@ pub struct Peers {
     all: BTreeMap<Key, Peer>,
     by_place: HashMap<Place, Key>,
     by_id: HashMap<PeerId, Key>,
+    /// The unnumbered ones.
+    by_link: HashMap<String, Key>,
     next: u64,
     timers: BTreeSet<(Time, Key)>,
     due: HashMap<Key, Time>,
@@ -228,6 +233,9 @@ impl Peers {
         let key = Key(self.next);
         self.by_place.insert(peer.neighbor.place(), key);
         self.by_id.insert(peer.id, key);
+        if let Some(link) = peer.peering().interface.clone().filter(|_| peer.peering().unnumbered) {
+            self.by_link.insert(link, key);
+        }
         self.all.insert(key, peer);
         key
     }
@@ -237,6 +245,7 @@ impl Peers {
         let peer = self.all.remove(&key)?;
         self.by_place.remove(&peer.neighbor.place());
         self.by_id.remove(&peer.id);
+        self.by_link.retain(|_, other| *other != key);
         if let Some(due) = self.due.remove(&key) {
             self.timers.remove(&(due, key));
         }
@@ -256,6 +265,11 @@ impl Peers {
     /// Who is there.
     pub fn at(&self, place: &Place) -> Option<Key> {
         self.by_place.get(place).copied()
+    }
+
+    /// The unnumbered one of a link.
+    pub fn on_link(&self, link: &str) -> Option<Key> {
+        self.by_link.get(link).copied()
     }
 
     /// Whose routes these are.

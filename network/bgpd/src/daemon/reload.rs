@@ -44,6 +44,7 @@ impl Daemon {
         let changes = self.neighbors();
         self.set_keys();
         self.watchers();
+        self.routers();
         let kernel = |config: &Config| {
             (config.kernel.metric, config.kernel.metric_of_local_preference, config.kernel.export.clone())
         };
@@ -64,11 +65,12 @@ impl Daemon {
     fn neighbors(&mut self) -> Changes {
         let mut changes = Changes::default();
         let mut wanted: HashMap<Place, Neighbor> =
-            self.config.neighbors.iter().map(|neighbor| (neighbor.place(), neighbor.clone())).collect();
+            self.config.neighbors.iter().map(|neighbor| (neighbor.written(), neighbor.clone())).collect();
         for key in self.peers.keys() {
             let Some(peer) = self.peers.get(key) else { continue };
-            let next = match wanted.remove(&peer.neighbor.place()) {
-                Some(neighbor) => Some((neighbor, None)),
+            let next = match wanted.remove(&peer.neighbor.written()) {
+                // An unnumbered one is where he was found.
+                Some(neighbor) => Some((Neighbor { address: peer.neighbor.address, ..neighbor }, None)),
                 None => self.in_a_range(peer),
             };
             match next {
@@ -83,7 +85,7 @@ impl Daemon {
         }
         changes.added = wanted.len();
         for neighbor in self.config.neighbors.clone() {
-            if wanted.contains_key(&neighbor.place()) {
+            if wanted.contains_key(&neighbor.written()) {
                 self.begin(neighbor);
             }
         }
@@ -133,7 +135,7 @@ impl Daemon {
             let actions = peer.session.reconfigure(session, now);
             self.act(key, state, actions, None);
             if enabled && !was {
-                self.input(key, Input::Start);
+                self.begin_session(key);
             }
         }
         self.watch(key);
@@ -142,7 +144,8 @@ impl Daemon {
 
     /// Who signs, and with what.
     pub(super) fn set_keys(&mut self) {
-        for (address, error) in self.listeners.set_keys(keys(&self.config)) {
+        let found = self.peers.iter().map(|(_, peer)| &peer.neighbor).filter(|neighbor| neighbor.peering.unnumbered);
+        for (address, error) in self.listeners.set_keys(keys(&self.config, found)) {
             tracing::error!(neighbor = %address, %error, "the kernel takes no password (TCP-MD5) for him: he cannot connect");
         }
     }

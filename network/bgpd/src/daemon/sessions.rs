@@ -55,6 +55,7 @@ impl Daemon {
                     self.ready.insert(which.key);
                 }
             }
+            Event::Advertised { link, from } => self.advertised(&link, from),
             Event::Watched { from, far, packet } => self.heard_of(from, far, &packet),
             Event::Stuck(which) => {
                 let here = self.peers.link_mut(which).is_some();
@@ -102,7 +103,8 @@ impl Daemon {
     /// A connection of somebody's: of a neighbour, of one whom a range lets in, or of nobody.
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
         let Some(place) = place(&stream, from) else { return };
-        let Some(key) = self.peers.at(&place).or_else(|| self.let_in(&place, &stream)) else {
+        let known = self.peers.at(&place);
+        let Some(key) = known.or_else(|| self.by_link(&place)).or_else(|| self.let_in(&place, &stream)) else {
             self.metrics.strangers.inc();
             tracing::debug!(%from, "refused: no neighbour is there");
             // A range that let him in no more has said so.

@@ -37,7 +37,9 @@ impl Daemon {
     pub(super) fn watch(&mut self, key: Key) {
         let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let wanted = wanted(peer.peering()).map(|(config, far)| (config, far, address(peer, far)));
+        let wanted = wanted(peer.peering())
+            .filter(|_| peer.neighbor.is_found())
+            .map(|(config, far)| (config, far, address(peer, far)));
         let same = matches!((&peer.watch, &wanted), (Some(watch), Some((config, far, Some(to))))
             if watch.config == *config && watch.far == *far && watch.to == *to);
         if same {

@@ -17,7 +17,12 @@ pub struct Bird {
 
 impl Bird {
     pub fn start(host: &Host, conf: &Conf) -> Bird {
-        let file = host.file("bird.conf", &configuration(host, conf));
+        Bird::with(host, &configuration(host, conf))
+    }
+
+    /// With a configuration of one's own.
+    pub fn with(host: &Host, configuration: &str) -> Bird {
+        let file = host.file("bird.conf", configuration);
         let mut command = Command::new("/usr/sbin/bird");
         command.arg("-f").arg("-c").arg(file).arg("-s").arg(host.dir.join("bird.ctl"));
         Bird { host: host.clone(), program: host.start("bird", &mut command) }

@@ -67,7 +67,8 @@ fn configuration(host: &Host, conf: &Conf) -> String {
         let _ = writeln!(text, " bgp cluster-id {cluster}");
     }
     for peer in &conf.peers {
-        let (address, hold) = (peer.address(), peer.hold);
+        let (address, hold) = (name(peer), peer.hold);
+        let _ = peer.unnumbered.then(|| writeln!(text, " neighbor {address} interface"));
         let mut say = |words: &str| {
             let _ = writeln!(text, " neighbor {address} {words}");
         };
@@ -98,8 +99,8 @@ fn configuration(host: &Host, conf: &Conf) -> String {
             let _ = writeln!(text, "  network {} route-map {map}", network.prefix);
             let _ = writeln!(maps, "route-map {map} permit 10\n set community {}", network.communities.join(" "));
         }
-        for peer in conf.peers.iter().filter(|peer| peer.carries_ipv6() == (family == "ipv6")) {
-            let address = peer.address();
+        for peer in conf.peers.iter().filter(|peer| peer.carries(family == "ipv6")) {
+            let address = name(peer);
             let _ = writeln!(text, "  neighbor {address} activate");
             if peer.client {
                 let _ = writeln!(text, "  neighbor {address} route-reflector-client");
@@ -111,6 +112,11 @@ fn configuration(host: &Host, conf: &Conf) -> String {
         text.push_str(" exit-address-family\n");
     }
     text + "!\n" + &maps
+}
+
+/// By which it knows a neighbour.
+fn name(peer: &crate::speaker::Peer) -> String {
+    if peer.unnumbered { "eth0".to_owned() } else { peer.address().to_string() }
 }
 
 impl Speaker for Frr {

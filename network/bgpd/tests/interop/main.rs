@@ -19,3 +19,4 @@ mod reflection;
 mod restart;
 mod sessions;
 mod speaker;
+mod unnumbered;

@@ -135,6 +135,12 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
         "export": "all",
         "graceful-restart": if peer.graceful { json!({"restart-time": "20s"}) } else { json!({"mode": "off"}) },
     });
+    if peer.unnumbered {
+        all["interface"] = json!("eth0");
+        for field in ["address", "source-address", "families"] {
+            all.as_object_mut().unwrap().remove(field);
+        }
+    }
     if let Some(password) = &peer.password {
         all["password"] = json!(password);
     }

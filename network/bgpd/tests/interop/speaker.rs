@@ -50,6 +50,8 @@ pub struct Peer {
     pub ipv6: bool,
     /// Routes of IPv4, whatever they are carried over (RFC 8950).
     pub ipv4_routes: bool,
+    /// Only the link is known; both families.
+    pub unnumbered: bool,
     /// A line more in the words of BIRD.
     pub extra: &'static str,
     pub number: u32,
@@ -71,6 +73,7 @@ impl Peer {
             host,
             ipv6: false,
             ipv4_routes: false,
+            unnumbered: false,
             extra: "",
             number,
             passive: false,
@@ -91,6 +94,11 @@ impl Peer {
     /// Whether it carries routes of IPv6.
     pub fn carries_ipv6(&self) -> bool {
         self.ipv6 && !self.ipv4_routes
+    }
+
+    /// Whether it carries routes of a family.
+    pub fn carries(&self, ipv6: bool) -> bool {
+        self.unnumbered || self.carries_ipv6() == ipv6
     }
 
     /// The other end's own address.
