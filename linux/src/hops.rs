@@ -29,8 +29,9 @@ pub struct Received {
     pub ttl: Option<u8>,
 }
 
-/// A socket that is told how far datagrams came, and sends its own as far as they go. It does not block.
-pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket that is told how far datagrams came, and sends its own as far as they go; by the links of a VRF, if there is
+/// one. It does not block.
+pub fn bind(address: SocketAddr, vrf: Option<&str>) -> io::Result<UdpSocket> {
     let v6 = address.is_ipv6();
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -40,6 +41,9 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     }
     tell_ttl(&fd, v6)?;
     crate::tcp::ttl(&fd, v6, u8::MAX)?;
+    if let Some(vrf) = vrf {
+        crate::tcp::bind_to_device(&fd, vrf)?;
+    }
     rustix::net::bind(&fd, &address)?;
     Ok(UdpSocket::from(fd))
 }
@@ -116,7 +120,8 @@ mod tests {
     fn a_datagram_says_how_far_it_came() {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let address: SocketAddr = host.parse().unwrap();
-            let (to, near, far) = (bind(address).unwrap(), bind(address).unwrap(), UdpSocket::bind(address).unwrap());
+            let (to, near, far) =
+                (bind(address, None).unwrap(), bind(address, None).unwrap(), UdpSocket::bind(address).unwrap());
             let mut buffer = [0; 16];
             let nothing = receive(&to, &mut buffer).unwrap_err();
             assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);

@@ -162,8 +162,11 @@ pub fn neighbor(neighbor: &NeighborView, accepted: Families<u32>, told: Families
             let _ = writeln!(text, "  {name:<17}  {value}");
         }
     }
-    if n.faults + n.left_out > 0 {
-        let told = format!("{} updates with an error, {} routes not kept", n.faults, n.left_out);
+    if n.faults + n.left_out + n.next_hops_left_out > 0 {
+        let told = format!(
+            "{} updates with an error, {} routes not kept, {} by a next hop too many not used",
+            n.faults, n.left_out, n.next_hops_left_out
+        );
         let _ = writeln!(text, "  {:<17}  {told}", "faults");
     }
     text

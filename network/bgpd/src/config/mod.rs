@@ -80,6 +80,8 @@ pub struct Config {
     pub identifier: Ipv4Addr,
     /// Of the cluster that is reflected for.
     pub cluster_id: Ipv4Addr,
+    /// The VRF in which it is.
+    pub vrf: Option<String>,
     /// How paths are compared.
     pub options: Options,
     /// Where neighbours reach this speaker.
@@ -257,11 +259,15 @@ fn made(
     if document.router_id.is_unspecified() {
         return Err(Fault::at("router-id", "0.0.0.0 is nobody's: an address of this host"));
     }
+    if document.vrf.as_deref().is_some_and(|name| !is_link_name(name)) {
+        return Err(Fault::at("vrf", "is not the name of a link: 1 to 15 bytes without / and spaces"));
+    }
     let filters = filters(document.filters)?;
     let common = Common {
         number: document.number,
         identifier: document.router_id,
         restart: document.graceful_restart.unwrap_or_default(),
+        vrf: document.vrf.as_deref(),
         filters: &filters,
         password_of,
     };
@@ -279,6 +285,7 @@ fn made(
         number: document.number,
         identifier: document.router_id,
         cluster_id: document.cluster_id.unwrap_or(document.router_id),
+        vrf: document.vrf,
         options: Options {
             always_compare_med: decision.always_compare_med,
             prefer_older: decision.prefer_older,
@@ -295,6 +302,12 @@ fn made(
         mrt: mrt(document.mrt)?,
         filters,
     })
+}
+
+/// Whether a link can have this name (IFNAMSIZ, `dev_valid_name`).
+fn is_link_name(name: &str) -> bool {
+    let odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
+    (1..16).contains(&name.len()) && ![".", ".."].contains(&name) && !name.bytes().any(odd)
 }
 
 fn filters(written: Vec<Written>) -> Result<Vec<Named>, Fault> {
@@ -555,11 +568,13 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
         import("learn", name).map(|import| Learned { interfaces, protocols, import })
     });
     let (direct, learn) = (direct.transpose()?, learn.transpose()?);
+    let of_vrf = common.vrf.map(|_| kernel::OF_VRF);
     Ok(Kernel {
         routes,
         tables: kernel::Config {
-            table: written.table.unwrap_or(default.table),
-            ways: written.next_hop_table.unwrap_or(default.ways),
+            vrf: common.vrf.map(str::to_owned),
+            table: written.table.or(of_vrf).unwrap_or(default.table),
+            ways: written.next_hop_table.or(of_vrf).unwrap_or(default.ways),
             protocol: written.protocol.unwrap_or(default.protocol),
             scan,
             learn: learn.is_some(),

@@ -49,6 +49,8 @@ pub struct Peering {
     pub source: Option<IpAddr>,
     /// The link by which.
     pub interface: Option<String>,
+    /// The VRF in which he is.
+    pub vrf: Option<String>,
     /// That link is all that was said of where he is: his address on it is learned.
     pub unnumbered: bool,
     /// For how long he may not take what is sent.
@@ -173,6 +175,8 @@ pub struct Common<'a> {
     pub identifier: Ipv4Addr,
     /// Where a neighbour says nothing of it.
     pub restart: RestartSettings,
+    /// In which VRF.
+    pub vrf: Option<&'a str>,
     /// By their names.
     pub filters: &'a [Named],
     /// The first lines of password files.
@@ -223,6 +227,7 @@ impl Common<'_> {
             port: settings.port.unwrap_or(PORT),
             source: settings.source_address,
             interface: settings.interface.clone(),
+            vrf: self.vrf.map(str::to_owned),
             unnumbered: settings.is_unnumbered(),
             send_hold: settings.send_hold_time.unwrap_or(send_hold),
             advertisement_interval: settings.advertisement_interval.unwrap_or_default(),

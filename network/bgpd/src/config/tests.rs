@@ -192,6 +192,20 @@ decision: {maximum-paths: 4, multipath-relax: true}
 }
 
 #[test]
+fn a_speaker_of_a_vrf_goes_by_its_table() {
+    let of = |text: &str| {
+        let config = config(text);
+        assert_eq!(config.neighbors[0].peering.vrf, config.vrf, "his sockets");
+        (config.kernel.tables.vrf, config.kernel.tables.table, config.kernel.tables.ways)
+    };
+    let him = "neighbors: [{address: 10.0.0.2, remote-as: 1}]";
+    assert_eq!(of(him), (None, 254, 254));
+    let (red, of_vrf) = (Some("red".to_owned()), crate::kernel::OF_VRF);
+    assert_eq!(of(&format!("vrf: red\n{him}")), (red.clone(), of_vrf, of_vrf));
+    assert_eq!(of(&format!("vrf: red\nkernel: {{table: 7}}\n{him}")), (red, 7, of_vrf));
+}
+
+#[test]
 fn what_is_wrong_is_named_with_its_place() {
     let rows = [
         ("neighbours: []", "neighbours: there is no such field; is neighbors meant?"),
@@ -345,6 +359,8 @@ fn what_is_wrong_is_named_with_its_place() {
         ("kernel: {protocol: 16}", "kernel.protocol: 16 is the number of DHCP"),
         ("kernel: {protocol: 70}", "kernel.protocol: 70 is the number of the network of pods"),
         ("kernel: {protocol: 186}", "kernel.protocol: 186 is the number of FRR"),
+        ("vrf: 'a/b'", "vrf: is not the name of a link"),
+        ("vrf: a-name-of-16-bytes", "vrf: is not the name of a link: 1 to 15 bytes"),
         ("kernel: {table: 255}", "kernel.table: 255 is the kernel's own"),
         ("kernel: {table: 0}", "kernel.table: 0 is not a table"),
         ("kernel: {learn: {import: x}}", "kernel.learn.import: there is no filter \"x\""),

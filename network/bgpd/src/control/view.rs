@@ -120,6 +120,9 @@ pub struct NeighborView {
     pub faults: u64,
     /// Routes of his that were not kept: too many paths, or too long.
     pub left_out: u64,
+    /// How often there was no room for a next hop of his: routes by it are not used.
+    #[serde(default)]
+    pub next_hops_left_out: u64,
     /// A client of this reflector.
     pub client: bool,
     /// What he tells goes through this.

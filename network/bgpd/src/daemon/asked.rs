@@ -100,6 +100,7 @@ impl Daemon {
             messages_sent: peer.counts.sent.into(),
             faults: peer.counts.faults,
             left_out: peer.counts.left_out,
+            next_hops_left_out: peer.counts.next_hops_left_out,
             client: peering.routes.client,
             import: peering.routes.import.name.clone(),
             export: peering.routes.export.name.clone(),

@@ -34,6 +34,8 @@ pub struct Options {
     pub source: Option<IpAddr>,
     /// By which link.
     pub interface: Option<String>,
+    /// By that link, or by those of a VRF.
+    pub device: Option<String>,
     /// Signed with this.
     pub password: Option<String>,
     /// How many links its packets may cross.
@@ -166,9 +168,10 @@ impl Tasks {
 
 async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(interface) = &options.interface {
-        let bound = linux::tcp::bind_to_device(&socket, interface);
-        bound.map_err(|error| io::Error::new(error.kind(), format!("interface {interface}: {error}")))?;
+    if let Some(device) = &options.device {
+        let bound = linux::tcp::bind_to_device(&socket, device);
+        let kind = if options.interface.is_some() { "interface" } else { "vrf" };
+        bound.map_err(|error| io::Error::new(error.kind(), format!("{kind} {device}: {error}")))?;
     }
     if let Some(source) = options.source {
         let bound = socket.bind(SocketAddr::new(source, 0));

@@ -36,19 +36,20 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds; where the host has no IPv6 and nobody asked for it by an address, it is left out. Nobody is heard before the
+    /// Binds, in a VRF if there is one; where the host has no IPv6 and nobody asked for it by an address, it is left out. Nobody is heard before the
     /// keys are set; one that the kernel refuses is tried again, and told, by [`Listeners::set_keys`].
     ///
     /// # Errors
     /// The address, and what the kernel says.
     pub fn bind(
         addresses: &[SocketAddr],
+        vrf: Option<&str>,
         keys: Keys,
         events: &mpsc::Sender<Event>,
     ) -> Result<Listeners, (SocketAddr, io::Error)> {
         let mut bound = Vec::new();
         for address in addresses {
-            match bind(*address) {
+            match bind(*address, vrf) {
                 Ok(socket) => bound.push((*address, socket)),
                 Err(error) if address.ip().is_unspecified() && is_without_family(&error) => {
                     tracing::warn!(%address, "not listening: this host has no such addresses");
@@ -126,12 +127,15 @@ fn turn_away(socket: &TcpListener) {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+fn bind(address: SocketAddr, vrf: Option<&str>) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     if address.is_ipv6() {
         // The port's other family has a socket of its own.
         sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if let Some(vrf) = vrf {
+        linux::tcp::bind_to_device(&socket, vrf)?;
     }
     linux::tcp::ttl(&socket, address.is_ipv6(), TTL)?;
     linux::tcp::save_syn(&socket)?;
@@ -187,7 +191,7 @@ mod tests {
     async fn an_address_that_cannot_be_had_is_told_with_what_would_help() {
         let told = |address: &str| {
             let (events, _told) = mpsc::channel(8);
-            let refused = Listeners::bind(&[address.parse().expect("one")], Keys::new(), &events);
+            let refused = Listeners::bind(&[address.parse().expect("one")], None, Keys::new(), &events);
             let (address, error) = refused.expect_err("a refusal");
             super::super::Error::Listen(address, error).to_string()
         };
@@ -204,7 +208,7 @@ mod tests {
     async fn what_was_waiting_when_a_key_came_is_turned_away() {
         let (events, mut told) = mpsc::channel(8);
         let mut listeners =
-            Listeners::bind(&["127.0.0.1:0".parse().expect("one")], Keys::new(), &events).expect("bound");
+            Listeners::bind(&["127.0.0.1:0".parse().expect("one")], None, Keys::new(), &events).expect("bound");
         let to = listeners.addresses()[0];
         // Blocking: nobody else runs meanwhile, and the connection waits in the kernel.
         let _waits = std::net::TcpStream::connect(to).expect("connected");

@@ -26,6 +26,7 @@ pub struct Metrics {
     sessions: Series<Gauge, 1>,
     received: Series<Gauge, 2>,
     waiting: Series<Gauge, 2>,
+    next_hops: Series<Gauge, 1>,
     messages: Series<Gauge, 3>,
     prefixes: Series<Gauge, 1>,
     sets: Gauge,
@@ -52,6 +53,11 @@ impl Metrics {
                 "Prefixes that a neighbor is yet to be told.",
                 ["family", "neighbor"],
             ),
+            next_hops: registry.gauge(
+                "bgp_neighbor_next_hops_left_out",
+                "How often there was no room for a next hop of a neighbor's.",
+                ["neighbor"],
+            ),
             messages: registry.gauge(
                 "bgp_neighbor_messages",
                 "Messages since the neighbor is known.",
@@ -70,6 +76,7 @@ impl Metrics {
             let up = peer.session.negotiated().is_some();
             self.up.with([&neighbor]).set(f64::from(u8::from(up)));
             self.sessions.with([&neighbor]).set(peer.ups as f64);
+            self.next_hops.with([&neighbor]).set(peer.counts.next_hops_left_out as f64);
             for (name, family) in FAMILIES {
                 self.received.with([name, &neighbor]).set(rib.told(peer.id, family).into());
                 self.waiting.with([name, &neighbor]).set(rib.pending(peer.id, family) as f64);
@@ -95,6 +102,7 @@ impl Metrics {
         self.sessions.remove(label, &neighbor);
         self.received.remove(label, &neighbor);
         self.waiting.remove(label, &neighbor);
+        self.next_hops.remove(label, &neighbor);
         self.messages.remove(label, &neighbor);
     }
 }

@@ -180,6 +180,9 @@ pub struct Daemon {
     /// Connections of those who are no neighbours, in the log.
     strangers: Seldom,
     most_next_hops: usize,
+    next_hops_looked_at: Time,
+    /// Next hops for which there was no room, in the log.
+    shares: Seldom,
     metrics: Metrics,
     dump: Option<Dump>,
 }
@@ -208,7 +211,7 @@ impl Daemon {
     ) -> Result<(Handle, tokio::task::JoinHandle<Result<(), Error>>), Error> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let (requests, asked) = mpsc::channel(REQUESTS);
-        let listeners = Listeners::bind(&config.listen, keys::keys(&config, []), &events);
+        let listeners = Listeners::bind(&config.listen, config.vrf.as_deref(), keys::keys(&config, []), &events);
         let listeners = listeners.map_err(|(address, error)| Error::Listen(address, error))?;
         let mut rib = Rib::new(Speaker {
             number: config.number,
@@ -236,7 +239,7 @@ impl Daemon {
             hands,
             tasks: Tasks { events, tracker: TaskTracker::new() },
             listeners,
-            own: Addresses::default(),
+            own: Addresses::new(config.vrf.clone()),
             watchers: Watchers::default(),
             routers: Routers::default(),
             restart: None,
@@ -244,6 +247,8 @@ impl Daemon {
             connections: 0,
             strangers: Seldom::default(),
             most_next_hops: 0,
+            next_hops_looked_at: Time::ZERO,
+            shares: Seldom::default(),
             metrics,
             dump,
             config,
@@ -402,6 +407,12 @@ impl Daemon {
     /// A neighbour on a link that is down is not there, whatever the hold time says. One that comes, or comes back under
     /// another number, is where BFD's packets go from now on.
     fn link_changed(&mut self, name: &str, up: bool) {
+        if !up && self.config.vrf.as_deref() == Some(name) {
+            tracing::error!(
+                vrf = name,
+                "the VRF is down or gone; where it is made anew, this speaker is to be started again"
+            );
+        }
         for key in self.peers.keys() {
             let by_it = self.peers.get(key).filter(|peer| peer.peering().interface.as_deref() == Some(name));
             if up {

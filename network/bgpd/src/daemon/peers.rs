@@ -76,6 +76,8 @@ pub struct Counts {
     pub faults: u64,
     /// Routes of his that were not kept.
     pub left_out: u64,
+    /// How often there was no room for a next hop of his.
+    pub next_hops_left_out: u64,
 }
 
 impl Peer {
@@ -151,6 +153,7 @@ impl Peer {
         let hops = transport.multihop.unwrap_or(if internal && !transport.ttl_security { MAX_TTL } else { 1 });
         Options {
             source: peering.source,
+            device: peering.interface.clone().or_else(|| peering.vrf.clone()),
             interface: peering.interface.clone(),
             password: transport.password.clone(),
             ttl: Some(if transport.ttl_security { MAX_TTL } else { hops }),

@@ -167,6 +167,7 @@ fn fixed(old: &Config, new: &Config) -> Result<(), String> {
     let fields = [
         ("as", old.number == new.number),
         ("router-id", old.identifier == new.identifier),
+        ("vrf", old.vrf == new.vrf),
         ("cluster-id", old.cluster_id == new.cluster_id),
         ("listen", old.listen == new.listen),
         ("control-socket", old.control_socket == new.control_socket),

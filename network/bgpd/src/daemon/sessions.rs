@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bgp::family::Family;
 use bgp::message::frame;
+use bgp::rib::MAX_NEXT_HOPS_OF_ONE;
 use bgp::session::config::PrefixLimit;
 use bgp::session::{Input, Time, Way};
 use tokio::net::TcpStream;
@@ -209,7 +210,7 @@ impl Daemon {
     /// The first message of some bytes; how long it was, none when it is not whole.
     fn message(&mut self, which: Which, bytes: &[u8]) -> Option<usize> {
         let now = self.began.elapsed();
-        let Daemon { peers, rib, dump, .. } = self;
+        let Daemon { peers, rib, dump, shares, .. } = self;
         let peer = peers.get_mut(which.key)?;
         let before = peer.session.state();
         let (frame, length) = match frame(bytes, peer.session.extended(which.way)) {
@@ -235,6 +236,14 @@ impl Daemon {
                 tracing::warn!(neighbor = %peer.neighbor.address, "an UPDATE of his: {fault}");
             }
             peer.counts.left_out += rib.update(id, &update, seconds(now)) as u64;
+            let refused = rib.refused_next_hops(id);
+            if refused > peer.counts.next_hops_left_out && shares.tell(now).is_some() {
+                tracing::warn!(
+                    neighbor = %peer.neighbor.address,
+                    "he names more than {MAX_NEXT_HOPS_OF_ONE} next hops: routes by the others are not used"
+                );
+            }
+            peer.counts.next_hops_left_out = refused;
         }
         if !actions.is_empty() || peer.session.state() != before {
             self.act(which.key, before, actions, None);

@@ -20,3 +20,4 @@ mod restart;
 mod sessions;
 mod speaker;
 mod unnumbered;
+mod vrf;

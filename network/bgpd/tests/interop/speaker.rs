@@ -31,6 +31,8 @@ pub struct Conf {
     pub cluster: Option<Ipv4Addr>,
     /// It puts routes into the kernel.
     pub kernel: bool,
+    /// It is in a VRF.
+    pub vrf: Option<&'static str>,
 }
 
 /// A route of its own.
