@@ -120,7 +120,7 @@ pub(crate) fn set<T: ?Sized>(fd: impl AsFd, level: libc::c_int, option: libc::c_
 }
 
 /// A peer's address as a socket of this family has it.
-fn storage(peer: IpAddr, v6: bool) -> libc::sockaddr_storage {
+pub(crate) fn storage(peer: IpAddr, v6: bool) -> libc::sockaddr_storage {
     // SAFETY: all zeros is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let octets = match peer {

@@ -3,12 +3,14 @@
 //! right; nothing is changed by a file with one.
 //!
 //! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it
-//! - [`peering`]: what a neighbour's settings come to; `keys`: whether the kernel can tell their passwords apart
+//! - [`peering`]: what a neighbour's settings come to, `authentication` among it; `keys`: whether the kernel can tell their
+//!   passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
 //!
 //! I/O: reads the file and those of passwords. Called by the daemon at its start and on a reload, and by
 //! `ferrokube bgp check`.
 
+mod authentication;
 pub mod document;
 mod keys;
 mod node;
@@ -354,10 +356,10 @@ fn whole(own: Settings, groups: &BTreeMap<String, Settings>) -> Result<Settings,
         let known = if names.is_empty() { "none is written".to_owned() } else { format!("there are {names}") };
         Fault::at("group", format!("there is no group {name:?}; {known}"))
     })?;
-    // Of a password in the file and one beside it, that of the neighbour counts.
+    // Of a password in the file, one beside it and keys, what the neighbour has counts.
     let mut group = group.clone();
-    if own.password.is_some() || own.password_file.is_some() {
-        (group.password, group.password_file) = (None, None);
+    if own.password.is_some() || own.password_file.is_some() || own.tcp_ao.is_some() {
+        (group.password, group.password_file, group.tcp_ao) = (None, None, None);
     }
     Ok(own.over(&group))
 }

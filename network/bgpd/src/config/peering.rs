@@ -9,9 +9,10 @@ use bgp::bfd;
 use bgp::family::{Families, Family};
 use bgp::policy::{Filter, Source, Verdict};
 use bgp::rib::NextHopMode;
-use bgp::session::config::{DEFAULT_PREFIX_LIMIT, PrefixLimit, RemoteAs, Restart, Transport};
+use bgp::session::config::{Authentication, DEFAULT_PREFIX_LIMIT, PrefixLimit, RemoteAs, Restart, Transport};
 
 use super::Named;
+use super::authentication;
 use super::node::Fault;
 use super::settings::{
     AddPathMode, BfdSettings, FamilyName, LimitSetting, NextHopName, RestartMode, RestartSettings, Settings,
@@ -27,8 +28,6 @@ pub const REJECT: &str = "reject";
 pub const NONE_NAMED: &str = "reject (RFC 8212: no filter is named)";
 /// The least that RFC 9687 gives a neighbour to take what is sent; twice the hold time where that is longer.
 const SEND_HOLD: Duration = Duration::from_secs(8 * 60);
-/// Bytes of a key that the kernel takes (TCP_MD5SIG_MAXKEYLEN).
-const MAX_PASSWORD: usize = 80;
 /// Neighbours of a range who may be there at once where nobody said.
 const DEFAULT_LIMIT: u32 = 100;
 
@@ -68,7 +67,18 @@ impl Peering {
     /// differs.
     pub fn same_session(&self, other: &Peering) -> bool {
         let transport = |p: &Peering| (p.port, p.source, p.interface.clone(), p.enabled, p.send_hold);
-        self.session == other.session && transport(self) == transport(other)
+        let rolls_over = match (self.authentication(), other.authentication()) {
+            (Some(old), Some(new)) => old.may_become(new),
+            (old, new) => old == new,
+        };
+        let mut session = other.session.clone();
+        session.transport.authentication.clone_from(&self.session.transport.authentication);
+        rolls_over && self.session == session && transport(self) == transport(other)
+    }
+
+    /// How segments are signed.
+    pub fn authentication(&self) -> Option<&Authentication> {
+        self.session.transport.authentication.as_ref()
     }
 }
 
@@ -281,18 +291,9 @@ impl Common<'_> {
         (config.role, config.strict_role) = (s.role, s.strict_role.unwrap_or(false));
         let limits = s.prefix_limits.clone().unwrap_or_default();
         config.prefix_limits = [limits.ipv4, limits.ipv6].map(limit);
-        let password = match (&s.password, &s.password_file) {
-            (Some(password), _) => Some(password.clone()),
-            (None, Some(file)) => {
-                Some((self.password_of)(file).map_err(|problem| Fault::at("password-file", problem))?)
-            }
-            (None, None) => None,
-        };
-        if let Some(password) = password.as_ref().filter(|text| text.is_empty() || text.len() > MAX_PASSWORD) {
-            let told = format!("has {} bytes, and the kernel takes 1 to {MAX_PASSWORD}", password.len());
-            return Err(Fault::at(if s.password.is_some() { "password" } else { "password-file" }, told));
-        }
-        config.transport = Transport { multihop: s.multihop, ttl_security: s.ttl_security.unwrap_or(false), password };
+        let authentication = authentication::of(s, self.password_of)?;
+        let ttl_security = s.ttl_security.unwrap_or(false);
+        config.transport = Transport { multihop: s.multihop, ttl_security, authentication };
         Ok(config)
     }
 
@@ -328,7 +329,7 @@ impl Common<'_> {
 /// What cannot be together, or does nothing where it stands.
 fn sound(s: &Settings, internal: bool, v6: bool) -> Result<(), Fault> {
     let other_family = |address: &Option<IpAddr>| address.is_some_and(|address| address.is_ipv6() != v6);
-    let faults: [(bool, &str, &str); 12] = [
+    let faults: [(bool, &str, &str); 11] = [
         (
             s.route_reflector_client == Some(true) && !internal,
             "route-reflector-client",
@@ -338,7 +339,6 @@ fn sound(s: &Settings, internal: bool, v6: bool) -> Result<(), Fault> {
         (s.strict_role == Some(true) && s.role.is_none(), "strict-role", "goes with role"),
         (s.remove_private_as == Some(true) && internal, "remove-private-as", "does nothing inside of an AS"),
         (s.as_override == Some(true) && internal, "as-override", "does nothing inside of an AS"),
-        (s.password.is_some() && s.password_file.is_some(), "password", "and password-file: one of both"),
         (s.multihop == Some(0), "multihop", "0 links away is nobody: 1 to 255"),
         (s.ttl_security == Some(true) && s.multihop == Some(255), "ttl-security", "from 255 links away drops nothing"),
         (other_family(&s.source_address), "source-address", "is not of the neighbour's family"),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp::message::capability::Role;
-use bgp::session::config::RemoteAs;
+use bgp::session::config::{Algorithm, RemoteAs};
 use meta::Prefix;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,8 @@ settings! {
     password: String;
     /// The same, the first line of a file.
     password_file: PathBuf;
+    /// TCP-AO (RFC 5925): keys, of which the first is to be used, and others are taken, too.
+    tcp_ao: Vec<AoKeySettings>;
     /// Silence of this long ends the session.
     hold_time: Duration, "duration";
     /// The least that he may ask for.
@@ -196,6 +198,42 @@ pub enum RestartMode {
     Helper,
     /// Nobody's.
     Off,
+}
+
+/// A key of TCP-AO.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AoKeySettings {
+    /// Its number in what is sent: the neighbour's number for what he receives.
+    pub send_id: u8,
+    /// Its number in what is received.
+    pub receive_id: u8,
+    /// By what is signed.
+    pub algorithm: AoAlgorithm,
+    /// What both know.
+    pub key: Option<String>,
+    /// The same, the first line of a file.
+    pub key_file: Option<PathBuf>,
+}
+
+/// RFC 5926's algorithms, by its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum AoAlgorithm {
+    /// HMAC-SHA-1-96.
+    #[serde(rename = "hmac-sha-1-96")]
+    HmacSha1,
+    /// AES-128-CMAC-96.
+    #[serde(rename = "aes-128-cmac-96")]
+    Aes128Cmac,
+}
+
+impl From<AoAlgorithm> for Algorithm {
+    fn from(written: AoAlgorithm) -> Algorithm {
+        match written {
+            AoAlgorithm::HmacSha1 => Algorithm::HmacSha1,
+            AoAlgorithm::Aes128Cmac => Algorithm::Aes128Cmac,
+        }
+    }
 }
 
 /// Limits of prefixes.

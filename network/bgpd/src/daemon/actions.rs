@@ -118,8 +118,7 @@ impl Daemon {
     fn take_stream(&mut self, key: Key, stream: TcpStream) -> bool {
         let which = self.which(key, Way::Incoming);
         let Some(peer) = self.peers.get_mut(key) else { return true };
-        let send_hold = peer.peering().send_hold;
-        let Ok(link) = self.tasks.take(which, stream, send_hold) else { return false };
+        let Ok(link) = self.tasks.take(which, stream, peer.peering()) else { return false };
         peer.links[which.way as usize] = Some(link);
         true
     }

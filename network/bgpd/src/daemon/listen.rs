@@ -1,4 +1,4 @@
-//! Where neighbours connect: sockets of both families, with the keys of those who sign (RFC 2385). Who connects is the
+//! Where neighbours connect: sockets of both families, with the keys of those who sign (RFC 2385, 5925). Who connects is the
 //! loop's to judge, at once; whatever the kernel has not handed over yet waits there. Does I/O: listens, where `serving`
 //! cannot: a signed SYN needs its key on the socket that listens. What came before a key was set came unsigned, and is
 //! nobody's. Called by the loop.
@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp::session::config::Authentication;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::event::Event;
 use super::keys::{Keys, Place, Signing};
+use super::signed;
 
 /// Connections that the kernel holds until the loop has looked at who it is: every neighbour of a large reflector at once.
 const BACKLOG: u32 = 1024;
@@ -58,8 +60,8 @@ impl Listeners {
             }
         }
         let mut signing = Signing::default();
-        signing.follow(keys, |place, key| {
-            bound.iter().try_for_each(|(address, socket)| set_key(socket, *address, place, key))
+        signing.follow(keys, |place, before, after| {
+            bound.iter().try_for_each(|(address, socket)| set_key(socket, *address, place, (before, after)))
         });
         let listen = |(address, socket): (SocketAddr, TcpSocket)| {
             socket.listen(BACKLOG).map(Arc::new).map_err(|error| (address, error))
@@ -78,8 +80,8 @@ impl Listeners {
     /// Who signs with what, from now on. What cannot be set is told, by the field.
     pub fn set_keys(&mut self, keys: Keys) -> Vec<(IpAddr, io::Error)> {
         let sockets = &self.sockets;
-        let changed = self.signing.follow(keys, |place, key| {
-            sockets.iter().try_for_each(|socket| set_key(&**socket, socket.local_addr()?, place, key))
+        let changed = self.signing.follow(keys, |place, before, after| {
+            sockets.iter().try_for_each(|socket| set_key(&**socket, socket.local_addr()?, place, (before, after)))
         });
         if changed.any {
             // Those who wait connected by the keys of before. A handshake that ends from now on is looked at by the new.
@@ -97,7 +99,7 @@ impl Listeners {
     }
 
     /// Whether who connects from there has signed with this key: not where the kernel has refused it.
-    pub fn demands(&self, address: IpAddr, key: &str) -> bool {
+    pub fn demands(&self, address: IpAddr, key: &Authentication) -> bool {
         self.signing.demands(address, key)
     }
 
@@ -110,12 +112,17 @@ impl Listeners {
     }
 }
 
-/// Sets a key, where the socket is of its family.
-fn set_key(socket: impl AsFd, local: SocketAddr, (address, length): Place, key: &str) -> io::Result<()> {
-    if local.is_ipv6() != address.is_ipv6() {
+/// Sets keys, where the socket is of their family.
+fn set_key(
+    socket: impl AsFd,
+    local: SocketAddr,
+    place: Place,
+    (before, after): (Option<&Authentication>, Option<&Authentication>),
+) -> io::Result<()> {
+    if local.is_ipv6() != place.0.is_ipv6() {
         return Ok(());
     }
-    linux::tcp::tcp_md5(socket, address, length, key.as_bytes())
+    signed::change(socket, place, before, after)
 }
 
 /// Closes connections that nobody has taken yet: no more than can be waiting.
@@ -213,8 +220,9 @@ mod tests {
         // Blocking: nobody else runs meanwhile, and the connection waits in the kernel.
         let _waits = std::net::TcpStream::connect(to).expect("connected");
         let him = IpAddr::from([127, 0, 0, 9]);
-        let refused = listeners.set_keys(Keys::from([((him, 32), "secret".to_owned())]));
-        assert!(refused.is_empty() && listeners.demands(him, "secret"));
+        let secret = Authentication::Md5("secret".to_owned());
+        let refused = listeners.set_keys(Keys::from([((him, 32), secret.clone())]));
+        assert!(refused.is_empty() && listeners.demands(him, &secret));
         let _new = std::net::TcpStream::connect(to).expect("connected");
         let Some(Event::Accepted { keys, .. }) = told.recv().await else { panic!("a connection") };
         assert!(listeners.is_current(keys));

@@ -12,7 +12,7 @@
 //! - `routes`: what goes out; `fib`: to the kernel; `locals`: routes of this host
 //! - `unnumbered`: neighbours of whom only the link is known, by `routers`, which advertise and hear there
 //! - `restart`: a restarted speaker hears all before it speaks; `reload`: another configuration; `asked`: what people ask
-//! - `listen`, `keys`, `connection`, `event`: sockets; `bfd`, `watching`: whether neighbours are there; `dump`, `dumping`: MRT; `metrics`
+//! - `listen`, `keys`, `signed`, `connection`, `event`: sockets; `bfd`, `watching`: whether neighbours are there; `dump`, `dumping`: MRT; `metrics`
 //!
 //! Called by `ferrokube bgp`, by [`crate::run`].
 
@@ -36,6 +36,7 @@ mod routers;
 mod routes;
 mod seldom;
 mod sessions;
+mod signed;
 mod unnumbered;
 mod watching;
 

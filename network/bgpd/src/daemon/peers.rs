@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp::rib::{PeerConfig, PeerId};
+use bgp::session::config::Authentication;
 use bgp::session::{Neighbour, Reason, State, Time, Way};
 use meta::Prefix;
 use tokio_util::sync::DropGuard;
@@ -155,7 +156,7 @@ impl Peer {
             source: peering.source,
             device: peering.interface.clone().or_else(|| peering.vrf.clone()),
             interface: peering.interface.clone(),
-            password: transport.password.clone(),
+            authentication: transport.authentication.clone(),
             ttl: Some(if transport.ttl_security { MAX_TTL } else { hops }),
             min_ttl: transport.ttl_security.then_some(MAX_TTL - hops + 1),
         }
@@ -172,8 +173,12 @@ impl Peer {
         let address = self.neighbor.address;
         let mut words = format!("no answer from {address}");
         // The kernel drops what is signed otherwise than it should be, on either side, and says nothing.
-        if self.unanswered >= SUSPICIOUS && self.peering().session.transport.password.is_some() {
-            words += "; a wrong password looks like this";
+        if self.unanswered >= SUSPICIOUS {
+            words += match self.peering().authentication() {
+                Some(Authentication::Md5(_)) => "; a wrong password looks like this",
+                Some(Authentication::Ao(_)) => "; another key or another number of it (tcp-ao) looks like this",
+                None => "",
+            };
         }
         self.failed(words, now)
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use bgp::policy::Source;
 use bgp::session::Input;
+use bgp::session::config::Authentication;
 
 use super::Daemon;
 use super::dump::{self, Dump};
@@ -112,8 +113,10 @@ impl Daemon {
         let old = std::mem::replace(&mut peer.neighbor, neighbor);
         peer.range = range;
         let (before, new) = (&old.peering, &peer.neighbor.peering);
-        let (same, routes) =
-            (before.same_session(new), before.routes != new.routes || before.interface != new.interface);
+        let (same, routes) = (
+            before.same_session(new) && signs_anew(peer, before),
+            before.routes != new.routes || before.interface != new.interface,
+        );
         let (was, enabled, session) = (before.enabled, new.enabled, new.session.clone());
         // What it is of changes nothing in the tables but by another session.
         let other_kind = kind(before) != kind(new);
@@ -146,9 +149,25 @@ impl Daemon {
     pub(super) fn set_keys(&mut self) {
         let found = self.peers.iter().map(|(_, peer)| &peer.neighbor).filter(|neighbor| neighbor.peering.unnumbered);
         for (address, error) in self.listeners.set_keys(keys(&self.config, found)) {
-            tracing::error!(neighbor = %address, %error, "the kernel takes no password (TCP-MD5) for him: he cannot connect");
+            tracing::error!(neighbor = %address, %error, "the kernel takes no keys for him: he cannot connect");
         }
     }
+}
+
+/// Connections of a neighbour sign by his keys of now; whether they do.
+fn signs_anew(peer: &Peer, before: &Peering) -> bool {
+    let (Some(Authentication::Ao(old)), Some(Authentication::Ao(new))) =
+        (before.authentication(), peer.peering().authentication())
+    else {
+        return true;
+    };
+    let range = peer.range.map(|range| (range.addr, range.len));
+    let changed =
+        peer.links.iter().flatten().filter(|_| old != new).try_for_each(|link| link.roll_over(range, old, new));
+    if let Err(error) = &changed {
+        tracing::warn!(neighbor = %peer.neighbor.address, "his keys cannot change while his session goes on: {error}");
+    }
+    changed.is_ok()
 }
 
 fn kind(peering: &Peering) -> Source {

@@ -117,9 +117,8 @@ impl Daemon {
             return;
         };
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let key_of_his = peer.peering().session.transport.password.as_deref();
-        if key_of_his.is_some_and(|password| !self.listeners.demands(from.ip(), password)) {
-            tracing::warn!(neighbor = %peer.neighbor.address, "refused: the kernel has not taken his password (TCP-MD5)");
+        if peer.peering().authentication().is_some_and(|key| !self.listeners.demands(from.ip(), key)) {
+            tracing::warn!(neighbor = %peer.neighbor.address, "refused: the kernel has not taken his password or keys");
             return self.tidy(key);
         }
         if !is_near(peer, &stream) {
@@ -172,8 +171,7 @@ impl Daemon {
         let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
         peer.connecting = None;
         peer.unanswered = 0;
-        let send_hold = peer.peering().send_hold;
-        match self.tasks.take(which, stream, send_hold) {
+        match self.tasks.take(which, stream, peer.peering()) {
             Ok(link) => {
                 if let Some(place) = peer.links.get_mut(which.way as usize) {
                     *place = Some(link);

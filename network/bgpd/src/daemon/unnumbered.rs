@@ -74,7 +74,7 @@ impl Daemon {
     pub(super) fn by_link(&mut self, place: &Place) -> Option<Key> {
         let (IpAddr::V6(address), Some(link)) = place else { return None };
         let peer = self.peers.get(self.peers.on_link(link)?)?;
-        if peer.peering().session.transport.password.is_some() {
+        if peer.peering().authentication().is_some() {
             tracing::debug!(link, %address, "refused: who signs has to advertise himself before he connects");
             return None;
         }
@@ -106,7 +106,7 @@ impl Daemon {
         self.remove(key);
         self.begin(Neighbor { address: address.into(), peering });
         let key = self.peers.on_link(link)?;
-        if self.peers.get(key)?.peering().session.transport.password.is_some() {
+        if self.peers.get(key)?.peering().authentication().is_some() {
             self.set_keys();
         }
         // He may not know yet where this speaker is.

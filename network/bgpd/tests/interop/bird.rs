@@ -76,16 +76,18 @@ fn session(host: &Host, conf: &Conf, at: usize, peer: &Peer) -> String {
     let mut text = format!(
         "protocol bgp p{at} {{\n  local {local} as {};\n  neighbor {remote} as {};\n  hold time {hold};\n  \
          connect delay time 1; connect retry time 2; error wait time 1, 2; direct; startup hold time 10;\n  \
-         enable extended messages on; graceful restart {}; graceful restart time 20;\n",
+         enable extended messages on; graceful restart {}; graceful restart time {};\n",
         conf.number,
         peer.number,
-        if peer.graceful { "on" } else { "off" }
+        if peer.graceful { "on" } else { "off" },
+        peer.restart_time()
     );
     for (on, option) in [
         (peer.passive, "passive on;"),
         (peer.ttl_security, "ttl security on;"),
         (peer.client, "rr client;"),
         (peer.bfd, "bfd on;"),
+        (peer.long_lived, "long lived graceful restart on; long lived stale time 60;"),
     ] {
         if on {
             let _ = writeln!(text, "  {option}");

@@ -66,11 +66,15 @@ fn configuration(host: &Host, conf: &Conf) -> String {
     let mut text = format!(
         "log stdout\nrouter bgp {}{}\n bgp router-id 10.0.0.{}\n no bgp ebgp-requires-policy\n \
          no bgp network import-check\n no bgp default ipv4-unicast\n bgp graceful-restart\n \
-         bgp graceful-restart restart-time 20\n bgp graceful-restart preserve-fw-state\n",
+         bgp graceful-restart restart-time {}\n bgp graceful-restart preserve-fw-state\n",
         conf.number,
         conf.vrf.map(|vrf| format!(" vrf {vrf}")).unwrap_or_default(),
-        host.n
+        host.n,
+        conf.peers.first().map_or(20, crate::speaker::Peer::restart_time),
     );
+    if conf.peers.iter().any(|peer| peer.long_lived) {
+        text.push_str(" bgp long-lived-graceful-restart stale-time 60\n");
+    }
     if let Some(cluster) = conf.cluster {
         let _ = writeln!(text, " bgp cluster-id {cluster}");
     }

@@ -19,5 +19,6 @@ mod reflection;
 mod restart;
 mod sessions;
 mod speaker;
+mod tcp_ao;
 mod unnumbered;
 mod vrf;

@@ -142,8 +142,14 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
         "passive": peer.passive,
         "import": "all",
         "export": "all",
-        "graceful-restart": if peer.graceful { json!({"restart-time": "20s"}) } else { json!({"mode": "off"}) },
+        "graceful-restart": match peer.graceful {
+            true => json!({"restart-time": peer.restart_time()}),
+            false => json!({"mode": "off"}),
+        },
     });
+    if peer.long_lived {
+        all["graceful-restart"]["long-lived-time"] = json!("60s");
+    }
     if peer.unnumbered {
         all["interface"] = json!("eth0");
         for field in ["address", "source-address", "families"] {

@@ -64,6 +64,8 @@ pub struct Peer {
     pub client: bool,
     pub add_path: bool,
     pub graceful: bool,
+    /// Routes outlive a restart that takes longer than [`Peer::restart_time`] (RFC 9494), by a minute.
+    pub long_lived: bool,
     pub bfd: bool,
     /// Seconds.
     pub hold: u16,
@@ -84,9 +86,15 @@ impl Peer {
             client: false,
             add_path: false,
             graceful: true,
+            long_lived: false,
             bfd: false,
             hold: 90,
         }
+    }
+
+    /// Seconds in which a speaker is back.
+    pub fn restart_time(&self) -> u16 {
+        if self.long_lived { 3 } else { 20 }
     }
 
     pub fn address(&self) -> IpAddr {
