@@ -14,6 +14,7 @@ mod frr;
 mod gobgp;
 mod guards;
 mod lab;
+mod long_lived;
 mod ours;
 mod reflection;
 mod restart;
