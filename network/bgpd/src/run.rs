@@ -36,8 +36,8 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The VRF.
-    #[error("{0}")]
-    Vrf(kernel::StartError),
+    #[error(transparent)]
+    Vrf(#[from] kernel::vrf::Error),
     /// The loop.
     #[error(transparent)]
     Daemon(#[from] daemon::Error),
@@ -59,7 +59,7 @@ pub enum Error {
 pub async fn run(options: Options, mut again: mpsc::Receiver<()>, shutdown: CancellationToken) -> Result<(), Error> {
     let config = config::read(&options.file, options.kind)?;
     if let Some(vrf) = &config.vrf {
-        kernel::vrf::table(&mut Rtnl::open().map_err(kernel::StartError::Netlink)?, vrf).map_err(Error::Vrf)?;
+        kernel::vrf::table(&mut Rtnl::open().map_err(kernel::vrf::Error::from)?, vrf)?;
     }
     let server = Server::bind(&config.control_socket).map_err(Error::Control)?;
     let (kernel, hands) = match config.kernel.is_used() {

@@ -12,8 +12,8 @@
 //!
 //! - [`table`]: prefixes and their paths; [`peer`]: neighbours and other sources
 //! - [`import`], [`export`]: what becomes of attributes on the way in and out; [`flush`]: messages
-//! - [`choose`]: the decision about a prefix; [`next_hops`]: the ways to next hops; [`stale`]: routes over the end of a
-//!   session; `view`: routes as they are shown
+//! - [`choose`]: the decision about a prefix; [`next_hops`]: the ways to next hops, of which each neighbour has a share
+//!   ([`noticed`]); [`stale`]: routes over the end of a session; `view`: routes as they are shown
 //!
 //! Pure: the time is an argument. Called by the loop with what sessions say.
 
@@ -22,6 +22,7 @@ mod export;
 mod flush;
 mod import;
 mod next_hops;
+mod noticed;
 mod peer;
 mod stale;
 mod table;
@@ -41,11 +42,11 @@ use crate::message::nlri::Nlri;
 use crate::message::update::Update;
 use crate::session::Negotiated;
 use choose::identity;
-use next_hops::Noticed;
+use noticed::Noticed;
 use peer::{Peer, Refresh, Session};
 use table::{Address, LONG_LIVED, Path, Tables};
 
-pub use next_hops::MAX_NEXT_HOPS_OF_ONE;
+pub use noticed::MAX_NEXT_HOPS_OF_ONE;
 pub use peer::{NextHopMode, PeerConfig, PeerId};
 pub use view::{PathView, Summary};
 

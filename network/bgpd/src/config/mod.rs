@@ -388,21 +388,8 @@ fn neighbors(
         };
         all.push(neighbor);
     }
-    one_a_link(&all)?;
+    peering::one_a_link(&all)?;
     Ok(all)
-}
-
-/// A link whose neighbour is found by himself has no other.
-fn one_a_link(all: &[Neighbor]) -> Result<(), Fault> {
-    let unnumbered = all.iter().filter(|neighbor| neighbor.peering.unnumbered);
-    let links: BTreeSet<&str> = unnumbered.filter_map(|neighbor| neighbor.peering.interface.as_deref()).collect();
-    for (at, neighbor) in all.iter().enumerate().filter(|(_, neighbor)| peering::is_of_link(neighbor.address)) {
-        if let Some(link) = neighbor.peering.interface.as_deref().filter(|link| links.contains(link)) {
-            let problem = format!("{} is on {link}, where a neighbour without an address is", neighbor.address);
-            return Err(Fault::at(format!("neighbors[{at}].address"), problem));
-        }
-    }
-    Ok(())
 }
 
 fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Neighbor, Fault> {

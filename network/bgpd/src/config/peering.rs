@@ -1,6 +1,7 @@
 //! What a neighbour's settings come to: what his session needs, what the tables need, what his sockets need. Pure. Made by
 //! [`super::parse`] of a neighbour's settings over his group's; compared on a reload, where only what differs is changed.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -442,6 +443,19 @@ pub(super) fn watched(own: &Settings) -> Result<(), Fault> {
         Some((field, _)) => Err(Fault::at(format!("bfd.{field}"), "does nothing with bfd.enabled: false")),
         None => Ok(()),
     }
+}
+
+/// A link whose neighbour is found by himself has no other.
+pub(super) fn one_a_link(all: &[Neighbor]) -> Result<(), Fault> {
+    let unnumbered = all.iter().filter(|neighbor| neighbor.peering.unnumbered);
+    let links: BTreeSet<&str> = unnumbered.filter_map(|neighbor| neighbor.peering.interface.as_deref()).collect();
+    for (at, neighbor) in all.iter().enumerate().filter(|(_, neighbor)| is_of_link(neighbor.address)) {
+        if let Some(link) = neighbor.peering.interface.as_deref().filter(|link| links.contains(link)) {
+            let problem = format!("{} is on {link}, where a neighbour without an address is", neighbor.address);
+            return Err(Fault::at(format!("neighbors[{at}].address"), problem));
+        }
+    }
+    Ok(())
 }
 
 /// Of a range, its limit.

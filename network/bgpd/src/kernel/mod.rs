@@ -81,8 +81,8 @@ pub enum StartError {
     #[error("claiming the routes of a table for this process: {0}")]
     Claim(std::io::Error),
     /// The VRF.
-    #[error("vrf: {0} {1}")]
-    Vrf(String, String),
+    #[error(transparent)]
+    Vrf(#[from] vrf::Error),
     /// Not the right.
     #[error("routes can't be written by this process: that needs CAP_NET_ADMIN")]
     Forbidden,

@@ -4,14 +4,23 @@
 
 use linux::netlink::{Link, LinkKind, Rtnl};
 
-use super::StartError;
+/// Why the table of a VRF is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Netlink failed.
+    #[error(transparent)]
+    Netlink(#[from] linux::netlink::Error),
+    /// There is no such VRF, and what would be right.
+    #[error("vrf: {0} {1}")]
+    Missing(String, String),
+}
 
 /// The table of a VRF.
 ///
 /// # Errors
 /// There is no such VRF, in a sentence that says what is lacking.
-pub fn table(rtnl: &mut Rtnl, name: &str) -> Result<u32, StartError> {
-    let lacking = |why: String| Err(StartError::Vrf(name.to_owned(), why));
+pub fn table(rtnl: &mut Rtnl, name: &str) -> Result<u32, Error> {
+    let lacking = |why: String| Err(Error::Missing(name.to_owned(), why));
     match rtnl.link(name)?.map(|link| link.kind) {
         Some(Some(LinkKind::Vrf(table))) => Ok(table),
         Some(_) => lacking("is a link of another kind".to_owned()),

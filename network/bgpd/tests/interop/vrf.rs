@@ -39,6 +39,11 @@ fn has_vrfs() -> bool {
 fn host(lab: &Lab, n: u8, other: u8) -> Host {
     let host = lab.host(n);
     let ip = |words: &str| host.say(Command::new("/sbin/ip").args(words.split(' '))).unwrap();
+    // Else what is beside it goes before it, as Linux has it from the start.
+    for family in ["-4", "-6"] {
+        ip(&format!("{family} rule add pref 32765 table local"));
+        ip(&format!("{family} rule del pref 0"));
+    }
     ip("link add red type vrf table 10");
     ip("link set red up");
     ip("link set eth0 master red");
