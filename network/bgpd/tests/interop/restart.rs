@@ -153,6 +153,45 @@ fn ours_beside_ours() {
     ours_restarts(Kind::Ours);
 }
 
+/// The same by the link alone: ours finds FRR once more before anything is decided.
+#[test]
+fn ours_unnumbered_beside_frr() {
+    let lab = Lab::new();
+    let (one, two) = (lab.host(1), lab.host(2));
+    let unnumbered = |mut conf: Conf| {
+        conf.peers[0].unnumbered = true;
+        conf
+    };
+    let mut ours = Ours::start(&one, &unnumbered(conf(64501, 2, 64502, 1)));
+    let frr = Kind::Frr.start(&two, &unnumbered(conf(64502, 1, 64501, 2)));
+    let goes = |host: &Host, n: u8, to: &Host| {
+        eventually("a route by the link", || {
+            let ways = ways(host, &own4(n));
+            anyhow::ensure!(ways.len() == 1 && [to.link_local(), v4(to.n)].contains(&ways[0]), "{ways:?}");
+            Ok(())
+        });
+    };
+    goes(&one, 2, &two);
+    goes(&two, 1, &one);
+    let traffic = Traffic::between(&one, &two);
+    std::thread::sleep(Duration::from_millis(500));
+    ours.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    ours.again();
+    eventually("ours is back", || {
+        let summary = &ours.ask(&Question::Summary)?[0];
+        anyhow::ensure!(ours.sessions()? == [two.link_local()] && summary["waitingForNeighbors"] == false, "{summary}");
+        Ok(())
+    });
+    ours.learns(&[&own4(2)]);
+    frr.learns(&[&own4(1)]);
+    std::thread::sleep(Duration::from_secs(1));
+    goes(&one, 2, &two);
+    let (lost, sent) = traffic.end();
+    assert!(sent > 100, "{sent}");
+    assert_eq!(lost, 0, "packets of {sent}");
+}
+
 /// Theirs is killed: ours keeps its routes until it is back.
 fn they_restart(other: Kind) {
     let lab = Lab::new();

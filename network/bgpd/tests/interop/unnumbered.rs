@@ -121,9 +121,35 @@ fn frr_and_ours_find_each_other_and_packets_of_ipv4_go_by_ipv6() {
     goes_by(&one, &own4(2), other);
 }
 
+/// Only who is next door is found: what a router has sent on says nothing.
+#[test]
+fn an_advertisement_that_has_crossed_a_router_finds_nobody() {
+    let lab = Lab::new();
+    let (one, two) = (bare(&lab, 1), bare(&lab, 2));
+    let ours = Ours::start(&one, &conf(1, 2));
+    let address = || -> Result<IpAddr> { Ok(ours.neighbors()?.pop().context("a neighbour")?.address) };
+    eventually("it runs", || address().map(drop));
+    for _ in 0..10 {
+        advertise_from(&two, 254).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(address().unwrap().is_unspecified());
+    }
+    eventually("he is found", || {
+        advertise(&two)?;
+        ensure!(address()? == two.link_local());
+        Ok(())
+    });
+}
+
 /// Says once that a router is here.
 fn advertise(host: &Host) -> Result<usize> {
+    advertise_from(host, 255)
+}
+
+/// The same, as if it came from further away.
+fn advertise_from(host: &Host, hops: u32) -> Result<usize> {
     let socket = host.ns.run(|| linux::hops::icmp6("eth0", router::ALL_ROUTERS, &router::TYPES))??;
+    rustix::net::sockopt::set_ipv6_multicast_hops(&socket, hops)?;
     let index = host.rtnl().link("eth0")?.context("eth0")?.index;
     let to = SocketAddr::from(SocketAddrV6::new(router::ALL_NODES, 0, 0, index));
     Ok(socket.send_to(&router::advertisement(router::LIFETIME), to)?)

@@ -1,4 +1,5 @@
-//! Speakers in a VRF: its links, its addresses and its table are theirs, whatever is beside it. Where the kernel has no VRFs,
+//! Speakers in a VRF: its links, its addresses and its table are theirs, whatever is beside it; and one whose routes are in a
+//! table that rules lead to. Where the kernel has no VRFs,
 //! what is said of that is all that is tried.
 
 use std::process::Command;
@@ -8,7 +9,7 @@ use meta::Prefix;
 
 use crate::frr::Frr;
 use crate::lab::{Host, Lab, eventually, v4, v6};
-use crate::ours::Ours;
+use crate::ours::{Ours, configuration};
 use crate::speaker::{Conf, Kind, Peer, Speaker, own4, own6};
 
 const RED: &str = "red";
@@ -54,9 +55,10 @@ fn host(lab: &Lab, n: u8, other: u8) -> Host {
     host
 }
 
-fn goes_by_red(host: &Host, dst: &str) {
+/// A route is in that table, and in no other.
+fn is_in_the_table(host: &Host, dst: &str) {
     let dst: Prefix = dst.parse().unwrap();
-    eventually("it is in the table of the VRF", || {
+    eventually("it is in the table", || {
         let routes = host.rtnl().routes_of(None, |route| (route.dst == dst).then_some(route))?;
         ensure!(routes.len() == 1 && routes[0].table == TABLE && routes[0].gateway().is_some(), "{routes:?}");
         Ok(())
@@ -87,7 +89,7 @@ fn ours_in_a_vrf_and_bird_behind_it() {
     let bird = Kind::Bird.start(&two, &theirs);
     ours.meets(&[v4(2), v6(2)]);
     bird.learns(&[&own4(1), &own6(1)]);
-    [own4(2), own6(2)].iter().for_each(|dst| goes_by_red(&one, dst));
+    [own4(2), own6(2)].iter().for_each(|dst| is_in_the_table(&one, dst));
     eventually("BFD is up", || {
         let bfd = ours.neighbor(v4(2))?.bfd;
         ensure!(bfd.as_deref() == Some("Up"), "{bfd:?}");
@@ -108,8 +110,35 @@ fn ours_and_frr_both_in_a_vrf() {
     let frr = Frr::start(&two, &conf(2, peers(1)));
     ours.meets(&[v4(2), v6(2)]);
     frr.learns(&[&own4(1), &own6(1)]);
-    [own4(2), own6(2)].iter().for_each(|dst| goes_by_red(&one, dst));
-    [own4(1), own6(1)].iter().for_each(|dst| goes_by_red(&two, dst));
+    [own4(2), own6(2)].iter().for_each(|dst| is_in_the_table(&one, dst));
+    [own4(1), own6(1)].iter().for_each(|dst| is_in_the_table(&two, dst));
+}
+
+/// A table to which rules of an administrator lead, without a VRF: next hops are found by the main one.
+#[test]
+fn routes_of_frr_go_into_a_table_of_their_own() {
+    let lab = Lab::new();
+    let (one, two) = (lab.host(1), lab.host(2));
+    let peers = |host: u8| {
+        let number = 64500 + u32::from(host);
+        vec![Peer::new(host, number), Peer::new(host, number).ipv6()]
+    };
+    let mut all = configuration(&one, &Conf { kernel: true, ..Conf::new(64501, peers(2)).own(1) });
+    all["kernel"]["table"] = TABLE.into();
+    let ours = Ours::with(&one, &all, false);
+    let mut frr = Frr::start(&two, &Conf::new(64502, peers(1)).own(2));
+    ours.learns(&[&own4(2), &own6(2)]);
+    [own4(2), own6(2)].iter().for_each(|dst| is_in_the_table(&one, dst));
+    frr.learns(&[&own4(1), &own6(1)]);
+    frr.kill();
+    drop(frr);
+    // Kept for the restart time, and gone after it.
+    [own4(2), own6(2)].iter().for_each(|dst| is_in_the_table(&one, dst));
+    eventually("the table is empty", || {
+        let left = one.rtnl().routes_of(Some(TABLE), Some)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    });
 }
 
 /// Unnumbered, in a VRF.
@@ -125,5 +154,5 @@ fn ours_and_frr_find_each_other_on_a_link_of_a_vrf() {
     let frr = Frr::start(&two, &conf(2, peers(1)));
     ours.learns(&[&own4(2), &own6(2)]);
     frr.learns(&[&own4(1), &own6(1)]);
-    goes_by_red(&one, &own4(2));
+    is_in_the_table(&one, &own4(2));
 }
