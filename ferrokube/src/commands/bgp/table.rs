@@ -63,10 +63,11 @@ fn or_dash<T: ToString>(value: Option<T>) -> String {
 
 pub fn summary(summary: &Summary) -> String {
     let mut text = format!(
-        "AS {}, router id {}, cluster id {}, for {}\n",
+        "AS {}, router id {}, cluster id {}{}, for {}\n",
         summary.number,
         summary.router_id,
         summary.cluster_id,
+        summary.vrf.as_ref().map(|vrf| format!(", VRF {vrf}")).unwrap_or_default(),
         age(summary.uptime_seconds)
     );
     let listening: Vec<String> = summary.listening.iter().map(ToString::to_string).collect();

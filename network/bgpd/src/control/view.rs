@@ -18,6 +18,9 @@ pub struct Summary {
     pub number: u32,
     /// Of the cluster that is reflected for.
     pub cluster_id: Ipv4Addr,
+    /// The VRF in which it is.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// Since when it runs.
     pub uptime_seconds: u64,
     /// Where neighbours reach it.

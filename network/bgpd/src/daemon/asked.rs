@@ -61,6 +61,7 @@ impl Daemon {
             router_id: self.config.identifier,
             number: self.config.number,
             cluster_id: self.config.cluster_id,
+            vrf: self.config.vrf.clone(),
             uptime_seconds: self.now().as_secs(),
             listening: self.listeners.addresses(),
             neighbors: self.peers.iter().count(),

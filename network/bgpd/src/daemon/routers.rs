@@ -72,6 +72,11 @@ async fn run(link: String, events: mpsc::Sender<Event>, mut end: oneshot::Receiv
             },
             Err(error) => match index_of(&link) {
                 None => format!("there is no interface {link}"),
+                Some(_) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    format!(
+                        "interface {link}: Router Advertisements can't be read by this process: that needs CAP_NET_RAW"
+                    )
+                }
                 Some(_) => format!("interface {link}: {error}"),
             },
         };

@@ -164,6 +164,53 @@ fn every_segment_is_signed_and_keys_change_while_the_session_goes_on() {
     });
 }
 
+/// Who is let in by a range signs by the range's keys, and by those that it has later.
+#[test]
+fn keys_of_a_range_change_while_a_session_goes_on() {
+    let lab = Lab::new();
+    let (one, two) = (lab.host(1), lab.host(2));
+    let ranged = |keys: &[Value]| {
+        let mut all = conf(&one, 2, keys);
+        let mut range = all["neighbors"][0].take();
+        for field in ["address", "source-address", "connect-retry-time", "passive"] {
+            range.as_object_mut().unwrap().remove(field);
+        }
+        range["prefix"] = json!("10.0.0.0/24");
+        (all["neighbors"], all["dynamic"]) = (json!([]), json!([range]));
+        all
+    };
+    let wire = wire(&one);
+    let theirs = Ours::with(&two, &conf(&two, 1, &[first()]), false);
+    if !has_tcp_ao(&theirs) {
+        return;
+    }
+    let ours = Ours::with(&one, &ranged(&[first()]), false);
+    let up = || {
+        eventually("a session", || {
+            let view = him(&theirs)?;
+            ensure!(view.state == "Established" && view.sessions == 1, "{view:?}");
+            Ok(())
+        });
+    };
+    up();
+    ours.configure(&ranged(&[second(), first()]));
+    ours.ask(&Question::Reload).unwrap();
+    theirs.configure(&conf(&two, 1, &[second(), first()]));
+    theirs.ask(&Question::Reload).unwrap();
+    eventually("all is signed by the other key", || {
+        std::thread::sleep(Duration::from_secs(2));
+        let now = keys(&wire);
+        ensure!(!now.is_empty() && now.iter().all(|key| *key == Some(2)), "{now:?}");
+        Ok(())
+    });
+    ours.configure(&ranged(&[second()]));
+    ours.ask(&Question::Reload).unwrap();
+    std::thread::sleep(Duration::from_secs(7));
+    up();
+    let log = ours.log();
+    assert!(!log.contains("cannot change"), "{log}");
+}
+
 #[test]
 fn another_key_is_no_session() {
     let lab = Lab::new();
