@@ -1,12 +1,16 @@
-//! Datagrams together with how far they came: what is left of their TTL says whether their sender is next door (RFC 5881 5).
-//! Does I/O: sockets.
+//! Datagrams, and messages of ICMPv6, together with how far they came: what is left of their TTL says whether their sender is
+//! next door (RFC 5881 5, 4861 6.1). Does I/O: sockets.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use crate::tcp::set;
+
+/// Of linux/icmpv6.h.
+const ICMP6_FILTER: libc::c_int = 1;
 /// Bytes for what comes beside a datagram: one number, with room.
 const BESIDE: usize = 64;
 
@@ -25,8 +29,9 @@ pub struct Received {
     pub ttl: Option<u8>,
 }
 
-/// A socket that is told how far datagrams came, and sends its own as far as they go. It does not block.
-pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket that is told how far datagrams came, and sends its own as far as they go; by the links of a VRF, if there is
+/// one. It does not block.
+pub fn bind(address: SocketAddr, vrf: Option<&str>) -> io::Result<UdpSocket> {
     let v6 = address.is_ipv6();
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -34,20 +39,43 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if v6 {
         sockopt::set_ipv6_v6only(&fd, true)?;
     }
-    let on: libc::c_int = 1;
-    let (level, option) =
-        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) } else { (libc::IPPROTO_IP, libc::IP_RECVTTL) };
-    let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: pointer and length are those of `on`, which outlives the call; the kernel only reads it.
-    let answer = unsafe {
-        libc::setsockopt(fd.as_fd().as_raw_fd(), level, option, (&raw const on).cast::<libc::c_void>(), length)
-    };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    tell_ttl(&fd, v6)?;
     crate::tcp::ttl(&fd, v6, u8::MAX)?;
+    if let Some(vrf) = vrf {
+        crate::tcp::bind_to_device(&fd, vrf)?;
+    }
     rustix::net::bind(&fd, &address)?;
     Ok(UdpSocket::from(fd))
+}
+
+/// A socket of ICMPv6 on one link, which hears messages of these types alone, also those to `group`, and none of its own.
+/// What it sends goes as far as it can, from the link's own address, and has its checksum from the kernel. It does not block.
+/// Needs CAP_NET_RAW.
+pub fn icmp6(link: &str, group: Ipv6Addr, types: &[u8]) -> io::Result<UdpSocket> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let protocol = Some(rustix::net::ipproto::ICMPV6);
+    let fd = rustix::net::socket_with(AddressFamily::INET6, SocketType::RAW, flags, protocol)?;
+    // `struct icmp6_filter`: a bit for each type that is not wanted.
+    let mut unwanted = [u32::MAX; 8];
+    for kind in types {
+        unwanted[usize::from(*kind / 32)] &= !(1 << (kind % 32));
+    }
+    set(&fd, libc::IPPROTO_ICMPV6, ICMP6_FILTER, &unwanted)?;
+    tell_ttl(&fd, true)?;
+    crate::tcp::ttl(&fd, true, u8::MAX)?;
+    sockopt::set_ipv6_multicast_hops(&fd, u8::MAX.into())?;
+    sockopt::set_ipv6_multicast_loop(&fd, false)?;
+    crate::tcp::bind_to_device(&fd, link)?;
+    let index = rustix::net::netdevice::name_to_index(&fd, link)?;
+    sockopt::set_ipv6_add_membership(&fd, &group, index)?;
+    Ok(UdpSocket::from(fd))
+}
+
+/// What was left of their TTL comes beside datagrams.
+fn tell_ttl(fd: impl AsFd, v6: bool) -> io::Result<()> {
+    let (level, option) =
+        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) } else { (libc::IPPROTO_IP, libc::IP_RECVTTL) };
+    set(fd, level, option, &1 as &libc::c_int)
 }
 
 /// The next datagram.
@@ -92,7 +120,8 @@ mod tests {
     fn a_datagram_says_how_far_it_came() {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let address: SocketAddr = host.parse().unwrap();
-            let (to, near, far) = (bind(address).unwrap(), bind(address).unwrap(), UdpSocket::bind(address).unwrap());
+            let (to, near, far) =
+                (bind(address, None).unwrap(), bind(address, None).unwrap(), UdpSocket::bind(address).unwrap());
             let mut buffer = [0; 16];
             let nothing = receive(&to, &mut buffer).unwrap_err();
             assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);

@@ -2,7 +2,7 @@
 //!
 //! Network: `netlink` (links, addresses, routes, neighbours, rules and their changes), `nft` (nftables
 //! transactions), `conntrack` (forgetting flows), `netns` (network namespaces), `sysctl`, `resolved` (a stub's servers),
-//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `tcp` (what sessions of routing
+//! `host_address` (by which others reach this host), `sockets` (UDP at speed), `tcp`, `tcp_ao` (what sessions of routing
 //! protocols ask), `datagrams` (UDP in bulk), `tun` (links that end in a file), `packet`
 //! (frames as they are on the wire), `ethtool`
 //! (what a link's driver does), `abstract_name` (one of a kind in a network namespace).
@@ -41,5 +41,6 @@ pub mod seccomp;
 pub mod sockets;
 pub mod sysctl;
 pub mod tcp;
+pub mod tcp_ao;
 mod tree;
 pub mod tun;

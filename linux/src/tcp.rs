@@ -109,7 +109,8 @@ pub fn bind_to_device(fd: impl AsFd, name: &str) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())
 }
 
-fn set<T: ?Sized>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+/// One option of a socket.
+pub(crate) fn set<T: ?Sized>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let length = size_of_val(value) as libc::socklen_t;
     // SAFETY: pointer and length are those of `value`, which outlives the call; the kernel only reads them.
     let answer = unsafe {
@@ -119,7 +120,7 @@ fn set<T: ?Sized>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value:
 }
 
 /// A peer's address as a socket of this family has it.
-fn storage(peer: IpAddr, v6: bool) -> libc::sockaddr_storage {
+pub(crate) fn storage(peer: IpAddr, v6: bool) -> libc::sockaddr_storage {
     // SAFETY: all zeros is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let octets = match peer {

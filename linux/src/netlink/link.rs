@@ -33,6 +33,7 @@ const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
 const IFLA_VXLAN_GBP: u16 = 23;
+const IFLA_VRF_TABLE: u16 = 1;
 const IFLA_IPTUN_LOCAL: u16 = 2;
 const IFLA_IPTUN_REMOTE: u16 = 3;
 const IFLA_IPTUN_PMTUDISC: u16 = 10;
@@ -57,7 +58,7 @@ pub struct Link {
     pub carrier: bool,
     /// None for hardware and loopback.
     pub kind: Option<LinkKind>,
-    /// The bridge that this is a port of.
+    /// The bridge that this is a port of, or the VRF that it is in.
     pub master: Option<u32>,
     /// The index of the other end or of the device below, maybe in another namespace.
     pub peer: Option<u32>,
@@ -82,6 +83,8 @@ pub enum LinkKind {
     Vxlan(Vxlan),
     /// IPv4 in IPv4.
     Ipip(Ipip),
+    /// Links that are in it have this table of routes to themselves.
+    Vrf(u32),
     /// By the kernel's name: "tun", "macvlan", "wireguard", …
     Other(String),
 }
@@ -387,6 +390,7 @@ fn link_kind(info: &[u8]) -> Option<LinkKind> {
         "veth" => LinkKind::Veth,
         "vxlan" => LinkKind::Vxlan(vxlan(data)),
         "ipip" => LinkKind::Ipip(ipip_of(data)),
+        "vrf" => LinkKind::Vrf(attr(data, IFLA_VRF_TABLE).and_then(|table| u32_at(table, 0))?),
         _ => LinkKind::Other(name),
     })
 }

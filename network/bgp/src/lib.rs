@@ -11,6 +11,7 @@
 //! - [`decision`]: which of several paths, and by which step
 //! - [`rib`]: routes in, chosen, and out
 //! - [`bfd`]: whether a neighbour is there, sooner than by the hold time
+//! - [`router`]: where the other end of a link without addresses is
 //! - [`mrt`]: dumps for others' tools
 //!
 //! All of it is pure: bytes, events and the time come in, bytes and changes go out. Nothing here knows of sockets, the
@@ -26,5 +27,6 @@ pub mod message;
 pub mod mrt;
 pub mod policy;
 pub mod rib;
+pub mod router;
 pub mod session;
 mod wire;

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use linux::netlink::Rtnl;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,9 @@ pub enum Error {
     /// The file.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The VRF.
+    #[error(transparent)]
+    Vrf(#[from] kernel::vrf::Error),
     /// The loop.
     #[error(transparent)]
     Daemon(#[from] daemon::Error),
@@ -54,6 +58,9 @@ pub enum Error {
 /// It could not begin.
 pub async fn run(options: Options, mut again: mpsc::Receiver<()>, shutdown: CancellationToken) -> Result<(), Error> {
     let config = config::read(&options.file, options.kind)?;
+    if let Some(vrf) = &config.vrf {
+        kernel::vrf::table(&mut Rtnl::open().map_err(kernel::vrf::Error::from)?, vrf)?;
+    }
     let server = Server::bind(&config.control_socket).map_err(Error::Control)?;
     let (kernel, hands) = match config.kernel.is_used() {
         true => {

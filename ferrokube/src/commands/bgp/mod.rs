@@ -132,7 +132,7 @@ fn checked(file: &Path, config: &Config) -> String {
         config.filters.len(),
         config.networks.len()
     );
-    let named = config.neighbors.iter().map(|neighbor| (neighbor.address.to_string(), &neighbor.peering));
+    let named = config.neighbors.iter().map(|neighbor| (neighbor.name(), &neighbor.peering));
     let ranges = config.dynamic.iter().map(|range| (range.prefix.to_string(), &range.peering));
     for (name, peering) in named.chain(ranges) {
         let (import, export) = (&peering.routes.import.name, &peering.routes.export.name);

@@ -63,10 +63,11 @@ fn or_dash<T: ToString>(value: Option<T>) -> String {
 
 pub fn summary(summary: &Summary) -> String {
     let mut text = format!(
-        "AS {}, router id {}, cluster id {}, for {}\n",
+        "AS {}, router id {}, cluster id {}{}, for {}\n",
         summary.number,
         summary.router_id,
         summary.cluster_id,
+        summary.vrf.as_ref().map(|vrf| format!(", VRF {vrf}")).unwrap_or_default(),
         age(summary.uptime_seconds)
     );
     let listening: Vec<String> = summary.listening.iter().map(ToString::to_string).collect();
@@ -113,12 +114,8 @@ pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
     // Of a session that is there: what keeps routes from it.
     let reason = if up { neighbor.reason() } else { last_error(neighbor).unwrap_or_default() };
     let count = |count: u32| if up { count.to_string() } else { "-".to_owned() };
-    let name = match &neighbor.interface {
-        Some(interface) if neighbor.address.is_ipv6() => format!("{}%{interface}", neighbor.address),
-        _ => neighbor.address.to_string(),
-    };
     [
-        name,
+        neighbor.name(),
         number(neighbor),
         neighbor.state.clone(),
         age(neighbor.since_seconds),
@@ -130,7 +127,7 @@ pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
 
 pub fn neighbor(neighbor: &NeighborView, accepted: Families<u32>, told: Families<u32>) -> String {
     let n = neighbor;
-    let mut text = format!("{}, AS {}, {} for {}\n", n.address, number(n), n.state, age(n.since_seconds));
+    let mut text = format!("{}, AS {}, {} for {}\n", n.name(), number(n), n.state, age(n.since_seconds));
     let messages = |m: &bgpd::control::view::Messages| {
         format!(
             "{} OPEN, {} UPDATE, {} KEEPALIVE, {} NOTIFICATION, {} ROUTE-REFRESH",
@@ -166,8 +163,11 @@ pub fn neighbor(neighbor: &NeighborView, accepted: Families<u32>, told: Families
             let _ = writeln!(text, "  {name:<17}  {value}");
         }
     }
-    if n.faults + n.left_out > 0 {
-        let told = format!("{} updates with an error, {} routes not kept", n.faults, n.left_out);
+    if n.faults + n.left_out + n.next_hops_left_out > 0 {
+        let told = format!(
+            "{} updates with an error, {} routes not kept, {} by a next hop too many not used",
+            n.faults, n.left_out, n.next_hops_left_out
+        );
         let _ = writeln!(text, "  {:<17}  {told}", "faults");
     }
     text

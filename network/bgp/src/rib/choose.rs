@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::noticed;
 use super::table::{Address, Entry, LONG_LIVED, Path};
 use super::{Peer, PeerId, Rib};
 use crate::attribute::{Attributes, Community, Interned};
@@ -27,9 +28,9 @@ pub(super) fn identity<A: Address>(entry: &Entry<A>) -> Identity {
 impl Rib {
     /// Decides about a prefix, and notes it when that changed anything: `before` is what was best.
     pub(super) fn choose<A: Address>(&mut self, place: u32, before: Identity) {
-        let Rib { tables, peers, next_hops, speaker, all_paths, .. } = self;
+        let Rib { tables, peers, next_hops, noticed: resolved, speaker, all_paths, .. } = self;
         let entry = A::table_mut(tables).get_mut(place);
-        let metric = |set: &Attributes| next_hops.get(&set.next_hop.address()).copied().unwrap_or(Some(0));
+        let metric = |set: &Attributes| noticed::metric(next_hops, resolved.is_some(), set.next_hop);
         let paths = entry.paths.as_mut_slice();
         for path in paths.iter_mut() {
             path.why = match &path.accepted {

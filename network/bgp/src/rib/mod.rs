@@ -12,8 +12,8 @@
 //!
 //! - [`table`]: prefixes and their paths; [`peer`]: neighbours and other sources
 //! - [`import`], [`export`]: what becomes of attributes on the way in and out; [`flush`]: messages
-//! - [`choose`]: the decision about a prefix; [`next_hops`]: the ways to next hops; [`stale`]: routes over the end of a
-//!   session; `view`: routes as they are shown
+//! - [`choose`]: the decision about a prefix; [`next_hops`]: the ways to next hops, of which each neighbour has a share
+//!   ([`noticed`]); [`stale`]: routes over the end of a session; `view`: routes as they are shown
 //!
 //! Pure: the time is an argument. Called by the loop with what sessions say.
 
@@ -22,6 +22,7 @@ mod export;
 mod flush;
 mod import;
 mod next_hops;
+mod noticed;
 mod peer;
 mod stale;
 mod table;
@@ -41,9 +42,11 @@ use crate::message::nlri::Nlri;
 use crate::message::update::Update;
 use crate::session::Negotiated;
 use choose::identity;
+use noticed::Noticed;
 use peer::{Peer, Refresh, Session};
 use table::{Address, LONG_LIVED, Path, Tables};
 
+pub use noticed::MAX_NEXT_HOPS_OF_ONE;
 pub use peer::{NextHopMode, PeerConfig, PeerId};
 pub use view::{PathView, Summary};
 
@@ -93,16 +96,6 @@ pub struct Rib {
     held_back: bool,
 }
 
-/// Next hops of routes.
-#[derive(Debug, Default)]
-struct Noticed {
-    all: HashSet<IpAddr>,
-    /// Those that nobody has been asked about yet.
-    new: Vec<IpAddr>,
-    /// Those of which nobody has said yet whether there is a way.
-    unanswered: HashSet<IpAddr>,
-}
-
 /// A path's name: of whom, and which of his.
 #[derive(Clone, Copy)]
 struct Name {
@@ -144,6 +137,7 @@ impl Rib {
     /// Takes one out, with all his routes.
     pub fn remove_peer(&mut self, id: PeerId) {
         self.down(id, Families::NONE);
+        self.forget_share(id);
         if let Some(place) = self.peers.get_mut(usize::from(id.0)) {
             *place = None;
         }
@@ -304,13 +298,13 @@ impl Rib {
             Some(why) => Some(Err(why)),
             None => transparent.then(|| Ok(received.clone())),
         };
-        self.notice(known.as_ref());
+        self.notice(id, known.as_ref());
         for nlri in routes {
             let accepted = match &known {
                 Some(known) => known.clone(),
                 None => {
                     let accepted = self.judge(id, nlri.prefix, &received);
-                    self.notice(Some(&accepted));
+                    self.notice(id, Some(&accepted));
                     known = by_set.then(|| accepted.clone());
                     accepted
                 }
@@ -429,7 +423,7 @@ impl Rib {
             }
             let mut judged: Vec<Result<Interned, Why>> =
                 sets.iter().map(|set| self.judge(id, prefix, set)).rev().collect();
-            judged.iter().for_each(|accepted| self.notice(Some(accepted)));
+            judged.iter().for_each(|accepted| self.notice(id, Some(accepted)));
             let entry = A::table_mut(&mut self.tables).get_mut(place);
             for path in entry.paths.as_mut_slice().iter_mut().filter(|path| path.peer == id) {
                 (path.accepted, path.why) = match judged.pop() {

@@ -2,20 +2,14 @@
 //! it (RFC 4271 9.1.2.1). Where nobody resolves, every next hop is next door: so it is for a reflector through which no
 //! packet goes. Pure. Called by the loop; what is new is noticed on import.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::noticed::resolvable;
 use super::table::{Address, Path};
-use super::{Rib, identity};
-use crate::attribute::{Interned, NextHop};
+use super::{PeerId, Rib, identity};
+use crate::attribute::Interned;
 use crate::decision::{Options, Why};
-
-/// Whether there is anything to resolve: not of a route of this host, nor of an address of a link, which is next door.
-fn resolvable(next_hop: NextHop) -> Option<IpAddr> {
-    let address = next_hop.address();
-    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    (!address.is_unspecified() && !link_local).then_some(address)
-}
 
 impl Rib {
     /// From now on next hops are resolved: there is no way to one before [`Rib::next_hop`] says so.
@@ -38,20 +32,45 @@ impl Rib {
         self.noticed.as_ref().map_or(0, |noticed| noticed.all.len())
     }
 
-    /// Forgets those that no route has any more, and says which: it looks at every path.
+    /// How often there was no room for a next hop of a neighbour's.
+    pub fn refused_next_hops(&self, id: PeerId) -> u64 {
+        self.noticed.as_ref().and_then(|noticed| noticed.shares.get(&id)).map_or(0, |share| share.refused)
+    }
+
+    /// Whether somebody has more than he may: those that no route has any more may be among them.
+    pub fn lacks_room_for_next_hops(&self) -> bool {
+        self.noticed.as_ref().is_some_and(|noticed| noticed.short)
+    }
+
+    /// Forgets those that no route has any more, and says which: it looks at every path. Those for which there was no room
+    /// are new where there is some now.
     pub fn forget_next_hops(&mut self) -> Vec<IpAddr> {
-        let mut used = HashSet::new();
+        let mut used = HashMap::new();
         self.used_in::<u32>(&mut used);
         self.used_in::<u128>(&mut used);
         let Some(noticed) = &mut self.noticed else { return Vec::new() };
-        let gone: Vec<IpAddr> = noticed.all.difference(&used).copied().collect();
+        let gone: Vec<IpAddr> = noticed.all.keys().filter(|address| !used.contains_key(address)).copied().collect();
         for address in &gone {
-            noticed.all.remove(address);
-            noticed.unanswered.remove(address);
+            noticed.remove(address);
             self.next_hops.remove(address);
         }
-        noticed.new.retain(|address| used.contains(address));
+        noticed.new.retain(|address| used.contains_key(address));
+        noticed.short = false;
+        for (address, of) in used {
+            if noticed.add(address, of) {
+                self.next_hops.insert(address, None);
+            }
+        }
         gone
+    }
+
+    /// One is gone: what was charged to him is nobody's.
+    pub(super) fn forget_share(&mut self, id: PeerId) {
+        if let Some(noticed) = &mut self.noticed
+            && noticed.shares.remove(&id).is_some_and(|share| share.charged > 0)
+        {
+            noticed.all.values_mut().filter(|of| **of == Some(id)).for_each(|of| *of = None);
+        }
     }
 
     /// The way to a next hop: its metric, or that there is none. What follows is decided by [`Rib::publish`].
@@ -86,22 +105,20 @@ impl Rib {
     }
 
     /// Notes the next hop of what is used.
-    pub(super) fn notice(&mut self, accepted: Option<&Result<Interned, Why>>) {
+    pub(super) fn notice(&mut self, of: PeerId, accepted: Option<&Result<Interned, Why>>) {
         let (Some(noticed), Some(Ok(set))) = (&mut self.noticed, accepted) else { return };
         if let Some(address) = resolvable(set.next_hop)
-            && noticed.all.insert(address)
+            && noticed.add(address, of)
         {
-            noticed.new.push(address);
-            noticed.unanswered.insert(address);
             self.next_hops.entry(address).or_insert(None);
         }
     }
 
-    fn used_in<A: Address>(&self, used: &mut HashSet<IpAddr>) {
+    fn used_in<A: Address>(&self, used: &mut HashMap<IpAddr, PeerId>) {
         let table = A::table(&self.tables);
         for place in 0..table.places() {
             let paths = table.get(place).paths.as_slice().iter();
-            used.extend(paths.filter_map(|path| resolvable(path.accepted.as_ref()?.next_hop)));
+            used.extend(paths.filter_map(|path| Some((resolvable(path.accepted.as_ref()?.next_hop)?, path.peer))));
         }
     }
 

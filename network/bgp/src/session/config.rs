@@ -83,8 +83,58 @@ pub struct Transport {
     pub multihop: Option<u8>,
     /// Packets that came further than `multihop` are refused by their TTL (GTSM, RFC 5082).
     pub ttl_security: bool,
-    /// TCP-MD5 (RFC 2385).
-    pub password: Option<String>,
+    /// How segments are signed.
+    pub authentication: Option<Authentication>,
+}
+
+/// How segments are signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// TCP-MD5 (RFC 2385), with this password.
+    Md5(String),
+    /// TCP-AO (RFC 5925). The first key is what the neighbour is asked to send by; by the others he may.
+    Ao(Vec<AoKey>),
+}
+
+impl Authentication {
+    /// Whether a session with these may go on with others: keys that both have are the same, by their numbers.
+    pub fn may_become(&self, other: &Authentication) -> bool {
+        match (self, other) {
+            (Authentication::Ao(old), Authentication::Ao(new)) => {
+                new.iter().all(|key| old.iter().all(|other| key == other || !key.clashes(other)))
+            }
+            _ => self == other,
+        }
+    }
+}
+
+/// A key of TCP-AO (RFC 5925 3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AoKey {
+    /// Its number in what is sent.
+    pub send_id: u8,
+    /// Its number in what is received.
+    pub receive_id: u8,
+    /// By what is signed.
+    pub algorithm: Algorithm,
+    /// What both know.
+    pub secret: String,
+}
+
+impl AoKey {
+    /// Whether a socket can't have both.
+    pub fn clashes(&self, other: &AoKey) -> bool {
+        self.send_id == other.send_id || self.receive_id == other.receive_id
+    }
+}
+
+/// Algorithms of TCP-AO (RFC 5926).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC-SHA-1-96.
+    HmacSha1,
+    /// AES-128-CMAC-96.
+    Aes128Cmac,
 }
 
 /// A session.

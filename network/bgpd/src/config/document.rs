@@ -38,6 +38,8 @@ pub struct Document {
     /// Its AS.
     #[serde(rename = "as")]
     pub number: u32,
+    /// The VRF in which it is: its sockets, links and routes.
+    pub vrf: Option<String>,
     /// The cluster that it reflects for.
     pub cluster_id: Option<Ipv4Addr>,
     /// Where neighbours reach it.
@@ -151,7 +153,7 @@ pub enum Rest {
 pub struct Kernel {
     /// Chosen routes are put there.
     pub routes: Option<bool>,
-    /// Into which table; `main` is 254.
+    /// Into which table; `main` is 254. That of the VRF where none is said.
     pub table: Option<u32>,
     /// The table that says where next hops are.
     pub next_hop_table: Option<u32>,

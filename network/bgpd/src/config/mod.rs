@@ -3,12 +3,14 @@
 //! right; nothing is changed by a file with one.
 //!
 //! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it
-//! - [`peering`]: what a neighbour's settings come to; `keys`: whether the kernel can tell their passwords apart
+//! - [`peering`]: what a neighbour's settings come to, `authentication` among it; `keys`: whether the kernel can tell their
+//!   passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
 //!
 //! I/O: reads the file and those of passwords. Called by the daemon at its start and on a reload, and by
 //! `ferrokube bgp check`.
 
+mod authentication;
 pub mod document;
 mod keys;
 mod node;
@@ -80,6 +82,8 @@ pub struct Config {
     pub identifier: Ipv4Addr,
     /// Of the cluster that is reflected for.
     pub cluster_id: Ipv4Addr,
+    /// The VRF in which it is.
+    pub vrf: Option<String>,
     /// How paths are compared.
     pub options: Options,
     /// Where neighbours reach this speaker.
@@ -257,11 +261,15 @@ fn made(
     if document.router_id.is_unspecified() {
         return Err(Fault::at("router-id", "0.0.0.0 is nobody's: an address of this host"));
     }
+    if document.vrf.as_deref().is_some_and(|name| !is_link_name(name)) {
+        return Err(Fault::at("vrf", "is not the name of a link: 1 to 15 bytes without / and spaces"));
+    }
     let filters = filters(document.filters)?;
     let common = Common {
         number: document.number,
         identifier: document.router_id,
         restart: document.graceful_restart.unwrap_or_default(),
+        vrf: document.vrf.as_deref(),
         filters: &filters,
         password_of,
     };
@@ -279,6 +287,7 @@ fn made(
         number: document.number,
         identifier: document.router_id,
         cluster_id: document.cluster_id.unwrap_or(document.router_id),
+        vrf: document.vrf,
         options: Options {
             always_compare_med: decision.always_compare_med,
             prefer_older: decision.prefer_older,
@@ -295,6 +304,12 @@ fn made(
         mrt: mrt(document.mrt)?,
         filters,
     })
+}
+
+/// Whether a link can have this name (IFNAMSIZ, `dev_valid_name`).
+fn is_link_name(name: &str) -> bool {
+    let odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
+    (1..16).contains(&name.len()) && ![".", ".."].contains(&name) && !name.bytes().any(odd)
 }
 
 fn filters(written: Vec<Written>) -> Result<Vec<Named>, Fault> {
@@ -341,10 +356,10 @@ fn whole(own: Settings, groups: &BTreeMap<String, Settings>) -> Result<Settings,
         let known = if names.is_empty() { "none is written".to_owned() } else { format!("there are {names}") };
         Fault::at("group", format!("there is no group {name:?}; {known}"))
     })?;
-    // Of a password in the file and one beside it, that of the neighbour counts.
+    // Of a password in the file, one beside it and keys, what the neighbour has counts.
     let mut group = group.clone();
-    if own.password.is_some() || own.password_file.is_some() {
-        (group.password, group.password_file) = (None, None);
+    if own.password.is_some() || own.password_file.is_some() || own.tcp_ao.is_some() {
+        (group.password, group.password_file, group.tcp_ao) = (None, None, None);
     }
     Ok(own.over(&group))
 }
@@ -362,18 +377,23 @@ fn neighbors(
     for (at, own) in written.into_iter().enumerate() {
         let mut neighbor = neighbor(own, groups, common).map_err(|fault| fault.within(&format!("neighbors[{at}]")))?;
         if let Some(first) = known.insert(neighbor.place(), at) {
-            let problem = format!("{} is neighbors[{first}] already", neighbor.address);
-            return Err(Fault::at(format!("neighbors[{at}].address"), problem));
+            let (field, name) = if neighbor.is_found() { ("address", "") } else { ("interface", "the neighbour of ") };
+            let problem = format!("{name}{} is neighbors[{first}] already", neighbor.name());
+            return Err(Fault::at(format!("neighbors[{at}].{field}"), problem));
         }
         // Sessions whose timers begin together don't beat together.
-        neighbor.peering.session.seed = seed(neighbor.address);
+        neighbor.peering.session.seed = match &neighbor.peering.interface {
+            Some(interface) if !neighbor.is_found() => hash(interface.as_bytes()),
+            _ => seed(neighbor.address),
+        };
         all.push(neighbor);
     }
+    peering::one_a_link(&all)?;
     Ok(all)
 }
 
 fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Neighbor, Fault> {
-    let address = own.address.ok_or_else(|| Fault::at("address", "is missing"))?;
+    let address = own.address.unwrap_or(peering::UNKNOWN);
     for (field, said) in [("prefix", own.prefix.is_some()), ("limit", own.limit.is_some())] {
         if said {
             return Err(Fault::at(field, "is a field of dynamic neighbours: they are below \"dynamic\""));
@@ -382,17 +402,23 @@ fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<
     if own.name.is_some() {
         return Err(Fault::at("name", "is a field of groups; a neighbour has a description"));
     }
+    let is_said = own.address.is_some();
     let host = match address {
         IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
         IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none(),
     };
-    if !host {
+    if !host && is_said {
         return Err(Fault::at("address", format!("{address} is not the address of a neighbour")));
     }
     peering::watched(&own)?;
     let settings = whole(own, groups)?;
-    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    if link_local && settings.interface.is_none() {
+    if !is_said && settings.interface.is_none() {
+        return Err(Fault::at(
+            "address",
+            "is missing, and so is the interface of a neighbour without one (unnumbered)",
+        ));
+    }
+    if peering::is_of_link(address) && settings.interface.is_none() {
         return Err(Fault::at(
             "interface",
             format!("is missing: {address} is an address of one link, and which is not said"),
@@ -401,13 +427,17 @@ fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<
     Ok(Neighbor { address, peering: common.peering(&settings, address.is_ipv6())? })
 }
 
-/// FNV-1a of an address.
+/// What is another for each address.
 pub fn seed(address: IpAddr) -> u64 {
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
     match address {
-        IpAddr::V4(v4) => v4.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, mix),
-        IpAddr::V6(v6) => v6.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, mix),
+        IpAddr::V4(v4) => hash(&v4.octets()),
+        IpAddr::V6(v6) => hash(&v6.octets()),
     }
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn ranges(
@@ -527,11 +557,13 @@ fn kernel(written: document::Kernel, kind: Kind, common: &Common<'_>) -> Result<
         import("learn", name).map(|import| Learned { interfaces, protocols, import })
     });
     let (direct, learn) = (direct.transpose()?, learn.transpose()?);
+    let of_vrf = common.vrf.map(|_| kernel::OF_VRF);
     Ok(Kernel {
         routes,
         tables: kernel::Config {
-            table: written.table.unwrap_or(default.table),
-            ways: written.next_hop_table.unwrap_or(default.ways),
+            vrf: common.vrf.map(str::to_owned),
+            table: written.table.or(of_vrf).unwrap_or(default.table),
+            ways: written.next_hop_table.or(of_vrf).unwrap_or(default.ways),
             protocol: written.protocol.unwrap_or(default.protocol),
             scan,
             learn: learn.is_some(),

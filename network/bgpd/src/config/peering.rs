@@ -1,7 +1,8 @@
 //! What a neighbour's settings come to: what his session needs, what the tables need, what his sockets need. Pure. Made by
 //! [`super::parse`] of a neighbour's settings over his group's; compared on a reload, where only what differs is changed.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use bgp::bfd;
 use bgp::family::{Families, Family};
 use bgp::policy::{Filter, Source, Verdict};
 use bgp::rib::NextHopMode;
-use bgp::session::config::{DEFAULT_PREFIX_LIMIT, PrefixLimit, RemoteAs, Restart, Transport};
+use bgp::session::config::{Authentication, DEFAULT_PREFIX_LIMIT, PrefixLimit, RemoteAs, Restart, Transport};
 
 use super::Named;
+use super::authentication;
 use super::node::Fault;
 use super::settings::{
     AddPathMode, BfdSettings, FamilyName, LimitSetting, NextHopName, RestartMode, RestartSettings, Settings,
@@ -27,8 +29,6 @@ pub const REJECT: &str = "reject";
 pub const NONE_NAMED: &str = "reject (RFC 8212: no filter is named)";
 /// The least that RFC 9687 gives a neighbour to take what is sent; twice the hold time where that is longer.
 const SEND_HOLD: Duration = Duration::from_secs(8 * 60);
-/// Bytes of a key that the kernel takes (TCP_MD5SIG_MAXKEYLEN).
-const MAX_PASSWORD: usize = 80;
 /// Neighbours of a range who may be there at once where nobody said.
 const DEFAULT_LIMIT: u32 = 100;
 
@@ -49,6 +49,10 @@ pub struct Peering {
     pub source: Option<IpAddr>,
     /// The link by which.
     pub interface: Option<String>,
+    /// The VRF in which he is.
+    pub vrf: Option<String>,
+    /// That link is all that was said of where he is: his address on it is learned.
+    pub unnumbered: bool,
     /// For how long he may not take what is sent.
     pub send_hold: Duration,
     /// Between two looks at what he is to be told.
@@ -64,7 +68,18 @@ impl Peering {
     /// differs.
     pub fn same_session(&self, other: &Peering) -> bool {
         let transport = |p: &Peering| (p.port, p.source, p.interface.clone(), p.enabled, p.send_hold);
-        self.session == other.session && transport(self) == transport(other)
+        let rolls_over = match (self.authentication(), other.authentication()) {
+            (Some(old), Some(new)) => old.may_become(new),
+            (old, new) => old == new,
+        };
+        let mut session = other.session.clone();
+        session.transport.authentication.clone_from(&self.session.transport.authentication);
+        rolls_over && self.session == session && transport(self) == transport(other)
+    }
+
+    /// How segments are signed.
+    pub fn authentication(&self) -> Option<&Authentication> {
+        self.session.transport.authentication.as_ref()
     }
 }
 
@@ -115,6 +130,8 @@ pub struct Neighbor {
 
 /// Where somebody is; of an address of one link, with the link.
 pub type Place = (IpAddr, Option<String>);
+/// Of an unnumbered neighbour, as long as nothing has been heard of him.
+pub const UNKNOWN: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Whether an address is one of a link.
 pub fn is_of_link(address: IpAddr) -> bool {
@@ -124,7 +141,29 @@ pub fn is_of_link(address: IpAddr) -> bool {
 impl Neighbor {
     /// Where he is.
     pub fn place(&self) -> Place {
-        (self.address, self.peering.interface.clone().filter(|_| is_of_link(self.address)))
+        let of_link = is_of_link(self.address) || !self.is_found();
+        (self.address, self.peering.interface.clone().filter(|_| of_link))
+    }
+
+    /// Where he is by the file, which says no address of an unnumbered one.
+    pub fn written(&self) -> Place {
+        match (&self.peering.interface, self.peering.unnumbered) {
+            (Some(link), true) => (UNKNOWN, Some(link.clone())),
+            _ => self.place(),
+        }
+    }
+
+    /// Whether his address is known: that of an unnumbered one is learned.
+    pub fn is_found(&self) -> bool {
+        self.address != UNKNOWN
+    }
+
+    /// What figures of him are named by: of an unnumbered one the link, which stays.
+    pub fn name(&self) -> String {
+        match (&self.peering.interface, self.peering.unnumbered) {
+            (Some(link), true) => link.clone(),
+            _ => self.address.to_string(),
+        }
     }
 }
 
@@ -147,6 +186,8 @@ pub struct Common<'a> {
     pub identifier: Ipv4Addr,
     /// Where a neighbour says nothing of it.
     pub restart: RestartSettings,
+    /// In which VRF.
+    pub vrf: Option<&'a str>,
     /// By their names.
     pub filters: &'a [Named],
     /// The first lines of password files.
@@ -197,6 +238,8 @@ impl Common<'_> {
             port: settings.port.unwrap_or(PORT),
             source: settings.source_address,
             interface: settings.interface.clone(),
+            vrf: self.vrf.map(str::to_owned),
+            unnumbered: settings.is_unnumbered(),
             send_hold: settings.send_hold_time.unwrap_or(send_hold),
             advertisement_interval: settings.advertisement_interval.unwrap_or_default(),
             routes: self.routes(settings, local_as, internal)?,
@@ -249,18 +292,9 @@ impl Common<'_> {
         (config.role, config.strict_role) = (s.role, s.strict_role.unwrap_or(false));
         let limits = s.prefix_limits.clone().unwrap_or_default();
         config.prefix_limits = [limits.ipv4, limits.ipv6].map(limit);
-        let password = match (&s.password, &s.password_file) {
-            (Some(password), _) => Some(password.clone()),
-            (None, Some(file)) => {
-                Some((self.password_of)(file).map_err(|problem| Fault::at("password-file", problem))?)
-            }
-            (None, None) => None,
-        };
-        if let Some(password) = password.as_ref().filter(|text| text.is_empty() || text.len() > MAX_PASSWORD) {
-            let told = format!("has {} bytes, and the kernel takes 1 to {MAX_PASSWORD}", password.len());
-            return Err(Fault::at(if s.password.is_some() { "password" } else { "password-file" }, told));
-        }
-        config.transport = Transport { multihop: s.multihop, ttl_security: s.ttl_security.unwrap_or(false), password };
+        let authentication = authentication::of(s, self.password_of)?;
+        let ttl_security = s.ttl_security.unwrap_or(false);
+        config.transport = Transport { multihop: s.multihop, ttl_security, authentication };
         Ok(config)
     }
 
@@ -306,10 +340,10 @@ fn sound(s: &Settings, internal: bool, v6: bool) -> Result<(), Fault> {
         (s.strict_role == Some(true) && s.role.is_none(), "strict-role", "goes with role"),
         (s.remove_private_as == Some(true) && internal, "remove-private-as", "does nothing inside of an AS"),
         (s.as_override == Some(true) && internal, "as-override", "does nothing inside of an AS"),
-        (s.password.is_some() && s.password_file.is_some(), "password", "and password-file: one of both"),
         (s.multihop == Some(0), "multihop", "0 links away is nobody: 1 to 255"),
         (s.ttl_security == Some(true) && s.multihop == Some(255), "ttl-security", "from 255 links away drops nothing"),
         (other_family(&s.source_address), "source-address", "is not of the neighbour's family"),
+        (s.is_unnumbered() && s.multihop.is_some_and(|hops| hops > 1), "multihop", "he is on his link, one away"),
         (s.port == Some(0), "port", "0 is not a port"),
         (s.limit == Some(0), "limit", "0 lets nobody in"),
     ];
@@ -332,6 +366,8 @@ fn families(s: &Settings, v6: bool) -> Result<Families, Fault> {
         FamilyName::Ipv6 => Family::Ipv6Unicast,
     };
     match s.families.as_deref() {
+        // On a link without addresses both have next hops of IPv6 (RFC 8950).
+        None if s.is_unnumbered() => Ok(Families::ALL),
         None => Ok([if v6 { Family::Ipv6Unicast } else { Family::Ipv4Unicast }].into_iter().collect()),
         Some([]) => Err(Fault::at("families", "is empty: ipv4, ipv6 or both")),
         Some(names) => Ok(names.iter().map(family).collect()),
@@ -407,6 +443,19 @@ pub(super) fn watched(own: &Settings) -> Result<(), Fault> {
         Some((field, _)) => Err(Fault::at(format!("bfd.{field}"), "does nothing with bfd.enabled: false")),
         None => Ok(()),
     }
+}
+
+/// A link whose neighbour is found by himself has no other.
+pub(super) fn one_a_link(all: &[Neighbor]) -> Result<(), Fault> {
+    let unnumbered = all.iter().filter(|neighbor| neighbor.peering.unnumbered);
+    let links: BTreeSet<&str> = unnumbered.filter_map(|neighbor| neighbor.peering.interface.as_deref()).collect();
+    for (at, neighbor) in all.iter().enumerate().filter(|(_, neighbor)| is_of_link(neighbor.address)) {
+        if let Some(link) = neighbor.peering.interface.as_deref().filter(|link| links.contains(link)) {
+            let problem = format!("{} is on {link}, where a neighbour without an address is", neighbor.address);
+            return Err(Fault::at(format!("neighbors[{at}].address"), problem));
+        }
+    }
+    Ok(())
 }
 
 /// Of a range, its limit.

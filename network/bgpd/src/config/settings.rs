@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp::message::capability::Role;
-use bgp::session::config::RemoteAs;
+use bgp::session::config::{Algorithm, RemoteAs};
 use meta::Prefix;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ macro_rules! settings {
 settings! {
     /// Of a group: by which neighbours say it.
     name: String;
-    /// Of a neighbour: where he is.
+    /// Of a neighbour: where he is. Without one, what has come by his `interface` says so.
     address: IpAddr;
     /// Of a range of neighbours: where they may come from.
     prefix: Prefix;
@@ -52,7 +52,8 @@ settings! {
     local_as: u32;
     /// The address from which we speak to him.
     source_address: IpAddr;
-    /// The link by which he is reached; of an address of one link it says which.
+    /// The link by which he is reached; of an address of one link it says which, and without an address it is all that is
+    /// known of where he is.
     interface: String;
     /// His port.
     port: u16;
@@ -66,6 +67,8 @@ settings! {
     password: String;
     /// The same, the first line of a file.
     password_file: PathBuf;
+    /// TCP-AO (RFC 5925): keys, of which the first is to be used, and others are taken, too.
+    tcp_ao: Vec<AoKeySettings>;
     /// Silence of this long ends the session.
     hold_time: Duration, "duration";
     /// The least that he may ask for.
@@ -120,6 +123,13 @@ settings! {
     export: String;
     /// Whether he is there, several times a second (RFC 5880).
     bfd: BfdSettings;
+}
+
+impl Settings {
+    /// Of a neighbour nothing is said of where he is but his link.
+    pub fn is_unnumbered(&self) -> bool {
+        self.address.is_none() && self.prefix.is_none() && self.interface.is_some()
+    }
 }
 
 /// A family, by its name in the file.
@@ -188,6 +198,42 @@ pub enum RestartMode {
     Helper,
     /// Nobody's.
     Off,
+}
+
+/// A key of TCP-AO.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AoKeySettings {
+    /// Its number in what is sent: the neighbour's number for what he receives.
+    pub send_id: u8,
+    /// Its number in what is received.
+    pub receive_id: u8,
+    /// By what is signed.
+    pub algorithm: AoAlgorithm,
+    /// What both know.
+    pub key: Option<String>,
+    /// The same, the first line of a file.
+    pub key_file: Option<PathBuf>,
+}
+
+/// RFC 5926's algorithms, by its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum AoAlgorithm {
+    /// HMAC-SHA-1-96.
+    #[serde(rename = "hmac-sha-1-96")]
+    HmacSha1,
+    /// AES-128-CMAC-96.
+    #[serde(rename = "aes-128-cmac-96")]
+    Aes128Cmac,
+}
+
+impl From<AoAlgorithm> for Algorithm {
+    fn from(written: AoAlgorithm) -> Algorithm {
+        match written {
+            AoAlgorithm::HmacSha1 => Algorithm::HmacSha1,
+            AoAlgorithm::Aes128Cmac => Algorithm::Aes128Cmac,
+        }
+    }
 }
 
 /// Limits of prefixes.

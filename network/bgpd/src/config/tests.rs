@@ -5,7 +5,7 @@ use std::time::Duration;
 use bgp::family::Families;
 use bgp::policy::{Source, Verdict};
 use bgp::rib::NextHopMode;
-use bgp::session::config::{DEFAULT_PREFIX_LIMIT, RemoteAs};
+use bgp::session::config::{Algorithm, AoKey, Authentication, DEFAULT_PREFIX_LIMIT, RemoteAs};
 
 use super::*;
 
@@ -109,7 +109,7 @@ fn every_setting_gets_where_it_belongs() {
     assert_eq!((restart.stale_paths, restart.forwarding), (second * 90, Families::NONE));
     assert_eq!(session.prefix_limits[0].map(|limit| (limit.most, limit.restart)), Some((10, Some(second * 60))));
     assert_eq!(session.prefix_limits[1], None);
-    assert_eq!(session.transport.password.as_deref(), Some("hush"));
+    assert_eq!(session.transport.authentication, Some(Authentication::Md5("hush".into())));
     assert_eq!((session.transport.multihop, session.transport.ttl_security), (Some(3), true));
     assert_eq!((peering.port, peering.interface.as_deref()), (1790, Some("eth1")));
     assert_eq!((peering.send_hold, peering.advertisement_interval), (second * 30, second / 5));
@@ -134,12 +134,27 @@ dynamic:
 ",
     );
     let [two, three] = &config.neighbors[..] else { panic!("two") };
-    let of = |n: &Neighbor| (n.peering.session.hold_time, n.peering.session.transport.password.clone());
-    assert_eq!((of(two), of(three)), ((9, Some("a".into())), (30, Some("hush".into()))));
+    let of = |n: &Neighbor| (n.peering.session.hold_time, n.peering.authentication().cloned());
+    let password = |text: &str| Some(Authentication::Md5(text.to_owned()));
+    assert_eq!((of(two), of(three)), ((9, password("a")), (30, password("hush"))));
     assert!(two.peering.bfd.is_some() && three.peering.bfd.is_none());
     let ranges: Vec<_> = config.dynamic.iter().map(|range| (range.prefix.len, range.limit)).collect();
     assert_eq!(ranges, [(16, 5), (8, 100)], "the longest is asked first");
     assert!(config.dynamic.iter().all(|range| range.peering.session.passive));
+}
+
+#[test]
+fn a_neighbour_without_an_address_is_who_is_found_on_his_link() {
+    let config = config(
+        "groups: [{name: up, remote-as: external}]\nneighbors: [{interface: eth1, group: up}, {interface: eth2, group: up}]",
+    );
+    let [one, two] = &config.neighbors[..] else { panic!("two") };
+    assert!(one.peering.unnumbered && !one.is_found() && one.name() == "eth1");
+    assert_eq!((one.peering.session.families, one.peering.session.extended_next_hop), (Families::ALL, true));
+    assert_ne!(one.peering.session.seed, two.peering.session.seed, "their timers don't beat together");
+    let found = Neighbor { address: "fe80::2".parse().expect("one"), ..one.clone() };
+    assert_eq!((found.written(), found.name()), (one.written(), one.name()), "he is the same wherever he is found");
+    assert_ne!(found.place(), one.place());
 }
 
 #[test]
@@ -178,6 +193,47 @@ decision: {maximum-paths: 4, multipath-relax: true}
 }
 
 #[test]
+fn keys_of_tcp_ao_change_and_the_session_goes_on() {
+    let with = |keys: &str| {
+        let text = format!("neighbors: [{{address: 10.0.0.2, remote-as: 1, tcp-ao: [{keys}]}}]");
+        config(&text).neighbors.remove(0).peering
+    };
+    let [one, two] =
+        [1, 2].map(|n| format!("{{send-id: {n}, receive-id: {}, algorithm: hmac-sha-1-96, key: k{n}}}", n + 10));
+    let old = with(&one);
+    let key = AoKey { send_id: 1, receive_id: 11, algorithm: Algorithm::HmacSha1, secret: "k1".to_owned() };
+    assert_eq!(old.authentication(), Some(&Authentication::Ao(vec![key])));
+    for new in [format!("{one}, {two}"), format!("{two}, {one}"), two.clone()] {
+        assert!(old.same_session(&with(&new)), "{new}");
+    }
+    for new in ["key: other", "algorithm: aes-128-cmac-96", "receive-id: 12"] {
+        let (field, _) = new.split_once(':').expect("a field");
+        let begin = one.find(field).expect("it is there");
+        let end = one[begin..].find([',', '}']).expect("its end") + begin;
+        let changed = format!("{}{new}{}", &one[..begin], &one[end..]);
+        assert!(!old.same_session(&with(&changed)), "{changed}: one number is one key");
+    }
+    let file = with("{send-id: 0, receive-id: 255, algorithm: aes-128-cmac-96, key-file: secret}");
+    assert!(matches!(file.authentication(), Some(Authentication::Ao(keys)) if keys[0].secret == "hush"));
+    let plain = config("neighbors: [{address: 10.0.0.2, remote-as: 1}]").neighbors.remove(0).peering;
+    assert!(!old.same_session(&plain) && !plain.same_session(&old));
+}
+
+#[test]
+fn a_speaker_of_a_vrf_goes_by_its_table() {
+    let of = |text: &str| {
+        let config = config(text);
+        assert_eq!(config.neighbors[0].peering.vrf, config.vrf, "his sockets");
+        (config.kernel.tables.vrf, config.kernel.tables.table, config.kernel.tables.ways)
+    };
+    let him = "neighbors: [{address: 10.0.0.2, remote-as: 1}]";
+    assert_eq!(of(him), (None, 254, 254));
+    let (red, of_vrf) = (Some("red".to_owned()), crate::kernel::OF_VRF);
+    assert_eq!(of(&format!("vrf: red\n{him}")), (red.clone(), of_vrf, of_vrf));
+    assert_eq!(of(&format!("vrf: red\nkernel: {{table: 7}}\n{him}")), (red, 7, of_vrf));
+}
+
+#[test]
 fn what_is_wrong_is_named_with_its_place() {
     let rows = [
         ("neighbours: []", "neighbours: there is no such field; is neighbors meant?"),
@@ -188,6 +244,21 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         ("neighbors: [{address: 10.0.0.2}]", "neighbors[0].remote-as: is missing, here and in the group"),
         ("neighbors: [{remote-as: internal}]", "neighbors[0].address: is missing"),
+        ("neighbors: [{remote-as: internal}]", "so is the interface of a neighbour without one (unnumbered)"),
+        ("neighbors: [{address: '::', interface: a, remote-as: 1}]", "neighbors[0].address: :: is not the address"),
+        (
+            "neighbors: [{interface: a, remote-as: 1}, {interface: a, remote-as: 2}]",
+            "neighbors[1].interface: the neighbour of a is neighbors[0] already",
+        ),
+        (
+            "neighbors: [{interface: a, remote-as: 1}, {address: 'fe80::1', interface: a, remote-as: 1}]",
+            "neighbors[1].address: fe80::1 is on a, where a neighbour without an address is",
+        ),
+        ("neighbors: [{interface: a, remote-as: 1, multihop: 2}]", "neighbors[0].multihop: he is on his link"),
+        (
+            "neighbors: [{interface: a, remote-as: 1}]\ndynamic: [{prefix: 'fe80::/10', remote-as: 1, password: x}]",
+            "neighbors[0].password: is missing: the kernel asks everybody of the dynamic fe80::/10",
+        ),
         ("neighbors: [{address: 10.0.0.2, remote-as: intern}]", "neighbors[0].remote-as: \"intern\" is not the number"),
         (
             "neighbors: [{address: 10.0.0.300, remote-as: 1}]",
@@ -316,6 +387,29 @@ fn what_is_wrong_is_named_with_its_place() {
         ("kernel: {protocol: 16}", "kernel.protocol: 16 is the number of DHCP"),
         ("kernel: {protocol: 70}", "kernel.protocol: 70 is the number of the network of pods"),
         ("kernel: {protocol: 186}", "kernel.protocol: 186 is the number of FRR"),
+        ("neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: []}]", "neighbors[0].tcp-ao: has 0 keys"),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: [{send-id: 1, receive-id: 1, algorithm: md5, key: a}]}]",
+            "neighbors[0].tcp-ao[0].algorithm: \"md5\" is not one of hmac-sha-1-96, aes-128-cmac-96",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: [{send-id: 1, receive-id: 1, algorithm: hmac-sha-1-96}]}]",
+            "neighbors[0].tcp-ao[0].key: is missing, and key-file",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: [{send-id: 1, receive-id: 1, algorithm: hmac-sha-1-96, key: a}, {send-id: 2, receive-id: 1, algorithm: hmac-sha-1-96, key: b}]}]",
+            "neighbors[0].tcp-ao[1].receive-id: 1 is that of tcp-ao[0] already",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, password: x, tcp-ao: [{send-id: 1, receive-id: 1, algorithm: hmac-sha-1-96, key: a}]}]",
+            "neighbors[0].tcp-ao: and a password (TCP-MD5): one of both",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, password: x}]\ndynamic: [{prefix: 10.0.0.0/8, remote-as: 1, tcp-ao: [{send-id: 1, receive-id: 1, algorithm: hmac-sha-1-96, key: a}]}]",
+            "neighbors[0].tcp-ao: is another than that of the dynamic 10.0.0.0/8",
+        ),
+        ("vrf: 'a/b'", "vrf: is not the name of a link"),
+        ("vrf: a-name-of-16-bytes", "vrf: is not the name of a link: 1 to 15 bytes"),
         ("kernel: {table: 255}", "kernel.table: 255 is the kernel's own"),
         ("kernel: {table: 0}", "kernel.table: 0 is not a table"),
         ("kernel: {learn: {import: x}}", "kernel.learn.import: there is no filter \"x\""),
@@ -388,7 +482,7 @@ fn files_are_read_with_the_passwords_beside_them() {
     let text = "{router-id: 10.0.0.1, as: 1, neighbors: [{address: 10.0.0.2, remote-as: 1, password-file: key}]}";
     std::fs::write(&file, text).expect("written");
     let config = read(&file, Kind::Speaker).expect("a file");
-    assert_eq!(config.neighbors[0].peering.session.transport.password.as_deref(), Some("k3y"));
+    assert_eq!(config.neighbors[0].peering.authentication(), Some(&Authentication::Md5("k3y".to_owned())));
     std::fs::remove_file(folder.path().join("key")).expect("removed");
     let told = read(&file, Kind::Speaker).expect_err("refused").to_string();
     assert!(told.contains("bgp.yaml: neighbors[0].password-file: key: "), "{told}");

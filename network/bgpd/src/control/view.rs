@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use meta::Prefix;
 use serde::{Deserialize, Serialize};
 
-use crate::config::peering::NONE_NAMED;
+use crate::config::peering::{NONE_NAMED, is_of_link};
 
 /// How it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Summary {
     pub number: u32,
     /// Of the cluster that is reflected for.
     pub cluster_id: Ipv4Addr,
+    /// The VRF in which it is.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// Since when it runs.
     pub uptime_seconds: u64,
     /// Where neighbours reach it.
@@ -73,7 +76,7 @@ impl<T> Families<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NeighborView {
-    /// Where he is.
+    /// Where he is; `::` of an unnumbered one as long as he has not been found.
     pub address: IpAddr,
     /// By which link.
     pub interface: Option<String>,
@@ -120,6 +123,9 @@ pub struct NeighborView {
     pub faults: u64,
     /// Routes of his that were not kept: too many paths, or too long.
     pub left_out: u64,
+    /// How often there was no room for a next hop of his: routes by it are not used.
+    #[serde(default)]
+    pub next_hops_left_out: u64,
     /// A client of this reflector.
     pub client: bool,
     /// What he tells goes through this.
@@ -135,6 +141,15 @@ pub struct NeighborView {
 }
 
 impl NeighborView {
+    /// By which people know him: of an address of a link with the link, which is all there is of one who is yet to be found.
+    pub fn name(&self) -> String {
+        match &self.interface {
+            Some(interface) if self.address.is_unspecified() => interface.clone(),
+            Some(interface) if is_of_link(self.address) => format!("{}%{interface}", self.address),
+            _ => self.address.to_string(),
+        }
+    }
+
     /// Why there is no session, or why nothing comes of the one that is there; empty where all is well.
     pub fn reason(&self) -> String {
         if self.state != "Established" {

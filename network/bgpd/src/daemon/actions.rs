@@ -118,8 +118,7 @@ impl Daemon {
     fn take_stream(&mut self, key: Key, stream: TcpStream) -> bool {
         let which = self.which(key, Way::Incoming);
         let Some(peer) = self.peers.get_mut(key) else { return true };
-        let send_hold = peer.peering().send_hold;
-        let Ok(link) = self.tasks.take(which, stream, send_hold) else { return false };
+        let Ok(link) = self.tasks.take(which, stream, peer.peering()) else { return false };
         peer.links[which.way as usize] = Some(link);
         true
     }
@@ -196,7 +195,7 @@ impl Daemon {
         let Some(peer) = self.peers.get(key) else { return };
         let state = peer.session.state();
         if state != before {
-            self.metrics.changes.with([&peer.neighbor.address.to_string()]).inc();
+            self.metrics.changes.with([&peer.neighbor.name()]).inc();
             tracing::debug!(neighbor = %peer.neighbor.address, "{before:?} -> {state:?}");
             if let Some(dump) = self.dump.as_mut() {
                 dump.state(peer, before, state);

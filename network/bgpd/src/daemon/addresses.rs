@@ -1,10 +1,13 @@
 //! This host's addresses towards a neighbour, which he is told as next hops, and its links. I/O: asks the kernel. Called when
 //! a session begins, and has come up.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use bgp::session::Time;
-use linux::netlink::{LinkAddress, Rtnl};
+use linux::netlink::{Link, LinkAddress, Rtnl};
+
+use crate::kernel::vrf::is_within;
 
 /// For so long an answer of the kernel's is good: when a thousand sessions come up at once, it is asked once.
 const GOOD: Time = Time::from_secs(1);
@@ -12,24 +15,49 @@ const GOOD: Time = Time::from_secs(1);
 /// What the kernel said last.
 #[derive(Debug, Default)]
 pub struct Addresses {
+    /// Of this VRF, or of what is in none.
+    vrf: Option<String>,
     asked: Option<Time>,
     all: Vec<LinkAddress>,
 }
 
 impl Addresses {
+    /// Of a VRF, or of what is in none.
+    pub fn new(vrf: Option<String>) -> Addresses {
+        Addresses { vrf, ..Addresses::default() }
+    }
+
     /// By the address from which we speak: that one, and of the other family the first of the same link.
     pub fn of(&mut self, local: IpAddr, now: Time) -> Own {
+        Own::among(local, self.all(now))
+    }
+
+    /// Whether an address is ours, on this link.
+    pub fn has(&mut self, address: IpAddr, link: u32, now: Time) -> bool {
+        self.all(now).iter().any(|known| known.index == link && known.prefix.addr == address)
+    }
+
+    fn all(&mut self, now: Time) -> &[LinkAddress] {
         if self.asked.is_none_or(|asked| now.saturating_sub(asked) > GOOD) {
             self.asked = Some(now);
-            match Rtnl::open().and_then(|mut rtnl| rtnl.addresses(None)) {
+            match ask(self.vrf.as_deref()) {
                 Ok(all) => self.all = all,
                 Err(error) => {
                     tracing::warn!(%error, "addresses of links are not known: next hops are of the session's family")
                 }
             }
         }
-        Own::among(local, &self.all)
+        &self.all
     }
+}
+
+fn ask(vrf: Option<&str>) -> Result<Vec<LinkAddress>, linux::netlink::Error> {
+    let mut rtnl = Rtnl::open()?;
+    let links: HashMap<u32, Link> = rtnl.links()?.into_iter().map(|link| (link.index, link)).collect();
+    let within = |link: &Link| is_within(link, link.master.and_then(|master| links.get(&master)), vrf);
+    let mut all = rtnl.addresses(None)?;
+    all.retain(|address| links.get(&address.index).is_some_and(within));
+    Ok(all)
 }
 
 /// Addresses of one link.

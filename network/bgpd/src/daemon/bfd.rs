@@ -37,6 +37,8 @@ pub struct Watch {
     /// None where none could be had: it is tried again with each packet.
     pub socket: Option<UdpSocket>,
     pub to: SocketAddr,
+    /// From which address and in which VRF packets go.
+    pub from: (Option<IpAddr>, Option<String>),
 }
 
 impl Watch {
@@ -55,9 +57,9 @@ impl Watch {
         }
     }
 
-    pub fn send(&mut self, key: Key, source: Option<IpAddr>, packet: &Packet) {
+    pub fn send(&mut self, key: Key, packet: &Packet) {
         if self.socket.is_none() {
-            match outgoing(key, source, self.to) {
+            match outgoing(key, &self.from, self.to) {
                 Ok(socket) => self.socket = Some(socket),
                 Err(error) => return tracing::debug!(neighbor = %self.to.ip(), %error, "no socket for BFD"),
             }
@@ -71,13 +73,13 @@ impl Watch {
     }
 }
 
-fn outgoing(key: Key, source: Option<IpAddr>, to: SocketAddr) -> io::Result<UdpSocket> {
+fn outgoing(key: Key, (source, vrf): &(Option<IpAddr>, Option<String>), to: SocketAddr) -> io::Result<UdpSocket> {
     let any = if to.is_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     let width = u64::from(SOURCES.end() - SOURCES.start()) + 1;
     let ports = (0..TRIES).map(|n| SOURCES.start() + u16::try_from((key.0 + n * 257) % width).unwrap_or(0));
     let mut last = io::ErrorKind::AddrInUse.into();
     for port in ports {
-        match linux::hops::bind(SocketAddr::new(source.unwrap_or(any), port)) {
+        match linux::hops::bind(SocketAddr::new(source.unwrap_or(any), port), vrf.as_deref()) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }
@@ -91,13 +93,13 @@ pub struct Watchers(BTreeMap<SocketAddr, DropGuard>);
 
 impl Watchers {
     /// Those that are needed, and no others.
-    pub fn set(&mut self, wanted: &BTreeSet<SocketAddr>, events: &mpsc::Sender<Event>) {
+    pub fn set(&mut self, wanted: &BTreeSet<SocketAddr>, vrf: Option<&str>, events: &mpsc::Sender<Event>) {
         self.0.retain(|address, _| wanted.contains(address));
         for address in wanted {
             if self.0.contains_key(address) {
                 continue;
             }
-            let socket = linux::hops::bind(*address).and_then(tokio::net::UdpSocket::from_std);
+            let socket = linux::hops::bind(*address, vrf).and_then(tokio::net::UdpSocket::from_std);
             match socket {
                 Ok(socket) => {
                     let stop = CancellationToken::new();

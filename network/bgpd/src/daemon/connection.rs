@@ -8,9 +8,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp::session::config::{AoKey, Authentication};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -20,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::event::{AHEAD, CHUNK, Event, Which};
+use super::keys::Place;
+use super::signed;
+use crate::config::Peering;
 use crate::config::peering::is_of_link;
 
 /// Messages beside updates that wait: keepalives of half an hour. Who does not take them is given up before.
@@ -34,8 +39,10 @@ pub struct Options {
     pub source: Option<IpAddr>,
     /// By which link.
     pub interface: Option<String>,
+    /// By that link, or by those of a VRF.
+    pub device: Option<String>,
     /// Signed with this.
-    pub password: Option<String>,
+    pub authentication: Option<Authentication>,
     /// How many links its packets may cross.
     pub ttl: Option<u8>,
     /// With how much left packets must come (RFC 5082).
@@ -47,7 +54,7 @@ impl Options {
     ///
     /// # Errors
     /// What the kernel refused, in words.
-    pub fn apply(&self, socket: &impl std::os::fd::AsFd, v6: bool) -> io::Result<()> {
+    pub fn apply(&self, socket: &impl AsFd, v6: bool) -> io::Result<()> {
         let told = |what: &str, done: io::Result<()>| {
             done.map_err(|error| io::Error::new(error.kind(), format!("{what}: {error}")))
         };
@@ -65,7 +72,7 @@ impl Options {
     ///
     /// # Errors
     /// What the kernel refused, in words.
-    pub fn keep_to_link(&self, socket: &impl std::os::fd::AsFd, from: IpAddr) -> io::Result<()> {
+    pub fn keep_to_link(&self, socket: &impl AsFd, from: IpAddr) -> io::Result<()> {
         let Some(interface) = self.interface.as_ref().filter(|_| !is_of_link(from)) else { return Ok(()) };
         let bound = linux::tcp::bind_to_device(socket, interface);
         bound.map_err(|error| io::Error::new(error.kind(), format!("interface {interface}: {error}")))
@@ -83,6 +90,8 @@ pub struct Link {
     pub remote: SocketAddr,
     /// The beginning of a message whose end has not come.
     pub rest: Vec<u8>,
+    /// The socket once more, for other keys.
+    socket: Option<OwnedFd>,
     messages: mpsc::Sender<Vec<u8>>,
     updates: mpsc::Sender<Vec<u8>>,
     _closing: tokio_util::sync::DropGuard,
@@ -92,6 +101,17 @@ impl Link {
     /// Sends messages that are no updates.
     pub fn send(&self, message: Vec<u8>) -> bool {
         self.messages.try_send(message).is_ok()
+    }
+
+    /// It signs by other keys from now on, of those who have some.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn roll_over(&self, range: Option<Place>, before: &[AoKey], after: &[AoKey]) -> io::Result<()> {
+        match &self.socket {
+            Some(socket) => signed::roll_over(socket, self.remote.ip(), range, before, after),
+            None => Ok(()),
+        }
     }
 
     /// A place for updates, where there is one: who has none is told [`Event::Room`] when there is.
@@ -127,12 +147,14 @@ impl Tasks {
         guard
     }
 
-    /// Takes a connection; `send_hold` is how long it may take nothing.
+    /// Takes a connection, of a neighbour of whom this is wanted.
     ///
     /// # Errors
     /// It is gone already.
-    pub fn take(&self, which: Which, stream: TcpStream, send_hold: Duration) -> io::Result<Link> {
+    pub fn take(&self, which: Which, stream: TcpStream, peering: &Peering) -> io::Result<Link> {
         let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
+        let changes = matches!(peering.authentication(), Some(Authentication::Ao(_)));
+        let socket = changes.then(|| stream.as_fd().try_clone_to_owned()).transpose()?;
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
         let (messages, to_write) = mpsc::channel(MESSAGES);
@@ -145,12 +167,12 @@ impl Tasks {
             events: self.events.clone(),
             messages: to_write,
             updates: updates_to_write,
-            send_hold,
+            send_hold: peering.send_hold,
             closing: closing.clone(),
         };
         self.tracker.spawn(reader.run());
         self.tracker.spawn(writer.run());
-        Ok(Link { which, local, remote, rest: Vec::new(), messages, updates, _closing: closing.drop_guard() })
+        Ok(Link { which, local, remote, rest: Vec::new(), socket, messages, updates, _closing: closing.drop_guard() })
     }
 
     /// Says something over a connection that is not taken, and closes it.
@@ -166,18 +188,17 @@ impl Tasks {
 
 async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(interface) = &options.interface {
-        let bound = linux::tcp::bind_to_device(&socket, interface);
-        bound.map_err(|error| io::Error::new(error.kind(), format!("interface {interface}: {error}")))?;
+    if let Some(device) = &options.device {
+        let bound = linux::tcp::bind_to_device(&socket, device);
+        let kind = if options.interface.is_some() { "interface" } else { "vrf" };
+        bound.map_err(|error| io::Error::new(error.kind(), format!("{kind} {device}: {error}")))?;
     }
     if let Some(source) = options.source {
         let bound = socket.bind(SocketAddr::new(source, 0));
         bound.map_err(|error| io::Error::new(error.kind(), format!("source-address {source}: {error}")))?;
     }
-    if let Some(password) = &options.password {
-        let width = if to.is_ipv4() { 32 } else { 128 };
-        let set = linux::tcp::tcp_md5(&socket, to.ip(), width, password.as_bytes());
-        set.map_err(|error| io::Error::new(error.kind(), format!("password (TCP-MD5): {error}")))?;
+    if let Some(authentication) = &options.authentication {
+        signed::begin(&socket, to.ip(), authentication)?;
     }
     options.apply(&socket, to.is_ipv6())?;
     socket.connect(to).await

@@ -1,6 +1,6 @@
 //! What tasks tell the loop: connections that come, what is heard over them, and that they are gone. Each is of bounded
 //! size, and a connection has no more than [`AHEAD`] on their way, so that who sends fast costs himself. Data, with
-//! connections (I/O) among it. Sent by `connection`, `listen` and `bfd`.
+//! connections (I/O) among it. Sent by `connection`, `listen`, `bfd` and `routers`.
 
 use std::net::SocketAddr;
 
@@ -60,6 +60,13 @@ pub enum Event {
         far: bool,
         /// What it says.
         packet: bgp::bfd::Packet,
+    },
+    /// By the link of an unnumbered neighbour: from where a router has advertised itself, or why nothing is heard there.
+    Advertised {
+        /// The link.
+        link: String,
+        /// Where he is.
+        from: Result<std::net::Ipv6Addr, String>,
     },
     /// For too long the other side has taken nothing.
     Stuck(Which),

@@ -1,4 +1,4 @@
-//! Who signs with what (RFC 2385), and whether the kernel has been told so: a key that it did not take protects nobody, so
+//! Who signs with what (RFC 2385, 5925), and whether the kernel has been told so: a key that it did not take protects nobody, so
 //! its neighbour is not let in, and every reload tries it again. Pure: the sockets are the caller's. Called by `listen`,
 //! and by the loop.
 
@@ -6,18 +6,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
-use crate::config::{Config, Peering};
+use bgp::session::config::Authentication;
+
+use super::signed::host;
+use crate::config::{Config, Neighbor, Peering};
 
 /// An address, or a range of them, by its length.
 pub type Place = (IpAddr, u8);
 /// Keys, by the addresses that sign with them.
-pub type Keys = BTreeMap<Place, String>;
+pub type Keys = BTreeMap<Place, Authentication>;
 
-/// Those of a configuration.
-pub fn keys(config: &Config) -> Keys {
-    let key = |peering: &Peering| peering.session.transport.password.clone();
-    let width = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
-    let named = config.neighbors.iter().map(|named| ((named.address, width(named.address)), key(&named.peering)));
+/// Those of a configuration, and of the unnumbered neighbours by where they were `found`.
+pub fn keys<'a>(config: &'a Config, found: impl IntoIterator<Item = &'a Neighbor>) -> Keys {
+    let key = |peering: &Peering| peering.authentication().cloned();
+    let known = config.neighbors.iter().chain(found).filter(|neighbor| neighbor.is_found());
+    let named = known.map(|named| (host(named.address), key(&named.peering)));
     let ranges = config.dynamic.iter().map(|range| ((range.prefix.addr, range.prefix.len), key(&range.peering)));
     ranges.chain(named).filter_map(|(place, key)| Some((place, key?))).collect()
 }
@@ -36,13 +39,17 @@ pub struct Changed {
 pub struct Signing(Keys);
 
 impl Signing {
-    /// These are to be the keys; `set` tells the kernel of one, or with an empty one that there is none any more.
-    pub fn follow(&mut self, keys: Keys, mut set: impl FnMut(Place, &str) -> io::Result<()>) -> Changed {
+    /// These are to be the keys; `set` tells the kernel what it has of somebody, and what it is to have.
+    pub fn follow(
+        &mut self,
+        keys: Keys,
+        mut set: impl FnMut(Place, Option<&Authentication>, Option<&Authentication>) -> io::Result<()>,
+    ) -> Changed {
         let mut changed = Changed::default();
         let gone: Vec<Place> = self.0.keys().filter(|place| !keys.contains_key(place)).copied().collect();
         for place in gone {
             changed.any = true;
-            match set(place, "") {
+            match set(place, self.0.get(&place), None) {
                 Ok(()) => drop(self.0.remove(&place)),
                 // It is tried again; until then who is there has to sign.
                 Err(error) => changed.refused.push((place.0, error)),
@@ -53,12 +60,12 @@ impl Signing {
                 continue;
             }
             changed.any = true;
-            self.0.remove(&place);
-            match set(place, &key) {
+            let before = self.0.remove(&place);
+            match set(place, before.as_ref(), Some(&key)) {
                 Ok(()) => drop(self.0.insert(place, key)),
                 Err(error) => {
                     // What some sockets took or still have is not to outlive the neighbour.
-                    let _ = set(place, "");
+                    let _ = (set(place, Some(&key), None), set(place, before.as_ref(), None));
                     changed.refused.push((place.0, error));
                 }
             }
@@ -67,9 +74,8 @@ impl Signing {
     }
 
     /// Whether packets from an address are taken only with this key: of several ranges the kernel goes by the longest.
-    pub fn demands(&self, address: IpAddr, key: &str) -> bool {
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        if let Some(own) = self.0.get(&(address, width)) {
+    pub fn demands(&self, address: IpAddr, key: &Authentication) -> bool {
+        if let Some(own) = self.0.get(&host(address)) {
             return own == key;
         }
         let covers = |(range, len): &Place| meta::Prefix::new(*range, *len).contains(address);
@@ -83,42 +89,49 @@ mod tests {
     use super::*;
 
     fn wanted(all: &[(&str, u8, &str)]) -> Keys {
-        all.iter().map(|(ip, len, key)| ((ip.parse().expect("one"), *len), (*key).to_owned())).collect()
+        all.iter().map(|(ip, len, key)| ((ip.parse().expect("one"), *len), md5(key))).collect()
+    }
+
+    fn md5(password: &str) -> Authentication {
+        Authentication::Md5(password.to_owned())
     }
 
     #[test]
     fn a_key_that_the_kernel_refused_protects_nobody_and_is_tried_again() {
         let (him, keys) = (IpAddr::from([10, 0, 0, 2]), wanted(&[("10.0.0.2", 32, "secret")]));
         let mut signing = Signing::default();
-        let refuse = |_: Place, key: &str| if key.is_empty() { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) };
+        let refuse = |_: Place, _: Option<&Authentication>, key: Option<&Authentication>| match key {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::OutOfMemory.into()),
+        };
         assert_eq!(signing.follow(keys.clone(), refuse).refused.len(), 1);
-        assert!(!signing.demands(him, "secret"));
+        assert!(!signing.demands(him, &md5("secret")));
         let mut tried = 0;
-        let changed = signing.follow(keys.clone(), |_, _| {
+        let changed = signing.follow(keys.clone(), |_, _, _| {
             tried += 1;
             Ok(())
         });
-        assert!(changed.any && changed.refused.is_empty() && tried == 1 && signing.demands(him, "secret"));
-        let again = signing.follow(keys, |_, _| panic!("the kernel has it"));
+        assert!(changed.any && changed.refused.is_empty() && tried == 1 && signing.demands(him, &md5("secret")));
+        let again = signing.follow(keys, |_, _, _| panic!("the kernel has it"));
         assert!(!again.any);
         // Another key that is refused: the old one is no help either.
         let other = wanted(&[("10.0.0.2", 32, "new")]);
         assert_eq!(signing.follow(other, refuse).refused.len(), 1);
-        assert!(!signing.demands(him, "secret") && !signing.demands(him, "new"));
+        assert!(!signing.demands(him, &md5("secret")) && !signing.demands(him, &md5("new")));
     }
 
     #[test]
     fn of_a_range_and_an_address_in_it_the_address_counts() {
         let mut signing = Signing::default();
-        signing.follow(wanted(&[("10.0.0.0", 8, "all"), ("10.0.0.2", 32, "his")]), |_, _| Ok(()));
-        let of = |host: u8, key: &str| signing.demands(IpAddr::from([10, 0, 0, host]), key);
-        assert!(of(2, "his") && !of(2, "all") && of(3, "all") && !of(3, "his"));
+        signing.follow(wanted(&[("10.0.0.0", 8, "all"), ("10.0.0.2", 32, "his")]), |_, _, _| Ok(()));
+        let of = |signing: &Signing, host: u8, key: &str| signing.demands(IpAddr::from([10, 0, 0, host]), &md5(key));
+        assert!(of(&signing, 2, "his") && !of(&signing, 2, "all") && of(&signing, 3, "all") && !of(&signing, 3, "his"));
         let mut told = Vec::new();
-        signing.follow(wanted(&[("10.0.0.0", 8, "all")]), |place, key| {
-            told.push((place.1, key.to_owned()));
+        signing.follow(wanted(&[("10.0.0.0", 8, "all")]), |place, before, after| {
+            told.push((place.1, before.cloned(), after.cloned()));
             Ok(())
         });
-        assert_eq!(told, [(32, String::new())]);
-        assert!(signing.demands(IpAddr::from([10, 0, 0, 2]), "all"));
+        assert_eq!(told, [(32, Some(md5("his")), None)]);
+        assert!(of(&signing, 2, "all"));
     }
 }

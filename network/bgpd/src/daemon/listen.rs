@@ -1,4 +1,4 @@
-//! Where neighbours connect: sockets of both families, with the keys of those who sign (RFC 2385). Who connects is the
+//! Where neighbours connect: sockets of both families, with the keys of those who sign (RFC 2385, 5925). Who connects is the
 //! loop's to judge, at once; whatever the kernel has not handed over yet waits there. Does I/O: listens, where `serving`
 //! cannot: a signed SYN needs its key on the socket that listens. What came before a key was set came unsigned, and is
 //! nobody's. Called by the loop.
@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp::session::config::Authentication;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::event::Event;
 use super::keys::{Keys, Place, Signing};
+use super::signed;
 
 /// Connections that the kernel holds until the loop has looked at who it is: every neighbour of a large reflector at once.
 const BACKLOG: u32 = 1024;
@@ -36,19 +38,20 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds; where the host has no IPv6 and nobody asked for it by an address, it is left out. Nobody is heard before the
+    /// Binds, in a VRF if there is one; where the host has no IPv6 and nobody asked for it by an address, it is left out. Nobody is heard before the
     /// keys are set; one that the kernel refuses is tried again, and told, by [`Listeners::set_keys`].
     ///
     /// # Errors
     /// The address, and what the kernel says.
     pub fn bind(
         addresses: &[SocketAddr],
+        vrf: Option<&str>,
         keys: Keys,
         events: &mpsc::Sender<Event>,
     ) -> Result<Listeners, (SocketAddr, io::Error)> {
         let mut bound = Vec::new();
         for address in addresses {
-            match bind(*address) {
+            match bind(*address, vrf) {
                 Ok(socket) => bound.push((*address, socket)),
                 Err(error) if address.ip().is_unspecified() && is_without_family(&error) => {
                     tracing::warn!(%address, "not listening: this host has no such addresses");
@@ -57,8 +60,8 @@ impl Listeners {
             }
         }
         let mut signing = Signing::default();
-        signing.follow(keys, |place, key| {
-            bound.iter().try_for_each(|(address, socket)| set_key(socket, *address, place, key))
+        signing.follow(keys, |place, before, after| {
+            bound.iter().try_for_each(|(address, socket)| set_key(socket, *address, place, (before, after)))
         });
         let listen = |(address, socket): (SocketAddr, TcpSocket)| {
             socket.listen(BACKLOG).map(Arc::new).map_err(|error| (address, error))
@@ -77,8 +80,8 @@ impl Listeners {
     /// Who signs with what, from now on. What cannot be set is told, by the field.
     pub fn set_keys(&mut self, keys: Keys) -> Vec<(IpAddr, io::Error)> {
         let sockets = &self.sockets;
-        let changed = self.signing.follow(keys, |place, key| {
-            sockets.iter().try_for_each(|socket| set_key(&**socket, socket.local_addr()?, place, key))
+        let changed = self.signing.follow(keys, |place, before, after| {
+            sockets.iter().try_for_each(|socket| set_key(&**socket, socket.local_addr()?, place, (before, after)))
         });
         if changed.any {
             // Those who wait connected by the keys of before. A handshake that ends from now on is looked at by the new.
@@ -96,7 +99,7 @@ impl Listeners {
     }
 
     /// Whether who connects from there has signed with this key: not where the kernel has refused it.
-    pub fn demands(&self, address: IpAddr, key: &str) -> bool {
+    pub fn demands(&self, address: IpAddr, key: &Authentication) -> bool {
         self.signing.demands(address, key)
     }
 
@@ -109,12 +112,17 @@ impl Listeners {
     }
 }
 
-/// Sets a key, where the socket is of its family.
-fn set_key(socket: impl AsFd, local: SocketAddr, (address, length): Place, key: &str) -> io::Result<()> {
-    if local.is_ipv6() != address.is_ipv6() {
+/// Sets keys, where the socket is of their family.
+fn set_key(
+    socket: impl AsFd,
+    local: SocketAddr,
+    place: Place,
+    (before, after): (Option<&Authentication>, Option<&Authentication>),
+) -> io::Result<()> {
+    if local.is_ipv6() != place.0.is_ipv6() {
         return Ok(());
     }
-    linux::tcp::tcp_md5(socket, address, length, key.as_bytes())
+    signed::change(socket, place, before, after)
 }
 
 /// Closes connections that nobody has taken yet: no more than can be waiting.
@@ -126,12 +134,15 @@ fn turn_away(socket: &TcpListener) {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+fn bind(address: SocketAddr, vrf: Option<&str>) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     if address.is_ipv6() {
         // The port's other family has a socket of its own.
         sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if let Some(vrf) = vrf {
+        linux::tcp::bind_to_device(&socket, vrf)?;
     }
     linux::tcp::ttl(&socket, address.is_ipv6(), TTL)?;
     linux::tcp::save_syn(&socket)?;
@@ -187,7 +198,7 @@ mod tests {
     async fn an_address_that_cannot_be_had_is_told_with_what_would_help() {
         let told = |address: &str| {
             let (events, _told) = mpsc::channel(8);
-            let refused = Listeners::bind(&[address.parse().expect("one")], Keys::new(), &events);
+            let refused = Listeners::bind(&[address.parse().expect("one")], None, Keys::new(), &events);
             let (address, error) = refused.expect_err("a refusal");
             super::super::Error::Listen(address, error).to_string()
         };
@@ -204,13 +215,14 @@ mod tests {
     async fn what_was_waiting_when_a_key_came_is_turned_away() {
         let (events, mut told) = mpsc::channel(8);
         let mut listeners =
-            Listeners::bind(&["127.0.0.1:0".parse().expect("one")], Keys::new(), &events).expect("bound");
+            Listeners::bind(&["127.0.0.1:0".parse().expect("one")], None, Keys::new(), &events).expect("bound");
         let to = listeners.addresses()[0];
         // Blocking: nobody else runs meanwhile, and the connection waits in the kernel.
         let _waits = std::net::TcpStream::connect(to).expect("connected");
         let him = IpAddr::from([127, 0, 0, 9]);
-        let refused = listeners.set_keys(Keys::from([((him, 32), "secret".to_owned())]));
-        assert!(refused.is_empty() && listeners.demands(him, "secret"));
+        let secret = Authentication::Md5("secret".to_owned());
+        let refused = listeners.set_keys(Keys::from([((him, 32), secret.clone())]));
+        assert!(refused.is_empty() && listeners.demands(him, &secret));
         let _new = std::net::TcpStream::connect(to).expect("connected");
         let Some(Event::Accepted { keys, .. }) = told.recv().await else { panic!("a connection") };
         assert!(listeners.is_current(keys));

@@ -26,6 +26,7 @@ pub struct Metrics {
     sessions: Series<Gauge, 1>,
     received: Series<Gauge, 2>,
     waiting: Series<Gauge, 2>,
+    next_hops: Series<Gauge, 1>,
     messages: Series<Gauge, 3>,
     prefixes: Series<Gauge, 1>,
     sets: Gauge,
@@ -52,6 +53,11 @@ impl Metrics {
                 "Prefixes that a neighbor is yet to be told.",
                 ["family", "neighbor"],
             ),
+            next_hops: registry.gauge(
+                "bgp_neighbor_next_hops_left_out",
+                "How often there was no room for a next hop of a neighbor's.",
+                ["neighbor"],
+            ),
             messages: registry.gauge(
                 "bgp_neighbor_messages",
                 "Messages since the neighbor is known.",
@@ -66,10 +72,11 @@ impl Metrics {
     /// Sets what is read now.
     pub fn measure(&self, peers: &Peers, rib: &Rib) {
         for (_, peer) in peers.iter() {
-            let neighbor = peer.neighbor.address.to_string();
+            let neighbor = peer.neighbor.name();
             let up = peer.session.negotiated().is_some();
             self.up.with([&neighbor]).set(f64::from(u8::from(up)));
             self.sessions.with([&neighbor]).set(peer.ups as f64);
+            self.next_hops.with([&neighbor]).set(peer.counts.next_hops_left_out as f64);
             for (name, family) in FAMILIES {
                 self.received.with([name, &neighbor]).set(rib.told(peer.id, family).into());
                 self.waiting.with([name, &neighbor]).set(rib.pending(peer.id, family) as f64);
@@ -89,12 +96,13 @@ impl Metrics {
 
     /// One is gone, and with him what was counted of him: of who comes by a range there are always others.
     pub fn forget(&self, peer: &Peer) {
-        let (label, neighbor) = ("neighbor", peer.neighbor.address.to_string());
+        let (label, neighbor) = ("neighbor", peer.neighbor.name());
         self.changes.remove(label, &neighbor);
         self.up.remove(label, &neighbor);
         self.sessions.remove(label, &neighbor);
         self.received.remove(label, &neighbor);
         self.waiting.remove(label, &neighbor);
+        self.next_hops.remove(label, &neighbor);
         self.messages.remove(label, &neighbor);
     }
 }

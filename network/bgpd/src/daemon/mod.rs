@@ -10,8 +10,9 @@
 //! - `sessions`: what connections bring; `actions`: what sessions want done; `peers`: who there is; `addresses`: ours
 //!   towards them
 //! - `routes`: what goes out; `fib`: to the kernel; `locals`: routes of this host
+//! - `unnumbered`: neighbours of whom only the link is known, by `routers`, which advertise and hear there
 //! - `restart`: a restarted speaker hears all before it speaks; `reload`: another configuration; `asked`: what people ask
-//! - `listen`, `keys`, `connection`, `event`: sockets; `bfd`, `watching`: whether neighbours are there; `dump`, `dumping`: MRT; `metrics`
+//! - `listen`, `keys`, `signed`, `connection`, `event`: sockets; `bfd`, `watching`: whether neighbours are there; `dump`, `dumping`: MRT; `metrics`
 //!
 //! Called by `ferrokube bgp`, by [`crate::run`].
 
@@ -31,9 +32,12 @@ mod metrics;
 mod peers;
 mod reload;
 mod restart;
+mod routers;
 mod routes;
 mod seldom;
 mod sessions;
+mod signed;
+mod unnumbered;
 mod watching;
 
 use std::collections::BTreeSet;
@@ -63,6 +67,7 @@ use locals::Locals;
 use metrics::Metrics;
 use peers::Peers;
 use restart::Restart;
+use routers::Routers;
 use seldom::Seldom;
 
 /// Events are taken for so long before what they changed goes out: the more there are, the better it is packed.
@@ -167,6 +172,7 @@ pub struct Daemon {
     listeners: Listeners,
     own: Addresses,
     watchers: Watchers,
+    routers: Routers,
     /// A restart, as long as somebody may come back to what he told before.
     restart: Option<Restart>,
     /// Who may be told something.
@@ -175,6 +181,9 @@ pub struct Daemon {
     /// Connections of those who are no neighbours, in the log.
     strangers: Seldom,
     most_next_hops: usize,
+    next_hops_looked_at: Time,
+    /// Next hops for which there was no room, in the log.
+    shares: Seldom,
     metrics: Metrics,
     dump: Option<Dump>,
 }
@@ -203,7 +212,7 @@ impl Daemon {
     ) -> Result<(Handle, tokio::task::JoinHandle<Result<(), Error>>), Error> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let (requests, asked) = mpsc::channel(REQUESTS);
-        let listeners = Listeners::bind(&config.listen, keys::keys(&config), &events);
+        let listeners = Listeners::bind(&config.listen, config.vrf.as_deref(), keys::keys(&config, []), &events);
         let listeners = listeners.map_err(|(address, error)| Error::Listen(address, error))?;
         let mut rib = Rib::new(Speaker {
             number: config.number,
@@ -231,13 +240,16 @@ impl Daemon {
             hands,
             tasks: Tasks { events, tracker: TaskTracker::new() },
             listeners,
-            own: Addresses::default(),
+            own: Addresses::new(config.vrf.clone()),
             watchers: Watchers::default(),
+            routers: Routers::default(),
             restart: None,
             ready: BTreeSet::new(),
             connections: 0,
             strangers: Seldom::default(),
             most_next_hops: 0,
+            next_hops_looked_at: Time::ZERO,
+            shares: Seldom::default(),
             metrics,
             dump,
             config,
@@ -260,6 +272,7 @@ impl Daemon {
         self.listed(farewell, &shutdown).await;
         self.set_keys();
         self.watchers();
+        self.routers();
         for neighbor in self.config.neighbors.clone() {
             self.begin(neighbor);
         }
@@ -361,11 +374,18 @@ impl Daemon {
 
     /// A neighbour of the file.
     fn begin(&mut self, neighbor: crate::config::Neighbor) {
-        let enabled = neighbor.peering.enabled;
-        if let Some(key) = self.add(neighbor, None, None)
-            && enabled
-        {
-            self.input(key, Input::Start);
+        if let Some(key) = self.add(neighbor, None, None) {
+            self.begin_session(key);
+        }
+    }
+
+    /// Who is wanted has a session from now on; an unnumbered one when he has been found.
+    fn begin_session(&mut self, key: Key) {
+        let now = self.now();
+        let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.peering().enabled) else { return };
+        match peer.neighbor.is_found() {
+            true => self.input(key, Input::Start),
+            false => drop(peer.failed(unnumbered::NOBODY.to_owned(), now)),
         }
     }
 
@@ -388,10 +408,17 @@ impl Daemon {
     /// A neighbour on a link that is down is not there, whatever the hold time says. One that comes, or comes back under
     /// another number, is where BFD's packets go from now on.
     fn link_changed(&mut self, name: &str, up: bool) {
+        if !up && self.config.vrf.as_deref() == Some(name) {
+            tracing::error!(
+                vrf = name,
+                "the VRF is down or gone; where it is made anew, this speaker is to be started again"
+            );
+        }
         for key in self.peers.keys() {
             let by_it = self.peers.get(key).filter(|peer| peer.peering().interface.as_deref() == Some(name));
             if up {
                 if by_it.is_some() {
+                    self.routers.again(name);
                     self.watch(key);
                 }
                 continue;
@@ -407,6 +434,7 @@ impl Daemon {
     /// Everybody is told, or just left; the kernel's routes go, or stay.
     async fn end(mut self, farewell: Farewell) {
         if farewell == Farewell::Told {
+            self.routers.set(Default::default(), &self.tasks);
             for key in self.peers.keys() {
                 self.input(key, Input::Stop("the daemon ends".to_owned()));
                 self.watch_ends(key);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp::rib::{PeerConfig, PeerId};
+use bgp::session::config::Authentication;
 use bgp::session::{Neighbour, Reason, State, Time, Way};
 use meta::Prefix;
 use tokio_util::sync::DropGuard;
@@ -61,6 +62,8 @@ pub struct Peer {
     pub unanswered: u32,
     /// When that was.
     pub last_at: Time,
+    /// Of an unnumbered one: when he was found where he is.
+    pub found: Time,
 }
 
 /// Messages.
@@ -74,6 +77,8 @@ pub struct Counts {
     pub faults: u64,
     /// Routes of his that were not kept.
     pub left_out: u64,
+    /// How often there was no room for a next hop of his.
+    pub next_hops_left_out: u64,
 }
 
 impl Peer {
@@ -104,6 +109,7 @@ impl Peer {
             last: None,
             unanswered: 0,
             last_at: Time::ZERO,
+            found: now,
         }
     }
 
@@ -148,8 +154,9 @@ impl Peer {
         let hops = transport.multihop.unwrap_or(if internal && !transport.ttl_security { MAX_TTL } else { 1 });
         Options {
             source: peering.source,
+            device: peering.interface.clone().or_else(|| peering.vrf.clone()),
             interface: peering.interface.clone(),
-            password: transport.password.clone(),
+            authentication: transport.authentication.clone(),
             ttl: Some(if transport.ttl_security { MAX_TTL } else { hops }),
             min_ttl: transport.ttl_security.then_some(MAX_TTL - hops + 1),
         }
@@ -166,8 +173,12 @@ impl Peer {
         let address = self.neighbor.address;
         let mut words = format!("no answer from {address}");
         // The kernel drops what is signed otherwise than it should be, on either side, and says nothing.
-        if self.unanswered >= SUSPICIOUS && self.peering().session.transport.password.is_some() {
-            words += "; a wrong password looks like this";
+        if self.unanswered >= SUSPICIOUS {
+            words += match self.peering().authentication() {
+                Some(Authentication::Md5(_)) => "; a wrong password looks like this",
+                Some(Authentication::Ao(_)) => "; another key or another number of it (tcp-ao) looks like this",
+                None => "",
+            };
         }
         self.failed(words, now)
     }
@@ -216,6 +227,8 @@ pub struct Peers {
     all: BTreeMap<Key, Peer>,
     by_place: HashMap<Place, Key>,
     by_id: HashMap<PeerId, Key>,
+    /// The unnumbered ones.
+    by_link: HashMap<String, Key>,
     next: u64,
     timers: BTreeSet<(Time, Key)>,
     due: HashMap<Key, Time>,
@@ -228,6 +241,9 @@ impl Peers {
         let key = Key(self.next);
         self.by_place.insert(peer.neighbor.place(), key);
         self.by_id.insert(peer.id, key);
+        if let Some(link) = peer.peering().interface.clone().filter(|_| peer.peering().unnumbered) {
+            self.by_link.insert(link, key);
+        }
         self.all.insert(key, peer);
         key
     }
@@ -237,6 +253,7 @@ impl Peers {
         let peer = self.all.remove(&key)?;
         self.by_place.remove(&peer.neighbor.place());
         self.by_id.remove(&peer.id);
+        self.by_link.retain(|_, other| *other != key);
         if let Some(due) = self.due.remove(&key) {
             self.timers.remove(&(due, key));
         }
@@ -256,6 +273,11 @@ impl Peers {
     /// Who is there.
     pub fn at(&self, place: &Place) -> Option<Key> {
         self.by_place.get(place).copied()
+    }
+
+    /// The unnumbered one of a link.
+    pub fn on_link(&self, link: &str) -> Option<Key> {
+        self.by_link.get(link).copied()
     }
 
     /// Whose routes these are.

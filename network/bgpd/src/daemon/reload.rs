@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use bgp::policy::Source;
 use bgp::session::Input;
+use bgp::session::config::Authentication;
 
 use super::Daemon;
 use super::dump::{self, Dump};
@@ -44,6 +45,7 @@ impl Daemon {
         let changes = self.neighbors();
         self.set_keys();
         self.watchers();
+        self.routers();
         let kernel = |config: &Config| {
             (config.kernel.metric, config.kernel.metric_of_local_preference, config.kernel.export.clone())
         };
@@ -64,11 +66,12 @@ impl Daemon {
     fn neighbors(&mut self) -> Changes {
         let mut changes = Changes::default();
         let mut wanted: HashMap<Place, Neighbor> =
-            self.config.neighbors.iter().map(|neighbor| (neighbor.place(), neighbor.clone())).collect();
+            self.config.neighbors.iter().map(|neighbor| (neighbor.written(), neighbor.clone())).collect();
         for key in self.peers.keys() {
             let Some(peer) = self.peers.get(key) else { continue };
-            let next = match wanted.remove(&peer.neighbor.place()) {
-                Some(neighbor) => Some((neighbor, None)),
+            let next = match wanted.remove(&peer.neighbor.written()) {
+                // An unnumbered one is where he was found.
+                Some(neighbor) => Some((Neighbor { address: peer.neighbor.address, ..neighbor }, None)),
                 None => self.in_a_range(peer),
             };
             match next {
@@ -83,7 +86,7 @@ impl Daemon {
         }
         changes.added = wanted.len();
         for neighbor in self.config.neighbors.clone() {
-            if wanted.contains_key(&neighbor.place()) {
+            if wanted.contains_key(&neighbor.written()) {
                 self.begin(neighbor);
             }
         }
@@ -110,8 +113,10 @@ impl Daemon {
         let old = std::mem::replace(&mut peer.neighbor, neighbor);
         peer.range = range;
         let (before, new) = (&old.peering, &peer.neighbor.peering);
-        let (same, routes) =
-            (before.same_session(new), before.routes != new.routes || before.interface != new.interface);
+        let (same, routes) = (
+            before.same_session(new) && signs_anew(peer, before),
+            before.routes != new.routes || before.interface != new.interface,
+        );
         let (was, enabled, session) = (before.enabled, new.enabled, new.session.clone());
         // What it is of changes nothing in the tables but by another session.
         let other_kind = kind(before) != kind(new);
@@ -133,7 +138,7 @@ impl Daemon {
             let actions = peer.session.reconfigure(session, now);
             self.act(key, state, actions, None);
             if enabled && !was {
-                self.input(key, Input::Start);
+                self.begin_session(key);
             }
         }
         self.watch(key);
@@ -142,10 +147,27 @@ impl Daemon {
 
     /// Who signs, and with what.
     pub(super) fn set_keys(&mut self) {
-        for (address, error) in self.listeners.set_keys(keys(&self.config)) {
-            tracing::error!(neighbor = %address, %error, "the kernel takes no password (TCP-MD5) for him: he cannot connect");
+        let found = self.peers.iter().map(|(_, peer)| &peer.neighbor).filter(|neighbor| neighbor.peering.unnumbered);
+        for (address, error) in self.listeners.set_keys(keys(&self.config, found)) {
+            tracing::error!(neighbor = %address, %error, "the kernel takes no keys for him: he cannot connect");
         }
     }
+}
+
+/// Connections of a neighbour sign by his keys of now; whether they do.
+fn signs_anew(peer: &Peer, before: &Peering) -> bool {
+    let (Some(Authentication::Ao(old)), Some(Authentication::Ao(new))) =
+        (before.authentication(), peer.peering().authentication())
+    else {
+        return true;
+    };
+    let range = peer.range.map(|range| (range.addr, range.len));
+    let changed =
+        peer.links.iter().flatten().filter(|_| old != new).try_for_each(|link| link.roll_over(range, old, new));
+    if let Err(error) = &changed {
+        tracing::warn!(neighbor = %peer.neighbor.address, "his keys cannot change while his session goes on: {error}");
+    }
+    changed.is_ok()
 }
 
 fn kind(peering: &Peering) -> Source {
@@ -164,6 +186,7 @@ fn fixed(old: &Config, new: &Config) -> Result<(), String> {
     let fields = [
         ("as", old.number == new.number),
         ("router-id", old.identifier == new.identifier),
+        ("vrf", old.vrf == new.vrf),
         ("cluster-id", old.cluster_id == new.cluster_id),
         ("listen", old.listen == new.listen),
         ("control-socket", old.control_socket == new.control_socket),

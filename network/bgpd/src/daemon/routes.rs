@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bgp::policy::{Route, Source, Verdict};
 use bgp::rib::PathView;
+use bgp::session::Time;
 use meta::Prefix;
 
 use super::Daemon;
@@ -20,6 +21,8 @@ const WINDOW: usize = 64 << 10;
 const HIGHEST: u32 = i32::MAX as u32;
 /// Next hops that are known, before those are looked for that no route has any more.
 const MANY: usize = 1024;
+/// Between two looks for those, where somebody has more than he may: each is at every path.
+const PAUSE: Time = Time::from_secs(10);
 
 impl Daemon {
     /// Lets out what the last events have changed.
@@ -61,14 +64,16 @@ impl Daemon {
 
     /// Next hops that have come are to be resolved; those that nothing goes by are forgotten.
     fn resolve(&mut self) {
-        for address in self.rib.new_next_hops() {
-            self.fib.track(address);
-        }
-        if self.rib.next_hops() > self.most_next_hops.max(MANY) {
+        let now = self.now();
+        let short = self.rib.lacks_room_for_next_hops() && now >= self.next_hops_looked_at + PAUSE;
+        if short || self.rib.next_hops() > self.most_next_hops.max(MANY) {
             for address in self.rib.forget_next_hops() {
                 self.fib.forget(address);
             }
-            self.most_next_hops = 2 * self.rib.next_hops();
+            (self.most_next_hops, self.next_hops_looked_at) = (2 * self.rib.next_hops(), now);
+        }
+        for address in self.rib.new_next_hops() {
+            self.fib.track(address);
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bgp::family::Family;
 use bgp::message::frame;
+use bgp::rib::MAX_NEXT_HOPS_OF_ONE;
 use bgp::session::config::PrefixLimit;
 use bgp::session::{Input, Time, Way};
 use tokio::net::TcpStream;
@@ -55,6 +56,7 @@ impl Daemon {
                     self.ready.insert(which.key);
                 }
             }
+            Event::Advertised { link, from } => self.advertised(&link, from),
             Event::Watched { from, far, packet } => self.heard_of(from, far, &packet),
             Event::Stuck(which) => {
                 let here = self.peers.link_mut(which).is_some();
@@ -102,7 +104,8 @@ impl Daemon {
     /// A connection of somebody's: of a neighbour, of one whom a range lets in, or of nobody.
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
         let Some(place) = place(&stream, from) else { return };
-        let Some(key) = self.peers.at(&place).or_else(|| self.let_in(&place, &stream)) else {
+        let known = self.peers.at(&place);
+        let Some(key) = known.or_else(|| self.by_link(&place)).or_else(|| self.let_in(&place, &stream)) else {
             self.metrics.strangers.inc();
             tracing::debug!(%from, "refused: no neighbour is there");
             // A range that let him in no more has said so.
@@ -114,9 +117,8 @@ impl Daemon {
             return;
         };
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let key_of_his = peer.peering().session.transport.password.as_deref();
-        if key_of_his.is_some_and(|password| !self.listeners.demands(from.ip(), password)) {
-            tracing::warn!(neighbor = %peer.neighbor.address, "refused: the kernel has not taken his password (TCP-MD5)");
+        if peer.peering().authentication().is_some_and(|key| !self.listeners.demands(from.ip(), key)) {
+            tracing::warn!(neighbor = %peer.neighbor.address, "refused: the kernel has not taken his password or keys");
             return self.tidy(key);
         }
         if !is_near(peer, &stream) {
@@ -169,8 +171,7 @@ impl Daemon {
         let Some(peer) = self.peers.get_mut(which.key).filter(|peer| peer.is_connecting(which)) else { return };
         peer.connecting = None;
         peer.unanswered = 0;
-        let send_hold = peer.peering().send_hold;
-        match self.tasks.take(which, stream, send_hold) {
+        match self.tasks.take(which, stream, peer.peering()) {
             Ok(link) => {
                 if let Some(place) = peer.links.get_mut(which.way as usize) {
                     *place = Some(link);
@@ -207,7 +208,7 @@ impl Daemon {
     /// The first message of some bytes; how long it was, none when it is not whole.
     fn message(&mut self, which: Which, bytes: &[u8]) -> Option<usize> {
         let now = self.began.elapsed();
-        let Daemon { peers, rib, dump, .. } = self;
+        let Daemon { peers, rib, dump, shares, .. } = self;
         let peer = peers.get_mut(which.key)?;
         let before = peer.session.state();
         let (frame, length) = match frame(bytes, peer.session.extended(which.way)) {
@@ -233,6 +234,14 @@ impl Daemon {
                 tracing::warn!(neighbor = %peer.neighbor.address, "an UPDATE of his: {fault}");
             }
             peer.counts.left_out += rib.update(id, &update, seconds(now)) as u64;
+            let refused = rib.refused_next_hops(id);
+            if refused > peer.counts.next_hops_left_out && shares.tell(now).is_some() {
+                tracing::warn!(
+                    neighbor = %peer.neighbor.address,
+                    "he names more than {MAX_NEXT_HOPS_OF_ONE} next hops: routes by the others are not used"
+                );
+            }
+            peer.counts.next_hops_left_out = refused;
         }
         if !actions.is_empty() || peer.session.state() != before {
             self.act(which.key, before, actions, None);

@@ -30,16 +30,19 @@ impl Daemon {
             all.iter().any(|all| all != address && all.port() == address.port() && all.is_ipv6() == address.is_ipv6())
         };
         wanted.retain(|address| !covered(address));
-        self.watchers.set(&wanted, &self.tasks.events);
+        self.watchers.set(&wanted, self.config.vrf.as_deref(), &self.tasks.events);
     }
 
     /// Begins or ends to watch a neighbour, as is configured.
     pub(super) fn watch(&mut self, key: Key) {
         let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let wanted = wanted(peer.peering()).map(|(config, far)| (config, far, address(peer, far)));
+        let wanted = wanted(peer.peering())
+            .filter(|_| peer.neighbor.is_found())
+            .map(|(config, far)| (config, far, address(peer, far)));
+        let from = (peer.peering().source, peer.peering().vrf.clone());
         let same = matches!((&peer.watch, &wanted), (Some(watch), Some((config, far, Some(to))))
-            if watch.config == *config && watch.far == *far && watch.to == *to);
+            if watch.config == *config && watch.far == *far && watch.to == *to && watch.from == from);
         if same {
             return;
         }
@@ -47,7 +50,7 @@ impl Daemon {
         let Some(peer) = self.peers.get_mut(key) else { return };
         if let Some((config, far, Some(to))) = wanted {
             let name = u32::try_from(key.0).unwrap_or(u32::MAX);
-            peer.watch = Some(Watch { bfd: Bfd::new(config, name, now), config, far, socket: None, to });
+            peer.watch = Some(Watch { bfd: Bfd::new(config, name, now), config, far, socket: None, to, from });
         }
         self.peers.wind(key);
     }
@@ -55,11 +58,10 @@ impl Daemon {
     /// He hears that nobody failed.
     pub(super) fn watch_ends(&mut self, key: Key) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let source = peer.peering().source;
         if let Some(mut watch) = peer.watch.take() {
             for action in watch.bfd.stop() {
                 if let Action::Send(packet) = action {
-                    watch.send(key, source, &packet);
+                    watch.send(key, &packet);
                 }
             }
         }
@@ -92,11 +94,11 @@ impl Daemon {
     fn on_watch(&mut self, key: Key, actions: Vec<Action>) {
         for action in actions {
             let Some(peer) = self.peers.get_mut(key) else { return };
-            let (address, source) = (peer.neighbor.address, peer.peering().source);
+            let address = peer.neighbor.address;
             match action {
                 Action::Send(packet) => {
                     if let Some(watch) = &mut peer.watch {
-                        watch.send(key, source, &packet);
+                        watch.send(key, &packet);
                     }
                 }
                 Action::Up => tracing::info!(neighbor = %address, "BFD: he is there"),

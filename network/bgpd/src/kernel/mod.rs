@@ -11,6 +11,7 @@
 //! - `said`: configuration, commands, events
 //! - `wish`: what is wanted of a prefix, and the shape that it takes in the kernel
 //! - `plan`: what is wanted beside what is there, and the changes that make one of the other
+//! - `vrf`: which links and which table are whose, where links have tables of their own
 //! - `ways`: what others have put there, and by which of it a next hop is reached
 //! - `news`: what of that the speaker is told
 //! - `alone`: nobody else writes the same routes, and this process may
@@ -28,6 +29,7 @@ mod news;
 mod plan;
 mod said;
 mod task;
+pub mod vrf;
 mod ways;
 mod wish;
 
@@ -37,7 +39,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use said::{Command, Config, Event, Learned, LearnedHop, METRIC, PROTOCOL, Status};
+pub use said::{Command, Config, Event, Learned, LearnedHop, METRIC, OF_VRF, PROTOCOL, Status};
 pub use wish::{Hop, Target, Wish};
 
 /// News that nobody has read yet: a flap of 20,000 routes of somebody else. When there is more, everything is listed.
@@ -78,6 +80,9 @@ pub enum StartError {
     /// Whether somebody has them is not known.
     #[error("claiming the routes of a table for this process: {0}")]
     Claim(std::io::Error),
+    /// The VRF.
+    #[error(transparent)]
+    Vrf(#[from] vrf::Error),
     /// Not the right.
     #[error("routes can't be written by this process: that needs CAP_NET_ADMIN")]
     Forbidden,
@@ -85,11 +90,18 @@ pub enum StartError {
 
 impl Kernel {
     /// Begins, in the network namespace of the calling thread.
-    pub fn start(config: Config, events: mpsc::Sender<Event>) -> Result<Kernel, StartError> {
+    pub fn start(mut config: Config, events: mpsc::Sender<Event>) -> Result<Kernel, StartError> {
         let topics = [Topic::Links, Topic::Addresses, Topic::Routes];
         let monitor = Monitor::open(&topics)?;
         monitor.hold(NEWS);
         let mut rtnl = Rtnl::open()?;
+        if let Some(name) = &config.vrf {
+            let of_vrf = vrf::table(&mut rtnl, name)?;
+            [&mut config.table, &mut config.ways]
+                .into_iter()
+                .filter(|table| **table == OF_VRF)
+                .for_each(|t| *t = of_vrf);
+        }
         let claimed = match config.write {
             true => {
                 alone::may_write(&config, &mut rtnl)?;

@@ -17,9 +17,14 @@ pub const PROTOCOL: u8 = 71;
 /// The metric of a route where nobody said one: below an administrator's, as BIRD's.
 pub const METRIC: u32 = 32;
 
+/// The table of the VRF, which is asked for at the start. No table has this number.
+pub const OF_VRF: u32 = 0;
+
 /// Which routes are whose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// The VRF whose links and addresses these are; none is all that are in no VRF.
+    pub vrf: Option<String>,
     /// The table where routes are put, and where those of other protocols are learned from.
     pub table: u32,
     /// The table that says where next hops are. The same one, unless `table` is one that rules of an administrator lead to:
@@ -47,6 +52,7 @@ impl Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            vrf: None,
             table: TABLE_MAIN,
             ways: TABLE_MAIN,
             protocol: PROTOCOL,

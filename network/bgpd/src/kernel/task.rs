@@ -59,7 +59,7 @@ impl Surroundings for Around<'_> {
 
 impl Task {
     pub fn new(config: Config, rtnl: Rtnl, told: watch::Sender<Status>) -> Task {
-        let ways = Ways::new(config.ways != config.table);
+        let ways = Ways::new(config.vrf.clone(), config.ways != config.table);
         let port = rtnl.port();
         let (plan, shapes, news) = (Plan::default(), Shapes::default(), News::default());
         let (scan, keep) = (Instant::now(), Some(Instant::now() + config.keep));

@@ -17,7 +17,12 @@ pub struct Bird {
 
 impl Bird {
     pub fn start(host: &Host, conf: &Conf) -> Bird {
-        let file = host.file("bird.conf", &configuration(host, conf));
+        Bird::with(host, &configuration(host, conf))
+    }
+
+    /// With a configuration of one's own.
+    pub fn with(host: &Host, configuration: &str) -> Bird {
+        let file = host.file("bird.conf", configuration);
         let mut command = Command::new("/usr/sbin/bird");
         command.arg("-f").arg("-c").arg(file).arg("-s").arg(host.dir.join("bird.ctl"));
         Bird { host: host.clone(), program: host.start("bird", &mut command) }
@@ -71,16 +76,18 @@ fn session(host: &Host, conf: &Conf, at: usize, peer: &Peer) -> String {
     let mut text = format!(
         "protocol bgp p{at} {{\n  local {local} as {};\n  neighbor {remote} as {};\n  hold time {hold};\n  \
          connect delay time 1; connect retry time 2; error wait time 1, 2; direct; startup hold time 10;\n  \
-         enable extended messages on; graceful restart {}; graceful restart time 20;\n",
+         enable extended messages on; graceful restart {}; graceful restart time {};\n",
         conf.number,
         peer.number,
-        if peer.graceful { "on" } else { "off" }
+        if peer.graceful { "on" } else { "off" },
+        peer.restart_time()
     );
     for (on, option) in [
         (peer.passive, "passive on;"),
         (peer.ttl_security, "ttl security on;"),
         (peer.client, "rr client;"),
         (peer.bfd, "bfd on;"),
+        (peer.long_lived, "long lived graceful restart on; long lived stale time 60;"),
     ] {
         if on {
             let _ = writeln!(text, "  {option}");

@@ -12,12 +12,13 @@ use crate::speaker::{Conf, Path, Speaker, Table};
 
 pub struct Frr {
     host: Host,
+    vrf: Option<&'static str>,
     programs: Vec<Program>,
 }
 
 impl Frr {
     pub fn start(host: &Host, conf: &Conf) -> Frr {
-        let mut frr = Frr { host: host.clone(), programs: Vec::new() };
+        let mut frr = Frr { host: host.clone(), vrf: conf.vrf, programs: Vec::new() };
         frr.daemon("zebra", "");
         if conf.peers.iter().any(|peer| peer.bfd) {
             frr.daemon("bfdd", "");
@@ -50,6 +51,11 @@ impl Frr {
         self.host.say(Command::new("/usr/bin/vtysh").arg("--vty_socket").arg(&self.host.dir).args(["-c", question]))
     }
 
+    /// Behind `show bgp`.
+    fn vrf(&self) -> String {
+        self.vrf.map(|vrf| format!("vrf {vrf} ")).unwrap_or_default()
+    }
+
     fn ask_json(&self, question: &str) -> Result<Value> {
         let answer = self.ask(question)?;
         serde_json::from_str(&answer).with_context(|| format!("{question}: {answer}"))
@@ -58,16 +64,23 @@ impl Frr {
 
 fn configuration(host: &Host, conf: &Conf) -> String {
     let mut text = format!(
-        "log stdout\nrouter bgp {}\n bgp router-id 10.0.0.{}\n no bgp ebgp-requires-policy\n \
+        "log stdout\nrouter bgp {}{}\n bgp router-id 10.0.0.{}\n no bgp ebgp-requires-policy\n \
          no bgp network import-check\n no bgp default ipv4-unicast\n bgp graceful-restart\n \
-         bgp graceful-restart restart-time 20\n bgp graceful-restart preserve-fw-state\n",
-        conf.number, host.n
+         bgp graceful-restart restart-time {}\n bgp graceful-restart preserve-fw-state\n",
+        conf.number,
+        conf.vrf.map(|vrf| format!(" vrf {vrf}")).unwrap_or_default(),
+        host.n,
+        conf.peers.first().map_or(20, crate::speaker::Peer::restart_time),
     );
+    if conf.peers.iter().any(|peer| peer.long_lived) {
+        text.push_str(" bgp long-lived-graceful-restart stale-time 60\n");
+    }
     if let Some(cluster) = conf.cluster {
         let _ = writeln!(text, " bgp cluster-id {cluster}");
     }
     for peer in &conf.peers {
-        let (address, hold) = (peer.address(), peer.hold);
+        let (address, hold) = (name(peer), peer.hold);
+        let _ = peer.unnumbered.then(|| writeln!(text, " neighbor {address} interface"));
         let mut say = |words: &str| {
             let _ = writeln!(text, " neighbor {address} {words}");
         };
@@ -98,8 +111,8 @@ fn configuration(host: &Host, conf: &Conf) -> String {
             let _ = writeln!(text, "  network {} route-map {map}", network.prefix);
             let _ = writeln!(maps, "route-map {map} permit 10\n set community {}", network.communities.join(" "));
         }
-        for peer in conf.peers.iter().filter(|peer| peer.carries_ipv6() == (family == "ipv6")) {
-            let address = peer.address();
+        for peer in conf.peers.iter().filter(|peer| peer.carries(family == "ipv6")) {
+            let address = name(peer);
             let _ = writeln!(text, "  neighbor {address} activate");
             if peer.client {
                 let _ = writeln!(text, "  neighbor {address} route-reflector-client");
@@ -113,13 +126,18 @@ fn configuration(host: &Host, conf: &Conf) -> String {
     text + "!\n" + &maps
 }
 
+/// By which it knows a neighbour.
+fn name(peer: &crate::speaker::Peer) -> String {
+    if peer.unnumbered { "eth0".to_owned() } else { peer.address().to_string() }
+}
+
 impl Speaker for Frr {
     fn name(&self) -> &'static str {
         "FRR"
     }
 
     fn sessions(&self) -> Result<Vec<IpAddr>> {
-        let answer = self.ask_json("show bgp neighbors json")?;
+        let answer = self.ask_json(&format!("show bgp {}neighbors json", self.vrf()))?;
         let up = |(address, of): (&String, &Value)| (of["bgpState"] == "Established").then(|| address.parse().ok())?;
         Ok(answer.as_object().context("neighbours")?.iter().filter_map(up).collect())
     }
@@ -127,9 +145,9 @@ impl Speaker for Frr {
     fn routes(&self) -> Result<Table> {
         let mut table = Table::new();
         for family in ["ipv4", "ipv6"] {
-            let answer = self.ask_json(&format!("show bgp {family} unicast json"))?;
+            let answer = self.ask_json(&format!("show bgp {}{family} unicast json", self.vrf()))?;
             for prefix in answer["routes"].as_object().into_iter().flatten().map(|(prefix, _)| prefix) {
-                let one = self.ask_json(&format!("show bgp {family} unicast {prefix} json"))?;
+                let one = self.ask_json(&format!("show bgp {}{family} unicast {prefix} json", self.vrf()))?;
                 let paths = one["paths"].as_array().into_iter().flatten().map(path).collect::<Result<_>>()?;
                 table.insert(prefix.parse()?, paths);
             }

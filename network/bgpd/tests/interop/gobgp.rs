@@ -17,9 +17,19 @@ pub struct Gobgp {
 
 impl Gobgp {
     pub fn start(host: &Host, conf: &Conf) -> Gobgp {
+        Gobgp::start_as(host, conf, &[])
+    }
+
+    /// Once more: it says that it was restarted, and keeps to what that means (RFC 4724).
+    pub fn again(host: &Host, conf: &Conf) -> Gobgp {
+        Gobgp::start_as(host, conf, &["--graceful-restart"])
+    }
+
+    fn start_as(host: &Host, conf: &Conf, more: &[&str]) -> Gobgp {
         let file = host.file("gobgp.toml", &configuration(host, conf));
         let mut command = Command::new("/usr/bin/gobgpd");
         command.arg("-f").arg(file).args(["--api-hosts", "127.0.0.1:50051", "--log-level", "debug", "--pprof-disable"]);
+        command.args(more);
         let gobgp = Gobgp { host: host.clone(), program: host.start("gobgp", &mut command) };
         eventually("GoBGP", || gobgp.ask(&["global"]).map(drop));
         for network in &conf.networks {
@@ -54,12 +64,15 @@ fn configuration(host: &Host, conf: &Conf) -> String {
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {}\n\
              auth-password = \"{}\"\n[neighbors.transport.config]\nlocal-address = \"{local}\"\npassive-mode = {}\n\
              [neighbors.timers.config]\nconnect-retry = 2\nhold-time = {hold}\nkeepalive-interval = {}\n\
-             idle-hold-time-after-reset = 2\n[neighbors.graceful-restart.config]\nenabled = {}\nrestart-time = 20\n",
+             idle-hold-time-after-reset = 2\n[neighbors.graceful-restart.config]\nenabled = {}\nrestart-time = {}\n\
+             long-lived-enabled = {}\n",
             peer.number,
             peer.password.as_deref().unwrap_or_default(),
             peer.passive,
             hold / 3,
             peer.graceful,
+            peer.restart_time(),
+            peer.long_lived,
         );
         if peer.ttl_security {
             text.push_str("[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n");
@@ -79,6 +92,11 @@ fn configuration(host: &Host, conf: &Conf) -> String {
              [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = {}\n",
             peer.graceful
         );
+        if peer.long_lived {
+            text.push_str(
+                "[neighbors.afi-safis.long-lived-graceful-restart.config]\nenabled = true\nrestart-time = 60\n",
+            );
+        }
         if peer.add_path {
             text.push_str("[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n");
         }

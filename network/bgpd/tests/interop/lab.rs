@@ -121,6 +121,13 @@ impl Host {
         Ok(said)
     }
 
+    /// The address of the link's own.
+    pub fn link_local(&self) -> IpAddr {
+        let all = self.rtnl().addresses(None).unwrap();
+        let of_link = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        all.iter().map(|known| known.prefix.addr).find(of_link).unwrap()
+    }
+
     pub fn rtnl(&self) -> Rtnl {
         Rtnl::open_in(&self.ns).unwrap()
     }

@@ -36,7 +36,8 @@ fn the_program() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_again, reloads) = tokio::sync::mpsc::channel(1);
     let options = bgpd::Options { file, kind, farewell: Farewell::Told };
-    runtime.block_on(bgpd::run(options, reloads, CancellationToken::new())).unwrap();
+    let ended = runtime.block_on(bgpd::run(options, reloads, CancellationToken::new()));
+    ended.unwrap_or_else(|why| panic!("{why}"));
 }
 
 impl Ours {
@@ -73,6 +74,11 @@ impl Ours {
 
     fn socket(&self) -> PathBuf {
         self.host.dir.join("ours.sock")
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        self.program.as_ref().map(Program::log).unwrap_or_default()
     }
 
     pub fn ask(&self, question: &Question) -> Result<Vec<Value>> {
@@ -114,6 +120,9 @@ pub fn configuration(host: &Host, conf: &Conf) -> Value {
         "neighbors": conf.peers.iter().map(|peer| neighbor(host, peer)).collect::<Vec<_>>(),
         "networks": conf.networks.iter().map(network).collect::<Vec<_>>(),
     });
+    if let Some(vrf) = conf.vrf {
+        all["vrf"] = json!(vrf);
+    }
     if let Some(cluster) = conf.cluster {
         all["cluster-id"] = json!(cluster);
     }
@@ -133,8 +142,20 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
         "passive": peer.passive,
         "import": "all",
         "export": "all",
-        "graceful-restart": if peer.graceful { json!({"restart-time": "20s"}) } else { json!({"mode": "off"}) },
+        "graceful-restart": match peer.graceful {
+            true => json!({"restart-time": peer.restart_time()}),
+            false => json!({"mode": "off"}),
+        },
     });
+    if peer.long_lived {
+        all["graceful-restart"]["long-lived-time"] = json!("60s");
+    }
+    if peer.unnumbered {
+        all["interface"] = json!("eth0");
+        for field in ["address", "source-address", "families"] {
+            all.as_object_mut().unwrap().remove(field);
+        }
+    }
     if let Some(password) = &peer.password {
         all["password"] = json!(password);
     }

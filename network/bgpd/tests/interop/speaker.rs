@@ -31,6 +31,8 @@ pub struct Conf {
     pub cluster: Option<Ipv4Addr>,
     /// It puts routes into the kernel.
     pub kernel: bool,
+    /// It is in a VRF.
+    pub vrf: Option<&'static str>,
 }
 
 /// A route of its own.
@@ -50,6 +52,8 @@ pub struct Peer {
     pub ipv6: bool,
     /// Routes of IPv4, whatever they are carried over (RFC 8950).
     pub ipv4_routes: bool,
+    /// Only the link is known; both families.
+    pub unnumbered: bool,
     /// A line more in the words of BIRD.
     pub extra: &'static str,
     pub number: u32,
@@ -60,6 +64,8 @@ pub struct Peer {
     pub client: bool,
     pub add_path: bool,
     pub graceful: bool,
+    /// Routes outlive a restart that takes longer than [`Peer::restart_time`] (RFC 9494), by a minute.
+    pub long_lived: bool,
     pub bfd: bool,
     /// Seconds.
     pub hold: u16,
@@ -71,6 +77,7 @@ impl Peer {
             host,
             ipv6: false,
             ipv4_routes: false,
+            unnumbered: false,
             extra: "",
             number,
             passive: false,
@@ -79,9 +86,15 @@ impl Peer {
             client: false,
             add_path: false,
             graceful: true,
+            long_lived: false,
             bfd: false,
             hold: 90,
         }
+    }
+
+    /// Seconds in which a speaker is back.
+    pub fn restart_time(&self) -> u16 {
+        if self.long_lived { 3 } else { 20 }
     }
 
     pub fn address(&self) -> IpAddr {
@@ -91,6 +104,11 @@ impl Peer {
     /// Whether it carries routes of IPv6.
     pub fn carries_ipv6(&self) -> bool {
         self.ipv6 && !self.ipv4_routes
+    }
+
+    /// Whether it carries routes of a family.
+    pub fn carries(&self, ipv6: bool) -> bool {
+        self.unnumbered || self.carries_ipv6() == ipv6
     }
 
     /// The other end's own address.

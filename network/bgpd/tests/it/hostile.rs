@@ -46,6 +46,33 @@ async fn a_slow_reader_costs_only_itself() {
     one.end().await;
 }
 
+/// Each next hop would be looked up in the kernel's tables whenever something changes there.
+#[tokio::test]
+async fn who_names_a_next_hop_for_each_route_has_a_share_of_them_and_is_told_of() {
+    let usual = "remote-as: external, passive: true, import: accept, export: reject";
+    let rest = format!("neighbors:\n{}{}", neighbor(33, 1, 2, usual), neighbor(33, 1, 3, usual));
+    let one = Speaker::start(33, 1, 64512, &rest);
+    let (mut many, mut other) = (Scripted::connect(33, 2, 1).await, Scripted::connect(33, 3, 1).await);
+    many.establish(&open(65002, 0, &[])).await;
+    other.establish(&open(65003, 0, &[])).await;
+    let (most, beyond) = (bgp::rib::MAX_NEXT_HOPS_OF_ONE, 50);
+    let hop = |n: usize| std::net::Ipv4Addr::from(0xac10_0000 + n as u32);
+    let all = prefixes((most + beyond + 1) as u32);
+    for (n, prefix) in all.iter().take(most + beyond).enumerate() {
+        many.announce(hop(n), &[65002], &[*prefix]).await;
+    }
+    let told = one.until(2, "all is told", |n| n.received.ipv4 as usize == most + beyond).await;
+    assert_eq!((told.next_hops_left_out, told.state.as_str()), (beyond as u64, "Established"));
+    other.announce(host(33, 3), &[65003], &all[most + beyond..]).await;
+    let wanted = || one.kernel.lock().expect("whole").values().flatten().count();
+    let begun = std::time::Instant::now();
+    while wanted() <= most && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(wanted(), most + 1, "his share, and the other's one");
+    one.end().await;
+}
+
 #[tokio::test]
 async fn two_hundred_who_say_nothing_keep_nobody_out() {
     let rest = format!(

@@ -126,7 +126,7 @@ async fn a_neighbour_whom_bfd_loses_is_lost_at_once() {
     let mut peer = Scripted::connect(43, 2, 1).await;
     peer.establish(&open(65001, 90, &[])).await;
     one.up(2).await;
-    let socket = linux::hops::bind(SocketAddr::new(host(43, 2).into(), 3784)).expect("bound");
+    let socket = linux::hops::bind(SocketAddr::new(host(43, 2).into(), 3784), None).expect("bound");
     let socket = tokio::net::UdpSocket::from_std(socket).expect("a socket");
     let (began, interval) = (std::time::Instant::now(), std::time::Duration::from_millis(200));
     let pace = Config { desired_min_tx: interval, required_min_rx: interval, ..Config::default() };

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bgp::message::Kind;
+use bgp::session::config::Authentication;
 use bgpd::daemon::{Daemon, Farewell, Hands};
 use bgpd::kernel::{Event, Status};
 use tokio::net::TcpSocket;
@@ -41,7 +42,7 @@ async fn whose_password_the_kernel_refuses_is_not_let_in_without() {
     let rest = format!("neighbors:\n{}", neighbor(61, 1, 2, "remote-as: 65001, passive: true, password: secret"));
     let mut config = parsed(&text(61, 1, 64512, &rest));
     // What the file's reader would not have let pass stands for a kernel without room.
-    config.neighbors[0].peering.session.transport.password = Some("x".repeat(81));
+    config.neighbors[0].peering.session.transport.authentication = Some(Authentication::Md5("x".repeat(81)));
     let one = Speaker::start_as(61, 1, config, 0, Farewell::Told);
     let mut peer = Scripted::connect(61, 2, 1).await;
     peer.send(&bgp::message::Message::Open(open(65001, 90, &[])).write()).await;

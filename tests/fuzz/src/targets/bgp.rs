@@ -13,6 +13,7 @@ use bgp::message::refresh::RouteRefresh;
 use bgp::message::{Coding, HEADER, Kind, MAX_EXTENDED, Message, frame, pack, update};
 use bgp::policy::{Filter, PeerType, Route, Source};
 use bgp::rib::{PeerConfig, Rib, Speaker};
+use bgp::router;
 use bgp::session::config::{Opening, RemoteAs};
 use bgp::session::{Action, Config, Input, Neighbour, Way};
 use meta::Prefix;
@@ -46,6 +47,15 @@ pub const TARGETS: &[Target] = &[
         run: conversation,
         seeds: conversations,
         memory: 600,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "bgp-router",
+        what: "Router Advertisements and Solicitations on links of unnumbered BGP neighbours",
+        run: routers,
+        seeds: advertisements,
+        memory: 1,
         nests: FLAT,
         depth: 0,
     },
@@ -200,6 +210,20 @@ fn conversation(bytes: &[u8]) {
     rib.remove_peer(id);
     rib.publish();
     assert_eq!(rib.summary().prefixes, [0, 0], "what he told goes with him");
+}
+
+/// Of a message that is valid its options are, to the last byte.
+fn routers(bytes: &[u8]) {
+    let from = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+    let heard = router::read(bytes, from, Some(255));
+    assert!(heard.is_none() || bytes.len().is_multiple_of(8));
+    assert_eq!(router::read(bytes, from, Some(254)), None);
+}
+
+fn advertisements() -> Vec<Vec<u8>> {
+    let options = [1, 1, 2, 0, 0, 0, 0, 2, 5, 1, 0, 0, 0, 0, 5, 220];
+    let all = [&router::advertisement(router::LIFETIME)[..], &router::solicitation()[..]];
+    all.iter().map(|message| [message, &options[..]].concat()).collect()
 }
 
 fn filters(bytes: &[u8]) {

@@ -52,6 +52,41 @@ fn of_this_host_and_of_the_link_nothing_is_resolved() {
     assert!(world.rib.best(&prefix(0)).is_some() && world.rib.best(&prefix(1)).is_some());
 }
 
+/// Somebody who names a next hop of his own in each of 100,000 routes costs a look at no more than his share.
+#[test]
+fn a_neighbour_with_many_next_hops_has_a_share_and_others_have_theirs() {
+    let mut world = World::new();
+    world.rib.resolve_next_hops();
+    let (many, other) = (world.client(2), world.client(3));
+    let hop = |n: u32| Ipv4Addr::from(0xac10_0000 + n);
+    let by = |n: u32| Attributes { next_hop: NextHop::V4(hop(n)), ..set(&[]) };
+    let most = u32::try_from(MAX_NEXT_HOPS_OF_ONE).expect("a number");
+    (0..most + 100).for_each(|n| world.announce(many, n, &by(n)));
+    assert_eq!((world.rib.next_hops(), world.rib.new_next_hops().len()), (MAX_NEXT_HOPS_OF_ONE, MAX_NEXT_HOPS_OF_ONE));
+    assert_eq!((world.rib.refused_next_hops(many), world.rib.lacks_room_for_next_hops()), (100, true));
+    (0..most).for_each(|n| world.rib.next_hop(hop(n).into(), Some(1)));
+    world.settle();
+    let used = |world: &World, n: u32| world.rib.best(&prefix(n)).is_some();
+    assert!(used(&world, 0) && used(&world, most - 1));
+    assert!(!used(&world, most) && !used(&world, most + 99), "what nobody was asked about is no way");
+    // Another has room, also for what the first had none for, and by that the first's goes, too.
+    world.announce(other, most + 200, &by(most));
+    assert_eq!(world.rib.new_next_hops(), [IpAddr::from(hop(most))]);
+    world.rib.next_hop(hop(most).into(), Some(1));
+    world.settle();
+    assert!(used(&world, most + 200) && used(&world, most));
+    // Where some are not needed any more, others get their room.
+    (0..10).for_each(|n| world.rib.withdraw(many, Nlri::from(prefix(n))));
+    assert_eq!(world.rib.forget_next_hops().len(), 10);
+    assert_eq!((world.rib.new_next_hops().len(), world.rib.next_hops()), (10, MAX_NEXT_HOPS_OF_ONE + 1));
+    // One who comes in his place begins with nothing.
+    world.rib.remove_peer(many);
+    let next = world.client(2);
+    assert_eq!((next, world.rib.refused_next_hops(next)), (many, 0));
+    world.announce(next, 0, &by(most + 300));
+    assert_eq!(world.rib.new_next_hops(), [IpAddr::from(hop(most + 300))]);
+}
+
 #[test]
 fn what_no_route_goes_by_is_forgotten() {
     let mut world = World::new();

@@ -9,6 +9,7 @@ use linux::netlink::{Link, LinkAddress, Route, RouteKind};
 use meta::Prefix;
 
 use super::said::{Learned, LearnedHop};
+use super::vrf;
 use super::wish::{Hop, Shape, Target, Way, Wish};
 
 /// The kernel's own: of links and their addresses (RTPROT_KERNEL), and of what another router said by ICMP.
@@ -17,6 +18,8 @@ const KERNELS: [u8; 2] = [1, 2];
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Ways {
+    /// Links and addresses are those of this VRF.
+    vrf: Option<String>,
     links: HashMap<u32, Link>,
     addresses: Vec<LinkAddress>,
     /// Of the table where next hops are looked up.
@@ -53,8 +56,8 @@ struct Foreign {
 
 impl Ways {
     /// `beside`: routes of ours are in another table than that of ways.
-    pub fn new(beside: bool) -> Ways {
-        Ways { beside: beside.then(Routes::default), ..Ways::default() }
+    pub fn new(vrf: Option<String>, beside: bool) -> Ways {
+        Ways { vrf, beside: beside.then(Routes::default), ..Ways::default() }
     }
 
     /// All links and addresses.
@@ -72,13 +75,15 @@ impl Ways {
 
     /// A link is there, or is another than before. Whether that matters to any way.
     pub fn set_link(&mut self, link: Link) -> bool {
-        let (index, up, carrier) = (link.index, link.up, link.carrier);
+        let (index, up, carrier, master) = (link.index, link.up, link.carrier, link.master);
         let before = self.links.insert(index, link);
         if !up {
             self.lost(index);
         }
-        before
-            .is_none_or(|before| (before.up, before.carrier) != (up, carrier) || before.name != self.links[&index].name)
+        before.is_none_or(|before| {
+            (before.up, before.carrier, before.master) != (up, carrier, master)
+                || before.name != self.links[&index].name
+        })
     }
 
     pub fn remove_link(&mut self, index: u32) {
@@ -126,6 +131,12 @@ impl Ways {
         self.links.values()
     }
 
+    /// Whether a link is in the VRF, or, without one, in none.
+    fn is_within(&self, index: u32) -> bool {
+        let master = |link: &Link| self.links.get(&link.master?);
+        self.links.get(&index).is_some_and(|link| vrf::is_within(link, master(link), self.vrf.as_deref()))
+    }
+
     fn is_up(&self, index: u32) -> bool {
         self.links.get(&index).is_some_and(|link| link.up && link.carrier)
     }
@@ -159,7 +170,7 @@ impl Ways {
     /// How an address is reached: by the longest prefix, and of its routes by that of the lowest metric. None also of this
     /// host's own addresses.
     pub fn reach(&self, address: IpAddr) -> Option<Reached> {
-        if self.addresses.iter().any(|own| own.prefix.addr == address) {
+        if self.addresses.iter().any(|own| own.prefix.addr == address && self.is_within(own.index)) {
             return None;
         }
         let route = self.routes.matching(address).find_map(|routes| self.best(routes))?;
@@ -204,7 +215,9 @@ impl Ways {
     /// Ranges of the addresses of links that are up, with the names of those.
     pub fn direct(&self) -> BTreeMap<Prefix, BTreeSet<String>> {
         let mut ranges: BTreeMap<Prefix, BTreeSet<String>> = BTreeMap::new();
-        for address in self.addresses.iter().filter(|address| address.settled && is_shared(address.prefix.addr)) {
+        let ours =
+            |address: &&LinkAddress| address.settled && is_shared(address.prefix.addr) && self.is_within(address.index);
+        for address in self.addresses.iter().filter(ours) {
             if let Some(link) = self.links.get(&address.index).filter(|link| link.up && link.carrier) {
                 ranges.entry(address.prefix.network()).or_default().insert(link.name.clone());
             }

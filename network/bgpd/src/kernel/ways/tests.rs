@@ -1,6 +1,6 @@
 //! By which route a next hop is reached, and what of others' routes is told.
 
-use linux::netlink::NextHop;
+use linux::netlink::{LinkKind, NextHop};
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn direct(index: u32, dst: &str) -> Route {
 
 /// Two links of both families; a default by the first, and a range by both.
 fn host() -> Ways {
-    let mut ways = Ways::new(false);
+    let mut ways = Ways::new(None, false);
     let addresses = ["192.0.1.5/24", "192.0.2.5/24", "fd00:1::5/64", "fd00:2::5/64"];
     let addresses = addresses.iter().enumerate().map(|(n, text)| address(n as u32 % 2 + 1, text)).collect();
     ways.list(vec![link(1), link(2)], addresses);
@@ -170,4 +170,30 @@ fn ranges_of_links_that_are_up() {
     assert_eq!(named(&ways), ["192.0.1.0/24 eth1,eth2", "192.0.2.0/24 eth2", "fd00:1::/64 eth1", "fd00:2::/64 eth2"]);
     ways.set_link(Link { carrier: false, ..link(2) });
     assert_eq!(named(&ways), ["192.0.1.0/24 eth1", "fd00:1::/64 eth1"]);
+}
+
+/// Addresses and ranges of one VRF say nothing in another, though they may be the same.
+#[test]
+fn each_vrf_has_its_own_links() {
+    let vrf = |index, name: &str| Link { kind: Some(LinkKind::Vrf(index)), name: name.to_owned(), ..link(index) };
+    let within = |index, master| Link { master: Some(master), ..link(index) };
+    let links = vec![link(1), within(2, 10), within(3, 11), vrf(10, "red"), vrf(11, "blue")];
+    let addresses = ["192.0.1.5/24", "192.0.2.5/24", "192.0.2.9/24"];
+    let addresses: Vec<LinkAddress> = (1..).zip(addresses).map(|(index, text)| address(index, text)).collect();
+    let of = |name: Option<&str>| {
+        let mut ways = Ways::new(name.map(str::to_owned), false);
+        ways.list(links.clone(), addresses.clone());
+        let master = name.map_or(1, |name| if name == "red" { 2 } else { 3 });
+        ways.list_routes(false, vec![direct(master, "192.0.2.0/24")]);
+        ways
+    };
+    let ranges = |ways: &Ways| ways.direct().into_values().flatten().collect::<Vec<_>>().join(" ");
+    let [none, red, blue] = [None, Some("red"), Some("blue")].map(of);
+    assert_eq!([&none, &red, &blue].map(ranges), ["eth1", "eth2", "eth3"]);
+    assert_eq!((reached(&red, "192.0.2.5"), reached(&blue, "192.0.2.9")), (None, None), "own addresses");
+    assert_eq!(reached(&red, "192.0.2.9"), by(0, &[("192.0.2.9", 2, 1)]), "next door, and the other's own");
+    assert_eq!(reached(&blue, "192.0.2.5"), by(0, &[("192.0.2.5", 3, 1)]));
+    let mut moved = red;
+    assert!(moved.set_link(within(3, 10)), "another link has come in");
+    assert_eq!(reached(&moved, "192.0.2.9"), None);
 }
