@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use anyhow::Result;
 use bgpd::config::CONTROL_SOCKET;
 use bgpd::config::settings::FamilyName;
 use bgpd::control::view::{Families, FilterView, NeighborView, RouteView, Summary};
-use bgpd::control::{Command, Which, client};
+use bgpd::control::{Command, Which, Who, client};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use meta::Prefix;
@@ -57,9 +56,9 @@ enum What {
     /// Neighbours; one alone with all that is known of him, and what he is told
     #[command(after_help = NEIGHBORS_HELP)]
     Neighbors {
-        /// This one alone
+        /// This one alone, by his address, or by his link where he has none (eth1)
         #[arg(value_name = "ADDRESS")]
-        neighbor: Option<IpAddr>,
+        neighbor: Option<Who>,
     },
     /// Routes, the best path of each
     #[command(after_help = table::MARKS_HELP)]
@@ -72,10 +71,10 @@ enum What {
         within: Option<Prefix>,
         /// That a neighbour told
         #[arg(long, value_name = "ADDRESS", conflicts_with = "to")]
-        from: Option<IpAddr>,
+        from: Option<Who>,
         /// That a neighbour is told, as he is told them
         #[arg(long, value_name = "ADDRESS")]
-        to: Option<IpAddr>,
+        to: Option<Who>,
         /// All paths
         #[arg(long)]
         all: bool,
@@ -101,15 +100,15 @@ impl What {
     fn command(&self) -> Command {
         match self {
             What::Summary => Command::Summary,
-            What::Neighbors { neighbor } => Command::Neighbors { neighbor: *neighbor },
+            What::Neighbors { neighbor } => Command::Neighbors { neighbor: neighbor.clone() },
             What::Routes { family, within, from, to, .. } => Command::Routes(Which {
                 family: family.map(|family| match family {
                     Family::Ipv4 => FamilyName::Ipv4,
                     Family::Ipv6 => FamilyName::Ipv6,
                 }),
                 within: *within,
-                from: *from,
-                to: *to,
+                from: from.clone(),
+                to: to.clone(),
             }),
             What::Route { prefix } => Command::Route { prefix: prefix.clone() },
             What::Filters => Command::Filters,
@@ -176,12 +175,14 @@ fn json(show: &Show) -> Result<()> {
 
 /// An item at a time: a table of a million routes is never here as a whole.
 fn items(show: &Show, begin: &str, between: &str, end: &str) -> Result<()> {
-    let one = matches!(show.what, What::Neighbors { neighbor: Some(_) });
+    let one = match &show.what {
+        What::Neighbors { neighbor } => neighbor.as_ref(),
+        _ => None,
+    };
     let mut before = begin;
     ask(show, |mut item: Value| {
-        if let (true, Some(fields)) = (one, item.as_object_mut()) {
-            let address = fields.get("address").and_then(Value::as_str).and_then(|text| text.parse().ok());
-            let Exchanged { accepted, told } = address.map(|one| exchanged(show, one)).transpose()?.unwrap_or_default();
+        if let (Some(one), Some(fields)) = (one, item.as_object_mut()) {
+            let Exchanged { accepted, told } = exchanged(show, one)?;
             fields.extend([("accepted".to_owned(), json!(accepted)), ("told".to_owned(), json!(told))]);
         }
         print(&format!("{before}{item}"))?;
@@ -201,7 +202,7 @@ struct Exchanged {
 }
 
 /// Counted here, a page of routes at a time: the daemon keeps no such numbers, and need not stop to make them.
-fn exchanged(show: &Show, neighbor: IpAddr) -> Result<Exchanged> {
+fn exchanged(show: &Show, neighbor: &Who) -> Result<Exchanged> {
     let mut counts = Exchanged::default();
     let count = |which: Which, counts: &mut Families<u32>| {
         put(show, &Command::Routes(which), |route: RouteView| {
@@ -211,16 +212,16 @@ fn exchanged(show: &Show, neighbor: IpAddr) -> Result<Exchanged> {
             Ok(())
         })
     };
-    count(Which { from: Some(neighbor), ..Which::default() }, &mut counts.accepted)?;
-    count(Which { to: Some(neighbor), ..Which::default() }, &mut counts.told)?;
+    count(Which { from: Some(neighbor.clone()), ..Which::default() }, &mut counts.accepted)?;
+    count(Which { to: Some(neighbor.clone()), ..Which::default() }, &mut counts.told)?;
     Ok(counts)
 }
 
 fn tables(show: &Show) -> Result<()> {
     match &show.what {
         What::Summary => ask(show, |summary: Summary| print(&table::summary(&summary))),
-        What::Neighbors { neighbor: Some(_) } => ask(show, |neighbor: NeighborView| {
-            let Exchanged { accepted, told } = exchanged(show, neighbor.address)?;
+        What::Neighbors { neighbor: Some(one) } => ask(show, |neighbor: NeighborView| {
+            let Exchanged { accepted, told } = exchanged(show, one)?;
             print(&table::neighbor(&neighbor, accepted, told))
         }),
         What::Neighbors { neighbor: None } => {

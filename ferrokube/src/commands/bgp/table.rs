@@ -349,7 +349,7 @@ mod tests {
         );
         let text = neighbor(&view, Families { ipv4: 3, ipv6: 0 }, Families { ipv4: 4, ipv6: 0 });
         for words in [
-            "fe80::2, AS 65001, Active for 5s",
+            "fe80::2%eth1, AS 65001, Active for 5s",
             "of this route reflector",
             "import a, export b",
             "1 updates with",
@@ -361,6 +361,8 @@ mod tests {
         }
         let unknown = NeighborView { number: None, ..view.clone() };
         assert_eq!(neighbor_row(&unknown)[1], "external");
+        let unfound = NeighborView { address: std::net::Ipv6Addr::UNSPECIFIED.into(), ..view.clone() };
+        assert_eq!(neighbor_row(&unfound)[0], "eth1");
         let gone = NeighborView { state: "Established".into(), ..view };
         assert_eq!(neighbor_row(&gone)[6], "", "what was is past");
     }

@@ -307,7 +307,7 @@ fn made(
 }
 
 /// Whether a link can have this name (IFNAMSIZ, `dev_valid_name`).
-fn is_link_name(name: &str) -> bool {
+pub(crate) fn is_link_name(name: &str) -> bool {
     let odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
     (1..16).contains(&name.len()) && ![".", ".."].contains(&name) && !name.bytes().any(odd)
 }

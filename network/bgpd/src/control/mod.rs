@@ -6,13 +6,14 @@
 //!                                                ◄──  {"end": true}      or {"error": "…"}
 //! ```
 //!
-//! - [`view`]: answers as data; `server`: the socket; [`client`]: the other end of it
+//! - [`view`]: answers as data; `who`: neighbours by their names; `server`: the socket; [`client`]: the other end of it
 //!
 //! Called by `ferrokube bgp show`, and by whatever else speaks JSON.
 
 pub mod client;
 pub mod server;
 pub mod view;
+mod who;
 
 use std::net::IpAddr;
 
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::settings::FamilyName;
 use view::{FilterView, NeighborView, RouteView, Summary};
+
+pub use who::Who;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ pub enum Command {
     Neighbors {
         /// This one alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        neighbor: Option<IpAddr>,
+        neighbor: Option<Who>,
     },
     /// Routes.
     Routes(Which),
@@ -59,10 +62,10 @@ pub struct Which {
     pub within: Option<Prefix>,
     /// That this neighbour told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<IpAddr>,
+    pub from: Option<Who>,
     /// That this neighbour is told, as he is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<IpAddr>,
+    pub to: Option<Who>,
 }
 
 /// A question to the loop: each is answered in one go, so that none holds it up.
@@ -71,7 +74,7 @@ pub enum Query {
     /// How it stands.
     Summary,
     /// Neighbours.
-    Neighbors(Option<IpAddr>),
+    Neighbors(Option<Who>),
     /// All prefixes of a family.
     Prefixes(bgp::family::Family),
     /// Routes of some of them: a page.

@@ -1,7 +1,6 @@
 //! What people ask of the tables and sessions, answered as data. Called by the loop; each answer is made in one go.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use bgp::family::Family;
 use bgp::policy::{Filter, Source};
@@ -13,14 +12,15 @@ use meta::Prefix;
 use super::Daemon;
 use super::peers::Peer;
 use crate::control::view::{self, AttributesView, Families, FilterView, KernelView, NeighborView, RouteView, Summary};
-use crate::control::{Answer, Query, Which};
+use crate::control::{Answer, Query, Which, Who};
 
 impl Daemon {
     pub(super) fn answer(&mut self, query: Query) -> Answer {
         match query {
             Query::Summary => Answer::Summary(Box::new(self.summary())),
             Query::Neighbors(one) => {
-                let all = self.peers.iter().filter(|(_, peer)| one.is_none_or(|one| one == peer.neighbor.address));
+                let meant = |peer: &Peer| one.as_ref().is_none_or(|one| one.is(&peer.neighbor));
+                let all = self.peers.iter().filter(|(_, peer)| meant(peer));
                 let mut all: Vec<NeighborView> = all.map(|(_, peer)| self.neighbor(peer)).collect();
                 all.sort_by_key(|neighbor| neighbor.address);
                 match (one, all.is_empty()) {
@@ -113,14 +113,14 @@ impl Daemon {
 
     /// Routes of some prefixes: all paths, or those of one neighbour, or what one is told.
     fn page(&self, prefixes: &[Prefix], which: &Which) -> Answer {
-        let find = |address: Option<IpAddr>| match address {
+        let find = |who: &Option<Who>| match who {
             None => Ok(None),
-            Some(address) => {
-                let found = self.peers.iter().find(|(_, peer)| peer.neighbor.address == address);
-                found.map(|(_, peer)| Some(peer)).ok_or_else(|| format!("there is no neighbor {address}"))
+            Some(who) => {
+                let found = self.peers.iter().find(|(_, peer)| who.is(&peer.neighbor));
+                found.map(|(_, peer)| Some(peer)).ok_or_else(|| format!("there is no neighbor {who}"))
             }
         };
-        let (from, to) = match (find(which.from), find(which.to)) {
+        let (from, to) = match (find(&which.from), find(&which.to)) {
             (Ok(from), Ok(to)) => (from, to),
             (Err(why), _) | (_, Err(why)) => return Answer::Nothing(why),
         };
@@ -128,7 +128,8 @@ impl Daemon {
         for prefix in prefixes {
             let Some(mut route) = self.route(*prefix) else { continue };
             if let Some(from) = from {
-                route.paths.retain(|path| path.neighbor == Some(from.neighbor.address));
+                let (address, link) = from.neighbor.place();
+                route.paths.retain(|path| path.neighbor == Some(address) && (link.is_none() || path.interface == link));
             }
             if let Some(to) = to {
                 // What he is told of it: the best, as he is told it.

@@ -30,6 +30,17 @@ pub struct Which {
     pub number: u64,
 }
 
+/// What there is of advertisements on a link.
+#[derive(Debug)]
+pub enum Advertised {
+    /// They are sent and heard.
+    Begun,
+    /// They are not, and why.
+    Failed(String),
+    /// A router is there.
+    From(std::net::Ipv6Addr),
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
@@ -61,12 +72,12 @@ pub enum Event {
         /// What it says.
         packet: bgp::bfd::Packet,
     },
-    /// By the link of an unnumbered neighbour: from where a router has advertised itself, or why nothing is heard there.
-    Advertised {
+    /// Something of the link of an unnumbered neighbour.
+    Router {
         /// The link.
         link: String,
-        /// Where he is.
-        from: Result<std::net::Ipv6Addr, String>,
+        /// What.
+        news: Advertised,
     },
     /// For too long the other side has taken nothing.
     Stuck(Which),

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::addresses::index_of;
 use super::connection::Tasks;
-use super::event::Event;
+use super::event::{Advertised, Event};
 
 /// An advertisement with the most options that a packet of Ethernet has room for; a longer one is cut, and so unsound.
 const MAX_MESSAGE: usize = 1500;
@@ -80,7 +80,7 @@ async fn run(link: String, events: mpsc::Sender<Event>, mut end: oneshot::Receiv
                 Some(_) => format!("interface {link}: {error}"),
             },
         };
-        if events.send(Event::Advertised { link: link.clone(), from: Err(why) }).await.is_err() {
+        if events.send(Event::Router { link: link.clone(), news: Advertised::Failed(why) }).await.is_err() {
             return;
         }
         tokio::select! {
@@ -131,6 +131,9 @@ impl Speaking {
                 () = sleep_until(self.next) => {
                     self.send(ALL_NODES, &router::advertisement(LIFETIME)).await?;
                     let now = Instant::now();
+                    if self.last.is_none() {
+                        let _ = events.send(Event::Router { link: self.link.clone(), news: Advertised::Begun }).await;
+                    }
                     (self.last, self.next) = (Some(now), now + INTERVAL);
                 }
                 ready = self.socket.readable() => {
@@ -151,7 +154,13 @@ impl Speaking {
     async fn send(&self, to: Ipv6Addr, message: &[u8]) -> io::Result<()> {
         let to = SocketAddrV6::new(to, 0, 0, self.index);
         let sent = self.socket.send_to(message, SocketAddr::from(to)).await;
-        let told = |error: io::Error| io::Error::new(error.kind(), format!("interface {}: {error}", self.link));
+        let told = |error: io::Error| {
+            let why = match error.kind() {
+                io::ErrorKind::AddrNotAvailable => "it has no address of its own (fe80::) yet".to_owned(),
+                _ => error.to_string(),
+            };
+            io::Error::new(error.kind(), format!("interface {}: {why}", self.link))
+        };
         sent.map(drop).map_err(told)
     }
 
@@ -173,7 +182,8 @@ impl Speaking {
                 if self.told.is_none_or(|(told, at)| told != *from.ip() || now.duration_since(at) >= AGAIN) {
                     self.told = Some((*from.ip(), now));
                     // Where the loop does not keep up, he advertises himself again.
-                    let _ = events.try_send(Event::Advertised { link: self.link.clone(), from: Ok(*from.ip()) });
+                    let news = Advertised::From(*from.ip());
+                    let _ = events.try_send(Event::Router { link: self.link.clone(), news });
                 }
             }
             None => {}

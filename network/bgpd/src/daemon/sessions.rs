@@ -56,7 +56,7 @@ impl Daemon {
                     self.ready.insert(which.key);
                 }
             }
-            Event::Advertised { link, from } => self.advertised(&link, from),
+            Event::Router { link, news } => self.advertised(&link, news),
             Event::Watched { from, far, packet } => self.heard_of(from, far, &packet),
             Event::Stuck(which) => {
                 let here = self.peers.link_mut(which).is_some();

@@ -7,7 +7,7 @@ use bgp::session::{Input, Time};
 
 use super::Daemon;
 use super::addresses::index_of;
-use super::event::Key;
+use super::event::{Advertised, Key};
 use crate::config::Neighbor;
 use crate::config::peering::{Place, UNKNOWN};
 
@@ -56,17 +56,25 @@ impl Daemon {
         self.routers.set(links.filter_map(|peering| peering.interface.clone()).collect(), &self.tasks);
     }
 
-    /// A router has advertised itself on a link, or the link cannot be heard.
-    pub(super) fn advertised(&mut self, link: &str, from: Result<Ipv6Addr, String>) {
-        match from {
-            Ok(address) => drop(self.found(link, address, "by its Router Advertisement")),
-            Err(why) => {
-                let now = self.now();
-                let Some(peer) = self.peers.on_link(link).and_then(|key| self.peers.get_mut(key)) else { return };
-                if peer.session.negotiated().is_none() && peer.failed(why.clone(), now) {
-                    tracing::warn!(link, "no Router Advertisements: {why}");
-                }
+    /// A router has advertised itself on a link, or it is another whether one could.
+    pub(super) fn advertised(&mut self, link: &str, news: Advertised) {
+        let why = match news {
+            Advertised::From(address) => {
+                self.found(link, address, "by its Router Advertisement");
+                return;
             }
+            Advertised::Begun => None,
+            Advertised::Failed(why) => Some(why),
+        };
+        let now = self.now();
+        let Some(peer) = self.peers.on_link(link).and_then(|key| self.peers.get_mut(key)) else { return };
+        let (found, has_session) = (peer.neighbor.is_found(), peer.session.negotiated().is_some());
+        if let Some(why) = why {
+            if !has_session && peer.failed(why.clone(), now) {
+                tracing::warn!(link, "no Router Advertisements: {why}");
+            }
+        } else if !found {
+            peer.failed(NOBODY.to_owned(), now);
         }
     }
 

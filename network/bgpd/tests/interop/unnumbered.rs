@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bgp::router;
 use bgpd::control::view::NeighborView;
+use bgpd::control::{Command as Question, Which};
 use meta::Prefix;
 
 use crate::bird::Bird;
@@ -90,7 +91,12 @@ fn frr_and_ours_find_each_other_and_packets_of_ipv4_go_by_ipv6() {
     let mut frr = Frr::start(&two, &conf(2, 1));
     let view = up(&ours);
     assert_eq!((view.address, view.interface.as_deref()), (two.link_local(), Some("eth0")));
+    let of = |who: &str| ours.ask(&Question::Routes(Which { from: Some(who.parse().unwrap()), ..Which::default() }));
     ours.learns(&[&own4(2), &own6(2)]);
+    let by_address = of(&format!("{}%eth0", two.link_local())).unwrap();
+    assert!(by_address.len() >= 2, "{by_address:?}");
+    assert_eq!(of("eth0").unwrap().len(), by_address.len(), "by the name that the file has");
+    assert!(of("eth1").unwrap_err().to_string().contains("there is no neighbor eth1"));
     frr.learns(&[&own4(1), &own6(1)]);
     goes_by(&one, &own4(2), two.link_local());
     goes_by(&two, &own4(1), one.link_local());

@@ -79,12 +79,16 @@ async fn answers() {
     };
     let all = items(&socket, Command::Routes(Which::default())).await.expect("an answer");
     assert_eq!(prefixes(all), ["10.1.0.0/24", "10.2.0.0/24", "10.2.3.0/24", "fd00::/48"], "in their order");
-    let his = Which { from: Some(host(50, 2).into()), within: Some(prefix("10.2.0.0/16")), ..Which::default() };
+    let his = Which {
+        from: Some(std::net::IpAddr::from(host(50, 2)).into()),
+        within: Some(prefix("10.2.0.0/16")),
+        ..Which::default()
+    };
     assert_eq!(
         prefixes(items(&socket, Command::Routes(his)).await.expect("an answer")),
         ["10.2.0.0/24", "10.2.3.0/24"]
     );
-    let to = Which { to: Some(host(50, 2).into()), ..Which::default() };
+    let to = Which { to: Some(std::net::IpAddr::from(host(50, 2)).into()), ..Which::default() };
     assert_eq!(items(&socket, Command::Routes(to)).await, Ok(vec![]), "his filter rejects all");
     let route = items(&socket, Command::Route { prefix: "10.2.0.0/24".into() }).await.expect("an answer").remove(0);
     assert_eq!(route["paths"][0]["why"], "routes of this host before those of neighbours");
