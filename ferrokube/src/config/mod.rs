@@ -288,10 +288,9 @@ impl Which {
 /// may mean two things.
 fn check_ranges(wanted: &Cluster, existing: Option<&Cluster>) -> Result<()> {
     let Cluster { pod_cidr, service_cidr, .. } = wanted;
-    if let Some(before) = existing.filter(|b| (b.pod_cidr, b.service_cidr) != (*pod_cidr, *service_cidr)) {
-        if !before.gains(pod_cidr, service_cidr) {
-            bail!(Fault::usage(cidr::stay(before)));
-        }
+    let stays = |before: &&Cluster| (before.pod_cidr, before.service_cidr) == (*pod_cidr, *service_cidr);
+    if let Some(before) = existing.filter(|before| !stays(before) && !before.gains(pod_cidr, service_cidr)) {
+        bail!(Fault::usage(cidr::stay(before)));
     }
     fit(pod_cidr, service_cidr).map_err(Fault::usage)?;
     Ok(pool::fit(wanted).map_err(Fault::usage)?)

@@ -31,7 +31,7 @@ pub mod sets {
     pub const PODS: &str = "pod-ranges";
     pub const NODE_PORT_ADDRESSES: &str = "nodeport-addresses";
     pub const SERVICE_CIDRS: &str = "service-cidrs";
-    pub const KEPT: &str = "kept-ips";
+    pub const LAST: &str = "service-cidrs-last";
 }
 
 pub const REJECT: &str = "reject-chain";
@@ -336,19 +336,14 @@ pub(crate) fn skeleton(batch: &mut Batch, v6: bool, config: &Config, ranges: &Ra
     for range in ranges.services.iter().filter(|p| p.addr.is_ipv6() == v6) {
         batch.add_elements(sets::SERVICE_CIDRS, Element::range(*range));
     }
-    let kept: BTreeSet<IpAddr> = kept(config, &ranges.services).filter(|ip| ip.is_ipv6() == v6).collect();
-    batch.add_elements(sets::KEPT, kept.into_iter().map(|ip| Element::new(Key::new().addr(ip))));
+    // No Service is given it: an API server that listens on loopback has it, for its pods and further nodes of its host.
+    let last: BTreeSet<IpAddr> = ranges.services.iter().map(Prefix::last).filter(|ip| ip.is_ipv6() == v6).collect();
+    batch.add_elements(sets::LAST, last.into_iter().map(|ip| Element::new(Key::new().addr(ip))));
     for range in config.nodeport_addresses.iter().filter(|p| p.addr.is_ipv6() == v6) {
         batch.add_elements(sets::NODE_PORT_ADDRESSES, Element::range(*range));
     }
     add_hooks(batch, v6, config);
     add_dispatch(batch, v6, config);
-}
-
-/// Addresses among those of Services that lead somewhere all the same: what the node serves itself, and the last of each range,
-/// which no Service is given: an API server that listens on loopback has it for its pods.
-fn kept<'c>(config: &'c Config, services: &'c [Prefix]) -> impl Iterator<Item = IpAddr> + 'c {
-    config.node_local.iter().copied().chain(services.iter().map(Prefix::last))
 }
 
 /// Whether a chain is there whatever Services there are.
@@ -378,7 +373,7 @@ fn add_sets(batch: &mut Batch, v6: bool) {
     batch.add_set(&Set { interval: true, ..Set::new(sets::PODS, &[ip]) });
     batch.add_set(&Set { interval: true, ..Set::new(sets::NODE_PORT_ADDRESSES, &[ip]) });
     batch.add_set(&Set { interval: true, ..Set::new(sets::SERVICE_CIDRS, &[ip]) });
-    batch.add_set(&Set::new(sets::KEPT, &[ip]));
+    batch.add_set(&Set::new(sets::LAST, &[ip]));
 }
 
 fn add_hooks(batch: &mut Batch, v6: bool, config: &Config) {
@@ -448,10 +443,12 @@ fn add_dispatch(batch: &mut Batch, v6: bool, config: &Config) {
     batch.add_rule(CHECK_CHAIN, &by_port(sets::NO_ENDPOINTS_NODE_PORTS), None);
     let go = vec![Expr::Verdict(Verdict::Goto(REJECT.to_owned()))];
     batch.add_rule(CHECK_CHAIN, &rule::all([cluster_ip(), go]), Some("ports that Services don't have"));
-    let nobodys = rule::destination_in_set(v6, sets::SERVICE_CIDRS, true);
-    let not_kept = rule::destination_in_set(v6, sets::KEPT, false);
-    let exprs = rule::all([nobodys, not_kept, vec![Expr::Verdict(Verdict::Drop)]]);
-    batch.add_rule(CHECK_CHAIN, &exprs, Some("addresses that no Service has"));
+    let of_services = || rule::destination_in_set(v6, sets::SERVICE_CIDRS, true);
+    let own = rule::all([of_services(), rule::destination_is_local(), vec![Expr::Verdict(Verdict::Return)]]);
+    batch.add_rule(CHECK_CHAIN, &own, Some("what the host has itself, as DNS of the node"));
+    let not_last = rule::destination_in_set(v6, sets::LAST, false);
+    let nobodys = rule::all([of_services(), not_last, vec![Expr::Verdict(Verdict::Drop)]]);
+    batch.add_rule(CHECK_CHAIN, &nobodys, Some("addresses that no Service has"));
 }
 
 /// The packet is for an address of the host that answers on node ports.

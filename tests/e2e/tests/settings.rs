@@ -64,6 +64,13 @@ fn settings(cluster: &Cluster) -> Result<()> {
     let outside =
         own.program("curl".as_ref()).args(["-sk", "--max-time", "2", &format!("https://{ip}:{port}/")]).status()?;
     ensure!(!outside.success(), "nobody else reaches it");
+    // A further node is on a link of the host, and so are its pods: its rules let them there, too.
+    own.run(&["node", "add", "other"])?.ok()?;
+    own.import_busybox(BUSYBOX)?;
+    let there = r#"{"spec": {"nodeName": "other"}}"#;
+    own.kubectl(&["run", "b", "--image", BUSYBOX, "--overrides", there, "--", "sleep", "1000"])?;
+    own.ready("b")?;
+    own.kubectl(&["exec", "b", "--", "sh", "-c", "nc -w 3 $KUBERNETES_SERVICE_HOST 443 < /dev/null"])?;
     own.wait_for("configmap two", PATIENCE, |object| object["metadata"]["name"] == "two")?;
     fs::write(apply.join("c.yml"), object("three"))?;
     own.wait_for("configmap three", PATIENCE, |object| object["metadata"]["name"] == "three")?;

@@ -488,6 +488,7 @@ fn joined_follow(cluster: &Cluster) -> Result<()> {
     first.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
     let told = || format!("{}\n--- the first\n{}", agent.said(), first.log_tail());
     eventually(SOON, || nodes_have_both(&first, &nodes, false)).with_context(told)?;
+    api_at(&first, BOTH).with_context(told)?;
     old_and_new(&first, &lived, &old).with_context(told)?;
     service_gains(&first, 2).with_context(told)?;
     end(&first, &second, &agent)

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use linux::conntrack::Conntrack;
+use linux::netlink::{Route, Rtnl};
+use linux::netns::NetNs;
+use meta::Prefix;
 use proxy::{Config, VirtualServer, forget_stale};
 use serde_json::json;
 
@@ -58,7 +62,7 @@ fn a_pod_reaches_itself_through_its_service() {
 fn a_load_balancer_on_the_nodes_address_answers_there_keeps_the_client_and_lets_only_ranges_in() {
     let mut world = World::new(2);
     serve_tcp(&world.pods[0], 8080, "a");
-    let node: std::net::IpAddr = "192.168.7.1".parse().unwrap();
+    let node: IpAddr = "192.168.7.1".parse().unwrap();
     world.settings.node.addresses = vec![node];
     let one = slice("web", &[("TCP", 80, 8080)], &[("10.42.0.2", "here", "ready")]);
     let balanced = |ip: &str, extra: serde_json::Value| {
@@ -87,7 +91,7 @@ fn a_load_balancer_on_the_nodes_address_answers_there_keeps_the_client_and_lets_
 }
 
 /// What `ping` says, or nothing where there is none.
-fn ping(from: &linux::netns::NetNs, to: &str) -> Option<String> {
+fn ping(from: &NetNs, to: &str) -> Option<String> {
     let mut ping = std::process::Command::new("ping");
     let said = from.run(|| ping.args(["-n", "-c", "1", "-W", "1", to]).output()).unwrap().ok()?;
     Some(String::from_utf8_lossy(&said.stdout).into_owned())
@@ -124,43 +128,24 @@ fn without_endpoints_a_connection_is_refused_at_once_and_so_is_a_port_that_is_no
     assert!(start.elapsed() < Duration::from_secs(3));
 }
 
-/// Packets to such an address went to the router, and came back, or told somebody of Services that are gone.
+/// Packets to such an address went to the router, and came back, or reached whoever has that network elsewhere.
 #[test]
 fn an_address_that_no_service_has_leads_nowhere_until_one_has_it() {
-    let mut world = World::with(
-        2,
-        Config {
-            cluster_cidr: vec!["10.42.0.0/16".parse().unwrap()],
-            node_local: vec!["10.43.0.10".parse().unwrap()],
-            ..Config::default()
-        },
-    );
-    // Whoever is sent what a host doesn't know.
-    let stray = |address: &str| {
-        use linux::netlink::Rtnl;
-        world
-            .outside
-            .run(|| {
-                let mut rtnl = Rtnl::open().unwrap();
-                let lo = rtnl.link("lo").unwrap().unwrap().index;
-                rtnl.put_address(lo, meta::Prefix::host(address.parse::<std::net::IpAddr>().unwrap())).unwrap();
-            })
-            .unwrap();
+    let mut world = World::new(2);
+    let has = |ns: &NetNs, addresses: &[&str]| {
+        let mut rtnl = Rtnl::open_in(ns).unwrap();
+        let lo = rtnl.link("lo").unwrap().unwrap().index;
+        addresses.iter().for_each(|a| rtnl.put_address(lo, Prefix::host(a.parse::<IpAddr>().unwrap())).unwrap());
     };
-    for address in ["10.43.0.9", "10.43.0.77", "10.43.0.10", "10.43.255.255", "10.44.0.9"] {
-        stray(address);
-    }
-    world
-        .host
-        .run(|| {
-            use linux::netlink::{Route, Rtnl};
-            let mut rtnl = Rtnl::open().unwrap();
-            let uplink = rtnl.link("uplink").unwrap().unwrap().index;
-            let gateway: std::net::IpAddr = OUTSIDE.parse().unwrap();
-            rtnl.put_route(&Route::via(meta::Prefix::everything(false), gateway, uplink)).unwrap();
-        })
-        .unwrap();
+    // Whatever this host doesn't know goes to the one outside, who has such a network.
+    has(&world.outside, &["10.43.0.9", "10.43.0.77", "10.43.255.255", "10.44.0.9"]);
+    let mut rtnl = Rtnl::open_in(&world.host).unwrap();
+    let uplink = rtnl.link("uplink").unwrap().unwrap().index;
+    rtnl.put_route(&Route::via(Prefix::everything(false), OUTSIDE.parse().unwrap(), uplink)).unwrap();
     serve_tcp(&world.outside, 80, "stray");
+    // As DNS of the node.
+    has(&world.host, &["10.43.0.10"]);
+    serve_tcp(&world.host, 80, "host");
     serve_tcp(&world.pods[0], 8080, "a");
     let reaches =
         |world: &World, to: &str| [&world.pods[1], &world.host].map(|from| tcp_within(from, to, SHORT).is_ok());
@@ -171,7 +156,7 @@ fn an_address_that_no_service_has_leads_nowhere_until_one_has_it() {
         let silence = tcp_within(from, "10.43.0.77:80", SHORT).unwrap_err();
         assert_eq!(silence.kind(), ErrorKind::TimedOut, "dropped, as upstream's does");
     }
-    // What the node serves itself, the last of the range, and what is not of the range.
+    // What the host has itself, the last of the range, and what is not of the range.
     for other in ["10.43.0.10:80", "10.43.255.255:80", "10.44.0.9:80"] {
         assert_eq!(reaches(&world, other), [true, true], "{other}");
     }
@@ -331,7 +316,6 @@ fn two_proxies_of_two_clusters_live_on_one_host() {
 }
 
 fn route_services_to(link: &str) {
-    use linux::netlink::{Route, Rtnl};
     let mut rtnl = Rtnl::open().unwrap();
     let index = rtnl.link(link).unwrap().unwrap().index;
     rtnl.put_route(&Route::link("10.43.0.0/16".parse().unwrap(), index)).unwrap();

@@ -15,7 +15,7 @@
 //! A Service with a class of its own is left to whoever has that class. Upstream's finalizer is on a Service as long as
 //! it may have addresses. A node's address is written with `ipMode: Proxy`: packets to it go there and nowhere else, so
 //! that no node takes what is meant for another node's API server. One of the pool is `VIP`: the Service's alone, and every
-//! node may lead packets to it.
+//! node may lead packets to it. I/O: the clock, for when a sign of a node was heard.
 
 mod pool;
 #[cfg(test)]

@@ -153,8 +153,8 @@ mod tests {
         for _ in 0..10 {
             assert!(!all.heard("b", "1", at(60)), "a list, again");
         }
-        (2..5).for_each(|n| drop(all.heard("b", &n.to_string(), at(60 + n))));
-        assert_eq!(all.silent().len(), 1);
+        let changed: Vec<bool> = (2..5).map(|n| all.heard("b", &n.to_string(), at(60 + n))).collect();
+        assert_eq!((changed, all.silent().len()), (vec![false, false, true], 1));
         assert!(all.forget("a", at(70)) && all.silent().is_empty());
         assert!(!all.forget("a", at(70)));
     }
