@@ -265,6 +265,11 @@ impl Scripted {
         self.stream.write_all(bytes).await.expect("sent");
     }
 
+    /// Takes what has come, and waits for nothing.
+    pub fn drain(&mut self) {
+        while matches!(self.stream.try_read_buf(&mut self.buffer), Ok(1..)) {}
+    }
+
     /// The next message; none at the end of the connection.
     pub async fn next(&mut self) -> Option<(Kind, Vec<u8>)> {
         loop {
