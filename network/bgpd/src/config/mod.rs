@@ -3,6 +3,7 @@
 //! right; nothing is changed by a file with one.
 //!
 //! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it
+//! - [`found`]: neighbours who are not in the file
 //! - [`peering`]: what a neighbour's settings come to, `authentication` among it; `keys`: whether the kernel can tell their
 //!   passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
@@ -12,6 +13,7 @@
 
 mod authentication;
 pub mod document;
+pub mod found;
 mod keys;
 mod node;
 pub mod peering;
@@ -38,6 +40,7 @@ pub use document::Rest;
 pub use peering::{Neighbor, Peering, Range, Routes};
 
 use document::{Document, Listen, Written};
+use found::{LeftOut, Others};
 use node::{Fault, Node};
 use peering::{Common, PORT, limit_of};
 use settings::Settings;
@@ -194,14 +197,45 @@ pub enum Kind {
     Reflector,
 }
 
+/// A file as it was when it was read; a configuration can be made of it again.
+#[derive(Clone, Debug)]
+pub struct File {
+    path: PathBuf,
+    text: String,
+    kind: Kind,
+}
+
+impl File {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn read(path: &Path, kind: Kind) -> Result<File, ConfigError> {
+        let text = text_of(path, MAX_FILE).map_err(|problem| of_file(path, problem))?;
+        Ok(File { path: path.to_owned(), text, kind })
+    }
+
+    /// What it says, with neighbours who are not in it; who of them is left out. The files of passwords that it names are
+    /// read here.
+    ///
+    /// # Errors
+    /// What is wrong, with file and field.
+    pub fn with(&self, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), ConfigError> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        beside(&self.text, folder, self.kind, others).map_err(|problem| of_file(&self.path, problem))
+    }
+}
+
+fn of_file(path: &Path, problem: String) -> ConfigError {
+    ConfigError { file: path.display().to_string(), problem }
+}
+
 /// Reads a file, and those of passwords that it names.
 ///
 /// # Errors
 /// What is wrong, with file and field.
 pub fn read(path: &Path, kind: Kind) -> Result<Config, ConfigError> {
-    let fault = |problem: String| ConfigError { file: path.display().to_string(), problem };
-    let text = text_of(path, MAX_FILE).map_err(fault)?;
-    beside(&text, path.parent().unwrap_or(Path::new("")), kind).map_err(fault)
+    File::read(path, kind)?.with(Others::default()).map(|(config, _)| config)
 }
 
 /// Reads what comes from somewhere else, which has a name; files of passwords that it names are those from here on.
@@ -216,16 +250,17 @@ pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, Con
         return Err(fault(format!("has more than {MAX_FILE} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
-    beside(&text, Path::new(""), kind).map_err(fault)
+    beside(&text, Path::new(""), kind, Others::default()).map(|(config, _)| config).map_err(fault)
 }
 
 /// A text whose files of passwords are in a folder.
-fn beside(text: &str, folder: &Path, kind: Kind) -> Result<Config, String> {
-    parse(text, kind, &|named| {
+fn beside(text: &str, folder: &Path, kind: Kind, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), String> {
+    let password_of = |named: &Path| {
         let text =
             text_of(&folder.join(named), MAX_PASSWORD_FILE).map_err(|why| format!("{}: {why}", named.display()))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
-    })
+    };
+    parse_with(text, kind, &password_of, others)
 }
 
 fn text_of(path: &Path, most: u64) -> Result<String, String> {
@@ -239,6 +274,15 @@ fn text_of(path: &Path, most: u64) -> Result<String, String> {
 /// # Errors
 /// The field, and what would be right.
 pub fn parse(text: &str, kind: Kind, password_of: &dyn Fn(&Path) -> Result<String, String>) -> Result<Config, String> {
+    parse_with(text, kind, password_of, Others::default()).map(|(config, _)| config)
+}
+
+fn parse_with(
+    text: &str,
+    kind: Kind,
+    password_of: &dyn Fn(&Path) -> Result<String, String>,
+    others: Others<'_>,
+) -> Result<(Config, Vec<LeftOut>), String> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
         strict_booleans: true,
@@ -247,14 +291,15 @@ pub fn parse(text: &str, kind: Kind, password_of: &dyn Fn(&Path) -> Result<Strin
         .map_err(|error| words::of_yaml(&error, MAX_DEPTH, MAX_NODES))?;
     let document: Document =
         serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| words::with_form(fault).to_string())?;
-    made(document, kind, password_of).map_err(|fault| fault.to_string())
+    made(document, kind, password_of, others).map_err(|fault| fault.to_string())
 }
 
 fn made(
     document: Document,
     kind: Kind,
     password_of: &dyn Fn(&Path) -> Result<String, String>,
-) -> Result<Config, Fault> {
+    others: Others<'_>,
+) -> Result<(Config, Vec<LeftOut>), Fault> {
     if document.number == 0 {
         return Err(Fault::at("as", "0 is not the number of an AS"));
     }
@@ -274,19 +319,21 @@ fn made(
         password_of,
     };
     let groups = groups(document.groups)?;
-    let neighbors = neighbors(document.neighbors, &groups, &common)?;
+    let mut neighbors = neighbors(document.neighbors, &groups, &common)?;
     let dynamic = ranges(document.dynamic, &groups, &common)?;
     keys::sound(&neighbors, &dynamic)?;
+    let cluster_id = document.cluster_id.unwrap_or(document.router_id);
+    let left_out = others.join(&mut neighbors, &dynamic, &groups, &common, cluster_id)?;
     let decision = document.decision;
     let paths = decision.maximum_paths.unwrap_or(1);
     if !(1..=MAX_PATHS).contains(&paths) {
         return Err(Fault::at("decision.maximum-paths", format!("{paths} is not from 1 to {MAX_PATHS}")));
     }
     let kernel = kernel(document.kernel, kind, &common)?;
-    Ok(Config {
+    let config = Config {
         number: document.number,
         identifier: document.router_id,
-        cluster_id: document.cluster_id.unwrap_or(document.router_id),
+        cluster_id,
         vrf: document.vrf,
         options: Options {
             always_compare_med: decision.always_compare_med,
@@ -303,7 +350,8 @@ fn made(
         kernel,
         mrt: mrt(document.mrt)?,
         filters,
-    })
+    };
+    Ok((config, left_out))
 }
 
 /// Whether a link can have this name (IFNAMSIZ, `dev_valid_name`).
@@ -327,7 +375,10 @@ fn filters(written: Vec<Written>) -> Result<Vec<Named>, Fault> {
     written.into_iter().enumerate().map(one).collect()
 }
 
-fn groups(written: Vec<Settings>) -> Result<BTreeMap<String, Settings>, Fault> {
+/// By their names.
+type Groups = BTreeMap<String, Settings>;
+
+fn groups(written: Vec<Settings>) -> Result<Groups, Fault> {
     let mut groups = BTreeMap::new();
     for (at, group) in written.into_iter().enumerate() {
         let step = format!("groups[{at}]");
@@ -349,7 +400,7 @@ fn groups(written: Vec<Settings>) -> Result<BTreeMap<String, Settings>, Fault> {
 }
 
 /// A neighbour's or range's own fields over those of its group.
-fn whole(own: Settings, groups: &BTreeMap<String, Settings>) -> Result<Settings, Fault> {
+fn whole(own: Settings, groups: &Groups) -> Result<Settings, Fault> {
     let Some(name) = own.group.clone() else { return Ok(own) };
     let group = groups.get(&name).ok_or_else(|| {
         let names = groups.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -364,11 +415,7 @@ fn whole(own: Settings, groups: &BTreeMap<String, Settings>) -> Result<Settings,
     Ok(own.over(&group))
 }
 
-fn neighbors(
-    written: Vec<Settings>,
-    groups: &BTreeMap<String, Settings>,
-    common: &Common<'_>,
-) -> Result<Vec<Neighbor>, Fault> {
+fn neighbors(written: Vec<Settings>, groups: &Groups, common: &Common<'_>) -> Result<Vec<Neighbor>, Fault> {
     if written.len() > MAX_NEIGHBORS {
         return Err(Fault::at("neighbors", format!("{} are more than {MAX_NEIGHBORS}", written.len())));
     }
@@ -392,7 +439,7 @@ fn neighbors(
     Ok(all)
 }
 
-fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Neighbor, Fault> {
+fn neighbor(own: Settings, groups: &Groups, common: &Common<'_>) -> Result<Neighbor, Fault> {
     let address = own.address.unwrap_or(peering::UNKNOWN);
     for (field, said) in [("prefix", own.prefix.is_some()), ("limit", own.limit.is_some())] {
         if said {
@@ -440,11 +487,7 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-fn ranges(
-    written: Vec<Settings>,
-    groups: &BTreeMap<String, Settings>,
-    common: &Common<'_>,
-) -> Result<Vec<Range>, Fault> {
+fn ranges(written: Vec<Settings>, groups: &Groups, common: &Common<'_>) -> Result<Vec<Range>, Fault> {
     let mut all: Vec<Range> = Vec::new();
     for (at, own) in written.into_iter().enumerate() {
         let range = range(own, groups, common).map_err(|fault| fault.within(&format!("dynamic[{at}]")))?;
@@ -459,7 +502,7 @@ fn ranges(
     Ok(all)
 }
 
-fn range(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Range, Fault> {
+fn range(own: Settings, groups: &Groups, common: &Common<'_>) -> Result<Range, Fault> {
     let prefix = own.prefix.ok_or_else(|| Fault::at("prefix", "is missing"))?;
     if own.address.is_some() || own.name.is_some() {
         let field = if own.name.is_some() { "name" } else { "address" };
