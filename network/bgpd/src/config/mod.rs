@@ -255,12 +255,17 @@ pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, Con
 
 /// A text whose files of passwords are in a folder.
 fn beside(text: &str, folder: &Path, kind: Kind, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), String> {
-    let password_of = |named: &Path| {
-        let text =
-            text_of(&folder.join(named), MAX_PASSWORD_FILE).map_err(|why| format!("{}: {why}", named.display()))?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
-    };
+    let password_of =
+        |named: &Path| first_line(&folder.join(named)).map_err(|why| format!("{}: {why}", named.display()));
     parse_with(text, kind, &password_of, others)
+}
+
+/// What a password's file holds.
+///
+/// # Errors
+/// It can't be read, or is longer than any password.
+pub fn first_line(path: &Path) -> Result<String, String> {
+    Ok(text_of(path, MAX_PASSWORD_FILE)?.lines().next().unwrap_or_default().to_owned())
 }
 
 fn text_of(path: &Path, most: u64) -> Result<String, String> {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::*;
 
-async fn items(socket: &Path, command: Command) -> Result<Vec<Value>, String> {
+pub async fn items(socket: &Path, command: Command) -> Result<Vec<Value>, String> {
     let socket = socket.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
         let mut all = Vec::new();
@@ -29,7 +29,7 @@ async fn items(socket: &Path, command: Command) -> Result<Vec<Value>, String> {
 }
 
 /// In a network of its own, by threads that are all inside of it.
-fn apart(test: impl Future<Output = ()>) {
+pub fn apart(test: impl Future<Output = ()>) {
     alone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(test);

@@ -220,7 +220,8 @@ impl Speaker {
 /// A peer whose messages are the test's.
 pub struct Scripted {
     pub stream: TcpStream,
-    buffer: Vec<u8>,
+    /// What has come and was not looked at.
+    pub buffer: Vec<u8>,
 }
 
 impl Scripted {
@@ -263,11 +264,6 @@ impl Scripted {
 
     pub async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.expect("sent");
-    }
-
-    /// Takes what has come, and waits for nothing.
-    pub fn drain(&mut self) {
-        while matches!(self.stream.try_read_buf(&mut self.buffer), Ok(1..)) {}
     }
 
     /// The next message; none at the end of the connection.
