@@ -268,7 +268,7 @@ mod tests {
             assert!(node.problem.is_some_and(|said| said.contains(address) && said.contains("IPv4")), "{address}");
         }
         for address in ["::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1", "10.0.0.1"] {
-            assert_eq!(of_calico(&json!({"ipv6Address": address})).expect("a node").addresses, [], "{address}");
+            assert!(of_calico(&json!({"ipv6Address": address})).expect("a node").addresses.is_empty(), "{address}");
         }
         let long = of_calico(&json!({"ipv4Address": "ä".repeat(100_000)})).expect("a node").problem.expect("told");
         assert!(long.len() < 300, "{}", long.len());
