@@ -2,7 +2,8 @@
 //! knows, one that does nothing where it stands and a value that means nothing are errors that say where and what would be
 //! right; nothing is changed by a file with one.
 //!
-//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it
+//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it;
+//!   `faults`: all errors of a file, `lines`: in which lines they are
 //! - [`found`]: neighbours who are not in the file
 //! - [`peering`]: what a neighbour's settings come to, `authentication` among it; `keys`: whether the kernel can tell their
 //!   passwords apart
@@ -13,8 +14,10 @@
 
 mod authentication;
 pub mod document;
+mod faults;
 pub mod found;
 mod keys;
+mod lines;
 mod node;
 pub mod peering;
 mod protocols;
@@ -68,12 +71,16 @@ const MAX_PATHS: u8 = 64;
 
 /// A configuration that can't be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {problem}")]
+#[error("{}", of_each(.file, .problem))]
 pub struct ConfigError {
     /// The file.
     pub file: String,
-    /// The field, and what would be right.
+    /// The field, and what would be right: of each error a line.
     pub problem: String,
+}
+
+fn of_each(file: &str, problems: &str) -> String {
+    problems.lines().map(|problem| format!("{file}: {problem}")).collect::<Vec<_>>().join("\n")
 }
 
 /// All that is configured.
@@ -277,7 +284,7 @@ fn text_of(path: &Path, most: u64) -> Result<String, String> {
 /// Reads a text; `password_of` gives the first line of a password's file.
 ///
 /// # Errors
-/// The field, and what would be right.
+/// The field, and what would be right: of each error a line.
 pub fn parse(text: &str, kind: Kind, password_of: &dyn Fn(&Path) -> Result<String, String>) -> Result<Config, String> {
     parse_with(text, kind, password_of, Others::default()).map(|(config, _)| config)
 }
@@ -288,15 +295,19 @@ fn parse_with(
     password_of: &dyn Fn(&Path) -> Result<String, String>,
     others: Others<'_>,
 ) -> Result<(Config, Vec<LeftOut>), String> {
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
-        strict_booleans: true,
+    let options = || {
+        serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
+            strict_booleans: true,
+        }
     };
-    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options())
         .map_err(|error| words::of_yaml(&error, MAX_DEPTH, MAX_NODES))?;
-    let document: Document =
-        serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| words::with_form(fault).to_string())?;
-    made(document, kind, password_of, others).map_err(|fault| fault.to_string())
+    let read = |value: &serde_json::Value| {
+        let document: Document = serde::Deserialize::deserialize(Node(value)).map_err(words::with_form)?;
+        made(document, kind, password_of, others)
+    };
+    faults::read(value, || lines::Lines::of(text, options()), read).map_err(|all| all.join("\n"))
 }
 
 fn made(

@@ -106,7 +106,7 @@ async fn answers() {
     std::fs::write(&file, "router-id: nowhere").expect("written");
     again.send(()).await.expect("heard");
     let refused = items(&socket, Command::Reload).await.expect_err("refused");
-    assert!(refused.contains("bgp.yaml: router-id: "), "{refused}");
+    assert!(refused.contains("bgp.yaml: line 1: router-id: "), "{refused}");
     assert!(items(&socket, Command::Route { prefix: "10.9.0.1".into() }).await.is_ok(), "and nothing was changed");
 
     let page = page(&format!("{}:17901", host(50, 1))).await;
