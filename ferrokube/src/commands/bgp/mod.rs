@@ -193,6 +193,33 @@ mod tests {
         assert!(line("bgp --config a show summary").is_err());
     }
 
+    #[derive(Debug, Parser)]
+    struct ReflectorLine {
+        #[command(flatten)]
+        reflector: Reflector,
+    }
+
+    #[test]
+    fn a_reflector_has_its_clients_from_one_place() {
+        let line = |text: &str| ReflectorLine::try_parse_from(text.split(' ')).map_err(|error| error.to_string());
+        for text in [
+            "rr --config a",
+            "rr --config a --kubeconfig b --node-group nodes",
+            "rr --config a --etcd-endpoints http://a:1,http://b:2 --etcd-username c --etcd-password-file d",
+        ] {
+            assert!(line(text).is_ok_and(|line| line.reflector.speaker.config == Path::new("a")), "{text}");
+        }
+        for (text, why) in [
+            ("rr --kubeconfig b", "--config <FILE>"),
+            ("rr --config a --kubeconfig b --etcd-endpoints http://a:1", "cannot be used with"),
+            ("rr --config a --etcd-cafile b", "--etcd-endpoints <URL>"),
+            ("rr --config a --etcd-endpoints http://a:1 --etcd-password-file b", "--etcd-username <NAME>"),
+        ] {
+            let said = line(text).expect_err("refused");
+            assert!(said.contains(why), "{text}: {said}");
+        }
+    }
+
     #[test]
     fn a_check_says_where_nothing_will_go() {
         let text = "{router-id: 10.0.0.1, as: 64512, neighbors: [{address: 10.0.0.2, remote-as: 1, import: accept}, \

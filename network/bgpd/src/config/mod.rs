@@ -264,7 +264,29 @@ pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, Con
 fn beside(text: &str, folder: &Path, kind: Kind, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), String> {
     let password_of =
         |named: &Path| first_line(&folder.join(named)).map_err(|why| format!("{}: {why}", named.display()));
-    parse_with(text, kind, &password_of, others)
+    let (config, left_out) = parse_with(text, kind, &password_of, others)?;
+    if let Some((path, _)) = &config.mrt.table {
+        can_be_made("mrt.table", path)?;
+    }
+    if let Some(path) = &config.mrt.updates {
+        can_be_made("mrt.updates", path)?;
+    }
+    Ok((config, left_out))
+}
+
+/// Whether a file could be made somewhere, as far as that is seen without making it: a dump that is due in an hour must not be
+/// the first to tell.
+fn can_be_made(field: &str, path: &Path) -> Result<(), String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fault = |why: &str| Err(format!("{field}: {}: {why}", path.display()));
+    if path.is_dir() {
+        return fault("is a directory, where a file is wanted");
+    }
+    match folder.metadata() {
+        Ok(there) if there.is_dir() => Ok(()),
+        Ok(_) => fault(&format!("{} is no directory", folder.display())),
+        Err(error) => fault(&format!("the directory {}: {error}", folder.display())),
+    }
 }
 
 /// What a password's file holds.

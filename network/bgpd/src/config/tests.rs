@@ -486,6 +486,17 @@ fn files_are_read_with_the_passwords_beside_them() {
     std::fs::remove_file(folder.path().join("key")).expect("removed");
     let told = read(&file, Kind::Speaker).expect_err("refused").to_string();
     assert!(told.contains("bgp.yaml: line 1: neighbors[0].password-file: key: "), "{told}");
+    // What could only be told when the first dump is due.
+    for (field, dump, why) in [
+        ("table", folder.path().join("none/table"), "none: No such file"),
+        ("updates", file.join("updates"), "bgp.yaml is no directory"),
+        ("table", folder.path().to_owned(), "is a directory, where a file is wanted"),
+    ] {
+        std::fs::write(&file, format!("{{router-id: 10.0.0.1, as: 1, mrt: {{{field}: {}}}}}", dump.display()))
+            .expect("written");
+        let told = read(&file, Kind::Speaker).expect_err("refused").to_string();
+        assert!(told.contains(&format!("bgp.yaml: mrt.{field}: ")) && told.contains(why), "{told}");
+    }
     let gone = read(&folder.path().join("none"), Kind::Speaker).expect_err("refused").to_string();
     assert!(gone.contains("none: No such file"), "{gone}");
     let from = |bytes: &mut dyn std::io::Read| read_from(bytes, "stdin", Kind::Speaker).map_err(|why| why.to_string());

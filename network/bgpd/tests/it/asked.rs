@@ -93,6 +93,11 @@ async fn answers() {
     assert_eq!(prefixes(longest), ["10.2.3.0/24"]);
     let none = items(&socket, Command::Route { prefix: "192.168.0.1".into() }).await.expect_err("none");
     assert_eq!(none, "there is no route to 192.168.0.1");
+    let within = Which { within: Some(prefix("10.2.0.7/16")), ..Which::default() };
+    for command in [Command::Routes(within), Command::Route { prefix: "10.2.0.7/16".into() }] {
+        let refused = items(&socket, command).await.expect_err("refused");
+        assert_eq!(refused, "10.2.0.7/16 has bits behind its length: 10.2.0.0/16 is meant?");
+    }
     let filters = items(&socket, Command::Filters).await.expect("an answer");
     assert_eq!((&filters[0]["name"], &filters[0]["usedBy"][0]), (&"some".into(), &"export to 127.50.0.2".into()));
     // Another daemon finds the socket taken.

@@ -53,8 +53,8 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", requires = "etcd_endpoints")]
     etcd_keyfile: Option<PathBuf>,
     /// User of etcd
-    #[arg(long, default_value = "", value_name = "NAME", requires = "etcd_endpoints", hide_default_value = true)]
-    etcd_username: String,
+    #[arg(long, value_name = "NAME", requires = "etcd_endpoints")]
+    etcd_username: Option<String>,
     /// First line of this file: his password
     #[arg(long, value_name = "FILE", requires = "etcd_username")]
     etcd_password_file: Option<PathBuf>,
@@ -92,7 +92,7 @@ impl Flags {
             ca_file: self.etcd_cafile.clone(),
             cert_file: self.etcd_certfile.clone(),
             key_file: self.etcd_keyfile.clone(),
-            username: self.etcd_username.clone(),
+            username: self.etcd_username.clone().unwrap_or_default(),
             password: Secret(password),
         })
     }
