@@ -8,13 +8,14 @@
 //! - [`peering`]: what a neighbour's settings come to, `authentication` among it; `keys`: whether the kernel can tell their
 //!   passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
+//! - `file`: the file itself, and those of passwords; I/O
 //!
-//! I/O: reads the file and those of passwords. Called by the daemon at its start and on a reload, and by
-//! `ferrokube bgp check`.
+//! Called by the daemon at its start and on a reload, and by `ferrokube bgp check`.
 
 mod authentication;
 pub mod document;
 mod faults;
+mod file;
 pub mod found;
 mod keys;
 mod lines;
@@ -27,7 +28,6 @@ mod tests;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +40,8 @@ use meta::Prefix;
 use crate::kernel;
 
 pub use document::Rest;
-pub use peering::{Neighbor, Peering, Range, Routes};
+pub use file::{ConfigError, File, first_line, read, read_from};
+pub use peering::{Named, Neighbor, Peering, Range, Routes};
 
 use document::{Document, Listen, Written};
 use found::{LeftOut, Others};
@@ -48,14 +49,10 @@ use node::{Fault, Node};
 use peering::{Common, PORT, limit_of};
 use settings::Settings;
 
-/// Bytes of a configuration: ten thousand neighbours take a megabyte.
-const MAX_FILE: u64 = 16 << 20;
 /// How deep a file may nest: rules of filters are the deepest.
 const MAX_DEPTH: usize = 32;
 /// Lists, maps, names and values of a file: the most neighbours have ten each.
 const MAX_NODES: usize = 1_000_000;
-/// Bytes of a password's file.
-const MAX_PASSWORD_FILE: u64 = 4096;
 /// Neighbours of a file; the tables have room for some more sources.
 pub const MAX_NEIGHBORS: usize = 60_000;
 /// Where `ferrokube bgp show` finds the daemon.
@@ -68,20 +65,6 @@ const LOCAL_TABLE: u32 = 255;
 const WITHOUT_ROUTES: &str = "does nothing without kernel.routes: true";
 /// How many of several equal paths the kernel can have.
 const MAX_PATHS: u8 = 64;
-
-/// A configuration that can't be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", of_each(.file, .problem))]
-pub struct ConfigError {
-    /// The file.
-    pub file: String,
-    /// The field, and what would be right: of each error a line.
-    pub problem: String,
-}
-
-fn of_each(file: &str, problems: &str) -> String {
-    problems.lines().map(|problem| format!("{file}: {problem}")).collect::<Vec<_>>().join("\n")
-}
 
 /// All that is configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,15 +97,6 @@ pub struct Config {
     pub kernel: Kernel,
     /// Dumps.
     pub mrt: Mrt,
-}
-
-/// A filter.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Named {
-    /// What it does.
-    pub filter: Arc<Filter>,
-    /// As it was written.
-    pub written: serde_json::Value,
 }
 
 /// A route of this host.
@@ -202,105 +176,6 @@ pub enum Kind {
     Speaker,
     /// `ferrokube route-reflector`: no packet passes here.
     Reflector,
-}
-
-/// A file as it was when it was read; a configuration can be made of it again.
-#[derive(Clone, Debug)]
-pub struct File {
-    path: PathBuf,
-    text: String,
-    kind: Kind,
-}
-
-impl File {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// It can't be read.
-    pub fn read(path: &Path, kind: Kind) -> Result<File, ConfigError> {
-        let text = text_of(path, MAX_FILE).map_err(|problem| of_file(path, problem))?;
-        Ok(File { path: path.to_owned(), text, kind })
-    }
-
-    /// What it says, with neighbours who are not in it; who of them is left out. The files of passwords that it names are
-    /// read here.
-    ///
-    /// # Errors
-    /// What is wrong, with file and field.
-    pub fn with(&self, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), ConfigError> {
-        let folder = self.path.parent().unwrap_or(Path::new(""));
-        beside(&self.text, folder, self.kind, others).map_err(|problem| of_file(&self.path, problem))
-    }
-}
-
-fn of_file(path: &Path, problem: String) -> ConfigError {
-    ConfigError { file: path.display().to_string(), problem }
-}
-
-/// Reads a file, and those of passwords that it names.
-///
-/// # Errors
-/// What is wrong, with file and field.
-pub fn read(path: &Path, kind: Kind) -> Result<Config, ConfigError> {
-    File::read(path, kind)?.with(Others::default()).map(|(config, _)| config)
-}
-
-/// Reads what comes from somewhere else, which has a name; files of passwords that it names are those from here on.
-///
-/// # Errors
-/// What is wrong, with name and field.
-pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, ConfigError> {
-    let fault = |problem: String| ConfigError { file: name.to_owned(), problem };
-    let mut bytes = Vec::new();
-    input.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(fault(format!("has more than {MAX_FILE} bytes")));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
-    beside(&text, Path::new(""), kind, Others::default()).map(|(config, _)| config).map_err(fault)
-}
-
-/// A text whose files of passwords are in a folder.
-fn beside(text: &str, folder: &Path, kind: Kind, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), String> {
-    let password_of =
-        |named: &Path| first_line(&folder.join(named)).map_err(|why| format!("{}: {why}", named.display()));
-    let (config, left_out) = parse_with(text, kind, &password_of, others)?;
-    if let Some((path, _)) = &config.mrt.table {
-        can_be_made("mrt.table", path)?;
-    }
-    if let Some(path) = &config.mrt.updates {
-        can_be_made("mrt.updates", path)?;
-    }
-    Ok((config, left_out))
-}
-
-/// Whether a file could be made somewhere, as far as that is seen without making it: a dump that is due in an hour must not be
-/// the first to tell.
-fn can_be_made(field: &str, path: &Path) -> Result<(), String> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let fault = |why: &str| Err(format!("{field}: {}: {why}", path.display()));
-    if path.is_dir() {
-        return fault("is a directory, where a file is wanted");
-    }
-    match folder.metadata() {
-        Ok(there) if there.is_dir() => Ok(()),
-        Ok(_) => fault(&format!("{} is no directory", folder.display())),
-        Err(error) => fault(&format!("the directory {}: {error}", folder.display())),
-    }
-}
-
-/// What a password's file holds.
-///
-/// # Errors
-/// It can't be read, or is longer than any password.
-pub fn first_line(path: &Path) -> Result<String, String> {
-    Ok(text_of(path, MAX_PASSWORD_FILE)?.lines().next().unwrap_or_default().to_owned())
-}
-
-fn text_of(path: &Path, most: u64) -> Result<String, String> {
-    let real = path.canonicalize().map_err(|error| error.to_string())?;
-    let bytes = linux::root::read_regular(&real, most).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|_| "is not text".to_owned())
 }
 
 /// Reads a text; `password_of` gives the first line of a password's file.
