@@ -19,9 +19,11 @@ use crate::{alone_on_the_heap, held};
 const FIRST: u8 = 10;
 const HOSTILE: u8 = 8;
 /// Sent at once.
-const BATCH: usize = 64;
-/// What a session of theirs is made of at most: then it is closed without a word.
-const BATCHES: usize = 40;
+const BATCH: usize = 24;
+/// In so many of a hundred cases it is looked whether the daemon has the routes that it should have, and in so many a session
+/// that is well is closed without a word.
+const LOOKS: usize = 20;
+const LEAVES: usize = 5;
 /// The heap is looked at after each of so many parts.
 const PARTS: u64 = 5;
 /// Bytes that may be held more at the end than after the second part: tables keep room for what was there at once.
@@ -34,6 +36,8 @@ struct Tally {
     taken: [u64; 5],
     faults: u64,
     sessions: u64,
+    /// How often it was looked at his routes.
+    looks: u64,
     /// How many ended with each code.
     codes: [u64; 9],
 }
@@ -108,10 +112,18 @@ async fn mutated() {
     for one in &hostile {
         (0..5).for_each(|at| sum.taken[at] += one.tally.taken[at]);
         (0..9).for_each(|at| sum.codes[at] += one.tally.codes[at]);
-        (sum.faults, sum.sessions) = (sum.faults + one.tally.faults, sum.sessions + one.tally.sessions);
+        sum.faults += one.tally.faults;
+        sum.sessions += one.tally.sessions;
+        sum.looks += one.tally.looks;
     }
     println!("{} messages: {sum:?}", sum.messages());
-    assert!(sum.messages() >= all && sum.taken.iter().all(|count| *count > 0) && sum.faults > all / 20, "{sum:?}");
+    assert!(
+        sum.messages() >= all
+            && sum.taken.iter().all(|count| *count > 0)
+            && sum.faults > all / 20
+            && sum.looks > all / 500,
+        "{sum:?}"
+    );
     assert!([1, 2, 3, 5].iter().all(|code| sum.codes[*code] > 0), "{sum:?}");
     one.end().await;
     two.end().await;
@@ -169,7 +181,7 @@ impl Hostile {
             mutate(&mut self.chance, &mut hello[which]);
         }
         let mut bytes = hello.concat();
-        for batch in 0.. {
+        loop {
             let end = model.hear(&bytes);
             if let Some(end) = end {
                 // What he sends behind it is nobody's. His connection may be closed for it.
@@ -180,8 +192,10 @@ impl Hostile {
             peer.send(&bytes).await;
             // He reads, too.
             while matches!(peer.stream.try_read_buf(&mut peer.buffer), Ok(1..)) {}
-            if batch == BATCHES {
+            if self.chance.percent(LOOKS) && model.is_established() {
                 self.in_step(handle, &model).await;
+            }
+            if self.chance.percent(LEAVES) {
                 break;
             }
             let count = 1 + self.chance.below(BATCH);
@@ -223,10 +237,7 @@ impl Hostile {
     }
 
     /// When the daemon has taken all of it, it has the routes that the model has.
-    async fn in_step(&self, handle: &bgpd::daemon::Handle, model: &Model) {
-        if !model.is_established() {
-            return;
-        }
+    async fn in_step(&mut self, handle: &bgpd::daemon::Handle, model: &Model) {
         let all = self.tally.taken[1] + model.taken[1];
         let end = tokio::time::Instant::now() + PATIENCE;
         let here = loop {
@@ -241,5 +252,6 @@ impl Hostile {
         };
         let [ipv4, ipv6] = model.told().map(|count| count as u32);
         assert_eq!((here.received.ipv4, here.received.ipv6), (ipv4, ipv6), "of {}", self.host);
+        self.tally.looks += 1;
     }
 }
