@@ -103,6 +103,8 @@ impl Others<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bgp::session::config::Authentication;
+
     use super::super::{Config, Kind, parse_with};
     use super::*;
 
@@ -164,7 +166,7 @@ mod tests {
         let [by_hand, node] = [0, 1].map(|at| &config.neighbors[at].peering);
         assert_eq!((by_hand.description.as_str(), by_hand.routes.client), ("by hand", false));
         assert_eq!((node.description.as_str(), node.session.hold_time, node.routes.client), ("a node", 9, true));
-        assert_eq!(node.session.transport.password.as_deref(), Some("secret"));
+        assert_eq!(node.authentication(), Some(&Authentication::Md5("secret".to_owned())));
         let none = with("", Some("nodes"), &all).expect_err("refused");
         assert!(none.starts_with("groups: there is no group \"nodes\""), "{none}");
     }

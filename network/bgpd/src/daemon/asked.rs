@@ -219,8 +219,8 @@ impl Daemon {
 
 /// What comes next of one with whom there is no session.
 fn next(peer: &Peer, now: Time) -> Option<String> {
-    let (session, passive) = (&peer.peering().session, peer.peering().session.passive);
-    if !peer.peering().enabled {
+    let passive = peer.peering().session.passive;
+    if !peer.peering().enabled || !peer.neighbor.is_found() {
         return None;
     }
     let soon = peer.session.next_try().map(|due| {
@@ -233,10 +233,7 @@ fn next(peer: &Peer, now: Time) -> Option<String> {
         (State::Idle | State::Active, Some(soon)) => Some(format!("tried again in {soon}")),
         (State::Connect, Some(soon)) => Some(format!("being tried, and again in {soon}")),
         // The kernel drops what is signed otherwise, and nobody sees it.
-        (State::Active, None) if session.transport.password.is_some() => {
-            Some("he is waited for (passive); a wrong password looks like this".to_owned())
-        }
-        (State::Active, None) => Some("he is waited for (passive)".to_owned()),
+        (State::Active, None) => Some(format!("he is waited for (passive){}", peer.signed_otherwise())),
         _ => None,
     }
 }
