@@ -355,7 +355,7 @@ mod tests {
         );
         let text = neighbor(&view, Families { ipv4: 3, ipv6: 0 }, Families { ipv4: 4, ipv6: 0 });
         for words in [
-            "fe80::2, AS 65001, Active for 5s",
+            "fe80::2%eth1, AS 65001, Active for 5s",
             "of this route reflector",
             "import a, export b",
             "1 updates with",
