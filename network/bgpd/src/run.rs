@@ -98,15 +98,7 @@ pub async fn run_with(
     source.first_word().await;
     let config = source.config()?;
     let server = Server::bind(&config.control_socket).map_err(Error::Control)?;
-    let (kernel, hands) = match config.kernel.is_used() {
-        true => {
-            let (told, news) = mpsc::channel(NEWS);
-            let kernel = Kernel::start(config.kernel.tables.clone(), told)?;
-            let hands = Hands { commands: kernel.commands.clone(), news, status: kernel.status.clone() };
-            (Some(kernel), Some(hands))
-        }
-        false => (None, None),
-    };
+    let (kernel, hands) = kernel_of(&config)?.unzip();
     let metrics = config.metrics;
     let (handle, running) = Daemon::start(config, hands, options.farewell, shutdown.clone())?;
     if let Some(address) = metrics {
@@ -154,6 +146,17 @@ pub async fn run_with(
         kernel.end().await;
     }
     Ok(ended?)
+}
+
+/// The kernel's side, where it is used.
+fn kernel_of(config: &Config) -> Result<Option<(Kernel, Hands)>, kernel::StartError> {
+    if !config.kernel.is_used() {
+        return Ok(None);
+    }
+    let (told, news) = mpsc::channel(NEWS);
+    let kernel = Kernel::start(config.kernel.tables.clone(), told)?;
+    let hands = Hands { commands: kernel.commands.clone(), news, status: kernel.status.clone() };
+    Ok(Some((kernel, hands)))
 }
 
 async fn configured(handle: &Handle, config: Config) {

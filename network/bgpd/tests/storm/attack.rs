@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bgp::message::notification::code;
 use bgp::message::{Kind, Message};
 use bgp::session::Config;
+use bgpd::control::view::NeighborView;
 use bgpd::control::{Answer, Query};
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
@@ -129,6 +130,12 @@ async fn mutated() {
     two.end().await;
 }
 
+/// Messages of a neighbour that the daemon has taken, by type.
+fn heard(neighbor: &NeighborView) -> [u64; 5] {
+    let m = neighbor.messages_received;
+    [m.open, m.update, m.notification, m.keepalive, m.route_refresh]
+}
+
 fn number(at: u8) -> u32 {
     if at.is_multiple_of(2) { 65001 + u32::from(at) } else { 64512 }
 }
@@ -156,9 +163,7 @@ async fn quiet(one: &Speaker, two: &Speaker, hostile: &[Hostile]) {
     for hostile in hostile {
         let tally = hostile.tally;
         let gone = one.until(hostile.host, "the end", |n| n.state != "Established" && n.remote.is_none()).await;
-        let m = gone.messages_received;
-        let heard = [m.open, m.update, m.notification, m.keepalive, m.route_refresh];
-        assert_eq!((heard, gone.faults), (tally.taken, tally.faults), "of {}", hostile.host);
+        assert_eq!((heard(&gone), gone.faults), (tally.taken, tally.faults), "of {}", hostile.host);
         assert_eq!((gone.received.ipv4, gone.received.ipv6), (0, 0), "of {}", hostile.host);
     }
     let told = two.until(1, "all is taken back", |n| (n.received.ipv4, n.received.ipv6) == (0, 0)).await;
@@ -238,16 +243,17 @@ impl Hostile {
 
     /// When the daemon has taken all of it, it has the routes that the model has.
     async fn in_step(&mut self, handle: &bgpd::daemon::Handle, model: &Model) {
-        let all = self.tally.taken[1] + model.taken[1];
+        let mut all = self.tally.taken;
+        (0..5).for_each(|at| all[at] += model.taken[at]);
         let end = tokio::time::Instant::now() + PATIENCE;
         let here = loop {
             let asked = handle.ask(Query::Neighbors(Some(host(60, self.host).into()))).await;
             let Some(Answer::Neighbors(mut found)) = asked else { panic!("{asked:?}") };
             let here = found.remove(0);
-            if here.messages_received.update == all {
+            if heard(&here) == all {
                 break here;
             }
-            assert!(tokio::time::Instant::now() < end, "{all} updates were sent: {here:?}");
+            assert!(tokio::time::Instant::now() < end, "{all:?} messages were sent: {here:?}");
             sleep(Duration::from_millis(1)).await;
         };
         let [ipv4, ipv6] = model.told().map(|count| count as u32);
