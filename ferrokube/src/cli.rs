@@ -139,7 +139,7 @@ pub enum Cmd {
     /// Run a BGP speaker alone, and show what it knows
     Bgp(commands::bgp::Bgp),
     /// Run a BGP route reflector alone: the speaker of `bgp`, which leaves the kernel's routes alone
-    RouteReflector(commands::bgp::Speaker),
+    RouteReflector(commands::bgp::Reflector),
     /// Make a folder of the programs that controller-runtime's envtest starts, and print the line that names it
     Assets { dir: PathBuf },
     /// Print the administrator's kubeconfig
@@ -291,7 +291,7 @@ pub fn run() -> Result<()> {
         Cmd::Image { node, command } => commands::image::run(which, node.as_deref(), &command),
         Cmd::Token(token) => commands::token::run(which, &token),
         Cmd::Bgp(bgp) => commands::bgp::run(bgp),
-        Cmd::RouteReflector(speaker) => commands::bgp::reflector(speaker),
+        Cmd::RouteReflector(reflector) => commands::bgp::reflector(reflector),
         Cmd::Assets { dir } => commands::assets::run(&dir),
         Cmd::Kubeconfig => commands::misc::kubeconfig(which),
         Cmd::Completion { shell } => commands::misc::completion(shell),

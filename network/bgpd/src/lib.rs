@@ -17,4 +17,4 @@ pub mod kernel;
 pub mod pages;
 mod run;
 
-pub use run::{Error, Options, run};
+pub use run::{Error, Options, Place, run, run_with};

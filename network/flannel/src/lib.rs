@@ -37,7 +37,7 @@ mod packets;
 mod rules;
 mod subnet_file;
 
-pub use self::etcd::client::Endpoints;
+pub use self::etcd::client::{CallError, Client as EtcdClient, Endpoints, Watch as EtcdWatch};
 pub use self::etcd::login::{Secret, token as login_token};
 pub use self::etcd::{Options as EtcdOptions, changed as lease_event};
 pub use config::{ConfigError, NetConf};

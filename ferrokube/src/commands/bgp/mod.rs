@@ -2,7 +2,9 @@
 //! daemon is the crate `bgpd`; these are its flags and its words. I/O: signals, the control socket.
 //!
 //! - [`show`]: asks a daemon that runs; `table`: answers as tables
+//! - [`nodes`]: a route reflector's clients from a cluster
 
+mod nodes;
 pub mod show;
 mod table;
 
@@ -51,6 +53,15 @@ pub struct Speaker {
     keep_routes: bool,
 }
 
+/// `ferrokube route-reflector`
+#[derive(Debug, Args)]
+pub struct Reflector {
+    #[command(flatten)]
+    speaker: Speaker,
+    #[command(flatten)]
+    nodes: nodes::Flags,
+}
+
 #[derive(Debug, Subcommand)]
 enum Cmd {
     /// Show what a daemon on this host knows
@@ -75,17 +86,17 @@ pub fn run(bgp: Bgp) -> Result<()> {
         (Some(Cmd::Show(show)), _) => show::run(&show),
         (Some(Cmd::Check { file }), _) => check(&file),
         (Some(Cmd::Reload { socket }), _) => reload(&socket),
-        (None, Some(speaker)) => daemon(speaker, Kind::Speaker),
+        (None, Some(speaker)) => daemon(speaker, Kind::Speaker, None),
         (None, None) => Err(Fault::usage("say --config FILE, or show, check or reload").into()),
     }
 }
 
 /// `ferrokube route-reflector`: the same daemon, which leaves the kernel's tables alone unless its file says otherwise.
-pub fn reflector(speaker: Speaker) -> Result<()> {
-    daemon(speaker, Kind::Reflector)
+pub fn reflector(reflector: Reflector) -> Result<()> {
+    daemon(reflector.speaker, Kind::Reflector, Some(reflector.nodes))
 }
 
-fn daemon(speaker: Speaker, kind: Kind) -> Result<()> {
+fn daemon(speaker: Speaker, kind: Kind, nodes: Option<nodes::Flags>) -> Result<()> {
     let farewell = if speaker.keep_routes { Farewell::KeepRoutes } else { Farewell::Told };
     let options = Options { file: speaker.config, kind, farewell };
     until_signal(move |shutdown| async move {
@@ -97,7 +108,11 @@ fn daemon(speaker: Speaker, kind: Kind) -> Result<()> {
                 let _ = again.try_send(());
             }
         });
-        bgpd::run(options, reloads, shutdown).await.map_err(|error| Fault::failed(error.to_string()).into())
+        let place = match nodes {
+            Some(nodes) => nodes.start(shutdown.clone()).await?,
+            None => None,
+        };
+        bgpd::run_with(options, place, reloads, shutdown).await.map_err(|error| Fault::failed(error.to_string()).into())
     })
 }
 
@@ -176,6 +191,33 @@ mod tests {
         }
         assert!(line("bgp --keep-routes").expect_err("refused").contains("--config"));
         assert!(line("bgp --config a show summary").is_err());
+    }
+
+    #[derive(Debug, Parser)]
+    struct ReflectorLine {
+        #[command(flatten)]
+        reflector: Reflector,
+    }
+
+    #[test]
+    fn a_reflector_has_its_clients_from_one_place() {
+        let line = |text: &str| ReflectorLine::try_parse_from(text.split(' ')).map_err(|error| error.to_string());
+        for text in [
+            "rr --config a",
+            "rr --config a --kubeconfig b --node-group nodes",
+            "rr --config a --etcd-endpoints http://a:1,http://b:2 --etcd-username c --etcd-password-file d",
+        ] {
+            assert!(line(text).is_ok_and(|line| line.reflector.speaker.config == Path::new("a")), "{text}");
+        }
+        for (text, why) in [
+            ("rr --kubeconfig b", "--config <FILE>"),
+            ("rr --config a --kubeconfig b --etcd-endpoints http://a:1", "cannot be used with"),
+            ("rr --config a --etcd-cafile b", "--etcd-endpoints <URL>"),
+            ("rr --config a --etcd-endpoints http://a:1 --etcd-password-file b", "--etcd-username <NAME>"),
+        ] {
+            let said = line(text).expect_err("refused");
+            assert!(said.contains(why), "{text}: {said}");
+        }
     }
 
     #[test]

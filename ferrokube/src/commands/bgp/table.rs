@@ -112,7 +112,12 @@ fn last_error(neighbor: &NeighborView) -> Option<String> {
 pub fn neighbor_row(neighbor: &NeighborView) -> [String; 7] {
     let up = neighbor.state == "Established";
     // Of a session that is there: what keeps routes from it.
-    let reason = if up { neighbor.reason() } else { last_error(neighbor).unwrap_or_default() };
+    let next = neighbor.next.clone();
+    let reason = if up {
+        neighbor.reason()
+    } else {
+        last_error(neighbor).into_iter().chain(next).collect::<Vec<_>>().join("; ")
+    };
     let count = |count: u32| if up { count.to_string() } else { "-".to_owned() };
     [
         neighbor.name(),
@@ -137,7 +142,7 @@ pub fn neighbor(neighbor: &NeighborView, accepted: Families<u32>, told: Families
     let ends = n.local.zip(n.remote).map(|(local, remote)| format!("{local} - {remote}"));
     let count = |ipv4: String, ipv6: String| format!("{ipv4} of IPv4, {ipv6} of IPv6");
     let numbers = |of: Families<u32>| Some(count(of.ipv4.to_string(), of.ipv6.to_string()));
-    let lines: [(&str, Option<String>); 19] = [
+    let lines: [(&str, Option<String>); 20] = [
         ("description", Some(n.description.clone()).filter(|text| !text.is_empty())),
         ("group", n.group.clone()),
         ("let in by", n.range.map(|range| range.to_string())),
@@ -157,6 +162,7 @@ pub fn neighbor(neighbor: &NeighborView, accepted: Families<u32>, told: Families
         ("messages received", Some(messages(&n.messages_received))),
         ("messages sent", Some(messages(&n.messages_sent))),
         ("last error", last_error(n)),
+        ("next", n.next.clone()),
     ];
     for (name, value) in lines {
         if let Some(value) = value {
@@ -339,13 +345,13 @@ mod tests {
             "messagesReceived": {"open": 0, "update": 0, "notification": 1, "keepalive": 0, "routeRefresh": 0},
             "messagesSent": {"open": 1, "update": 0, "notification": 0, "keepalive": 0, "routeRefresh": 0},
             "faults": 1, "leftOut": 0, "client": true, "import": "a", "export": "b", "lastError": "bad peer AS",
-            "lastErrorSeconds": 7, "bfd": "Down",
+            "lastErrorSeconds": 7, "next": "tried again in 9s", "bfd": "Down",
         });
         let view: NeighborView = serde_json::from_value(view).expect("a neighbor");
         let row = neighbor_row(&view);
         assert_eq!(
             row.each_ref().map(String::as_str),
-            ["fe80::2%eth1", "65001", "Active", "5s", "-", "-", "bad peer AS (7s ago)"]
+            ["fe80::2%eth1", "65001", "Active", "5s", "-", "-", "bad peer AS (7s ago); tried again in 9s"]
         );
         let text = neighbor(&view, Families { ipv4: 3, ipv6: 0 }, Families { ipv4: 4, ipv6: 0 });
         for words in [
@@ -356,6 +362,7 @@ mod tests {
             "accepted of that   3 of IPv4",
             "is told            4 of IPv4",
             "last error         bad peer AS (7s ago)",
+            "next               tried again in 9s",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }

@@ -127,6 +127,13 @@ impl Neighbour {
         self.outgoing.state().max(incoming)
     }
 
+    /// When the rest of one who rests is over, or a connection of ours is tried again; none while there is one, or where
+    /// nothing is done before something happens.
+    pub fn next_try(&self) -> Option<Time> {
+        let none = self.state() <= State::Active;
+        self.outgoing.due().filter(|_| none)
+    }
+
     /// Over whose connection the session is that is there.
     pub fn way(&self) -> Option<Way> {
         self.established.as_ref().map(|(way, _)| *way)

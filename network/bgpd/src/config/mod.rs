@@ -2,17 +2,23 @@
 //! knows, one that does nothing where it stands and a value that means nothing are errors that say where and what would be
 //! right; nothing is changed by a file with one.
 //!
-//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it
+//! - [`document`], [`settings`]: the file as it is written; `node`: where in it an error is; `words`: what is said of it;
+//!   `faults`: all errors of a file, `lines`: in which lines they are
+//! - [`found`]: neighbours who are not in the file
 //! - [`peering`]: what a neighbour's settings come to, `authentication` among it; `keys`: whether the kernel can tell their
 //!   passwords apart
 //! - `protocols`: whose numbers routes in the kernel have
+//! - `file`: the file itself, and those of passwords; I/O
 //!
-//! I/O: reads the file and those of passwords. Called by the daemon at its start and on a reload, and by
-//! `ferrokube bgp check`.
+//! Called by the daemon at its start and on a reload, and by `ferrokube bgp check`.
 
 mod authentication;
 pub mod document;
+mod faults;
+mod file;
+pub mod found;
 mod keys;
+mod lines;
 mod node;
 pub mod peering;
 mod protocols;
@@ -22,7 +28,6 @@ mod tests;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,21 +40,19 @@ use meta::Prefix;
 use crate::kernel;
 
 pub use document::Rest;
-pub use peering::{Neighbor, Peering, Range, Routes};
+pub use file::{ConfigError, File, first_line, read, read_from};
+pub use peering::{Named, Neighbor, Peering, Range, Routes};
 
 use document::{Document, Listen, Written};
+use found::{LeftOut, Others};
 use node::{Fault, Node};
 use peering::{Common, PORT, limit_of};
 use settings::Settings;
 
-/// Bytes of a configuration: ten thousand neighbours take a megabyte.
-const MAX_FILE: u64 = 16 << 20;
 /// How deep a file may nest: rules of filters are the deepest.
 const MAX_DEPTH: usize = 32;
 /// Lists, maps, names and values of a file: the most neighbours have ten each.
 const MAX_NODES: usize = 1_000_000;
-/// Bytes of a password's file.
-const MAX_PASSWORD_FILE: u64 = 4096;
 /// Neighbours of a file; the tables have room for some more sources.
 pub const MAX_NEIGHBORS: usize = 60_000;
 /// Where `ferrokube bgp show` finds the daemon.
@@ -62,16 +65,6 @@ const LOCAL_TABLE: u32 = 255;
 const WITHOUT_ROUTES: &str = "does nothing without kernel.routes: true";
 /// How many of several equal paths the kernel can have.
 const MAX_PATHS: u8 = 64;
-
-/// A configuration that can't be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {problem}")]
-pub struct ConfigError {
-    /// The file.
-    pub file: String,
-    /// The field, and what would be right.
-    pub problem: String,
-}
 
 /// All that is configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,15 +97,6 @@ pub struct Config {
     pub kernel: Kernel,
     /// Dumps.
     pub mrt: Mrt,
-}
-
-/// A filter.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Named {
-    /// What it does.
-    pub filter: Arc<Filter>,
-    /// As it was written.
-    pub written: serde_json::Value,
 }
 
 /// A route of this host.
@@ -194,67 +178,41 @@ pub enum Kind {
     Reflector,
 }
 
-/// Reads a file, and those of passwords that it names.
-///
-/// # Errors
-/// What is wrong, with file and field.
-pub fn read(path: &Path, kind: Kind) -> Result<Config, ConfigError> {
-    let fault = |problem: String| ConfigError { file: path.display().to_string(), problem };
-    let text = text_of(path, MAX_FILE).map_err(fault)?;
-    beside(&text, path.parent().unwrap_or(Path::new("")), kind).map_err(fault)
-}
-
-/// Reads what comes from somewhere else, which has a name; files of passwords that it names are those from here on.
-///
-/// # Errors
-/// What is wrong, with name and field.
-pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, ConfigError> {
-    let fault = |problem: String| ConfigError { file: name.to_owned(), problem };
-    let mut bytes = Vec::new();
-    input.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(fault(format!("has more than {MAX_FILE} bytes")));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
-    beside(&text, Path::new(""), kind).map_err(fault)
-}
-
-/// A text whose files of passwords are in a folder.
-fn beside(text: &str, folder: &Path, kind: Kind) -> Result<Config, String> {
-    parse(text, kind, &|named| {
-        let text =
-            text_of(&folder.join(named), MAX_PASSWORD_FILE).map_err(|why| format!("{}: {why}", named.display()))?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
-    })
-}
-
-fn text_of(path: &Path, most: u64) -> Result<String, String> {
-    let real = path.canonicalize().map_err(|error| error.to_string())?;
-    let bytes = linux::root::read_regular(&real, most).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|_| "is not text".to_owned())
-}
-
 /// Reads a text; `password_of` gives the first line of a password's file.
 ///
 /// # Errors
-/// The field, and what would be right.
+/// The field, and what would be right: of each error a line.
 pub fn parse(text: &str, kind: Kind, password_of: &dyn Fn(&Path) -> Result<String, String>) -> Result<Config, String> {
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
-        strict_booleans: true,
+    parse_with(text, kind, password_of, Others::default()).map(|(config, _)| config)
+}
+
+fn parse_with(
+    text: &str,
+    kind: Kind,
+    password_of: &dyn Fn(&Path) -> Result<String, String>,
+    others: Others<'_>,
+) -> Result<(Config, Vec<LeftOut>), String> {
+    let options = || {
+        serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
+            strict_booleans: true,
+        }
     };
-    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options())
         .map_err(|error| words::of_yaml(&error, MAX_DEPTH, MAX_NODES))?;
-    let document: Document =
-        serde::Deserialize::deserialize(Node(&value)).map_err(|fault: Fault| words::with_form(fault).to_string())?;
-    made(document, kind, password_of).map_err(|fault| fault.to_string())
+    let read = |value: &serde_json::Value| {
+        let document: Document = serde::Deserialize::deserialize(Node(value)).map_err(words::with_form)?;
+        made(document, kind, password_of, others)
+    };
+    faults::read(value, || lines::Lines::of(text, options()), read).map_err(|all| all.join("\n"))
 }
 
 fn made(
     document: Document,
     kind: Kind,
     password_of: &dyn Fn(&Path) -> Result<String, String>,
-) -> Result<Config, Fault> {
+    others: Others<'_>,
+) -> Result<(Config, Vec<LeftOut>), Fault> {
     if document.number == 0 {
         return Err(Fault::at("as", "0 is not the number of an AS"));
     }
@@ -274,19 +232,21 @@ fn made(
         password_of,
     };
     let groups = groups(document.groups)?;
-    let neighbors = neighbors(document.neighbors, &groups, &common)?;
+    let mut neighbors = neighbors(document.neighbors, &groups, &common)?;
     let dynamic = ranges(document.dynamic, &groups, &common)?;
     keys::sound(&neighbors, &dynamic)?;
+    let cluster_id = document.cluster_id.unwrap_or(document.router_id);
+    let left_out = others.join(&mut neighbors, &dynamic, &groups, &common, cluster_id)?;
     let decision = document.decision;
     let paths = decision.maximum_paths.unwrap_or(1);
     if !(1..=MAX_PATHS).contains(&paths) {
         return Err(Fault::at("decision.maximum-paths", format!("{paths} is not from 1 to {MAX_PATHS}")));
     }
     let kernel = kernel(document.kernel, kind, &common)?;
-    Ok(Config {
+    let config = Config {
         number: document.number,
         identifier: document.router_id,
-        cluster_id: document.cluster_id.unwrap_or(document.router_id),
+        cluster_id,
         vrf: document.vrf,
         options: Options {
             always_compare_med: decision.always_compare_med,
@@ -303,7 +263,8 @@ fn made(
         kernel,
         mrt: mrt(document.mrt)?,
         filters,
-    })
+    };
+    Ok((config, left_out))
 }
 
 /// Whether a link can have this name (IFNAMSIZ, `dev_valid_name`).
@@ -327,7 +288,10 @@ fn filters(written: Vec<Written>) -> Result<Vec<Named>, Fault> {
     written.into_iter().enumerate().map(one).collect()
 }
 
-fn groups(written: Vec<Settings>) -> Result<BTreeMap<String, Settings>, Fault> {
+/// By their names.
+type Groups = BTreeMap<String, Settings>;
+
+fn groups(written: Vec<Settings>) -> Result<Groups, Fault> {
     let mut groups = BTreeMap::new();
     for (at, group) in written.into_iter().enumerate() {
         let step = format!("groups[{at}]");
@@ -349,7 +313,7 @@ fn groups(written: Vec<Settings>) -> Result<BTreeMap<String, Settings>, Fault> {
 }
 
 /// A neighbour's or range's own fields over those of its group.
-fn whole(own: Settings, groups: &BTreeMap<String, Settings>) -> Result<Settings, Fault> {
+fn whole(own: Settings, groups: &Groups) -> Result<Settings, Fault> {
     let Some(name) = own.group.clone() else { return Ok(own) };
     let group = groups.get(&name).ok_or_else(|| {
         let names = groups.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -364,11 +328,7 @@ fn whole(own: Settings, groups: &BTreeMap<String, Settings>) -> Result<Settings,
     Ok(own.over(&group))
 }
 
-fn neighbors(
-    written: Vec<Settings>,
-    groups: &BTreeMap<String, Settings>,
-    common: &Common<'_>,
-) -> Result<Vec<Neighbor>, Fault> {
+fn neighbors(written: Vec<Settings>, groups: &Groups, common: &Common<'_>) -> Result<Vec<Neighbor>, Fault> {
     if written.len() > MAX_NEIGHBORS {
         return Err(Fault::at("neighbors", format!("{} are more than {MAX_NEIGHBORS}", written.len())));
     }
@@ -392,7 +352,7 @@ fn neighbors(
     Ok(all)
 }
 
-fn neighbor(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Neighbor, Fault> {
+fn neighbor(own: Settings, groups: &Groups, common: &Common<'_>) -> Result<Neighbor, Fault> {
     let address = own.address.unwrap_or(peering::UNKNOWN);
     for (field, said) in [("prefix", own.prefix.is_some()), ("limit", own.limit.is_some())] {
         if said {
@@ -440,11 +400,7 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-fn ranges(
-    written: Vec<Settings>,
-    groups: &BTreeMap<String, Settings>,
-    common: &Common<'_>,
-) -> Result<Vec<Range>, Fault> {
+fn ranges(written: Vec<Settings>, groups: &Groups, common: &Common<'_>) -> Result<Vec<Range>, Fault> {
     let mut all: Vec<Range> = Vec::new();
     for (at, own) in written.into_iter().enumerate() {
         let range = range(own, groups, common).map_err(|fault| fault.within(&format!("dynamic[{at}]")))?;
@@ -459,7 +415,7 @@ fn ranges(
     Ok(all)
 }
 
-fn range(own: Settings, groups: &BTreeMap<String, Settings>, common: &Common<'_>) -> Result<Range, Fault> {
+fn range(own: Settings, groups: &Groups, common: &Common<'_>) -> Result<Range, Fault> {
     let prefix = own.prefix.ok_or_else(|| Fault::at("prefix", "is missing"))?;
     if own.address.is_some() || own.name.is_some() {
         let field = if own.name.is_some() { "name" } else { "address" };

@@ -12,7 +12,6 @@ use bgp::policy::{Filter, Source, Verdict};
 use bgp::rib::NextHopMode;
 use bgp::session::config::{Authentication, DEFAULT_PREFIX_LIMIT, PrefixLimit, RemoteAs, Restart, Transport};
 
-use super::Named;
 use super::authentication;
 use super::node::Fault;
 use super::settings::{
@@ -176,6 +175,15 @@ pub struct Range {
     pub limit: u32,
     /// Each of them.
     pub peering: Peering,
+}
+
+/// A filter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// What it does.
+    pub filter: Arc<Filter>,
+    /// As it was written.
+    pub written: serde_json::Value,
 }
 
 /// What is the same for all neighbours of a file.

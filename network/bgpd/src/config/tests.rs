@@ -441,7 +441,7 @@ fn what_is_wrong_is_named_with_its_place() {
     let told = |text: &str| parse(text, Kind::Speaker, &|_| Err(String::new())).expect_err("refused");
     assert_eq!(told("as: 1"), "router-id: is missing");
     assert!(told("{router-id: 0.0.0.0, as: 1}").contains("0.0.0.0 is nobody's"));
-    assert!(told("{router-id: 10.0.0.1, as: 0}").starts_with("as: 0 is not"));
+    assert!(told("{router-id: 10.0.0.1, as: 0}").starts_with("line 1: as: 0 is not"));
     assert!(told("a: [").contains("line"), "{}", told("a: ["));
     assert_eq!(told("hello"), "\"hello\" is not a map of fields: router-id: 10.0.0.1, as: 64512, neighbors: …");
     assert_eq!(told("as: 1\nas: 2"), "line 2, column 1: \"as\" is written twice in one map: one of both");
@@ -485,14 +485,25 @@ fn files_are_read_with_the_passwords_beside_them() {
     assert_eq!(config.neighbors[0].peering.authentication(), Some(&Authentication::Md5("k3y".to_owned())));
     std::fs::remove_file(folder.path().join("key")).expect("removed");
     let told = read(&file, Kind::Speaker).expect_err("refused").to_string();
-    assert!(told.contains("bgp.yaml: neighbors[0].password-file: key: "), "{told}");
+    assert!(told.contains("bgp.yaml: line 1: neighbors[0].password-file: key: "), "{told}");
+    // What could only be told when the first dump is due.
+    for (field, dump, why) in [
+        ("table", folder.path().join("none/table"), "none: No such file"),
+        ("updates", file.join("updates"), "bgp.yaml is no directory"),
+        ("table", folder.path().to_owned(), "is a directory, where a file is wanted"),
+    ] {
+        std::fs::write(&file, format!("{{router-id: 10.0.0.1, as: 1, mrt: {{{field}: {}}}}}", dump.display()))
+            .expect("written");
+        let told = read(&file, Kind::Speaker).expect_err("refused").to_string();
+        assert!(told.contains(&format!("bgp.yaml: mrt.{field}: ")) && told.contains(why), "{told}");
+    }
     let gone = read(&folder.path().join("none"), Kind::Speaker).expect_err("refused").to_string();
     assert!(gone.contains("none: No such file"), "{gone}");
     let from = |bytes: &mut dyn std::io::Read| read_from(bytes, "stdin", Kind::Speaker).map_err(|why| why.to_string());
     assert_eq!(from(&mut "{router-id: 10.0.0.1, as: 7}".as_bytes()).expect("a file").number, 7);
     assert_eq!(
         from(&mut "as: x".as_bytes()).expect_err("refused"),
-        "stdin: as: \"x\" is not a number from 0 to 4294967295"
+        "stdin: router-id: is missing\nstdin: line 1: as: \"x\" is not a number from 0 to 4294967295"
     );
     assert_eq!(from(&mut std::io::repeat(b'#')).expect_err("refused"), "stdin: has more than 16777216 bytes");
 }

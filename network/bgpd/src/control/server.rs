@@ -180,6 +180,9 @@ impl Conversation {
 
     /// A page at a time: a table of a million routes holds nobody up.
     async fn routes(&mut self, which: Which) -> Option<Result<(), String>> {
+        if let Some(Err(why)) = which.within.map(sound) {
+            return Some(Err(why));
+        }
         let family = |family| match family {
             Family::Ipv4Unicast => FamilyName::Ipv4,
             Family::Ipv6Unicast => FamilyName::Ipv6,
@@ -203,7 +206,10 @@ impl Conversation {
 
     async fn route(&mut self, text: &str) -> Option<Result<(), String>> {
         let query = match (text.parse::<Prefix>(), text.parse::<IpAddr>()) {
-            (Ok(prefix), _) => Query::Page(vec![prefix.network()], Which::default()),
+            (Ok(prefix), _) => match sound(prefix) {
+                Ok(prefix) => Query::Page(vec![prefix], Which::default()),
+                Err(why) => return Some(Err(why)),
+            },
             (_, Ok(address)) => Query::Longest(address),
             _ => return Some(Err(format!("{text:?} is neither a prefix such as 10.0.0.0/8 nor an address"))),
         };
@@ -213,6 +219,16 @@ impl Conversation {
             Answer::Nothing(why) => Some(Err(why)),
             _ => None,
         }
+    }
+}
+
+/// A prefix that routes can have.
+fn sound(prefix: Prefix) -> Result<Prefix, String> {
+    let network = prefix.network();
+    if network == prefix {
+        Ok(prefix)
+    } else {
+        Err(format!("{prefix} has bits behind its length: {network} is meant?"))
     }
 }
 

@@ -136,6 +136,9 @@ pub struct NeighborView {
     pub last_error: Option<String>,
     /// How long ago that was.
     pub last_error_seconds: Option<u64>,
+    /// Without a session: what comes next.
+    #[serde(default)]
+    pub next: Option<String>,
     /// Whether he is there, by BFD, in RFC 5880's word.
     pub bfd: Option<String>,
 }

@@ -6,7 +6,7 @@ use bgp::family::Family;
 use bgp::policy::{Filter, Source};
 use bgp::rib::PathView;
 use bgp::session::config::RemoteAs;
-use bgp::session::{Negotiated, Time};
+use bgp::session::{Negotiated, State, Time};
 use meta::Prefix;
 
 use super::Daemon;
@@ -107,6 +107,7 @@ impl Daemon {
             export: peering.routes.export.name.clone(),
             last_error: peer.last.clone(),
             last_error_seconds: peer.last.as_ref().map(|_| self.now().saturating_sub(peer.last_at).as_secs()),
+            next: next(peer, self.now()),
             bfd: peer.watch.as_ref().map(|watch| watch.state().to_owned()),
         }
     }
@@ -214,6 +215,27 @@ impl Daemon {
             used_by: used.get(named.filter.name.as_str()).cloned().unwrap_or_default(),
         };
         self.config.filters.iter().map(one).collect()
+    }
+}
+
+/// What comes next of one with whom there is no session.
+fn next(peer: &Peer, now: Time) -> Option<String> {
+    let passive = peer.peering().session.passive;
+    if !peer.peering().enabled || !peer.neighbor.is_found() {
+        return None;
+    }
+    let soon = peer.session.next_try().map(|due| {
+        // Begun seconds count: "in 0s" is never.
+        let left = due.saturating_sub(now).as_secs() + 1;
+        meta::duration::human(i64::try_from(left).unwrap_or(i64::MAX))
+    });
+    match (peer.session.state(), soon) {
+        (State::Idle, Some(soon)) if passive => Some(format!("he is let in again in {soon}")),
+        (State::Idle | State::Active, Some(soon)) => Some(format!("tried again in {soon}")),
+        (State::Connect, Some(soon)) => Some(format!("being tried, and again in {soon}")),
+        // The kernel drops what is signed otherwise, and nobody sees it.
+        (State::Active, None) => Some(format!("he is waited for (passive){}", peer.signed_otherwise())),
+        _ => None,
     }
 }
 

@@ -167,6 +167,15 @@ impl Peer {
         routes(&self.neighbor, self.own)
     }
 
+    /// What silence of his may mean.
+    pub fn signed_otherwise(&self) -> &'static str {
+        match self.peering().authentication() {
+            Some(Authentication::Md5(_)) => "; a wrong password looks like this",
+            Some(Authentication::Ao(_)) => "; another key or another number of it (tcp-ao) looks like this",
+            None => "",
+        }
+    }
+
     /// One more connection of ours was not answered, not even refused; whether that is news.
     pub fn was_not_answered(&mut self, now: Time) -> bool {
         self.unanswered = self.unanswered.saturating_add(1);
@@ -174,11 +183,7 @@ impl Peer {
         let mut words = format!("no answer from {address}");
         // The kernel drops what is signed otherwise than it should be, on either side, and says nothing.
         if self.unanswered >= SUSPICIOUS {
-            words += match self.peering().authentication() {
-                Some(Authentication::Md5(_)) => "; a wrong password looks like this",
-                Some(Authentication::Ao(_)) => "; another key or another number of it (tcp-ao) looks like this",
-                None => "",
-            };
+            words += self.signed_otherwise();
         }
         self.failed(words, now)
     }

@@ -59,7 +59,7 @@ impl Daemon {
         let told = format!(
             "neighbors: {added} added, {removed} removed, {reset} with a new session, {judged} with routes judged anew"
         );
-        tracing::info!("configuration read again: {told}");
+        tracing::info!("another configuration: {told}");
         Ok(told)
     }
 

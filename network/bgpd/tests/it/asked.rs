@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::*;
 
-async fn items(socket: &Path, command: Command) -> Result<Vec<Value>, String> {
+pub async fn items(socket: &Path, command: Command) -> Result<Vec<Value>, String> {
     let socket = socket.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
         let mut all = Vec::new();
@@ -29,7 +29,7 @@ async fn items(socket: &Path, command: Command) -> Result<Vec<Value>, String> {
 }
 
 /// In a network of its own, by threads that are all inside of it.
-fn apart(test: impl Future<Output = ()>) {
+pub fn apart(test: impl Future<Output = ()>) {
     alone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(test);
@@ -97,6 +97,11 @@ async fn answers() {
     assert_eq!(prefixes(longest), ["10.2.3.0/24"]);
     let none = items(&socket, Command::Route { prefix: "192.168.0.1".into() }).await.expect_err("none");
     assert_eq!(none, "there is no route to 192.168.0.1");
+    let within = Which { within: Some(prefix("10.2.0.7/16")), ..Which::default() };
+    for command in [Command::Routes(within), Command::Route { prefix: "10.2.0.7/16".into() }] {
+        let refused = items(&socket, command).await.expect_err("refused");
+        assert_eq!(refused, "10.2.0.7/16 has bits behind its length: 10.2.0.0/16 is meant?");
+    }
     let filters = items(&socket, Command::Filters).await.expect("an answer");
     assert_eq!((&filters[0]["name"], &filters[0]["usedBy"][0]), (&"some".into(), &"export to 127.50.0.2".into()));
     // Another daemon finds the socket taken.
@@ -110,7 +115,7 @@ async fn answers() {
     std::fs::write(&file, "router-id: nowhere").expect("written");
     again.send(()).await.expect("heard");
     let refused = items(&socket, Command::Reload).await.expect_err("refused");
-    assert!(refused.contains("bgp.yaml: router-id: "), "{refused}");
+    assert!(refused.contains("bgp.yaml: line 1: router-id: "), "{refused}");
     assert!(items(&socket, Command::Route { prefix: "10.9.0.1".into() }).await.is_ok(), "and nothing was changed");
 
     let page = page(&format!("{}:17901", host(50, 1))).await;

@@ -134,3 +134,35 @@ async fn too_many_prefixes_are_told_with_the_field_and_when_he_is_tried_again() 
     }
     one.end().await;
 }
+
+/// Who has no session is told when he will have the next try, and whom nobody can see that he is waited for.
+#[tokio::test]
+async fn without_a_session_it_is_told_what_comes_next() {
+    let idle = "remote-as: internal, passive: true";
+    let lines = format!(
+        "  - {{address: {}, {idle}, idle-hold-time: 60s}}\n  - {{address: {}, {idle}, password: secret}}\n\
+         \x20 - {{address: {}, {idle}}}\n  - {{address: {}, {idle}, enabled: false}}\n",
+        host(104, 2),
+        host(104, 3),
+        host(104, 4),
+        host(104, 5)
+    );
+    let silent = neighbor(104, 1, 6, "remote-as: internal");
+    let one = Speaker::start(104, 1, 64512, &format!("neighbors:\n{lines}{silent}"));
+    let mut peer = Scripted::connect(104, 2, 1).await;
+    peer.establish(&open(64512, 90, &[])).await;
+    peer.send(&[0; 19]).await;
+    peer.notification().await;
+    let rests = one.until(2, "a rest", |n| n.state == "Idle").await.next.expect("what comes next");
+    let seconds = rests.strip_prefix("he is let in again in ").and_then(|rest| rest.strip_suffix('s'));
+    assert!(
+        seconds.and_then(|text| text.parse().ok()).is_some_and(|seconds: u32| (30..=60).contains(&seconds)),
+        "{rests}"
+    );
+    let next = async |n: u8| one.neighbor(n).await.next;
+    assert_eq!(next(3).await.as_deref(), Some("he is waited for (passive); a wrong password looks like this"));
+    assert_eq!((next(4).await.as_deref(), next(5).await), (Some("he is waited for (passive)"), None));
+    let tried = one.until(6, "an attempt", |n| n.last_error.is_some()).await;
+    assert!(tried.next.as_ref().is_some_and(|next| next.contains("again in 1s")), "{tried:?}");
+    one.end().await;
+}

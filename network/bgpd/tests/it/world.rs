@@ -220,7 +220,8 @@ impl Speaker {
 /// A peer whose messages are the test's.
 pub struct Scripted {
     pub stream: TcpStream,
-    buffer: Vec<u8>,
+    /// What has come and was not looked at.
+    pub buffer: Vec<u8>,
 }
 
 impl Scripted {

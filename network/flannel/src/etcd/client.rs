@@ -1,5 +1,5 @@
 //! The few calls of etcd's v3 API that leases need, over gRPC to whichever endpoint answers. I/O: sockets, certificate
-//! files. Caller: [`super::Registry`].
+//! files. Callers: [`super::Registry`], and whoever else reads an etcd that is not the API server's.
 //!
 //! A call that fails at one endpoint goes to the next. Each may have happened all the same: what is called here is done
 //! again without harm, or is a transaction whose condition the first one has changed.
@@ -144,7 +144,18 @@ impl Client {
 
     /// One key, or all from `key` to before `end`.
     pub async fn range(&self, key: Bytes, end: Bytes) -> Result<etcd::RangeResponse, CallError> {
-        let request = etcd::RangeRequest { key, range_end: end, ..etcd::RangeRequest::default() };
+        self.range_at(key, end, 0, 0).await
+    }
+
+    /// The same as it was at a revision, and so many keys at most; 0 is as it is now, and all.
+    pub async fn range_at(
+        &self,
+        key: Bytes,
+        end: Bytes,
+        revision: i64,
+        limit: i64,
+    ) -> Result<etcd::RangeResponse, CallError> {
+        let request = etcd::RangeRequest { key, range_end: end, revision, limit, ..etcd::RangeRequest::default() };
         let one = |way: Way| {
             let request = request.clone();
             async move { Client::kv(way).range(request).await }
