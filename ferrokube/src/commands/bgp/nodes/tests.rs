@@ -1,7 +1,7 @@
 //! A reflector between speakers in network namespaces of their own, whose clients come from an API; and Calico's keys in an
 //! etcd that goes away and comes back.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -199,7 +199,7 @@ fn nodes_of_an_api_exchange_routes_through_the_reflector() {
     // Another reflector of the same cluster is no client: what the nodes told it, it is told by them.
     put(&api, 4, &json!({"projectcalico.org/RouteReflectorClusterID": "9.9.9.9"}));
     eventually("no client", || {
-        let all = reflector.ask(&Command::Neighbors { neighbor: Some(Ipv4Addr::new(10, 0, 0, 4).into()) })?;
+        let all = reflector.ask(&Command::Neighbors { neighbor: Some(IpAddr::from([10, 0, 0, 4]).into()) })?;
         if all[0]["client"] == json!(false) { Ok(()) } else { Err(all[0].to_string()) }
     });
 
