@@ -134,6 +134,8 @@ fn gain(host: &Host, cluster: Cluster) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::named;
+    use crate::layout;
 
     #[tokio::test]
     async fn a_host_that_cannot_have_a_family_has_it_once_it_can() {
@@ -142,13 +144,13 @@ mod tests {
         // Where it writes down what it has, something is in the way.
         let place = dir.path().join("data");
         std::fs::write(&place, "").expect("written");
-        let mut host = crate::config::tests::host(&place);
+        let mut host = named("families-there", &place);
         host.options.disable_node = Some(true);
         let mut both = host.cluster.clone();
         both.pod_cidr = format!("{},fd42::/56", both.pod_cidr).parse().expect("ranges");
         both.service_cidr = format!("{},fd43::/112", both.service_cidr).parse().expect("ranges");
         crate::joining::published::apply_rights(&client, &both).await.expect("told");
-        let follow = follow(Arc::new(host), client, Duration::from_millis(20), CancellationToken::new());
+        let follow = follow(Arc::new(host.clone()), client, Duration::from_millis(20), CancellationToken::new());
         let follow = tokio::spawn(follow);
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert!(!follow.is_finished(), "it goes on with what it has");
@@ -156,6 +158,7 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(30), follow).await.expect("it tries again").expect("run");
         assert!(ended.expect_err("its next life").is::<Anew>());
         let written = std::fs::read_to_string(place.join("cluster.json")).expect("written down");
+        layout::remove(&host).expect("removed");
         assert!(written.contains("fd42::/56"), "{written}");
     }
 
@@ -164,7 +167,7 @@ mod tests {
     async fn a_node_of_another_control_plane_has_its_clusters_families_from_its_next_start_on() {
         let (client, _server) = crate::api::tests::admin().await;
         let dir = tempfile::tempdir().expect("a directory");
-        let mut host = crate::config::tests::host(dir.path());
+        let mut host = named("families-foreign", dir.path());
         host.options.disable_node = Some(true);
         let one = host.cluster.clone();
         assert_eq!(at_start(&host, client.clone()).await, one, "nothing is told");
@@ -185,6 +188,7 @@ mod tests {
             assert_eq!(at_start(&host, client.clone()).await.pod_cidr.to_string(), expected, "{pods} {services}");
         }
         let written = std::fs::read_to_string(dir.path().join("cluster.json")).expect("written down");
+        layout::remove(&host).expect("removed");
         assert!(written.contains("fd42::/56"), "{written}");
     }
 

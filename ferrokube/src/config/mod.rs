@@ -340,7 +340,11 @@ pub mod tests {
     /// The same of this name.
     pub fn named(name: &str, dir: &Path) -> Host {
         let which = Which { name: Some(name.to_owned()), data_dir: Some(dir.to_owned()) };
-        Host { node_name: "node".into(), ..which.fresh(0) }
+        let mut host = Host { node_name: "node".into(), ..which.fresh(0) };
+        // Whatever other clusters and routes this machine has.
+        let range = |text: &str| text.parse().expect("a range");
+        (host.cluster.pod_cidr, host.cluster.service_cidr) = (range("10.42.0.0/16"), range("10.43.0.0/16"));
+        host
     }
 
     #[test]
