@@ -30,9 +30,10 @@ mod table;
 mod tests;
 mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use hashbrown::HashMap;
 use meta::Prefix;
 
 use crate::attribute::{Attributes, Interned, Interner, NextHop};

@@ -1,8 +1,10 @@
 //! Next hops of routes, where somebody resolves them: each costs a look whenever links or routes change, so one neighbour has a
 //! share of them. A next hop is charged to whoever told it first. Pure data. Kept by `next_hops`, asked by `choose`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
+
+use hashbrown::HashMap;
 
 use super::peer::PeerId;
 use crate::attribute::NextHop;

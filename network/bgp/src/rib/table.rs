@@ -1,5 +1,5 @@
 //! The routes of one family: prefixes with the paths that there are to each. Built for a million: an entry is forty bytes
-//! with its one path in it, entries lie in chunks that never move, and the index beside them is four bytes each. The number
+//! with its one path in it, entries lie in chunks that never move, and the index beside them is eight bytes each. The number
 //! of an entry's place stays while somebody needs it, so that what a neighbour has been told is a bit at that place. Pure.
 //! Owned by [`super::Rib`].
 
@@ -187,10 +187,24 @@ impl<A: Address> Entry<A> {
     }
 }
 
+/// A place of the index. With the hash beside it the index grows without a look at the entries, which lie anywhere.
+#[derive(Clone, Copy)]
+struct Indexed {
+    place: u32,
+    hash: u32,
+}
+
+impl Indexed {
+    /// As many bits as the index takes: it wants the first seven and the last ones.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash) << 32 | u64::from(hash)
+    }
+}
+
 /// All prefixes of a family.
 pub(super) struct Table<A> {
     chunks: Vec<Vec<Entry<A>>>,
-    index: HashTable<u32>,
+    index: HashTable<Indexed>,
     hasher: DefaultHashBuilder,
     /// Places to use again.
     free: Vec<u32>,
@@ -216,6 +230,12 @@ fn at<A>(chunks: &[Vec<Entry<A>>], place: u32) -> &Entry<A> {
     &chunks[place as usize / CHUNK][place as usize % CHUNK]
 }
 
+/// Whether this is the place of a prefix.
+fn is<A: Address>(chunks: &[Vec<Entry<A>>], place: u32, address: A, length: u8) -> bool {
+    let entry = at(chunks, place);
+    entry.address == address && entry.length == length
+}
+
 impl<A: Address> Table<A> {
     /// How many prefixes there are.
     pub(super) fn len(&self) -> usize {
@@ -236,29 +256,25 @@ impl<A: Address> Table<A> {
         &mut self.chunks[place as usize / CHUNK][place as usize % CHUNK]
     }
 
+    fn hash(&self, address: A, length: u8) -> u32 {
+        self.hasher.hash_one((address, length)) as u32
+    }
+
     pub(super) fn find(&self, prefix: &Prefix) -> Option<u32> {
         let (address, length) = (A::from_ip(prefix.addr), prefix.len);
-        let same = |place: &u32| {
-            let entry = at(&self.chunks, *place);
-            entry.address == address && entry.length == length
-        };
-        self.index.find(self.hasher.hash_one((address, length)), same).copied()
+        let hash = self.hash(address, length);
+        let same = |found: &Indexed| found.hash == hash && is(&self.chunks, found.place, address, length);
+        self.index.find(Indexed::spread(hash), same).map(|found| found.place)
     }
 
     /// The place of a prefix; a new one where it has none.
     pub(super) fn place(&mut self, prefix: &Prefix) -> u32 {
         let (address, length) = (A::from_ip(prefix.addr), prefix.len);
-        let Table { chunks, index, hasher, free, .. } = self;
-        let same = |place: &u32| {
-            let entry = at(chunks, *place);
-            entry.address == address && entry.length == length
-        };
-        let rehash = |place: &u32| {
-            let entry = at(chunks, *place);
-            hasher.hash_one((entry.address, entry.length))
-        };
-        match index.entry(hasher.hash_one((address, length)), same, rehash) {
-            Slot::Occupied(found) => *found.get(),
+        let hash = self.hash(address, length);
+        let Table { chunks, index, free, .. } = self;
+        let same = |found: &Indexed| found.hash == hash && is(chunks, found.place, address, length);
+        match index.entry(Indexed::spread(hash), same, |known| Indexed::spread(known.hash)) {
+            Slot::Occupied(found) => found.get().place,
             Slot::Vacant(slot) => {
                 let entry = Entry { paths: Paths::None, address, length, used: 0, advertised: 0 };
                 let place = match free.pop() {
@@ -268,7 +284,7 @@ impl<A: Address> Table<A> {
                     }
                     None => append(chunks, entry),
                 };
-                slot.insert(place);
+                slot.insert(Indexed { place, hash });
                 place
             }
         }
@@ -302,8 +318,8 @@ impl<A: Address> Table<A> {
         if !entry.is_free() || self.changed.has(place) {
             return;
         }
-        let hash = self.hasher.hash_one((entry.address, entry.length));
-        if let Ok(found) = self.index.find_entry(hash, |other| *other == place) {
+        let hash = Indexed::spread(self.hash(entry.address, entry.length));
+        if let Ok(found) = self.index.find_entry(hash, |other| other.place == place) {
             found.remove();
             self.free.push(place);
         }
