@@ -261,6 +261,9 @@ fn documents() -> Vec<Vec<u8>> {
         "{router-id: 1.1.1.1, as: 1, groups: [{name: g, remote-as: external, bfd: {interval: 1s}}], \
          dynamic: [{prefix: 10.0.0.0/8, group: g}], filters: [{name: f, rules: [{action: accept}]}], \
          kernel: {export: f, learn: {protocols: [static, 7]}}, networks: [{prefix: 'fd00::/8', kernel: blackhole}]}",
+        "{router-id: 1.1.1.1, as: 1, vrf: red, neighbors: [{interface: eth1, remote-as: external, tcp-ao: [{send-id: 1, \
+         receive-id: 2, algorithm: hmac-sha-1-96, key: a}, {send-id: 3, receive-id: 4, algorithm: aes-128-cmac-96, \
+         key-file: b}]}, {address: 'fe80::1', interface: eth2, remote-as: 2, password-file: c}]}",
     ];
     all.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
