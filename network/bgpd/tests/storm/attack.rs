@@ -249,7 +249,7 @@ impl Hostile {
         (0..5).for_each(|at| all[at] += model.taken[at]);
         let end = tokio::time::Instant::now() + PATIENCE;
         let here = loop {
-            let asked = handle.ask(Query::Neighbors(Some(host(60, self.host).into()))).await;
+            let asked = handle.ask(Query::Neighbors(Some(std::net::IpAddr::from(host(60, self.host)).into()))).await;
             let Some(Answer::Neighbors(mut found)) = asked else { panic!("{asked:?}") };
             let here = found.remove(0);
             if heard(&here) == all {
