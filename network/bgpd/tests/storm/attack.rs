@@ -197,10 +197,12 @@ impl Hostile {
             peer.send(&bytes).await;
             // He reads, too.
             while matches!(peer.stream.try_read_buf(&mut peer.buffer), Ok(1..)) {}
-            if self.chance.percent(LOOKS) && model.is_established() {
+            // Who leaves waits before: what was not taken by then may be lost with the connection.
+            let (looks, leaves) = (self.chance.percent(LOOKS), self.chance.percent(LEAVES));
+            if looks || leaves {
                 self.in_step(handle, &model).await;
             }
-            if self.chance.percent(LEAVES) {
+            if leaves {
                 break;
             }
             let count = 1 + self.chance.below(BATCH);
@@ -247,7 +249,7 @@ impl Hostile {
         (0..5).for_each(|at| all[at] += model.taken[at]);
         let end = tokio::time::Instant::now() + PATIENCE;
         let here = loop {
-            let asked = handle.ask(Query::Neighbors(Some(host(60, self.host).into()))).await;
+            let asked = handle.ask(Query::Neighbors(Some(std::net::IpAddr::from(host(60, self.host)).into()))).await;
             let Some(Answer::Neighbors(mut found)) = asked else { panic!("{asked:?}") };
             let here = found.remove(0);
             if heard(&here) == all {

@@ -42,10 +42,6 @@ impl Model {
         Model { session, rest: Vec::new(), taken: [0; 5], faults: 0, routes, stale }
     }
 
-    pub fn is_established(&self) -> bool {
-        self.session.state() == State::Established
-    }
-
     /// Prefixes of both families that are told now.
     pub fn told(&self) -> [usize; 2] {
         Family::ALL.map(|family| self.routes.iter().filter(|(at, _)| *at == family.index()).count())
