@@ -19,7 +19,7 @@ use peer::Peer;
 use speaker::{Neighbour, Program, Speaker};
 
 /// Longer is told as that.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How closely times are told.
 const STEP: Duration = Duration::from_millis(1);
 /// How often a speaker is asked for its table, which costs it something.
@@ -41,11 +41,27 @@ struct Kind {
 const KINDS: &[Kind] = &[
     Kind {
         rows: &[
-            ("1,000,000 routes over one session, first to last", "2×", false),
+            ("1,000,000 routes over one session, 1,000 of a set of attributes, first to last", "2×", false),
             ("CPU for them", "2×", false),
             ("RSS with them", "1×", false),
         ],
-        measure: one,
+        measure: |plan, bench| one(plan, bench, SHARED),
+    },
+    Kind {
+        rows: &[
+            ("the same, 5 of a set, as the Internet has it", "2×", false),
+            ("CPU for them", "2×", false),
+            ("RSS with them", "1×", false),
+        ],
+        measure: |plan, bench| one(plan, bench, 5),
+    },
+    Kind {
+        rows: &[
+            ("the same, each with attributes of its own", "2×", false),
+            ("CPU for them", "2×", false),
+            ("RSS with them", "1×", false),
+        ],
+        measure: |plan, bench| one(plan, bench, 1),
     },
     Kind {
         rows: &[
@@ -201,12 +217,12 @@ fn told(bench: &Bench, speaker: &Speaker, peers: &mut [Peer], tables: &[Vec<u8>]
     })
 }
 
-fn one(plan: &Plan, bench: &mut Bench) -> Result<Measured> {
+fn one(plan: &Plan, bench: &mut Bench, each: usize) -> Result<Measured> {
     let neighbours = [Neighbour::new(0, Some(65001))];
     let (speaker, _others) = bench.start(&neighbours, false)?;
     let mut peers = bench.connect(&neighbours, None)?;
     let number = plan.or_quick(1_000_000, 10_000);
-    let table = peers[0].told(0..number, SHARED, &[7]);
+    let table = peers[0].told(0..number, each, &[7]);
     told(bench, &speaker, &mut peers, &[table], number as usize)
 }
 
