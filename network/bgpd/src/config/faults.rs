@@ -66,6 +66,10 @@ impl Search {
         // It was taken out, and is wanted: the entry that it was in goes with it.
         let again = self.out.contains(&path);
         if !again {
+            // Who misspells a field lacks it: that is one error.
+            if let (Some(meant), Some((entry, _))) = (fault.meant(), path.rsplit_once('.')) {
+                self.out.insert(format!("{entry}.{meant}"));
+            }
             self.told.push(Fault { path: path.clone(), problem: self.in_file(&fault.problem) });
         }
         let apart = APART.iter().position(|list| here.first() == Some(&Step::Field(list)));
@@ -202,6 +206,8 @@ mrt: {table-interval: 1s}
         let number =
             "router-id: 10.0.0.1\nneighbors: [{address: 10.0.0.2, remote-as: 1, route-reflector-client: true}]";
         assert_eq!(told(number), ["as: is missing"]);
+        let misspelt = "as: 1\nrouter-id: 10.0.0.1\nneighbors: [{address: 10.0.0.2, remote-az: internal}]";
+        assert_eq!(begin(&told(misspelt)), ["line 3: neighbors[0].remote-az"]);
         let many = format!("as: 1\nrouter-id: 10.0.0.1\nneighbors: [{}]", "{address: x},".repeat(1000));
         assert_eq!(told(&many).len(), MOST);
     }

@@ -26,6 +26,11 @@ impl Fault {
         Fault { path: path.into(), problem: problem.into() }
     }
 
+    /// Of a field that there is not: which is perhaps meant.
+    pub fn meant(&self) -> Option<&str> {
+        self.problem.strip_prefix(NO_FIELD)?.strip_prefix("; is ")?.strip_suffix(" meant?")
+    }
+
     /// The same, seen from one step further out.
     #[must_use]
     pub fn within(self, step: &str) -> Fault {
@@ -34,6 +39,8 @@ impl Fault {
     }
 }
 
+/// What is said of a field that nobody knows.
+const NO_FIELD: &str = "there is no such field";
 /// Marks a fault that goes through an error of another kind on its way.
 const CARRIED: char = '\u{1f}';
 
@@ -64,9 +71,9 @@ impl serde::de::Error for Fault {
         let near = expected.iter().find(|known| is_near(known, field));
         let known = expected.join(", ");
         let problem = match (near, expected) {
-            (Some(near), _) => format!("there is no such field; is {near} meant?"),
-            (None, []) => "there is no such field".to_owned(),
-            (None, _) => format!("there is no such field; there are {known}"),
+            (Some(near), _) => format!("{NO_FIELD}; is {near} meant?"),
+            (None, []) => NO_FIELD.to_owned(),
+            (None, _) => format!("{NO_FIELD}; there are {known}"),
         };
         Fault::at(field, problem)
     }

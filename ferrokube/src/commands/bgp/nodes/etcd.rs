@@ -97,16 +97,21 @@ fn name(key: &[u8]) -> Option<&str> {
 /// Tells of all nodes, and again when one changes, until `stop`. Without an answer of etcd nothing is told: what was known
 /// stays.
 pub async fn follow(client: EtcdClient, mut teller: Teller, stop: CancellationToken) {
-    let mut retry = FIRST_RETRY;
+    let (mut retry, mut away) = (FIRST_RETRY, false);
     // What the configuration said counts over an outage, too.
     let mut number = None;
     let following = async {
         loop {
-            let ended = once(&client, &mut teller, &mut number, &mut retry).await;
+            let ended = once(&client, &mut teller, &mut number, &mut retry, &mut away).await;
             match ended {
                 Ok(()) => tracing::info!("what happened since was compacted: nodes are listed again"),
                 Err(error) => {
-                    tracing::warn!(%error, "nodes are not heard of; sessions go on as before");
+                    // Told once, and once more when it is over.
+                    if std::mem::replace(&mut away, true) {
+                        tracing::debug!(%error, "nodes are still not heard of");
+                    } else {
+                        tracing::warn!(%error, "nodes are not heard of; sessions go on as before");
+                    }
                     sleep(retry).await;
                     retry = (retry * 2).min(LAST_RETRY);
                 }
@@ -125,10 +130,14 @@ async fn once(
     teller: &mut Teller,
     number: &mut Option<u32>,
     retry: &mut Duration,
+    away: &mut bool,
 ) -> Result<(), CallError> {
     let mut known = Known { number: *number, ..Known::default() };
     let revision = list(client, &mut known).await?;
     *number = known.number;
+    if std::mem::take(away) {
+        tracing::info!("nodes are heard of again");
+    }
     known.tell(teller);
     let mut nodes = client.watch(NODES.into(), NODES_END.into(), revision + 1).await?;
     let mut configuration = client.watch(CONFIGURATION.into(), Bytes::new(), revision + 1).await?;
