@@ -2,7 +2,7 @@
 //! neighbours whom another place tells of, as they come and go. I/O. Called by `ferrokube bgp`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,13 +90,15 @@ pub async fn run_with(
     mut again: mpsc::Receiver<()>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let mut source = Source { file: File::read(&options.file, options.kind)?, place, told: BTreeSet::new() };
+    let file = File::read(&options.file, options.kind)?;
+    let mut source = Source { file, place, told: BTreeSet::new(), cluster_id: None };
     // What is wrong with the file, or not there, is told at once.
     if let Some(vrf) = &source.config()?.vrf {
         kernel::vrf::table(&mut Rtnl::open().map_err(kernel::vrf::Error::from)?, vrf)?;
     }
     source.first_word().await;
     let config = source.config()?;
+    source.cluster_id = Some(config.cluster_id);
     let server = Server::bind(&config.control_socket).map_err(Error::Control)?;
     let (kernel, hands) = kernel_of(&config)?.unzip();
     let metrics = config.metrics;
@@ -171,6 +173,8 @@ struct Source {
     place: Option<Place>,
     /// Who was left out, and that has been told.
     told: BTreeSet<LeftOut>,
+    /// For which it reflects, once it has begun.
+    cluster_id: Option<Ipv4Addr>,
 }
 
 impl Source {
@@ -184,7 +188,7 @@ impl Source {
         let Some(place) = &self.place else { return file.with(Others::default()) };
         let all = place.all.borrow().clone().unwrap_or_default();
         let own = own_addresses();
-        file.with(Others { all: &all, group: place.group.as_deref(), own: &own })
+        file.with(Others { all: &all, group: place.group.as_deref(), own: &own, began: self.cluster_id })
     }
 
     fn tell(&mut self, left_out: Vec<LeftOut>) {

@@ -34,6 +34,8 @@ pub struct Others<'a> {
     pub group: Option<&'a str>,
     /// Addresses of this host: who is there is this speaker.
     pub own: &'a [IpAddr],
+    /// The cluster for which this speaker reflects since it began.
+    pub began: Option<Ipv4Addr>,
 }
 
 /// One who is left out, and why.
@@ -51,6 +53,17 @@ pub fn is_host(address: IpAddr) -> bool {
 }
 
 impl Others<'_> {
+    /// The cluster for which this speaker reflects where the file says none: it stays what it was at the beginning, since all
+    /// routes that were told have it in their CLUSTER_LIST.
+    pub fn cluster_id(&self) -> Option<Ipv4Addr> {
+        self.began.or_else(|| self.own_cluster_id())
+    }
+
+    /// As it is said of this host.
+    pub fn own_cluster_id(&self) -> Option<Ipv4Addr> {
+        self.all.iter().find(|found| self.own.contains(&found.address) && found.cluster_id.is_some())?.cluster_id
+    }
+
     /// Puts them beside the file's own neighbours, of whom what the file says counts; who is left out comes back.
     ///
     /// # Errors
@@ -119,7 +132,27 @@ mod tests {
     fn with(more: &str, group: Option<&str>, all: &[Found]) -> Result<(Config, Vec<LeftOut>), String> {
         let text = format!("{{router-id: 10.0.0.1, as: 64512, cluster-id: 9.9.9.9, {more}}}");
         let own = [ip("10.0.0.1")];
-        parse_with(&text, Kind::Reflector, &|_| Err(String::new()), Others { all, group, own: &own })
+        let others = Others { all, group, own: &own, began: None };
+        parse_with(&text, Kind::Reflector, &|_| Err(String::new()), others)
+    }
+
+    #[test]
+    fn a_reflector_that_is_a_node_has_the_cluster_id_that_its_node_says() {
+        let own = [ip("10.0.0.1"), ip("fd00::1")];
+        let all = [
+            found("10.0.0.2", None, Some([8; 4])),
+            found("10.0.0.1", None, None),
+            found("fd00::1", None, Some([7; 4])),
+        ];
+        let of = |text: &str, began: Option<Ipv4Addr>| {
+            let others = Others { all: &all, group: None, own: &own, began };
+            let read = parse_with(text, Kind::Reflector, &|_| Err(String::new()), others);
+            read.expect("sound").0.cluster_id
+        };
+        let bare = "{router-id: 10.0.0.1, as: 64512}";
+        assert_eq!(of(bare, None), Ipv4Addr::new(7, 7, 7, 7));
+        assert_eq!(of(bare, Some([6; 4].into())), Ipv4Addr::new(6, 6, 6, 6), "it stays as long as it runs");
+        assert_eq!(of("{router-id: 10.0.0.1, as: 64512, cluster-id: 9.9.9.9}", None), Ipv4Addr::new(9, 9, 9, 9));
     }
 
     #[test]

@@ -235,7 +235,7 @@ fn made(
     let mut neighbors = neighbors(document.neighbors, &groups, &common)?;
     let dynamic = ranges(document.dynamic, &groups, &common)?;
     keys::sound(&neighbors, &dynamic)?;
-    let cluster_id = document.cluster_id.unwrap_or(document.router_id);
+    let cluster_id = document.cluster_id.or(others.cluster_id()).unwrap_or(document.router_id);
     let left_out = others.join(&mut neighbors, &dynamic, &groups, &common, cluster_id)?;
     let decision = document.decision;
     let paths = decision.maximum_paths.unwrap_or(1);
