@@ -22,6 +22,8 @@ mod lines;
 mod node;
 pub mod peering;
 mod protocols;
+#[cfg(test)]
+mod readme;
 pub mod settings;
 #[cfg(test)]
 mod tests;

@@ -38,7 +38,8 @@ impl Daemon {
             }
             Query::Filters => Answer::Filters(self.filters()),
             Query::Measure => {
-                self.metrics.measure(&self.peers, &self.rib);
+                let status = self.hands.as_ref().map(|hands| hands.status.borrow().clone());
+                self.metrics.measure(&self.peers, &self.rib, status.as_ref());
                 Answer::Done
             }
         }

@@ -338,7 +338,7 @@ impl Peers {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bgp::decision::Options as Choice;
     use bgp::rib::{Rib, Speaker};
     use bgp::session::{Input, Negotiated};
@@ -347,7 +347,7 @@ mod tests {
     use crate::config::{Kind, parse};
 
     /// A neighbour by his line in the file.
-    fn peer(line: &str) -> Peer {
+    pub fn peer(line: &str) -> Peer {
         let text = format!("{{router-id: 10.0.0.1, as: 64512, neighbors: [{{address: 10.0.0.2, {line}}}]}}");
         let config = parse(&text, Kind::Speaker, &|_| Err(String::new())).expect("a configuration");
         let neighbor = config.neighbors[0].clone();

@@ -122,7 +122,7 @@ async fn answers() {
     for line in [
         "bgp_neighbor_up{neighbor=\"127.50.0.2\"} 1",
         "bgp_neighbor_prefixes_received{family=\"ipv4\",neighbor=\"127.50.0.2\"} 2",
-        "bgp_neighbor_messages{direction=\"received\",neighbor=\"127.50.0.2\",type=\"update\"} 1",
+        "bgp_neighbor_messages_total{direction=\"received\",neighbor=\"127.50.0.2\",type=\"update\"} 1",
     ] {
         assert!(page.contains(line), "{line}\n{page}");
     }
