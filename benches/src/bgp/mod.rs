@@ -90,7 +90,7 @@ const KINDS: &[Kind] = &[
         measure: clients,
     },
     Kind {
-        rows: &[("10,000 best ways gone: until the only other neighbour knows", "", false)],
+        rows: &[("10,000 best ways gone as a connection is closed: until the only other neighbour knows", "", false)],
         measure: |p, b| gone(p, b, 1),
     },
     Kind { rows: &[("the same, until all of 10 know", "", false)], measure: |p, b| gone(p, b, 10) },
@@ -277,7 +277,8 @@ fn clients(plan: &Plan, bench: &mut Bench) -> Result<Measured> {
     Ok(measured)
 }
 
-/// Two tell the same routes, the first one better; when its connection ends, all others are told the second one's.
+/// Two tell the same routes, the first one better; when its connection is closed, with no word of BGP, all others are told the
+/// second one's. A link that is lost in silence is seen later, by BFD or the hold timer: what these cost is their setting.
 fn gone(plan: &Plan, bench: &mut Bench, others: u16) -> Result<Measured> {
     const SECOND: u32 = 65002;
     let neighbours: Vec<Neighbour> = (0..others + 2).map(|n| Neighbour::new(n, Some(65001 + u32::from(n)))).collect();

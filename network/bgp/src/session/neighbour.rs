@@ -24,8 +24,6 @@ pub enum Input {
     Start,
     /// It is not wanted any more, and why, for whoever runs the neighbour (RFC 9003).
     Stop(String),
-    /// It is to begin anew.
-    Reset(String),
     /// The neighbour is gone from the configuration.
     Deconfigured,
     /// A connection is there. One of the neighbour's waits for [`Action::Accept`] or [`Action::Refuse`].
@@ -169,7 +167,6 @@ impl Neighbour {
             }
             Input::Stop(text) => self.stop(&Notification::shutdown(cease::ADMINISTRATIVE_SHUTDOWN, &text), now),
             Input::Deconfigured => self.stop(&Notification::cease(cease::PEER_DECONFIGURED), now),
-            Input::Reset(text) => self.end(&Notification::shutdown(cease::ADMINISTRATIVE_RESET, &text), now),
             // Routes by somebody who is not there are what BFD is to end.
             Input::BfdDown => self.end(&self.for_good(&Notification::cease(cease::BFD_DOWN)), now),
             Input::SendHoldTimerExpires => {

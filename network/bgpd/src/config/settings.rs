@@ -253,7 +253,7 @@ pub struct LimitSetting {
     /// One more ends the session; `unlimited` is never.
     #[serde(deserialize_with = "most")]
     pub most: Option<u32>,
-    /// How long it stays down; without it until somebody resets it.
+    /// How long it stays down; without it until a reload brings another configuration of the neighbour, or for good.
     #[serde(default, deserialize_with = "duration")]
     pub restart_after: Option<Duration>,
 }
