@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use bgp::message::Message;
+use bgp::message::notification::Notification;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::world::*;
@@ -79,6 +81,33 @@ async fn who_is_no_neighbour_is_told_of_in_the_log_once_in_a_while() {
     }
     let told = log.lines("no neighbor and no dynamic range has this address");
     assert!(matches!(&told[..], [line] if line.contains("INFO") && line.contains("127.103.0.7")), "{told:?}");
+    one.end().await;
+}
+
+/// Who reads only the log sees of each session that it came, that it went and why, and of one that does not come why.
+#[tokio::test]
+async fn each_session_that_comes_goes_or_fails_is_a_line_of_the_log_with_the_reason() {
+    let (log, _guard) = Log::begin();
+    let rest = format!("neighbors:\n{}", neighbor(107, 1, 2, "remote-as: 65001, passive: true"));
+    let one = Speaker::start(107, 1, 64512, &rest);
+    let mut other = Scripted::connect(107, 2, 1).await;
+    other.send(&Message::Open(open(65002, 90, &[])).write()).await;
+    other.notification().await;
+    one.until(2, "the refusal", |n| n.last_error.is_some()).await;
+    let said = |what: &str, level: &str, words: &[&str]| {
+        let lines = log.lines(what);
+        let whole = |line: &str| [level, "127.107.0.2"].iter().chain(words).all(|word| line.contains(word));
+        assert!(matches!(&lines[..], [line] if whole(line)), "{what}: {lines:?}");
+    };
+    said("no session: ", "WARN", &["we ended it", "bad peer AS"]);
+    // He is let in once the rest is over.
+    let mut peer = Scripted::greeted(107, 2, 1).await;
+    peer.establish(&open(65001, 90, &[])).await;
+    one.up(2).await;
+    said("session up: ", "INFO", &["IPv4 unicast", "as=65001", "hold=Some(90s)"]);
+    peer.send(&Message::Notification(Notification::shutdown(2, "new disks")).write()).await;
+    one.until(2, "the end", |n| n.state != "Established").await;
+    said("session down: ", "WARN", &["new disks", "his routes go", "lasted="]);
     one.end().await;
 }
 
