@@ -2,6 +2,7 @@
 //! this order on the same cluster; each file is a part of what a person does, each test leaves nothing behind.
 
 mod authority;
+mod bgp;
 mod certificates;
 mod commands;
 mod components;
@@ -92,6 +93,7 @@ const TESTS: &[&[Test]] = &[
     hardened::TESTS,
     corrupt::TESTS,
     components::TESTS,
+    bgp::TESTS,
     envtest::TESTS,
     life::AFTER,
 ];
