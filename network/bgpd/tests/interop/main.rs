@@ -19,6 +19,7 @@ mod long_lived;
 mod ours;
 mod readme;
 mod reflection;
+mod reflectors;
 mod restart;
 mod sessions;
 mod speaker;
