@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod among_others;
+mod attributes;
 mod bird;
 mod ends;
 mod exabgp;

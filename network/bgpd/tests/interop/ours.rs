@@ -161,6 +161,9 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
     if peer.long_lived {
         all["graceful-restart"]["long-lived-time"] = json!("60s");
     }
+    if peer.both {
+        all["families"] = json!(["ipv4", "ipv6"]);
+    }
     if peer.unnumbered {
         all["interface"] = json!("eth0");
         for field in ["address", "source-address", "families"] {
@@ -185,6 +188,11 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
     all
 }
 
+fn sorted(mut communities: Vec<String>) -> Vec<String> {
+    communities.sort_unstable();
+    communities
+}
+
 impl Speaker for Ours {
     fn name(&self) -> &'static str {
         "ours"
@@ -201,7 +209,7 @@ impl Speaker for Ours {
             Path {
                 next_hop: attributes.next_hop,
                 as_path: attributes.as_path.split_whitespace().filter_map(|number| number.parse().ok()).collect(),
-                communities: attributes.communities.clone(),
+                communities: sorted(attributes.communities.clone()),
                 originator: attributes.originator_id,
                 clusters: attributes.cluster_list.clone(),
                 best: path.best,
