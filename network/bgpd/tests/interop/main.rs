@@ -17,6 +17,7 @@ mod guards;
 mod kernel;
 mod lab;
 mod long_lived;
+mod multihop;
 mod ours;
 mod readme;
 mod reflection;
