@@ -114,6 +114,9 @@ fn configuration(host: &Host, conf: &Conf) -> String {
                 say(words);
             }
         }
+        if !peer.extra.is_empty() {
+            say(peer.extra);
+        }
         if let Some(password) = &peer.password {
             say(&format!("password {password}"));
         }

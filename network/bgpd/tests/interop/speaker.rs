@@ -56,7 +56,7 @@ pub struct Peer {
     pub both: bool,
     /// Only the link is known; both families.
     pub unnumbered: bool,
-    /// A line more in the words of BIRD.
+    /// A line more in the words of BIRD, or behind FRR's `neighbor`.
     pub extra: &'static str,
     pub number: u32,
     pub passive: bool,
