@@ -7,8 +7,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use meta::Prefix;
 
-use crate::lab::{Host, Program};
-use crate::speaker::{Conf, Path, Peer, Speaker, Table};
+use crate::lab::{Host, Program, v6};
+use crate::speaker::{Community, Conf, Path, Peer, Speaker, Table};
+
+/// What it calls lists of communities.
+const KINDS: [(Community, &str); 3] = [
+    (Community::Standard, "bgp_community"),
+    (Community::Large, "bgp_large_community"),
+    (Community::Extended, "bgp_ext_community"),
+];
 
 pub struct Bird {
     host: Host,
@@ -54,8 +61,12 @@ fn configuration(host: &Host, conf: &Conf) -> String {
         }
         let _ = writeln!(text, "protocol static {{ {family};");
         for network in conf.networks.iter().filter(|network| network.prefix.is_ipv6() == (family == "ipv6")) {
-            let add = |community: &String| format!("bgp_community.add(({})); ", community.replace(':', ","));
-            let communities: String = network.communities.iter().map(add).collect();
+            let mut communities = String::new();
+            for (kind, list) in KINDS {
+                for community in network.of(kind) {
+                    let _ = write!(communities, "{list}.add(({})); ", community.replace(':', ","));
+                }
+            }
             let _ = writeln!(text, "  route {} blackhole {{ {communities}}};", network.prefix);
         }
         text.push_str("}\n");
@@ -100,11 +111,15 @@ fn session(host: &Host, conf: &Conf, at: usize, peer: &Peer) -> String {
         let _ = writeln!(text, "  rr cluster id {cluster};");
     }
     let _ = writeln!(text, "  {}", peer.extra);
-    let family = if peer.carries_ipv6() { "ipv6" } else { "ipv4" };
     let next_hops = if peer.ipv4_routes { "extended next hop on; " } else { "" };
     let paths = if peer.add_path { "add paths on; " } else { "" };
-    let _ = writeln!(text, "  {family} {{ {paths}{next_hops}import all; export filter bgp_out; }};\n}}");
-    text.replace("next hop keep; import keep filtered; ", "")
+    for family in ["ipv4", "ipv6"].into_iter().filter(|family| peer.carries(*family == "ipv6")) {
+        // The transport says no next hop of the other family.
+        let own =
+            if peer.both && family == "ipv6" { format!("next hop address {}; ", v6(host.n)) } else { String::new() };
+        let _ = writeln!(text, "  {family} {{ {paths}{next_hops}{own}import all; export filter bgp_out; }};");
+    }
+    text + "}\n"
 }
 
 impl Speaker for Bird {
@@ -148,18 +163,17 @@ impl Speaker for Bird {
             }
             let Some(path) = prefix.and_then(|prefix| table.get_mut(&prefix)?.last_mut()) else { continue };
             let rest: Vec<&str> = words.collect();
-            let pair = |text: &&str| text.trim_matches(['(', ')']).replace(',', ":");
             // A long list goes on below.
             if first.starts_with('(') {
-                path.communities.extend(line.split_whitespace().map(|text| pair(&text)));
+                path.communities.extend(communities(line));
                 path.communities.sort_unstable();
                 continue;
             }
             match first {
                 "BGP.next_hop:" => path.next_hop = Some(rest.first().context("next hop")?.parse()?),
                 "BGP.as_path:" => path.as_path = rest.iter().filter_map(|number| number.parse().ok()).collect(),
-                "BGP.community:" => {
-                    path.communities = rest.iter().map(pair).collect();
+                "BGP.community:" | "BGP.large_community:" | "BGP.ext_community:" => {
+                    path.communities.extend(communities(&rest.join(" ")));
                     path.communities.sort_unstable();
                 }
                 "BGP.originator_id:" => path.originator = rest.first().and_then(|id| id.parse().ok()),
@@ -173,4 +187,10 @@ impl Speaker for Bird {
     fn kill(&mut self) {
         self.program.kill();
     }
+}
+
+/// `(1,2)`, `(1, 2, 3)` and `(rt, 1, 2)`, several of them.
+fn communities(text: &str) -> Vec<String> {
+    let joined = text.replace(", ", ":").replace(',', ":");
+    joined.split_whitespace().map(|one| one.trim_matches(['(', ')']).to_owned()).collect()
 }

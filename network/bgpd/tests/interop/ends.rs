@@ -1,6 +1,7 @@
 //! What ends a session or keeps it from beginning, and what is said of that; and who comes without having been named.
 
 use anyhow::ensure;
+use bgpd::control::Command as Question;
 use serde_json::{Value, json};
 
 use crate::bird::Bird;
@@ -61,25 +62,52 @@ fn a_shutdown_says_why() {
     ours.meets(&[v4(2)]);
 }
 
-/// What the two are to each other must fit (RFC 9234); where it does, what came from above doesn't go up again.
+/// What ours says at the end is what its neighbour shows.
 #[test]
-fn roles_with_bird() {
+fn they_see_why_ours_ended_it() {
+    let (_lab, one, two) = pair();
+    let mut words = configuration(&one, &Conf::new(64501, vec![Peer::new(2, 64502)]));
+    let ours = Ours::with(&one, &words, false);
+    let bird = Bird::start(&two, &Conf::new(64502, vec![Peer::new(1, 64501)]).own(2));
+    ours.meets(&[v4(2)]);
+    words["neighbors"][0]["enabled"] = json!(false);
+    ours.configure(&words);
+    ours.ask(&Question::Reload).unwrap();
+    eventually("BIRD says what it was told", || {
+        let said = bird.ask("show protocols all p0")?;
+        ensure!(said.contains("Received: Administrative shutdown") && said.contains("disabled"), "{said}");
+        Ok(())
+    });
+}
+
+/// What the two are to each other must fit (RFC 9234); where it does, what came from above doesn't go up again.
+fn roles(other: Kind, provider: &'static str, peer: &'static str) {
     let start = |role: &'static str| {
         let (lab, one, two) = pair();
         let ours = ours(&one, &Conf::new(64501, vec![Peer::new(2, 64502)]), |words| {
             words["neighbors"][0]["role"] = json!("customer");
         });
         let peer = Peer { extra: role, ..Peer::new(1, 64501) };
-        let bird = Bird::start(&two, &Conf::new(64502, vec![peer]).network("10.2.0.0/24", &[]));
-        (lab, ours, bird)
+        let theirs = other.start(&two, &Conf::new(64502, vec![peer]).network("10.2.0.0/24", &[]));
+        (lab, ours, theirs)
     };
-    let (_lab, ours, _bird) = start("local role provider;");
+    let (_lab, ours, _theirs) = start(provider);
     ours.learns(&["10.2.0.0/24"]);
     let views = ours.route_views().unwrap();
     let view = views.iter().find(|view| view.prefix.to_string() == "10.2.0.0/24").unwrap();
     assert_eq!(view.paths[0].attributes.only_to_customer, Some(64502));
-    let (_lab, ours, _bird) = start("local role peer;");
+    let (_lab, ours, _theirs) = start(peer);
     says(&ours, "role mismatch");
+}
+
+#[test]
+fn roles_with_bird() {
+    roles(Kind::Bird, "local role provider;", "local role peer;");
+}
+
+#[test]
+fn roles_with_frr() {
+    roles(Kind::Frr, "local-role provider", "local-role peer");
 }
 
 /// One who carries only routes that ours doesn't.

@@ -87,7 +87,12 @@ fn ours_hears_several_paths_of_frr() {
     ours_hears_several(Kind::Frr);
 }
 
-/// They ask for all again, and ours tells it.
+#[test]
+fn ours_hears_several_paths_of_gobgp() {
+    ours_hears_several(Kind::Gobgp);
+}
+
+/// They ask for all again, and ours tells it. (GoBGP never asks: what it has heard it keeps whole.)
 #[test]
 fn routes_are_asked_for_again() {
     let lab = Lab::new();

@@ -8,7 +8,14 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::lab::{Host, Program};
-use crate::speaker::{Conf, Path, Speaker, Table};
+use crate::speaker::{Community, Conf, Path, Speaker, Table};
+
+/// What it calls lists of communities.
+const KINDS: [(Community, &str); 3] = [
+    (Community::Standard, "community"),
+    (Community::Large, "large-community"),
+    (Community::Extended, "extcommunity rt"),
+];
 
 pub struct Frr {
     host: Host,
@@ -24,6 +31,14 @@ impl Frr {
             frr.daemon("bfdd", "");
         }
         frr.daemon("bgpd", &configuration(host, conf));
+        frr
+    }
+
+    /// With a configuration of one's own.
+    pub fn with(host: &Host, configuration: &str) -> Frr {
+        let mut frr = Frr { host: host.clone(), vrf: None, programs: Vec::new() };
+        frr.daemon("zebra", "");
+        frr.daemon("bgpd", configuration);
         frr
     }
 
@@ -99,6 +114,9 @@ fn configuration(host: &Host, conf: &Conf) -> String {
                 say(words);
             }
         }
+        if !peer.extra.is_empty() {
+            say(peer.extra);
+        }
         if let Some(password) = &peer.password {
             say(&format!("password {password}"));
         }
@@ -109,7 +127,11 @@ fn configuration(host: &Host, conf: &Conf) -> String {
         for network in conf.networks.iter().filter(|network| network.prefix.is_ipv6() == (family == "ipv6")) {
             let map = format!("{}", network.prefix).replace([':', '/', '.'], "-");
             let _ = writeln!(text, "  network {} route-map {map}", network.prefix);
-            let _ = writeln!(maps, "route-map {map} permit 10\n set community {}", network.communities.join(" "));
+            let _ = writeln!(maps, "route-map {map} permit 10");
+            for (kind, list) in KINDS {
+                let communities = network.of(kind).join(" ").replace("rt:", "");
+                let _ = (!communities.is_empty()).then(|| writeln!(maps, " set {list} {communities}"));
+            }
         }
         for peer in conf.peers.iter().filter(|peer| peer.carries(family == "ipv6")) {
             let address = name(peer);
@@ -168,7 +190,10 @@ fn path(path: &Value) -> Result<Path> {
     let global = next_hops.iter().find(|hop| hop["scope"] != "link-local").or(next_hops.first());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let as_path = text(&path["aspath"]["string"]);
-    let mut communities: Vec<String> = path["community"]["list"].as_array().into_iter().flatten().map(text).collect();
+    let list = |kind: &str| path[kind]["list"].as_array().cloned().unwrap_or_default();
+    let mut communities: Vec<String> = [list("community"), list("largeCommunity")].iter().flatten().map(text).collect();
+    let extended = text(&path["extendedCommunity"]["string"]).replace("RT:", "rt:");
+    communities.extend(extended.split_whitespace().map(str::to_owned));
     communities.sort_unstable();
     let clusters = path["clusterList"]["list"].as_array().into_iter().flatten();
     Ok(Path {

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 
 use crate::among_others::check;
-use crate::lab::{Lab, eventually, v4, v6};
+use crate::bird::Bird;
+use crate::frr::Frr;
+use crate::lab::{Host, Lab, eventually, v4, v6};
 use crate::ours::Ours;
 use crate::speaker::{Conf, Kind, Peer, Speaker, own4};
 
@@ -77,6 +79,11 @@ fn the_same_password_with_gobgp() {
 }
 
 #[test]
+fn the_same_password_with_exabgp() {
+    both(Kind::Exabgp, password("secret"));
+}
+
+#[test]
 fn another_password_or_none() {
     at_once([
         &|| never(Kind::Bird, password("one"), password("two"), ""),
@@ -95,6 +102,16 @@ fn from_next_door_with_frr() {
     both(Kind::Frr, near);
 }
 
+#[test]
+fn from_next_door_with_gobgp() {
+    both(Kind::Gobgp, near);
+}
+
+#[test]
+fn from_next_door_with_exabgp() {
+    both(Kind::Exabgp, near);
+}
+
 /// One who doesn't say that he is near sends packets that may have come from afar.
 #[test]
 fn from_who_knows_where() {
@@ -106,6 +123,20 @@ fn from_who_knows_where() {
 #[test]
 fn another_as_than_was_said() {
     let with = |other: Kind| never(other, |peer| Peer { number: 64999, ..peer }, |peer| peer, "bad peer AS");
+    at_once([&|| with(Kind::Bird), &|| with(Kind::Frr), &|| with(Kind::Gobgp)]);
+}
+
+/// They are who ends it.
+#[test]
+fn another_as_than_they_were_told() {
+    let with = |other: Kind| {
+        never(
+            other,
+            |peer| peer,
+            |peer| Peer { number: 64999, ..peer },
+            "the neighbour ended it: OPEN message error: bad peer AS",
+        )
+    };
     at_once([&|| with(Kind::Bird), &|| with(Kind::Frr), &|| with(Kind::Gobgp)]);
 }
 
@@ -133,18 +164,17 @@ fn silence_ends_the_session() {
 }
 
 /// By BFD it is known at once that he is gone, long before the hold time.
-#[test]
-fn bfd_with_frr() {
+fn bfd<S: Speaker>(start: impl Fn(&Host, &Conf) -> S, up: impl Fn(&S) -> Result<(String, usize)>) {
     let lab = Lab::new();
     let (one, two) = (lab.host(1), lab.host(2));
     let watched = |peer: Peer| Peer { bfd: true, graceful: false, ..peer };
     let ours = Ours::start(&one, &Conf::new(64501, each(2, 64502, watched)).own(1));
-    let theirs = crate::frr::Frr::start(&two, &Conf::new(64502, each(1, 64501, watched)).own(2));
+    let theirs = start(&two, &Conf::new(64502, each(1, 64501, watched)).own(2));
     check(&ours, 2);
     check(&theirs, 1);
-    eventually("FRR has BFD sessions", || {
-        let peers = theirs.ask("show bfd peers brief json")?;
-        ensure!(peers.matches("\"up\"").count() == 2, "{peers}");
+    eventually("theirs has BFD sessions", || {
+        let (said, number) = up(&theirs)?;
+        ensure!(number == 2, "{said}");
         Ok(())
     });
     eventually("ours has them, too", || {
@@ -164,4 +194,22 @@ fn bfd_with_frr() {
     assert!(said.contains("BFD"), "{said}");
     lab.cut(&two, false);
     ours.meets(&[v4(2), v6(2)]);
+}
+
+#[test]
+fn bfd_with_frr() {
+    bfd(Frr::start, |frr| {
+        let said = frr.ask("show bfd peers brief json")?;
+        let number = said.matches("\"up\"").count();
+        Ok((said, number))
+    });
+}
+
+#[test]
+fn bfd_with_bird() {
+    bfd(Bird::start, |bird| {
+        let said = bird.ask("show bfd sessions")?;
+        let number = said.split_whitespace().filter(|word| *word == "Up").count();
+        Ok((said, number))
+    });
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod among_others;
+mod attributes;
 mod bird;
 mod ends;
 mod exabgp;
@@ -13,13 +14,18 @@ mod flaps;
 mod frr;
 mod gobgp;
 mod guards;
+mod kernel;
 mod lab;
 mod long_lived;
+mod multihop;
 mod ours;
+mod readme;
 mod reflection;
+mod reflectors;
 mod restart;
 mod sessions;
 mod speaker;
 mod tcp_ao;
+mod traffic;
 mod unnumbered;
 mod vrf;

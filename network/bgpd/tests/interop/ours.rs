@@ -19,11 +19,14 @@ use crate::speaker::{Conf, Path, Peer, Speaker, Table};
 const RUN: &str = "INTEROP_RUN";
 /// It is a route reflector's.
 const REFLECTOR: &str = "INTEROP_REFLECTOR";
+/// It was told to keep routes.
+const KEEP: &str = "INTEROP_KEEP";
 
 pub struct Ours {
     host: Host,
     program: Option<Program>,
     reflector: bool,
+    keep: bool,
 }
 
 /// No test: the speaker, in a process that was started for it.
@@ -35,7 +38,8 @@ fn the_program() {
     log.with_max_level(tracing::Level::DEBUG).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_again, reloads) = tokio::sync::mpsc::channel(1);
-    let options = bgpd::Options { file, kind, farewell: Farewell::Told };
+    let farewell = if std::env::var_os(KEEP).is_some() { Farewell::KeepRoutes } else { Farewell::Told };
+    let options = bgpd::Options { file, kind, farewell };
     let ended = runtime.block_on(bgpd::run(options, reloads, CancellationToken::new()));
     ended.unwrap_or_else(|why| panic!("{why}"));
 }
@@ -47,7 +51,7 @@ impl Ours {
 
     /// With a configuration of one's own; its control socket is set.
     pub fn with(host: &Host, configuration: &Value, reflector: bool) -> Ours {
-        let mut ours = Ours { host: host.clone(), program: None, reflector };
+        let mut ours = Ours { host: host.clone(), program: None, reflector, keep: false };
         ours.configure(configuration);
         ours.again();
         ours
@@ -61,13 +65,20 @@ impl Ours {
         self.host.file("ours.yaml", &all.to_string());
     }
 
+    /// From the next start it has `--keep-routes`.
+    pub fn keep_routes(&mut self) {
+        self.keep = true;
+    }
+
     /// Starts it (once more).
     pub fn again(&mut self) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "ours::the_program", "--nocapture", "--test-threads=1"]);
         command.env(RUN, self.host.dir.join("ours.yaml"));
-        if self.reflector {
-            command.env(REFLECTOR, "1");
+        for (on, name) in [(self.reflector, REFLECTOR), (self.keep, KEEP)] {
+            if on {
+                command.env(name, "1");
+            }
         }
         self.program = Some(self.host.start("ours", &mut command));
     }
@@ -150,6 +161,9 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
     if peer.long_lived {
         all["graceful-restart"]["long-lived-time"] = json!("60s");
     }
+    if peer.both {
+        all["families"] = json!(["ipv4", "ipv6"]);
+    }
     if peer.unnumbered {
         all["interface"] = json!("eth0");
         for field in ["address", "source-address", "families"] {
@@ -174,6 +188,11 @@ fn neighbor(host: &Host, peer: &Peer) -> Value {
     all
 }
 
+fn sorted(mut communities: Vec<String>) -> Vec<String> {
+    communities.sort_unstable();
+    communities
+}
+
 impl Speaker for Ours {
     fn name(&self) -> &'static str {
         "ours"
@@ -190,7 +209,7 @@ impl Speaker for Ours {
             Path {
                 next_hop: attributes.next_hop,
                 as_path: attributes.as_path.split_whitespace().filter_map(|number| number.parse().ok()).collect(),
-                communities: attributes.communities.clone(),
+                communities: sorted(attributes.communities.clone()),
                 originator: attributes.originator_id,
                 clusters: attributes.cluster_list.clone(),
                 best: path.best,

@@ -39,7 +39,7 @@ pub struct Conf {
 #[derive(Clone, Debug)]
 pub struct Network {
     pub prefix: Prefix,
-    /// `AS:value`.
+    /// `AS:value`; large ones `AS:value:value`; extended ones `rt:AS:value`.
     pub communities: Vec<String>,
 }
 
@@ -52,9 +52,11 @@ pub struct Peer {
     pub ipv6: bool,
     /// Routes of IPv4, whatever they are carried over (RFC 8950).
     pub ipv4_routes: bool,
+    /// Routes of both families in one session.
+    pub both: bool,
     /// Only the link is known; both families.
     pub unnumbered: bool,
-    /// A line more in the words of BIRD.
+    /// A line more in the words of BIRD, or behind FRR's `neighbor`.
     pub extra: &'static str,
     pub number: u32,
     pub passive: bool,
@@ -77,6 +79,7 @@ impl Peer {
             host,
             ipv6: false,
             ipv4_routes: false,
+            both: false,
             unnumbered: false,
             extra: "",
             number,
@@ -108,7 +111,7 @@ impl Peer {
 
     /// Whether it carries routes of a family.
     pub fn carries(&self, ipv6: bool) -> bool {
-        self.unnumbered || self.carries_ipv6() == ipv6
+        self.unnumbered || self.both || self.carries_ipv6() == ipv6
     }
 
     /// The other end's own address.
@@ -148,12 +151,32 @@ pub fn own6(n: u8) -> String {
     format!("fd00:{n}::/48")
 }
 
+/// Which kind of communities one is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Community {
+    Standard,
+    Large,
+    Extended,
+}
+
+impl Network {
+    /// Its communities of a kind.
+    pub fn of(&self, kind: Community) -> Vec<&str> {
+        let is = |text: &&str| match text.matches(':').count() {
+            1 => kind == Community::Standard,
+            _ if text.starts_with("rt:") => kind == Community::Extended,
+            _ => kind == Community::Large,
+        };
+        self.communities.iter().map(String::as_str).filter(is).collect()
+    }
+}
+
 /// A path to a prefix as a speaker has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     pub next_hop: Option<IpAddr>,
     pub as_path: Vec<u32>,
-    /// `AS:value`, in order.
+    /// Of all kinds, as in [`Network`], in order.
     pub communities: Vec<String>,
     pub originator: Option<Ipv4Addr>,
     pub clusters: Vec<Ipv4Addr>,
