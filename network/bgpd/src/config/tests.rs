@@ -287,7 +287,15 @@ fn what_is_wrong_is_named_with_its_place() {
         ("kernel: {table: -1}", "kernel.table: -1 is not a number from 0 to 4294967295"),
         (
             "neighbors: [{address: 10.0.0.2, remote-as: 1, password: 12345}]",
-            "neighbors[0].password: 12345 is not text: put it in quotes",
+            "neighbors[0].password: is not text: put it in quotes",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: secret}]",
+            "neighbors[0].tcp-ao: is not a list of keys",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: [secret]}]",
+            "neighbors[0].tcp-ao[0]: is not a key with send-id",
         ),
         (
             "neighbors: [{address: 10.0.0.2, remote-as: 1, passive: maybe}]",
