@@ -115,7 +115,8 @@ impl Teller {
 
     /// Of all nodes; one without an AS of its own has this one, or the speaker's where it is not said.
     pub fn tell(&mut self, nodes: &Nodes, number: Option<u32>) {
-        let (found, problems) = node::found(nodes, number);
+        let before = self.to.borrow().clone().unwrap_or_default();
+        let (found, problems) = node::found(nodes, number, &before);
         for (name, problem) in &problems {
             if self.told.get(name) != Some(problem) {
                 tracing::warn!(node = name, "a node is no neighbor: {problem}");
