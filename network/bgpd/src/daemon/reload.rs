@@ -131,11 +131,10 @@ impl Daemon {
             changes.judged += usize::from(same);
         }
         debug_assert!(!(other_kind && same), "whose AS it is, is agreed on");
-        if outdated && let Some(peer) = self.peers.get_mut(key) {
+        if outdated {
             peer.connecting = None;
             self.input(key, Input::ConnectionLost(Way::Outgoing));
-        }
-        if !same {
+        } else if !same {
             changes.reset += 1;
             tracing::info!(neighbor = %peer.neighbor.address, "his session begins anew: its configuration has changed");
             // For good, and so that he keeps no routes of ours: a change of the configuration ends it for a moment.
