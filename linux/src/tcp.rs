@@ -109,6 +109,29 @@ pub fn bind_to_device(fd: impl AsFd, name: &str) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_bytes())
 }
 
+/// The link, or the VRF, by which alone the socket sends and receives. One that was accepted has that of the socket that
+/// listened, that of the link for addresses of a link, and the VRF where one came out of it to a socket that is in none
+/// (`net.ipv4.tcp_l3mdev_accept`).
+pub fn bound_device(fd: impl AsFd) -> io::Result<Option<String>> {
+    let mut name = [0_u8; libc::IFNAMSIZ];
+    let mut length = name.len() as libc::socklen_t;
+    // SAFETY: pointer and length are those of `name`, which outlives the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            name.as_mut_ptr().cast::<libc::c_void>(),
+            &raw mut length,
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok((!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()))
+}
+
 /// One option of a socket.
 pub(crate) fn set<T: ?Sized>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let length = size_of_val(value) as libc::socklen_t;

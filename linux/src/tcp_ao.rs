@@ -61,6 +61,7 @@ const fn bit(at: u32) -> u32 {
 }
 const SET_CURRENT: u32 = bit(0);
 const SET_RNEXT: u32 = bit(1);
+const DEL_ASYNC: u32 = bit(2);
 
 /// `struct tcp_ao_add` of linux/tcp.h.
 #[repr(C, align(8))]
@@ -133,14 +134,15 @@ pub fn add(fd: impl AsFd, peer: IpAddr, prefix: u8, key: &Key<'_>, first: bool) 
 }
 
 /// A key is no longer good. On a connection that uses it, `instead` is used from now on, by its numbers to send and to
-/// receive. That there is none is no error.
+/// receive. That there is none is no error. Where the socket does not listen, the kernel waits some milliseconds until nobody
+/// uses the key any more.
 pub fn remove(fd: impl AsFd, peer: IpAddr, prefix: u8, ids: (u8, u8), instead: Option<(u8, u8)>) -> io::Result<()> {
     let v6 = rustix::net::sockopt::socket_domain(&fd)? == rustix::net::AddressFamily::INET6;
     let (current, next) = instead.unwrap_or_default();
-    let delete = Delete {
+    let delete = |flags: u32| Delete {
         address: storage(peer, v6),
         link: 0,
-        flags: if instead.is_some() { SET_CURRENT | SET_RNEXT } else { 0 },
+        flags,
         reserved: 0,
         prefix,
         send_id: ids.0,
@@ -149,7 +151,16 @@ pub fn remove(fd: impl AsFd, peer: IpAddr, prefix: u8, ids: (u8, u8), instead: O
         next,
         key_flags: 0,
     };
-    match set(fd, libc::IPPROTO_TCP, TCP_AO_DEL_KEY, &delete) {
+    let tell = |flags: u32| set(&fd, libc::IPPROTO_TCP, TCP_AO_DEL_KEY, &delete(flags));
+    let told = match instead {
+        Some(_) => tell(SET_CURRENT | SET_RNEXT),
+        // It is one that listens, or the kernel says that it is not.
+        None => match tell(DEL_ASYNC) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => tell(0),
+            told => told,
+        },
+    };
+    match told {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         answer => answer,
     }

@@ -123,7 +123,9 @@ fn a_socket_stays_on_its_link() {
         let mut rtnl = Rtnl::open().unwrap();
         rtnl.add_bridge("lan0", linux::netlink::Mac([2, 0, 0, 0, 0, 1]), 1500).unwrap();
         // What came by the link of the loopback is not for this one.
+        assert_eq!(tcp::bound_device(&listener).unwrap(), None);
         tcp::bind_to_device(&listener, "lan0").unwrap();
+        assert_eq!(tcp::bound_device(&listener).unwrap().as_deref(), Some("lan0"));
         let fd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         assert_eq!(rustix::net::connect(&fd, &to), Err(rustix::io::Errno::CONNREFUSED));
         tcp::bind_to_device(&listener, "").unwrap();

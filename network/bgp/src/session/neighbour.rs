@@ -137,6 +137,11 @@ impl Neighbour {
         self.established.as_ref().map(|(way, _)| *way)
     }
 
+    /// Whether there is none, and he is waited for: he restarts, and his routes are used meanwhile (RFC 4724).
+    pub fn is_awaited(&self) -> bool {
+        self.established.is_none() && self.kept.is_waiting()
+    }
+
     /// Families of which he has told all in it.
     pub fn told(&self) -> Families {
         self.told

@@ -103,6 +103,12 @@ impl Kept {
         self.stale.drain(..).map(|stale| Fate::Swept(stale.family)).collect()
     }
 
+    /// Whether he is waited for: his routes are used as if he were there, for he may be back at any moment. Not for those of
+    /// the last resort (RFC 9494).
+    pub fn is_waiting(&self) -> bool {
+        self.stale.iter().any(|stale| stale.ends.is_none())
+    }
+
     /// When the next fate is due.
     pub fn due(&self) -> Option<Time> {
         self.stale.iter().map(|stale| stale.until).min()

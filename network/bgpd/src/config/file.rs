@@ -1,8 +1,10 @@
 //! The configuration's file, and those of passwords that it names; whether the files that it wants written can be made. I/O.
 //! Called by the daemon at its start and on a reload, and by `ferrokube bgp check`.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::found::{LeftOut, Others};
 use super::{Config, Kind, parse_with};
@@ -27,11 +29,12 @@ fn of_each(file: &str, problems: &str) -> String {
 }
 
 /// A file as it was when it was read; a configuration can be made of it again.
-#[derive(Clone, Debug)]
 pub struct File {
     path: PathBuf,
     text: String,
     kind: Kind,
+    /// Those of the files of passwords that have been read: new ones count with the next reading of this one.
+    secrets: Mutex<HashMap<PathBuf, String>>,
 }
 
 impl File {
@@ -41,17 +44,26 @@ impl File {
     /// It can't be read.
     pub fn read(path: &Path, kind: Kind) -> Result<File, ConfigError> {
         let text = text_of(path, MAX_FILE).map_err(|problem| of_file(path, problem))?;
-        Ok(File { path: path.to_owned(), text, kind })
+        Ok(File { path: path.to_owned(), text, kind, secrets: Mutex::default() })
     }
 
     /// What it says, with neighbours who are not in it; who of them is left out. The files of passwords that it names are
-    /// read here.
+    /// read here, once: one that is half changed is not to end sessions because a neighbour has come.
     ///
     /// # Errors
     /// What is wrong, with file and field.
     pub fn with(&self, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), ConfigError> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        beside(&self.text, folder, self.kind, others).map_err(|problem| of_file(&self.path, problem))
+        let known = |path: &Path| -> Result<String, String> {
+            let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(secret) = secrets.get(path) {
+                return Ok(secret.clone());
+            }
+            let secret = first_line(path)?;
+            secrets.insert(path.to_owned(), secret.clone());
+            Ok(secret)
+        };
+        beside(&self.text, folder, self.kind, others, &known).map_err(|problem| of_file(&self.path, problem))
     }
 }
 
@@ -79,13 +91,20 @@ pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, Con
         return Err(fault(format!("has more than {MAX_FILE} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
-    beside(&text, Path::new(""), kind, Others::default()).map(|(config, _)| config).map_err(fault)
+    let read = beside(&text, Path::new(""), kind, Others::default(), &first_line);
+    read.map(|(config, _)| config).map_err(fault)
 }
 
 /// A text whose files of passwords are in a folder.
-fn beside(text: &str, folder: &Path, kind: Kind, others: Others<'_>) -> Result<(Config, Vec<LeftOut>), String> {
+fn beside(
+    text: &str,
+    folder: &Path,
+    kind: Kind,
+    others: Others<'_>,
+    secret_of: &dyn Fn(&Path) -> Result<String, String>,
+) -> Result<(Config, Vec<LeftOut>), String> {
     let password_of =
-        |named: &Path| first_line(&folder.join(named)).map_err(|why| format!("{}: {why}", named.display()));
+        |named: &Path| secret_of(&folder.join(named)).map_err(|why| format!("{}: {why}", named.display()));
     let (config, left_out) = parse_with(text, kind, &password_of, others)?;
     if let Some((path, _)) = &config.mrt.table {
         can_be_made("mrt.table", path)?;

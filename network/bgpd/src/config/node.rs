@@ -257,10 +257,21 @@ impl<'de> MapAccess<'de> for Fields<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         match self.value.take() {
-            Some((key, value)) => seed.deserialize(Node(value)).map_err(|fault| fault.within(key)),
+            Some((key, value)) => seed.deserialize(Node(value)).map_err(|fault| unsaid(fault, key).within(key)),
             None => Err(Fault::at("", "has a value without a name")),
         }
     }
+}
+
+/// What is written where a secret is wanted is not told again: errors go into logs.
+fn unsaid(fault: Fault, field: &str) -> Fault {
+    let problem = match field {
+        "password" | "key" => "is not text: put it in quotes",
+        "tcp-ao" if fault.path.is_empty() => "is not a list of keys, each with send-id, receive-id, algorithm and key",
+        "tcp-ao" if !fault.path.contains('.') => "is not a key with send-id, receive-id, algorithm and key",
+        _ => return fault,
+    };
+    Fault { problem: problem.to_owned(), ..fault }
 }
 
 /// The word of an enum without fields.

@@ -287,7 +287,15 @@ fn what_is_wrong_is_named_with_its_place() {
         ("kernel: {table: -1}", "kernel.table: -1 is not a number from 0 to 4294967295"),
         (
             "neighbors: [{address: 10.0.0.2, remote-as: 1, password: 12345}]",
-            "neighbors[0].password: 12345 is not text: put it in quotes",
+            "neighbors[0].password: is not text: put it in quotes",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: secret}]",
+            "neighbors[0].tcp-ao: is not a list of keys",
+        ),
+        (
+            "neighbors: [{address: 10.0.0.2, remote-as: 1, tcp-ao: [secret]}]",
+            "neighbors[0].tcp-ao[0]: is not a key with send-id",
         ),
         (
             "neighbors: [{address: 10.0.0.2, remote-as: 1, passive: maybe}]",
@@ -483,7 +491,11 @@ fn files_are_read_with_the_passwords_beside_them() {
     std::fs::write(&file, text).expect("written");
     let config = read(&file, Kind::Speaker).expect("a file");
     assert_eq!(config.neighbors[0].peering.authentication(), Some(&Authentication::Md5("k3y".to_owned())));
+    let as_read = File::read(&file, Kind::Speaker).expect("a file");
+    let (once, _) = as_read.with(Others::default()).expect("sound");
     std::fs::remove_file(folder.path().join("key")).expect("removed");
+    let (again, _) = as_read.with(Others::default()).expect("what was read counts until the file is read again");
+    assert_eq!(once, again);
     let told = read(&file, Kind::Speaker).expect_err("refused").to_string();
     assert!(told.contains("bgp.yaml: line 1: neighbors[0].password-file: key: "), "{told}");
     // What could only be told when the first dump is due.

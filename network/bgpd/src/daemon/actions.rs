@@ -100,6 +100,13 @@ impl Daemon {
         let now = self.now();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let options = peer.options();
+        // A socket of that link would speak in another table than the routes are in. It may be put right yet.
+        if let Some(why) = options.interface.as_ref().and_then(|link| self.own.elsewhere(link, now)) {
+            if peer.failed(format!("no connection could be made: interface: {why}"), now) {
+                tracing::warn!(neighbor = %peer.neighbor.address, "no session: interface: {why}");
+            }
+            return;
+        }
         let to = match (peer.neighbor.address, &options.interface) {
             (IpAddr::V6(v6), Some(interface)) if is_of_link(v6.into()) => match index_of(interface) {
                 Some(index) => std::net::SocketAddrV6::new(v6, peer.peering().port, 0, index).into(),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use bgp::session::Time;
 use linux::netlink::{Link, LinkAddress, Rtnl};
 
-use crate::kernel::vrf::is_within;
+use crate::kernel::vrf;
 
 /// For so long an answer of the kernel's is good: when a thousand sessions come up at once, it is asked once.
 const GOOD: Time = Time::from_secs(1);
@@ -19,6 +19,8 @@ pub struct Addresses {
     vrf: Option<String>,
     asked: Option<Time>,
     all: Vec<LinkAddress>,
+    /// Links by their names, and the VRF of each.
+    links: HashMap<String, Option<String>>,
 }
 
 impl Addresses {
@@ -37,11 +39,17 @@ impl Addresses {
         self.all(now).iter().any(|known| known.index == link && known.prefix.addr == address)
     }
 
+    /// Why nobody is spoken with by a link, nor by a VRF: it is not where this speaker is. Nothing of one that is not there.
+    pub fn elsewhere(&mut self, link: &str, now: Time) -> Option<String> {
+        self.all(now);
+        misplaced(link, self.links.get(link)?.as_deref(), self.vrf.as_deref())
+    }
+
     fn all(&mut self, now: Time) -> &[LinkAddress] {
         if self.asked.is_none_or(|asked| now.saturating_sub(asked) > GOOD) {
             self.asked = Some(now);
             match ask(self.vrf.as_deref()) {
-                Ok(all) => self.all = all,
+                Ok(known) => (self.all, self.links) = known,
                 Err(error) => {
                     tracing::warn!(%error, "addresses of links are not known: next hops are of the session's family")
                 }
@@ -51,13 +59,32 @@ impl Addresses {
     }
 }
 
-fn ask(vrf: Option<&str>) -> Result<Vec<LinkAddress>, linux::netlink::Error> {
+/// What is wrong with a link that is in this VRF, for a speaker of that one.
+fn misplaced(link: &str, within: Option<&str>, vrf: Option<&str>) -> Option<String> {
+    match (within, vrf) {
+        (within, vrf) if within == vrf => None,
+        (Some(other), None) => Some(format!(
+            "{link} is in the VRF {other}, and this speaker is in none: a speaker with `vrf: {other}` is for it"
+        )),
+        (_, vrf) => {
+            let vrf = vrf.unwrap_or_default();
+            Some(format!("{link} is not in the VRF {vrf} (vrf); `ip link set {link} master {vrf}` puts it there"))
+        }
+    }
+}
+
+type Known = (Vec<LinkAddress>, HashMap<String, Option<String>>);
+
+/// Addresses of a VRF, or of what is in none; all links.
+fn ask(vrf: Option<&str>) -> Result<Known, linux::netlink::Error> {
     let mut rtnl = Rtnl::open()?;
     let links: HashMap<u32, Link> = rtnl.links()?.into_iter().map(|link| (link.index, link)).collect();
-    let within = |link: &Link| is_within(link, link.master.and_then(|master| links.get(&master)), vrf);
+    let vrf_of = |link: &Link| vrf::of(link, link.master.and_then(|master| links.get(&master))).map(str::to_owned);
+    let named: HashMap<String, Option<String>> = links.values().map(|link| (link.name.clone(), vrf_of(link))).collect();
     let mut all = rtnl.addresses(None)?;
+    let within = |link: &Link| named.get(&link.name).is_some_and(|within| within.as_deref() == vrf);
     all.retain(|address| links.get(&address.index).is_some_and(within));
-    Ok(all)
+    Ok((all, named))
 }
 
 /// Addresses of one link.
@@ -114,6 +141,17 @@ mod tests {
         let prefix: meta::Prefix = text.parse().expect("a prefix");
         let global = !matches!(prefix.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
         LinkAddress { index, prefix, global, secondary: false, settled: true, with_route: true, protocol: 0 }
+    }
+
+    #[test]
+    fn a_link_is_where_the_speaker_is_or_it_is_said_where() {
+        assert_eq!(misplaced("eth0", None, None), None);
+        assert_eq!(misplaced("eth0", Some("red"), Some("red")), None);
+        let told = |within: Option<&str>, vrf: Option<&str>| misplaced("eth0", within, vrf).expect("elsewhere");
+        assert!(told(Some("red"), None).starts_with("eth0 is in the VRF red, and this speaker is in none"));
+        for within in [None, Some("blue")] {
+            assert!(told(within, Some("red")).contains("`ip link set eth0 master red` puts it there"));
+        }
     }
 
     #[test]

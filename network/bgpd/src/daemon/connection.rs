@@ -107,9 +107,9 @@ impl Link {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn roll_over(&self, range: Option<Place>, before: &[AoKey], after: &[AoKey]) -> io::Result<()> {
+    pub fn roll_over(&self, ranges: &[Place], before: &[AoKey], after: &[AoKey]) -> io::Result<()> {
         match &self.socket {
-            Some(socket) => signed::roll_over(socket, self.remote.ip(), range, before, after),
+            Some(socket) => signed::roll_over(socket, self.remote.ip(), ranges, before, after),
             None => Ok(()),
         }
     }

@@ -22,7 +22,23 @@ pub fn keys<'a>(config: &'a Config, found: impl IntoIterator<Item = &'a Neighbor
     let known = config.neighbors.iter().chain(found).filter(|neighbor| neighbor.is_found());
     let named = known.map(|named| (host(named.address), key(&named.peering)));
     let ranges = config.dynamic.iter().map(|range| ((range.prefix.addr, range.prefix.len), key(&range.peering)));
-    ranges.chain(named).filter_map(|(place, key)| Some((place, key?))).collect()
+    let mut keys: Keys = ranges.chain(named).filter_map(|(place, key)| Some((place, key?))).collect();
+    let all: Vec<Place> = keys.keys().copied().collect();
+    for place in all {
+        if is_covered(place, &keys) {
+            keys.remove(&place);
+        }
+    }
+    keys
+}
+
+/// Whether a range around it has the same keys of TCP-AO: they are good for it, and the kernel takes no number twice there.
+fn is_covered((address, length): Place, keys: &Keys) -> bool {
+    let Some(own) = keys.get(&(address, length)).filter(|key| matches!(key, Authentication::Ao(_))) else {
+        return false;
+    };
+    let around = |(range, len): Place| len < length && meta::Prefix::new(range, len).contains(address);
+    keys.iter().any(|(range, key)| key == own && around(*range))
 }
 
 /// What came of a change.
@@ -118,6 +134,19 @@ mod tests {
         let other = wanted(&[("10.0.0.2", 32, "new")]);
         assert_eq!(signing.follow(other, refuse).refused.len(), 1);
         assert!(!signing.demands(him, &md5("secret")) && !signing.demands(him, &md5("new")));
+    }
+
+    /// The kernel refuses a number of a key that it has for addresses around (RFC 5925 3.1).
+    #[test]
+    fn keys_of_tcp_ao_are_told_once_for_a_range_and_who_is_in_it() {
+        let ao = "tcp-ao: [{send-id: 1, receive-id: 1, algorithm: hmac-sha-1-96, key: one}]";
+        let text = format!(
+            "{{router-id: 10.0.0.1, as: 1, neighbors: [{{address: 10.7.0.2, remote-as: 1, {ao}}}, {{address: 10.8.0.2, \
+             remote-as: 1, {ao}}}], dynamic: [{{prefix: 10.7.0.0/16, remote-as: 1, {ao}}}]}}"
+        );
+        let config = crate::config::parse(&text, crate::config::Kind::Speaker, &|_| Err(String::new())).expect("sound");
+        let places: Vec<String> = keys(&config, []).keys().map(|(ip, len)| format!("{ip}/{len}")).collect();
+        assert_eq!(places, ["10.7.0.0/16", "10.8.0.2/32"]);
     }
 
     #[test]

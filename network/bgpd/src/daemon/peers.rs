@@ -62,8 +62,6 @@ pub struct Peer {
     pub unanswered: u32,
     /// When that was.
     pub last_at: Time,
-    /// Of an unnumbered one: when he was found where he is.
-    pub found: Time,
 }
 
 /// Messages.
@@ -109,7 +107,6 @@ impl Peer {
             last: None,
             unanswered: 0,
             last_at: Time::ZERO,
-            found: now,
         }
     }
 
@@ -256,7 +253,10 @@ impl Peers {
     /// Takes one out.
     pub fn remove(&mut self, key: Key) -> Option<Peer> {
         let peer = self.all.remove(&key)?;
-        self.by_place.remove(&peer.neighbor.place());
+        let place = peer.neighbor.place();
+        if self.by_place.get(&place) == Some(&key) {
+            self.by_place.remove(&place);
+        }
         self.by_id.remove(&peer.id);
         self.by_link.retain(|_, other| *other != key);
         if let Some(due) = self.due.remove(&key) {

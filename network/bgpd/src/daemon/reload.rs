@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use bgp::policy::Source;
-use bgp::session::Input;
 use bgp::session::config::Authentication;
+use bgp::session::{Input, Way};
 
 use super::Daemon;
 use super::dump::{self, Dump};
@@ -109,14 +109,19 @@ impl Daemon {
     /// What is wanted of somebody is this from now on.
     fn follow(&mut self, key: Key, neighbor: Neighbor, range: Option<meta::Prefix>, changes: &mut Changes) {
         let now = self.now();
+        let around =
+            self.config.dynamic.iter().map(|range| range.prefix).filter(|range| range.contains(neighbor.address));
+        let mut ranges: Vec<meta::Prefix> = around.collect();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let old = std::mem::replace(&mut peer.neighbor, neighbor);
-        peer.range = range;
+        ranges.extend(std::mem::replace(&mut peer.range, range));
         let (before, new) = (&old.peering, &peer.neighbor.peering);
         let (same, routes) = (
-            before.same_session(new) && signs_anew(peer, before),
+            before.same_session(new) && signs_anew(peer, before, &ranges),
             before.routes != new.routes || before.interface != new.interface,
         );
+        // What is being connected would come up with the keys of before, and keep one that was taken out.
+        let outdated = same && before.authentication() != new.authentication() && peer.connecting.is_some();
         let (was, enabled, session) = (before.enabled, new.enabled, new.session.clone());
         // What it is of changes nothing in the tables but by another session.
         let other_kind = kind(before) != kind(new);
@@ -126,7 +131,10 @@ impl Daemon {
             changes.judged += usize::from(same);
         }
         debug_assert!(!(other_kind && same), "whose AS it is, is agreed on");
-        if !same {
+        if outdated {
+            peer.connecting = None;
+            self.input(key, Input::ConnectionLost(Way::Outgoing));
+        } else if !same {
             changes.reset += 1;
             tracing::info!(neighbor = %peer.neighbor.address, "his session begins anew: its configuration has changed");
             // For good, and so that he keeps no routes of ours: a change of the configuration ends it for a moment.
@@ -154,16 +162,16 @@ impl Daemon {
     }
 }
 
-/// Connections of a neighbour sign by his keys of now; whether they do.
-fn signs_anew(peer: &Peer, before: &Peering) -> bool {
+/// Connections of a neighbour sign by his keys of now; whether they do. `ranges`: those that he is or was in.
+fn signs_anew(peer: &Peer, before: &Peering, ranges: &[meta::Prefix]) -> bool {
     let (Some(Authentication::Ao(old)), Some(Authentication::Ao(new))) =
         (before.authentication(), peer.peering().authentication())
     else {
         return true;
     };
-    let range = peer.range.map(|range| (range.addr, range.len));
+    let ranges: Vec<_> = ranges.iter().map(|range| (range.addr, range.len)).collect();
     let changed =
-        peer.links.iter().flatten().filter(|_| old != new).try_for_each(|link| link.roll_over(range, old, new));
+        peer.links.iter().flatten().filter(|_| old != new).try_for_each(|link| link.roll_over(&ranges, old, new));
     if let Err(error) = &changed {
         tracing::warn!(neighbor = %peer.neighbor.address, "his keys cannot change while his session goes on: {error}");
     }

@@ -104,6 +104,20 @@ impl Daemon {
     /// A connection of somebody's: of a neighbour, of one whom a range lets in, or of nobody.
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
         let Some(place) = place(&stream, from) else { return };
+        // The kernel hands over what comes out of VRFs where it is told to (net.ipv4.tcp_l3mdev_accept): there an address is
+        // another's.
+        if self.config.vrf.is_none()
+            && let Some(why) = linux::tcp::bound_device(&stream).map_or_else(
+                |error| Some(error.to_string()),
+                |device| self.own.elsewhere(&device?, self.began.elapsed()),
+            )
+        {
+            self.metrics.strangers.inc();
+            if let Some(others) = self.strangers.tell(self.began.elapsed()) {
+                tracing::info!(from = %from.ip(), others_since_the_last_line = others, "a connection was refused: {why}");
+            }
+            return;
+        }
         let known = self.peers.at(&place);
         let Some(key) = known.or_else(|| self.by_link(&place)).or_else(|| self.let_in(&place, &stream)) else {
             self.metrics.strangers.inc();

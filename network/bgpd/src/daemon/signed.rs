@@ -51,11 +51,11 @@ pub fn begin(socket: impl AsFd, to: IpAddr, authentication: &Authentication) -> 
 }
 
 /// Of a connection: other keys from now on. The other side is asked to send by the first of them, and both sides use it when
-/// both have it; where one that is in use is gone, at once. `range`: where he was let in by one.
+/// both have it; where one that is in use is gone, at once. `ranges`: by which he may have been let in.
 pub fn roll_over(
     socket: impl AsFd,
     remote: IpAddr,
-    range: Option<Place>,
+    ranges: &[Place],
     before: &[AoKey],
     after: &[AoKey],
 ) -> io::Result<()> {
@@ -66,7 +66,7 @@ pub fn roll_over(
         tcp_ao::ask_for(&socket, first.receive_id)?;
     }
     for key in before.iter().filter(|key| !after.contains(key)) {
-        for (address, length) in [Some(place), range].into_iter().flatten() {
+        for &(address, length) in std::iter::once(&place).chain(ranges) {
             let unused = tcp_ao::remove(&socket, address, length, ids(key), None);
             unused.or_else(|_| tcp_ao::remove(&socket, address, length, ids(key), Some(ids(first))))?;
         }

@@ -14,15 +14,19 @@ use crate::config::peering::{Place, UNKNOWN};
 /// Why there is no session before anything has been heard.
 pub const NOBODY: &str = "nobody has been found on the link yet: no router has advertised itself there, and nobody has \
                           connected from there";
-/// Whoever was found is given this long before another takes his place: of two who advertise in turn one gets a session.
+/// Whoever was found, or has lost his session, is given this long before another takes his place: of two who advertise in
+/// turn one gets a session.
 const HOLD: Time = Time::from_secs(5);
 
 /// What is known of the neighbour of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     address: IpAddr,
-    found: Time,
+    /// When he was found, or his session came or went.
+    since: Time,
     has_session: bool,
+    /// He restarts, and his routes are kept for him: whoever takes his place ends that.
+    is_awaited: bool,
 }
 
 /// What becomes of somebody who was heard.
@@ -40,10 +44,12 @@ impl Known {
     fn step(&self, heard: Ipv6Addr, now: Time) -> Step {
         if self.address == heard {
             Step::Same
-        } else if self.address == UNKNOWN || !self.has_session && now.saturating_sub(self.found) >= HOLD {
+        } else if self.address == UNKNOWN {
             Step::Take
-        } else {
+        } else if self.has_session || self.is_awaited || now.saturating_sub(self.since) < HOLD {
             Step::Leave
+        } else {
+            Step::Take
         }
     }
 }
@@ -95,7 +101,8 @@ impl Daemon {
         let key = self.peers.on_link(link)?;
         let peer = self.peers.get(key)?;
         let has_session = peer.session.negotiated().is_some();
-        let known = Known { address: peer.neighbor.address, found: peer.found, has_session };
+        let is_awaited = peer.session.is_awaited();
+        let known = Known { address: peer.neighbor.address, since: peer.since, has_session, is_awaited };
         match known.step(address, now) {
             Step::Same => return Some(key),
             Step::Leave => {
@@ -103,6 +110,10 @@ impl Daemon {
                 return None;
             }
             Step::Take => {}
+        }
+        // One whom a range has let in is who he is.
+        if self.peers.at(&(address.into(), Some(link.to_owned()))).is_some() {
+            return None;
         }
         // Of several programs on this host each hears the others' advertisements.
         if !peer.peering().enabled || index_of(link).is_none_or(|index| self.own.has(address.into(), index, now)) {
@@ -131,12 +142,14 @@ mod tests {
     #[test]
     fn a_link_has_one_neighbour_and_another_only_without_a_session() {
         let at = |n: u16| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n);
-        let (found, now) = (Time::from_secs(100), Time::from_secs(101));
-        let known = Known { address: at(2).into(), found, has_session: true };
+        let (since, now) = (Time::from_secs(100), Time::from_secs(101));
+        let known = Known { address: at(2).into(), since, has_session: true, is_awaited: false };
         assert_eq!(known.step(at(2), now), Step::Same);
         assert_eq!(known.step(at(3), now + HOLD * 100), Step::Leave);
         let without = Known { has_session: false, ..known };
         assert_eq!((without.step(at(3), now), without.step(at(3), now + HOLD)), (Step::Leave, Step::Take));
+        let awaited = Known { is_awaited: true, ..without };
+        assert_eq!(awaited.step(at(3), now + HOLD * 10), Step::Leave, "his routes are kept");
         assert_eq!(Known { address: UNKNOWN, ..without }.step(at(3), now), Step::Take, "at once");
     }
 }

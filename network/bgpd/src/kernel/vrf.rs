@@ -1,5 +1,5 @@
 //! VRFs: a device with a table of its own, and the links that are in it. A speaker is of one VRF, or of none: then what is in
-//! any is no business of its. [`is_within`] is pure, [`table`] asks the kernel. Called by `ways` and the daemon, and at the
+//! any is no business of its. [`of`] and [`is_within`] are pure, [`table`] asks the kernel. Called by `ways` and the daemon, and at the
 //! start.
 
 use linux::netlink::{Link, LinkKind, Rtnl};
@@ -31,12 +31,13 @@ pub fn table(rtnl: &mut Rtnl, name: &str) -> Result<u32, Error> {
     }
 }
 
-/// Whether a link is in a VRF, or, without one, in none: `master` is the link that this one is a port of.
+/// The VRF that a link is in, or is itself: `master` is the link that this one is a port of.
+pub fn of<'a>(link: &'a Link, master: Option<&'a Link>) -> Option<&'a str> {
+    let is_vrf = |link: &&Link| matches!(link.kind, Some(LinkKind::Vrf(_)));
+    [Some(link), master].into_iter().flatten().find(is_vrf).map(|vrf| vrf.name.as_str())
+}
+
+/// Whether a link is in a VRF, or, without one, in none.
 pub fn is_within(link: &Link, master: Option<&Link>, vrf: Option<&str>) -> bool {
-    let mut vrfs =
-        [Some(link), master].into_iter().flatten().filter(|link| matches!(link.kind, Some(LinkKind::Vrf(_))));
-    match vrf {
-        Some(name) => vrfs.any(|vrf| vrf.name == name),
-        None => vrfs.next().is_none(),
-    }
+    of(link, master) == vrf
 }

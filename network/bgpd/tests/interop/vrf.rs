@@ -32,7 +32,8 @@ fn has_vrfs() -> bool {
             println!("skipped: this kernel has no VRFs (CONFIG_NET_VRF)");
             false
         }
-        made => made.is_ok(),
+        Err(why) => panic!("{why}"),
+        Ok(_) => true,
     }
 }
 

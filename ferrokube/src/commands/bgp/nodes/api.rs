@@ -1,13 +1,19 @@
 //! Nodes of a cluster's API. I/O: lists and watches them. Called by [`super::Flags`].
 
+use std::time::Duration;
+
 use client::{Delta, Informer};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use kube::Api;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
 use super::{Nodes, Teller};
+
+/// What is not in a list that is read anew goes one by one: whoever is left is looked at when all have gone.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Tells of all nodes, and again when one changes, until `stop`. Without an answer of the API server nothing is told: what was
 /// known stays.
@@ -25,7 +31,11 @@ pub async fn follow(client: kube::Client, mut teller: Teller, stop: Cancellation
             // Nodes that say no AS are of the speaker's own.
             teller.tell(&changes.borrow_and_update(), None);
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = changes.changed() => match changed {
+                    Ok(()) => sleep(SETTLE).await,
+                    Err(_) => return,
+                },
+                () = teller.due() => {}
                 () = teller.closed() => return,
             }
         }

@@ -145,6 +145,10 @@ async fn once(
         let answer = tokio::select! {
             answer = next(&mut nodes) => answer?,
             answer = next(&mut configuration) => answer?,
+            () = teller.due() => {
+                known.tell(teller);
+                continue;
+            }
         };
         *retry = FIRST_RETRY;
         if answer.canceled && answer.compact_revision > 0 {

@@ -9,12 +9,14 @@
 //!
 //! - [`node`]: what a node says of itself, and who follows of all of them; pure
 //! - [`api`], [`etcd`]: where nodes are read and watched
+//! - [`hold`]: a list that is empty all at once does not count at once; pure
 //!
 //! A place that is away changes nothing: sessions go on with those who were known. I/O: logs. Called by
 //! `ferrokube route-reflector`.
 
 pub mod api;
 pub mod etcd;
+mod hold;
 pub mod node;
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,10 @@ use bgpd::config::found::Found;
 use clap::Args;
 use flannel::{Endpoints, EtcdClient, Secret};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::hold::{HELD, Hold, Step};
 use self::node::Node;
 use crate::fault::Fault;
 
@@ -105,23 +109,41 @@ pub type Nodes = BTreeMap<String, Result<Node, String>>;
 pub struct Teller {
     to: watch::Sender<Option<Arc<[Found]>>>,
     told: BTreeMap<String, String>,
+    hold: Hold,
 }
 
 impl Teller {
     pub fn new() -> (Teller, watch::Receiver<Option<Arc<[Found]>>>) {
         let (to, all) = watch::channel(None);
-        (Teller { to, told: BTreeMap::new() }, all)
+        (Teller { to, told: BTreeMap::new(), hold: Hold::default() }, all)
     }
 
     /// Of all nodes; one without an AS of its own has this one, or the speaker's where it is not said.
     pub fn tell(&mut self, nodes: &Nodes, number: Option<u32>) {
-        let (found, problems) = node::found(nodes, number);
+        let before = self.to.borrow().clone().unwrap_or_default();
+        let (found, problems) = node::found(nodes, number, &before);
         for (name, problem) in &problems {
             if self.told.get(name) != Some(problem) {
                 tracing::warn!(node = name, "a node is no neighbor: {problem}");
             }
         }
         self.told = problems;
+        let minutes = HELD.as_secs() / 60;
+        match self.hold.step(before.len(), found.len(), Instant::now()) {
+            Step::Tell => {}
+            Step::Back => tracing::info!("there are nodes again"),
+            Step::Begin => {
+                tracing::error!(
+                    "no node is left of those who were the {} neighbors: their sessions go on for {minutes} minutes; see \
+                     whether --kubeconfig or --etcd-endpoints names the right cluster, and whether it has its data; where all \
+                     are meant to go, a restart makes it so at once",
+                    before.len()
+                );
+                return;
+            }
+            Step::Wait => return,
+            Step::Over => tracing::error!("no node has come back in {minutes} minutes: none is a neighbor any more"),
+        }
         self.to.send_if_modified(|told| {
             let differs = told.as_deref() != Some(&found[..]);
             if differs {
@@ -129,6 +151,14 @@ impl Teller {
             }
             differs
         });
+    }
+
+    /// Waits until all are to be told once more, though nothing has changed.
+    pub async fn due(&self) {
+        match self.hold.due() {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until nobody listens.

@@ -155,10 +155,15 @@ pub fn number_of_all(text: &[u8]) -> Result<Option<u32>, String> {
     as_number(&number).map(Some).ok_or_else(|| wrong("spec.asNumber", &number, "the number of an AS"))
 }
 
-/// Who is there, and why some nodes are not, by their names; `number` is the AS of those that say none.
-pub fn found(nodes: &Nodes, number: Option<u32>) -> (Vec<Found>, BTreeMap<String, String>) {
+/// Who is there, and why some nodes are not, by their names; `number` is the AS of those that say none. An address that several
+/// say is that of the one who had it `before`, or else of the first by name.
+pub fn found(nodes: &Nodes, number: Option<u32>, before: &[Found]) -> (Vec<Found>, BTreeMap<String, String>) {
     let (mut all, mut problems) = (Vec::new(), BTreeMap::new());
-    let mut taken: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    let still = |had: &&Found| {
+        nodes.get(&had.name).is_some_and(|node| node.as_ref().is_ok_and(|node| node.addresses.contains(&had.address)))
+    };
+    let mut taken: BTreeMap<IpAddr, &str> =
+        before.iter().filter(still).map(|had| (had.address, had.name.as_str())).collect();
     for (at, (name, read)) in nodes.iter().enumerate() {
         let node = match read {
             _ if at >= MAX_NODES => {
@@ -177,9 +182,9 @@ pub fn found(nodes: &Nodes, number: Option<u32>) -> (Vec<Found>, BTreeMap<String
         }
         for address in &node.addresses {
             // Whoever writes an address of another's gets no session of his.
-            if let Some(other) = taken.insert(*address, name) {
-                taken.insert(*address, other);
-                problem = Some(format!("{address} is the address of node {other}, too"));
+            let owner = *taken.entry(*address).or_insert(name);
+            if owner != name {
+                problem = Some(format!("{address} is the address of node {owner}, too"));
                 continue;
             }
             all.push(Found {
@@ -285,15 +290,24 @@ mod tests {
             ("e".to_owned(), Ok(Node::default())),
         ]
         .into();
-        let (all, problems) = found(&nodes, Some(64512));
+        let (all, problems) = found(&nodes, Some(64512), &[]);
         let rows: Vec<_> = all.iter().map(|f| (f.name.as_str(), f.address, f.number)).collect();
         assert_eq!(rows, [("a", ip("10.0.0.1"), Some(64512)), ("b", ip("10.0.0.2"), Some(65001))]);
         assert_eq!(problems["c"], "10.0.0.1 is the address of node a, too");
+        // One whose name comes before theirs takes nobody's place, unless it is free.
+        nodes.insert("0".to_owned(), node("10.0.0.2", Some(65002)));
+        let (with, told) = found(&nodes, Some(64512), &all);
+        assert_eq!((&with, told["0"].as_str()), (&all, "10.0.0.2 is the address of node b, too"));
+        nodes.insert("b".to_owned(), node("10.0.0.3", Some(65001)));
+        let (moved, _) = found(&nodes, Some(64512), &all);
+        assert!(moved.iter().any(|f| f.name == "0" && f.address == ip("10.0.0.2")), "{moved:?}");
+        nodes.remove("0");
+        nodes.insert("b".to_owned(), node("10.0.0.2", Some(65001)));
         assert_eq!((problems["d"].as_str(), problems["e"].as_str()), ("it is not JSON", "it says no address"));
         for at in 0..=MAX_NODES as u32 {
             nodes.insert(format!("n{at:06}"), node(&Ipv4Addr::from(0x0b00_0000 + at).to_string(), None));
         }
-        let (all, problems) = found(&nodes, None);
+        let (all, problems) = found(&nodes, None, &[]);
         assert!(all.len() < MAX_NODES && problems.values().any(|why| why.contains("nodes before it")));
     }
 }

@@ -25,7 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire::etcd::{DeleteRangeRequest, PutRequest};
 
-use super::{Found, Teller, api, etcd};
+use super::node::Node;
+use super::{Found, Nodes, Teller, api, etcd};
 
 /// Long enough for a loaded machine; only waited for when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -168,6 +169,20 @@ fn put(api: &FakeApi, n: u8, annotations: &Value) {
         NODES,
         json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": {"addresses": addresses}}),
     );
+}
+
+#[test]
+fn all_do_not_go_at_once_but_the_last_one_does() {
+    let (mut teller, all) = Teller::new();
+    let node = |n: u8| Node { addresses: vec![Ipv4Addr::new(10, 0, 0, n).into()], ..Node::default() };
+    let mut nodes: Nodes = (1..=3).map(|n| (format!("node{n}"), Ok(node(n)))).collect();
+    let mut left = |nodes: &Nodes| {
+        teller.tell(nodes, None);
+        all.borrow().as_deref().map_or(0, <[Found]>::len)
+    };
+    assert_eq!((left(&nodes), left(&Nodes::new()), left(&Nodes::new())), (3, 3, 3));
+    nodes.retain(|name, _| name == "node2");
+    assert_eq!((left(&nodes), left(&Nodes::new())), (1, 0));
 }
 
 #[test]

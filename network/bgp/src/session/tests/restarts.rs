@@ -56,9 +56,10 @@ fn routes_of_one_who_stays_away_become_a_last_resort_and_then_nothing() {
     world.works = false;
     world.cut();
     world.run(seconds(29));
-    assert_eq!(world.fates(0), []);
+    assert_eq!((world.fates(0), world.sides[0].is_awaited()), (vec![], true));
     world.run(seconds(2));
     assert_eq!(world.fates(0), [Fate::LongLived(Family::Ipv4Unicast)]);
+    assert!(!world.sides[0].is_awaited(), "another may be there");
     world.run(seconds(600));
     assert_eq!(world.fates(0)[1..], [Fate::Swept(Family::Ipv4Unicast)]);
 }
