@@ -5,7 +5,8 @@
 //! `host_address` (by which others reach this host), `sockets` (UDP at speed), `tcp`, `tcp_ao` (what sessions of routing
 //! protocols ask), `datagrams` (UDP in bulk), `tun` (links that end in a file), `packet`
 //! (frames as they are on the wire), `ethtool`
-//! (what a link's driver does), `abstract_name` (one of a kind in a network namespace).
+//! (what a link's driver does), `abstract_name` (one of a kind in a network namespace). `clock` is the one that suspend does
+//! not stop.
 //!
 //! Containers: `process` (fork, exec, wait), `namespaces`, `mount`, `root` (lookups that can't escape), `tree`
 //! (removal that can't), `caps`, `seccomp`, `cgroup` (v1, v2, both), `pty`, `fdpass`, `report`, `disk_usage`, and
@@ -16,6 +17,7 @@
 pub mod abstract_name;
 pub mod caps;
 pub mod cgroup;
+pub mod clock;
 pub mod conntrack;
 pub mod container;
 pub mod datagrams;

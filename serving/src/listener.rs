@@ -2,12 +2,13 @@
 //! is missed least and pauses, instead of spinning. I/O: sockets. Callers: `http`, and servers of other protocols.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
@@ -45,7 +46,7 @@ impl Listener {
 
     /// Binds an address that shares a limit with others.
     pub async fn bind_within(connections: Arc<Connections>, address: SocketAddr) -> io::Result<Listener> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let (socket, address) = socket_of(address, TcpSocket::new_v6)?;
         // Without it a port can't be bound again while connections of the last process end.
         socket.set_reuseaddr(true)?;
         if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
@@ -107,6 +108,20 @@ impl Listener {
             }
             Socket::Unix(socket) => Ok((Stream::Unix(socket.accept().await?.0), None, From::Host)),
         }
+    }
+}
+
+/// A socket of an address's family, and the address: every one (`::`) is every one of IPv4 on a host without IPv6 (booted
+/// with `ipv6.disable=1`), as Go's listeners have it.
+fn socket_of(address: SocketAddr, new_v6: fn() -> io::Result<TcpSocket>) -> io::Result<(TcpSocket, SocketAddr)> {
+    if address.is_ipv4() {
+        return Ok((TcpSocket::new_v4()?, address));
+    }
+    match new_v6() {
+        Err(error) if address.ip().is_unspecified() && Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
+            Ok((TcpSocket::new_v4()?, (Ipv4Addr::UNSPECIFIED, address.port()).into()))
+        }
+        socket => Ok((socket?, address)),
     }
 }
 
@@ -195,10 +210,22 @@ mod tests {
 
     #[test]
     fn want_of_descriptors_is_a_reason_to_pause_and_a_lost_client_is_none() {
-        use rustix::io::Errno;
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
             assert!(!only_this_one(&errno.into()), "{errno}");
         }
         assert!(only_this_one(&Errno::CONNABORTED.into()));
+    }
+
+    #[tokio::test]
+    async fn every_address_is_every_one_of_ipv4_where_there_is_no_ipv6() {
+        let without = || Err(Errno::AFNOSUPPORT.into());
+        let (socket, address) = socket_of("[::]:0".parse().unwrap(), without).unwrap();
+        socket.bind(address).unwrap();
+        assert_eq!(socket.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+        let one = socket_of("[::1]:0".parse().unwrap(), without).map(|(_, address)| address);
+        assert_eq!(Errno::from_io_error(&one.unwrap_err()), Some(Errno::AFNOSUPPORT), "an address of its own is meant");
+        let other = socket_of("[::]:0".parse().unwrap(), || Err(Errno::MFILE.into())).map(|(_, address)| address);
+        assert_eq!(Errno::from_io_error(&other.unwrap_err()), Some(Errno::MFILE));
+        assert!(socket_of("[::]:7".parse().unwrap(), TcpSocket::new_v4).unwrap().1.is_ipv6(), "with IPv6 it stays");
     }
 }

@@ -39,7 +39,8 @@ const fn core(resource: &'static str) -> Right {
     Right { group: "", resource, object: None }
 }
 
-/// What each component that runs as pods there would read in the node's name.
+/// What each component that runs as pods there would read in the node's name, and can't do without. ServiceCIDRs are not among
+/// it: before 1.33 there are none and no role names them, and kube-proxy does without.
 const NEEDS: [(&str, &[Right]); 2] = [
     ("kube-proxy", &[core("services"), SLICES]),
     (
@@ -146,6 +147,8 @@ mod tests {
         assert!(left(&own, &[]).is_empty());
         assert_eq!(left(&own, &[SLICES]), ["kube-proxy", "kube-dns"], "as kubeadm has it");
         assert_eq!(left(&own, &[core("namespaces")]), ["kube-dns"]);
+        let ranges = Right { group: "networking.k8s.io", resource: "servicecidrs", object: None };
+        assert!(left(&own, &[ranges]).is_empty(), "kube-proxy does without");
         assert_eq!(left(&cluster("169.254.20.10"), &[]), ["kube-dns"], "names are asked for elsewhere");
         let both = Cluster { service_cidr: "10.43.0.0/16,fd43::/112".parse().expect("ranges"), ..own };
         assert!(left(&both, &[]).is_empty());

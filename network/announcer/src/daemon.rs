@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use linux::clock::since_boot;
 use linux::host_address::{self, Scene};
 use linux::netlink::Monitor;
 use linux::netns::NetNs;
@@ -34,6 +35,7 @@ use crate::doubt::{Answer, Doubts};
 use crate::frame::Claim;
 use crate::links::{self, Place};
 use crate::port::Port;
+use crate::pulse::Pulse;
 
 /// What kube-proxy's informer leaves out, too: Services that have no addresses.
 const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
@@ -50,9 +52,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const CLAIMS: usize = 64;
 /// Who leaves waits no longer for the API server to hear of it.
 const LEAVING: Duration = Duration::from_secs(1);
-
-/// A sign that is late by so much: this process was stopped, and others were elected meanwhile, perhaps.
-const LATE: Duration = Duration::from_secs(5);
 
 /// Runs until `shutdown`. What fails is tried again: it never ends by itself.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
@@ -133,9 +132,7 @@ struct Daemon {
     telling: bool,
     /// The version of the Node that was told its networks: the next one shows them.
     told: Option<String>,
-    /// When the next sign is due, as long as there is anything to announce in the cluster.
-    sign: Option<Instant>,
-    signing: bool,
+    pulse: Pulse,
 }
 
 /// What the API server was asked for.
@@ -196,8 +193,7 @@ fn start(config: Config, client: Client, shutdown: &CancellationToken) -> (Daemo
         retry: None,
         telling: false,
         told: None,
-        sign: None,
-        signing: false,
+        pulse: Pulse::new(PATIENCE),
     };
     (daemon, news)
 }
@@ -234,7 +230,7 @@ impl Daemon {
 
     fn due(&self) -> Option<Instant> {
         let again = self.again.values().map(|(at, _)| *at).min();
-        let sign = self.sign.filter(|_| !self.signing);
+        let sign = self.pulse.next(since_boot()).map(|wait| Instant::now() + wait);
         [self.look, self.retry, again, sign, self.doubts.next().map(Instant::from_std)].into_iter().flatten().min()
     }
 
@@ -370,24 +366,13 @@ impl Daemon {
     /// Says that this node is there: the one who elects has nothing else to know it by for most of a minute. A process that
     /// was stopped for long asks first whether its addresses are still its own.
     fn give_sign(&mut self, has_addresses: bool) {
-        let now = Instant::now();
-        if !has_addresses {
-            self.sign = None;
+        let beat = self.pulse.beat(has_addresses, since_boot());
+        if beat.stalled {
+            self.stood_still();
+        }
+        if !beat.sign {
             return;
         }
-        let due = *self.sign.get_or_insert(now);
-        if due > now || self.signing {
-            return;
-        }
-        if now - due > LATE {
-            tracing::info!("this process stood still: asking whether its addresses are still its own");
-            for addr in self.placed.keys().copied().collect::<Vec<_>>() {
-                if self.doubts.claimed(addr, now.into_std()) {
-                    self.ask(addr);
-                }
-            }
-        }
-        (self.sign, self.signing) = (Some(now + announcing::SIGN_EVERY), true);
         let (client, node) = (self.client.clone(), self.config.node.clone());
         self.asked.spawn(async move {
             let signed = tokio::time::timeout(PATIENCE, sign(&client, &node)).await;
@@ -396,6 +381,22 @@ impl Daemon {
             }
             Done::Signed
         });
+    }
+
+    fn stood_still(&mut self) {
+        tracing::info!("this process stood still: asking whether its addresses are still its own");
+        let now = Instant::now().into_std();
+        for addr in self.placed.keys().copied().collect::<Vec<_>>() {
+            if self.doubts.claimed(addr, now) {
+                self.ask(addr);
+            }
+        }
+    }
+
+    fn signed(&mut self) {
+        if self.pulse.given(since_boot()) {
+            self.stood_still();
+        }
     }
 
     /// Another station says that an address of ours is its own.
@@ -438,10 +439,11 @@ impl Daemon {
                     self.retry.get_or_insert(now + RETRY);
                 }
             }
-            Ok(Done::Signed) => self.signing = false,
+            Ok(Done::Signed) => self.signed(),
             Err(error) => {
                 tracing::warn!(%error, "asking the API server broke off");
-                (self.telling, self.told, self.signing) = (false, None, false);
+                (self.telling, self.told) = (false, None);
+                self.signed();
             }
         }
     }

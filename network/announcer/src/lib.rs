@@ -21,7 +21,7 @@
 //! asks again. So no clocks are compared, and no node falls silent because it can't renew anything: a cluster whose API server
 //! is away goes on being reached.
 //!
-//! Pure: `frame`, `links`, `doubt`. The others do I/O.
+//! Pure: `frame`, `links`, `doubt`, `pulse` (this node's signs, and whether it stood still). The others do I/O.
 
 mod config;
 mod daemon;
@@ -29,6 +29,7 @@ mod doubt;
 pub mod frame;
 mod links;
 mod port;
+mod pulse;
 
 pub use config::Config;
 pub use daemon::{leave, run};

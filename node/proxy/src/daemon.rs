@@ -29,6 +29,7 @@ use crate::config::{Config, LocalDetector, Node, Settings};
 use crate::health::{self, Health, HealthChecks};
 use crate::meddling::Meddling;
 use crate::model::{Change, Model, Name};
+use crate::ranges;
 use crate::render::{Rendered, SERVICE_NAME, UdpServer, render_service};
 use crate::service::node_servers;
 
@@ -114,7 +115,7 @@ struct Proxy {
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
     nodes: Cache<NodeObject>,
-    /// An API server of before 1.33 has none: nobody waits for them.
+    /// Nobody waits for them: there may be none.
     ranges: Cache<ServiceCIDR>,
     model: Model,
     settings: Settings,
@@ -186,10 +187,7 @@ fn start(
         .on(move |_| mark.wake.notify_one())
         .run(shutdown.clone());
     let mark = dirty.clone();
-    let (ranges, _) = Informer::new(Api::<ServiceCIDR>::all(client.clone()))
-        .keep_in(kept)
-        .on(move |_| mark.wake.notify_one())
-        .run(shutdown.clone());
+    let ranges = ranges::follow(client.clone(), kept, move || mark.wake.notify_one(), shutdown.clone());
     let applier = Applier::open(config.clone(), Vec::new())?;
     let conntrack = match &config.netns {
         None => Conntrack::open()?,

@@ -3,7 +3,7 @@
 //! Who calls: `ferrokube` runs [`run`] on each node. The way of a change: `daemon` hears of it, `service` reads what
 //! the objects say, `render` decides what of it belongs into which map, `model` keeps the whole and tells the
 //! difference as a `Transaction`, `apply` sends it in one batch. All but `daemon`, `apply`, `claims`,
-//! `health` and `meddling` are pure.
+//! `health`, `meddling` and `ranges` are pure.
 //!
 //! A packet is looked up once, however many Services there are: its address, protocol and port lead to a chain for
 //! so many endpoints (`chains`), which draws a number and finds the endpoint of that number in one map. So a changed
@@ -17,6 +17,7 @@ mod daemon;
 mod health;
 mod meddling;
 mod model;
+mod ranges;
 mod render;
 mod service;
 

@@ -1,5 +1,5 @@
 //! What a cluster that isn't ours has in its KubeletConfiguration for all of its nodes, on one of ours: set as far as it can be
-//! had, the rest is named. Asks whether a directory is there; pure but for that. Called by the node's part of a cluster.
+//! had, the rest is named. Asks whether two paths are there; pure but for that. Called by the node's part of a cluster.
 
 use kubelet::config::Config;
 
@@ -33,13 +33,17 @@ const NODES: &[&str] = &[
 /// Sets what a cluster has in its KubeletConfiguration for all of its nodes, as far as it can be had here. Answers the fields
 /// that can't.
 pub fn follow(config: &mut Config, text: &str) -> Result<Vec<String>, String> {
-    let own = config.static_pod_path.clone();
+    let (own, resolver) = (config.static_pod_path.clone(), config.resolv_conf.clone());
     let mut intake = Intake::new(config, SETTINGS);
     intake.follow(text, &KIND, NODES)?;
     let left = intake.without_effect;
     // kubeadm's names a directory that its own nodes have: nothing is made for it here.
     if config.static_pod_path.as_ref().is_some_and(|dir| !dir.is_dir()) {
         config.static_pod_path = own;
+    }
+    // As does the file of systemd-resolved, which is there where the first of kubeadm's nodes has it. Empty is none.
+    if !config.resolv_conf.as_os_str().is_empty() && !config.resolv_conf.is_file() {
+        config.resolv_conf = resolver;
     }
     Ok(left)
 }
@@ -86,6 +90,7 @@ memorySwap: {swapBehavior: LimitedSwap}
 ";
         let mut config = Config::new("n1");
         (config.static_pod_path, config.server.port) = (Some("/own".into()), 7);
+        let text = text + "resolvConf: /nowhere/resolv.conf\n";
         let mut left = follow(&mut config, &text).expect("followed");
         left.sort();
         assert_eq!(
@@ -113,6 +118,7 @@ memorySwap: {swapBehavior: LimitedSwap}
         // What is the node's own stays.
         assert_eq!((config.server.port, config.server.client_ca_file, config.cluster_dns.len()), (7, None, 0));
         assert_eq!(config.static_pod_path.as_deref(), Some("/own".as_ref()), "there is no such directory here");
+        assert_eq!(config.resolv_conf, Config::new("n1").resolv_conf, "nor such a file");
         assert!(follow(&mut Config::new("n1"), "kind: Pod").is_err());
     }
 

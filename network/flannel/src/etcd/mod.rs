@@ -17,6 +17,8 @@
 pub mod client;
 mod configuration;
 pub mod login;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -173,7 +175,7 @@ impl Registry {
     }
 
     /// Puts a lease that is not there yet, in the place of one that this host has; answers when it must be renewed. None:
-    /// another host was first, or we were and the answer was lost: then the next look finds it as ours.
+    /// another host was first.
     async fn make(
         &self,
         lease: &Lease,
@@ -186,10 +188,15 @@ impl Registry {
             None => self.client.create(key, value, id).await,
             Some(held) => self.client.rename((self.key(&held.subnets), held.revision), key, value, id).await,
         };
-        if !matches!(made, Ok(true)) && !reserved {
-            self.forget(id).await;
+        if reserved {
+            // Without an answer it is there or not: the next look finds it as ours.
+            return Ok(made?.then_some(None));
         }
-        Ok(made?.then(|| (!reserved).then(|| self.renewal(seconds))))
+        let made = match made {
+            Ok(true) => true,
+            other => self.came_about(&lease.subnets, id).await || other?,
+        };
+        Ok(made.then(|| Some(self.renewal(seconds))))
     }
 
     /// Puts a lease that is this host's; answers when it must be renewed.
@@ -200,11 +207,22 @@ impl Registry {
             return Ok(None);
         }
         let (id, seconds) = self.client.grant(TTL.as_secs() as i64).await?;
-        if let Err(error) = self.client.put(key, value, id).await {
-            self.forget(id).await;
-            return Err(error);
+        match self.client.put(key, value, id).await {
+            Err(error) if !self.came_about(&lease.subnets, id).await => Err(error),
+            _ => Ok(Some(self.renewal(seconds))),
         }
-        Ok(Some(self.renewal(seconds)))
+    }
+
+    /// Whether a key hangs on this lease of etcd, though the answer says that it was not put: a call that is made again at the
+    /// next endpoint may have worked at the first, and then fails for that. Only a lease without a key is given back: with
+    /// it the key would go. Where that can't be known it is left to its end.
+    async fn came_about(&self, subnets: &Subnets, lease: i64) -> bool {
+        match self.client.range(self.key(subnets), Bytes::new()).await {
+            Ok(answer) if answer.kvs.iter().any(|kv| kv.lease == lease) => return true,
+            Ok(_) => self.forget(lease).await,
+            Err(error) => tracing::debug!(%error, lease, "a lease of etcd that may have a key is left to its end"),
+        }
+        false
     }
 
     async fn forget(&self, lease: i64) {

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus, ObjectReferen
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::cri;
@@ -279,11 +279,12 @@ impl Heartbeat {
         }
     }
 
-    /// Writes over the Lease as it is held; where another has written it since, as this node's announcer does, over that.
+    /// A patch of what a renewal says and of nothing else: others write into this Lease too, as this node's announcer does
+    /// every two seconds. One that is gone, or whose owner another has named meanwhile, is read again.
     async fn renew(&self, held: Option<Lease>) -> Result<Lease, kube::Error> {
         let was_held = held.is_some();
         match self.renew_as(held).await {
-            Err(kube::Error::Api(status)) if was_held && status.code == 409 => self.renew_as(None).await,
+            Err(kube::Error::Api(status)) if was_held && matches!(status.code, 404 | 409) => self.renew_as(None).await,
             renewed => renewed,
         }
     }
@@ -291,21 +292,15 @@ impl Heartbeat {
     async fn renew_as(&self, held: Option<Lease>) -> Result<Lease, kube::Error> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
         let name = &self.config.node_name;
-        let mut lease = match held {
+        let lease = match held {
             Some(lease) => lease,
             None => match api.get_opt(name).await? {
                 Some(lease) => lease,
                 None => return api.create(&PostParams::default(), &self.lease()).await,
             },
         };
-        let spec = lease.spec.get_or_insert_default();
-        spec.holder_identity = Some(name.clone());
-        spec.lease_duration_seconds = Some(self.config.node_lease_duration.as_secs() as i32);
-        spec.renew_time = Some(MicroTime(Timestamp::now()));
-        if lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
-            lease.metadata.owner_references = self.owner();
-        }
-        api.replace(name, &PostParams::default(), &lease).await
+        let patch = Patch::Merge(renewal(&lease.metadata, self.lease()));
+        api.patch(name, &PatchParams::default(), &patch).await
     }
 
     fn owner(&self) -> Option<Vec<OwnerReference>> {
@@ -338,6 +333,17 @@ impl Heartbeat {
     }
 }
 
+/// What a renewal of a Lease says, as the one that this node would make has it. An owner is named only where there is none:
+/// then the Lease must be as it was seen.
+fn renewal(there: &ObjectMeta, made: Lease) -> Value {
+    let mut patch = json!({"spec": made.spec});
+    let owned = there.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+    if let Some(owner) = made.metadata.owner_references.filter(|_| !owned) {
+        patch["metadata"] = json!({"resourceVersion": there.resource_version, "ownerReferences": owner});
+    }
+    patch
+}
+
 fn problems(status: &cri::RuntimeStatus, out: &mut Vec<String>) {
     for (kind, what) in [("RuntimeReady", "runtime"), ("NetworkReady", "runtime network")] {
         match status.conditions.iter().find(|c| c.r#type == kind) {
@@ -353,4 +359,23 @@ fn problems(status: &cri::RuntimeStatus, out: &mut Vec<String>) {
 fn image(image: cri::Image) -> ContainerImage {
     let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).collect();
     ContainerImage { names: Some(names), size_bytes: Some(image.size as i64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_has_the_owner_that_it_has_and_is_patched_as_seen_where_it_has_none() {
+        let owner = |uid: &str| OwnerReference { uid: uid.into(), ..OwnerReference::default() };
+        let spec = Some(LeaseSpec { holder_identity: Some("n1".into()), ..LeaseSpec::default() });
+        let made = |owners| Lease { metadata: ObjectMeta { owner_references: owners, ..ObjectMeta::default() }, spec };
+        let mut there = ObjectMeta { resource_version: Some("7".into()), ..ObjectMeta::default() };
+        let ours = made(Some(vec![owner("n1")]));
+        let patch = renewal(&there, ours.clone());
+        assert_eq!(patch["metadata"]["resourceVersion"], "7", "another may have named one meanwhile");
+        assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "n1");
+        there.owner_references = Some(vec![owner("other")]);
+        assert_eq!(renewal(&there, ours), json!({"spec": {"holderIdentity": "n1"}}));
+    }
 }

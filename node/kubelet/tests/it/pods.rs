@@ -223,6 +223,29 @@ async fn the_node_tells_what_it_is_and_stays_alive() {
 }
 
 #[tokio::test]
+async fn a_renewal_of_the_lease_leaves_what_others_write_into_it() {
+    let node = Node::start(|config, _| config.node_lease_duration = Duration::from_secs(1)).await;
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+    let first = node.api.until(path, |lease| lease.is_some()).await.unwrap();
+    // The announcer's sign, and a hand that takes the lease over.
+    node.api.change(path, |lease| {
+        lease["metadata"]["annotations"] = json!({"sign": "1"});
+        lease["spec"]["holderIdentity"] = "another".into();
+        lease["spec"]["renewTime"] = first["spec"]["renewTime"].clone();
+    });
+    let renewed =
+        |lease: Option<&serde_json::Value>| lease.is_some_and(|l| l["spec"]["renewTime"] != first["spec"]["renewTime"]);
+    let lease = node.api.until(path, renewed).await.unwrap();
+    assert_eq!(
+        (&lease["metadata"]["annotations"]["sign"], &lease["spec"]["holderIdentity"]),
+        (&json!("1"), &json!("n1"))
+    );
+    node.api.remove(path);
+    let lease = node.api.until(path, |lease| lease.is_some()).await.unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], "n1", "one that is gone is made again");
+}
+
+#[tokio::test]
 async fn forty_containers_of_a_runtime_whose_events_come_late_all_live_and_keep_their_logs() {
     let node = Node::start(|_, _| {}).await;
     let lag = Duration::from_millis(300);

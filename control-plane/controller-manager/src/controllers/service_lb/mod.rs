@@ -26,11 +26,11 @@ mod silence;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use client::plan::Op;
 use client::{Delta, Key, PatchBody, Plan, Target, WorkQueue};
 use facts::announcing;
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -116,7 +116,7 @@ fn listen(setup: &mut Setup, queue: &WorkQueue<Key>, signs: &Arc<Mutex<Signs>>, 
             return;
         };
         let sign = meta.annotations.as_ref().and_then(|all| all.get(announcing::SIGN));
-        let (mut signs, now) = (signs.lock(), Timestamp::now());
+        let (mut signs, now) = (signs.lock(), Instant::now());
         let changed = match sign.filter(|_| !matches!(delta, Delta::Deleted(_))) {
             Some(sign) => signs.heard(node, sign, now),
             None => signs.forget(node, now),

@@ -1,6 +1,6 @@
 //! Which nodes that may announce addresses have fallen silent, sooner than a node counts as gone. As long as the cluster has
 //! addresses to announce, each node's announcer gives a sign every two seconds (`facts::announcing::SIGN`). Pure: time is an
-//! argument.
+//! argument, of a clock that nobody sets.
 //!
 //! **A silence is counted in what others say.** A node is silent when another one has given four signs since its last one.
 //! So nobody seems silent when nobody can be heard: while the API server is away or slow, while this controller was stopped,
@@ -11,8 +11,7 @@
 //! A node that gives no signs at all, of an older version, is judged by its Ready condition alone, as all are besides.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
 
 /// Signs of another node that make a silence. One may lie before an API server went away that all were waiting for, and two
 /// more of who is first to find it again.
@@ -20,13 +19,13 @@ const OTHERS: usize = 4;
 /// What of a sign is looked at: it is the node's to write.
 const LONGEST: usize = 64;
 /// However often others say something: one that starts again and again gives a sign each time.
-const AT_LEAST: SignedDuration = SignedDuration::from_secs(5);
+const AT_LEAST: Duration = Duration::from_secs(5);
 
 /// The last signs of one node.
 #[derive(Debug)]
 struct Node {
     said: String,
-    at: Timestamp,
+    at: Instant,
     /// Places of the last [`OTHERS`] signs among those of all nodes.
     places: VecDeque<u64>,
 }
@@ -41,7 +40,7 @@ pub struct Signs {
 
 impl Signs {
     /// A node's Lease has this sign. True: other nodes are silent than before.
-    pub fn heard(&mut self, node: &str, sign: &str, now: Timestamp) -> bool {
+    pub fn heard(&mut self, node: &str, sign: &str, now: Instant) -> bool {
         let new = || Node { said: String::new(), at: now, places: VecDeque::new() };
         let last = self.nodes.entry(node.to_owned()).or_insert_with(new);
         let sign: String = sign.chars().take(LONGEST).collect();
@@ -58,7 +57,7 @@ impl Signs {
     }
 
     /// A node is there no more, or gives no signs.
-    pub fn forget(&mut self, node: &str, now: Timestamp) -> bool {
+    pub fn forget(&mut self, node: &str, now: Instant) -> bool {
         self.nodes.remove(node).is_some() && self.judge(now)
     }
 
@@ -67,13 +66,13 @@ impl Signs {
         self.silent.clone()
     }
 
-    fn judge(&mut self, now: Timestamp) -> bool {
+    fn judge(&mut self, now: Instant) -> bool {
         // The one that has said so many things last: whoever was not heard since the first of them is silent.
         let full = self.nodes.values().filter(|node| node.places.len() == OTHERS);
         let since = full.filter_map(|node| node.places.front()).max().copied().unwrap_or(0);
         let is_silent = |node: &Node| {
             let last = node.places.back().copied().unwrap_or(0);
-            last < since && now.duration_since(node.at) >= AT_LEAST
+            last < since && now.saturating_duration_since(node.at) >= AT_LEAST
         };
         let silent = self.nodes.iter().filter(|(_, node)| is_silent(node)).map(|(name, _)| name.clone()).collect();
         std::mem::replace(&mut self.silent, silent) != self.silent
@@ -85,14 +84,19 @@ mod tests {
     use super::*;
 
     /// Signs of nodes at tenths of a second.
-    #[derive(Default)]
-    struct Heard(Signs, u32);
+    struct Heard(Signs, u32, Instant);
+
+    impl Default for Heard {
+        fn default() -> Heard {
+            Heard(Signs::default(), 0, Instant::now())
+        }
+    }
 
     impl Heard {
-        fn hears(&mut self, node: &str, tenths: i64) -> bool {
+        fn hears(&mut self, node: &str, tenths: u64) -> bool {
             self.1 += 1;
             let sign = self.1.to_string();
-            self.0.heard(node, &sign, Timestamp::from_millisecond(1_767_225_600_000 + tenths * 100).unwrap())
+            self.0.heard(node, &sign, self.2 + Duration::from_millis(tenths * 100))
         }
 
         fn silent(&self) -> Vec<String> {
@@ -148,7 +152,8 @@ mod tests {
 
     #[test]
     fn the_same_sign_read_twice_is_one_and_a_lease_that_is_gone_is_nobodys() {
-        let (mut all, at) = (Signs::default(), |s: i64| Timestamp::from_second(1_767_225_600 + s).unwrap());
+        let (mut all, start) = (Signs::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
         all.heard("a", "1", at(0));
         for _ in 0..10 {
             assert!(!all.heard("b", "1", at(60)), "a list, again");
