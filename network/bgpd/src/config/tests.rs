@@ -7,6 +7,7 @@ use bgp::policy::{Source, Verdict};
 use bgp::rib::NextHopMode;
 use bgp::session::config::{Algorithm, AoKey, Authentication, DEFAULT_PREFIX_LIMIT, RemoteAs};
 
+use super::settings::Secret;
 use super::*;
 
 fn config(text: &str) -> Config {
@@ -480,6 +481,18 @@ fn two_readings_of_a_file_are_equal_and_a_change_is_seen() {
     let filtered = config(&text.replace("9s", "9s, export: accept"));
     assert!(old.neighbors[0].peering.same_session(&filtered.neighbors[0].peering), "of the routes alone");
     assert_ne!(old.neighbors[0].peering.routes, filtered.neighbors[0].peering.routes);
+}
+
+#[test]
+fn secrets_are_in_no_debug() {
+    let text = "{router-id: 10.0.0.1, as: 1, groups: [{name: g, password: s3cret}], neighbors: [{address: 10.0.0.2, group: g, \
+                remote-as: 1}, {address: 10.0.0.3, remote-as: 1, tcp-ao: [{send-id: 1, receive-id: 2, algorithm: \
+                hmac-sha-1-96, key: s3cret}]}]}";
+    let config = parse(text, Kind::Speaker, &|_| Err(String::new())).expect("sound");
+    let told = format!("{config:?}");
+    assert!(!told.contains("s3cret") && told.contains("Md5(…)") && told.contains("AoKey(1, 2, HmacSha1, …)"), "{told}");
+    let settings = Settings { password: Some(Secret("s3cret".to_owned())), ..Settings::default() };
+    assert!(!format!("{settings:?}").contains("s3cret"));
 }
 
 #[test]
