@@ -96,7 +96,10 @@ pub async fn run_with(
     if let Some(vrf) = &source.config()?.vrf {
         kernel::vrf::table(&mut Rtnl::open().map_err(kernel::vrf::Error::from)?, vrf)?;
     }
-    source.first_word().await;
+    tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        () = source.first_word() => {}
+    }
     let config = source.config()?;
     source.cluster_id = Some(config.cluster_id);
     let server = Server::bind(&config.control_socket).map_err(Error::Control)?;

@@ -75,7 +75,9 @@ pub fn production(source: &Source) -> &str {
     if tests.iter().any(|t| source.name.contains(t)) {
         return "";
     }
-    source.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+    let heads = ["", "pub ", "pub(super) ", "pub(crate) "].map(|seen| format!("#[cfg(test)]\n{seen}mod tests {{"));
+    let end = heads.iter().filter_map(|head| source.text.find(head)).min();
+    &source.text[..end.unwrap_or(source.text.len())]
 }
 
 /// Whether a line that is no comment names a path.

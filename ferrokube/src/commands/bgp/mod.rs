@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bgpd::Options;
+use bgpd::config::found::Others;
 use bgpd::config::peering::NONE_NAMED;
-use bgpd::config::{self, Config, Kind};
+use bgpd::config::{self, Config, File, Kind};
 use bgpd::control::Command;
 use bgpd::control::client;
 use bgpd::daemon::Farewell;
@@ -72,6 +73,12 @@ enum Cmd {
         /// The configuration, YAML; `-` is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// It is for `route-reflector`
+        #[arg(long)]
+        reflector: bool,
+        /// The group that nodes have there
+        #[arg(long, value_name = "NAME", requires = "reflector")]
+        node_group: Option<String>,
     },
     /// Have the daemon read its configuration again: sessions that it does not change go on
     Reload {
@@ -84,7 +91,9 @@ enum Cmd {
 pub fn run(bgp: Bgp) -> Result<()> {
     match (bgp.command, bgp.speaker) {
         (Some(Cmd::Show(show)), _) => show::run(&show),
-        (Some(Cmd::Check { file }), _) => check(&file),
+        (Some(Cmd::Check { file, reflector, node_group }), _) => {
+            check(&file, if reflector { Kind::Reflector } else { Kind::Speaker }, node_group.as_deref())
+        }
         (Some(Cmd::Reload { socket }), _) => reload(&socket),
         (None, Some(speaker)) => daemon(speaker, Kind::Speaker, None),
         (None, None) => Err(Fault::usage("say --config FILE, or show, check or reload").into()),
@@ -126,12 +135,13 @@ fn reload(socket: &Path) -> Result<()> {
     print(&format!("{told}\n"))
 }
 
-fn check(file: &Path) -> Result<()> {
+fn check(file: &Path, kind: Kind, group: Option<&str>) -> Result<()> {
     let read = match file.to_str() {
-        Some("-") => config::read_from(std::io::stdin().lock(), "standard input", Kind::Speaker),
-        _ => config::read(file, Kind::Speaker),
+        Some("-") => File::read_from(std::io::stdin().lock(), "standard input", kind),
+        _ => File::read(file, kind),
     };
-    let config = read.map_err(|error| Fault::failed(error.to_string()))?;
+    let made = read.and_then(|file| file.with(Others { group, ..Others::default() }));
+    let (config, _) = made.map_err(|error| Fault::failed(error.to_string()))?;
     let name = if file == Path::new("-") { Path::new("standard input") } else { file };
     print(&checked(name, &config))
 }
@@ -191,6 +201,25 @@ mod tests {
         }
         assert!(line("bgp --keep-routes").expect_err("refused").contains("--config"));
         assert!(line("bgp --config a show summary").is_err());
+        assert!(line("bgp check a.yaml --reflector --node-group nodes").is_ok());
+        assert!(line("bgp check a.yaml --node-group nodes").expect_err("refused").contains("--reflector"));
+    }
+
+    #[test]
+    fn a_file_is_checked_as_the_daemon_reads_it_that_it_is_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("bgp.yaml");
+        let text = "{router-id: 10.0.0.1, as: 64512, groups: [{name: nodes}]}";
+        std::fs::write(&file, text).expect("written");
+        let told = |kind, group| check(&file, kind, group).map_err(|why| why.to_string());
+        assert_eq!(told(Kind::Reflector, Some("nodes")), Ok(()));
+        let metric = "{router-id: 10.0.0.1, as: 64512, kernel: {metric: 7}, groups: [{name: nodes}]}";
+        std::fs::write(&file, metric).expect("written");
+        assert_eq!(told(Kind::Speaker, None), Ok(()));
+        assert!(told(Kind::Reflector, None).expect_err("refused").contains("kernel.metric"));
+        std::fs::write(&file, text).expect("written");
+        let none = told(Kind::Reflector, Some("others")).expect_err("refused");
+        assert!(none.contains("groups: there is no group \"others\""), "{none}");
     }
 
     #[derive(Debug, Parser)]

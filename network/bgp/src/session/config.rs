@@ -1,6 +1,7 @@
 //! What is wanted of a session. Pure data: the loop makes it of a configuration file; `fsm` and `neighbour` go by it. What
 //! the sockets need ([`Transport`]) is told here and done by whoever makes them.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -87,13 +88,22 @@ pub struct Transport {
     pub authentication: Option<Authentication>,
 }
 
-/// How segments are signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How segments are signed. What both know is not in its `Debug`, which may get into a log.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Authentication {
     /// TCP-MD5 (RFC 2385), with this password.
     Md5(String),
     /// TCP-AO (RFC 5925). The first key is what the neighbour is asked to send by; by the others he may.
     Ao(Vec<AoKey>),
+}
+
+impl fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Authentication::Md5(_) => f.write_str("Md5(…)"),
+            Authentication::Ao(keys) => f.debug_tuple("Ao").field(keys).finish(),
+        }
+    }
 }
 
 impl Authentication {
@@ -108,8 +118,8 @@ impl Authentication {
     }
 }
 
-/// A key of TCP-AO (RFC 5925 3.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A key of TCP-AO (RFC 5925 3.1). Its secret is not in its `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct AoKey {
     /// Its number in what is sent.
     pub send_id: u8,
@@ -119,6 +129,13 @@ pub struct AoKey {
     pub algorithm: Algorithm,
     /// What both know.
     pub secret: String,
+}
+
+impl fmt::Debug for AoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AoKey { send_id, receive_id, algorithm, secret: _ } = self;
+        write!(f, "AoKey({send_id}, {receive_id}, {algorithm:?}, …)")
+    }
 }
 
 impl AoKey {

@@ -7,7 +7,7 @@ use std::path::Path;
 use bgp::session::config::{Algorithm, AoKey, Authentication};
 
 use super::node::Fault;
-use super::settings::{AoKeySettings, Settings};
+use super::settings::{AoKeySettings, Secret, Settings};
 
 /// Bytes of a password or secret that the kernel takes (TCP_MD5SIG_MAXKEYLEN, TCP_AO_MAXKEYLEN).
 const MAX_SECRET: usize = 80;
@@ -55,14 +55,14 @@ fn keys(written: &[AoKeySettings], first_line: &dyn Fn(&Path) -> Result<String, 
 /// A secret, or the first line of its file.
 fn secret(
     field: &str,
-    written: Option<&String>,
+    written: Option<&Secret>,
     file: Option<&Path>,
     first_line: &dyn Fn(&Path) -> Result<String, String>,
 ) -> Result<Option<String>, Fault> {
     let in_file = format!("{field}-file");
     let (secret, field) = match (written, file) {
         (Some(_), Some(_)) => return Err(Fault::at(field, format!("and {in_file}: one of both"))),
-        (Some(secret), None) => (secret.clone(), field.to_owned()),
+        (Some(secret), None) => (secret.0.clone(), field.to_owned()),
         (None, Some(file)) => (first_line(file).map_err(|problem| Fault::at(&*in_file, problem))?, in_file),
         (None, None) => return Ok(None),
     };

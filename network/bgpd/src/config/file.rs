@@ -47,6 +47,21 @@ impl File {
         Ok(File { path: path.to_owned(), text, kind, secrets: Mutex::default() })
     }
 
+    /// Reads what comes from somewhere else, which has a name; files of passwords that it names are those from here on.
+    ///
+    /// # Errors
+    /// It can't be read, or is too long.
+    pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<File, ConfigError> {
+        let fault = |problem: String| ConfigError { file: name.to_owned(), problem };
+        let mut bytes = Vec::new();
+        input.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(fault(format!("has more than {MAX_FILE} bytes")));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
+        Ok(File { path: PathBuf::from(name), text, kind, secrets: Mutex::default() })
+    }
+
     /// What it says, with neighbours who are not in it; who of them is left out. The files of passwords that it names are
     /// read here, once: one that is half changed is not to end sessions because a neighbour has come.
     ///
@@ -77,22 +92,6 @@ fn of_file(path: &Path, problem: String) -> ConfigError {
 /// What is wrong, with file and field.
 pub fn read(path: &Path, kind: Kind) -> Result<Config, ConfigError> {
     File::read(path, kind)?.with(Others::default()).map(|(config, _)| config)
-}
-
-/// Reads what comes from somewhere else, which has a name; files of passwords that it names are those from here on.
-///
-/// # Errors
-/// What is wrong, with name and field.
-pub fn read_from(input: impl Read, name: &str, kind: Kind) -> Result<Config, ConfigError> {
-    let fault = |problem: String| ConfigError { file: name.to_owned(), problem };
-    let mut bytes = Vec::new();
-    input.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| fault(error.to_string()))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(fault(format!("has more than {MAX_FILE} bytes")));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| fault("is not text".to_owned()))?;
-    let read = beside(&text, Path::new(""), kind, Others::default(), &first_line);
-    read.map(|(config, _)| config).map_err(fault)
 }
 
 /// A text whose files of passwords are in a folder.

@@ -98,7 +98,7 @@ impl Others<'_> {
                 ..Settings::default()
             };
             let made = super::neighbor(settings, groups, common).and_then(|mut neighbor| {
-                keys::sound(std::slice::from_ref(&neighbor), dynamic)?;
+                keys::sound(std::slice::from_ref(&neighbor), dynamic).map_err(of_one)?;
                 neighbor.peering.session.seed = super::seed(neighbor.address);
                 Ok(neighbor)
             });
@@ -112,6 +112,12 @@ impl Others<'_> {
         }
         Ok(left_out)
     }
+}
+
+/// He is none of the file's neighbours, and has no number among them.
+fn of_one(fault: Fault) -> Fault {
+    let own = fault.path.strip_prefix("neighbors[0].").map(str::to_owned);
+    Fault { path: own.unwrap_or_else(|| fault.path.clone()), ..fault }
 }
 
 #[cfg(test)]
@@ -219,6 +225,7 @@ mod tests {
         let why = |at: usize| (left_out[at].0.to_string(), left_out[at].1.as_str());
         assert!(why(0).0 == "fd00::2" && why(0).1.contains("not of the neighbour's family"), "{left_out:?}");
         assert!(why(1).0 == "10.7.0.2" && why(1).1.contains("asks everybody of the dynamic"), "{left_out:?}");
+        assert!(why(1).1.starts_with("password: is missing"), "{left_out:?}");
         assert!(why(2).0 == "224.0.0.1" && why(2).1.contains("not the address of a neighbour"), "{left_out:?}");
     }
 }

@@ -42,7 +42,7 @@ use meta::Prefix;
 use crate::kernel;
 
 pub use document::Rest;
-pub use file::{ConfigError, File, first_line, read, read_from};
+pub use file::{ConfigError, File, first_line, read};
 pub use peering::{Named, Neighbor, Peering, Range, Routes};
 
 use document::{Document, Listen, Written};

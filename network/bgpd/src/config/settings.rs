@@ -2,6 +2,7 @@
 //! for a group, whose fields are those that a neighbour does not say itself. Pure. Read by [`super::parse`], made a session
 //! of by [`super::peering`].
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,7 +65,7 @@ settings! {
     /// Packets from further away are dropped (GTSM, RFC 5082).
     ttl_security: bool;
     /// TCP-MD5 (RFC 2385).
-    password: String;
+    password: Secret;
     /// The same, the first line of a file.
     password_file: PathBuf;
     /// TCP-AO (RFC 5925): keys, of which the first is to be used, and others are taken, too.
@@ -200,6 +201,17 @@ pub enum RestartMode {
     Off,
 }
 
+/// What is not in a `Debug`, which may get into a log.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// A key of TCP-AO.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -211,7 +223,7 @@ pub struct AoKeySettings {
     /// By what is signed.
     pub algorithm: AoAlgorithm,
     /// What both know.
-    pub key: Option<String>,
+    pub key: Option<Secret>,
     /// The same, the first line of a file.
     pub key_file: Option<PathBuf>,
 }

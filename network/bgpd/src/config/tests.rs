@@ -7,6 +7,7 @@ use bgp::policy::{Source, Verdict};
 use bgp::rib::NextHopMode;
 use bgp::session::config::{Algorithm, AoKey, Authentication, DEFAULT_PREFIX_LIMIT, RemoteAs};
 
+use super::settings::Secret;
 use super::*;
 
 fn config(text: &str) -> Config {
@@ -483,6 +484,18 @@ fn two_readings_of_a_file_are_equal_and_a_change_is_seen() {
 }
 
 #[test]
+fn secrets_are_in_no_debug() {
+    let text = "{router-id: 10.0.0.1, as: 1, groups: [{name: g, password: s3cret}], neighbors: [{address: 10.0.0.2, group: g, \
+                remote-as: 1}, {address: 10.0.0.3, remote-as: 1, tcp-ao: [{send-id: 1, receive-id: 2, algorithm: \
+                hmac-sha-1-96, key: s3cret}]}]}";
+    let config = parse(text, Kind::Speaker, &|_| Err(String::new())).expect("sound");
+    let told = format!("{config:?}");
+    assert!(!told.contains("s3cret") && told.contains("Md5(…)") && told.contains("AoKey(1, 2, HmacSha1, …)"), "{told}");
+    let settings = Settings { password: Some(Secret("s3cret".to_owned())), ..Settings::default() };
+    assert!(!format!("{settings:?}").contains("s3cret"));
+}
+
+#[test]
 fn files_are_read_with_the_passwords_beside_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bgp.yaml");
@@ -511,7 +524,10 @@ fn files_are_read_with_the_passwords_beside_them() {
     }
     let gone = read(&folder.path().join("none"), Kind::Speaker).expect_err("refused").to_string();
     assert!(gone.contains("none: No such file"), "{gone}");
-    let from = |bytes: &mut dyn std::io::Read| read_from(bytes, "stdin", Kind::Speaker).map_err(|why| why.to_string());
+    let from = |bytes: &mut dyn std::io::Read| {
+        let read = File::read_from(bytes, "stdin", Kind::Speaker).and_then(|file| file.with(Others::default()));
+        read.map(|(config, _)| config).map_err(|why| why.to_string())
+    };
     assert_eq!(from(&mut "{router-id: 10.0.0.1, as: 7}".as_bytes()).expect("a file").number, 7);
     assert_eq!(
         from(&mut "as: x".as_bytes()).expect_err("refused"),

@@ -118,8 +118,18 @@ impl Daemon {
         let find = |who: &Option<Who>| match who {
             None => Ok(None),
             Some(who) => {
-                let found = self.peers.iter().find(|(_, peer)| who.is(&peer.neighbor));
-                found.map(|(_, peer)| Some(peer)).ok_or_else(|| format!("there is no neighbor {who}"))
+                let mut meant = self.peers.iter().map(|(_, peer)| peer).filter(|peer| who.is(&peer.neighbor));
+                match (meant.next(), meant.next()) {
+                    (None, _) => Err(format!("there is no neighbor {who}")),
+                    (one, None) => Ok(one),
+                    // An address of a link is that of several.
+                    (Some(one), Some(_)) => {
+                        let link = one.peering().interface.as_deref().unwrap_or("LINK");
+                        Err(format!(
+                            "{who} is several neighbors, each on a link of its own: say which, as {who}%{link}"
+                        ))
+                    }
+                }
             }
         };
         let (from, to) = match (find(&which.from), find(&which.to)) {

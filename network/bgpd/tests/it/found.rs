@@ -73,3 +73,24 @@ async fn comes_and_goes() {
     stop.cancel();
     running.await.expect("no panic").expect("no error");
 }
+
+/// Whoever ends it while nobody has said yet who is there does not wait for that word.
+#[test]
+fn an_end_at_the_start_is_no_later_than_the_first_word() {
+    apart(ends_at_the_start());
+}
+
+async fn ends_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, socket) = (folder.path().join("bgp.yaml"), folder.path().join("bgp.sock"));
+    let rest = format!("control-socket: {}\n", socket.display());
+    std::fs::write(&file, text(53, 1, 64512, &rest)).expect("written");
+    let (_again, reloads) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let (_tell, all) = watch::channel(None);
+    let options = Options { file, kind: Kind::Reflector, farewell: Farewell::Told };
+    let running = tokio::spawn(run_with(options, Some(Place { group: None, all }), reloads, stop.clone()));
+    stop.cancel();
+    running.await.expect("no panic").expect("no error");
+    assert!(!socket.exists(), "it had not begun");
+}

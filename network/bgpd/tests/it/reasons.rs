@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bgp::message::Message;
 use bgp::message::notification::Notification;
+use bgpd::control::{Answer, Query, Which};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::world::*;
@@ -193,5 +194,28 @@ async fn without_a_session_it_is_told_what_comes_next() {
     assert_eq!((next(4).await.as_deref(), next(5).await), (Some("he is waited for (passive)"), None));
     let tried = one.until(6, "an attempt", |n| n.last_error.is_some()).await;
     assert!(tried.next.as_ref().is_some_and(|next| next.contains("again in 1s")), "{tried:?}");
+    one.end().await;
+}
+
+/// A session by it would run in another table than its routes are in. Here what is no VRF stands for one.
+#[tokio::test]
+async fn a_link_that_is_not_in_the_vrf_is_the_reason_for_no_session() {
+    let more = "remote-as: internal, interface: lo";
+    let one = Speaker::start(107, 1, 64512, &format!("vrf: lo\nneighbors:\n{}", neighbor(107, 1, 2, more)));
+    let why = one.until(2, "a reason", |n| n.last_error.is_some()).await.reason();
+    assert!(why.starts_with("no connection could be made: interface: lo is not in the VRF lo (vrf)"), "{why}");
+    one.end().await;
+}
+
+#[tokio::test]
+async fn an_address_that_several_have_on_links_of_their_own_is_nobodys_without_the_link() {
+    let on =
+        |link: &str| format!("  - {{address: 'fe80::2', interface: {link}, remote-as: internal, enabled: false}}\n");
+    let one = Speaker::start(108, 1, 64512, &format!("neighbors:\n{}{}", on("eth1"), on("eth2")));
+    let from = |who: &str| Which { from: Some(who.parse().expect("a neighbor")), ..Which::default() };
+    let ask = async |who: &str| one.handle.ask(Query::Page(vec![prefix("10.0.0.0/8")], from(who))).await;
+    let Some(Answer::Nothing(why)) = ask("fe80::2").await else { panic!("an answer for one of both") };
+    assert!(why.starts_with("fe80::2 is several neighbors"), "{why}");
+    assert!(matches!(ask("fe80::2%eth2").await, Some(Answer::Routes(none)) if none.is_empty()));
     one.end().await;
 }
