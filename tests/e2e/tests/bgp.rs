@@ -69,11 +69,14 @@ fn life(cluster: &Cluster) -> Result<()> {
     let nobody = speaker.shown("neighbors")?;
     ensure!(nobody.as_array().is_some_and(Vec::is_empty), "an empty list, not nothing: {nobody}");
     let blackholes = || speaker.host.sh("ip route show proto 71");
-    let blackholed = || {
-        ensure!(blackholes()?.contains("blackhole 10.1.0.0/24"), "{}", blackholes()?);
-        Ok(())
+    let dropped = || {
+        eventually(PATIENCE, || {
+            let routes = blackholes()?;
+            ensure!(routes.contains("blackhole 10.1.0.0/24"), "{routes}");
+            Ok(())
+        })
     };
-    eventually(PATIENCE, blackholed)?;
+    dropped()?;
 
     // By a signal, and by the command, which says what has come of it.
     speaker.write("networks: [{prefix: 10.1.0.0/24, kernel: blackhole}, {prefix: 10.2.0.0/24}]")?;
@@ -102,7 +105,7 @@ fn life(cluster: &Cluster) -> Result<()> {
     // What a restart that moves no packet leaves.
     speaker.write("networks: [{prefix: 10.1.0.0/24, kernel: blackhole}]")?;
     let mut daemon = speaker.run(&["--keep-routes"])?;
-    eventually(PATIENCE, blackholed)?;
+    dropped()?;
     daemon.signal(Signal::TERM)?;
     let (code, said) = daemon.end(PATIENCE)?;
     ensure!(code == 0 && blackholes()?.contains("blackhole 10.1.0.0/24"), "{code}: {said}");

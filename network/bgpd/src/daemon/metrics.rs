@@ -148,9 +148,9 @@ mod tests {
     use bgp::rib::Speaker;
     use bgp::session::Time;
 
-    use super::super::bfd::Watch;
-    use super::super::peers::tests::peer;
     use super::*;
+    use crate::daemon::bfd::Watch;
+    use crate::daemon::peers::peer;
 
     /// Names and types, as a page has them once there is something of each.
     const ALL: [(&str, &str); 16] = [

@@ -337,30 +337,29 @@ impl Peers {
     }
 }
 
+/// A neighbour by his line in the file, for tests.
 #[cfg(test)]
-pub(super) mod tests {
-    use bgp::decision::Options as Choice;
-    use bgp::rib::{Rib, Speaker};
+pub fn peer(line: &str) -> Peer {
+    use crate::config::{Kind, parse};
+    let text = format!("{{router-id: 10.0.0.1, as: 64512, neighbors: [{{address: 10.0.0.2, {line}}}]}}");
+    let config = parse(&text, Kind::Speaker, &|_| Err(String::new())).expect("a configuration");
+    let neighbor = config.neighbors[0].clone();
+    let speaker = bgp::rib::Speaker {
+        number: config.number,
+        identifier: config.identifier,
+        cluster_id: config.cluster_id,
+        options: bgp::decision::Options::default(),
+    };
+    let id = bgp::rib::Rib::new(speaker).add_peer(routes(&neighbor, Own::default())).expect("room");
+    let session = Neighbour::new(neighbor.peering.session.clone(), false);
+    Peer::new(neighbor, None, session, (id, Own::default()), Time::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
     use bgp::session::{Input, Negotiated};
 
     use super::*;
-    use crate::config::{Kind, parse};
-
-    /// A neighbour by his line in the file.
-    pub fn peer(line: &str) -> Peer {
-        let text = format!("{{router-id: 10.0.0.1, as: 64512, neighbors: [{{address: 10.0.0.2, {line}}}]}}");
-        let config = parse(&text, Kind::Speaker, &|_| Err(String::new())).expect("a configuration");
-        let neighbor = config.neighbors[0].clone();
-        let speaker = Speaker {
-            number: config.number,
-            identifier: config.identifier,
-            cluster_id: config.cluster_id,
-            options: Choice::default(),
-        };
-        let id = Rib::new(speaker).add_peer(routes(&neighbor, Own::default())).expect("room");
-        let session = Neighbour::new(neighbor.peering.session.clone(), false);
-        Peer::new(neighbor, None, session, (id, Own::default()), Time::ZERO)
-    }
 
     #[test]
     fn how_far_packets_go_and_come_follows_from_who_he_is() {

@@ -1,9 +1,11 @@
-//! What a BGP speaker reads: messages of neighbours, whole conversations with them, and filters of its configuration.
+//! What a BGP speaker reads: messages of neighbours, whole conversations with them, packets of BFD, questions of people, and
+//! its configuration.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bgp::attribute::{AsPath, Attributes, Community, NextHop};
+use bgp::bfd::{self, Bfd, Packet};
 use bgp::decision::Options;
 use bgp::family::{Families, Family};
 use bgp::message::nlri::Nlri;
@@ -16,10 +18,11 @@ use bgp::rib::{PeerConfig, Rib, Speaker};
 use bgp::router;
 use bgp::session::config::{Opening, RemoteAs};
 use bgp::session::{Action, Config, Input, Neighbour, Way};
+use bgpd::control::Command;
 use meta::Prefix;
 
 use crate::input::{text, texts};
-use crate::table::{DEEP, FLAT, Target, YAML};
+use crate::table::{DEEP, FLAT, JSON, Target, YAML};
 
 pub const TARGETS: &[Target] = &[
     Target {
@@ -58,6 +61,25 @@ pub const TARGETS: &[Target] = &[
         memory: 1,
         nests: FLAT,
         depth: 0,
+    },
+    Target {
+        name: "bgp-bfd",
+        what: "packets of BFD, and what a session that hears them answers",
+        run: watched,
+        seeds: hellos,
+        // A packet of 24 bytes may be answered at once.
+        memory: 32,
+        nests: FLAT,
+        depth: 0,
+    },
+    Target {
+        name: "bgp-question",
+        what: "questions on the BGP daemon's control socket",
+        run: questions,
+        seeds: asked,
+        memory: 64,
+        nests: JSON,
+        depth: DEEP,
     },
     Target {
         name: "bgp-filter",
@@ -224,6 +246,56 @@ fn advertisements() -> Vec<Vec<u8>> {
     let options = [1, 1, 2, 0, 0, 0, 0, 2, 5, 1, 0, 0, 0, 0, 5, 220];
     let all = [&router::advertisement(router::LIFETIME)[..], &router::solicitation()[..]];
     all.iter().map(|message| [message, &options[..]].concat()).collect()
+}
+
+/// What is read is written as it was; a session hears one packet after the other, and its next timer is never in the past.
+fn watched(bytes: &[u8]) {
+    let mut now = Duration::from_secs(1);
+    let mut session = Bfd::new(bfd::Config::default(), 7, now);
+    for datagram in bytes.chunks(24) {
+        let Some(packet) = Packet::read(datagram) else { continue };
+        let written = packet.write();
+        assert_eq!(Packet::read(&written), Some(packet));
+        now += Duration::from_millis(u64::from(datagram[0]));
+        session.received(&packet, now);
+        session.time(now);
+        assert!(session.due().is_none_or(|due| due >= now), "a timer that was over is on");
+    }
+}
+
+fn hellos() -> Vec<Vec<u8>> {
+    let down = Packet {
+        diagnostic: 0,
+        state: bfd::State::Down,
+        poll: false,
+        is_final: false,
+        demand: false,
+        detect_multiplier: 3,
+        my_discriminator: 9,
+        your_discriminator: 0,
+        desired_min_tx: 300_000,
+        required_min_rx: 300_000,
+    };
+    let init = Packet { state: bfd::State::Init, your_discriminator: 7, ..down };
+    let polls = Packet { state: bfd::State::Up, poll: true, required_min_rx: 0, ..init };
+    vec![[down, init, polls, down].iter().flat_map(Packet::write).collect()]
+}
+
+/// A question that is understood is asked again in the same words.
+fn questions(bytes: &[u8]) {
+    let Ok(question) = serde_json::from_slice::<Command>(bytes) else { return };
+    let written = serde_json::to_vec(&question).expect("a question");
+    assert_eq!(serde_json::from_slice::<Command>(&written).ok(), Some(question));
+}
+
+fn asked() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"command":"summary"}"#,
+        r#"{"command":"neighbors","neighbor":"fe80::2%eth1"}"#,
+        r#"{"command":"routes","family":"ipv4","within":"10.0.0.0/8","from":"10.0.0.2","to":"eth1"}"#,
+        r#"{"command":"route","prefix":"fd00::/8"}"#,
+        r#"{"command":"reload"}"#,
+    ])
 }
 
 fn filters(bytes: &[u8]) {
