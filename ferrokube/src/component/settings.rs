@@ -174,8 +174,17 @@ pub struct Intake<'a, C: 'static> {
     pub table: &'a [Setting<C>],
     /// Flags and fields that were given and change nothing.
     pub without_effect: Vec<String>,
-    /// Fields that are passed over, with all below them, where a file is only followed as far as it can be.
-    followed: Option<&'static [&'static str]>,
+    /// Set where a file is only followed as far as it can be.
+    followed: Option<Followed>,
+}
+
+/// How a file of somebody else's is followed.
+#[derive(Clone, Copy)]
+pub struct Followed {
+    /// Fields that are passed over, with all below them: it says them for others.
+    pub own: &'static [&'static str],
+    /// Whether a field's value may come from there; what may not is without effect.
+    pub may: fn(&str, &Value) -> bool,
 }
 
 impl<'a, C> Intake<'a, C> {
@@ -183,10 +192,9 @@ impl<'a, C> Intake<'a, C> {
         Intake { config, table, without_effect: Vec::new(), followed: None }
     }
 
-    /// Takes of a file what can be had, but for fields that are `own`, which it says for others. What can't be had is
-    /// without effect.
-    pub fn follow(&mut self, text: &str, kind: &Kind, own: &'static [&'static str]) -> Result<(), String> {
-        self.followed = Some(own);
+    /// Takes of a file what can and may be had. What can't is without effect.
+    pub fn follow(&mut self, text: &str, kind: &Kind, followed: Followed) -> Result<(), String> {
+        self.followed = Some(followed);
         self.file(text, kind)
     }
 
@@ -222,7 +230,11 @@ impl<'a, C> Intake<'a, C> {
     fn object(&mut self, path: &str, fields: &Map<String, Value>) -> Result<(), String> {
         for (name, value) in fields {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            if self.followed.is_some_and(|own| own.contains(&path.as_str())) {
+            if self.followed.is_some_and(|followed| followed.own.contains(&path.as_str())) {
+                continue;
+            }
+            if self.followed.is_some_and(|followed| !(followed.may)(&path, value)) {
+                self.without_effect.push(path);
                 continue;
             }
             match self.field(&path, value) {

@@ -3,8 +3,9 @@
 
 use kubelet::config::Config;
 
+use super::bounds::may;
 use super::settings::{KIND, SETTINGS};
-use crate::component::settings::Intake;
+use crate::component::settings::{Followed, Intake};
 
 /// What a cluster's KubeletConfiguration says of machines as it makes them, and what of it a node of ours has by other ways:
 /// addresses and ports, files, groups, who its DNS and its runtime are, how it asks for certificates, how it logs.
@@ -34,9 +35,15 @@ const NODES: &[&str] = &[
 /// that can't.
 pub fn follow(config: &mut Config, text: &str) -> Result<Vec<String>, String> {
     let (own, resolver) = (config.static_pod_path.clone(), config.resolv_conf.clone());
+    let percents = (config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent);
     let mut intake = Intake::new(config, SETTINGS);
-    intake.follow(text, &KIND, NODES)?;
-    let left = intake.without_effect;
+    intake.follow(text, &KIND, Followed { own: NODES, may })?;
+    let mut left = intake.without_effect;
+    // Which no kubelet takes.
+    if config.image_gc_low_threshold_percent >= config.image_gc_high_threshold_percent {
+        (config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent) = percents;
+        left.extend(["imageGCHighThresholdPercent", "imageGCLowThresholdPercent"].map(str::to_owned));
+    }
     // kubeadm's names a directory that its own nodes have: nothing is made for it here.
     if config.static_pod_path.as_ref().is_some_and(|dir| !dir.is_dir()) {
         config.static_pod_path = own;
@@ -120,6 +127,69 @@ memorySwap: {swapBehavior: LimitedSwap}
         assert_eq!(config.static_pod_path.as_deref(), Some("/own".as_ref()), "there is no such directory here");
         assert_eq!(config.resolv_conf, Config::new("n1").resolv_conf, "nor such a file");
         assert!(follow(&mut Config::new("n1"), "kind: Pod").is_err());
+    }
+
+    #[test]
+    fn nothing_from_afar_opens_a_kubelet_or_keeps_it_from_running() {
+        let own = format!("{:?}", Config::new("n1"));
+        for (field, value) in [
+            ("authentication.anonymous.enabled", "true"),
+            ("authorization.mode", "AlwaysAllow"),
+            ("allowedUnsafeSysctls", "['kernel.msg*']"),
+            ("cgroupsPerQOS", "false"),
+            ("readOnlyPort", "10255"),
+            ("enableServer", "false"),
+            ("tlsMinVersion", "VersionTLS10"),
+            ("tlsCipherSuites", "[TLS_RSA_WITH_RC4_128_SHA]"),
+            ("streamingConnectionIdleTimeout", "2000000h"),
+            ("nodeStatusUpdateFrequency", "1ns"),
+            ("nodeStatusReportFrequency", "2000000h"),
+            ("nodeLeaseDurationSeconds", "4294967295"),
+            ("nodeLeaseDurationSeconds", "1"),
+            ("shutdownGracePeriod", "2000000h"),
+            (
+                "shutdownGracePeriodByPodPriority",
+                "[{priority: 0, shutdownGracePeriodSeconds: 9223372036854775807}, \
+                 {priority: 1, shutdownGracePeriodSeconds: 9223372036854775807}, \
+                 {priority: 2, shutdownGracePeriodSeconds: 9223372036854775807}]",
+            ),
+            ("crashLoopBackOff.maxContainerRestartPeriod", "1ns"),
+            ("cpuCFSQuotaPeriod", "1us"),
+            ("evictionPressureTransitionPeriod", "2000000h"),
+            ("imageMinimumGCAge", "2000000h"),
+            ("containerLogMaxFiles", "4294967295"),
+            ("evictionHard", "{memory.available: 100%}"),
+            ("evictionHard", "{memory.available: 8Ei}"),
+            ("systemReserved", "{memory: 7Ei}"),
+            ("kubeReserved", "{cpu: 9000P}"),
+        ] {
+            let mut path = field.split('.').rev();
+            let leaf = format!("{}: {value}", path.next().unwrap_or_default());
+            let text = path.fold(leaf, |inner, name| format!("{name}: {{{inner}}}"));
+            let mut config = Config::new("n1");
+            let left = follow(&mut config, &format!("{}{text}\n", head()));
+            assert_eq!(left, Ok(vec![field.to_owned()]), "{text}");
+            assert_eq!(format!("{config:?}"), own, "{text}");
+        }
+        let mut config = Config::new("n1");
+        let percents = "imageGCHighThresholdPercent: 20\nimageGCLowThresholdPercent: 90\n";
+        assert_eq!(follow(&mut config, &(head() + percents)).map(|left| left.len()), Ok(2));
+        assert_eq!(format!("{config:?}"), own);
+    }
+
+    #[test]
+    fn what_tightens_a_kubelet_is_followed() {
+        let mut config = Config::new("n1");
+        let text = "authentication: {anonymous: {enabled: false}, webhook: {enabled: false}}\nseccompDefault: true\n\
+            enableDebuggingHandlers: false\nenableSystemLogHandler: false\nprotectKernelDefaults: true\n\
+            tlsMinVersion: VersionTLS13\nstreamingConnectionIdleTimeout: 5m\nreadOnlyPort: 0\n\
+            authorization: {mode: Webhook}\n";
+        assert_eq!(follow(&mut config, &(head() + text)), Ok(vec![]));
+        let server = &config.server;
+        assert!(server.webhook_authorization && !server.anonymous && !server.webhook_authentication);
+        assert!(!server.enable_debugging_handlers && !server.enable_system_log_handler && server.tls.only_13);
+        assert!(config.seccomp_default && config.protect_kernel_defaults);
+        assert_eq!(server.streaming_idle_timeout.as_secs(), 300);
     }
 
     #[test]

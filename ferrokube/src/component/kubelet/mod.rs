@@ -1,5 +1,6 @@
 //! `ferrokube kubelet`: over our container runtime or any other that speaks CRI.
 
+mod bounds;
 mod follow;
 mod settings;
 mod values;
