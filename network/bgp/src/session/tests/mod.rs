@@ -465,7 +465,10 @@ proptest! {
                     world.sides[1] = Neighbour::new(two.clone(), true);
                     world.input(1, Input::Start);
                 }
-                3 => world.input(0, Input::Reset("again".into())),
+                3 => {
+                    world.input(0, Input::Stop("again".into()));
+                    world.input(0, Input::Start);
+                }
                 _ => {}
             }
             world.run(Duration::from_millis(millis));
