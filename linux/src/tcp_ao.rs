@@ -42,8 +42,8 @@ impl Algorithm {
     }
 }
 
-/// A key (RFC 5925 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A key (RFC 5925 3.1). It has no `Debug`: what prints it would tell the secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key<'a> {
     /// Its number in what is sent.
     pub send_id: u8,

@@ -175,12 +175,11 @@ fn json(show: &Show) -> Result<()> {
 
 /// An item at a time: a table of a million routes is never here as a whole.
 fn items(show: &Show, begin: &str, between: &str, end: &str) -> Result<()> {
-    let one = match &show.what {
-        What::Neighbors { neighbor } => neighbor.as_ref(),
-        _ => None,
-    };
+    let is_one = matches!(&show.what, What::Neighbors { neighbor: Some(_) });
     let mut before = begin;
     ask(show, |mut item: Value| {
+        let address = item["address"].as_str().filter(|_| is_one).and_then(|address| address.parse().ok());
+        let one = address.map(|address| Who::on(address, item["interface"].as_str().map(str::to_owned)));
         if let (Some(one), Some(fields)) = (one, item.as_object_mut()) {
             let Exchanged { accepted, told } = exchanged(show, one)?;
             fields.extend([("accepted".to_owned(), json!(accepted)), ("told".to_owned(), json!(told))]);
@@ -202,7 +201,7 @@ struct Exchanged {
 }
 
 /// Counted here, a page of routes at a time: the daemon keeps no such numbers, and need not stop to make them.
-fn exchanged(show: &Show, neighbor: &Who) -> Result<Exchanged> {
+fn exchanged(show: &Show, neighbor: Who) -> Result<Exchanged> {
     let mut counts = Exchanged::default();
     let count = |which: Which, counts: &mut Families<u32>| {
         put(show, &Command::Routes(which), |route: RouteView| {
@@ -213,14 +212,16 @@ fn exchanged(show: &Show, neighbor: &Who) -> Result<Exchanged> {
         })
     };
     count(Which { from: Some(neighbor.clone()), ..Which::default() }, &mut counts.accepted)?;
-    count(Which { to: Some(neighbor.clone()), ..Which::default() }, &mut counts.told)?;
+    count(Which { to: Some(neighbor), ..Which::default() }, &mut counts.told)?;
     Ok(counts)
 }
 
 fn tables(show: &Show) -> Result<()> {
     match &show.what {
         What::Summary => ask(show, |summary: Summary| print(&table::summary(&summary))),
-        What::Neighbors { neighbor: Some(one) } => ask(show, |neighbor: NeighborView| {
+        What::Neighbors { neighbor: Some(_) } => ask(show, |neighbor: NeighborView| {
+            // By one address several may have been meant, each on a link of his own.
+            let one = Who::on(neighbor.address, neighbor.interface.clone());
             let Exchanged { accepted, told } = exchanged(show, one)?;
             print(&table::neighbor(&neighbor, accepted, told))
         }),

@@ -23,6 +23,11 @@ pub struct Who {
 pub struct Nobody(String);
 
 impl Who {
+    /// One who is at an address, by a link where that is known: of an address of a link there may be several.
+    pub fn on(address: IpAddr, link: Option<String>) -> Who {
+        Who { address: Some(address), link }
+    }
+
     /// Whether it is this one.
     pub fn is(&self, neighbor: &Neighbor) -> bool {
         let peering = &neighbor.peering;
@@ -33,7 +38,7 @@ impl Who {
 
 impl From<IpAddr> for Who {
     fn from(address: IpAddr) -> Who {
-        Who { address: Some(address), link: None }
+        Who::on(address, None)
     }
 }
 
@@ -102,6 +107,8 @@ mod tests {
         assert_eq!(meant("10.0.0.2"), [0]);
         assert_eq!(meant("fe80::2"), [1, 2, 3]);
         assert_eq!(meant("fe80::2%eth2"), [2]);
+        let each = all.iter().map(|one| Who::on(one.address, one.peering.interface.clone()));
+        assert!(each.enumerate().all(|(at, who)| all.iter().position(|one| who.is(one)) == Some(at)));
         assert_eq!((meant("eth3"), meant("fe80::2%eth3")), (vec![3], vec![3]));
         assert_eq!((meant("eth1"), meant("10.0.0.3")), (vec![], vec![]), "he has an address");
         for nobody in ["", "a/b", "10.0.0.2%", "eth1%10.0.0.2", "a-name-of-16-bytes"] {
