@@ -473,17 +473,23 @@ fn gains_family(cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// The agent runs in the foreground, and nobody touches its machine.
-fn joined_follow(cluster: &Cluster) -> Result<()> {
-    let (first, second) = wired(cluster)?;
-    up_at(&first, &ONE_RANGE)?;
-    let agent = agent(&first, &second)?;
-    for host in [&first, &second] {
+/// A cluster of two machines and of IPv4, whose pods reach each other.
+fn joined(first: &Own, second: &Own, flags: &[&str]) -> Result<(Running, Vec<Pod>)> {
+    up_at(first, flags)?;
+    let agent = agent(first, second)?;
+    for host in [first, second] {
         host.import_busybox(BUSYBOX)?;
     }
     first.apply(WEB)?;
-    let old = pods(&first, FOUR, 2)?;
-    between(&first, &old)?;
+    let pods = pods(first, FOUR, 2)?;
+    between(first, &pods)?;
+    Ok((agent, pods))
+}
+
+/// The agent runs in the foreground, and nobody touches its machine.
+fn joined_follow(cluster: &Cluster) -> Result<()> {
+    let (first, second) = wired(cluster)?;
+    let (agent, old) = joined(&first, &second, &ONE_RANGE)?;
     let (lived, nodes) = (lives(&first)?, first.get("nodes")?);
     first.run(&[&["up"], &RANGES[..]].concat())?.ok()?;
     let told = || format!("{}\n--- the first\n{}", agent.said(), first.log_tail());
@@ -499,14 +505,7 @@ fn leases_follow(cluster: &Cluster) -> Result<()> {
     let (first, second) = wired(cluster)?;
     let (_etcd, url) = etcd_of_leases(&first)?;
     let leased = ["--flannel-backend", "vxlan", "--flannel-subnet-manager", "etcd", "--flannel-etcd-endpoints", &url];
-    up_at(&first, &[&leased[..], &ONE_RANGE].concat())?;
-    let agent = agent(&first, &second)?;
-    for host in [&first, &second] {
-        host.import_busybox(BUSYBOX)?;
-    }
-    first.apply(WEB)?;
-    let old = pods(&first, FOUR, 2)?;
-    between(&first, &old)?;
+    let (agent, old) = joined(&first, &second, &[&leased[..], &ONE_RANGE].concat())?;
     let host = first.host.as_ref().context("a host")?;
     let keys = || {
         host.sh(&format!(

@@ -55,13 +55,9 @@ pub fn is_host(address: IpAddr) -> bool {
 impl Others<'_> {
     /// The cluster for which this speaker reflects where the file says none: it stays what it was at the beginning, since all
     /// routes that were told have it in their CLUSTER_LIST.
-    pub fn cluster_id(&self) -> Option<Ipv4Addr> {
-        self.began.or_else(|| self.own_cluster_id())
-    }
-
-    /// As it is said of this host.
-    pub fn own_cluster_id(&self) -> Option<Ipv4Addr> {
-        self.all.iter().find(|found| self.own.contains(&found.address) && found.cluster_id.is_some())?.cluster_id
+    pub(super) fn cluster_id(&self) -> Option<Ipv4Addr> {
+        let mut own = self.all.iter().filter(|found| self.own.contains(&found.address));
+        self.began.or_else(|| own.find_map(|found| found.cluster_id))
     }
 
     /// Puts them beside the file's own neighbours, of whom what the file says counts; who is left out comes back.
