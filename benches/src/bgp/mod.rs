@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use linux::netns::NetNs;
 use tokio::time::sleep;
 
@@ -177,27 +178,10 @@ impl Began {
     }
 }
 
-/// All at once.
+/// All at once: each makes way for the others where its socket is full.
 async fn send(peers: &mut [Peer], tables: &[Vec<u8>]) -> Result<()> {
-    let mut sends: Vec<_> = peers.iter_mut().zip(tables).map(|(peer, table)| Box::pin(peer.send(table))).collect();
-    // Each makes way for the others where its socket is full.
-    std::future::poll_fn(|context| {
-        use std::task::Poll;
-        let mut failed = None;
-        sends.retain_mut(|send| match send.as_mut().poll(context) {
-            Poll::Ready(sent) => {
-                failed = failed.take().or(sent.err());
-                false
-            }
-            Poll::Pending => true,
-        });
-        match failed {
-            Some(error) => Poll::Ready(Err(error)),
-            None if sends.is_empty() => Poll::Ready(Ok(())),
-            None => Poll::Pending,
-        }
-    })
-    .await
+    try_join_all(peers.iter_mut().zip(tables).map(|(peer, table)| peer.send(table))).await?;
+    Ok(())
 }
 
 /// Sends, and asks the speaker until it has all.
